@@ -1,0 +1,332 @@
+//! The feed: where sources (their own threads) hand raw batches to the engine's workers.
+//!
+//! One feed per process. It admits by bytes, keeps partitions aligned in event time, and wakes the workers. Sources ask
+//! which partition to read next ([`Feed::choose`]), read, and [`Feed::send`]; workers take messages ([`Feed::take`]),
+//! report how far a partition's watermark came ([`Feed::advance`]) and give the bytes back ([`Feed::credit`]) once
+//! their partial aggregates were merged.
+//!
+//! Invariants
+//! - Bytes handed over and not credited never exceed the limit by more than one batch per source thread.
+//! - Batches of one partition are sent with `seq` 0, 1, 2 …; any worker of the process may take any of them.
+//! - A partition more than `max_drift` ahead of the frontier is not chosen, unless it is the least of all here.
+//! - After [`Feed::stop`], `choose` answers `None` and `send` drops: source threads end soon.
+
+use crate::source::SourceError;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tidewatch_events::batch::{PartitionId, RawBatch, WallTime};
+
+/// What is known of a partition when it is opened.
+#[derive(Clone, Debug)]
+pub struct PartitionInfo {
+    /// Its identity; the same in every run and process.
+    pub id: PartitionId,
+    /// Position of its source in the configuration.
+    pub source: usize,
+    /// The source's name in outputs: `file`, `kafka` …, or the configured name.
+    pub source_name: Arc<str>,
+    /// The partition's name in outputs: a file's path, `TOPIC/3`, a peer's address.
+    pub name: Arc<str>,
+    /// The host of lines that name none.
+    pub default_host: Arc<[u8]>,
+    /// Whether it ends (a file in a replay).
+    pub bounded: bool,
+    /// The time by which dates without a year are completed: a file's modification time, else when it was opened.
+    pub reference_time: WallTime,
+}
+
+/// What a source hands over.
+#[derive(Debug)]
+pub enum Message {
+    /// A partition exists. Comes before anything else of it.
+    Opened(PartitionInfo),
+    /// Bytes of a partition.
+    Batch(RawBatch),
+    /// The partition was read up to its end and there is nothing more for now. Sent once each time that happens.
+    CaughtUp(PartitionId),
+    /// The partition has ended; no batch follows.
+    Ended(PartitionId),
+    /// All partitions that exist at start were opened (every source thread sends it once).
+    Listed,
+    /// The source cannot go on.
+    Failed(SourceError),
+}
+
+struct Inner {
+    queue: VecDeque<Message>,
+    bytes: usize,
+    spare: Vec<Vec<u8>>,
+    partitions: BTreeMap<PartitionId, Position>,
+    frontier: u64,
+    stopped: bool,
+}
+
+#[derive(Default)]
+struct Position {
+    watermark: u64,
+    outstanding: usize,
+    ended: bool,
+}
+
+/// The queue between sources and workers. See the module.
+pub struct Feed {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    wake: Box<dyn Fn() + Send + Sync>,
+    max_bytes: usize,
+    max_drift: u64,
+}
+
+/// How many batches of one partition may be handed over and not yet stamped.
+const MAX_OUTSTANDING: usize = 8;
+
+impl Feed {
+    /// A feed that admits `max_bytes` at a time and lets no partition run more than `max_drift` milliseconds of event
+    /// time ahead of the frontier. `wake` is called, from source threads, after each message.
+    pub fn new(max_bytes: usize, max_drift: u64, wake: impl Fn() + Send + Sync + 'static) -> Feed {
+        Feed {
+            inner: Mutex::new(Inner {
+                queue: VecDeque::new(),
+                bytes: 0,
+                spare: Vec::new(),
+                partitions: BTreeMap::new(),
+                frontier: 0,
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+            wake: Box::new(wake),
+            max_bytes,
+            max_drift,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under this lock panics half-way, so the state is whole even if another thread died holding it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- for sources ----
+
+    /// Announces a partition.
+    pub fn open(&self, info: PartitionInfo) {
+        let mut inner = self.lock();
+        inner.partitions.insert(info.id, Position::default());
+        inner.queue.push_back(Message::Opened(info));
+        drop(inner);
+        (self.wake)();
+    }
+
+    /// Which of these partitions to read next: the one with the least watermark that may be read. Waits until one may,
+    /// at most `patience`; `None` after that or after [`Feed::stop`].
+    pub fn choose(&self, among: &[PartitionId], patience: Duration) -> Option<PartitionId> {
+        let deadline = Instant::now() + patience;
+        let mut inner = self.lock();
+        loop {
+            if inner.stopped {
+                return None;
+            }
+            if inner.bytes < self.max_bytes
+                && let Some(chosen) = inner.choose(among, self.max_drift)
+            {
+                return Some(chosen);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Whether this one partition may be read now: admission has room and it is not too far ahead.
+    pub fn may_read(&self, partition: PartitionId) -> bool {
+        let inner = self.lock();
+        !inner.stopped && inner.bytes < self.max_bytes && inner.choose(&[partition], self.max_drift).is_some()
+    }
+
+    /// An empty buffer, reused where one is spare.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.lock().spare.pop().unwrap_or_default()
+    }
+
+    /// Hands over a batch. Waits while the limit of bytes is reached; dropped after [`Feed::stop`].
+    pub fn send(&self, batch: RawBatch) {
+        let mut inner = self.lock();
+        while inner.bytes >= self.max_bytes && !inner.stopped {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        if inner.stopped {
+            return;
+        }
+        inner.bytes += batch.bytes.len();
+        inner.partitions.entry(batch.partition).or_default().outstanding += 1;
+        inner.queue.push_back(Message::Batch(batch));
+        drop(inner);
+        (self.wake)();
+    }
+
+    /// Says that a partition is read up to its end for now.
+    pub fn caught_up(&self, partition: PartitionId) {
+        self.push(Message::CaughtUp(partition));
+    }
+
+    /// Says that a partition has ended.
+    pub fn end(&self, partition: PartitionId) {
+        self.push(Message::Ended(partition));
+    }
+
+    /// Says that this source has announced every partition it has at start.
+    pub fn listed(&self) {
+        self.push(Message::Listed);
+    }
+
+    /// Says that this source cannot go on.
+    pub fn fail(&self, error: SourceError) {
+        self.push(Message::Failed(error));
+    }
+
+    /// Whether source threads should end.
+    pub fn stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    fn push(&self, message: Message) {
+        self.lock().queue.push_back(message);
+        (self.wake)();
+    }
+
+    // ---- for the engine ----
+
+    /// The next message, if one waits.
+    pub fn take(&self) -> Option<Message> {
+        self.lock().queue.pop_front()
+    }
+
+    /// How many messages wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Bytes handed over and not credited.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// A batch of the partition was stamped: its effective watermark stands at `watermark` now.
+    pub fn advance(&self, partition: PartitionId, watermark: u64) {
+        let mut inner = self.lock();
+        let position = inner.partitions.entry(partition).or_default();
+        position.watermark = position.watermark.max(watermark);
+        position.outstanding = position.outstanding.saturating_sub(1);
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// A partition has ended and all its batches were stamped: it holds nobody back any more.
+    pub fn retire(&self, partition: PartitionId) {
+        self.lock().partitions.entry(partition).or_default().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// The frontier of the whole computation stands at `frontier`.
+    pub fn set_frontier(&self, frontier: u64) {
+        let mut inner = self.lock();
+        if frontier > inner.frontier {
+            inner.frontier = frontier;
+            drop(inner);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Gives back the bytes of a batch and its buffer for reuse.
+    pub fn credit(&self, mut buffer: Vec<u8>) {
+        let mut inner = self.lock();
+        inner.bytes = inner.bytes.saturating_sub(buffer.len());
+        if inner.spare.len() < 32 && buffer.capacity() <= 8 << 20 {
+            buffer.clear();
+            inner.spare.push(buffer);
+        }
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// Ends all sources: nothing more is admitted.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Inner {
+    fn choose(&self, among: &[PartitionId], max_drift: u64) -> Option<PartitionId> {
+        let least = self.partitions.values().filter(|p| !p.ended).map(|p| p.watermark).min()?;
+        let reach = self.frontier.max(least).saturating_add(max_drift);
+        among
+            .iter()
+            .filter_map(|id| Some((self.partitions.get(id)?, *id)))
+            .filter(|(p, _)| !p.ended && p.outstanding < MAX_OUTSTANDING)
+            .filter(|(p, _)| p.watermark <= reach && (p.watermark > 0 || p.outstanding == 0 || least > 0))
+            .min_by_key(|(p, id)| (p.watermark, p.outstanding, *id))
+            .map(|(_, id)| id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewatch_events::batch::Framing;
+
+    fn feed() -> Feed {
+        let feed = Feed::new(100, 60_000, || {});
+        for id in [1, 2] {
+            feed.open(PartitionInfo {
+                id: PartitionId(id),
+                source: 0,
+                source_name: "file".into(),
+                name: id.to_string().into(),
+                default_host: Arc::from(&b"h"[..]),
+                bounded: true,
+                reference_time: WallTime(0),
+            });
+        }
+        feed
+    }
+
+    fn batch(partition: u64, bytes: usize) -> RawBatch {
+        RawBatch {
+            partition: PartitionId(partition),
+            seq: 0,
+            bytes: vec![b'x'; bytes],
+            framing: Framing::Lines { offset: 0 },
+            read_at: WallTime(0),
+        }
+    }
+
+    #[test]
+    fn the_least_partition_is_read_and_the_one_ahead_waits() {
+        let feed = feed();
+        let both = [PartitionId(1), PartitionId(2)];
+        let now = Duration::ZERO;
+        feed.send(batch(1, 10));
+        feed.advance(PartitionId(1), 3_600_000);
+        assert_eq!(feed.choose(&both, now), Some(PartitionId(2)));
+        assert_eq!(feed.choose(&both[..1], now), None, "an hour ahead");
+        feed.send(batch(2, 10));
+        feed.advance(PartitionId(2), 3_540_000);
+        assert_eq!(feed.choose(&both[..1], now), Some(PartitionId(1)), "exactly max_drift ahead");
+        feed.retire(PartitionId(2));
+        assert_eq!(feed.choose(&both, now), Some(PartitionId(1)), "alone, it is the least");
+    }
+
+    #[test]
+    fn admission_is_by_bytes_and_credits_return_them() {
+        let feed = feed();
+        feed.send(batch(1, 100));
+        assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), None);
+        feed.credit(vec![b'x'; 100]);
+        assert_eq!(feed.bytes_in_flight(), 0);
+        assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), Some(PartitionId(2)));
+        assert!(feed.buffer().is_empty());
+        feed.stop();
+        feed.send(batch(1, 100));
+        assert_eq!(feed.bytes_in_flight(), 0, "dropped after the stop");
+    }
+}

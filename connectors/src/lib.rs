@@ -1,0 +1,5 @@
+//! Bytes in, results out: sources and sinks. No Timely.
+
+pub mod feed;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,68 @@
+//! Sinks: results out. Each sink runs on a thread of its own behind a bounded queue and acknowledges by sequence.
+//!
+//! What every sink promises: deliveries are made in order; one that was acknowledged is durable at its destination; one
+//! delivered twice leaves the destination as if delivered once, where the destination allows it (InfluxDB points: same
+//! measurement, tags and time). A sink that cannot deliver says so and is tried again; it never holds up the dataflow.
+
+use std::time::Duration;
+use tidewatch_events::alert::Alert;
+
+/// One step of results, in the order the dataflow made them.
+#[derive(Clone, Debug, Default)]
+pub struct Delivery {
+    /// 1, 2, 3 … without gaps, per process.
+    pub seq: u64,
+    /// Points as line protocol with millisecond timestamps, each ended by `\n`.
+    pub points: Vec<u8>,
+    /// Alerts that changed.
+    pub alerts: Vec<Alert>,
+    /// Dead letters (and late and future events), ready to write.
+    pub dead_letters: Vec<DeadLetterRecord>,
+}
+
+/// A dead letter as it leaves: with names instead of numbers, redacted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeadLetterRecord {
+    /// The source's name.
+    pub source: String,
+    /// The partition's name.
+    pub partition: String,
+    /// Offset in the partition.
+    pub offset: u64,
+    /// Why.
+    pub reason: String,
+    /// The line, or its base64 where it is not UTF-8.
+    pub line: String,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Lines the destination refused for good, with its words. They become dead letters of the sink.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Why a delivery failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SinkError {
+    /// It may work later; `after` is what the destination asked for.
+    #[error("{message}")]
+    Retry {
+        /// What was tried and what was answered.
+        message: String,
+        /// How long to wait at least.
+        after: Option<Duration>,
+    },
+    /// It cannot work without a change by a person (token, bucket, topic).
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A destination of results.
+pub trait Sink: Send + 'static {
+    /// The name in logs and metrics.
+    fn name(&self) -> &str;
+
+    /// Delivers a step and returns once it is durable there.
+    fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError>;
+}

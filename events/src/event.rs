@@ -1,0 +1,247 @@
+//! What a log line means, whatever its format: one flat record of numbers and spans.
+
+use crate::batch::Span;
+use crate::time::EventTime;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Which kind of log a line is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A request: access logs.
+    Access,
+    /// A server's error log.
+    Error,
+    /// An application's log.
+    App,
+}
+
+/// The client a line speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// The line names none.
+    None,
+    /// An address. IPv4-mapped IPv6 addresses are stored as IPv4.
+    Ip(IpAddr),
+    /// Something that is not an address: a host name, or an application's own name.
+    Name(Span),
+}
+
+/// A request method. Anything but the nine standard ones is `Other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other,
+}
+
+impl Method {
+    /// All, in the order of their numbers.
+    pub const ALL: [Method; 10] = [
+        Method::Get,
+        Method::Head,
+        Method::Post,
+        Method::Put,
+        Method::Delete,
+        Method::Connect,
+        Method::Options,
+        Method::Trace,
+        Method::Patch,
+        Method::Other,
+    ];
+
+    /// The method a token names; methods are case-sensitive (RFC 9110).
+    #[inline]
+    pub fn from_token(token: &[u8]) -> Method {
+        match token {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"CONNECT" => Method::Connect,
+            b"OPTIONS" => Method::Options,
+            b"TRACE" => Method::Trace,
+            b"PATCH" => Method::Patch,
+            _ => Method::Other,
+        }
+    }
+
+    /// The name in results: the token, or `other`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Connect => "CONNECT",
+            Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Patch => "PATCH",
+            Method::Other => "other",
+        }
+    }
+}
+
+/// Severity of an error-log or application line, in syslog's order: lower is worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Emerg,
+    Alert,
+    Crit,
+    Error,
+    Warn,
+    Notice,
+    Info,
+    Debug,
+    Trace,
+    /// The line says nothing of it (access logs).
+    None,
+}
+
+impl LogLevel {
+    /// The level a word names, in any case: Nginx's, Apache's, syslog's and the usual application words.
+    pub fn from_word(word: &[u8]) -> Option<LogLevel> {
+        let mut lower = [0u8; 9];
+        let lower = lower.get_mut(..word.len())?;
+        lower.copy_from_slice(word);
+        lower.make_ascii_lowercase();
+        Some(match &*lower {
+            b"emerg" | b"emergency" | b"panic" => LogLevel::Emerg,
+            b"alert" => LogLevel::Alert,
+            b"crit" | b"critical" | b"fatal" => LogLevel::Crit,
+            b"err" | b"error" | b"severe" => LogLevel::Error,
+            b"warn" | b"warning" => LogLevel::Warn,
+            b"notice" => LogLevel::Notice,
+            b"info" => LogLevel::Info,
+            b"debug" => LogLevel::Debug,
+            b"trace" => LogLevel::Trace,
+            w if w.len() == 6 && w.starts_with(b"trace") && w[5].is_ascii_digit() => LogLevel::Trace,
+            _ => return None,
+        })
+    }
+
+    /// The name in results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Emerg => "emerg",
+            LogLevel::Alert => "alert",
+            LogLevel::Crit => "crit",
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Notice => "notice",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+            LogLevel::None => "none",
+        }
+    }
+}
+
+/// What the partition's clock said of an event's time, event by event (docs/WINDOWING.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Not judged yet.
+    Unjudged,
+    /// Counted in its windows.
+    InTime,
+    /// Older than the partition's effective watermark minus the allowed lateness.
+    Late,
+    /// Further ahead than `max_ahead`.
+    Future,
+}
+
+/// One parsed line. Spans point into its batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// When it happened, by the line.
+    pub time: EventTime,
+    /// Offset of the line in its partition.
+    pub offset: u64,
+    /// Response size in bytes; 0 where absent.
+    pub bytes: u64,
+    /// The whole line, without its end.
+    pub line: Span,
+    /// The client, after trusted proxies were looked through.
+    pub client: Client,
+    /// The host the line or record names; [`Span::NONE`] for the batch's default host.
+    pub host: Span,
+    /// The request target's path, without query.
+    pub path: Span,
+    /// The request target's query, without `?`.
+    pub query: Span,
+    /// `User-Agent`.
+    pub agent: Span,
+    /// `Referer`.
+    pub referrer: Span,
+    /// The authenticated or application user.
+    pub user: Span,
+    /// The message of an error-log or application line.
+    pub message: Span,
+    /// The module or logger (Apache), or the service (application logs).
+    pub logger: Span,
+    /// Request duration in microseconds; [`Event::NO_LATENCY`] where absent.
+    pub latency_us: u32,
+    /// Response status, 0 where absent.
+    pub status: u16,
+    /// Server port, 0 where absent.
+    pub port: u16,
+    /// Request method.
+    pub method: Method,
+    /// Level of an error-log or application line.
+    pub level: LogLevel,
+    /// Which kind of log.
+    pub kind: Kind,
+    /// What the partition's clock said.
+    pub verdict: Verdict,
+}
+
+impl Event {
+    /// The value of `latency_us` where a line carries no duration. Durations beyond 71 minutes are counted as one
+    /// microsecond less than this.
+    pub const NO_LATENCY: u32 = u32::MAX;
+
+    /// An event of a kind at a time, with everything else absent.
+    pub fn new(kind: Kind, time: EventTime) -> Event {
+        Event {
+            time,
+            offset: 0,
+            bytes: 0,
+            line: Span::NONE,
+            client: Client::None,
+            host: Span::NONE,
+            path: Span::NONE,
+            query: Span::NONE,
+            agent: Span::NONE,
+            referrer: Span::NONE,
+            user: Span::NONE,
+            message: Span::NONE,
+            logger: Span::NONE,
+            latency_us: Event::NO_LATENCY,
+            status: 0,
+            port: 0,
+            method: Method::Other,
+            level: LogLevel::None,
+            kind,
+            verdict: Verdict::Unjudged,
+        }
+    }
+
+    /// Request duration in microseconds, where the line carries one.
+    #[inline]
+    pub fn latency(&self) -> Option<u32> {
+        (self.latency_us != Event::NO_LATENCY).then_some(self.latency_us)
+    }
+}

@@ -1,0 +1,25 @@
+//! What a log line means: events, time, units, formats, dead letters, alerts, points, and rules as data.
+//!
+//! No I/O, no Timely, no clock. Every other crate depends on this one; it depends on none of them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`time`] | event time and lengths of time |
+//! | [`batch`], [`event`] | a buffer of raw lines and the flat records parsed from it |
+//! | [`field`], [`key`] | fields by name; group keys as bytes |
+//! | [`dead_letter`] | lines that could not be read, and why |
+//! | [`rule`], [`filter`] | rules as checked data; one filter language |
+//! | [`alert`] | episodes as they leave |
+//! | [`hash`], [`text`] | stable hashes; log text made safe to show |
+
+pub mod alert;
+pub mod batch;
+pub mod dead_letter;
+pub mod event;
+pub mod field;
+pub mod filter;
+pub mod hash;
+pub mod key;
+pub mod rule;
+pub mod text;
+pub mod time;

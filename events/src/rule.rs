@@ -1,0 +1,70 @@
+//! Rules as checked data: what configuration turns into and what operators and the reference model evaluate.
+//!
+//! One shape for all: filter, group by, measure, window, condition, severity. docs/RULES.md says what each means.
+
+use crate::alert::{Mode, Severity};
+use crate::field::Field;
+use crate::filter::Filter;
+use crate::time::Millis;
+
+/// What is measured over the events of one key in one window.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// Number of events.
+    Count,
+    /// Number of different values of a field. Events without the field are not counted.
+    Distinct(Field),
+    /// Sum of a number field.
+    Sum(Field),
+    /// Average of a number field over the events that carry it.
+    Avg(Field),
+    /// Quantile (0–1) of a number field over the events that carry it, from a fixed-bucket histogram.
+    Quantile(Field, f64),
+    /// Share (0–1) of the events that also match the inner filter.
+    Ratio(Filter),
+    /// Number of different dark paths: paths never answered with success that at least `min_clients` different
+    /// clients asked for in the window. The rule groups by client.
+    DarkPaths {
+        /// How many clients must share a path before it counts.
+        min_clients: u64,
+    },
+}
+
+impl Measure {
+    /// Whether more events can only raise the value, so that crossing the threshold cannot be undone.
+    pub fn is_monotone(&self) -> bool {
+        matches!(self, Measure::Count | Measure::Distinct(_) | Measure::Sum(_))
+    }
+}
+
+/// A rule, checked: it cannot be wrong.
+///
+/// Invariants: `hop` divides `window`; both are at least 100 ms; `threshold` is finite and above 0; `group_by` has no
+/// duplicates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Unique name.
+    pub name: String,
+    /// Which events count.
+    pub filter: Filter,
+    /// The subject: one episode per combination of values. Empty: one subject for everything.
+    pub group_by: Vec<Field>,
+    /// What is measured.
+    pub measure: Measure,
+    /// Length of a window.
+    pub window: Millis,
+    /// Distance between window starts; equal to `window` for tumbling windows.
+    pub hop: Millis,
+    /// A finding needs value >= this.
+    pub threshold: f64,
+    /// A finding also needs value >= `factor` × the key's own baseline; `None` for no baseline.
+    pub baseline_factor: Option<f64>,
+    /// A finding needs at least this many events of the key in the window.
+    pub at_least: u64,
+    /// An episode ends when this much time passes without a finding.
+    pub resolve_after: Millis,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Whether routes are told.
+    pub mode: Mode,
+}

@@ -1,0 +1,91 @@
+//! Log text made safe to show: no control bytes, no invalid UTF-8, no unbounded length.
+//!
+//! Log content is written by attackers. Every value that leaves for line protocol, JSON, HTML, a terminal or a file
+//! name passes through [`printable`] or [`bounded`] first; the sink then adds the escapes of its own grammar.
+
+use crate::hash;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// The longest key or value, in bytes, that results carry before it is cut by [`bounded`].
+pub const MAX_VALUE_BYTES: usize = 256;
+
+/// The bytes as text: invalid UTF-8, control characters (C0, DEL, C1) and the Unicode marks that reorder or hide
+/// text become `\xHH`, byte by byte. Borrowed where nothing had to change.
+pub fn printable(bytes: &[u8]) -> Cow<'_, str> {
+    if bytes.iter().all(|b| (0x20..0x7f).contains(b)) {
+        // Only ASCII, so this cannot fail; the fallback keeps the function total.
+        return String::from_utf8_lossy(bytes);
+    }
+    let mut out = String::with_capacity(bytes.len() + 16);
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if is_hidden(c) {
+                let mut utf8 = [0; 4];
+                c.encode_utf8(&mut utf8).bytes().for_each(|b| push_hex(&mut out, b));
+            } else {
+                out.push(c);
+            }
+        }
+        chunk.invalid().iter().for_each(|b| push_hex(&mut out, *b));
+    }
+    Cow::Owned(out)
+}
+
+/// [`printable`], cut to at most [`MAX_VALUE_BYTES`]: a longer value keeps its beginning and ends in `~` and 16
+/// hexadecimal digits of the hash of all of it, so that two long values stay different.
+pub fn bounded(bytes: &[u8]) -> Cow<'_, str> {
+    if bytes.len() <= MAX_VALUE_BYTES {
+        let text = printable(bytes);
+        if text.len() <= MAX_VALUE_BYTES {
+            return text;
+        }
+    }
+    let head = printable(&bytes[..bytes.len().min(MAX_VALUE_BYTES)]);
+    let mut cut = MAX_VALUE_BYTES - 17;
+    while !head.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let mut out = head[..cut].to_owned();
+    let _ = write!(out, "~{:016x}", hash::of(bytes));
+    Cow::Owned(out)
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
+}
+
+fn push_hex(out: &mut String, byte: u8) {
+    let _ = write!(out, "\\x{byte:02X}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_hidden_survives() {
+        let rows: &[(&str, &[u8], &str)] = &[
+            ("plain", b"/index.html", "/index.html"),
+            ("terminal escape", b"\x1b[31mred", "\\x1B[31mred"),
+            ("new line", b"a\nb\r", "a\\x0Ab\\x0D"),
+            ("not UTF-8", b"\xff\xc3", "\\xFF\\xC3"),
+            ("letters", "é文".as_bytes(), "é文"),
+            ("right-to-left override", "a\u{202e}b".as_bytes(), "a\\xE2\\x80\\xAEb"),
+        ];
+        for (name, input, want) in rows {
+            assert_eq!(printable(input), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_and_stay_different() {
+        for len in [MAX_VALUE_BYTES - 1, MAX_VALUE_BYTES] {
+            assert_eq!(bounded(&vec![b'a'; len]).len(), len);
+        }
+        let (a, b) = (vec![b'a'; 5000], vec![b'a'; 5001]);
+        assert!(bounded(&a).len() <= MAX_VALUE_BYTES && bounded(&a) != bounded(&b));
+        assert!(bounded(&vec![0xff; 200]).len() <= MAX_VALUE_BYTES, "grows by escaping");
+    }
+}
