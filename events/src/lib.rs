@@ -10,6 +10,7 @@
 //! | [`dead_letter`] | lines that could not be read, and why |
 //! | [`rule`], [`filter`] | rules as checked data; one filter language |
 //! | [`alert`] | episodes as they leave |
+//! | [`line_protocol`], [`histogram`] | points as they leave; distributions from which quantiles come |
 //! | [`hash`], [`text`] | stable hashes; log text made safe to show |
 
 pub mod alert;
@@ -19,7 +20,9 @@ pub mod event;
 pub mod field;
 pub mod filter;
 pub mod hash;
+pub mod histogram;
 pub mod key;
+pub mod line_protocol;
 pub mod rule;
 pub mod text;
 pub mod time;
