@@ -16,6 +16,16 @@
 //! [`Feed::may_read`]: crate::feed::Feed::may_read
 //! [`Feed::stopped`]: crate::feed::Feed::stopped
 
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tidewatch_events::batch::{PartitionId, WallTime};
+
+pub mod file;
+pub mod frame;
+pub mod recent;
+#[cfg(test)]
+pub(crate) mod testing;
+
 /// The longest line that is parsed; longer ones become dead letters with reason `too_long`.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 
@@ -31,4 +41,28 @@ pub enum SourceError {
     /// Reading failed at run time: exit code 1.
     #[error("{0}")]
     Io(String),
+}
+
+/// Which configured source this is, and what its partitions inherit from it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its position in the configuration.
+    pub index: usize,
+    /// Its name in outputs: the configured one, or its kind.
+    pub name: Arc<str>,
+    /// The configured host of lines that name none; without it, each source has its own default.
+    pub host: Option<Arc<[u8]>>,
+}
+
+/// What tells a source the time.
+pub type Clock = fn() -> WallTime;
+
+/// This machine's clock. Zero if it stands before 1970.
+pub fn wall_clock() -> WallTime {
+    WallTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
+/// The id of the partition at a position of a source whose partitions are known and numbered from the start.
+pub fn partition_id(source: usize, position: usize) -> PartitionId {
+    PartitionId(((source as u64) << 32) | position as u64)
 }

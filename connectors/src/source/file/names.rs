@@ -1,0 +1,255 @@
+//! Which files a list of paths and patterns names, and which of them are generations of one log.
+//!
+//! logrotate's names are understood: `BASE.2.gz`, `BASE.1`, `BASE-20260305[.gz]`, `BASE`. Everything else is a log of
+//! its own. All results are sorted by bytes, so they depend on the names only.
+
+use super::super::SourceError;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What the suffix of a rotated file says about its age. Oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Generation {
+    /// `.N`: the number counts backwards.
+    Numbered(std::cmp::Reverse<u32>),
+    /// `-YYYYMMDD`, `-YYYYMMDDHH`, `-YYYY-MM-DD` or `-SECONDS`: as a number that grows with time.
+    Dated(u64),
+    /// No suffix: the file that is written now.
+    Current,
+}
+
+/// One log: its base path and its generations, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub base: PathBuf,
+    pub generations: Vec<PathBuf>,
+}
+
+/// The name without the extension of a compressed file.
+pub(crate) fn without_compression(name: &[u8]) -> &[u8] {
+    [&b".gz"[..], b".zst"].iter().find_map(|end| name.strip_suffix(*end)).unwrap_or(name)
+}
+
+/// The base name and age that a file's name gives it.
+pub(crate) fn parse(name: &[u8]) -> (&[u8], Generation) {
+    let bare = without_compression(name);
+    let whole = (name, Generation::Current);
+    let digits = bare.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (rest, number) = bare.split_at(bare.len() - digits);
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().to_owned();
+    // A base has a name: `.1`, `-20260305` and an address such as `10.0.0.1` are files of their own.
+    if let Some(base) = rest.strip_suffix(b".")
+        && !base.iter().all(|b| b.is_ascii_digit() || *b == b'.')
+        && (1..=4).contains(&digits)
+        && let Ok(n) = text(number).parse()
+    {
+        return (base, Generation::Numbered(std::cmp::Reverse(n)));
+    }
+    if let Some(base) = rest.strip_suffix(b"-")
+        && !base.is_empty()
+        && let Some(age) = date(&text(number))
+    {
+        return (base, Generation::Dated(age));
+    }
+    // -YYYY-MM-DD
+    if digits == 2
+        && bare.len() > 11
+        && let (base, dated) = bare.split_at(bare.len() - 11)
+        && let [b'-', y @ .., b'-', m1, m2, b'-', d1, d2] = dated
+        && y.len() == 4
+        && let Some(age) = date(&text(&[y, &[*m1, *m2, *d1, *d2]].concat()))
+    {
+        return (base, Generation::Dated(age));
+    }
+    whole
+}
+
+/// A date (and hour), or seconds since 1970, as YYYYMMDDHH and so on: dates and seconds are never mixed by one logrotate.
+fn date(digits: &str) -> Option<u64> {
+    let number: u64 = digits.parse().ok()?;
+    let is_date = |n: u64| {
+        let (year, month, day) = (n / 10_000, n / 100 % 100, n % 100);
+        (1990..2100).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day)
+    };
+    match digits.len() {
+        8 if is_date(number) => Some(number * 100),
+        10 if is_date(number / 100) && number % 100 < 24 => Some(number),
+        10 => Some(number),
+        _ => None,
+    }
+}
+
+/// The same for a path: the base's path, and the age.
+pub(crate) fn parse_path(path: &Path) -> (PathBuf, Generation) {
+    let Some(name) = path.file_name() else { return (path.to_owned(), Generation::Current) };
+    let (base, generation) = parse(name.as_bytes());
+    (path.with_file_name(OsStr::from_bytes(base)), generation)
+}
+
+/// The name of the host that wrote a file, where nothing else says it: the base's stem.
+pub(crate) fn host_of(path: &Path) -> Vec<u8> {
+    let (base, _) = parse_path(path);
+    let name = base.file_name().map_or(base.as_os_str().as_bytes(), OsStr::as_bytes);
+    let name = without_compression(name);
+    match name.iter().rposition(|b| *b == b'.') {
+        Some(dot) if dot > 0 => name[..dot].to_vec(),
+        _ => name.to_vec(),
+    }
+}
+
+/// Whether a path is a pattern (and not the name of a file that has such characters in it).
+pub(crate) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '[']) && std::fs::symlink_metadata(path).is_err()
+}
+
+/// The files that a pattern names now, sorted. Directories are left out.
+pub(crate) fn matches(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
+    let found = glob::glob(pattern).map_err(|e| SourceError::Usage(format!("{pattern:?} is not a pattern: {e}")))?;
+    let mut files = Vec::new();
+    for entry in found {
+        let path =
+            entry.map_err(|e| SourceError::Usage(format!("cannot list {}: {}", e.path().display(), e.error())))?;
+        if !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The error for a directory where a file is wanted.
+pub(crate) fn is_directory(path: &str) -> SourceError {
+    let bare = path.trim_end_matches('/');
+    SourceError::Usage(format!("{path} is a directory; name its files, or a pattern such as {bare}/*.log"))
+}
+
+/// The files that paths and patterns name, each once, sorted. A path that is not there, and a pattern that names
+/// nothing, is an error.
+pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if is_pattern(path) {
+            let found = matches(path)?;
+            if found.is_empty() {
+                return Err(SourceError::Usage(format!("no file matches {path}")));
+            }
+            files.extend(found);
+        } else {
+            match std::fs::metadata(path) {
+                Ok(meta) if meta.is_dir() => return Err(is_directory(path)),
+                Ok(_) => files.push(PathBuf::from(path)),
+                Err(e) => return Err(SourceError::Usage(format!("cannot read {path}: {e}"))),
+            }
+        }
+    }
+    files.sort();
+    // The same file by two names (twice on the command line, a link) is read once.
+    let mut seen = std::collections::HashSet::new();
+    files.retain(|file| match std::fs::metadata(file) {
+        Ok(meta) => {
+            let first = seen.insert((meta.dev(), meta.ino()));
+            if !first {
+                tracing::warn!(file = %file.display(), "the same file was named twice; it is read once");
+            }
+            first
+        }
+        Err(_) => true, // opening it will say why
+    });
+    Ok(files)
+}
+
+/// Groups files into logs, sorted by name.
+pub(crate) fn group(files: Vec<PathBuf>) -> Vec<Log> {
+    let mut logs: BTreeMap<PathBuf, Vec<(Generation, PathBuf)>> = BTreeMap::new();
+    for file in files {
+        let (base, generation) = parse_path(&file);
+        logs.entry(base).or_default().push((generation, file));
+    }
+    let mut logs: Vec<Log> = logs
+        .into_iter()
+        .map(|(base, mut members)| {
+            members.sort();
+            let generations: Vec<PathBuf> = members.into_iter().map(|(_, path)| path).collect();
+            // A file that is alone keeps its own name.
+            let base = if let [alone] = &generations[..] { alone.clone() } else { base };
+            Log { base, generations }
+        })
+        .collect();
+    logs.sort_by(|a, b| a.base.cmp(&b.base));
+    logs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cmp::Reverse;
+
+    #[test]
+    fn rotated_names_are_recognised() {
+        use Generation::{Current, Dated, Numbered};
+        let rows: &[(&str, &str, Generation)] = &[
+            ("access.log", "access.log", Current),
+            ("access.log.1", "access.log", Numbered(Reverse(1))),
+            ("access.log.2.gz", "access.log", Numbered(Reverse(2))),
+            ("access.log.10.zst", "access.log", Numbered(Reverse(10))),
+            ("access.log-20260305", "access.log", Dated(2_026_030_500)),
+            ("access.log-20260305.gz", "access.log", Dated(2_026_030_500)),
+            ("access.log-2026030523", "access.log", Dated(2_026_030_523)),
+            ("access.log-1772668800", "access.log", Dated(1_772_668_800)),
+            ("access.log-2026-03-05", "access.log", Dated(2_026_030_500)),
+            ("access.log-20261305", "access.log-20261305", Current),
+            ("access-7", "access-7", Current),
+            ("access.log.gz", "access.log.gz", Current),
+            ("access.log.12345", "access.log.12345", Current),
+            ("10.0.0.1", "10.0.0.1", Current),
+            (".1", ".1", Current),
+            ("-20260305", "-20260305", Current),
+            ("20260305", "20260305", Current),
+            ("", "", Current),
+        ];
+        for (name, base, generation) in rows {
+            let (got, age) = parse(name.as_bytes());
+            assert_eq!((String::from_utf8_lossy(got).as_ref(), age), (*base, *generation), "{name}");
+        }
+    }
+
+    #[test]
+    fn generations_are_grouped_oldest_first() {
+        let files = ["b.log", "a.log.1", "a.log.10.gz", "a.log", "a.log.2.gz", "a.log-20260305", "d/a.log", "c.log.3"];
+        let logs = group(files.iter().map(PathBuf::from).collect());
+        let got: Vec<(String, Vec<String>)> = logs
+            .iter()
+            .map(|log| {
+                let names = log.generations.iter().map(|p| p.display().to_string()).collect();
+                (log.base.display().to_string(), names)
+            })
+            .collect();
+        let want: &[(&str, &[&str])] = &[
+            ("a.log", &["a.log.10.gz", "a.log.2.gz", "a.log.1", "a.log-20260305", "a.log"]),
+            ("b.log", &["b.log"]),
+            ("c.log.3", &["c.log.3"]),
+            ("d/a.log", &["d/a.log"]),
+        ];
+        let want: Vec<(String, Vec<String>)> =
+            want.iter().map(|(b, g)| (b.to_string(), g.iter().map(|s| s.to_string()).collect())).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn the_host_is_the_stem_of_the_base() {
+        for (path, want) in [
+            ("/var/log/web1.log", "web1"),
+            ("/var/log/web1.log.2.gz", "web1"),
+            ("web1.log-20260305", "web1"),
+            ("web1.example.com.log", "web1.example.com"),
+            ("access.log.gz", "access"),
+            ("access", "access"),
+            (".hidden", ".hidden"),
+        ] {
+            assert_eq!(String::from_utf8(host_of(Path::new(path))).unwrap(), want, "{path}");
+        }
+    }
+}

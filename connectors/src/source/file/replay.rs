@@ -1,0 +1,210 @@
+//! Reads files to their ends, for `replay`: plain, gzip or zstd, rotations of one log as one partition.
+//!
+//! One thread reads all files, always the one whose partition is furthest behind in event time. What is handed over
+//! depends on the files' names and contents only.
+//!
+//! Invariants
+//! - A partition's id is the source's index and the position of its name among the sorted names.
+//! - An offset counts uncompressed bytes from the start of the partition's oldest generation; each generation's last
+//!   line ends with it.
+//! - What could be read of a damaged file is handed over before the failure is reported.
+
+use super::fetch::{Layout, LayoutPartition, LineFetcher};
+use super::input::Input;
+use super::names;
+use crate::feed::{Feed, PartitionInfo};
+use crate::source::frame::{Lines, Outlet};
+use crate::source::{Identity, SourceError, partition_id};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, UNIX_EPOCH};
+use tidewatch_events::batch::{PartitionId, WallTime};
+
+/// Files to read from their beginning to their end.
+pub struct ReplayFiles {
+    identity: Identity,
+    logs: Vec<names::Log>,
+    layout: Arc<Layout>,
+    total_bytes: u64,
+    read_bytes: Arc<AtomicU64>,
+}
+
+impl ReplayFiles {
+    /// Finds the files that the paths and patterns name.
+    ///
+    /// # Errors
+    /// [`SourceError::Usage`], naming the path: not there, not readable, a directory, or a pattern without a match.
+    pub fn new(identity: Identity, paths: &[String]) -> Result<ReplayFiles, SourceError> {
+        let logs = names::group(names::expand(paths)?);
+        let mut total_bytes = 0;
+        for path in logs.iter().flat_map(|log| &log.generations) {
+            let meta = std::fs::metadata(path).map_err(|e| cannot_read(path, &e))?;
+            if meta.is_file() {
+                std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
+                total_bytes += meta.len();
+            }
+        }
+        let partitions = logs
+            .iter()
+            .map(|log| LayoutPartition { generations: log.generations.clone(), starts: Mutex::new(Vec::new()) })
+            .collect();
+        let layout = Arc::new(Layout { first: partition_id(identity.index, 0), partitions });
+        Ok(ReplayFiles { identity, logs, layout, total_bytes, read_bytes: Arc::default() })
+    }
+
+    /// How many partitions the files make.
+    pub fn partitions(&self) -> usize {
+        self.logs.len()
+    }
+
+    /// Bytes of all files on disk, as they were found.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// The bytes read from disk so far, out of [`ReplayFiles::total_bytes`]; grows while the source runs.
+    pub fn read_bytes(&self) -> Arc<AtomicU64> {
+        self.read_bytes.clone()
+    }
+
+    /// Finds lines again by partition and offset.
+    pub fn fetcher(&self) -> LineFetcher {
+        LineFetcher { layout: self.layout.clone() }
+    }
+
+    /// Starts reading, on a thread of its own, until all is read or the feed stops.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn spawn(self, feed: Arc<Feed>) -> io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("replay".into()).spawn(move || self.run(feed))
+    }
+
+    fn run(self, feed: Arc<Feed>) {
+        allow_open_files(self.logs.len());
+        let mut partitions: Vec<Partition> =
+            (0..self.logs.len()).map(|position| self.open_partition(position, &feed)).collect();
+        feed.listed();
+        let mut open: Vec<PartitionId> = partitions.iter().map(|p| p.outlet.id).collect();
+        while !open.is_empty() && !feed.stopped() {
+            let Some(id) = feed.choose(&open, Duration::from_millis(200)) else { continue };
+            match partitions[(id.0 - self.layout.first.0) as usize].step(&self) {
+                Ok(true) => {}
+                Ok(false) => {
+                    feed.end(id);
+                    open.retain(|other| *other != id);
+                }
+                Err(error) => {
+                    feed.fail(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn open_partition(&self, position: usize, feed: &Arc<Feed>) -> Partition {
+        let log = &self.logs[position];
+        let id = partition_id(self.identity.index, position);
+        // The time by which dates without a year are completed: when the newest generation was last written.
+        let written = log.generations.last().map_or(WallTime(0), |path| modified(path));
+        feed.open(PartitionInfo {
+            id,
+            source: self.identity.index,
+            source_name: self.identity.name.clone(),
+            name: log.base.to_string_lossy().into(),
+            default_host: self.identity.host.clone().unwrap_or_else(|| names::host_of(&log.base).into()),
+            bounded: true,
+            reference_time: written,
+        });
+        Partition {
+            position,
+            next_generation: 0,
+            input: None,
+            lines: Lines::new(0),
+            // A replay has no wall clock.
+            outlet: Outlet::new(feed.clone(), id, || WallTime(0)),
+        }
+    }
+}
+
+/// A partition being read.
+struct Partition {
+    position: usize,
+    next_generation: usize,
+    input: Option<Input>,
+    lines: Lines,
+    outlet: Outlet,
+}
+
+impl Partition {
+    /// Reads and hands over one batch. `false` once all generations are read.
+    fn step(&mut self, source: &ReplayFiles) -> Result<bool, SourceError> {
+        let layout = &source.layout.partitions[self.position];
+        let input = match &mut self.input {
+            Some(input) => input,
+            none => {
+                let Some(path) = layout.generations.get(self.next_generation) else { return Ok(false) };
+                self.next_generation += 1;
+                layout.add_start(self.lines.offset());
+                none.insert(Input::open(path, source.read_bytes.clone()).map_err(|e| failed(path, 0, &e))?)
+            }
+        };
+        let feed = self.outlet.feed.clone();
+        let mut buffer = feed.buffer();
+        let most = self.lines.begin(&mut buffer);
+        let result = input.read_into(&mut buffer, most);
+        let outlet = &mut self.outlet;
+        if let Some(unused) = self.lines.cut(buffer, &mut |offset, bytes| outlet.send_lines(offset, bytes)) {
+            feed.credit(unused);
+        }
+        match result {
+            Ok(n) if n == most => Ok(true),
+            Ok(_) => {
+                self.lines.finish(&mut |offset, bytes| outlet.send_lines(offset, bytes));
+                self.input = None;
+                Ok(self.next_generation < layout.generations.len())
+            }
+            Err(error) => {
+                let path = &layout.generations[self.next_generation - 1];
+                let start = layout.last_start();
+                Err(failed(path, self.lines.position() - start, &error))
+            }
+        }
+    }
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
+    SourceError::Usage(format!("cannot read {}: {error}", path.display()))
+}
+
+fn failed(path: &Path, offset: u64, error: &io::Error) -> SourceError {
+    SourceError::Io(format!(
+        "reading {} failed at byte {offset} of its (uncompressed) content: {error}",
+        path.display()
+    ))
+}
+
+/// When a file was last written; the epoch where that is not known.
+pub(crate) fn modified(path: &Path) -> WallTime {
+    let time = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    WallTime(since.map_or(0, |since| since.as_millis() as u64))
+}
+
+/// Raises this process's soft limit of open files where it is too low for so many partitions.
+fn allow_open_files(files: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let want = files as u64 + 256;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < want) {
+        let raised = limit.maximum.map_or(want, |most| most.min(want));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+    }
+}
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;
