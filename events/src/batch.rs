@@ -77,6 +77,24 @@ impl Span {
         debug_assert!(from <= to && to <= self.len as usize && !self.is_none());
         Span { start: self.start + from as u32, len: (to - from) as u32 }
     }
+
+    /// Where a span of the main buffer starts and ends; an empty range for [`Span::NONE`].
+    #[inline]
+    pub fn range(self) -> (usize, usize) {
+        debug_assert!(self.is_none() || self.start & IN_EXTRA == 0);
+        if self.is_none() { (0, 0) } else { (self.start as usize, self.start as usize + self.len as usize) }
+    }
+
+    /// The bytes of the span in a batch's main buffer or side buffer; empty for [`Span::NONE`].
+    #[inline]
+    pub fn bytes<'a>(self, main: &'a [u8], extra: &'a [u8]) -> &'a [u8] {
+        if self.is_none() {
+            return &[];
+        }
+        let start = (self.start & !IN_EXTRA) as usize;
+        let buffer = if self.start & IN_EXTRA == 0 { main } else { extra };
+        &buffer[start..start + self.len as usize]
+    }
 }
 
 /// How a raw buffer is divided into lines.
@@ -154,12 +172,7 @@ impl Batch {
     /// The bytes of a span; empty for [`Span::NONE`].
     #[inline]
     pub fn get(&self, span: Span) -> &[u8] {
-        if span.is_none() {
-            return &[];
-        }
-        let start = (span.start & !IN_EXTRA) as usize;
-        let buffer = if span.start & IN_EXTRA == 0 { &self.raw.bytes } else { &self.extra };
-        &buffer[start..start + span.len as usize]
+        span.bytes(&self.raw.bytes, &self.extra)
     }
 
     /// Lines read: events and rejects.

@@ -15,10 +15,12 @@
 
 pub mod alert;
 pub mod batch;
+pub mod client;
 pub mod dead_letter;
 pub mod event;
 pub mod field;
 pub mod filter;
+pub mod formats;
 pub mod hash;
 pub mod histogram;
 pub mod key;

@@ -1,0 +1,205 @@
+//! Who the client is when servers stand behind proxies: addresses from log text, and the right-most untrusted one.
+//!
+//! A header such as `X-Forwarded-For` is written by everyone on the way, the attacker first; only what trusted proxies
+//! appended, at its right end, can be believed.
+//!
+//! Invariants
+//! - The header of a peer that is not trusted is never looked at.
+//! - IPv4-mapped IPv6 addresses are IPv4 everywhere.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The header that carries the client's address through proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientHeader {
+    /// `X-Forwarded-For: client, proxy, proxy`.
+    XForwardedFor,
+    /// `Forwarded: for=client;proto=https, for=proxy` (RFC 7239).
+    Forwarded,
+    /// `X-Real-IP: client`.
+    XRealIp,
+}
+
+/// Which peers are our own proxies, and which header they write.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// Networks of trusted proxies.
+    pub trusted: Vec<IpNet>,
+    /// The header they write; `None`: the peer is the client.
+    pub header: Option<ClientHeader>,
+}
+
+impl Proxies {
+    /// Whether an address is one of our own proxies.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&address))
+    }
+
+    /// The client behind a peer: the right-most untrusted address of the header where the peer is trusted, else the
+    /// peer. Where the header names no address (or one that is none, such as `unknown`), the last trusted hop before it.
+    pub fn resolve(&self, peer: IpAddr, header: &[u8]) -> IpAddr {
+        if self.trusts(peer) { self.rightmost(header).unwrap_or(peer) } else { peer }
+    }
+
+    /// The right-most untrusted address of the header's value; the left-most trusted one where all are trusted; `None`
+    /// where its right end is no address.
+    pub fn rightmost(&self, header: &[u8]) -> Option<IpAddr> {
+        let mut known = None;
+        for element in header.rsplit(|b| *b == b',') {
+            let address = match self.header {
+                Some(ClientHeader::Forwarded) => forwarded_for(element).and_then(parse_endpoint),
+                _ => parse_endpoint(element.trim_ascii()),
+            };
+            let Some(address) = address else { break };
+            known = Some(address);
+            if !self.trusts(address) {
+                break;
+            }
+        }
+        known
+    }
+}
+
+/// The node of the `for=` parameter of one element of a `Forwarded` header.
+fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
+    let pair = element
+        .split(|b| *b == b';')
+        .map(<[u8]>::trim_ascii)
+        .find(|pair| pair.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"for=")))?;
+    let node = &pair[4..];
+    Some(node.strip_prefix(b"\"").map_or(node, |rest| rest.strip_suffix(b"\"").unwrap_or(rest)))
+}
+
+/// An address as logs write it: IPv4, IPv6, IPv6 in brackets or with a zone (`fe80::1%eth0`). `None` for anything else,
+/// host names among them.
+#[inline]
+pub fn parse_ip(text: &[u8]) -> Option<IpAddr> {
+    match ipv4_prefix(text) {
+        Some((ip, used)) if used == text.len() => Some(IpAddr::V4(ip)),
+        _ => parse_ipv6(text),
+    }
+}
+
+/// An address that may carry a port: `1.2.3.4:80`, `[::1]:80`, or just the address.
+pub fn parse_endpoint(text: &[u8]) -> Option<IpAddr> {
+    if let Some((ip, used)) = ipv4_prefix(text)
+        && text.get(used).is_none_or(|b| *b == b':')
+        && text.get(used + 1..).unwrap_or_default().iter().all(u8::is_ascii_digit)
+    {
+        return Some(IpAddr::V4(ip));
+    }
+    if text.first() == Some(&b'[') {
+        let close = memchr::memchr(b']', text)?;
+        let port = &text[close + 1..];
+        let digits = port.strip_prefix(b":").unwrap_or(port);
+        return if digits.iter().all(u8::is_ascii_digit) { parse_ipv6(&text[1..close]) } else { None };
+    }
+    parse_ipv6(text)
+}
+
+#[cold]
+fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
+    let text = text.strip_prefix(b"[").and_then(|t| t.strip_suffix(b"]")).unwrap_or(text);
+    let text = text.split(|b| *b == b'%').next().unwrap_or_default();
+    if !text.contains(&b':') || text.len() > 45 {
+        return None;
+    }
+    let ip: Ipv6Addr = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4))
+}
+
+/// The IPv4 address a text starts with, and its length. Numbers have no leading zeros, as RFC 6943 asks.
+#[inline]
+pub(crate) fn ipv4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let mut octets = [0u8; 4];
+    let mut at = 0;
+    for (i, octet) in octets.iter_mut().enumerate() {
+        if i > 0 {
+            if *text.get(at)? != b'.' {
+                return None;
+            }
+            at += 1;
+        }
+        let first = text.get(at)?.wrapping_sub(b'0');
+        if first > 9 {
+            return None;
+        }
+        let mut value = u32::from(first);
+        at += 1;
+        let mut digits = 1;
+        while let Some(digit) = text.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d <= 9) {
+            if digits == 3 || value == 0 {
+                return None;
+            }
+            value = value * 10 + u32::from(digit);
+            digits += 1;
+            at += 1;
+        }
+        *octet = u8::try_from(value).ok()?;
+    }
+    Some((Ipv4Addr::from(octets), at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_logs_write_them() {
+        let rows: &[(&str, Option<&str>, Option<&str>)] = &[
+            // text, as an address, as an endpoint
+            ("1.2.3.4", Some("1.2.3.4"), Some("1.2.3.4")),
+            ("255.255.255.255", Some("255.255.255.255"), Some("255.255.255.255")),
+            ("1.2.3.256", None, None),
+            ("01.2.3.4", None, None),
+            ("1.2.3", None, None),
+            ("1.2.3.4.5", None, None),
+            ("1.2.3.4:80", None, Some("1.2.3.4")),
+            ("1.2.3.4:x", None, None),
+            ("2001:db8::1", Some("2001:db8::1"), Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1"), Some("2001:db8::1")),
+            ("[2001:db8::1]:443", None, Some("2001:db8::1")),
+            ("::ffff:10.0.0.1", Some("10.0.0.1"), Some("10.0.0.1")),
+            ("fe80::1%eth0", Some("fe80::1"), Some("fe80::1")),
+            ("", None, None),
+            ("-", None, None),
+            ("host.example", None, None),
+            ("unix:", None, None),
+        ];
+        for (text, address, endpoint) in rows {
+            let show = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string());
+            assert_eq!(show(parse_ip(text.as_bytes())).as_deref(), *address, "{text}");
+            assert_eq!(show(parse_endpoint(text.as_bytes())).as_deref(), *endpoint, "{text} as endpoint");
+        }
+    }
+
+    #[test]
+    fn the_right_most_untrusted_address_is_the_client() {
+        use ClientHeader::{Forwarded, XForwardedFor, XRealIp};
+        let rows: &[(&str, ClientHeader, &str, &str, &str)] = &[
+            ("peer not trusted", XForwardedFor, "9.9.9.9", "1.1.1.1", "9.9.9.9"),
+            ("one hop", XForwardedFor, "10.0.0.1", "1.1.1.1", "1.1.1.1"),
+            ("forged entries on the left", XForwardedFor, "10.0.0.1", "6.6.6.6, 7.7.7.7, 1.1.1.1", "1.1.1.1"),
+            ("trusted hops on the right", XForwardedFor, "10.0.0.1", "6.6.6.6, 1.1.1.1, 10.2.3.4", "1.1.1.1"),
+            ("all trusted", XForwardedFor, "10.0.0.1", "10.0.0.9,10.0.0.8", "10.0.0.9"),
+            ("absent", XForwardedFor, "10.0.0.1", "", "10.0.0.1"),
+            ("unknown", XForwardedFor, "10.0.0.1", "1.1.1.1, unknown", "10.0.0.1"),
+            ("unknown behind a trusted hop", XForwardedFor, "10.0.0.1", "1.1.1.1, unknown, 10.0.0.7", "10.0.0.7"),
+            ("port", XForwardedFor, "10.0.0.1", "1.1.1.1:5000", "1.1.1.1"),
+            ("mapped proxy", XForwardedFor, "10.0.0.1", "1.1.1.1, ::ffff:10.0.0.3", "1.1.1.1"),
+            ("real ip", XRealIp, "10.0.0.1", "1.1.1.1", "1.1.1.1"),
+            ("forwarded", Forwarded, "10.0.0.1", "for=6.6.6.6, For=\"[2001:db8::1]:47\";proto=https", "2001:db8::1"),
+            ("forwarded, by first", Forwarded, "10.0.0.1", "by=10.0.0.2;for=1.1.1.1", "1.1.1.1"),
+            ("forwarded, hidden", Forwarded, "10.0.0.1", "for=_secret", "10.0.0.1"),
+            ("unclosed quote on the left", Forwarded, "10.0.0.1", "for=\"6.6.6.6, for=1.1.1.1", "1.1.1.1"),
+        ];
+        for (name, header, peer, value, want) in rows {
+            let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header: Some(*header) };
+            let got = proxies.resolve(peer.parse().unwrap(), value.as_bytes());
+            assert_eq!(got.to_string(), *want, "{name}");
+        }
+    }
+}

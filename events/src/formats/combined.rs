@@ -1,0 +1,286 @@
+//! The common and the combined format, by hand.
+//!
+//! `CLIENT IDENT USER [TIME] "REQUEST" STATUS BYTES`, and in the combined format `"REFERRER" "AGENT"` and anything a
+//! site appended: a quoted list of addresses is taken as `X-Forwarded-For`, a decimal number (also as `rt=0.123`) as the
+//! request's duration in seconds. Debian's `HOST:PORT` in front is understood.
+//!
+//! A line is read from the left with quotes and escapes as servers write them since 2004. Where that does not work out
+//! (raw quotes in a request, a broken agent) it is read again from the right, where the shape `" 404 1234 "` is sought.
+//!
+//! Invariants
+//! - Linear in the line's length, whatever it holds.
+
+use super::line::{self, Context, Headers, Piece};
+use super::request;
+use super::scan::{self, Escape, closing_quote};
+use crate::batch::Span;
+use crate::client;
+use crate::dead_letter::Reason;
+use crate::event::{Client, Event, Kind};
+
+/// What must follow the size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// Referrer and agent.
+    Required,
+    /// Nothing, or what the combined format has.
+    Optional,
+}
+
+/// Reads a line. Its trailing blanks are cut already.
+pub(super) fn parse(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
+    let line = cx.line;
+    // Nearly every line starts with `1.2.3.4 - - [`.
+    if let Some((ip, n)) = client::ipv4_prefix(line)
+        && line.get(n..n + 5) == Some(b" - - [")
+        && line.get(n + 31..n + 34) == Some(b"] \"")
+    {
+        let time = cx.clock.clf(&line[n + 5..n + 31])?;
+        let mut event = Event::new(Kind::Access, time);
+        event.client = Client::Ip(ip.into());
+        let fields = fields(line, n + 34, tail).ok_or_else(|| why(line, n + 34))?;
+        if !cx.proxies.trusted.is_empty() {
+            event.client = cx.client(Piece::new(0, n, false), &fields.headers(), Escape::Log);
+        }
+        return finish(cx, event, fields);
+    }
+    parse_any(cx, tail)
+}
+
+/// The same for lines whose head is less usual.
+fn parse_any(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
+    let line = cx.line;
+    let (open, close) = find_time(line).ok_or(Reason::Format)?;
+    let head = split_head(&line[..open - 1]).ok_or(Reason::Format)?;
+    let fields = fields(line, close + 3, tail).ok_or_else(|| why(line, close + 3))?;
+    let time = cx.clock.clf(&line[open + 1..close])?;
+    let mut event = Event::new(Kind::Access, time);
+    event.client = cx.client(head.client, &fields.headers(), Escape::Log);
+    event.user = cx.value(head.user, Escape::Log);
+    // Apache's way to write an empty name.
+    if cx.bytes(event.user) == b"\"\"" {
+        event.user = Span::NONE;
+    }
+    if let Some((name, port)) = head.host {
+        event.host = cx.value(name, Escape::Log);
+        event.port = port;
+    }
+    finish(cx, event, fields)
+}
+
+/// What is wrong with a line whose request begins at `start`: its status, its size, or all of it.
+#[cold]
+fn why(line: &[u8], start: usize) -> Reason {
+    let words = closing_quote(line, start).and_then(|(close, _)| line[close + 1..].strip_prefix(b" "));
+    let mut words = words.unwrap_or_default().split(|b| *b == b' ');
+    let (status, size) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let numeric = |word: &[u8]| word.first().is_some_and(|b| b.is_ascii_digit() || *b == b'-');
+    if numeric(status) && line::status(status).is_err() {
+        Reason::BadStatus
+    } else if numeric(status) && numeric(size) && line::size(size).is_err() {
+        Reason::BadNumber
+    } else {
+        Reason::Format
+    }
+}
+
+/// Where `[TIME] "` stands: the first such place, so that a user name that holds brackets does no harm.
+fn find_time(line: &[u8]) -> Option<(usize, usize)> {
+    let dated = |open: &usize| *open > 0 && line[open - 1] == b' ' && line.get(open + 3) == Some(&b'/');
+    memchr::memchr_iter(b'[', line).filter(dated).find_map(|open| {
+        let end = line.len().min(open + 40);
+        let close = open + memchr::memchr(b']', &line[open..end])?;
+        line[close..].starts_with(b"] \"").then_some((open, close))
+    })
+}
+
+struct Head {
+    host: Option<(Piece, u16)>,
+    client: Piece,
+    user: Piece,
+}
+
+/// Divides `CLIENT IDENT USER`, where the user may hold blanks, or `HOST:PORT CLIENT IDENT USER`.
+fn split_head(head: &[u8]) -> Option<Head> {
+    let blank = |from: usize| memchr::memchr(b' ', head.get(from..)?).map(|at| from + at);
+    let first = blank(0).filter(|at| *at > 0)?;
+    let escaped = |start: usize, end: usize| Piece::new(start, end, head[start..end].contains(&b'\\'));
+    let second = match blank(first + 1) {
+        Some(second) => second,
+        // A head of two words has lost its user (seen where ident is switched off by patch).
+        None => return Some(Head { host: None, client: escaped(0, first), user: escaped(first + 1, head.len()) }),
+    };
+    if client::parse_ip(&head[first + 1..second]).is_some()
+        && client::parse_ip(&head[..first]).is_none()
+        && let Some(third) = blank(second + 1)
+    {
+        let name = &head[..first];
+        let (name_end, port) = match name.iter().rposition(|b| *b == b':') {
+            Some(colon) => (colon, scan::unsigned(&name[colon + 1..]).and_then(|port| u16::try_from(port).ok())?),
+            None => (first, 0),
+        };
+        let host = Some((escaped(0, name_end), port));
+        return Some(Head { host, client: escaped(first + 1, second), user: escaped(third + 1, head.len()) });
+    }
+    Some(Head { host: None, client: escaped(0, first), user: escaped(second + 1, head.len()) })
+}
+
+/// What follows the time.
+struct Fields {
+    request: Piece,
+    status: u16,
+    bytes: u64,
+    referrer: Piece,
+    agent: Piece,
+    x_forwarded_for: Piece,
+    latency_us: u32,
+}
+
+impl Fields {
+    fn headers(&self) -> Headers {
+        Headers { x_forwarded_for: self.x_forwarded_for, ..Headers::NONE }
+    }
+}
+
+/// Reads what follows the request's opening quote, which ends before `start`.
+#[inline]
+fn fields(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
+    if let Some((close, escaped)) = closing_quote(line, start)
+        && let Some((status, bytes, at)) = status_and_size(line, close + 1)
+    {
+        let request = Piece::new(start, close, escaped);
+        let mut fields = Fields { request, status, bytes, ..Fields::EMPTY };
+        if at == line.len() {
+            return (tail == Tail::Optional).then_some(fields);
+        }
+        if rest(line, at, &mut fields) {
+            return Some(fields);
+        }
+    }
+    from_the_right(line, start, tail)
+}
+
+impl Fields {
+    const EMPTY: Fields = Fields {
+        request: Piece::ABSENT,
+        status: 0,
+        bytes: 0,
+        referrer: Piece::ABSENT,
+        agent: Piece::ABSENT,
+        x_forwarded_for: Piece::ABSENT,
+        latency_us: Event::NO_LATENCY,
+    };
+}
+
+/// Reads ` 404 1234`: status, size, and where the size ends, which is a blank or the line's end.
+#[inline]
+fn status_and_size(line: &[u8], at: usize) -> Option<(u16, u64, usize)> {
+    let rest = line.get(at..)?;
+    let (status, used) = match rest {
+        [b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
+            (u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'), 5)
+        }
+        [b' ', b'0', b'0', b'0', b' ', ..] => (0, 5),
+        [b' ', b'-', b' ', ..] => (0, 3),
+        _ => return None,
+    };
+    let size = &rest[used..];
+    if let [b'-', after @ ..] = size {
+        return matches!(after, [] | [b' ', ..]).then_some((status, 0, at + used + 1));
+    }
+    let mut bytes = 0u64;
+    let mut digits = 0;
+    while let Some(digit) = size.get(digits).map(|b| b.wrapping_sub(b'0')).filter(|d| *d <= 9) {
+        bytes = bytes.checked_mul(10)?.checked_add(u64::from(digit))?;
+        digits += 1;
+    }
+    (digits > 0 && matches!(size.get(digits), None | Some(b' '))).then_some((status, bytes, at + used + digits))
+}
+
+/// Reads ` "REFERRER" "AGENT"` and what follows to the line's end. False where the line has another shape.
+#[inline]
+fn rest(line: &[u8], at: usize, fields: &mut Fields) -> bool {
+    if line.get(at..at + 2) != Some(b" \"") {
+        return false;
+    }
+    let Some((close, escaped)) = closing_quote(line, at + 2) else { return false };
+    if line.get(close..close + 3) != Some(b"\" \"") {
+        return false;
+    }
+    let Some((end, agent_escaped)) = closing_quote(line, close + 3) else { return false };
+    fields.referrer = Piece::new(at + 2, close, escaped);
+    fields.agent = Piece::new(close + 3, end, agent_escaped);
+    end + 1 == line.len() || appended(line, end + 1, fields)
+}
+
+/// Reads what a site appended to the combined format.
+fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> bool {
+    while at < line.len() {
+        if line[at] != b' ' {
+            return false;
+        }
+        at += line[at..].iter().take_while(|b| **b == b' ').count();
+        if line.get(at) == Some(&b'"') {
+            let Some((close, escaped)) = closing_quote(line, at + 1) else { return false };
+            let last = line[at + 1..close].rsplit(|b| *b == b',').next().unwrap_or_default();
+            if fields.x_forwarded_for.is_absent() && client::parse_endpoint(last.trim_ascii()).is_some() {
+                fields.x_forwarded_for = Piece::new(at + 1, close, escaped);
+            }
+            at = close + 1;
+        } else {
+            let end = memchr::memchr(b' ', &line[at..]).map_or(line.len(), |n| at + n);
+            let word = &line[at..end];
+            let named = [&b"rt="[..], b"request_time="].into_iter().find_map(|name| word.strip_prefix(name));
+            let seconds = named.unwrap_or(word);
+            if fields.latency_us == Event::NO_LATENCY && (named.is_some() || seconds.contains(&b'.')) {
+                fields.latency_us = line::duration(seconds, 1_000_000).unwrap_or(Event::NO_LATENCY);
+            }
+            at = end;
+        }
+    }
+    true
+}
+
+/// Reads a line with raw quotes where they do not belong: the right-most place that can end the request and leaves a
+/// whole rest; else the right-most that leaves a referrer and an agent, however broken.
+#[cold]
+fn from_the_right(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
+    let mut broken = None;
+    for close in memchr::memrchr_iter(b'"', &line[start..]).map(|at| start + at) {
+        let Some((status, bytes, at)) = status_and_size(line, close + 1) else { continue };
+        // Bytes that were logged raw hold no escapes to resolve.
+        let request = Piece::new(start, close, false);
+        let mut fields = Fields { request, status, bytes, ..Fields::EMPTY };
+        if at == line.len() {
+            if tail == Tail::Optional {
+                return Some(fields);
+            }
+        } else if rest(line, at, &mut fields) {
+            return Some(fields);
+        } else if broken.is_none() && line[at..].starts_with(b" \"") {
+            broken = Some((at, Fields { request, status, bytes, ..Fields::EMPTY }));
+        }
+    }
+    let (at, mut fields) = broken?;
+    let referrer = at + 2;
+    let between = memchr::memmem::find(&line[referrer..], b"\" \"")?;
+    let agent = referrer + between + 3;
+    let end = if line.len() > agent && line.ends_with(b"\"") { line.len() - 1 } else { line.len() };
+    fields.referrer = Piece::new(referrer, referrer + between, false);
+    fields.agent = Piece::new(agent, end, false);
+    Some(fields)
+}
+
+#[inline]
+fn finish(cx: &mut Context<'_>, mut event: Event, fields: Fields) -> Result<Event, Reason> {
+    event.status = fields.status;
+    event.bytes = fields.bytes;
+    event.latency_us = fields.latency_us;
+    let request = cx.value(fields.request, Escape::Log);
+    if !request.is_none() {
+        request::read(cx, request, &mut event);
+    }
+    event.referrer = cx.value(fields.referrer, Escape::Log);
+    event.agent = cx.value(fields.agent, Escape::Log);
+    Ok(event)
+}

@@ -1,0 +1,266 @@
+//! Bytes: the end of a quoted value, its escapes, and numbers.
+//!
+//! Invariants
+//! - Nothing here allocates but the side buffer it appends to.
+//! - Unescaping never lengthens a value, but for what a JSON `\u` escape needs in UTF-8 (at most half its length).
+
+use std::ops::ControlFlow;
+
+/// How a quoted value hides special bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Escape {
+    /// `\xHH`, `\"`, `\\` and C's letters: Nginx's default and Apache.
+    Log,
+    /// JSON's.
+    Json,
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & HIGH
+}
+
+/// The first `"` at or after `from`, and whether an escape stood before it. A backslash hides the byte after it.
+#[inline]
+pub(super) fn closing_quote(line: &[u8], from: usize) -> Option<(usize, bool)> {
+    let mut at = from;
+    // Values are short as a rule: eight bytes at a time need no call; long ones are handed to memchr.
+    for _ in 0..6 {
+        let Some(chunk) = line.get(at..at + 8) else { break };
+        let Ok(chunk) = <[u8; 8]>::try_from(chunk) else { break };
+        let word = u64::from_le_bytes(chunk);
+        let found = zero_bytes(word ^ (LOW * b'"' as u64)) | zero_bytes(word ^ (LOW * b'\\' as u64));
+        if found != 0 {
+            at += (found.trailing_zeros() / 8) as usize;
+            return if line[at] == b'"' { Some((at, false)) } else { escaped_quote(line, at) };
+        }
+        at += 8;
+    }
+    let at = at + memchr::memchr2(b'"', b'\\', line.get(at..)?)?;
+    if line[at] == b'"' { Some((at, false)) } else { escaped_quote(line, at) }
+}
+
+#[cold]
+fn escaped_quote(line: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    loop {
+        at += memchr::memchr2(b'"', b'\\', line.get(at..)?)?;
+        if line[at] == b'"' {
+            return Some((at, true));
+        }
+        at += 2;
+    }
+}
+
+/// Appends a value to the side buffer with its escapes resolved. What is no escape stays as it is.
+pub(super) fn unescape(text: &[u8], escape: Escape, out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let escaped = &rest[at + 1..];
+        let used = match escape {
+            Escape::Log => log_escape(escaped, out),
+            Escape::Json => json_escape(escaped, out),
+        };
+        match used {
+            ControlFlow::Continue(used) => rest = &escaped[used..],
+            ControlFlow::Break(()) => {
+                out.push(b'\\');
+                rest = escaped;
+            }
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
+fn letter(b: u8) -> Option<u8> {
+    Some(match b {
+        b'"' | b'\\' => b,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        _ => return None,
+    })
+}
+
+fn log_escape(text: &[u8], out: &mut Vec<u8>) -> ControlFlow<(), usize> {
+    match text {
+        [b'x' | b'X', high, low, ..] => match (hex(*high), hex(*low)) {
+            (Some(high), Some(low)) => {
+                out.push((high << 4 | low) as u8);
+                ControlFlow::Continue(3)
+            }
+            _ => ControlFlow::Break(()),
+        },
+        [b'v', ..] => {
+            out.push(0x0b);
+            ControlFlow::Continue(1)
+        }
+        [b, ..] => match letter(*b) {
+            Some(b) => {
+                out.push(b);
+                ControlFlow::Continue(1)
+            }
+            None => ControlFlow::Break(()),
+        },
+        [] => ControlFlow::Break(()),
+    }
+}
+
+fn json_escape(text: &[u8], out: &mut Vec<u8>) -> ControlFlow<(), usize> {
+    match text {
+        [b'u', digits @ ..] => {
+            let Some(first) = hex4(digits) else { return ControlFlow::Break(()) };
+            let (code, used) = match digits.get(4..) {
+                Some([b'\\', b'u', low @ ..]) if (0xd800..0xdc00).contains(&first) => match hex4(low) {
+                    Some(low @ 0xdc00..0xe000) => (0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00), 11),
+                    _ => (first, 5),
+                },
+                _ => (first, 5),
+            };
+            // Half of a surrogate pair is no character.
+            let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            ControlFlow::Continue(used)
+        }
+        [b'/', ..] => {
+            out.push(b'/');
+            ControlFlow::Continue(1)
+        }
+        [b, ..] => match letter(*b) {
+            Some(b) => {
+                out.push(b);
+                ControlFlow::Continue(1)
+            }
+            None => ControlFlow::Break(()),
+        },
+        [] => ControlFlow::Break(()),
+    }
+}
+
+fn hex(b: u8) -> Option<u32> {
+    (b as char).to_digit(16)
+}
+
+fn hex4(text: &[u8]) -> Option<u32> {
+    text.get(..4)?.iter().try_fold(0, |n, b| Some(n << 4 | hex(*b)?))
+}
+
+/// A whole number of digits only.
+#[inline]
+pub(super) fn unsigned(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 20 {
+        return None;
+    }
+    let mut value = 0u64;
+    for b in text {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(value)
+}
+
+/// A decimal number times `scale` (a power of ten up to a million), cut to a whole number: `"0.0125"` × 1,000,000 is
+/// 12,500. Saturates; a negative number (a clock that went backwards) is zero.
+pub(super) fn scaled(text: &[u8], scale: u64) -> Option<u64> {
+    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
+    let point = text.iter().position(|b| *b == b'.').unwrap_or(text.len());
+    let (whole, fraction) = (&text[..point], text.get(point + 1..).unwrap_or_default());
+    let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
+    if text.len() > 40 || (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let mut value = whole.iter().fold(0u64, |n, b| n.saturating_mul(10).saturating_add(u64::from(b - b'0')));
+    let mut scale_left = scale;
+    for b in fraction {
+        if scale_left < 10 {
+            break;
+        }
+        value = value.saturating_mul(10).saturating_add(u64::from(b - b'0'));
+        scale_left /= 10;
+    }
+    Some(if negative { 0 } else { value.saturating_mul(scale_left) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_close_where_no_backslash_hides_them() {
+        let long = [&[b'x'; 200][..], b"\"y"].concat();
+        let rows: &[(&str, &[u8], Option<(usize, bool)>)] = &[
+            ("at once", b"\"", Some((0, false))),
+            ("short", b"abc\" ", Some((3, false))),
+            ("in the second word", b"0123456789\"", Some((10, false))),
+            ("long", &long, Some((200, false))),
+            ("escaped", br#"a\"b" "#, Some((4, true))),
+            ("escaped backslash", br#"a\\" "#, Some((3, true))),
+            ("backslash at the end", br"abc\", None),
+            ("none", b"abcdefghijkl", None),
+            ("empty", b"", None),
+            ("after a zero byte and high bytes", b"\x00\xff\xa2\x23\"", Some((4, false))),
+        ];
+        for (name, line, want) in rows {
+            assert_eq!(closing_quote(line, 0), *want, "{name}");
+        }
+        assert_eq!(closing_quote(b"ab", 9), None);
+    }
+
+    #[test]
+    fn escapes_are_resolved_and_the_rest_kept() {
+        use Escape::{Json, Log};
+        let rows: &[(Escape, &[u8], &[u8])] = &[
+            (Log, br"a\x22b\x5C", b"a\"b\\"),
+            (Log, br#"a\"b\\c\n\t\v"#, b"a\"b\\c\n\t\x0b"),
+            (Log, br"\x16\x03\xff", b"\x16\x03\xff"),
+            (Log, br"\..\cmd.exe\xZZ\x1", br"\..\cmd.exe\xZZ\x1"),
+            (Log, br"end\", br"end\"),
+            (Json, br#"a\"b\\c\/d\n\u00e9"#, "a\"b\\c/d\n\u{e9}".as_bytes()),
+            (Json, br"\ud83d\ude00", "\u{1f600}".as_bytes()),
+            (Json, br"\ud83d\u0041", "\u{fffd}A".as_bytes()),
+            (Json, br"\ud83d", "\u{fffd}".as_bytes()),
+            (Json, br"\u12", br"\u12"),
+            (Json, br"\x16", br"\x16"),
+            (Json, b"\xff\\u0000", b"\xff\0"),
+        ];
+        for (escape, text, want) in rows {
+            let mut out = b"before".to_vec();
+            unescape(text, *escape, &mut out);
+            assert_eq!(&out[6..], *want, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn numbers_are_exact_and_bounded() {
+        assert_eq!(unsigned(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [&b"18446744073709551616"[..], b"", b"-1", b"1.0", b"0x1", b"111111111111111111111"] {
+            assert_eq!(unsigned(bad), None);
+        }
+        let rows: &[(&str, Option<u64>)] = &[
+            ("0.000", Some(0)),
+            ("0.001", Some(1000)),
+            ("12", Some(12_000_000)),
+            ("12.3456789", Some(12_345_678)),
+            (".5", Some(500_000)),
+            ("1.", Some(1_000_000)),
+            ("-0.001", Some(0)),
+            ("99999999999999999999", Some(u64::MAX)),
+            (".", None),
+            ("", None),
+            ("-", None),
+            ("1e3", None),
+            ("1.2.3", None),
+        ];
+        for (text, want) in rows {
+            assert_eq!(scaled(text.as_bytes(), 1_000_000), *want, "{text}");
+        }
+    }
+}
