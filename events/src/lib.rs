@@ -25,6 +25,7 @@ pub mod hash;
 pub mod histogram;
 pub mod key;
 pub mod line_protocol;
+pub mod pattern;
 pub mod rule;
 pub mod text;
 pub mod time;

@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Pure dataflow: clocks, windows, aggregates, rules. No I/O, no wall clock, no locks.
+//!
+//! Every operator is a plain struct with no Timely types, table-tested, plus a thin shell that holds capabilities,
+//! drains input and closes what the frontier allows. docs/WINDOWING.md and docs/RULES.md say what they compute.
+
+pub mod traffic;
+pub mod watermark;

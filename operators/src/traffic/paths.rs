@@ -1,0 +1,129 @@
+//! Paths with their durations: counts by key, and every duration's bucket, kept in one log instead of a list per path.
+//!
+//! Invariant: the buckets of a path are handed out in no particular order; only order-free measures are taken of them.
+
+use super::Counts;
+use super::table::{Slot, Table};
+use tidewatch_events::histogram::{nearest_rank, upper_bound};
+
+/// What is counted for a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathCounts {
+    /// As for every key.
+    pub counts: Counts,
+    /// Requests with a duration.
+    pub timed: u32,
+    /// Longest duration, µs.
+    pub longest_us: u32,
+    /// One more than the path's number in the log; 0 before its first duration.
+    log_id: u32,
+}
+
+/// Paths and their durations.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    table: Table<PathCounts>,
+    log: Vec<(u32, u16)>,
+    ids: u32,
+}
+
+impl Paths {
+    /// Adds counts and the buckets of durations to a path; false where it is new and there is no room.
+    #[inline]
+    pub fn add(
+        &mut self,
+        (hash, group, key): (u64, u32, &[u8]),
+        counts: &Counts,
+        buckets: &[u16],
+        longest_us: u32,
+        max: usize,
+    ) -> bool {
+        let Some(path) = self.table.entry(hash, group, key, max) else { return false };
+        path.counts.merge(counts);
+        if !buckets.is_empty() {
+            if path.log_id == 0 {
+                self.ids += 1;
+                path.log_id = self.ids;
+            }
+            path.timed += buckets.len() as u32;
+            path.longest_us = path.longest_us.max(longest_us);
+            let id = path.log_id;
+            self.log.extend(buckets.iter().map(|b| (id, *b)));
+        }
+        true
+    }
+
+    /// Hands every path, with its key and the buckets of its durations, to `give`; then forgets all.
+    pub fn drain(&mut self, mut give: impl FnMut(&Slot<PathCounts>, &[u8], &[u16])) {
+        // A counting sort by path: where each path's buckets begin, then every bucket to its place.
+        let mut starts = vec![0u32; self.ids as usize + 2];
+        self.log.iter().for_each(|(id, _)| starts[*id as usize + 1] += 1);
+        for id in 1..starts.len() {
+            starts[id] += starts[id - 1];
+        }
+        let mut next = starts.clone();
+        let mut buckets = vec![0u16; self.log.len()];
+        for (id, bucket) in self.log.drain(..) {
+            buckets[next[id as usize] as usize] = bucket;
+            next[id as usize] += 1;
+        }
+        for (slot, key) in self.table.iter() {
+            let id = slot.value.log_id as usize;
+            let own = if id == 0 { 0..0 } else { starts[id] as usize..starts[id + 1] as usize };
+            give(slot, key, &buckets[own]);
+        }
+        self.table.clear();
+        self.ids = 0;
+    }
+}
+
+/// The quantile of durations given as buckets, in µs: nearest rank, upper bound of its bucket, at most the longest.
+/// Reorders the buckets. `None` where there are none.
+pub fn quantile_us(buckets: &mut [u16], q: f64, longest_us: u32) -> Option<u64> {
+    if buckets.is_empty() {
+        return None;
+    }
+    let rank = nearest_rank(q, buckets.len() as u64) as usize;
+    let (_, bucket, _) = buckets.select_nth_unstable(rank - 1);
+    Some(upper_bound(usize::from(*bucket)).min(longest_us.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_come_back_with_their_path() {
+        let mut paths = Paths::default();
+        let one = Counts { requests: 1, ..Counts::default() };
+        for (key, bucket) in [("/a", Some(5)), ("/b", None), ("/c", Some(7)), ("/a", Some(3)), ("/a", None)] {
+            let key = key.as_bytes();
+            assert!(paths.add((key[1].into(), 0, key), &one, bucket.as_slice(), 9, 3));
+        }
+        assert!(!paths.add((1, 0, b"/d"), &one, &[1], 9, 3), "full");
+        let mut got = Vec::new();
+        paths.drain(|slot, key, buckets| {
+            let mut buckets = buckets.to_vec();
+            buckets.sort_unstable();
+            got.push((key.to_vec(), slot.value.counts.requests, slot.value.timed, buckets));
+        });
+        got.sort();
+        let want = [(&b"/a"[..], 3, 2, vec![3, 5]), (b"/b", 1, 0, vec![]), (b"/c", 1, 1, vec![7])];
+        assert_eq!(got, want.map(|(k, r, t, b)| (k.to_vec(), r, t, b)));
+        paths.drain(|_, _, _| panic!("drained before"));
+    }
+
+    #[test]
+    fn quantiles_are_nearest_ranks() {
+        let rows: &[(&str, &[u16], f64, Option<u64>)] = &[
+            ("none", &[], 0.95, None),
+            ("one", &[7], 0.95, Some(7)),
+            ("rank 19 of 20", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], 0.95, Some(19)),
+            ("the upper bound of a bucket", &[128], 0.5, Some(129)),
+            ("the longest caps", &[500], 0.5, Some(1_000)),
+        ];
+        for (name, buckets, q, want) in rows {
+            assert_eq!(quantile_us(&mut buckets.to_vec(), *q, 1_000), *want, "{name}");
+        }
+    }
+}

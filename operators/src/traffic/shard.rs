@@ -1,0 +1,251 @@
+//! The owner of a share of all keys: merges rows of all workers window by window and summarises them per host.
+//!
+//! Parts are only kept until somebody asks for the window; a window that arrived in one part is never hashed again.
+//!
+//! Invariants
+//! - A key is in exactly one shard, so distinct counts of shards add up.
+//! - The keys of a summary are ordered by requests descending, then bytes of the key ascending.
+
+use super::paths::{Paths, quantile_us};
+use super::table::Table;
+use super::{Counts, Dimension, Part, Row, Settings, SlowPath, Summary};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+/// One worker's share of the keys of all windows that are not closed.
+pub struct Shard {
+    settings: Settings,
+    index: u64,
+    windows: BTreeMap<u64, Vec<Part>>,
+}
+
+impl Shard {
+    /// The shard of worker `index`.
+    pub fn new(settings: Settings, index: u64) -> Shard {
+        Shard { settings, index, windows: BTreeMap::new() }
+    }
+
+    /// Adds rows to their window.
+    pub fn add(&mut self, part: Part) {
+        self.windows.entry(part.window).or_default().push(part);
+    }
+
+    /// Summarises and forgets every window that ends at least the allowed lateness before `frontier` (ms), oldest
+    /// first.
+    pub fn close(&mut self, frontier: u64, out: &mut Vec<Summary>) {
+        while let Some(first) = self.windows.first_entry() {
+            if self.settings.closes_at(*first.key()) > frontier {
+                break;
+            }
+            let (window, mut parts) = first.remove_entry();
+            summarise(&self.settings, self.index, window, &mut parts, out);
+        }
+    }
+
+    /// Summarises a window as far as it is known, and keeps it.
+    pub fn peek(&mut self, window: u64, out: &mut Vec<Summary>) {
+        if let Some(parts) = self.windows.get_mut(&window) {
+            summarise(&self.settings, self.index, window, parts, out);
+        }
+    }
+}
+
+impl Settings {
+    /// When (ms of event time) the window that starts at `window` closes.
+    pub fn closes_at(&self, window: u64) -> u64 {
+        window.saturating_add(self.size.0).saturating_add(self.allowed_lateness.0)
+    }
+}
+
+#[derive(Default)]
+struct Tally<'a> {
+    clients: u64,
+    rows: [Vec<(&'a [u8], Counts)>; 4],
+    slow: Vec<SlowPath>,
+}
+
+/// A path needs this many timed requests in a window to be ranked by its durations.
+const MIN_TIMED: u32 = 5;
+
+fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>, out: &mut Vec<Summary>) {
+    if parts.len() > 1 {
+        let merged = merge(window, parts);
+        *parts = vec![merged];
+    }
+    let Some(part) = parts.first() else { return };
+    let mut tallies: Vec<Tally> = part.hosts.iter().map(|_| Tally::default()).collect();
+    let (mut from, mut scratch) = (0, Vec::new());
+    for row in &part.rows {
+        let tally = &mut tallies[row.host as usize];
+        if row.dimension == Dimension::Path {
+            let buckets = &part.latencies[from..from + row.timed as usize];
+            from += row.timed as usize;
+            tally.add_slow(settings.top, key_of(part, row), row, buckets, &mut scratch);
+        }
+        tally.clients += u64::from(row.dimension == Dimension::Client);
+        keep_best(&mut tally.rows[row.dimension as usize], settings.top, (key_of(part, row), row.counts));
+    }
+    for (host, tally) in part.hosts.iter().zip(tallies) {
+        let tops = tally.rows.map(|mut rows| {
+            rows.sort_unstable_by_key(|row| order(row));
+            rows.truncate(settings.top);
+            rows.into_iter().map(|(key, counts)| (key.to_vec(), counts)).collect::<Vec<_>>()
+        });
+        let mut slow = tally.slow;
+        slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+        slow.truncate(settings.top);
+        if tops.iter().any(|t| !t.is_empty()) || part.overflow != [0; 4] {
+            let (host, clients, overflow) = (host.clone(), tally.clients, part.overflow);
+            out.push(Summary { window, host, shard, clients, tops, slow, overflow });
+        }
+    }
+}
+
+impl Tally<'_> {
+    /// Ranks a path by its durations, where it has enough of them.
+    fn add_slow(&mut self, top: usize, path: &[u8], row: &Row, buckets: &[u16], scratch: &mut Vec<u16>) {
+        if row.timed < MIN_TIMED {
+            return;
+        }
+        scratch.clear();
+        scratch.extend_from_slice(buckets);
+        let Some(p95_us) = quantile_us(scratch, 0.95, row.longest_us) else { return };
+        self.slow.push(SlowPath { path: path.to_vec(), requests: row.counts.requests, p95_us });
+        if self.slow.len() >= (4 * top).max(16) {
+            self.slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+            self.slow.truncate(top);
+        }
+    }
+}
+
+/// The order of ranks.
+fn order<'a>(row: &(&'a [u8], Counts)) -> (Reverse<u64>, &'a [u8]) {
+    (Reverse(row.1.requests), row.0)
+}
+
+/// Adds a row to the best `top`, amortised: the list is cut back whenever it has grown to four times that.
+fn keep_best<'a>(rows: &mut Vec<(&'a [u8], Counts)>, top: usize, row: (&'a [u8], Counts)) {
+    let room = (4 * top).max(16);
+    if rows.len() >= room {
+        rows.select_nth_unstable_by_key(top.max(1) - 1, |row| order(row));
+        rows.truncate(top.max(1));
+    }
+    rows.push(row);
+}
+
+fn key_of<'a>(part: &'a Part, row: &Row) -> &'a [u8] {
+    &part.keys[row.start as usize..row.start as usize + row.len as usize]
+}
+
+fn merge(window: u64, parts: &[Part]) -> Part {
+    let mut by_name: HashMap<&[u8], u32> = HashMap::new();
+    let mut merged = Part { window, owner: parts[0].owner, ..Part::default() };
+    let mut tables: [Table<Counts>; 4] = Default::default();
+    let mut paths = Paths::default();
+    for part in parts {
+        let mut from = 0;
+        let hosts: Vec<u32> = part
+            .hosts
+            .iter()
+            .map(|name| {
+                *by_name.entry(name).or_insert_with(|| {
+                    merged.hosts.push(name.clone());
+                    merged.hosts.len() as u32 - 1
+                })
+            })
+            .collect();
+        merged.overflow.iter_mut().zip(part.overflow).for_each(|(a, b)| *a += b);
+        for row in &part.rows {
+            let host = hosts[row.host as usize];
+            if row.dimension == Dimension::Path {
+                let buckets = &part.latencies[from..from + row.timed as usize];
+                from += row.timed as usize;
+                let key = (row.hash, host, key_of(part, row));
+                paths.add(key, &row.counts, buckets, row.longest_us, usize::MAX);
+                continue;
+            }
+            let table = &mut tables[row.dimension as usize];
+            if let Some(counts) = table.entry(row.hash, host, key_of(part, row), usize::MAX) {
+                counts.merge(&row.counts);
+            }
+        }
+    }
+    for dimension in Dimension::ALL {
+        for (slot, key) in tables[dimension as usize].iter() {
+            let start = merged.keys.len() as u32;
+            merged.keys.extend_from_slice(key);
+            let (hash, host, len, counts) = (slot.hash, slot.group, slot.len, slot.value);
+            merged.rows.push(Row { hash, host, start, len, dimension, counts, timed: 0, longest_us: 0 });
+        }
+    }
+    paths.drain(|slot, key, buckets| merged.push_path(slot, slot.group, key, buckets));
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewatch_events::time::Millis;
+
+    const SETTINGS: Settings =
+        Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX };
+
+    fn part(window: u64, host: &str, rows: &[(Dimension, &str, u64)]) -> Part {
+        let mut part = Part { window, hosts: vec![host.into()], ..Part::default() };
+        for (dimension, key, requests) in rows {
+            let counts = Counts { requests: *requests, ..Counts::default() };
+            let (hash, start, len) = (key.len() as u64, part.keys.len() as u32, key.len() as u16);
+            part.keys.extend_from_slice(key.as_bytes());
+            part.rows.push(Row {
+                hash,
+                host: 0,
+                start,
+                len,
+                dimension: *dimension,
+                counts,
+                timed: 0,
+                longest_us: 0,
+            });
+        }
+        part
+    }
+
+    #[test]
+    fn rows_of_several_parts_add_up_and_ties_go_by_bytes() {
+        use Dimension::{Client, Path};
+        let mut shard = Shard::new(SETTINGS, 3);
+        shard.add(part(20, "b", &[(Path, "/z", 2), (Path, "/a", 1), (Client, "c", 3)]));
+        shard.add(part(20, "a", &[(Path, "/z", 9)]));
+        shard.add(part(20, "b", &[(Path, "/a", 1), (Path, "/b", 2), (Client, "d", 1)]));
+        shard.add(part(30, "a", &[(Path, "/z", 9)]));
+        let mut out = Vec::new();
+        shard.close(34, &mut out);
+        assert!(out.is_empty(), "one before the closing time");
+        shard.peek(20, &mut out);
+        let peeked = std::mem::take(&mut out);
+        shard.close(35, &mut out);
+        assert_eq!(out, peeked, "asking early changes nothing");
+        let tops = |s: &Summary, d: Dimension| {
+            s.tops[d as usize].iter().map(|(k, c)| (String::from_utf8(k.clone()).unwrap(), c.requests)).collect::<Vec<_>>()
+        };
+        let b = out.iter().find(|s| s.host == b"b").unwrap();
+        assert_eq!((b.clients, b.shard), (2, 3));
+        assert_eq!(tops(b, Path), [("/a".to_owned(), 2), ("/b".to_owned(), 2)]);
+        assert_eq!(out.iter().find(|s| s.host == b"a").map(|a| tops(a, Path)), Some(vec![("/z".to_owned(), 9)]));
+        out.clear();
+        shard.close(u64::MAX, &mut out);
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn the_best_survive_being_cut_back() {
+        let keys: Vec<String> = (0..500).map(|k| format!("/{k:03}")).collect();
+        let rows: Vec<_> = keys.iter().enumerate().map(|(n, k)| (Dimension::Path, k.as_str(), (n as u64 * 7) % 500)).collect();
+        let mut shard = Shard::new(SETTINGS, 0);
+        shard.add(part(0, "h", &rows));
+        let mut out = Vec::new();
+        shard.close(u64::MAX, &mut out);
+        let best: Vec<u64> = out[0].tops[Dimension::Path as usize].iter().map(|(_, c)| c.requests).collect();
+        assert_eq!(best, [499, 498]);
+    }
+}

@@ -1,0 +1,138 @@
+//! The Timely shells of [`Shard`] and [`Boards`]: they hold one capability per window that is not closed, drain input,
+//! and close what the frontier allows.
+//!
+//! Early results of open windows are written when the engine raises the [`Early`] signal, never by a clock in here.
+
+use super::boards::Boards;
+use super::shard::Shard;
+use super::{HostDelta, Part, Settings, Summary, tick};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use tidewatch_events::hash;
+use timely::PartialOrder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::Capability;
+use timely::progress::frontier::MutableAntichain;
+
+/// Points of closed windows, or early ones of open windows, as line protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Points {
+    /// Lines, each ended by `\n`.
+    pub lines: Vec<u8>,
+    /// How many of them are `http_stats`.
+    pub windows: u64,
+    /// Whether their windows are closed: these lines are the truth.
+    pub closed: bool,
+}
+
+/// The engine's signal that early results are due: a number that grows.
+pub type Early = Rc<Cell<u64>>;
+
+/// The frontier of an input as a number: the least tick that may still come, or `None` when nothing may.
+pub fn least(frontier: &MutableAntichain<u64>) -> Option<u64> {
+    frontier.frontier().iter().min().copied()
+}
+
+/// Routes rows to their owners, merges them and summarises windows per host.
+pub fn shards<'s>(parts: StreamVec<'s, u64, Part>, settings: Settings, early: Early) -> StreamVec<'s, u64, Summary> {
+    let index = parts.scope().index() as u64;
+    parts.unary_frontier(Exchange::new(|p: &Part| p.owner), "Shards", move |capability, _| {
+        drop(capability);
+        let mut shard = Shard::new(settings, index);
+        let mut held: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
+        let mut changed: BTreeSet<u64> = BTreeSet::new();
+        let mut seen = early.get();
+        move |(input, frontier), output| {
+            input.for_each_time(|time, batches| {
+                for part in batches.flat_map(|batch| batch.drain(..)) {
+                    let closes = tick(settings.closes_at(part.window));
+                    held.entry(part.window).or_insert_with(|| time.delayed(&closes, 0));
+                    changed.insert(part.window);
+                    shard.add(part);
+                }
+            });
+            let mut summaries = Vec::new();
+            if early.get() != seen {
+                seen = early.get();
+                // Sent at the closing tick's capability: early or closed, a summary replaces the one before.
+                for window in std::mem::take(&mut changed) {
+                    if let Some(capability) = held.get(&window) {
+                        shard.peek(window, &mut summaries);
+                        output.session(capability).give_iterator(summaries.drain(..));
+                    }
+                }
+            }
+            let reached = least(frontier).unwrap_or(u64::MAX);
+            while let Some(first) = held.first_entry().filter(|w| settings.closes_at(*w.key()) <= reached) {
+                let (window, capability) = first.remove_entry();
+                changed.remove(&window);
+                shard.close(settings.closes_at(window), &mut summaries);
+                output.session(&capability).give_iterator(summaries.drain(..));
+            }
+        }
+    })
+}
+
+/// Routes deltas and summaries to the owner of their host and writes the points of windows.
+pub fn boards<'s>(
+    deltas: StreamVec<'s, u64, HostDelta>,
+    summaries: StreamVec<'s, u64, Summary>,
+    settings: Settings,
+    early: Early,
+) -> StreamVec<'s, u64, Points> {
+    let by_host = Exchange::new(|d: &HostDelta| hash::of(&d.host));
+    let by_host_too = Exchange::new(|s: &Summary| hash::of(&s.host));
+    deltas.binary_frontier(summaries, by_host, by_host_too, "Boards", move |capability, _| {
+        drop(capability);
+        let mut boards = Boards::new(settings);
+        let mut held: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
+        let mut seen = early.get();
+        move |(input, frontier), (input_too, frontier_too), output| {
+            input.for_each_time(|time, batches| {
+                for delta in batches.flat_map(|batch| batch.drain(..)) {
+                    let closes = tick(settings.closes_at(delta.window));
+                    held.entry(closes).or_insert_with(|| time.delayed(&closes, 0));
+                    boards.add(delta);
+                }
+            });
+            input_too.for_each_time(|time, batches| {
+                for summary in batches.flat_map(|batch| batch.drain(..)) {
+                    let closes = tick(settings.closes_at(summary.window));
+                    held.entry(closes).or_insert_with(|| time.delayed(&closes, 0));
+                    boards.replace(summary);
+                }
+            });
+            if early.get() != seen {
+                seen = early.get();
+                if let Some((_, capability)) = held.first_key_value() {
+                    let mut points = Points::default();
+                    points.windows = boards.early(&mut points.lines).windows;
+                    if !points.lines.is_empty() {
+                        output.session(capability).give(points);
+                    }
+                }
+            }
+            let reached = match (least(frontier), least(frontier_too)) {
+                (None, None) => None,
+                (a, b) => Some(a.unwrap_or(u64::MAX).min(b.unwrap_or(u64::MAX))),
+            };
+            while let Some(first) = held.first_entry().filter(|w| reached.is_none_or(|r| *w.key() < r)) {
+                let (closes, capability) = first.remove_entry();
+                let mut points = Points { closed: true, ..Points::default() };
+                points.windows = boards.close(Some(closes + 1), &mut points.lines).windows;
+                if !points.lines.is_empty() {
+                    output.session(&capability).give(points);
+                }
+            }
+        }
+    })
+}
+
+/// Whether a frontier has passed a tick: nothing at it or before it may come any more.
+pub fn passed(frontier: &MutableAntichain<u64>, tick: u64) -> bool {
+    !frontier.frontier().iter().any(|t| t.less_equal(&tick))
+}
