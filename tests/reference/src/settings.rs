@@ -1,0 +1,158 @@
+//! Every number a result depends on.
+
+use crate::feed::RefEvent;
+use tidewatch_events::rule::Rule;
+
+/// How an event is found to be dated in the future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// By the partition's own events around it (a replay of files).
+    Replay,
+    /// By its record's timestamp; by the wall clock where the record has none.
+    Record,
+    /// By the wall clock when it was read.
+    Wall,
+}
+
+/// Configuration as far as it changes results. Times are in milliseconds. The defaults are the product's.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// B.
+    pub max_out_of_order: u64,
+    /// L.
+    pub allowed_lateness: u64,
+    /// A.
+    pub max_ahead: u64,
+    /// How future events are found.
+    pub guard: Guard,
+    /// `[windows] size`.
+    pub window_size: u64,
+    /// `windows.top`: the length of ranked lists.
+    pub top: usize,
+    /// How many templates a host has in one window before the rest is `other`.
+    pub templates: usize,
+    /// To how many bits IPv6 clients are grouped in rules.
+    pub ipv6_prefix: u8,
+    /// How many findings of one rule, host and window start become points.
+    pub anomaly_slots: usize,
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// Whether an event is on an allow list for a rule of this name: then the rule does not see it.
+    pub allow: fn(&RefEvent, &str) -> bool,
+    /// The template of a message, appended to the (empty) text.
+    pub template: fn(&[u8], &mut String),
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            max_out_of_order: 5_000,
+            allowed_lateness: 120_000,
+            max_ahead: 60_000,
+            guard: Guard::Replay,
+            window_size: 10_000,
+            top: 10,
+            templates: 200,
+            ipv6_prefix: 64,
+            anomaly_slots: 100,
+            rules: Vec::new(),
+            allow: |_, _| false,
+            template: tidewatch_events::pattern::template,
+        }
+    }
+}
+
+/// The text of a value as key: itself, or cut where it is long.
+pub(crate) fn cut(value: &[u8]) -> Vec<u8> {
+    if value.len() <= tidewatch_events::text::MAX_VALUE_BYTES {
+        value.to_vec()
+    } else {
+        tidewatch_events::text::bounded(value).as_bytes().to_vec()
+    }
+}
+
+/// The value of rank ceil(q·n) of ascending values, raised to its bucket's upper bound but not above the largest.
+/// `None` where there are no values.
+pub(crate) fn quantile(ascending: &[u64], q: f64) -> Option<u64> {
+    let largest = *ascending.last()?;
+    let rank = ((q * ascending.len() as f64).ceil() as usize).max(1);
+    Some(bucket_upper(ascending[rank - 1]).min(largest))
+}
+
+/// The upper bound of a value's bucket.
+pub(crate) fn bucket_upper(v: u64) -> u64 {
+    if v < 128 {
+        return v;
+    }
+    let mut e = 0;
+    while e < 63 && v >> (e + 1) > 0 {
+        e += 1;
+    }
+    let w = 1u64 << (e - 6);
+    v - v % w + (w - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_have_the_documented_bounds() {
+        let rows: &[(u64, u64)] = &[
+            (0, 0),
+            (1, 1),
+            (127, 127),
+            // e = 7, w = 2
+            (128, 129),
+            (129, 129),
+            (130, 131),
+            (255, 255),
+            // e = 8, w = 4
+            (256, 259),
+            (259, 259),
+            (260, 263),
+            // e = 9, w = 8: 1000 is in 1000..=1007
+            (1000, 1007),
+            (1007, 1007),
+            (1008, 1015),
+            // e = 16, w = 1024: 100000 = 97 * 1024 + 672
+            (100_000, 100_351),
+            (u64::MAX, u64::MAX),
+            (1 << 63, (1 << 63) + (1 << 57) - 1),
+        ];
+        for (v, want) in rows {
+            assert_eq!(bucket_upper(*v), *want, "{v}");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_nearest_ranks_raised_to_the_bucket() {
+        let to = |n: u64| (1..=n).collect::<Vec<_>>();
+        let rows: &[(&str, Vec<u64>, f64, Option<u64>)] = &[
+            ("nothing", vec![], 0.5, None),
+            ("one", vec![42], 0.99, Some(42)),
+            ("half of two: rank 1", vec![1, 2], 0.5, Some(1)),
+            ("half of three: rank 2", vec![1, 2, 3], 0.5, Some(2)),
+            ("0.95 of 19: 18.05, rank 19", to(19), 0.95, Some(19)),
+            ("0.95 of 20: rank 19", to(20), 0.95, Some(19)),
+            ("0.95 of 21: 19.95, rank 20", to(21), 0.95, Some(20)),
+            ("0.99 of 100: rank 99", to(100), 0.99, Some(99)),
+            ("0.99 of 101: 99.99, rank 100", to(101), 0.99, Some(100)),
+            ("q = 0: the first", to(3), 0.0, Some(1)),
+            ("q = 1: the last", to(3), 1.0, Some(3)),
+            ("raised to the bucket", vec![1000, 5000], 0.5, Some(1007)),
+            ("not above the largest", vec![1000, 1003], 0.5, Some(1003)),
+        ];
+        for (name, values, q, want) in rows {
+            assert_eq!(quantile(values, *q), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_before_they_are_keys() {
+        assert_eq!(cut(&[b'a'; 256]).len(), 256);
+        let (one, two) = (cut(&[b'a'; 257]), cut(&[b'a'; 258]));
+        assert!(one.len() <= 256 && two.len() <= 256 && one != two);
+        assert_eq!(cut(b"\x1b"), b"\x1b", "short values stay as they are");
+    }
+}

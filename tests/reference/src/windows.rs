@@ -1,0 +1,272 @@
+//! The windowed results of docs/WINDOWING.md: `http_stats`, `top_*`, `slow_paths`, `http_methods`, `error_events`.
+//!
+//! Every result is computed from the list of events of one host in one window.
+
+use crate::clock;
+use crate::feed::{Feed, RefClient, RefEvent};
+use crate::point::Point;
+use crate::settings::{Settings, cut, quantile};
+use std::collections::{BTreeMap, BTreeSet};
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::event::{Kind, LogLevel, Verdict};
+use tidewatch_events::field::{Field, Value};
+use tidewatch_events::key;
+use tidewatch_events::text::bounded;
+
+/// An in-time event and where it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The event.
+    pub event: &'a RefEvent,
+}
+
+impl Seen<'_> {
+    /// The order by which the least event is chosen: (time, partition, offset).
+    pub fn order(&self) -> (u64, PartitionId, u64) {
+        (self.event.time, self.partition, self.event.offset)
+    }
+}
+
+/// The in-time events of all partitions.
+pub fn in_time<'a>(feed: &'a Feed, settings: &Settings) -> Vec<Seen<'a>> {
+    let mut out = Vec::new();
+    for (partition, verdicts) in feed.partitions.iter().zip(clock::judge(feed, settings)) {
+        for (event, verdict) in partition.events.iter().zip(verdicts) {
+            if verdict == Verdict::InTime {
+                out.push(Seen { partition: partition.id, event });
+            }
+        }
+    }
+    out
+}
+
+/// All points of the windowed results, ordered.
+pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
+    let mut requests: BTreeMap<(u64, Vec<u8>), Vec<Seen>> = BTreeMap::new();
+    let mut problems: BTreeMap<(u64, Vec<u8>), Vec<Seen>> = BTreeMap::new();
+    for seen in in_time(feed, settings) {
+        let start = seen.event.time - seen.event.time % settings.window_size;
+        let window = (start, cut(&seen.event.host));
+        match seen.event.kind {
+            Kind::Access => requests.entry(window).or_default().push(seen),
+            Kind::Error => problems.entry(window).or_default().push(seen),
+            Kind::App if seen.event.level <= LogLevel::Warn => problems.entry(window).or_default().push(seen),
+            Kind::App => {}
+        }
+    }
+    let mut points = Vec::new();
+    for ((start, host), seen) in &requests {
+        let window = Window { start: *start, host: bounded(host).into_owned(), events: events_of(seen), settings };
+        points.push(window.http_stats());
+        points.extend(window.http_methods());
+        points.extend(window.top("top_paths", "path", |e| text_key(&e.path)));
+        points.extend(window.top("top_clients", "client_ip", client_key));
+        points.extend(window.top("top_agents", "agent", |e| text_key(&e.agent)));
+        points.extend(window.top("top_referrers", "referrer", |e| text_key(&e.referrer)));
+        points.extend(window.slow_paths());
+    }
+    for ((start, host), seen) in &problems {
+        points.extend(error_events(*start, &bounded(host), seen, settings));
+    }
+    points.sort_by(|a, b| a.identity().cmp(&b.identity()));
+    points
+}
+
+fn events_of<'a>(seen: &[Seen<'a>]) -> Vec<&'a RefEvent> {
+    seen.iter().map(|s| s.event).collect()
+}
+
+/// A value as key, by whose order ties are broken, and as it is written.
+type Ranked = Option<(Vec<u8>, String)>;
+
+fn text_key(value: &Option<Vec<u8>>) -> Ranked {
+    value.as_ref().map(|v| (cut(v), bounded(v).into_owned()))
+}
+
+fn client_key(event: &RefEvent) -> Ranked {
+    let value = event.field(Field::ClientIp);
+    let mut bytes = Vec::new();
+    key::push(&mut bytes, value, 128);
+    let shown = match &event.client {
+        RefClient::None => return None,
+        RefClient::Ip(ip) => ip.to_string(),
+        RefClient::Name(name) => bounded(name).into_owned(),
+    };
+    debug_assert!(value != Value::None);
+    Some((bytes, shown))
+}
+
+fn latencies(events: &[&RefEvent]) -> Vec<u64> {
+    let mut all: Vec<u64> = events.iter().filter_map(|e| e.latency_us).map(u64::from).collect();
+    all.sort();
+    all
+}
+
+fn by_hundreds(events: &[&RefEvent], hundreds: u16) -> u64 {
+    events.iter().filter(|e| e.status / 100 == hundreds).count() as u64
+}
+
+fn bytes(events: &[&RefEvent]) -> u64 {
+    events.iter().map(|e| e.bytes).sum()
+}
+
+/// The access events of one host in one window.
+struct Window<'a> {
+    start: u64,
+    host: String,
+    events: Vec<&'a RefEvent>,
+    settings: &'a Settings,
+}
+
+impl<'a> Window<'a> {
+    fn http_stats(&self) -> Point {
+        let requests = self.events.len() as u64;
+        let seconds = self.settings.window_size as f64 / 1000.0;
+        let bytes = bytes(&self.events);
+        let clients: BTreeSet<_> = self.events.iter().filter_map(|e| client_key(e)).collect();
+        let errors = by_hundreds(&self.events, 5);
+        let mut point = Point::new("http_stats", self.start, &[("host", &self.host)])
+            .int("requests", requests)
+            .float("rps", requests as f64 / seconds)
+            .int("bytes", bytes)
+            .float("throughput", bytes as f64 / seconds)
+            .int("status_2xx", by_hundreds(&self.events, 2))
+            .int("status_3xx", by_hundreds(&self.events, 3))
+            .int("status_4xx", by_hundreds(&self.events, 4))
+            .int("status_5xx", errors)
+            .float("error_ratio", errors as f64 / requests as f64)
+            .int("clients", clients.len() as u64);
+        let times = latencies(&self.events);
+        if let Some(max) = times.last() {
+            let sum: u64 = times.iter().sum();
+            point = point
+                .float("latency_avg", sum as f64 / (1000 * times.len()) as f64)
+                .float("latency_max", *max as f64 / 1000.0);
+            for (name, q) in [("latency_p50", 0.5), ("latency_p95", 0.95), ("latency_p99", 0.99)] {
+                if let Some(us) = quantile(&times, q) {
+                    point = point.float(name, us as f64 / 1000.0);
+                }
+            }
+        }
+        point
+    }
+
+    fn http_methods(&self) -> Vec<Point> {
+        let mut methods: BTreeMap<&str, u64> = BTreeMap::new();
+        for event in &self.events {
+            *methods.entry(event.method.as_str()).or_default() += 1;
+        }
+        (methods.into_iter())
+            .map(|(method, n)| {
+                Point::new("http_methods", self.start, &[("host", &self.host), ("method", method)]).int("requests", n)
+            })
+            .collect()
+    }
+
+    fn grouped(&self, value: impl Fn(&RefEvent) -> Ranked) -> BTreeMap<(Vec<u8>, String), Vec<&'a RefEvent>> {
+        let mut groups: BTreeMap<_, Vec<&RefEvent>> = BTreeMap::new();
+        for event in &self.events {
+            if let Some(value) = value(event) {
+                groups.entry(value).or_default().push(event);
+            }
+        }
+        groups
+    }
+
+    fn rank(&self, measurement: &str, position: usize) -> Point {
+        Point::new(measurement, self.start, &[("host", &self.host), ("rank", &(position + 1).to_string())])
+    }
+
+    fn top(&self, measurement: &str, name: &str, value: impl Fn(&RefEvent) -> Ranked) -> Vec<Point> {
+        let mut ranked: Vec<_> = self.grouped(value).into_iter().collect();
+        // The map's order is by bytes already, and this sort keeps it between equals.
+        ranked.sort_by_key(|(_, events)| std::cmp::Reverse(events.len()));
+        ranked.truncate(self.settings.top);
+        let mut points = Vec::new();
+        for (position, ((key, shown), events)) in ranked.iter().enumerate() {
+            let mut point = self.rank(measurement, position).text(name, shown).int("requests", events.len() as u64);
+            if name == "path" || name == "client_ip" {
+                point = point
+                    .int("status_4xx", by_hundreds(events, 4))
+                    .int("status_5xx", by_hundreds(events, 5))
+                    .int("bytes", bytes(events));
+            } else {
+                point = point.float("share", events.len() as f64 / self.events.len() as f64);
+            }
+            if name == "agent" {
+                point = point.bool("bot", is_bot(key));
+            }
+            points.push(point);
+        }
+        points
+    }
+
+    fn slow_paths(&self) -> Vec<Point> {
+        let mut ranked: Vec<(u64, usize, String)> = Vec::new();
+        for ((_, shown), events) in self.grouped(|e| text_key(&e.path)) {
+            let times = latencies(&events);
+            if times.len() >= 5
+                && let Some(p95) = quantile(&times, 0.95)
+            {
+                ranked.push((p95, events.len(), shown));
+            }
+        }
+        ranked.sort_by_key(|(p95, requests, _)| std::cmp::Reverse((*p95, *requests)));
+        ranked.truncate(self.settings.top);
+        let mut points = Vec::new();
+        for (position, (p95, requests, shown)) in ranked.iter().enumerate() {
+            points.push(
+                self.rank("slow_paths", position)
+                    .text("path", shown)
+                    .int("requests", *requests as u64)
+                    .float("share", *requests as f64 / self.events.len() as f64)
+                    .float("latency_p95", *p95 as f64 / 1000.0),
+            );
+        }
+        points
+    }
+}
+
+fn is_bot(agent: &[u8]) -> bool {
+    let lower = agent.to_ascii_lowercase();
+    let holds = |word: &str| lower.windows(word.len()).any(|w| w == word.as_bytes());
+    ["bot", "crawl", "spider", "slurp", "http://", "https://"].iter().any(|word| holds(word))
+}
+
+fn error_events(start: u64, host: &str, seen: &[Seen], settings: &Settings) -> Vec<Point> {
+    let template = |seen: &Seen| {
+        let mut text = String::new();
+        (settings.template)(seen.event.message.as_deref().unwrap_or_default(), &mut text);
+        bounded(text.as_bytes()).into_owned()
+    };
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for event in seen {
+        *counts.entry(template(event)).or_default() += 1;
+    }
+    let mut kept: Vec<_> = counts.into_iter().collect();
+    kept.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    kept.truncate(settings.templates);
+    let mut groups: BTreeMap<(LogLevel, String), Vec<Seen>> = BTreeMap::new();
+    for event in seen {
+        let template = template(event);
+        let name = if kept.iter().any(|(k, _)| *k == template) { template } else { "other".to_owned() };
+        groups.entry((event.event.level, name)).or_default().push(*event);
+    }
+    let mut points = Vec::new();
+    for ((level, name), events) in groups {
+        let least = events.iter().min_by_key(|s| s.order()).and_then(|s| s.event.message.as_deref());
+        let tags = [("host", host), ("severity", level.as_str()), ("pattern", &name)];
+        points.push(
+            Point::new("error_events", start, &tags)
+                .int("count", events.len() as u64)
+                .text("example", &bounded(least.unwrap_or_default())),
+        );
+    }
+    points
+}
+
+#[cfg(test)]
+#[path = "windows_tests.rs"]
+mod tests;
