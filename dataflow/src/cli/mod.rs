@@ -1,0 +1,463 @@
+//! The command line: what is asked for, checked before anything is created.
+//!
+//! `-h FILE` is the host file of a cluster, as Timely has it; `-h` without a file is help. clap cannot say that, so the
+//! arguments are looked through first ([`rewrite_h`]).
+
+pub mod check;
+pub mod cluster;
+pub mod options;
+pub mod rules;
+
+use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides};
+use crate::engine;
+use crate::exit::{self, ExitCode, Failure};
+use clap::{Parser, Subcommand, ValueEnum};
+use cluster::ClusterArgs;
+use options::{DemoOptions, ReplayOptions, RunOptions, Speed};
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Real-time analytics of web-server and application logs.
+#[derive(Debug, Parser)]
+#[command(name = "tidewatch", version, propagate_version = true, disable_help_flag = true, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  tidewatch demo
+  tidewatch run --input /var/log/nginx/access.log
+  tidewatch replay --from access.log.1 --out results
+  tidewatch check -c tidewatch.toml")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    logs: LogArgs,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help, global = true)]
+    help: Option<bool>,
+}
+
+/// How Tidewatch logs about itself, on standard error.
+#[derive(Clone, Debug, clap::Args)]
+struct LogArgs {
+    /// Form of log lines.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, value_name = "FORM")]
+    log_format: LogFormat,
+    /// Least level: error, warn, info, debug, trace, or directives as in RUST_LOG (which is the default).
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(DemoArgs),
+    Run(RunArgs),
+    Replay(ReplayArgs),
+    Check(check::CheckArgs),
+    Rules(rules::RulesArgs),
+    #[command(hide = true, about = "Print docs/CONFIG.md")]
+    ConfigDocs,
+}
+
+/// Generated traffic with attacks through the whole pipeline, in one process.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidewatch demo
+  tidewatch demo --duration 60s -w 2")]
+struct DemoArgs {
+    /// Port of the page on 127.0.0.1; 0 for a free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Stop after this long; without it, when interrupted.
+    #[arg(long, value_name = "LENGTH", value_parser = length)]
+    duration: Option<Duration>,
+    /// Worker threads.
+    #[arg(short = 'w', long, value_name = "WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+}
+
+/// The live pipeline.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidewatch run --input /var/log/nginx/access.log
+  tail -F app.log | tidewatch run --input -
+  tidewatch run -c tidewatch.toml -w 4
+  tidewatch run -c tidewatch.toml -w 2 -n 3 -p 0 -h hosts.txt")]
+struct RunArgs {
+    /// Configuration; without it the defaults.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read these files instead of the configured sources; `-` is standard input.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    input: Vec<PathBuf>,
+    /// Where state is kept, instead of the configured place.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Backtest: the same dataflow over recorded logs, deterministic.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidewatch replay --from access.log --out results
+  tidewatch replay -c tidewatch.toml --from access.log.2.gz access.log.1 access.log --out results -w 4")]
+struct ReplayArgs {
+    /// Configuration; without it the defaults.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Files to read (plain, .gz, .zst); patterns are allowed.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    from: Vec<PathBuf>,
+    /// Directory for metrics.lp, alerts.jsonl, rejected.jsonl and summary.json.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How fast: max, or times real time (1x, 10x).
+    #[arg(long, default_value = "max", value_parser = speed)]
+    speed: Speed,
+    /// Label file to judge the alerts by.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Runs what the arguments say and returns the exit code; messages are on standard error by then.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(rewrite_h(arguments.into_iter().collect())) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+            let _ = error.print(); // a closed pipe is no reason to say more
+            return code;
+        }
+    };
+    let result = init_logs(&arguments.logs).and_then(|()| run(arguments.command));
+    match result {
+        Ok(()) if exit::interrupted() => ExitCode::Interrupted,
+        Ok(()) => ExitCode::Done,
+        Err(failure) => {
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "{failure}");
+            failure.code
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo(args),
+        Command::Run(args) => live(args),
+        Command::Replay(args) => replay(args),
+        Command::Check(args) => check::run(&args),
+        Command::Rules(args) => rules::run(&args),
+        Command::ConfigDocs => print(&config::docs::markdown()),
+    }
+}
+
+fn demo(args: DemoArgs) -> Result<(), Failure> {
+    let config = load(None, &Overrides { offline: true, ..Overrides::default() })?;
+    exit::handle_signals()?;
+    let options = DemoOptions { port: args.port, duration: args.duration, workers: args.workers.into() };
+    engine::demo(&config, options)
+}
+
+fn live(args: RunArgs) -> Result<(), Failure> {
+    if args.config.is_none() && args.input.is_empty() {
+        return Err(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log").into());
+    }
+    let cluster = args.cluster.check()?;
+    let mut problems = Diagnostics::default();
+    missing_files(&args.input, &mut problems);
+    let overrides = Overrides { inputs: args.input.clone(), data_dir: args.data_dir, offline: false };
+    let config = match config::load(args.config.as_deref(), &overrides) {
+        Ok(config) => Some(config),
+        Err(others) => {
+            problems.extend(others);
+            None
+        }
+    };
+    if let Some(config) = &config {
+        if args.input.is_empty() {
+            missing_sources(config, &mut problems);
+        }
+        if config.sources.is_empty() {
+            problems.push(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log"));
+        }
+    }
+    let config = match config {
+        Some(config) if !problems.has_errors() => config,
+        _ => return Err(problems.into()),
+    };
+    say_warnings(&config);
+    exit::handle_signals()?;
+    let options = RunOptions {
+        inputs: args.input,
+        workers: args.cluster.workers.into(),
+        cluster,
+        data_dir: config.data_dir.clone(),
+    };
+    engine::run(&config, options)
+}
+
+fn replay(args: ReplayArgs) -> Result<(), Failure> {
+    let cluster = args.cluster.check()?;
+    let mut problems = Diagnostics::default();
+    let from = expand(&args.from, &mut problems);
+    if let Some(labels) = &args.labels {
+        missing_files(std::slice::from_ref(labels), &mut problems);
+    }
+    if args.out.exists() && !args.out.is_dir() {
+        problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.display())));
+    }
+    let overrides = Overrides { offline: true, ..Overrides::default() };
+    let config = match config::load(args.config.as_deref(), &overrides) {
+        Ok(config) if !problems.has_errors() => config,
+        Ok(_) => return Err(problems.into()),
+        Err(others) => {
+            problems.extend(others);
+            return Err(problems.into());
+        }
+    };
+    say_warnings(&config);
+    exit::handle_signals()?;
+    let options = ReplayOptions {
+        from,
+        out: args.out,
+        workers: args.cluster.workers.into(),
+        cluster,
+        labels: args.labels,
+        speed: args.speed,
+    };
+    let summary = engine::replay(&config, options)?;
+    print(&format!("{summary}\n"))
+}
+
+/// Loads a configuration and says its warnings.
+pub(crate) fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Failure> {
+    let config = config::load(path, overrides)?;
+    say_warnings(&config);
+    Ok(config)
+}
+
+fn say_warnings(config: &Config) {
+    if !config.warnings().is_empty() {
+        eprint!("{}", config.warnings());
+    }
+}
+
+/// Writes to standard output. Whoever closed it has seen enough.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn nothing_to_read(command: &str, example: &str) -> Diagnostic {
+    Diagnostic::error(format!("`{command}` has nothing to read: neither --input nor a [[source]] in a configuration"))
+        .hint(format!("try `{example}`, or `tidewatch demo` for generated traffic"))
+}
+
+/// Reports files that cannot be read. `-` is standard input.
+fn missing_files(paths: &[PathBuf], problems: &mut Diagnostics) {
+    for path in paths.iter().filter(|path| path.as_os_str() != "-") {
+        if let Err(reason) = readable(path) {
+            problems.push(Diagnostic::error(format!("{} {reason}", path.display())));
+        }
+    }
+}
+
+/// Reports configured files that cannot be read; patterns may match nothing yet.
+pub(crate) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
+    for source in &config.sources {
+        let config::SourceKind::File { paths, .. } = &source.kind else { continue };
+        for path in paths.iter().filter(|path| !is_pattern(path)) {
+            if let Err(reason) = readable(Path::new(path)) {
+                let hint = "the file must be there when Tidewatch starts; a pattern such as \"/var/log/*.log\" need not match yet";
+                problems.push(Diagnostic::error(format!("source `{}`: {path} {reason}", source.name)).hint(hint));
+            }
+        }
+    }
+}
+
+/// Whether a path is a pattern.
+pub(crate) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '['])
+}
+
+/// Whether a path is a file this process may read, or why not.
+pub(crate) fn readable(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Err("is a directory, not a file".into()),
+        // A named pipe would wait for its writer; that it is there is all that can be asked.
+        Ok(meta) if !meta.is_file() => Ok(()),
+        Ok(_) => std::fs::File::open(path).map(drop).map_err(|error| format!("cannot be read: {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("does not exist".into()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+/// The files patterns stand for, in the order given, each once; a path that exists is itself.
+fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let text = path.to_string_lossy();
+        let mut found = vec![path.clone()];
+        if is_pattern(&text) && !path.exists() {
+            found = glob::glob(&text)
+                .map(|all| all.filter_map(Result::ok).filter(|p| p.is_file()).collect())
+                .unwrap_or_default();
+            if found.is_empty() {
+                problems.push(Diagnostic::error(format!("no file matches {text}")));
+            }
+        } else if path.as_os_str() == "-" {
+            problems
+                .push(Diagnostic::error("a replay reads files, not standard input").hint("tidewatch run --input -"));
+        }
+        missing_files(&found, problems);
+        for file in found {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    files
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    match config::values::parse_length(text) {
+        Some(length) if length.0 > 0 => Ok(Duration::from_millis(length.0)),
+        _ => Err("not a length of time: write 500ms, 30s, 5m".into()),
+    }
+}
+
+fn speed(text: &str) -> Result<Speed, String> {
+    if text == "max" {
+        return Ok(Speed::Max);
+    }
+    match text.strip_suffix('x').and_then(|times| times.parse::<f64>().ok()) {
+        Some(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
+        _ => Err("not a speed: write max, 1x, 10x".into()),
+    }
+}
+
+fn init_logs(args: &LogArgs) -> Result<(), Failure> {
+    use tracing_subscriber::EnvFilter;
+    let filter = match (&args.log_level, std::env::var("RUST_LOG")) {
+        (Some(level), _) => EnvFilter::try_new(level)
+            .map_err(|error| Failure::usage(format!("--log-level {level:?} is not a level: {error}")))?,
+        (None, Ok(directives)) if !directives.is_empty() => EnvFilter::try_new(&directives)
+            .map_err(|error| Failure::usage(format!("RUST_LOG={directives:?} is not a level: {error}")))?,
+        _ => EnvFilter::new("info"),
+    };
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in the same process (tests) keeps the first.
+    let _ = match args.log_format {
+        LogFormat::Text => logs.with_target(false).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
+
+/// `-h FILE` after a command that runs in a cluster is its host file, any other `-h` is help.
+fn rewrite_h(arguments: Vec<OsString>) -> Vec<OsString> {
+    const CLUSTERED: [&str; 2] = ["run", "replay"];
+    let mut out = Vec::with_capacity(arguments.len());
+    let mut arguments = arguments.into_iter().peekable();
+    out.extend(arguments.next());
+    let mut in_cluster_command = false;
+    let mut seen_command = false;
+    while let Some(argument) = arguments.next() {
+        let Some(text) = argument.to_str() else {
+            out.push(argument);
+            continue;
+        };
+        if text == "--" {
+            out.push(argument);
+            out.extend(arguments);
+            break;
+        }
+        if !seen_command && !text.starts_with('-') {
+            seen_command = true;
+            in_cluster_command = CLUSTERED.contains(&text);
+        }
+        match text.strip_prefix("-h") {
+            Some("") => {
+                let is_file = |next: &OsString| !next.to_string_lossy().starts_with('-');
+                if in_cluster_command && arguments.peek().is_some_and(is_file) {
+                    out.push("--hostfile".into());
+                } else {
+                    out.push("--help".into());
+                }
+            }
+            Some(file) if in_cluster_command && !text.starts_with("--") => {
+                out.push("--hostfile".into());
+                out.push(file.strip_prefix('=').unwrap_or(file).into());
+            }
+            _ => out.push(argument),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h_is_a_host_file_or_help() {
+        let rows: &[(&str, &str)] = &[
+            ("tidewatch -h", "tidewatch --help"),
+            ("tidewatch", "tidewatch"),
+            ("tidewatch run -h", "tidewatch run --help"),
+            ("tidewatch run -h hosts", "tidewatch run --hostfile hosts"),
+            ("tidewatch run -hhosts -w 2", "tidewatch run --hostfile hosts -w 2"),
+            ("tidewatch run -h=hosts", "tidewatch run --hostfile hosts"),
+            ("tidewatch run -h -w 2", "tidewatch run --help -w 2"),
+            ("tidewatch replay -n 2 -h hosts", "tidewatch replay -n 2 --hostfile hosts"),
+            ("tidewatch check -h hosts", "tidewatch check --help hosts"),
+            ("tidewatch -h run", "tidewatch --help run"),
+            ("tidewatch run --help", "tidewatch run --help"),
+            ("tidewatch run --hostfile x", "tidewatch run --hostfile x"),
+            ("tidewatch run -- -h x", "tidewatch run -- -h x"),
+        ];
+        for (given, want) in rows {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(rewrite_h(words(given)), words(want), "{given}");
+        }
+    }
+
+    #[test]
+    fn speeds() {
+        for (text, want) in
+            [("max", Some(Speed::Max)), ("1x", Some(Speed::Times(1.0))), ("0.5x", Some(Speed::Times(0.5)))]
+        {
+            assert_eq!(speed(text).ok(), want);
+        }
+        for text in ["", "x", "0x", "-1x", "infx", "nanx", "10", "fast"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}

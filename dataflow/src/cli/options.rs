@@ -1,0 +1,74 @@
+//! What the command line asks of the engine, checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The processes of a cluster, and which of them this one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOptions {
+    /// How many processes, at least 2.
+    pub processes: usize,
+    /// This process, below `processes`.
+    pub index: usize,
+    /// `HOST:PORT` of every process, in order; as many as there are processes, all different.
+    pub hosts: Vec<String>,
+    /// Where this process listens, where it is not its own address among `hosts`.
+    pub bind: Option<String>,
+}
+
+impl ClusterOptions {
+    /// Whether all processes run on this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.hosts.iter().all(|host| crate::config::is_loopback(host))
+    }
+}
+
+/// How fast a replay goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// As fast as it can.
+    Max,
+    /// This many times as fast as it happened.
+    Times(f64),
+}
+
+/// What `replay` is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayOptions {
+    /// Files to read; they exist.
+    pub from: Vec<PathBuf>,
+    /// Where results are written; made where it is missing.
+    pub out: PathBuf,
+    /// Worker threads of this process, at least 1.
+    pub workers: usize,
+    /// The cluster; `None` for one process.
+    pub cluster: Option<ClusterOptions>,
+    /// The labels to judge alerts by; the file exists.
+    pub labels: Option<PathBuf>,
+    /// How fast.
+    pub speed: Speed,
+}
+
+/// What `run` is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOptions {
+    /// Files given by `--input` (`-` for standard input); they are the configuration's sources already.
+    pub inputs: Vec<PathBuf>,
+    /// Worker threads of this process, at least 1.
+    pub workers: usize,
+    /// The cluster; `None` for one process.
+    pub cluster: Option<ClusterOptions>,
+    /// Where state is kept; the same as the configuration's `data_dir`.
+    pub data_dir: PathBuf,
+}
+
+/// What `demo` is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemoOptions {
+    /// Port of the page on 127.0.0.1; 0 for a free one.
+    pub port: u16,
+    /// How long; `None` until interrupted.
+    pub duration: Option<Duration>,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+}

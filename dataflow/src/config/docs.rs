@@ -1,0 +1,95 @@
+//! docs/CONFIG.md, printed from the schema and the built-in rules.
+
+use super::measure;
+use super::rules::{self, RuleEntry};
+use super::schema::{Absent, Key, SECTIONS, Section};
+use std::fmt::Write as _;
+
+const INTRO: &str = "\
+# Configuration
+
+Printed by `tidewatch config-docs`; a test compares it with the code.
+
+A configuration is a TOML file given with `-c`. Every key has a default unless it says *required*; `tidewatch check -c FILE` reports
+every problem with its place. Unknown keys are errors. Relative paths are relative to the directory Tidewatch is started in.
+
+| value | how it is written |
+|---|---|
+| length of time | a whole number and `ms`, `s`, `m`, `h` or `d`: `\"500ms\"`, `\"30s\"`, `\"30d\"` |
+| size | a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB` (or `KB`, `MB`, `GB`, `TB`): `\"1GiB\"` |
+| secret | `\"${NAME}\"`: the environment variable; `\"file:/run/secrets/token\"`: the file's content; else the text itself |
+| network | `\"10.0.0.0/8\"`, `\"2001:db8::/32\"`, or one address |
+| filter | `{ status = [404, 410], \"path|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: all keys must hold, of a list one value; `any = [{ … }, { … }]` |
+| measure | `count`, `distinct(field)`, `sum(field)`, `avg(field)`, `quantile(field, 0.95)`, `ratio({status|gte=500})`, `dark_paths(2)` |
+";
+
+/// The whole document.
+pub fn markdown() -> String {
+    let mut out = INTRO.to_owned();
+    for section in SECTIONS {
+        push_section(&mut out, section);
+    }
+    out.push_str("\n## Built-in rules\n\n");
+    out.push_str("| rule | where | by | measure | window / hop | fires at | resolves after | severity |\n|---|---|---|---|---|---|---|---|\n");
+    for RuleEntry { rule, .. } in rules::built_in() {
+        let filter = if rule.filter.is_empty() { "every event".into() } else { code(&rule.filter.describe()) };
+        let group: Vec<&str> = rule.group_by.iter().map(|field| field.name()).collect();
+        let mut condition = format!("≥ {}", rule.threshold);
+        if let Some(factor) = rule.baseline_factor {
+            let _ = write!(condition, " and {factor} × baseline");
+        }
+        if rule.at_least > 1 {
+            let _ = write!(condition, ", of at least {} events", rule.at_least);
+        }
+        let _ = writeln!(
+            out,
+            "| `{}` | {filter} | {} | {} | {} / {} | {condition} | {} | {} |",
+            rule.name,
+            group.join(", "),
+            code(&measure::show(&rule.measure)),
+            rule.window,
+            rule.hop,
+            rule.resolve_after,
+            rule.severity.as_str(),
+        );
+    }
+    out
+}
+
+fn push_section(out: &mut String, section: &Section) {
+    let heading = match section.path {
+        "" => "Top level".to_owned(),
+        path if section.many => format!("`[[{path}]]`"),
+        path => format!("`[{path}]`"),
+    };
+    let _ = write!(out, "\n## {heading}\n\n{}\n", section.doc);
+    if let Some(later) = section.later {
+        let _ = write!(out, "\n*In this release {later}; the keys are checked.*\n");
+    }
+    out.push_str("\n| key | value | default | meaning |\n|---|---|---|---|\n");
+    for key in section.keys {
+        push_key(out, key);
+    }
+}
+
+fn push_key(out: &mut String, key: &Key) {
+    let default = match key.default {
+        Absent::Is(text) => code(text),
+        Absent::Nothing(words) => words.to_owned(),
+        Absent::Required => "*required*".to_owned(),
+    };
+    let mut doc = key.doc.to_owned();
+    if !key.only.is_empty() {
+        let kinds: Vec<String> = key.only.iter().map(|kind| format!("`{kind}`")).collect();
+        doc = format!("({}) {doc}", kinds.join(", "));
+    }
+    if key.later {
+        doc.push_str(" *Not built yet: it has no effect.*");
+    }
+    let _ = writeln!(out, "| `{}` | {} | {default} | {doc} |", key.name, key.kind.describe());
+}
+
+/// Text as code in a table's cell.
+fn code(text: &str) -> String {
+    format!("`{}`", text.replace('|', "\\|"))
+}

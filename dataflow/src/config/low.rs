@@ -1,0 +1,148 @@
+//! The configuration as written: every key and value with its place, nothing interpreted.
+//!
+//! The first of two stages. [`LowConfig::parse`] knows TOML and nothing of Tidewatch; the second stage
+//! (`config::reader`) turns it into checked values.
+
+use super::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A file as written.
+#[derive(Clone, Debug)]
+pub struct LowConfig {
+    /// The text, for places.
+    pub source: SourceText,
+    /// Its top-level table.
+    pub root: Table,
+}
+
+/// A table: its entries in the order they are written.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Where the table is: its header, or its braces.
+    pub span: Range<usize>,
+    /// Its keys and values.
+    pub entries: Vec<Entry>,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key, unquoted.
+    pub key: String,
+    /// Where the key is.
+    pub key_span: Range<usize>,
+    /// The value.
+    pub node: Node,
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it is.
+    pub span: Range<usize>,
+    /// What it is.
+    pub value: Value,
+}
+
+/// A value as written.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number.
+    Float(f64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// A TOML date or time, in its normal form.
+    Time(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A table.
+    Table(Table),
+}
+
+impl LowConfig {
+    /// Reads TOML. All syntax errors are reported, not only the first.
+    pub fn parse(source: SourceText) -> Result<LowConfig, Diagnostics> {
+        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        let mut problems = Diagnostics::default();
+        for error in errors {
+            let place = source.place(error.span().unwrap_or(0..0));
+            let message = error.message().trim().replace('\n', ", ");
+            problems.push(Diagnostic::error(message).at(place));
+        }
+        let span = table.span();
+        let root = convert_table(&source, table.into_inner(), span, &mut problems);
+        if problems.has_errors() {
+            problems.sort();
+            return Err(problems);
+        }
+        Ok(LowConfig { source, root })
+    }
+}
+
+impl Table {
+    /// The entry of a key.
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+}
+
+impl Node {
+    /// What kind of value it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Text(_) => "a string",
+            Value::Integer(_) | Value::Float(_) => "a number",
+            Value::Bool(_) => "true or false",
+            Value::Time(_) => "a date",
+            Value::List(_) => "a list",
+            Value::Table(_) => "a table",
+        }
+    }
+}
+
+fn convert_table(source: &SourceText, table: DeTable<'_>, span: Range<usize>, problems: &mut Diagnostics) -> Table {
+    let mut entries: Vec<Entry> = table
+        .into_iter()
+        .map(|(key, value)| Entry {
+            key_span: key.span(),
+            key: key.into_inner().into_owned(),
+            node: convert(source, value, problems),
+        })
+        .collect();
+    entries.sort_by_key(|entry| entry.key_span.start);
+    Table { span, entries }
+}
+
+fn convert(source: &SourceText, value: Spanned<DeValue<'_>>, problems: &mut Diagnostics) -> Node {
+    let span = value.span();
+    let mut wrong = |message: &str| {
+        problems.push(Diagnostic::error(message).at(source.place(span.clone())));
+    };
+    let value = match value.into_inner() {
+        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::Boolean(b) => Value::Bool(b),
+        DeValue::Datetime(time) => Value::Time(time.to_string()),
+        DeValue::Integer(number) => {
+            Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or_else(|_| {
+                wrong("the number is too large");
+                0
+            }))
+        }
+        DeValue::Float(number) => match number.as_str().parse::<f64>() {
+            Ok(number) if number.is_finite() => Value::Float(number),
+            _ => {
+                wrong("the number is not finite");
+                Value::Float(0.0)
+            }
+        },
+        DeValue::Array(items) => Value::List(items.into_iter().map(|item| convert(source, item, problems)).collect()),
+        DeValue::Table(table) => Value::Table(convert_table(source, table, span.clone(), problems)),
+    };
+    Node { span, value }
+}

@@ -1,0 +1,525 @@
+//! Configuration: TOML in, checked values out, or every problem at once with its place.
+//!
+//! Two stages: [`low::LowConfig`] is the file as written, with places; [`Config`] is checked and cannot be wrong.
+//! Defaults, units and meanings of all keys stand in [`schema`], from which docs/CONFIG.md is printed.
+//!
+//! Invariants
+//! - A `Config` exists only if there was no error; warnings travel with it ([`Config::warnings`]).
+//! - Everything that changes results is part of [`Config::result_hash`]; nothing else is.
+//! - Secrets are shown by nothing: they are [`values::Secret`].
+
+pub mod builtin;
+pub mod diagnostic;
+pub mod docs;
+pub mod filter;
+pub mod low;
+pub mod measure;
+pub mod outputs;
+pub mod reader;
+pub mod rules;
+pub mod schema;
+pub mod sources;
+pub mod values;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Level};
+pub use outputs::{
+    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, Route, RouteKind, Sinks, StdoutSink, is_loopback,
+};
+pub use rules::RuleEntry;
+pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind};
+pub use values::{Bytes, Secret};
+
+use diagnostic::{SourceText, nearest};
+use low::{LowConfig, Node, Table, Value};
+use reader::{Context, Environment, Reader};
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
+use tidewatch_events::rule::Rule;
+use tidewatch_events::time::{EventTime, Millis};
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from; `None` for defaults alone.
+    pub path: Option<PathBuf>,
+    /// Store, records, journal.
+    pub data_dir: PathBuf,
+    /// The bound of what the pipeline keeps in memory.
+    pub memory: Bytes,
+    /// How many bits of an IPv6 address make a client to the rules, 1 to 128.
+    pub ipv6_prefix: u8,
+    /// Where lines come from; may be empty.
+    pub sources: Vec<Source>,
+    /// Exceptions from rules.
+    pub allow: Vec<Allow>,
+    /// What is removed before anything leaves.
+    pub privacy: Privacy,
+    /// How event time moves.
+    pub time: Time,
+    /// The windows of statistics.
+    pub windows: Windows,
+    /// The rules that are turned on: built-in ones first, then the configuration's in order.
+    pub rules: Vec<Rule>,
+    /// All rules, also those turned off.
+    pub all_rules: Vec<RuleEntry>,
+    /// Where results go.
+    pub sinks: Sinks,
+    /// The page, as configured or by default.
+    pub page: Page,
+    /// Whether `[page]` is in the file.
+    pub page_given: bool,
+    /// Where model files are; `None` for no model rules.
+    pub models: Option<PathBuf>,
+    /// Where alerts are told.
+    pub routes: Vec<Route>,
+    /// What the processes of a cluster share.
+    pub cluster: Cluster,
+    warnings: Diagnostics,
+}
+
+/// `[[allow]]`: events that match are counted, and never part of an alert of these rules.
+#[derive(Clone, Debug)]
+pub struct Allow {
+    /// Which events; never empty.
+    pub filter: Filter,
+    /// The rules it is an exception from; empty for all.
+    pub rules: Vec<String>,
+    /// Event time from which it no longer holds.
+    pub until: Option<EventTime>,
+    /// Why.
+    pub reason: String,
+}
+
+/// `[privacy]`.
+#[derive(Clone, Debug)]
+pub struct Privacy {
+    /// What is shown of client addresses.
+    pub client: ClientPrivacy,
+    /// Query parameters whose values become `***`, in lower case.
+    pub redact_query: Vec<String>,
+    /// How long addresses stay in the store; `None` for ever.
+    pub keep_addresses: Option<Millis>,
+}
+
+/// What is shown of client addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientPrivacy {
+    /// All.
+    Full,
+    /// The first 24 bits of IPv4, 48 of IPv6.
+    Truncate,
+    /// A keyed hash; the key has at least 16 bytes.
+    Hmac(Secret),
+}
+
+/// `[time]`. `max_ahead` is at most `max_out_of_order` + `allowed_lateness`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// B: how far lines of a partition may be out of order.
+    pub max_out_of_order: Millis,
+    /// L: how long a finished window is still corrected.
+    pub allowed_lateness: Millis,
+    /// How long a partition must be silent before it no longer holds time back.
+    pub idle_after: Millis,
+    /// A: how far ahead a line may be.
+    pub max_ahead: Millis,
+    /// How far a partition may run ahead of the slowest.
+    pub max_drift: Millis,
+}
+
+/// `[windows]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Length, at least 100 ms.
+    pub size: Millis,
+    /// How often open windows are shown.
+    pub early_every: Millis,
+    /// Ranks of `top_*`.
+    pub top: usize,
+    /// How many hosts a window tells apart.
+    pub max_hosts: usize,
+}
+
+/// `[cluster]`.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// What a process must know to be let in.
+    pub secret: Option<Secret>,
+    /// The cluster's name.
+    pub id: String,
+}
+
+/// What the command line changes, and how strictly to check.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--input`: replaces all sources; `-` is standard input.
+    pub inputs: Vec<PathBuf>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// Nothing will talk to a service (replay, rules): secrets of services need not be there.
+    pub offline: bool,
+}
+
+/// The largest configuration file that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Reads and checks a configuration; `None` for the defaults.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Diagnostics> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let source = match path {
+        None => outputs::no_text(),
+        Some(path) => read(path)?,
+    };
+    let config = parse(source, overrides, &environment)?;
+    Ok(Config { path: path.map(Path::to_owned), ..config })
+}
+
+/// Checks a configuration given as text, with an environment of the caller's.
+pub fn parse(source: SourceText, overrides: &Overrides, environment: Environment<'_>) -> Result<Config, Diagnostics> {
+    let low = LowConfig::parse(source)?;
+    let cx = Context { source: &low.source, environment, services: !overrides.offline, problems: RefCell::default() };
+    let config = check(&cx, &low.root, overrides);
+    let mut problems = cx.problems.into_inner();
+    problems.sort();
+    match config {
+        Some(config) if !problems.has_errors() => Ok(Config { warnings: problems, ..config }),
+        _ => {
+            assert!(problems.has_errors(), "a configuration that is not built has an error to show");
+            Err(problems)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<SourceText, Diagnostics> {
+    let name = path.display().to_string();
+    let cannot = |reason: String| Diagnostic::error(format!("the configuration {name} cannot be read: {reason}"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)
+        .map_err(|error| cannot(error.to_string()).hint("name a file with -c, or leave -c out for the defaults"))?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| cannot(error.to_string()))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(cannot(format!("it is larger than {}", Bytes(MAX_FILE))).into());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(SourceText { name, text }),
+        Err(error) => {
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let at = error.utf8_error().valid_up_to();
+            let place = SourceText { name, text }.place(at..at + 3);
+            Err(Diagnostic::error("this is not UTF-8").at(place).into())
+        }
+    }
+}
+
+/// The tables of the top level, each with whether it is a list.
+fn tables() -> impl Iterator<Item = (&'static str, bool)> {
+    schema::SECTIONS.iter().filter(|s| !s.path.is_empty() && !s.path.contains('.')).map(|s| (s.path, s.many))
+}
+
+fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config> {
+    check_top_level(cx, root);
+    let known = |key: &str| schema::TOP.keys.iter().any(|k| k.name == key);
+    let top = Table {
+        span: root.span.start..root.span.start,
+        entries: root.entries.iter().filter(|entry| known(&entry.key)).cloned().collect(),
+    };
+    let top = Reader::new(cx, &schema::TOP, Some(&top));
+    let node = |name: &str| root.get(name).map(|entry| &entry.node);
+    let table = |name: &str| match node(name).map(|node| &node.value) {
+        Some(Value::Table(table)) => Some(table),
+        _ => None, // reported by check_top_level
+    };
+    let (data_dir, memory) = (top.path("data_dir"), top.size("memory", Bytes(64 << 20)));
+    let ipv6_prefix = top.whole("ipv6_prefix");
+    let sources = sources::sources(cx, node("source"));
+    let all_rules = rules::rules(cx, node("rule"));
+    let allow = allow(cx, node("allow"), &all_rules);
+    let privacy = privacy(cx, table("privacy"));
+    let time = time(cx, table("time"));
+    let windows = windows(cx, table("windows"));
+    let sinks = outputs::sinks(cx, node("sink"));
+    let page = outputs::page(cx, table("page"));
+    let routes = outputs::routes(cx, node("route"), &all_rules);
+    let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
+    let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));
+    let (secret, id) = (cluster.service_secret("secret"), cluster.name("id"));
+    let mut config = Config {
+        path: None,
+        data_dir: data_dir?,
+        memory: memory?,
+        ipv6_prefix: ipv6_prefix? as u8,
+        sources,
+        allow,
+        privacy: privacy?,
+        time: time?,
+        windows: windows?,
+        rules: all_rules.iter().filter(|entry| entry.enabled).map(|entry| entry.rule.clone()).collect(),
+        all_rules,
+        sinks: sinks?,
+        page: page?,
+        page_given: node("page").is_some(),
+        models: models.flatten(),
+        routes,
+        cluster: Cluster { secret, id: id? },
+        warnings: Diagnostics::default(),
+    };
+    if let Some(dir) = &overrides.data_dir {
+        config.data_dir.clone_from(dir);
+    }
+    if !overrides.inputs.is_empty() {
+        config.sources = config.input_sources(&overrides.inputs);
+    }
+    Some(config)
+}
+
+/// Unknown tables, and tables written as something else.
+fn check_top_level(cx: &Context<'_>, root: &Table) {
+    for entry in &root.entries {
+        let key = entry.key.as_str();
+        if schema::TOP.keys.iter().any(|k| k.name == key) || key == "sink" {
+            continue;
+        }
+        let Some((_, many)) = tables().find(|(name, _)| *name == key) else {
+            let tables = tables().map(|(name, _)| name).chain(["sink"]);
+            let names: Vec<&str> = schema::TOP.keys.iter().map(|k| k.name).chain(tables).collect();
+            let hint = match nearest(key, names.iter().copied()) {
+                Some(name) => format!("did you mean {}?", shown(name)),
+                None => match elsewhere(key) {
+                    Some(section) => format!("`{key}` is a key of {}", shown(section)),
+                    None => format!("known are {}", names.iter().map(|n| shown(n)).collect::<Vec<_>>().join(", ")),
+                },
+            };
+            cx.wrong(&entry.key_span, format!("there is no key `{key}`"), hint);
+            continue;
+        };
+        match &entry.node.value {
+            Value::List(items) if many && items.iter().all(|item| matches!(item.value, Value::Table(_))) => {}
+            Value::Table(_) if !many => {}
+            Value::Table(table) => {
+                cx.wrong(&table.span, format!("`{key}` is a list of tables"), format!("write [[{key}]]"));
+            }
+            _ => cx.wrong(&entry.node.span, format!("`{key}` is not a value"), format!("write {}", shown(key))),
+        }
+    }
+}
+
+fn shown(name: &str) -> String {
+    match schema::SECTIONS.iter().find(|section| section.path == name) {
+        Some(section) if section.many => format!("[[{name}]]"),
+        Some(_) => format!("[{name}]"),
+        None if name == "sink" => "[sink.…]".into(),
+        None => format!("`{name}`"),
+    }
+}
+
+/// The section that has a key of this name, where only one has.
+fn elsewhere(key: &str) -> Option<&'static str> {
+    let mut sections = schema::SECTIONS.iter().filter(|section| section.keys.iter().any(|k| k.name == key));
+    let first = sections.next()?;
+    sections.next().is_none().then_some(first.path)
+}
+
+fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Allow> {
+    let mut entries = Vec::new();
+    for table in rules::tables(cx, node) {
+        let r = Reader::new(cx, &schema::ALLOW, Some(table));
+        let networks = r.networks("networks").into_iter().map(|network| network.to_string());
+        let text = |key| r.texts(key).into_iter().map(|(text, _)| text);
+        let mut parts = Vec::new();
+        let mut part = |test: &str, values: Vec<String>| {
+            if !values.is_empty() {
+                let values = values.iter().map(String::as_str);
+                parts.push(FilterSpec::Test(TestSpec::new(test, values)));
+            }
+        };
+        part("client_ip|cidr", networks.collect());
+        part("user_agent|contains", text("agents").map(|agent| escape_wildcards(&agent)).collect());
+        part("path", text("paths").collect());
+        let given = ["networks", "agents", "paths"].iter().any(|key| r.given(key).is_some());
+        if !given {
+            let hint = "add networks, agents or paths; to turn a rule off, write enabled = false in its [[rule]]";
+            cx.wrong(&r.span(), "this would allow everyone", hint);
+        }
+        let names = r.texts("rules");
+        rules::check_names(cx, &names, all);
+        let (until, reason) = (r.date("until"), r.text("reason"));
+        match Filter::build(&parts) {
+            Err(error) => cx.wrong(&r.span(), error, ""),
+            Ok(filter) => entries.extend(reason.map(|reason| Allow {
+                filter,
+                rules: names.into_iter().map(|(name, _)| name).collect(),
+                until,
+                reason,
+            })),
+        }
+    }
+    entries
+}
+
+/// A text in which `*`, `?` and `\` stand for themselves.
+fn escape_wildcards(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn privacy(cx: &Context<'_>, table: Option<&Table>) -> Option<Privacy> {
+    let r = Reader::new(cx, &schema::PRIVACY, table);
+    let kind = r.choice("client", &[("full", 0), ("truncate", 1), ("hmac", 2)]);
+    let key = r.secret("key"); // changes results: needed in a replay too
+    if kind == Some(2) && r.given("key").is_none() {
+        let hint = "add key = \"${TIDEWATCH_HMAC_KEY}\"";
+        cx.wrong(&r.span_of("client"), "`client = \"hmac\"` needs a `key`", hint);
+    }
+    if let Some(node) = r.given("key")
+        && kind.is_some_and(|kind| kind != 2)
+    {
+        cx.wrong(&node.span, "`key` is for `client = \"hmac\"`", "");
+    }
+    if let Some(key) = &key
+        && key.expose().len() < 16
+    {
+        cx.wrong(&r.span_of("key"), "the key is shorter than 16 bytes", "make one with: openssl rand -hex 32");
+    }
+    let redact_query = r.texts("redact_query").into_iter().map(|(name, _)| name.to_lowercase()).collect();
+    let keep_addresses = r.length_within("keep_addresses", Millis::minutes(1), values::LONGEST);
+    let client = match kind? {
+        0 => ClientPrivacy::Full,
+        1 => ClientPrivacy::Truncate,
+        _ => ClientPrivacy::Hmac(key?),
+    };
+    Some(Privacy { client, redact_query, keep_addresses })
+}
+
+fn time(cx: &Context<'_>, table: Option<&Table>) -> Option<Time> {
+    let r = Reader::new(cx, &schema::TIME, table);
+    let most = Millis(30 * 86_400_000);
+    let any = |key: &str| r.length_within(key, Millis(0), most);
+    let (max_out_of_order, allowed_lateness) = (any("max_out_of_order"), any("allowed_lateness"));
+    let idle_after = r.length_within("idle_after", Millis(100), most);
+    let max_ahead = any("max_ahead");
+    let max_drift = r.length_within("max_drift", Millis::seconds(1), most);
+    let time = Time {
+        max_out_of_order: max_out_of_order?,
+        allowed_lateness: allowed_lateness?,
+        idle_after: idle_after?,
+        max_ahead: max_ahead?,
+        max_drift: max_drift?,
+    };
+    let bound = Millis(time.max_out_of_order.0 + time.allowed_lateness.0);
+    if time.max_ahead > bound {
+        let key = ["max_ahead", "allowed_lateness", "max_out_of_order"].into_iter().find(|key| r.given(key).is_some());
+        let message =
+            format!("`max_ahead` ({}) is more than `max_out_of_order` + `allowed_lateness` ({bound})", time.max_ahead);
+        let hint = format!(
+            "a line that far ahead would make all others late: write max_ahead = \"{bound}\" or less, or more lateness"
+        );
+        cx.wrong(&r.span_of(key.unwrap_or("max_ahead")), message, hint);
+        return None;
+    }
+    Some(time)
+}
+
+fn windows(cx: &Context<'_>, table: Option<&Table>) -> Option<Windows> {
+    let r = Reader::new(cx, &schema::WINDOWS, table);
+    let size = r.length_within("size", rules::SHORTEST, Millis(86_400_000));
+    let early_every = r.length_within("early_every", rules::SHORTEST, Millis(86_400_000));
+    let (top, max_hosts) = (r.whole("top"), r.whole("max_hosts"));
+    Some(Windows { size: size?, early_every: early_every?, top: top? as usize, max_hosts: max_hosts? as usize })
+}
+
+impl Config {
+    /// What could be used, but not as written.
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// How lines of a file that is named on the command line are read: as the configured source that has its path
+    /// says; as the only file source says, where there is only one; else with `auto`.
+    pub fn lines_of(&self, path: &Path) -> Lines {
+        let files = || {
+            self.sources.iter().filter_map(|source| match &source.kind {
+                SourceKind::File { paths, .. } => Some((paths, &source.lines)),
+                _ => None,
+            })
+        };
+        let text = path.to_string_lossy();
+        let is_match =
+            |pattern: &str| pattern == text || glob::Pattern::new(pattern).is_ok_and(|p| p.matches_path(path));
+        let by_path = files().find(|(paths, _)| paths.iter().any(|p| is_match(p))).map(|(_, lines)| lines);
+        let only = || {
+            let mut all = files();
+            all.next().filter(|_| all.next().is_none()).map(|(_, lines)| lines)
+        };
+        by_path.or_else(only).cloned().unwrap_or_else(Lines::auto)
+    }
+
+    /// The sources that stand for files named on the command line: read from their beginning; `-` is standard input.
+    /// Files that are read the same way are one source, named `file`, `file-2` …
+    pub fn input_sources(&self, inputs: &[PathBuf]) -> Vec<Source> {
+        let mut sources: Vec<Source> = Vec::new();
+        for input in inputs {
+            let lines = self.lines_of(input);
+            if input.as_os_str() == "-" {
+                if !sources.iter().any(|source| matches!(source.kind, SourceKind::Stdin)) {
+                    sources.push(Source { name: "stdin".into(), kind: SourceKind::Stdin, lines });
+                }
+                continue;
+            }
+            let path = input.to_string_lossy().into_owned();
+            let key = lines.describe();
+            let same = sources.iter_mut().find_map(|source| match &mut source.kind {
+                SourceKind::File { paths, .. } if source.lines.describe() == key => Some(paths),
+                _ => None,
+            });
+            if let Some(paths) = same {
+                paths.push(path);
+                continue;
+            }
+            let name = sources::unused("file", |name| sources.iter().any(|source| source.name == name));
+            let kind = SourceKind::File { paths: vec![path], process: None, from_beginning: true };
+            sources.push(Source { name, kind, lines });
+        }
+        sources
+    }
+
+    /// A hash of everything that changes results: two configurations with the same hash give the same results for the
+    /// same input. Where things are stored and sent, and how often open windows are shown, is not part of it.
+    pub fn result_hash(&self) -> String {
+        let mut text = String::new();
+        let _ = write!(text, "{:?}|{}|{:?}|{:?}", self.memory, self.ipv6_prefix, self.time, self.windows.size);
+        let _ = write!(text, "|{}|{}", self.windows.top, self.windows.max_hosts);
+        for source in &self.sources {
+            let _ = write!(text, "|source {:?} {}", source.name, source.lines.describe());
+        }
+        for allow in &self.allow {
+            let _ = write!(text, "|allow {:?} {:?} {:?}", allow.filter, allow.rules, allow.until);
+        }
+        for rule in &self.rules {
+            let _ = write!(text, "|{rule:?}");
+        }
+        let _ = write!(text, "|{:?} {:?}", self.privacy.client, self.privacy.redact_query);
+        let key = match &self.privacy.client {
+            ClientPrivacy::Hmac(key) => key.expose(),
+            _ => "",
+        };
+        let models = self.models.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
+        tidewatch_events::hash::id(&[text.as_bytes(), key.as_bytes(), models.as_bytes()])
+    }
+}
+
+impl Lines {
+    /// All that decides how a line is read, as text.
+    pub fn describe(&self) -> String {
+        let Lines { format, fields, host, zone: _, zone_name, proxies } = self;
+        format!("{format:?} {fields:?} {host:?} {zone_name} {proxies:?}")
+    }
+}

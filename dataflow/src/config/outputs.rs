@@ -1,0 +1,346 @@
+//! Where results go: sinks, the page, routes.
+
+use super::diagnostic::SourceText;
+use super::low::{Node, Table};
+use super::reader::{Context, Reader};
+use super::rules::{self, RuleEntry, SEVERITIES};
+use super::schema::{self, Section};
+use super::sources::{self, KafkaSecurity};
+use super::values::{Bytes, Secret};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use tidewatch_events::alert::Severity;
+
+/// All sinks.
+#[derive(Clone, Debug, Default)]
+pub struct Sinks {
+    /// InfluxDB.
+    pub influx: Option<InfluxSink>,
+    /// Files.
+    pub files: Option<FilesSink>,
+    /// Kafka.
+    pub kafka: Option<KafkaSink>,
+    /// Standard output.
+    pub stdout: Option<StdoutSink>,
+    /// Dead letters; always there.
+    pub dead_letters: DeadLetters,
+}
+
+/// `[sink.influx]`.
+#[derive(Clone, Debug)]
+pub struct InfluxSink {
+    /// Where it answers, without a slash at the end.
+    pub url: String,
+    /// Organisation.
+    pub org: String,
+    /// Bucket.
+    pub bucket: String,
+    /// A token.
+    pub token: Secret,
+}
+
+/// `[sink.files]`.
+#[derive(Clone, Debug)]
+pub struct FilesSink {
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+/// `[sink.kafka]`.
+#[derive(Clone, Debug)]
+pub struct KafkaSink {
+    /// `HOST:PORT,…`.
+    pub brokers: String,
+    /// The topic.
+    pub topic: String,
+    /// How to talk to the brokers.
+    pub security: KafkaSecurity,
+    /// librdkafka properties.
+    pub properties: Vec<(String, String)>,
+}
+
+/// `[sink.stdout]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StdoutSink {
+    /// Whether points are printed too.
+    pub metrics: bool,
+}
+
+/// `[sink.dead_letters]`.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetters {
+    /// The file; `None`: `rejected.jsonl` in the data directory.
+    pub path: Option<PathBuf>,
+    /// Where the file is rotated.
+    pub max_size: Bytes,
+}
+
+/// `[page]`.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The address to listen on.
+    pub listen: String,
+    /// Asked for from every visitor.
+    pub token: Option<Secret>,
+    /// Certificate chain and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The path of the page, with a slash at both ends.
+    pub base_path: String,
+}
+
+/// `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Where it tells.
+    pub kind: RouteKind,
+    /// Alerts below are not told.
+    pub min_severity: Severity,
+    /// Only these rules; empty for all.
+    pub rules: Vec<String>,
+    /// Only these hosts; empty for all.
+    pub hosts: Vec<String>,
+}
+
+/// Where a route tells.
+#[derive(Clone, Debug)]
+pub enum RouteKind {
+    /// Mail.
+    Smtp {
+        /// `HOST:PORT`.
+        server: String,
+        /// `starttls`, `tls`, `none`.
+        tls: &'static str,
+        /// The account and its password.
+        login: Option<(String, Secret)>,
+        /// Sender.
+        from: String,
+        /// Receivers.
+        to: Vec<String>,
+    },
+    /// JSON by POST.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// What signs it.
+        secret: Option<Secret>,
+    },
+    /// Alertmanager's version 2 API.
+    Alertmanager {
+        /// Where it answers.
+        url: String,
+        /// Bearer token.
+        secret: Option<Secret>,
+    },
+    /// JSON lines to a file.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// JSON lines to standard output.
+    Stdout,
+    /// JSON to a topic.
+    Kafka {
+        /// `HOST:PORT,…`.
+        brokers: String,
+        /// The topic.
+        topic: String,
+    },
+    /// A list of addresses to block.
+    Blocklist {
+        /// The file.
+        path: PathBuf,
+        /// `plain`, `nginx`, `apache`, `ipset`.
+        form: &'static str,
+    },
+}
+
+fn same(word: &'static str) -> (&'static str, &'static str) {
+    (word, word)
+}
+
+/// `[sink.*]`. `node` is the value of `sink`.
+pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
+    const NAMES: [&str; 5] = ["influx", "files", "kafka", "stdout", "dead_letters"];
+    let table = match node {
+        None => None,
+        Some(node) => Some(cx.table(node, "sink", "write [sink.influx]")?),
+    };
+    for entry in table.iter().flat_map(|table| &table.entries) {
+        if !NAMES.contains(&entry.key.as_str()) {
+            let hint = match super::diagnostic::nearest(&entry.key, NAMES) {
+                Some(name) => format!("did you mean [sink.{name}]?"),
+                None => format!("the sinks are {}", super::reader::list(&NAMES)),
+            };
+            cx.wrong(&entry.key_span, format!("there is no sink `{}`", entry.key), hint);
+        }
+    }
+    let sink = |name: &str| -> Option<&Table> {
+        let entry = table?.get(name)?;
+        cx.table(&entry.node, name, &format!("write [sink.{name}]"))
+    };
+    let read = |name: &str, section: &'static Section| sink(name).map(|table| Reader::new(cx, section, Some(table)));
+    let influx = read("influx", &schema::INFLUX).map(|r| {
+        let (url, org, bucket) = (r.url("url"), r.text("org"), r.text("bucket"));
+        let token = r.service_secret("token");
+        Some(InfluxSink { url: url?.trim_end_matches('/').to_owned(), org: org?, bucket: bucket?, token: token? })
+    });
+    let files = read("files", &schema::FILES).map(|r| Some(FilesSink { dir: r.path("dir")? }));
+    let kafka = read("kafka", &schema::KAFKA).map(|r| {
+        let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(&r));
+        Some(KafkaSink { brokers: brokers?, topic: topic?, security: security?, properties: r.map("properties") })
+    });
+    let stdout = read("stdout", &schema::STDOUT).map(|r| Some(StdoutSink { metrics: r.flag("metrics")? }));
+    let r = Reader::new(cx, &schema::DEAD_LETTERS, sink("dead_letters"));
+    let (path, max_size) = (r.path("path"), r.size("max_size", Bytes(64 << 10)));
+    let _ = (r.text("topic"), r.brokers("brokers"));
+    Some(Sinks {
+        influx: influx.map_or(Some(None), |sink| sink.map(Some))?,
+        files: files.map_or(Some(None), |sink| sink.map(Some))?,
+        kafka: kafka.map_or(Some(None), |sink| sink.map(Some))?,
+        stdout: stdout.map_or(Some(None), |sink| sink.map(Some))?,
+        dead_letters: DeadLetters { path, max_size: max_size? },
+    })
+}
+
+/// `[page]`.
+pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
+    let r = Reader::new(cx, &schema::PAGE, table);
+    let (listen, token, base_path) = (r.address("listen"), r.service_secret("token"), r.text("base_path"));
+    let (cert, key) = (r.path("tls_cert"), r.path("tls_key"));
+    for (one, other) in [("tls_cert", "tls_key"), ("tls_key", "tls_cert")] {
+        if r.given(one).is_some() && r.given(other).is_none() {
+            cx.wrong(&r.span_of(one), format!("`{one}` without `{other}`"), "TLS needs both");
+        }
+    }
+    if let Some(listen) = &listen
+        && r.given("token").is_none()
+        && !is_loopback(listen)
+    {
+        let hint = "add token = \"${PAGE_TOKEN}\", or listen on 127.0.0.1";
+        cx.wrong(&r.span_of("listen"), "a page that others can reach needs a token", hint);
+    }
+    if let Some(base) = &base_path
+        && (!base.starts_with('/')
+            || base.contains(|c: char| c.is_whitespace() || c.is_control() || "?#\"'<>\\".contains(c)))
+    {
+        cx.wrong(&r.span_of("base_path"), format!("{base:?} is not a path"), "write base_path = \"/tidewatch/\"");
+    }
+    let mut base_path = base_path?;
+    if !base_path.ends_with('/') {
+        base_path.push('/');
+    }
+    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path })
+}
+
+/// Whether an address can be reached from this machine only.
+pub fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// All routes. `all` are the rules they may name.
+pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for table in rules::tables(cx, node) {
+        let r = Reader::new(cx, &schema::ROUTE, Some(table));
+        let kinds = ["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"].map(same);
+        let kind = match r.given("kind") {
+            None => {
+                r.missing("kind");
+                None
+            }
+            Some(Node { value: super::low::Value::Text(text), .. }) => {
+                kinds.iter().find(|(kind, _)| kind == text).map(|(kind, _)| *kind)
+            }
+            Some(_) => None,
+        };
+        let given = r.name("name");
+        let min_severity = r.choice("min_severity", &SEVERITIES);
+        let rules = r.texts("rules");
+        rules::check_names(cx, &rules, all);
+        let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
+        let Some(kind) = kind else { continue };
+        let parsed = route_kind(&r, kind);
+        if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
+            cx.wrong(&r.span_of("name"), format!("there are two routes named `{name}`"), "");
+        }
+        let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
+        if let (Some(kind), Some(min_severity)) = (parsed, min_severity) {
+            let rules = rules.into_iter().map(|(rule, _)| rule).collect();
+            routes.push(Route { name, kind, min_severity, rules, hosts });
+        }
+    }
+    routes
+}
+
+fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
+    let path = || r.path("path");
+    Some(match kind {
+        "smtp" => {
+            let (server, tls) = (r.address("server"), r.choice("tls", &["starttls", "tls", "none"].map(same)));
+            let (username, password) = (r.text("username"), r.service_secret("password"));
+            for (one, other) in [("username", "password"), ("password", "username")] {
+                if r.given(one).is_some() && r.given(other).is_none() {
+                    r.cx.wrong(&r.span_of(one), format!("`{one}` without `{other}`"), "logging in needs both");
+                }
+            }
+            if tls == Some("none") && password.is_some() {
+                let hint = "write tls = \"starttls\"";
+                r.cx.wrong(&r.span_of("tls"), "a password is not sent over a connection without encryption", hint);
+            }
+            let from = mail_addresses(r, "from").into_iter().next();
+            let to = mail_addresses(r, "to");
+            RouteKind::Smtp { server: server?, tls: tls?, login: username.zip(password), from: from?, to }
+        }
+        "webhook" | "alertmanager" => {
+            let (url, secret) = (r.url("url"), r.service_secret("secret"));
+            if kind == "webhook" {
+                RouteKind::Webhook { url: url?, secret }
+            } else {
+                RouteKind::Alertmanager { url: url?, secret }
+            }
+        }
+        "file" => RouteKind::File { path: path()? },
+        "stdout" => RouteKind::Stdout,
+        "kafka" => {
+            let (brokers, topic) = (r.brokers("brokers"), r.text("topic"));
+            RouteKind::Kafka { brokers: brokers?, topic: topic? }
+        }
+        _ => {
+            let (path, form) = (path(), r.choice("form", &["plain", "nginx", "apache", "ipset"].map(same)));
+            RouteKind::Blocklist { path: path?, form: form? }
+        }
+    })
+}
+
+/// Mail addresses that can stand in a header: something, `@`, something, and no character with a meaning there.
+fn mail_addresses(r: &Reader<'_>, key: &str) -> Vec<String> {
+    let mut good = Vec::new();
+    for (address, span) in r.texts(key) {
+        let bare = match address.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
+            Some((_, bare)) => bare,
+            None => &address,
+        };
+        let parts = bare.split_once('@').filter(|(user, domain)| !user.is_empty() && !domain.is_empty());
+        let is_clean = !address.contains(|c: char| c.is_control())
+            && !bare.contains(|c: char| c.is_whitespace() || ",;<>".contains(c));
+        if parts.is_none() || !is_clean {
+            r.cx.wrong(
+                &span,
+                format!("{address:?} is not a mail address"),
+                "write \"ops@example.org\" or \"Ops <ops@example.org>\"",
+            );
+        } else {
+            good.push(address);
+        }
+    }
+    good
+}
+
+/// Used by [`super::Config`] where there is no text at all.
+pub(super) fn no_text() -> SourceText {
+    SourceText { name: "defaults".into(), text: String::new() }
+}

@@ -1,0 +1,614 @@
+//! The second stage's tool: takes checked values out of a table as written and collects what is wrong.
+//!
+//! Every method returns something to go on with, so that one run finds all problems; what it returns after a problem is
+//! never used, because a configuration with an error does not become a [`super::Config`].
+
+use super::diagnostic::{Diagnostic, Diagnostics, SourceText, nearest};
+use super::low::{Node, Table, Value};
+use super::schema::{Absent, Key, Kind, Section};
+use super::values::{self, Bytes, Secret};
+use ipnet::IpNet;
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::io::Read;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use tidewatch_events::field::Field;
+use tidewatch_events::time::{EventTime, Millis};
+
+/// Looks up an environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What all readers of one text share.
+pub struct Context<'a> {
+    /// The text.
+    pub source: &'a SourceText,
+    /// The environment that `${NAME}` refers to.
+    pub environment: Environment<'a>,
+    /// Whether secrets of services must be there: not for a replay, which talks to none.
+    pub services: bool,
+    /// What was found so far.
+    pub problems: RefCell<Diagnostics>,
+}
+
+impl Context<'_> {
+    /// Reports an error at a place.
+    pub fn wrong(&self, span: &Range<usize>, message: impl Display, hint: impl Display) {
+        let hint = hint.to_string();
+        let diagnostic = Diagnostic::error(message.to_string()).at(self.source.place(span.clone()));
+        let diagnostic = if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) };
+        self.problems.borrow_mut().push(diagnostic);
+    }
+
+    /// Reports a warning at a place.
+    pub fn warn(&self, span: &Range<usize>, message: impl Display, hint: impl Display) {
+        let hint = hint.to_string();
+        let diagnostic = Diagnostic::warning(message.to_string()).at(self.source.place(span.clone()));
+        let diagnostic = if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) };
+        self.problems.borrow_mut().push(diagnostic);
+    }
+
+    /// The line of a place, for messages that name another place.
+    pub fn line(&self, span: &Range<usize>) -> usize {
+        self.source.place(span.clone()).line
+    }
+
+    fn expected(&self, node: &Node, key: &str, what: &str, hint: &str) {
+        self.wrong(&node.span, format!("`{key}` is {what}, not {}", node.kind()), hint);
+    }
+
+    /// The table of a node, or an error.
+    pub fn table<'n>(&self, node: &'n Node, key: &str, hint: &str) -> Option<&'n Table> {
+        match &node.value {
+            Value::Table(table) => Some(table),
+            _ => {
+                self.expected(node, key, "a table", hint);
+                None
+            }
+        }
+    }
+}
+
+/// Reads one table by its schema.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// What the readers share.
+    pub cx: &'a Context<'a>,
+    /// The table's schema.
+    pub section: &'static Section,
+    table: Option<&'a Table>,
+    kind: Option<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of a table, or of nothing but defaults. Unknown keys are reported here.
+    ///
+    /// A section with a key `kind` has keys that belong to some kinds only; those of other kinds are errors.
+    pub fn new(cx: &'a Context<'a>, section: &'static Section, table: Option<&'a Table>) -> Reader<'a> {
+        let mut reader = Reader { cx, section, table, kind: None };
+        let Some(table) = table else { return reader };
+        let has_kinds = section.keys.iter().any(|key| !key.only.is_empty());
+        if has_kinds && let Kind::Choice(kinds) = section.key("kind").kind {
+            let kinds: Vec<_> = kinds.iter().map(|kind| (*kind, *kind)).collect();
+            reader.kind = reader.choice("kind", &kinds);
+        }
+        if let Some(later) = section.later {
+            cx.warn(&table.span, later, "");
+        }
+        for entry in &table.entries {
+            let known = section.keys.iter().find(|key| key.name == entry.key);
+            match known {
+                None => reader.unknown(&entry.key, &entry.key_span),
+                Some(key)
+                    if has_kinds && !key.only.is_empty() && reader.kind.is_some_and(|k| !key.only.contains(&k)) =>
+                {
+                    let kinds: Vec<_> = key.only.iter().map(|kind| format!("`kind = \"{kind}\"`")).collect();
+                    cx.wrong(&entry.key_span, format!("`{}` is a key of {}", key.name, kinds.join(" and ")), "");
+                }
+                Some(key) if key.later => {
+                    cx.warn(&entry.key_span, format!("`{}` is not built yet: it has no effect", key.name), "");
+                }
+                Some(_) => {}
+            }
+        }
+        reader
+    }
+
+    fn unknown(&self, key: &str, span: &Range<usize>) {
+        let fits = |k: &&Key| k.only.is_empty() || self.kind.is_none_or(|kind| k.only.contains(&kind));
+        let known: Vec<&str> = self.section.keys.iter().filter(fits).map(|key| key.name).collect();
+        let place =
+            if self.section.many { format!("[[{}]]", self.section.path) } else { format!("[{}]", self.section.path) };
+        let hint = match nearest(key, known.iter().copied()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("{place} has {}", list(&known)),
+        };
+        self.cx.wrong(span, format!("{place} has no key `{key}`"), hint);
+    }
+
+    /// Where the table is.
+    pub fn span(&self) -> Range<usize> {
+        self.table.map_or(0..0, |table| table.span.clone())
+    }
+
+    /// Where a key's value is, else the table.
+    pub fn span_of(&self, key: &str) -> Range<usize> {
+        self.given(key).map_or_else(|| self.span(), |node| node.span.clone())
+    }
+
+    /// The value of a key as written.
+    pub fn given(&self, key: &str) -> Option<&'a Node> {
+        let key = self.section.key(key);
+        self.table?.get(key.name).map(|entry| &entry.node)
+    }
+
+    /// The table of a key that holds one.
+    pub fn table(&self, key: &str) -> Option<&'a Table> {
+        self.cx.table(self.given(key)?, key, "")
+    }
+
+    /// The value as written, or an error where the key is required; with the default's text where it has one.
+    fn look(&self, key: &str) -> Result<&'a Node, Option<&'static str>> {
+        let schema = self.section.key(key);
+        match (self.given(key), schema.default) {
+            (Some(node), _) => Ok(node),
+            (None, Absent::Is(text)) => Err(Some(text)),
+            (None, Absent::Nothing(_)) => Err(None),
+            (None, Absent::Required) => {
+                self.missing(key);
+                Err(None)
+            }
+        }
+    }
+
+    /// Reports that a key is needed and not there.
+    pub fn missing(&self, key: &str) {
+        let schema = self.section.key(key);
+        self.cx.wrong(
+            &self.span(),
+            format!("`{key}` is missing"),
+            format!("{key}: {}", schema.doc.trim_end_matches('.')),
+        );
+    }
+
+    /// A text. An empty one is an error.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let node = match self.look(key) {
+            Err(default) => return default.map(str::to_owned),
+            Ok(node) => node,
+        };
+        match &node.value {
+            Value::Text(text) if text.is_empty() => {
+                self.cx.wrong(&node.span, format!("`{key}` is empty"), "leave the key out for its default");
+                None
+            }
+            Value::Text(text) => Some(text.clone()),
+            _ => {
+                self.cx.expected(node, key, "a string", "");
+                None
+            }
+        }
+    }
+
+    /// A name: at most 64 letters, digits, `-`, `_`, `.`.
+    pub fn name(&self, key: &str) -> Option<String> {
+        let name = self.text(key)?;
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.len() > 64 || !name.chars().all(good) {
+            let message = format!("{name:?} is not a name");
+            self.cx.wrong(&self.span_of(key), message, "a name is at most 64 letters, digits, `-`, `_` and `.`");
+            return None;
+        }
+        Some(name)
+    }
+
+    /// A path.
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// A list of texts with their places; a single text is a list of one. No entry is empty.
+    pub fn texts(&self, key: &str) -> Vec<(String, Range<usize>)> {
+        let node = match self.look(key) {
+            Err(default) => {
+                let items = default.unwrap_or_default().split(", ").filter(|item| !item.is_empty());
+                return items.map(|item| (item.to_owned(), self.span())).collect();
+            }
+            Ok(node) => node,
+        };
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Text(_) => std::slice::from_ref(node),
+            _ => {
+                self.cx.expected(node, key, "a list of strings", &format!("write {key} = [\"…\"]"));
+                return Vec::new();
+            }
+        };
+        if items.is_empty() && self.section.key(key).default == Absent::Required {
+            self.cx.wrong(&node.span, format!("`{key}` is empty"), "name at least one");
+        }
+        let mut texts = Vec::new();
+        for item in items {
+            match &item.value {
+                Value::Text(text) if text.is_empty() => {
+                    self.cx.wrong(&item.span, format!("`{key}` has an empty entry"), "")
+                }
+                Value::Text(text) => texts.push((text.clone(), item.span.clone())),
+                _ => self.cx.wrong(&item.span, format!("`{key}` lists strings, not {}", item.kind()), ""),
+            }
+        }
+        texts
+    }
+
+    /// A table of texts; numbers and booleans are taken as their text.
+    pub fn map(&self, key: &str) -> Vec<(String, String)> {
+        let Some(table) = self.table(key) else { return Vec::new() };
+        let mut pairs = Vec::new();
+        for entry in &table.entries {
+            let text = match &entry.node.value {
+                Value::Text(text) => text.clone(),
+                Value::Integer(number) => number.to_string(),
+                Value::Float(number) => number.to_string(),
+                Value::Bool(flag) => flag.to_string(),
+                _ => {
+                    self.cx.expected(&entry.node, &entry.key, "a string", "");
+                    continue;
+                }
+            };
+            pairs.push((entry.key.clone(), text));
+        }
+        pairs
+    }
+
+    /// A length of time, in milliseconds.
+    pub fn length(&self, key: &str) -> Option<Millis> {
+        let node = match self.look(key) {
+            Err(default) => return default.and_then(values::parse_length),
+            Ok(node) => node,
+        };
+        match &node.value {
+            Value::Text(text) => {
+                let length = values::parse_length(text);
+                if length.is_none() {
+                    self.cx.wrong(&node.span, format!("{text:?} is not a length of time"), values::LENGTH_HINT);
+                }
+                length
+            }
+            Value::Integer(number) => {
+                let hint = format!("write \"{number}s\" for seconds, \"{number}ms\" for milliseconds");
+                self.cx.wrong(&node.span, format!("`{key}` has no unit"), hint);
+                None
+            }
+            _ => {
+                self.cx.expected(node, key, "a length of time", values::LENGTH_HINT);
+                None
+            }
+        }
+    }
+
+    /// A length of time that is at least and at most something.
+    pub fn length_within(&self, key: &str, least: Millis, most: Millis) -> Option<Millis> {
+        let length = self.length(key)?;
+        if length < least {
+            self.cx.wrong(&self.span_of(key), format!("`{key}` is at least {least}"), "");
+            return None;
+        }
+        if length > most {
+            self.cx.wrong(&self.span_of(key), format!("`{key}` is at most {most}"), "");
+            return None;
+        }
+        Some(length)
+    }
+
+    /// A number of bytes, at least `least`.
+    pub fn size(&self, key: &str, least: Bytes) -> Option<Bytes> {
+        let node = match self.look(key) {
+            Err(default) => return default.and_then(values::parse_size),
+            Ok(node) => node,
+        };
+        let size = match &node.value {
+            Value::Text(text) => values::parse_size(text),
+            _ => {
+                self.cx.expected(node, key, "a size", values::SIZE_HINT);
+                return None;
+            }
+        };
+        match size {
+            None => self.cx.wrong(&node.span, format!("{} is not a size", show(node)), values::SIZE_HINT),
+            Some(size) if size < least => self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), ""),
+            Some(size) => return Some(size),
+        }
+        None
+    }
+
+    /// A whole number in the range its schema names.
+    pub fn whole(&self, key: &str) -> Option<u64> {
+        let Kind::Whole(least, most) = self.section.key(key).kind else { panic!("{key} is not a whole number") };
+        let node = match self.look(key) {
+            Err(default) => return default.and_then(|text| text.parse().ok()),
+            Ok(node) => node,
+        };
+        match node.value {
+            Value::Integer(number) => match u64::try_from(number) {
+                Ok(number) if (least..=most).contains(&number) => Some(number),
+                _ if most >= i64::MAX as u64 => {
+                    self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), "");
+                    None
+                }
+                _ => {
+                    self.cx.wrong(&node.span, format!("`{key}` is from {least} to {most}"), "");
+                    None
+                }
+            },
+            _ => {
+                self.cx.expected(node, key, "a whole number", "");
+                None
+            }
+        }
+    }
+
+    /// A number, at least what its schema names.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        let Kind::Number(least) = self.section.key(key).kind else { panic!("{key} is not a number") };
+        let node = match self.look(key) {
+            Err(default) => return default.and_then(|text| text.parse().ok()),
+            Ok(node) => node,
+        };
+        let number = match node.value {
+            Value::Integer(number) => number as f64,
+            Value::Float(number) => number,
+            _ => {
+                self.cx.expected(node, key, "a number", "");
+                return None;
+            }
+        };
+        if number < least {
+            self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), "");
+            return None;
+        }
+        Some(number)
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        let node = match self.look(key) {
+            Err(default) => return default.map(|text| text == "true"),
+            Ok(node) => node,
+        };
+        match node.value {
+            Value::Bool(flag) => Some(flag),
+            _ => {
+                self.cx.expected(node, key, "true or false", "");
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, key: &str, words: &[(&'static str, T)]) -> Option<T> {
+        let (text, span) = match self.look(key) {
+            Err(default) => (default?, self.span()),
+            Ok(node) => match &node.value {
+                Value::Text(text) => (text.as_str(), node.span.clone()),
+                _ => {
+                    self.cx.expected(node, key, "a string", "");
+                    return None;
+                }
+            },
+        };
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let hint = match nearest(text, known.iter().copied()) {
+                Some(word) => format!("did you mean {word:?}?"),
+                None => {
+                    format!("it is one of {}", known.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "))
+                }
+            };
+            self.cx.wrong(&span, format!("{text:?} is not a `{key}`"), hint);
+        }
+        found
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self, key: &str) -> Option<String> {
+        let zero = self.section.key(key).kind == Kind::Listen;
+        let text = self.text(key)?;
+        if !values::is_host_port(&text, zero) {
+            let hint = "write HOST:PORT, as in \"127.0.0.1:8080\" or \"[::1]:8080\"";
+            self.cx.wrong(&self.span_of(key), format!("{text:?} is not an address"), hint);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// `HOST:PORT,HOST:PORT…`; a list of them is accepted.
+    pub fn brokers(&self, key: &str) -> Option<String> {
+        let brokers = self.texts(key);
+        let all: Vec<&str> = brokers.iter().flat_map(|(text, _)| text.split(',')).map(str::trim).collect();
+        for broker in &all {
+            if !values::is_host_port(broker, false) {
+                let hint = "write HOST:PORT, several with commas: \"kafka1:9092,kafka2:9092\"";
+                self.cx.wrong(&self.span_of(key), format!("{broker:?} is not a broker's address"), hint);
+                return None;
+            }
+        }
+        Some(all.join(","))
+    }
+
+    /// An address of the web.
+    pub fn url(&self, key: &str) -> Option<String> {
+        let text = self.text(key)?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        if host.is_none_or(str::is_empty) || text.contains(char::is_whitespace) {
+            let hint = "write it with its scheme, as in \"http://127.0.0.1:8086\"";
+            self.cx.wrong(&self.span_of(key), format!("{text:?} is not a URL"), hint);
+            return None;
+        }
+        if host.is_some_and(|host| host.contains('@')) {
+            self.cx.wrong(
+                &self.span_of(key),
+                "a URL holds no password",
+                "there are keys for it, which are kept secret",
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    /// Networks; an address is a network of one.
+    pub fn networks(&self, key: &str) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (text, span) in self.texts(key) {
+            match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(network) => networks.push(network.trunc()),
+                Err(_) => {
+                    let hint = "write \"10.0.0.0/8\", \"2001:db8::/32\" or one address";
+                    self.cx.wrong(&span, format!("{text:?} is not a network"), hint);
+                }
+            }
+        }
+        networks
+    }
+
+    /// Fields of an event.
+    pub fn fields(&self, key: &str) -> Vec<(Field, Range<usize>)> {
+        let mut fields: Vec<(Field, Range<usize>)> = Vec::new();
+        for (text, span) in self.texts(key) {
+            let Some(field) = field(self.cx, &text, &span) else { continue };
+            if fields.iter().any(|(other, _)| *other == field) {
+                self.cx.wrong(&span, format!("`{text}` is listed twice"), "");
+            } else {
+                fields.push((field, span));
+            }
+        }
+        fields
+    }
+
+    /// An instant: a date (its beginning in UTC) or an RFC 3339 time, as string or as TOML's own.
+    pub fn date(&self, key: &str) -> Option<EventTime> {
+        let node = self.look(key).ok()?;
+        let time = match &node.value {
+            Value::Text(text) | Value::Time(text) => parse_date(text),
+            _ => None,
+        };
+        if time.is_none() {
+            let hint = "write \"2026-12-31\" or \"2026-12-31T18:00:00Z\"";
+            self.cx.wrong(&node.span, format!("{} is not a date", show(node)), hint);
+        }
+        time
+    }
+
+    /// A time zone, with the name it was given.
+    pub fn zone(&self, key: &str) -> Option<(String, jiff::tz::TimeZone)> {
+        let text = self.text(key)?;
+        let zone = parse_zone(&text);
+        if zone.is_none() {
+            let hint = "write a name such as \"Europe/Berlin\" or an offset such as \"+02:00\"";
+            self.cx.wrong(&self.span_of(key), format!("{text:?} is not a time zone"), hint);
+        }
+        zone.map(|zone| (text, zone))
+    }
+
+    /// A secret that a service asks for: unresolved, and empty, where no service is talked to.
+    pub fn service_secret(&self, key: &str) -> Option<Secret> {
+        if !self.cx.services && self.given(key).is_some() {
+            return self.text(key).map(|_| Secret::default());
+        }
+        self.secret(key)
+    }
+
+    /// A secret: `${NAME}` is the environment's, `file:PATH` the content of a file without its last line end.
+    pub fn secret(&self, key: &str) -> Option<Secret> {
+        let text = self.text(key)?;
+        let span = self.span_of(key);
+        if let Some(path) = text.strip_prefix("file:") {
+            return match read_secret(path) {
+                Ok(secret) => Some(secret),
+                Err(message) => {
+                    self.cx.wrong(&span, format!("the secret's file {path} {message}"), "");
+                    None
+                }
+            };
+        }
+        if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+            let value = (self.cx.environment)(name).filter(|value| !value.is_empty());
+            if value.is_none() {
+                let hint =
+                    format!("export {name}=…, or keep the secret in a file: {key} = \"file:/run/secrets/{key}\"");
+                self.cx.wrong(&span, format!("the environment has no variable {name}"), hint);
+            }
+            return value.map(Secret::new);
+        }
+        if text.contains("${") {
+            let message = format!("`{key}` mixes a variable with other text");
+            self.cx.wrong(&span, message, "the whole value is one variable: \"${NAME}\"");
+            return None;
+        }
+        Some(Secret::new(text))
+    }
+}
+
+/// The field of a name, or an error.
+pub fn field(cx: &Context<'_>, name: &str, span: &Range<usize>) -> Option<Field> {
+    let field = Field::from_name(name);
+    if field.is_none() {
+        let known = Field::ALL.map(|(_, name)| name);
+        let hint = match nearest(name, known) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("the fields are {}", list(&known)),
+        };
+        cx.wrong(span, format!("there is no field `{name}`"), hint);
+    }
+    field
+}
+
+/// Names as a list in words.
+pub fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn show(node: &Node) -> String {
+    match &node.value {
+        Value::Text(text) => format!("{text:?}"),
+        _ => node.kind().to_owned(),
+    }
+}
+
+fn read_secret(path: &str) -> Result<Secret, String> {
+    const MOST: u64 = 64 << 10;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(MOST + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > MOST {
+        return Err("is larger than a secret".into());
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() { Err("is empty".into()) } else { Ok(Secret::new(text)) }
+}
+
+fn parse_date(text: &str) -> Option<EventTime> {
+    let time = match text.parse::<jiff::civil::Date>() {
+        Ok(date) if text.len() == 10 => date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp(),
+        _ => text.parse::<jiff::Timestamp>().ok()?,
+    };
+    u64::try_from(time.as_millisecond()).ok().map(EventTime).filter(|time| *time <= EventTime::MAX)
+}
+
+/// A zone by name or offset.
+pub fn parse_zone(text: &str) -> Option<jiff::tz::TimeZone> {
+    if let Some(sign) = text.strip_prefix(['+', '-']) {
+        let digits: String = sign.chars().filter(|c| *c != ':').collect();
+        let shape_is_good = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
+        let (hours, minutes) = (digits.get(..2)?.parse::<i32>().ok()?, digits.get(2..)?.parse::<i32>().ok()?);
+        if !shape_is_good || hours > 15 || minutes > 59 {
+            return None;
+        }
+        let seconds = (hours * 3600 + minutes * 60) * if text.starts_with('-') { -1 } else { 1 };
+        return Some(jiff::tz::TimeZone::fixed(jiff::tz::Offset::from_seconds(seconds).ok()?));
+    }
+    jiff::tz::TimeZone::get(text).ok()
+}

@@ -1,0 +1,583 @@
+//! Every key of the configuration: its kind of value, default, unit and meaning.
+//!
+//! The one place that knows them. The reader takes defaults from here, unknown keys are found by it, and docs/CONFIG.md
+//! is printed from it, so that they cannot disagree. A key that is read but not listed here is a panic in every test.
+
+/// A table of the configuration.
+#[derive(Debug)]
+pub struct Section {
+    /// Its dotted name; empty for the top level.
+    pub path: &'static str,
+    /// Whether it is a list of tables, `[[path]]`.
+    pub many: bool,
+    /// What it is for.
+    pub doc: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+    /// What happens to it in this release, where that is not what the document says.
+    pub later: Option<&'static str>,
+}
+
+/// A key of a table.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+    /// What holds where it is not given.
+    pub default: Absent,
+    /// What it means.
+    pub doc: &'static str,
+    /// The `kind`s of the table to which it belongs; empty for all.
+    pub only: &'static [&'static str],
+    /// Whether its feature is not built yet.
+    pub later: bool,
+}
+
+/// What holds where a key is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The value written like this.
+    Is(&'static str),
+    /// Nothing, or what the words say.
+    Nothing(&'static str),
+    /// The key must be given.
+    Required,
+}
+
+/// A kind of value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A name: letters, digits, `-`, `_`, `.`.
+    Name,
+    /// A list of texts; one text is a list of one.
+    Texts,
+    /// A path.
+    Path,
+    /// A list of paths with wildcards.
+    Paths,
+    /// A length of time.
+    Length,
+    /// A number of bytes.
+    Size,
+    /// A whole number from … to ….
+    Whole(u64, u64),
+    /// A number, at least ….
+    Number(f64),
+    /// `true` or `false`.
+    Flag,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `HOST:PORT`.
+    Address,
+    /// `HOST:PORT` to listen on; port 0 takes a free one.
+    Listen,
+    /// `HOST:PORT,HOST:PORT…`.
+    Brokers,
+    /// `http://` or `https://`.
+    Url,
+    /// A secret: text, `${VARIABLE}` or `file:PATH`.
+    Secret,
+    /// A time zone's name or offset.
+    Zone,
+    /// A list of networks or addresses.
+    Networks,
+    /// A day or an instant.
+    Date,
+    /// A log format.
+    Format,
+    /// A filter.
+    Filter,
+    /// A measure.
+    Measure,
+    /// A list of event fields.
+    Fields,
+    /// A table of texts.
+    Map,
+    /// A table described under its own heading.
+    Table,
+    /// A process: `"each"` or its index.
+    Process,
+}
+
+impl Kind {
+    /// The kind in words, for documentation.
+    pub fn describe(self) -> String {
+        match self {
+            Kind::Text => "text".into(),
+            Kind::Name => "name (letters, digits, `-`, `_`, `.`)".into(),
+            Kind::Texts => "list of texts".into(),
+            Kind::Path => "path".into(),
+            Kind::Paths => "list of paths, `*` allowed".into(),
+            Kind::Length => "length of time".into(),
+            Kind::Size => "size".into(),
+            Kind::Whole(min, u64::MAX) => format!("whole number from {min}"),
+            Kind::Whole(min, max) => format!("whole number, {min} to {max}"),
+            Kind::Number(min) => format!("number from {min}"),
+            Kind::Flag => "`true` or `false`".into(),
+            Kind::Choice(words) => words.iter().map(|w| format!("`\"{w}\"`")).collect::<Vec<_>>().join(", "),
+            Kind::Address | Kind::Listen => "`HOST:PORT`".into(),
+            Kind::Brokers => "`HOST:PORT,…`".into(),
+            Kind::Url => "URL".into(),
+            Kind::Secret => "secret".into(),
+            Kind::Zone => "time zone".into(),
+            Kind::Networks => "list of networks".into(),
+            Kind::Date => "date or RFC 3339 time".into(),
+            Kind::Format => "format".into(),
+            Kind::Filter => "filter".into(),
+            Kind::Measure => "measure".into(),
+            Kind::Fields => "list of fields".into(),
+            Kind::Map => "table of texts".into(),
+            Kind::Table => "table".into(),
+            Kind::Process => "`\"each\"` or a process index".into(),
+        }
+    }
+}
+
+impl Section {
+    /// The key of a name.
+    ///
+    /// # Panics
+    /// If the section has none: a mistake in this crate.
+    pub fn key(&self, name: &str) -> &'static Key {
+        match self.keys.iter().find(|key| key.name == name) {
+            Some(key) => key,
+            None => panic!("the schema of [{}] has no key {name}", self.path),
+        }
+    }
+}
+
+impl Key {
+    const fn only(mut self, kinds: &'static [&'static str]) -> Key {
+        self.only = kinds;
+        self
+    }
+
+    const fn later(mut self) -> Key {
+        self.later = true;
+        self
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, default: Absent, doc: &'static str) -> Key {
+    Key { name, kind, default, doc, only: &[], later: false }
+}
+
+const fn section(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Section {
+    Section { path, many: false, doc, keys, later: None }
+}
+
+use Absent::{Is, Nothing, Required};
+const NONE: Absent = Nothing("none");
+
+/// The top level.
+pub static TOP: Section = section(
+    "",
+    "Keys of the top level stand before the first table.",
+    &[
+        key(
+            "data_dir",
+            Kind::Path,
+            Is("./tidewatch-data"),
+            "Store, records and journal. `--data-dir` takes precedence.",
+        ),
+        key("memory", Kind::Size, Is("1GiB"), "The bound of what the pipeline keeps in memory."),
+        key(
+            "ipv6_prefix",
+            Kind::Whole(1, 128),
+            Is("64"),
+            "IPv6 clients with the same first bits are one client to the rules; they are shown as `2001:db8::/64`.",
+        ),
+    ],
+);
+
+/// `[[source]]`.
+pub static SOURCE: Section = Section {
+    path: "source",
+    many: true,
+    doc: "Where lines come from. Without any, `--input` names files.",
+    keys: &[
+        key("kind", Kind::Choice(&["file", "kafka", "tcp", "syslog", "stdin", "generator"]), Required, "What it is."),
+        key(
+            "name",
+            Kind::Name,
+            Nothing("the kind, numbered where there are several"),
+            "The name in outputs and metrics.",
+        ),
+        key(
+            "format",
+            Kind::Format,
+            Is("auto"),
+            "`auto`, `combined`, `common`, `nginx-json`, `nginx-error`, `apache-error`, `app`, or an Nginx `log_format` or Apache `LogFormat` string as it is.",
+        ),
+        key(
+            "fields",
+            Kind::Map,
+            NONE,
+            "For `nginx-json`: event field → JSON key, where they differ from the usual names, as in `{ time = \"@timestamp\", client_ip = \"ip\" }`.",
+        ),
+        key(
+            "host",
+            Kind::Text,
+            Nothing("the Kafka header or key, else the file's stem"),
+            "The host of lines that name none.",
+        ),
+        key(
+            "time_zone",
+            Kind::Zone,
+            Is("UTC"),
+            "The zone of formats whose times name none: `Europe/Berlin`, `+02:00`.",
+        ),
+        key(
+            "trusted_proxies",
+            Kind::Networks,
+            NONE,
+            "Peers whose `client_header` is believed. The client is the right-most address in it that is not one of them.",
+        ),
+        key(
+            "client_header",
+            Kind::Choice(&["x_forwarded_for", "forwarded", "x_real_ip"]),
+            NONE,
+            "The logged header that names the client behind a trusted proxy.",
+        ),
+        key("paths", Kind::Paths, Required, "Files to read and follow.").only(&["file"]),
+        key(
+            "process",
+            Kind::Process,
+            Nothing("`0` where all hosts are loopback, else `\"each\"`"),
+            "Which process of a cluster reads the files: each those of its own host, or the one of this index.",
+        )
+        .only(&["file"]),
+        key("from", Kind::Choice(&["beginning", "end"]), Is("beginning"), "Where to start in files never read before.")
+            .only(&["file"]),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
+        key("topics", Kind::Texts, Required, "Topics; one that starts with `^` is a regular expression of names.")
+            .only(&["kafka"]),
+        key("group", Kind::Text, Is("tidewatch"), "The consumer group that positions are committed to.")
+            .only(&["kafka"]),
+        key(
+            "start",
+            Kind::Text,
+            Is("committed"),
+            "`committed`, `earliest`, `latest`, or an RFC 3339 time: where to start where there is no record.",
+        )
+        .only(&["kafka"]),
+        key("security", Kind::Table, NONE, "TLS and SASL, see `[source.security]`.").only(&["kafka"]),
+        key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are.").only(&["kafka"]),
+        key("listen", Kind::Listen, Required, "The address to listen on.").only(&["tcp", "syslog"]),
+        key("max_connections", Kind::Whole(1, 65_536), Is("1024"), "Connections beyond this are refused.")
+            .only(&["tcp", "syslog"]),
+        key("rate", Kind::Number(0.0), Is("1000"), "Lines a second.").only(&["generator"]),
+        key("seed", Kind::Whole(0, i64::MAX as u64), Is("1"), "The same seed gives the same lines.")
+            .only(&["generator"]),
+    ],
+    later: None,
+};
+
+/// `[source.security]` and `[sink.kafka.security]`.
+pub static SECURITY: Section = section(
+    "source.security",
+    "How a Kafka source (or `[sink.kafka]`) talks to its brokers.",
+    &[
+        key(
+            "protocol",
+            Kind::Choice(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+            Is("plaintext"),
+            "Encryption and authentication.",
+        ),
+        key("ca", Kind::Path, Nothing("the system's"), "Certificates of the authorities to trust (PEM)."),
+        key("cert", Kind::Path, NONE, "This client's certificate (PEM)."),
+        key("key", Kind::Path, NONE, "The key of `cert` (PEM)."),
+        key(
+            "mechanism",
+            Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+            Is("SCRAM-SHA-512"),
+            "How SASL authenticates.",
+        ),
+        key("username", Kind::Text, NONE, "SASL user."),
+        key("password", Kind::Secret, NONE, "SASL password."),
+    ],
+);
+
+/// `[[allow]]`.
+pub static ALLOW: Section = Section {
+    path: "allow",
+    many: true,
+    doc: "Who is counted but never alerted. Within a table every given key must hold, within a list one entry.",
+    keys: &[
+        key("networks", Kind::Networks, NONE, "Clients in these networks."),
+        key("agents", Kind::Texts, NONE, "User agents that contain one of these, in any case."),
+        key("paths", Kind::Texts, NONE, "Paths; `*` stands for anything."),
+        key("rules", Kind::Texts, Nothing("all rules"), "Rules this is an exception from."),
+        key("until", Kind::Date, Nothing("for ever"), "Event time from which it no longer holds."),
+        key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
+    ],
+    later: None,
+};
+
+/// `[privacy]`.
+pub static PRIVACY: Section = section(
+    "privacy",
+    "What is removed before anything is stored, sent or shown.",
+    &[
+        key(
+            "client",
+            Kind::Choice(&["full", "truncate", "hmac"]),
+            Is("full"),
+            "Client addresses: whole, cut to /24 and /48, or replaced by a keyed hash.",
+        ),
+        key("key", Kind::Secret, Nothing("needed for `client = \"hmac\"`"), "The key of the hash, at least 16 bytes."),
+        key(
+            "redact_query",
+            Kind::Texts,
+            Is(
+                "access_token, api_key, apikey, auth, client_secret, code, id_token, jwt, key, pass, passwd, password, pwd, refresh_token, secret, session, sessionid, sid, sig, signature, token",
+            ),
+            "Query parameters whose values become `***`. An empty list turns it off.",
+        ),
+        key("keep_addresses", Kind::Length, Nothing("for ever"), "How long addresses stay in the store.").later(),
+    ],
+);
+
+/// `[time]`.
+pub static TIME: Section = section(
+    "time",
+    "How event time moves (docs/WINDOWING.md).",
+    &[
+        key(
+            "max_out_of_order",
+            Kind::Length,
+            Is("5s"),
+            "How far lines of one partition may be out of order before the watermark passes them.",
+        ),
+        key(
+            "allowed_lateness",
+            Kind::Length,
+            Is("2m"),
+            "How long a finished window is still corrected by late lines; what comes later is kept and counted as late.",
+        ),
+        key(
+            "idle_after",
+            Kind::Length,
+            Is("30s"),
+            "A partition with nothing to read for this long no longer holds time back.",
+        ),
+        key(
+            "max_ahead",
+            Kind::Length,
+            Is("1m"),
+            "A line further ahead of its record's time (or the clock) is from the future: kept, not counted. At most `max_out_of_order` + `allowed_lateness`.",
+        ),
+        key("max_drift", Kind::Length, Is("1m"), "A partition further ahead of the slowest one waits for it."),
+    ],
+);
+
+/// `[windows]`.
+pub static WINDOWS: Section = section(
+    "windows",
+    "The windows of `http_stats`, `top_*` and `error_events`.",
+    &[
+        key("size", Kind::Length, Is("10s"), "Length of a window, at least 100ms."),
+        key("early_every", Kind::Length, Is("1s"), "How often an open window's numbers are shown, at least 100ms."),
+        key("top", Kind::Whole(1, 1000), Is("10"), "How many ranks `top_*` and `slow_paths` have."),
+        key("max_hosts", Kind::Whole(1, 1_000_000), Is("1000"), "How many hosts a window tells apart."),
+    ],
+);
+
+/// `[[rule]]`.
+pub static RULE: Section = Section {
+    path: "rule",
+    many: true,
+    doc: "A rule. The name of a built-in rule changes that rule in the keys given; another name makes a new rule (docs/RULES.md).",
+    keys: &[
+        key("name", Kind::Name, Required, "The rule's name."),
+        key("enabled", Kind::Flag, Is("true"), "`false` turns the rule off."),
+        key("where", Kind::Filter, Nothing("every event"), "Which events count."),
+        key("group_by", Kind::Fields, Nothing("one subject for everything"), "The fields that make the subject."),
+        key("measure", Kind::Measure, Is("count"), "What is measured over the events of one subject in one window."),
+        key("window", Kind::Length, Required, "Length of a window, 100ms to 30d."),
+        key("hop", Kind::Length, Nothing("`window`"), "Distance of window starts; divides `window`."),
+        key(
+            "threshold",
+            Kind::Number(0.0),
+            Required,
+            "Fires where the measure is at least this; above 0. Durations in ms.",
+        ),
+        key(
+            "baseline_factor",
+            Kind::Number(0.0),
+            Is("0"),
+            "Fires only where the measure is also at least this many times the subject's own baseline; 0 for no baseline.",
+        ),
+        key("at_least", Kind::Whole(1, i64::MAX as u64), Is("1"), "Fires only with this many events in the window."),
+        key("resolve_after", Kind::Length, Is("5m"), "An alert ends when there was no finding for this long."),
+        key(
+            "severity",
+            Kind::Choice(&["info", "low", "medium", "high", "critical"]),
+            Is("medium"),
+            "How much it matters.",
+        ),
+        key("mode", Kind::Choice(&["live", "shadow"]), Is("live"), "`shadow`: recorded, told to nobody."),
+    ],
+    later: None,
+};
+
+/// `[sink.influx]`.
+pub static INFLUX: Section = section(
+    "sink.influx",
+    "InfluxDB 2 (or 3 by its version 2 API).",
+    &[
+        key("url", Kind::Url, Is("http://127.0.0.1:8086"), "Where it answers."),
+        key("org", Kind::Text, Is("tidewatch"), "Organisation."),
+        key("bucket", Kind::Text, Is("tidewatch"), "Bucket."),
+        key("token", Kind::Secret, Required, "A token that may write to the bucket."),
+    ],
+);
+
+/// `[sink.files]`.
+pub static FILES: Section = section(
+    "sink.files",
+    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl`.",
+    &[key("dir", Kind::Path, Required, "Directory; made where it is missing.")],
+);
+
+/// `[sink.kafka]`.
+pub static KAFKA: Section = Section {
+    path: "sink.kafka",
+    many: false,
+    doc: "Findings, alerts and metrics as JSON to a topic.",
+    keys: &[
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first."),
+        key("topic", Kind::Text, Required, "The topic."),
+        key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`."),
+        key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are."),
+    ],
+    later: Some("the Kafka sink is not built yet: nothing is sent"),
+};
+
+/// `[sink.stdout]`.
+pub static STDOUT: Section = section(
+    "sink.stdout",
+    "Alerts as JSON lines on standard output.",
+    &[key("metrics", Kind::Flag, Is("false"), "Also points, as line protocol.")],
+);
+
+/// `[sink.dead_letters]`.
+pub static DEAD_LETTERS: Section = section(
+    "sink.dead_letters",
+    "Lines that could not be read, came too late or from the future.",
+    &[
+        key(
+            "path",
+            Kind::Path,
+            Nothing("`rejected.jsonl` in `data_dir`"),
+            "The file they are appended to, as JSON lines.",
+        ),
+        key("max_size", Kind::Size, Is("256MiB"), "The file is rotated at this size; one older one is kept."),
+        key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file.").later(),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`.").later(),
+    ],
+);
+
+/// `[page]`.
+pub static PAGE: Section = Section {
+    path: "page",
+    many: false,
+    doc: "The web page.",
+    keys: &[
+        key("listen", Kind::Listen, Is("127.0.0.1:8080"), "The address to listen on."),
+        key("token", Kind::Secret, NONE, "Asked for from every visitor; needed where `listen` is not loopback."),
+        key("tls_cert", Kind::Path, NONE, "Certificate chain (PEM)."),
+        key("tls_key", Kind::Path, NONE, "The certificate's key (PEM)."),
+        key("base_path", Kind::Text, Is("/"), "The path under which a reverse proxy shows the page."),
+    ],
+    later: Some("the web page is not built yet: nothing listens"),
+};
+
+/// `[models]`.
+pub static MODELS: Section = Section {
+    path: "models",
+    many: false,
+    doc: "Model rules.",
+    keys: &[key("dir", Kind::Path, Is("./models"), "Where `train` wrote the model files.")],
+    later: Some("model rules are not built yet: none is loaded"),
+};
+
+/// `[[route]]`.
+pub static ROUTE: Section = Section {
+    path: "route",
+    many: true,
+    doc: "Where alerts are told.",
+    keys: &[
+        key(
+            "kind",
+            Kind::Choice(&["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"]),
+            Required,
+            "What it is.",
+        ),
+        key("name", Kind::Name, Nothing("the kind, numbered where there are several"), "The name in logs and metrics."),
+        key(
+            "min_severity",
+            Kind::Choice(&["info", "low", "medium", "high", "critical"]),
+            Is("info"),
+            "Alerts below are not told here.",
+        ),
+        key("rules", Kind::Texts, Nothing("all rules"), "Only alerts of these rules."),
+        key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts about these hosts."),
+        key("server", Kind::Address, Required, "The mail server.").only(&["smtp"]),
+        key("tls", Kind::Choice(&["starttls", "tls", "none"]), Is("starttls"), "How the connection is encrypted.")
+            .only(&["smtp"]),
+        key("username", Kind::Text, NONE, "The mail account.").only(&["smtp"]),
+        key("password", Kind::Secret, NONE, "Its password.").only(&["smtp"]),
+        key("from", Kind::Text, Required, "The sender's address.").only(&["smtp"]),
+        key("to", Kind::Texts, Required, "The receivers' addresses.").only(&["smtp"]),
+        key("url", Kind::Url, Required, "Where to send.").only(&["webhook", "alertmanager"]),
+        key("secret", Kind::Secret, NONE, "The key that signs the body, or the bearer token.")
+            .only(&["webhook", "alertmanager"]),
+        key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
+        key(
+            "form",
+            Kind::Choice(&["plain", "nginx", "apache", "ipset"]),
+            Is("plain"),
+            "How a list of addresses is written.",
+        )
+        .only(&["blocklist"]),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
+        key("topic", Kind::Text, Required, "The topic.").only(&["kafka"]),
+    ],
+    later: Some("alert routes are not built yet: alerts go to the sinks only"),
+};
+
+/// `[cluster]`.
+pub static CLUSTER: Section = section(
+    "cluster",
+    "What the processes of one cluster share.",
+    &[
+        key("secret", Kind::Secret, NONE, "Processes that know another secret are not let in."),
+        key("id", Kind::Name, Is("tidewatch"), "The cluster's name: two clusters on the same topics need two."),
+    ],
+);
+
+/// All sections, in the order of the documentation.
+pub static SECTIONS: [&Section; 17] = [
+    &TOP,
+    &SOURCE,
+    &SECURITY,
+    &ALLOW,
+    &PRIVACY,
+    &TIME,
+    &WINDOWS,
+    &RULE,
+    &INFLUX,
+    &FILES,
+    &KAFKA,
+    &STDOUT,
+    &DEAD_LETTERS,
+    &PAGE,
+    &MODELS,
+    &ROUTE,
+    &CLUSTER,
+];

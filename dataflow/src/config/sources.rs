@@ -1,0 +1,361 @@
+//! `[[source]]`: where lines come from.
+
+use super::diagnostic::nearest;
+use super::low::{Node, Value};
+use super::reader::{Context, Reader};
+use super::values::Secret;
+use super::{rules, schema};
+use jiff::tz::TimeZone;
+use std::path::PathBuf;
+use tidewatch_events::client::{ClientHeader, Proxies};
+use tidewatch_events::time::EventTime;
+
+/// A source, checked.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name in outputs and metrics; unique.
+    pub name: String,
+    /// What it is.
+    pub kind: SourceKind,
+    /// How its lines are read.
+    pub lines: Lines,
+}
+
+/// How the lines of a source are read.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    /// The format: a name, or a pasted format string.
+    pub format: String,
+    /// Event field → JSON key.
+    pub fields: Vec<(String, String)>,
+    /// The host of lines that name none.
+    pub host: Option<String>,
+    /// The zone of times that name none.
+    pub zone: TimeZone,
+    /// The zone as it was given.
+    pub zone_name: String,
+    /// Whose headers are believed.
+    pub proxies: Proxies,
+}
+
+/// What a source is.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// Files, followed through rotation.
+    File {
+        /// Paths and patterns.
+        paths: Vec<String>,
+        /// Which process reads them; `None` for the default.
+        process: Option<ProcessPlace>,
+        /// Whether files never read before are read from their beginning.
+        from_beginning: bool,
+    },
+    /// Kafka topics.
+    Kafka(KafkaSource),
+    /// Lines over TCP.
+    Tcp {
+        /// The address to listen on.
+        listen: String,
+        /// Connections beyond this are refused.
+        max_connections: usize,
+    },
+    /// Syslog over TCP and UDP.
+    Syslog {
+        /// The address to listen on.
+        listen: String,
+        /// Connections beyond this are refused.
+        max_connections: usize,
+    },
+    /// Standard input.
+    Stdin,
+    /// The generator.
+    Generator {
+        /// Lines a second.
+        rate: f64,
+        /// The same seed gives the same lines.
+        seed: u64,
+    },
+}
+
+/// Which process of a cluster reads a file source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessPlace {
+    /// Each reads the files of its own host.
+    Each,
+    /// The one of this index.
+    Index(usize),
+}
+
+/// Kafka topics to read.
+#[derive(Clone, Debug)]
+pub struct KafkaSource {
+    /// `HOST:PORT,…`.
+    pub brokers: String,
+    /// Topics; those that start with `^` are regular expressions of names.
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group: String,
+    /// Where to start without a record.
+    pub start: KafkaStart,
+    /// How to talk to the brokers.
+    pub security: KafkaSecurity,
+    /// librdkafka properties.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Where to start reading a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaStart {
+    /// Where the group stands, else at the beginning.
+    Committed,
+    /// At the beginning.
+    Earliest,
+    /// At the end.
+    Latest,
+    /// At the first record of this time or later (milliseconds since the epoch, the broker's clock).
+    At(EventTime),
+}
+
+/// How to talk to Kafka brokers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaSecurity {
+    /// `plaintext`, `ssl`, `sasl_plaintext`, `sasl_ssl`.
+    pub protocol: &'static str,
+    /// Authorities to trust.
+    pub ca: Option<PathBuf>,
+    /// This client's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`.
+    pub mechanism: &'static str,
+    /// SASL user.
+    pub username: Option<String>,
+    /// SASL password.
+    pub password: Option<Secret>,
+}
+
+const KINDS: [(&str, &str); 6] = [
+    ("file", "file"),
+    ("kafka", "kafka"),
+    ("tcp", "tcp"),
+    ("syslog", "syslog"),
+    ("stdin", "stdin"),
+    ("generator", "generator"),
+];
+
+impl Lines {
+    /// Lines of an unknown format, as `--input` and `--from` read them where no source says more.
+    pub fn auto() -> Lines {
+        Lines {
+            format: "auto".into(),
+            fields: Vec::new(),
+            host: None,
+            zone: TimeZone::UTC,
+            zone_name: "UTC".into(),
+            proxies: Proxies::default(),
+        }
+    }
+}
+
+/// All sources.
+pub fn sources(cx: &Context<'_>, node: Option<&Node>) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
+    for table in rules::tables(cx, node) {
+        let reader = Reader::new(cx, &schema::SOURCE, Some(table));
+        // `kind` was reported by the reader where it is unknown; only its absence was not.
+        let kind = match reader.given("kind") {
+            None => {
+                reader.missing("kind");
+                None
+            }
+            Some(Node { value: Value::Text(text), .. }) => {
+                KINDS.iter().find(|(kind, _)| kind == text).map(|(kind, _)| *kind)
+            }
+            Some(_) => None,
+        };
+        let lines = lines(&reader);
+        let given = reader.name("name");
+        let Some(kind) = kind else { continue };
+        let parsed = source_kind(&reader, kind);
+        if let Some(name) = given.as_ref().filter(|name| sources.iter().any(|source| source.name == **name)) {
+            cx.wrong(&reader.span_of("name"), format!("there are two sources named `{name}`"), "");
+        }
+        let name = given.unwrap_or_else(|| unused(kind, |name| sources.iter().any(|source| source.name == name)));
+        if let (Some(lines), Some(kind)) = (lines, parsed) {
+            sources.push(Source { name, kind, lines });
+        }
+    }
+    let stdin: Vec<&Source> = sources.iter().filter(|source| matches!(source.kind, SourceKind::Stdin)).collect();
+    if stdin.len() > 1 {
+        let span = node.map_or(0..0, |node| node.span.clone());
+        cx.wrong(&span, "standard input can be only one source", "");
+    }
+    sources
+}
+
+/// The kind as a name, numbered where it is taken.
+pub fn unused(kind: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let mut name = kind.to_owned();
+    let mut number = 2;
+    while is_taken(&name) {
+        name = format!("{kind}-{number}");
+        number += 1;
+    }
+    name
+}
+
+fn lines(reader: &Reader<'_>) -> Option<Lines> {
+    let cx = reader.cx;
+    let format = reader.text("format");
+    let fields = reader.map("fields");
+    if let (Some(node), Some(format)) = (reader.given("fields"), &format)
+        && format != "nginx-json"
+        && format != "auto"
+    {
+        cx.wrong(&node.span, "`fields` is for JSON formats", "write format = \"nginx-json\", or leave `fields` out");
+    }
+    let zone = reader.zone("time_zone");
+    let trusted = reader.networks("trusted_proxies");
+    let headers = [
+        ("x_forwarded_for", ClientHeader::XForwardedFor),
+        ("forwarded", ClientHeader::Forwarded),
+        ("x_real_ip", ClientHeader::XRealIp),
+    ];
+    let header = reader.choice("client_header", &headers);
+    if reader.given("client_header").is_some() && reader.given("trusted_proxies").is_none() {
+        let hint = "name the proxies that may be believed: trusted_proxies = [\"10.0.0.0/8\"]";
+        cx.wrong(&reader.span_of("client_header"), "`client_header` without `trusted_proxies` has no effect", hint);
+    }
+    if reader.given("trusted_proxies").is_some() && reader.given("client_header").is_none() {
+        let hint = "name the header they write: client_header = \"x_forwarded_for\"";
+        cx.wrong(&reader.span_of("trusted_proxies"), "`trusted_proxies` without `client_header` has no effect", hint);
+    }
+    let host = reader.text("host");
+    let (zone_name, zone) = zone?;
+    Some(Lines { format: format?, fields, host, zone, zone_name, proxies: Proxies { trusted, header } })
+}
+
+fn source_kind(reader: &Reader<'_>, kind: &str) -> Option<SourceKind> {
+    let listen = || {
+        let (listen, most) = (reader.address("listen"), reader.whole("max_connections"));
+        Some((listen?, most? as usize))
+    };
+    Some(match kind {
+        "file" => {
+            let paths = reader.texts("paths").into_iter().map(|(path, _)| path).collect();
+            let process = process(reader);
+            let from_beginning = reader.choice("from", &[("beginning", true), ("end", false)]);
+            SourceKind::File { paths, process, from_beginning: from_beginning? }
+        }
+        "kafka" => SourceKind::Kafka(kafka(reader)?),
+        "tcp" => listen().map(|(listen, max_connections)| SourceKind::Tcp { listen, max_connections })?,
+        "syslog" => listen().map(|(listen, max_connections)| SourceKind::Syslog { listen, max_connections })?,
+        "stdin" => SourceKind::Stdin,
+        _ => {
+            let (rate, seed) = (reader.number("rate"), reader.whole("seed"));
+            SourceKind::Generator { rate: rate?, seed: seed? }
+        }
+    })
+}
+
+fn process(reader: &Reader<'_>) -> Option<ProcessPlace> {
+    let node = reader.given("process")?;
+    match &node.value {
+        Value::Text(text) if text == "each" => Some(ProcessPlace::Each),
+        Value::Integer(index) if (0..=1023).contains(index) => Some(ProcessPlace::Index(*index as usize)),
+        _ => {
+            reader.cx.wrong(
+                &node.span,
+                "`process` is \"each\" or the index of a process",
+                "write process = \"each\" or process = 0",
+            );
+            None
+        }
+    }
+}
+
+fn kafka(reader: &Reader<'_>) -> Option<KafkaSource> {
+    let brokers = reader.brokers("brokers");
+    let topics: Vec<String> = reader
+        .texts("topics")
+        .into_iter()
+        .filter_map(|(topic, span)| {
+            let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if !topic.starts_with('^') && (topic.len() > 249 || !topic.chars().all(good)) {
+                let hint = "a topic's name is at most 249 letters, digits, `.`, `_` and `-`; a pattern starts with `^`";
+                reader.cx.wrong(&span, format!("{topic:?} is not a topic"), hint);
+                return None;
+            }
+            Some(topic)
+        })
+        .collect();
+    let group = reader.text("group");
+    let start = start(reader);
+    let security = security(reader);
+    let properties = reader.map("properties");
+    Some(KafkaSource { brokers: brokers?, topics, group: group?, start: start?, security: security?, properties })
+}
+
+fn start(reader: &Reader<'_>) -> Option<KafkaStart> {
+    let words =
+        [("committed", KafkaStart::Committed), ("earliest", KafkaStart::Earliest), ("latest", KafkaStart::Latest)];
+    match reader.given("start").map(|node| &node.value) {
+        None => Some(KafkaStart::Committed),
+        Some(Value::Text(text)) if !text.starts_with(|c: char| c.is_ascii_digit()) => {
+            let start = words.iter().find(|(word, _)| word == text).map(|(_, start)| *start);
+            if start.is_none() {
+                let hint = match nearest(text, words.map(|(word, _)| word)) {
+                    Some(word) => format!("did you mean {word:?}?"),
+                    None => "write \"committed\", \"earliest\", \"latest\" or a time such as \"2026-03-05T10:00:00Z\""
+                        .into(),
+                };
+                reader.cx.wrong(&reader.span_of("start"), format!("{text:?} is not a place to start"), hint);
+            }
+            start
+        }
+        Some(_) => reader.date("start").map(KafkaStart::At),
+    }
+}
+
+/// `security = { … }` of a source or sink.
+pub fn security(reader: &Reader<'_>) -> Option<KafkaSecurity> {
+    let table = match reader.given("security") {
+        None => None,
+        Some(node) => Some(reader.cx.table(node, "security", "write security = { protocol = \"ssl\" }")?),
+    };
+    let reader = Reader::new(reader.cx, &schema::SECURITY, table);
+    let cx = reader.cx;
+    let same = |word: &'static str| (word, word);
+    let protocol =
+        reader.choice("protocol", &[same("plaintext"), same("ssl"), same("sasl_plaintext"), same("sasl_ssl")]);
+    let mechanism = reader.choice("mechanism", &[same("PLAIN"), same("SCRAM-SHA-256"), same("SCRAM-SHA-512")]);
+    let (ca, cert, key) = (reader.path("ca"), reader.path("cert"), reader.path("key"));
+    let (username, password) = (reader.text("username"), reader.service_secret("password"));
+    if let Some(protocol) = protocol {
+        let is_sasl = protocol.starts_with("sasl");
+        let is_tls = protocol.ends_with("ssl");
+        for (key, needed) in [("username", is_sasl), ("password", is_sasl)] {
+            match (reader.given(key), needed) {
+                (None, true) => reader.missing(key),
+                (Some(node), false) => {
+                    let hint = "write protocol = \"sasl_ssl\"";
+                    cx.wrong(&node.span, format!("`{key}` is not used with protocol = \"{protocol}\""), hint);
+                }
+                _ => {}
+            }
+        }
+        for key in ["ca", "cert", "key"] {
+            if let (Some(node), false) = (reader.given(key), is_tls) {
+                let hint = "write protocol = \"ssl\" or \"sasl_ssl\"";
+                cx.wrong(&node.span, format!("`{key}` is not used with protocol = \"{protocol}\""), hint);
+            }
+        }
+    }
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if reader.given(one).is_some() && reader.given(other).is_none() {
+            cx.wrong(&reader.span_of(one), format!("`{one}` without `{other}`"), "a client certificate needs both");
+        }
+    }
+    Some(KafkaSecurity { protocol: protocol?, ca, cert, key, mechanism: mechanism?, username, password })
+}

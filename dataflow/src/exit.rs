@@ -1,0 +1,202 @@
+//! How the process ends: exit codes, failures on their way to `main`, panics, and signals.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; SIGTERM drained |
+//! | 1 | failed at run time |
+//! | 2 | bad usage or configuration |
+//! | 3 | a service that is needed refused |
+//! | 70 | a worker panicked |
+//! | 75 | a peer of the cluster was lost: start me again |
+//! | 130 | interrupted (SIGINT) after a clean drain, or at once by a second SIGINT |
+//!
+//! Invariants
+//! - A panic in any thread ends the process at once: a Timely worker that dies leaves the others waiting for ever.
+//! - The first signal only asks ([`stop_requested`]); nothing is cut off by it.
+
+use crate::config::{Diagnostic, Diagnostics};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fmt;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Why the process ends, as its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Failed at run time: disk, unwritable output, a verification that failed.
+    Failed = 1,
+    /// Bad usage or configuration.
+    Usage = 2,
+    /// A service that is needed refused or is not there.
+    Refused = 3,
+    /// A worker panicked.
+    Panicked = 70,
+    /// A peer of the cluster was lost.
+    PeerLost = 75,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+/// A failure on its way to `main`: what to say on standard error, and the code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub code: ExitCode,
+    /// What went wrong: lower case, without `error:`. Several lines are allowed.
+    pub message: String,
+    /// Whether the message is complete as it is: diagnostics say `error:` themselves.
+    is_rendered: bool,
+}
+
+impl Failure {
+    /// A failure with a code.
+    pub fn new(code: ExitCode, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into(), is_rendered: false }
+    }
+
+    /// Failed at run time: exit code 1.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(ExitCode::Failed, message)
+    }
+
+    /// Bad usage: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(ExitCode::Usage, message)
+    }
+
+    /// A needed service refused: exit code 3.
+    pub fn refused(message: impl Into<String>) -> Failure {
+        Failure::new(ExitCode::Refused, message)
+    }
+
+    /// Says it on standard error and ends the process at once, from any thread, without running exit handlers.
+    pub fn exit(&self) -> ! {
+        let _ = writeln!(std::io::stderr().lock(), "tidewatch: {self}");
+        signal_hook::low_level::exit(self.code as i32)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_rendered {
+            f.write_str("error: ")?;
+        }
+        f.write_str(self.message.trim_end())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Diagnostics> for Failure {
+    fn from(problems: Diagnostics) -> Failure {
+        Failure { code: ExitCode::Usage, message: problems.to_string(), is_rendered: true }
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(problem: Diagnostic) -> Failure {
+        Diagnostics::from(problem).into()
+    }
+}
+
+impl From<tidewatch_connectors::source::SourceError> for Failure {
+    fn from(error: tidewatch_connectors::source::SourceError) -> Failure {
+        use tidewatch_connectors::source::SourceError::{Io, Service, Usage};
+        match error {
+            Usage(message) => Failure::usage(message),
+            Service(message) => Failure::refused(message),
+            Io(message) => Failure::failed(message),
+        }
+    }
+}
+
+/// How panics of Timely's network threads begin when a peer has gone.
+const PEER_LOST: &str = "timely communication error:";
+
+/// Makes a panic in any thread end the process, with one line on standard error: exit code 70, or 75 where a peer of
+/// the cluster was lost.
+///
+/// The process ends without running exit handlers: other threads are in the middle of something, and must stay there.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".into());
+        let message = tidewatch_events::text::printable(message.as_bytes()).into_owned();
+        let code = if message.starts_with(PEER_LOST) { ExitCode::PeerLost } else { ExitCode::Panicked };
+        match code {
+            ExitCode::PeerLost => eprintln!("tidewatch: a peer of the cluster was lost: {message}"),
+            _ => {
+                let thread = std::thread::current();
+                let thread = thread.name().unwrap_or("without a name");
+                let place = info.location().map(|place| format!(" at {place}")).unwrap_or_default();
+                eprintln!("tidewatch: thread {thread} panicked{place}: {message}");
+                if std::env::var_os("RUST_BACKTRACE").is_some() {
+                    eprintln!("{}", std::backtrace::Backtrace::force_capture());
+                }
+            }
+        }
+        signal_hook::low_level::exit(code as i32);
+    }));
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static ON_STOP: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
+
+/// Whether SIGTERM or SIGINT asked the process to drain and end.
+pub fn stop_requested() -> bool {
+    STOP.load(Ordering::Acquire)
+}
+
+/// Whether it was SIGINT, so that the exit code after draining is 130.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Acquire)
+}
+
+/// Asks the process to drain and end, as SIGTERM does.
+pub fn request_stop() {
+    let mut callbacks = ON_STOP.lock().unwrap_or_else(PoisonError::into_inner);
+    STOP.store(true, Ordering::Release);
+    let all: Vec<_> = callbacks.drain(..).collect();
+    drop(callbacks);
+    all.into_iter().for_each(|callback| callback());
+}
+
+/// Calls `callback` once when the process is asked to end; at once if it was already. For wakers: it runs on the
+/// signal thread (not in a signal handler) and must not block.
+pub fn on_stop(callback: impl FnOnce() + Send + 'static) {
+    let mut callbacks = ON_STOP.lock().unwrap_or_else(PoisonError::into_inner);
+    if stop_requested() {
+        drop(callbacks);
+        callback();
+    } else {
+        callbacks.push(Box::new(callback));
+    }
+}
+
+/// Takes SIGTERM and SIGINT: the first asks to drain, a second SIGINT ends the process at once with 130.
+pub fn handle_signals() -> Result<(), Failure> {
+    let cannot = |error: std::io::Error| Failure::failed(format!("signals cannot be handled: {error}"));
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+    let listen = move || {
+        for signal in signals.forever() {
+            if signal == SIGINT {
+                if INTERRUPTED.swap(true, Ordering::AcqRel) {
+                    signal_hook::low_level::exit(ExitCode::Interrupted as i32);
+                }
+                eprintln!("tidewatch: draining; press Ctrl-C again to leave at once");
+            }
+            request_stop();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(cannot)?;
+    Ok(())
+}
