@@ -8,10 +8,16 @@
 //! Invariants
 //! - Bytes handed over and not credited never exceed the limit by more than one batch per source thread.
 //! - Batches of one partition are sent with `seq` 0, 1, 2 …; any worker of the process may take any of them.
-//! - A partition more than `max_drift` ahead of the frontier is not chosen, unless it is the least of all here.
+//! - A partition more than `max_drift` ahead of the frontier is not chosen, unless it is the least of all here, or was
+//!   at its end before its last batch (what arrives live can be no further ahead than the clock).
+//! - A partition at its end that never had an event holds no other back.
+//! - Whenever nothing waits in the queue and bytes are left, some partition may be read: workers may need what follows
+//!   a batch to judge it.
+//! - What is kept per partition is forgotten when it is retired.
 //! - After [`Feed::stop`], `choose` answers `None` and `send` drops: source threads end soon.
 
 use crate::source::SourceError;
+use crate::source::recent::RecentLines;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,6 +65,7 @@ struct Inner {
     spare: Vec<Vec<u8>>,
     partitions: BTreeMap<PartitionId, Position>,
     frontier: u64,
+    finishing: bool,
     stopped: bool,
 }
 
@@ -66,7 +73,15 @@ struct Inner {
 struct Position {
     watermark: u64,
     outstanding: usize,
-    ended: bool,
+    /// Batches since it was last read up to its end; `None` before the first time.
+    since_end: Option<usize>,
+}
+
+impl Position {
+    /// At its end, and no event so far.
+    fn is_silent(&self) -> bool {
+        self.watermark == 0 && self.since_end == Some(0)
+    }
 }
 
 /// The queue between sources and workers. See the module.
@@ -76,6 +91,7 @@ pub struct Feed {
     wake: Box<dyn Fn() + Send + Sync>,
     max_bytes: usize,
     max_drift: u64,
+    recent: Option<Arc<RecentLines>>,
 }
 
 /// How many batches of one partition may be handed over and not yet stamped.
@@ -92,13 +108,20 @@ impl Feed {
                 spare: Vec::new(),
                 partitions: BTreeMap::new(),
                 frontier: 0,
+                finishing: false,
                 stopped: false,
             }),
             changed: Condvar::new(),
             wake: Box::new(wake),
             max_bytes,
             max_drift,
+            recent: None,
         }
+    }
+
+    /// The same, with a copy of every batch kept for the example lines of alerts.
+    pub fn remembering(self, recent: Arc<RecentLines>) -> Feed {
+        Feed { recent: Some(recent), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -149,6 +172,9 @@ impl Feed {
 
     /// Hands over a batch. Waits while the limit of bytes is reached; dropped after [`Feed::stop`].
     pub fn send(&self, batch: RawBatch) {
+        if let Some(recent) = &self.recent {
+            recent.remember(&batch);
+        }
         let mut inner = self.lock();
         while inner.bytes >= self.max_bytes && !inner.stopped {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +183,9 @@ impl Feed {
             return;
         }
         inner.bytes += batch.bytes.len();
-        inner.partitions.entry(batch.partition).or_default().outstanding += 1;
+        let position = inner.partitions.entry(batch.partition).or_default();
+        position.outstanding += 1;
+        position.since_end = position.since_end.map(|n| n + 1);
         inner.queue.push_back(Message::Batch(batch));
         drop(inner);
         (self.wake)();
@@ -165,7 +193,11 @@ impl Feed {
 
     /// Says that a partition is read up to its end for now.
     pub fn caught_up(&self, partition: PartitionId) {
+        if let Some(position) = self.lock().partitions.get_mut(&partition) {
+            position.since_end = Some(0);
+        }
         self.push(Message::CaughtUp(partition));
+        self.changed.notify_all();
     }
 
     /// Says that a partition has ended.
@@ -181,6 +213,12 @@ impl Feed {
     /// Says that this source cannot go on.
     pub fn fail(&self, error: SourceError) {
         self.push(Message::Failed(error));
+    }
+
+    /// Whether live sources should come to an end: hand over what has arrived, the unfinished last line too, say
+    /// [`Feed::end`] of their partitions, and end.
+    pub fn finishing(&self) -> bool {
+        self.lock().finishing
     }
 
     /// Whether source threads should end.
@@ -212,17 +250,16 @@ impl Feed {
 
     /// A batch of the partition was stamped: its effective watermark stands at `watermark` now.
     pub fn advance(&self, partition: PartitionId, watermark: u64) {
-        let mut inner = self.lock();
-        let position = inner.partitions.entry(partition).or_default();
-        position.watermark = position.watermark.max(watermark);
-        position.outstanding = position.outstanding.saturating_sub(1);
-        drop(inner);
+        if let Some(position) = self.lock().partitions.get_mut(&partition) {
+            position.watermark = position.watermark.max(watermark);
+            position.outstanding = position.outstanding.saturating_sub(1);
+        }
         self.changed.notify_all();
     }
 
     /// A partition has ended and all its batches were stamped: it holds nobody back any more.
     pub fn retire(&self, partition: PartitionId) {
-        self.lock().partitions.entry(partition).or_default().ended = true;
+        self.lock().partitions.remove(&partition);
         self.changed.notify_all();
     }
 
@@ -248,6 +285,12 @@ impl Feed {
         self.changed.notify_all();
     }
 
+    /// Asks live sources to come to an end in good order. See [`Feed::finishing`].
+    pub fn finish(&self) {
+        self.lock().finishing = true;
+        self.changed.notify_all();
+    }
+
     /// Ends all sources: nothing more is admitted.
     pub fn stop(&self) {
         self.lock().stopped = true;
@@ -257,13 +300,15 @@ impl Feed {
 
 impl Inner {
     fn choose(&self, among: &[PartitionId], max_drift: u64) -> Option<PartitionId> {
-        let least = self.partitions.values().filter(|p| !p.ended).map(|p| p.watermark).min()?;
+        let least = self.partitions.values().filter(|p| !p.is_silent()).map(|p| p.watermark).min().unwrap_or(0);
         let reach = self.frontier.max(least).saturating_add(max_drift);
+        // Workers that have taken everything and are not done may wait for what comes next.
+        let starving = self.queue.is_empty();
         among
             .iter()
             .filter_map(|id| Some((self.partitions.get(id)?, *id)))
-            .filter(|(p, _)| !p.ended && p.outstanding < MAX_OUTSTANDING)
-            .filter(|(p, _)| p.watermark <= reach && (p.watermark > 0 || p.outstanding == 0 || least > 0))
+            .filter(|(p, _)| p.outstanding < MAX_OUTSTANDING || starving)
+            .filter(|(p, _)| p.watermark <= reach || p.since_end == Some(0))
             .min_by_key(|(p, id)| (p.watermark, p.outstanding, *id))
             .map(|(_, id)| id)
     }
@@ -274,18 +319,22 @@ mod tests {
     use super::*;
     use tidewatch_events::batch::Framing;
 
+    fn info(id: u64) -> PartitionInfo {
+        PartitionInfo {
+            id: PartitionId(id),
+            source: 0,
+            source_name: "file".into(),
+            name: id.to_string().into(),
+            default_host: Arc::from(&b"h"[..]),
+            bounded: true,
+            reference_time: WallTime(0),
+        }
+    }
+
     fn feed() -> Feed {
         let feed = Feed::new(100, 60_000, || {});
         for id in [1, 2] {
-            feed.open(PartitionInfo {
-                id: PartitionId(id),
-                source: 0,
-                source_name: "file".into(),
-                name: id.to_string().into(),
-                default_host: Arc::from(&b"h"[..]),
-                bounded: true,
-                reference_time: WallTime(0),
-            });
+            feed.open(info(id));
         }
         feed
     }
@@ -314,6 +363,56 @@ mod tests {
         assert_eq!(feed.choose(&both[..1], now), Some(PartitionId(1)), "exactly max_drift ahead");
         feed.retire(PartitionId(2));
         assert_eq!(feed.choose(&both, now), Some(PartitionId(1)), "alone, it is the least");
+    }
+
+    #[test]
+    fn a_silent_partition_holds_no_other_back() {
+        let feed = feed();
+        let (one, two) = ([PartitionId(1)], PartitionId(2));
+        let may = |feed: &Feed| feed.choose(&one, Duration::ZERO).is_some();
+        feed.send(batch(1, 1));
+        feed.advance(PartitionId(1), 3_600_000);
+        assert!(!may(&feed), "the other may have older lines");
+        feed.caught_up(two);
+        assert!(may(&feed), "it has none");
+        feed.send(batch(2, 1));
+        assert!(!may(&feed), "until its first batch is stamped");
+        feed.advance(two, 3_000_000);
+        feed.caught_up(two);
+        assert!(!may(&feed), "its events hold time now");
+        feed.caught_up(PartitionId(1));
+        assert!(may(&feed), "what arrives live");
+        feed.send(batch(1, 1));
+        assert!(!may(&feed), "a second batch is no longer live");
+    }
+
+    #[test]
+    fn a_worker_that_needs_the_next_batch_gets_it() {
+        let feed = Feed::new(1000, 60_000, || {});
+        feed.open(info(1));
+        let only = [PartitionId(1)];
+        let _ = feed.take();
+        for n in 0..20 {
+            assert!(feed.choose(&only, Duration::ZERO).is_some(), "{n} batches taken and none stamped");
+            feed.send(batch(1, 1));
+            let _ = feed.take();
+        }
+        (0..8).for_each(|_| feed.send(batch(1, 1)));
+        assert!(feed.choose(&only, Duration::ZERO).is_none(), "enough waits to be taken");
+    }
+
+    #[test]
+    fn what_is_retired_is_forgotten() {
+        let feed = feed();
+        for id in 3..1000 {
+            feed.open(info(id));
+            feed.send(batch(id, 0));
+            feed.end(PartitionId(id));
+            feed.advance(PartitionId(id), 1);
+            feed.retire(PartitionId(id));
+            feed.advance(PartitionId(id), 1);
+        }
+        assert_eq!(feed.lock().partitions.len(), 2);
     }
 
     #[test]

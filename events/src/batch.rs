@@ -137,6 +137,17 @@ pub struct RawBatch {
     pub read_at: WallTime,
 }
 
+impl RawBatch {
+    /// The bytes of a span of this buffer; empty for [`Span::NONE`].
+    pub fn get(&self, span: Span) -> &[u8] {
+        if span.is_none() {
+            return &[];
+        }
+        let start = span.start as usize;
+        &self.bytes[start..start + span.len as usize]
+    }
+}
+
 /// A line that could not be read as an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {

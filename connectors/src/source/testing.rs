@@ -5,7 +5,7 @@ use crate::feed::{Feed, Message, PartitionInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidewatch_events::batch::{Framing, PartitionId, Span};
+use tidewatch_events::batch::{Framing, PartitionId};
 
 pub(crate) fn identity() -> Identity {
     Identity { index: 3, name: "test".into(), host: None }
@@ -75,16 +75,9 @@ impl Engine {
                             }
                         }
                         Framing::Records(records) => {
-                            let get = |span: Span| match span.is_none() {
-                                true => Vec::new(),
-                                false => {
-                                    let batch = tidewatch_events::batch::Batch::new(batch.clone(), Arc::default());
-                                    batch.get(span).to_vec()
-                                }
-                            };
                             for record in records {
-                                seen.lines.push((record.offset, get(record.value)));
-                                seen.hosts.push(get(record.host));
+                                seen.lines.push((record.offset, batch.get(record.value).to_vec()));
+                                seen.hosts.push(batch.get(record.host).to_vec());
                                 seen.timestamps.push(record.timestamp.map(|t| t.0));
                             }
                         }

@@ -2,7 +2,7 @@
 
 use super::input::{Encoding, Input, encoding};
 use crate::source::MAX_LINE_BYTES;
-use crate::source::recent::FetchLines;
+use crate::source::recent::{FetchLines, line_of};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -85,13 +85,6 @@ impl FetchLines for LineFetcher {
         }
         lines
     }
-}
-
-/// The line at the front of some bytes, without its end.
-pub(crate) fn line_of(bytes: &[u8]) -> &[u8] {
-    let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())];
-    let line = &line[..line.len().min(MAX_LINE_BYTES + 1)];
-    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 fn fetch_from(places: &[(&Path, u64, usize)], lines: &mut [Option<Vec<u8>>]) -> io::Result<()> {
