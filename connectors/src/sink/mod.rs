@@ -4,6 +4,15 @@
 //! delivered twice leaves the destination as if delivered once, where the destination allows it (InfluxDB points: same
 //! measurement, tags and time). A sink that cannot deliver says so and is tried again; it never holds up the dataflow.
 
+pub mod backoff;
+mod backlog;
+pub mod files;
+pub mod replay_files;
+pub mod runner;
+mod sorter;
+mod spill;
+pub mod stdout;
+
 use std::time::Duration;
 use tidewatch_events::alert::Alert;
 
@@ -21,7 +30,7 @@ pub struct Delivery {
 }
 
 /// A dead letter as it leaves: with names instead of numbers, redacted.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetterRecord {
     /// The source's name.
     pub source: String,
@@ -43,7 +52,7 @@ pub struct Delivered {
 }
 
 /// Why a delivery failed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
     /// It may work later; `after` is what the destination asked for.
     #[error("{message}")]
@@ -58,11 +67,31 @@ pub enum SinkError {
     Refused(String),
 }
 
+/// Which parts of a delivery a sink has a use for; the others take no room in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Parts {
+    pub points: bool,
+    pub alerts: bool,
+    pub dead_letters: bool,
+}
+
+impl Parts {
+    /// All of it.
+    pub const ALL: Parts = Parts { points: true, alerts: true, dead_letters: true };
+}
+
 /// A destination of results.
 pub trait Sink: Send + 'static {
     /// The name in logs and metrics.
     fn name(&self) -> &str;
 
-    /// Delivers a step and returns once it is durable there.
+    /// What of a delivery it has a use for.
+    fn takes(&self) -> Parts {
+        Parts::ALL
+    }
+
+    /// Delivers a step and returns once it is durable there. After an error the same step comes again. Where steps piled up
+    /// they come joined or cut, several of them with the `seq` of the last they stand for.
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError>;
 }

@@ -1,0 +1,261 @@
+//! What waits for a sink that is away: of each point the newest version only, alerts and dead letters in order.
+//!
+//! Filled by the runner whenever more than one delivery waits; emptied as deliveries of bounded size.
+//!
+//! Invariants
+//! - A point is known by its series and time; a later version takes the place of an earlier one, and stands behind
+//!   everything older than itself.
+//! - Replaced versions hold at most as much memory as those that count, plus 1 MiB.
+
+use super::{DeadLetterRecord, Delivery, Parts};
+use std::collections::HashMap;
+use tidewatch_events::alert::Alert;
+use tidewatch_events::hash;
+use tidewatch_events::line_protocol::split_line;
+
+/// Bytes a point costs beside its line: its entry and its place in the index.
+const ENTRY_BYTES: usize = 48;
+
+/// Replaced versions up to this many bytes are not worth moving the others for.
+const SLACK_BYTES: usize = 1 << 20;
+
+/// The bytes a delivery takes in a queue.
+pub(super) fn bytes_of(delivery: &Delivery, takes: Parts) -> usize {
+    let points = if takes.points { delivery.points.len() } else { 0 };
+    let alerts = if takes.alerts { delivery.alerts.iter().map(alert_bytes).sum() } else { 0 };
+    let letters = if takes.dead_letters { delivery.dead_letters.iter().map(letter_bytes).sum() } else { 0 };
+    64 + points + alerts + letters
+}
+
+/// Whether a delivery holds nothing for a sink.
+pub(super) fn is_empty_for(delivery: &Delivery, takes: Parts) -> bool {
+    (!takes.points || delivery.points.is_empty())
+        && (!takes.alerts || delivery.alerts.is_empty())
+        && (!takes.dead_letters || delivery.dead_letters.is_empty())
+}
+
+fn alert_bytes(alert: &Alert) -> usize {
+    let subject: usize = alert.subject.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
+    let evidence: usize = alert.evidence.iter().map(|line| line.len() + 24).sum();
+    size_of::<Alert>() + alert.id.len() + alert.key.len() + alert.rule.len() + subject + evidence
+}
+
+fn letter_bytes(letter: &DeadLetterRecord) -> usize {
+    size_of::<DeadLetterRecord>()
+        + letter.source.len()
+        + letter.partition.len()
+        + letter.reason.len()
+        + letter.line.len()
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: usize,
+    len: usize,
+    /// Whether it is the newest version.
+    counts: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Backlog {
+    lines: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Hash of series and time → entry.
+    index: HashMap<u64, usize>,
+    replaced_bytes: usize,
+    counting: usize,
+    alerts: Vec<Alert>,
+    dead_letters: Vec<DeadLetterRecord>,
+    other_bytes: usize,
+    upto: u64,
+}
+
+impl Backlog {
+    pub fn is_empty(&self) -> bool {
+        self.upto == 0
+    }
+
+    /// Bytes held, replaced versions included.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() + self.entries.len() * ENTRY_BYTES + self.other_bytes
+    }
+
+    /// Takes in a delivery, newer than all before.
+    pub fn absorb(&mut self, delivery: &Delivery, takes: Parts) {
+        self.upto = self.upto.max(delivery.seq);
+        if takes.points {
+            delivery.points.split_inclusive(|b| *b == b'\n').for_each(|line| self.point(line));
+        }
+        if takes.alerts {
+            self.other_bytes += delivery.alerts.iter().map(alert_bytes).sum::<usize>();
+            self.alerts.extend_from_slice(&delivery.alerts);
+        }
+        if takes.dead_letters {
+            self.other_bytes += delivery.dead_letters.iter().map(letter_bytes).sum::<usize>();
+            self.dead_letters.extend_from_slice(&delivery.dead_letters);
+        }
+    }
+
+    fn point(&mut self, line: &[u8]) {
+        let entry = Entry { start: self.lines.len(), len: line.len(), counts: true };
+        // A line of another shape is nobody's newer version; the destination will say what it thinks of it.
+        if let Some(parts) = split_line(line) {
+            let key = hash::seeded(parts.series, parts.time.0);
+            if let Some(old) = self.index.insert(key, self.entries.len()) {
+                let Entry { start, len, .. } = self.entries[old];
+                // Two keys of one hash are told apart here; both lines then stay.
+                let same = split_line(&self.lines[start..start + len])
+                    .is_some_and(|o| o.series == parts.series && o.time == parts.time);
+                if same {
+                    self.entries[old].counts = false;
+                    self.replaced_bytes += len + ENTRY_BYTES;
+                    self.counting -= 1;
+                }
+            }
+        }
+        self.entries.push(entry);
+        self.counting += 1;
+        self.lines.extend_from_slice(line);
+        if self.replaced_bytes > SLACK_BYTES && self.replaced_bytes > self.bytes() / 2 {
+            self.compact();
+        }
+    }
+
+    /// Drops replaced versions from memory.
+    fn compact(&mut self) {
+        let mut lines = Vec::with_capacity(self.lines.len());
+        let mut kept = Vec::with_capacity(self.counting);
+        self.index.clear();
+        for entry in self.entries.iter().filter(|e| e.counts) {
+            let line = &self.lines[entry.start..entry.start + entry.len];
+            if let Some(parts) = split_line(line) {
+                self.index.insert(hash::seeded(parts.series, parts.time.0), kept.len());
+            }
+            kept.push(Entry { start: lines.len(), ..*entry });
+            lines.extend_from_slice(line);
+        }
+        self.lines = lines;
+        self.entries = kept;
+        self.replaced_bytes = 0;
+    }
+
+    /// Everything as deliveries of about `max_bytes`, oldest first; all carry the `seq` of the last delivery taken in, which
+    /// is done only when the last of them is. The backlog is empty afterwards.
+    pub fn take(&mut self, max_bytes: usize) -> Vec<Delivery> {
+        let all = std::mem::take(self);
+        let mut out = Vec::new();
+        let mut next = Delivery { seq: all.upto, ..Delivery::default() };
+        let mut bytes = 0;
+        let mut cut = |next: &mut Delivery, more: usize| {
+            if bytes > 0 && bytes + more > max_bytes {
+                out.push(std::mem::replace(next, Delivery { seq: all.upto, ..Delivery::default() }));
+                bytes = 0;
+            }
+            bytes += more;
+        };
+        for entry in all.entries.iter().filter(|e| e.counts) {
+            cut(&mut next, entry.len);
+            next.points.extend_from_slice(&all.lines[entry.start..entry.start + entry.len]);
+        }
+        for alert in all.alerts {
+            cut(&mut next, alert_bytes(&alert));
+            next.alerts.push(alert);
+        }
+        for letter in all.dead_letters {
+            cut(&mut next, letter_bytes(&letter));
+            next.dead_letters.push(letter);
+        }
+        out.push(next);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(seq: u64, lines: &str) -> Delivery {
+        Delivery { seq, points: lines.as_bytes().to_vec(), ..Delivery::default() }
+    }
+
+    fn letter(offset: u64) -> DeadLetterRecord {
+        DeadLetterRecord {
+            source: "s".into(),
+            partition: "p".into(),
+            offset,
+            reason: "format".into(),
+            line: "x".repeat(100),
+        }
+    }
+
+    fn taken(backlog: &mut Backlog) -> String {
+        let all = backlog.take(usize::MAX);
+        assert_eq!(all.len(), 1);
+        String::from_utf8(all[0].points.clone()).unwrap()
+    }
+
+    #[test]
+    fn only_the_newest_version_waits() {
+        let rows: &[(&str, &[&str], &str)] = &[
+            ("nothing", &[""], ""),
+            ("another time", &["m x=1 1\n", "m x=2 2\n"], "m x=1 1\nm x=2 2\n"),
+            ("another series", &["m,a=b x=1 1\n", "m,a=c x=2 1\n"], "m,a=b x=1 1\nm,a=c x=2 1\n"),
+            ("a newer version", &["m x=1 1\nn x=1 1\n", "m x=2,y=1 1\n"], "n x=1 1\nm x=2,y=1 1\n"),
+            ("three versions", &["m x=1 1\n", "m x=2 1\n", "m x=3 1\n"], "m x=3 1\n"),
+            ("within one delivery", &["m x=1 1\nm x=2 1\n"], "m x=2 1\n"),
+            ("a space in a tag", &["m,a=b\\ c x=1 1\n", "m,a=b\\ c x=2 1\n"], "m,a=b\\ c x=2 1\n"),
+            ("no points", &["one\n", "one\n"], "one\none\n"),
+        ];
+        for (name, deliveries, want) in rows {
+            let mut backlog = Backlog::default();
+            for (i, lines) in deliveries.iter().enumerate() {
+                backlog.absorb(&points(i as u64 + 1, lines), Parts::ALL);
+            }
+            assert_eq!(taken(&mut backlog), *want, "{name}");
+            assert!(backlog.is_empty() && backlog.bytes() == 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn rewriting_for_an_hour_takes_the_room_of_one_version() {
+        let mut backlog = Backlog::default();
+        let versions = 400;
+        for version in 1..=versions {
+            let lines: String = (0..200).map(|i| format!("http_stats,host=h{i} requests={version}i 1000\n")).collect();
+            backlog.absorb(&points(version, &lines), Parts::ALL);
+        }
+        assert!(backlog.bytes() < 3 << 20, "{}", backlog.bytes());
+        let left = taken(&mut backlog);
+        assert_eq!(left.lines().count(), 200);
+        assert!(left.lines().all(|l| l.contains(&format!("requests={versions}i"))));
+    }
+
+    #[test]
+    fn it_leaves_in_pieces_of_bounded_size() {
+        let mut backlog = Backlog::default();
+        let mut delivery = points(7, &"m x=1 ".repeat(0));
+        (0..100).for_each(|t| delivery.points.extend_from_slice(format!("m x=1 {t:03}\n").as_bytes()));
+        delivery.dead_letters = (0..10).map(letter).collect();
+        backlog.absorb(&delivery, Parts::ALL);
+        let pieces = backlog.take(250);
+        assert!(pieces.iter().all(|p| p.seq == 7 && p.points.len() <= 250));
+        assert_eq!(pieces.iter().map(|p| p.points.len()).sum::<usize>(), delivery.points.len());
+        let offsets: Vec<u64> = pieces.iter().flat_map(|p| p.dead_letters.iter().map(|l| l.offset)).collect();
+        assert_eq!(offsets, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn parts_without_use_take_no_room() {
+        let mut delivery = points(1, "m x=1 1\n");
+        delivery.dead_letters = vec![letter(1)];
+        let only_letters = Parts { points: false, alerts: false, dead_letters: true };
+        let mut backlog = Backlog::default();
+        backlog.absorb(&delivery, only_letters);
+        assert!(taken(&mut backlog).is_empty());
+        let only_points = Parts { dead_letters: false, ..Parts::ALL };
+        assert_eq!(bytes_of(&delivery, only_points), 64 + 8);
+        assert!(!is_empty_for(&delivery, only_points));
+        assert!(is_empty_for(&Delivery { points: Vec::new(), ..delivery }, only_points));
+    }
+}

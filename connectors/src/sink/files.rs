@@ -1,0 +1,353 @@
+//! `[sink.files]`: results appended to files as they come: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl`, `late.jsonl`.
+//!
+//! The live files: a line per version of a point and per change of an alert, the last line of a point or `id` wins. They may
+//! be renamed or removed at any time (logrotate without `copytruncate`): the next delivery makes a new file.
+//!
+//! Invariants
+//! - A delivery is in the files whole or not at all: after a failure what was written of it is cut off again.
+//! - Every file ends with a whole line, also after a crash: a torn last line is cut off when the file is opened.
+
+use super::{DeadLetterRecord, Delivered, Delivery, Sink, SinkError};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tidewatch_events::dead_letter::Reason;
+use tracing::warn;
+
+/// Why an output file cannot be written. `source()` says what the system answered.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}", path.display())]
+pub struct FilesError {
+    /// What was tried: `create`, `write` …
+    pub doing: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What the system answered.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FilesError {
+    pub(super) fn new(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FilesError {
+        move |source| FilesError { doing, path: path.to_owned(), source }
+    }
+}
+
+impl From<FilesError> for SinkError {
+    fn from(error: FilesError) -> SinkError {
+        SinkError::Retry { message: format!("{error}: {}", error.source), after: None }
+    }
+}
+
+/// Whether a dead letter belongs into `late.jsonl`: it was an event, but came too late or from the future.
+pub(super) fn is_late(letter: &DeadLetterRecord) -> bool {
+    letter.reason == Reason::Late.as_str() || letter.reason == Reason::Future.as_str()
+}
+
+/// When what was written is forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before each acknowledgement: survives the loss of power.
+    Always,
+    /// At most this often: a loss of power costs what was acknowledged in that time.
+    Every(Duration),
+    /// When the system likes: survives the process, not the machine.
+    Never,
+}
+
+const METRICS: usize = 0;
+const ALERTS: usize = 1;
+const REJECTED: usize = 2;
+const LATE: usize = 3;
+const NAMES: [&str; 4] = ["metrics.lp", "alerts.jsonl", "rejected.jsonl", "late.jsonl"];
+
+struct LiveFile {
+    path: PathBuf,
+    file: Option<File>,
+    dirty: bool,
+}
+
+/// The sink. See the module.
+pub struct LiveFiles {
+    dir: PathBuf,
+    files: [LiveFile; 4],
+    fsync: Fsync,
+    synced: Instant,
+}
+
+impl LiveFiles {
+    /// Opens the files in `dir`, which is created if it is missing; `late.jsonl` only once there is something late.
+    pub fn open(dir: &Path, fsync: Fsync) -> Result<LiveFiles, FilesError> {
+        let files = NAMES.map(|name| LiveFile { path: dir.join(name), file: None, dirty: false });
+        let mut live = LiveFiles { dir: dir.to_owned(), files, fsync, synced: Instant::now() };
+        live.create_dir()?;
+        for index in [METRICS, ALERTS, REJECTED] {
+            live.files[index].ready()?;
+        }
+        Ok(live)
+    }
+
+    fn create_dir(&self) -> Result<(), FilesError> {
+        fs::create_dir_all(&self.dir).map_err(FilesError::new("create", &self.dir))
+    }
+
+    fn write(&mut self, delivery: &Delivery) -> Result<(), FilesError> {
+        let mut lines: [Vec<u8>; 4] = Default::default();
+        delivery.alerts.iter().for_each(|alert| json_line(&mut lines[ALERTS], alert));
+        for letter in &delivery.dead_letters {
+            json_line(&mut lines[if is_late(letter) { LATE } else { REJECTED }], letter);
+        }
+        let mut done: Vec<(usize, u64)> = Vec::new();
+        let result = (|| {
+            for index in [METRICS, ALERTS, REJECTED, LATE] {
+                let bytes = if index == METRICS { &delivery.points } else { &lines[index] };
+                if !bytes.is_empty() {
+                    self.create_dir()?;
+                    let file = &mut self.files[index];
+                    let before = file.ready()?;
+                    done.push((index, before));
+                    file.append(bytes)?;
+                }
+            }
+            self.sync()
+        })();
+        if result.is_err() {
+            for (index, before) in done {
+                self.files[index].cut(before);
+            }
+        }
+        result
+    }
+
+    fn sync(&mut self) -> Result<(), FilesError> {
+        let due = match self.fsync {
+            Fsync::Always => true,
+            Fsync::Every(time) => self.synced.elapsed() >= time,
+            Fsync::Never => false,
+        };
+        if due {
+            for live in self.files.iter_mut().filter(|f| f.dirty) {
+                if let Some(file) = &live.file {
+                    file.sync_data().map_err(FilesError::new("write", &live.path))?;
+                }
+                live.dirty = false;
+            }
+            self.synced = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl Sink for LiveFiles {
+    fn name(&self) -> &str {
+        "files"
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
+        self.write(delivery)?;
+        Ok(Delivered::default())
+    }
+}
+
+impl Drop for LiveFiles {
+    fn drop(&mut self) {
+        if self.fsync != Fsync::Never {
+            for live in self.files.iter().filter(|f| f.dirty) {
+                if let Some(Err(error)) = live.file.as_ref().map(File::sync_data) {
+                    warn!(path = %live.path.display(), %error, "cannot force a result file to the disk");
+                }
+            }
+        }
+    }
+}
+
+impl LiveFile {
+    /// Opens the file, or another one if the path no longer names the one that is open; its length.
+    fn ready(&mut self) -> Result<u64, FilesError> {
+        if self.file.as_ref().is_some_and(|file| !names(&self.path, file)) {
+            self.file = None;
+        }
+        if let Some(file) = &self.file {
+            return Ok(file.metadata().map_err(FilesError::new("read", &self.path))?.len());
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .map_err(FilesError::new("create", &self.path))?;
+        let whole = whole_lines(&mut file).map_err(FilesError::new("read", &self.path))?;
+        let len = file.metadata().map_err(FilesError::new("read", &self.path))?.len();
+        if whole < len {
+            warn!(path = %self.path.display(), bytes = len - whole, "cut off a torn last line");
+            file.set_len(whole).map_err(FilesError::new("write", &self.path))?;
+        }
+        self.file = Some(file);
+        Ok(whole)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
+        self.dirty = true;
+        match &mut self.file {
+            Some(file) => file.write_all(bytes).map_err(FilesError::new("write", &self.path)),
+            None => Ok(()),
+        }
+    }
+
+    fn cut(&mut self, len: u64) {
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(len)) {
+            warn!(path = %self.path.display(), %error, "cannot take back a delivery that failed; it will stand there twice");
+        }
+    }
+}
+
+/// Whether the path still names the open file.
+#[cfg(unix)]
+fn names(path: &Path, file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(there), Ok(open)) => (there.dev(), there.ino()) == (open.dev(), open.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn names(path: &Path, _: &File) -> bool {
+    path.exists()
+}
+
+/// The length of the file up to the end of its last whole line.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut chunk = vec![0; 64 << 10];
+    while end > 0 {
+        let len = end.min(chunk.len() as u64);
+        file.seek(SeekFrom::Start(end - len))?;
+        file.read_exact(&mut chunk[..len as usize])?;
+        if let Some(at) = memchr::memrchr(b'\n', &chunk[..len as usize]) {
+            return Ok(end - len + at as u64 + 1);
+        }
+        end -= len;
+    }
+    Ok(0)
+}
+
+/// Appends a value as a line of JSON. Results always have a JSON form.
+pub(super) fn json_line(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    let start = out.len();
+    match serde_json::to_writer(&mut *out, value) {
+        Ok(()) => out.push(b'\n'),
+        Err(error) => {
+            out.truncate(start);
+            warn!(%error, "a result has no JSON form");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stdout::tests::alert;
+    use super::*;
+
+    fn letter(reason: &str) -> DeadLetterRecord {
+        let (source, partition, line) = ("file".into(), "a.log".into(), "a \"line\"\n\u{1b}".into());
+        DeadLetterRecord { source, partition, offset: 7, reason: reason.into(), line }
+    }
+
+    fn delivery(seq: u64) -> Delivery {
+        Delivery {
+            seq,
+            points: format!("m x={seq} 1\n").into_bytes(),
+            alerts: vec![alert("r", "1", seq)],
+            dead_letters: vec![letter("format"), letter("late")],
+        }
+    }
+
+    fn lines(dir: &Path, name: &str) -> usize {
+        fs::read_to_string(dir.join(name)).unwrap().lines().count()
+    }
+
+    #[test]
+    fn results_are_appended_each_to_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("out/deep");
+        let mut live = LiveFiles::open(&dir, Fsync::Always).unwrap();
+        assert!(dir.join("alerts.jsonl").exists() && !dir.join("late.jsonl").exists());
+        assert_eq!(live.deliver(&delivery(1)), Ok(Delivered::default()));
+        drop(live);
+        let mut live = LiveFiles::open(&dir, Fsync::Every(Duration::from_secs(1))).unwrap();
+        live.deliver(&delivery(2)).unwrap();
+        live.deliver(&Delivery { seq: 3, ..Delivery::default() }).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("metrics.lp")).unwrap(), "m x=1 1\nm x=2 1\n");
+        let counts = NAMES.map(|name| lines(&dir, name));
+        assert_eq!(counts, [2, 2, 2, 2]);
+        let rejected = fs::read_to_string(dir.join("rejected.jsonl")).unwrap();
+        let want = r#"{"source":"file","partition":"a.log","offset":7,"reason":"format","line":"a \"line\"\n\u001b"}"#;
+        assert_eq!(rejected.lines().next(), Some(want));
+    }
+
+    #[test]
+    fn files_may_be_rotated_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut live = LiveFiles::open(dir, Fsync::Never).unwrap();
+        live.deliver(&delivery(1)).unwrap();
+        fs::rename(dir.join("metrics.lp"), dir.join("metrics.lp.1")).unwrap();
+        fs::remove_file(dir.join("alerts.jsonl")).unwrap();
+        live.deliver(&delivery(2)).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("metrics.lp.1")).unwrap(), "m x=1 1\n");
+        assert_eq!(fs::read_to_string(dir.join("metrics.lp")).unwrap(), "m x=2 1\n");
+        assert_eq!((lines(dir, "alerts.jsonl"), lines(dir, "rejected.jsonl")), (1, 2));
+        fs::remove_dir_all(dir).unwrap();
+        live.deliver(&delivery(3)).unwrap();
+        assert_eq!(lines(dir, "metrics.lp"), 1);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off() {
+        let long = "y".repeat(200 << 10);
+        let rows: &[(&str, String, &str)] = &[
+            ("empty", String::new(), ""),
+            ("whole", "a\n".into(), "a\n"),
+            ("torn", "a\nb".into(), "a\n"),
+            ("torn far back", format!("a\n{long}"), "a\n"),
+            ("nothing whole", "a".into(), ""),
+        ];
+        for (name, before, want) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("metrics.lp"), before).unwrap();
+            let mut live = LiveFiles::open(dir.path(), Fsync::Never).unwrap();
+            live.deliver(&delivery(1)).unwrap();
+            let text = fs::read_to_string(dir.path().join("metrics.lp")).unwrap();
+            assert_eq!(text, format!("{want}m x=1 1\n"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_that_fails_is_taken_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut live = LiveFiles::open(dir, Fsync::Always).unwrap();
+        live.deliver(&Delivery { dead_letters: Vec::new(), ..delivery(1) }).unwrap();
+        // A folder stands where the last of the four files would be made.
+        fs::create_dir(dir.join("late.jsonl")).unwrap();
+        let error = live.deliver(&delivery(2)).unwrap_err();
+        assert!(matches!(&error, SinkError::Retry { message, .. } if message.contains("late.jsonl")), "{error}");
+        assert_eq!(fs::read_to_string(dir.join("metrics.lp")).unwrap(), "m x=1 1\n");
+        assert_eq!((lines(dir, "alerts.jsonl"), lines(dir, "rejected.jsonl")), (1, 0));
+        fs::remove_dir(dir.join("late.jsonl")).unwrap();
+        live.deliver(&delivery(2)).unwrap();
+        assert_eq!(NAMES.map(|name| lines(dir, name)), [2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = LiveFiles::open(&dir.path().join("file"), Fsync::Never).err().unwrap();
+        assert_eq!(error.to_string(), format!("cannot create {}", dir.path().join("file").display()));
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

@@ -1,0 +1,671 @@
+//! Runs a sink on a thread of its own, so that a destination that is slow or away never holds up the dataflow.
+//!
+//! [`SinkRunner::offer`] only queues. The thread delivers in order and tries again until the destination takes it; while
+//! it waits, what is queued is reduced to the newest version of each point and, past half of the memory, written to a bounded
+//! file. Only when that is full too does [`SinkRunner::is_full`] say so, and the engine pauses its sources.
+//!
+//! Invariants
+//! - [`SinkRunner::acked`] is a sequence number up to which everything is durable at the destination. It never goes back.
+//! - A newer version of a point never reaches the destination before an older one.
+//! - Nothing that was offered is dropped, except by the destination's own refusal ([`SinkRunner::take_refused`]).
+
+use super::backlog::{self, Backlog};
+use super::backoff::Backoff;
+use super::spill::Spill;
+use super::{Delivery, Parts, Sink, SinkError};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
+
+/// Deliveries that waited are joined, and cut, to about this many bytes.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// Refused lines kept until they are asked for; more are counted only.
+const MAX_REFUSED_BYTES: usize = 4 << 20;
+
+/// How a runner behaves.
+#[derive(Clone, Debug)]
+pub struct RunnerSettings {
+    /// Bytes that may wait in memory.
+    pub max_memory: usize,
+    /// The file to continue in, and how large it may become in bytes; `None`: memory only.
+    pub spill: Option<(PathBuf, u64)>,
+    /// Waits between attempts.
+    pub backoff: Backoff,
+    /// Tells the jitter of this sender from that of others: process index, or anything else.
+    pub seed: u64,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> RunnerSettings {
+        RunnerSettings { max_memory: 64 << 20, spill: None, backoff: Backoff::default(), seed: 0 }
+    }
+}
+
+/// Where a sink stands, for metrics, the page and `acked`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SinkStatus {
+    /// The highest sequence number offered.
+    pub offered: u64,
+    /// Everything up to this is durable at the destination.
+    pub acked: u64,
+    /// Bytes waiting in memory.
+    pub memory_bytes: u64,
+    /// Bytes waiting in the file.
+    pub spilled_bytes: u64,
+    /// Whether no more should be offered for now.
+    pub full: bool,
+    /// Attempts in a row that failed; 0: it works.
+    pub failing_attempts: u32,
+    /// Whether the destination will not take anything before a person changes something.
+    pub needs_a_person: bool,
+    /// What the last failure said; kept after recovery.
+    pub last_error: Option<String>,
+    /// Why this runner can never acknowledge again (its own file was damaged): the process should end.
+    pub broken: Option<String>,
+    /// Deliveries made, joined ones counted once.
+    pub deliveries_total: u64,
+    /// Failed attempts.
+    pub failures_total: u64,
+    /// Lines the destination refused for good.
+    pub refused_total: u64,
+    /// Deliveries that went through the file.
+    pub spilled_total: u64,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Arc<Delivery>>,
+    queue_bytes: usize,
+    /// Bytes the thread holds, in memory.
+    held_bytes: usize,
+    spill_full: bool,
+    refused: Vec<(String, String)>,
+    refused_bytes: usize,
+    status: SinkStatus,
+    /// Attempts end at this time.
+    deadline: Option<Instant>,
+    ended: bool,
+}
+
+impl State {
+    fn memory(&self) -> usize {
+        self.queue_bytes + self.held_bytes
+    }
+}
+
+struct Shared {
+    name: String,
+    takes: Parts,
+    max_memory: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half-way, so the state is whole even if another thread died holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is cut at once: small enough to leave memory for others while it is tried.
+    fn piece_bytes(&self) -> usize {
+        PIECE_BYTES.min(self.max_memory / 4).max(1)
+    }
+
+    fn is_full(&self, state: &State) -> bool {
+        // A request that hangs keeps the thread from moving things to the file; that alone is no reason to stop.
+        let most = if state.spill_full { self.max_memory } else { self.max_memory.saturating_mul(2) };
+        state.memory() >= most
+    }
+}
+
+/// A sink at work. See the module. Dropping it ends the thread without waiting for what is queued.
+pub struct SinkRunner {
+    shared: Arc<Shared>,
+}
+
+impl SinkRunner {
+    /// Starts the thread. Fails where the file cannot be created.
+    pub fn start(sink: Box<dyn Sink>, settings: RunnerSettings) -> io::Result<SinkRunner> {
+        let spill = settings.spill.map(|(path, limit)| Spill::create(&path, limit)).transpose()?;
+        let shared = Arc::new(Shared {
+            name: sink.name().to_owned(),
+            takes: sink.takes(),
+            max_memory: settings.max_memory.max(1),
+            state: Mutex::new(State { spill_full: spill.is_none(), ..State::default() }),
+            changed: Condvar::new(),
+        });
+        let worker = Worker {
+            sink,
+            shared: shared.clone(),
+            backoff: settings.backoff,
+            seed: settings.seed,
+            spill,
+            pieces: VecDeque::new(),
+            backlog: Backlog::default(),
+        };
+        std::thread::Builder::new().name(format!("sink-{}", shared.name)).spawn(move || worker.run())?;
+        Ok(SinkRunner { shared })
+    }
+
+    /// The sink's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Queues a delivery. Never waits.
+    pub fn offer(&self, delivery: Arc<Delivery>) {
+        let bytes = backlog::bytes_of(&delivery, self.shared.takes);
+        let mut state = self.shared.lock();
+        state.status.offered = state.status.offered.max(delivery.seq);
+        state.queue_bytes += bytes;
+        state.queue.push_back(delivery);
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Everything up to this sequence number is durable at the destination.
+    pub fn acked(&self) -> u64 {
+        self.shared.lock().status.acked
+    }
+
+    /// Bytes that wait, in memory and in the file.
+    pub fn backlog_bytes(&self) -> u64 {
+        let state = self.shared.lock();
+        state.memory() as u64 + state.status.spilled_bytes
+    }
+
+    /// Whether sources should pause: memory and file are full.
+    pub fn is_full(&self) -> bool {
+        self.shared.is_full(&self.shared.lock())
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> SinkStatus {
+        let state = self.shared.lock();
+        SinkStatus { memory_bytes: state.memory() as u64, full: self.shared.is_full(&state), ..state.status.clone() }
+    }
+
+    /// Lines the destination refused for good since the last call, each with its words: they belong to the dead letters.
+    pub fn take_refused(&self) -> Vec<(String, String)> {
+        let mut state = self.shared.lock();
+        state.refused_bytes = 0;
+        std::mem::take(&mut state.refused)
+    }
+
+    /// Waits until everything offered is durable, at most `timeout`; then the thread ends. Whether it all was.
+    pub fn drain(self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        state.deadline = Some(deadline);
+        self.shared.changed.notify_all();
+        while !state.ended {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.status.acked >= state.status.offered
+    }
+}
+
+impl Drop for SinkRunner {
+    fn drop(&mut self) {
+        self.shared.lock().deadline.get_or_insert_with(Instant::now);
+        self.shared.changed.notify_all();
+    }
+}
+
+/// The thread's own side. Oldest first: `pieces`, `spill`, `backlog`, the queue.
+struct Worker {
+    sink: Box<dyn Sink>,
+    shared: Arc<Shared>,
+    backoff: Backoff,
+    seed: u64,
+    spill: Option<Spill>,
+    /// Deliveries to make, with the sequence number each acknowledges, if it does.
+    pieces: VecDeque<(Delivery, bool)>,
+    backlog: Backlog,
+}
+
+/// What to deliver next.
+enum Work {
+    Whole(Arc<Delivery>),
+    /// And whether it is the last of those it stands for.
+    Piece(Delivery, bool),
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(work) = self.next() {
+            let (delivery, acknowledges) = match &work {
+                Work::Whole(delivery) => (&**delivery, true),
+                Work::Piece(delivery, last) => (delivery, *last),
+            };
+            if !self.deliver(delivery, acknowledges) {
+                break;
+            }
+        }
+        self.shared.lock().ended = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for something to do; `None` when it is time to end.
+    fn next(&mut self) -> Option<Work> {
+        let shared = self.shared.clone();
+        loop {
+            if shared.lock().deadline.is_some_and(|at| at <= Instant::now()) {
+                return None;
+            }
+            if let Some((delivery, last)) = self.pieces.pop_front() {
+                return Some(Work::Piece(delivery, last));
+            }
+            if let Some((delivery, last)) = self.from_spill()? {
+                return Some(Work::Piece(delivery, last));
+            }
+            if !self.backlog.is_empty() {
+                self.cut_backlog();
+                continue;
+            }
+            let mut state = shared.lock();
+            loop {
+                self.account(&mut state);
+                if state.deadline.is_some() && state.queue.is_empty() {
+                    return None;
+                }
+                match state.queue.len() {
+                    0 => state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    1 => {
+                        let delivery = state.queue.pop_front()?;
+                        let bytes = std::mem::take(&mut state.queue_bytes);
+                        if backlog::is_empty_for(&delivery, shared.takes) {
+                            self.acknowledge(&mut state, delivery.seq);
+                            continue;
+                        }
+                        state.held_bytes = bytes;
+                        return Some(Work::Whole(delivery));
+                    }
+                    _ => {
+                        drop(state);
+                        self.absorb();
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries until it is delivered; false when it is time to end.
+    fn deliver(&mut self, delivery: &Delivery, acknowledges: bool) -> bool {
+        let own_bytes = backlog::bytes_of(delivery, self.shared.takes);
+        let mut attempt = 0;
+        let mut since = None;
+        loop {
+            let error = match self.sink.deliver(delivery) {
+                Ok(delivered) => {
+                    if let Some(since) = since {
+                        let seconds = Instant::now().duration_since(since).as_secs_f64();
+                        info!(sink = %self.shared.name, attempts = attempt, seconds, "the sink works again");
+                    }
+                    let shared = self.shared.clone();
+                    let mut state = shared.lock();
+                    if !delivered.refused.is_empty() {
+                        warn!(sink = %shared.name, lines = delivered.refused.len(), words = %delivered.refused[0].1, "the sink refused lines for good");
+                    }
+                    state.take_in_refused(delivered.refused);
+                    state.status.deliveries_total += 1;
+                    state.status.failing_attempts = 0;
+                    state.status.needs_a_person = false;
+                    if self.spill.as_ref().is_some_and(Spill::is_empty) {
+                        state.spill_full = false;
+                    }
+                    self.account(&mut state);
+                    if acknowledges {
+                        self.acknowledge(&mut state, delivery.seq);
+                    }
+                    return true;
+                }
+                Err(error) => error,
+            };
+            attempt += 1;
+            let (needs_a_person, asked) = match &error {
+                SinkError::Retry { after, .. } => (false, *after),
+                SinkError::Refused(_) => (true, Some(self.backoff.most)),
+            };
+            let wait = self.backoff.delay(attempt, self.seed, asked);
+            if since.is_none() || needs_a_person {
+                warn!(sink = %self.shared.name, %error, attempt, wait_ms = wait.as_millis() as u64, "the sink is away");
+            } else {
+                debug!(sink = %self.shared.name, %error, attempt, wait_ms = wait.as_millis() as u64, "the sink is still away");
+            }
+            let now = Instant::now();
+            since.get_or_insert(now);
+            let mut state = self.shared.lock();
+            state.status.failures_total += 1;
+            state.status.failing_attempts = attempt;
+            state.status.needs_a_person = needs_a_person;
+            state.status.last_error = Some(error.to_string());
+            drop(state);
+            if !self.wait_until(now + wait, own_bytes) {
+                return false;
+            }
+        }
+    }
+
+    /// Waits, and meanwhile takes in what arrives; false when it is time to end.
+    fn wait_until(&mut self, until: Instant, own_bytes: usize) -> bool {
+        let shared = self.shared.clone();
+        loop {
+            self.absorb();
+            self.move_to_spill();
+            let mut state = shared.lock();
+            self.account(&mut state);
+            state.held_bytes += own_bytes;
+            let now = Instant::now();
+            if state.deadline.is_some_and(|at| at <= now) {
+                return false;
+            }
+            let until = state.deadline.map_or(until, |at| until.min(at));
+            match until.checked_duration_since(now) {
+                Some(left) if !left.is_zero() => {
+                    if state.queue.is_empty() {
+                        drop(shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
+                    }
+                }
+                _ => return true,
+            }
+        }
+    }
+
+    /// Takes everything queued into the backlog.
+    fn absorb(&mut self) {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        let queued = std::mem::take(&mut state.queue);
+        // Still counted until it is in the backlog, so that the sum never dips.
+        state.held_bytes += std::mem::take(&mut state.queue_bytes);
+        drop(state);
+        for delivery in queued {
+            self.backlog.absorb(&delivery, shared.takes);
+        }
+    }
+
+    /// Past half of the memory, moves the backlog to the file, as far as it fits.
+    fn move_to_spill(&mut self) {
+        let Some(spill) = &mut self.spill else { return };
+        let pieces: usize = self.pieces.iter().map(|(d, _)| backlog::bytes_of(d, self.shared.takes)).sum();
+        let reached = self.backlog.bytes() + pieces >= self.shared.max_memory / 2;
+        // Once full it has room again only when all of it was read back.
+        if !reached || self.shared.lock().spill_full {
+            return;
+        }
+        if spill.is_empty() && !self.pieces.is_empty() {
+            // Pieces are older than the backlog. They can go to the file only while nothing newer is there.
+            let newer = std::mem::take(&mut self.backlog).take(usize::MAX);
+            let newer = newer.into_iter().filter(|d| d.seq > 0);
+            for delivery in self.pieces.drain(..).map(|(piece, _)| piece).chain(newer) {
+                self.backlog.absorb(&delivery, self.shared.takes);
+            }
+        }
+        if self.backlog.is_empty() {
+            return;
+        }
+        let (mut full, mut spilled) = (false, 0);
+        let pieces = self.backlog.take(self.shared.piece_bytes());
+        let last = pieces.len() - 1;
+        for (i, piece) in pieces.iter().enumerate() {
+            if !full {
+                match spill.push(piece, i == last) {
+                    Ok(true) => {
+                        spilled += 1;
+                        continue;
+                    }
+                    Ok(false) => full = true,
+                    Err(error) => {
+                        warn!(sink = %self.shared.name, path = %spill.path().display(), %error, "cannot write the spill file");
+                        full = true;
+                    }
+                }
+            }
+            self.backlog.absorb(piece, self.shared.takes);
+        }
+        let mut state = self.shared.lock();
+        state.spill_full = full;
+        state.status.spilled_total += spilled;
+    }
+
+    /// The oldest delivery of the file; the outer `None` where it cannot be read.
+    fn from_spill(&mut self) -> Option<Option<(Delivery, bool)>> {
+        let Some(spill) = &mut self.spill else { return Some(None) };
+        match spill.pop() {
+            Ok(delivery) => Some(delivery),
+            Err(error) => {
+                warn!(sink = %self.shared.name, %error, "what waited for the sink cannot be read back");
+                self.shared.lock().status.broken = Some(error.to_string());
+                None
+            }
+        }
+    }
+
+    fn cut_backlog(&mut self) {
+        let pieces = self.backlog.take(self.shared.piece_bytes());
+        let last = pieces.len() - 1;
+        self.pieces.extend(pieces.into_iter().enumerate().map(|(i, piece)| (piece, i == last)));
+    }
+
+    /// Tells what the thread holds.
+    fn account(&self, state: &mut State) {
+        let pieces: usize = self.pieces.iter().map(|(d, _)| backlog::bytes_of(d, self.shared.takes)).sum();
+        state.held_bytes = self.backlog.bytes() + pieces;
+        state.status.spilled_bytes = self.spill.as_ref().map_or(0, Spill::bytes);
+    }
+
+    fn acknowledge(&self, state: &mut State, seq: u64) {
+        if seq > state.status.acked {
+            state.status.acked = seq;
+            self.shared.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    fn take_in_refused(&mut self, refused: Vec<(String, String)>) {
+        self.status.refused_total += refused.len() as u64;
+        for (line, words) in refused {
+            let bytes = line.len() + words.len() + 48;
+            if self.refused_bytes + bytes <= MAX_REFUSED_BYTES {
+                self.refused_bytes += bytes;
+                self.refused.push((line, words));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Delivered;
+    use super::*;
+    use std::collections::BTreeMap;
+    use tidewatch_events::line_protocol::split_line;
+
+    /// What a fake destination does and holds.
+    #[derive(Default)]
+    struct Place {
+        /// Attempts left to fail, with what.
+        failures: u32,
+        needs_a_person: bool,
+        refuse: Option<String>,
+        /// Series and time → fields, the last write wins.
+        points: BTreeMap<(String, u64), String>,
+        seqs: Vec<u64>,
+        attempts: u32,
+    }
+
+    #[derive(Clone, Default)]
+    struct Fake(Arc<Mutex<Place>>);
+
+    impl Sink for Fake {
+        fn name(&self) -> &str {
+            "fake"
+        }
+
+        fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
+            let mut place = self.0.lock().unwrap();
+            place.attempts += 1;
+            if place.failures > 0 {
+                place.failures -= 1;
+                return Err(if place.needs_a_person {
+                    SinkError::Refused("no such bucket".into())
+                } else {
+                    SinkError::Retry { message: "away".into(), after: None }
+                });
+            }
+            for line in delivery.points.split_inclusive(|b| *b == b'\n') {
+                let parts = split_line(line).unwrap();
+                let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
+                place.points.insert((text(parts.series), parts.time.0), text(parts.fields));
+            }
+            place.seqs.push(delivery.seq);
+            let refused = place.refuse.take().map(|line| (line, "bad".to_owned()));
+            Ok(Delivered { refused: refused.into_iter().collect() })
+        }
+    }
+
+    fn settings(max_memory: usize, spill: Option<(PathBuf, u64)>) -> RunnerSettings {
+        let millis = Duration::from_millis;
+        RunnerSettings { max_memory, spill, backoff: Backoff { first: millis(2), most: millis(5) }, seed: 1 }
+    }
+
+    fn offer(runner: &SinkRunner, seq: u64, points: String) {
+        runner.offer(Arc::new(Delivery { seq, points: points.into_bytes(), ..Delivery::default() }));
+    }
+
+    /// Waits, with a limit, until a condition holds.
+    fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_offered_arrives_and_is_acknowledged() {
+        let fake = Fake::default();
+        let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
+        assert_eq!((runner.name(), runner.acked(), runner.backlog_bytes()), ("fake", 0, 0));
+        for seq in 1..=50 {
+            offer(&runner, seq, if seq % 5 == 0 { String::new() } else { format!("m x={seq} {}\n", seq / 2) });
+        }
+        eventually("all acknowledged", || runner.acked() == 50);
+        assert_eq!(runner.status().failures_total, 0);
+        assert!(runner.drain(Duration::from_secs(5)));
+        let place = fake.0.lock().unwrap();
+        assert_eq!(place.points[&("m".into(), 24)], "x=49");
+        assert!(place.seqs.is_sorted());
+    }
+
+    #[test]
+    fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let cases: &[(&str, usize, Option<u64>)] = &[
+            ("memory", 64 << 20, None),
+            ("file", 20_000, Some(64 << 20)),
+            ("a file too small", 20_000, Some(9_000)),
+            ("no file and little memory", 20_000, None),
+        ];
+        for (name, memory, limit) in cases {
+            let fake = Fake::default();
+            fake.0.lock().unwrap().failures = 30;
+            let spill = limit.map(|limit| (dir.path().join("spill/fake"), limit));
+            let runner = SinkRunner::start(Box::new(fake.clone()), settings(*memory, spill)).unwrap();
+            let mut want = BTreeMap::new();
+            for seq in 1..=600u64 {
+                let (host, time) = (seq % 7, seq / 3);
+                offer(&runner, seq, format!("m,host={host} x={seq}i,text=\"{}\" {time}\n", "y".repeat(100)));
+                want.insert((format!("m,host={host}"), time), seq);
+                if seq % 20 == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+            eventually(name, || runner.acked() == 600);
+            let status = runner.status();
+            assert_eq!((status.failures_total, status.failing_attempts, status.spilled_bytes), (30, 0, 0), "{name}");
+            assert_eq!(status.last_error.as_deref(), Some("away"), "{name}");
+            assert_eq!(status.spilled_total > 0, limit.is_some(), "{name}: the file was never used");
+            assert!(!status.full && status.broken.is_none(), "{name}");
+            assert!(runner.drain(Duration::from_secs(5)), "{name}");
+            let place = fake.0.lock().unwrap();
+            assert!(place.seqs.is_sorted(), "{name}: {:?}", place.seqs);
+            for (key, seq) in &want {
+                assert!(place.points[key].starts_with(&format!("x={seq}i,")), "{name}: {key:?} {}", place.points[key]);
+            }
+        }
+    }
+
+    #[test]
+    fn full_means_memory_and_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake::default();
+        fake.0.lock().unwrap().failures = u32::MAX;
+        let spill = Some((dir.path().join("fake"), 40_000));
+        let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, spill)).unwrap();
+        let mut seq = 0;
+        while !runner.is_full() {
+            seq += 1;
+            assert!(seq < 10_000, "never full");
+            offer(&runner, seq, format!("m,host={seq} text=\"{}\" 1\n", "y".repeat(200)));
+            let status = runner.status();
+            // Before it is full, the file takes what memory should not hold.
+            if seq % 10 == 0 {
+                eventually("moved", || {
+                    let status = runner.status();
+                    status.full || status.memory_bytes < 10_000
+                });
+            }
+            assert!(status.spilled_bytes <= 40_000);
+        }
+        let status = runner.status();
+        assert!(status.full && status.spilled_bytes > 30_000 && status.acked == 0, "{status:?}");
+        fake.0.lock().unwrap().failures = 0;
+        eventually("delivered", || runner.acked() == seq);
+        assert!(!runner.is_full());
+        assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
+    }
+
+    #[test]
+    fn a_destination_that_needs_a_person_says_so_and_is_tried_again() {
+        let fake = Fake::default();
+        (fake.0.lock().unwrap().failures, fake.0.lock().unwrap().needs_a_person) = (2, true);
+        fake.0.lock().unwrap().failures = u32::MAX;
+        let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
+        offer(&runner, 1, "m x=1 1\n".into());
+        eventually("refused", || runner.status().needs_a_person);
+        assert_eq!(runner.status().last_error.as_deref(), Some("no such bucket"));
+        let line = "m x=1 1".to_owned();
+        (fake.0.lock().unwrap().failures, fake.0.lock().unwrap().refuse) = (0, Some(line.clone()));
+        eventually("acknowledged", || runner.acked() == 1);
+        assert!(!runner.status().needs_a_person);
+        assert_eq!(runner.take_refused(), [(line, "bad".to_owned())]);
+        assert!(runner.take_refused().is_empty());
+        assert_eq!(runner.status().refused_total, 1);
+    }
+
+    #[test]
+    fn draining_ends_in_time() {
+        let fake = Fake::default();
+        fake.0.lock().unwrap().failures = u32::MAX;
+        let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
+        offer(&runner, 1, "m x=1 1\n".into());
+        let begun = Instant::now();
+        assert!(!runner.drain(Duration::from_millis(50)), "nothing was acknowledged");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let attempts = || fake.0.lock().unwrap().attempts;
+        eventually("the thread ends", || Arc::strong_count(&fake.0) == 1);
+        assert!(attempts() > 0);
+        let idle = SinkRunner::start(Box::new(Fake::default()), settings(1 << 20, None)).unwrap();
+        assert!(idle.drain(Duration::from_secs(5)), "nothing to do");
+    }
+}

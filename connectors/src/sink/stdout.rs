@@ -1,0 +1,178 @@
+//! Alerts on standard output: a line each, for people or as JSON.
+//!
+//! Nothing in a line comes from a log unescaped: control characters would reach the terminal.
+
+use super::{Delivered, Delivery, Parts, Sink, SinkError};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use tidewatch_events::alert::{Alert, AlertState, Mode};
+use tidewatch_events::text;
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// The line of `alerts.jsonl`.
+    Json,
+}
+
+/// Writes alerts to standard output, or to anything that can be written to.
+pub struct Stdout<W: Write + Send + 'static = io::Stdout> {
+    out: W,
+    form: Form,
+}
+
+impl Stdout {
+    /// To standard output.
+    pub fn new(form: Form) -> Stdout {
+        Stdout { out: io::stdout(), form }
+    }
+}
+
+impl<W: Write + Send + 'static> Stdout<W> {
+    /// To `out`.
+    pub fn to(out: W, form: Form) -> Stdout<W> {
+        Stdout { out, form }
+    }
+
+    fn write(&mut self, alerts: &[Alert]) -> io::Result<()> {
+        for alert in alerts {
+            match self.form {
+                Form::Text => writeln!(self.out, "{}", one_line(alert))?,
+                Form::Json => {
+                    serde_json::to_writer(&mut self.out, alert)?;
+                    self.out.write_all(b"\n")?;
+                }
+            }
+        }
+        self.out.flush()
+    }
+}
+
+impl<W: Write + Send + 'static> Sink for Stdout<W> {
+    fn name(&self) -> &str {
+        "stdout"
+    }
+
+    fn takes(&self) -> Parts {
+        Parts { points: false, alerts: true, dead_letters: false }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
+        match self.write(&delivery.alerts) {
+            Ok(()) => Ok(Delivered::default()),
+            // The reader went away (`tidewatch run | head`); it will not come back, and nothing else depends on it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Delivered::default()),
+            Err(error) => {
+                Err(SinkError::Retry { message: format!("writing to standard output: {error}"), after: None })
+            }
+        }
+    }
+}
+
+/// An alert as one line for people, safe to show in a terminal:
+/// `2026-03-05T10:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), until 2026-03-05T10:00:20.000Z`.
+pub fn one_line(alert: &Alert) -> String {
+    let severity = alert.severity.as_str();
+    let mut line = format!("{} {severity:<8} {}", alert.first, text::bounded(alert.rule.as_bytes()));
+    for (field, value) in &alert.subject {
+        let _ = write!(line, " {}={}", text::bounded(field.as_bytes()), text::bounded(value.as_bytes()));
+    }
+    let _ = write!(line, ": {} (threshold {}), until {}", number(alert.value), number(alert.threshold), alert.last);
+    line.push_str(match alert.state {
+        AlertState::Firing => "",
+        AlertState::Resolved => ", resolved",
+        AlertState::Withdrawn => ", withdrawn",
+    });
+    if alert.mode == Mode::Shadow {
+        line.push_str(" [shadow]");
+    }
+    line
+}
+
+/// A number with at most three digits after the point.
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 || value.abs() >= 1e15 {
+        return format!("{value:.0}");
+    }
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use tidewatch_events::alert::Severity;
+    use tidewatch_events::time::EventTime;
+
+    pub fn alert(rule: &str, client: &str, first: u64) -> Alert {
+        Alert {
+            id: "id".into(),
+            key: "key".into(),
+            rule: rule.into(),
+            severity: Severity::High,
+            subject: BTreeMap::from([("client_ip".into(), client.into())]),
+            first: EventTime(first),
+            last: EventTime(first + 20_000),
+            fired: EventTime(first + 1000),
+            value: 250.0,
+            threshold: 0.125,
+            score: 0.7,
+            findings: 2,
+            state: AlertState::Firing,
+            evidence: Vec::new(),
+            mode: Mode::Live,
+            replaces: None,
+        }
+    }
+
+    #[test]
+    fn a_line_says_it_all_and_nothing_hidden() {
+        let plain = alert("ip-spike", "10.0.0.9", 0);
+        let want = "1970-01-01T00:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 0.125), \
+                    until 1970-01-01T00:00:20.000Z";
+        assert_eq!(one_line(&plain), want);
+        let evil = Alert { state: AlertState::Withdrawn, mode: Mode::Shadow, ..alert("r", "\x1b[2J\n\u{202e}", 0) };
+        let line = one_line(&evil);
+        assert!(
+            line.contains("client_ip=\\x1B[2J\\x0A\\xE2\\x80\\xAE:") && line.ends_with(", withdrawn [shadow]"),
+            "{line}"
+        );
+        for (value, want) in
+            [(0.0, "0"), (1.5, "1.5"), (0.1 + 0.2, "0.3"), (1e300, &format!("{:.0}", 1e300)), (-0.0004, "-0")]
+        {
+            assert_eq!(number(value), want);
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>, bool);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.1 {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn json_is_a_line_an_alert_and_a_reader_that_left_is_no_failure() {
+        let out = Shared::default();
+        let delivery = Delivery { seq: 1, alerts: vec![alert("a", "1", 0), alert("b", "2", 0)], ..Delivery::default() };
+        Stdout::to(out.clone(), Form::Json).deliver(&delivery).unwrap();
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let back: Vec<Alert> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(back, delivery.alerts);
+        assert!(Stdout::to(Shared(Arc::default(), true), Form::Text).deliver(&delivery).is_ok());
+    }
+}
