@@ -66,3 +66,18 @@ pub fn wall_clock() -> WallTime {
 pub fn partition_id(source: usize, position: usize) -> PartitionId {
     PartitionId(((source as u64) << 32) | position as u64)
 }
+
+/// The id of a partition that is known by its name only, at any time: a followed file. The same in every run; different
+/// in every process, as each has files of its own.
+pub fn named_partition_id(process: usize, source: usize, name: &[u8]) -> PartitionId {
+    const HASH: u64 = (1 << 44) - 1;
+    let (process, source) = (process as u64 & 0x3ff, source as u64 & 0xff);
+    PartitionId(1 << 62 | process << 52 | source << 44 | tidewatch_events::hash::of(name) & HASH)
+}
+
+/// The id of a partition that is numbered as it comes: a connection.
+pub fn arriving_partition_id(process: usize, source: usize, number: u64) -> PartitionId {
+    const NUMBER: u64 = (1 << 45) - 1;
+    let (process, source) = (process as u64 & 0x3ff, source as u64 & 0xff);
+    PartitionId(1 << 63 | process << 53 | source << 45 | number & NUMBER)
+}

@@ -2,7 +2,7 @@
 
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufReader, Chain, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,7 +96,17 @@ impl Input {
     pub fn skip(&mut self, bytes: u64) -> io::Result<u64> {
         let copy = |from: &mut dyn Read| io::copy(&mut from.take(bytes), &mut io::sink());
         match &mut self.kind {
-            Kind::Plain(first, file, _) => copy(&mut first.chain(file)),
+            Kind::Plain(first, file, _) => {
+                let from_first = copy(first)?;
+                let meta = file.metadata()?;
+                if !meta.is_file() {
+                    return Ok(from_first + io::copy(&mut file.take(bytes - from_first), &mut io::sink())?);
+                }
+                let at = file.stream_position()?;
+                let n = (bytes - from_first).min(meta.len().saturating_sub(at));
+                file.seek(SeekFrom::Start(at + n))?;
+                Ok(from_first + n)
+            }
             Kind::Gzip(decoder) => copy(decoder),
             Kind::Zstd(decoder) => copy(decoder),
         }

@@ -4,9 +4,14 @@
 //! on from generation to generation; [`LineFetcher::locate`] says which file an offset is in, and where.
 
 mod fetch;
+mod follow;
 mod input;
 mod names;
+mod positions;
 mod replay;
+mod tail;
 
 pub use fetch::LineFetcher;
+pub use follow::{FollowFiles, FollowOptions};
+pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;

@@ -1,0 +1,407 @@
+//! Followed files, with writers and rotations at work at the same time.
+
+use super::*;
+use crate::source::testing::{Engine, identity};
+use crate::source::wall_clock;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+struct Case {
+    dir: tempfile::TempDir,
+    engine: Engine,
+    positions: Option<Positions>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Case {
+    fn new() -> Case {
+        let dir = tempfile::tempdir().unwrap();
+        Case { dir, engine: Engine::new(8 << 20), positions: None, thread: None }
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    fn append(&self, name: &str, text: &str) {
+        append(&self.path(name), text);
+    }
+    fn rename(&self, from: &str, to: &str) {
+        std::fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+    fn options(&self, paths: &[&str]) -> FollowOptions {
+        FollowOptions {
+            paths: paths.iter().map(|p| self.path(p).display().to_string()).collect(),
+            from_beginning: true,
+            poll: Duration::from_millis(5),
+            rescan: Duration::from_millis(20),
+            linger: Duration::from_millis(200),
+            ..FollowOptions::default()
+        }
+    }
+    fn start(&mut self, options: FollowOptions) {
+        let source = FollowFiles::new(identity(), options, wall_clock).unwrap();
+        self.positions = Some(source.positions());
+        self.thread = Some(source.spawn(self.engine.feed.clone()).unwrap());
+        self.engine.until("the list", |e| e.listed == 1);
+    }
+    /// Waits until this many lines came in all.
+    fn lines(&mut self, count: usize) {
+        self.engine.until(&format!("{count} lines"), |e| {
+            e.partitions.values().map(|seen| seen.lines.len()).sum::<usize>() >= count
+        });
+    }
+    fn caught_up(&mut self) {
+        self.engine.until("caught up", |e| !e.partitions.is_empty() && e.partitions.values().all(|s| s.at_end));
+    }
+    /// Lets the source come to its end and gives the lines of its only partition.
+    fn finish(&mut self) -> Vec<String> {
+        self.engine.feed.finish();
+        self.engine.until("the end", |e| e.all_ended());
+        self.thread.take().unwrap().join().unwrap();
+        self.engine.turn();
+        assert!(self.engine.failed.is_none());
+        self.engine.only().texts()
+    }
+    fn rest(&mut self, ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
+        self.engine.turn();
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|i| format!("line {i}")).collect()
+}
+
+#[test]
+fn lines_come_as_they_are_written() {
+    let mut case = Case::new();
+    case.append("web1.log", "one\r\ntwo\nthr");
+    case.start(case.options(&["web1.log"]));
+    case.lines(2);
+    case.caught_up();
+    assert_eq!(case.engine.only().texts(), ["one\r", "two"], "an unfinished line is waited for");
+    case.append("web1.log", "ee\n\u{e9}\n");
+    case.lines(4);
+    case.caught_up();
+    case.append("web1.log", "unfinished");
+    case.rest(50);
+    assert_eq!(case.engine.only().lines.len(), 4);
+    assert_eq!(case.engine.only().caught_up, 2, "once each time");
+    assert_eq!(case.finish(), ["one\r", "two", "three", "\u{e9}", "unfinished"]);
+    let seen = case.engine.only();
+    assert_eq!(seen.lines.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 5, 9, 15, 18]);
+    let info = seen.info.as_ref().unwrap();
+    assert_eq!((&*info.default_host, info.bounded), (&b"web1"[..], false));
+    let id = info.id;
+    assert_eq!(id, named_partition_id(0, 3, case.path("web1.log").as_os_str().as_bytes()));
+    assert_eq!(case.positions.as_ref().unwrap().locate(id, 15), Some((case.path("web1.log"), 15)));
+}
+
+#[test]
+fn from_the_end_only_new_lines_come_with_their_offsets_in_the_file() {
+    for (before, offset, name) in
+        [("old\n", 4, "between lines"), ("old\nhal", 9, "in the middle of a line"), ("", 0, "empty")]
+    {
+        let mut case = Case::new();
+        case.append("a.log", before);
+        case.start(FollowOptions { from_beginning: false, ..case.options(&["a.log", "*.log"]) });
+        case.caught_up();
+        if name == "in the middle of a line" {
+            case.append("a.log", "f\n");
+        }
+        case.append("a.log", "new\n");
+        // A file found later is new from its beginning.
+        case.lines(1);
+        assert_eq!(case.finish(), ["new"], "{name}");
+        assert_eq!(case.engine.only().lines[0].0, offset, "{name}");
+    }
+    let mut case = Case::new();
+    case.start(FollowOptions { from_beginning: false, ..case.options(&["*.log"]) });
+    case.append("later.log", "one\ntwo\n");
+    case.lines(2);
+    assert_eq!(case.finish(), ["one", "two"]);
+}
+
+#[test]
+fn a_renamed_file_is_drained_before_the_new_one_is_read() {
+    let mut case = Case::new();
+    case.append("a.log", "line 0\nline 1\n");
+    case.start(case.options(&["*.log*"]));
+    case.lines(2);
+    // The writer keeps the old file open for a while; logrotate has made the new one.
+    case.rename("a.log", "a.log.1");
+    case.append("a.log", "");
+    case.rest(30);
+    case.append("a.log.1", "line 2\nline 3\n");
+    case.lines(4);
+    case.append("a.log.1", "line 4\n");
+    case.append("a.log", "line 5\n");
+    case.lines(6);
+    // Another writer is even later.
+    case.append("a.log.1", "line 6\nline 7 unfinished");
+    case.lines(7);
+    case.append("a.log", "line 8\n");
+    case.lines(9);
+    case.rest(300);
+    // Nothing of the old file comes again under another name.
+    case.rename("a.log.1", "a-old.log");
+    case.rest(100);
+    let id = case.engine.only().info.as_ref().unwrap().id;
+    let got = case.finish();
+    let mut want = numbered(0..9);
+    want[7] = "line 7 unfinished".into();
+    want.swap(7, 8); // the unfinished line is waited for
+    assert_eq!(got, want);
+    let offsets: Vec<u64> = case.engine.only().lines.iter().map(|(at, _)| *at).collect();
+    assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "{offsets:?}");
+    let place = case.positions.as_ref().unwrap().at(id, offsets[5]).unwrap();
+    assert_eq!((place.offset, place.inode), (0, std::fs::metadata(case.path("a.log")).unwrap().ino()));
+}
+
+#[test]
+fn every_line_once_and_in_order_while_files_are_renamed() {
+    let mut case = Case::new();
+    case.append("a.log", "");
+    case.start(case.options(&["a.log"]));
+    let path = case.path("a.log");
+    let writer = std::thread::spawn(move || {
+        let open = || OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        let mut file = open();
+        for i in 0..60_000 {
+            writeln!(file, "line {i}").unwrap();
+            match i % 4000 {
+                // Rotated while the writer goes on in the old file.
+                3000 => {
+                    for n in (1..15).rev() {
+                        let _ = std::fs::rename(
+                            path.with_extension(format!("log.{n}")),
+                            path.with_extension(format!("log.{}", n + 1)),
+                        );
+                    }
+                    std::fs::rename(&path, path.with_extension("log.1")).unwrap();
+                    if i % 8000 == 3000 {
+                        open();
+                    }
+                }
+                3500 => {
+                    file = open();
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                _ => {}
+            }
+        }
+    });
+    case.lines(60_000);
+    writer.join().unwrap();
+    assert!(case.finish() == numbered(0..60_000));
+}
+
+#[test]
+fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
+    let mut case = Case::new();
+    case.append("a.log", "");
+    case.start(case.options(&["a.log"]));
+    let path = case.path("a.log");
+    // logrotate itself loses what is written between its copy and its truncation: the lock stands for that moment.
+    let lock = Arc::new(Mutex::new(()));
+    let over = Arc::new(AtomicBool::new(false));
+    let rotator = std::thread::spawn({
+        let (path, lock, over) = (path.clone(), lock.clone(), over.clone());
+        move || {
+            let mut rotations = 0;
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(40));
+                let _guard = lock.lock().unwrap();
+                for n in (1..15).rev() {
+                    let _ = std::fs::rename(
+                        path.with_extension(format!("log.{n}")),
+                        path.with_extension(format!("log.{}", n + 1)),
+                    );
+                }
+                std::fs::copy(&path, path.with_extension("log.1")).unwrap();
+                OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+                rotations += 1;
+            }
+            rotations
+        }
+    });
+    let writer = std::thread::spawn(move || {
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        for i in 0..40_000 {
+            let guard = lock.lock().unwrap();
+            writeln!(file, "line {i}").unwrap();
+            drop(guard);
+            if i % 100 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    });
+    case.lines(40_000);
+    writer.join().unwrap();
+    over.store(true, Ordering::Relaxed);
+    let rotations = rotator.join().unwrap();
+    assert!(rotations > 5, "{rotations} rotations");
+    let got = case.finish();
+    let want = numbered(0..40_000);
+    let wrong = got.iter().zip(&want).position(|(got, want)| got != want);
+    assert!(got == want, "{} lines, wrong from {wrong:?} on: {:?}", got.len(), wrong.map(|at| &got[at..at + 3]));
+}
+
+#[test]
+fn truncated_files_are_read_from_their_start() {
+    let rows: &[(&str, &str, &str)] = &[
+        ("shorter", "a first line\nanother\n", "new\n"),
+        ("of the same length", "one\ntwo\n", "ONE\nTWO\n"),
+        ("longer", "one\n", "quite another content\nof two lines\n"),
+        ("with an unfinished line", "one\ntw", "three\n"),
+    ];
+    for (name, before, after) in rows {
+        let mut case = Case::new();
+        case.append("a.log", before);
+        case.start(case.options(&["a.log"]));
+        let count = before.matches('\n').count();
+        case.lines(count);
+        case.caught_up();
+        // An older copy of something else is not taken for what was cut off.
+        case.append("a.log.1", "a log\nof something else\nthat is longer than it\n");
+        case.rest(20);
+        std::fs::write(case.path("a.log"), after).unwrap();
+        let all: Vec<&str> = before.lines().chain(after.lines()).collect();
+        case.lines(all.len());
+        assert_eq!(case.finish(), all, "{name}");
+    }
+}
+
+#[test]
+fn what_patterns_name_is_followed_once() {
+    let mut case = Case::new();
+    for (name, text) in
+        [("a.log", "a\n"), ("a.log.1", "old\n"), ("b.log", "b\n"), ("c.log-20260305", "c\n"), ("d.log.gz", "d\n")]
+    {
+        case.append(name, text);
+    }
+    std::os::unix::fs::symlink(case.path("a.log"), case.path("z.log")).unwrap();
+    std::fs::create_dir(case.path("e.log")).unwrap();
+    case.start(case.options(&["*.log*", "a.log", "missing.log"]));
+    case.lines(3);
+    case.append("missing.log", "m\n");
+    case.lines(4);
+    case.rest(50);
+    let mut got: Vec<_> =
+        case.engine.partitions.values().map(|s| (s.info.as_ref().unwrap().name.to_string(), s.texts())).collect();
+    got.sort();
+    let want = [("a.log", "a"), ("b.log", "b"), ("c.log-20260305", "c"), ("missing.log", "m")];
+    let want = want.map(|(name, text)| (case.path(name).display().to_string(), vec![text.to_string()]));
+    assert_eq!(got, want);
+    case.engine.feed.stop();
+    case.thread.take().unwrap().join().unwrap();
+}
+
+#[test]
+fn a_deleted_file_is_let_go_and_its_successor_read() {
+    let mut case = Case::new();
+    case.append("a.log", "one\nunfinished");
+    case.start(case.options(&["a.log"]));
+    case.lines(1);
+    std::fs::remove_file(case.path("a.log")).unwrap();
+    case.lines(2);
+    let held =
+        || std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|f| std::fs::read_link(f.path()).ok());
+    let gone = format!("{} (deleted)", case.path("a.log").display());
+    assert!(!held().any(|file| file.display().to_string() == gone), "its space is freed");
+    case.append("a.log", "two\n");
+    case.lines(3);
+    assert_eq!(case.finish(), ["one", "unfinished", "two"]);
+}
+
+#[test]
+fn a_restart_goes_on_where_it_was_whatever_happened_to_the_files() {
+    // What happens to the files between two runs; the first read "line 0" to "line 3".
+    let rows: &[(&str, fn(&Case))] = &[
+        ("nothing", |case| case.append("a.log", "line 4\nline 5\n")),
+        ("renamed", |case| {
+            case.append("a.log", "line 4\n");
+            case.rename("a.log", "a.log.1");
+            case.append("a.log", "line 5\n");
+        }),
+        ("renamed twice", |case| {
+            case.rename("a.log", "a.log.2");
+            case.append("a.log.1", "line 4\n");
+            case.append("a.log", "line 5\n");
+        }),
+        ("renamed and compressed", |case| {
+            case.append("a.log", "line 4\n");
+            let content = std::fs::read(case.path("a.log")).unwrap();
+            std::fs::write(case.path("a.log.2.zst"), zstd::encode_all(&content[..], 1).unwrap()).unwrap();
+            std::fs::remove_file(case.path("a.log")).unwrap();
+            case.append("a.log", "line 5\n");
+        }),
+        ("copied and truncated", |case| {
+            case.append("a.log", "line 4\n");
+            std::fs::copy(case.path("a.log"), case.path("a.log.1")).unwrap();
+            std::fs::write(case.path("a.log"), "line 5\n").unwrap();
+        }),
+    ];
+    for (name, happens) in rows {
+        let mut case = Case::new();
+        case.append("a.log", "line 0\nline 1\nline 2\nline 3\n");
+        case.start(case.options(&["a.log"]));
+        case.lines(4);
+        let id = case.engine.only().info.as_ref().unwrap().id;
+        // The third line was the last that became durable.
+        let position = case.positions.as_ref().unwrap().at(id, 21).unwrap();
+        assert_eq!(case.positions.as_ref().unwrap().all()[&id].offset, 28);
+        case.finish();
+        happens(&case);
+        case.engine = Engine::new(1 << 20);
+        case.start(FollowOptions { resume: vec![position], from_beginning: false, ..case.options(&["a.log"]) });
+        case.lines(3);
+        assert_eq!(case.finish(), numbered(3..6), "{name}");
+        let offsets: Vec<u64> = case.engine.only().lines.iter().map(|(at, _)| *at).collect();
+        assert_eq!(offsets, [21, 28, 35], "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_followed_is_said_at_once() {
+    let case = Case::new();
+    case.append("a.log", "a\n");
+    std::fs::write(case.path("b.log"), zstd::encode_all(&b"b"[..], 1).unwrap()).unwrap();
+    std::fs::create_dir(case.path("logs")).unwrap();
+    let rows = [
+        ("logs", false, "DIR/logs is a directory; name its files, or a pattern such as DIR/logs/*.log"),
+        ("b.log", false, "DIR/b.log is compressed; a compressed file does not grow; read it with tidewatch replay"),
+        ("c.log", true, "cannot read DIR/c.log: there is no such file"),
+        ("c*.log", true, "no file matches DIR/c*.log"),
+        ("c[", false, "\"DIR/c[\" is not a pattern"),
+    ];
+    for (path, must_exist, want) in rows {
+        let options = FollowOptions { must_exist, ..case.options(&["a.log", path]) };
+        let error = FollowFiles::new(identity(), options, wall_clock).err().unwrap();
+        let want = want.replace("DIR", &case.dir.path().display().to_string());
+        assert!(matches!(&error, SourceError::Usage(m) if m.starts_with(&want)), "{path}: {error}");
+    }
+    assert!(FollowFiles::new(identity(), case.options(&["c.log", "c*.log"]), wall_clock).is_ok(), "waited for");
+}
+
+#[test]
+fn a_line_without_end_takes_bounded_memory() {
+    let mut case = Case::new();
+    let mut file = File::create(case.path("a.log")).unwrap();
+    case.start(case.options(&["a.log"]));
+    for _ in 0..50 {
+        file.write_all(&vec![b'e'; 1 << 20]).unwrap();
+    }
+    file.write_all(b"\nafter\n").unwrap();
+    case.lines(2);
+    case.finish();
+    let got: Vec<_> = case.engine.only().lines.iter().map(|(at, line)| (*at, line.len())).collect();
+    assert_eq!(got, [(0, crate::source::MAX_LINE_BYTES + 1), ((50 << 20) + 1, 5)]);
+    assert!(case.engine.most_bytes <= 3 << 20, "{} bytes in flight", case.engine.most_bytes);
+}
