@@ -168,9 +168,19 @@ fn an_alert_is_resolved_when_the_last_event_is_resolve_after_later() {
 #[test]
 fn the_value_is_the_peak_and_the_threshold_is_of_the_earliest_peak() {
     let rule = tumbling(rule(Measure::Count, &[], 1.0));
-    let outcome = evaluate(&feed(at(&[1, 11, 12, 13, 21, 22, 23, 31])), &settings(rule));
+    let outcome = evaluate(&feed(at(&[1, 11, 12, 13, 21, 22, 23, 31])), &settings(rule.clone()));
     let a = &outcome.alerts[0].alert;
     assert_eq!((a.value, a.threshold, a.score, a.findings), (3.0, 1.0, 0.75, 4));
+    // Factor 3, L = 0. 0: 1 is calm. 10: b = 1, limit 3, 4 is a finding. 20: 2 is calm, b = 0.9 + 0.2. 30: limit 3.3, 4 again.
+    let rule = Rule { baseline_factor: Some(3.0), threshold: 1.5, ..rule };
+    let settings = Settings { allowed_lateness: 0, ..settings(rule) };
+    let outcome = evaluate(&feed(at(&[1, 11, 11, 11, 11, 21, 21, 31, 31, 31, 31])), &settings);
+    assert_eq!(
+        outcome.findings.iter().map(|f| (f.start, f.limit < 3.1)).collect::<Vec<_>>(),
+        [(10, true), (30, false)]
+    );
+    let a = &outcome.alerts[0].alert;
+    assert_eq!((a.value, a.threshold, a.score, a.findings), (4.0, 3.0, 4.0 / 7.0, 2));
 }
 
 #[test]
@@ -288,10 +298,26 @@ fn a_baseline_knows_only_closed_calm_windows_before_it() {
     assert_eq!(found(0, &two, &[1, 2]), [(10, 2.0, 1.5)]);
     // A silent window neither moves nor ends it: b = 2 at 20.
     assert_eq!(found(0, &rule, &[2, 0, 3]), []);
-    // Hopping: only starts at multiples of the window are learnt. 0: 2 (at 1). 5: 2 (at 11) is not learnt.
-    // 10: 2. 15: b of 0 alone (10 ends at 20). 20: 0.9 * 2 + 0.1 * 2.
-    let hopping = Rule { hop: Millis(5), ..rule };
-    assert_eq!(found(0, &hopping, &[2, 2, 4]), [(15, 4.0, 4.0), (20, 4.0, 4.0)]);
+    // Hopping: only starts at multiples of the window are learnt. Events: 1 1 6 16 16 16 21 21 21, threshold 4.
+    // 0: 3, calm. 5: 1, calm, not learnt. 10: 3, calm. 15: b of 0 alone (10 ends at 20) = 3, limit 6, 6 is a finding.
+    // 20: b = 0.9 * 3 + 0.1 * 3, 3 is none.
+    let hopping = Rule { hop: Millis(5), threshold: 4.0, ..rule };
+    let settings = Settings { allowed_lateness: 0, ..settings(hopping) };
+    let outcome = evaluate(&feed(at(&[1, 1, 6, 16, 16, 16, 21, 21, 21])), &settings);
+    let got: Vec<_> = outcome.findings.iter().map(|f| (f.start, f.value, f.limit)).collect();
+    assert_eq!(got, [(15, 6.0, 6.0)]);
+}
+
+#[test]
+fn a_window_without_a_value_leaves_the_baseline_as_it_is() {
+    // L = 0, factor 2, threshold 3 ms. 0: 2 ms is calm. 10: no duration. 20: b = 2, limit 4, 3 ms is none.
+    let timed = |time, us| RefEvent { latency_us: us, ..RefEvent::new(Kind::Access, time, 0) };
+    let events = |first| vec![timed(1, first), timed(11, None), timed(21, Some(3000))];
+    let rule = tumbling(rule(Measure::Avg(Field::LatencyMs), &[], 3.0));
+    let settings = Settings { allowed_lateness: 0, ..settings(Rule { baseline_factor: Some(2.0), ..rule }) };
+    assert_eq!(evaluate(&feed(events(Some(2000))), &settings).findings, []);
+    let outcome = evaluate(&feed(events(None)), &settings);
+    assert_eq!(outcome.findings.iter().map(|f| (f.start, f.limit)).collect::<Vec<_>>(), [(20, 3.0)]);
 }
 
 #[test]

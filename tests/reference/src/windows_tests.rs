@@ -154,7 +154,8 @@ fn ranks_are_ordered_as_text() {
 fn clients_tie_by_their_keys_bytes() {
     let ip = |text: &str| RefClient::Ip(text.parse().unwrap());
     let clients = [
-        ip("2001:db8::1"),
+        ip("2001:db8::10"),
+        ip("2001:db8::9"),
         ip("10.0.0.1"),
         ip("9.0.0.1"),
         RefClient::Name(b"bb".to_vec()),
@@ -166,7 +167,8 @@ fn clients_tie_by_their_keys_bytes() {
         .map(|p| p.fields["client_ip"].clone())
         .collect();
     // A key is its tag (1 name, 2 IPv4, 3 IPv6), a name's length, the bytes.
-    let want = ["c", "bb", "9.0.0.1", "10.0.0.1", "2001:db8::1"].map(|s| crate::FieldValue::Text(s.into()));
+    let want =
+        ["c", "bb", "9.0.0.1", "10.0.0.1", "2001:db8::9", "2001:db8::10"].map(|s| crate::FieldValue::Text(s.into()));
     assert_eq!(got, want);
 }
 
