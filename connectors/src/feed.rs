@@ -165,6 +165,12 @@ impl Feed {
         !inner.stopped && inner.bytes < self.max_bytes && inner.choose(&[partition], self.max_drift).is_some()
     }
 
+    /// Whether admission has no room at all now.
+    pub fn is_full(&self) -> bool {
+        let inner = self.lock();
+        inner.stopped || inner.bytes >= self.max_bytes
+    }
+
     /// An empty buffer, reused where one is spare.
     pub fn buffer(&self) -> Vec<u8> {
         self.lock().spare.pop().unwrap_or_default()

@@ -59,6 +59,11 @@ impl Lines {
         self.offset + self.carry.len() as u64
     }
 
+    /// Memory taken by carried bytes.
+    pub fn memory(&self) -> usize {
+        self.carry.capacity()
+    }
+
     /// Bytes carried.
     pub fn carried(&self) -> usize {
         self.carry.len()
@@ -89,7 +94,7 @@ impl Lines {
             }
         }
         let whole = memrchr(b'\n', &buffer).map_or(0, |at| at + 1);
-        self.carry.extend_from_slice(&buffer[whole..]);
+        self.keep(&buffer[whole..]);
         buffer.truncate(whole);
         if whole == 0 {
             return Some(buffer);
@@ -98,6 +103,14 @@ impl Lines {
         self.offset += whole as u64;
         emit(offset, buffer);
         None
+    }
+
+    /// Carries bytes, in memory that suits them: one long line must not cost its room for ever.
+    fn keep(&mut self, rest: &[u8]) {
+        if self.carry.capacity() > LEAST_READ {
+            self.carry.shrink_to(rest.len());
+        }
+        self.carry.extend_from_slice(rest);
     }
 
     fn drop_front(&mut self, buffer: &mut Vec<u8>, bytes: usize) {
@@ -124,7 +137,7 @@ impl Lines {
             let mut lines = buffer();
             lines.append(&mut self.carry);
             lines.extend_from_slice(&fresh[..=last]);
-            self.carry.extend_from_slice(&fresh[last + 1..]);
+            self.keep(&fresh[last + 1..]);
             let offset = self.offset;
             self.offset += lines.len() as u64;
             emit(offset, lines);
@@ -156,6 +169,11 @@ pub(crate) struct Outlet {
 impl Outlet {
     pub fn new(feed: Arc<Feed>, id: PartitionId, clock: Clock) -> Outlet {
         Outlet { feed, id, clock, seq: 0 }
+    }
+
+    /// Batches handed over so far.
+    pub fn sent(&self) -> u64 {
+        self.seq
     }
 
     pub fn send(&mut self, bytes: Vec<u8>, framing: Framing) {

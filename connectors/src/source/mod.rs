@@ -23,6 +23,9 @@ use tidewatch_events::batch::{PartitionId, WallTime};
 pub mod file;
 pub mod frame;
 pub mod recent;
+pub mod stdin;
+pub mod syslog;
+pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -1,0 +1,171 @@
+//! Real syslog senders, and streams divided in every way.
+
+use super::*;
+use crate::source::testing::{Engine, identity};
+use crate::source::{arriving_partition_id, wall_clock};
+use std::io::Write;
+use std::net::{TcpStream, UdpSocket as Socket};
+use std::time::Duration;
+use tidewatch_events::batch::PartitionId;
+
+const FRAMED: &[u8] = b"<34>1 2003-10-11T22:14:15.003Z web1 su - - - first";
+
+fn octets(message: &[u8]) -> Vec<u8> {
+    [format!("{} ", message.len()).as_bytes(), message].concat()
+}
+
+/// Offset, host and text of each message of a stream that is read in parts of a size.
+fn divide(input: &[u8], size: usize) -> Vec<(u64, String, String)> {
+    let mut engine = Engine::new(64 << 20);
+    let id = PartitionId(1);
+    engine.feed.open(crate::feed::PartitionInfo {
+        id,
+        source: 0,
+        source_name: "syslog".into(),
+        name: "peer".into(),
+        default_host: b"peer"[..].into(),
+        bounded: false,
+        reference_time: WallTime(0),
+    });
+    let mut outlet = Outlet::new(engine.feed.clone(), id, wall_clock);
+    let mut stream = SyslogStream::new(None);
+    for part in input.chunks(size) {
+        stream.push(part, WallTime(2_000_000_000_000), &mut outlet);
+        engine.turn();
+        assert!(stream.memory() <= 2 * (LONGEST + size));
+    }
+    stream.finish(WallTime(2_000_000_000_000), &mut outlet);
+    engine.turn();
+    let seen = engine.only();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    seen.lines.iter().zip(&seen.hosts).map(|((at, line), host)| (*at, text(host), text(line))).collect()
+}
+
+#[test]
+fn a_stream_is_divided_by_lengths_and_by_newlines() {
+    let second = b"<13>Mar  5 10:00:00 web2 nginx: sec\nond";
+    type Row = (&'static str, Vec<u8>, &'static [(u64, &'static str, &'static str)]);
+    let rows: &[Row] = &[
+        ("by lengths", [octets(FRAMED), octets(second)].concat(), &[(0, "web1", "first"), (53, "web2", "sec\nond")]),
+        ("by newlines", [FRAMED, b"\r\n", b"<13>next\n"].concat(), &[(0, "web1", "first"), (52, "", "next")]),
+        (
+            "lengths with newlines",
+            [&octets(FRAMED)[..], b"\n", &octets(b"<13>x\n")].concat(),
+            &[(0, "web1", "first"), (54, "", "x")],
+        ),
+        (
+            "mixed",
+            [&octets(FRAMED)[..], b"<13>line\n", &octets(b"<13>x")].concat(),
+            &[(0, "web1", "first"), (53, "", "line"), (62, "", "x")],
+        ),
+        (
+            "no syslog",
+            b"192.0.2.7 - - text\n200 OK\n7\n".to_vec(),
+            &[(0, "", "192.0.2.7 - - text"), (19, "", "200 OK"), (26, "", "7")],
+        ),
+        ("unfinished line", b"<13>unfin".to_vec(), &[(0, "", "unfin")]),
+        ("unfinished count", b"100 <13>unfin".to_vec(), &[(0, "", "unfin")]),
+        ("only a number", b"100".to_vec(), &[(0, "", "100")]),
+        ("a huge number", b"123456789 <13>x\n<13>y\n".to_vec(), &[(0, "", "123456789 <13>x"), (16, "", "y")]),
+        ("empty lines and zero bytes", b"\n\r\n\0<13>x\0\n\n".to_vec(), &[(4, "", "x")]),
+        ("nothing", b"".to_vec(), &[]),
+    ];
+    for (name, input, want) in rows {
+        let want: Vec<_> = want.iter().map(|(at, h, l)| (*at, h.to_string(), l.to_string())).collect();
+        for size in [1, 2, 3, 7, 64, 1000] {
+            assert_eq!(divide(input, size), want, "{name}, in parts of {size}");
+        }
+    }
+}
+
+#[test]
+fn messages_too_long_are_cut_and_skipped() {
+    let body = "x".repeat(3 * MAX_LINE_BYTES);
+    let long = format!("<13>{body}");
+    let longest = format!("<13>Mar  5 10:00:00 web1 nginx: {}", "y".repeat(MAX_LINE_BYTES));
+    for (name, input) in [
+        ("by lengths", [octets(long.as_bytes()), octets(longest.as_bytes()), octets(b"<13>after")].concat()),
+        ("by newlines", [long.as_bytes(), b"\n", longest.as_bytes(), b"\n<13>after\n"].concat()),
+    ] {
+        for size in [100_000, 262_144] {
+            let got: Vec<_> = divide(&input, size).into_iter().map(|(_, host, line)| (host, line.len())).collect();
+            let want = [(String::new(), MAX_LINE_BYTES + 1), ("web1".into(), MAX_LINE_BYTES), (String::new(), 5)];
+            assert_eq!(got, want, "{name}, in parts of {size}");
+        }
+    }
+}
+
+#[test]
+fn messages_come_over_tcp_and_udp() {
+    let mut engine = Engine::new(8 << 20);
+    let options =
+        SyslogOptions { tcp: Some("127.0.0.1:0".into()), udp: Some("127.0.0.1:0".into()), ..SyslogOptions::default() };
+    let source = SyslogListener::bind(identity(), options, || WallTime(2_000_000_000_000)).unwrap();
+    let (tcp, udp, counters) = (source.tcp_address().unwrap(), source.udp_address().unwrap(), source.counters());
+    let thread = source.spawn(engine.feed.clone()).unwrap();
+    let mut client = TcpStream::connect(tcp).unwrap();
+    client.write_all(&octets(FRAMED)).unwrap();
+    client.write_all(b"<13>1 2099-01-01T00:00:00Z web1 a - - - from the future\n").unwrap();
+    engine.until("tcp", |e| e.partitions.values().any(|s| s.lines.len() == 2 && s.at_end));
+    let socket = Socket::bind("127.0.0.1:0").unwrap();
+    for message in [FRAMED, b"<190>Mar  5 10:00:00 nginx: no host\n", b"not syslog", b""] {
+        socket.send_to(message, udp).unwrap();
+    }
+    engine.until("udp", |e| e.partitions.values().any(|s| s.lines.len() == 3 && s.at_end));
+    engine.feed.finish();
+    engine.until("the end", Engine::all_ended);
+    thread.join().unwrap();
+    let hosts = |seen: &crate::source::testing::Seen| -> Vec<String> {
+        seen.hosts.iter().map(|h| String::from_utf8_lossy(h).into_owned()).collect()
+    };
+    let by_tcp = &engine.partitions[&arriving_partition_id(0, 3, 0)];
+    assert_eq!(
+        (by_tcp.texts(), hosts(by_tcp)),
+        (vec!["first".into(), "from the future".into()], vec!["web1".into(); 2])
+    );
+    assert_eq!(&*by_tcp.info.as_ref().unwrap().default_host, b"127.0.0.1");
+    assert_eq!(by_tcp.timestamps, [Some(1_065_910_455_003), Some(2_000_000_000_000)], "never after it was read");
+    let by_udp = &engine.partitions[&arriving_partition_id(0, 3, 1)];
+    assert_eq!(by_udp.texts(), ["first", "no host", "not syslog"]);
+    assert_eq!(hosts(by_udp), ["web1", "127.0.0.1", "127.0.0.1"]);
+    assert_eq!(by_udp.timestamps, [Some(1_065_910_455_003), None, None], "no zone, no time");
+    assert_eq!(by_udp.lines.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(counters.datagrams_received_total.load(std::sync::atomic::Ordering::Relaxed), 4);
+}
+
+#[test]
+fn an_address_is_needed_and_named() {
+    let bind = |tcp: Option<&str>, udp: Option<&str>| {
+        let options = SyslogOptions { tcp: tcp.map(Into::into), udp: udp.map(Into::into), ..SyslogOptions::default() };
+        SyslogListener::bind(identity(), options, wall_clock).err().unwrap().to_string()
+    };
+    assert_eq!(bind(None, None), "a syslog source needs an address for tcp, udp or both");
+    let taken = Socket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    assert!(bind(None, Some(&taken)).starts_with(&format!("cannot listen on {taken}: ")));
+    assert!(bind(Some("127.0.0.1:0"), Some("x")).starts_with("x is not an address"));
+}
+
+#[test]
+fn what_is_not_admitted_waits_in_the_senders_socket() {
+    let mut engine = Engine::new(1);
+    let options = SyslogOptions { tcp: Some("127.0.0.1:0".into()), ..SyslogOptions::default() };
+    let source = SyslogListener::bind(identity(), options, wall_clock).unwrap();
+    let tcp = source.tcp_address().unwrap();
+    let thread = source.spawn(engine.feed.clone()).unwrap();
+    let sender = std::thread::spawn(move || {
+        let mut client = TcpStream::connect(tcp).unwrap();
+        let block: Vec<u8> = (0..10_000).flat_map(|i| format!("<13>message {i}\n").into_bytes()).collect();
+        (0..100).for_each(|_| client.write_all(&block).unwrap());
+    });
+    // Nothing is taken: the source stands still with one batch.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(engine.feed.bytes_in_flight() <= 256 << 10);
+    assert!(!sender.is_finished());
+    engine.until("the end", Engine::all_ended);
+    engine.until("every message", |e| e.partitions.values().any(|s| s.ended));
+    sender.join().unwrap();
+    assert_eq!(engine.only().lines.len(), 1_000_000);
+    engine.feed.stop();
+    thread.join().unwrap();
+}

@@ -1,0 +1,502 @@
+//! Listens for connections that send lines, each line ended by a newline. A connection is a partition.
+//!
+//! One thread serves all connections. What a connection may cost is limited: their number, the memory of all unfinished
+//! lines together, and how long one may be silent; what the feed does not admit stays in the senders' sockets.
+//!
+//! Invariants
+//! - A connection that sends nothing makes no partition.
+//! - A partition ends with its connection, after its unfinished last line.
+//! - The unfinished lines of all connections take at most `max_buffered` bytes and one read.
+
+use super::frame::{Lines, Outlet};
+use super::syslog::{Datagrams, SyslogStream};
+use super::{Clock, Identity, SourceError, arriving_partition_id};
+use crate::feed::{Feed, PartitionInfo};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Limits of a listening source.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Connections at a time; more are closed at once.
+    pub max_connections: usize,
+    /// How long a connection may send nothing. Dead peers are found by TCP's own keep-alive before that.
+    pub idle: Duration,
+    /// Memory for the unfinished lines of all connections (bytes); beyond it the connection that takes most is closed.
+    pub max_buffered: usize,
+    /// This process's index in its cluster.
+    pub process: usize,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions { max_connections: 1024, idle: Duration::from_secs(3600), max_buffered: 64 << 20, process: 0 }
+    }
+}
+
+/// What a listening source counted; grows while it runs.
+#[derive(Debug, Default)]
+pub struct ListenCounters {
+    /// Connections that were accepted.
+    pub connections_accepted_total: AtomicU64,
+    /// Connections that were closed at once, as there were too many.
+    pub connections_refused_total: AtomicU64,
+    /// Connections that were closed as they sent nothing for too long.
+    pub connections_idle_total: AtomicU64,
+    /// Connections that were closed as their unfinished lines took too much memory.
+    pub connections_overflowed_total: AtomicU64,
+    /// UDP messages that were received (syslog).
+    pub datagrams_received_total: AtomicU64,
+}
+
+/// Connections that send lines.
+pub struct TcpListenerSource {
+    server: Server,
+}
+
+impl TcpListenerSource {
+    /// Listens on an address, `HOST:PORT`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// Naming the address: [`SourceError::Usage`] where it is not one of this machine, [`SourceError::Service`] where it
+    /// is taken.
+    pub fn bind(
+        identity: Identity,
+        listen: &str,
+        options: ListenOptions,
+        clock: Clock,
+    ) -> Result<TcpListenerSource, SourceError> {
+        let listener = listen_on(listen)?;
+        Ok(TcpListenerSource { server: Server::new(identity, Some(listener), None, Wire::Lines, options, clock) })
+    }
+
+    /// The address listened on.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.server.tcp_address()
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<ListenCounters> {
+        self.server.counters.clone()
+    }
+
+    /// Starts serving, on a thread of its own, until the feed stops or is finishing.
+    ///
+    /// # Errors
+    /// Where no thread can be started or the system has no event queue.
+    pub fn spawn(self, feed: Arc<Feed>) -> io::Result<JoinHandle<()>> {
+        self.server.spawn("tcp", feed)
+    }
+}
+
+/// The addresses a text names.
+pub(crate) fn addresses(listen: &str) -> Result<Vec<SocketAddr>, SourceError> {
+    let found = listen.to_socket_addrs().map(Vec::from_iter);
+    match found {
+        Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+        Ok(_) => Err(SourceError::Usage(format!("{listen} names no address"))),
+        Err(e) => Err(SourceError::Usage(format!("{listen} is not an address to listen on (HOST:PORT): {e}"))),
+    }
+}
+
+/// Why an address cannot be listened on.
+pub(crate) fn cannot_listen(listen: &str, error: &io::Error) -> SourceError {
+    let message = format!("cannot listen on {listen}: {error}");
+    match error.kind() {
+        ErrorKind::AddrInUse => SourceError::Service(message),
+        _ => SourceError::Usage(message),
+    }
+}
+
+/// Listens on an address.
+pub(crate) fn listen_on(listen: &str) -> Result<TcpListener, SourceError> {
+    let listener = std::net::TcpListener::bind(&addresses(listen)?[..])
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|e| cannot_listen(listen, &e))?;
+    Ok(TcpListener::from_std(listener))
+}
+
+/// What connections send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Lines,
+    Syslog { zone: Option<i32> },
+}
+
+/// A thread that serves one listener and, for syslog, one UDP socket.
+pub(crate) struct Server {
+    identity: Identity,
+    listener: Option<TcpListener>,
+    datagrams: Option<Datagrams>,
+    wire: Wire,
+    options: ListenOptions,
+    clock: Clock,
+    pub counters: Arc<ListenCounters>,
+}
+
+const LISTENER: Token = Token(0);
+const DATAGRAMS: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+
+/// The most that is read from one connection before others have their turn.
+const READ_BYTES: usize = 256 << 10;
+
+/// While so many messages wait for the workers, no connection is accepted.
+const MOST_WAITING: usize = 10_000;
+
+/// How long senders that never pause are read when the feed is finishing.
+const FINISH: Duration = Duration::from_secs(2);
+
+enum Framer {
+    Lines(Lines),
+    Syslog(SyslogStream),
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    host: Arc<[u8]>,
+    framer: Framer,
+    /// Once it has sent something.
+    outlet: Option<Outlet>,
+    heard: Instant,
+    ready: bool,
+    caught_up: bool,
+    memory: usize,
+}
+
+impl Server {
+    pub fn new(
+        identity: Identity,
+        listener: Option<TcpListener>,
+        datagrams: Option<Datagrams>,
+        wire: Wire,
+        options: ListenOptions,
+        clock: Clock,
+    ) -> Server {
+        Server { identity, listener, datagrams, wire, options, clock, counters: Arc::default() }
+    }
+
+    pub fn tcp_address(&self) -> io::Result<SocketAddr> {
+        self.listener.as_ref().ok_or_else(|| io::Error::from(ErrorKind::NotConnected))?.local_addr()
+    }
+
+    pub fn udp_address(&self) -> io::Result<SocketAddr> {
+        self.datagrams.as_ref().ok_or_else(|| io::Error::from(ErrorKind::NotConnected))?.local_address()
+    }
+
+    pub fn spawn(self, name: &str, feed: Arc<Feed>) -> io::Result<JoinHandle<()>> {
+        let poll = Poll::new()?;
+        let run = Run {
+            server: self,
+            feed,
+            poll,
+            connections: BTreeMap::new(),
+            next_token: FIRST_CONNECTION,
+            next_number: 0,
+            buffered: 0,
+            scratch: vec![0; READ_BYTES],
+            accepting: true,
+            refused_said: 0,
+        };
+        std::thread::Builder::new().name(name.into()).spawn(move || run.run())
+    }
+}
+
+struct Run {
+    server: Server,
+    feed: Arc<Feed>,
+    poll: Poll,
+    connections: BTreeMap<usize, Connection>,
+    next_token: usize,
+    /// Number of the next partition.
+    next_number: u64,
+    /// Memory of all unfinished lines.
+    buffered: usize,
+    scratch: Vec<u8>,
+    /// Whether connections may wait to be accepted.
+    accepting: bool,
+    refused_said: u64,
+}
+
+impl Run {
+    fn run(mut self) {
+        if let Err(error) = self.register() {
+            self.feed.fail(SourceError::Io(format!("cannot wait for connections: {error}")));
+            return;
+        }
+        self.feed.listed();
+        let mut events = Events::with_capacity(1024);
+        let mut housekeeping = Instant::now();
+        let mut finish_by = None;
+        let mut wait = Duration::ZERO;
+        while !self.feed.stopped() {
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                self.feed.fail(SourceError::Io(format!("waiting for connections failed: {error}")));
+                return;
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accepting = true,
+                    DATAGRAMS => self.server.datagrams.iter_mut().for_each(|d| d.ready = true),
+                    Token(token) => self.connections.get_mut(&token).into_iter().for_each(|c| c.ready = true),
+                }
+            }
+            if self.feed.finishing() && finish_by.is_none() {
+                finish_by = Some(Instant::now() + FINISH);
+            }
+            if finish_by.is_none() {
+                self.accept();
+            }
+            let progress = self.read_all();
+            let waiting =
+                self.connections.values().any(|c| c.ready) || self.server.datagrams.as_ref().is_some_and(|d| d.ready);
+            if finish_by.is_some_and(|by| !waiting || Instant::now() >= by) {
+                self.finish();
+                return;
+            }
+            // Ready and not read: the feed does not admit it.
+            wait = match (waiting, progress) {
+                (true, true) => Duration::ZERO,
+                (true, false) => Duration::from_millis(10),
+                (false, _) => Duration::from_millis(100),
+            };
+            if housekeeping.elapsed() >= Duration::from_secs(1).min(self.server.options.idle) {
+                housekeeping = Instant::now();
+                self.keep_house();
+            }
+        }
+    }
+
+    fn register(&mut self) -> io::Result<()> {
+        let registry = self.poll.registry();
+        if let Some(listener) = &mut self.server.listener {
+            registry.register(listener, LISTENER, Interest::READABLE)?;
+        }
+        if let Some(datagrams) = &mut self.server.datagrams {
+            registry.register(&mut datagrams.socket, DATAGRAMS, Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        while self.accepting && self.feed.waiting() < MOST_WAITING {
+            let Some(listener) = &self.server.listener else { return };
+            match listener.accept() {
+                Ok((stream, peer)) => self.welcome(stream, peer),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.accepting = false,
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    // Out of file descriptors, most likely: tried again with the next turn.
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    std::thread::sleep(Duration::from_millis(50));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        let counters = &self.server.counters;
+        if self.connections.len() >= self.server.options.max_connections {
+            counters.connections_refused_total.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        if self.poll.registry().register(&mut stream, Token(token), Interest::READABLE).is_err() {
+            return;
+        }
+        let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+        counters.connections_accepted_total.fetch_add(1, Ordering::Relaxed);
+        let framer = match self.server.wire {
+            Wire::Lines => Framer::Lines(Lines::new(0)),
+            Wire::Syslog { zone } => Framer::Syslog(SyslogStream::new(zone)),
+        };
+        let host = self.server.identity.host.clone();
+        let host = host.unwrap_or_else(|| peer.ip().to_canonical().to_string().into_bytes().into());
+        let connection = Connection {
+            stream,
+            peer,
+            host,
+            framer,
+            outlet: None,
+            heard: Instant::now(),
+            ready: true,
+            caught_up: false,
+            memory: 0,
+        };
+        self.connections.insert(token, connection);
+    }
+
+    /// Gives every connection that has something, and the socket, one turn. Whether anything was read.
+    fn read_all(&mut self) -> bool {
+        let mut progress = false;
+        if let Some(datagrams) = &mut self.server.datagrams
+            && datagrams.ready
+        {
+            let (identity, process) = (&self.server.identity, self.server.options.process);
+            let number = &mut self.next_number;
+            let received = datagrams.receive(&self.feed, self.server.clock, &mut self.scratch, |name, clock| {
+                let id = arriving_partition_id(process, identity.index, *number);
+                *number += 1;
+                let host = identity.host.clone().unwrap_or_else(|| b"syslog"[..].into());
+                open(&self.feed, identity, id, name.into(), host, clock)
+            });
+            self.server.counters.datagrams_received_total.fetch_add(received, Ordering::Relaxed);
+            progress |= received > 0;
+        }
+        let ready: Vec<usize> = self.connections.iter().filter(|(_, c)| c.ready).map(|(token, _)| *token).collect();
+        for token in ready {
+            if self.feed.stopped() {
+                break;
+            }
+            progress |= self.read(token);
+        }
+        progress
+    }
+
+    /// Reads once from a connection. Whether it was read.
+    fn read(&mut self, token: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(&token) else { return false };
+        if let Some(outlet) = &connection.outlet
+            && !self.feed.may_read(outlet.id)
+        {
+            return false;
+        }
+        if connection.outlet.is_none() && self.feed.is_full() {
+            return false;
+        }
+        match connection.stream.read(&mut self.scratch) {
+            Ok(0) => self.close(token),
+            Ok(n) => {
+                connection.heard = Instant::now();
+                let clock = self.server.clock;
+                let outlet = connection.outlet.get_or_insert_with(|| {
+                    let identity = &self.server.identity;
+                    let id = arriving_partition_id(self.server.options.process, identity.index, self.next_number);
+                    self.next_number += 1;
+                    let name = connection.peer.to_string().into();
+                    open(&self.feed, identity, id, name, connection.host.clone(), clock)
+                });
+                let before = outlet.sent();
+                let fresh = &self.scratch[..n];
+                let memory = match &mut connection.framer {
+                    Framer::Lines(lines) => {
+                        let feed = self.feed.clone();
+                        lines.push(fresh, &mut || feed.buffer(), &mut |offset, bytes| outlet.send_lines(offset, bytes));
+                        lines.memory()
+                    }
+                    Framer::Syslog(stream) => {
+                        stream.push(fresh, clock(), outlet);
+                        stream.memory()
+                    }
+                };
+                connection.caught_up &= outlet.sent() == before;
+                self.buffered = self.buffered + memory - connection.memory;
+                connection.memory = memory;
+                if self.buffered > self.server.options.max_buffered {
+                    self.close_largest();
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                connection.ready = false;
+                if let Some(outlet) = &connection.outlet
+                    && !std::mem::replace(&mut connection.caught_up, true)
+                {
+                    self.feed.caught_up(outlet.id);
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            // Reset by the peer, timed out by keep-alive.
+            Err(_) => self.close(token),
+        }
+        true
+    }
+
+    fn close_largest(&mut self) {
+        let largest = self.connections.iter().max_by_key(|(_, c)| c.memory).map(|(token, c)| (*token, c.peer));
+        if let Some((token, peer)) = largest {
+            tracing::warn!(%peer, "unfinished lines take too much memory; closing the connection that takes most");
+            self.server.counters.connections_overflowed_total.fetch_add(1, Ordering::Relaxed);
+            self.close(token);
+        }
+    }
+
+    fn close(&mut self, token: usize) {
+        let Some(mut connection) = self.connections.remove(&token) else { return };
+        self.buffered -= connection.memory;
+        let _ = self.poll.registry().deregister(&mut connection.stream);
+        if let Some(mut outlet) = connection.outlet {
+            match connection.framer {
+                Framer::Lines(mut lines) => lines.finish(&mut |offset, bytes| outlet.send_lines(offset, bytes)),
+                Framer::Syslog(mut stream) => stream.finish((self.server.clock)(), &mut outlet),
+            }
+            self.feed.end(outlet.id);
+        }
+    }
+
+    /// Closes silent connections and says what was refused, once a second.
+    fn keep_house(&mut self) {
+        let idle = self.server.options.idle;
+        let silent: Vec<usize> =
+            self.connections.iter().filter(|(_, c)| c.heard.elapsed() >= idle && !c.ready).map(|(t, _)| *t).collect();
+        for token in silent {
+            self.server.counters.connections_idle_total.fetch_add(1, Ordering::Relaxed);
+            self.close(token);
+        }
+        let refused = self.server.counters.connections_refused_total.load(Ordering::Relaxed);
+        if refused > self.refused_said {
+            let (count, most) = (refused - self.refused_said, self.server.options.max_connections);
+            tracing::warn!(count, most, "connections refused: there are as many as allowed");
+            self.refused_said = refused;
+        }
+    }
+
+    fn finish(&mut self) {
+        while let Some((token, _)) = self.connections.first_key_value() {
+            let token = *token;
+            self.close(token);
+        }
+        if let Some(datagrams) = &mut self.server.datagrams {
+            datagrams.finish(&self.feed);
+        }
+    }
+}
+
+/// Announces a partition.
+fn open(
+    feed: &Arc<Feed>,
+    identity: &Identity,
+    id: tidewatch_events::batch::PartitionId,
+    name: Arc<str>,
+    default_host: Arc<[u8]>,
+    clock: Clock,
+) -> Outlet {
+    feed.open(PartitionInfo {
+        id,
+        source: identity.index,
+        source_name: identity.name.clone(),
+        name,
+        default_host,
+        bounded: false,
+        reference_time: clock(),
+    });
+    Outlet::new(feed.clone(), id, clock)
+}
+
+#[cfg(test)]
+#[path = "tcp_tests.rs"]
+mod tests;

@@ -1,0 +1,186 @@
+//! Real connections to a listening source.
+
+use super::*;
+use crate::source::MAX_LINE_BYTES;
+use crate::source::testing::{Engine, identity};
+use crate::source::wall_clock;
+use std::io::Write;
+use std::net::TcpStream as Client;
+
+struct Case {
+    engine: Engine,
+    address: SocketAddr,
+    counters: Arc<ListenCounters>,
+    thread: JoinHandle<()>,
+}
+
+fn start(options: ListenOptions) -> Case {
+    let engine = Engine::new(8 << 20);
+    let source = TcpListenerSource::bind(identity(), "127.0.0.1:0", options, wall_clock).unwrap();
+    let (address, counters) = (source.local_address().unwrap(), source.counters());
+    let thread = source.spawn(engine.feed.clone()).unwrap();
+    Case { engine, address, counters, thread }
+}
+
+impl Case {
+    fn connect(&self) -> Client {
+        let client = Client::connect(self.address).unwrap();
+        client.set_nodelay(true).unwrap();
+        client
+    }
+    fn stop(self) {
+        self.engine.feed.stop();
+        self.thread.join().unwrap();
+    }
+    fn is_closed(client: &mut Client) -> bool {
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        matches!(client.read(&mut [0]), Ok(0))
+            || client.read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::ConnectionReset)
+    }
+}
+
+#[test]
+fn a_connection_is_a_partition_of_lines_however_they_are_divided() {
+    let mut case = start(ListenOptions::default());
+    let mut client = case.connect();
+    let name = client.local_addr().unwrap().to_string();
+    for part in [&b"on"[..], b"e\ntwo\r\nth", b"r", b"ee\n\xff\n", b"unfinished"] {
+        client.write_all(part).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    case.engine.until("caught up", |e| e.partitions.values().any(|s| s.lines.len() == 4 && s.at_end));
+    drop(client);
+    case.engine.until("the end", Engine::all_ended);
+    let seen = case.engine.only();
+    let want = [(0, &b"one"[..]), (4, b"two\r"), (9, b"three"), (15, b"\xff"), (17, b"unfinished")];
+    assert_eq!(seen.lines, want.map(|(at, line)| (at, line.to_vec())));
+    let info = seen.info.as_ref().unwrap();
+    assert_eq!(
+        (info.id, &*info.name, &*info.default_host),
+        (arriving_partition_id(0, 3, 0), &*name, &b"127.0.0.1"[..])
+    );
+    case.stop();
+}
+
+#[test]
+fn two_hundred_connections_send_at_the_same_time() {
+    let mut case = start(ListenOptions::default());
+    let address = case.address;
+    let senders: Vec<_> = (0..8)
+        .map(|sender| {
+            std::thread::spawn(move || {
+                let mut clients: Vec<Client> = (0..25).map(|_| Client::connect(address).unwrap()).collect();
+                for round in 0..100 {
+                    for (number, client) in clients.iter_mut().enumerate() {
+                        // A line in two writes.
+                        write!(client, "{sender} {number} ").unwrap();
+                        writeln!(client, "{round}").unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    case.engine.until("all connections", |e| e.partitions.len() == 200 && e.all_ended());
+    senders.into_iter().for_each(|s| s.join().unwrap());
+    for seen in case.engine.partitions.values() {
+        let texts = seen.texts();
+        let who = texts[0].strip_suffix("0").unwrap();
+        assert_eq!(texts, (0..100).map(|round| format!("{who}{round}")).collect::<Vec<_>>());
+    }
+    assert_eq!(case.counters.connections_accepted_total.load(Ordering::Relaxed), 200);
+    case.stop();
+}
+
+#[test]
+fn there_are_only_so_many_connections() {
+    let mut case = start(ListenOptions { max_connections: 2, ..ListenOptions::default() });
+    let (mut one, two) = (case.connect(), case.connect());
+    one.write_all(b"one\n").unwrap();
+    case.engine.until("a line", |e| !e.partitions.is_empty());
+    let mut three = case.connect();
+    assert!(Case::is_closed(&mut three));
+    drop(two);
+    // Its place is free again.
+    case.engine.until("a place", |_| {
+        let mut four = case_connect(case.address);
+        four.write_all(b"four\n").is_ok() && {
+            four.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            four.read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+        }
+    });
+    assert!(case.counters.connections_refused_total.load(Ordering::Relaxed) >= 1);
+    assert_eq!(case.engine.partitions.values().next().unwrap().texts(), ["one"]);
+    case.stop();
+}
+
+fn case_connect(address: SocketAddr) -> Client {
+    Client::connect(address).unwrap()
+}
+
+#[test]
+fn a_silent_connection_is_closed_and_makes_no_partition() {
+    let mut case = start(ListenOptions { idle: Duration::from_millis(100), ..ListenOptions::default() });
+    let (mut silent, mut talks) = (case.connect(), case.connect());
+    talks.write_all(b"one\nunfinished").unwrap();
+    assert!(Case::is_closed(&mut silent));
+    case.engine.until("the end", Engine::all_ended);
+    case.engine.until("the end of one that spoke", |e| e.partitions.values().any(|s| s.ended));
+    assert_eq!(case.engine.only().texts(), ["one", "unfinished"]);
+    assert_eq!(case.counters.connections_idle_total.load(Ordering::Relaxed), 2);
+    case.stop();
+}
+
+#[test]
+fn endless_lines_take_bounded_memory() {
+    let mut case = start(ListenOptions { max_buffered: 4 << 20, ..ListenOptions::default() });
+    let address = case.address;
+    // Each holds an unfinished line just below the limit of a line.
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(address).unwrap()).collect();
+    for client in &mut clients {
+        let _ = client.write_all(&vec![b'x'; MAX_LINE_BYTES - 1]);
+    }
+    case.engine.until("the largest are closed", |e| e.partitions.values().filter(|s| s.ended).count() >= 2);
+    assert!(case.counters.connections_overflowed_total.load(Ordering::Relaxed) >= 2);
+    // One line of 50 MB costs no more than the longest.
+    let sender = std::thread::spawn(move || {
+        let mut client = Client::connect(address).unwrap();
+        (0..50).for_each(|_| client.write_all(&vec![b'y'; 1 << 20]).unwrap());
+        client.write_all(b"\nafter\n").unwrap();
+    });
+    case.engine
+        .until("the line after", |e| e.partitions.values().any(|s| s.texts().last().is_some_and(|l| l == "after")));
+    sender.join().unwrap();
+    let seen = case.engine.partitions.values().find(|s| s.texts().last().is_some_and(|l| l == "after")).unwrap();
+    let got: Vec<_> = seen.lines.iter().map(|(at, line)| (*at, line.len())).collect();
+    assert_eq!(got, [(0, MAX_LINE_BYTES + 1), ((50 << 20) + 1, 5)]);
+    case.stop();
+}
+
+#[test]
+fn it_finishes_in_good_order() {
+    let mut case = start(ListenOptions::default());
+    let mut client = case.connect();
+    client.write_all(b"one\nunfinished").unwrap();
+    case.engine.until("a line", |e| e.partitions.values().any(|s| s.lines.len() == 1));
+    case.engine.feed.finish();
+    case.engine.until("the end", Engine::all_ended);
+    case.thread.join().unwrap();
+    assert_eq!(case.engine.only().texts(), ["one", "unfinished"]);
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let rows = [
+        (&*taken, true, "cannot listen on 127.0.0.1:"),
+        ("192.0.2.1:5140", false, "cannot listen on 192.0.2.1:5140: "),
+        ("nonsense", false, "nonsense is not an address to listen on (HOST:PORT): "),
+        ("127.0.0.1:99999", false, "127.0.0.1:99999 is not an address"),
+    ];
+    for (address, service, want) in rows {
+        let error = TcpListenerSource::bind(identity(), address, ListenOptions::default(), wall_clock).err().unwrap();
+        assert_eq!(matches!(error, SourceError::Service(_)), service, "{address}");
+        assert!(error.to_string().starts_with(want), "{error}");
+    }
+}
