@@ -1,6 +1,9 @@
 //! Bytes in, results out: sources and sinks. No Timely.
 
 pub mod feed;
+pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod secret;
 pub mod sink;
 pub mod source;

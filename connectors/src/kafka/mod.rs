@@ -1,0 +1,38 @@
+//! Apache Kafka: logs in, results out.
+//!
+//! [`KafkaSource`] reads the partitions of one process into the feed, without a group rebalance: which process reads a
+//! partition follows from its name alone. [`KafkaSink`] writes results as JSON, [`DeadLetterTopic`] what could not be
+//! read, [`LineProducer`] raw lines for the generator and the host agent. [`setup`] makes topics, [`check`] looks at
+//! brokers and topics without changing anything, [`LineFetcher`] reads single lines again.
+//!
+//! Invariants
+//! - Every partition of the matching topics is read by exactly one process, at any number of processes.
+//! - A partition's records reach the feed in offset order, each once, from the offset the source was started with.
+//! - Offsets are committed only when the engine says so ([`Committer`]), never by the client on its own.
+//! - An offset that the log no longer holds ends the source with a sentence; nothing is ever reset in silence.
+//! - A password is never in a log, an error or a `Debug` output.
+
+mod batch;
+mod client;
+mod fetch;
+mod native;
+mod offsets;
+mod producer;
+mod reader;
+mod settings;
+mod setup;
+mod sink;
+mod source;
+mod status;
+mod topics;
+
+pub use client::LIBRARY_VERSION;
+pub use fetch::LineFetcher;
+pub use offsets::{Commit, Committed, Committer};
+pub use producer::{Compression, LineProducer, ProduceError, ProducerCounts, ProducerSettings};
+pub use settings::{HostFrom, KafkaSettings, KafkaSettingsError, Mechanism, Protocol, Security, Start, Topics};
+pub use setup::{CheckReport, PartitionReport, SetupReport, TopicAction, TopicPlan, TopicReport, check, setup};
+pub use sink::{DeadLetterTopic, KafkaSink};
+pub use source::{KafkaPartition, KafkaSource};
+pub use status::{KafkaStatus, PartitionStatus};
+pub use topics::{ProcessShare, partition_id};

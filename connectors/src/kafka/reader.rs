@@ -1,0 +1,493 @@
+//! The reading thread of a Kafka source, and the thread beside it that watches the cluster.
+//!
+//! Each partition is read from a queue of its own, so that the feed decides which one is next and one that must wait
+//! (back-pressure, alignment) keeps what librdkafka already fetched of it, within the queue's limit. The reader sleeps
+//! until a queue gets something. A partition that trickles is read at most every [`LINGER`], so that batches are not
+//! tiny at a middling rate; one that has plenty is read at once and gives batches of about 1 MiB.
+//!
+//! Watching blocks (metadata, ends of logs), so it has a thread of its own that tells the reader by a channel.
+//!
+//! Invariants
+//! - `caught_up` is said when the end was read from the partition's own queue, behind its last record: never while it is
+//!   paused, and not again before another batch.
+//! - When a partition's leader stops answering after `caught_up` was said, an **empty batch** is sent: the engine then
+//!   knows that the partition is not idle but may have more. When it answers and there is nothing, `caught_up` is said again.
+//! - An error that passes is counted and logged once; one that would lose records ends the source.
+
+use super::batch::BatchBuilder;
+use super::client::{Consumer, layout, serve};
+use super::native::{PartitionQueue, Received, TAKE, Taken, Wake};
+use super::offsets::{self, Key};
+use super::settings::{HostFrom, KafkaSettings};
+use super::source::{KafkaPartition, KafkaSource, clash, first_status, mine};
+use super::status::KafkaStatus;
+use super::topics::{ProcessShare, partition_id};
+use crate::feed::{Feed, PartitionInfo};
+use crate::source::SourceError;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+use tracing::{info, warn};
+
+/// The least time between two small batches of one partition.
+const LINGER: Duration = Duration::from_millis(4);
+/// As many records are read without waiting for more.
+const PLENTY: usize = 2000;
+/// How long the feed is asked for a partition before queues are looked at again.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How often librdkafka's events are handled and positions compared, at least.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the ends of the logs are asked for.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long one such question may take before the partitions count as disconnected.
+const WATCH_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the watching thread tells.
+enum News {
+    /// The ends of the logs; a partition whose leader did not answer is missing.
+    Ends(BTreeMap<PartitionId, u64>),
+    /// A partition that was not there at start.
+    Found(KafkaPartition),
+    /// The source cannot go on.
+    Failed(SourceError),
+}
+
+struct Partition {
+    queue: PartitionQueue,
+    seq: u64,
+    position: u64,
+    read_at: Instant,
+    /// `caught_up` was said, and no batch was sent since.
+    caught_up: bool,
+    connected: bool,
+    /// Bytes of a record, as last seen: so that about as many are taken as fill a batch.
+    average: usize,
+}
+
+/// The reading thread's state.
+pub(super) struct Reader {
+    settings: KafkaSettings,
+    index: usize,
+    consumer: Arc<Consumer>,
+    status: Arc<KafkaStatus>,
+    feed: Arc<Feed>,
+    wake: Arc<Wake>,
+    partitions: BTreeMap<PartitionId, Partition>,
+    taken: Taken,
+    news: Receiver<News>,
+}
+
+impl Reader {
+    /// Opens the partitions and reads on a new thread.
+    pub(super) fn spawn(source: KafkaSource, feed: Arc<Feed>) -> Result<JoinHandle<()>, SourceError> {
+        let (tell, news) = bounded(16);
+        let watch = Watch {
+            settings: source.settings.clone(),
+            share: source.share,
+            index: source.index,
+            consumer: source.consumer.clone(),
+            feed: feed.clone(),
+            status: source.status.clone(),
+            known: source.partitions.iter().map(|p| (p.id, (p.topic.clone(), p.partition))).collect(),
+            tell,
+        };
+        let reader = Reader {
+            settings: source.settings,
+            index: source.index,
+            consumer: source.consumer,
+            status: source.status,
+            feed,
+            wake: Arc::default(),
+            partitions: BTreeMap::new(),
+            taken: Taken::new(),
+            news,
+        };
+        let partitions = source.partitions;
+        let io = |error: std::io::Error| SourceError::Io(format!("kafka: no thread could be started: {error}"));
+        let watcher = thread::Builder::new().name("kafka-watch".into()).spawn(move || watch.run()).map_err(io)?;
+        thread::Builder::new()
+            .name("kafka-read".into())
+            .spawn(move || {
+                reader.run(partitions);
+                // It looks at the feed at least every second, or between two questions that are limited in time.
+                let _ = watcher.join();
+            })
+            .map_err(io)
+    }
+
+    fn run(mut self, partitions: Vec<KafkaPartition>) {
+        let feed = self.feed.clone();
+        if let Err(error) = self.begin(partitions) {
+            feed.fail(error);
+            return;
+        }
+        feed.listed();
+        let mut served = Instant::now();
+        let mut ready = Vec::new();
+        while !feed.stopped() {
+            if served.elapsed() >= TICK {
+                served = Instant::now();
+                if let Err(error) = self.tick() {
+                    feed.fail(error);
+                    return;
+                }
+            }
+            ready.clear();
+            let soon = self.ready(&mut ready);
+            if ready.is_empty() {
+                self.wake.wait(soon);
+            } else if let Some(chosen) = feed.choose(&ready, PATIENCE)
+                && let Err(error) = self.read(chosen)
+            {
+                feed.fail(error);
+                return;
+            }
+        }
+    }
+
+    fn begin(&mut self, partitions: Vec<KafkaPartition>) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in &partitions {
+            self.open(partition, &mut list)?;
+        }
+        self.consumer.assign(&list).map_err(|error| SourceError::Service(format!("kafka: {error}")))
+    }
+
+    /// Announces a partition and takes its queue. It is read once it is assigned.
+    fn open(&mut self, partition: &KafkaPartition, list: &mut TopicPartitionList) -> Result<(), SourceError> {
+        let KafkaPartition { id, topic, partition: number, start, .. } = partition;
+        let refuse = || SourceError::Service(format!("kafka {topic}/{number}: offset {start} cannot be read"));
+        let queue = PartitionQueue::split(&self.consumer, topic, *number, &self.wake).ok_or_else(refuse)?;
+        let offset = i64::try_from(*start).map_err(|_| refuse())?;
+        list.add_partition_offset(topic, *number, Offset::Offset(offset)).map_err(|_| refuse())?;
+        let now = Instant::now();
+        let opened = Partition {
+            queue,
+            seq: 0,
+            position: *start,
+            read_at: now.checked_sub(LINGER).unwrap_or(now),
+            caught_up: false,
+            connected: true,
+            average: 512,
+        };
+        self.partitions.insert(*id, opened);
+        self.status.open(first_status(partition));
+        self.feed.open(PartitionInfo {
+            id: *id,
+            source: self.index,
+            source_name: self.settings.name.clone(),
+            name: partition.name(),
+            default_host: self.settings.default_host.clone(),
+            bounded: false,
+            reference_time: now_ms(),
+        });
+        Ok(())
+    }
+
+    /// The partitions worth reading now, and how long to wait where there are none.
+    fn ready(&self, ready: &mut Vec<PartitionId>) -> Duration {
+        let now = Instant::now();
+        let mut soon = TICK;
+        for (id, partition) in &self.partitions {
+            let waiting = partition.queue.len();
+            if waiting == 0 {
+                continue;
+            }
+            let rest = LINGER.saturating_sub(now.saturating_duration_since(partition.read_at));
+            if waiting >= PLENTY || rest.is_zero() {
+                ready.push(*id);
+            } else {
+                soon = soon.min(rest);
+            }
+        }
+        soon
+    }
+
+    /// Reads what one partition has, up to about one batch of full size.
+    fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
+        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let Partition { queue, seq, position, read_at, caught_up, average, .. } = partition;
+        let feed = &self.feed;
+        let (status, expected) = (&self.status, *average);
+        let mut send = |builder: BatchBuilder, position: &mut u64| {
+            let next = builder.next_offset().unwrap_or(*position);
+            *average = builder.average().unwrap_or(*average);
+            let (bytes, records) = builder.finish();
+            feed.send(RawBatch {
+                partition: id,
+                seq: *seq,
+                bytes,
+                framing: Framing::Records(records),
+                read_at: now_ms(),
+            });
+            *seq += 1;
+            *position = next;
+            status.update(id, |status| status.position = next);
+        };
+        let mut batch = BatchBuilder::new(feed.buffer());
+        // `end` is set while nothing follows the end of the partition.
+        let (mut end, mut sent, mut failed) = (None, false, None);
+        loop {
+            let most = batch.room(expected).min(TAKE);
+            let count = queue.take(most, &mut self.taken, |received| match received {
+                Received::Record(record) => {
+                    if batch.is_full() {
+                        let full = std::mem::replace(&mut batch, BatchBuilder::new(feed.buffer()));
+                        send(full, position);
+                        sent = true;
+                    }
+                    end = None;
+                    let host = match self.settings.host_from {
+                        HostFrom::Nothing => None,
+                        HostFrom::Header => record.header(c"host"),
+                        HostFrom::HeaderOrKey => {
+                            record.header(c"host").or((!record.key.is_empty()).then_some(record.key))
+                        }
+                    };
+                    batch.push(record.offset, record.timestamp, record.value, host);
+                }
+                Received::End(offset) => end = Some(offset),
+                Received::Error(code, words) => failed = Some((code, words)),
+            });
+            if sent || batch.is_full() || count < most || failed.is_some() {
+                break;
+            }
+        }
+        if !batch.is_empty() {
+            send(batch, position);
+            sent = true;
+        } else {
+            feed.credit(batch.finish().0);
+        }
+        if let Some(end) = end {
+            // Behind the last record there may be markers of transactions, which are no records.
+            *position = end.max(*position);
+        }
+        *read_at = Instant::now();
+        *caught_up &= !sent;
+        if let Some((code, words)) = failed {
+            self.error(id, code, &words)?;
+        } else if sent && !self.feed.stopped() {
+            self.consumer.context().works();
+        }
+        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        if end.is_some() && partition.queue.len() == 0 && !partition.caught_up && partition.connected {
+            partition.caught_up = true;
+            self.feed.caught_up(id);
+        }
+        let (position, queued) = (partition.position, partition.queue.len() as u64);
+        let log_end = partition.queue.log_end().unwrap_or(0);
+        self.status.update(id, |status| {
+            status.position = position;
+            status.queued = queued;
+            status.log_end = status.log_end.max(log_end).max(position);
+        });
+        Ok(())
+    }
+
+    /// An error that came in a partition's own queue.
+    fn error(&self, id: PartitionId, code: i32, words: &str) -> Result<(), SourceError> {
+        let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
+        let name =
+            self.status.snapshot().into_iter().find(|s| s.id == id).map(|s| s.name).unwrap_or_else(|| "?".into());
+        let gone =
+            [Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32, Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE as i32];
+        if gone.contains(&code) {
+            return Err(SourceError::Service(format!(
+                "kafka {name}: offset {} is no longer in the log; records are missing, and tidewatch does not go on as if \
+                 they were not: {words}",
+                partition.position
+            )));
+        }
+        self.consumer.context().trouble(&format!("{name}: {words}"));
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), SourceError> {
+        serve(&self.consumer);
+        if let Some((code, words)) = self.consumer.client().fatal_error() {
+            return Err(SourceError::Service(format!("kafka: {code}: {words}")));
+        }
+        if self.status.take_unreachable() {
+            let all: Vec<PartitionId> = self.partitions.keys().copied().collect();
+            for id in all {
+                self.disconnected(id);
+            }
+        }
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Ends(ends) => self.ends(&ends),
+                News::Found(partition) => self.found(&partition)?,
+                News::Failed(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn ends(&mut self, ends: &BTreeMap<PartitionId, u64>) {
+        let all: Vec<PartitionId> = self.partitions.keys().copied().collect();
+        for id in all {
+            match ends.get(&id) {
+                Some(end) => self.connected(id, *end),
+                None => self.disconnected(id),
+            }
+        }
+    }
+
+    /// A partition's leader does not answer: after `caught_up` the engine must hear that there may be more.
+    fn disconnected(&mut self, id: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        if partition.caught_up {
+            partition.caught_up = false;
+            let nothing = Framing::Records(Vec::new());
+            let (seq, bytes) = (partition.seq, Vec::new());
+            self.feed.send(RawBatch { partition: id, seq, bytes, framing: nothing, read_at: now_ms() });
+            partition.seq += 1;
+        }
+        if partition.connected {
+            partition.connected = false;
+            self.status.update(id, |status| status.connected = false);
+        }
+    }
+
+    fn connected(&mut self, id: PartitionId, end: u64) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let again = !partition.connected;
+        partition.connected = true;
+        let at_end = partition.position >= end && partition.queue.len() == 0;
+        if again && at_end && !partition.caught_up {
+            partition.caught_up = true;
+            self.feed.caught_up(id);
+        }
+        let queued = partition.queue.len() as u64;
+        self.status.update(id, |status| {
+            status.connected = true;
+            status.log_end = status.log_end.max(end);
+            status.queued = queued;
+        });
+    }
+
+    fn found(&mut self, partition: &KafkaPartition) -> Result<(), SourceError> {
+        if self.partitions.contains_key(&partition.id) {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::with_capacity(1);
+        self.open(partition, &mut list)?;
+        info!(source = %self.settings.name, partition = %partition.name(), "kafka: new partition");
+        self.consumer
+            .incremental_assign(&list)
+            .map_err(|error| SourceError::Service(format!("kafka {}: {error}", partition.name())))
+    }
+}
+
+/// Looks for new partitions and for the ends of the logs.
+struct Watch {
+    settings: KafkaSettings,
+    share: ProcessShare,
+    index: usize,
+    consumer: Arc<Consumer>,
+    feed: Arc<Feed>,
+    status: Arc<KafkaStatus>,
+    known: BTreeMap<PartitionId, Key>,
+    tell: Sender<News>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        let mut refreshed = Instant::now();
+        let mut watched = Instant::now();
+        while !self.feed.stopped() {
+            thread::sleep(Duration::from_millis(50));
+            if watched.elapsed() >= WATCH {
+                let ends = self.ends();
+                // Here, because the reader may be waiting for the feed: consumer lag is of most interest just then.
+                for (id, end) in &ends {
+                    self.status.update(*id, |status| status.log_end = status.log_end.max(*end));
+                }
+                // A reader that waits has news enough; the next ones are newer.
+                if let Err(TrySendError::Disconnected(_)) = self.tell.try_send(News::Ends(ends)) {
+                    return;
+                }
+                watched = Instant::now();
+            }
+            if refreshed.elapsed() >= self.settings.refresh_every {
+                self.refresh();
+                refreshed = Instant::now();
+            }
+        }
+    }
+
+    fn ends(&self) -> BTreeMap<PartitionId, u64> {
+        let keys: Vec<Key> = self.known.values().cloned().collect();
+        if keys.is_empty() {
+            return BTreeMap::new();
+        }
+        match offsets::find(&self.consumer, &keys, Offset::End, WATCH_LIMIT) {
+            Ok(found) => {
+                let ends = found.into_iter().filter_map(|((topic, partition), end)| {
+                    Some((partition_id(self.index, &topic, partition), end.ok()??))
+                });
+                ends.collect()
+            }
+            Err(_) => BTreeMap::new(),
+        }
+    }
+
+    /// A new partition starts at its beginning: nothing of it was read before.
+    fn refresh(&mut self) {
+        let layout = match layout(&self.consumer, &self.settings, WATCH_LIMIT) {
+            Ok(layout) => layout,
+            // Brokers that are away are reported by the client; a topic that was deleted is worth a line.
+            Err(error) => {
+                self.consumer.context().trouble(&error.to_string());
+                return;
+            }
+        };
+        let mut new = Vec::new();
+        for key in mine(&layout, self.share) {
+            match self.known.get(&partition_id(self.index, &key.0, key.1)) {
+                None => new.push(key),
+                Some((topic, _)) if *topic != key.0 => {
+                    let _ = self.tell.send(News::Failed(SourceError::Usage(clash(topic, &key.0))));
+                }
+                Some(_) => {}
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        let bounds = match offsets::bounds(&self.consumer, &new, WATCH_LIMIT) {
+            Ok(bounds) => bounds,
+            Err(words) => {
+                warn!(source = %self.settings.name, error = words, "kafka: new partitions are not ready, trying on");
+                return;
+            }
+        };
+        for ((topic, partition), bounds) in bounds {
+            let id = partition_id(self.index, &topic, partition);
+            self.known.insert(id, (topic.clone(), partition));
+            let found = KafkaPartition {
+                id,
+                topic,
+                partition,
+                start: bounds.begin,
+                log_begin: bounds.begin,
+                log_end: bounds.end,
+            };
+            if self.tell.send(News::Found(found)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn now_ms() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

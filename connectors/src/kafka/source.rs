@@ -1,0 +1,208 @@
+//! The Kafka source: connects, finds out what there is to read and from where, then reads on a thread of its own.
+//!
+//! [`KafkaSource::connect`] asks everything before the dataflow starts, with a limit of time, so that a wrong address, a
+//! wrong password, a wrong name and an offset that is gone are sentences at start and not silence later.
+
+use super::client::{self, Consumer, Context, Layout};
+use super::offsets::{self, Bounds, Committer, Key};
+use super::reader::Reader;
+use super::settings::KafkaSettings;
+use super::status::{KafkaStatus, PartitionStatus};
+use super::topics::{ProcessShare, partition_id};
+use crate::feed::Feed;
+use crate::source::SourceError;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tidewatch_events::batch::PartitionId;
+
+/// A partition that this process reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaPartition {
+    /// Its identity.
+    pub id: PartitionId,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+    /// Where reading starts.
+    pub start: u64,
+    /// The first offset of the log, as it was at connecting.
+    pub log_begin: u64,
+    /// The offset after the last record, as it was at connecting.
+    pub log_end: u64,
+}
+
+impl KafkaPartition {
+    /// `TOPIC/PARTITION`.
+    pub fn name(&self) -> Arc<str> {
+        format!("{}/{}", self.topic, self.partition).into()
+    }
+}
+
+/// A source that is connected and not yet reading.
+pub struct KafkaSource {
+    pub(super) settings: KafkaSettings,
+    pub(super) share: ProcessShare,
+    pub(super) index: usize,
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) status: Arc<KafkaStatus>,
+    pub(super) partitions: Vec<KafkaPartition>,
+    cluster: Option<String>,
+}
+
+impl KafkaSource {
+    /// Connects within `settings.connect_within` and finds this process's partitions and where to start in each.
+    /// `index` is the source's position in the configuration, at most 255.
+    ///
+    /// # Errors
+    /// `Usage` for settings that librdkafka does not accept; `Service` where no broker answers or lets us in, a topic
+    /// does not exist, or the start is not in the log. The sentence names broker, topic or partition and the reason.
+    pub fn connect(settings: KafkaSettings, share: ProcessShare, index: usize) -> Result<KafkaSource, SourceError> {
+        if index > 255 {
+            return Err(SourceError::Usage(format!("at most 256 sources are possible; this is number {}", index + 1)));
+        }
+        let within = settings.connect_within;
+        let status = Arc::new(KafkaStatus::default());
+        let context = Context::new(&settings.name, &status);
+        // How many partitions there are decides how much each may hold ahead, so one client asks and another one reads.
+        let scout = client::consumer(&settings.consumer(1).map_err(client::usage)?, context.clone())?;
+        let layout = client::layout(&scout, &settings, within)?;
+        let keys = mine(&layout, share);
+        drop(scout);
+        let consumer = Arc::new(client::consumer(&settings.consumer(keys.len()).map_err(client::usage)?, context)?);
+        let bounds = offsets::bounds(&consumer, &keys, within).map_err(|words| {
+            SourceError::Service(format!(
+                "kafka at {}: the logs' ends are not known within {}: {words}",
+                settings.brokers(),
+                client::seconds(within)
+            ))
+        })?;
+        let mut source =
+            KafkaSource { settings, share, index, consumer, status, partitions: Vec::new(), cluster: None };
+        source.cluster = rdkafka::consumer::Consumer::client(source.consumer.as_ref()).fetch_cluster_id(within);
+        let starts = offsets::starts(&source.committer(), &bounds, source.settings.start, within)?;
+        source.partitions = partitions(index, &bounds, &starts)?;
+        for partition in &source.partitions {
+            source.status.open(first_status(partition));
+        }
+        Ok(source)
+    }
+
+    /// The partitions of this process, by identity, with their starts.
+    pub fn partitions(&self) -> &[KafkaPartition] {
+        &self.partitions
+    }
+
+    /// The cluster's id, as its brokers give it.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    /// Starts at the offsets of a recovery record instead. A partition that is not in it did not exist then and starts
+    /// at its beginning.
+    ///
+    /// # Errors
+    /// `Service` where an offset is not in the log.
+    pub fn resume(&mut self, offsets: &BTreeMap<PartitionId, u64>) -> Result<(), SourceError> {
+        for partition in &mut self.partitions {
+            let start = offsets.get(&partition.id).copied().unwrap_or(partition.log_begin);
+            let key = (partition.topic.clone(), partition.partition);
+            let bounds = Bounds { begin: partition.log_begin, end: partition.log_end };
+            offsets::inside(&key, start, bounds, "the recorded offset")?;
+            partition.start = start;
+            self.status.update(partition.id, |status| status.position = start);
+        }
+        Ok(())
+    }
+
+    /// The live status, to be kept beyond [`KafkaSource::spawn`].
+    pub fn status(&self) -> Arc<KafkaStatus> {
+        self.status.clone()
+    }
+
+    /// The handle that commits offsets, to be kept beyond [`KafkaSource::spawn`].
+    pub fn committer(&self) -> Committer {
+        Committer {
+            consumer: self.consumer.clone(),
+            brokers: self.settings.brokers().into(),
+            group: self.settings.group().into(),
+        }
+    }
+
+    /// Reads into the feed on a thread of its own until the feed stops. A second thread looks for new partitions and
+    /// asks for the logs' ends; the first waits for it at the end.
+    ///
+    /// # Errors
+    /// `Io` where no thread can be started.
+    pub fn spawn(self, feed: Arc<Feed>) -> Result<JoinHandle<()>, SourceError> {
+        Reader::spawn(self, feed)
+    }
+}
+
+/// This process's partitions of all topics, sorted.
+pub(super) fn mine(layout: &Layout, share: ProcessShare) -> Vec<Key> {
+    let all = layout.iter().flat_map(|(topic, partitions)| {
+        let topic: Arc<str> = topic.as_str().into();
+        partitions.iter().map(move |partition| (topic.clone(), *partition))
+    });
+    all.filter(|(topic, partition)| share.holds(topic, *partition)).collect()
+}
+
+fn partitions(
+    index: usize,
+    bounds: &BTreeMap<Key, Bounds>,
+    starts: &BTreeMap<Key, u64>,
+) -> Result<Vec<KafkaPartition>, SourceError> {
+    let mut all: BTreeMap<PartitionId, KafkaPartition> = BTreeMap::new();
+    for ((topic, partition), bounds) in bounds {
+        let id = partition_id(index, topic, *partition);
+        let start = starts.get(&(topic.clone(), *partition)).copied().unwrap_or(bounds.begin);
+        let found = KafkaPartition {
+            id,
+            topic: topic.clone(),
+            partition: *partition,
+            start,
+            log_begin: bounds.begin,
+            log_end: bounds.end,
+        };
+        if let Some(other) = all.insert(id, found) {
+            return Err(SourceError::Usage(clash(&other.topic, topic)));
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+/// Two names may share 24 bits of hash: one in eight million pairs.
+pub(super) fn clash(one: &str, other: &str) -> String {
+    format!("topics {one} and {other} have the same identity in one source; read one of them in a source of its own")
+}
+
+pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
+    PartitionStatus {
+        id: partition.id,
+        name: partition.name(),
+        topic: partition.topic.clone(),
+        partition: partition.partition,
+        position: partition.start,
+        log_end: partition.log_end,
+        queued: 0,
+        connected: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_divide_the_partitions_of_all_topics() {
+        let layout: Layout = [("a".to_owned(), vec![0, 1, 2]), ("b".to_owned(), vec![0])].into();
+        let whole = mine(&layout, ProcessShare::WHOLE);
+        assert_eq!(whole.iter().map(|(t, p)| format!("{t}/{p}")).collect::<Vec<_>>(), ["a/0", "a/1", "a/2", "b/0"]);
+        let shares = (0..2).filter_map(|i| ProcessShare::new(i, 2));
+        let mut both: Vec<Key> = shares.flat_map(|share| mine(&layout, share)).collect();
+        both.sort();
+        assert_eq!(both, whole);
+    }
+}

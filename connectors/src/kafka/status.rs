@@ -1,0 +1,131 @@
+//! How far each partition was read, and how the connection does: cheap to write by the reading thread, cheap to read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tidewatch_events::batch::PartitionId;
+
+/// One partition as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// Its identity.
+    pub id: PartitionId,
+    /// `TOPIC/PARTITION`.
+    pub name: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset to be read next: everything before it was handed to the feed.
+    pub position: u64,
+    /// The end of the log, as last heard of (about every second, also while nothing is read).
+    pub log_end: u64,
+    /// Records that librdkafka holds and that were not read yet.
+    pub queued: u64,
+    /// Whether the partition's leader answers.
+    pub connected: bool,
+}
+
+impl PartitionStatus {
+    /// Consumer lag: records between the position and the end of the log.
+    pub fn lag(&self) -> u64 {
+        self.log_end.saturating_sub(self.position)
+    }
+}
+
+/// The status of a source, shared with whoever reports it.
+#[derive(Debug, Default)]
+pub struct KafkaStatus {
+    partitions: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
+    errors: AtomicU64,
+    unreachable: AtomicBool,
+    trouble: Mutex<Option<String>>,
+}
+
+impl KafkaStatus {
+    /// All partitions of this process, by identity.
+    pub fn snapshot(&self) -> Vec<PartitionStatus> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Errors that librdkafka reported and that passed or may pass: `kafka_errors_total`.
+    pub fn errors_total(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with the connection now, in librdkafka's words.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An error of the connection. True where it is another than the last one, so worth a line in the log.
+    pub(super) fn failed(&self, words: &str) -> bool {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = trouble.as_deref() != Some(words);
+        if other {
+            *trouble = Some(words.to_owned());
+        }
+        other
+    }
+
+    /// The connection does its work. True where it did not before.
+    pub(super) fn works(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
+    /// No broker answers, says librdkafka.
+    pub(super) fn set_unreachable(&self) {
+        self.unreachable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no broker answered since the last call.
+    pub(super) fn take_unreachable(&self) -> bool {
+        self.unreachable.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn open(&self, status: PartitionStatus) {
+        self.lock().insert(status.id, status);
+    }
+
+    pub(super) fn update(&self, id: PartitionId, change: impl FnOnce(&mut PartitionStatus)) {
+        if let Some(status) = self.lock().get_mut(&id) {
+            change(status);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, PartitionStatus>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_worth_a_line_once_until_it_changes_or_passes() {
+        let status = KafkaStatus::default();
+        assert!(!status.works(), "nothing was wrong");
+        assert!(status.failed("refused"));
+        assert!(!status.failed("refused"), "the same again");
+        assert!(status.failed("timed out"), "another");
+        assert!(status.works());
+        assert!(!status.works(), "said once");
+        assert!(status.failed("timed out"), "again, after it had passed");
+        assert_eq!((status.errors_total(), status.trouble().as_deref()), (4, Some("timed out")));
+    }
+
+    #[test]
+    fn lag_never_wraps() {
+        let rows = [(0, 0, 0), (5, 9, 4), (9, 9, 0), (10, 9, 0), (0, u64::MAX, u64::MAX)];
+        for (position, log_end, want) in rows {
+            let (name, topic) = ("t/0".into(), "t".into());
+            let id = PartitionId(0);
+            let status =
+                PartitionStatus { id, name, topic, partition: 0, position, log_end, queued: 0, connected: true };
+            assert_eq!(status.lag(), want, "{position} of {log_end}");
+        }
+    }
+}
