@@ -1,4 +1,4 @@
-//! Parses a file again and again on one core and prints lines and bytes per second, framing included.
+//! Parses a file again and again on one core and prints lines and bytes per second of CPU time, framing included.
 //!
 //! `parse_speed FORMAT FILE [SECONDS]`; without a file, made-up lines of about 211 bytes (combined) or 280 (JSON).
 //! Build with `--release`. Numbers in docs come from here.
@@ -34,29 +34,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             framing: Framing::Lines { offset: 0 },
             read_at: WallTime(0),
         };
-        batches.push(Batch::new(raw, (&b"host"[..]).into()));
+        batches.push(raw);
         rest = &rest[end..];
     }
 
     let mut parser = Parser::new(format, SourceOptions::default());
-    let (mut best, mut lines, mut rejected) = (Duration::MAX, 0u64, 0usize);
+    let mut batch = Batch::new(batches[0].clone(), (&b"host"[..]).into());
+    let (mut best, mut lines, mut rejected) = (u64::MAX, 0u64, 0usize);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(seconds) {
-        let pass = Instant::now();
+        let pass = cpu_time()?;
         (lines, rejected) = (0, 0);
-        for batch in &mut batches {
+        for raw in &mut batches {
+            // The events' memory is used again, as the engine does.
+            std::mem::swap(&mut batch.raw, raw);
             batch.events.clear();
             batch.rejects.clear();
             batch.extra.clear();
-            parser.parse(batch);
+            parser.parse(&mut batch);
             lines += batch.lines();
             rejected += batch.rejects.len();
+            std::mem::swap(&mut batch.raw, raw);
         }
-        best = best.min(pass.elapsed());
+        best = best.min(cpu_time()? - pass);
     }
-    let best = best.as_secs_f64();
+    let best = best as f64 / 1e9;
     println!(
-        "{name}: {lines} lines of {:.0} bytes, {rejected} rejected; best pass {:.2} M lines/s, {:.0} MB/s, {:.1} ns/line",
+        "{name}: {lines} lines of {:.0} bytes, {rejected} rejected; best pass {:.2} M lines/s, {:.0} MB/s, {:.1} ns/line of CPU",
         bytes.len() as f64 / lines as f64,
         lines as f64 / best / 1e6,
         bytes.len() as f64 / best / 1e6,
@@ -65,9 +69,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Nanoseconds this thread has run; what else the machine does is not counted (Linux).
+fn cpu_time() -> Result<u64, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
+}
+
 fn made_up(json: bool) -> Vec<u8> {
     let agents = [
-        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/128.0 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/128.0 Safari/537.36",
         "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Version/17.5 Mobile/15E148 Safari",
         "curl/8.5.0",
     ];
@@ -89,7 +99,7 @@ fn made_up(json: bool) -> Vec<u8> {
         } else {
             writeln!(
                 out,
-                r#"{ip} - - [05/Mar/2026:10:00:{second:02} +0000] "GET {target} HTTP/1.1" {status} {bytes} "https://shop.example/" "{agent}""#
+                r#"{ip} - - [05/Mar/2026:10:00:{second:02} +0000] "GET {target} HTTP/1.1" {status} {bytes} "https://shop.example/?utm=x" "{agent}""#
             )
         };
     }

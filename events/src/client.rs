@@ -114,33 +114,33 @@ fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
 /// The IPv4 address a text starts with, and its length. Numbers have no leading zeros, as RFC 6943 asks.
 #[inline]
 pub(crate) fn ipv4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
-    let mut octets = [0u8; 4];
-    let mut at = 0;
-    for (i, octet) in octets.iter_mut().enumerate() {
-        if i > 0 {
-            if *text.get(at)? != b'.' {
+    let (mut address, mut at) = (0u32, 0);
+    for part in 0..4 {
+        let start = at;
+        let mut value = 0u32;
+        while let Some(b) = text.get(at) {
+            let digit = u32::from(b.wrapping_sub(b'0'));
+            if digit > 9 {
+                break;
+            }
+            value = value * 10 + digit;
+            at += 1;
+            if at - start > 3 {
                 return None;
             }
-            at += 1;
         }
-        let first = text.get(at)?.wrapping_sub(b'0');
-        if first > 9 {
+        if at == start || value > 255 || (at - start > 1 && text[start] == b'0') {
             return None;
         }
-        let mut value = u32::from(first);
-        at += 1;
-        let mut digits = 1;
-        while let Some(digit) = text.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d <= 9) {
-            if digits == 3 || value == 0 {
+        address = address << 8 | value;
+        if part < 3 {
+            if text.get(at) != Some(&b'.') {
                 return None;
             }
-            value = value * 10 + u32::from(digit);
-            digits += 1;
             at += 1;
         }
-        *octet = u8::try_from(value).ok()?;
     }
-    Some((Ipv4Addr::from(octets), at))
+    Some((Ipv4Addr::from(address), at))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | [`time`] | event time and lengths of time |
 //! | [`batch`], [`event`] | a buffer of raw lines and the flat records parsed from it |
+//! | [`formats`], [`client`] | what turns lines into events; who the client is behind proxies |
+//! | [`pattern`], [`privacy`] | templates of messages; what leaves of addresses and secrets |
 //! | [`field`], [`key`] | fields by name; group keys as bytes |
 //! | [`dead_letter`] | lines that could not be read, and why |
 //! | [`rule`], [`filter`] | rules as checked data; one filter language |
@@ -26,6 +28,7 @@ pub mod histogram;
 pub mod key;
 pub mod line_protocol;
 pub mod pattern;
+pub mod privacy;
 pub mod rule;
 pub mod text;
 pub mod time;

@@ -32,13 +32,13 @@ pub(super) fn parse(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
     let line = cx.line;
     // Nearly every line starts with `1.2.3.4 - - [`.
     if let Some((ip, n)) = client::ipv4_prefix(line)
-        && line.get(n..n + 5) == Some(b" - - [")
-        && line.get(n + 31..n + 34) == Some(b"] \"")
+        && line[n..].starts_with(b" - - [")
+        && line.get(n + 32..n + 35) == Some(b"] \"")
     {
-        let time = cx.clock.clf(&line[n + 5..n + 31])?;
+        let time = cx.clock.clf(&line[n + 6..n + 32])?;
         let mut event = Event::new(Kind::Access, time);
         event.client = Client::Ip(ip.into());
-        let fields = fields(line, n + 34, tail).ok_or_else(|| why(line, n + 34))?;
+        let fields = fields(line, n + 35, tail).ok_or_else(|| why(line, n + 35))?;
         if !cx.proxies.trusted.is_empty() {
             event.client = cx.client(Piece::new(0, n, false), &fields.headers(), Escape::Log);
         }

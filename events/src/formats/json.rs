@@ -317,15 +317,19 @@ fn blanks(line: &[u8], mut at: usize) -> usize {
 /// The end of a number, `true`, `false` or `null`.
 #[inline]
 fn bare_end(line: &[u8], start: usize) -> Option<usize> {
-    let length = line.get(start..)?.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.'));
-    let end = start + length.count();
+    let rest = line.get(start..)?;
+    let digits = rest.iter().take_while(|b| matches!(b, b'0'..=b'9' | b'.')).count();
+    if digits > 0 && rest[0] != b'.' && matches!(rest.get(digits), Some(b',' | b'}')) {
+        return Some(start + digits);
+    }
+    let length = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.')).count();
     // Servers that fill in a template write numbers as they come: `-` and `000` are let through.
-    let word = &line[start..end];
+    let word = &rest[..length];
     let fits = match word.first()? {
         b'-' | b'0'..=b'9' => word.iter().all(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')),
         _ => matches!(word, b"null" | b"true" | b"false"),
     };
-    fits.then_some(end)
+    fits.then_some(start + length)
 }
 
 #[inline]

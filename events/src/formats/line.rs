@@ -136,16 +136,12 @@ impl Context<'_> {
     pub fn host(&mut self, piece: Piece, escape: Escape) -> Span {
         let span = self.value(piece, escape);
         let bytes = self.bytes(span);
-        match bytes.iter().rposition(|b| *b == b':') {
-            Some(colon)
-                if colon > 0
-                    && bytes[colon + 1..].iter().all(u8::is_ascii_digit)
-                    && (bytes[colon - 1] == b']' || memchr::memchr(b':', &bytes[..colon]).is_none()) =>
-            {
-                span.slice(0, colon)
-            }
-            _ => span,
-        }
+        let Some(first) = memchr::memchr(b':', bytes) else { return span };
+        let last = memchr::memrchr(b':', bytes).unwrap_or(first);
+        let is_port = bytes[last + 1..].iter().all(u8::is_ascii_digit);
+        // Of an IPv6 address only brackets tell the port.
+        let alone = first == last || bytes[last - 1] == b']';
+        if last > 0 && is_port && alone { span.slice(0, last) } else { span }
     }
 
     /// Runs `read` on the bytes of a number or time. These carry no escapes, but for slashes that JSON may escape.

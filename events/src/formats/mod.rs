@@ -7,15 +7,24 @@
 //! |---|---|
 //! | `nginx-json` | a JSON object a line; the usual keys, or a mapping of our fields to keys |
 //! | `combined`, `common` | Apache's and Nginx's, also with a virtual host in front or fields appended |
+//! | `nginx-error`, `apache-error` | the servers' error logs |
+//! | `app` | `TIMESTAMP [LEVEL] SERVICE - MESSAGE \| IP: x \| User: y \| ResponseTime: Nms` |
+//! | `syslog` | RFC 3164 and RFC 5424 |
+//! | `auto` | any of these, recognised line by line |
 //!
 //! Invariants
 //! - Every line is exactly one event or one reject. No line makes the parser panic or allocate per event.
 //! - What a line means depends on the line, the format and the options alone: not on the lines before it, nor on how the
 //!   input was cut into batches.
 
+mod app;
 mod combined;
+mod detect;
+mod error_logs;
 mod json;
 mod line;
+mod log_format;
+mod pattern;
 mod request;
 mod scan;
 mod time;
@@ -31,8 +40,11 @@ use scan::Escape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The names of the formats, as configuration gives them.
-pub const NAMES: &[&str] = &["nginx-json", "combined", "common"];
+pub use detect::detect;
+
+/// The names of the formats, as configuration gives them; of two that read the same lines the more specific first.
+pub const NAMES: &[&str] =
+    &["nginx-json", "combined", "common", "nginx-error", "apache-error", "app", "syslog", "auto"];
 
 /// Why a format's description is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +56,45 @@ pub enum FormatError {
         found: String,
         /// The name that looks most like it.
         nearest: Option<&'static str>,
+    },
+    /// A pattern's variable or directive that does not exist.
+    #[error("{found:?} at byte {at} is no variable of a log format; expected {expected}")]
+    Variable {
+        /// As written.
+        found: String,
+        /// Where in the text.
+        at: usize,
+        /// What could stand there.
+        expected: &'static str,
+    },
+    /// A quote or brace is never closed.
+    #[error("{what:?} at byte {at} is not closed")]
+    Unclosed {
+        /// The opening.
+        what: &'static str,
+        /// Where in the text.
+        at: usize,
+    },
+    /// Nothing tells where one value ends and the next begins.
+    #[error(
+        "{second:?} at byte {at} follows {first:?} directly; expected a character between them that tells where one ends"
+    )]
+    Adjacent {
+        /// The value before.
+        first: String,
+        /// The value after.
+        second: String,
+        /// Where the second stands in the text.
+        at: usize,
+    },
+    /// A pattern without time.
+    #[error("the pattern has no time; expected one of $time_local, $time_iso8601, $msec (Nginx) or %t (Apache)")]
+    NoTime,
+    /// A pattern with too many parts.
+    #[error("the pattern has more than {parts} parts")]
+    TooLong {
+        /// The limit.
+        parts: usize,
     },
     /// A mapping names a field that does not exist.
     #[error("{found:?} is not a field; expected one of {expected}")]
@@ -73,6 +124,12 @@ enum Inner {
     Json(json::Keys),
     Combined,
     Common,
+    Pattern(pattern::Pattern),
+    NginxError,
+    ApacheError,
+    App,
+    Syslog,
+    Auto(json::Keys),
 }
 
 impl Format {
@@ -98,12 +155,21 @@ impl Format {
             _ if !mapping.is_empty() => return Err(FormatError::NoMapping { format: text.to_owned() }),
             "combined" => Inner::Combined,
             "common" => Inner::Common,
-            _ => {
-                return Err(FormatError::Unknown {
-                    found: text.to_owned(),
-                    nearest: NAMES.iter().find(|name| name.starts_with(text)).copied(),
-                });
-            }
+            "nginx-error" => Inner::NginxError,
+            "apache-error" => Inner::ApacheError,
+            "app" => Inner::App,
+            "syslog" => Inner::Syslog,
+            "auto" => Inner::Auto(json::Keys::new(&[])),
+            _ => match log_format::compile(text) {
+                None => return Err(FormatError::Unknown { found: text.to_owned(), nearest: nearest(text) }),
+                Some(Err(error)) => return Err(error),
+                Some(Ok(log_format::Compiled::Json(keys))) => Inner::Json(json::Keys::exactly(&keys)),
+                Some(Ok(log_format::Compiled::Pattern(pattern))) => match log_format::well_known(&pattern) {
+                    Some(true) => Inner::Combined,
+                    Some(false) => Inner::Common,
+                    None => Inner::Pattern(pattern),
+                },
+            },
         };
         Ok(Format { name: text.into(), inner: Arc::new(inner) })
     }
@@ -112,6 +178,22 @@ impl Format {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Whether each line is recognised by itself.
+    pub fn is_auto(&self) -> bool {
+        matches!(*self.inner, Inner::Auto(_))
+    }
+}
+
+/// The format's name that shares the most letters with a text, where any does to a degree that helps.
+fn nearest(text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase().replace('_', "-");
+    let common = |name: &str| {
+        let start = name.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+        let end = name.bytes().rev().zip(text.bytes().rev()).take_while(|(a, b)| a == b).count();
+        (start + end).min(name.len())
+    };
+    NAMES.iter().copied().filter(|name| common(name) * 2 >= name.len()).max_by_key(|name| common(name))
 }
 
 /// What a source says of its lines.
@@ -234,26 +316,96 @@ impl Parser {
     #[inline]
     fn read(&mut self, buffer: &[u8], start: usize, end: usize, extra: &mut Vec<u8>) -> Result<Event, Reason> {
         let Parser { format, proxies, clock, json, .. } = self;
-        let mut end = end;
-        let mut start = start;
+        let (mut start, mut end) = (start, end);
         while end > start && matches!(buffer[end - 1], b' ' | b'\t') {
             end -= 1;
         }
+        if buffer[start] == 0xef && buffer[start..end].starts_with(b"\xef\xbb\xbf") {
+            start += 3;
+        }
         // Some tools wrap whole lines in a pair of quotes.
-        if end - start > 2 && buffer[start] == b'"' && buffer[end - 1] == b'"' {
+        let unwraps = match &*format.inner {
+            Inner::Pattern(pattern) => !pattern.opens_with_quote(),
+            _ => true,
+        };
+        if end - start > 2 && buffer[start] == b'"' && buffer[end - 1] == b'"' && unwraps {
             (start, end) = (start + 1, end - 1);
         }
         let line = &buffer[start..end];
         let mut cx = Context { line, base: start, buffer, extra, clock, proxies };
-        let result = match &*format.inner {
-            Inner::Combined => combined::parse(&mut cx, combined::Tail::Required),
-            Inner::Common => combined::parse(&mut cx, combined::Tail::Optional),
-            Inner::Json(keys) => {
-                let mut slots: Slots = NO_SLOTS;
-                json.read(keys, line, &mut slots).and_then(|()| line::assemble(&mut cx, &slots, Escape::Json, None))
-            }
-        };
-        result.map_err(|reason| blame(line, reason))
+        // A line that came over syslog says so before it says anything else.
+        if line.first() == Some(&b'<')
+            && !matches!(*format.inner, Inner::Syslog | Inner::Auto(_))
+            && let Some(header) = app::header(line)
+        {
+            let result = behind(&mut cx, header, |cx| format.inner.read(cx, json));
+            return result.map_err(|reason| blame(line, reason));
+        }
+        format.inner.read(&mut cx, json).map_err(|reason| blame(line, reason))
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn read(&self, cx: &mut Context<'_>, reader: &mut json::Reader) -> Result<Event, Reason> {
+        match self {
+            Inner::Combined => combined::parse(cx, combined::Tail::Required),
+            Inner::Common => combined::parse(cx, combined::Tail::Optional),
+            Inner::Json(keys) => read_json(cx, keys, reader),
+            Inner::Pattern(pattern) => pattern.parse(cx),
+            Inner::NginxError => error_logs::nginx(cx),
+            Inner::ApacheError => error_logs::apache(cx),
+            Inner::App => app::app(cx),
+            Inner::Syslog => app::syslog(cx),
+            Inner::Auto(keys) => read_any(cx, keys, reader),
+        }
+    }
+}
+
+/// Reads what stands behind a syslog header; the header's host counts where the line names none.
+fn behind(
+    cx: &mut Context<'_>,
+    header: app::Header,
+    read: impl FnOnce(&mut Context<'_>) -> Result<Event, Reason>,
+) -> Result<Event, Reason> {
+    let (line, base) = (cx.line, cx.base);
+    (cx.line, cx.base) = (&line[header.message..], base + header.message);
+    let result = read(cx);
+    (cx.line, cx.base) = (line, base);
+    let mut event = result?;
+    if event.host.is_empty() {
+        event.host = header.host(cx);
+    }
+    Ok(event)
+}
+
+#[inline]
+fn read_json(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
+    let mut slots: Slots = NO_SLOTS;
+    reader.read(keys, cx.line, &mut slots)?;
+    line::assemble(cx, &slots, Escape::Json, None)
+}
+
+/// Reads a line in whatever format it is, told by how it begins.
+fn read_any(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
+    let guess = match cx.line {
+        [b'<' | b'A'..=b'Z', ..] if let Some(header) = app::header(cx.line) => {
+            return behind(cx, header, |cx| read_server(cx, keys, reader)).or_else(|_| app::syslog(cx));
+        }
+        [b'0'..=b'9', _, _, _, b'-', ..] => app::app(cx).or_else(|_| app::syslog(cx)),
+        [b'0'..=b'9', _, _, _, b'/', ..] => error_logs::nginx(cx).or_else(|_| app::app(cx)),
+        _ => return read_server(cx, keys, reader),
+    };
+    guess.or_else(|reason| read_server(cx, keys, reader).map_err(|_| reason))
+}
+
+/// Reads a line in one of the formats of web servers, told by how it begins.
+fn read_server(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
+    match cx.line {
+        [b'{', ..] => read_json(cx, keys, reader),
+        [b'[', ..] => error_logs::apache(cx),
+        [b'0'..=b'9', _, _, _, b'/', ..] => error_logs::nginx(cx),
+        _ => combined::parse(cx, combined::Tail::Optional),
     }
 }
 

@@ -55,7 +55,8 @@ fn divide_any(line: &[u8]) -> Request {
     let start = space + 1;
     let end = match trimmed.iter().rev().take(12).position(|b| *b == b' ') {
         Some(back) if trimmed[trimmed.len() - back..].starts_with(b"HTTP/") => trimmed.len() - back - 1,
-        _ if method == Method::Other => return raw,
+        // An unknown word without protocol is a method only where a path follows it (`get /cmd.exe`).
+        _ if method == Method::Other && trimmed.get(start) != Some(&b'/') => return raw,
         _ => trimmed.len(),
     };
     // `GET HTTP/1.1` asks for nothing: the protocol's space is the method's.
@@ -122,6 +123,7 @@ mod tests {
             ("PROPFIND /dav HTTP/1.1", Other, "/dav", true),
             ("get / HTTP/1.1", Other, "/", true),
             ("CONNECT a.example:443 HTTP/1.1", Connect, "a.example:443", true),
+            ("get /cmd.exe?/c+dir", Other, "/cmd.exe?/c+dir", true),
             ("hello world", Other, "hello world", false),
             ("\u{16}\u{3}\u{1} x HTTP/1.1", Other, "\u{16}\u{3}\u{1} x HTTP/1.1", false),
             ("/just/a/path", Other, "/just/a/path", false),

@@ -26,10 +26,9 @@ fn zero_bytes(word: u64) -> u64 {
 /// The first `"` at or after `from`, and whether an escape stood before it. A backslash hides the byte after it.
 #[inline]
 pub(super) fn closing_quote(line: &[u8], from: usize) -> Option<(usize, bool)> {
-    let mut at = from;
     // Values are short as a rule: eight bytes at a time need no call; long ones are handed to memchr.
-    for _ in 0..6 {
-        let Some(chunk) = line.get(at..at + 8) else { break };
+    let mut at = from;
+    for chunk in line.get(from..)?.chunks_exact(8).take(8) {
         let Ok(chunk) = <[u8; 8]>::try_from(chunk) else { break };
         let word = u64::from_le_bytes(chunk);
         let found = zero_bytes(word ^ (LOW * b'"' as u64)) | zero_bytes(word ^ (LOW * b'\\' as u64));
@@ -39,7 +38,7 @@ pub(super) fn closing_quote(line: &[u8], from: usize) -> Option<(usize, bool)> {
         }
         at += 8;
     }
-    let at = at + memchr::memchr2(b'"', b'\\', line.get(at..)?)?;
+    let at = at + memchr::memchr2(b'"', b'\\', &line[at..])?;
     if line[at] == b'"' { Some((at, false)) } else { escaped_quote(line, at) }
 }
 
@@ -171,20 +170,32 @@ pub(super) fn unsigned(text: &[u8]) -> Option<u64> {
 /// 12,500. Saturates; a negative number (a clock that went backwards) is zero.
 pub(super) fn scaled(text: &[u8], scale: u64) -> Option<u64> {
     let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
-    let point = text.iter().position(|b| *b == b'.').unwrap_or(text.len());
-    let (whole, fraction) = (&text[..point], text.get(point + 1..).unwrap_or_default());
-    let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
-    if text.len() > 40 || (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) {
+    if text.len() > 40 {
         return None;
     }
-    let mut value = whole.iter().fold(0u64, |n, b| n.saturating_mul(10).saturating_add(u64::from(b - b'0')));
-    let mut scale_left = scale;
-    for b in fraction {
-        if scale_left < 10 {
-            break;
+    let (mut value, mut scale_left, mut digits) = (0u64, scale, 0);
+    let mut point = false;
+    for b in text {
+        let digit = u64::from(b.wrapping_sub(b'0'));
+        if digit > 9 {
+            if *b != b'.' || point {
+                return None;
+            }
+            point = true;
+            continue;
         }
-        value = value.saturating_mul(10).saturating_add(u64::from(b - b'0'));
-        scale_left /= 10;
+        digits += 1;
+        if point {
+            // What is finer than the scale is cut off.
+            if scale_left < 10 {
+                continue;
+            }
+            scale_left /= 10;
+        }
+        value = value.saturating_mul(10).saturating_add(digit);
+    }
+    if digits == 0 {
+        return None;
     }
     Some(if negative { 0 } else { value.saturating_mul(scale_left) })
 }

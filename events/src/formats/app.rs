@@ -1,0 +1,218 @@
+//! Application logs, and lines in syslog's form.
+//!
+//! ```text
+//! 2025-01-02 03:04:05,678 [ERROR] payment - card refused | IP: 1.2.3.4 | User: bob | ResponseTime: 120ms
+//! Dec 10 06:55:46 web1 sshd[24200]: Failed password for root from 1.2.3.4 port 38926 ssh2
+//! <34>1 2003-10-11T22:14:15.003Z web1 su 17 ID47 - 'su root' failed
+//! ```
+//!
+//! Messages repeat what users typed. What follows a message is read from the line's end, each key once, so that a
+//! repeated key in the message stays part of the message.
+
+use super::error_logs;
+use super::line::{self, Context, Headers, Piece};
+use super::scan::{self, Escape};
+use crate::batch::Span;
+use crate::client;
+use crate::dead_letter::Reason;
+use crate::event::{Client, Event, Kind, LogLevel};
+use memchr::memmem;
+
+/// Reads `TIMESTAMP [LEVEL] SERVICE - MESSAGE | IP: x | User: y | ResponseTime: Nms`; everything after the level may lack.
+pub(super) fn app(cx: &mut Context<'_>) -> Result<Event, Reason> {
+    let line = cx.line;
+    // No time is longer than forty bytes.
+    let open = memmem::find(&line[..line.len().min(48)], b" [").ok_or(Reason::Format)?;
+    let close = open + memchr::memchr(b']', &line[open..line.len().min(open + 16)]).ok_or(Reason::Format)?;
+    let level = LogLevel::from_word(line[open + 2..close].trim_ascii()).ok_or(Reason::Format)?;
+    let time = cx.clock.any(&line[..open])?;
+    let mut event = Event::new(Kind::App, time);
+    event.level = level;
+    let mut at = close + 1;
+    at += line[at..].iter().take_while(|b| **b == b' ').count();
+    // A service's name is a word or two; a dash further on belongs to the message.
+    if let Some(dash) = memmem::find(&line[at..line.len().min(at + 128)], b" - ") {
+        event.logger = cx.value(Piece::new(at, at + dash, false), Escape::Log);
+        at += dash + 3;
+    }
+    let end = read_appended(cx, at, &mut event)?;
+    event.message = cx.value(Piece::new(at, end, false), Escape::Log);
+    Ok(event)
+}
+
+/// Reads ` | Key: value` from the line's end; where the message ends.
+fn read_appended(cx: &mut Context<'_>, from: usize, event: &mut Event) -> Result<usize, Reason> {
+    let line = cx.line;
+    let (mut end, mut seen) = (line.len(), 0u8);
+    while let Some(bar) = memmem::rfind(&line[from..end], b" | ").map(|n| from + n) {
+        let field = &line[bar + 3..end];
+        let Some(colon) = memmem::find(field, b": ") else { break };
+        let value = (bar + 3 + colon + 2, end);
+        let (key, piece) = (&field[..colon], Piece::new(value.0, value.1, false));
+        let bit = match key {
+            _ if key.eq_ignore_ascii_case(b"ip") => 1,
+            _ if key.eq_ignore_ascii_case(b"user") => 2,
+            _ if key.eq_ignore_ascii_case(b"responsetime") => 4,
+            _ => break,
+        };
+        if seen & bit != 0 {
+            break;
+        }
+        seen |= bit;
+        match bit {
+            1 => event.client = cx.client(piece, &Headers::NONE, Escape::Log),
+            2 => event.user = cx.value(piece, Escape::Log),
+            _ => event.latency_us = response_time(&line[value.0..value.1])?,
+        }
+        end = bar;
+    }
+    Ok(end)
+}
+
+/// `120ms`, `1.5s`, `900us`; a bare number is milliseconds.
+fn response_time(text: &[u8]) -> Result<u32, Reason> {
+    let unit = text.iter().position(|b| b.is_ascii_alphabetic() || *b == b' ' || *b > 0x7f).unwrap_or(text.len());
+    let scale = match text[unit..].trim_ascii() {
+        b"" | b"ms" => 1000,
+        b"s" => 1_000_000,
+        b"us" | b"\xc2\xb5s" => 1,
+        _ => return Err(Reason::BadNumber),
+    };
+    line::duration(&text[..unit], scale)
+}
+
+/// What syslog writes before a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub time: (usize, usize),
+    pub host: (usize, usize),
+    pub tag: (usize, usize),
+    /// Where the message begins.
+    pub message: usize,
+    pub level: LogLevel,
+}
+
+/// Reads a line in the form of RFC 3164 or RFC 5424, its priority optional.
+pub(super) fn syslog(cx: &mut Context<'_>) -> Result<Event, Reason> {
+    let header = header(cx.line).ok_or(Reason::Format)?;
+    let (start, end) = header.time;
+    if &cx.line[start..end] == b"-" {
+        return Err(Reason::MissingTime);
+    }
+    let time = cx.clock.any(&cx.line[start..end])?;
+    let tag = &cx.line[header.tag.0..header.tag.1];
+    // Apache leaves the time to syslog.
+    if (tag.starts_with(b"httpd") || tag.starts_with(b"apache"))
+        && cx.line[header.message..].starts_with(b"[")
+        && let Ok(mut event) = error_logs::apache_after_time(cx, header.message, time)
+    {
+        if event.host.is_none() {
+            event.host = header.host(cx);
+        }
+        return Ok(event);
+    }
+    let mut event = Event::new(Kind::App, time);
+    event.level = header.level;
+    event.host = header.host(cx);
+    event.logger = cx.value(Piece::new(header.tag.0, header.tag.1, false), Escape::Log);
+    event.message = cx.value(Piece::new(header.message, cx.line.len(), false), Escape::Log);
+    event.client = named_client(cx.bytes(event.message));
+    Ok(event)
+}
+
+impl Header {
+    /// The host it names.
+    pub fn host(&self, cx: &mut Context<'_>) -> Span {
+        cx.value(Piece::new(self.host.0, self.host.1, false), Escape::Log)
+    }
+}
+
+const LEVELS: [LogLevel; 8] = [
+    LogLevel::Emerg,
+    LogLevel::Alert,
+    LogLevel::Crit,
+    LogLevel::Error,
+    LogLevel::Warn,
+    LogLevel::Notice,
+    LogLevel::Info,
+    LogLevel::Debug,
+];
+
+/// Finds the header of a line.
+pub(super) fn header(line: &[u8]) -> Option<Header> {
+    let (mut at, mut level) = (0, LogLevel::None);
+    if line.first() == Some(&b'<') {
+        let close = memchr::memchr(b'>', &line[..line.len().min(5)])?;
+        let priority = scan::unsigned(&line[1..close]).filter(|p| *p < 192)?;
+        level = LEVELS[(priority % 8) as usize];
+        at = close + 1;
+    }
+    let header = if at > 0 && line[at..].starts_with(b"1 ") { rfc5424(line, at + 2) } else { rfc3164(line, at) }?;
+    Some(Header { level, ..header })
+}
+
+/// `Dec 10 06:55:46 HOST TAG[PID]: MESSAGE`, the host optional; the time may also be ISO 8601, as today's daemons write it.
+fn rfc3164(line: &[u8], at: usize) -> Option<Header> {
+    let rest = &line[at..];
+    let length = if rest.first()?.is_ascii_digit() { memchr::memchr(b' ', rest)? } else { 15 };
+    let start = at + length + 1;
+    // A bracket after the time opens a level: another format.
+    if rest.get(length) != Some(&b' ') || length < 15 || line.get(start) == Some(&b'[') {
+        return None;
+    }
+    let word = start + memchr::memchr(b' ', &line[start..])?;
+    // Nginx can be told to leave its host out.
+    let (host, tag) = if line[word - 1] == b':' { ((start, start), start) } else { ((start, word), word + 1) };
+    let colon = tag + memmem::find(&line[tag..line.len().min(tag + 80)], b": ")?;
+    let name = memchr::memchr2(b'[', b' ', &line[tag..colon]).map_or(colon, |n| tag + n);
+    Some(Header { time: (at, at + length), host, tag: (tag, name), message: colon + 2, level: LogLevel::None })
+}
+
+/// `TIMESTAMP HOST APP PROCID MSGID STRUCTURED-DATA MESSAGE`.
+fn rfc5424(line: &[u8], at: usize) -> Option<Header> {
+    let mut start = at;
+    let mut words = [(0, 0); 5];
+    for word in &mut words {
+        let end = start + memchr::memchr(b' ', &line[start..])?;
+        *word = (start, end);
+        start = end + 1;
+    }
+    let data_end = match line.get(start)? {
+        b'-' => start + 1,
+        b'[' => structured_data_end(line, start)?,
+        _ => return None,
+    };
+    let message = line.len().min(data_end + 1);
+    let mark = if line[message..].starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    Some(Header { time: words[0], host: words[1], tag: words[2], message: message + mark, level: LogLevel::None })
+}
+
+fn structured_data_end(line: &[u8], mut at: usize) -> Option<usize> {
+    while line.get(at) == Some(&b'[') {
+        at += 1;
+        loop {
+            match line.get(at)? {
+                b']' => break,
+                b'"' => at = scan::closing_quote(line, at + 1)?.0,
+                _ => {}
+            }
+            at += 1;
+        }
+        at += 1;
+    }
+    Some(at)
+}
+
+/// The address a message ends up naming: after the last `from ` or `rhost=` that an address follows.
+fn named_client(message: &[u8]) -> Client {
+    for key in [&b" from "[..], b"rhost="] {
+        if let Some(at) = memmem::rfind(message, key) {
+            let word = &message[at + key.len()..];
+            let end = word.iter().position(|b| matches!(b, b' ' | b',' | b';')).unwrap_or(word.len());
+            if let Some(ip) = client::parse_endpoint(&word[..end]) {
+                return Client::Ip(ip);
+            }
+        }
+    }
+    Client::None
+}

@@ -1,0 +1,295 @@
+//! What every format promises, whatever the bytes: accounting, offsets, no panics, no memory of earlier lines.
+
+mod common;
+
+use common::{batch, compile, one, options, show};
+use proptest::prelude::*;
+use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, RecordMeta, Span, WallTime};
+use tidewatch_events::dead_letter::Reason;
+use tidewatch_events::formats::{Format, NAMES, Parser, SourceOptions};
+
+const PATTERNS: [&str; 4] = [
+    r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" $request_time $host"#,
+    r#"%v:%p %a %l %u %{%d/%b/%Y:%H:%M:%S}t "%r" %>s %O %D %U%q"#,
+    "$msec $scheme://$host$request_uri $http_x_forwarded_for",
+    r#"{"t":"$msec","r":"$request","s":$status}"#,
+];
+
+const CORPUS: [&str; 7] = [
+    include_str!("corpus/combined.log"),
+    include_str!("corpus/common.log"),
+    include_str!("corpus/nginx-json.log"),
+    include_str!("corpus/nginx-error.log"),
+    include_str!("corpus/apache-error.log"),
+    include_str!("corpus/app.log"),
+    include_str!("corpus/syslog.log"),
+];
+
+fn formats() -> Vec<Format> {
+    NAMES.iter().chain(&PATTERNS).map(|text| compile(text)).collect()
+}
+
+/// Everything a batch says, as text, in line order.
+fn results(batch: &Batch) -> Vec<(u64, String)> {
+    let events = batch.events.iter().map(|event| (event.offset, show(batch, event)));
+    let rejects = batch.rejects.iter().map(|reject| (reject.offset, reject.reason.as_str().to_owned()));
+    let mut all: Vec<_> = events.chain(rejects).collect();
+    all.sort();
+    all
+}
+
+fn parse(format: &Format, bytes: &[u8]) -> Batch {
+    let mut batch = batch(bytes);
+    Parser::new(format.clone(), options()).parse(&mut batch);
+    batch
+}
+
+#[test]
+fn lines_have_their_offsets() {
+    let line = r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5"#;
+    let bytes = format!("{line}\n\njunk\n{line}\r\n{line}");
+    let mut batch = batch(bytes.as_bytes());
+    batch.raw.framing = Framing::Lines { offset: 1000 };
+    Parser::new(compile("common"), options()).parse(&mut batch);
+    let n = line.len() as u64;
+    assert_eq!(batch.events.iter().map(|e| e.offset).collect::<Vec<_>>(), [1000, 1000 + n + 7, 1000 + 2 * n + 9]);
+    let rejects: Vec<_> = batch.rejects.iter().map(|r| (r.offset, r.reason, batch.get(r.line))).collect();
+    assert_eq!(rejects, [(1001 + n, Reason::Empty, &b""[..]), (1002 + n, Reason::Format, &b"junk"[..])]);
+    assert!(batch.events.iter().all(|e| batch.get(e.line) == line.as_bytes()));
+    assert!(batch.events.iter().all(|e| batch.host(e) == b"default"));
+}
+
+#[test]
+fn records_have_their_own_offsets_and_hosts() {
+    let line = b"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] \"GET / HTTP/1.1\" 200 5";
+    let bytes = [&b"web7"[..], line, b"\r\n", b"\n", line].concat();
+    let n = line.len();
+    let record = |start: usize, end: usize, offset: u64, host: Span| RecordMeta {
+        value: Span::new(start, end),
+        offset,
+        timestamp: None,
+        host,
+    };
+    let raw = RawBatch {
+        partition: PartitionId(0),
+        seq: 0,
+        bytes,
+        framing: Framing::Records(vec![
+            record(4, 6 + n, 70, Span::new(0, 4)),
+            record(6 + n, 7 + n, 71, Span::NONE),
+            record(7 + n, 7 + 2 * n, 75, Span::NONE),
+        ]),
+        read_at: WallTime(0),
+    };
+    let mut batch = Batch::new(raw, (&b"default"[..]).into());
+    Parser::new(compile("common"), options()).parse(&mut batch);
+    let events: Vec<_> = batch.events.iter().map(|e| (e.offset, batch.host(e), batch.get(e.line))).collect();
+    assert_eq!(events, [(70, &b"web7"[..], &line[..]), (75, &b"default"[..], &line[..])]);
+    assert_eq!(batch.rejects.iter().map(|r| (r.offset, r.reason)).collect::<Vec<_>>(), [(71, Reason::Empty)]);
+}
+
+#[test]
+fn long_lines_parse_up_to_the_limit() {
+    let line = |length: usize| {
+        let head = r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET /"#;
+        let tail = r#" HTTP/1.1" 414 5 "-" "-""#;
+        format!("{head}{}{tail}", "x".repeat(length - head.len() - tail.len()))
+    };
+    let limit = 1 << 20;
+    for (length, want) in [(4800, None), (limit, None), (limit + 1, Some(Reason::TooLong))] {
+        let batch = parse(&compile("combined"), line(length).as_bytes());
+        assert_eq!(batch.rejects.first().map(|reject| reject.reason), want, "{length}");
+        assert_eq!(batch.lines(), 1);
+    }
+    let mut batch = batch(b"12345\n123456\n");
+    Parser::new(compile("auto"), SourceOptions { max_line: 5, ..options() }).parse(&mut batch);
+    assert_eq!(batch.rejects.iter().map(|r| r.reason).collect::<Vec<_>>(), [Reason::Format, Reason::TooLong]);
+}
+
+#[test]
+fn no_line_takes_long() {
+    // Lines made to be read from many places: each of a megabyte, in every format, within seconds.
+    let evil = [
+        format!("1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] \"{}", "\" 200 1 \"-".repeat(100_000)),
+        format!("1.2.3.4 - - {}", "[10/Oct/2000:13:55:36 +0000] \"".repeat(30_000)),
+        "2025/01/02 03:04:05 [error] 1#1: ".to_owned() + &", client: 1.2.3.4, server: a, request: \"".repeat(25_000),
+        format!("[Sun Dec 04 04:47:44 2005] [error] {}", "[client ".repeat(100_000)),
+        format!("2025-01-02T03:04:05Z [INFO] a - {}", " | IP: x".repeat(100_000)),
+        format!("{{\"a\":{}", "[".repeat(1_000_000)),
+        format!("{{{}}}", "\"status\":\"\\\\\",".repeat(60_000)),
+        "\\".repeat(1_000_000),
+        "\"".repeat(1_000_000),
+        "1.2.3.4 ".repeat(120_000),
+    ];
+    let start = std::time::Instant::now();
+    for format in formats() {
+        for line in &evil {
+            assert_eq!(parse(&format, line.as_bytes()).lines(), 1);
+        }
+    }
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+}
+
+#[test]
+fn the_corpus_parses_but_for_the_lines_that_say_so() {
+    for (i, log) in CORPUS.iter().enumerate() {
+        let batch = parse(&compile("auto"), log.as_bytes());
+        assert_eq!(batch.lines(), log.lines().count() as u64);
+        let unexpected: Vec<_> = batch
+            .rejects
+            .iter()
+            .map(|r| String::from_utf8_lossy(batch.get(r.line)))
+            .filter(|l| !l.contains("BROKEN"))
+            .collect();
+        assert_eq!(unexpected, Vec::<String>::new(), "corpus {i}");
+    }
+}
+
+/// A JSON line with the given keys in the given order, its values at random.
+fn arb_json() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "time_iso8601",
+        "msec",
+        "remote_addr",
+        "host",
+        "server_name",
+        "request",
+        "request_uri",
+        "uri",
+        "status",
+        "bytes_sent",
+        "body_bytes_sent",
+        "request_time",
+        "http_user_agent",
+        "http_x_forwarded_for",
+        "other",
+        "level",
+        "msg",
+        "st\\u0061tus",
+    ]);
+    let value = prop_oneof![
+        Just(r#""2020-06-01T15:49:10+00:00""#.to_owned()),
+        Just("1609459200.123".to_owned()),
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        Just("-".to_owned()),
+        Just(r#"{"a":["}"]}"#.to_owned()),
+        (0u32..1000).prop_map(|n| n.to_string()),
+        (0u32..1000).prop_map(|n| format!("\"{n}\"")),
+        "\"[ -!#-\\[\\]-~]{0,30}\"",
+        r#""(\\\\|\\"|\\u00e9|a|/|\?| ){0,20}""#,
+        "[a-z0-9{}\",:]{0,6}",
+    ];
+    let blank = prop::sample::select(vec!["", "", "", " ", "\t"]);
+    (prop::collection::vec((key, value), 0..8), blank, prop::sample::select(vec!["", "", " ", "x"])).prop_map(
+        |(pairs, blank, end)| {
+            let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("\"{key}\":{blank}{value}")).collect();
+            format!("{{{}}}{end}", pairs.join(&format!(",{blank}")))
+        },
+    )
+}
+
+/// Pieces of real lines and bytes at random, in any order.
+fn arb_line() -> impl Strategy<Value = Vec<u8>> {
+    let corpus: Vec<&'static [u8]> = CORPUS.iter().flat_map(|log| log.lines()).map(str::as_bytes).collect();
+    let piece = prop_oneof![
+        prop::sample::select(corpus.clone()).prop_map(<[u8]>::to_vec),
+        (prop::sample::select(corpus), any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(
+            |(line, a, b)| {
+                let (a, b) = (a.index(line.len() + 1), b.index(line.len() + 1));
+                line[a.min(b)..a.max(b)].to_vec()
+            }
+        ),
+        prop::sample::select(vec![
+            "\"",
+            "\\",
+            " ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", client: ",
+            " | IP: ",
+            "\" 200 5 \"",
+            "-",
+            "\r",
+            "\u{feff}",
+            "<34>1 "
+        ])
+        .prop_map(|s| s.as_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..20),
+    ];
+    prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat().into_iter().filter(|b| *b != b'\n').collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_events_and_rejects(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let lines = bytes.split(|b| *b == b'\n').count() - usize::from(bytes.is_empty() || bytes.ends_with(b"\n"));
+        for format in formats() {
+            let batch = parse(&format, &bytes);
+            prop_assert_eq!(batch.lines(), lines as u64);
+            results(&batch);
+        }
+    }
+
+    #[test]
+    fn any_lines_mean_the_same_alone_and_together(lines in prop::collection::vec(arb_line(), 1..12)) {
+        let bytes = lines.iter().flat_map(|line| [line, &b"\n"[..]].concat()).collect::<Vec<u8>>();
+        for format in formats() {
+            let batch = parse(&format, &bytes);
+            prop_assert_eq!(batch.lines(), lines.len() as u64);
+            let together: Vec<String> = results(&batch).into_iter().map(|(_, shown)| shown).collect();
+            let alone: Vec<String> = lines.iter().map(|line| one(&format, line)).collect();
+            prop_assert_eq!(together, alone, "{}", format.name());
+        }
+    }
+
+    #[test]
+    fn json_read_as_learned_is_json_read_in_general(first in arb_json(), second in arb_json(), times in 1usize..12) {
+        // A parser that has learned the first line reads it again the fast way, then a line of another shape.
+        let format = compile("nginx-json");
+        let mut lines = vec![first; times];
+        lines.push(second);
+        lines.push(lines[0].clone());
+        let bytes = lines.join("\n");
+        let batch = parse(&format, bytes.as_bytes());
+        let together: Vec<String> = results(&batch).into_iter().map(|(_, shown)| shown).collect();
+        let alone: Vec<String> = lines.iter().map(|line| one(&format, line.as_bytes())).collect();
+        prop_assert_eq!(together, alone);
+    }
+
+    #[test]
+    fn json_of_one_shape_is_read_as_learned(values in prop::collection::vec(("[ -!#-\\[\\]-~]{0,20}", 100u32..600, 0u32..9999), 2..10)) {
+        let line = |(agent, status, bytes): &(String, u32, u32)| format!(
+            r#"{{"time":"2020-06-01T15:49:10Z","http_user_agent":"{agent}","status":{status},"bytes":"{bytes}"}}"#
+        );
+        let lines: Vec<String> = values.iter().map(line).collect();
+        let format = compile("nginx-json");
+        let batch = parse(&format, lines.join("\n").as_bytes());
+        prop_assert_eq!(batch.events.len(), lines.len());
+        for (event, (agent, status, bytes)) in batch.events.iter().zip(&values) {
+            let want = if agent == "-" { "" } else { agent };
+            prop_assert_eq!(batch.get(event.agent), want.as_bytes());
+            prop_assert_eq!((u32::from(event.status), event.bytes), (*status, u64::from(*bytes)));
+        }
+    }
+
+    #[test]
+    fn combined_lines_say_what_was_written(
+        ip in any::<[u8; 4]>(), path in "/[!#-Z_a-z~^{|}]{0,40}", agent in "[ -!#-\\[\\]-~]{1,60}", status in 100u16..1000, bytes in any::<u64>(),
+    ) {
+        prop_assume!(!path.contains('?') && agent != "-");
+        let ip = std::net::Ipv4Addr::from(ip);
+        let line = format!(r#"{ip} - - [10/Oct/2000:13:55:36 +0000] "GET {path} HTTP/1.1" {status} {bytes} "-" "{agent}""#);
+        let batch = parse(&compile("combined"), line.as_bytes());
+        prop_assert_eq!(batch.events.len(), 1);
+        let event = &batch.events[0];
+        prop_assert_eq!(batch.get(event.path), path.as_bytes());
+        prop_assert_eq!(batch.get(event.agent), agent.as_bytes());
+        prop_assert_eq!((event.status, event.bytes), (status, bytes));
+    }
+}
