@@ -242,7 +242,7 @@ impl Attack {
             AttackKind::PortScan => {
                 r.set_target(b"/", b"");
                 r.agent = "";
-                r.port = PORTS.get(serial as usize).copied().unwrap_or((1024 + serial % 64_000) as u16);
+                r.port = PORTS.get(serial as usize).copied().unwrap_or((30_000 + serial % 35_000) as u16);
                 traffic.answer(rng, r, 400, Pace::Static, 0);
             }
             AttackKind::DarkPaths => {

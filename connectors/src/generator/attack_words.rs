@@ -83,7 +83,7 @@ pub const SCAN_NAMES: [&str; 25] = [
 pub const SCAN_ENDINGS: [&str; 12] =
     [".php", ".bak", ".old", ".zip", ".sql", ".txt", ".asp", ".jsp", ".tar.gz", ".inc", ".xml", "~"];
 
-/// The ports asked for first, then all from 1024 on.
+/// The ports asked for first, then all from 30,000 on.
 pub const PORTS: [u16; 40] = [
     21, 22, 23, 25, 53, 80, 81, 88, 110, 111, 135, 139, 143, 389, 443, 445, 465, 587, 636, 993, 995, 1080, 1433, 1521,
     2049, 2375, 3000, 3128, 3306, 3389, 5000, 5432, 5900, 6379, 8000, 8080, 8443, 9000, 9200, 27017,

@@ -129,7 +129,8 @@ impl Messages {
         if self.format == MessageFormat::App {
             user_name(&mut m.user, client);
             m.latency_ms = Some(2 + rng.below(60) + rng.below(200) * u32::from(rng.chance(100_000)));
-        } else {
+        } else if m.level != "info" {
+            // What is only worth an "info" happens before there is a request.
             m.request.extend_from_slice(b"GET /products/");
             number(&mut m.request, u64::from(1 + rng.below(1_200)));
             m.request.extend_from_slice(b" HTTP/1.1");
@@ -165,9 +166,12 @@ impl Messages {
                 if let Some(ip) = m.client {
                     out.extend_from_slice(b", client: ");
                     address(out, ip);
-                    text(out, &[", server: ", host, ", request: \""]);
-                    out.extend_from_slice(&m.request);
-                    text(out, &["\", host: \"", host, "\""]);
+                    text(out, &[", server: ", host]);
+                    if !m.request.is_empty() {
+                        out.extend_from_slice(b", request: \"");
+                        out.extend_from_slice(&m.request);
+                        text(out, &["\", host: \"", host, "\""]);
+                    }
                 }
             }
             MessageFormat::ApacheError | MessageFormat::ApacheError22 => {

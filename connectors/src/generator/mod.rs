@@ -106,7 +106,9 @@ pub fn format_facts(format: &str) -> Result<FormatFacts, SpecError> {
         }
         Format::Messages(messages) => {
             let usual_milli_rate = if messages.format() == MessageFormat::App { 20_000 } else { 2_000 };
-            FormatFacts { names_host: false, is_access: false, usual_milli_rate }
+            // Nginx's error log names the server with the client.
+            let names_host = messages.format() == MessageFormat::NginxError;
+            FormatFacts { names_host, is_access: false, usual_milli_rate }
         }
     })
 }

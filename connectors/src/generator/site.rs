@@ -112,7 +112,7 @@ pub const PAGES: [Page; 24] = [
     page(13, "POST", Path::Fixed("/login"), Query::None, Pace::Api, (200, 400), 0, ANY | REDIRECT | DENIED),
     page(5, "GET", Path::Fixed("/logout"), Query::None, Pace::Api, (0, 200), 0, ANY | REDIRECT),
     page(20, "GET", Path::Fixed("/account"), Query::None, Pace::Page, (6_000, 9_000), 3, ANY | REDIRECT | DENIED),
-    page(14, "GET", Path::Numbered("/account/orders/", 9_000, ""), Query::None, Pace::Page, (5_000, 14_000), 2, ANY | DENIED),
+    page(14, "GET", Path::Numbered("/account/orders/", 9_000, ""), Query::None, Pace::Page, (5_000, 14_000), 2, ANY),
     page(7, "GET", Path::Fixed("/about"), Query::None, Pace::Page, (6_400, 6_500), 3, ANY | CRAWLED),
     page(6, "GET", Path::Fixed("/contact"), Query::None, Pace::Page, (4_100, 4_200), 2, ANY | CRAWLED),
     page(75, "GET", Path::Numbered("/api/v1/products/", PRODUCTS, ""), Query::None, Pace::Api, (600, 2_400), 0, ANY | MISSING),

@@ -84,7 +84,7 @@ impl AttackKind {
         (AttackKind::ErrorSurge, "error-surge", &["host", "share"]),
         (AttackKind::PathScan, "path-scan", &["rate"]),
         (AttackKind::PortScan, "port-scan", &["rate"]),
-        (AttackKind::DarkPaths, "dark-paths", &["clients", "paths"]),
+        (AttackKind::DarkPaths, "dark-paths", &["clients", "paths", "host"]),
         (AttackKind::LoginBruteforce, "login-bruteforce", &["rate"]),
         (AttackKind::SlowScan, "slow-scan", &["rate"]),
         (AttackKind::CredentialStuffing, "credential-stuffing", &["rate", "clients"]),
@@ -267,7 +267,8 @@ pub fn length(text: &str) -> Result<u64, SpecError> {
     if us / 1000 > 100 * 365 * 86_400_000 { Err(wrong()) } else { Ok(us / 1000) }
 }
 
-fn positive_length(text: &str) -> Result<u64, SpecError> {
+/// The same, above zero.
+pub fn positive_length(text: &str) -> Result<u64, SpecError> {
     match length(text)? {
         0 => Err(not(text, "a length of time above zero", "a number and a unit, for example 500ms, 30s or 5m")),
         ms => Ok(ms),

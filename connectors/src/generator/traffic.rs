@@ -136,6 +136,7 @@ impl Traffic {
         0
     }
 
+    /// A static file and the product it shows: mostly the page's own, where it has one (not 0).
     fn draw_asset(&self, rng: &mut Rng, thing: u32) -> (u8, u32) {
         let asset = self.assets.draw(rng) as u8;
         (asset, if thing == 0 || asset == 6 { draw_thing(rng, PRODUCTS) } else { thing })
@@ -166,7 +167,9 @@ impl Traffic {
 
     fn page(&mut self, rng: &mut Rng, r: &mut Request, status: u16) {
         r.clear();
-        let client = self.clients.draw(rng);
+        // Robots read; what else is done, people do.
+        let anybody = matches!(status, 200 | 301 | 308 | 404 | 410 | 429 | 500..=599);
+        let client = if anybody { self.clients.draw(rng) } else { self.draw_person(rng) };
         let visitor = self.visitor(client);
         (r.client, r.agent, r.protocol) = (visitor.ip, visitor.agent, visitor.protocol);
         let bit = match status {
@@ -188,8 +191,8 @@ impl Traffic {
         let number = self.pages[bit.trailing_zeros() as usize].draw(rng);
         let page = &PAGES[number];
         let mut thing = draw_thing(rng, page.path.things());
-        if bit == answers::MISSING {
-            // What is missing now is there at other times: the popular things, so that none of it stays dark.
+        if (400..500).contains(&status) {
+            // What is refused now is served at other times: the popular things, so that none of it stays dark.
             thing = 1 + thing % 6;
         }
         r.method = if visitor.robot && rng.chance(30_000) && page.method == "GET" { "HEAD" } else { page.method };
@@ -207,11 +210,12 @@ impl Traffic {
         self.answer(rng, r, status, page.pace, bytes);
         if status == 200 && !visitor.robot && page.assets > 0 && page.method == "GET" {
             let follow = 1 + rng.below(page.assets.into());
+            let product = if matches!(page.path, Path::Numbered(..)) { thing } else { 0 };
             for _ in 0..follow {
                 if self.pending.len() >= MOST_PENDING {
                     break;
                 }
-                let (asset, shown) = self.draw_asset(rng, thing);
+                let (asset, shown) = self.draw_asset(rng, product);
                 self.pending.push(Pending { client, page: number as u8, page_thing: thing, asset, thing: shown });
             }
         }
@@ -353,7 +357,9 @@ fn person(client: u32, bits: u64) -> IpAddr {
         ));
     }
     let (network, within) = (client % NETWORKS.len() as u32, client / NETWORKS.len() as u32);
-    let [_, b, c, d] = ((within + 1).wrapping_mul(0x9e_3779) & 0xff_ffff).to_be_bytes();
+    // One to one within the network, and different from network to network.
+    let scattered = within.wrapping_mul(0x9e_3779) ^ mix(u64::from(network) + 1) as u32;
+    let [_, b, c, d] = (scattered & 0xff_ffff).to_be_bytes();
     IpAddr::from([NETWORKS[network as usize], b, c, d])
 }
 
