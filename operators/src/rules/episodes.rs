@@ -1,0 +1,440 @@
+//! Findings folded into alerts: one alert per episode of one rule and key (docs/RULES.md, "Alerts").
+//!
+//! [`Episodes`] belongs to the owner of the keys and takes findings in order of window. It says at once what began, went
+//! on and ended; [`Episodes::finish`] says what is left at the end of a replay. Provisional findings (windows not closed)
+//! fire at once and are confirmed, replaced or withdrawn when their window is closed.
+//!
+//! Invariants
+//! - An episode goes on while next start − previous end <= `resolve_after`; its id is that of its first finding.
+//! - A provisional firing ends in exactly one of: a closed firing of the same id, an alert that names it in `replaces`, or a
+//!   withdrawal.
+
+use super::keys::KeyBytes;
+use super::plan::RuleSet;
+use super::{Finding, Origin};
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidewatch_events::alert::{Alert, AlertState, score};
+use tidewatch_events::rule::Rule;
+use tidewatch_events::time::EventTime;
+use tidewatch_events::{hash, key};
+
+/// How many lines of evidence an alert carries.
+const EVIDENCE: usize = 3;
+
+/// What happened to an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// The condition holds in a window that is not closed yet.
+    Provisional,
+    /// A closed window began the episode.
+    Fired,
+    /// Another closed window goes on with it.
+    Updated,
+    /// It ended, or stands as it is at the end of a replay.
+    Ended,
+    /// A provisional firing that no closed window confirmed.
+    Withdrawn,
+}
+
+/// An alert without its lines and texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlertDraft {
+    /// What happened.
+    pub change: Change,
+    /// Position of the rule in the [`RuleSet`].
+    pub rule: u32,
+    /// The key's bytes.
+    pub key: Vec<u8>,
+    /// Start of the first window, ms.
+    pub first: u64,
+    /// End of the first window, ms: part of the id.
+    pub first_end: u64,
+    /// End of the last window, ms.
+    pub last: u64,
+    /// End of the first pane at which the condition was met, ms.
+    pub fired: u64,
+    /// The highest value.
+    pub value: f64,
+    /// The limit in force there.
+    pub threshold: f64,
+    /// Windows with a finding.
+    pub findings: u64,
+    /// The least event of each of its first three panes.
+    pub evidence: Vec<Origin>,
+    /// Where it stands.
+    pub state: AlertState,
+    /// End of the first window (ms) of the provisional firing this takes the place of, where that differs.
+    pub replaces: Option<u64>,
+}
+
+impl AlertDraft {
+    fn new(finding: &Finding, change: Change) -> AlertDraft {
+        AlertDraft {
+            change,
+            rule: finding.rule,
+            key: finding.key.clone(),
+            first: finding.start,
+            first_end: finding.end,
+            last: finding.end,
+            fired: finding.fired,
+            value: finding.value,
+            threshold: finding.limit,
+            findings: 1,
+            evidence: finding.evidence.clone(),
+            state: AlertState::Firing,
+            replaces: None,
+        }
+    }
+
+    /// hash(rule, subject, end of the first window).
+    pub fn id(&self, rule: &Rule) -> String {
+        id_at(rule, &self.key, self.first_end)
+    }
+
+    /// hash(rule, subject).
+    pub fn subject_id(&self, rule: &Rule) -> String {
+        hash::id(&[rule.name.as_bytes(), &self.key])
+    }
+
+    /// Says for an ended episode how it stands at the end of a replay whose last event is at `last_event` (ms). Time may
+    /// have moved on without events (floors), so what [`Episodes::advance`] said on the way is not the last word there.
+    pub fn settle(&mut self, rule: &Rule, last_event: u64) {
+        if self.change == Change::Ended {
+            let over = self.last.saturating_add(rule.resolve_after.0) <= last_event;
+            self.state = if over { AlertState::Resolved } else { AlertState::Firing };
+        }
+    }
+
+    /// The alert as it leaves; `line` gives the line of an origin, made safe to show, where it can be had.
+    pub fn into_alert(self, set: &RuleSet, mut line: impl FnMut(&Origin) -> Option<String>) -> Alert {
+        let rule = &set.rules[self.rule as usize];
+        Alert {
+            id: self.id(rule),
+            key: self.subject_id(rule),
+            rule: rule.name.clone(),
+            severity: rule.severity,
+            subject: subject(rule, &self.key, set.ipv6_prefix),
+            first: EventTime(self.first),
+            last: EventTime(self.last),
+            fired: EventTime(self.fired),
+            value: self.value,
+            threshold: self.threshold,
+            score: score(self.value, self.threshold),
+            findings: self.findings,
+            state: self.state,
+            evidence: self.evidence.iter().filter_map(&mut line).collect(),
+            mode: rule.mode,
+            replaces: self.replaces.map(|end| id_at(rule, &self.key, end)),
+        }
+    }
+}
+
+fn id_at(rule: &Rule, key: &[u8], end: u64) -> String {
+    hash::id(&[rule.name.as_bytes(), key, &end.to_be_bytes()])
+}
+
+/// A key's values by the names of their fields.
+pub fn subject(rule: &Rule, key: &[u8], ipv6_prefix: u8) -> BTreeMap<String, String> {
+    rule.group_by.iter().map(|f| f.name().to_owned()).zip(key::show(key, ipv6_prefix)).collect()
+}
+
+/// The episodes of the rules and keys of one owner.
+pub struct Episodes {
+    rules: Vec<Times>,
+    allowed_lateness: u64,
+    open: HashMap<(u32, KeyBytes), AlertDraft>,
+    /// Firings of windows not closed yet.
+    provisional: HashMap<(u32, KeyBytes), AlertDraft>,
+    /// No open episode ends, and no provisional one lapses, before the frontier is here.
+    next: u64,
+}
+
+struct Times {
+    window: u64,
+    resolve_after: u64,
+}
+
+impl Episodes {
+    /// None yet.
+    pub fn new(set: &RuleSet, allowed_lateness: u64) -> Episodes {
+        let times = |r: &Rule| Times { window: r.window.0, resolve_after: r.resolve_after.0 };
+        Episodes {
+            rules: set.rules.iter().map(times).collect(),
+            allowed_lateness,
+            open: HashMap::new(),
+            provisional: HashMap::new(),
+            next: u64::MAX,
+        }
+    }
+
+    /// Takes a finding of a closed window; those of one rule and key come in order.
+    pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
+        let place = (finding.rule, KeyBytes::new(&finding.key));
+        let resolve_after = self.rules[finding.rule as usize].resolve_after;
+        let replaces = self.confirm(&place, finding);
+        if let Some(open) = self.open.get_mut(&place) {
+            if finding.start <= open.last.saturating_add(resolve_after) {
+                open.last = finding.end;
+                open.findings += 1;
+                if finding.value > open.value {
+                    (open.value, open.threshold) = (finding.value, finding.limit);
+                }
+                open.evidence.extend(&finding.evidence);
+                open.evidence.sort_unstable();
+                open.evidence.dedup();
+                open.evidence.truncate(EVIDENCE);
+                if let Some(end) = replaces.filter(|end| *end != open.first_end) {
+                    open.replaces = Some(end);
+                }
+                out.push(AlertDraft { change: Change::Updated, ..open.clone() });
+                self.watch(finding.rule, finding.end);
+                return;
+            }
+            out.push(ended(open.clone(), AlertState::Resolved));
+        }
+        let mut draft = AlertDraft::new(finding, Change::Fired);
+        draft.evidence.truncate(EVIDENCE);
+        draft.replaces = replaces.filter(|end| *end != finding.end);
+        out.push(draft.clone());
+        self.open.insert(place, draft);
+        self.watch(finding.rule, finding.end);
+    }
+
+    /// Takes a finding of a window that is not closed yet. Says nothing where the alert is known already.
+    pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
+        let place = (finding.rule, KeyBytes::new(&finding.key));
+        let resolve_after = self.rules[finding.rule as usize].resolve_after;
+        let goes_on = |known: &AlertDraft| {
+            finding.start <= known.last.saturating_add(resolve_after)
+                && known.first <= finding.end.saturating_add(resolve_after)
+        };
+        if self.open.get(&place).is_some_and(goes_on) || self.provisional.contains_key(&place) {
+            return;
+        }
+        let mut draft = AlertDraft::new(finding, Change::Provisional);
+        draft.evidence.truncate(EVIDENCE);
+        out.push(draft.clone());
+        self.provisional.insert(place, draft);
+        self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
+    }
+
+    /// The provisional firing that a closed finding confirms or takes the place of: the end of its window.
+    fn confirm(&mut self, place: &(u32, KeyBytes), finding: &Finding) -> Option<u64> {
+        let resolve_after = self.rules[finding.rule as usize].resolve_after;
+        let known = self.provisional.get(place)?;
+        if known.first <= finding.end.saturating_add(resolve_after) {
+            return self.provisional.remove(place).map(|p| p.first_end);
+        }
+        None
+    }
+
+    fn watch(&mut self, rule: u32, last: u64) {
+        self.next = self.next.min(self.ends_at(rule, last));
+    }
+
+    /// The frontier at which no window can go on with an episode any more.
+    fn ends_at(&self, rule: u32, last: u64) -> u64 {
+        let Times { window, resolve_after } = self.rules[rule as usize];
+        last.saturating_add(resolve_after).saturating_add(window).saturating_add(self.allowed_lateness)
+    }
+
+    /// Says which episodes ended and which provisional firings lapsed, once every finding of windows that are closed at
+    /// `frontier` (ms) was folded. A replay calls [`AlertDraft::settle`] on what it gets. At `u64::MAX` nothing is said: what then becomes of an alert depends on the last event
+    /// ([`Episodes::finish`]).
+    pub fn advance(&mut self, frontier: u64, out: &mut Vec<AlertDraft>) {
+        if frontier == u64::MAX || frontier < self.next {
+            return;
+        }
+        let from = out.len();
+        let mut next = u64::MAX;
+        let (rules, lateness) = (&self.rules, self.allowed_lateness);
+        let ends_at = |draft: &AlertDraft| {
+            let Times { window, resolve_after } = rules[draft.rule as usize];
+            draft.last.saturating_add(resolve_after).saturating_add(window).saturating_add(lateness)
+        };
+        self.open.retain(|_, draft| {
+            let at = ends_at(draft);
+            if at <= frontier {
+                out.push(ended(draft.clone(), AlertState::Resolved));
+            } else {
+                next = next.min(at);
+            }
+            at > frontier
+        });
+        self.provisional.retain(|_, draft| {
+            let at = draft.first_end.saturating_add(lateness);
+            if at <= frontier {
+                out.push(AlertDraft { change: Change::Withdrawn, state: AlertState::Withdrawn, ..draft.clone() });
+            } else {
+                next = next.min(at);
+            }
+            at > frontier
+        });
+        self.next = next;
+        in_order(&mut out[from..]);
+    }
+
+    /// What is left at the end of a replay whose last event is at `last_event` (ms): resolved where `resolve_after` has
+    /// passed by then, else firing. Provisional firings left over are withdrawn.
+    pub fn finish(&mut self, last_event: u64) -> Vec<AlertDraft> {
+        let mut out = Vec::new();
+        for (_, draft) in self.open.drain() {
+            let over = draft.last.saturating_add(self.rules[draft.rule as usize].resolve_after) <= last_event;
+            out.push(ended(draft, if over { AlertState::Resolved } else { AlertState::Firing }));
+        }
+        for (_, draft) in self.provisional.drain() {
+            out.push(AlertDraft { change: Change::Withdrawn, state: AlertState::Withdrawn, ..draft });
+        }
+        self.next = u64::MAX;
+        in_order(&mut out);
+        out
+    }
+
+    /// The open episodes, to be recorded; in no order.
+    pub fn open(&self) -> impl Iterator<Item = &AlertDraft> {
+        self.open.values()
+    }
+
+    /// Takes up an open episode from a record.
+    pub fn restore(&mut self, draft: AlertDraft) {
+        self.watch(draft.rule, draft.last);
+        self.open.insert((draft.rule, KeyBytes::new(&draft.key)), draft);
+    }
+}
+
+fn ended(draft: AlertDraft, state: AlertState) -> AlertDraft {
+    AlertDraft { change: Change::Ended, state, ..draft }
+}
+
+fn in_order(drafts: &mut [AlertDraft]) {
+    drafts.sort_unstable_by(|a, b| (a.last, a.rule, &a.key, a.first).cmp(&(b.last, b.rule, &b.key, b.first)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewatch_events::alert::{Mode, Severity};
+    use tidewatch_events::field::{Field, Value};
+    use tidewatch_events::filter::Filter;
+    use tidewatch_events::rule::Measure;
+    use tidewatch_events::time::Millis;
+
+    fn set() -> RuleSet {
+        let rule = Rule {
+            name: "r".into(),
+            filter: Filter::default(),
+            group_by: vec![Field::ClientIp],
+            measure: Measure::Count,
+            window: Millis(20),
+            hop: Millis(10),
+            threshold: 5.0,
+            baseline_factor: None,
+            at_least: 0,
+            resolve_after: Millis(30),
+            severity: Severity::High,
+            mode: Mode::Live,
+        };
+        RuleSet::compile(vec![rule], 64)
+    }
+
+    fn finding(start: u64, value: f64) -> Finding {
+        let mut key = Vec::new();
+        key::push(&mut key, Value::Ip("10.0.0.1".parse().unwrap()), 64);
+        let evidence = vec![Origin { time: start, partition: 0, offset: start }];
+        Finding {
+            rule: 0,
+            key,
+            start,
+            end: start + 20,
+            n: value as u64,
+            value,
+            limit: 5.0,
+            fired: start + 10,
+            evidence,
+        }
+    }
+
+    fn changes(out: &[AlertDraft]) -> Vec<(Change, u64, u64, u64)> {
+        out.iter().map(|d| (d.change, d.first, d.last, d.findings)).collect()
+    }
+
+    #[test]
+    fn an_episode_goes_on_until_resolve_after_has_passed() {
+        let rows: &[(&str, u64, &[(Change, u64, u64, u64)])] = &[
+            ("overlapping", 110, &[(Change::Fired, 100, 120, 1), (Change::Updated, 100, 130, 2)]),
+            ("a gap of exactly 30", 150, &[(Change::Fired, 100, 120, 1), (Change::Updated, 100, 170, 2)]),
+            (
+                "a gap of 31",
+                151,
+                &[(Change::Fired, 100, 120, 1), (Change::Ended, 100, 120, 1), (Change::Fired, 151, 171, 1)],
+            ),
+        ];
+        for (name, next, want) in rows {
+            let mut episodes = Episodes::new(&set(), 7);
+            let mut out = Vec::new();
+            episodes.fold(&finding(100, 6.0), &mut out);
+            episodes.fold(&finding(*next, 6.0), &mut out);
+            assert_eq!(changes(&out), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_peak_is_the_earliest_highest_and_evidence_the_first_panes() {
+        let mut episodes = Episodes::new(&set(), 0);
+        let mut out = Vec::new();
+        for (start, value, limit) in [(100, 6.0, 5.0), (110, 9.0, 5.5), (120, 9.0, 6.0), (130, 8.0, 7.0)] {
+            episodes.fold(&Finding { limit, ..finding(start, value) }, &mut out);
+        }
+        let alert = episodes.finish(179).remove(0).into_alert(&set(), |o| Some(format!("line {}", o.offset)));
+        assert_eq!((alert.value, alert.threshold, alert.score), (9.0, 5.5, 9.0 / 14.5));
+        assert_eq!(alert.evidence, ["line 100", "line 110", "line 120"]);
+        assert_eq!((alert.first, alert.last, alert.findings), (EventTime(100), EventTime(150), 4));
+        assert_eq!(alert.subject["client_ip"], "10.0.0.1");
+        assert_eq!(alert.state, AlertState::Firing, "one ms before 150 + 30");
+        let mut again = Episodes::new(&set(), 0);
+        again.fold(&finding(100, 6.0), &mut out);
+        let alert = again.finish(150).remove(0).into_alert(&set(), |_| None);
+        assert_eq!(alert.state, AlertState::Resolved, "at 120 + 30");
+        assert_eq!(alert.id, hash::id(&[b"r", &finding(100, 6.0).key, &120u64.to_be_bytes()]));
+    }
+
+    #[test]
+    fn an_episode_ends_when_no_window_can_go_on_with_it() {
+        let mut episodes = Episodes::new(&set(), 7);
+        let mut out = Vec::new();
+        episodes.fold(&finding(100, 6.0), &mut out);
+        out.clear();
+        // A window that starts at 150 would go on; it is closed at 150 + 20 + 7.
+        for (frontier, ends) in [(0, 0), (176, 0), (177, 1), (200, 1), (u64::MAX, 1)] {
+            episodes.advance(frontier, &mut out);
+            assert_eq!(out.len(), ends, "at {frontier}");
+        }
+        assert_eq!((out[0].change, out[0].state), (Change::Ended, AlertState::Resolved));
+        assert!(episodes.finish(1000).is_empty());
+    }
+
+    #[test]
+    fn provisional_firings_are_confirmed_replaced_or_withdrawn() {
+        let mut episodes = Episodes::new(&set(), 7);
+        let mut out = Vec::new();
+        episodes.fold_provisional(&finding(100, 5.0), &mut out);
+        episodes.fold_provisional(&finding(110, 5.0), &mut out);
+        assert_eq!(changes(&out), [(Change::Provisional, 100, 120, 1)], "said once");
+        episodes.fold(&finding(100, 6.0), &mut out);
+        assert_eq!((out[1].change, out[1].replaces), (Change::Fired, None), "confirmed");
+        episodes.fold_provisional(&finding(140, 5.0), &mut out);
+        assert_eq!(out.len(), 2, "goes on with what is open");
+        episodes.fold_provisional(&finding(300, 5.0), &mut out);
+        episodes.fold(&finding(290, 6.0), &mut out);
+        let last = out.last().unwrap();
+        assert_eq!((last.change, last.replaces), (Change::Fired, Some(320)), "an earlier window took its place");
+        episodes.fold_provisional(&finding(500, 5.0), &mut out);
+        out.clear();
+        episodes.advance(526, &mut out);
+        assert!(out.iter().all(|d| d.change != Change::Withdrawn));
+        episodes.advance(527, &mut out);
+        assert_eq!(out.last().map(|d| (d.change, d.first)), Some((Change::Withdrawn, 500)));
+    }
+}

@@ -1,0 +1,252 @@
+//! Rules from end to end against the naive model: random feeds and rules, 1 to 3 workers, random batches, random times of
+//! handing over, messages in random order and with random delay, random moments of closing.
+
+use super::dark::{DarkCounts, DarkPart, DarkStore};
+use super::episodes::{AlertDraft, Change, Episodes};
+use super::local::{Drained, LocalPanes, PanePartials};
+use super::panes::PaneStore;
+use super::plan::RuleSet;
+use super::{Finding, Limits};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use tidewatch_events::batch::Batch;
+use tidewatch_events::event::Verdict;
+use tidewatch_events::rule::Rule;
+use tidewatch_events::time::Millis;
+use tidewatch_reference::{Feed, Settings, arb, batches_of, judge, rules::evaluate};
+
+/// Numbers that decide the schedule, taken one after another, over and over.
+struct Dice {
+    numbers: Vec<u32>,
+    at: usize,
+}
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.at += 1;
+        let seed = u64::from(self.numbers[self.at % self.numbers.len()]) + self.at as u64;
+        (tidewatch_events::hash::of(&seed.to_le_bytes()) % n.max(1) as u64) as usize
+    }
+}
+
+enum Message {
+    Partials(PanePartials),
+    Dark(DarkPart),
+    Counts(DarkCounts),
+}
+
+/// One owner.
+struct Owner {
+    stores: Vec<PaneStore>,
+    dark: Option<DarkStore>,
+    episodes: Episodes,
+}
+
+/// A partition on its way through a worker.
+struct Reader {
+    worker: usize,
+    batches: Vec<(Batch, u64)>,
+}
+
+/// Everything that came out.
+#[derive(Default)]
+struct Outcome {
+    findings: Vec<Finding>,
+    drafts: Vec<AlertDraft>,
+    left: usize,
+    exact: bool,
+}
+
+/// The batches of each partition with verdicts, and its effective watermark after each.
+fn readers(feed: &Feed, settings: &Settings, workers: usize, dice: &mut Dice) -> Vec<Reader> {
+    let verdicts = judge(feed, settings);
+    let each = feed.partitions.iter().zip(verdicts).map(|(partition, verdicts)| {
+        let sizes: Vec<usize> = (0..8).map(|_| 1 + dice.below(9)).collect();
+        let mut verdicts = verdicts.into_iter();
+        let (mut newest, mut effective) = (None, 0);
+        let mut batches = Vec::new();
+        for mut batch in batches_of(partition, &sizes, arb::DEFAULT_HOST) {
+            for event in &mut batch.events {
+                event.verdict = verdicts.next().unwrap();
+                if event.verdict != Verdict::Future {
+                    newest = newest.max(Some(event.time.0));
+                }
+                let floors = partition.floors.iter().filter(|(at, _)| *at <= event.offset).map(|(_, floor)| *floor);
+                let watermark = newest.map_or(0, |newest: u64| newest.saturating_sub(settings.max_out_of_order));
+                effective = floors.chain([watermark, effective]).max().unwrap();
+            }
+            batches.push((batch, effective));
+        }
+        batches.reverse();
+        Reader { worker: dice.below(workers), batches }
+    });
+    each.collect()
+}
+
+fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice: &mut Dice) -> Outcome {
+    let set = RuleSet::compile(settings.rules.clone(), settings.ipv6_prefix);
+    let lateness = settings.allowed_lateness;
+    let limits = Limits::new(Millis(lateness));
+    let mut locals: Vec<LocalPanes> = (0..workers).map(|_| LocalPanes::new(&set)).collect();
+    let mut owners: Vec<Owner> = (0..workers)
+        .map(|_| Owner {
+            stores: set.plans.iter().map(|plan| PaneStore::new(plan, limits)).collect(),
+            dark: DarkStore::new(&set, limits),
+            episodes: Episodes::new(&set, lateness),
+        })
+        .collect();
+    let mut readers = readers(feed, settings, workers, dice);
+    let mut clocks: Vec<u64> = readers.iter().map(|r| if r.batches.is_empty() { u64::MAX } else { 0 }).collect();
+    let mut messages: Vec<Message> = Vec::new();
+    let mut out = Outcome { exact: true, ..Outcome::default() };
+    loop {
+        let unread: Vec<usize> = (0..readers.len()).filter(|r| !readers[*r].batches.is_empty()).collect();
+        let over = unread.is_empty();
+        if !over {
+            let chosen = unread[dice.below(unread.len())];
+            let reader = &mut readers[chosen];
+            if let Some((batch, effective)) = reader.batches.pop() {
+                locals[reader.worker].observe_batch(&batch);
+                clocks[chosen] = if reader.batches.is_empty() { u64::MAX } else { effective };
+            }
+        }
+        let clock = clocks.iter().copied().min().unwrap_or(u64::MAX);
+        for local in &mut locals {
+            if over || dice.below(3) == 0 {
+                let end = [0, clock, clock.saturating_add(1_000), u64::MAX][if over { 3 } else { dice.below(4) }];
+                let mut drained = Drained::default();
+                local.drain_before(end, workers, &mut drained);
+                messages.extend(drained.partials.into_iter().map(Message::Partials));
+                messages.extend(drained.dark.into_iter().map(Message::Dark));
+            }
+        }
+        loop {
+            let deliver = if over { messages.len() } else { dice.below(messages.len() + 1) };
+            for _ in 0..deliver {
+                match messages.swap_remove(dice.below(messages.len())) {
+                    Message::Partials(m) if provisional => {
+                        let owner = &mut owners[m.dest as usize];
+                        let mut said = Vec::new();
+                        owner.stores[m.plan as usize].merge_testing(m, &mut said);
+                        said.iter().for_each(|f| owner.episodes.fold_provisional(f, &mut out.drafts));
+                    }
+                    Message::Partials(m) => owners[m.dest as usize].stores[m.plan as usize].merge(m),
+                    Message::Dark(m) => owners[m.dest as usize].dark.as_mut().unwrap().merge(&m),
+                    Message::Counts(m) => owners[m.dest as usize].stores[m.plan as usize].merge_dark(&m),
+                }
+            }
+            // The frontier: no partition's watermark, no pane kept, no message under way may be passed.
+            let kept = locals.iter().filter_map(LocalPanes::oldest_end);
+            let under_way = messages.iter().flat_map(|m| match m {
+                Message::Partials(m) => vec![m.pane + set.plans[m.plan as usize].hop],
+                Message::Dark(m) => {
+                    let served = m.served.iter().map(|(_, time)| time + 1);
+                    served.chain((!m.rows.is_empty()).then(|| m.pane + set.plans[m.plan as usize].hop)).collect()
+                }
+                Message::Counts(_) => vec![],
+            });
+            let held = kept.chain(under_way).min().map_or(u64::MAX, |end| end + lateness - 1);
+            let frontier = clock.min(held);
+            for owner in &mut owners {
+                if let Some(dark) = &mut owner.dark {
+                    messages.extend(dark.close(frontier, workers).into_iter().map(Message::Counts));
+                }
+            }
+            let counts = messages.iter().filter_map(|m| if let Message::Counts(m) = m { Some(m.end) } else { None });
+            let frontier = frontier.min(counts.min().map_or(u64::MAX, |end| end + lateness - 1));
+            for owner in &mut owners {
+                for store in &mut owner.stores {
+                    let found = store.close(frontier);
+                    found.iter().for_each(|f| owner.episodes.fold(f, &mut out.drafts));
+                    out.findings.extend(found);
+                }
+                owner.episodes.advance(frontier, &mut out.drafts);
+            }
+            if !over || messages.is_empty() && frontier == u64::MAX {
+                break;
+            }
+        }
+        if over {
+            break;
+        }
+    }
+    let in_time = |p: &tidewatch_reference::Partition, v: &[Verdict]| {
+        p.events.iter().zip(v).filter(|(_, v)| **v == Verdict::InTime).map(|(e, _)| e.time).max()
+    };
+    let last = feed.partitions.iter().zip(judge(feed, settings)).filter_map(|(p, v)| in_time(p, &v)).max();
+    let last = last.unwrap_or(0);
+    out.drafts.iter_mut().for_each(|draft| draft.settle(&set.rules[draft.rule as usize], last));
+    for owner in &mut owners {
+        out.drafts.extend(owner.episodes.finish(last));
+        out.left += owner.stores.iter().map(PaneStore::kept).sum::<usize>();
+        out.exact &= owner.stores.iter().all(|s| s.missed().is_exact());
+        out.exact &= owner.dark.as_ref().is_none_or(|d| d.missed().is_exact());
+    }
+    out
+}
+
+/// The rules and, so that plans are shared, one of them again with another threshold.
+fn with_variant(mut settings: Settings) -> Settings {
+    if let Some(first) = settings.rules.first() {
+        let variant = Rule { name: "variant".into(), threshold: first.threshold * 2.0, at_least: 2, ..first.clone() };
+        settings.rules.push(variant);
+    }
+    settings
+}
+
+/// A finding to be compared: rule, key, start, end, n, bits of value and limit.
+type Fact = (String, Vec<u8>, u64, u64, u64, u64, u64);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn findings_and_alerts_equal_the_model(
+        feed in arb::feed(3, 60),
+        settings in arb::settings(3).prop_map(with_variant),
+        workers in 1usize..4,
+        provisional in any::<bool>(),
+        numbers in proptest::collection::vec(any::<u32>(), 8),
+    ) {
+        let want = evaluate(&feed, &settings);
+        let got = run(&feed, &settings, workers, provisional, &mut Dice { numbers, at: 0 });
+        prop_assert!(got.exact, "nothing is missed");
+        prop_assert_eq!(got.left, 0, "everything is freed");
+
+        let name = |rule: u32| settings.rules[rule as usize].name.clone();
+        let mut facts: Vec<Fact> = got.findings.iter()
+            .map(|f| (name(f.rule), f.key.clone(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())).collect();
+        facts.sort();
+        let mut wanted: Vec<Fact> = want.findings.iter()
+            .map(|f| (f.rule.clone(), f.key.clone(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())).collect();
+        wanted.sort();
+        prop_assert_eq!(facts, wanted);
+
+        let set = RuleSet::compile(settings.rules.clone(), settings.ipv6_prefix);
+        let line = |partition: u64, offset: u64| format!("{partition} {offset}");
+        let mut alerts: Vec<_> = got.drafts.iter().filter(|d| d.change == Change::Ended)
+            .map(|d| d.clone().into_alert(&set, |o| Some(line(o.partition, o.offset)))).collect();
+        alerts.iter_mut().for_each(|a| a.replaces = None);
+        alerts.sort_by(|a, b| (a.first, &a.rule, &a.subject, &a.id).cmp(&(b.first, &b.rule, &b.subject, &b.id)));
+        let mut wanted: Vec<_> = want.alerts.iter().map(|a| a.resolved(|p, o| line(p.0, o))).collect();
+        wanted.sort_by(|a, b| (a.first, &a.rule, &a.subject, &a.id).cmp(&(b.first, &b.rule, &b.subject, &b.id)));
+        prop_assert_eq!(alerts, wanted);
+
+        // What was said before a window closed came true: the same id fired, or its alert is named as replaced.
+        let mut open: BTreeMap<(u32, Vec<u8>), u64> = BTreeMap::new();
+        for draft in &got.drafts {
+            let place = (draft.rule, draft.key.clone());
+            match draft.change {
+                Change::Provisional => prop_assert!(open.insert(place, draft.first_end).is_none(), "said twice"),
+                Change::Fired | Change::Updated => {
+                    if open.get(&place).is_some_and(|end| *end == draft.first_end || draft.replaces == Some(*end)) {
+                        open.remove(&place);
+                    }
+                }
+                Change::Withdrawn => prop_assert!(false, "withdrawn: {:?}", draft),
+                Change::Ended => {}
+            }
+        }
+        prop_assert!(open.is_empty(), "neither confirmed nor replaced: {:?}", open);
+    }
+}

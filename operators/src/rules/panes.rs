@@ -1,0 +1,547 @@
+//! The owner of keys: merges panes, slides windows over them, and says where a rule's condition holds.
+//!
+//! One [`PaneStore`] per plan. A pane's rows enter the running window of their keys when the window that ends with the pane
+//! is closed, and leave it one window later, so a window costs the rows that enter and leave, plus the keys that hold a
+//! condition ("hot"), whatever window / hop is. Windows in which nothing changes and no key is hot are skipped, so a gap
+//! of a year costs nothing.
+//!
+//! Invariants
+//! - Windows are closed in order of their ends, each once, when end + allowed lateness <= frontier.
+//! - A key's rows hang in one list in order of panes; the running value is the sum of those between the window's ends.
+//! - Everything of a pane is freed when the last window that needs it is closed.
+
+use super::baseline::Baselines;
+use super::dark::DarkCounts;
+use super::keys::KeyBytes;
+use super::local::PanePartials;
+use super::measured::{Measured, Prefix};
+use super::plan::{Condition, MeasurePlan};
+use super::{Finding, Limits, Missed, Origin, SHARDS, shard};
+use hashbrown::{HashMap, HashTable};
+use std::collections::BTreeMap;
+use tidewatch_events::hash;
+
+const NONE: u32 = u32::MAX;
+
+/// The panes and running windows of one plan's keys that one worker owns.
+pub struct PaneStore {
+    plan: MeasurePlan,
+    limits: Limits,
+    slots: Vec<Slot>,
+    free_slots: Vec<u32>,
+    table: HashTable<u32>,
+    rows: Vec<Row>,
+    free_rows: Vec<u32>,
+    measured: Measured,
+    /// Panes that are in no running window yet.
+    waiting: BTreeMap<u64, Pane>,
+    /// Panes of the running window.
+    running: BTreeMap<u64, Vec<(u32, u32)>>,
+    /// Changes of numbers of dark paths, by the end of the first window they hold for.
+    dark: BTreeMap<u64, Vec<(KeyBytes, i64)>>,
+    /// Keys for which a condition holds but for its baseline.
+    hot: BTreeMap<u32, Hot>,
+    /// One for each condition.
+    baselines: Vec<Baselines>,
+    /// End of the last window of a key, by (slot, condition), that was said to hold before it was closed.
+    said: HashMap<(u32, u32), u64>,
+    /// End of the last window closed, or skipped because nothing was in it.
+    closed: u64,
+    /// What that was at the start of this life.
+    resumed: u64,
+    missed: Missed,
+}
+
+/// A key.
+struct Slot {
+    key: KeyBytes,
+    /// Oldest and newest row.
+    head: u32,
+    tail: u32,
+    /// Events in the running window.
+    n: u64,
+    /// Events in all rows.
+    held: u64,
+    /// End of the last window in which a row entered or left, plus one.
+    touched: u64,
+}
+
+/// A key in a pane.
+pub(super) struct Row {
+    pub(super) pane: u64,
+    pub(super) n: u64,
+    pub(super) origin: Origin,
+    next: u32,
+}
+
+#[derive(Default)]
+struct Pane {
+    /// (slot, row)
+    rows: Vec<(u32, u32)>,
+    shards: Vec<u32>,
+}
+
+struct Hot {
+    value: f64,
+    /// For each condition the end of the last window with a finding.
+    found: Vec<u64>,
+}
+
+impl PaneStore {
+    /// An empty one for a plan.
+    pub fn new(plan: &MeasurePlan, limits: Limits) -> PaneStore {
+        PaneStore {
+            measured: Measured::of(&plan.measure),
+            baselines: plan.conditions.iter().map(|_| Baselines::new(limits.max_keys)).collect(),
+            plan: plan.clone(),
+            limits,
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            table: HashTable::new(),
+            rows: Vec::new(),
+            free_rows: Vec::new(),
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            dark: BTreeMap::new(),
+            hot: BTreeMap::new(),
+            said: HashMap::new(),
+            closed: 0,
+            resumed: 0,
+            missed: Missed::default(),
+        }
+    }
+
+    /// Windows that end at or before this (ms) were closed in an earlier life: they are not closed again.
+    pub fn resume(&mut self, closed: u64) {
+        self.closed = closed - closed % self.plan.hop;
+        self.resumed = self.closed;
+    }
+
+    /// What could not be counted so far.
+    pub fn missed(&self) -> Missed {
+        self.missed
+    }
+
+    /// Rows kept, and distinct values.
+    pub fn kept(&self) -> usize {
+        self.rows.len() - self.free_rows.len() + self.measured.kept()
+    }
+
+    /// The baselines of each condition of the plan, in their order.
+    pub fn baselines(&self) -> &[Baselines] {
+        &self.baselines
+    }
+
+    /// The baselines, to be filled from a record.
+    pub fn baselines_mut(&mut self) -> &mut [Baselines] {
+        &mut self.baselines
+    }
+
+    /// Adds a message of this plan.
+    pub fn merge(&mut self, partials: PanePartials) {
+        self.merge_each(partials, |_, _, _| {});
+    }
+
+    /// Adds a message and calls with (self, slot, pane) for every row.
+    pub(super) fn merge_each(&mut self, mut partials: PanePartials, mut each: impl FnMut(&PaneStore, u32, u64)) {
+        let pane = partials.pane;
+        let resumes = self.closed == self.resumed && pane.saturating_add(self.plan.window) > self.closed;
+        if pane.saturating_add(self.plan.hop) <= self.closed && !resumes {
+            self.missed.too_late += partials.rows.iter().map(|r| r.n).sum::<u64>();
+            return;
+        }
+        let mut values = std::mem::replace(&mut partials.values, super::values::Values::Count);
+        for (index, (key, row)) in partials.iter().enumerate() {
+            let Some((slot, own)) = self.row(key, pane) else {
+                self.missed.events += row.n;
+                continue;
+            };
+            let kept = &mut self.rows[own as usize];
+            kept.n += row.n;
+            self.slots[slot as usize].held += row.n;
+            kept.origin = kept.origin.min(row.origin);
+            let room = self.limits.max_rows.saturating_sub(self.kept());
+            self.missed.values += self.measured.merge(own as usize, &mut values, index, room);
+            each(self, slot, pane);
+        }
+    }
+
+    /// Adds changes of numbers of dark paths.
+    pub fn merge_dark(&mut self, counts: &DarkCounts) {
+        let changes = self.dark.entry(counts.end).or_default();
+        changes.extend(counts.iter().map(|(key, change)| (KeyBytes::new(key), change)));
+    }
+
+    /// The row of a key in a pane, made if need be. `None`: no room.
+    fn row(&mut self, key: &[u8], pane: u64) -> Option<(u32, u32)> {
+        let hash = hash::of(key);
+        let found = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == key).copied();
+        let mut before = NONE;
+        if let Some(slot) = found {
+            let Slot { head, tail, .. } = self.slots[slot as usize];
+            if tail != NONE && self.rows[tail as usize].pane <= pane {
+                before = tail;
+            } else {
+                // Out of order: walk from the oldest.
+                let mut at = head;
+                while at != NONE && self.rows[at as usize].pane <= pane {
+                    before = at;
+                    at = self.rows[at as usize].next;
+                }
+            }
+            if before != NONE && self.rows[before as usize].pane == pane {
+                return Some((slot, before));
+            }
+        }
+        if self.kept() >= self.limits.max_rows {
+            return None;
+        }
+        let entry = self.waiting.entry(pane).or_default();
+        entry.shards.resize(SHARDS, 0);
+        let keys = &mut entry.shards[shard(hash)];
+        if *keys >= self.limits.keys_per_shard() {
+            return None;
+        }
+        *keys += 1;
+        let slot = found.unwrap_or_else(|| self.new_slot(hash, key));
+        let row = self.new_row(pane);
+        let owner = &mut self.slots[slot as usize];
+        let next = if before == NONE {
+            std::mem::replace(&mut owner.head, row)
+        } else {
+            std::mem::replace(&mut self.rows[before as usize].next, row)
+        };
+        if next == NONE {
+            owner.tail = row;
+        }
+        self.rows[row as usize].next = next;
+        self.waiting.entry(pane).or_default().rows.push((slot, row));
+        Some((slot, row))
+    }
+
+    fn new_slot(&mut self, hash: u64, key: &[u8]) -> u32 {
+        let slot = Slot { key: KeyBytes::new(key), head: NONE, tail: NONE, n: 0, held: 0, touched: 0 };
+        let number = match self.free_slots.pop() {
+            Some(number) => {
+                self.slots[number as usize] = slot;
+                number
+            }
+            None => {
+                self.slots.push(slot);
+                self.measured.push_slot();
+                self.slots.len() as u32 - 1
+            }
+        };
+        let slots = &self.slots;
+        self.table.insert_unique(hash, number, |s| hash::of(slots[*s as usize].key.as_bytes()));
+        number
+    }
+
+    fn new_row(&mut self, pane: u64) -> u32 {
+        let origin = Origin { time: u64::MAX, partition: u64::MAX, offset: u64::MAX };
+        let row = Row { pane, n: 0, origin, next: NONE };
+        match self.free_rows.pop() {
+            Some(number) => {
+                self.rows[number as usize] = row;
+                number
+            }
+            None => {
+                self.rows.push(row);
+                self.measured.push_row();
+                self.rows.len() as u32 - 1
+            }
+        }
+    }
+
+    /// End (ms) of the next window in which anything may change or be found. `None`: nothing is kept that would.
+    pub fn next_end(&self) -> Option<u64> {
+        let MeasurePlan { window, hop, .. } = self.plan;
+        let enters = self.waiting.keys().next().map(|pane| pane + hop);
+        let leaves = self.running.keys().next().map(|pane| pane + window + hop);
+        let dark = self.dark.keys().next().copied();
+        let stays = (!self.hot.is_empty()).then(|| self.closed + hop);
+        // A baseline takes every tumbling window in which there is anything.
+        let notes = (self.plan.has_baseline() && !self.running.is_empty()).then(|| (self.closed / window + 1) * window);
+        let next = [enters, leaves, dark, stays, notes].into_iter().flatten().min()?;
+        Some(next.max(self.closed + hop))
+    }
+
+    /// Closes all windows with end + allowed lateness <= `frontier` (ms; `u64::MAX`: all), in order. Findings come in order of
+    /// window, rule, key.
+    pub fn close(&mut self, frontier: u64) -> Vec<Finding> {
+        let mut out = Vec::new();
+        while let Some(end) = self.next_end() {
+            if frontier != u64::MAX && end.saturating_add(self.limits.allowed_lateness.0) > frontier {
+                break;
+            }
+            self.close_window(end, &mut out);
+        }
+        if frontier != u64::MAX {
+            // What was skipped is closed too.
+            let passed = frontier.saturating_sub(self.limits.allowed_lateness.0);
+            self.closed = self.closed.max(passed - passed % self.plan.hop);
+        }
+        out
+    }
+
+    fn close_window(&mut self, end: u64, out: &mut Vec<Finding>) {
+        let MeasurePlan { window, hop, .. } = self.plan;
+        self.closed = end;
+        let mut touched: Vec<u32> = Vec::new();
+        let mut emptied: Vec<u32> = Vec::new();
+        while let Some(first) = self.running.first_entry() {
+            if first.key() + window >= end {
+                break;
+            }
+            for (slot, row) in first.remove() {
+                self.leave(slot, row);
+                self.touch(slot, end, &mut touched);
+                if self.slots[slot as usize].head == NONE {
+                    emptied.push(slot);
+                }
+            }
+        }
+        while let Some(first) = self.waiting.first_entry() {
+            if first.key() + hop > end {
+                break;
+            }
+            let (start, pane) = first.remove_entry();
+            for (slot, row) in &pane.rows {
+                self.slots[*slot as usize].n += self.rows[*row as usize].n;
+                self.measured.add(*row as usize, *slot);
+                self.touch(*slot, end, &mut touched);
+            }
+            self.running.insert(start, pane.rows);
+        }
+        while let Some(first) = self.dark.first_entry() {
+            if *first.key() > end {
+                break;
+            }
+            for (key, change) in first.remove() {
+                let found = self.table.find(hash::of(key.as_bytes()), |s| self.slots[*s as usize].key == key).copied();
+                if let Some(slot) = found {
+                    self.measured.change_dark(slot, change);
+                    self.touch(slot, end, &mut touched);
+                }
+            }
+        }
+        // Windows start at 0 or later.
+        if let Some(start) = end.checked_sub(window) {
+            self.find(start, end, touched, out);
+        }
+        for slot in emptied {
+            self.forget(slot);
+        }
+    }
+
+    fn touch(&mut self, slot: u32, end: u64, touched: &mut Vec<u32>) {
+        let mark = &mut self.slots[slot as usize].touched;
+        if *mark != end + 1 {
+            *mark = end + 1;
+            touched.push(slot);
+        }
+    }
+
+    /// A row, the oldest of its key, leaves the running window.
+    fn leave(&mut self, slot: u32, row: u32) {
+        let owner = &mut self.slots[slot as usize];
+        let old = &self.rows[row as usize];
+        debug_assert_eq!(owner.head, row, "rows leave in the order of their panes");
+        owner.n -= old.n;
+        owner.held -= old.n;
+        owner.head = old.next;
+        if owner.head == NONE {
+            owner.tail = NONE;
+        }
+        self.measured.remove(row as usize, slot);
+        self.free_rows.push(row);
+    }
+
+    /// Forgets a key that has no rows.
+    fn forget(&mut self, slot: u32) {
+        let owner = &mut self.slots[slot as usize];
+        if owner.head != NONE {
+            return;
+        }
+        let key = std::mem::replace(&mut owner.key, KeyBytes::new(b""));
+        if let Ok(entry) = self.table.find_entry(hash::of(key.as_bytes()), |other| *other == slot) {
+            entry.remove();
+        }
+        self.hot.remove(&slot);
+        if !self.said.is_empty() {
+            (0..self.plan.conditions.len() as u32).for_each(|index| {
+                self.said.remove(&(slot, index));
+            });
+        }
+        self.measured.clear_slot(slot);
+        self.free_slots.push(slot);
+    }
+
+    /// Tests the conditions of the window's keys: those that changed and those that are hot; all where a baseline takes
+    /// part of it.
+    fn find(&mut self, start: u64, end: u64, touched: Vec<u32>, out: &mut Vec<Finding>) {
+        let from = out.len();
+        let notes = self.plan.has_baseline() && start.is_multiple_of(self.plan.window);
+        let slots: Vec<u32> = if notes {
+            (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].n > 0).collect()
+        } else {
+            let mark = end + 1;
+            let hot = self.hot.keys().copied().filter(|slot| self.slots[*slot as usize].touched != mark);
+            touched.into_iter().chain(hot).collect()
+        };
+        for slot in slots {
+            self.find_of(slot, start, end, notes, out);
+        }
+        if notes {
+            let slots = &self.slots;
+            self.hot.retain(|slot, _| slots[*slot as usize].n > 0);
+        }
+        out[from..].sort_unstable_by(|a, b| (a.rule, &a.key).cmp(&(b.rule, &b.key)));
+    }
+
+    fn find_of(&mut self, slot: u32, start: u64, end: u64, notes: bool, out: &mut Vec<Finding>) {
+        let n = self.slots[slot as usize].n;
+        if n == 0 {
+            self.hot.remove(&slot);
+            return;
+        }
+        let cached = self.hot.get(&slot).filter(|_| self.slots[slot as usize].touched != end + 1).map(|hot| hot.value);
+        let value = cached.or_else(|| {
+            let interest = if self.plan.has_baseline() { 0.0 } else { self.plan.least_threshold() };
+            if n < self.plan.least_events() {
+                return None;
+            }
+            let rows = self.rows_in(slot, end).map(|(row, _)| row as usize);
+            self.measured.value(&self.plan, slot, n, rows, interest)
+        });
+        let holds = |c: &Condition| n >= c.at_least && value.is_some_and(|v| v >= c.threshold);
+        if !self.plan.conditions.iter().any(holds) {
+            self.hot.remove(&slot);
+            if !notes {
+                return;
+            }
+        }
+        let Some(value) = value else { return };
+        for index in 0..self.plan.conditions.len() {
+            let condition = &self.plan.conditions[index];
+            if n < condition.at_least {
+                continue;
+            }
+            let mut limit = condition.threshold;
+            let mut note = None;
+            if let Some(factor) = condition.baseline_factor {
+                let usual = self.baselines[index].at(self.slots[slot as usize].key.as_bytes(), start);
+                limit = usual.map_or(limit, |usual| limit.max(factor * usual));
+                note = notes.then(|| end.saturating_add(self.limits.allowed_lateness.0));
+            }
+            if value >= limit {
+                let found = self.finding(slot, index, start, end, value, limit);
+                out.push(found);
+            } else if let Some(closed_at) = note {
+                let key = self.slots[slot as usize].key.as_bytes();
+                if !self.baselines[index].note(key, closed_at, value) {
+                    self.missed.values += 1;
+                }
+            }
+        }
+        if self.plan.conditions.iter().any(holds) {
+            let conditions = self.plan.conditions.len();
+            self.hot.entry(slot).or_insert_with(|| Hot { value, found: vec![0; conditions] }).value = value;
+        }
+    }
+
+    fn finding(&mut self, slot: u32, index: usize, start: u64, end: u64, value: f64, limit: f64) -> Finding {
+        let condition = &self.plan.conditions[index];
+        let before = end.saturating_sub(self.plan.hop);
+        let conditions = self.plan.conditions.len();
+        let hot = self.hot.entry(slot).or_insert_with(|| Hot { value, found: vec![0; conditions] });
+        let goes_on = std::mem::replace(&mut hot.found[index], end) == before && before > 0;
+        let grows = self.plan.measure.is_monotone() && condition.baseline_factor.is_none();
+        let fired = if grows && !goes_on { self.fired(slot, index, end) } else { end };
+        let owner = &self.slots[slot as usize];
+        Finding {
+            rule: condition.rule,
+            key: owner.key.as_bytes().to_vec(),
+            start,
+            end,
+            n: owner.n,
+            value,
+            limit,
+            fired,
+            evidence: self.rows_in(slot, end).take(3).map(|(_, row)| row.origin).collect(),
+        }
+    }
+
+    /// End of the first pane up to which the window that ends at `end` already met a condition.
+    fn fired(&self, slot: u32, index: usize, end: u64) -> u64 {
+        let condition = &self.plan.conditions[index];
+        let mut n = 0;
+        let mut prefix = Prefix::default();
+        for (number, row) in self.rows_in(slot, end) {
+            n += row.n;
+            let value = self.measured.value_of(&self.plan, n, &mut prefix, number as usize);
+            if n >= condition.at_least && value >= condition.threshold {
+                return row.pane + self.plan.hop;
+            }
+        }
+        end
+    }
+
+    pub(super) fn plan(&self) -> &MeasurePlan {
+        &self.plan
+    }
+
+    pub(super) fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    pub(super) fn row_at(&self, number: u32) -> &Row {
+        &self.rows[number as usize]
+    }
+
+    pub(super) fn key_of(&self, slot: u32) -> &[u8] {
+        self.slots[slot as usize].key.as_bytes()
+    }
+
+    /// Events in all rows of a key.
+    pub(super) fn held(&self, slot: u32) -> u64 {
+        self.slots[slot as usize].held
+    }
+
+    /// End of the last window closed.
+    pub(super) fn closed_end(&self) -> u64 {
+        self.closed
+    }
+
+    pub(super) fn said(&self, slot: u32, condition: usize) -> Option<u64> {
+        self.said.get(&(slot, condition as u32)).copied()
+    }
+
+    pub(super) fn say(&mut self, slot: u32, condition: usize, end: u64) {
+        self.said.insert((slot, condition as u32), end);
+    }
+
+    /// The rows of a key in the running window that ends at `end`, oldest first.
+    pub(super) fn rows_in(&self, slot: u32, end: u64) -> Rows<'_> {
+        Rows { rows: &self.rows, at: self.slots[slot as usize].head, end }
+    }
+}
+
+/// A key's rows, oldest first, up to an end.
+#[derive(Clone)]
+pub(super) struct Rows<'a> {
+    rows: &'a [Row],
+    at: u32,
+    end: u64,
+}
+
+impl<'a> Iterator for Rows<'a> {
+    type Item = (u32, &'a Row);
+
+    fn next(&mut self) -> Option<(u32, &'a Row)> {
+        let at = self.at;
+        let row = self.rows.get(at as usize).filter(|row| row.pane < self.end)?;
+        self.at = row.next;
+        Some((at, row))
+    }
+}

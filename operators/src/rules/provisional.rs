@@ -1,0 +1,101 @@
+//! Speaking before a window closes: conditions that more events can only meet are tested as partials arrive.
+//!
+//! Only measures that grow (count, distinct, sum) without baseline are tested. A key is tested when a partial touches it,
+//! and only while all it has near the touched pane could be enough. What is said here is provisional: closing the
+//! window says it again, or `episodes` withdraws it.
+
+use super::Finding;
+use super::local::PanePartials;
+use super::measured::Prefix;
+use super::panes::PaneStore;
+use tidewatch_events::rule::Measure;
+
+impl PaneStore {
+    /// Adds a message, and says where a condition holds now in a window that is not closed: the earliest such window of the
+    /// key that holds the touched pane. Said once per rule, key and window's length.
+    pub fn merge_testing(&mut self, partials: PanePartials, out: &mut Vec<Finding>) {
+        let plan = self.plan();
+        if !plan.measure.is_monotone() || plan.conditions.iter().all(|c| c.baseline_factor.is_some()) {
+            return self.merge(partials);
+        }
+        let from = out.len();
+        let mut touched = Vec::with_capacity(partials.rows.len());
+        self.merge_each(partials, |_, slot, pane| touched.push((slot, pane)));
+        for (slot, pane) in touched {
+            self.test(slot, pane, out);
+        }
+        out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
+    }
+
+    fn test(&mut self, slot: u32, pane: u64, out: &mut Vec<Finding>) {
+        let (window, hop) = (self.plan().window, self.plan().hop);
+        let sums = matches!(self.plan().measure, Measure::Sum(_));
+        let held = self.held(slot);
+        if held < self.plan().least_events() || (!sums && (held as f64) < self.plan().least_threshold()) {
+            return;
+        }
+        let reach = (pane + hop).saturating_sub(window)..pane + window;
+        let near: Vec<u32> = self
+            .rows_in(slot, reach.end)
+            .filter(|(_, row)| row.pane >= reach.start)
+            .map(|(number, _)| number)
+            .collect();
+        for index in 0..self.plan().conditions.len() {
+            let condition = &self.plan().conditions[index];
+            let said = self.said(slot, index);
+            if condition.baseline_factor.is_some() || said.is_some_and(|end| end > reach.start) {
+                continue;
+            }
+            let (events, most) = near.iter().fold((0, 0.0), |(events, most), number| {
+                let n = self.row_at(*number).n;
+                (events + n, most + self.measured().at_most(self.plan(), n, *number as usize))
+            });
+            if events < condition.at_least || most < condition.threshold {
+                continue;
+            }
+            let open = self.closed_end().saturating_sub(window) + if self.closed_end() >= window { hop } else { 0 };
+            let mut start = reach.start.max(open);
+            while start <= pane {
+                if let Some(found) = self.test_window(slot, index, start, &near) {
+                    self.say(slot, index, found.end);
+                    out.push(found);
+                    break;
+                }
+                start += hop;
+            }
+        }
+    }
+
+    /// Whether a condition holds in the window that starts at `start`, by the rows known so far.
+    fn test_window(&self, slot: u32, index: usize, start: u64, near: &[u32]) -> Option<Finding> {
+        let condition = &self.plan().conditions[index];
+        let (mut n, mut value, mut fired) = (0, 0.0, None);
+        let mut prefix = Prefix::default();
+        let mut evidence = Vec::new();
+        for number in near {
+            let row = self.row_at(*number);
+            if row.pane < start || row.pane >= start + self.plan().window {
+                continue;
+            }
+            n += row.n;
+            value = self.measured().value_of(self.plan(), n, &mut prefix, *number as usize);
+            if evidence.len() < 3 {
+                evidence.push(row.origin);
+            }
+            if fired.is_none() && n >= condition.at_least && value >= condition.threshold {
+                fired = Some(row.pane + self.plan().hop);
+            }
+        }
+        Some(Finding {
+            rule: condition.rule,
+            key: self.key_of(slot).to_vec(),
+            start,
+            end: start + self.plan().window,
+            n,
+            value,
+            limit: condition.threshold,
+            fired: fired?,
+            evidence,
+        })
+    }
+}

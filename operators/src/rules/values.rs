@@ -1,0 +1,222 @@
+//! What is measured, column by column: beside each row of a table or message stands its part of the measure.
+//!
+//! Three forms: [`LocalValues`] while a worker counts, [`Values`] in a message, and what `panes` keeps.
+
+use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
+use tidewatch_events::batch::Batch;
+use tidewatch_events::event::Event;
+use tidewatch_events::field::{Field, Value};
+use tidewatch_events::filter::Filter;
+use tidewatch_events::histogram::Histogram;
+use tidewatch_events::rule::Measure;
+use tidewatch_events::{hash, key};
+
+/// A sum of whole numbers (durations in µs) and how many there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// The sum.
+    pub total: u128,
+    /// Events that carried the field.
+    pub events: u64,
+}
+
+/// The measure's parts of a message's rows, in their order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Values {
+    /// Nothing beside the number of events.
+    Count,
+    /// Sums and averages.
+    Sums(Vec<Sum>),
+    /// Hashes of values: row `i` has `hashes[ends[i - 1]..ends[i]]`, ascending.
+    Distinct {
+        /// Where each row's hashes end.
+        ends: Vec<u32>,
+        /// The hashes.
+        hashes: Vec<u64>,
+    },
+    /// Distributions.
+    Histograms(Vec<Histogram>),
+    /// Events that also match a ratio's inner filter.
+    Inner(Vec<u64>),
+}
+
+impl Values {
+    /// Empty, in the form of a measure.
+    pub(super) fn of(measure: &Measure) -> Values {
+        match measure {
+            Measure::Count | Measure::DarkPaths { .. } => Values::Count,
+            Measure::Sum(_) | Measure::Avg(_) => Values::Sums(Vec::new()),
+            Measure::Distinct(_) => Values::Distinct { ends: Vec::new(), hashes: Vec::new() },
+            Measure::Quantile(..) => Values::Histograms(Vec::new()),
+            Measure::Ratio(_) => Values::Inner(Vec::new()),
+        }
+    }
+
+    /// The distinct values of a row.
+    pub(super) fn hashes(&self, row: usize) -> &[u64] {
+        match self {
+            Values::Distinct { ends, hashes } => {
+                let start = row.checked_sub(1).map_or(0, |before| ends[before] as usize);
+                &hashes[start..ends[row] as usize]
+            }
+            _ => &[],
+        }
+    }
+}
+
+/// How an event adds to its row.
+pub(super) enum Recorder {
+    Count,
+    Number(Field),
+    Histogram(Field),
+    Distinct(Field),
+    Inner(Filter),
+}
+
+impl Recorder {
+    pub(super) fn of(measure: &Measure) -> Recorder {
+        match measure {
+            Measure::Count | Measure::DarkPaths { .. } => Recorder::Count,
+            Measure::Sum(field) | Measure::Avg(field) => Recorder::Number(*field),
+            Measure::Distinct(field) => Recorder::Distinct(*field),
+            Measure::Quantile(field, _) => Recorder::Histogram(*field),
+            Measure::Ratio(inner) => Recorder::Inner(inner.clone()),
+        }
+    }
+}
+
+/// The measure's parts of a local table's rows, by row number.
+pub(super) enum LocalValues {
+    Count,
+    Sums(Vec<Sum>),
+    /// (row, hash of the value): one table for all rows, so that a row costs no allocation of its own.
+    Distinct(HashTable<(u32, u64)>),
+    Histograms(Vec<Histogram>),
+    Inner(Vec<u64>),
+}
+
+impl LocalValues {
+    pub(super) fn of(recorder: &Recorder) -> LocalValues {
+        match recorder {
+            Recorder::Count => LocalValues::Count,
+            Recorder::Number(_) => LocalValues::Sums(Vec::new()),
+            Recorder::Distinct(_) => LocalValues::Distinct(HashTable::new()),
+            Recorder::Histogram(_) => LocalValues::Histograms(Vec::new()),
+            Recorder::Inner(_) => LocalValues::Inner(Vec::new()),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        match self {
+            LocalValues::Count => {}
+            LocalValues::Sums(all) => all.clear(),
+            LocalValues::Distinct(all) => all.clear(),
+            LocalValues::Histograms(all) => all.clear(),
+            LocalValues::Inner(all) => all.clear(),
+        }
+    }
+
+    /// Makes room for a new row.
+    #[inline]
+    pub(super) fn push(&mut self) {
+        match self {
+            LocalValues::Count | LocalValues::Distinct(_) => {}
+            LocalValues::Sums(all) => all.push(Sum::default()),
+            LocalValues::Histograms(all) => all.push(Histogram::new()),
+            LocalValues::Inner(all) => all.push(0),
+        }
+    }
+
+    /// Adds an event to a row. Says how many more pieces are kept than before.
+    #[inline]
+    pub(super) fn record(
+        &mut self,
+        row: u32,
+        recorder: &Recorder,
+        batch: &Batch,
+        event: &Event,
+        scratch: &mut Scratch,
+    ) -> usize {
+        match (recorder, self) {
+            (Recorder::Number(field), LocalValues::Sums(all)) => {
+                if let Value::Number(n) = field.value(batch, event) {
+                    let sum = &mut all[row as usize];
+                    sum.total += u128::from(n);
+                    sum.events += 1;
+                }
+            }
+            (Recorder::Histogram(field), LocalValues::Histograms(all)) => {
+                if let Value::Number(n) = field.value(batch, event) {
+                    all[row as usize].record(n);
+                }
+            }
+            (Recorder::Inner(filter), LocalValues::Inner(all)) => {
+                all[row as usize] += u64::from(filter.matches(batch, event));
+            }
+            (Recorder::Distinct(field), LocalValues::Distinct(all)) => {
+                if let Some(value) = scratch.hash_of(*field, batch, event) {
+                    let found = all.entry(value ^ spread(row), |e| *e == (row, value), |e| e.1 ^ spread(e.0));
+                    if let hashbrown::hash_table::Entry::Vacant(vacant) = found {
+                        vacant.insert((row, value));
+                        return 1;
+                    }
+                }
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+/// A row's number spread over 64 bits, to be mixed with a value's hash.
+#[inline]
+fn spread(row: u32) -> u64 {
+    u64::from(row).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Room to put a value's bytes together.
+pub(super) struct Scratch {
+    pub(super) ipv6_prefix: u8,
+    bytes: Vec<u8>,
+    template: String,
+}
+
+impl Scratch {
+    pub(super) fn new(ipv6_prefix: u8) -> Scratch {
+        Scratch { ipv6_prefix, bytes: Vec::new(), template: String::new() }
+    }
+
+    /// Appends a field's value to a key; false (and nothing appended) where the event lacks it.
+    #[inline]
+    pub(super) fn push(&mut self, key: &mut Vec<u8>, field: Field, batch: &Batch, event: &Event) -> bool {
+        let value = match field {
+            Field::Pattern => template(batch, event, &mut self.template),
+            _ => field.value(batch, event),
+        };
+        if value == Value::None {
+            return false;
+        }
+        key::push(key, value, self.ipv6_prefix);
+        true
+    }
+
+    /// The hash of a field's value as it would stand in a key.
+    fn hash_of(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let found = self.push(&mut bytes, field, batch, event).then(|| hash::of(&bytes));
+        self.bytes = bytes;
+        found
+    }
+}
+
+/// The template of an event's message; nothing where it has no message.
+fn template<'a>(batch: &Batch, event: &Event, out: &'a mut String) -> Value<'a> {
+    if event.message.is_none() {
+        return Value::None;
+    }
+    out.clear();
+    tidewatch_events::pattern::template(batch.get(event.message), out);
+    Value::Text(out.as_bytes())
+}
