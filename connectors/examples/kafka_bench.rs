@@ -53,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for (name, host_from) in
             [("source, host from header", HostFrom::HeaderOrKey), ("source, no host", HostFrom::Nothing)]
         {
-            let settings = KafkaSettings { host_from, ..settings.clone() };
+            let mut settings = settings.clone();
+            settings.host_from = host_from;
             let begin = (Instant::now(), cpu());
             let (batches, records) = source(settings, lines)?;
             report(&format!("{round} {name}, {} records a batch", records / batches), lines, begin);

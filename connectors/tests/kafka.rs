@@ -2,6 +2,7 @@
 //! names one (`scripts/kafka-up` starts one). Topics get names of their own, so the broker may be used by others.
 //! The tests of restarts and of TLS start brokers of their own with `scripts/kafka-up`.
 #![cfg(feature = "kafka")]
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::io;

@@ -46,7 +46,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often the ends of the logs are asked for.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long one such question may take before the partitions count as disconnected.
-const WATCH_LIMIT: Duration = Duration::from_secs(5);
+const WATCH_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the watching thread tells.
 enum News {
