@@ -1,67 +1,143 @@
 //! `tidewatch check`: everything that can be wrong before a start, with its place.
 
-use super::{is_pattern, load, missing_sources};
-use crate::config::{Config, Diagnostic, Diagnostics, Overrides, SourceKind};
-use crate::exit::Failure;
+use super::inspect::{self, Seen};
+use super::{is_pattern, missing_sources};
+use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
+use crate::exit::{ExitCode, Failure};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Check a configuration: keys, formats, rules, files.
+/// Check a configuration: keys, formats, rules, files; with --connect also the services it names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  tidewatch check -c tidewatch.toml")]
+  tidewatch check -c tidewatch.toml
+  tidewatch check -c tidewatch.toml --connect")]
 pub struct CheckArgs {
     /// Configuration.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: PathBuf,
+    /// Also ask the brokers, topics, buckets and tokens; nothing is changed there.
+    #[arg(long)]
+    connect: bool,
+}
+
+/// What was found besides the configuration's own mistakes.
+#[derive(Default)]
+struct Findings {
+    problems: Diagnostics,
+    /// Services that refused or gave no answer.
+    refused: Vec<String>,
+    /// Lines of the summary.
+    report: String,
 }
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let config = load(Some(&args.config), &Overrides::default())?;
-    let mut problems = Diagnostics::default();
-    missing_sources(&config, &mut problems);
-    empty_patterns(&config, &mut problems);
-    if problems.has_errors() {
-        return Err(problems.into());
+    let services = if args.connect { Services::All } else { Services::None };
+    let config = config::load(Some(&args.config), &Overrides { services, ..Overrides::default() })?;
+    let mut found = Findings { problems: config.warnings().clone(), ..Findings::default() };
+    missing_sources(&config, &mut found.problems);
+    for source in &config.sources {
+        check_source(source, &mut found);
     }
-    eprint!("{problems}");
-    super::print(&summary(&config))
+    summarise(&config, &mut found.report);
+    if args.connect {
+        connect(&config, &mut found);
+    }
+    if found.problems.has_errors() {
+        let refused = found.refused.iter().map(|words| Diagnostic::error(words.as_str()));
+        refused.for_each(|problem| found.problems.push(problem));
+        return Err(found.problems.into());
+    }
+    eprint!("{}", found.problems);
+    if !found.refused.is_empty() {
+        super::print(&found.report)?;
+        return Err(Failure::new(ExitCode::Refused, found.refused.join("\nerror: ")));
+    }
+    found.report.push_str("the configuration is right\n");
+    super::print(&found.report)
 }
 
-/// Warns of patterns that match nothing yet.
-fn empty_patterns(config: &Config, problems: &mut Diagnostics) {
-    for source in &config.sources {
-        let SourceKind::File { paths, .. } = &source.kind else { continue };
-        for path in paths.iter().filter(|path| is_pattern(path)) {
-            if glob::glob(path).map_or(true, |mut all| all.next().is_none()) {
-                problems.push(Diagnostic::warning(format!("source `{}`: no file matches {path} yet", source.name)));
+fn check_source(source: &Source, found: &mut Findings) {
+    let report = &mut found.report;
+    let name = &source.name;
+    match &source.kind {
+        SourceKind::File { paths, .. } => {
+            let _ = writeln!(report, "source {name}: files, format {}", source.lines.format);
+            for path in paths {
+                let mut files = vec![PathBuf::from(path)];
+                if is_pattern(path) && !Path::new(path).exists() {
+                    files = glob::glob(path).map(|all| all.filter_map(Result::ok).collect()).unwrap_or_default();
+                    if files.is_empty() {
+                        found
+                            .problems
+                            .push(Diagnostic::warning(format!("source `{name}`: no file matches {path} yet")));
+                    }
+                }
+                for file in files {
+                    check_file(source, &file, found);
+                }
             }
+        }
+        SourceKind::Kafka(kafka) => {
+            let topics = kafka.topics.join(", ");
+            let _ =
+                writeln!(report, "source {name}: topics {topics} at {}, format {}", kafka.brokers, source.lines.format);
+        }
+        SourceKind::Tcp { listen, .. } | SourceKind::Syslog { listen, .. } => {
+            let _ = writeln!(report, "source {name}: listens on {listen}, format {}", source.lines.format);
+        }
+        SourceKind::Stdin => {
+            let _ = writeln!(report, "source {name}: standard input, format {}", source.lines.format);
+        }
+        SourceKind::Generator { rate, .. } => {
+            let _ = writeln!(report, "source {name}: {rate} generated lines a second");
         }
     }
 }
 
-/// What the configuration will do, in a few lines.
-fn summary(config: &Config) -> String {
-    let mut out = String::new();
-    for source in &config.sources {
-        let what = match &source.kind {
-            SourceKind::File { paths, .. } => paths.join(", "),
-            SourceKind::Kafka(kafka) => format!("{} at {}", kafka.topics.join(", "), kafka.brokers),
-            SourceKind::Tcp { listen, .. } | SourceKind::Syslog { listen, .. } => listen.clone(),
-            SourceKind::Stdin => "standard input".into(),
-            SourceKind::Generator { rate, .. } => format!("{rate} lines a second"),
-        };
-        let _ = writeln!(out, "source {}: {what}, format {}", source.name, source.lines.format);
+fn check_file(source: &Source, path: &Path, found: &mut Findings) {
+    let shown = tidewatch_events::text::printable(path.to_string_lossy().as_bytes()).into_owned();
+    let seen = match inspect::inspect(path, &source.lines) {
+        Ok(Some(seen)) => seen,
+        Ok(None) => {
+            let _ = writeln!(found.report, "  {shown}: nothing to look at yet");
+            return;
+        }
+        // Said by `missing_sources` already, but for files a pattern names.
+        Err(error) => {
+            if is_pattern(&path.to_string_lossy()) || error.kind() != std::io::ErrorKind::NotFound {
+                let _ = writeln!(found.report, "  {shown}: {error}");
+            }
+            return;
+        }
+    };
+    let Seen { format, recognised, lines, readable, reason, zone } = seen;
+    let how = if recognised { "recognised as " } else { "" };
+    let _ = writeln!(found.report, "  {shown}: {how}{format}, {readable} of the first {lines} lines can be read");
+    let problem = |text: String| Diagnostic::warning(format!("source `{}`: {shown}: {text}", source.name));
+    if readable * 2 < lines {
+        let reason = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
+        let text = format!("{} of the first {lines} lines cannot be read as {format}{reason}", lines - readable);
+        let hint = "paste the server's own log_format or LogFormat string as `format`";
+        found.problems.push(problem(text).hint(hint));
     }
+    if let Some(zone) = zone {
+        let text = format!(
+            "its times are whole hours off the time it was last written (time_zone is {})",
+            source.lines.zone_name
+        );
+        let offset = inspect::offset(zone);
+        let hint = format!("write time_zone = \"{offset}\", or the name of the zone");
+        found.problems.push(problem(text).hint(hint));
+    }
+}
+
+fn summarise(config: &Config, report: &mut String) {
     let shadow = config.rules.iter().filter(|rule| rule.mode == tidewatch_events::alert::Mode::Shadow).count();
-    let _ = writeln!(
-        out,
-        "rules: {} on ({shadow} of them in shadow mode), {} off",
-        config.rules.len(),
-        config.all_rules.len() - config.rules.len()
-    );
+    let (on, off) = (config.rules.len(), config.all_rules.len() - config.rules.len());
+    let _ = writeln!(report, "rules: {on} on, {shadow} of them in shadow mode; {off} off");
     let sinks = [
         ("influx", config.sinks.influx.is_some()),
         ("files", config.sinks.files.is_some()),
@@ -69,7 +145,71 @@ fn summary(config: &Config) -> String {
         ("stdout", config.sinks.stdout.is_some()),
     ];
     let sinks: Vec<&str> = sinks.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    let _ = writeln!(out, "sinks: {}", if sinks.is_empty() { "none".into() } else { sinks.join(", ") });
-    out.push_str("the configuration is right\n");
-    out
+    let _ = writeln!(report, "sinks: {}", if sinks.is_empty() { "none".into() } else { sinks.join(", ") });
+}
+
+/// Asks the services. Compiled without them, says so.
+fn connect(config: &Config, found: &mut Findings) {
+    for source in &config.sources {
+        if let SourceKind::Kafka(kafka) = &source.kind {
+            ask_kafka(source, kafka, found);
+        }
+    }
+    if let Some(influx) = &config.sinks.influx {
+        ask_influx(influx, found);
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn ask_kafka(source: &Source, kafka: &config::KafkaSource, found: &mut Findings) {
+    use tidewatch_connectors::source::SourceError;
+    let settings = match config::kafka::settings(source, kafka) {
+        Ok(settings) => settings,
+        Err(error) => return found.problems.push(Diagnostic::error(format!("source `{}`: {error}", source.name))),
+    };
+    match tidewatch_connectors::kafka::check(&settings) {
+        Ok(report) => {
+            let waiting: u64 = report
+                .partitions
+                .iter()
+                .map(|p| p.log_end.saturating_sub(p.committed.unwrap_or(p.log_begin).max(p.log_begin)))
+                .sum();
+            let _ = writeln!(
+                found.report,
+                "kafka at {}: {} brokers, {} partitions, {waiting} records to read",
+                kafka.brokers,
+                report.brokers,
+                report.partitions.len()
+            );
+        }
+        Err(SourceError::Usage(words)) => {
+            found.problems.push(Diagnostic::error(format!("source `{}`: {words}", source.name)))
+        }
+        Err(error) => found.refused.push(format!("source `{}`: {error}", source.name)),
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn ask_kafka(source: &Source, _kafka: &config::KafkaSource, found: &mut Findings) {
+    let words = format!("source `{}`: this program is built without Kafka", source.name);
+    found.problems.push(Diagnostic::error(words));
+}
+
+#[cfg(feature = "influx")]
+fn ask_influx(influx: &config::InfluxSink, found: &mut Findings) {
+    use tidewatch_connectors::influx::{InfluxError, check};
+    match check(&influx.settings()) {
+        Ok(seen) => {
+            let version = seen.version.unwrap_or_else(|| "of unknown version".into());
+            let _ =
+                writeln!(found.report, "influx at {}: {version}, bucket {} can be written", influx.url, influx.bucket);
+        }
+        Err(InfluxError::Address(words)) => found.problems.push(Diagnostic::error(format!("[sink.influx] {words}"))),
+        Err(error) => found.refused.push(format!("[sink.influx] {error}")),
+    }
+}
+
+#[cfg(not(feature = "influx"))]
+fn ask_influx(_influx: &config::InfluxSink, found: &mut Findings) {
+    found.problems.push(Diagnostic::error("[sink.influx]: this program is built without InfluxDB"));
 }

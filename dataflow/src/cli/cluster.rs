@@ -65,7 +65,7 @@ fn hosts(path: &Path, processes: usize) -> Result<Vec<String>, Failure> {
         let hint = "-h takes a file with one HOST:PORT a line; for help write --help";
         Diagnostics::from(Diagnostic::error(format!("the host file {name} cannot be read: {error}")).hint(hint))
     })?;
-    let source = SourceText { name, text };
+    let source = SourceText::new(name, text);
     let hosts = parse_hosts(&source, processes)?;
     Ok(hosts)
 }
@@ -121,7 +121,7 @@ mod tests {
             ("port 0", "a:0\n", 1, Err("hosts:1:1: error: \"a:0\" is not an address")),
         ];
         for (name, text, processes, want) in rows {
-            let source = SourceText { name: "hosts".into(), text: (*text).into() };
+            let source = SourceText::new("hosts", *text);
             match (parse_hosts(&source, *processes), want) {
                 (Ok(got), Ok(want)) => assert_eq!(got, *want, "{name}"),
                 (Err(got), Err(want)) => assert!(got.to_string().starts_with(want), "{name}: {got}"),

@@ -5,10 +5,14 @@
 
 pub mod check;
 pub mod cluster;
+pub mod generate;
+pub mod inspect;
 pub mod options;
 pub mod rules;
+#[cfg(any(feature = "kafka", feature = "influx"))]
+pub mod setup;
 
-use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides};
+use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services};
 use crate::engine;
 use crate::exit::{self, ExitCode, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -27,6 +31,7 @@ Examples:
   tidewatch demo
   tidewatch run --input /var/log/nginx/access.log
   tidewatch replay --from access.log.1 --out results
+  tidewatch generate --to file:access.log --count 100000 --no-pace
   tidewatch check -c tidewatch.toml")]
 struct Arguments {
     #[command(subcommand)]
@@ -62,7 +67,10 @@ enum Command {
     Demo(DemoArgs),
     Run(RunArgs),
     Replay(ReplayArgs),
+    Generate(generate::GenerateArgs),
     Check(check::CheckArgs),
+    #[cfg(any(feature = "kafka", feature = "influx"))]
+    Setup(setup::SetupArgs),
     Rules(rules::RulesArgs),
     #[command(hide = true, about = "Print docs/CONFIG.md")]
     ConfigDocs,
@@ -161,14 +169,17 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo(args),
         Command::Run(args) => live(args),
         Command::Replay(args) => replay(args),
+        Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
+        #[cfg(any(feature = "kafka", feature = "influx"))]
+        Command::Setup(args) => setup::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::ConfigDocs => print(&config::docs::markdown()),
     }
 }
 
 fn demo(args: DemoArgs) -> Result<(), Failure> {
-    let config = load(None, &Overrides { offline: true, ..Overrides::default() })?;
+    let config = load(None, &Overrides { services: Services::None, ..Overrides::default() })?;
     exit::handle_signals()?;
     let options = DemoOptions { port: args.port, duration: args.duration, workers: args.workers.into() };
     engine::demo(&config, options)
@@ -181,7 +192,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
     missing_files(&args.input, &mut problems);
-    let overrides = Overrides { inputs: args.input.clone(), data_dir: args.data_dir, offline: false };
+    let overrides = Overrides { inputs: args.input.clone(), data_dir: args.data_dir, services: Services::All };
     let config = match config::load(args.config.as_deref(), &overrides) {
         Ok(config) => Some(config),
         Err(others) => {
@@ -222,7 +233,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     if args.out.exists() && !args.out.is_dir() {
         problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.display())));
     }
-    let overrides = Overrides { offline: true, ..Overrides::default() };
+    let overrides = Overrides { services: Services::None, ..Overrides::default() };
     let config = match config::load(args.config.as_deref(), &overrides) {
         Ok(config) if !problems.has_errors() => config,
         Ok(_) => return Err(problems.into()),
@@ -359,12 +370,19 @@ fn speed(text: &str) -> Result<Speed, String> {
 
 fn init_logs(args: &LogArgs) -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
-    let filter = match (&args.log_level, std::env::var("RUST_LOG")) {
-        (Some(level), _) => EnvFilter::try_new(level)
-            .map_err(|error| Failure::usage(format!("--log-level {level:?} is not a level: {error}")))?,
-        (None, Ok(directives)) if !directives.is_empty() => EnvFilter::try_new(&directives)
-            .map_err(|error| Failure::usage(format!("RUST_LOG={directives:?} is not a level: {error}")))?,
-        _ => EnvFilter::new("info"),
+    let given = args.log_level.clone().map(|level| ("--log-level", level));
+    let variable = || std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).map(|text| ("RUST_LOG", text));
+    let filter = match given.or_else(variable) {
+        None => EnvFilter::new("info"),
+        Some((place, text)) => {
+            // A lone word that is no level would be taken as the name of a module, and silence everything.
+            let is_level = ["off", "error", "warn", "info", "debug", "trace"].contains(&text.to_lowercase().as_str());
+            let directives = if is_level || text.contains('=') { EnvFilter::try_new(&text).ok() } else { None };
+            directives.ok_or_else(|| {
+                Diagnostic::error(format!("{place} {text:?} is not a level"))
+                    .hint("write error, warn, info, debug or trace; for one module: tidewatch=debug")
+            })?
+        }
     };
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in the same process (tests) keeps the first.

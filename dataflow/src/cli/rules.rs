@@ -1,7 +1,7 @@
 //! `tidewatch rules`: what is evaluated, as a table; whether it is right.
 
 use super::load;
-use crate::config::{Config, Overrides, RuleEntry, measure};
+use crate::config::{Config, Overrides, RuleEntry, Services, measure};
 use crate::exit::Failure;
 use clap::Subcommand;
 use std::fmt::Write as _;
@@ -42,7 +42,7 @@ enum RulesCommand {
 
 /// Runs the command.
 pub fn run(args: &RulesArgs) -> Result<(), Failure> {
-    let overrides = Overrides { offline: true, ..Overrides::default() };
+    let overrides = Overrides { services: Services::None, ..Overrides::default() };
     match &args.command {
         RulesCommand::List { config, json } => {
             let config = load(config.as_deref(), &overrides)?;

@@ -33,9 +33,16 @@ pub struct SourceText {
     pub name: String,
     /// All of it.
     pub text: String,
+    /// What is never shown: the bytes of secrets. Set once they are known.
+    pub hidden: Vec<Range<usize>>,
 }
 
 impl SourceText {
+    /// A text with a name.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> SourceText {
+        SourceText { name: name.into(), text: text.into(), hidden: Vec::new() }
+    }
+
     /// Where a range of bytes is. A range over several lines is cut at the end of its first.
     pub fn place(&self, span: Range<usize>) -> Place {
         let mut start = span.start.min(self.text.len());
@@ -56,8 +63,14 @@ impl SourceText {
             line: before.matches('\n').count() + 1,
             column: column + 1,
             width: width.max(1),
-            text: line.to_owned(),
+            text: self.show(line_start, line),
         }
+    }
+
+    /// A line with its secrets as stars, one for each character, so that columns stay true.
+    fn show(&self, start: usize, line: &str) -> String {
+        let is_hidden = |at: usize| self.hidden.iter().any(|range| range.contains(&at));
+        line.char_indices().map(|(at, c)| if is_hidden(start + at) { '*' } else { c }).collect()
     }
 }
 
@@ -234,7 +247,7 @@ mod tests {
     use super::*;
 
     fn place(text: &str, span: Range<usize>) -> Place {
-        SourceText { name: "a.toml".into(), text: text.into() }.place(span)
+        SourceText::new("a.toml", text).place(span)
     }
 
     #[test]

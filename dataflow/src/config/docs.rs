@@ -19,8 +19,8 @@ every problem with its place. Unknown keys are errors. Relative paths are relati
 | size | a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB` (or `KB`, `MB`, `GB`, `TB`): `\"1GiB\"` |
 | secret | `\"${NAME}\"`: the environment variable; `\"file:/run/secrets/token\"`: the file's content; else the text itself |
 | network | `\"10.0.0.0/8\"`, `\"2001:db8::/32\"`, or one address |
-| filter | `{ status = [404, 410], \"path|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: all keys must hold, of a list one value; `any = [{ … }, { … }]` |
-| measure | `count`, `distinct(field)`, `sum(field)`, `avg(field)`, `quantile(field, 0.95)`, `ratio({status|gte=500})`, `dark_paths(2)` |
+| filter | `{ status = [404, 410], \"path\\|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: all keys must hold, of a list one value; `any = [{ … }, { … }]` |
+| measure | `count`, `distinct(field)`, `sum(field)`, `avg(field)`, `quantile(field, 0.95)`, `ratio({status\\|gte=500})`, `dark_paths(2)` |
 ";
 
 /// The whole document.

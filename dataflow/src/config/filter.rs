@@ -6,6 +6,7 @@
 
 use super::low::{Entry, Node, Table, Value};
 use super::reader::Context;
+use tidewatch_events::field::Field;
 use tidewatch_events::filter::{Filter, FilterError, FilterSpec, FilterValue, TestSpec};
 
 /// The filter a table describes.
@@ -84,6 +85,9 @@ fn test(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
             let hint = match (&error, error.nearest()) {
                 (FilterError::Regex { source, .. }, _) => regex_reason(source),
                 (_, Some(name)) => format!("did you mean {name:?}?"),
+                (FilterError::UnknownField { .. }, None) => {
+                    format!("the fields are {}", super::reader::list(&Field::ALL.map(|(_, name)| name)))
+                }
                 _ => String::new(),
             };
             cx.wrong(span, message(&error), hint);

@@ -67,21 +67,55 @@ pub enum Value {
 
 impl LowConfig {
     /// Reads TOML. All syntax errors are reported, not only the first.
-    pub fn parse(source: SourceText) -> Result<LowConfig, Diagnostics> {
+    pub fn parse(mut source: SourceText) -> Result<LowConfig, Diagnostics> {
         let (table, errors) = DeTable::parse_recoverable(&source.text);
-        let mut problems = Diagnostics::default();
-        for error in errors {
-            let place = source.place(error.span().unwrap_or(0..0));
-            let message = error.message().trim().replace('\n', ", ");
-            problems.push(Diagnostic::error(message).at(place));
-        }
         let span = table.span();
-        let root = convert_table(&source, table.into_inner(), span, &mut problems);
+        let mut wrong: Vec<(Range<usize>, String)> = errors
+            .into_iter()
+            .map(|error| (error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", ")))
+            .collect();
+        let root = convert_table(table.into_inner(), span, &mut wrong);
+        let mut hidden = Vec::new();
+        find_secrets(&source.text, &root, &mut hidden);
+        source.hidden = hidden;
+        let mut problems = Diagnostics::default();
+        for (span, message) in wrong {
+            problems.push(Diagnostic::error(message).at(source.place(span)));
+        }
         if problems.has_errors() {
             problems.sort();
             return Err(problems);
         }
         Ok(LowConfig { source, root })
+    }
+}
+
+/// Finds what must not be shown: texts of keys that hold secrets (but for where the secret is: `${NAME}`, `file:PATH`), and
+/// passwords in URLs. By name only, so that it works in a file with mistakes; `key` is also the name of a path.
+fn find_secrets(text: &str, table: &Table, hidden: &mut Vec<Range<usize>>) {
+    for entry in &table.entries {
+        let is_secret = matches!(entry.key.as_str(), "token" | "password" | "secret" | "key");
+        find_in_node(text, &entry.node, is_secret, hidden);
+    }
+}
+
+fn find_in_node(text: &str, node: &Node, is_secret: bool, hidden: &mut Vec<Range<usize>>) {
+    match &node.value {
+        Value::Table(table) => find_secrets(text, table, hidden),
+        Value::List(items) => items.iter().for_each(|item| find_in_node(text, item, is_secret, hidden)),
+        Value::Text(value) => {
+            let is_place = value.starts_with("${") && value.ends_with('}') || value.starts_with("file:");
+            let raw = text.get(node.span.clone()).unwrap_or_default();
+            if is_secret && !is_place && node.span.len() > 2 {
+                hidden.push(node.span.start + 1..node.span.end - 1);
+            } else if let (Some(start), Some(end)) = (raw.find("://"), raw.find('@'))
+                && start + 3 < end
+            {
+                hidden.push(node.span.start + start + 3..node.span.start + end);
+            }
+        }
+        Value::Integer(_) | Value::Float(_) if is_secret => hidden.push(node.span.clone()),
+        _ => {}
     }
 }
 
@@ -106,43 +140,42 @@ impl Node {
     }
 }
 
-fn convert_table(source: &SourceText, table: DeTable<'_>, span: Range<usize>, problems: &mut Diagnostics) -> Table {
+type Wrong = Vec<(Range<usize>, String)>;
+
+fn convert_table(table: DeTable<'_>, span: Range<usize>, wrong: &mut Wrong) -> Table {
     let mut entries: Vec<Entry> = table
         .into_iter()
         .map(|(key, value)| Entry {
             key_span: key.span(),
             key: key.into_inner().into_owned(),
-            node: convert(source, value, problems),
+            node: convert(value, wrong),
         })
         .collect();
     entries.sort_by_key(|entry| entry.key_span.start);
     Table { span, entries }
 }
 
-fn convert(source: &SourceText, value: Spanned<DeValue<'_>>, problems: &mut Diagnostics) -> Node {
+fn convert(value: Spanned<DeValue<'_>>, wrong: &mut Wrong) -> Node {
     let span = value.span();
-    let mut wrong = |message: &str| {
-        problems.push(Diagnostic::error(message).at(source.place(span.clone())));
-    };
     let value = match value.into_inner() {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Boolean(b) => Value::Bool(b),
         DeValue::Datetime(time) => Value::Time(time.to_string()),
         DeValue::Integer(number) => {
             Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or_else(|_| {
-                wrong("the number is too large");
+                wrong.push((span.clone(), "the number is too large".into()));
                 0
             }))
         }
         DeValue::Float(number) => match number.as_str().parse::<f64>() {
             Ok(number) if number.is_finite() => Value::Float(number),
             _ => {
-                wrong("the number is not finite");
+                wrong.push((span.clone(), "the number is not finite".into()));
                 Value::Float(0.0)
             }
         },
-        DeValue::Array(items) => Value::List(items.into_iter().map(|item| convert(source, item, problems)).collect()),
-        DeValue::Table(table) => Value::Table(convert_table(source, table, span.clone(), problems)),
+        DeValue::Array(items) => Value::List(items.into_iter().map(|item| convert(item, wrong)).collect()),
+        DeValue::Table(table) => Value::Table(convert_table(table, span.clone(), wrong)),
     };
     Node { span, value }
 }

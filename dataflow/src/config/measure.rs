@@ -25,21 +25,14 @@ const NAMES: [(&str, &str); 7] = [
 const MAX_DEPTH: usize = 32;
 
 /// The measure a text describes. `node` is where it stands.
-pub fn measure(cx: &Context<'_>, text: &str, node: &Node) -> Option<Measure> {
-    let mut parser = Parser { cx, text, at: 0, span: node.span.clone(), offset: offset(cx, text, node), depth: 0 };
+pub fn measure<'a>(cx: &'a Context<'_>, text: &'a str, node: &'a Node) -> Option<Measure> {
+    let mut parser = Parser { cx, text, at: 0, node, depth: 0 };
     let result = parser.measure();
     if let Err(Wrong { span, message, hint }) = result {
         cx.wrong(&span, message, hint);
         return None;
     }
     result.ok().flatten()
-}
-
-/// Where the text begins in the file, if the string is written without escapes.
-fn offset(cx: &Context<'_>, text: &str, node: &Node) -> Option<usize> {
-    let raw = cx.source.text.get(node.span.clone())?;
-    let quotes = raw.len().checked_sub(text.len()).filter(|quotes| *quotes > 0 && quotes % 2 == 0)? / 2;
-    (raw.get(quotes..raw.len() - quotes)? == text).then_some(node.span.start + quotes)
 }
 
 /// `Ok(None)`: wrong, and reported already.
@@ -55,8 +48,7 @@ struct Parser<'a> {
     cx: &'a Context<'a>,
     text: &'a str,
     at: usize,
-    span: Range<usize>,
-    offset: Option<usize>,
+    node: &'a Node,
     depth: usize,
 }
 
@@ -129,6 +121,9 @@ impl<'a> Parser<'a> {
 
     fn field(&mut self) -> Parsed<(Field, Range<usize>)> {
         let (name, span) = self.word();
+        if name.is_empty() {
+            return Err(self.wrong(span, "a field is expected here".into(), "write distinct(path), sum(bytes)".into()));
+        }
         let place = self.place(span.clone());
         Ok(reader::field(self.cx, name, &place).map(|field| (field, span)))
     }
@@ -154,7 +149,7 @@ impl<'a> Parser<'a> {
         let mut entries: Vec<Entry> = Vec::new();
         while !self.take('}') {
             if !entries.is_empty() {
-                self.expect(',', EXAMPLE)?;
+                self.separator('}', EXAMPLE)?;
             }
             let (key, key_span) = if self.peek() == Some('"') {
                 self.quoted()?
@@ -191,7 +186,7 @@ impl<'a> Parser<'a> {
                 let mut items = Vec::new();
                 while !self.take(']') {
                     if !items.is_empty() {
-                        self.expect(',', "[404, 410]")?;
+                        self.separator(']', "[404, 410]")?;
                     }
                     items.push(self.value()?);
                 }
@@ -274,6 +269,19 @@ impl<'a> Parser<'a> {
         Err(self.wrong(at..at + found.map_or(0, char::len_utf8), message, format!("write {example}")))
     }
 
+    /// A comma between entries, of which `close` would have been the end.
+    fn separator(&mut self, close: char, example: &str) -> Result<(), Wrong> {
+        let at = self.at;
+        self.expect(',', example).map_err(|wrong| {
+            let found = self.peek();
+            let message = match found {
+                Some(found) => format!("`,` or `{close}` is expected here, not `{found}`"),
+                None => format!("`{close}` is missing"),
+            };
+            Wrong { message, ..if found.is_some() { wrong } else { self.wrong(at..at, String::new(), wrong.hint) } }
+        })
+    }
+
     fn deeper(&mut self) -> Result<(), Wrong> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -288,10 +296,7 @@ impl<'a> Parser<'a> {
 
     /// The place in the file of a range of the text.
     fn place(&self, range: Range<usize>) -> Range<usize> {
-        match self.offset {
-            Some(offset) => offset + range.start..offset + range.end,
-            None => self.span.clone(),
-        }
+        self.cx.inside(self.node, self.text, range)
     }
 
     fn wrong(&self, range: Range<usize>, message: String, hint: String) -> Wrong {

@@ -12,6 +12,8 @@ pub mod builtin;
 pub mod diagnostic;
 pub mod docs;
 pub mod filter;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod low;
 pub mod measure;
 pub mod outputs;
@@ -26,7 +28,7 @@ pub use outputs::{
     DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, Route, RouteKind, Sinks, StdoutSink, is_loopback,
 };
 pub use rules::RuleEntry;
-pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind};
+pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind, TopicPlan};
 pub use values::{Bytes, Secret};
 
 use diagnostic::{SourceText, nearest};
@@ -37,6 +39,7 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
+use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub allow: Vec<Allow>,
     /// What is removed before anything leaves.
     pub privacy: Privacy,
+    /// How long addresses stay in the store; `None` for ever.
+    pub keep_addresses: Option<Millis>,
     /// How event time moves.
     pub time: Time,
     /// The windows of statistics.
@@ -91,28 +96,6 @@ pub struct Allow {
     pub until: Option<EventTime>,
     /// Why.
     pub reason: String,
-}
-
-/// `[privacy]`.
-#[derive(Clone, Debug)]
-pub struct Privacy {
-    /// What is shown of client addresses.
-    pub client: ClientPrivacy,
-    /// Query parameters whose values become `***`, in lower case.
-    pub redact_query: Vec<String>,
-    /// How long addresses stay in the store; `None` for ever.
-    pub keep_addresses: Option<Millis>,
-}
-
-/// What is shown of client addresses.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ClientPrivacy {
-    /// All.
-    Full,
-    /// The first 24 bits of IPv4, 48 of IPv6.
-    Truncate,
-    /// A keyed hash; the key has at least 16 bytes.
-    Hmac(Secret),
 }
 
 /// `[time]`. `max_ahead` is at most `max_out_of_order` + `allowed_lateness`.
@@ -159,8 +142,20 @@ pub struct Overrides {
     pub inputs: Vec<PathBuf>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
-    /// Nothing will talk to a service (replay, rules): secrets of services need not be there.
-    pub offline: bool,
+    /// Which services will be talked to: secrets of others need not be there.
+    pub services: Services,
+}
+
+/// Which services a command talks to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Services {
+    /// All that are configured.
+    #[default]
+    All,
+    /// Kafka brokers.
+    Kafka,
+    /// None: a replay, a look at the rules.
+    None,
 }
 
 /// The largest configuration file that is read, in bytes.
@@ -180,7 +175,7 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Diagno
 /// Checks a configuration given as text, with an environment of the caller's.
 pub fn parse(source: SourceText, overrides: &Overrides, environment: Environment<'_>) -> Result<Config, Diagnostics> {
     let low = LowConfig::parse(source)?;
-    let cx = Context { source: &low.source, environment, services: !overrides.offline, problems: RefCell::default() };
+    let cx = Context { source: &low.source, environment, services: overrides.services, problems: RefCell::default() };
     let config = check(&cx, &low.root, overrides);
     let mut problems = cx.problems.into_inner();
     problems.sort();
@@ -204,11 +199,11 @@ fn read(path: &Path) -> Result<SourceText, Diagnostics> {
         return Err(cannot(format!("it is larger than {}", Bytes(MAX_FILE))).into());
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(SourceText { name, text }),
+        Ok(text) => Ok(SourceText::new(name, text)),
         Err(error) => {
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
             let at = error.utf8_error().valid_up_to();
-            let place = SourceText { name, text }.place(at..at + 3);
+            let place = SourceText::new(name, text).place(at..at + 3);
             Err(Diagnostic::error("this is not UTF-8").at(place).into())
         }
     }
@@ -253,7 +248,8 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         ipv6_prefix: ipv6_prefix? as u8,
         sources,
         allow,
-        privacy: privacy?,
+        privacy: privacy.0?,
+        keep_addresses: privacy.1,
         time: time?,
         windows: windows?,
         rules: all_rules.iter().filter(|entry| entry.enabled).map(|entry| entry.rule.clone()).collect(),
@@ -301,7 +297,13 @@ fn check_top_level(cx: &Context<'_>, root: &Table) {
             Value::Table(table) => {
                 cx.wrong(&table.span, format!("`{key}` is a list of tables"), format!("write [[{key}]]"));
             }
-            _ => cx.wrong(&entry.node.span, format!("`{key}` is not a value"), format!("write {}", shown(key))),
+            Value::List(_) if !many => {
+                cx.wrong(&entry.node.span, format!("`{key}` is one table, not a list"), format!("write [{key}]"));
+            }
+            _ => {
+                let message = format!("`{key}` is a table, not {}", entry.node.kind());
+                cx.wrong(&entry.node.span, message, format!("write {}", shown(key)));
+            }
         }
     }
 }
@@ -371,7 +373,7 @@ fn escape_wildcards(text: &str) -> String {
     out
 }
 
-fn privacy(cx: &Context<'_>, table: Option<&Table>) -> Option<Privacy> {
+fn privacy(cx: &Context<'_>, table: Option<&Table>) -> (Option<Privacy>, Option<Millis>) {
     let r = Reader::new(cx, &schema::PRIVACY, table);
     let kind = r.choice("client", &[("full", 0), ("truncate", 1), ("hmac", 2)]);
     let key = r.secret("key"); // changes results: needed in a replay too
@@ -391,12 +393,13 @@ fn privacy(cx: &Context<'_>, table: Option<&Table>) -> Option<Privacy> {
     }
     let redact_query = r.texts("redact_query").into_iter().map(|(name, _)| name.to_lowercase()).collect();
     let keep_addresses = r.length_within("keep_addresses", Millis::minutes(1), values::LONGEST);
-    let client = match kind? {
-        0 => ClientPrivacy::Full,
-        1 => ClientPrivacy::Truncate,
-        _ => ClientPrivacy::Hmac(key?),
+    let client = match (kind, key) {
+        (Some(0), _) => Some(ClientPrivacy::Full),
+        (Some(1), _) => Some(ClientPrivacy::Truncate),
+        (Some(_), Some(key)) => Some(ClientPrivacy::Hmac(Key::new(key.expose()))),
+        _ => None,
     };
-    Some(Privacy { client, redact_query, keep_addresses })
+    (client.map(|client| Privacy { client, redact_query }), keep_addresses)
 }
 
 fn time(cx: &Context<'_>, table: Option<&Table>) -> Option<Time> {
@@ -507,12 +510,10 @@ impl Config {
             let _ = write!(text, "|{rule:?}");
         }
         let _ = write!(text, "|{:?} {:?}", self.privacy.client, self.privacy.redact_query);
-        let key = match &self.privacy.client {
-            ClientPrivacy::Hmac(key) => key.expose(),
-            _ => "",
-        };
+        // The key does not show; what it makes of an address stands for it.
+        let pseudonym = self.privacy.client_ip(std::net::Ipv6Addr::LOCALHOST.into()).to_string();
         let models = self.models.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
-        tidewatch_events::hash::id(&[text.as_bytes(), key.as_bytes(), models.as_bytes()])
+        tidewatch_events::hash::id(&[text.as_bytes(), pseudonym.as_bytes(), models.as_bytes()])
     }
 }
 

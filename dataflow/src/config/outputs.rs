@@ -9,7 +9,11 @@ use super::sources::{self, KafkaSecurity};
 use super::values::{Bytes, Secret};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+use tidewatch_connectors::sink::files::Fsync;
+use tidewatch_connectors::sink::stdout::Form;
 use tidewatch_events::alert::Severity;
+use tidewatch_events::time::Millis;
 
 /// All sinks.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,18 @@ pub struct InfluxSink {
     pub bucket: String,
     /// A token.
     pub token: Secret,
+    /// How long points are kept by a bucket that `setup influx` makes; `None` for ever.
+    pub retention: Option<Millis>,
+    /// The largest size of the file that results wait in.
+    pub spill: Bytes,
+}
+
+#[cfg(feature = "influx")]
+impl InfluxSink {
+    /// The settings its connector takes.
+    pub fn settings(&self) -> tidewatch_connectors::influx::InfluxSettings {
+        tidewatch_connectors::influx::InfluxSettings::new(&self.url, &self.org, &self.bucket, self.token.clone())
+    }
 }
 
 /// `[sink.files]`.
@@ -44,6 +60,8 @@ pub struct InfluxSink {
 pub struct FilesSink {
     /// The directory.
     pub dir: PathBuf,
+    /// When what was written is forced to the disk.
+    pub fsync: Fsync,
 }
 
 /// `[sink.kafka]`.
@@ -53,6 +71,8 @@ pub struct KafkaSink {
     pub brokers: String,
     /// The topic.
     pub topic: String,
+    /// The largest size of the file that results wait in.
+    pub spill: Bytes,
     /// How to talk to the brokers.
     pub security: KafkaSecurity,
     /// librdkafka properties.
@@ -62,8 +82,8 @@ pub struct KafkaSink {
 /// `[sink.stdout]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StdoutSink {
-    /// Whether points are printed too.
-    pub metrics: bool,
+    /// The form of a line.
+    pub form: Form,
 }
 
 /// `[sink.dead_letters]`.
@@ -73,6 +93,8 @@ pub struct DeadLetters {
     pub path: Option<PathBuf>,
     /// Where the file is rotated.
     pub max_size: Bytes,
+    /// Brokers and topic that take the file's place.
+    pub topic: Option<(String, String)>,
 }
 
 /// `[page]`.
@@ -184,24 +206,47 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
     let influx = read("influx", &schema::INFLUX).map(|r| {
         let (url, org, bucket) = (r.url("url"), r.text("org"), r.text("bucket"));
         let token = r.service_secret("token");
-        Some(InfluxSink { url: url?.trim_end_matches('/').to_owned(), org: org?, bucket: bucket?, token: token? })
+        let retention = r.length_within("retention", Millis(3_600_000), super::values::LONGEST);
+        let spill = spill(&r);
+        let url = url?.trim_end_matches('/').to_owned();
+        Some(InfluxSink { url, org: org?, bucket: bucket?, token: token?, retention, spill: spill? })
     });
-    let files = read("files", &schema::FILES).map(|r| Some(FilesSink { dir: r.path("dir")? }));
+    let files = read("files", &schema::FILES).map(|r| {
+        let (dir, fsync) = (r.path("dir"), fsync(&r));
+        Some(FilesSink { dir: dir?, fsync: fsync? })
+    });
     let kafka = read("kafka", &schema::KAFKA).map(|r| {
         let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(&r));
-        Some(KafkaSink { brokers: brokers?, topic: topic?, security: security?, properties: r.map("properties") })
+        let (spill, properties) = (spill(&r), r.map("properties"));
+        Some(KafkaSink { brokers: brokers?, topic: topic?, spill: spill?, security: security?, properties })
     });
-    let stdout = read("stdout", &schema::STDOUT).map(|r| Some(StdoutSink { metrics: r.flag("metrics")? }));
+    let stdout = read("stdout", &schema::STDOUT).map(|r| {
+        let form = r.choice("form", &[("text", Form::Text), ("json", Form::Json)]);
+        Some(StdoutSink { form: form? })
+    });
     let r = Reader::new(cx, &schema::DEAD_LETTERS, sink("dead_letters"));
     let (path, max_size) = (r.path("path"), r.size("max_size", Bytes(64 << 10)));
-    let _ = (r.text("topic"), r.brokers("brokers"));
+    let (topic, brokers) = (r.text("topic"), r.brokers("brokers"));
     Some(Sinks {
         influx: influx.map_or(Some(None), |sink| sink.map(Some))?,
         files: files.map_or(Some(None), |sink| sink.map(Some))?,
         kafka: kafka.map_or(Some(None), |sink| sink.map(Some))?,
         stdout: stdout.map_or(Some(None), |sink| sink.map(Some))?,
-        dead_letters: DeadLetters { path, max_size: max_size? },
+        dead_letters: DeadLetters { path, max_size: max_size?, topic: brokers.zip(topic) },
     })
+}
+
+/// The size of the file that results wait in; enough for a batch.
+fn spill(r: &Reader<'_>) -> Option<Bytes> {
+    r.size("spill", Bytes(1 << 20))
+}
+
+fn fsync(r: &Reader<'_>) -> Option<Fsync> {
+    match r.text("fsync")?.as_str() {
+        "always" => Some(Fsync::Always),
+        "never" => Some(Fsync::Never),
+        _ => r.length("fsync").map(|every| Fsync::Every(Duration::from_millis(every.0))),
+    }
 }
 
 /// `[page]`.
@@ -342,5 +387,5 @@ fn mail_addresses(r: &Reader<'_>, key: &str) -> Vec<String> {
 
 /// Used by [`super::Config`] where there is no text at all.
 pub(super) fn no_text() -> SourceText {
-    SourceText { name: "defaults".into(), text: String::new() }
+    SourceText::new("defaults", "")
 }

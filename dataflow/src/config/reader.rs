@@ -3,6 +3,7 @@
 //! Every method returns something to go on with, so that one run finds all problems; what it returns after a problem is
 //! never used, because a configuration with an error does not become a [`super::Config`].
 
+use super::Services;
 use super::diagnostic::{Diagnostic, Diagnostics, SourceText, nearest};
 use super::low::{Node, Table, Value};
 use super::schema::{Absent, Key, Kind, Section};
@@ -26,8 +27,8 @@ pub struct Context<'a> {
     pub source: &'a SourceText,
     /// The environment that `${NAME}` refers to.
     pub environment: Environment<'a>,
-    /// Whether secrets of services must be there: not for a replay, which talks to none.
-    pub services: bool,
+    /// The services whose secrets must be there.
+    pub services: Services,
     /// What was found so far.
     pub problems: RefCell<Diagnostics>,
 }
@@ -49,13 +50,27 @@ impl Context<'_> {
         self.problems.borrow_mut().push(diagnostic);
     }
 
+    /// The place of a part of a string's text in the file; all of the string where it is written with escapes.
+    pub fn inside(&self, node: &Node, text: &str, part: Range<usize>) -> Range<usize> {
+        let raw = self.source.text.get(node.span.clone()).unwrap_or_default();
+        match raw.find(text) {
+            Some(at) if !text.is_empty() => node.span.start + at + part.start..node.span.start + at + part.end,
+            _ => node.span.clone(),
+        }
+    }
+
     /// The line of a place, for messages that name another place.
     pub fn line(&self, span: &Range<usize>) -> usize {
         self.source.place(span.clone()).line
     }
 
     fn expected(&self, node: &Node, key: &str, what: &str, hint: &str) {
-        self.wrong(&node.span, format!("`{key}` is {what}, not {}", node.kind()), hint);
+        let found = match node.value {
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            _ => node.kind().to_owned(),
+        };
+        self.wrong(&node.span, format!("`{key}` is {what}, not {found}"), hint);
     }
 
     /// The table of a node, or an error.
@@ -165,11 +180,13 @@ impl<'a> Reader<'a> {
     /// Reports that a key is needed and not there.
     pub fn missing(&self, key: &str) {
         let schema = self.section.key(key);
-        self.cx.wrong(
-            &self.span(),
-            format!("`{key}` is missing"),
-            format!("{key}: {}", schema.doc.trim_end_matches('.')),
-        );
+        let example = schema.kind.example();
+        let doc = schema.doc.trim_end_matches('.');
+        let mut doc = doc.to_owned();
+        if doc.chars().nth(1).is_some_and(char::is_lowercase) {
+            doc[..1].make_ascii_lowercase();
+        }
+        self.cx.wrong(&self.span(), format!("`{key}` is missing"), format!("add {key} = {example} ({doc})"));
     }
 
     /// A text. An empty one is an error.
@@ -514,7 +531,12 @@ impl<'a> Reader<'a> {
 
     /// A secret that a service asks for: unresolved, and empty, where no service is talked to.
     pub fn service_secret(&self, key: &str) -> Option<Secret> {
-        if !self.cx.services && self.given(key).is_some() {
+        let is_asked = match self.cx.services {
+            Services::All => true,
+            Services::Kafka => self.section.path == super::schema::SECURITY.path,
+            Services::None => false,
+        };
+        if !is_asked && self.given(key).is_some() {
             return self.text(key).map(|_| Secret::default());
         }
         self.secret(key)

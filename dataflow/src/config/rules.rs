@@ -3,7 +3,7 @@
 use super::diagnostic::{Diagnostics, SourceText, nearest};
 use super::low::{LowConfig, Node, Table, Value};
 use super::reader::{Context, Reader};
-use super::{builtin, filter, measure, schema};
+use super::{Services, builtin, filter, measure, schema};
 use std::cell::RefCell;
 use std::ops::Range;
 use tidewatch_events::alert::{Mode, Severity};
@@ -41,12 +41,13 @@ pub struct RuleEntry {
 
 /// The built-in rules as they are without a configuration.
 pub fn built_in() -> Vec<RuleEntry> {
-    let source = SourceText { name: "built-in rules".into(), text: builtin::RULES.into() };
+    let source = SourceText::new("built-in rules", builtin::RULES);
     let low = match LowConfig::parse(source) {
         Ok(low) => low,
         Err(problems) => panic!("the built-in rules are not TOML:\n{problems}"),
     };
-    let cx = Context { source: &low.source, environment: &|_| None, services: false, problems: RefCell::default() };
+    let cx =
+        Context { source: &low.source, environment: &|_| None, services: Services::None, problems: RefCell::default() };
     let rules = tables(&cx, low.root.get("rule").map(|entry| &entry.node))
         .into_iter()
         .filter_map(|table| read(&Reader::new(&cx, &schema::RULE, Some(table)), None))

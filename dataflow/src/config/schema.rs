@@ -137,6 +137,39 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// A value as it could be written, for hints.
+    pub fn example(self) -> String {
+        let text = match self {
+            Kind::Whole(least, _) => return least.to_string(),
+            Kind::Number(_) => return "100".into(),
+            Kind::Flag => return "true".into(),
+            Kind::Filter => return "{ status = 404 }".into(),
+            Kind::Map | Kind::Table => return "{ }".into(),
+            Kind::Texts => return "[\"…\"]".into(),
+            Kind::Paths => return "[\"/var/log/nginx/access.log\"]".into(),
+            Kind::Networks => return "[\"10.0.0.0/8\"]".into(),
+            Kind::Fields => return "[\"client_ip\"]".into(),
+            Kind::Choice(words) => words.first().copied().unwrap_or_default(),
+            Kind::Text | Kind::Name => "…",
+            Kind::Path => "/path/to/file",
+            Kind::Length => "10s",
+            Kind::Size => "1GiB",
+            Kind::Address => "mail.example.org:587",
+            Kind::Listen => "127.0.0.1:5514",
+            Kind::Brokers => "127.0.0.1:9092",
+            Kind::Url => "https://example.org/",
+            Kind::Secret => "${NAME}",
+            Kind::Zone => "Europe/Berlin",
+            Kind::Date => "2026-12-31",
+            Kind::Format => "combined",
+            Kind::Measure => "count",
+            Kind::Process => "each",
+        };
+        format!("\"{text}\"")
+    }
+}
+
 impl Section {
     /// The key of a name.
     ///
@@ -211,7 +244,7 @@ pub static SOURCE: Section = Section {
             "format",
             Kind::Format,
             Is("auto"),
-            "`auto`, `combined`, `common`, `nginx-json`, `nginx-error`, `apache-error`, `app`, or an Nginx `log_format` or Apache `LogFormat` string as it is.",
+            "`auto`, `combined`, `common`, `nginx-json`, `nginx-error`, `apache-error`, `app`, `syslog`, or an Nginx `log_format` or Apache `LogFormat` string as it is.",
         ),
         key(
             "fields",
@@ -267,6 +300,17 @@ pub static SOURCE: Section = Section {
         .only(&["kafka"]),
         key("security", Kind::Table, NONE, "TLS and SASL, see `[source.security]`.").only(&["kafka"]),
         key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are.").only(&["kafka"]),
+        key("partitions", Kind::Whole(1, 10_000), Is("4"), "How many partitions `setup kafka` gives the topics.")
+            .only(&["kafka"]),
+        key("retention", Kind::Length, Is("7d"), "How long `setup kafka` has the topics keep records.")
+            .only(&["kafka"]),
+        key(
+            "replication",
+            Kind::Whole(1, 32),
+            Nothing("the broker's default"),
+            "Copies that `setup kafka` has of each partition.",
+        )
+        .only(&["kafka"]),
         key("listen", Kind::Listen, Required, "The address to listen on.").only(&["tcp", "syslog"]),
         key("max_connections", Kind::Whole(1, 65_536), Is("1024"), "Connections beyond this are refused.")
             .only(&["tcp", "syslog"]),
@@ -327,15 +371,18 @@ pub static PRIVACY: Section = section(
             "client",
             Kind::Choice(&["full", "truncate", "hmac"]),
             Is("full"),
-            "Client addresses: whole, cut to /24 and /48, or replaced by a keyed hash.",
+            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`.",
         ),
-        key("key", Kind::Secret, Nothing("needed for `client = \"hmac\"`"), "The key of the hash, at least 16 bytes."),
+        key(
+            "key",
+            Kind::Secret,
+            Nothing("needed for `client = \"hmac\"`"),
+            "The key of the pseudonyms, at least 16 bytes: the same key gives the same pseudonyms.",
+        ),
         key(
             "redact_query",
             Kind::Texts,
-            Is(
-                "access_token, api_key, apikey, auth, client_secret, code, id_token, jwt, key, pass, passwd, password, pwd, refresh_token, secret, session, sessionid, sid, sig, signature, token",
-            ),
+            Is("token, password, passwd, pwd, secret, api_key, apikey, access_token, auth, session, sessionid, sid"),
             "Query parameters whose values become `***`. An empty list turns it off.",
         ),
         key("keep_addresses", Kind::Length, Nothing("for ever"), "How long addresses stay in the store.").later(),
@@ -434,6 +481,13 @@ pub static INFLUX: Section = section(
         key("org", Kind::Text, Is("tidewatch"), "Organisation."),
         key("bucket", Kind::Text, Is("tidewatch"), "Bucket."),
         key("token", Kind::Secret, Required, "A token that may write to the bucket."),
+        key("retention", Kind::Length, Nothing("for ever"), "How long `setup influx` has the bucket keep points."),
+        key(
+            "spill",
+            Kind::Size,
+            Is("1GiB"),
+            "What waits while the destination is away goes on in a file of at most this size; when it is full, reading pauses.",
+        ),
     ],
 );
 
@@ -441,7 +495,15 @@ pub static INFLUX: Section = section(
 pub static FILES: Section = section(
     "sink.files",
     "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl`.",
-    &[key("dir", Kind::Path, Required, "Directory; made where it is missing.")],
+    &[
+        key("dir", Kind::Path, Required, "Directory; made where it is missing."),
+        key(
+            "fsync",
+            Kind::Text,
+            Is("1s"),
+            "`always`: forced to the disk before it counts as written; `never`; or a length of time: at most this often.",
+        ),
+    ],
 );
 
 /// `[sink.kafka]`.
@@ -452,6 +514,12 @@ pub static KAFKA: Section = Section {
     keys: &[
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first."),
         key("topic", Kind::Text, Required, "The topic."),
+        key(
+            "spill",
+            Kind::Size,
+            Is("1GiB"),
+            "What waits while the destination is away goes on in a file of at most this size; when it is full, reading pauses.",
+        ),
         key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`."),
         key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are."),
     ],
@@ -461,15 +529,16 @@ pub static KAFKA: Section = Section {
 /// `[sink.stdout]`.
 pub static STDOUT: Section = section(
     "sink.stdout",
-    "Alerts as JSON lines on standard output.",
-    &[key("metrics", Kind::Flag, Is("false"), "Also points, as line protocol.")],
+    "Alerts on standard output, a line each.",
+    &[key("form", Kind::Choice(&["text", "json"]), Is("text"), "For people, or the lines of `alerts.jsonl`.")],
 );
 
 /// `[sink.dead_letters]`.
-pub static DEAD_LETTERS: Section = section(
-    "sink.dead_letters",
-    "Lines that could not be read, came too late or from the future.",
-    &[
+pub static DEAD_LETTERS: Section = Section {
+    path: "sink.dead_letters",
+    many: false,
+    doc: "Lines that could not be read, came too late or from the future.",
+    keys: &[
         key(
             "path",
             Kind::Path,
@@ -477,10 +546,11 @@ pub static DEAD_LETTERS: Section = section(
             "The file they are appended to, as JSON lines.",
         ),
         key("max_size", Kind::Size, Is("256MiB"), "The file is rotated at this size; one older one is kept."),
-        key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file.").later(),
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`.").later(),
+        key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file."),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`."),
     ],
-);
+    later: Some("an output of its own for dead letters is not built yet: they go to the files of `[sink.files]`"),
+};
 
 /// `[page]`.
 pub static PAGE: Section = Section {

@@ -8,7 +8,8 @@ use super::{rules, schema};
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
 use tidewatch_events::client::{ClientHeader, Proxies};
-use tidewatch_events::time::EventTime;
+use tidewatch_events::formats::{self, Format, FormatError};
+use tidewatch_events::time::{EventTime, Millis};
 
 /// A source, checked.
 #[derive(Clone, Debug)]
@@ -101,6 +102,19 @@ pub struct KafkaSource {
     pub security: KafkaSecurity,
     /// librdkafka properties.
     pub properties: Vec<(String, String)>,
+    /// What `setup kafka` makes of the topics.
+    pub plan: TopicPlan,
+}
+
+/// How `setup kafka` makes topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// Partitions of each.
+    pub partitions: u32,
+    /// How long records are kept.
+    pub retention: Millis,
+    /// Copies; `None` for the broker's default.
+    pub replication: Option<u16>,
 }
 
 /// Where to start reading a topic.
@@ -207,14 +221,8 @@ pub fn unused(kind: &str, is_taken: impl Fn(&str) -> bool) -> String {
 
 fn lines(reader: &Reader<'_>) -> Option<Lines> {
     let cx = reader.cx;
-    let format = reader.text("format");
     let fields = reader.map("fields");
-    if let (Some(node), Some(format)) = (reader.given("fields"), &format)
-        && format != "nginx-json"
-        && format != "auto"
-    {
-        cx.wrong(&node.span, "`fields` is for JSON formats", "write format = \"nginx-json\", or leave `fields` out");
-    }
+    let format = format(reader, &fields);
     let zone = reader.zone("time_zone");
     let trusted = reader.networks("trusted_proxies");
     let headers = [
@@ -236,6 +244,68 @@ fn lines(reader: &Reader<'_>) -> Option<Lines> {
     Some(Lines { format: format?, fields, host, zone, zone_name, proxies: Proxies { trusted, header } })
 }
 
+/// The format's text, checked by compiling it; errors point into it.
+fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
+    let text = reader.text("format")?;
+    if text == "auto" && reader.given("fields").is_none() {
+        return Some(text);
+    }
+    let node = reader.given("format");
+    let whole = reader.span_of("format");
+    let error = match Format::compile(&text, &fields.iter().cloned().collect()) {
+        Ok(_) => return Some(text),
+        Err(error) => error,
+    };
+    // Positions count from the first character that is not a space.
+    let indent = text.len() - text.trim_start().len();
+    let inside = |at: usize, len: usize| {
+        let start = (at + indent).min(text.len());
+        node.map_or_else(|| whole.clone(), |node| reader.cx.inside(node, &text, start..(start + len).min(text.len())))
+    };
+    let mapping = reader.given("fields").map_or_else(|| whole.clone(), |node| node.span.clone());
+    let (span, message, hint) = match &error {
+        FormatError::Unknown { nearest: Some(name), .. } => {
+            (whole, format!("{text:?} is not a format"), format!("did you mean {name:?}?"))
+        }
+        FormatError::Unknown { nearest: None, .. } => {
+            let names: Vec<String> = formats::NAMES.iter().map(|name| format!("{name:?}")).collect();
+            let hint = format!("it is one of {}, or an Nginx log_format or Apache LogFormat string", names.join(", "));
+            (whole, format!("{text:?} is not a format"), hint)
+        }
+        FormatError::Variable { found, at, expected } => {
+            (inside(*at, found.len()), format!("{found:?} is no variable of a log format"), format!("it is {expected}"))
+        }
+        FormatError::Unclosed { what, at } => {
+            (inside(*at, what.len()), format!("{what:?} is not closed"), String::new())
+        }
+        FormatError::Adjacent { first, second, at } => {
+            let hint = "put a character between them that tells where one ends".to_owned();
+            (inside(*at, second.len()), format!("{second:?} follows {first:?} directly"), hint)
+        }
+        FormatError::NoTime => {
+            let hint = "add $time_local, $time_iso8601 or $msec (Nginx), %t (Apache)".to_owned();
+            (whole, "the format has no time".to_owned(), hint)
+        }
+        FormatError::TooLong { .. } => (whole, error.to_string(), String::new()),
+        FormatError::UnknownField { found, expected } => {
+            let known: Vec<&str> = expected.split(", ").collect();
+            let hint = match nearest(found, known.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("the fields are {}", super::reader::list(&known)),
+            };
+            let entry = reader.table("fields").and_then(|table| table.get(found));
+            (entry.map_or(mapping, |entry| entry.key_span.clone()), format!("there is no field `{found}`"), hint)
+        }
+        FormatError::NoMapping { .. } => (
+            mapping,
+            "`fields` is for JSON formats".to_owned(),
+            "write format = \"nginx-json\", or leave `fields` out".to_owned(),
+        ),
+    };
+    reader.cx.wrong(&span, message, hint);
+    None
+}
+
 fn source_kind(reader: &Reader<'_>, kind: &str) -> Option<SourceKind> {
     let listen = || {
         let (listen, most) = (reader.address("listen"), reader.whole("max_connections"));
@@ -248,7 +318,12 @@ fn source_kind(reader: &Reader<'_>, kind: &str) -> Option<SourceKind> {
             let from_beginning = reader.choice("from", &[("beginning", true), ("end", false)]);
             SourceKind::File { paths, process, from_beginning: from_beginning? }
         }
-        "kafka" => SourceKind::Kafka(kafka(reader)?),
+        "kafka" => {
+            let kafka = kafka(reader)?;
+            #[cfg(feature = "kafka")]
+            super::kafka::check(reader, &kafka);
+            SourceKind::Kafka(kafka)
+        }
         "tcp" => listen().map(|(listen, max_connections)| SourceKind::Tcp { listen, max_connections })?,
         "syslog" => listen().map(|(listen, max_connections)| SourceKind::Syslog { listen, max_connections })?,
         "stdin" => SourceKind::Stdin,
@@ -294,7 +369,14 @@ fn kafka(reader: &Reader<'_>) -> Option<KafkaSource> {
     let start = start(reader);
     let security = security(reader);
     let properties = reader.map("properties");
-    Some(KafkaSource { brokers: brokers?, topics, group: group?, start: start?, security: security?, properties })
+    let (partitions, replication) = (reader.whole("partitions"), reader.whole("replication"));
+    let retention = reader.length_within("retention", Millis::minutes(1), super::values::LONGEST);
+    let plan = TopicPlan {
+        partitions: partitions? as u32,
+        retention: retention?,
+        replication: replication.map(|copies| copies as u16),
+    };
+    Some(KafkaSource { brokers: brokers?, topics, group: group?, start: start?, security: security?, properties, plan })
 }
 
 fn start(reader: &Reader<'_>) -> Option<KafkaStart> {

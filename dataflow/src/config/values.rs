@@ -1,29 +1,8 @@
 //! Values as people write them: lengths of time, sizes, secrets, zones, addresses.
 
 use std::fmt;
+pub use tidewatch_connectors::secret::Secret;
 use tidewatch_events::time::Millis;
-
-/// A secret: a token, a password, a key. Its `Debug` prints `***`, so that it reaches no log.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret from its text.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    /// The text itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,10 +155,5 @@ mod tests {
             assert_eq!(is_host_port(text, false), *want, "{text}");
         }
         assert!(is_host_port("h:0", true));
-    }
-
-    #[test]
-    fn a_secret_does_not_show() {
-        assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
     }
 }

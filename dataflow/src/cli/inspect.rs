@@ -1,0 +1,174 @@
+//! A look into a log file before it is read for good: its format, how many of its lines can be read, its time zone.
+//!
+//! Only the first and last [`LOOK`] bytes are read. A compressed file is not looked into.
+
+use crate::config::Lines;
+use jiff::tz::{Offset, TimeZone};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::dead_letter::Reason;
+use tidewatch_events::formats::{Format, Parser, SourceOptions, detect};
+use tidewatch_events::time::EventTime;
+
+/// How much of each end of a file is read, in bytes.
+const LOOK: u64 = 64 << 10;
+
+/// How far a difference may be from whole hours, in ms: what lies between the last line and the last write.
+const NEAR: i64 = 5 * 60_000;
+
+const HOUR: i64 = 3_600_000;
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The format's name: recognised, or as configured.
+    pub format: String,
+    /// Whether it was recognised from the lines.
+    pub recognised: bool,
+    /// Lines looked at.
+    pub lines: usize,
+    /// Those that could be read.
+    pub readable: usize,
+    /// Why the first line that could not be read was not.
+    pub reason: Option<Reason>,
+    /// The offset the times seem to be in, in seconds east of UTC, where the configured zone puts them whole hours off the
+    /// time the file was last written.
+    pub zone: Option<i32>,
+}
+
+/// Looks into a file. `None`: it is empty, compressed, or no regular file.
+pub fn inspect(path: &Path, lines: &Lines) -> io::Result<Option<Seen>> {
+    let is_compressed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    if is_compressed || !meta.is_file() || meta.len() == 0 {
+        return Ok(None);
+    }
+    let written = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let written = written.map_or(0, |since| since.as_millis() as u64);
+    let head = read(&mut file, LOOK)?;
+    file.seek(SeekFrom::Start(meta.len().saturating_sub(LOOK)))?;
+    let tail = read(&mut file, LOOK)?;
+    Ok(Some(look(&head, &tail, written, lines)))
+}
+
+fn read(file: &mut File, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the two ends of a file show. `written` is when it was last written, in ms since the epoch.
+fn look(head: &[u8], tail: &[u8], written: u64, lines: &Lines) -> Seen {
+    let fields: BTreeMap<String, String> = lines.fields.iter().cloned().collect();
+    let configured = if lines.format == "auto" { None } else { Format::compile(&lines.format, &fields).ok() };
+    let recognised = configured.is_none();
+    let unknown = || Seen { format: "none".into(), recognised, lines: 0, readable: 0, reason: None, zone: None };
+    let Some(format) = configured.or_else(|| detect(head)) else {
+        return Seen { lines: whole_lines(head).split(|b| *b == b'\n').count().saturating_sub(1).max(1), ..unknown() };
+    };
+    let batch = parse(&format, whole_lines(head), lines.zone.clone(), written);
+    let rejects = || batch.rejects.iter().filter(|reject| reject.reason != Reason::Empty);
+    Seen {
+        format: format.name().to_owned(),
+        recognised,
+        lines: batch.events.len() + rejects().count(),
+        readable: batch.events.len(),
+        reason: rejects().next().map(|reject| reject.reason),
+        zone: zone(&format, tail, written, &lines.zone),
+    }
+}
+
+/// Up to the last line end, unless there is none.
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    bytes.iter().rposition(|b| *b == b'\n').map_or(bytes, |end| &bytes[..=end])
+}
+
+fn parse(format: &Format, bytes: &[u8], zone: TimeZone, written: u64) -> Batch {
+    let raw = RawBatch {
+        partition: PartitionId(0),
+        seq: 0,
+        bytes: bytes.to_vec(),
+        framing: Framing::Lines { offset: 0 },
+        read_at: WallTime(written),
+    };
+    let mut batch = Batch::new(raw, (&b""[..]).into());
+    let options = SourceOptions { zone, reference_time: WallTime(written), ..SourceOptions::default() };
+    Parser::new(format.clone(), options).parse(&mut batch);
+    batch
+}
+
+/// The offset the file's times seem to be in: only where lines name no zone, and the last one, read in the configured zone, is
+/// whole hours off the last write.
+fn zone(format: &Format, tail: &[u8], written: u64, configured: &TimeZone) -> Option<i32> {
+    let last = |zone: TimeZone| parse(format, tail, zone, written).events.iter().map(|event| event.time).max();
+    let (utc, east) = (last(TimeZone::UTC)?, last(TimeZone::fixed(Offset::from_seconds(3600).ok()?))?);
+    if utc == east {
+        return None; // the lines name their zone
+    }
+    let EventTime(time) = last(configured.clone())?;
+    let off = i64::try_from(written).ok()? - i64::try_from(time).ok()?;
+    let hours = (off + off.signum() * HOUR / 2) / HOUR;
+    if hours == 0 || hours.abs() > 14 || (off - hours * HOUR).abs() > NEAR {
+        return None;
+    }
+    let instant = jiff::Timestamp::from_millisecond(i64::try_from(time).ok()?).ok()?;
+    let offset = i64::from(configured.to_offset(instant).seconds()) - hours * 3600;
+    i32::try_from(offset).ok().filter(|seconds| seconds.abs() <= 14 * 3600)
+}
+
+/// An offset as it is configured: `+02:00`.
+pub fn offset(seconds: i32) -> String {
+    let sign = if seconds < 0 { '-' } else { '+' };
+    format!("{sign}{:02}:{:02}", seconds.abs() / 3600, seconds.abs() / 60 % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(format: &str, zone: &str) -> Lines {
+        let zone = crate::config::reader::parse_zone(zone).unwrap();
+        Lines { format: format.into(), zone, ..Lines::auto() }
+    }
+
+    #[test]
+    fn whole_hours_are_a_zone() {
+        const TEN: u64 = 1_772_704_800_000; // 2026-03-05T10:00:00Z
+        let error = "2026/03/05 10:00:00 [error] 7#7: *1 open() \"/x\" failed\n";
+        let access = "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n";
+        let rows: &[(&str, &str, &str, &str, i64, Option<&str>)] = &[
+            ("right", error, "nginx-error", "UTC", 0, None),
+            ("written two hours before", error, "nginx-error", "UTC", -2 * HOUR, Some("+02:00")),
+            ("written five hours after", error, "nginx-error", "UTC", 5 * HOUR, Some("-05:00")),
+            ("a little later still", error, "nginx-error", "UTC", -2 * HOUR + NEAR, Some("+02:00")),
+            ("too late to tell", error, "nginx-error", "UTC", -2 * HOUR + NEAR + 1, None),
+            ("as configured", error, "nginx-error", "+02:00", -2 * HOUR, None),
+            ("configured wrong", error, "nginx-error", "+02:00", -HOUR, Some("+01:00")),
+            ("more than any zone", error, "nginx-error", "UTC", -15 * HOUR, None),
+            ("lines that name their zone", access, "common", "UTC", -2 * HOUR, None),
+        ];
+        for (name, line, format, zone, off, want) in rows {
+            let written = TEN.checked_add_signed(*off).unwrap();
+            let seen = look(line.as_bytes(), line.as_bytes(), written, &lines(format, zone));
+            assert_eq!(seen.zone.map(offset).as_deref(), *want, "{name}");
+            assert_eq!((seen.lines, seen.readable), (1, 1), "{name}");
+        }
+    }
+
+    #[test]
+    fn formats_are_recognised_and_misfits_counted() {
+        let access = "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n";
+        let head = format!("{access}{access}nonsense\n\n{access}1.2.3.4 - -");
+        let seen = look(head.as_bytes(), b"", 0, &lines("auto", "UTC"));
+        assert_eq!((seen.format.as_str(), seen.recognised, seen.lines, seen.readable), ("common", true, 4, 3));
+        let seen = look(head.as_bytes(), b"", 0, &lines("nginx-json", "UTC"));
+        assert_eq!((seen.recognised, seen.lines, seen.readable, seen.reason), (false, 4, 0, Some(Reason::Json)));
+        let seen = look(b"nonsense\nmore\n", b"", 0, &lines("auto", "UTC"));
+        assert_eq!((seen.format.as_str(), seen.lines, seen.readable), ("none", 2, 0));
+    }
+}

@@ -1,0 +1,170 @@
+//! `tidewatch setup`: makes what a configuration needs in Kafka and InfluxDB. May be repeated; takes nothing away.
+
+use super::load;
+use crate::config::{Config, Diagnostic, Overrides, Services};
+use crate::exit::Failure;
+use clap::Subcommand;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Create the topics or the bucket a configuration names; may be repeated.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidewatch setup kafka -c tidewatch.toml
+  tidewatch setup influx -c tidewatch.toml --token-file influx.token")]
+pub struct SetupArgs {
+    #[command(subcommand)]
+    command: SetupCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SetupCommand {
+    /// Create the topics of the Kafka sources, with their partitions and retention.
+    #[cfg(feature = "kafka")]
+    #[command(after_help = "Examples:\n  tidewatch setup kafka -c tidewatch.toml")]
+    Kafka {
+        /// Configuration.
+        #[arg(short = 'c', long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Create organisation, bucket, retention, InfluxQL mapping and a token for this bucket alone.
+    #[cfg(feature = "influx")]
+    #[command(after_help = "\
+Examples:
+  tidewatch setup influx -c tidewatch.toml --token-file influx.token
+  INFLUX_OPERATOR_TOKEN=… tidewatch setup influx -c tidewatch.toml
+
+The operator token (of a server that is set up already) is read from the variable INFLUX_OPERATOR_TOKEN, the password of
+a fresh server's first user from INFLUX_PASSWORD; without it one is made and printed.")]
+    Influx {
+        /// Configuration.
+        #[arg(short = 'c', long, value_name = "FILE")]
+        config: PathBuf,
+        /// Write the new token to this file, readable by its owner only, instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// First user of a fresh server.
+        #[arg(long, value_name = "NAME", default_value = "tidewatch")]
+        user: String,
+        /// Make another token even if there is one.
+        #[arg(long)]
+        new_token: bool,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: &SetupArgs) -> Result<(), Failure> {
+    match &args.command {
+        #[cfg(feature = "kafka")]
+        SetupCommand::Kafka { config } => {
+            let config = load(Some(config), &Overrides { services: Services::Kafka, ..Overrides::default() })?;
+            kafka(&config)
+        }
+        #[cfg(feature = "influx")]
+        SetupCommand::Influx { config, token_file, user, new_token } => {
+            // The token of the configuration is what is made here.
+            let config = load(Some(config), &Overrides { services: Services::None, ..Overrides::default() })?;
+            influx(&config, token_file.as_deref(), user, *new_token)
+        }
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(config: &Config) -> Result<(), Failure> {
+    use crate::config::SourceKind;
+    use tidewatch_connectors::kafka::{TopicAction, TopicPlan, setup};
+    let mut out = String::new();
+    let mut any = false;
+    for source in &config.sources {
+        let SourceKind::Kafka(kafka) = &source.kind else { continue };
+        any = true;
+        let (patterns, names): (Vec<_>, Vec<_>) = kafka.topics.iter().partition(|topic| topic.starts_with('^'));
+        let plans: Vec<TopicPlan> = names
+            .into_iter()
+            .map(|name| TopicPlan {
+                name: name.clone(),
+                partitions: kafka.plan.partitions,
+                retention_ms: i64::try_from(kafka.plan.retention.0).ok(),
+                replication: kafka.plan.replication,
+                compact: false,
+            })
+            .collect();
+        let settings = crate::config::kafka::settings(source, kafka)
+            .map_err(|error| Failure::usage(format!("source `{}`: {error}", source.name)))?;
+        for topic in setup(&settings, &plans)?.topics {
+            let action = match topic.action {
+                TopicAction::Created => "created".to_owned(),
+                TopicAction::Grown { from } => format!("grown from {from} partitions"),
+                TopicAction::Unchanged => "was there".to_owned(),
+            };
+            let _ = writeln!(out, "topic {}: {action}, {} partitions", topic.name, topic.partitions);
+            topic.differs.iter().for_each(|words| out.push_str(&format!("  left alone: {words}\n")));
+        }
+        for pattern in patterns {
+            let _ = writeln!(out, "topics {pattern}: a pattern, nothing to create");
+        }
+    }
+    if !any {
+        let hint = "add a [[source]] with kind = \"kafka\"";
+        return Err(Diagnostic::error("the configuration has no Kafka source").hint(hint).into());
+    }
+    super::print(&out)
+}
+
+#[cfg(feature = "influx")]
+fn influx(config: &Config, token_file: Option<&std::path::Path>, user: &str, new_token: bool) -> Result<(), Failure> {
+    use crate::config::Secret;
+    use tidewatch_connectors::influx::{InfluxError, SetupRequest, setup};
+    let Some(influx) = &config.sinks.influx else {
+        return Err(Diagnostic::error("the configuration has no [sink.influx]").hint("add [sink.influx]").into());
+    };
+    // Opened first: a token that cannot be kept must not be made.
+    let mut file = token_file.map(private_file).transpose()?;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
+    let request = SetupRequest {
+        url: influx.url.clone(),
+        org: influx.org.clone(),
+        bucket: influx.bucket.clone(),
+        retention: influx.retention.map(|length| std::time::Duration::from_millis(length.0)),
+        operator_token: variable("INFLUX_OPERATOR_TOKEN"),
+        username: user.to_owned(),
+        password: variable("INFLUX_PASSWORD"),
+        new_token,
+    };
+    let report = setup(&request).map_err(|error| match error {
+        InfluxError::Address(words) => Failure::usage(words),
+        InfluxError::Unreachable(words) | InfluxError::Refused(words) => Failure::refused(words),
+    })?;
+    let mut out = report.steps.join("\n");
+    out.push('\n');
+    if let Some((operator, password)) = &report.operator {
+        let _ = writeln!(out, "operator token of the server, keep it: {}", operator.expose());
+        if let Some(password) = password {
+            let _ = writeln!(out, "password of user {user}, keep it: {}", password.expose());
+        }
+    }
+    match (&report.token, &mut file) {
+        (Some(token), Some((path, file))) => {
+            use std::io::Write as _;
+            let written =
+                file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
+            written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))?;
+            let _ = writeln!(out, "token written: token = \"file:{}\"", path.display());
+        }
+        (Some(token), None) => {
+            let _ = writeln!(out, "token for [sink.influx], shown only now: {}", token.expose());
+        }
+        (None, _) => {}
+    }
+    super::print(&out)
+}
+
+/// A file that only its owner can read; what is in it stays until there is something new.
+#[cfg(feature = "influx")]
+fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Failure> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))?;
+    Ok((path.to_owned(), file))
+}

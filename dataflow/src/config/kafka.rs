@@ -1,0 +1,75 @@
+//! A checked Kafka source as the settings its connector takes.
+//!
+//! librdkafka looks at all properties while the configuration is read, so that a wrong one is a diagnostic and not a
+//! failed start.
+
+use super::reader::Reader;
+use super::{KafkaSecurity, KafkaSource, KafkaStart, Source};
+use tidewatch_connectors::kafka::{KafkaSettings, KafkaSettingsError, Mechanism, Protocol, Security, Start, Topics};
+
+/// The settings of a source. `source` gives the name and the host of lines that name none.
+pub fn settings(source: &Source, kafka: &KafkaSource) -> Result<KafkaSettings, KafkaSettingsError> {
+    let mut settings = bare(kafka)?;
+    settings.name = source.name.as_str().into();
+    if let Some(host) = &source.lines.host {
+        settings.default_host = host.as_bytes().into();
+    }
+    Ok(settings)
+}
+
+/// Reports what the connector does not accept.
+pub(super) fn check(reader: &Reader<'_>, kafka: &KafkaSource) {
+    let Err(error) = bare(kafka).and_then(|settings| settings.check()) else { return };
+    let text = error.to_string();
+    let (key, message) = text.split_once(": ").unwrap_or(("kind", &text));
+    let known = ["brokers", "group", "topics", "start", "security", "properties"];
+    let key = known.into_iter().find(|known| *known == key).unwrap_or("kind");
+    let mut span = reader.span_of(key);
+    // A property is named first in what is said of it.
+    if let Some(table) = reader.given(key).and_then(|_| (key == "properties").then(|| reader.table(key)).flatten()) {
+        let entry = table.entries.iter().find(|entry| message.split([':', ' ']).next() == Some(entry.key.as_str()));
+        if let Some(entry) = entry {
+            span = entry.key_span.start..entry.node.span.end;
+        }
+    }
+    reader.cx.wrong(&span, message, "");
+}
+
+fn bare(kafka: &KafkaSource) -> Result<KafkaSettings, KafkaSettingsError> {
+    let mut settings = KafkaSettings::new(&kafka.brokers, &kafka.group, Topics::parse(&kafka.topics)?)?;
+    settings.start = match kafka.start {
+        KafkaStart::Committed => Start::Committed,
+        KafkaStart::Earliest => Start::Earliest,
+        KafkaStart::Latest => Start::Latest,
+        KafkaStart::At(time) => Start::Time(time.0),
+    };
+    settings.security = security(&kafka.security);
+    settings.properties = kafka.properties.iter().cloned().collect();
+    Ok(settings)
+}
+
+/// TLS and SASL as the connector takes them.
+pub fn security(security: &KafkaSecurity) -> Security {
+    let protocol = match security.protocol {
+        "ssl" => Protocol::Tls,
+        "sasl_plaintext" => Protocol::SaslPlaintext,
+        "sasl_ssl" => Protocol::SaslTls,
+        _ => Protocol::Plaintext,
+    };
+    let mechanism = match security.mechanism {
+        "PLAIN" => Mechanism::Plain,
+        "SCRAM-SHA-256" => Mechanism::ScramSha256,
+        _ => Mechanism::ScramSha512,
+    };
+    let is_sasl = matches!(protocol, Protocol::SaslPlaintext | Protocol::SaslTls);
+    Security {
+        protocol,
+        ca: security.ca.clone(),
+        certificate: security.cert.clone(),
+        key: security.key.clone(),
+        key_password: None,
+        mechanism: is_sasl.then_some(mechanism),
+        username: security.username.clone(),
+        password: security.password.clone(),
+    }
+}

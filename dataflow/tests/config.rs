@@ -1,0 +1,268 @@
+//! Every message about a configuration is a golden file, `golden/config/NAME.txt` for `NAME.toml`. `REWRITE=1` writes
+//! them anew, to be read in the diff. The samples in `config/` and docs/CONFIG.md are checked here too.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use tidewatch::config::diagnostic::SourceText;
+use tidewatch::config::low::{LowConfig, Table, Value};
+use tidewatch::config::schema::{Absent, Kind, SECTIONS};
+use tidewatch::config::{self, Config, Diagnostics, Overrides};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn rewrite() -> bool {
+    std::env::var_os("REWRITE").is_some()
+}
+
+fn parse(name: &str, text: &str) -> Result<Config, Diagnostics> {
+    let environment = |name: &str| match name {
+        "TOKEN" | "INFLUX_TOKEN" => Some("0123456789abcdef".to_owned()),
+        _ => None,
+    };
+    let source = SourceText::new(name, text);
+    config::parse(source, &Overrides::default(), &environment)
+}
+
+fn compare(path: &Path, got: &str) -> Result<(), String> {
+    if rewrite() {
+        std::fs::write(path, got).unwrap();
+        return Ok(());
+    }
+    let want = std::fs::read_to_string(path).unwrap_or_default();
+    if want == got {
+        return Ok(());
+    }
+    Err(format!("--- {} is\n{want}--- but now it is\n{got}", path.display()))
+}
+
+#[test]
+fn every_message_is_as_it_was() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config");
+    let mut failures = String::new();
+    let mut seen = BTreeSet::new();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let got = match parse(&name, &text) {
+            Ok(config) => format!("accepted\n{}", config.warnings()),
+            Err(problems) => problems.to_string(),
+        };
+        if !got.contains(": error: ") {
+            let _ = writeln!(failures, "--- {name} has no error: {got}");
+        }
+        let golden = path.with_extension("txt");
+        if let Err(difference) = compare(&golden, &got) {
+            failures.push_str(&difference);
+        }
+        seen.insert(golden);
+    }
+    assert!(seen.len() > 80, "the golden files are gone");
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "txt") && !seen.contains(&path) {
+            let _ = writeln!(failures, "--- {} has no .toml", path.display());
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+/// The keys a table uses, as `section.key`, with the section names of the schema.
+fn used_keys(table: &Table, section: &str, used: &mut BTreeSet<String>) {
+    for entry in &table.entries {
+        let path = if section.is_empty() { entry.key.clone() } else { format!("{section}.{}", entry.key) };
+        let path = path.replace("sink.kafka.security", "source.security");
+        used.insert(format!("{section}.{}", entry.key));
+        let is_section = path == "sink" || SECTIONS.iter().any(|section| section.path == path);
+        match &entry.node.value {
+            Value::Table(table) if is_section => used_keys(table, &path, used),
+            Value::List(items) if is_section => {
+                for item in items {
+                    if let Value::Table(table) = &item.value {
+                        used_keys(table, &path, used);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_key_can_be_used() {
+    let text = include_str!("golden/every-key.toml");
+    let config = match parse("every-key.toml", text) {
+        Ok(config) => config,
+        Err(problems) => panic!("{problems}"),
+    };
+    assert!(config.all_rules.iter().any(|entry| entry.rule.name == "slow-api"));
+    let low = LowConfig::parse(SourceText::new("every-key.toml", text)).unwrap();
+    let mut used = BTreeSet::new();
+    used_keys(&low.root, "", &mut used);
+    for section in SECTIONS {
+        for key in section.keys {
+            assert!(
+                used.contains(&format!("{}.{}", section.path, key.name)),
+                "[{}] {} is not used",
+                section.path,
+                key.name
+            );
+        }
+    }
+}
+
+#[test]
+fn a_default_written_out_changes_nothing() {
+    for section in SECTIONS.into_iter().filter(|section| !section.many && section.path != "source.security") {
+        if section.keys.iter().any(|key| key.default == Absent::Required) {
+            continue;
+        }
+        let header = if section.path.is_empty() { String::new() } else { format!("[{}]\n", section.path) };
+        let mut text = header.clone();
+        for key in section.keys.iter().filter(|key| !key.later) {
+            let Absent::Is(default) = key.default else { continue };
+            let value = match key.kind {
+                Kind::Whole(..) | Kind::Number(_) | Kind::Flag => default.to_owned(),
+                Kind::Texts => {
+                    format!("[{}]", default.split(", ").map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
+                }
+                _ => format!("{default:?}"),
+            };
+            let _ = writeln!(text, "{} = {value}", key.name);
+        }
+        let (bare, written) = (parse("a", &header).unwrap(), parse("a", &text).unwrap_or_else(|e| panic!("{e}")));
+        assert_eq!(format!("{bare:?}"), format!("{written:?}"), "[{}]\n{text}", section.path);
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_rooms_below() {
+    let config = parse("a.toml", "").unwrap();
+    assert_eq!(config.privacy, tidewatch_events::privacy::Privacy::default());
+}
+
+#[test]
+fn the_samples_are_right() {
+    for name in ["standalone.toml", "kafka-influx.toml"] {
+        let text = std::fs::read_to_string(root().join("config").join(name)).unwrap();
+        match parse(name, &text) {
+            Ok(config) => {
+                assert!(!config.sources.is_empty() && config.warnings().is_empty(), "{name}\n{}", config.warnings())
+            }
+            Err(problems) => panic!("{problems}"),
+        }
+    }
+}
+
+#[test]
+fn the_documentation_is_printed_from_the_code() {
+    let difference = compare(&root().join("docs/CONFIG.md"), &config::docs::markdown());
+    assert!(difference.is_ok(), "docs/CONFIG.md is not what the code prints: run the test with REWRITE=1");
+}
+
+#[test]
+fn a_built_in_rule_changes_in_the_keys_given_only() {
+    let rule = |text: &str, name: &str| {
+        let config = parse("a.toml", text).unwrap_or_else(|e| panic!("{e}"));
+        config.rules.iter().find(|rule| rule.name == name).cloned()
+    };
+    let plain = rule("", "ip-spike").unwrap();
+    let changed = rule("[[rule]]\nname = \"ip-spike\"\nthreshold = 7\nmode = \"shadow\"\n", "ip-spike").unwrap();
+    assert_eq!((changed.threshold, changed.mode), (7.0, tidewatch_events::alert::Mode::Shadow));
+    let back = tidewatch_events::rule::Rule { threshold: plain.threshold, mode: plain.mode, ..changed };
+    assert_eq!(back, plain);
+    assert_eq!(rule("[[rule]]\nname = \"ip-spike\"\nenabled = false\n", "ip-spike"), None);
+    let surge = rule("[[rule]]\nname = \"error-surge\"\nbaseline_factor = 0\n", "error-surge").unwrap();
+    assert_eq!(surge.baseline_factor, None);
+    let own = rule("[[rule]]\nname = \"mine\"\nwindow = \"10s\"\nthreshold = 1\n", "mine").unwrap();
+    assert_eq!((own.hop, own.at_least), (own.window, 1), "a rule without hop is tumbling");
+}
+
+#[test]
+fn the_result_hash_tells_what_changes_results() {
+    let hash = |text: &str| parse("a.toml", text).unwrap_or_else(|e| panic!("{e}")).result_hash();
+    let plain = hash("");
+    let same = [
+        "data_dir = \"/elsewhere\"\n",
+        "[time]\nallowed_lateness = \"120s\"\n",
+        "[windows]\nearly_every = \"5s\"\n",
+        "[sink.influx]\ntoken = \"x\"\n",
+        "[[rule]]\nname = \"ip-spike\"\nthreshold = 100.0\n",
+        "# a comment\n",
+    ];
+    let other = [
+        "ipv6_prefix = 56\n",
+        "[time]\nallowed_lateness = \"3m\"\n",
+        "[windows]\nsize = \"20s\"\n",
+        "[windows]\ntop = 11\n",
+        "[[rule]]\nname = \"ip-spike\"\nthreshold = 101\n",
+        "[[rule]]\nname = \"ip-spike\"\nenabled = false\n",
+        "[[rule]]\nname = \"error-surge\"\nmeasure = \"ratio({status|gte=501})\"\n",
+        "[[rule]]\nname = \"ip-spike\"\nwhere = { kind = \"app\" }\n",
+        "[[source]]\nkind = \"stdin\"\ntime_zone = \"+01:00\"\n",
+        "[[source]]\nkind = \"stdin\"\nformat = \"combined\"\n",
+        "[[allow]]\nagents = \"x\"\nreason = \"y\"\n",
+        "[privacy]\nclient = \"truncate\"\n",
+        "[privacy]\nclient = \"hmac\"\nkey = \"0123456789abcdef\"\n",
+        "[privacy]\nclient = \"hmac\"\nkey = \"0123456789abcdeX\"\n",
+    ];
+    for text in same {
+        assert_eq!(hash(text), plain, "{text}");
+    }
+    let all: BTreeSet<String> = other.iter().map(|text| hash(text)).chain([plain]).collect();
+    assert_eq!(all.len(), other.len() + 1, "two of these have the same hash");
+}
+
+#[test]
+fn files_on_the_command_line_are_read_as_configured() {
+    let text = "
+[[source]]
+kind = \"file\"
+paths = [\"/var/log/nginx/*.log\"]
+format = \"nginx-json\"
+[[source]]
+kind = \"file\"
+paths = [\"/var/log/app.log\"]
+format = \"app\"
+";
+    let config = parse("a.toml", text).unwrap_or_else(|e| panic!("{e}"));
+    let inputs =
+        ["/var/log/nginx/a.log", "other.log", "/var/log/nginx/b.log", "/var/log/app.log", "-"].map(PathBuf::from);
+    let got: Vec<String> = config
+        .input_sources(&inputs)
+        .into_iter()
+        .map(|source| match source.kind {
+            config::SourceKind::File { paths, .. } => {
+                format!("{} {} {}", source.name, source.lines.format, paths.join(" "))
+            }
+            _ => format!("{} {}", source.name, source.lines.format),
+        })
+        .collect();
+    let want = [
+        "file nginx-json /var/log/nginx/a.log /var/log/nginx/b.log",
+        "file-2 auto other.log",
+        "file-3 app /var/log/app.log",
+        "stdin auto",
+    ];
+    assert_eq!(got, want);
+    let only = parse("a.toml", "[[source]]\nkind = \"file\"\npaths = \"x\"\nformat = \"common\"\n").unwrap();
+    assert_eq!(only.lines_of(Path::new("y")).format, "common", "the only file source says how");
+}
+
+#[test]
+fn secrets_are_needed_only_where_a_service_is_asked() {
+    let text = "[sink.influx]\ntoken = \"${NOT_THERE}\"\n";
+    assert!(parse("a.toml", text).is_err());
+    let source = SourceText::new("a.toml", text);
+    let offline = Overrides { services: config::Services::None, ..Overrides::default() };
+    assert!(config::parse(source, &offline, &|_| None).is_ok());
+    let config = parse("a.toml", "[sink.influx]\ntoken = \"${TOKEN}\"\n").unwrap();
+    assert_eq!(config.sinks.influx.as_ref().unwrap().token.expose(), "0123456789abcdef");
+    assert!(!format!("{config:?}").contains("0123456789abcdef"), "a secret shows");
+}

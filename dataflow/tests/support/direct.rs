@@ -1,0 +1,203 @@
+//! Runs the engine with batches of any size, from any number of source threads, in any order and with delays: all that
+//! a real source may do, and no file source does on small files.
+
+use super::model::{self, Input, Written};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use tidewatch::config::Config;
+use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
+use tidewatch::engine::replay::{self, Summary};
+use tidewatch::engine::workers::{self, Shared, Wakers};
+use tidewatch::engine::writer::Writer;
+use tidewatch_connectors::feed::Feed;
+use tidewatch_connectors::source::Identity;
+use tidewatch_connectors::source::file::{LineFetcher, ReplayFiles};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_operators::watermark::Guard;
+
+/// Numbers that decide the schedule, over and over.
+#[derive(Clone, Debug)]
+pub struct Dice {
+    /// What they are made of.
+    pub seed: u64,
+    at: u64,
+}
+
+impl Dice {
+    /// A schedule.
+    pub fn new(seed: u64) -> Dice {
+        Dice { seed, at: 0 }
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.at += 1;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.seed.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.at.to_le_bytes());
+        (tidewatch_events::hash::of(&bytes) % n.max(1) as u64) as usize
+    }
+}
+
+/// Cuts a partition into batches of 1 to `most` lines.
+fn cut(input: &Input, most: usize, dice: &mut Dice) -> Vec<RawBatch> {
+    let mut batches = Vec::new();
+    let (mut start, mut end, mut left) = (0, 0, 1 + dice.below(most));
+    let lines: Vec<&[u8]> = input.bytes.split_inclusive(|b| *b == b'\n').collect();
+    for (i, line) in lines.iter().enumerate() {
+        end += line.len();
+        left -= 1;
+        if left == 0 || i + 1 == lines.len() {
+            batches.push(RawBatch {
+                partition: input.info.id,
+                seq: batches.len() as u64,
+                bytes: input.bytes[start..end].to_vec(),
+                framing: Framing::Lines { offset: start as u64 },
+                read_at: WallTime(0),
+            });
+            (start, left) = (end, 1 + dice.below(most));
+        }
+    }
+    batches
+}
+
+/// One source thread: its partitions, and the batches that are left of each, the next one last.
+struct Source {
+    inputs: Vec<Input>,
+    batches: Vec<Vec<RawBatch>>,
+    dice: Dice,
+}
+
+impl Source {
+    fn run(mut self, feed: &Feed) {
+        for input in &self.inputs {
+            feed.open(input.info.clone());
+        }
+        feed.listed();
+        let mut open: Vec<PartitionId> = self.inputs.iter().map(|input| input.info.id).collect();
+        while !open.is_empty() && !feed.stopped() {
+            match self.dice.below(8) {
+                0 => std::thread::sleep(Duration::from_micros(self.dice.below(300) as u64)),
+                1 | 2 => std::thread::yield_now(),
+                _ => {}
+            }
+            // Any partition that may be read, or the one that has to be.
+            let wish = open[self.dice.below(open.len())];
+            let chosen = if feed.may_read(wish) { Some(wish) } else { feed.choose(&open, Duration::from_millis(20)) };
+            let Some(id) = chosen else { continue };
+            let at = self.inputs.iter().position(|input| input.info.id == id).unwrap();
+            match self.batches[at].pop() {
+                Some(batch) => feed.send(batch),
+                None => {
+                    feed.end(id);
+                    open.retain(|other| *other != id);
+                }
+            }
+        }
+    }
+}
+
+/// How a run goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// Worker threads.
+    pub workers: usize,
+    /// Source threads.
+    pub threads: usize,
+    /// Most lines of a batch.
+    pub lines: usize,
+    /// Bytes that may be under way.
+    pub bytes: usize,
+    /// Of all that is random.
+    pub seed: u64,
+}
+
+/// Where lines are found again: a reader of all files that nobody listens to.
+fn fetchers(config: &Config, files: &[PathBuf]) -> Vec<LineFetcher> {
+    let mut fetchers = Vec::new();
+    for (index, source) in config.input_sources(files).iter().enumerate() {
+        let tidewatch::config::SourceKind::File { paths, .. } = &source.kind else { continue };
+        let identity = Identity { index, name: source.name.as_str().into(), host: None };
+        let reader = ReplayFiles::new(identity, paths).unwrap();
+        fetchers.push(reader.fetcher());
+        reader.spawn(Arc::new(Feed::new(usize::MAX, u64::MAX, || {}))).unwrap().join().unwrap();
+    }
+    fetchers
+}
+
+/// Runs the inputs to their ends and reads what was written to `out`.
+pub fn run(config: &Config, files: &[PathBuf], inputs: &[Input], schedule: Schedule, out: &Path) -> Result<Written, String> {
+    let started = Instant::now();
+    let mut dice = Dice::new(schedule.seed);
+    let threads = schedule.threads.clamp(1, inputs.len().max(1));
+    let mut sources: Vec<Source> = (0..threads)
+        .map(|i| Source { inputs: Vec::new(), batches: Vec::new(), dice: Dice::new(schedule.seed ^ (i as u64 + 1)) })
+        .collect();
+    for (i, input) in inputs.iter().enumerate() {
+        let mut batches = cut(input, schedule.lines, &mut dice);
+        batches.reverse();
+        sources[i % threads].inputs.push(input.clone());
+        sources[i % threads].batches.push(batches);
+    }
+    let time = TimeSettings {
+        bounds: replay::bounds(config),
+        guard: Guard::Confirm,
+        idle_after: None,
+        commit_window: Millis(0),
+    };
+    let ledger = Arc::new(Ledger::new(time, threads));
+    let wakers = Wakers::default();
+    let feed = Arc::new(Feed::new(schedule.bytes, config.time.max_drift.0, wakers.wake()));
+    let (results, received) = crossbeam_channel::unbounded();
+    let shared = Shared {
+        feed: feed.clone(),
+        ledger: ledger.clone(),
+        parsers: model::parsers(config, files),
+        plan: replay::plan(config),
+        results,
+        early: Arc::new(AtomicU64::new(0)),
+        early_every: None,
+        patience: Duration::from_millis(20),
+        wakers,
+        control: None,
+    };
+    let guards = workers::start(shared, schedule.workers, 0, None).map_err(|e| e.to_string())?;
+    let readers: Vec<_> = sources
+        .into_iter()
+        .map(|source| {
+            let feed = feed.clone();
+            std::thread::spawn(move || source.run(&feed))
+        })
+        .collect();
+    let plan = replay::plan(config);
+    let lateness = config.time.allowed_lateness;
+    let fetchers = fetchers(config, files);
+    let mut writer = Writer::new(&plan, out, fetchers, ledger.clone(), lateness, config.privacy.clone())
+        .map_err(|e| e.to_string())?;
+    for output in &received {
+        writer.take(output).map_err(|e| e.to_string())?;
+    }
+    for result in guards.join() {
+        result?;
+    }
+    for reader in readers {
+        reader.join().map_err(|_| "a source thread panicked".to_owned())?;
+    }
+    let mut totals = Totals::default();
+    ledger.totals().iter().for_each(|(_, t)| totals.merge(t));
+    let mut summary = Summary {
+        lines: totals.lines,
+        events: totals.events,
+        rejected: totals.rejected,
+        late: totals.late,
+        future: totals.future,
+        first_event: totals.first_event.map(|t| EventTime(t).to_string()),
+        last_event: totals.last_event.map(|t| EventTime(t).to_string()),
+        ..Summary::default()
+    };
+    writer.finish(&mut summary, totals.last_event.unwrap_or(0), started).map_err(|e| e.to_string())?;
+    Written::read(out)
+}

@@ -1,0 +1,273 @@
+//! What the model says of files, and whether what the engine wrote says the same.
+
+use base64::Engine as _;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tidewatch::config::{Config, SourceKind};
+use tidewatch::engine::parsers::SourceParsers;
+use tidewatch::engine::ingest::Parsers as _;
+use tidewatch_connectors::feed::PartitionInfo;
+use tidewatch_connectors::sink::DeadLetterRecord;
+use tidewatch_connectors::source::partition_id;
+use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::event::Verdict;
+use tidewatch_events::text;
+use tidewatch_events::time::EventTime;
+use tidewatch_reference::{Feed, Partition, RefEvent, Results, Settings, compare_alerts, compare_points, compute};
+
+/// One partition of a replay.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// What the engine is told of it.
+    pub info: PartitionInfo,
+    /// Its files, oldest first, and the offset at which each begins.
+    pub generations: Vec<(PathBuf, u64)>,
+    /// All of its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The partitions that a replay of these files has, by docs: sources in the order in which they are first named, logs
+/// by name, `.1` before the current file.
+pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
+    let mut out = Vec::new();
+    for (index, source) in config.input_sources(files).iter().enumerate() {
+        let SourceKind::File { paths, .. } = &source.kind else { panic!("{source:?}") };
+        let mut logs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for path in paths {
+            let base = path.strip_suffix(".1").unwrap_or(path);
+            logs.entry(base.to_owned()).or_default().push(path.clone());
+        }
+        for (position, (base, mut generations)) in logs.into_iter().enumerate() {
+            generations.sort_by_key(|path| *path == base);
+            let mut bytes = Vec::new();
+            let mut starts = Vec::new();
+            for path in &generations {
+                starts.push((PathBuf::from(path), bytes.len() as u64));
+                bytes.extend(std::fs::read(path).unwrap());
+            }
+            let info = PartitionInfo {
+                id: partition_id(index, position),
+                source: index,
+                source_name: source.name.as_str().into(),
+                name: base.as_str().into(),
+                default_host: source.lines.host.as_deref().unwrap_or("?").as_bytes().into(),
+                bounded: true,
+                reference_time: WallTime(0),
+            };
+            out.push(Input { info, generations: starts, bytes });
+        }
+    }
+    out
+}
+
+/// Everything the model expects of a replay.
+pub struct Expected {
+    /// The results.
+    pub results: Results,
+    /// Lines by place.
+    lines: HashMap<(PartitionId, u64), Vec<u8>>,
+    lines_read: u64,
+    rejected: Vec<DeadLetterRecord>,
+    late: Vec<DeadLetterRecord>,
+    config: Config,
+}
+
+impl Expected {
+    /// Parses the inputs, each in one piece, and computes.
+    pub fn of(config: &Config, files: &[PathBuf], inputs: &[Input], settings: &Settings) -> Expected {
+        let read = Config { sources: config.input_sources(files), ..config.clone() };
+        let parsers = SourceParsers::new(&read).unwrap();
+        let (mut feed, mut lines, mut rejected, mut lines_read) = (Feed::default(), HashMap::new(), Vec::new(), 0);
+        for input in inputs {
+            let id = input.info.id;
+            let framing = Framing::Lines { offset: 0 };
+            let raw = RawBatch { partition: id, seq: 0, bytes: input.bytes.clone(), framing, read_at: WallTime(0) };
+            let mut batch = Batch::new(raw, input.info.default_host.clone());
+            parsers.parser(&input.info, Some(&input.bytes)).unwrap().parse(&mut batch);
+            lines_read += batch.lines();
+            for reject in &batch.rejects {
+                let record = input.record(reject.offset, reject.reason.as_str(), batch.get(reject.line), config);
+                rejected.push(record);
+            }
+            let events: Vec<RefEvent> = batch.events.iter().map(|e| RefEvent::from(&batch, e)).collect();
+            lines.extend(events.iter().map(|e| ((id, e.offset), e.line.clone())));
+            feed.partitions.push(Partition { id, floors: Vec::new(), events });
+        }
+        let results = compute(&feed, settings);
+        let mut late = Vec::new();
+        for ((input, partition), verdicts) in inputs.iter().zip(&feed.partitions).zip(&results.verdicts) {
+            for (event, verdict) in partition.events.iter().zip(verdicts) {
+                let reason = match verdict {
+                    Verdict::Late => "late",
+                    Verdict::Future => "future",
+                    _ => continue,
+                };
+                late.push(input.record(event.offset, reason, &event.line, config));
+            }
+        }
+        for records in [&mut rejected, &mut late] {
+            records.sort_by(|a: &DeadLetterRecord, b: &DeadLetterRecord| {
+                (&a.source, &a.partition, a.offset).cmp(&(&b.source, &b.partition, b.offset))
+            });
+        }
+        Expected { results, lines, lines_read, rejected, late, config: config.clone() }
+    }
+
+    /// Compares with the files of a replay; everything that is wrong, in words.
+    pub fn compare(&self, got: &Written) -> Result<(), String> {
+        let mut problems = String::new();
+        let mut check = |result: Result<(), String>| {
+            if let Err(text) = result {
+                problems += &text;
+                problems.push('\n');
+            }
+        };
+        check(self.compare_counts(&got.summary));
+        check(compare_points(&self.results.points, &got.metrics));
+        let alerts = self.results.alerts_with(|partition, offset| {
+            let line = &self.lines[&(partition, offset)];
+            shown(&self.config.privacy.redact_line(line))
+        });
+        check(compare_alerts(&alerts, &got.alerts));
+        check(compare_records("rejected.jsonl", &self.rejected, got.rejected.as_deref().unwrap_or("no such file")));
+        let late = if self.late.is_empty() { None } else { Some(&self.late) };
+        match (late, &got.late) {
+            (None, None) => {}
+            (Some(want), Some(got)) => check(compare_records("late.jsonl", want, got)),
+            (want, got) => {
+                check(Err(format!("late.jsonl: want {} records, got {got:?}", want.map_or(0, Vec::len))));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    fn compare_counts(&self, got: &Value) -> Result<(), String> {
+        let r = &self.results;
+        let time = |t: Option<u64>| t.map(|t| EventTime(t).to_string());
+        let want = serde_json::json!({
+            "lines": self.lines_read,
+            "events": r.events,
+            "rejected": self.rejected.len(),
+            "late": r.late,
+            "future": r.future,
+            "windows": r.windows,
+            "alerts": r.alerts.len(),
+            "first_event": time(r.first_event),
+            "last_event": time(r.last_event),
+        });
+        let mut got = got.clone();
+        for wall in ["wall_seconds", "events_per_second"] {
+            got.as_object_mut().and_then(|object| object.remove(wall)).ok_or(format!("summary.json has no {wall}"))?;
+        }
+        if got == want { Ok(()) } else { Err(format!("summary.json: want {want}\n               got {got}")) }
+    }
+}
+
+impl Input {
+    fn record(&self, offset: u64, reason: &str, line: &[u8], config: &Config) -> DeadLetterRecord {
+        let (path, start) = self.generations.iter().rev().find(|(_, start)| *start <= offset).unwrap();
+        let line = config.privacy.redact_line(line);
+        DeadLetterRecord {
+            source: self.info.source_name.to_string(),
+            partition: path.display().to_string(),
+            offset: offset - start,
+            reason: reason.to_owned(),
+            line: match std::str::from_utf8(&line) {
+                Ok(line) => line.to_owned(),
+                Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
+            },
+        }
+    }
+}
+
+fn compare_records(name: &str, want: &[DeadLetterRecord], got: &str) -> Result<(), String> {
+    let want: Vec<Value> = want.iter().map(|record| serde_json::to_value(record).unwrap()).collect();
+    let got: Vec<Value> = got.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into())).collect();
+    if want == got {
+        return Ok(());
+    }
+    let at = want.iter().zip(&got).take_while(|(a, b)| a == b).count();
+    let (a, b) = (want.get(at), got.get(at));
+    Err(format!("{name}: want {} records, got {}; record {at}: want {a:?}\n got {b:?}", want.len(), got.len()))
+}
+
+/// A line of evidence as it is shown: printable, at most 2 KiB.
+fn shown(line: &[u8]) -> String {
+    let mut shown = String::new();
+    for c in text::printable(&line[..line.len().min(2048)]).chars() {
+        if line.len() > 2048 && shown.len() + c.len_utf8() > 2048 {
+            break;
+        }
+        shown.push(c);
+    }
+    shown
+}
+
+/// The files of a replay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// `metrics.lp`
+    pub metrics: String,
+    /// `alerts.jsonl`
+    pub alerts: String,
+    /// `rejected.jsonl`
+    pub rejected: Option<String>,
+    /// `late.jsonl`
+    pub late: Option<String>,
+    /// `summary.json`
+    pub summary: Value,
+}
+
+impl Written {
+    /// Reads them.
+    pub fn read(dir: &Path) -> Result<Written, String> {
+        let read = |name: &str| match std::fs::read(dir.join(name)) {
+            Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|e| format!("{name}: {e}")),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(format!("{name}: {e}")),
+        };
+        let must = |name: &str| read(name)?.ok_or(format!("there is no {name}"));
+        let summary = must("summary.json")?;
+        Ok(Written {
+            metrics: must("metrics.lp")?,
+            alerts: must("alerts.jsonl")?,
+            rejected: read("rejected.jsonl")?,
+            late: read("late.jsonl")?,
+            summary: serde_json::from_str(&summary).map_err(|e| format!("summary.json: {e}"))?,
+        })
+    }
+
+    /// Whether another run wrote the same bytes, but for the clock's fields.
+    pub fn same_bytes(&self, other: &Written) -> Result<(), String> {
+        let strip = |written: &Written| {
+            let mut written = written.clone();
+            for wall in ["wall_seconds", "events_per_second"] {
+                written.summary[wall] = Value::Null;
+            }
+            written
+        };
+        let (a, b) = (strip(self), strip(other));
+        if a == b {
+            return Ok(());
+        }
+        let first = |a: &str, b: &str| {
+            let at = a.lines().zip(b.lines()).take_while(|(a, b)| a == b).count();
+            format!("line {at}: {:?}\n and: {:?}", a.lines().nth(at), b.lines().nth(at))
+        };
+        Err(format!(
+            "two runs differ:\nmetrics {}\nalerts {}\nsummary {} and {}",
+            first(&a.metrics, &b.metrics),
+            first(&a.alerts, &b.alerts),
+            a.summary,
+            b.summary
+        ))
+    }
+}
+
+/// The parsers of the files, as a replay makes them.
+pub fn parsers(config: &Config, files: &[PathBuf]) -> Arc<SourceParsers> {
+    let read = Config { sources: config.input_sources(files), ..config.clone() };
+    Arc::new(SourceParsers::new(&read).unwrap())
+}
