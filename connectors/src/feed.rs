@@ -66,6 +66,7 @@ struct Inner {
     partitions: BTreeMap<PartitionId, Position>,
     frontier: u64,
     finishing: bool,
+    paused: bool,
     stopped: bool,
 }
 
@@ -109,6 +110,7 @@ impl Feed {
                 partitions: BTreeMap::new(),
                 frontier: 0,
                 finishing: false,
+                paused: false,
                 stopped: false,
             }),
             changed: Condvar::new(),
@@ -149,7 +151,7 @@ impl Feed {
             if inner.stopped {
                 return None;
             }
-            if inner.bytes < self.max_bytes
+            if self.has_room(&inner)
                 && let Some(chosen) = inner.choose(among, self.max_drift)
             {
                 return Some(chosen);
@@ -162,13 +164,17 @@ impl Feed {
     /// Whether this one partition may be read now: admission has room and it is not too far ahead.
     pub fn may_read(&self, partition: PartitionId) -> bool {
         let inner = self.lock();
-        !inner.stopped && inner.bytes < self.max_bytes && inner.choose(&[partition], self.max_drift).is_some()
+        !inner.stopped && self.has_room(&inner) && inner.choose(&[partition], self.max_drift).is_some()
+    }
+
+    fn has_room(&self, inner: &Inner) -> bool {
+        inner.bytes < self.max_bytes && !inner.paused
     }
 
     /// Whether admission has no room at all now.
     pub fn is_full(&self) -> bool {
         let inner = self.lock();
-        inner.stopped || inner.bytes >= self.max_bytes
+        inner.stopped || !self.has_room(&inner)
     }
 
     /// An empty buffer, reused where one is spare.
@@ -182,7 +188,7 @@ impl Feed {
             recent.remember(&batch);
         }
         let mut inner = self.lock();
-        while inner.bytes >= self.max_bytes && !inner.stopped {
+        while !self.has_room(&inner) && !inner.stopped {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if inner.stopped {
@@ -291,7 +297,18 @@ impl Feed {
         self.changed.notify_all();
     }
 
-    /// Asks live sources to come to an end in good order. See [`Feed::finishing`].
+    /// Whether to admit nothing for now: a sink can take no more. Lifted with `false`.
+    pub fn set_paused(&self, paused: bool) {
+        let mut inner = self.lock();
+        if inner.paused != paused {
+            inner.paused = paused;
+            drop(inner);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Asks live sources to come to an end in good order. See [`Feed::finishing`]. Partitions that end hold no time any
+    /// more: for a run that is over, not for one that is to go on after a restart (that is [`Feed::stop`]).
     pub fn finish(&self) {
         self.lock().finishing = true;
         self.changed.notify_all();

@@ -141,6 +141,8 @@ fn endless_lines_take_bounded_memory() {
     }
     case.engine.until("the largest are closed", |e| e.partitions.values().filter(|s| s.ended).count() >= 2);
     assert!(case.counters.connections_overflowed_total.load(Ordering::Relaxed) >= 2);
+    drop(clients);
+    case.engine.until("all of them are gone", Engine::all_ended);
     // One line of 50 MB costs no more than the longest.
     let sender = std::thread::spawn(move || {
         let mut client = Client::connect(address).unwrap();
