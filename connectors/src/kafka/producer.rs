@@ -254,9 +254,10 @@ impl LineProducer {
         Ok(LineProducer { producer, topic: topic.to_owned(), deliver_within, sent: 0, reported: 0, unpolled: 0 })
     }
 
-    /// Queues a line. `host` goes into the header `host`; without `partition` the key decides, without a key it is spread.
-    /// A host in the key costs the reader less than one in a header (about 150 ns a record). `timestamp` is in milliseconds since the epoch; without it the record carries the time of sending. Waits while the
-    /// queue is full, at most `deliver_within`.
+    /// Queues a line. `host` goes into the header `host`; without `partition` the key decides, without a key it is
+    /// spread. A host in the key costs the reader less than one in a header (about 150 ns a record). `timestamp` is in
+    /// milliseconds since the epoch; without it the record carries the time of sending. Waits while the queue is full, at
+    /// most `deliver_within`.
     pub fn send(
         &mut self,
         key: Option<&[u8]>,
