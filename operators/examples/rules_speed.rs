@@ -1,8 +1,8 @@
 //! What rules cost per event: `cargo run --release -p tidewatch-operators --example rules_speed [EVENTS]`.
 //!
 //! Events of 100,000 clients, evenly or mostly a few; at 20,000 and 1,000,000 events per second of event time. `observe` is the
-//! worker that reads; `hand over`, `merge` and `close` are the rest, for one worker. Observing is given as the median of all
-//! batches (on a busy machine the mean says more about its neighbours), the rest as means.
+//! worker that reads; `hand over`, `merge` and `close` are the rest, for one worker. Each is given as the tenth
+//! percentile and the median over batches: on a busy machine the mean says more about its neighbours.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,8 +92,7 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
     let mut local = LocalPanes::new(&set);
     let mut stores: Vec<PaneStore> = set.plans.iter().map(|plan| PaneStore::new(plan, limits)).collect();
     let mut dark = DarkStore::new(&set, limits);
-    let mut observe: Vec<Duration> = Vec::new();
-    let (mut hand_over, mut merge, mut close) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut spent: [Vec<Duration>; 4] = Default::default();
     let (mut rows, mut found, mut seed) = (0usize, 0usize, 1);
     let span = BATCH as u64 * 1000 / per_second;
     let batches = events / BATCH;
@@ -102,18 +101,18 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
         let batch = batch(base, per_second, skewed, &mut seed);
         let now = Instant::now();
         local.observe_batch(&batch);
-        observe.push(now.elapsed());
+        spent[0].push(now.elapsed());
         let now = Instant::now();
         let mut drained = Drained::default();
         local.drain_before(base.saturating_sub(5_000), 1, &mut drained);
-        hand_over += now.elapsed();
+        spent[1].push(now.elapsed());
         rows += drained.partials.iter().map(|p| p.rows.len()).sum::<usize>();
         let now = Instant::now();
         drained.partials.into_iter().for_each(|p| stores[p.plan as usize].merge(p));
         if let Some(dark) = &mut dark {
             drained.dark.iter().for_each(|p| dark.merge(p));
         }
-        merge += now.elapsed();
+        spent[2].push(now.elapsed());
         let now = Instant::now();
         let frontier = base.saturating_sub(5_000);
         if let Some(dark) = &mut dark {
@@ -122,16 +121,15 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
             }
         }
         found += stores.iter_mut().map(|store| store.close(frontier).len()).sum::<usize>();
-        close += now.elapsed();
+        spent[3].push(now.elapsed());
     }
-    observe.sort();
-    let per_event = |d: Duration| d.as_secs_f64() * 1e9 / (batches * BATCH) as f64;
+    let [observe, hand_over, merge, close] = spent.map(|mut all| {
+        all.sort();
+        let per_event = |part: usize| all[all.len() * part / 10].as_secs_f64() * 1e9 / BATCH as f64;
+        format!("{:6.1} {:6.1}", per_event(1), per_event(5))
+    });
     println!(
-        "{name:<40} observe {:6.1} ns/event  hand over {:6.1}  merge {:6.1}  close {:6.1}  rows/event {:.3}  findings {found}",
-        observe[observe.len() / 2].as_secs_f64() * 1e9 / BATCH as f64,
-        per_event(hand_over),
-        per_event(merge),
-        per_event(close),
+        "{name:<34} observe {observe}  hand over {hand_over}  merge {merge}  close {close} ns/event  rows/event {:.3}  findings {found}",
         rows as f64 / (batches * BATCH) as f64,
     );
 }

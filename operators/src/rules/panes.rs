@@ -16,6 +16,7 @@ use super::keys::KeyBytes;
 use super::local::PanePartials;
 use super::measured::{Measured, Prefix};
 use super::plan::{Condition, MeasurePlan};
+use super::values::Values;
 use super::{Finding, Limits, Missed, Origin, SHARDS, shard};
 use hashbrown::{HashMap, HashTable};
 use std::collections::BTreeMap;
@@ -72,6 +73,17 @@ pub(super) struct Row {
     pub(super) n: u64,
     pub(super) origin: Origin,
     next: u32,
+}
+
+/// How many keys of a message are looked up before the first is worked on.
+const TOGETHER: usize = 32;
+
+/// A key looked up: its bytes in the message, its slot, and the pane of its newest row.
+struct Sought {
+    key: std::ops::Range<usize>,
+    hash: u64,
+    slot: Option<u32>,
+    newest: Option<u64>,
 }
 
 #[derive(Default)]
@@ -139,31 +151,62 @@ impl PaneStore {
 
     /// Adds a message of this plan.
     pub fn merge(&mut self, partials: PanePartials) {
-        self.merge_each(partials, |_, _, _| {});
+        self.merge_noting(partials, None);
     }
 
-    /// Adds a message and calls with (self, slot, pane) for every row.
-    pub(super) fn merge_each(&mut self, mut partials: PanePartials, mut each: impl FnMut(&PaneStore, u32, u64)) {
+    /// Adds a message; notes the keys it touched.
+    pub(super) fn merge_noting(&mut self, mut partials: PanePartials, mut touched: Option<&mut Vec<u32>>) {
         let pane = partials.pane;
         let resumes = self.closed == self.resumed && pane.saturating_add(self.plan.window) > self.closed;
         if pane.saturating_add(self.plan.hop) <= self.closed && !resumes {
             self.missed.too_late += partials.rows.iter().map(|r| r.n).sum::<u64>();
             return;
         }
-        let mut values = std::mem::replace(&mut partials.values, super::values::Values::Count);
-        for (index, (key, row)) in partials.iter().enumerate() {
-            let Some((slot, own)) = self.row(key, pane) else {
-                self.missed.events += row.n;
-                continue;
-            };
-            let kept = &mut self.rows[own as usize];
-            kept.n += row.n;
-            self.slots[slot as usize].held += row.n;
-            kept.origin = kept.origin.min(row.origin);
-            let room = self.limits.max_rows.saturating_sub(self.kept());
-            self.missed.values += self.measured.merge(own as usize, &mut values, index, room);
-            each(self, slot, pane);
+        let mut values = std::mem::replace(&mut partials.values, Values::Count);
+        let mut entry = self.waiting.remove(&pane).unwrap_or_default();
+        entry.shards.resize(SHARDS, 0);
+        let mut sought = Vec::with_capacity(TOGETHER);
+        let mut start = 0;
+        for first in (0..partials.rows.len()).step_by(TOGETHER) {
+            // Look-ups go ahead of the work, so that they wait for memory together. No key comes twice in a message.
+            let rows = &partials.rows[first..partials.rows.len().min(first + TOGETHER)];
+            sought.clear();
+            for row in rows {
+                let end = row.key_end as usize;
+                sought.push(self.seek(start..end, &partials.keys));
+                start = end;
+            }
+            for (index, (row, sought)) in rows.iter().zip(&sought).enumerate() {
+                let key = &partials.keys[sought.key.clone()];
+                let Some((slot, own)) = self.row(key, sought, pane, &mut entry) else {
+                    self.missed.events += row.n;
+                    continue;
+                };
+                let kept = &mut self.rows[own as usize];
+                kept.n += row.n;
+                kept.origin = kept.origin.min(row.origin);
+                self.slots[slot as usize].held += row.n;
+                let room = self.limits.max_rows.saturating_sub(self.kept());
+                self.missed.values += self.measured.merge(own as usize, &mut values, first + index, room);
+                if let Some(touched) = &mut touched {
+                    touched.push(slot);
+                }
+            }
         }
+        if !entry.rows.is_empty() {
+            self.waiting.insert(pane, entry);
+        }
+    }
+
+    /// Looks a key up.
+    #[inline]
+    fn seek(&self, key: std::ops::Range<usize>, keys: &[u8]) -> Sought {
+        let hash = hash::of(&keys[key.clone()]);
+        let bytes = &keys[key.clone()];
+        let slot = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == bytes).copied();
+        let tail = slot.map(|slot| self.slots[slot as usize].tail);
+        let newest = tail.and_then(|tail| self.rows.get(tail as usize)).map(|row| row.pane);
+        Sought { key, hash, slot, newest }
     }
 
     /// Adds changes of numbers of dark paths.
@@ -173,13 +216,11 @@ impl PaneStore {
     }
 
     /// The row of a key in a pane, made if need be. `None`: no room.
-    fn row(&mut self, key: &[u8], pane: u64) -> Option<(u32, u32)> {
-        let hash = hash::of(key);
-        let found = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == key).copied();
+    fn row(&mut self, key: &[u8], sought: &Sought, pane: u64, entry: &mut Pane) -> Option<(u32, u32)> {
         let mut before = NONE;
-        if let Some(slot) = found {
+        if let Some(slot) = sought.slot {
             let Slot { head, tail, .. } = self.slots[slot as usize];
-            if tail != NONE && self.rows[tail as usize].pane <= pane {
+            if sought.newest.is_some_and(|newest| newest <= pane) {
                 before = tail;
             } else {
                 // Out of order: walk from the oldest.
@@ -193,17 +234,14 @@ impl PaneStore {
                 return Some((slot, before));
             }
         }
-        if self.kept() >= self.limits.max_rows {
-            return None;
-        }
-        let entry = self.waiting.entry(pane).or_default();
-        entry.shards.resize(SHARDS, 0);
-        let keys = &mut entry.shards[shard(hash)];
-        if *keys >= self.limits.keys_per_shard() {
+        let keys = &mut entry.shards[shard(sought.hash)];
+        if self.rows.len() - self.free_rows.len() + self.measured.kept() >= self.limits.max_rows
+            || *keys >= self.limits.keys_per_shard()
+        {
             return None;
         }
         *keys += 1;
-        let slot = found.unwrap_or_else(|| self.new_slot(hash, key));
+        let slot = sought.slot.unwrap_or_else(|| self.new_slot(sought.hash, key));
         let row = self.new_row(pane);
         let owner = &mut self.slots[slot as usize];
         let next = if before == NONE {
@@ -215,7 +253,7 @@ impl PaneStore {
             owner.tail = row;
         }
         self.rows[row as usize].next = next;
-        self.waiting.entry(pane).or_default().rows.push((slot, row));
+        entry.rows.push((slot, row));
         Some((slot, row))
     }
 

@@ -19,9 +19,10 @@ impl PaneStore {
             return self.merge(partials);
         }
         let from = out.len();
+        let pane = partials.pane;
         let mut touched = Vec::with_capacity(partials.rows.len());
-        self.merge_each(partials, |_, slot, pane| touched.push((slot, pane)));
-        for (slot, pane) in touched {
+        self.merge_noting(partials, Some(&mut touched));
+        for slot in touched {
             self.test(slot, pane, out);
         }
         out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
