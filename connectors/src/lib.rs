@@ -2,6 +2,8 @@
 
 pub mod feed;
 pub mod generator;
+#[cfg(feature = "influx")]
+pub mod influx;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod secret;

@@ -2,7 +2,7 @@
 //!
 //! | file | sorted by |
 //! |---|---|
-//! | `metrics.lp` | measurement and tags (bytes as written), then time |
+//! | `metrics.lp` | measurement, tags one by one (name, then the value's bytes without escapes), then time |
 //! | `alerts.jsonl` | `first`, rule, subject (as JSON) |
 //! | `rejected.jsonl` | source, partition, offset |
 //! | `late.jsonl` | the same; only where something was late or from the future |
@@ -82,7 +82,10 @@ impl ReplayFiles {
             let (line, after) = rest.split_at(end + 1);
             rest = after;
             let pushed = match split_line(line) {
-                Some(parts) => self.metrics.push(parts.series, parts.time.0, line),
+                Some(parts) => {
+                    series_key(parts.series, &mut self.group);
+                    self.metrics.push(&self.group, parts.time.0, line)
+                }
                 None => Err(not_a_point(line)),
             };
             pushed.map_err(|error| self.error(METRICS, error))?;
@@ -197,6 +200,27 @@ fn remove(path: &Path) -> Result<(), FilesError> {
     }
 }
 
+/// By what a series is sorted: its measurement, names and values without escapes, a zero byte between them, so that
+/// bytes are compared part by part.
+fn series_key(series: &[u8], key: &mut Vec<u8>) {
+    key.clear();
+    let mut escaped = false;
+    for byte in series {
+        match byte {
+            b'\\' if !escaped => {
+                escaped = true;
+                continue;
+            }
+            b',' | b'=' if !escaped => key.push(0),
+            // A backslash before anything but these stands for itself.
+            b',' | b'=' | b' ' => key.push(*byte),
+            _ if escaped => key.extend([b'\\', *byte]),
+            _ => key.push(*byte),
+        }
+        escaped = false;
+    }
+}
+
 fn not_a_point(line: &[u8]) -> io::Error {
     let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
     io::Error::new(io::ErrorKind::InvalidData, format!("not a whole line of line protocol with a time: {line:?}"))
@@ -231,14 +255,28 @@ mod tests {
             "m,h=a x=1 9\n",
             "m,h=a x=1 10\n",
             "m,h=a\\ b x=1 1\n",
+            "m,h=a[ x=1 1\n",
+            "m,h=a\\,b x=1 1\n",
+            "m,h=a!,i=1 x=1 1\n",
+            "m,h=a,i=1 x=1 1\n",
             "m,h=b x=1 2\n",
             "m x=1 5\n",
             "m2 x=1 1\n",
             "l x=\" 3\" 4\n",
         ];
-        let mut want = points;
-        want.sort_by_key(|l| split_line(l.as_bytes()).map(|p| (p.series, p.time)));
-        assert_eq!(want[..3], ["l x=\" 3\" 4\n", "m x=1 5\n", "m,h=a x=1 9\n"]);
+        let want = [
+            "l x=\" 3\" 4\n",
+            "m x=1 5\n",
+            "m,h=a x=1 9\n",
+            "m,h=a x=1 10\n",
+            "m,h=a,i=1 x=1 1\n",
+            "m,h=a\\ b x=1 1\n",
+            "m,h=a!,i=1 x=1 1\n",
+            "m,h=a\\,b x=1 1\n",
+            "m,h=a[ x=1 1\n",
+            "m,h=b x=1 2\n",
+            "m2 x=1 1\n",
+        ];
         let alerts =
             [alert("b", "1", 5), alert("a", "2", 5), alert("a", "10", 5), alert("z", "1", 4), alert("a", "1", 256)];
         let letters = [
@@ -262,7 +300,7 @@ mod tests {
                 }
             }
             let finished = files.finish().unwrap();
-            assert_eq!(finished.counts(), Counts { points: 7, alerts: 5, rejected: 3, late: 2 }, "{name}");
+            assert_eq!(finished.counts(), Counts { points: 11, alerts: 5, rejected: 3, late: 2 }, "{name}");
             assert_eq!(fs::read_to_string(dir.join(METRICS)).unwrap(), want.concat(), "{name}");
             let lines = |file| fs::read_to_string(dir.join(file)).unwrap();
             let got: Vec<Alert> = lines(ALERTS).lines().map(|l| serde_json::from_str(l).unwrap()).collect();

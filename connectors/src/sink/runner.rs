@@ -262,7 +262,7 @@ impl Worker {
             if let Some((delivery, last)) = self.pieces.pop_front() {
                 return Some(Work::Piece(delivery, last));
             }
-            if let Some((delivery, last)) = self.from_spill()? {
+            if let Some((delivery, last)) = self.unspill()? {
                 return Some(Work::Piece(delivery, last));
             }
             if !self.backlog.is_empty() {
@@ -437,7 +437,7 @@ impl Worker {
     }
 
     /// The oldest delivery of the file; the outer `None` where it cannot be read.
-    fn from_spill(&mut self) -> Option<Option<(Delivery, bool)>> {
+    fn unspill(&mut self) -> Option<Option<(Delivery, bool)>> {
         let Some(spill) = &mut self.spill else { return Some(None) };
         match spill.pop() {
             Ok(delivery) => Some(delivery),
@@ -484,188 +484,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Delivered;
-    use super::*;
-    use std::collections::BTreeMap;
-    use tidewatch_events::line_protocol::split_line;
-
-    /// What a fake destination does and holds.
-    #[derive(Default)]
-    struct Place {
-        /// Attempts left to fail, with what.
-        failures: u32,
-        needs_a_person: bool,
-        refuse: Option<String>,
-        /// Series and time → fields, the last write wins.
-        points: BTreeMap<(String, u64), String>,
-        seqs: Vec<u64>,
-        attempts: u32,
-    }
-
-    #[derive(Clone, Default)]
-    struct Fake(Arc<Mutex<Place>>);
-
-    impl Sink for Fake {
-        fn name(&self) -> &str {
-            "fake"
-        }
-
-        fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
-            let mut place = self.0.lock().unwrap();
-            place.attempts += 1;
-            if place.failures > 0 {
-                place.failures -= 1;
-                return Err(if place.needs_a_person {
-                    SinkError::Refused("no such bucket".into())
-                } else {
-                    SinkError::Retry { message: "away".into(), after: None }
-                });
-            }
-            for line in delivery.points.split_inclusive(|b| *b == b'\n') {
-                let parts = split_line(line).unwrap();
-                let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
-                place.points.insert((text(parts.series), parts.time.0), text(parts.fields));
-            }
-            place.seqs.push(delivery.seq);
-            let refused = place.refuse.take().map(|line| (line, "bad".to_owned()));
-            Ok(Delivered { refused: refused.into_iter().collect() })
-        }
-    }
-
-    fn settings(max_memory: usize, spill: Option<(PathBuf, u64)>) -> RunnerSettings {
-        let millis = Duration::from_millis;
-        RunnerSettings { max_memory, spill, backoff: Backoff { first: millis(2), most: millis(5) }, seed: 1 }
-    }
-
-    fn offer(runner: &SinkRunner, seq: u64, points: String) {
-        runner.offer(Arc::new(Delivery { seq, points: points.into_bytes(), ..Delivery::default() }));
-    }
-
-    /// Waits, with a limit, until a condition holds.
-    fn eventually(what: &str, holds: impl Fn() -> bool) {
-        let end = Instant::now() + Duration::from_secs(10);
-        while !holds() {
-            assert!(Instant::now() < end, "{what}");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn what_is_offered_arrives_and_is_acknowledged() {
-        let fake = Fake::default();
-        let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
-        assert_eq!((runner.name(), runner.acked(), runner.backlog_bytes()), ("fake", 0, 0));
-        for seq in 1..=50 {
-            offer(&runner, seq, if seq % 5 == 0 { String::new() } else { format!("m x={seq} {}\n", seq / 2) });
-        }
-        eventually("all acknowledged", || runner.acked() == 50);
-        assert_eq!(runner.status().failures_total, 0);
-        assert!(runner.drain(Duration::from_secs(5)));
-        let place = fake.0.lock().unwrap();
-        assert_eq!(place.points[&("m".into(), 24)], "x=49");
-        assert!(place.seqs.is_sorted());
-    }
-
-    #[test]
-    fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
-        let dir = tempfile::tempdir().unwrap();
-        let cases: &[(&str, usize, Option<u64>)] = &[
-            ("memory", 64 << 20, None),
-            ("file", 20_000, Some(64 << 20)),
-            ("a file too small", 20_000, Some(9_000)),
-            ("no file and little memory", 20_000, None),
-        ];
-        for (name, memory, limit) in cases {
-            let fake = Fake::default();
-            fake.0.lock().unwrap().failures = 30;
-            let spill = limit.map(|limit| (dir.path().join("spill/fake"), limit));
-            let runner = SinkRunner::start(Box::new(fake.clone()), settings(*memory, spill)).unwrap();
-            let mut want = BTreeMap::new();
-            for seq in 1..=600u64 {
-                let (host, time) = (seq % 7, seq / 3);
-                offer(&runner, seq, format!("m,host={host} x={seq}i,text=\"{}\" {time}\n", "y".repeat(100)));
-                want.insert((format!("m,host={host}"), time), seq);
-                if seq % 20 == 0 {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-            eventually(name, || runner.acked() == 600);
-            let status = runner.status();
-            assert_eq!((status.failures_total, status.failing_attempts, status.spilled_bytes), (30, 0, 0), "{name}");
-            assert_eq!(status.last_error.as_deref(), Some("away"), "{name}");
-            assert_eq!(status.spilled_total > 0, limit.is_some(), "{name}: the file was never used");
-            assert!(!status.full && status.broken.is_none(), "{name}");
-            assert!(runner.drain(Duration::from_secs(5)), "{name}");
-            let place = fake.0.lock().unwrap();
-            assert!(place.seqs.is_sorted(), "{name}: {:?}", place.seqs);
-            for (key, seq) in &want {
-                assert!(place.points[key].starts_with(&format!("x={seq}i,")), "{name}: {key:?} {}", place.points[key]);
-            }
-        }
-    }
-
-    #[test]
-    fn full_means_memory_and_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let fake = Fake::default();
-        fake.0.lock().unwrap().failures = u32::MAX;
-        let spill = Some((dir.path().join("fake"), 40_000));
-        let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, spill)).unwrap();
-        let mut seq = 0;
-        while !runner.is_full() {
-            seq += 1;
-            assert!(seq < 10_000, "never full");
-            offer(&runner, seq, format!("m,host={seq} text=\"{}\" 1\n", "y".repeat(200)));
-            let status = runner.status();
-            // Before it is full, the file takes what memory should not hold.
-            if seq % 10 == 0 {
-                eventually("moved", || {
-                    let status = runner.status();
-                    status.full || status.memory_bytes < 10_000
-                });
-            }
-            assert!(status.spilled_bytes <= 40_000);
-        }
-        let status = runner.status();
-        assert!(status.full && status.spilled_bytes > 30_000 && status.acked == 0, "{status:?}");
-        fake.0.lock().unwrap().failures = 0;
-        eventually("delivered", || runner.acked() == seq);
-        assert!(!runner.is_full());
-        assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
-    }
-
-    #[test]
-    fn a_destination_that_needs_a_person_says_so_and_is_tried_again() {
-        let fake = Fake::default();
-        (fake.0.lock().unwrap().failures, fake.0.lock().unwrap().needs_a_person) = (2, true);
-        fake.0.lock().unwrap().failures = u32::MAX;
-        let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
-        offer(&runner, 1, "m x=1 1\n".into());
-        eventually("refused", || runner.status().needs_a_person);
-        assert_eq!(runner.status().last_error.as_deref(), Some("no such bucket"));
-        let line = "m x=1 1".to_owned();
-        (fake.0.lock().unwrap().failures, fake.0.lock().unwrap().refuse) = (0, Some(line.clone()));
-        eventually("acknowledged", || runner.acked() == 1);
-        assert!(!runner.status().needs_a_person);
-        assert_eq!(runner.take_refused(), [(line, "bad".to_owned())]);
-        assert!(runner.take_refused().is_empty());
-        assert_eq!(runner.status().refused_total, 1);
-    }
-
-    #[test]
-    fn draining_ends_in_time() {
-        let fake = Fake::default();
-        fake.0.lock().unwrap().failures = u32::MAX;
-        let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
-        offer(&runner, 1, "m x=1 1\n".into());
-        let begun = Instant::now();
-        assert!(!runner.drain(Duration::from_millis(50)), "nothing was acknowledged");
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        let attempts = || fake.0.lock().unwrap().attempts;
-        eventually("the thread ends", || Arc::strong_count(&fake.0) == 1);
-        assert!(attempts() > 0);
-        let idle = SinkRunner::start(Box::new(Fake::default()), settings(1 << 20, None)).unwrap();
-        assert!(idle.drain(Duration::from_secs(5)), "nothing to do");
-    }
-}
+mod tests;

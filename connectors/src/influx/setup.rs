@@ -1,0 +1,204 @@
+//! `setup influx`: organisation, bucket with its retention, the mapping for InfluxQL, and a token that may use only this bucket.
+//!
+//! May be repeated: what is there stays, a retention that differs is changed, and a token is made once, because
+//! servers show its text only then.
+
+use super::check::{ask, get, retention_of, version};
+use super::http::Http;
+use super::{InfluxError, InfluxSettings};
+use crate::secret::Secret;
+use base64::Engine as _;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+/// What should be there afterwards.
+#[derive(Clone, Debug)]
+pub struct SetupRequest {
+    /// The server's address.
+    pub url: String,
+    /// The organisation's name.
+    pub org: String,
+    /// The bucket's name.
+    pub bucket: String,
+    /// How long the bucket keeps points; `None`: for ever.
+    pub retention: Option<Duration>,
+    /// A token that may create these things; `None`: only the first run of a fresh server works.
+    pub operator_token: Option<Secret>,
+    /// For the first run of a fresh server: its first user.
+    pub username: String,
+    /// For the first run: that user's password; `None`: one is made and reported.
+    pub password: Option<Secret>,
+    /// Make another token even if there is one.
+    pub new_token: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub struct SetupReport {
+    /// A line for each thing: what was made, changed, or there already.
+    pub steps: Vec<String>,
+    /// The new token for `[sink.influx]`, to be stored now: it cannot be read again.
+    pub token: Option<Secret>,
+    /// First run only: the operator token of the server and the password of its first user, if one was made.
+    pub operator: Option<(Secret, Option<Secret>)>,
+}
+
+/// Sets the server up. Not to be called from asynchronous code.
+pub fn setup(request: &SetupRequest) -> Result<SetupReport, InfluxError> {
+    let mut report = SetupReport::default();
+    let times = InfluxSettings::new(&request.url, "", "", Secret::default());
+    let connect = |token: Option<&Secret>| Http::new(&request.url, token, times.connect_timeout, times.timeout);
+    let http = connect(None)?;
+    let version = version(&http)?;
+    report.steps.push(format!(
+        "InfluxDB {} answers at {}",
+        version.as_deref().unwrap_or("(of unknown version)"),
+        http.address()
+    ));
+    let operator = match (first_run(&http, request, &mut report)?, &request.operator_token) {
+        (Some(made), _) => made,
+        (None, Some(given)) => given.clone(),
+        (None, None) => {
+            return Err(InfluxError::Refused(format!(
+                "InfluxDB at {} is set up already: give an operator token to create the bucket and a token with",
+                http.address()
+            )));
+        }
+    };
+    let server = Server { http: connect(Some(&operator))?, request };
+    let org = server.org(&mut report)?;
+    let bucket = server.bucket(&org, &mut report)?;
+    server.mapping(&org, &bucket, &mut report)?;
+    server.token(&org, &bucket, &mut report)?;
+    Ok(report)
+}
+
+fn seconds(retention: Option<Duration>) -> u64 {
+    retention.map_or(0, |r| r.as_secs())
+}
+
+fn shown(retention: Option<Duration>) -> String {
+    match seconds(retention) {
+        0 => "for ever".into(),
+        s if s % 86_400 == 0 => format!("for {} days", s / 86_400),
+        s => format!("for {} hours", s as f64 / 3600.0),
+    }
+}
+
+fn text(value: &Value, what: &str) -> Result<String, InfluxError> {
+    let missing = || InfluxError::Refused(format!("InfluxDB answered without {what}"));
+    value.as_str().map(str::to_owned).ok_or_else(missing)
+}
+
+/// The first run of a fresh server; its operator token, or `None` if it is not fresh.
+fn first_run(http: &Http, request: &SetupRequest, report: &mut SetupReport) -> Result<Option<Secret>, InfluxError> {
+    if !get(http, "api/v2/setup", &[])?["allowed"].as_bool().unwrap_or(false) {
+        return Ok(None);
+    }
+    let made = request.password.is_none().then(password).transpose()?;
+    let password = request.password.as_ref().or(made.as_ref()).map_or("", Secret::expose);
+    let body = json!({
+        "username": request.username,
+        "password": password,
+        "org": request.org,
+        "bucket": request.bucket,
+        "retentionPeriodSeconds": seconds(request.retention),
+    });
+    let answer = ask(http, "POST", "api/v2/setup", &body)?;
+    let token = Secret::new(text(&answer["auth"]["token"], "the operator token")?);
+    report.steps.push(format!("first run: made user \"{}\" and organisation \"{}\"", request.username, request.org));
+    report.operator = Some((token.clone(), made));
+    Ok(Some(token))
+}
+
+/// 24 random letters, digits, `-` and `_`.
+fn password() -> Result<Secret, InfluxError> {
+    let mut random = [0; 18];
+    let read = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random));
+    read.map_err(|error| InfluxError::Refused(format!("cannot make a password: /dev/urandom: {error}")))?;
+    Ok(Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)))
+}
+
+struct Server<'a> {
+    http: Http,
+    request: &'a SetupRequest,
+}
+
+impl Server<'_> {
+    fn post(&self, path: &str, body: &Value) -> Result<Value, InfluxError> {
+        ask(&self.http, "POST", path, body)
+    }
+
+    /// The organisation's id.
+    fn org(&self, report: &mut SetupReport) -> Result<String, InfluxError> {
+        let name = &self.request.org;
+        let found = get(&self.http, "api/v2/orgs", &[("org", name)])?;
+        if let Some(org) = found["orgs"].get(0) {
+            return text(&org["id"], "the organisation's id");
+        }
+        let made = self.post("api/v2/orgs", &json!({ "name": name }))?;
+        report.steps.push(format!("made organisation \"{name}\""));
+        text(&made["id"], "the organisation's id")
+    }
+
+    /// The bucket's id.
+    fn bucket(&self, org: &str, report: &mut SetupReport) -> Result<String, InfluxError> {
+        let SetupRequest { bucket: name, retention, .. } = self.request;
+        // 0 is for ever; without a rule a change would leave the old one.
+        let rules = json!([{ "type": "expire", "everySeconds": seconds(*retention) }]);
+        let found = get(&self.http, "api/v2/buckets", &[("orgID", org), ("name", name)])?;
+        let Some(bucket) = found["buckets"].get(0) else {
+            let body = json!({ "orgID": org, "name": name, "retentionRules": rules });
+            let made = self.post("api/v2/buckets", &body)?;
+            report.steps.push(format!("made bucket \"{name}\", which keeps points {}", shown(*retention)));
+            return text(&made["id"], "the bucket's id");
+        };
+        let id = text(&bucket["id"], "the bucket's id")?;
+        let old = retention_of(bucket);
+        if seconds(old) == seconds(*retention) {
+            report.steps.push(format!("bucket \"{name}\" is there and keeps points {}", shown(old)));
+        } else {
+            ask(&self.http, "PATCH", &format!("api/v2/buckets/{id}"), &json!({ "retentionRules": rules }))?;
+            let (old, new) = (shown(old), shown(*retention));
+            report.steps.push(format!("bucket \"{name}\" now keeps points {new}, before {old}"));
+        }
+        Ok(id)
+    }
+
+    /// InfluxQL knows databases; the mapping makes the bucket one. Newer servers have it without being told.
+    fn mapping(&self, org: &str, bucket: &str, report: &mut SetupReport) -> Result<(), InfluxError> {
+        let name = &self.request.bucket;
+        let found = get(&self.http, "api/v2/dbrps", &[("orgID", org), ("db", name)])?;
+        let mapped = found["content"].as_array().is_some_and(|all| all.iter().any(|m| m["bucketID"] == bucket));
+        if mapped {
+            report.steps.push(format!("InfluxQL reads the bucket as database \"{name}\""));
+            return Ok(());
+        }
+        let body = json!({ "orgID": org, "bucketID": bucket, "database": name, "retention_policy": "autogen", "default": true });
+        self.post("api/v2/dbrps", &body)?;
+        report.steps.push(format!("mapped the bucket to database \"{name}\" for InfluxQL"));
+        Ok(())
+    }
+
+    /// A token that may read and write this bucket and nothing else.
+    fn token(&self, org: &str, bucket: &str, report: &mut SetupReport) -> Result<(), InfluxError> {
+        let description = format!("tidewatch: read and write {}", self.request.bucket);
+        let found = get(&self.http, "api/v2/authorizations", &[("orgID", org)])?;
+        let is_there = found["authorizations"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|a| a["description"] == *description && a["status"] == "active"));
+        if is_there && !self.request.new_token {
+            report.steps.push(format!("a token \"{description}\" is there; its text was shown when it was made"));
+            return Ok(());
+        }
+        let may =
+            |action: &str| json!({ "action": action, "resource": { "type": "buckets", "id": bucket, "orgID": org } });
+        let body = json!({ "orgID": org, "description": description, "permissions": [may("read"), may("write")] });
+        let made = self.post("api/v2/authorizations", &body)?;
+        report.token = Some(Secret::new(text(&made["token"], "the token's text")?));
+        report.steps.push(format!("made token \"{description}\""));
+        Ok(())
+    }
+}
