@@ -188,7 +188,8 @@ impl Feed {
             recent.remember(&batch);
         }
         let mut inner = self.lock();
-        while !self.has_room(&inner) && !inner.stopped {
+        // Not while paused: what was read is admitted, so that its thread goes on looking at its files and connections.
+        while inner.bytes >= self.max_bytes && !inner.stopped {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if inner.stopped {
@@ -422,6 +423,18 @@ mod tests {
         }
         (0..8).for_each(|_| feed.send(batch(1, 1)));
         assert!(feed.choose(&only, Duration::ZERO).is_none(), "enough waits to be taken");
+    }
+
+    #[test]
+    fn a_paused_feed_admits_only_what_was_read() {
+        let feed = feed();
+        feed.set_paused(true);
+        assert!(feed.is_full() && !feed.may_read(PartitionId(1)));
+        assert_eq!(feed.choose(&[PartitionId(1)], Duration::ZERO), None);
+        feed.send(batch(1, 1)); // does not wait
+        assert_eq!(feed.bytes_in_flight(), 1);
+        feed.set_paused(false);
+        assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), Some(PartitionId(2)));
     }
 
     #[test]
