@@ -190,7 +190,7 @@ impl Messages {
                     text(out, &["] [", m.logger, ":", m.level, "] [pid "]);
                     number(out, 4100 + serial % 4);
                     out.extend_from_slice(b":tid 1403");
-                    padded(out, serial % 16 * 83_886_08, 9);
+                    padded(out, serial % 16 * 8_388_608, 9);
                     out.push(b']');
                 } else {
                     text(out, &["] [", m.level, "]"]);

@@ -283,8 +283,8 @@ fn draw_thing(rng: &mut Rng, things: u32) -> u32 {
         return 1;
     }
     let bits = rng.bits();
-    let product = (bits >> 32) * (bits & 0xffff_ffff) >> 32;
-    1 + (product * u64::from(things) >> 32) as u32
+    let product = ((bits >> 32) * (bits & 0xffff_ffff)) >> 32;
+    1 + ((product * u64::from(things)) >> 32) as u32
 }
 
 fn write_path(out: &mut Vec<u8>, path: Path, thing: u32) {
