@@ -1,30 +1,31 @@
-//! The engine: not assembled yet.
+//! The engine: one dataflow for `replay`, `run` and `demo`, and what surrounds it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`ledger`] | the process's partitions, their clocks, the order in which their batches are judged |
+//! | [`ingest`] | the source edge: parse, judge, aggregate, stamp |
+//! | [`parsers`] | formats of partitions |
+//! | [`assembly`] | the dataflow, drawn and built |
+//! | [`workers`] | Timely's workers, in one process or a cluster |
+//! | [`replay`], [`writer`] | backtests, and their files |
+//! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
+//! | [`demo`] | generated traffic through it |
+//! | [`progress`] | how far a long read is, on a terminal |
 
-use crate::cli::options::{DemoOptions, ReplayOptions, RunOptions};
-use crate::config::Config;
-use crate::exit::Failure;
+pub mod assembly;
+pub mod demo;
+pub mod ingest;
+pub mod ledger;
+pub mod live;
+pub mod parsers;
+pub mod progress;
+pub mod replay;
+pub mod run;
+pub mod sinks;
+pub mod sources;
+pub mod workers;
+pub mod writer;
 
-/// What a replay came to.
-#[derive(Clone, Debug)]
-pub struct Summary {}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
-    }
-}
-
-/// Runs a backtest.
-pub fn replay(_config: &Config, _options: ReplayOptions) -> Result<Summary, Failure> {
-    Err(Failure::failed("the engine is not built"))
-}
-
-/// Runs the live pipeline.
-pub fn run(_config: &Config, _options: RunOptions) -> Result<(), Failure> {
-    Err(Failure::failed("the engine is not built"))
-}
-
-/// Runs the demonstration.
-pub fn demo(_config: &Config, _options: DemoOptions) -> Result<(), Failure> {
-    Err(Failure::failed("the engine is not built"))
-}
+pub use demo::demo;
+pub use replay::{Summary, replay};
+pub use run::run;

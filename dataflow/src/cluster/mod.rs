@@ -1,0 +1,334 @@
+//! The cluster edge: how the processes of one computation find each other, know each other, and notice each other's end.
+//!
+//! Timely's own start-up dies on a stray connection and hangs on a silent one, so we connect the sockets ourselves
+//! ([`form`]) and hand them over. Every pair of processes has two connections: one carries Timely's data, the other
+//! (control) carries heartbeats and a small status, by which a lost or frozen peer is noticed.
+//!
+//! Invariants
+//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration and number of
+//!   processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect.
+//! - The processes start only when all connections of all pairs stand.
+//! - After that, membership is fixed: a peer that leaves without saying so ends this process with exit code 75.
+
+mod control;
+mod handshake;
+
+pub use control::{Control, Status};
+
+use crate::exit::{ExitCode, Failure};
+use handshake::{Hello, Purpose, Refusal};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a handshake may take.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many handshakes may be under way at once; more connections are closed at once.
+const MAX_HANDSHAKES: usize = 64;
+
+/// What a process must know to form a cluster.
+#[derive(Clone, Debug)]
+pub struct Members {
+    /// Addresses of all processes, by index, as in the hosts file.
+    pub addresses: Vec<String>,
+    /// This process.
+    pub index: usize,
+    /// Where to listen, where that is not this process's own address.
+    pub bind: Option<String>,
+    /// Workers per process.
+    pub workers: usize,
+    /// The cluster's name; processes of other clusters are refused.
+    pub cluster_id: String,
+    /// Hash of everything in the configuration that changes results.
+    pub config_hash: String,
+    /// The shared secret; may be empty where all addresses are loopback.
+    pub secret: Vec<u8>,
+    /// How long to wait for all peers.
+    pub patience: Duration,
+}
+
+/// The connections of a formed cluster.
+pub struct Connections {
+    /// Per process, the socket for Timely's data; `None` at this process's own place.
+    pub data: Vec<Option<TcpStream>>,
+    /// Heartbeats and status.
+    pub control: Control,
+}
+
+/// What a connecting thread found.
+enum Found {
+    Peer { index: usize, purpose: Purpose, stream: TcpStream, nonce: u64 },
+    Refused { index: usize, refusal: Refusal },
+}
+
+/// Connects to all peers and waits until all of them are connected to each other.
+///
+/// # Errors
+/// 2 where a peer belongs to another cluster, configuration or version, or the addresses make no sense; 3 where the
+/// own address cannot be listened on; 75 where not all peers came in time.
+pub fn form(members: &Members) -> Result<Connections, Failure> {
+    members.check()?;
+    let own = members.bind.as_deref().unwrap_or(&members.addresses[members.index]);
+    let listener = TcpListener::bind(own).map_err(|e| {
+        Failure::new(
+            ExitCode::Refused,
+            format!("cannot listen for peers on {own}: {e}; is it this host's address, and free?"),
+        )
+    })?;
+    let nonce = handshake::nonce();
+    let (found, arrivals) = channel();
+    accept(listener, members.clone(), nonce, found.clone())?;
+    for peer in 0..members.index {
+        for purpose in [Purpose::Data, Purpose::Control] {
+            connect(members.clone(), peer, purpose, nonce, found.clone())?;
+        }
+    }
+    let (data, control) = gather(members, &arrivals)?;
+    Ok(Connections { data, control: Control::start(members.index, members.addresses.clone(), control)? })
+}
+
+impl Members {
+    fn check(&self) -> Result<(), Failure> {
+        let usage = |message: String| Err(Failure::new(ExitCode::Usage, message));
+        if self.index >= self.addresses.len() {
+            return usage(format!(
+                "-p {} is not one of the {} processes (they count from 0)",
+                self.index,
+                self.addresses.len()
+            ));
+        }
+        if self.secret.is_empty() {
+            let own = self.bind.as_deref().unwrap_or(&self.addresses[self.index]);
+            let resolved =
+                resolve(own).map_err(|e| Failure::new(ExitCode::Usage, format!("{own} is no address: {e}")))?;
+            if resolved.iter().any(|a| !a.ip().is_loopback()) {
+                return usage(format!(
+                    "{own} is reachable from other hosts: set [cluster] secret in the configuration, the same for all processes"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn hello(&self, purpose: Purpose, nonce: u64) -> Hello {
+        Hello {
+            purpose,
+            index: self.index as u32,
+            processes: self.addresses.len() as u32,
+            workers: self.workers as u32,
+            nonce,
+            cluster_id: self.cluster_id.clone(),
+            config_hash: self.config_hash.clone(),
+        }
+    }
+}
+
+fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(address.to_socket_addrs()?.collect())
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(run)
+        .map(drop)
+        .map_err(|e| Failure::new(ExitCode::Failed, format!("cannot start a thread: {e}")))
+}
+
+/// Accepts connections for as long as the process lives; later ones are refused by the handshake's end, for nobody
+/// listens for them any more.
+fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Found>) -> Result<(), Failure> {
+    let busy = Arc::new(AtomicUsize::new(0));
+    spawn("cluster:accept".into(), move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            };
+            if busy.fetch_add(1, Ordering::Relaxed) >= MAX_HANDSHAKES {
+                busy.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+            let (members, found, done) = (members.clone(), found.clone(), busy.clone());
+            let started = spawn("cluster:handshake".into(), move || {
+                let from = stream.peer_addr().map_or_else(|_| "a peer".to_owned(), |a| a.to_string());
+                let ours = members.hello(Purpose::Data, nonce);
+                match handshake::answer(stream, &ours, &members.secret) {
+                    Ok((hello, stream)) => {
+                        let (index, purpose, nonce) = (hello.index as usize, hello.purpose, hello.nonce);
+                        let _ = found.send(Found::Peer { index, purpose, stream, nonce });
+                    }
+                    Err(handshake::Error::Refused { hello: Some(hello), refusal }) => {
+                        let _ = found.send(Found::Refused { index: hello.index as usize, refusal });
+                    }
+                    Err(error) => {
+                        tracing::warn!(peer = %from, %error, "a connection to the cluster port was turned away")
+                    }
+                }
+                done.fetch_sub(1, Ordering::Relaxed);
+            });
+            if started.is_err() {
+                busy.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    })
+}
+
+/// Keeps trying to reach a peer with a smaller index until it answers.
+fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: Sender<Found>) -> Result<(), Failure> {
+    spawn(format!("cluster:connect-{peer}"), move || {
+        let address = &members.addresses[peer];
+        let give_up = Instant::now() + members.patience;
+        let mut told = false;
+        while Instant::now() < give_up {
+            match handshake::ask(address, &members.hello(purpose, nonce), peer as u32, &members.secret) {
+                Ok((hello, stream)) => {
+                    let _ = found.send(Found::Peer { index: peer, purpose, stream, nonce: hello.nonce });
+                    return;
+                }
+                Err(handshake::Error::Refused { refusal, .. }) => {
+                    let _ = found.send(Found::Refused { index: peer, refusal });
+                    return;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!(%address, peer, %error, "waiting for a peer");
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    })
+}
+
+type Sockets = Vec<Option<TcpStream>>;
+
+/// Waits until every peer has both connections and says it is ready.
+fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Sockets), Failure> {
+    let count = members.addresses.len();
+    let mut slots: HashMap<(usize, Purpose), (TcpStream, u64)> = HashMap::new();
+    let give_up = Instant::now() + members.patience;
+    while slots.len() < 2 * (count - 1) {
+        let left = give_up.saturating_duration_since(Instant::now());
+        match arrivals.recv_timeout(left) {
+            Ok(Found::Peer { index, purpose, stream, nonce }) => {
+                // A peer that was restarted comes with a new nonce: what its earlier life left behind is void.
+                slots.retain(|(i, _), (_, n)| *i != index || *n == nonce);
+                slots.insert((index, purpose), (stream, nonce));
+            }
+            Ok(Found::Refused { index, refusal }) => {
+                return Err(Failure::new(
+                    ExitCode::Usage,
+                    format!(
+                        "process {index} ({}) does not belong to this cluster: {refusal}",
+                        members.addresses[index.min(count - 1)]
+                    ),
+                ));
+            }
+            Err(_) => {
+                let missing: Vec<String> = (0..count)
+                    .filter(|i| *i != members.index && !slots.contains_key(&(*i, Purpose::Data)))
+                    .map(|i| format!("{i} ({})", members.addresses[i]))
+                    .collect();
+                return Err(Failure::new(
+                    ExitCode::PeerLost,
+                    format!("no connection to process {} within {} s", missing.join(", "), members.patience.as_secs()),
+                ));
+            }
+        }
+    }
+    let mut take = |purpose: Purpose| -> Sockets {
+        (0..count).map(|i| slots.remove(&(i, purpose)).map(|(stream, _)| stream)).collect()
+    };
+    let (data, mut control) = (take(Purpose::Data), take(Purpose::Control));
+    handshake::ready(&mut control, give_up).map_err(|e| {
+        Failure::new(ExitCode::PeerLost, format!("a peer left while the cluster was forming ({e}); start again"))
+    })?;
+    Ok((data, control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn free_port() -> String {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    }
+
+    fn members(addresses: &[String], index: usize) -> Members {
+        Members {
+            addresses: addresses.to_vec(),
+            index,
+            bind: None,
+            workers: 2,
+            cluster_id: "test".into(),
+            config_hash: "c0ffee".into(),
+            secret: b"secret".to_vec(),
+            patience: Duration::from_secs(10),
+        }
+    }
+
+    fn run(all: Vec<Members>) -> Vec<Result<Connections, Failure>> {
+        let threads: Vec<_> = all.into_iter().map(|m| std::thread::spawn(move || form(&m))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn strangers_have_no_effect() {
+        let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
+        let first = members(&addresses, 0);
+        let zero = std::thread::spawn(move || form(&first));
+        std::thread::sleep(Duration::from_millis(100));
+        let silent = TcpStream::connect(&addresses[0]).unwrap();
+        drop(TcpStream::connect(&addresses[0]).unwrap());
+        let mut http = TcpStream::connect(&addresses[0]).unwrap();
+        http.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let others = run(vec![members(&addresses, 1), members(&addresses, 2)]);
+        let zero = zero.join().unwrap().expect("forms in spite of strangers");
+        assert_eq!(zero.data.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true]);
+        assert!(others.iter().all(Result::is_ok));
+        drop(silent);
+    }
+
+    #[test]
+    fn those_that_do_not_belong_are_named() {
+        let rows: &[(&str, fn(&mut Members), &str)] = &[
+            ("another configuration", |m| m.config_hash = "other".into(), "another configuration"),
+            ("another cluster", |m| m.cluster_id = "other".into(), "another cluster"),
+            ("another number of workers", |m| m.workers = 3, "workers"),
+        ];
+        for (name, change, want) in rows {
+            let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
+            let mut second = members(&addresses, 1);
+            change(&mut second);
+            for result in run(vec![members(&addresses, 0), second]) {
+                let failure = result.err().unwrap_or_else(|| panic!("{name}: formed"));
+                assert_eq!(failure.code, ExitCode::Usage, "{name}");
+                assert!(failure.message.contains(want), "{name}: {}", failure.message);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_secret_never_joins() {
+        let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
+        let (mut first, mut second) = (members(&addresses, 0), members(&addresses, 1));
+        (first.patience, second.patience) = (Duration::from_secs(1), Duration::from_secs(1));
+        second.secret = b"guess".to_vec();
+        for result in run(vec![first, second]) {
+            assert_eq!(result.err().expect("not formed").code, ExitCode::PeerLost);
+        }
+    }
+
+    #[test]
+    fn an_open_port_needs_a_secret() {
+        let mut alone = members(&["0.0.0.0:0".to_owned()], 0);
+        alone.secret.clear();
+        assert_eq!(form(&alone).err().expect("refused").code, ExitCode::Usage);
+    }
+}

@@ -1,0 +1,143 @@
+//! The dataflow, drawn:
+//!
+//! ```text
+//! Ingest ──► Shards ──► Boards ──────────────┐
+//!   │ └── host deltas ───►┘                   ├──► Deliver (worker 0) ──► results thread
+//!   ├──► Panes ──► findings ──────────────────┤
+//!   │      ▲                                  │
+//!   ├──► Dark ─── shared dark paths           │
+//!   └──► dead letters ────────────────────────┘
+//! ```
+//! `replay`, `run` and `demo` build the same; only clocks, sources and what the results thread does differ.
+
+use super::ingest::{self, Ingest};
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidewatch_events::dead_letter::DeadLetter;
+use tidewatch_operators::rules::plan::RuleSet;
+use tidewatch_operators::rules::streams::{self as rule_streams, Judged};
+use tidewatch_operators::rules::{Finding, Limits};
+use tidewatch_operators::traffic::streams::{self, Early, Points, least};
+use tidewatch_operators::traffic::{Settings, tick};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::probe::{Handle, Probe};
+use timely::dataflow::{Scope, StreamVec};
+
+/// What leaves the dataflow, on worker 0, in the order it is to be dealt with.
+#[derive(Debug)]
+pub enum Output {
+    /// Points of windows.
+    Points(Points),
+    /// Findings of windows that are still open; they may have been said before, and may yet be withdrawn.
+    Provisional(Vec<Finding>),
+    /// All findings of windows that close at one tick; ticks come in order.
+    Findings(Vec<Finding>),
+    /// All findings of windows that close before this tick were sent; `None`: all there will ever be.
+    Judged(Option<u64>),
+    /// Lines that could not be read, late and future events.
+    DeadLetters(Vec<DeadLetter>),
+    /// All points of windows that close before this tick were sent; `None`: all there will ever be.
+    Reached(Option<u64>),
+}
+
+/// What is computed.
+#[derive(Clone)]
+pub struct Plan {
+    /// The windowed results.
+    pub traffic: Settings,
+    /// The rules.
+    pub rules: Arc<RuleSet>,
+    /// Bounds of the rules' state.
+    pub limits: Limits,
+    /// Whether rules speak before windows close.
+    pub live: bool,
+}
+
+/// Builds the dataflow of one worker; `results` is given on worker 0 only. Returns a probe on all that leaves, and the
+/// address of the source edge, by which it is woken.
+pub fn build<'s>(
+    scope: Scope<'s, u64>,
+    ingest: Ingest,
+    plan: &Plan,
+    early: Early,
+    results: Option<Sender<Output>>,
+) -> (Handle<u64>, Vec<usize>) {
+    let sources = ingest::ingest(scope, ingest);
+    let summaries = streams::shards(sources.parts, plan.traffic, early.clone());
+    let points = streams::boards(sources.deltas, summaries, plan.traffic, early);
+    let findings = rule_streams::findings(sources.panes, sources.dark, plan.rules.clone(), plan.limits, plan.live);
+    let probe = Handle::new();
+    let (to_points, to_findings, to_dead) = (results.clone(), results.clone(), results);
+    deliver(points, "DeliverPoints", move |points, reached| {
+        let Some(results) = &to_points else { return };
+        for points in points.drain(..) {
+            let _ = results.send(Output::Points(points));
+        }
+        if let Some(reached) = reached {
+            let _ = results.send(Output::Reached(reached));
+        }
+    })
+    .probe_with(&probe);
+    let mut waiting: BTreeMap<u64, Vec<Finding>> = BTreeMap::new();
+    let lateness = plan.limits.allowed_lateness.0;
+    deliver(findings, "DeliverFindings", move |findings, reached| {
+        let Some(results) = &to_findings else { return };
+        let mut early = Vec::new();
+        for Judged { finding, closed } in findings.drain(..) {
+            if !closed {
+                early.push(finding);
+                continue;
+            }
+            waiting.entry(tick(finding.end.saturating_add(lateness))).or_default().push(finding);
+        }
+        if !early.is_empty() {
+            let _ = results.send(Output::Provisional(early));
+        }
+        let Some(reached) = reached else { return };
+        while let Some(first) = waiting.first_entry().filter(|w| reached.is_none_or(|r| *w.key() < r)) {
+            let _ = results.send(Output::Findings(first.remove()));
+        }
+        let _ = results.send(Output::Judged(reached));
+    })
+    .probe_with(&probe);
+    deliver(sources.dead_letters, "DeliverDeadLetters", move |dead, _| {
+        if let Some(results) = to_dead.as_ref().filter(|_| !dead.is_empty()) {
+            let _ = results.send(Output::DeadLetters(std::mem::take(dead)));
+        }
+    })
+    .probe_with(&probe);
+    (probe, sources.address)
+}
+
+/// Brings a stream to worker 0 and hands over what came, and the frontier whenever it moved.
+fn deliver<'s, D>(
+    stream: StreamVec<'s, u64, D>,
+    name: &str,
+    mut hand_over: impl FnMut(&mut Vec<D>, Option<Option<u64>>) + 'static,
+) -> StreamVec<'s, u64, ()>
+where
+    D: timely::ExchangeData,
+{
+    stream.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+        Exchange::new(|_: &D| 0),
+        name,
+        move |capability, _| {
+            drop(capability);
+            let mut last = Some(0);
+            let mut arrived = Vec::new();
+            move |(input, frontier), _output| {
+                input.for_each_time(|_, batches| batches.for_each(|batch| arrived.append(batch)));
+                let now = least(frontier);
+                let moved = (now != last).then_some(now);
+                last = now;
+                if !arrived.is_empty() || moved.is_some() {
+                    hand_over(&mut arrived, moved);
+                    arrived.clear();
+                }
+            }
+        },
+    )
+}

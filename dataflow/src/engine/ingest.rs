@@ -1,0 +1,280 @@
+//! The source edge: where bytes from the feed become events, are judged, aggregated and stamped with time.
+//!
+//! One operator per worker, fused: take a batch from the feed, parse it, judge it in its partition's order, aggregate
+//! what is in time. When the process's effective watermark passes the end of a window, the worker's share of it is sent
+//! under the capability held before, and only then is the capability downgraded.
+//!
+//! Invariants
+//! - One capability per output, at the tick of the process's effective watermark: every event that this worker has
+//!   taken and not sent lies in windows that close at or after it.
+//! - No message is sent per event; buffers are returned to the feed once their events are aggregated.
+
+use super::ledger::{Judgement, Ledger, Pending, Taken};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::{Feed, PartitionInfo};
+use tidewatch_events::batch::{Batch, PartitionId};
+use tidewatch_events::dead_letter::{DeadLetter, Reason};
+use tidewatch_events::event::Verdict;
+use tidewatch_events::formats::Parser;
+use tidewatch_operators::rules::dark::DarkPart;
+use tidewatch_operators::rules::local::{Drained, LocalPanes, PanePartials};
+use tidewatch_operators::traffic::local::LocalTraffic;
+use tidewatch_operators::traffic::{HostDelta, Part, tick};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, StreamVec};
+
+/// How many parsed batches a worker keeps while it can judge others.
+const MAX_PENDING: usize = 4;
+
+/// What the source edge sends on.
+pub struct Streams<'s> {
+    /// Rows for the owners of their keys.
+    pub parts: StreamVec<'s, u64, Part>,
+    /// Counts for the owners of their hosts.
+    pub deltas: StreamVec<'s, u64, HostDelta>,
+    /// Panes of the rules' measures.
+    pub panes: StreamVec<'s, u64, PanePartials>,
+    /// Paths for the rules on dark paths.
+    pub dark: StreamVec<'s, u64, DarkPart>,
+    /// Lines that could not be read, late and future events.
+    pub dead_letters: StreamVec<'s, u64, DeadLetter>,
+    /// The operator's address, by which it is woken.
+    pub address: Vec<usize>,
+}
+
+/// Makes parsers for partitions: the source's format and options, `auto` recognised once per partition.
+pub trait Parsers: Send + Sync {
+    /// A parser for the partition; `head` is the beginning of its first batch. `None`: ask again, another worker is
+    /// about to recognise the format.
+    fn parser(&self, info: &PartitionInfo, head: Option<&[u8]>) -> Option<Parser>;
+}
+
+/// What a worker's source edge is made of.
+pub struct Ingest {
+    /// The process's feed.
+    pub feed: Arc<Feed>,
+    /// The process's ledger.
+    pub ledger: Arc<Ledger>,
+    /// Where parsers come from.
+    pub parsers: Arc<dyn Parsers>,
+    /// Windowed results.
+    pub traffic: LocalTraffic,
+    /// The rules' measures.
+    pub panes: LocalPanes,
+    /// How long to sleep when there is nothing to do, unless woken.
+    pub patience: Duration,
+    /// How often to send on what open windows hold; `None`: only when their time has passed (replays).
+    pub send_every: Option<Duration>,
+}
+
+/// Adds the source edge to a dataflow.
+pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
+    let mut builder = OperatorBuilder::new("Ingest".to_owned(), scope);
+    let address = builder.operator_info().address;
+    let activator = scope.activator_for(address.clone());
+    let peers = scope.peers();
+    let (mut to_parts, parts) = output(&mut builder);
+    let (mut to_deltas, deltas) = output(&mut builder);
+    let (mut to_panes, panes) = output(&mut builder);
+    let (mut to_dark, dark) = output(&mut builder);
+    let (mut to_dead, dead_letters) = output(&mut builder);
+    builder.build(move |capabilities| {
+        let mut capabilities: Option<Vec<Capability<u64>>> = Some(capabilities);
+        let mut work = Work::new(ingest);
+        let mut sending = Sending::default();
+        move |_frontiers| {
+            let Some(held) = &mut capabilities else { return };
+            let busy = work.step(&mut sending);
+            let effective = work.ingest.ledger.effective();
+            let all = effective.is_none() || work.is_time_to_send(busy);
+            work.drain(effective.filter(|_| !all).unwrap_or(u64::MAX), peers, &mut sending);
+            send(&mut to_parts, &held[0], &mut sending.parts);
+            send(&mut to_deltas, &held[1], &mut sending.deltas);
+            send(&mut to_panes, &held[2], &mut sending.panes.partials);
+            send(&mut to_dark, &held[3], &mut sending.panes.dark);
+            send(&mut to_dead, &held[4], &mut sending.dead);
+            match effective {
+                Some(effective) => {
+                    let reached = tick(effective);
+                    held.iter_mut().filter(|c| *c.time() < reached).for_each(|c| c.downgrade(&reached));
+                }
+                // All partitions have ended and all batches are judged; none of them waits here.
+                None => capabilities = None,
+            }
+            if busy {
+                activator.activate();
+            } else if capabilities.is_some() {
+                activator.activate_after(work.ingest.patience);
+            }
+        }
+    });
+    Streams { parts, deltas, panes, dark, dead_letters, address: address.to_vec() }
+}
+
+type Outlet<D> = OutputBuilder<u64, CapacityContainerBuilder<Vec<D>>>;
+
+fn output<'s, D: Clone + 'static>(builder: &mut OperatorBuilder<'s, u64>) -> (Outlet<D>, StreamVec<'s, u64, D>) {
+    let (output, stream) = builder.new_output::<Vec<D>>();
+    (OutputBuilder::from(output), stream)
+}
+
+fn send<D: Clone + 'static>(to: &mut Outlet<D>, capability: &Capability<u64>, what: &mut Vec<D>) {
+    if !what.is_empty() {
+        to.activate().session(capability).give_iterator(what.drain(..));
+    }
+}
+
+/// What one activation has to send.
+#[derive(Default)]
+struct Sending {
+    parts: Vec<Part>,
+    deltas: Vec<HostDelta>,
+    panes: Drained,
+    dead: Vec<DeadLetter>,
+}
+
+struct Work {
+    ingest: Ingest,
+    infos: HashMap<PartitionId, PartitionInfo>,
+    parsers: HashMap<PartitionId, Parser>,
+    unparsed: VecDeque<Batch>,
+    pending: VecDeque<Pending>,
+    sent: Instant,
+    unsent: bool,
+}
+
+impl Work {
+    fn new(ingest: Ingest) -> Work {
+        Work {
+            ingest,
+            infos: HashMap::new(),
+            parsers: HashMap::new(),
+            unparsed: VecDeque::new(),
+            pending: VecDeque::new(),
+            sent: Instant::now(),
+            unsent: false,
+        }
+    }
+
+    /// Judges what waits, and takes and parses one batch more. True when there may be more to do at once.
+    fn step(&mut self, sending: &mut Sending) -> bool {
+        let mut busy = self.judge(sending);
+        // Where nothing can be judged, what follows may be what the judging waits for.
+        if !busy || self.pending.len() + self.unparsed.len() < MAX_PENDING {
+            match self.ingest.ledger.take(&self.ingest.feed) {
+                Some(Taken::Batch(raw)) => {
+                    let default_host = match self.info(raw.partition) {
+                        Some(info) => info.default_host.clone(),
+                        None => Arc::from(&b""[..]),
+                    };
+                    self.unparsed.push_back(Batch::new(raw, default_host));
+                    busy = true;
+                }
+                Some(Taken::Opened(info)) => {
+                    self.infos.insert(info.id, info);
+                    busy = true;
+                }
+                Some(Taken::Noted) => busy = true,
+                None => {}
+            }
+        }
+        if self.parse() {
+            busy |= self.judge(sending);
+        }
+        busy
+    }
+
+    fn info(&mut self, id: PartitionId) -> Option<&PartitionInfo> {
+        if !self.infos.contains_key(&id)
+            && let Some(info) = self.ingest.ledger.info(id)
+        {
+            self.infos.insert(id, info);
+        }
+        self.infos.get(&id)
+    }
+
+    /// Parses the batches whose format is known. True when there was one.
+    fn parse(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..self.unparsed.len() {
+            let Some(mut batch) = self.unparsed.pop_front() else { break };
+            let id = batch.raw.partition;
+            if !self.parsers.contains_key(&id) {
+                let head = (batch.raw.seq == 0).then_some(batch.raw.bytes.as_slice());
+                let made = self.infos.get(&id).and_then(|info| self.ingest.parsers.parser(info, head));
+                let Some(parser) = made else {
+                    self.unparsed.push_back(batch);
+                    continue;
+                };
+                self.parsers.insert(id, parser);
+            }
+            if let Some(parser) = self.parsers.get_mut(&id) {
+                parser.parse(&mut batch);
+            }
+            self.ingest.ledger.publish(&batch);
+            self.pending.push_back(Pending { batch, judged: 0 });
+            any = true;
+        }
+        any
+    }
+
+    /// Judges and aggregates every waiting batch whose turn it is. True when there was one.
+    fn judge(&mut self, sending: &mut Sending) -> bool {
+        let mut any = false;
+        let mut at = 0;
+        while at < self.pending.len() {
+            match self.ingest.ledger.judge(&mut self.pending[at], &self.ingest.feed) {
+                Judgement::Whole => {
+                    if let Some(done) = self.pending.remove(at) {
+                        self.aggregate(done.batch, sending);
+                    }
+                    any = true;
+                    at = 0;
+                }
+                Judgement::Waits => at += 1,
+            }
+        }
+        any
+    }
+
+    fn aggregate(&mut self, batch: Batch, sending: &mut Sending) {
+        self.unsent = true;
+        let partition = batch.raw.partition;
+        let dead =
+            |offset: u64, reason: Reason, line: &[u8]| DeadLetter { partition, offset, reason, line: line.to_vec() };
+        for event in &batch.events {
+            match event.verdict {
+                Verdict::InTime => {
+                    self.ingest.traffic.observe(&batch, event, partition);
+                    self.ingest.panes.observe(&batch, event, partition);
+                }
+                Verdict::Late => sending.dead.push(dead(event.offset, Reason::Late, batch.get(event.line))),
+                Verdict::Future => sending.dead.push(dead(event.offset, Reason::Future, batch.get(event.line))),
+                Verdict::Unjudged => panic!("an event at offset {} was aggregated before it was judged", event.offset),
+            }
+        }
+        sending.dead.extend(batch.rejects.iter().map(|r| dead(r.offset, r.reason, batch.get(r.line))));
+        self.ingest.feed.credit(batch.raw.bytes);
+    }
+
+    /// Whether open windows are to be sent on now: at once when there is nothing else to do, else now and then.
+    fn is_time_to_send(&mut self, busy: bool) -> bool {
+        let Some(every) = self.ingest.send_every else { return false };
+        let due = self.unsent && (!busy || self.sent.elapsed() >= every);
+        if due {
+            (self.sent, self.unsent) = (Instant::now(), false);
+        }
+        due
+    }
+
+    /// Collects what windows that end at or before `before` hold.
+    fn drain(&mut self, before: u64, peers: usize, sending: &mut Sending) {
+        self.ingest.traffic.drain(before, peers as u64, &mut sending.parts, &mut sending.deltas);
+        self.ingest.panes.drain_before(before, peers, &mut sending.panes);
+    }
+}

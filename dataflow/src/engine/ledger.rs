@@ -1,0 +1,440 @@
+//! The ledger of a process: every partition it reads, its clock, and the order in which its batches are judged.
+//!
+//! Any worker may parse any batch; verdicts need the batches of a partition in order. A worker takes a message
+//! ([`Ledger::take`]), parses, says how the batch begins ([`Ledger::publish`]), and judges it once all batches before it
+//! are judged ([`Ledger::judge`]). The least effective watermark of all partitions that hold time is what the process's
+//! workers may downgrade their capabilities to ([`Ledger::effective`]).
+//!
+//! Invariants
+//! - A partition's batches are judged in `seq` order, each event exactly once.
+//! - `effective` never goes back, and stays 0 until every source has listed its partitions.
+//! - Per partition, always: lines = events + rejected, events = in time + late + future.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
+use tidewatch_connectors::source::SourceError;
+use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::event::{Event, Verdict};
+use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_operators::watermark::{Ahead, Bounds, Counts, Guard, PartitionClock};
+
+/// A batch some worker parsed, as far as it is judged.
+pub struct Pending {
+    /// The parsed batch.
+    pub batch: Batch,
+    /// Index of the first event not judged.
+    pub judged: usize,
+}
+
+/// How far a batch was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Every event has its verdict.
+    Whole,
+    /// Batches before it are not judged yet, or what follows it is not parsed.
+    Waits,
+}
+
+/// What a worker got from the feed.
+pub enum Taken {
+    /// Bytes to parse.
+    Batch(RawBatch),
+    /// A partition was opened.
+    Opened(PartitionInfo),
+    /// Something the ledger dealt with.
+    Noted,
+}
+
+/// What one partition has read so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Lines read.
+    pub lines: u64,
+    /// Parsed.
+    pub events: u64,
+    /// Not parsed.
+    pub rejected: u64,
+    /// Parsed, and too old.
+    pub late: u64,
+    /// Parsed, and too far in the future.
+    pub future: u64,
+    /// Least time of an in-time event, ms.
+    pub first_event: Option<u64>,
+    /// Largest time of an in-time event, ms.
+    pub last_event: Option<u64>,
+    /// The effective watermark, ms.
+    pub watermark: u64,
+}
+
+impl Totals {
+    /// Adds another partition's or process's.
+    pub fn merge(&mut self, other: &Totals) {
+        self.lines += other.lines;
+        self.events += other.events;
+        self.rejected += other.rejected;
+        self.late += other.late;
+        self.future += other.future;
+        self.first_event = self.first_event.into_iter().chain(other.first_event).min();
+        self.last_event = self.last_event.into_iter().chain(other.last_event).max();
+        self.watermark = self.watermark.max(other.watermark);
+    }
+}
+
+struct Entry {
+    info: PartitionInfo,
+    clock: PartitionClock,
+    /// The effective watermark after the last batch that was judged to its end: a batch half judged waits with its
+    /// worker, and time must not pass it.
+    reached: EventTime,
+    totals: Totals,
+    next_seq: u64,
+    taken: u64,
+    heads: BTreeMap<u64, Head>,
+    ended: bool,
+    done: bool,
+    caught_up_at: Option<WallTime>,
+    idle: bool,
+    open_windows: BTreeMap<u64, u64>,
+    next_offset: u64,
+}
+
+struct Head {
+    times: Vec<EventTime>,
+}
+
+/// How time is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeSettings {
+    /// What decides lateness.
+    pub bounds: Bounds,
+    /// By what the future is recognised.
+    pub guard: Guard,
+    /// After how long at its end a partition stops holding time; `None` in replays.
+    pub idle_after: Option<Millis>,
+    /// Length of the `[windows]` windows, by which commit positions are kept; 0 keeps none.
+    pub commit_window: Millis,
+}
+
+/// See the module.
+pub struct Ledger {
+    inner: Mutex<Inner>,
+    time: TimeSettings,
+}
+
+struct Inner {
+    partitions: BTreeMap<PartitionId, Entry>,
+    sources_to_list: usize,
+    failed: Option<SourceError>,
+    effective: u64,
+    stopping: bool,
+}
+
+impl Ledger {
+    /// A ledger that waits for `sources` source threads to list their partitions.
+    pub fn new(time: TimeSettings, sources: usize) -> Ledger {
+        Ledger {
+            inner: Mutex::new(Inner {
+                partitions: BTreeMap::new(),
+                sources_to_list: sources,
+                failed: None,
+                effective: 0,
+                stopping: false,
+            }),
+            time,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under this lock ends the process (main's hook), so a poisoned state is never used for results.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next message of the feed; `None` when none waits.
+    pub fn take(&self, feed: &Feed) -> Option<Taken> {
+        let mut inner = self.lock();
+        Some(match feed.take()? {
+            Message::Opened(info) => {
+                let mut clock = PartitionClock::new(self.time.bounds, self.time.guard);
+                // A partition found later starts with the time that passed without it.
+                clock.raise_floor(EventTime(inner.effective));
+                inner.partitions.insert(info.id, Entry::new(info.clone(), clock));
+                Taken::Opened(info)
+            }
+            Message::Batch(raw) => {
+                if let Some(entry) = inner.partitions.get_mut(&raw.partition) {
+                    entry.taken += 1;
+                    entry.caught_up_at = None;
+                    if std::mem::take(&mut entry.idle) {
+                        let floor = EventTime(inner.effective);
+                        let entry = inner.partitions.get_mut(&raw.partition).expect("looked up a line before");
+                        entry.clock.raise_floor(floor);
+                        entry.reached = entry.clock.effective();
+                    }
+                }
+                Taken::Batch(raw)
+            }
+            Message::CaughtUp(id) => {
+                if let Some(entry) = inner.partitions.get_mut(&id) {
+                    entry.caught_up_at = Some(WallTime(0));
+                }
+                Taken::Noted
+            }
+            Message::Ended(id) => {
+                if let Some(entry) = inner.partitions.get_mut(&id) {
+                    entry.ended = true;
+                    entry.settle(feed);
+                }
+                Taken::Noted
+            }
+            Message::Listed => {
+                inner.sources_to_list = inner.sources_to_list.saturating_sub(1);
+                Taken::Noted
+            }
+            Message::Failed(error) => {
+                inner.failed.get_or_insert(error);
+                Taken::Noted
+            }
+        })
+    }
+
+    /// Says how a parsed batch begins, for the future guard of the batch before it.
+    pub fn publish(&self, batch: &Batch) {
+        if self.time.guard == Guard::Limit {
+            return;
+        }
+        let times = batch.events.iter().take(2).map(|e| e.time).collect();
+        if let Some(entry) = self.lock().partitions.get_mut(&batch.raw.partition) {
+            entry.heads.insert(batch.raw.seq, Head { times });
+        }
+    }
+
+    /// Judges a batch as far as possible. Where what follows it has not been read, asks the feed for it.
+    pub fn judge(&self, pending: &mut Pending, feed: &Feed) -> Judgement {
+        let mut inner = self.lock();
+        let Some(entry) = inner.partitions.get_mut(&pending.batch.raw.partition) else {
+            panic!("a batch of partition {} came before the partition was opened", pending.batch.raw.partition.0)
+        };
+        let judged = entry.judge(pending, self.time);
+        match judged {
+            Judgement::Whole => {
+                feed.advance(entry.info.id, entry.reached.0);
+                entry.settle(feed);
+            }
+            // Nothing is credited before what follows this batch is read: the feed must not be too full for it.
+            Judgement::Waits if entry.starves(pending) => feed.need(entry.info.id, entry.taken),
+            Judgement::Waits => {}
+        }
+        judged
+    }
+
+    /// The least effective watermark of all partitions that hold time (ms); `None` when all have ended.
+    pub fn effective(&self) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.sources_to_list > 0 && !inner.stopping {
+            return Some(0);
+        }
+        let least = inner.partitions.values().filter(|e| !e.done && !e.idle).map(|e| e.reached.0).min();
+        match least {
+            Some(least) => {
+                inner.effective = inner.effective.max(least);
+                Some(inner.effective)
+            }
+            None if inner.partitions.values().all(|e| e.done) => None,
+            None => Some(inner.effective),
+        }
+    }
+
+    /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`. Where all of this process
+    /// are, time follows the least of the other processes (`others`: `None` for one that is idle too), and where those
+    /// are idle as well, the wall clock.
+    pub fn tick(&self, now: WallTime, others: &[Option<u64>]) {
+        let Some(idle_after) = self.time.idle_after else { return };
+        let mut inner = self.lock();
+        if inner.sources_to_list > 0 {
+            return;
+        }
+        let mut all_idle = true;
+        for entry in inner.partitions.values_mut().filter(|e| !e.done) {
+            match entry.caught_up_at {
+                Some(WallTime(0)) => entry.caught_up_at = Some(now),
+                Some(since) if entry.taken == entry.next_seq => {
+                    entry.idle |= now.0.saturating_sub(since.0) >= idle_after.0;
+                }
+                _ => {}
+            }
+            all_idle &= entry.idle;
+        }
+        if all_idle {
+            let wall = now.0.saturating_sub(self.time.bounds.max_out_of_order.0);
+            let follow = others.iter().flatten().min().copied().unwrap_or(wall);
+            inner.effective = inner.effective.max(follow);
+        }
+    }
+
+    /// What the other processes of a cluster should know: the least effective watermark (ms) of the partitions here that
+    /// hold time, `None` where none does.
+    pub fn holding(&self) -> Option<u64> {
+        let inner = self.lock();
+        if inner.sources_to_list > 0 {
+            return Some(0);
+        }
+        inner.partitions.values().filter(|e| !e.done && !e.idle).map(|e| e.reached.0).min()
+    }
+
+    /// Whether everything taken from the feed was judged.
+    pub fn is_quiet(&self) -> bool {
+        self.lock().partitions.values().all(|e| e.taken == e.next_seq)
+    }
+
+    /// Ends all partitions after what is taken: nothing more will be read.
+    pub fn stop(&self, feed: &Feed) {
+        let mut inner = self.lock();
+        inner.stopping = true;
+        for entry in inner.partitions.values_mut() {
+            entry.ended = true;
+            entry.settle(feed);
+        }
+    }
+
+    /// Whether a source has failed, and how.
+    pub fn failure(&self) -> Option<SourceError> {
+        self.lock().failed.clone()
+    }
+
+    /// What was read, per partition.
+    pub fn totals(&self) -> Vec<(PartitionInfo, Totals)> {
+        self.lock()
+            .partitions
+            .values()
+            .map(|e| (e.info.clone(), Totals { watermark: e.reached.0, ..e.totals }))
+            .collect()
+    }
+
+    /// What is known of a partition.
+    pub fn info(&self, id: PartitionId) -> Option<PartitionInfo> {
+        self.lock().partitions.get(&id).map(|e| e.info.clone())
+    }
+
+    /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
+    /// time): reading may start there again.
+    pub fn commit_positions(&self, durable: u64) -> Vec<(PartitionInfo, u64)> {
+        let size = self.time.commit_window.0;
+        let mut inner = self.lock();
+        let mut out = Vec::new();
+        for entry in inner.partitions.values_mut() {
+            entry.open_windows.retain(|window, _| window + size > durable);
+            let at = entry.open_windows.values().min().copied().unwrap_or(entry.next_offset);
+            out.push((entry.info.clone(), at));
+        }
+        out
+    }
+}
+
+impl Entry {
+    fn new(info: PartitionInfo, clock: PartitionClock) -> Entry {
+        Entry {
+            info,
+            reached: clock.effective(),
+            clock,
+            totals: Totals::default(),
+            next_seq: 0,
+            taken: 0,
+            heads: BTreeMap::new(),
+            ended: false,
+            done: false,
+            caught_up_at: None,
+            idle: false,
+            open_windows: BTreeMap::new(),
+            next_offset: 0,
+        }
+    }
+
+    fn judge(&mut self, pending: &mut Pending, time: TimeSettings) -> Judgement {
+        let Pending { batch, judged } = pending;
+        if batch.raw.seq != self.next_seq {
+            return Judgement::Waits;
+        }
+        let mut times = Vec::new();
+        let mut seq = self.next_seq + 1;
+        while times.len() < 2
+            && let Some(head) = self.heads.get(&seq)
+        {
+            times.extend_from_slice(&head.times);
+            seq += 1;
+        }
+        let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
+        let limits = Limits::new(&batch.raw);
+        let mut counts = Counts::default();
+        *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
+        self.totals.late += counts.late;
+        self.totals.future += counts.future;
+        if *judged < batch.events.len() {
+            return Judgement::Waits;
+        }
+        self.reached = self.clock.effective();
+        self.next_seq += 1;
+        self.heads.remove(&batch.raw.seq);
+        self.totals.lines += batch.lines();
+        self.totals.events += batch.events.len() as u64;
+        self.totals.rejected += batch.rejects.len() as u64;
+        let size = time.commit_window.0;
+        let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);
+        for event in batch.events.iter().filter(|e| e.verdict == Verdict::InTime) {
+            let at = event.time.0;
+            (first, last) = (first.min(at), last.max(at));
+            if size > 0 && at - at % size != window {
+                window = at - at % size;
+                self.open_windows.entry(window).or_insert(event.offset);
+            }
+        }
+        if first <= last {
+            self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
+            self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
+        }
+        self.next_offset = match &batch.raw.framing {
+            Framing::Lines { offset } => offset + batch.raw.bytes.len() as u64,
+            Framing::Records(records) => records.last().map_or(self.next_offset, |r| r.offset + 1),
+        };
+        Judgement::Whole
+    }
+
+    /// Whether it is this batch's turn and no worker has taken what must follow it.
+    fn starves(&self, pending: &Pending) -> bool {
+        let known = self.heads.range(self.next_seq + 1..).count() as u64;
+        pending.batch.raw.seq == self.next_seq && !self.ended && self.next_seq + 1 + known == self.taken
+    }
+
+    /// Whether the partition is over: ended, and all of it judged.
+    fn settle(&mut self, feed: &Feed) {
+        if self.ended && !self.done && self.next_seq == self.taken {
+            self.done = true;
+            feed.retire(self.info.id);
+        }
+    }
+}
+
+/// By what each event of a batch is measured by [`Guard::Limit`].
+struct Limits<'a> {
+    read_at: WallTime,
+    records: Option<&'a [tidewatch_events::batch::RecordMeta]>,
+}
+
+impl<'a> Limits<'a> {
+    fn new(raw: &'a RawBatch) -> Limits<'a> {
+        let records = match &raw.framing {
+            Framing::Lines { .. } => None,
+            Framing::Records(records) => Some(records.as_slice()),
+        };
+        Limits { read_at: raw.read_at, records }
+    }
+
+    fn of(&self, event: &Event) -> EventTime {
+        let record = self.records.and_then(|records| {
+            let at = records.binary_search_by_key(&event.offset, |r| r.offset).ok()?;
+            records[at].timestamp
+        });
+        EventTime(record.unwrap_or(self.read_at).0)
+    }
+}

@@ -1,0 +1,284 @@
+//! What `run` does with its results: steps for the sinks, and how far they are durable.
+//!
+//! One thread, on process 0. It takes what leaves the dataflow, keeps the book of alerts, makes a [`Delivery`] of what
+//! came within [`STEP`], and offers it to every sink. When all sinks have acknowledged the step that carried the last
+//! point of a window, the time up to that window is durable.
+//!
+//! Invariants
+//! - Deliveries are numbered without gaps and offered to all sinks in order.
+//! - `durable` only grows, and only over closed windows whose points every sink has acknowledged.
+
+use super::assembly::{Output, Plan};
+use super::ledger::Ledger;
+use super::writer::shown;
+use base64::Engine as _;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::PartitionInfo;
+use tidewatch_connectors::sink::runner::SinkRunner;
+use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
+use tidewatch_connectors::source::recent::FetchLines;
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::dead_letter::DeadLetter;
+use tidewatch_events::line_protocol::LineWriter;
+use tidewatch_events::privacy::Privacy;
+use tidewatch_events::time::EventTime;
+use tidewatch_operators::rules::Origin;
+use tidewatch_operators::rules::book::AlertBook;
+use tidewatch_operators::rules::episodes::{AlertDraft, Change};
+
+/// How long results are collected before they are offered.
+const STEP: Duration = Duration::from_millis(50);
+
+/// An alert that goes on is written again at most this often.
+const UPDATE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often health points are written.
+const HEALTH_EVERY: Duration = Duration::from_secs(10);
+
+/// A step is offered at once when it holds this many bytes of points.
+const FULL: usize = 1 << 20;
+
+/// Figures of a running pipeline, for whoever shows them.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Everything before this event time (ms) is durable at every sink.
+    pub durable: AtomicU64,
+    /// Points offered.
+    pub points: AtomicU64,
+    /// Steps offered.
+    pub steps: AtomicU64,
+    /// The latest alerts, newest last, bounded.
+    pub alerts: Mutex<VecDeque<Alert>>,
+    /// Alerts that began.
+    pub alerts_fired: AtomicU64,
+    /// Whether some sink can take no more for now.
+    pub full: std::sync::atomic::AtomicBool,
+}
+
+/// How many alerts [`Figures`] keeps.
+const KEPT_ALERTS: usize = 10_000;
+
+/// The results thread.
+pub struct Live {
+    book: AlertBook,
+    runners: Vec<SinkRunner>,
+    ledger: Arc<Ledger>,
+    lines: Arc<dyn FetchLines>,
+    privacy: Privacy,
+    figures: Arc<Figures>,
+    /// Lengths of time by which a closing tick names windows.
+    lateness: u64,
+    /// Size of the windows whose ends may be made durable.
+    size: u64,
+    step: Delivery,
+    seq: u64,
+    changes: Vec<AlertDraft>,
+    infos: HashMap<PartitionId, PartitionInfo>,
+    told: HashMap<String, (Instant, AlertState)>,
+    /// Steps that carried the end of something, and what is durable once they are acknowledged.
+    waiting: VecDeque<(u64, u64)>,
+    reached: Option<u64>,
+}
+
+impl Live {
+    /// A thread that has not started.
+    pub fn new(
+        plan: &Plan,
+        runners: Vec<SinkRunner>,
+        ledger: Arc<Ledger>,
+        lines: Arc<dyn FetchLines>,
+        privacy: Privacy,
+        figures: Arc<Figures>,
+    ) -> Live {
+        let lateness = plan.traffic.allowed_lateness;
+        Live {
+            book: AlertBook::new(plan.rules.clone(), lateness),
+            runners,
+            ledger,
+            lines,
+            privacy,
+            figures,
+            lateness: lateness.0,
+            size: plan.traffic.size.0,
+            step: Delivery::default(),
+            seq: 0,
+            changes: Vec::new(),
+            infos: HashMap::new(),
+            told: HashMap::new(),
+            waiting: VecDeque::new(),
+            reached: None,
+        }
+    }
+
+    /// Runs until the dataflow has ended or `stop` says so, then waits at most `patience` for the sinks. Whether they
+    /// took everything.
+    pub fn run(mut self, results: &Receiver<Output>, stop: impl Fn() -> bool, patience: Duration) -> bool {
+        let (mut begun, mut health) = (Instant::now(), Instant::now());
+        loop {
+            let ended = match results.recv_timeout(STEP) {
+                Ok(output) => {
+                    self.take(output);
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => stop(),
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            if health.elapsed() >= HEALTH_EVERY || ended {
+                health = Instant::now();
+                self.write_health();
+            }
+            if begun.elapsed() >= STEP || self.step.points.len() >= FULL || ended {
+                begun = Instant::now();
+                self.offer();
+                self.settle();
+            }
+            if ended {
+                break;
+            }
+        }
+        let done = self.runners.drain(..).map(|runner| {
+            let name = runner.name().to_owned();
+            let all = runner.drain(patience);
+            if !all {
+                tracing::warn!(sink = %name, "it did not take everything before the end");
+            }
+            all
+        });
+        done.fold(true, |all, one| all && one)
+    }
+
+    fn take(&mut self, output: Output) {
+        match output {
+            Output::Points(points) => self.step.points.extend_from_slice(&points.lines),
+            Output::Provisional(findings) => self.book.provisional(findings, &mut self.step.points, &mut self.changes),
+            Output::Findings(findings) => self.book.closed(findings, &mut self.step.points, &mut self.changes),
+            Output::Judged(Some(reached)) => self.book.advance(reached, &mut self.step.points, &mut self.changes),
+            Output::Judged(None) => {
+                let last = self.ledger.totals().iter().filter_map(|(_, t)| t.last_event).max().unwrap_or(0);
+                self.changes.extend(self.book.finish(last));
+            }
+            Output::DeadLetters(letters) => {
+                for letter in letters {
+                    let record = self.record(&letter);
+                    self.step.dead_letters.push(record);
+                }
+            }
+            Output::Reached(reached) => self.reached = Some(reached.unwrap_or(u64::MAX)),
+        }
+        if !self.changes.is_empty() {
+            self.tell();
+        }
+    }
+
+    /// Turns changes of alerts into what sinks are told: each change of state, and now and then that one goes on.
+    fn tell(&mut self) {
+        let mut drafts: Vec<AlertDraft> = Vec::new();
+        for draft in std::mem::take(&mut self.changes) {
+            let rule = &self.book.rules().rules[draft.rule as usize];
+            let id = draft.id(rule);
+            let known = self.told.get(&id);
+            let again = known.is_none_or(|(at, state)| *state != draft.state || at.elapsed() >= UPDATE_EVERY);
+            if !again && matches!(draft.change, Change::Updated | Change::Fired) {
+                continue;
+            }
+            if known.is_none() && draft.state == AlertState::Firing {
+                self.figures.alerts_fired.fetch_add(1, Ordering::Relaxed);
+            }
+            if draft.state == AlertState::Firing {
+                self.told.insert(id, (Instant::now(), draft.state));
+            } else {
+                self.told.remove(&id);
+            }
+            drafts.push(draft);
+        }
+        let mut wanted: Vec<Origin> = drafts.iter().flat_map(|d| &d.evidence).copied().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();
+        let lines: HashMap<Origin, String> = wanted
+            .iter()
+            .zip(self.lines.fetch(&places))
+            .filter_map(|(origin, line)| Some((*origin, shown(&self.privacy.redact_line(&line?)))))
+            .collect();
+        for draft in drafts {
+            let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
+            let mut kept = self.figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == KEPT_ALERTS {
+                kept.pop_front();
+            }
+            kept.push_back(alert.clone());
+            self.step.alerts.push(alert);
+        }
+    }
+
+    fn record(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
+        let (ledger, id) = (&self.ledger, letter.partition);
+        let info = match self.infos.get(&id) {
+            Some(info) => Some(&*info),
+            None => ledger.info(id).map(|info| &*self.infos.entry(id).or_insert(info)),
+        };
+        let line = self.privacy.redact_line(&letter.line);
+        DeadLetterRecord {
+            source: info.map_or_else(String::new, |i| i.source_name.to_string()),
+            partition: info.map_or_else(String::new, |i| i.name.to_string()),
+            offset: letter.offset,
+            reason: letter.reason.as_str().to_owned(),
+            line: match std::str::from_utf8(&line) {
+                Ok(line) => line.to_owned(),
+                Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
+            },
+        }
+    }
+
+    fn write_health(&mut self) {
+        let now = wall_clock();
+        for (info, totals) in self.ledger.totals() {
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch");
+            line.tag("partition", &info.name);
+            line.tag("topic", &info.source_name);
+            line.tag("worker", "0");
+            line.count("events", totals.events);
+            line.count("lag_ms", totals.last_event.map_or(0, |last| now.0.saturating_sub(last)));
+            line.count("late", totals.late);
+            line.count("rejected", totals.rejected);
+            line.count("watermark", totals.watermark);
+            line.end(EventTime(now.0));
+        }
+    }
+
+    fn offer(&mut self) {
+        let step = &self.step;
+        if !step.points.is_empty() || !step.alerts.is_empty() || !step.dead_letters.is_empty() {
+            self.seq += 1;
+            let points = memchr_count(&step.points);
+            self.figures.points.fetch_add(points, Ordering::Relaxed);
+            self.figures.steps.store(self.seq, Ordering::Relaxed);
+            let step = Arc::new(Delivery { seq: self.seq, ..std::mem::take(&mut self.step) });
+            self.runners.iter().for_each(|runner| runner.offer(step.clone()));
+        }
+        if let Some(reached) = self.reached.take() {
+            // Windows that close before `reached` are in steps up to this one.
+            let ended = reached.saturating_sub(self.lateness);
+            self.waiting.push_back((self.seq, ended - ended % self.size.max(1)));
+        }
+    }
+
+    fn settle(&mut self) {
+        let acked = self.runners.iter().map(SinkRunner::acked).min().unwrap_or(self.seq);
+        while let Some((_, durable)) = self.waiting.pop_front_if(|(seq, _)| *seq <= acked) {
+            self.figures.durable.fetch_max(durable, Ordering::Relaxed);
+        }
+        self.figures.full.store(self.runners.iter().any(SinkRunner::is_full), Ordering::Relaxed);
+    }
+}
+
+fn memchr_count(points: &[u8]) -> u64 {
+    points.iter().filter(|b| **b == b'\n').count() as u64
+}

@@ -1,0 +1,92 @@
+//! Parsers for partitions: the format and options of their source; `auto` is recognised once per partition.
+
+use super::ingest::Parsers;
+use crate::config::{Config, Source};
+use crate::exit::Failure;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use tidewatch_connectors::feed::PartitionInfo;
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::formats::{self, Format, Parser, SourceOptions};
+
+/// The formats of the configured sources.
+pub struct SourceParsers {
+    sources: Vec<(Option<Format>, SourceOptions)>,
+    recognised: Mutex<HashMap<PartitionId, Format>>,
+    /// What a partition is read as whose first lines look like nothing known.
+    fallback: Format,
+}
+
+impl SourceParsers {
+    /// Compiles the formats of all sources.
+    ///
+    /// # Errors
+    /// 2, where a format is none; `tidewatch check` says where in the file.
+    pub fn new(config: &Config) -> Result<SourceParsers, Failure> {
+        let sources = config.sources.iter().map(compile).collect::<Result<_, _>>()?;
+        let fallback = Format::compile("combined", &BTreeMap::new()).map_err(|e| Failure::usage(e.to_string()))?;
+        Ok(SourceParsers { sources, recognised: Mutex::default(), fallback })
+    }
+
+    /// What was recognised, for the user: partition and name of the format.
+    pub fn recognised(&self) -> Vec<(PartitionId, String)> {
+        let known = self.recognised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = known.iter().map(|(id, format)| (*id, format.name().to_owned())).collect();
+        all.sort();
+        all
+    }
+}
+
+fn compile(source: &Source) -> Result<(Option<Format>, SourceOptions), Failure> {
+    let lines = &source.lines;
+    let format = match lines.format.as_str() {
+        "auto" => None,
+        text => {
+            let mapping: BTreeMap<String, String> = lines.fields.iter().cloned().collect();
+            let format = Format::compile(text, &mapping)
+                .map_err(|e| Failure::usage(format!("source {}: format: {e}", source.name)))?;
+            Some(format)
+        }
+    };
+    let options = SourceOptions {
+        zone: lines.zone.clone(),
+        trusted_proxies: lines.proxies.trusted.clone(),
+        client_header: lines.proxies.header,
+        ..SourceOptions::default()
+    };
+    Ok((format, options))
+}
+
+impl Parsers for SourceParsers {
+    fn parser(&self, info: &PartitionInfo, head: Option<&[u8]>) -> Option<Parser> {
+        let (format, options) = &self.sources[info.source.min(self.sources.len() - 1)];
+        let options = SourceOptions { reference_time: info.reference_time, ..options.clone() };
+        if let Some(format) = format {
+            return Some(Parser::new(format.clone(), options));
+        }
+        let mut recognised = self.recognised.lock().unwrap_or_else(PoisonError::into_inner);
+        let format = match (recognised.get(&info.id), head) {
+            (Some(format), _) => format.clone(),
+            (None, Some(head)) => {
+                let format = match formats::detect(head) {
+                    Some(format) => {
+                        tracing::info!(partition = %info.name, format = format.name(), "format recognised");
+                        format
+                    }
+                    None => {
+                        tracing::warn!(
+                            partition = %info.name,
+                            "no format recognised in the first lines; read as combined, what does not fit is rejected; \
+                             set `format` for this source"
+                        );
+                        self.fallback.clone()
+                    }
+                };
+                recognised.insert(info.id, format.clone());
+                format
+            }
+            (None, None) => return None,
+        };
+        Some(Parser::new(format, options))
+    }
+}

@@ -1,0 +1,70 @@
+//! How far a long read is: one line on a terminal, rewritten twice a second; nothing in a pipe.
+
+use super::ledger::Ledger;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A running progress line.
+pub struct Progress {
+    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Progress {
+    /// Starts showing the sum of `read` out of `total` bytes, where standard error is a terminal.
+    pub fn start(read: Vec<Arc<AtomicU64>>, total: u64, ledger: Arc<Ledger>) -> Progress {
+        if !std::io::stderr().is_terminal() {
+            return Progress { thread: None };
+        }
+        let (stop, stopped) = mpsc::channel();
+        let started = Instant::now();
+        let show = move || {
+            while stopped.recv_timeout(Duration::from_millis(500)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let bytes: u64 = read.iter().map(|r| r.load(Ordering::Relaxed)).sum();
+                let events: u64 = ledger.totals().iter().map(|(_, t)| t.events).sum();
+                eprint!("\r\x1b[K{}", line(bytes, total, events, started.elapsed()));
+                let _ = std::io::stderr().flush();
+            }
+            eprint!("\r\x1b[K");
+        };
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(show).ok();
+        Progress { thread: thread.map(|t| (stop, t)) }
+    }
+
+    /// Clears the line.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn line(bytes: u64, total: u64, events: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64().max(1e-3);
+    let share = if total == 0 { 1.0 } else { (bytes as f64 / total as f64).min(1.0) };
+    let left = if share > 0.0 { seconds / share - seconds } else { 0.0 };
+    format!("{:3.0} %  {events} events  {:.0} events/s  {left:.0} s left", share * 100.0, events as f64 / seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_line_says_share_rate_and_time_left() {
+        let second = std::time::Duration::from_secs(1);
+        assert_eq!(super::line(25, 100, 1000, second), " 25 %  1000 events  1000 events/s  3 s left");
+        assert_eq!(super::line(0, 0, 0, second), "100 %  0 events  0 events/s  0 s left");
+    }
+}

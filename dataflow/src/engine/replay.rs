@@ -1,0 +1,199 @@
+//! `tidewatch replay`: the dataflow over recorded logs, to files.
+//!
+//! Deterministic: the same input and configuration give the same bytes at any `-w` and `-n`, but for the wall-clock
+//! fields of `summary.json`.
+
+use super::assembly::Plan;
+use super::ledger::{Ledger, TimeSettings, Totals};
+use super::parsers::SourceParsers;
+use super::progress::Progress;
+use super::workers::{self, Shared};
+use super::writer::Writer;
+use crate::cli::options::ReplayOptions;
+use crate::config::{Config, SourceKind};
+use crate::exit::{self, ExitCode, Failure};
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::Feed;
+use tidewatch_connectors::source::Identity;
+use tidewatch_connectors::source::file::ReplayFiles as Source;
+use tidewatch_events::privacy::Privacy;
+use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_operators::rules::Limits;
+use tidewatch_operators::rules::plan::RuleSet;
+use tidewatch_operators::traffic::Settings;
+use tidewatch_operators::watermark::{Bounds, Guard};
+
+/// `summary.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Lines read.
+    pub lines: u64,
+    /// Parsed.
+    pub events: u64,
+    /// Not parsed: in `rejected.jsonl`.
+    pub rejected: u64,
+    /// Parsed, too old for their windows: in `late.jsonl`.
+    pub late: u64,
+    /// Parsed, too far in the future: in `late.jsonl`.
+    pub future: u64,
+    /// Number of `http_stats` points.
+    pub windows: u64,
+    /// Number of alerts.
+    pub alerts: u64,
+    /// Least time of an in-time event, RFC 3339.
+    pub first_event: Option<String>,
+    /// Largest time of an in-time event, RFC 3339.
+    pub last_event: Option<String>,
+    /// How long it took.
+    pub wall_seconds: f64,
+    /// `events` by `wall_seconds`.
+    pub events_per_second: f64,
+}
+
+impl Summary {
+    fn of(totals: &Totals) -> Summary {
+        Summary {
+            lines: totals.lines,
+            events: totals.events,
+            rejected: totals.rejected,
+            late: totals.late,
+            future: totals.future,
+            first_event: totals.first_event.map(|t| EventTime(t).to_string()),
+            last_event: totals.last_event.map(|t| EventTime(t).to_string()),
+            ..Summary::default()
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} lines: {} events, {} rejected, {} late, {} future; {} windows, {} alerts; {:.2} s, {:.0} events/s",
+            self.lines,
+            self.events,
+            self.rejected,
+            self.late,
+            self.future,
+            self.windows,
+            self.alerts,
+            self.wall_seconds,
+            self.events_per_second
+        )
+    }
+}
+
+/// What is computed, by a configuration.
+pub fn plan(config: &Config) -> Plan {
+    Plan {
+        traffic: Settings {
+            size: config.windows.size,
+            allowed_lateness: config.time.allowed_lateness,
+            top: config.windows.top,
+            max_keys: 1_000_000,
+        },
+        rules: Arc::new(RuleSet::compile(config.rules.clone(), config.ipv6_prefix)),
+        limits: Limits::new(config.time.allowed_lateness),
+        live: false,
+    }
+}
+
+/// What is removed before anything leaves.
+pub fn privacy(config: &Config) -> Privacy {
+    config.privacy.clone()
+}
+
+/// The bounds of a configuration's time.
+pub fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        max_out_of_order: config.time.max_out_of_order,
+        allowed_lateness: config.time.allowed_lateness,
+        max_ahead: config.time.max_ahead,
+    }
+}
+
+/// Runs a backtest.
+///
+/// # Errors
+/// 2 for inputs that are not there, 1 where reading or writing fails, 75 where a peer is lost.
+pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
+    let started = Instant::now();
+    let mut config = config.clone();
+    config.sources = config.input_sources(&options.from);
+    let parsers = Arc::new(SourceParsers::new(&config)?);
+    let process = options.cluster.as_ref().map_or(0, |c| c.index);
+    let (mut sources, mut fetchers, mut read, mut total) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    if process == 0 {
+        for (index, source) in config.sources.iter().enumerate() {
+            if let SourceKind::File { paths, .. } = &source.kind {
+                let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
+                let identity = Identity { index, name: source.name.as_str().into(), host };
+                let source = Source::new(identity, paths)?;
+                fetchers.push(source.fetcher());
+                read.push(source.read_bytes());
+                total += source.total_bytes();
+                sources.push(source);
+            }
+        }
+    }
+    let (control, sockets) = workers::connect(&config, options.workers, options.cluster.as_ref())?;
+    let time =
+        TimeSettings { bounds: bounds(&config), guard: Guard::Confirm, idle_after: None, commit_window: Millis(0) };
+    let ledger = Arc::new(Ledger::new(time, sources.len()));
+    let wakers = workers::Wakers::default();
+    let feed = Arc::new(Feed::new(64 << 20, config.time.max_drift.0, wakers.wake()));
+    let (results, received) = crossbeam_channel::unbounded();
+    let shared = Shared {
+        feed: feed.clone(),
+        ledger: ledger.clone(),
+        parsers,
+        plan: plan(&config),
+        results,
+        early: Arc::new(AtomicU64::new(0)),
+        early_every: None,
+        patience: Duration::from_millis(20),
+        wakers,
+        control: control.clone(),
+    };
+    let guards = workers::start(shared, options.workers, process, sockets)?;
+    for source in sources {
+        source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
+    }
+    let written = if process == 0 {
+        let plan = plan(&config);
+        let privacy = privacy(&config);
+        let lateness = config.time.allowed_lateness;
+        let mut writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), lateness, privacy)?;
+        let progress = Progress::start(read, total, ledger.clone());
+        for output in &received {
+            writer.take(output)?;
+            if exit::stop_requested() {
+                return Err(Failure::new(ExitCode::Interrupted, "interrupted; no results were written"));
+            }
+        }
+        progress.stop();
+        Some(writer)
+    } else {
+        None
+    };
+    for result in guards.join() {
+        result.map_err(Failure::failed)?;
+    }
+    if let Some(control) = control {
+        control.leave(Duration::from_secs(10));
+    }
+    if let Some(error) = ledger.failure() {
+        return Err(error.into());
+    }
+    let mut totals = Totals::default();
+    ledger.totals().iter().for_each(|(_, t)| totals.merge(t));
+    let mut summary = Summary::of(&totals);
+    if let Some(writer) = written {
+        writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;
+    }
+    Ok(summary)
+}

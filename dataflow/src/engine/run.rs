@@ -1,0 +1,300 @@
+//! `tidewatch run`: the live pipeline of one process, alone or in a cluster.
+//!
+//! Everything that can be refused is opened before anything starts. A stop drains: sources end, what was read is
+//! aggregated, open windows are written as early results, sinks get what they can take, offsets stay at what is durable.
+
+use super::assembly::Plan;
+use super::ledger::{Ledger, TimeSettings, Totals};
+use super::live::{Figures, Live};
+use super::parsers::SourceParsers;
+use super::replay;
+use super::sinks;
+use super::sources::{Place, Sources};
+use super::workers::{self, Shared, Wakers};
+use crate::cli::options::{ClusterOptions, RunOptions};
+use crate::cluster::Control;
+use crate::config::Config;
+use crate::exit::{self, ExitCode, Failure};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::Feed;
+use tidewatch_connectors::generator::live::{self, LiveOptions};
+use tidewatch_connectors::generator::{Generator, Label};
+use tidewatch_connectors::source::recent::RecentLines;
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_operators::watermark::Guard;
+
+/// Memory for lines that alerts may show, bytes.
+const RECENT_BYTES: usize = 64 << 20;
+
+/// How often offsets are committed.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// A running pipeline.
+pub struct Pipeline {
+    feed: Arc<Feed>,
+    ledger: Arc<Ledger>,
+    figures: Arc<Figures>,
+    early: Arc<AtomicU64>,
+    stopping: Arc<AtomicBool>,
+    results: Option<JoinHandle<bool>>,
+    workers: Option<JoinHandle<Result<(), String>>>,
+    control: Option<Control>,
+    sources: Sources,
+    generator: Option<live::Live>,
+    stopped: Arc<AtomicBool>,
+    committing: Option<JoinHandle<()>>,
+}
+
+/// Runs the live pipeline until it is stopped or its input ends.
+///
+/// # Errors
+/// 1, 2 and 3 as in the command line's contract; 75 where a peer is lost; 130 after an interrupt.
+pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
+    let place = Place {
+        index: options.cluster.as_ref().map_or(0, |c| c.index),
+        count: options.cluster.as_ref().map_or(1, |c| c.processes),
+        loopback: options.cluster.as_ref().is_none_or(ClusterOptions::is_loopback),
+    };
+    let parsers = SourceParsers::new(config)?;
+    let sources = Sources::open(config, place, !options.inputs.is_empty())?;
+    let mut pipeline = Pipeline::start(config, options.workers, options.cluster.as_ref(), parsers, sources)?;
+    pipeline.commit_now_and_then()?;
+    while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
+        std::thread::sleep(Duration::from_millis(20));
+        pipeline.tend();
+        if let Some(error) = pipeline.ledger.failure() {
+            return Err(error.into());
+        }
+    }
+    let all = pipeline.stop(Duration::from_secs(20))?;
+    if !all {
+        return Err(Failure::failed("not all results could be delivered before the end"));
+    }
+    ended()
+}
+
+/// How a clean end is told: 0, or 130 after an interrupt.
+pub fn ended() -> Result<(), Failure> {
+    match exit::interrupted() {
+        true => Err(Failure::new(ExitCode::Interrupted, "interrupted; everything read was drained")),
+        false => Ok(()),
+    }
+}
+
+impl Pipeline {
+    fn start(
+        config: &Config,
+        workers: usize,
+        cluster: Option<&ClusterOptions>,
+        parsers: SourceParsers,
+        sources: Sources,
+    ) -> Result<Pipeline, Failure> {
+        let process = cluster.map_or(0, |c| c.index);
+        let runners = if process == 0 { sinks::open(config, false)? } else { Vec::new() };
+        let (control, sockets) = workers::connect(config, workers, cluster)?;
+        Pipeline::build(config, workers, process, parsers, sources, runners, control, sockets)
+    }
+
+    /// Starts a pipeline over a generator alone; results go to files only.
+    pub fn start_generator(
+        config: &Config,
+        workers: usize,
+        generator: Generator,
+        options: LiveOptions,
+    ) -> Result<Pipeline, Failure> {
+        let runners = sinks::open(config, true)?;
+        let parsers = SourceParsers::new(config)?;
+        let mut pipeline = Pipeline::build(config, workers, 0, parsers, Sources::one_more(), runners, None, None)?;
+        pipeline.generator = Some(live::spawn_into_feed(generator, pipeline.feed.clone(), options)?);
+        Ok(pipeline)
+    }
+
+    fn build(
+        config: &Config,
+        workers: usize,
+        process: usize,
+        parsers: SourceParsers,
+        mut sources: Sources,
+        runners: Vec<tidewatch_connectors::sink::runner::SinkRunner>,
+        control: Option<Control>,
+        sockets: Option<Vec<Option<std::net::TcpStream>>>,
+    ) -> Result<Pipeline, Failure> {
+        let time = TimeSettings {
+            bounds: replay::bounds(config),
+            guard: Guard::Limit,
+            idle_after: Some(config.time.idle_after),
+            commit_window: config.windows.size,
+        };
+        let ledger = Arc::new(Ledger::new(time, sources.count()));
+        let recent = Arc::new(RecentLines::new(RECENT_BYTES));
+        let wakers = Wakers::default();
+        let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
+        let feed = Arc::new(Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone()));
+        let plan = Plan { live: true, ..replay::plan(config) };
+        let (results, received) = crossbeam_channel::unbounded();
+        let early = Arc::new(AtomicU64::new(0));
+        let shared = Shared {
+            feed: feed.clone(),
+            ledger: ledger.clone(),
+            parsers: Arc::new(parsers),
+            plan: plan.clone(),
+            results,
+            early: early.clone(),
+            early_every: Some(Duration::from_millis(config.windows.early_every.0)),
+            patience: Duration::from_millis(20),
+            wakers,
+            control: control.clone(),
+        };
+        let guards = workers::start(shared, workers, process, sockets)?;
+        let figures = Arc::new(Figures::default());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let results = (process == 0).then(|| {
+            let live = Live::new(&plan, runners, ledger.clone(), recent, config.privacy.clone(), figures.clone());
+            let stop = stopping.clone();
+            spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
+        });
+        let results = results.transpose()?;
+        sources.spawn(&feed)?;
+        let joined = spawn("join", move || guards.join().into_iter().collect::<Result<Vec<()>, String>>().map(drop))?;
+        Ok(Pipeline {
+            feed,
+            ledger,
+            figures,
+            early,
+            stopping,
+            results,
+            workers: Some(joined),
+            control,
+            sources,
+            generator: None,
+            stopped: Arc::default(),
+            committing: None,
+        })
+    }
+
+    /// What others may show of it.
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
+    }
+
+    /// What was read, in sum.
+    pub fn totals(&self) -> Totals {
+        let mut sum = Totals::default();
+        self.ledger.totals().iter().for_each(|(_, t)| sum.merge(t));
+        sum
+    }
+
+    /// What a generator injected so far.
+    pub fn labels(&self) -> Vec<Label> {
+        self.generator.as_ref().map(live::Live::labels).unwrap_or_default()
+    }
+
+    /// Keeps time and the cluster's status going.
+    pub fn tend(&mut self) {
+        let others: Vec<Option<u64>> = match &self.control {
+            Some(control) => control.others().into_iter().map(|s| s.effective).collect(),
+            None => Vec::new(),
+        };
+        self.ledger.tick(wall_clock(), &others);
+        if let Some(control) = &self.control {
+            let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
+            control.publish(|s| (s.effective, s.durable) = (effective, durable));
+        }
+        self.feed.set_paused(self.figures.full.load(Ordering::Relaxed));
+    }
+
+    /// Starts committing the offsets behind which everything is durable, on a thread of its own, for a broker may take
+    /// its time to answer.
+    fn commit_now_and_then(&mut self) -> Result<(), Failure> {
+        if !self.sources.has_offsets() {
+            return Ok(());
+        }
+        let (sources, ledger, figures) = (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
+        let (control, stopped) = (self.control.clone(), self.stopped.clone());
+        let mut committed = 0;
+        let run = move || {
+            loop {
+                // Read before the last look: what became durable until the stop is still committed.
+                let last = stopped.load(Ordering::Acquire);
+                let durable = durable(&figures, control.as_ref());
+                if durable > committed {
+                    committed = durable;
+                    sources.commit(&ledger.commit_positions(durable));
+                }
+                if last {
+                    return;
+                }
+                let next = Instant::now() + COMMIT_EVERY;
+                while Instant::now() < next && !stopped.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        };
+        self.committing = Some(spawn("commit", run)?);
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.workers.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn others_stop(&self) -> bool {
+        self.control.as_ref().is_some_and(|c| c.others().iter().any(|s| s.stopping))
+    }
+
+    /// Drains and ends; whether every sink took everything in time.
+    pub fn stop(mut self, patience: Duration) -> Result<bool, Failure> {
+        let ended = self.has_ended();
+        if !ended {
+            if let Some(control) = &self.control {
+                control.publish(|s| s.stopping = true);
+            }
+            self.feed.stop();
+            let deadline = Instant::now() + patience;
+            let drained = |p: &Pipeline| p.feed.waiting() == 0 && p.feed.bytes_in_flight() == 0 && p.ledger.is_quiet();
+            while !drained(&self) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // What open windows hold is sent on within a tenth of a second; then they are shown once more.
+            std::thread::sleep(Duration::from_millis(250));
+            self.early.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        self.stopping.store(true, Ordering::Release);
+        let all = match self.results.take() {
+            Some(results) => {
+                results.join().map_err(|_| Failure::new(ExitCode::Panicked, "the results thread panicked"))?
+            }
+            None => true,
+        };
+        self.stopped.store(true, Ordering::Release);
+        if let Some(committing) = self.committing.take() {
+            committing.join().map_err(|_| Failure::new(ExitCode::Panicked, "the committing thread panicked"))?;
+        }
+        if let Some(control) = &self.control {
+            control.leave(Duration::from_secs(10));
+        }
+        if ended && let Some(workers) = self.workers.take() {
+            let result = workers.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?;
+            result.map_err(|e| Failure::new(ExitCode::Panicked, e))?;
+        }
+        Ok(all)
+    }
+}
+
+/// Everything before this event time (ms) is durable, as process 0 says.
+fn durable(figures: &Figures, control: Option<&Control>) -> u64 {
+    let here = figures.durable.load(Ordering::Relaxed);
+    let there = control.and_then(|c| c.others().iter().map(|s| s.durable).max());
+    here.max(there.unwrap_or(0))
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))
+}

@@ -1,0 +1,221 @@
+//! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
+
+use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
+use crate::exit::Failure;
+use std::path::Path;
+use std::sync::Arc;
+use tidewatch_connectors::feed::{Feed, PartitionInfo};
+use tidewatch_connectors::generator::Generator;
+use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
+use tidewatch_connectors::source::file::{FollowFiles, FollowOptions};
+use tidewatch_connectors::source::stdin::Stdin;
+use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions};
+use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
+use tidewatch_connectors::source::{Identity, wall_clock};
+
+/// This process among all.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Its index.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Whether all of them run on this machine.
+    pub loopback: bool,
+}
+
+/// A source that can be started.
+enum Ready {
+    Files(FollowFiles),
+    Stdin(Stdin),
+    Tcp(TcpListenerSource),
+    Syslog(SyslogListener),
+    Generator(Box<Generator>, LiveOptions),
+    #[cfg(feature = "kafka")]
+    Kafka(tidewatch_connectors::kafka::KafkaSource),
+}
+
+/// The sources of this process.
+#[derive(Default)]
+pub struct Sources {
+    ready: Vec<Ready>,
+    more: usize,
+    /// The consumer groups of Kafka sources, by position of the source.
+    #[cfg(feature = "kafka")]
+    pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
+    /// Where Kafka partitions stand.
+    #[cfg(feature = "kafka")]
+    pub kafka: Vec<Arc<tidewatch_connectors::kafka::KafkaStatus>>,
+}
+
+impl Sources {
+    /// Opens the sources that this process reads. `named` are the files given on the command line: they must exist.
+    ///
+    /// # Errors
+    /// 2 for files and addresses that cannot be used, 3 for services that refuse.
+    pub fn open(config: &Config, place: Place, named: bool) -> Result<Sources, Failure> {
+        let mut sources = Sources::default();
+        for (index, source) in config.sources.iter().enumerate() {
+            if let Some(ready) = sources.open_one(config, index, source, place, named)? {
+                sources.ready.push(ready);
+            }
+        }
+        Ok(sources)
+    }
+
+    /// None of its own, and one that the caller starts.
+    pub fn one_more() -> Sources {
+        Sources { more: 1, ..Sources::default() }
+    }
+
+    /// How many sources will list their partitions.
+    pub fn count(&self) -> usize {
+        self.ready.len() + self.more
+    }
+
+    /// Whether there are offsets to commit.
+    pub fn has_offsets(&self) -> bool {
+        #[cfg(feature = "kafka")]
+        return !self.committers.is_empty();
+        #[cfg(not(feature = "kafka"))]
+        false
+    }
+
+    /// Tells the consumer groups where to start again. A failure is said once per change and tried again with the next.
+    pub fn commit(&self, positions: &[(PartitionInfo, u64)]) {
+        #[cfg(feature = "kafka")]
+        for (source, committer) in &self.committers {
+            let offsets: Vec<_> = positions
+                .iter()
+                .filter(|(info, _)| info.source == *source)
+                .filter_map(|(info, next_offset)| {
+                    let (topic, partition) = info.name.rsplit_once('/')?;
+                    let partition = partition.parse().ok()?;
+                    Some(tidewatch_connectors::kafka::Commit {
+                        topic: topic.into(),
+                        partition,
+                        next_offset: *next_offset,
+                    })
+                })
+                .collect();
+            if let Err(error) = committer.commit(&offsets, "") {
+                tracing::warn!(%error, "offsets were not committed; tried again with the next");
+            }
+        }
+        #[cfg(not(feature = "kafka"))]
+        let _ = positions;
+    }
+
+    fn open_one(
+        &mut self,
+        config: &Config,
+        index: usize,
+        source: &Source,
+        place: Place,
+        named: bool,
+    ) -> Result<Option<Ready>, Failure> {
+        let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
+        let identity = Identity { index, name: source.name.as_str().into(), host };
+        let listeners_here = place.index == 0;
+        Ok(Some(match &source.kind {
+            SourceKind::File { paths, process, from_beginning } => {
+                let here = match process {
+                    Some(ProcessPlace::Each) => true,
+                    Some(ProcessPlace::Index(at)) => *at == place.index,
+                    None => place.index == 0 || !place.loopback,
+                };
+                if !here {
+                    return Ok(None);
+                }
+                let options = FollowOptions {
+                    paths: paths.clone(),
+                    from_beginning: *from_beginning,
+                    must_exist: named,
+                    process: place.index,
+                    ..FollowOptions::default()
+                };
+                Ready::Files(FollowFiles::new(identity, options, wall_clock)?)
+            }
+            SourceKind::Stdin if listeners_here => Ready::Stdin(Stdin::new(identity, false, wall_clock)?),
+            SourceKind::Tcp { listen, max_connections } if listeners_here => {
+                let options = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
+                Ready::Tcp(TcpListenerSource::bind(identity, listen, options, wall_clock)?)
+            }
+            SourceKind::Syslog { listen, max_connections } if listeners_here => {
+                let limits = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
+                let (tcp, udp) = (Some(listen.clone()), Some(listen.clone()));
+                Ready::Syslog(SyslogListener::bind(
+                    identity,
+                    SyslogOptions { tcp, udp, zone: None, limits },
+                    wall_clock,
+                )?)
+            }
+            SourceKind::Generator { rate, seed } if listeners_here => {
+                let start = tidewatch_events::time::EventTime(wall_clock().0);
+                let (generator, options) = super::demo::generator(source, index, *rate, *seed, start)?;
+                Ready::Generator(Box::new(generator), options)
+            }
+            SourceKind::Kafka(kafka) => self.open_kafka(config, index, source, kafka, place)?,
+            _ => return Ok(None),
+        }))
+    }
+
+    #[cfg(feature = "kafka")]
+    fn open_kafka(
+        &mut self,
+        _config: &Config,
+        index: usize,
+        source: &Source,
+        kafka: &KafkaConfig,
+        place: Place,
+    ) -> Result<Ready, Failure> {
+        use tidewatch_connectors::kafka::{KafkaSource, ProcessShare};
+        let settings = crate::config::kafka::settings(source, kafka)
+            .map_err(|e| Failure::usage(format!("source {}: {e}", source.name)))?;
+        let share = ProcessShare::new(place.index, place.count)
+            .ok_or_else(|| Failure::usage(format!("-p {} is not below -n {}", place.index, place.count)))?;
+        let opened = KafkaSource::connect(settings, share, index)?;
+        self.committers.push((index, opened.committer()));
+        self.kafka.push(opened.status());
+        Ok(Ready::Kafka(opened))
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn open_kafka(
+        &mut self,
+        _config: &Config,
+        _index: usize,
+        source: &Source,
+        _kafka: &KafkaConfig,
+        _place: Place,
+    ) -> Result<Ready, Failure> {
+        Err(Failure::usage(format!("source {}: this build is without Kafka (feature `kafka`)", source.name)))
+    }
+
+    /// Starts all of them.
+    pub fn spawn(&mut self, feed: &Arc<Feed>) -> Result<(), Failure> {
+        let cannot = |e: std::io::Error| Failure::failed(format!("cannot start a thread: {e}"));
+        for ready in self.ready.drain(..) {
+            let feed = feed.clone();
+            match ready {
+                Ready::Files(source) => drop(source.spawn(feed).map_err(cannot)?),
+                Ready::Stdin(source) => drop(source.spawn(feed).map_err(cannot)?),
+                Ready::Tcp(source) => drop(source.spawn(feed).map_err(cannot)?),
+                Ready::Syslog(source) => drop(source.spawn(feed).map_err(cannot)?),
+                Ready::Generator(generator, options) => drop(spawn_into_feed(*generator, feed, options)?),
+                #[cfg(feature = "kafka")]
+                Ready::Kafka(source) => drop(source.spawn(feed)?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a directory can be made and written in; the message names it.
+pub fn writable(dir: &Path) -> Result<(), Failure> {
+    let cannot = |e: std::io::Error| Failure::failed(format!("cannot write in {}: {e}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(cannot)?;
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    std::fs::write(&probe, b"").map_err(cannot)?;
+    std::fs::remove_file(&probe).map_err(cannot)
+}

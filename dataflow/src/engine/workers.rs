@@ -1,0 +1,162 @@
+//! Starts Timely's workers, in one process or as a part of a cluster, and runs each until its work is done.
+
+use super::assembly::{self, Output, Plan};
+use super::ingest::{Ingest, Parsers};
+use super::ledger::Ledger;
+use crate::cli::options::ClusterOptions;
+use crate::cluster::{self, Control, Members};
+use crate::config::Config;
+use crate::exit::{ExitCode, Failure};
+use crossbeam_channel::Sender;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::Feed;
+use tidewatch_operators::rules::local::LocalPanes;
+use tidewatch_operators::traffic::local::LocalTraffic;
+use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
+use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
+use timely::communication::{Hooks, WorkerGuards};
+use timely::scheduling::activate::SyncActivator;
+use timely::{CommunicationConfig, WorkerConfig};
+
+/// How often a busy live worker sends on what open windows hold.
+const SEND_EVERY: Duration = Duration::from_millis(100);
+
+/// What all workers of a process share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where batches come from.
+    pub feed: Arc<Feed>,
+    /// Their partitions.
+    pub ledger: Arc<Ledger>,
+    /// Their formats.
+    pub parsers: Arc<dyn Parsers>,
+    /// What is computed.
+    pub plan: Plan,
+    /// Where worker 0 of process 0 sends what leaves.
+    pub results: Sender<Output>,
+    /// Grows when early results are due; never in a replay.
+    pub early: Arc<AtomicU64>,
+    /// How often to show early results; `None` in a replay.
+    pub early_every: Option<Duration>,
+    /// How long a worker with nothing to do sleeps, unless woken.
+    pub patience: Duration,
+    /// Wakes them.
+    pub wakers: Wakers,
+    /// The other processes, in a cluster.
+    pub control: Option<Control>,
+}
+
+/// Wakes the workers of a process when there is something to read.
+#[derive(Clone, Default)]
+pub struct Wakers {
+    activators: Arc<Mutex<Vec<SyncActivator>>>,
+}
+
+impl Wakers {
+    /// What the feed calls after each message.
+    pub fn wake(&self) -> impl Fn() + Send + Sync + 'static {
+        let activators = self.activators.clone();
+        move || {
+            for activator in activators.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                // A worker that has ended needs no waking.
+                let _ = activator.activate();
+            }
+        }
+    }
+
+    fn add(&self, activator: SyncActivator) {
+        self.activators.lock().unwrap_or_else(PoisonError::into_inner).push(activator);
+    }
+}
+
+/// Forms the cluster, where there is one; the second value is what [`start`] takes.
+pub fn connect(
+    config: &Config,
+    workers: usize,
+    options: Option<&ClusterOptions>,
+) -> Result<(Option<Control>, Option<Vec<Option<std::net::TcpStream>>>), Failure> {
+    let Some(options) = options else { return Ok((None, None)) };
+    let members = Members {
+        addresses: options.hosts.clone(),
+        index: options.index,
+        bind: options.bind.clone(),
+        workers,
+        cluster_id: config.cluster.id.clone(),
+        config_hash: config.result_hash(),
+        secret: config.cluster.secret.as_ref().map(|s| s.expose().as_bytes().to_vec()).unwrap_or_default(),
+        patience: Duration::from_secs(120),
+    };
+    let connections = cluster::form(&members)?;
+    Ok((Some(connections.control), Some(connections.data)))
+}
+
+/// Starts the workers of this process. They end when all input has ended and everything is delivered.
+pub fn start(
+    shared: Shared,
+    workers: usize,
+    process: usize,
+    sockets: Option<Vec<Option<std::net::TcpStream>>>,
+) -> Result<WorkerGuards<()>, Failure> {
+    let failed = |e: String| Failure::new(ExitCode::Failed, format!("the workers cannot start: {e}"));
+    let (builders, others) = match sockets {
+        None if workers == 1 => CommunicationConfig::Thread.try_build().map_err(failed)?,
+        None => CommunicationConfig::Process(workers).try_build().map_err(failed)?,
+        Some(sockets) => {
+            let hooks = Hooks::default();
+            let inner = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), hooks.spill.clone());
+            let (builders, guard) = initialize_networking_from_sockets(inner, sockets, process, workers, hooks)
+                .map_err(|e| failed(e.to_string()))?;
+            (
+                builders.into_iter().map(AllocatorBuilder::Tcp).collect(),
+                Box::new(guard) as Box<dyn std::any::Any + Send>,
+            )
+        }
+    };
+    timely::execute::execute_from(builders, others, WorkerConfig::default(), move |worker| run(worker, &shared))
+        .map_err(failed)
+}
+
+/// One worker's life.
+fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
+    let early = Rc::new(Cell::new(0));
+    let ingest = Ingest {
+        feed: shared.feed.clone(),
+        ledger: shared.ledger.clone(),
+        parsers: shared.parsers.clone(),
+        traffic: LocalTraffic::new(shared.plan.traffic),
+        panes: LocalPanes::new(&shared.plan.rules),
+        patience: shared.patience,
+        send_every: shared.early_every.map(|_| SEND_EVERY),
+    };
+    let results = (worker.index() == 0).then(|| shared.results.clone());
+    let first_here = worker.index().is_multiple_of(local_workers(worker, shared));
+    let (probe, address) =
+        worker.dataflow::<u64, _, _>(|scope| assembly::build(scope, ingest, &shared.plan, early.clone(), results));
+    shared.wakers.add(worker.sync_activator_for(address));
+    let mut shown = Instant::now();
+    let mut told = 0;
+    while !probe.done() {
+        worker.step_or_park(Some(shared.patience));
+        if first_here {
+            let frontier = probe.with_frontier(|f| f.iter().min().copied()).unwrap_or(u64::MAX);
+            if frontier > told {
+                told = frontier;
+                shared.feed.set_frontier(frontier);
+            }
+            if shared.early_every.is_some_and(|every| shown.elapsed() >= every) {
+                shown = Instant::now();
+                shared.early.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        early.set(shared.early.load(Ordering::Relaxed));
+    }
+}
+
+fn local_workers(worker: &timely::worker::Worker, shared: &Shared) -> usize {
+    let processes = shared.control.as_ref().map_or(1, |c| c.others().len() + 1);
+    (worker.peers() / processes).max(1)
+}

@@ -1,0 +1,175 @@
+//! What a replay does with its results: the files of `--out`.
+
+use super::assembly::{Output, Plan};
+use super::ledger::Ledger;
+use super::replay::Summary;
+use crate::exit::Failure;
+use base64::Engine as _;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use tidewatch_connectors::feed::PartitionInfo;
+use tidewatch_connectors::sink::DeadLetterRecord;
+use tidewatch_connectors::sink::replay_files::ReplayFiles;
+use tidewatch_connectors::source::file::LineFetcher;
+use tidewatch_connectors::source::recent::FetchLines;
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::dead_letter::DeadLetter;
+use tidewatch_events::privacy::Privacy;
+use tidewatch_events::text;
+use tidewatch_events::time::Millis;
+use tidewatch_operators::rules::Origin;
+use tidewatch_operators::rules::book::AlertBook;
+use tidewatch_operators::rules::episodes::{AlertDraft, Change};
+
+/// The longest line of evidence that an alert carries, in bytes.
+const MAX_EVIDENCE: usize = 2048;
+
+/// See the module.
+pub struct Writer {
+    files: ReplayFiles,
+    book: AlertBook,
+    done: Vec<AlertDraft>,
+    changes: Vec<AlertDraft>,
+    points: Vec<u8>,
+    windows: u64,
+    fetchers: Vec<LineFetcher>,
+    ledger: Arc<Ledger>,
+    infos: HashMap<PartitionId, PartitionInfo>,
+    privacy: Privacy,
+}
+
+impl Writer {
+    /// Prepares the files.
+    pub fn new(
+        plan: &Plan,
+        out: &Path,
+        fetchers: Vec<LineFetcher>,
+        ledger: Arc<Ledger>,
+        allowed_lateness: Millis,
+        privacy: Privacy,
+    ) -> Result<Writer, Failure> {
+        Ok(Writer {
+            files: ReplayFiles::create(out, ReplayFiles::MEMORY).map_err(failed)?,
+            book: AlertBook::new(plan.rules.clone(), allowed_lateness),
+            done: Vec::new(),
+            changes: Vec::new(),
+            points: Vec::new(),
+            windows: 0,
+            fetchers,
+            ledger,
+            infos: HashMap::new(),
+            privacy,
+        })
+    }
+
+    /// Takes what the dataflow gives.
+    pub fn take(&mut self, output: Output) -> Result<(), Failure> {
+        match output {
+            Output::Points(points) if points.closed => {
+                self.windows += points.windows;
+                self.files.points(&points.lines).map_err(failed)?;
+            }
+            Output::Findings(findings) => {
+                self.points.clear();
+                self.book.closed(findings, &mut self.points, &mut self.changes);
+                self.files.points(&self.points).map_err(failed)?;
+                self.settle();
+            }
+            Output::Judged(Some(reached)) => {
+                self.points.clear();
+                self.book.advance(reached, &mut self.points, &mut self.changes);
+                self.settle();
+            }
+            Output::DeadLetters(letters) => {
+                for letter in letters {
+                    let record = self.record(&letter);
+                    self.files.dead_letter(&record).map_err(failed)?;
+                }
+            }
+            Output::Points(_) | Output::Provisional(_) | Output::Judged(None) | Output::Reached(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A replay's file has the last state of each alert only.
+    fn settle(&mut self) {
+        self.done.extend(self.changes.drain(..).filter(|draft| draft.change == Change::Ended));
+    }
+
+    fn record(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
+        let located = self.fetchers.iter().find_map(|f| f.locate(letter.partition, letter.offset));
+        let (ledger, id) = (&self.ledger, letter.partition);
+        let info = match self.infos.get(&id) {
+            Some(info) => Some(&*info),
+            None => ledger.info(id).map(|info| &*self.infos.entry(id).or_insert(info)),
+        };
+        let line = self.privacy.redact_line(&letter.line);
+        DeadLetterRecord {
+            source: info.map_or_else(String::new, |i| i.source_name.to_string()),
+            partition: match (&located, info) {
+                (Some((path, _)), _) => text::printable(path.as_os_str().as_encoded_bytes()).into_owned(),
+                (None, Some(info)) => info.name.to_string(),
+                (None, None) => String::new(),
+            },
+            offset: located.map_or(letter.offset, |(_, offset)| offset),
+            reason: letter.reason.as_str().to_owned(),
+            line: match std::str::from_utf8(&line) {
+                Ok(line) => line.to_owned(),
+                Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
+            },
+        }
+    }
+
+    /// Writes everything; completes the summary and writes it too.
+    pub fn finish(mut self, summary: &mut Summary, last_event: u64, started: Instant) -> Result<(), Failure> {
+        let rest = self.book.finish(last_event);
+        self.done.extend(rest.into_iter().filter(|draft| draft.change == Change::Ended));
+        let lines = self.evidence();
+        for draft in std::mem::take(&mut self.done) {
+            let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
+            self.files.alert(&alert).map_err(failed)?;
+        }
+        let finished = self.files.finish().map_err(failed)?;
+        summary.windows = self.windows;
+        summary.alerts = finished.counts().alerts;
+        summary.wall_seconds = started.elapsed().as_secs_f64();
+        summary.events_per_second = summary.events as f64 / summary.wall_seconds.max(1e-9);
+        finished.write_summary(summary).map_err(failed)
+    }
+
+    /// The example lines of all alerts, read again from the files.
+    fn evidence(&self) -> HashMap<Origin, String> {
+        let mut wanted: Vec<Origin> = self.done.iter().flat_map(|d| &d.evidence).copied().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();
+        let mut found = HashMap::new();
+        for fetcher in &self.fetchers {
+            for (origin, line) in wanted.iter().zip(fetcher.fetch(&places)) {
+                if let Some(line) = line {
+                    found.insert(*origin, shown(&self.privacy.redact_line(&line)));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A line made safe to show, and bounded.
+pub(super) fn shown(line: &[u8]) -> String {
+    let mut line = text::printable(&line[..line.len().min(MAX_EVIDENCE)]).into_owned();
+    if line.len() > MAX_EVIDENCE {
+        let mut cut = MAX_EVIDENCE;
+        while !line.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        line.truncate(cut);
+    }
+    line
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error.to_string())
+}
