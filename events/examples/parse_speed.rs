@@ -78,7 +78,7 @@ fn cpu_time() -> Result<u64, Box<dyn std::error::Error>> {
 fn made_up(json: bool) -> Vec<u8> {
     let agents = [
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/128.0 Safari/537.36",
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Version/17.5 Mobile/15E148 Safari",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5) Mobile/15E148 Safari",
         "curl/8.5.0",
     ];
     let mut out = String::new();
@@ -90,8 +90,9 @@ fn made_up(json: bool) -> Vec<u8> {
         let (second, ms) = (i / 10_000 % 60, r % 1000);
         let target = format!("/shop/item/{}?ref=mail&page={}", r % 5000, r % 9);
         let (status, bytes) = ([200, 200, 200, 301, 404, 500][(r % 6) as usize], r % 100_000);
-        let agent = agents[usize::from(r % 7 == 0) + usize::from(r % 11 == 0)];
+        let agent = agents[usize::from(r.is_multiple_of(7)) + usize::from(r.is_multiple_of(11))];
         let _ = if json {
+            let agent = agent.get(..40).unwrap_or(agent);
             writeln!(
                 out,
                 r#"{{"time_iso8601":"2026-03-05T10:00:{second:02}+00:00","host":"shop.example","remote_addr":"{ip}","request_method":"GET","request_uri":"{target}","status":{status},"body_bytes_sent":{bytes},"request_time":0.{ms:03},"http_user_agent":"{agent}"}}"#

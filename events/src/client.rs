@@ -116,21 +116,20 @@ fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
 pub(crate) fn ipv4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let (mut address, mut at) = (0u32, 0);
     for part in 0..4 {
-        let start = at;
-        let mut value = 0u32;
-        while let Some(b) = text.get(at) {
-            let digit = u32::from(b.wrapping_sub(b'0'));
-            if digit > 9 {
-                break;
-            }
-            value = value * 10 + digit;
+        let digit = |at: usize| text.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d <= 9).map(u32::from);
+        let mut value = digit(at)?;
+        at += 1;
+        if let Some(second) = digit(at) {
+            let leading = value;
+            value = value * 10 + second;
             at += 1;
-            if at - start > 3 {
+            if let Some(third) = digit(at) {
+                value = value * 10 + third;
+                at += 1;
+            }
+            if leading == 0 || value > 255 {
                 return None;
             }
-        }
-        if at == start || value > 255 || (at - start > 1 && text[start] == b'0') {
-            return None;
         }
         address = address << 8 | value;
         if part < 3 {
@@ -140,7 +139,8 @@ pub(crate) fn ipv4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
             at += 1;
         }
     }
-    Some((Ipv4Addr::from(address), at))
+    // A fourth digit makes the last part no part of an address.
+    if text.get(at).is_some_and(u8::is_ascii_digit) { None } else { Some((Ipv4Addr::from(address), at)) }
 }
 
 #[cfg(test)]
@@ -154,6 +154,10 @@ mod tests {
             ("1.2.3.4", Some("1.2.3.4"), Some("1.2.3.4")),
             ("255.255.255.255", Some("255.255.255.255"), Some("255.255.255.255")),
             ("1.2.3.256", None, None),
+            ("1.2.3.1000", None, None),
+            ("1.2.3.2551", None, None),
+            ("1.2.3.0", Some("1.2.3.0"), Some("1.2.3.0")),
+            ("1.2.3.00", None, None),
             ("01.2.3.4", None, None),
             ("1.2.3", None, None),
             ("1.2.3.4.5", None, None),

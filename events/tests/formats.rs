@@ -96,6 +96,11 @@ fn combined() {
                 r#"2000-10-10T13:55:36.000Z client=1.2.3.4 GET path=/a"b" c status=404 bytes=5 agent=x"#,
             ),
             (
+                "a raw request that forges the rest of a line",
+                br#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET /a" 200 1 "x" "y HTTP/1.0" 404 5 "-" "-""#,
+                r#"2000-10-10T13:55:36.000Z client=1.2.3.4 GET path=/a" 200 1 "x" "y status=404 bytes=5"#,
+            ),
+            (
                 "raw request that ends in a backslash",
                 br#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET /a\" 404 5 "-" "x""#,
                 r#"2000-10-10T13:55:36.000Z client=1.2.3.4 GET path=/a\ status=404 bytes=5 agent=x"#,

@@ -215,6 +215,10 @@ fn rest(line: &[u8], at: usize, fields: &mut Fields) -> bool {
 
 /// Reads what a site appended to the combined format.
 fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> bool {
+    // Another status and size with quotes behind it: the request holds a line of its own making. The right one counts.
+    if status_and_size(line, at).is_some_and(|(.., end)| line[end..].starts_with(b" \"")) {
+        return false;
+    }
     while at < line.len() {
         if line[at] != b' ' {
             return false;

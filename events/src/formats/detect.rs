@@ -38,7 +38,7 @@ pub fn detect(head: &[u8]) -> Option<Format> {
         let options = SourceOptions { reference_time: WallTime(4_102_444_800_000), ..SourceOptions::default() };
         Parser::new(format.clone(), options).parse(&mut batch);
         *votes = batch.events.len();
-        total = batch.rejects.iter().filter(|reject| reject.line.len() > 0).count() + batch.events.len();
+        total = batch.rejects.iter().filter(|reject| !reject.line.is_empty()).count() + batch.events.len();
         readable.extend(batch.events.iter().map(|event| event.offset));
     }
     // `max_by_key` keeps the last of equals; names are listed from specific to general.

@@ -47,8 +47,10 @@ impl Context<'_> {
     #[inline]
     pub fn value(&mut self, piece: Piece, escape: Escape) -> Span {
         let (start, end) = (piece.start as usize, piece.end as usize);
-        if piece.state == State::Escaped {
-            return self.unescaped(start, end, escape);
+        match piece.state {
+            State::Absent => return Span::NONE,
+            State::Escaped => return self.unescaped(start, end, escape),
+            State::Plain => {}
         }
         match &self.line[start..end] {
             [] | [b'-'] => Span::NONE,

@@ -337,8 +337,7 @@ fn pattern(items: Vec<Item>) -> Result<Pattern, FormatError> {
     let mut taken = [false; Slot::COUNT + 1];
     let mut literal = Vec::new();
     let mut open: Option<String> = None;
-    let mut items = items.into_iter().peekable();
-    while let Some(item) = items.next() {
+    for item in items {
         let (slot, class, name, at) = match item {
             Item::Literal(b) => {
                 literal.push(b);

@@ -15,30 +15,49 @@ pub(super) enum Escape {
     Json,
 }
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
+/// How many blocks are searched here before a long value is handed to memchr.
+const BLOCKS: usize = 16;
 
+const BLOCK: usize = 16;
+
+/// Whether a block holds a `"` or a backslash. No branch inside, so that the compiler compares all bytes at once.
 #[inline]
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(LOW) & !word & HIGH
+fn is_special(block: &[u8; BLOCK]) -> bool {
+    block.iter().fold(false, |found, b| found | (*b == b'"') | (*b == b'\\'))
+}
+
+/// Where the first `"` or backslash of a block is; `BLOCK` where there is none.
+#[inline]
+fn in_block(block: &[u8; BLOCK]) -> usize {
+    const LOW: u64 = u64::from_le_bytes([1; 8]);
+    let zero_bytes = |word: u64| word.wrapping_sub(LOW) & !word & (LOW << 7);
+    for (half, at) in [(block.first_chunk::<8>(), 0), (block.last_chunk::<8>(), 8)] {
+        let word = half.map_or(0, |half| u64::from_le_bytes(*half));
+        let found = zero_bytes(word ^ (LOW * b'"' as u64)) | zero_bytes(word ^ (LOW * b'\\' as u64));
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    BLOCK
 }
 
 /// The first `"` at or after `from`, and whether an escape stood before it. A backslash hides the byte after it.
 #[inline]
 pub(super) fn closing_quote(line: &[u8], from: usize) -> Option<(usize, bool)> {
-    // Values are short as a rule: eight bytes at a time need no call; long ones are handed to memchr.
     let mut at = from;
-    for chunk in line.get(from..)?.chunks_exact(8).take(8) {
-        let Ok(chunk) = <[u8; 8]>::try_from(chunk) else { break };
-        let word = u64::from_le_bytes(chunk);
-        let found = zero_bytes(word ^ (LOW * b'"' as u64)) | zero_bytes(word ^ (LOW * b'\\' as u64));
-        if found != 0 {
-            at += (found.trailing_zeros() / 8) as usize;
+    let mut rest = line.get(from..)?;
+    // Values are short as a rule: block by block needs no call; long ones are handed to memchr.
+    for _ in 0..BLOCKS {
+        let Some((block, after)) = rest.split_first_chunk::<BLOCK>() else { break };
+        if is_special(block) {
+            let at = at + in_block(block);
             return if line[at] == b'"' { Some((at, false)) } else { escaped_quote(line, at) };
         }
-        at += 8;
+        at += BLOCK;
+        rest = after;
     }
-    let at = at + memchr::memchr2(b'"', b'\\', &line[at..])?;
+    let special = |b: &u8| matches!(b, b'"' | b'\\');
+    at += if rest.len() < BLOCK { rest.iter().position(special)? } else { memchr::memchr2(b'"', b'\\', rest)? };
     if line[at] == b'"' { Some((at, false)) } else { escaped_quote(line, at) }
 }
 
