@@ -1,5 +1,7 @@
 //! The command line from outside: exit codes, messages, and that nothing is created by a command that refuses.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is the message
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,6 +1,8 @@
 //! Every message about a configuration is a golden file, `golden/config/NAME.txt` for `NAME.toml`. `REWRITE=1` writes
 //! them anew, to be read in the diff. The samples in `config/` and docs/CONFIG.md are checked here too.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is the message
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -265,4 +267,75 @@ fn secrets_are_needed_only_where_a_service_is_asked() {
     let config = parse("a.toml", "[sink.influx]\ntoken = \"${TOKEN}\"\n").unwrap();
     assert_eq!(config.sinks.influx.as_ref().unwrap().token.expose(), "0123456789abcdef");
     assert!(!format!("{config:?}").contains("0123456789abcdef"), "a secret shows");
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn librdkafka_looks_at_properties_while_the_configuration_is_read() {
+    let text = "[[source]]\nkind = \"kafka\"\ntopics = [\"a\"]\nproperties = { \"fetch.max.byte\" = 1 }\n";
+    let want = "a.toml:4:16: error: fetch.max.byte: No such configuration property";
+    let said = parse("a.toml", text).unwrap_err().to_string();
+    assert!(said.starts_with(want), "{said}");
+    let text = "[[source]]\nkind = \"kafka\"\ntopics = [\"^(a\"]\n";
+    let said = parse("a.toml", text).unwrap_err().to_string();
+    assert!(said.starts_with("a.toml:3:10: error: \"^(a\" is not a regular expression"), "{said}");
+}
+
+#[test]
+fn the_last_good_value_is_good_and_the_next_is_not() {
+    let rule = |keys: &str| format!("[[rule]]\nname = \"mine\"\nthreshold = 1\n{keys}");
+    let time = |keys: &str| format!("[time]\n{keys}");
+    let rows: Vec<(&str, String, bool)> = vec![
+        ("max_ahead at its bound", time("allowed_lateness = \"10s\"\nmax_ahead = \"15s\""), true),
+        ("max_ahead above it", time("allowed_lateness = \"10s\"\nmax_ahead = \"15001ms\""), false),
+        ("no lateness at all", time("allowed_lateness = \"0s\"\nmax_out_of_order = \"0s\"\nmax_ahead = \"0s\""), true),
+        ("shortest window", rule("window = \"100ms\""), true),
+        ("shorter", rule("window = \"99ms\""), false),
+        ("longest window", rule("window = \"30d\"\nhop = \"1h\""), true),
+        ("longer", rule("window = \"721h\"\nhop = \"1h\""), false),
+        ("most hops", rule("window = \"10000s\"\nhop = \"1s\""), true),
+        ("one more", rule("window = \"10001s\"\nhop = \"1s\""), false),
+        ("hop as long as the window", rule("window = \"10s\"\nhop = \"10s\""), true),
+        ("a ratio of 1", rule("window = \"10s\"\nmeasure = \"ratio({status=500})\"\nat_least = 5"), true),
+        ("smallest memory", "memory = \"64MiB\"".into(), true),
+        ("less", "memory = \"65535KiB\"".into(), false),
+        ("shortest key", "[privacy]\nclient = \"hmac\"\nkey = \"0123456789abcdef\"".into(), true),
+        ("shorter", "[privacy]\nclient = \"hmac\"\nkey = \"0123456789abcde\"".into(), false),
+        ("longest name", format!("[cluster]\nid = {:?}", "x".repeat(64)), true),
+        ("longer", format!("[cluster]\nid = {:?}", "x".repeat(65)), false),
+        ("whole IPv6 addresses", "ipv6_prefix = 128".into(), true),
+        ("not even the first bit", "ipv6_prefix = 0".into(), false),
+        ("the whole median", rule("window = \"10s\"\nmeasure = \"quantile(latency_ms, 1)\""), true),
+        ("nothing of it", rule("window = \"10s\"\nmeasure = \"quantile(latency_ms, 0)\""), false),
+    ];
+    for (name, text, is_good) in rows {
+        let parsed = parse("a.toml", &text);
+        assert_eq!(parsed.is_ok(), is_good, "{name}: {}", parsed.err().map(|e| e.to_string()).unwrap_or_default());
+    }
+}
+
+#[test]
+fn a_hostile_file_is_an_error_and_nothing_worse() {
+    let deep = |open: &str, n: usize| format!("x = {}", open.repeat(n));
+    let rows: Vec<(&str, String)> = vec![
+        ("lists in lists", deep("[", 100_000)),
+        ("tables in tables", deep("{ a = ", 100_000)),
+        ("many headers", (0..20_000).map(|i| format!("[a{i}]\n")).collect()),
+        ("many dots", format!("{}x = 1", "a.".repeat(100_000))),
+        ("a deep measure", format!("[[rule]]\nname = \"x\"\nmeasure = \"ratio({}\"", "{a=".repeat(100_000))),
+        ("a long line", format!("x = \"{}", "y".repeat(1 << 20))),
+        ("nothing but zeros", "\0".repeat(1000)),
+        ("escapes in a key", "\"\\u001b[31m\" = 1".into()),
+        ("escapes in a value", "[windows]\ncolour = \"\\u001b[31m\"\nsize = \"\\u001b\"\n".into()),
+        (
+            "escapes in a rule",
+            "[[rule]]\nname = \"\\u001b\"\nwhere = { \"\\u001b\" = 1, path = { \"\\u001b\" = 1 } }\n".into(),
+        ),
+        ("escapes for a terminal", "\u{1b}[31m = 1".into()),
+    ];
+    for (name, text) in rows {
+        let said = parse("a.toml", &text).unwrap_err().to_string();
+        assert!(!said.contains('\u{1b}') && !said.contains('\0'), "{name}: {said:?}");
+        assert!(said.lines().all(|line| line.chars().count() < 2000), "{name}: a line is too long");
+    }
 }

@@ -163,18 +163,20 @@ impl fmt::Display for Diagnostic {
             Level::Error => "error",
             Level::Warning => "warning",
         };
+        // A quoted key may hold any character.
+        let message = text::printable(self.message.as_bytes());
         if let Some(place) = &self.place {
             let file = text::printable(place.file.as_bytes());
-            writeln!(f, "{file}:{}:{}: {level}: {}", place.line, place.column, self.message)?;
+            writeln!(f, "{file}:{}:{}: {level}: {message}", place.line, place.column)?;
             let number = place.line.to_string();
             let (shown, under) = place.excerpt();
             writeln!(f, " {number} | {shown}")?;
             writeln!(f, " {} | {under}", " ".repeat(number.len()))?;
         } else {
-            writeln!(f, "{level}: {}", self.message)?;
+            writeln!(f, "{level}: {message}")?;
         }
         if let Some(hint) = &self.hint {
-            writeln!(f, " hint: {hint}")?;
+            writeln!(f, " hint: {}", text::printable(hint.as_bytes()))?;
         }
         Ok(())
     }
@@ -203,6 +205,11 @@ impl Diagnostics {
     /// Whether there are none at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// All, in the order they print.

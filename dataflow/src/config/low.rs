@@ -79,7 +79,7 @@ impl LowConfig {
         find_secrets(&source.text, &root, &mut hidden);
         source.hidden = hidden;
         let mut problems = Diagnostics::default();
-        for (span, message) in wrong {
+        for (span, message) in wrong.into_iter().take(super::reader::MAX_PROBLEMS) {
             problems.push(Diagnostic::error(message).at(source.place(span)));
         }
         if problems.has_errors() {

@@ -33,21 +33,31 @@ pub struct Context<'a> {
     pub problems: RefCell<Diagnostics>,
 }
 
+/// How many problems are looked up and shown: nobody reads more, and a hostile file has no end of them.
+pub const MAX_PROBLEMS: usize = 1000;
+
 impl Context<'_> {
     /// Reports an error at a place.
     pub fn wrong(&self, span: &Range<usize>, message: impl Display, hint: impl Display) {
-        let hint = hint.to_string();
-        let diagnostic = Diagnostic::error(message.to_string()).at(self.source.place(span.clone()));
-        let diagnostic = if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) };
-        self.problems.borrow_mut().push(diagnostic);
+        self.report(Diagnostic::error(message.to_string()), span, hint.to_string());
     }
 
     /// Reports a warning at a place.
     pub fn warn(&self, span: &Range<usize>, message: impl Display, hint: impl Display) {
-        let hint = hint.to_string();
-        let diagnostic = Diagnostic::warning(message.to_string()).at(self.source.place(span.clone()));
-        let diagnostic = if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) };
-        self.problems.borrow_mut().push(diagnostic);
+        self.report(Diagnostic::warning(message.to_string()), span, hint.to_string());
+    }
+
+    fn report(&self, diagnostic: Diagnostic, span: &Range<usize>, hint: String) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() > MAX_PROBLEMS {
+            return;
+        }
+        if problems.len() == MAX_PROBLEMS {
+            problems.push(Diagnostic::error(format!("there are more than {MAX_PROBLEMS} problems")));
+            return;
+        }
+        let diagnostic = diagnostic.at(self.source.place(span.clone()));
+        problems.push(if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) });
     }
 
     /// The place of a part of a string's text in the file; all of the string where it is written with escapes.

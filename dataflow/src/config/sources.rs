@@ -414,6 +414,7 @@ pub fn security(reader: &Reader<'_>) -> Option<KafkaSecurity> {
     let mechanism = reader.choice("mechanism", &[same("PLAIN"), same("SCRAM-SHA-256"), same("SCRAM-SHA-512")]);
     let (ca, cert, key) = (reader.path("ca"), reader.path("cert"), reader.path("key"));
     let (username, password) = (reader.text("username"), reader.service_secret("password"));
+    let before = cx.problems.borrow().len();
     if let Some(protocol) = protocol {
         let is_sasl = protocol.starts_with("sasl");
         let is_tls = protocol.ends_with("ssl");
@@ -438,6 +439,9 @@ pub fn security(reader: &Reader<'_>) -> Option<KafkaSecurity> {
         if reader.given(one).is_some() && reader.given(other).is_none() {
             cx.wrong(&reader.span_of(one), format!("`{one}` without `{other}`"), "a client certificate needs both");
         }
+    }
+    if cx.problems.borrow().len() > before {
+        return None; // so that the connector does not say it once more in its own words
     }
     Some(KafkaSecurity { protocol: protocol?, ca, cert, key, mechanism: mechanism?, username, password })
 }
