@@ -6,7 +6,8 @@
 //! their partial aggregates were merged.
 //!
 //! Invariants
-//! - Bytes handed over and not credited never exceed the limit by more than one batch per source thread.
+//! - Bytes handed over and not credited never exceed the limit by more than one batch per source thread, and the batches
+//!   that workers said they [need](Feed::need) to go on at all.
 //! - Batches of one partition are sent with `seq` 0, 1, 2 …; any worker of the process may take any of them.
 //! - A partition more than `max_drift` ahead of the frontier is not chosen, unless it is the least of all here, or was
 //!   at its end before its last batch (what arrives live can be no further ahead than the clock).
@@ -18,7 +19,7 @@
 
 use crate::source::SourceError;
 use crate::source::recent::RecentLines;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::{PartitionId, RawBatch, WallTime};
@@ -64,6 +65,8 @@ struct Inner {
     bytes: usize,
     spare: Vec<Vec<u8>>,
     partitions: BTreeMap<PartitionId, Position>,
+    /// Partitions whose next batch is needed before anything is credited.
+    needed: BTreeSet<PartitionId>,
     frontier: u64,
     finishing: bool,
     paused: bool,
@@ -74,6 +77,8 @@ struct Inner {
 struct Position {
     watermark: u64,
     outstanding: usize,
+    /// Batches handed over.
+    sent: u64,
     /// Batches since it was last read up to its end; `None` before the first time.
     since_end: Option<usize>,
 }
@@ -108,6 +113,7 @@ impl Feed {
                 bytes: 0,
                 spare: Vec::new(),
                 partitions: BTreeMap::new(),
+                needed: BTreeSet::new(),
                 frontier: 0,
                 finishing: false,
                 paused: false,
@@ -151,6 +157,11 @@ impl Feed {
             if inner.stopped {
                 return None;
             }
+            if !inner.paused
+                && let Some(needed) = among.iter().find(|id| inner.needed.contains(id))
+            {
+                return Some(*needed);
+            }
             if self.has_room(&inner)
                 && let Some(chosen) = inner.choose(among, self.max_drift)
             {
@@ -164,6 +175,9 @@ impl Feed {
     /// Whether this one partition may be read now: admission has room and it is not too far ahead.
     pub fn may_read(&self, partition: PartitionId) -> bool {
         let inner = self.lock();
+        if inner.needed.contains(&partition) {
+            return !inner.stopped && !inner.paused;
+        }
         !inner.stopped && self.has_room(&inner) && inner.choose(&[partition], self.max_drift).is_some()
     }
 
@@ -196,8 +210,10 @@ impl Feed {
             return;
         }
         inner.bytes += batch.bytes.len();
+        inner.needed.remove(&batch.partition);
         let position = inner.partitions.entry(batch.partition).or_default();
         position.outstanding += 1;
+        position.sent += 1;
         position.since_end = position.since_end.map(|n| n + 1);
         inner.queue.push_back(Message::Batch(batch));
         drop(inner);
@@ -215,6 +231,7 @@ impl Feed {
 
     /// Says that a partition has ended.
     pub fn end(&self, partition: PartitionId) {
+        self.lock().needed.remove(&partition);
         self.push(Message::Ended(partition));
     }
 
@@ -270,9 +287,22 @@ impl Feed {
         self.changed.notify_all();
     }
 
+    /// Workers cannot judge what they hold without the batch `seq` of a partition: it is admitted next, whatever the
+    /// limits. No effect where it was handed over already.
+    pub fn need(&self, partition: PartitionId, seq: u64) {
+        let mut inner = self.lock();
+        if inner.partitions.get(&partition).is_some_and(|p| p.sent <= seq) && inner.needed.insert(partition) {
+            drop(inner);
+            self.changed.notify_all();
+        }
+    }
+
     /// A partition has ended and all its batches were stamped: it holds nobody back any more.
     pub fn retire(&self, partition: PartitionId) {
-        self.lock().partitions.remove(&partition);
+        let mut inner = self.lock();
+        inner.partitions.remove(&partition);
+        inner.needed.remove(&partition);
+        drop(inner);
         self.changed.notify_all();
     }
 
@@ -435,6 +465,30 @@ mod tests {
         assert_eq!(feed.bytes_in_flight(), 1);
         feed.set_paused(false);
         assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), Some(PartitionId(2)));
+    }
+
+    #[test]
+    fn a_batch_that_is_needed_passes_a_full_feed() {
+        let feed = Arc::new(feed());
+        let (both, now) = ([PartitionId(1), PartitionId(2)], Duration::ZERO);
+        feed.send(batch(1, 100));
+        feed.advance(PartitionId(1), 3_600_000);
+        assert_eq!(feed.choose(&both, now), None, "full");
+        feed.need(PartitionId(1), 0);
+        assert_eq!(feed.choose(&both, now), None, "batch 0 is there");
+        let waiting = std::thread::spawn({
+            let feed = feed.clone();
+            move || feed.send(batch(2, 10))
+        });
+        feed.need(PartitionId(1), 1);
+        assert!(waiting.join().is_ok(), "nobody waits with a batch of another");
+        assert_eq!(feed.choose(&both, now), Some(PartitionId(1)), "full, and an hour ahead");
+        assert!(feed.may_read(PartitionId(1)) && !feed.may_read(PartitionId(2)));
+        feed.send(batch(1, 10));
+        assert_eq!(feed.choose(&both, now), None, "it is there");
+        feed.need(PartitionId(1), 2);
+        feed.end(PartitionId(1));
+        assert_eq!(feed.choose(&both, now), None, "there is none");
     }
 
     #[test]

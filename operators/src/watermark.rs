@@ -143,8 +143,7 @@ mod tests {
         let mut clock = PartitionClock::new(BOUNDS, guard);
         clock.raise_floor(EventTime(floor));
         let mut counts = Counts::default();
-        let done =
-            clock.judge(&mut events, 0, Ahead { times: &[], ended: true }, |_| EventTime(limit), &mut counts);
+        let done = clock.judge(&mut events, 0, Ahead { times: &[], ended: true }, |_| EventTime(limit), &mut counts);
         assert_eq!(done, times.len());
         assert_eq!(counts.in_time + counts.late + counts.future, times.len() as u64);
         let letter = |e: &Event| match e.verdict {
@@ -200,8 +199,7 @@ mod tests {
 
     #[test]
     fn waits_for_what_follows_and_goes_on() {
-        let mut events: Vec<Event> =
-            [100_000, 900_000].map(|t| Event::new(Kind::Access, EventTime(t))).to_vec();
+        let mut events: Vec<Event> = [100_000, 900_000].map(|t| Event::new(Kind::Access, EventTime(t))).to_vec();
         let (mut clock, mut counts) = (PartitionClock::new(BOUNDS, Guard::Confirm), Counts::default());
         let open = Ahead { times: &[], ended: false };
         let one = [EventTime(900_000)];

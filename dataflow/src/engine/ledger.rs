@@ -125,6 +125,8 @@ pub struct Ledger {
 
 struct Inner {
     partitions: BTreeMap<PartitionId, Entry>,
+    /// Floors of partitions that an earlier life of this process left, until they are opened.
+    floors: BTreeMap<PartitionId, u64>,
     sources_to_list: usize,
     failed: Option<SourceError>,
     effective: u64,
@@ -137,6 +139,7 @@ impl Ledger {
         Ledger {
             inner: Mutex::new(Inner {
                 partitions: BTreeMap::new(),
+                floors: BTreeMap::new(),
                 sources_to_list: sources,
                 failed: None,
                 effective: 0,
@@ -144,6 +147,12 @@ impl Ledger {
             }),
             time,
         }
+    }
+
+    /// The same, for partitions whose windows before these event times (ms) were closed in an earlier life.
+    pub fn resuming(self, floors: impl IntoIterator<Item = (PartitionId, u64)>) -> Ledger {
+        self.lock().floors.extend(floors);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -159,6 +168,7 @@ impl Ledger {
                 let mut clock = PartitionClock::new(self.time.bounds, self.time.guard);
                 // A partition found later starts with the time that passed without it.
                 clock.raise_floor(EventTime(inner.effective));
+                clock.raise_floor(EventTime(inner.floors.remove(&info.id).unwrap_or(0)));
                 inner.partitions.insert(info.id, Entry::new(info.clone(), clock));
                 Taken::Opened(info)
             }

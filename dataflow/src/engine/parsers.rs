@@ -24,7 +24,7 @@ impl SourceParsers {
     /// 2, where a format is none; `tidewatch check` says where in the file.
     pub fn new(config: &Config) -> Result<SourceParsers, Failure> {
         let sources = config.sources.iter().map(compile).collect::<Result<_, _>>()?;
-        let fallback = Format::compile("combined", &BTreeMap::new()).map_err(|e| Failure::usage(e.to_string()))?;
+        let fallback = Format::compile("auto", &BTreeMap::new()).map_err(|e| Failure::usage(e.to_string()))?;
         Ok(SourceParsers { sources, recognised: Mutex::default(), fallback })
     }
 
@@ -76,8 +76,8 @@ impl Parsers for SourceParsers {
                     None => {
                         tracing::warn!(
                             partition = %info.name,
-                            "no format recognised in the first lines; read as combined, what does not fit is rejected; \
-                             set `format` for this source"
+                            "no format recognised in the first lines; each line is recognised by itself, what fits no format \
+                             is rejected; better set `format` for this source"
                         );
                         self.fallback.clone()
                     }

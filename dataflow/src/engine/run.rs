@@ -24,6 +24,7 @@ use tidewatch_connectors::generator::live::{self, LiveOptions};
 use tidewatch_connectors::generator::{Generator, Label};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::time::Millis;
 use tidewatch_operators::watermark::Guard;
 
 /// Memory for lines that alerts may show, bytes.
@@ -45,6 +46,7 @@ pub struct Pipeline {
     sources: Sources,
     generator: Option<live::Live>,
     stopped: Arc<AtomicBool>,
+    lateness: Millis,
     committing: Option<JoinHandle<()>>,
 }
 
@@ -128,7 +130,8 @@ impl Pipeline {
             idle_after: Some(config.time.idle_after),
             commit_window: config.windows.size,
         };
-        let ledger = Arc::new(Ledger::new(time, sources.count()));
+        let floors = std::mem::take(&mut sources.floors);
+        let ledger = Arc::new(Ledger::new(time, sources.count()).resuming(floors));
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
@@ -171,6 +174,7 @@ impl Pipeline {
             sources,
             generator: None,
             stopped: Arc::default(),
+            lateness: config.time.allowed_lateness,
             committing: None,
         })
     }
@@ -214,6 +218,7 @@ impl Pipeline {
         }
         let (sources, ledger, figures) = (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
         let (control, stopped) = (self.control.clone(), self.stopped.clone());
+        let lateness = self.lateness;
         let mut committed = 0;
         let run = move || {
             loop {
@@ -222,7 +227,7 @@ impl Pipeline {
                 let durable = durable(&figures, control.as_ref());
                 if durable > committed {
                     committed = durable;
-                    sources.commit(&ledger.commit_positions(durable));
+                    sources.commit(&ledger.commit_positions(durable), durable.saturating_add(lateness.0));
                 }
                 if last {
                     return;

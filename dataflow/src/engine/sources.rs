@@ -12,6 +12,7 @@ use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions};
 use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, wall_clock};
+use tidewatch_events::batch::PartitionId;
 
 /// This process among all.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,9 @@ enum Ready {
 pub struct Sources {
     ready: Vec<Ready>,
     more: usize,
+    /// Event times (ms) before which windows of a partition were closed in an earlier life, by what was committed with its
+    /// offset.
+    pub floors: Vec<(PartitionId, u64)>,
     /// The consumer groups of Kafka sources, by position of the source.
     #[cfg(feature = "kafka")]
     pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
@@ -82,7 +86,10 @@ impl Sources {
     }
 
     /// Tells the consumer groups where to start again. A failure is said once per change and tried again with the next.
-    pub fn commit(&self, positions: &[(PartitionInfo, u64)]) {
+    ///
+    /// `floor` travels with the offsets: events older than it by more than the allowed lateness belong to windows that
+    /// are durable already. Reading starts in the middle of such windows, and must not write them again.
+    pub fn commit(&self, positions: &[(PartitionInfo, u64)], floor: u64) {
         #[cfg(feature = "kafka")]
         for (source, committer) in &self.committers {
             let offsets: Vec<_> = positions
@@ -98,12 +105,12 @@ impl Sources {
                     })
                 })
                 .collect();
-            if let Err(error) = committer.commit(&offsets, "") {
+            if let Err(error) = committer.commit(&offsets, &format!("{FLOOR}{floor}")) {
                 tracing::warn!(%error, "offsets were not committed; tried again with the next");
             }
         }
         #[cfg(not(feature = "kafka"))]
-        let _ = positions;
+        let _ = (positions, floor);
     }
 
     fn open_one(
@@ -175,7 +182,11 @@ impl Sources {
         let share = ProcessShare::new(place.index, place.count)
             .ok_or_else(|| Failure::usage(format!("-p {} is not below -n {}", place.index, place.count)))?;
         let opened = KafkaSource::connect(settings, share, index)?;
-        self.committers.push((index, opened.committer()));
+        let committer = opened.committer();
+        if kafka.start == crate::config::KafkaStart::Committed {
+            self.floors.extend(floors(&opened, &committer)?);
+        }
+        self.committers.push((index, committer));
         self.kafka.push(opened.status());
         Ok(Ready::Kafka(opened))
     }
@@ -209,6 +220,26 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+/// What precedes the floor in the text committed with an offset.
+#[cfg(feature = "kafka")]
+const FLOOR: &str = "tidewatch floor=";
+
+/// The floors committed with the offsets at which partitions start.
+#[cfg(feature = "kafka")]
+fn floors(
+    source: &tidewatch_connectors::kafka::KafkaSource,
+    committer: &tidewatch_connectors::kafka::Committer,
+) -> Result<Vec<(PartitionId, u64)>, Failure> {
+    let keys: Vec<_> = source.partitions().iter().map(|p| (p.topic.clone(), p.partition)).collect();
+    let committed = committer.committed(&keys, std::time::Duration::from_secs(10))?;
+    let floor_of = |partition: &tidewatch_connectors::kafka::KafkaPartition| {
+        let found = committed.iter().find(|c| c.topic == partition.topic && c.partition == partition.partition)?;
+        found.next_offset?;
+        Some((partition.id, found.metadata.strip_prefix(FLOOR)?.parse().ok()?))
+    };
+    Ok(source.partitions().iter().filter_map(floor_of).collect())
 }
 
 /// Whether a directory can be made and written in; the message names it.
