@@ -117,6 +117,14 @@ impl From<tidewatch_connectors::source::SourceError> for Failure {
 /// How panics of Timely's network threads begin when a peer has gone.
 const PEER_LOST: &str = "timely communication error:";
 
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// From here on a peer's data connection may end: this process has drained and says farewell, and whether a peer is lost
+/// before it said so too is decided by its control connection alone.
+pub fn expect_peers_to_leave() {
+    LEAVING.store(true, Ordering::Release);
+}
+
 /// Makes a panic in any thread end the process, with one line on standard error: exit code 70, or 75 where a peer of
 /// the cluster was lost.
 ///
@@ -131,6 +139,9 @@ pub fn install_panic_hook() {
             .unwrap_or_else(|| "a panic without a message".into());
         let message = tidewatch_events::text::printable(message.as_bytes()).into_owned();
         let code = if message.starts_with(PEER_LOST) { ExitCode::PeerLost } else { ExitCode::Panicked };
+        if code == ExitCode::PeerLost && LEAVING.load(Ordering::Acquire) {
+            return;
+        }
         match code {
             ExitCode::PeerLost => eprintln!("tidewatch: a peer of the cluster was lost: {message}"),
             _ => {

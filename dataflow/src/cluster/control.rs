@@ -101,6 +101,7 @@ impl Control {
 
     /// Says farewell and waits, at most `patience`, until all others have said it too.
     pub fn leave(&self, patience: Duration) {
+        crate::exit::expect_peers_to_leave();
         self.publish(|s| (s.farewell, s.stopping) = (true, true));
         let deadline = Instant::now() + patience;
         let mut peers = lock(&self.shared.peers);
