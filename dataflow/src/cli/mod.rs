@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use cluster::ClusterArgs;
 use options::{DemoOptions, ReplayOptions, RunOptions, Speed};
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,9 +56,7 @@ struct LogArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// For people.
     Text,
-    /// A JSON object a line.
     Json,
 }
 
@@ -384,7 +382,8 @@ fn init_logs(args: &LogArgs) -> Result<(), Failure> {
             })?
         }
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     // A second start in the same process (tests) keeps the first.
     let _ = match args.log_format {
         LogFormat::Text => logs.with_target(false).try_init(),

@@ -359,7 +359,7 @@ pub static ALLOW: Section = Section {
         key("until", Kind::Date, Nothing("for ever"), "Event time from which it no longer holds."),
         key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
     ],
-    later: None,
+    later: Some("exceptions are not built yet: rules alert on everyone"),
 };
 
 /// `[privacy]`.
@@ -430,7 +430,7 @@ pub static WINDOWS: Section = section(
         key("size", Kind::Length, Is("10s"), "Length of a window, at least 100ms."),
         key("early_every", Kind::Length, Is("1s"), "How often an open window's numbers are shown, at least 100ms."),
         key("top", Kind::Whole(1, 1000), Is("10"), "How many ranks `top_*` and `slow_paths` have."),
-        key("max_hosts", Kind::Whole(1, 1_000_000), Is("1000"), "How many hosts a window tells apart."),
+        key("max_hosts", Kind::Whole(1, 1_000_000), Is("1000"), "How many hosts a window tells apart.").later(),
     ],
 );
 
@@ -523,7 +523,7 @@ pub static KAFKA: Section = Section {
         key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`."),
         key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are."),
     ],
-    later: Some("the Kafka sink is not built yet: nothing is sent"),
+    later: None,
 };
 
 /// `[sink.stdout]`.
