@@ -401,8 +401,8 @@ impl Worker {
         if !reached || self.shared.lock().spill_full {
             return;
         }
-        if spill.is_empty() && !self.pieces.is_empty() {
-            // Pieces are older than the backlog. They can go to the file only while nothing newer is there.
+        if !self.pieces.is_empty() {
+            // Pieces are older than the backlog, and cut only when the file is empty: all goes there in order.
             let newer = std::mem::take(&mut self.backlog).take(usize::MAX);
             let newer = newer.into_iter().filter(|d| d.seq > 0);
             for delivery in self.pieces.drain(..).map(|(piece, _)| piece).chain(newer) {

@@ -119,6 +119,24 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
 }
 
 #[test]
+fn what_went_through_the_file_last_is_acknowledged_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::default();
+    fake.0.lock().unwrap().failures = u32::MAX;
+    let spill = Some((dir.path().join("fake"), 1 << 20));
+    let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, spill)).unwrap();
+    offer(&runner, 1, "m x=1 1\n".into());
+    eventually("away", || runner.status().failures_total > 0);
+    offer(&runner, 2, (0..100).map(|t| format!("m,host=a x=1,y=2,{}=3 {t}\n", "z".repeat(80))).collect());
+    eventually("all in the file", || runner.status().spilled_total > 1);
+    fake.0.lock().unwrap().failures = 0;
+    eventually("acknowledged", || runner.acked() == 2);
+    let place = fake.0.lock().unwrap();
+    assert_eq!(place.points.len(), 101);
+    assert!(place.seqs.len() > 3 && place.seqs.is_sorted(), "in pieces: {:?}", place.seqs);
+}
+
+#[test]
 fn full_means_memory_and_file() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::default();
