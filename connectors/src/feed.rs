@@ -203,7 +203,8 @@ impl Feed {
         }
         let mut inner = self.lock();
         // Not while paused: what was read is admitted, so that its thread goes on looking at its files and connections.
-        while inner.bytes >= self.max_bytes && !inner.stopped {
+        // While a batch is needed, nobody waits here with another one: its own thread may have to read it next.
+        while inner.bytes >= self.max_bytes && inner.needed.is_empty() && !inner.stopped {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if inner.stopped {
