@@ -144,6 +144,8 @@ struct Work {
     parsers: HashMap<PartitionId, Parser>,
     unparsed: VecDeque<Batch>,
     pending: VecDeque<Pending>,
+    /// Batches to be used again: their buffers have grown to the usual size.
+    spare: Vec<Batch>,
     sent: Instant,
     unsent: bool,
 }
@@ -156,6 +158,7 @@ impl Work {
             parsers: HashMap::new(),
             unparsed: VecDeque::new(),
             pending: VecDeque::new(),
+            spare: Vec::new(),
             sent: Instant::now(),
             unsent: false,
         }
@@ -172,7 +175,11 @@ impl Work {
                         Some(info) => info.default_host.clone(),
                         None => Arc::from(&b""[..]),
                     };
-                    self.unparsed.push_back(Batch::new(raw, default_host));
+                    let batch = match self.spare.pop() {
+                        Some(spare) => Batch { raw, default_host, ..spare },
+                        None => Batch::new(raw, default_host),
+                    };
+                    self.unparsed.push_back(batch);
                     busy = true;
                 }
                 Some(Taken::Opened(info)) => {
@@ -242,7 +249,7 @@ impl Work {
         any
     }
 
-    fn aggregate(&mut self, batch: Batch, sending: &mut Sending) {
+    fn aggregate(&mut self, mut batch: Batch, sending: &mut Sending) {
         self.unsent = true;
         let partition = batch.raw.partition;
         let dead =
@@ -259,7 +266,13 @@ impl Work {
             }
         }
         sending.dead.extend(batch.rejects.iter().map(|r| dead(r.offset, r.reason, batch.get(r.line))));
-        self.ingest.feed.credit(batch.raw.bytes);
+        self.ingest.feed.credit(std::mem::take(&mut batch.raw.bytes));
+        if self.spare.len() < MAX_PENDING {
+            batch.extra.clear();
+            batch.events.clear();
+            batch.rejects.clear();
+            self.spare.push(batch);
+        }
     }
 
     /// Whether open windows are to be sent on now: at once when there is nothing else to do, else now and then.

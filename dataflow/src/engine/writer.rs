@@ -23,6 +23,9 @@ use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change};
 
+/// Memory for sorting results, bytes; what does not fit is sorted through a file.
+const SORT_MEMORY: usize = 42 << 20;
+
 /// The longest line of evidence that an alert carries, in bytes.
 const MAX_EVIDENCE: usize = 2048;
 
@@ -51,7 +54,7 @@ impl Writer {
         privacy: Privacy,
     ) -> Result<Writer, Failure> {
         Ok(Writer {
-            files: ReplayFiles::create(out, ReplayFiles::MEMORY).map_err(failed)?,
+            files: ReplayFiles::create(out, SORT_MEMORY).map_err(failed)?,
             book: AlertBook::new(plan.rules.clone(), allowed_lateness),
             done: Vec::new(),
             changes: Vec::new(),
@@ -127,7 +130,9 @@ impl Writer {
         let rest = self.book.finish(last_event);
         self.done.extend(rest.into_iter().filter(|draft| draft.change == Change::Ended));
         let lines = self.evidence();
-        for draft in std::mem::take(&mut self.done) {
+        for mut draft in std::mem::take(&mut self.done) {
+            // The frontier may have passed the last event while other windows were still to be closed.
+            draft.settle(&self.book.rules().rules[draft.rule as usize], last_event);
             let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
             self.files.alert(&alert).map_err(failed)?;
         }

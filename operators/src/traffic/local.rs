@@ -198,6 +198,15 @@ impl Window {
         let first = parts.len();
         let hosts: Vec<Vec<u8>> = self.hosts.iter().map(|h| h.name.clone()).collect();
         parts.extend((0..peers).map(|owner| Part { owner, window: start, hosts: hosts.clone(), ..Part::default() }));
+        // Room for an even share and a little more, so that no part grows by doubling.
+        let sizes = self.tables.iter().map(|t| (t.len(), t.key_bytes())).chain([self.paths.size()]);
+        let (rows, bytes) = sizes.fold((0, 0), |(rows, bytes), (r, b)| (rows + r, bytes + b));
+        let share = |all: usize| all / peers as usize + all / 64 / peers as usize + 64;
+        for part in &mut parts[first..] {
+            part.rows.reserve_exact(share(rows));
+            part.keys.reserve_exact(share(bytes));
+            part.latencies.reserve_exact(share(self.paths.timed()));
+        }
         for dimension in Dimension::ALL {
             let table = &mut self.tables[dimension as usize];
             for (slot, key) in table.iter() {

@@ -53,6 +53,16 @@ impl Paths {
         true
     }
 
+    /// How many paths, and bytes of all of them.
+    pub fn size(&self) -> (usize, usize) {
+        (self.table.len(), self.table.key_bytes())
+    }
+
+    /// How many durations.
+    pub fn timed(&self) -> usize {
+        self.log.len()
+    }
+
     /// Hands every path, with its key and the buckets of its durations, to `give`; then forgets all.
     pub fn drain(&mut self, mut give: impl FnMut(&Slot<PathCounts>, &[u8], &[u16])) {
         // A counting sort by path: where each path's buckets begin, then every bucket to its place.

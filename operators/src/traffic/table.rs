@@ -57,6 +57,11 @@ impl<V> Table<V> {
         self.slots.len()
     }
 
+    /// Bytes of all keys.
+    pub fn key_bytes(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
