@@ -3,6 +3,8 @@
 //! The real one: `eval "$(scripts/influx-up env)"` after `scripts/influx-up up` sets `TIDEWATCH_TEST_INFLUX` and its
 //! `_ORG`, `_BUCKET` and `_TOKEN` (one that may create buckets). Without them those tests say `SKIPPED` and prove nothing.
 #![cfg(feature = "influx")]
+// Helpers here are test code too: a failed unwrap is the message.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

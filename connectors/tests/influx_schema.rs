@@ -1,4 +1,6 @@
 //! `influx/schema.toml` keeps its own promises: order, types, bounds, no tag named like a field.
+// Helpers here are test code too: a failed unwrap is the message.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
