@@ -97,7 +97,8 @@ impl AlertBook {
     /// Says which episodes ended, and takes back points of windows without a finding, once everything that closes before
     /// `frontier` (ms) was taken.
     pub fn advance(&mut self, frontier: u64, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
-        self.episodes.advance(frontier, changes);
+        // What closes at the frontier itself may still come, and go on with an episode.
+        self.episodes.advance(frontier.saturating_sub(1), changes);
         let over: Vec<Place> = self
             .early
             .iter()

@@ -99,7 +99,7 @@ impl AlertDraft {
     }
 
     /// Says for an ended episode how it stands at the end of a replay whose last event is at `last_event` (ms). Time may
-    /// have moved on without events (floors), so what [`Episodes::advance`] said on the way is not the last word there.
+    /// have moved on without events (floors, windows still open after the last one), so what [`Episodes::advance`] said on the way is not the last word there.
     pub fn settle(&mut self, rule: &Rule, last_event: u64) {
         if self.change == Change::Ended {
             let over = self.last.saturating_add(rule.resolve_after.0) <= last_event;
@@ -241,8 +241,8 @@ impl Episodes {
     }
 
     /// Says which episodes ended and which provisional firings lapsed, once every finding of windows that are closed at
-    /// `frontier` (ms) was folded. A replay calls [`AlertDraft::settle`] on what it gets. At `u64::MAX` nothing is said: what then becomes of an alert depends on the last event
-    /// ([`Episodes::finish`]).
+    /// `frontier` (ms) was folded. A replay calls [`AlertDraft::settle`] on what it gets. At `u64::MAX` nothing is said:
+    /// what then becomes of an alert depends on the last event ([`Episodes::finish`]).
     pub fn advance(&mut self, frontier: u64, out: &mut Vec<AlertDraft>) {
         if frontier == u64::MAX || frontier < self.next {
             return;
