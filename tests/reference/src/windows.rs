@@ -63,8 +63,8 @@ pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
         points.extend(window.http_methods());
         points.extend(window.top("top_paths", "path", |e| text_key(&e.path)));
         points.extend(window.top("top_clients", "client_ip", client_key));
-        points.extend(window.top("top_agents", "agent", |e| text_key(&e.agent)));
-        points.extend(window.top("top_referrers", "referrer", |e| text_key(&e.referrer)));
+        points.extend(window.top("top_agents", "name", |e| text_key(&e.agent)));
+        points.extend(window.top("top_referrers", "name", |e| text_key(&e.referrer)));
         points.extend(window.slow_paths());
     }
     for ((start, host), seen) in &problems {
@@ -195,7 +195,7 @@ impl<'a> Window<'a> {
             } else {
                 point = point.float("share", events.len() as f64 / self.events.len() as f64);
             }
-            if name == "agent" {
+            if measurement == "top_agents" {
                 point = point.bool("bot", is_bot(key));
             }
             points.push(point);
@@ -219,7 +219,7 @@ impl<'a> Window<'a> {
         for (position, (p95, requests, shown)) in ranked.iter().enumerate() {
             points.push(
                 self.rank("slow_paths", position)
-                    .text("path", shown)
+                    .text("name", shown)
                     .int("requests", *requests as u64)
                     .float("share", *requests as f64 / self.events.len() as f64)
                     .float("latency_p95", *p95 as f64 / 1000.0),

@@ -183,13 +183,13 @@ fn agents_and_referrers_have_a_share_of_all_requests() {
     assert_eq!(
         lines(&one(events.clone()), &settings(), "top_agents"),
         [
-            "top_agents,host=h,rank=1 agent=\"Mozilla/5.0 (compatible; GoogleBOT/2.1)\",bot=true,requests=2i,share=0.25 0",
-            "top_agents,host=h,rank=2 agent=\"curl/8\",bot=false,requests=1i,share=0.125 0"
+            "top_agents,host=h,rank=1 bot=true,name=\"Mozilla/5.0 (compatible; GoogleBOT/2.1)\",requests=2i,share=0.25 0",
+            "top_agents,host=h,rank=2 bot=false,name=\"curl/8\",requests=1i,share=0.125 0"
         ]
     );
     assert_eq!(
         lines(&one(events), &settings(), "top_referrers"),
-        ["top_referrers,host=h,rank=1 referrer=\"http://r/\\\\x0A\",requests=1i,share=0.125 0"]
+        ["top_referrers,host=h,rank=1 name=\"http://r/\\\\x0A\",requests=1i,share=0.125 0"]
     );
 }
 
@@ -211,7 +211,7 @@ fn slow_paths_need_five_timed_requests() {
     assert_eq!(events.len(), 8 + 5 + 5 + 5 + 6);
     let got: Vec<_> = (points(&one(events), &settings()).into_iter())
         .filter(|p| p.measurement == "slow_paths")
-        .map(|p| (p.fields["path"].clone(), p.fields["latency_p95"].clone(), p.fields["requests"].clone()))
+        .map(|p| (p.fields["name"].clone(), p.fields["latency_p95"].clone(), p.fields["requests"].clone()))
         .collect();
     let want = [("/five", 2.0, 5), ("/more", 0.064, 6), ("/a", 0.064, 5), ("/b", 0.064, 5)].map(|(path, p95, n)| {
         (crate::FieldValue::Text(path.into()), crate::FieldValue::Float(p95), crate::FieldValue::Int(n))
