@@ -18,13 +18,14 @@ use tidewatch::cli::options::{ReplayOptions, Speed};
 use tidewatch::config::Config;
 use tidewatch_reference::arb;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(10);
 
 fn config(default: u32) -> ProptestConfig {
     ProptestConfig {
         cases: cases(default),
         failure_persistence: None,
-        max_shrink_time: 120_000,
+        max_shrink_iters: 1_000,
+        max_shrink_time: 60_000,
         ..ProptestConfig::default()
     }
 }

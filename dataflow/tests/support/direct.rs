@@ -5,6 +5,7 @@ use super::model::{self, Input, Written};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch::config::Config;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
@@ -100,6 +101,9 @@ impl Source {
     }
 }
 
+/// After how long a run that has not ended says how far it came.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// How a run goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
@@ -129,7 +133,13 @@ fn fetchers(config: &Config, files: &[PathBuf]) -> Vec<LineFetcher> {
 }
 
 /// Runs the inputs to their ends and reads what was written to `out`.
-pub fn run(config: &Config, files: &[PathBuf], inputs: &[Input], schedule: Schedule, out: &Path) -> Result<Written, String> {
+pub fn run(
+    config: &Config,
+    files: &[PathBuf],
+    inputs: &[Input],
+    schedule: Schedule,
+    out: &Path,
+) -> Result<Written, String> {
     let started = Instant::now();
     let mut dice = Dice::new(schedule.seed);
     let threads = schedule.threads.clamp(1, inputs.len().max(1));
@@ -172,6 +182,19 @@ pub fn run(config: &Config, files: &[PathBuf], inputs: &[Input], schedule: Sched
             std::thread::spawn(move || source.run(&feed))
         })
         .collect();
+    let (done, waiting) = channel::<()>();
+    let (watched, state) = (feed.clone(), ledger.clone());
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            eprintln!(
+                "no end in sight: {} messages wait, {} bytes under way, time {:?}",
+                watched.waiting(),
+                watched.bytes_in_flight(),
+                state.effective()
+            );
+            state.totals().iter().for_each(|(info, totals)| eprintln!("{}: {totals:?}", info.name));
+        }
+    });
     let plan = replay::plan(config);
     let lateness = config.time.allowed_lateness;
     let fetchers = fetchers(config, files);
@@ -186,6 +209,7 @@ pub fn run(config: &Config, files: &[PathBuf], inputs: &[Input], schedule: Sched
     for reader in readers {
         reader.join().map_err(|_| "a source thread panicked".to_owned())?;
     }
+    drop(done);
     let mut totals = Totals::default();
     ledger.totals().iter().for_each(|(_, t)| totals.merge(t));
     let mut summary = Summary {

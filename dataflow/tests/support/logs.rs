@@ -3,6 +3,7 @@
 //! The model is given what the parser reads from these very files, so a format that keeps less than an event holds
 //! (seconds, no port) loses nothing here.
 
+use std::fmt;
 use std::io::Write as _;
 use tidewatch_events::event::{Kind, LogLevel, Method};
 use tidewatch_events::time::EventTime;
@@ -25,8 +26,7 @@ pub enum Style {
 }
 
 /// The format of [`Style::Pasted`].
-pub const PASTED: &str =
-    r#"$remote_addr - $remote_user [$msec] "$request" $status $body_bytes_sent $request_time "$http_referer" "$http_user_agent""#;
+pub const PASTED: &str = r#"$remote_addr - $remote_user [$msec] "$request" $status $body_bytes_sent $request_time "$http_referer" "$http_user_agent""#;
 
 impl Style {
     /// All of them.
@@ -65,7 +65,7 @@ impl Style {
 }
 
 /// One partition: how it is written, and its lines.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Log {
     /// How.
     pub style: Style,
@@ -77,14 +77,15 @@ pub struct Log {
     pub rotated: usize,
 }
 
-impl Log {
-    /// The bytes of its file, or files one after the other.
-    pub fn bytes(&self) -> Vec<u8> {
-        let (mut old, new) = self.generations();
-        old.extend(new);
-        old
+/// Readable where a case fails.
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {} lines rotated, last line ends: {}", self.style, self.rotated, self.ends)?;
+        self.lines.iter().try_for_each(|line| write!(f, "\n    {}", line.escape_ascii()))
     }
+}
 
+impl Log {
     /// The bytes of the rotated file and of the current one.
     pub fn generations(&self) -> (Vec<u8>, Vec<u8>) {
         let (old, new) = self.lines.split_at(self.rotated.min(self.lines.len()));

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidewatch::config::{Config, SourceKind};
-use tidewatch::engine::parsers::SourceParsers;
 use tidewatch::engine::ingest::Parsers as _;
+use tidewatch::engine::parsers::SourceParsers;
 use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_connectors::sink::DeadLetterRecord;
 use tidewatch_connectors::source::partition_id;
@@ -77,8 +77,7 @@ pub struct Expected {
 impl Expected {
     /// Parses the inputs, each in one piece, and computes.
     pub fn of(config: &Config, files: &[PathBuf], inputs: &[Input], settings: &Settings) -> Expected {
-        let read = Config { sources: config.input_sources(files), ..config.clone() };
-        let parsers = SourceParsers::new(&read).unwrap();
+        let parsers = parsers(config, files);
         let (mut feed, mut lines, mut rejected, mut lines_read) = (Feed::default(), HashMap::new(), Vec::new(), 0);
         for input in inputs {
             let id = input.info.id;
@@ -268,6 +267,7 @@ impl Written {
 
 /// The parsers of the files, as a replay makes them.
 pub fn parsers(config: &Config, files: &[PathBuf]) -> Arc<SourceParsers> {
-    let read = Config { sources: config.input_sources(files), ..config.clone() };
+    let mut read = config.clone();
+    read.sources = config.input_sources(files);
     Arc::new(SourceParsers::new(&read).unwrap())
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use tidewatch::config::diagnostic::SourceText;
 use tidewatch::config::{self, Config, Overrides};
 use tidewatch_events::alert::Mode;
-use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Measure, Rule};
 use tidewatch_reference::{Guard, Settings, arb};
@@ -39,8 +38,7 @@ pub struct Setup {
 
 /// Random lengths of time and up to `rules` rules.
 pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
-    let filters =
-        proptest::collection::vec((prop::option::of(0..FILTERS.len()), 0..FILTERS.len()), rules.max(1));
+    let filters = proptest::collection::vec((prop::option::of(0..FILTERS.len()), 0..FILTERS.len()), rules.max(1));
     let drift = prop_oneof![1_000u64..3_000, Just(60_000u64)];
     (arb::settings(rules), drift, filters).prop_map(|(mut settings, max_drift, filters)| {
         settings.guard = Guard::Replay;
@@ -115,7 +113,9 @@ fn rule_text(rule: &Rule, filter: Option<usize>, inner: usize) -> String {
         Measure::Quantile(field, q) => format!("quantile({}, {q})", field.name()),
         Measure::Ratio(_) => {
             // Within the measure's text keys need no quotes, and a list of tables is one too.
-            let inner = FILTERS[inner].replace("\"status|gte\"", "status|gte").replace("\"path|startswith\"", "path|startswith");
+            let inner = FILTERS[inner]
+                .replace("\"status|gte\"", "status|gte")
+                .replace("\"path|startswith\"", "path|startswith");
             let inner = if inner.contains(['{', '"']) { "status|gte = 400".to_owned() } else { inner };
             format!("ratio({{{inner}}})")
         }
@@ -137,7 +137,6 @@ fn rule_text(rule: &Rule, filter: Option<usize>, inner: usize) -> String {
     if let Some(factor) = rule.baseline_factor {
         let _ = writeln!(text, "baseline_factor = {factor:?}");
     }
-    let _: &[Field] = &rule.group_by;
     text
 }
 
