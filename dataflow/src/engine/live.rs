@@ -9,11 +9,11 @@
 //! - `durable` only grows, and only over closed windows whose points every sink has acknowledged.
 
 use super::assembly::{Output, Plan};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Totals};
 use super::writer::shown;
 use base64::Engine as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,6 +64,9 @@ pub struct Figures {
 /// How many alerts [`Figures`] keeps.
 const KEPT_ALERTS: usize = 10_000;
 
+/// Gives consumer lags, in records, by the names of their partitions.
+pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send>;
+
 /// The results thread.
 pub struct Live {
     book: AlertBook,
@@ -72,6 +75,7 @@ pub struct Live {
     lines: Arc<dyn FetchLines>,
     privacy: Privacy,
     figures: Arc<Figures>,
+    lags: Lags,
     /// Lengths of time by which a closing tick names windows.
     lateness: u64,
     /// Size of the windows whose ends may be made durable.
@@ -95,6 +99,7 @@ impl Live {
         lines: Arc<dyn FetchLines>,
         privacy: Privacy,
         figures: Arc<Figures>,
+        lags: Lags,
     ) -> Live {
         let lateness = plan.traffic.allowed_lateness;
         Live {
@@ -104,6 +109,7 @@ impl Live {
             lines,
             privacy,
             figures,
+            lags,
             lateness: lateness.0,
             size: plan.traffic.size.0,
             step: Delivery::default(),
@@ -236,15 +242,29 @@ impl Live {
         }
     }
 
+    /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.
     fn write_health(&mut self) {
         let now = wall_clock();
+        let lags = (self.lags)();
+        let mut rows: BTreeMap<(String, String), (Totals, Option<u64>)> = BTreeMap::new();
         for (info, totals) in self.ledger.totals() {
+            let lag = lags.iter().find(|(name, _)| **name == *info.name).map(|(_, lag)| *lag);
+            let (topic, partition) = match info.name.rsplit_once('/').filter(|_| lag.is_some()) {
+                Some((topic, partition)) => (topic.to_owned(), partition.to_owned()),
+                None => (info.source_name.to_string(), "-".to_owned()),
+            };
+            let row = rows.entry((topic, partition)).or_default();
+            row.0.merge(&totals);
+            row.1 = row.1.into_iter().chain(lag).reduce(|a, b| a + b);
+        }
+        for ((topic, partition), (totals, lag)) in rows {
             let mut line = LineWriter::new(&mut self.step.points);
             line.start("tidewatch");
-            line.tag("partition", &info.name);
-            line.tag("topic", &info.source_name);
+            line.tag("partition", &partition);
+            line.tag("topic", &topic);
             line.tag("worker", "0");
             line.count("events", totals.events);
+            line.count("lag_messages", lag.unwrap_or(0));
             line.count("lag_ms", totals.last_event.map_or(0, |last| now.0.saturating_sub(last)));
             line.count("late", totals.late);
             line.count("rejected", totals.rejected);

@@ -154,8 +154,9 @@ impl Pipeline {
         let guards = workers::start(shared, workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
+        let lags = sources.lags();
         let results = (process == 0).then(|| {
-            let live = Live::new(&plan, runners, ledger.clone(), recent, config.privacy.clone(), figures.clone());
+            let live = Live::new(&plan, runners, ledger.clone(), recent, config.privacy.clone(), figures.clone(), lags);
             let stop = stopping.clone();
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
         });

@@ -77,6 +77,17 @@ impl Sources {
         self.ready.len() + self.more
     }
 
+    /// The consumer lags of this process's Kafka partitions, whenever asked.
+    pub fn lags(&self) -> super::live::Lags {
+        #[cfg(feature = "kafka")]
+        {
+            let kafka = self.kafka.clone();
+            Box::new(move || kafka.iter().flat_map(|s| s.snapshot()).map(|p| (p.name.clone(), p.lag())).collect())
+        }
+        #[cfg(not(feature = "kafka"))]
+        Box::new(Vec::new)
+    }
+
     /// Whether there are offsets to commit.
     pub fn has_offsets(&self) -> bool {
         #[cfg(feature = "kafka")]
