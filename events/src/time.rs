@@ -117,9 +117,15 @@ mod tests {
         for (ms, want) in rows {
             assert_eq!(EventTime(*ms).to_string(), *want);
         }
-        for (ms, want) in
-            [(0, "0ms"), (1, "1ms"), (1500, "1500ms"), (10_000, "10s"), (120_000, "2m"), (3_600_000, "1h"), (86_400_000, "1d")]
-        {
+        for (ms, want) in [
+            (0, "0ms"),
+            (1, "1ms"),
+            (1500, "1500ms"),
+            (10_000, "10s"),
+            (120_000, "2m"),
+            (3_600_000, "1h"),
+            (86_400_000, "1d"),
+        ] {
             assert_eq!(Millis(ms).to_string(), want);
         }
     }

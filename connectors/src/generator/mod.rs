@@ -22,8 +22,8 @@ pub mod live;
 mod messages;
 mod rate;
 mod rng;
-mod site;
 pub mod run;
+mod site;
 pub mod spec;
 pub mod target;
 mod traffic;
@@ -436,7 +436,12 @@ fn check(spec: &GeneratorSpec, format: &Format) -> Result<(), SpecError> {
             spec.partitions - 1
         ));
     }
-    if spec.milli_rate == 0 && spec.peak.is_none() && spec.attacks.is_empty() && spec.classes.is_empty() && spec.heartbeat_ms.is_none() {
+    if spec.milli_rate == 0
+        && spec.peak.is_none()
+        && spec.attacks.is_empty()
+        && spec.classes.is_empty()
+        && spec.heartbeat_ms.is_none()
+    {
         return refuse("a rate of 0 generates nothing; write lines per second, for example --rate 100".to_owned());
     }
     if spec.start.0.saturating_add(spec.duration_ms.unwrap_or(0)) > tidewatch_events::time::EventTime::MAX.0 {

@@ -4,8 +4,8 @@
 //! delivered twice leaves the destination as if delivered once, where the destination allows it (InfluxDB points: same
 //! measurement, tags and time). A sink that cannot deliver says so and is tried again; it never holds up the dataflow.
 
-pub mod backoff;
 mod backlog;
+pub mod backoff;
 pub mod files;
 pub mod replay_files;
 pub mod runner;

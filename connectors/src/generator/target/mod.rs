@@ -69,7 +69,8 @@ pub enum TargetSpec {
 
 /// Reads `--to`.
 pub fn parse(text: &str) -> Result<TargetSpec, super::SpecError> {
-    let wrong = |what: &'static str, example: &'static str| super::SpecError::Value { found: text.to_owned(), what, example };
+    let wrong =
+        |what: &'static str, example: &'static str| super::SpecError::Value { found: text.to_owned(), what, example };
     let address = |text: &str| {
         let (host, port) = text.rsplit_once(':')?;
         (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
@@ -105,7 +106,10 @@ pub fn parse(text: &str) -> Result<TargetSpec, super::SpecError> {
         }
         return Ok(TargetSpec::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned() });
     }
-    Err(wrong("a place to write to", "one of -, file:PATH, tcp://HOST:PORT, tcp-listen://HOST:PORT, kafka://BROKER:PORT/TOPIC"))
+    Err(wrong(
+        "a place to write to",
+        "one of -, file:PATH, tcp://HOST:PORT, tcp-listen://HOST:PORT, kafka://BROKER:PORT/TOPIC",
+    ))
 }
 
 impl TargetSpec {
