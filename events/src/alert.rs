@@ -144,7 +144,7 @@ mod tests {
             last: EventTime(1_772_704_800_123),
             fired: EventTime(EventTime::MAX.0 + 1),
             value: 0.1 + 0.2,
-            threshold: 2.2250738585072011e-308,
+            threshold: 2.225_073_858_507_201_4e-308,
             score: 0.6712812921102035,
             findings: u64::MAX,
             state: AlertState::Withdrawn,

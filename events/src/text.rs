@@ -86,6 +86,6 @@ mod tests {
         }
         let (a, b) = (vec![b'a'; 5000], vec![b'a'; 5001]);
         assert!(bounded(&a).len() <= MAX_VALUE_BYTES && bounded(&a) != bounded(&b));
-        assert!(bounded(&vec![0xff; 200]).len() <= MAX_VALUE_BYTES, "grows by escaping");
+        assert!(bounded(&[0xff; 200]).len() <= MAX_VALUE_BYTES, "grows by escaping");
     }
 }
