@@ -140,10 +140,17 @@ pub fn install_panic_hook() {
         let message = tidewatch_events::text::printable(message.as_bytes()).into_owned();
         let code = if message.starts_with(PEER_LOST) { ExitCode::PeerLost } else { ExitCode::Panicked };
         if code == ExitCode::PeerLost && LEAVING.load(Ordering::Acquire) {
-            return;
+            // Were it to unwind, workers would panic over what it leaves behind.
+            loop {
+                std::thread::park();
+            }
         }
         match code {
-            ExitCode::PeerLost => eprintln!("tidewatch: a peer of the cluster was lost: {message}"),
+            ExitCode::PeerLost => {
+                // The control connection ends at the same moment, and knows which peer it was.
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                eprintln!("tidewatch: a peer of the cluster was lost: {message}");
+            }
             _ => {
                 let thread = std::thread::current();
                 let thread = thread.name().unwrap_or("without a name");

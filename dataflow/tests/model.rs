@@ -7,8 +7,10 @@
 mod support;
 
 use proptest::prelude::*;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use support::direct::{self, Schedule};
 use support::logs::{self, Log, Style};
 use support::model::{self, Expected, Written};
@@ -16,7 +18,11 @@ use support::setup::{self, Setup};
 use support::{cases, within};
 use tidewatch::cli::options::{ReplayOptions, Speed};
 use tidewatch::config::Config;
-use tidewatch_reference::arb;
+use tidewatch::config::diagnostic::SourceText;
+use tidewatch_connectors::generator::{Generator, GeneratorSpec, spec};
+use tidewatch_events::alert::Alert;
+use tidewatch_events::time::EventTime;
+use tidewatch_reference::{Settings, arb};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -124,5 +130,175 @@ proptest! {
         if let Err(problems) = case.expected.compare(&written) {
             prop_assert!(false, "{}{}", problems, setup.toml(""));
         }
+    }
+}
+
+/// Generated traffic with every attack, as files by host; what was injected comes with it.
+fn attacked(dir: &Path, count: u64) -> (Vec<PathBuf>, Vec<tidewatch_connectors::generator::Label>) {
+    let mut spec = GeneratorSpec::demo(7, EventTime(1_772_704_800_000));
+    spec.count = Some(count);
+    for extra in
+        ["slow-scan:10s:100s", "credential-stuffing:15s:60s", "exfiltration:30s:30s", "silence:80s:20s:host=web3"]
+    {
+        spec.attacks.push(spec::attack(extra).unwrap());
+    }
+    let mut generator = Generator::new(spec).unwrap();
+    let mut logs = vec![Vec::new(); generator.hosts().len()];
+    let mut line = Vec::new();
+    while let Some(meta) = generator.next_line(&mut line) {
+        logs[meta.host].append(&mut line);
+        if logs[meta.host].last() != Some(&b'\n') {
+            logs[meta.host].push(b'\n');
+        }
+    }
+    let write = |(i, log): (usize, Vec<u8>)| {
+        let path = dir.join(format!("web{}.log", i + 1));
+        std::fs::write(&path, log).unwrap();
+        path
+    };
+    (logs.into_iter().enumerate().map(write).collect(), generator.labels())
+}
+
+/// The defaults, for files of this format.
+fn defaults(dir: &Path) -> (Config, PathBuf) {
+    let paths = dir.join("*.log").display().to_string();
+    let text = format!("[[source]]\nkind = \"file\"\npaths = [{paths:?}]\nformat = \"nginx-json\"\nhost = \"web\"\n");
+    let path = dir.join("tidewatch.toml");
+    std::fs::write(&path, &text).unwrap();
+    let source = SourceText::new("tidewatch.toml", text.as_str());
+    let config = tidewatch::config::parse(source, &Default::default(), &|_| None).unwrap();
+    (config, path)
+}
+
+/// `MODEL_EVENTS=200000` looks longer.
+#[test]
+fn built_in_rules_find_what_was_injected_as_the_model_says() {
+    let events = std::env::var("MODEL_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(24_000);
+    let dir = tempfile::tempdir().unwrap();
+    let (files, labels) = attacked(dir.path(), events);
+    let (config, _) = defaults(dir.path());
+    let inputs = model::inputs(&config, &files);
+    let time = config.time;
+    let settings = Settings { rules: config.rules.clone(), ..Settings::default() };
+    let as_configured = (time.max_out_of_order.0, time.allowed_lateness.0, time.max_ahead.0, config.windows.size.0);
+    let defaults = (settings.max_out_of_order, settings.allowed_lateness, settings.max_ahead, settings.window_size);
+    assert_eq!(as_configured, defaults);
+    let expected = Expected::of(&config, &files, &inputs, &settings);
+    let case = Case { dir, files, config, inputs, expected };
+    let one = case.replay(1).unwrap();
+    case.expected.compare(&one).unwrap();
+    case.replay(3).unwrap().same_bytes(&one).unwrap();
+    let alerts: Vec<Alert> = one.alerts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let missed: Vec<_> = (labels.iter())
+        .filter(|label| {
+            label.rule.is_some_and(|rule| {
+                !alerts.iter().any(|alert| {
+                    let subject = label.subject.iter().all(|(field, value)| alert.subject.get(*field) == Some(value));
+                    alert.rule == rule && subject && alert.first <= label.to && label.from <= alert.last
+                })
+            })
+        })
+        .collect();
+    assert!(missed.is_empty(), "{} of {} not found: {missed:#?}", missed.len(), labels.len());
+    assert!(labels.iter().filter(|label| label.rule.is_some()).count() >= 5);
+}
+
+/// The processes of a cluster; those that are left are killed.
+struct Cluster(Vec<Child>);
+
+impl Cluster {
+    /// Starts `tidewatch replay` in two processes on this machine.
+    fn start(dir: &Path, config: &Path, from: &[PathBuf], workers: usize) -> Cluster {
+        let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let hosts: String = listeners.iter().map(|l| format!("{}\n", l.local_addr().unwrap())).collect();
+        drop(listeners);
+        let hostfile = dir.join("hosts");
+        std::fs::write(&hostfile, hosts).unwrap();
+        let start = |index: usize| {
+            Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+                .arg("replay")
+                .args(["-w", &workers.to_string(), "-n", "2", "-p", &index.to_string(), "-h"])
+                .arg(&hostfile)
+                .arg("-c")
+                .arg(config)
+                .arg("--out")
+                .arg(dir.join("cluster"))
+                .arg("--from")
+                .args(from)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        Cluster(vec![start(0), start(1)])
+    }
+
+    /// Waits for the end of a process.
+    fn end(&mut self, index: usize, limit: Duration) -> Result<(Output, Duration), String> {
+        let started = Instant::now();
+        while self.0[index].try_wait().unwrap().is_none() {
+            if started.elapsed() > limit {
+                return Err(format!("process {index} has not ended after {limit:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let took = started.elapsed();
+        let process = &mut self.0[index];
+        let mut output = Output { status: process.wait().unwrap(), stdout: Vec::new(), stderr: Vec::new() };
+        let read = |from: &mut dyn std::io::Read, to: &mut Vec<u8>| drop(from.read_to_end(to));
+        read(process.stdout.as_mut().unwrap(), &mut output.stdout);
+        read(process.stderr.as_mut().unwrap(), &mut output.stderr);
+        Ok((output, took))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in &mut self.0 {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+#[test]
+fn two_processes_write_the_same_bytes_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, _) = attacked(dir.path(), 8_000);
+    let (config, path) = defaults(dir.path());
+    let mut cluster = Cluster::start(dir.path(), &path, &files, 2);
+    for index in [0, 1] {
+        let (output, _) = cluster.end(index, LIMIT).unwrap();
+        assert!(output.status.success(), "process {index}: {output:?}");
+    }
+    let out = dir.path().join("one");
+    let options =
+        ReplayOptions { from: files, out: out.clone(), workers: 1, cluster: None, labels: None, speed: Speed::Max };
+    within(LIMIT, move || tidewatch::engine::replay(&config, options)).unwrap().unwrap();
+    Written::read(&out).unwrap().same_bytes(&Written::read(&dir.path().join("cluster")).unwrap()).unwrap();
+}
+
+#[test]
+fn a_process_whose_peer_is_killed_ends_with_75() {
+    for killed in [1, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        // A pipe that nobody closes keeps the replay going.
+        let pipe = dir.path().join("access.log");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (_, path) = defaults(dir.path());
+        let mut cluster = Cluster::start(dir.path(), &path, std::slice::from_ref(&pipe), 1);
+        let writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        // Long enough for the two to find each other and start.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(cluster.0[1 - killed].try_wait().unwrap(), None);
+        cluster.0[killed].kill().unwrap();
+        let (output, took) = cluster.end(1 - killed, Duration::from_secs(5)).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        let lines: Vec<&str> = said.lines().filter(|line| !line.contains(" INFO ")).collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        assert!(lines[0].contains(&format!("process {killed}")), "{said}");
+        drop(writer);
     }
 }
