@@ -3,6 +3,8 @@
 //! between different numbers of workers.
 //!
 //! `PROPTEST_CASES=500 cargo test -p tidewatch --test model` looks longer.
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -10,8 +10,7 @@
 
 use super::assembly::{Output, Plan};
 use super::ledger::{Ledger, Totals};
-use super::writer::shown;
-use base64::Engine as _;
+use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,15 +147,20 @@ impl Live {
                 break;
             }
         }
-        let done = self.runners.drain(..).map(|runner| {
-            let name = runner.name().to_owned();
-            let all = runner.drain(patience);
-            if !all {
-                tracing::warn!(sink = %name, "it did not take everything before the end");
-            }
-            all
-        });
-        done.fold(true, |all, one| all && one)
+        // All of them are waited for, also after one that did not.
+        let done: Vec<bool> = self
+            .runners
+            .drain(..)
+            .map(|runner| {
+                let name = runner.name().to_owned();
+                let all = runner.drain(patience);
+                if !all {
+                    tracing::warn!(sink = %name, "it did not take everything before the end");
+                }
+                all
+            })
+            .collect();
+        done.iter().all(|one| *one)
     }
 
     fn take(&mut self, output: Output) {
@@ -224,22 +228,12 @@ impl Live {
     }
 
     fn record(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
-        let (ledger, id) = (&self.ledger, letter.partition);
-        let info = match self.infos.get(&id) {
-            Some(info) => Some(&*info),
-            None => ledger.info(id).map(|info| &*self.infos.entry(id).or_insert(info)),
-        };
-        let line = self.privacy.redact_line(&letter.line);
-        DeadLetterRecord {
-            source: info.map_or_else(String::new, |i| i.source_name.to_string()),
-            partition: info.map_or_else(String::new, |i| i.name.to_string()),
-            offset: letter.offset,
-            reason: letter.reason.as_str().to_owned(),
-            line: match std::str::from_utf8(&line) {
-                Ok(line) => line.to_owned(),
-                Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
-            },
+        if !self.infos.contains_key(&letter.partition)
+            && let Some(info) = self.ledger.info(letter.partition)
+        {
+            self.infos.insert(letter.partition, info);
         }
+        record(letter, self.infos.get(&letter.partition), None, &self.privacy)
     }
 
     /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.

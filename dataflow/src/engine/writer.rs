@@ -102,27 +102,13 @@ impl Writer {
     }
 
     fn record(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
-        let located = self.fetchers.iter().find_map(|f| f.locate(letter.partition, letter.offset));
-        let (ledger, id) = (&self.ledger, letter.partition);
-        let info = match self.infos.get(&id) {
-            Some(info) => Some(&*info),
-            None => ledger.info(id).map(|info| &*self.infos.entry(id).or_insert(info)),
-        };
-        let line = self.privacy.redact_line(&letter.line);
-        DeadLetterRecord {
-            source: info.map_or_else(String::new, |i| i.source_name.to_string()),
-            partition: match (&located, info) {
-                (Some((path, _)), _) => text::printable(path.as_os_str().as_encoded_bytes()).into_owned(),
-                (None, Some(info)) => info.name.to_string(),
-                (None, None) => String::new(),
-            },
-            offset: located.map_or(letter.offset, |(_, offset)| offset),
-            reason: letter.reason.as_str().to_owned(),
-            line: match std::str::from_utf8(&line) {
-                Ok(line) => line.to_owned(),
-                Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
-            },
+        if !self.infos.contains_key(&letter.partition)
+            && let Some(info) = self.ledger.info(letter.partition)
+        {
+            self.infos.insert(letter.partition, info);
         }
+        let located = self.fetchers.iter().find_map(|f| f.locate(letter.partition, letter.offset));
+        record(letter, self.infos.get(&letter.partition), located, &self.privacy)
     }
 
     /// Writes everything; completes the summary and writes it too.
@@ -159,6 +145,30 @@ impl Writer {
             }
         }
         found
+    }
+}
+
+/// A dead letter as it leaves: redacted, with names; where its file is known (`located`), with that and the offset in it.
+pub(super) fn record(
+    letter: &DeadLetter,
+    info: Option<&PartitionInfo>,
+    located: Option<(&Path, u64)>,
+    privacy: &Privacy,
+) -> DeadLetterRecord {
+    let line = privacy.redact_line(&letter.line);
+    DeadLetterRecord {
+        source: info.map_or_else(String::new, |i| i.source_name.to_string()),
+        partition: match (located, info) {
+            (Some((path, _)), _) => text::printable(path.as_os_str().as_encoded_bytes()).into_owned(),
+            (None, Some(info)) => info.name.to_string(),
+            (None, None) => String::new(),
+        },
+        offset: located.map_or(letter.offset, |(_, offset)| offset),
+        reason: letter.reason.as_str().to_owned(),
+        line: match std::str::from_utf8(&line) {
+            Ok(line) => line.to_owned(),
+            Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
+        },
     }
 }
 

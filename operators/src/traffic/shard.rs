@@ -87,7 +87,7 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
     }
     for (host, tally) in part.hosts.iter().zip(tallies) {
         let tops = tally.rows.map(|mut rows| {
-            rows.sort_unstable_by_key(|row| order(row));
+            rows.sort_unstable_by_key(order);
             rows.truncate(settings.top);
             rows.into_iter().map(|(key, counts)| (key.to_vec(), counts)).collect::<Vec<_>>()
         });
@@ -127,7 +127,7 @@ fn order<'a>(row: &(&'a [u8], Counts)) -> (Reverse<u64>, &'a [u8]) {
 fn keep_best<'a>(rows: &mut Vec<(&'a [u8], Counts)>, top: usize, row: (&'a [u8], Counts)) {
     let room = (4 * top).max(16);
     if rows.len() >= room {
-        rows.select_nth_unstable_by_key(top.max(1) - 1, |row| order(row));
+        rows.select_nth_unstable_by_key(top.max(1) - 1, order);
         rows.truncate(top.max(1));
     }
     rows.push(row);
@@ -187,8 +187,7 @@ mod tests {
     use super::*;
     use tidewatch_events::time::Millis;
 
-    const SETTINGS: Settings =
-        Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX };
+    const SETTINGS: Settings = Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX };
 
     fn part(window: u64, host: &str, rows: &[(Dimension, &str, u64)]) -> Part {
         let mut part = Part { window, hosts: vec![host.into()], ..Part::default() };
@@ -196,16 +195,7 @@ mod tests {
             let counts = Counts { requests: *requests, ..Counts::default() };
             let (hash, start, len) = (key.len() as u64, part.keys.len() as u32, key.len() as u16);
             part.keys.extend_from_slice(key.as_bytes());
-            part.rows.push(Row {
-                hash,
-                host: 0,
-                start,
-                len,
-                dimension: *dimension,
-                counts,
-                timed: 0,
-                longest_us: 0,
-            });
+            part.rows.push(Row { hash, host: 0, start, len, dimension: *dimension, counts, timed: 0, longest_us: 0 });
         }
         part
     }
@@ -226,7 +216,10 @@ mod tests {
         shard.close(35, &mut out);
         assert_eq!(out, peeked, "asking early changes nothing");
         let tops = |s: &Summary, d: Dimension| {
-            s.tops[d as usize].iter().map(|(k, c)| (String::from_utf8(k.clone()).unwrap(), c.requests)).collect::<Vec<_>>()
+            s.tops[d as usize]
+                .iter()
+                .map(|(k, c)| (String::from_utf8(k.clone()).unwrap(), c.requests))
+                .collect::<Vec<_>>()
         };
         let b = out.iter().find(|s| s.host == b"b").unwrap();
         assert_eq!((b.clients, b.shard), (2, 3));
@@ -240,7 +233,8 @@ mod tests {
     #[test]
     fn the_best_survive_being_cut_back() {
         let keys: Vec<String> = (0..500).map(|k| format!("/{k:03}")).collect();
-        let rows: Vec<_> = keys.iter().enumerate().map(|(n, k)| (Dimension::Path, k.as_str(), (n as u64 * 7) % 500)).collect();
+        let rows: Vec<_> =
+            keys.iter().enumerate().map(|(n, k)| (Dimension::Path, k.as_str(), (n as u64 * 7) % 500)).collect();
         let mut shard = Shard::new(SETTINGS, 0);
         shard.add(part(0, "h", &rows));
         let mut out = Vec::new();

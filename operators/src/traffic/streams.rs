@@ -14,8 +14,8 @@ use tidewatch_events::hash;
 use timely::PartialOrder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
 use timely::progress::frontier::MutableAntichain;
 
 /// Points of closed windows, or early ones of open windows, as line protocol.
