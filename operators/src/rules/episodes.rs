@@ -6,8 +6,8 @@
 //!
 //! Invariants
 //! - An episode goes on while next start − previous end <= `resolve_after`; its id is that of its first finding.
-//! - A provisional firing ends in exactly one of: a closed firing of the same id, an alert that names it in `replaces`, or a
-//!   withdrawal.
+//! - A provisional firing ends in exactly one of: a closed firing of the same id, or a withdrawal. Where an alert of another
+//!   id takes its place, the withdrawal comes right before that alert, which names it in `replaces`.
 
 use super::keys::KeyBytes;
 use super::plan::RuleSet;
@@ -173,7 +173,7 @@ impl Episodes {
     pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
         let place = (finding.rule, KeyBytes::new(&finding.key));
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
-        let replaces = self.confirm(&place, finding);
+        let known = self.confirm(&place, finding);
         if let Some(open) = self.open.get_mut(&place) {
             if finding.start <= open.last.saturating_add(resolve_after) {
                 open.last = finding.end;
@@ -185,8 +185,9 @@ impl Episodes {
                 open.evidence.sort_unstable();
                 open.evidence.dedup();
                 open.evidence.truncate(EVIDENCE);
-                if let Some(end) = replaces.filter(|end| *end != open.first_end) {
-                    open.replaces = Some(end);
+                if let Some(known) = known.filter(|known| known.first_end != open.first_end) {
+                    open.replaces = Some(known.first_end);
+                    out.push(withdrawn(known));
                 }
                 out.push(AlertDraft { change: Change::Updated, ..open.clone() });
                 self.watch(finding.rule, finding.end);
@@ -196,7 +197,10 @@ impl Episodes {
         }
         let mut draft = AlertDraft::new(finding, Change::Fired);
         draft.evidence.truncate(EVIDENCE);
-        draft.replaces = replaces.filter(|end| *end != finding.end);
+        if let Some(known) = known.filter(|known| known.first_end != finding.end) {
+            draft.replaces = Some(known.first_end);
+            out.push(withdrawn(known));
+        }
         out.push(draft.clone());
         self.open.insert(place, draft);
         self.watch(finding.rule, finding.end);
@@ -220,12 +224,12 @@ impl Episodes {
         self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
     }
 
-    /// The provisional firing that a closed finding confirms or takes the place of: the end of its window.
-    fn confirm(&mut self, place: &(u32, KeyBytes), finding: &Finding) -> Option<u64> {
+    /// The provisional firing that a closed finding confirms or takes the place of.
+    fn confirm(&mut self, place: &(u32, KeyBytes), finding: &Finding) -> Option<AlertDraft> {
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let known = self.provisional.get(place)?;
         if known.first <= finding.end.saturating_add(resolve_after) {
-            return self.provisional.remove(place).map(|p| p.first_end);
+            return self.provisional.remove(place);
         }
         None
     }
@@ -266,7 +270,7 @@ impl Episodes {
         self.provisional.retain(|_, draft| {
             let at = draft.first_end.saturating_add(lateness);
             if at <= frontier {
-                out.push(AlertDraft { change: Change::Withdrawn, state: AlertState::Withdrawn, ..draft.clone() });
+                out.push(withdrawn(draft.clone()));
             } else {
                 next = next.min(at);
             }
@@ -285,7 +289,7 @@ impl Episodes {
             out.push(ended(draft, if over { AlertState::Resolved } else { AlertState::Firing }));
         }
         for (_, draft) in self.provisional.drain() {
-            out.push(AlertDraft { change: Change::Withdrawn, state: AlertState::Withdrawn, ..draft });
+            out.push(withdrawn(draft));
         }
         self.next = u64::MAX;
         in_order(&mut out);
@@ -306,6 +310,10 @@ impl Episodes {
 
 fn ended(draft: AlertDraft, state: AlertState) -> AlertDraft {
     AlertDraft { change: Change::Ended, state, ..draft }
+}
+
+fn withdrawn(draft: AlertDraft) -> AlertDraft {
+    AlertDraft { change: Change::Withdrawn, state: AlertState::Withdrawn, ..draft }
 }
 
 fn in_order(drafts: &mut [AlertDraft]) {
@@ -430,6 +438,8 @@ mod tests {
         episodes.fold(&finding(290, 6.0), &mut out);
         let last = out.last().unwrap();
         assert_eq!((last.change, last.replaces), (Change::Fired, Some(320)), "an earlier window took its place");
+        let before = &out[out.len() - 2];
+        assert_eq!((before.change, before.first), (Change::Withdrawn, 300), "and it is withdrawn");
         episodes.fold_provisional(&finding(500, 5.0), &mut out);
         out.clear();
         episodes.advance(526, &mut out);
