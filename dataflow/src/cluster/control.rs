@@ -1,14 +1,19 @@
-//! The control connections of a formed cluster: heartbeats, a small status of each process, and the end of a peer.
+//! The control connections of a formed cluster: heartbeats, a small status of each process, questions, and the end of a
+//! peer.
 //!
 //! A line of JSON every [`BEAT`] per peer. A peer whose connection ends without a farewell, or that is silent for
-//! [`LEASE`], is lost: this process says which one and exits with 75.
+//! [`LEASE`], is lost: this process says which one and exits with 75. Between heartbeats a process may ask the others
+//! something ([`Control::ask`]); what the question and its answer mean is not known here.
 
 use crate::exit::{ExitCode, Failure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often each process speaks.
@@ -18,7 +23,22 @@ pub const BEAT: Duration = Duration::from_millis(200);
 pub const LEASE: Duration = Duration::from_secs(5);
 
 /// The longest line a peer may send.
-const MAX_LINE: u64 = 4096;
+const MAX_LINE: u64 = 16 << 20;
+
+/// A line of a control connection.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// A heartbeat.
+    Status(Status),
+    /// A question, with a number that its answer names.
+    Ask(u64, Value),
+    /// The answer to a question of this number.
+    Answer(u64, Value),
+}
+
+/// Answers questions of other processes. It must not wait for long: the asking peer is not heard meanwhile.
+type Answerer = Box<dyn Fn(Value) -> Value + Send + Sync>;
 
 /// What a process tells the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +49,8 @@ pub struct Status {
     pub listed: bool,
     /// Everything before this event time (ms) is durable at every sink. Meaningful from process 0.
     pub durable: u64,
+    /// Whether its sinks can take no more for now, so that nobody may read on.
+    pub full: bool,
     /// Whether it is draining and will leave.
     pub stopping: bool,
     /// Said last: it has finished, and its silence means nothing from here on.
@@ -48,6 +70,11 @@ struct Shared {
     peers: Mutex<Vec<Peer>>,
     changed: Condvar,
     over: AtomicBool,
+    /// The writing ends, by process; `None` for this one and for those that cannot be written to any more.
+    writers: Vec<Mutex<Option<TcpStream>>>,
+    answerer: OnceLock<Answerer>,
+    asked: AtomicU64,
+    waiting: Mutex<HashMap<u64, Sender<Value>>>,
 }
 
 #[derive(Clone)]
@@ -64,6 +91,16 @@ impl Control {
     /// Starts speaking and listening on the sockets; a lost peer ends the process.
     pub fn start(index: usize, addresses: Vec<String>, sockets: Vec<Option<TcpStream>>) -> Result<Control, Failure> {
         let peer = Peer { status: Status::default(), heard: Instant::now() };
+        let mut writers = Vec::new();
+        for socket in &sockets {
+            let copy = socket.as_ref().map(TcpStream::try_clone).transpose();
+            let copy = copy.map_err(|e| Failure::new(ExitCode::Failed, format!("cannot copy a socket: {e}")))?;
+            // A peer that does not read must not stop our heartbeats to the others.
+            if let Some(copy) = &copy {
+                let _ = copy.set_write_timeout(Some(LEASE));
+            }
+            writers.push(Mutex::new(copy));
+        }
         let shared = Arc::new(Shared {
             index,
             peers: Mutex::new(vec![peer; addresses.len()]),
@@ -71,21 +108,46 @@ impl Control {
             ours: Mutex::default(),
             changed: Condvar::new(),
             over: AtomicBool::new(false),
+            writers,
+            answerer: OnceLock::new(),
+            asked: AtomicU64::new(0),
+            waiting: Mutex::default(),
         });
-        let mut writers = Vec::new();
         for (index, socket) in sockets.into_iter().enumerate() {
             let Some(socket) = socket else { continue };
-            let copy =
-                socket.try_clone().map_err(|e| Failure::new(ExitCode::Failed, format!("cannot copy a socket: {e}")))?;
-            // A peer that does not read must not stop our heartbeats to the others.
-            let _ = copy.set_write_timeout(Some(LEASE));
-            writers.push((index, copy));
             let shared = shared.clone();
             super::spawn(format!("cluster:hear-{index}"), move || shared.hear(index, socket))?;
         }
         let speaker = shared.clone();
-        super::spawn("cluster:speak".into(), move || speaker.speak(writers))?;
+        super::spawn("cluster:speak".into(), move || speaker.speak())?;
         Ok(Control { shared })
+    }
+
+    /// How this process answers what others ask, from now on; what was asked before is answered with `null`.
+    pub fn answer_with(&self, answer: impl Fn(Value) -> Value + Send + Sync + 'static) {
+        let _ = self.shared.answerer.set(Box::new(answer));
+    }
+
+    /// Asks all other processes and waits at most `patience`: the answers that came.
+    pub fn ask(&self, question: &Value, patience: Duration) -> Vec<Value> {
+        let (tell, answers) = channel();
+        let mut numbers = Vec::new();
+        for to in (0..self.shared.writers.len()).filter(|to| *to != self.shared.index) {
+            let number = self.shared.asked.fetch_add(1, Ordering::Relaxed);
+            lock(&self.shared.waiting).insert(number, tell.clone());
+            self.shared.write(to, &Line::Ask(number, question.clone()));
+            numbers.push(number);
+        }
+        let deadline = Instant::now() + patience;
+        let mut got = Vec::new();
+        while got.len() < numbers.len()
+            && let Ok(answer) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            got.push(answer);
+        }
+        let mut waiting = lock(&self.shared.waiting);
+        numbers.iter().for_each(|number| drop(waiting.remove(number)));
+        got
     }
 
     /// What the others are told from now on.
@@ -120,13 +182,23 @@ impl Control {
 }
 
 impl Shared {
-    fn speak(&self, mut writers: Vec<(usize, TcpStream)>) {
+    fn speak(&self) {
         while !self.over.load(Ordering::Acquire) {
-            let mut line = serde_json::to_vec(&*lock(&self.ours)).unwrap_or_default();
-            line.push(b'\n');
-            writers.retain_mut(|(_, stream)| stream.write_all(&line).is_ok());
+            let line = Line::Status(lock(&self.ours).clone());
+            for to in 0..self.writers.len() {
+                self.write(to, &line);
+            }
             self.check_leases();
             std::thread::sleep(BEAT);
+        }
+    }
+
+    fn write(&self, to: usize, line: &Line) {
+        let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+        bytes.push(b'\n');
+        let mut writer = lock(&self.writers[to]);
+        if writer.as_mut().is_some_and(|stream| stream.write_all(&bytes).is_err()) {
+            *writer = None;
         }
     }
 
@@ -146,15 +218,28 @@ impl Shared {
         loop {
             let mut line = Vec::new();
             let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-            let status = match read {
-                Ok(n) if n > 0 && line.ends_with(b"\n") => serde_json::from_slice::<Status>(&line).ok(),
+            let line = match read {
+                Ok(n) if n > 0 && line.ends_with(b"\n") => serde_json::from_slice::<Line>(&line).ok(),
                 _ => None,
             };
             let mut peers = lock(&self.peers);
-            match status {
-                Some(status) => {
-                    peers[index] = Peer { status, heard: Instant::now() };
+            peers[index].heard = Instant::now();
+            match line {
+                Some(Line::Status(status)) => {
+                    peers[index].status = status;
                     self.changed.notify_all();
+                }
+                Some(Line::Ask(number, question)) => {
+                    drop(peers);
+                    let answer = self.answerer.get().map_or(Value::Null, |answer| answer(question));
+                    self.write(index, &Line::Answer(number, answer));
+                }
+                Some(Line::Answer(number, answer)) => {
+                    drop(peers);
+                    if let Some(tell) = lock(&self.waiting).remove(&number) {
+                        // Whoever asked may have gone on.
+                        let _ = tell.send(answer);
+                    }
                 }
                 None => {
                     let expected = peers[index].status.farewell || self.over.load(Ordering::Acquire);

@@ -10,7 +10,7 @@
 //! - `effective` never goes back, and stays 0 until every source has listed its partitions.
 //! - Per partition, always: lines = events + rejected, events = in time + late + future.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
@@ -48,7 +48,7 @@ pub enum Taken {
 }
 
 /// What one partition has read so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Lines read.
     pub lines: u64,

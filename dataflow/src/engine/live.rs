@@ -10,13 +10,13 @@
 
 use super::assembly::{Output, Plan};
 use super::ledger::{Ledger, Totals};
+use super::peers::{Health, Peers};
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_connectors::sink::runner::SinkRunner;
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
 use tidewatch_connectors::source::recent::FetchLines;
@@ -64,17 +64,16 @@ pub struct Figures {
 const KEPT_ALERTS: usize = 10_000;
 
 /// Gives consumer lags, in records, by the names of their partitions.
-pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send>;
+pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send + Sync>;
 
 /// The results thread.
 pub struct Live {
     book: AlertBook,
     runners: Vec<SinkRunner>,
     ledger: Arc<Ledger>,
-    lines: Arc<dyn FetchLines>,
+    peers: Peers,
     privacy: Privacy,
     figures: Arc<Figures>,
-    lags: Lags,
     /// Lengths of time by which a closing tick names windows.
     lateness: u64,
     /// Size of the windows whose ends may be made durable.
@@ -82,7 +81,6 @@ pub struct Live {
     step: Delivery,
     seq: u64,
     changes: Vec<AlertDraft>,
-    infos: HashMap<PartitionId, PartitionInfo>,
     told: HashMap<String, (Instant, AlertState)>,
     /// Steps that carried the end of something, and what is durable once they are acknowledged.
     waiting: VecDeque<(u64, u64)>,
@@ -95,26 +93,23 @@ impl Live {
         plan: &Plan,
         runners: Vec<SinkRunner>,
         ledger: Arc<Ledger>,
-        lines: Arc<dyn FetchLines>,
+        peers: Peers,
         privacy: Privacy,
         figures: Arc<Figures>,
-        lags: Lags,
     ) -> Live {
         let lateness = plan.traffic.allowed_lateness;
         Live {
             book: AlertBook::new(plan.rules.clone(), lateness),
             runners,
             ledger,
-            lines,
+            peers,
             privacy,
             figures,
-            lags,
             lateness: lateness.0,
             size: plan.traffic.size.0,
             step: Delivery::default(),
             seq: 0,
             changes: Vec::new(),
-            infos: HashMap::new(),
             told: HashMap::new(),
             waiting: VecDeque::new(),
             reached: None,
@@ -213,7 +208,7 @@ impl Live {
         let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();
         let lines: HashMap<Origin, String> = wanted
             .iter()
-            .zip(self.lines.fetch(&places))
+            .zip(self.peers.fetch(&places))
             .filter_map(|(origin, line)| Some((*origin, shown(&self.privacy.redact_line(&line?)))))
             .collect();
         for draft in drafts {
@@ -227,25 +222,19 @@ impl Live {
         }
     }
 
-    fn record(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
-        if !self.infos.contains_key(&letter.partition)
-            && let Some(info) = self.ledger.info(letter.partition)
-        {
-            self.infos.insert(letter.partition, info);
-        }
-        record(letter, self.infos.get(&letter.partition), None, &self.privacy)
+    fn record(&self, letter: &DeadLetter) -> DeadLetterRecord {
+        let name = self.peers.name(letter.partition);
+        record(letter, name.as_ref().map(|name| (&*name.source, &*name.partition)), None, &self.privacy)
     }
 
     /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.
     fn write_health(&mut self) {
         let now = wall_clock();
-        let lags = (self.lags)();
         let mut rows: BTreeMap<(String, String), (Totals, Option<u64>)> = BTreeMap::new();
-        for (info, totals) in self.ledger.totals() {
-            let lag = lags.iter().find(|(name, _)| **name == *info.name).map(|(_, lag)| *lag);
-            let (topic, partition) = match info.name.rsplit_once('/').filter(|_| lag.is_some()) {
+        for Health { name, totals, lag } in self.peers.health() {
+            let (topic, partition) = match name.partition.rsplit_once('/').filter(|_| lag.is_some()) {
                 Some((topic, partition)) => (topic.to_owned(), partition.to_owned()),
-                None => (info.source_name.to_string(), "-".to_owned()),
+                None => (name.source.to_string(), "-".to_owned()),
             };
             let row = rows.entry((topic, partition)).or_default();
             row.0.merge(&totals);

@@ -9,6 +9,7 @@
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`replay`], [`writer`] | backtests, and their files |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
+//! | [`peers`] | what process 0 asks the others |
 //! | [`demo`] | generated traffic through it |
 //! | [`progress`] | how far a long read is, on a terminal |
 
@@ -18,6 +19,7 @@ pub mod ingest;
 pub mod ledger;
 pub mod live;
 pub mod parsers;
+pub mod peers;
 pub mod progress;
 pub mod replay;
 pub mod run;

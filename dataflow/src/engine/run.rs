@@ -7,6 +7,7 @@ use super::assembly::Plan;
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::live::{Figures, Live};
 use super::parsers::SourceParsers;
+use super::peers::{Here, Peers};
 use super::replay;
 use super::sinks;
 use super::sources::{Place, Sources};
@@ -154,9 +155,16 @@ impl Pipeline {
         let guards = workers::start(shared, workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let lags = sources.lags();
+        let here = Arc::new(Here::new(ledger.clone(), recent, sources.lags()));
+        if let Some(control) = &control {
+            let here = here.clone();
+            control.answer_with(move |question| here.answer(question));
+        }
         let results = (process == 0).then(|| {
-            let live = Live::new(&plan, runners, ledger.clone(), recent, config.privacy.clone(), figures.clone(), lags);
+            let peers = Peers::new(here, control.clone());
+            #[cfg(feature = "kafka")]
+            let peers = peers.reading_again(std::mem::take(&mut sources.fetchers));
+            let live = Live::new(&plan, runners, ledger.clone(), peers, config.privacy.clone(), figures.clone());
             let stop = stopping.clone();
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
         });
@@ -206,9 +214,13 @@ impl Pipeline {
         self.ledger.tick(wall_clock(), &others);
         if let Some(control) = &self.control {
             let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
-            control.publish(|s| (s.effective, s.durable) = (effective, durable));
+            let full = self.figures.full.load(Ordering::Relaxed);
+            control.publish(|s| (s.effective, s.durable, s.full) = (effective, durable, full));
         }
-        self.feed.set_paused(self.figures.full.load(Ordering::Relaxed));
+        // Process 0 delivers for all: where it cannot, nobody reads on.
+        let full = |control: &Control| control.others().iter().any(|s| s.full);
+        let full = self.figures.full.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(full);
+        self.feed.set_paused(full);
     }
 
     /// Starts committing the offsets behind which everything is durable, on a thread of its own, for a broker may take

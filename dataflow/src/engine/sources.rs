@@ -47,6 +47,9 @@ pub struct Sources {
     /// The consumer groups of Kafka sources, by position of the source.
     #[cfg(feature = "kafka")]
     pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
+    /// What reads lines of Kafka sources again, by position of the source.
+    #[cfg(feature = "kafka")]
+    pub fetchers: std::collections::HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
     /// Where Kafka partitions stand.
     #[cfg(feature = "kafka")]
     pub kafka: Vec<Arc<tidewatch_connectors::kafka::KafkaStatus>>,
@@ -192,6 +195,9 @@ impl Sources {
             .map_err(|e| Failure::usage(format!("source {}: {e}", source.name)))?;
         let share = ProcessShare::new(place.index, place.count)
             .ok_or_else(|| Failure::usage(format!("-p {} is not below -n {}", place.index, place.count)))?;
+        if place.index == 0 {
+            self.fetchers.insert(index, tidewatch_connectors::kafka::LineFetcher::new(&settings)?);
+        }
         let opened = KafkaSource::connect(settings, share, index)?;
         let committer = opened.committer();
         if kafka.start == crate::config::KafkaStart::Committed {

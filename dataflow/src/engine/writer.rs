@@ -108,7 +108,8 @@ impl Writer {
             self.infos.insert(letter.partition, info);
         }
         let located = self.fetchers.iter().find_map(|f| f.locate(letter.partition, letter.offset));
-        record(letter, self.infos.get(&letter.partition), located, &self.privacy)
+        let name = self.infos.get(&letter.partition).map(|info| (&*info.source_name, &*info.name));
+        record(letter, name, located, &self.privacy)
     }
 
     /// Writes everything; completes the summary and writes it too.
@@ -148,19 +149,20 @@ impl Writer {
     }
 }
 
-/// A dead letter as it leaves: redacted, with names; where its file is known (`located`), with that and the offset in it.
+/// A dead letter as it leaves: redacted, with the names of its source and partition; where its file is known
+/// (`located`), with that and the offset in it.
 pub(super) fn record(
     letter: &DeadLetter,
-    info: Option<&PartitionInfo>,
+    name: Option<(&str, &str)>,
     located: Option<(&Path, u64)>,
     privacy: &Privacy,
 ) -> DeadLetterRecord {
     let line = privacy.redact_line(&letter.line);
     DeadLetterRecord {
-        source: info.map_or_else(String::new, |i| i.source_name.to_string()),
-        partition: match (located, info) {
+        source: name.map_or_else(String::new, |(source, _)| source.to_owned()),
+        partition: match (located, name) {
             (Some((path, _)), _) => text::printable(path.as_os_str().as_encoded_bytes()).into_owned(),
-            (None, Some(info)) => info.name.to_string(),
+            (None, Some((_, partition))) => partition.to_owned(),
             (None, None) => String::new(),
         },
         offset: located.map_or(letter.offset, |(_, offset)| offset),

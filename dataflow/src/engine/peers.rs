@@ -1,0 +1,207 @@
+//! What only the process that reads a partition knows, for process 0, which delivers: names of partitions for dead letters,
+//! lines for alerts, figures for the health points.
+//!
+//! Process 0 looks here first, then asks the others over the control connections, and reads a line again from Kafka
+//! where nobody remembers it any more.
+//!
+//! Invariants
+//! - What a peer answers is only ever shown: no result depends on it.
+//! - Every question has a limit of time: a peer that does not answer costs a line of evidence, not the results.
+
+use super::ledger::{Ledger, Totals};
+use super::live::Lags;
+use crate::cluster::Control;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tidewatch_connectors::source::recent::{FetchLines, RecentLines};
+use tidewatch_events::batch::PartitionId;
+
+/// How long the others may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many lines are asked for at once.
+const LINES: usize = 256;
+
+/// How long lines of one alert, or of some, are looked for in Kafka.
+#[cfg(feature = "kafka")]
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A source's and a partition's name, as outputs have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// Position of the source in the configuration.
+    pub index: usize,
+    /// The source's.
+    pub source: Arc<str>,
+    /// The partition's.
+    pub partition: Arc<str>,
+}
+
+/// How a partition stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// Which.
+    pub name: Name,
+    /// What was read.
+    pub totals: Totals,
+    /// Its consumer lag in records, for Kafka.
+    pub lag: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Question {
+    Name(u64),
+    Lines(Vec<(u64, u64)>),
+    Health,
+}
+
+/// What one process knows of its own partitions.
+pub struct Here {
+    ledger: Arc<Ledger>,
+    recent: Arc<RecentLines>,
+    lags: Lags,
+}
+
+impl Here {
+    /// Of these.
+    pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags) -> Here {
+        Here { ledger, recent, lags }
+    }
+
+    fn name(&self, id: PartitionId) -> Option<Name> {
+        let info = self.ledger.info(id)?;
+        Some(Name { index: info.source, source: info.source_name, partition: info.name })
+    }
+
+    fn health(&self) -> Vec<Health> {
+        let lags: HashMap<Arc<str>, u64> = (self.lags)().into_iter().collect();
+        let row = |(info, totals): (tidewatch_connectors::feed::PartitionInfo, Totals)| Health {
+            lag: lags.get(&info.name).copied(),
+            name: Name { index: info.source, source: info.source_name, partition: info.name },
+            totals,
+        };
+        self.ledger.totals().into_iter().map(row).collect()
+    }
+
+    /// The answer to another process's question; `null` for one that is not understood.
+    pub fn answer(&self, question: serde_json::Value) -> serde_json::Value {
+        let answer = match serde_json::from_value(question) {
+            Ok(Question::Name(id)) => serde_json::to_value(self.name(PartitionId(id))),
+            Ok(Question::Lines(wanted)) => {
+                let wanted: Vec<_> = wanted.into_iter().map(|(id, offset)| (PartitionId(id), offset)).collect();
+                let lines = self.recent.fetch(&wanted);
+                serde_json::to_value(lines.iter().map(|l| l.as_ref().map(|l| STANDARD.encode(l))).collect::<Vec<_>>())
+            }
+            Ok(Question::Health) => serde_json::to_value(self.health()),
+            Err(_) => return serde_json::Value::Null,
+        };
+        answer.unwrap_or_default()
+    }
+}
+
+/// What process 0 can find out. See the module.
+pub struct Peers {
+    here: Arc<Here>,
+    control: Option<Control>,
+    names: Mutex<HashMap<PartitionId, Name>>,
+    #[cfg(feature = "kafka")]
+    kafka: HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
+}
+
+impl Peers {
+    /// Of this process, and of the others where there are some.
+    pub fn new(here: Arc<Here>, control: Option<Control>) -> Peers {
+        Peers {
+            here,
+            control,
+            names: Mutex::default(),
+            #[cfg(feature = "kafka")]
+            kafka: HashMap::new(),
+        }
+    }
+
+    /// The same, for Kafka sources (by their position) whose lines can be read again.
+    #[cfg(feature = "kafka")]
+    pub fn reading_again(self, kafka: HashMap<usize, tidewatch_connectors::kafka::LineFetcher>) -> Peers {
+        Peers { kafka, ..self }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PartitionId, Name>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask<A: serde::de::DeserializeOwned>(&self, question: &Question) -> Vec<A> {
+        let Some(control) = &self.control else { return Vec::new() };
+        let Ok(question) = serde_json::to_value(question) else { return Vec::new() };
+        control.ask(&question, PATIENCE).into_iter().filter_map(|a| serde_json::from_value(a).ok()).collect()
+    }
+
+    /// What a partition is called, whichever process reads it; `None` where nobody knows.
+    pub fn name(&self, id: PartitionId) -> Option<Name> {
+        if let Some(name) = self.known().get(&id) {
+            return Some(name.clone());
+        }
+        let found = self.here.name(id);
+        let found = found.or_else(|| self.ask::<Option<Name>>(&Question::Name(id.0)).into_iter().flatten().next())?;
+        self.known().insert(id, found.clone());
+        Some(found)
+    }
+
+    /// How all partitions of all processes stand.
+    pub fn health(&self) -> Vec<Health> {
+        let others = self.ask::<Vec<Health>>(&Question::Health);
+        self.here.health().into_iter().chain(others.into_iter().flatten()).collect()
+    }
+
+    /// Lines of Kafka partitions that nobody remembers, as long as there is time.
+    #[cfg(feature = "kafka")]
+    fn read_again(&self, wanted: &[(PartitionId, u64)], lines: &mut [Option<Vec<u8>>]) {
+        if self.kafka.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + AGAIN;
+        for ((id, offset), line) in wanted.iter().zip(lines) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if line.is_some() || left.is_zero() {
+                continue;
+            }
+            let Some(name) = self.name(*id) else { continue };
+            let Some(fetcher) = self.kafka.get(&name.index) else { continue };
+            let Some((topic, partition)) = name.partition.rsplit_once('/') else { continue };
+            let Ok(partition) = partition.parse() else { continue };
+            match fetcher.fetch(topic, partition, *offset, left) {
+                Ok(found) => *line = found,
+                Err(error) => tracing::warn!(%error, "a line of evidence could not be read again"),
+            }
+        }
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn read_again(&self, _: &[(PartitionId, u64)], _: &mut [Option<Vec<u8>>]) {
+        let _ = Instant::now;
+    }
+}
+
+impl FetchLines for Peers {
+    fn fetch(&self, wanted: &[(PartitionId, u64)]) -> Vec<Option<Vec<u8>>> {
+        let mut lines = self.here.recent.fetch(wanted);
+        let missing: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].is_none()).collect();
+        for some in missing.chunks(LINES) {
+            let question = Question::Lines(some.iter().map(|i| (wanted[*i].0.0, wanted[*i].1)).collect());
+            for answer in self.ask::<Vec<Option<String>>>(&question) {
+                for (i, line) in some.iter().zip(answer) {
+                    if let Some(line) = line.and_then(|line| STANDARD.decode(line).ok()) {
+                        lines[*i].get_or_insert(line);
+                    }
+                }
+            }
+        }
+        self.read_again(wanted, &mut lines);
+        lines
+    }
+}
