@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::direct::{self, Schedule};
+use support::direct::{self, Dice, Schedule};
 use support::logs::{self, Log, Style};
 use support::model::{self, Expected, Written};
 use support::setup::{self, Setup};
@@ -24,7 +24,7 @@ use tidewatch::config::diagnostic::SourceText;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, spec};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::time::EventTime;
-use tidewatch_reference::{Settings, arb};
+use tidewatch_reference::{Guard, Partition, Settings, arb};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -38,8 +38,8 @@ fn config(default: u32) -> ProptestConfig {
     }
 }
 
-/// Random partitions, each written in a style.
-fn some_logs(partitions: usize, events: usize) -> impl Strategy<Value = Vec<Log>> {
+/// Random partitions, each written in a style, and a configuration. Some events lie exactly where a verdict turns.
+fn logs_and_setup(partitions: usize, events: usize) -> impl Strategy<Value = (Vec<Log>, Setup)> {
     let styles = prop::collection::vec(
         prop_oneof![
             4 => Just(Style::Json),
@@ -51,8 +51,30 @@ fn some_logs(partitions: usize, events: usize) -> impl Strategy<Value = Vec<Log>
     );
     let garbage = prop::collection::vec(prop::bool::weighted(0.05), 31);
     let rotated = prop::collection::vec(prop_oneof![2 => Just(0usize), 1 => 0usize..30], partitions);
-    (arb::feed(partitions, events), styles, garbage, any::<bool>(), rotated)
-        .prop_map(|(feed, styles, garbage, ends, rotated)| logs::logs(&feed, &styles, &garbage, ends, &rotated))
+    let edges = prop::collection::vec(prop::option::weighted(0.1, 0usize..4), 37);
+    (arb::feed(partitions, events), setup::setup(4), styles, garbage, any::<bool>(), rotated, edges).prop_map(
+        |(mut feed, setup, styles, garbage, ends, rotated, edges)| {
+            for partition in &mut feed.partitions {
+                put_on_edges(partition, &setup.settings, &edges);
+            }
+            (logs::logs(&feed, &styles, &garbage, ends, &rotated), setup)
+        },
+    )
+}
+
+/// Moves some events to where a verdict turns: just late, just not, just a jump, just not.
+fn put_on_edges(partition: &mut Partition, settings: &Settings, edges: &[Option<usize>]) {
+    let mut newest: Option<u64> = None;
+    for (event, edge) in partition.events.iter_mut().zip(edges.iter().cycle()) {
+        if let (Some(newest), Some(edge)) = (newest, edge) {
+            let limit = newest - settings.max_out_of_order - settings.allowed_lateness;
+            let ahead = newest + settings.max_ahead;
+            event.time = [limit - 1, limit, ahead, ahead + 1][*edge];
+        }
+        if newest.is_none_or(|newest| event.time > newest && event.time <= newest + settings.max_ahead.max(1_000)) {
+            newest = Some(event.time);
+        }
+    }
 }
 
 /// Files on disk, a configuration for them, and what the model makes of both.
@@ -72,6 +94,19 @@ impl Case {
         let inputs = model::inputs(&config, &files);
         let expected = Expected::of(&config, &files, &inputs, &setup.model(&config));
         Case { dir, files, config, inputs, expected }
+    }
+
+    /// The same lines as records with timestamps.
+    fn of_records(logs: &[Log], setup: &Setup, seed: u64) -> Case {
+        let mut case = Case::new(logs, setup);
+        let parsers = model::parsers(&case.config, &case.files);
+        let mut dice = Dice::new(seed);
+        for input in &mut case.inputs {
+            input.become_records(&parsers, setup.settings.max_ahead, &mut dice);
+        }
+        let settings = Settings { guard: Guard::Record, ..setup.model(&case.config) };
+        case.expected = Expected::of(&case.config, &case.files, &case.inputs, &settings);
+        case
     }
 
     fn replay(&self, workers: usize) -> Result<Written, String> {
@@ -100,7 +135,7 @@ proptest! {
     #![proptest_config(config(12))]
 
     #[test]
-    fn a_replay_writes_what_the_model_says(logs in some_logs(4, 80), setup in setup::setup(4)) {
+    fn a_replay_writes_what_the_model_says((logs, setup) in logs_and_setup(4, 80)) {
         let case = Case::new(&logs, &setup);
         let mut first: Option<Written> = None;
         for workers in 1..=3 {
@@ -118,8 +153,7 @@ proptest! {
 
     #[test]
     fn batches_and_delays_change_nothing(
-        logs in some_logs(5, 120),
-        setup in setup::setup(4),
+        (logs, setup) in logs_and_setup(5, 120),
         workers in 1usize..4,
         threads in 1usize..4,
         lines in prop_oneof![Just(1usize), 1usize..50],
@@ -128,6 +162,21 @@ proptest! {
     ) {
         let case = Case::new(&logs, &setup);
         let schedule = Schedule { workers, threads, lines, bytes, seed };
+        let written = case.direct(schedule).map_err(TestCaseError::fail)?;
+        if let Err(problems) = case.expected.compare(&written) {
+            prop_assert!(false, "{}{}", problems, setup.toml(""));
+        }
+    }
+
+    #[test]
+    fn records_are_measured_by_their_timestamps(
+        (logs, setup) in logs_and_setup(4, 80),
+        workers in 1usize..4,
+        lines in prop_oneof![Just(1usize), 1usize..50],
+        seed in any::<u64>(),
+    ) {
+        let case = Case::of_records(&logs, &setup, seed);
+        let schedule = Schedule { workers, threads: 2, lines, bytes: 2_000, seed };
         let written = case.direct(schedule).map_err(TestCaseError::fail)?;
         if let Err(problems) = case.expected.compare(&written) {
             prop_assert!(false, "{}{}", problems, setup.toml(""));

@@ -15,7 +15,7 @@ use tidewatch::engine::writer::Writer;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::source::Identity;
 use tidewatch_connectors::source::file::{LineFetcher, ReplayFiles};
-use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch, RecordMeta, Span, WallTime};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::watermark::Guard;
 
@@ -46,20 +46,30 @@ impl Dice {
 /// Cuts a partition into batches of 1 to `most` lines.
 fn cut(input: &Input, most: usize, dice: &mut Dice) -> Vec<RawBatch> {
     let mut batches = Vec::new();
-    let (mut start, mut end, mut left) = (0, 0, 1 + dice.below(most));
+    let (mut start, mut end, mut first, mut left) = (0, 0, 0, 1 + dice.below(most));
     let lines: Vec<&[u8]> = input.bytes.split_inclusive(|b| *b == b'\n').collect();
     for (i, line) in lines.iter().enumerate() {
         end += line.len();
         left -= 1;
         if left == 0 || i + 1 == lines.len() {
+            let framing = match &input.records {
+                None => Framing::Lines { offset: start as u64 },
+                Some(records) => {
+                    let shift = |record: &RecordMeta| {
+                        let (from, to) = record.value.range();
+                        RecordMeta { value: Span::new(from - start, to - start), ..*record }
+                    };
+                    Framing::Records(records[first..=i].iter().map(shift).collect())
+                }
+            };
             batches.push(RawBatch {
                 partition: input.info.id,
                 seq: batches.len() as u64,
                 bytes: input.bytes[start..end].to_vec(),
-                framing: Framing::Lines { offset: start as u64 },
+                framing,
                 read_at: WallTime(0),
             });
-            (start, left) = (end, 1 + dice.below(most));
+            (start, first, left) = (end, i + 1, 1 + dice.below(most));
         }
     }
     batches
@@ -152,9 +162,10 @@ pub fn run(
         sources[i % threads].inputs.push(input.clone());
         sources[i % threads].batches.push(batches);
     }
+    let records = inputs.iter().any(|input| input.records.is_some());
     let time = TimeSettings {
         bounds: replay::bounds(config),
-        guard: Guard::Confirm,
+        guard: if records { Guard::Limit } else { Guard::Confirm },
         idle_after: None,
         commit_window: Millis(0),
     };
@@ -197,7 +208,7 @@ pub fn run(
     });
     let plan = replay::plan(config);
     let lateness = config.time.allowed_lateness;
-    let fetchers = fetchers(config, files);
+    let fetchers = if records { Vec::new() } else { fetchers(config, files) };
     let mut writer = Writer::new(&plan, out, fetchers, ledger.clone(), lateness, config.privacy.clone())
         .map_err(|e| e.to_string())?;
     for output in &received {

@@ -84,6 +84,11 @@ pub fn findings<'s>(
                     for finding in found {
                         let closes = tick(finding.end.saturating_add(limits.allowed_lateness.0));
                         held.downgrade(closes);
+                        debug_assert_eq!(
+                            held.time(),
+                            Some(closes),
+                            "a finding leaves at the tick at which its window closes"
+                        );
                         if let Some(capability) = &held.capability {
                             output.session(capability).give(Judged { finding, closed: true });
                         }
