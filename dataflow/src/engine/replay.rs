@@ -9,7 +9,7 @@ use super::parsers::SourceParsers;
 use super::progress::Progress;
 use super::workers::{self, Shared};
 use super::writer::Writer;
-use crate::cli::options::ReplayOptions;
+use crate::cli::options::{ReplayOptions, Speed};
 use crate::config::{Config, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
 use serde::Serialize;
@@ -116,12 +116,27 @@ pub fn bounds(config: &Config) -> Bounds {
     }
 }
 
+/// A flag that would do nothing is refused, not taken in silence.
+fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
+    if options.speed != Speed::Max {
+        return Err(Failure::usage("--speed: only max is built yet\n hint: leave --speed out"));
+    }
+    match &options.labels {
+        Some(path) => Err(Failure::usage(format!(
+            "--labels {}: judging alerts by labels is not built yet\n hint: leave --labels out",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Runs a backtest.
 ///
 /// # Errors
 /// 2 for inputs that are not there, 1 where reading or writing fails, 75 where a peer is lost.
 pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
     let started = Instant::now();
+    refuse_what_is_not_built(&options)?;
     let mut config = config.clone();
     config.sources = config.input_sources(&options.from);
     let parsers = Arc::new(SourceParsers::new(&config)?);
