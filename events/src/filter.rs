@@ -213,9 +213,12 @@ fn hint(nearest: &Option<&'static str>) -> String {
 }
 
 /// A checked filter: all of its tests must hold. The empty filter matches every event.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Filter {
     tests: Vec<Test>,
+    /// The kinds of events that pass the first `kind_tests` tests, as bits: most filters ask for a kind first.
+    kinds: u8,
+    kind_tests: usize,
 }
 
 #[derive(Clone)]
@@ -276,10 +279,28 @@ impl Filter {
         build::filter(specs, 0)
     }
 
+    fn new(tests: Vec<Test>) -> Filter {
+        let kinds = tests.iter().map_while(|test| if let Check::Kinds(mask) = test.check { Some(mask) } else { None });
+        let (kind_tests, kinds) = kinds.fold((0, u8::MAX), |(tests, all), mask| (tests + 1, all & mask));
+        Filter { tests, kinds, kind_tests }
+    }
+
+    /// The filter of what this one matches and `exempt` does not (allow lists).
+    pub fn except(&self, exempt: &Filter) -> Filter {
+        let mut tests = self.tests.clone();
+        tests.push(build::negated(exempt.clone()));
+        build::sorted(tests)
+    }
+
     /// Whether an event matches.
     #[inline]
     pub fn matches(&self, batch: &Batch, event: &Event) -> bool {
-        self.tests.iter().all(|test| test.check.holds(batch, event))
+        self.kinds & (1 << event.kind as u8) != 0
+            && (self.tests.len() == self.kind_tests || self.matches_rest(batch, event))
+    }
+
+    fn matches_rest(&self, batch: &Batch, event: &Event) -> bool {
+        self.tests[self.kind_tests..].iter().all(|test| test.check.holds(batch, event))
     }
 
     /// Whether every event matches because nothing is tested.
@@ -290,6 +311,12 @@ impl Filter {
     /// What the filter says, in a form that equal filters, and only they, share: to be hashed and shown.
     pub fn describe(&self) -> String {
         self.tests.iter().map(|test| test.text.as_str()).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Filter {
+        Filter::new(Vec::new())
     }
 }
 

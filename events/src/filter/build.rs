@@ -5,6 +5,7 @@ use super::{Check, Filter, FilterError, FilterSpec, FilterValue, Test, TestSpec}
 use crate::batch::Batch;
 use crate::event::{Event, LogLevel, Method};
 use crate::field::Field;
+use crate::pattern;
 use ipnet::IpNet;
 use regex::bytes::RegexBuilder;
 use std::net::IpAddr;
@@ -29,8 +30,12 @@ const LEVELS: [LogLevel; 9] = [
 ];
 
 /// The template of an event's message.
-pub(super) fn template(_batch: &Batch, _event: &Event) -> Option<String> {
-    None
+pub(super) fn template(batch: &Batch, event: &Event) -> Option<String> {
+    (!event.message.is_none()).then(|| {
+        let mut out = String::new();
+        pattern::template(batch.get(event.message), &mut out);
+        out
+    })
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,20 +83,26 @@ pub(super) fn filter(specs: &[FilterSpec], depth: usize) -> Result<Filter, Filte
     if depth > MAX_NESTING {
         return Err(FilterError::TooDeep);
     }
-    let mut tests = specs.iter().map(|spec| part(spec, depth)).collect::<Result<Vec<_>, _>>()?;
+    Ok(sorted(specs.iter().map(|spec| part(spec, depth)).collect::<Result<Vec<_>, _>>()?))
+}
+
+/// The conjunction of tests, cheap ones first.
+pub(super) fn sorted(mut tests: Vec<Test>) -> Filter {
     tests.sort_by(|a, b| (a.cost, &a.text).cmp(&(b.cost, &b.text)));
     tests.dedup_by(|a, b| a.text == b.text);
-    Ok(Filter { tests })
+    Filter::new(tests)
+}
+
+/// The test that a filter does not match.
+pub(super) fn negated(inner: Filter) -> Test {
+    Test { cost: cost(&inner), text: format!("not ({})", inner.describe()), check: Check::Not(inner) }
 }
 
 fn part(spec: &FilterSpec, depth: usize) -> Result<Test, FilterError> {
     match spec {
         FilterSpec::Test(spec) => test(spec),
         FilterSpec::Not(parts) if parts.is_empty() => Err(FilterError::Empty { test: "not".into() }),
-        FilterSpec::Not(parts) => {
-            let inner = filter(parts, depth + 1)?;
-            Ok(Test { cost: cost(&inner), text: format!("not ({})", inner.describe()), check: Check::Not(inner) })
-        }
+        FilterSpec::Not(parts) => Ok(negated(filter(parts, depth + 1)?)),
         FilterSpec::Any(groups) if groups.is_empty() || groups.iter().any(Vec::is_empty) => {
             Err(FilterError::Empty { test: "any".into() })
         }

@@ -99,6 +99,8 @@ fn tests_mean_what_sigma_says() {
         ("latency lt", one("latency_ms|lt", 2), true),
         ("kind", text("kind", &["access"]), true),
         ("other kind", text("kind", &["error", "app"]), false),
+        ("not that kind", FilterSpec::Not(vec![one("kind", "access")]), false),
+        ("not another kind", FilterSpec::Not(vec![one("kind", "app")]), true),
         ("method", text("method", &["post", "get"]), true),
         ("method by part", text("method|startswith", &["P"]), false),
         ("other method", text("method", &["other"]), false),
@@ -122,6 +124,8 @@ fn tests_mean_what_sigma_says() {
         ("null or a value", FilterSpec::Test(TestSpec::new("user_agent", [FilterValue::Null, "x".into()])), true),
         ("severity of an access line", one("severity|lte", "emerg"), false),
         ("no severity", null("severity"), true),
+        ("no message, no pattern", null("pattern"), true),
+        ("pattern of no message", one("pattern|contains", ""), false),
         ("not", FilterSpec::Not(vec![one("status", 404), one("method", "POST")]), true),
         ("not, all hold", FilterSpec::Not(vec![one("status", 404), one("method", "GET")]), false),
         ("not of an absent field", FilterSpec::Not(vec![one("user_agent", "curl")]), true),
@@ -132,6 +136,40 @@ fn tests_mean_what_sigma_says() {
         let filter = Filter::build(&[spec]).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(filter.matches(&batch, &event), want, "{name}");
     }
+}
+
+#[test]
+fn kinds_and_the_rest_must_both_hold() {
+    let (batch, event) = access();
+    let rows: &[(&str, &[FilterSpec], bool)] = &[
+        ("kind alone", &[one("kind", "access")], true),
+        ("kind and status", &[one("kind", "access"), one("status", 404)], true),
+        ("kind and another status", &[one("kind", "access"), one("status", 200)], false),
+        ("two kinds at once", &[one("kind", "access"), one("kind", "app")], false),
+        ("either of two, and one", &[text("kind", &["access", "app"]), one("kind", "access")], true),
+    ];
+    for (name, specs, want) in rows {
+        assert_eq!(Filter::build(specs).unwrap().matches(&batch, &event), *want, "{name}");
+    }
+}
+
+#[test]
+fn exempt_events_do_not_match() {
+    let (batch, event) = access();
+    let build = |specs: &[FilterSpec]| Filter::build(specs).unwrap();
+    let missing = build(&[one("status", 404)]);
+    let rows = [
+        ("another client", build(&[one("client_ip", "10.9.9.9")]), true),
+        ("this client", build(&[one("client_ip", "10.1.2.3")]), false),
+        ("everyone", Filter::default(), false),
+    ];
+    for (name, exempt, want) in rows {
+        let filter = missing.except(&exempt);
+        assert_eq!(filter.matches(&batch, &event), want, "{name}");
+        assert_ne!(filter, missing, "{name}");
+    }
+    let written = build(&[one("status", 404), FilterSpec::Not(vec![one("client_ip", "10.1.2.3")])]);
+    assert_eq!(missing.except(&build(&[one("client_ip", "10.1.2.3")])), written);
 }
 
 #[test]
@@ -153,6 +191,10 @@ fn levels_compare_by_their_meaning() {
         ("method of an error line", null("method"), true),
         ("status of an error line", one("status|lt", 1000), false),
         ("message", one("message|contains", "TIMED"), true),
+        ("pattern", one("pattern", "upstream timed out"), true),
+        ("another pattern", one("pattern|startswith", "disk"), false),
+        ("pattern exists", one("pattern|exists", true), true),
+        ("no pattern", null("pattern"), false),
     ];
     for (name, spec, want) in rows {
         let filter = Filter::build(&[spec]).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -222,6 +264,23 @@ fn equal_filters_read_the_same_in_any_order() {
     assert!(Filter::build(&[]).unwrap().is_empty() && !a.is_empty());
     let (batch, event) = access();
     assert!(Filter::default().matches(&batch, &event));
+}
+
+#[test]
+fn a_backslash_takes_wildcards_literally() {
+    let rows: &[(&str, &str, bool)] = &[
+        ("/a\\*b", "/a*b", true),
+        ("/a\\*b", "/axb", false),
+        ("/a\\?", "/a?", true),
+        ("/a\\?", "/ab", false),
+        ("/a\\b", "/a\\b", true),
+        ("/a\\\\*", "/a\\anything", true),
+        ("/a\\", "/a\\", true),
+    ];
+    for (pattern, path, want) in rows {
+        let (batch, event) = with_path(path.as_bytes());
+        assert_eq!(Filter::build(&[one("path", *pattern)]).unwrap().matches(&batch, &event), *want, "{pattern} {path}");
+    }
 }
 
 /// Wildcards by recursion over characters.
