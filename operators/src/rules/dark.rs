@@ -15,6 +15,7 @@
 use super::keys::KeyBytes;
 use super::local::{LANES, bits};
 use super::plan::RuleSet;
+use super::table::Lane;
 use super::{Limits, Missed, SHARDS, owner, shard};
 use hashbrown::{HashMap, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
@@ -149,14 +150,15 @@ impl LocalDark {
 
     /// Notes that a client asked for the path of one of the events being observed. Says how many more pairs are kept.
     #[inline]
-    pub(super) fn ask(&mut self, position: usize, pane: u64, lane: usize, client: &[u8]) -> usize {
+    pub(super) fn ask(&mut self, position: usize, pane: u64, lane: usize, client: &Lane, keys: &[u8]) -> usize {
         let plan = &mut self.plans[position];
         let (path, served) = self.paths[lane];
         // Every window that holds this pane ends at its end or later: already served before that, it is dark in none.
         if self.asked & 1 << lane == 0 || served < pane.saturating_add(plan.hop) {
             return 0;
         }
-        usize::from(plan.panes.entry(pane).or_default().insert(path, client))
+        let pairs = plan.panes.entry(pane).or_default();
+        usize::from(client.with_key(keys, |client| pairs.insert(path, client)))
     }
 
     pub(super) fn oldest_end(&self) -> Option<u64> {

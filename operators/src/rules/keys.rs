@@ -45,17 +45,18 @@ const LONG: u64 = 0xff;
 const SHORT_BYTES: usize = 7;
 
 impl Packed {
-    /// The key in eight bytes, if it is short.
+    /// The key in eight bytes if it is short, else [`Packed::NOT_SHORT`].
     #[inline]
-    pub(super) fn short(key: &[u8]) -> Option<Packed> {
+    pub(super) fn short(key: &[u8]) -> Packed {
         if key.len() > SHORT_BYTES {
-            return None;
+            return Packed::NOT_SHORT;
         }
-        let mut bytes = [0u8; 8];
-        bytes[..key.len()].copy_from_slice(key);
-        bytes[7] = key.len() as u8;
-        Some(Packed(u64::from_le_bytes(bytes)))
+        let bytes = key.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        Packed(bytes | (key.len() as u64) << 56)
     }
+
+    /// Says of a key that it is in an arena, but not where.
+    pub(super) const NOT_SHORT: Packed = Packed(u64::MAX);
 
     /// No key: the empty one.
     pub(super) const EMPTY: Packed = Packed(0);
@@ -113,8 +114,9 @@ mod tests {
         for len in [0, 1, 6, 7, 8, 21, 22, 23, 300, 700] {
             let key = &bytes[..len];
             assert_eq!(KeyBytes::new(key).as_bytes(), key, "{len}");
-            let packed = Packed::short(key).unwrap_or_else(|| Packed::long(&mut arena, key.len() as u64, key));
-            assert_eq!(Packed::short(key).is_some(), len <= 7);
+            let short = Packed::short(key);
+            assert_eq!(short != Packed::NOT_SHORT, len <= 7);
+            let packed = if len <= 7 { short } else { Packed::long(&mut arena, key.len() as u64, key) };
             all.push((packed, key));
         }
         for (packed, key) in all {

@@ -206,25 +206,35 @@ impl LocalPanes {
         }
         for plan in &mut self.plans {
             let group = &self.groups[plan.group];
-            let mask = plan.mask & group.mask;
-            if mask == 0 {
-                continue;
-            }
-            let mut panes = [Current::default(); LANES];
-            for lane in bits(mask) {
-                panes[lane] = plan.pane(events[lane].time.0);
-                self.touched ^= plan.tables[panes[lane].table].touch(group.lanes[lane].hash);
-            }
-            for lane in bits(mask) {
-                let (event, pane) = (&events[lane], panes[lane]);
+            let mut left = plan.mask & group.mask;
+            while left != 0 {
+                // Those of one pane together; nearly always all.
+                let pane = plan.pane(events[left.trailing_zeros() as usize].time.0);
+                let mut mask = left;
+                for lane in bits(left) {
+                    let out = events[lane].time.0.wrapping_sub(pane.start) >= pane.len;
+                    mask &= !(u32::from(out) << lane);
+                }
+                left &= !mask;
                 let table = &mut plan.tables[pane.table];
-                let place = place(event.time.0 - pane.start, partition);
-                let (row, new) = table.count(&group.lanes[lane], &group.keys, place, event.offset, &self.partitions);
-                self.rows += usize::from(new);
-                if !matches!(plan.recorder, Recorder::Count) {
-                    self.rows += table.values.record(row, &plan.recorder, batch, event, &mut self.scratch);
-                } else if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
-                    self.rows += dark.ask(position, pane.start, lane, group.key(lane));
+                for lane in bits(mask) {
+                    self.touched ^= table.touch(group.lanes[lane].hash);
+                }
+                let counts_only = matches!(plan.recorder, Recorder::Count);
+                for lane in bits(mask) {
+                    let event = &events[lane];
+                    let place = place(event.time.0 - pane.start, partition);
+                    let (row, new) =
+                        table.count(&group.lanes[lane], &group.keys, place, event.offset, &self.partitions);
+                    self.rows += usize::from(new);
+                    if !counts_only {
+                        self.rows += table.values.record(row, &plan.recorder, batch, event, &mut self.scratch);
+                    }
+                }
+                if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
+                    for lane in bits(mask) {
+                        self.rows += dark.ask(position, pane.start, lane, &group.lanes[lane], &group.keys);
+                    }
                 }
             }
         }
@@ -262,7 +272,7 @@ impl LocalPanes {
 
 impl Group {
     fn new(fields: Vec<Field>) -> Group {
-        let lane = Lane { hash: 0, short: None, start: 0, end: 0 };
+        let lane = Lane { hash: 0, short: Packed::NOT_SHORT, start: 0, end: 0 };
         Group { fields, mask: 0, lanes: [lane; LANES], keys: Vec::new() }
     }
 
@@ -278,9 +288,7 @@ impl Group {
                 // As `key::push` would have it, without the buffer.
                 let [a, b, c, d] = ip.octets();
                 let key = [2, a, b, c, d];
-                self.keys.extend_from_slice(&key);
-                let (start, end) = (start as u32, start as u32 + 5);
-                self.lanes[lane] = Lane { hash: hash::of(&key), short: Packed::short(&key), start, end };
+                self.lanes[lane] = Lane { hash: hash::of(&key), short: Packed::short(&key), start: 0, end: 0 };
                 continue;
             }
             if self.fields.iter().all(|field| scratch.push(&mut self.keys, *field, batch, event)) {
@@ -292,11 +300,6 @@ impl Group {
                 self.mask &= !(1 << lane);
             }
         }
-    }
-
-    fn key(&self, lane: usize) -> &[u8] {
-        let Lane { start, end, .. } = self.lanes[lane];
-        &self.keys[start as usize..end as usize]
     }
 }
 

@@ -8,7 +8,7 @@
 //! [`local::LocalPanes`] counts what its worker read per measure, pane (hop-sized piece of time) and key, and hands over
 //! small messages. [`panes::PaneStore`] merges them, slides windows over the panes once they are closed, and says where a
 //! rule's condition holds. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
-//! [`episodes::Episodes`] folds findings into alerts. [`provisional::Provisional`] speaks before a window closes.
+//! [`episodes::Episodes`] folds findings into alerts. [`provisional`] speaks before a window closes.
 //!
 //! Invariants
 //! - Results are a function of the events alone: all merges are sums, minima and unions, so neither the order, the

@@ -300,7 +300,9 @@ impl PaneStore {
         let stays = (!self.hot.is_empty()).then(|| self.closed + hop);
         // A baseline takes every tumbling window in which there is anything.
         let notes = (self.plan.has_baseline() && !self.running.is_empty()).then(|| (self.closed / window + 1) * window);
-        let next = [enters, leaves, dark, stays, notes].into_iter().flatten().min()?;
+        // The first window of all ends with what came before it was whole.
+        let first = (self.closed < window && !self.running.is_empty()).then_some(window);
+        let next = [enters, leaves, dark, stays, notes, first].into_iter().flatten().min()?;
         Some(next.max(self.closed + hop))
     }
 
@@ -416,11 +418,11 @@ impl PaneStore {
     }
 
     /// Tests the conditions of the window's keys: those that changed and those that are hot; all where a baseline takes
-    /// part of it.
+    /// part of it, and in the first window of all, before which none was tested.
     fn find(&mut self, start: u64, end: u64, touched: Vec<u32>, out: &mut Vec<Finding>) {
         let from = out.len();
         let notes = self.plan.has_baseline() && start.is_multiple_of(self.plan.window);
-        let slots: Vec<u32> = if notes {
+        let slots: Vec<u32> = if notes || start == 0 {
             (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].n > 0).collect()
         } else {
             let mark = end + 1;
@@ -583,3 +585,7 @@ impl<'a> Iterator for Rows<'a> {
         Some((at, row))
     }
 }
+
+#[cfg(test)]
+#[path = "panes_tests.rs"]
+mod tests;

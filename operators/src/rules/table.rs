@@ -18,11 +18,22 @@ use tidewatch_events::hash;
 #[derive(Clone, Copy)]
 pub(super) struct Lane {
     pub(super) hash: u64,
-    /// The key if it is short.
-    pub(super) short: Option<Packed>,
+    /// The key if it is short, else [`Packed::NOT_SHORT`].
+    pub(super) short: Packed,
     /// Where its bytes stand if it is not.
     pub(super) start: u32,
     pub(super) end: u32,
+}
+
+impl Lane {
+    /// Calls with the key's bytes; `bytes` holds them if it is long.
+    #[inline]
+    pub(super) fn with_key<R>(&self, bytes: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
+        match self.short {
+            Packed::NOT_SHORT => f(&bytes[self.start as usize..self.end as usize]),
+            short => short.with(&[], f),
+        }
+    }
 }
 
 pub(super) struct Table {
@@ -135,10 +146,9 @@ impl Table {
             if entry.n == 0 {
                 return (self.insert(at, lane, bytes, place, offset), true);
             }
-            let same = match lane.short {
-                Some(short) => entry.key == short,
-                None => entry.key.is_long(&self.keys, lane.hash, &bytes[lane.start as usize..lane.end as usize]),
-            };
+            let same = entry.key == lane.short
+                || lane.short == Packed::NOT_SHORT
+                    && entry.key.is_long(&self.keys, lane.hash, &bytes[lane.start as usize..lane.end as usize]);
             if same {
                 entry.n = entry.n.wrapping_add(1);
                 if entry.n == 0 {
@@ -157,8 +167,10 @@ impl Table {
     fn insert(&mut self, at: usize, lane: &Lane, bytes: &[u8], place: u64, offset: u64) -> u32 {
         let row = self.len as u32;
         let key = match lane.short {
-            Some(short) => short,
-            None => Packed::long(&mut self.keys, lane.hash, &bytes[lane.start as usize..lane.end as usize]),
+            Packed::NOT_SHORT => {
+                Packed::long(&mut self.keys, lane.hash, &bytes[lane.start as usize..lane.end as usize])
+            }
+            short => short,
         };
         self.entries[at] = Entry { key, offset, place, n: 1, row };
         self.len += 1;

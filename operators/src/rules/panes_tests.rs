@@ -1,0 +1,261 @@
+use super::*;
+use crate::rules::dark::{DarkPart, DarkStore};
+use crate::rules::local::{Drained, LocalPanes, PaneRow};
+use crate::rules::plan::RuleSet;
+use tidewatch_events::alert::{Mode, Severity};
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::event::Kind;
+use tidewatch_events::field::Field;
+use tidewatch_events::filter::Filter;
+use tidewatch_events::rule::{Measure, Rule};
+use tidewatch_events::time::Millis;
+use tidewatch_reference::{RefClient, RefEvent, batch_of};
+
+/// Windows of 30 ms every 10 ms, 5 ms allowed lateness.
+fn rule(measure: Measure, threshold: f64) -> Rule {
+    Rule {
+        name: "r".into(),
+        filter: Filter::default(),
+        group_by: vec![Field::ClientIp],
+        measure,
+        window: Millis(30),
+        hop: Millis(10),
+        threshold,
+        baseline_factor: None,
+        at_least: 0,
+        resolve_after: Millis(0),
+        severity: Severity::High,
+        mode: Mode::Live,
+    }
+}
+
+fn limits() -> Limits {
+    Limits::new(Millis(5))
+}
+
+fn store(measure: Measure, threshold: f64, limits: Limits) -> PaneStore {
+    PaneStore::new(&RuleSet::compile(vec![rule(measure, threshold)], 64).plans[0], limits)
+}
+
+/// Events of keys in a pane; each key's origin is its pane's start.
+fn counts(pane: u64, rows: &[(&[u8], u64)]) -> PanePartials {
+    let mut keys = Vec::new();
+    let rows = rows
+        .iter()
+        .map(|(key, n)| {
+            keys.extend_from_slice(key);
+            let origin = Origin { time: pane, partition: 0, offset: 0 };
+            PaneRow { key_end: keys.len() as u32, n: *n, origin }
+        })
+        .collect();
+    PanePartials { dest: 0, plan: 0, pane, keys, rows, values: Values::Count }
+}
+
+fn windows(found: &[Finding]) -> Vec<(u64, u64, u64)> {
+    found.iter().map(|f| (f.start, f.n, f.fired)).collect()
+}
+
+#[test]
+fn a_window_closes_at_its_end_and_the_allowed_lateness() {
+    let rows: &[(&str, u64, &[(u64, u64, u64)])] = &[
+        ("one before", 1014, &[]),
+        ("at", 1015, &[(980, 3, 1010)]),
+        ("one after", 1016, &[(980, 3, 1010)]),
+        ("the next", 1025, &[(980, 3, 1010), (990, 3, 1020)]),
+        ("the end of time", u64::MAX, &[(980, 3, 1010), (990, 3, 1020), (1000, 3, 1030)]),
+    ];
+    for (name, frontier, want) in rows {
+        let mut store = store(Measure::Count, 3.0, limits());
+        store.merge(counts(1000, &[(b"a", 3), (b"b", 2)]));
+        assert_eq!(windows(&store.close(*frontier)), *want, "{name}");
+    }
+}
+
+#[test]
+fn the_prefix_says_when_it_fired_where_an_episode_begins() {
+    let mut store = store(Measure::Count, 3.0, limits());
+    store.merge(counts(1000, &[(b"a", 1)]));
+    store.merge(counts(1010, &[(b"a", 2)]));
+    store.merge(counts(1020, &[(b"a", 5)]));
+    let found = store.close(u64::MAX);
+    // 980: 1; 990: 3 by 1020; 1000: 8, goes on; 1010: 7, goes on; 1020: 5, goes on.
+    assert_eq!(windows(&found), [(990, 3, 1020), (1000, 8, 1030), (1010, 7, 1040), (1020, 5, 1050)]);
+    assert_eq!(found[1].evidence.iter().map(|o| o.time).collect::<Vec<_>>(), [1000, 1010, 1020]);
+    assert_eq!(store.kept(), 0);
+}
+
+#[test]
+fn windows_start_at_the_epoch_or_later() {
+    let mut store = store(Measure::Count, 1.0, limits());
+    store.merge(counts(0, &[(b"a", 1)]));
+    assert_eq!(windows(&store.close(u64::MAX)), [(0, 1, 10)]);
+}
+
+#[test]
+fn a_gap_of_years_costs_nothing() {
+    const YEAR: u64 = 365 * 86_400_000;
+    let mut store = store(Measure::Count, 1.0, limits());
+    for year in 0..100 {
+        store.merge(counts(1000 + year * YEAR, &[(b"a", 1)]));
+    }
+    assert_eq!(store.close(u64::MAX).len(), 300, "each event is in three windows");
+    let mut idle = self::store(Measure::Count, 1.0, limits());
+    assert!(idle.close(50 * YEAR).is_empty());
+    idle.merge(counts(60 * YEAR, &[(b"a", 1)]));
+    assert_eq!(idle.close(u64::MAX).len(), 3);
+}
+
+#[test]
+fn what_comes_for_closed_panes_is_counted_not_taken() {
+    let mut store = store(Measure::Count, 1.0, limits());
+    store.merge(counts(1000, &[(b"a", 1)]));
+    store.close(1015);
+    store.merge(counts(1000, &[(b"a", 1)]));
+    assert_eq!(store.missed(), Missed { too_late: 1, ..Missed::default() });
+    store.merge(counts(1010, &[(b"a", 1)]));
+    assert_eq!(windows(&store.close(1025)), [(990, 2, 1020)]);
+}
+
+#[test]
+fn a_later_life_goes_on_where_windows_were_closed() {
+    let mut store = store(Measure::Count, 2.0, limits());
+    store.resume(1020);
+    // Panes that windows after 1020 need come again; others are not needed.
+    store.merge(counts(980, &[(b"a", 9)]));
+    store.merge(counts(1000, &[(b"a", 1)]));
+    store.merge(counts(1010, &[(b"a", 1)]));
+    store.merge(counts(1020, &[(b"a", 1)]));
+    assert_eq!(store.missed().too_late, 9);
+    assert_eq!(windows(&store.close(u64::MAX)), [(1000, 3, 1020), (1010, 2, 1040)]);
+}
+
+#[test]
+fn past_the_limit_keys_with_room_are_exact_and_the_rest_is_counted() {
+    let keys: Vec<[u8; 8]> = (0..2000u64).map(u64::to_be_bytes).collect();
+    let all: Vec<(&[u8], u64)> = keys.iter().map(|k| (&k[..], 2)).collect();
+    let mut store = store(Measure::Count, 1.0, Limits { max_keys: 512, ..limits() });
+    store.merge(counts(1000, &all));
+    store.merge(counts(1000, &all));
+    let found = store.close(1015);
+    assert!(found.len() <= 512 && found.len() > 400, "two keys a shard: {}", found.len());
+    assert!(found.iter().all(|f| f.n == 4));
+    assert_eq!(store.missed().events, 4 * (2000 - found.len() as u64));
+    let mut small = self::store(Measure::Count, 1.0, Limits { max_rows: 10, ..limits() });
+    small.merge(counts(1000, &all));
+    assert_eq!((small.kept(), small.missed().events), (10, 2 * 1990));
+}
+
+#[test]
+fn distinct_values_past_the_limit_are_counted() {
+    let values = |hashes: Vec<u64>| Values::Distinct { ends: vec![hashes.len() as u32], hashes };
+    let mut store = store(Measure::Distinct(Field::Path), 1.0, Limits { max_rows: 6, ..limits() });
+    store.merge(PanePartials { values: values(vec![1, 2, 3]), ..counts(1000, &[(b"a", 3)]) });
+    store.merge(PanePartials { values: values(vec![2, 3, 4, 5, 6, 7]), ..counts(1000, &[(b"a", 6)]) });
+    assert_eq!(store.missed().values, 2, "one row and five values fit");
+    let found = store.close(1015);
+    assert_eq!((found[0].n, found[0].value), (9, 5.0));
+    store.close(u64::MAX);
+    assert_eq!(store.kept(), 0);
+}
+
+#[test]
+fn distinct_values_are_counted_once_whatever_the_order_of_messages() {
+    let mut store = store(Measure::Distinct(Field::Path), 1.0, limits());
+    for hashes in [vec![4, 5, 7, 9], vec![1], vec![1, 5], vec![1, 9]] {
+        let values = Values::Distinct { ends: vec![hashes.len() as u32], hashes };
+        store.merge(PanePartials { values, ..counts(1000, &[(b"a", 1)]) });
+    }
+    assert_eq!(store.kept(), 1 + 5, "a row and its values");
+    assert_eq!(store.close(1015)[0].value, 5.0);
+}
+
+#[test]
+fn a_baseline_asks_for_more_than_the_threshold() {
+    let rule = Rule { window: Millis(10), baseline_factor: Some(2.0), ..rule(Measure::Count, 3.0) };
+    let mut store = PaneStore::new(&RuleSet::compile(vec![rule], 64).plans[0], limits());
+    // Calm windows of 2; then 3 is not twice as much, 4 is. The window at 1020 is the first to know the one at 1000.
+    for (pane, n) in [(1000, 2), (1010, 3), (1020, 3), (1030, 4)] {
+        store.merge(counts(pane, &[(b"a", n)]));
+    }
+    let found = store.close(u64::MAX);
+    let limits: Vec<(u64, f64)> = found.iter().map(|f| (f.start, f.limit)).collect();
+    assert_eq!(limits, [(1010, 3.0), (1030, 4.0)]);
+}
+
+#[test]
+fn a_path_is_dark_until_the_window_in_which_it_is_served() {
+    let set = RuleSet::compile(vec![rule(Measure::DarkPaths { min_clients: 2 }, 1.0)], 64);
+    let rows: &[(&str, Option<u64>, &[(u64, i64)])] = &[
+        ("never served", None, &[(1010, 1), (1040, -1)]),
+        ("served after it was of interest", Some(1030), &[(1010, 1), (1040, -1)]),
+        ("served just before the last window's end", Some(1029), &[(1010, 1), (1030, -1)]),
+        ("served at the second window's end", Some(1020), &[(1010, 1), (1030, -1)]),
+        ("served at the first window's end", Some(1010), &[(1010, 1), (1020, -1)]),
+        ("served just before the first window's end", Some(1009), &[]),
+        ("served long before", Some(3), &[]),
+    ];
+    for (name, served, want) in rows {
+        let mut store = DarkStore::new(&set, limits()).unwrap();
+        let asked = DarkPart { pane: 1000, keys: b"ab".to_vec(), rows: vec![(7, 1), (7, 2)], ..DarkPart::default() };
+        store.merge(&asked);
+        store.merge(&DarkPart { served: served.iter().map(|time| (7, *time)).collect(), ..DarkPart::default() });
+        let changes = store.close(u64::MAX, 1);
+        let of_a: Vec<(u64, i64)> = changes
+            .iter()
+            .flat_map(|c| c.iter().filter(|(key, _)| key == b"a").map(|(_, change)| (c.end, change)))
+            .collect();
+        assert_eq!(of_a, *want, "{name}");
+    }
+    let mut store = DarkStore::new(&set, limits()).unwrap();
+    store.merge(&DarkPart { pane: 1000, keys: b"ab".to_vec(), rows: vec![(7, 1), (7, 2)], ..DarkPart::default() });
+    assert_eq!(store.close(1015, 1).len(), 1);
+    store.merge(&DarkPart { served: vec![(7, 1012)], ..DarkPart::default() });
+    let changes = store.close(u64::MAX, 1);
+    assert_eq!(changes.iter().map(|c| (c.end, c.rows.len())).collect::<Vec<_>>(), [(1020, 2)], "known only later");
+}
+
+#[test]
+fn a_reader_keeps_to_itself_what_is_dark_in_no_window() {
+    let set = RuleSet::compile(vec![rule(Measure::DarkPaths { min_clients: 1 }, 1.0)], 64);
+    // Asked for in the pane from 1000 to 1010; the first window that holds it ends at 1010.
+    for (name, served, handed_over) in [("in time", 1009, 0), ("at the end of the pane", 1010, 1)] {
+        let event = |time, status| RefEvent {
+            client: RefClient::Ip("10.0.0.1".parse().unwrap()),
+            path: Some(b"/x".to_vec()),
+            status,
+            ..RefEvent::new(Kind::Access, time, 0)
+        };
+        let batch = batch_of(&[event(served, 200), event(1005, 404)], PartitionId(1), 0, b"h");
+        let mut local = LocalPanes::new(&set);
+        batch.events.iter().for_each(|event| local.observe(&batch, event, PartitionId(1)));
+        let mut drained = Drained::default();
+        local.drain_before(1010, 1, &mut drained);
+        assert_eq!(drained.dark.iter().map(|part| part.rows.len()).sum::<usize>(), handed_over, "{name}");
+        assert_eq!(drained.dark.iter().map(|part| part.served.len()).sum::<usize>(), 1, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_is_said_at_once_and_once() {
+    let mut store = store(Measure::Count, 3.0, limits());
+    let mut said = |pane, n: &[(&[u8], u64)]| {
+        let mut out = Vec::new();
+        store.merge_testing(counts(pane, n), &mut out);
+        out.into_iter().map(|f| (f.start, f.end, f.n, f.fired, f.evidence.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(said(1000, &[(b"a", 2)]), [], "one too few");
+    assert_eq!(said(1030, &[(b"a", 1)]), [], "no window holds both");
+    assert_eq!(said(1020, &[(b"b", 2)]), [], "another key");
+    assert_eq!(said(1020, &[(b"a", 1)]), [(1000, 1030, 3, 1030, 2)], "the earliest window");
+    assert_eq!(said(1020, &[(b"a", 9)]), [], "said already");
+    assert_eq!(said(1050, &[(b"a", 9)]), [(1030, 1060, 10, 1060, 2)], "a window further");
+    assert_eq!(said(1000, &[(b"b", 1)]), [(1000, 1030, 3, 1030, 2)], "late but in time");
+    store.close(1035);
+    let mut out = Vec::new();
+    store.merge_testing(counts(1030, &[(b"c", 9)]), &mut out);
+    assert_eq!(windows(&out), [(1010, 9, 1040)], "not of a window that is closed");
+    let mut ratio = self::store(Measure::Avg(Field::Bytes), 1.0, limits());
+    let sums = Values::Sums(vec![crate::rules::values::Sum { total: 50, events: 1 }]);
+    ratio.merge_testing(PanePartials { values: sums, ..counts(1000, &[(b"a", 1)]) }, &mut out);
+    assert_eq!((out.len(), ratio.close(u64::MAX).len()), (1, 3), "an average may fall again");
+}
