@@ -45,7 +45,9 @@ type Answerer = Box<dyn Fn(Value) -> Value + Send + Sync>;
 pub struct Status {
     /// Least effective watermark (ms) of its partitions that hold time; `None` while all of them are idle.
     pub effective: Option<u64>,
-    /// Whether its sources have listed their partitions.
+    /// How far its time has moved, ms.
+    pub reached: u64,
+    /// Whether what is said here of its time is known yet.
     pub listed: bool,
     /// Everything before this event time (ms) is durable at every sink. Meaningful from process 0.
     pub durable: u64,

@@ -315,6 +315,30 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_answered_by_all_that_can() {
+        let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
+        let formed = run((0..3).map(|i| members(&addresses, i)).collect());
+        let controls: Vec<Control> = formed.into_iter().map(|c| c.unwrap().control).collect();
+        let ask = |text: &str, patience: u64| {
+            let mut answers = controls[0].ask(&text.into(), Duration::from_millis(patience));
+            answers.sort_by_key(|answer| answer.as_str().map(str::to_owned));
+            answers
+        };
+        controls[1].answer_with(|question| format!("1: {}", question.as_str().unwrap()).into());
+        assert_eq!(ask("a", 5000), [serde_json::Value::Null, "1: a".into()], "2 does not answer yet");
+        let long = "x".repeat(1 << 20);
+        controls[2].answer_with(move |question| {
+            if question == "slow" {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            long.clone().into()
+        });
+        assert_eq!(ask("slow", 100), ["1: slow"], "2 is late");
+        let answers = ask("b", 5000);
+        assert_eq!((answers.len(), answers[1].as_str().map(str::len)), (2, Some(1 << 20)), "the late one is forgotten");
+    }
+
+    #[test]
     fn a_wrong_secret_never_joins() {
         let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
         let (mut first, mut second) = (members(&addresses, 0), members(&addresses, 1));

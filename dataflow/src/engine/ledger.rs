@@ -128,9 +128,20 @@ struct Inner {
     /// Floors of partitions that an earlier life of this process left, until they are opened.
     floors: BTreeMap<PartitionId, u64>,
     sources_to_list: usize,
+    /// Whether more partitions may be opened at any time.
+    open_ended: bool,
     failed: Option<SourceError>,
     effective: u64,
     stopping: bool,
+}
+
+/// What another process of the cluster says of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Least effective watermark (ms) of its partitions that hold time; `None` where none does.
+    pub holding: Option<u64>,
+    /// How far its time has moved, ms.
+    pub reached: u64,
 }
 
 impl Ledger {
@@ -141,6 +152,7 @@ impl Ledger {
                 partitions: BTreeMap::new(),
                 floors: BTreeMap::new(),
                 sources_to_list: sources,
+                open_ended: false,
                 failed: None,
                 effective: 0,
                 stopping: false,
@@ -152,6 +164,13 @@ impl Ledger {
     /// The same, for partitions whose windows before these event times (ms) were closed in an earlier life.
     pub fn resuming(self, floors: impl IntoIterator<Item = (PartitionId, u64)>) -> Ledger {
         self.lock().floors.extend(floors);
+        self
+    }
+
+    /// The same, for sources of which some never end: connections may come, files appear, topics grow. Then there is no
+    /// end either, however many partitions there are or have ended.
+    pub fn open_ended(self, is_so: bool) -> Ledger {
+        self.lock().open_ended = is_so;
         self
     }
 
@@ -239,7 +258,7 @@ impl Ledger {
         judged
     }
 
-    /// The least effective watermark of all partitions that hold time (ms); `None` when all have ended.
+    /// The least effective watermark of all partitions that hold time (ms); `None` when all have ended and no more can come.
     pub fn effective(&self) -> Option<u64> {
         let mut inner = self.lock();
         if inner.sources_to_list > 0 && !inner.stopping {
@@ -251,15 +270,17 @@ impl Ledger {
                 inner.effective = inner.effective.max(least);
                 Some(inner.effective)
             }
+            None if inner.open_ended && !inner.stopping => Some(inner.effective),
             None if inner.partitions.values().all(|e| e.done) => None,
             None => Some(inner.effective),
         }
     }
 
     /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`. Where all of this process
-    /// are, time follows the least of the other processes (`others`: `None` for one that is idle too), and where those
-    /// are idle as well, the wall clock.
-    pub fn tick(&self, now: WallTime, others: &[Option<u64>]) {
+    /// are (or there are none), time follows the least of the other processes, and where those are idle as well, the wall
+    /// clock. A process that has not read an event yet has nothing to close: it follows the others alone, so that what
+    /// comes first is not late by a clock that passed while nobody was there.
+    pub fn tick(&self, now: WallTime, others: &[Elsewhere]) {
         let Some(idle_after) = self.time.idle_after else { return };
         let mut inner = self.lock();
         if inner.sources_to_list > 0 {
@@ -278,7 +299,12 @@ impl Ledger {
         }
         if all_idle {
             let wall = now.0.saturating_sub(self.time.bounds.max_out_of_order.0);
-            let follow = others.iter().flatten().min().copied().unwrap_or(wall);
+            let has_read = inner.partitions.values().any(|e| e.totals.events > 0);
+            let follow = match others.iter().filter_map(|other| other.holding).min() {
+                Some(least) => least,
+                None if has_read => wall,
+                None => others.iter().map(|other| other.reached).max().unwrap_or(0),
+            };
             inner.effective = inner.effective.max(follow);
         }
     }
@@ -291,6 +317,11 @@ impl Ledger {
             return Some(0);
         }
         inner.partitions.values().filter(|e| !e.done && !e.idle).map(|e| e.reached.0).min()
+    }
+
+    /// How far time has moved here, ms.
+    pub fn reached(&self) -> u64 {
+        self.lock().effective
     }
 
     /// Whether everything taken from the feed was judged.
@@ -448,3 +479,7 @@ impl<'a> Limits<'a> {
         EventTime(record.unwrap_or(self.read_at).0)
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@
 //! aggregated, open windows are written as early results, sinks get what they can take, offsets stay at what is durable.
 
 use super::assembly::Plan;
-use super::ledger::{Ledger, TimeSettings, Totals};
+use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
 use super::live::{Figures, Live};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
@@ -13,7 +13,7 @@ use super::sinks;
 use super::sources::{Place, Sources};
 use super::workers::{self, Shared, Wakers};
 use crate::cli::options::{ClusterOptions, RunOptions};
-use crate::cluster::Control;
+use crate::cluster::{Control, Status};
 use crate::config::Config;
 use crate::exit::{self, ExitCode, Failure};
 use std::sync::Arc;
@@ -132,7 +132,8 @@ impl Pipeline {
             commit_window: config.windows.size,
         };
         let floors = std::mem::take(&mut sources.floors);
-        let ledger = Arc::new(Ledger::new(time, sources.count()).resuming(floors));
+        let ledger = Ledger::new(time, sources.count()).resuming(floors).open_ended(sources.are_open_ended());
+        let ledger = Arc::new(ledger);
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
@@ -207,15 +208,20 @@ impl Pipeline {
 
     /// Keeps time and the cluster's status going.
     pub fn tend(&mut self) {
-        let others: Vec<Option<u64>> = match &self.control {
-            Some(control) => control.others().into_iter().map(|s| s.effective).collect(),
-            None => Vec::new(),
+        // A process that has not spoken yet may hold time at its very beginning.
+        let elsewhere = |s: Status| match s.listed {
+            true => Elsewhere { holding: s.effective, reached: s.reached },
+            false => Elsewhere { holding: Some(0), reached: 0 },
         };
+        let others: Vec<Elsewhere> = self.control.iter().flat_map(|control| control.others()).map(elsewhere).collect();
         self.ledger.tick(wall_clock(), &others);
         if let Some(control) = &self.control {
             let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
             let full = self.figures.full.load(Ordering::Relaxed);
-            control.publish(|s| (s.effective, s.durable, s.full) = (effective, durable, full));
+            let reached = self.ledger.reached();
+            control.publish(|s| {
+                *s = Status { effective, reached, listed: true, durable, full, ..s.clone() };
+            });
         }
         // Process 0 delivers for all: where it cannot, nobody reads on.
         let full = |control: &Control| control.others().iter().any(|s| s.full);

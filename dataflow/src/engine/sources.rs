@@ -80,6 +80,16 @@ impl Sources {
         self.ready.len() + self.more
     }
 
+    /// Whether some of them never end, and may open partitions at any time.
+    pub fn are_open_ended(&self) -> bool {
+        self.ready.iter().any(|ready| match ready {
+            Ready::Files(_) | Ready::Tcp(_) | Ready::Syslog(_) => true,
+            Ready::Stdin(_) | Ready::Generator(..) => false,
+            #[cfg(feature = "kafka")]
+            Ready::Kafka(_) => true,
+        })
+    }
+
     /// The consumer lags of this process's Kafka partitions, whenever asked.
     pub fn lags(&self) -> super::live::Lags {
         #[cfg(feature = "kafka")]

@@ -1,0 +1,124 @@
+use super::*;
+use std::sync::Arc;
+
+const B: u64 = 5;
+const IDLE: u64 = 100;
+
+fn ledger(sources: usize) -> Ledger {
+    let bounds = Bounds { max_out_of_order: Millis(B), allowed_lateness: Millis(10), max_ahead: Millis(15) };
+    let time = TimeSettings { bounds, guard: Guard::Limit, idle_after: Some(Millis(IDLE)), commit_window: Millis(10) };
+    Ledger::new(time, sources)
+}
+
+fn feed() -> Feed {
+    Feed::new(1 << 20, u64::MAX / 2, || {})
+}
+
+fn info(id: u64) -> PartitionInfo {
+    PartitionInfo {
+        id: PartitionId(id),
+        source: 0,
+        source_name: "s".into(),
+        name: id.to_string().into(),
+        default_host: Arc::from(&b"h"[..]),
+        bounded: false,
+        reference_time: WallTime(0),
+    }
+}
+
+/// Takes everything, judging batches of one event at these times.
+fn take(ledger: &Ledger, feed: &Feed, time: u64) {
+    use tidewatch_events::event::Kind;
+    while let Some(taken) = ledger.take(feed) {
+        if let Taken::Batch(raw) = taken {
+            let mut batch = Batch::new(raw, b"h"[..].into());
+            batch.events.push(Event::new(Kind::Access, EventTime(time)));
+            let mut pending = Pending { batch, judged: 0 };
+            assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
+        }
+    }
+}
+
+fn batch(partition: u64, seq: u64) -> RawBatch {
+    let framing = Framing::Lines { offset: seq };
+    RawBatch { partition: PartitionId(partition), seq, bytes: b"x".to_vec(), framing, read_at: WallTime(u64::MAX / 2) }
+}
+
+#[test]
+fn there_is_no_end_while_partitions_may_come() {
+    // (open ended, partitions opened, of these ended, the end)
+    let rows: &[(&str, bool, u64, u64, bool)] = &[
+        ("nothing at all", false, 0, 0, true),
+        ("nobody connected yet", true, 0, 0, false),
+        ("one reads on", false, 1, 0, false),
+        ("the only one has ended", false, 1, 1, true),
+        ("the only connection has ended", true, 1, 1, false),
+        ("one of two", false, 2, 1, false),
+    ];
+    for (name, open_ended, opened, ended, end) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(*open_ended), feed());
+        assert_eq!(ledger.effective(), Some(0), "{name}: not listed");
+        (0..*opened).for_each(|id| feed.open(info(id)));
+        feed.listed();
+        (0..*ended).for_each(|id| feed.end(PartitionId(id)));
+        take(&ledger, &feed, 0);
+        assert_eq!(ledger.effective().is_none(), *end, "{name}");
+        ledger.stop(&feed);
+        assert_eq!(ledger.effective(), None, "{name}: stopped");
+    }
+}
+
+#[test]
+fn a_process_without_traffic_follows_the_others() {
+    let holds = |at: u64| Elsewhere { holding: Some(at), reached: at };
+    let idle = |reached: u64| Elsewhere { holding: None, reached };
+    // (an event here at, the others, time then); the wall clock shows 10 000
+    let rows: &[(&str, Option<u64>, &[Elsewhere], u64)] = &[
+        ("nothing ever, alone: no clock passes", None, &[], 0),
+        ("nothing ever here, others hold", None, &[holds(700), holds(300)], 300),
+        ("nothing ever here, one holds and one is idle", None, &[holds(700), idle(9000)], 700),
+        ("nothing ever here, the others went with the clock", None, &[idle(0), idle(9000)], 9000),
+        ("idle alone: the clock", Some(1000), &[], 10_000 - B),
+        ("idle, others hold", Some(1000), &[holds(1500)], 1500),
+        ("idle, others are behind", Some(1000), &[holds(500)], 1000 - B),
+        ("idle, others too", Some(1000), &[idle(0)], 10_000 - B),
+    ];
+    for (name, event, others, want) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        if let Some(time) = event {
+            feed.open(info(1));
+            feed.send(batch(1, 0));
+            feed.caught_up(PartitionId(1));
+            take(&ledger, &feed, *time);
+        }
+        feed.listed();
+        take(&ledger, &feed, 0);
+        let before = ledger.effective();
+        assert_eq!(before, Some(event.map_or(0, |time| time - B)), "{name}");
+        ledger.tick(WallTime(10_000 - IDLE), others);
+        ledger.tick(WallTime(10_000 - 1), others);
+        assert_eq!(event.map_or(before, |_| ledger.effective()), before, "{name}: one ms before it is idle");
+        ledger.tick(WallTime(10_000), others);
+        assert_eq!(ledger.effective(), Some(*want), "{name}");
+    }
+}
+
+#[test]
+fn what_reads_again_has_the_time_that_passed_as_its_floor() {
+    let (ledger, feed) = (ledger(1).open_ended(true), feed());
+    feed.open(info(1));
+    feed.listed();
+    feed.send(batch(1, 0));
+    feed.caught_up(PartitionId(1));
+    take(&ledger, &feed, 1000);
+    ledger.tick(WallTime(2000), &[]);
+    ledger.tick(WallTime(2000 + IDLE), &[]);
+    assert_eq!(ledger.effective(), Some(2000 + IDLE - B));
+    feed.send(batch(1, 1));
+    // The floor is 2095, and 10 ms of lateness are allowed.
+    take(&ledger, &feed, 2084);
+    assert_eq!(ledger.totals()[0].1.late, 1);
+    feed.send(batch(1, 2));
+    take(&ledger, &feed, 2085);
+    assert_eq!((ledger.totals()[0].1.late, ledger.effective()), (1, Some(2095)));
+}
