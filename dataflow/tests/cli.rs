@@ -188,6 +188,42 @@ fn answers_go_to_standard_output() {
 }
 
 #[test]
+fn an_allow_list_is_seen_wherever_it_acts() {
+    let dir = folder();
+    let line = |second: u32| format!("1.2.3.4 - - [05/Mar/2026:10:00:{second:02} +0000] \"GET / HTTP/1.1\" 200 5\n");
+    std::fs::write(dir.path().join("busy.log"), (0..6).map(line).collect::<String>()).unwrap();
+    let text = "[[rule]]\nname = \"ip-spike\"\nthreshold = 3\n[[allow]]\nnetworks = [\"1.2.3.0/24\"]\n\
+                rules = [\"ip-spike\"]\nuntil = \"2026-03-05T10:00:05Z\"\nreason = \"our own\\u001b checks\"\n";
+    std::fs::write(dir.path().join("allow.toml"), text).unwrap();
+    let shown = "allowed: \"our own\\x1B checks\", until 2026-03-05T10:00:05.000Z, for ip-spike: client_ip|cidr = [\"1.2.3.0/24\"]";
+    for arguments in ["check -c allow.toml", "rules list -c allow.toml"] {
+        let ran = tidewatch(dir.path(), arguments);
+        assert!(
+            ran.code == Some(0) && ran.out.lines().any(|line| line == shown),
+            "{arguments}: {}{}",
+            ran.out,
+            ran.err
+        );
+    }
+    let ran = tidewatch(dir.path(), "rules list --json -c allow.toml");
+    let rules: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let exceptions = |name: &str| {
+        let rule = rules.iter().find(|rule| rule["name"] == name).unwrap();
+        rule["exceptions"].as_array().unwrap().len()
+    };
+    assert_eq!((exceptions("ip-spike"), exceptions("path-scan")), (1, 0));
+    let ran = tidewatch(dir.path(), "replay -c allow.toml --from busy.log --out out");
+    // Five events before its end; every window of ten seconds, one a second, that holds three of them or more.
+    let said = "allowed by \"our own\\x1B checks\", until 2026-03-05T10:00:05.000Z, for ip-spike: 5 events\nprevented: 10 findings of ip-spike\n";
+    assert!(ran.code == Some(0) && ran.out.ends_with(said), "{}{}", ran.out, ran.err);
+    assert_eq!(std::fs::read_to_string(dir.path().join("out/alerts.jsonl")).unwrap(), "");
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["allowed"]["lists"][0]["events"], 5);
+    assert_eq!(summary["allowed"]["prevented"]["ip-spike"], 10);
+}
+
+#[test]
 fn every_command_shows_examples() {
     let dir = folder();
     let help = tidewatch(dir.path(), "--help").out;

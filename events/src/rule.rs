@@ -3,9 +3,11 @@
 //! One shape for all: filter, group by, measure, window, condition, severity. docs/RULES.md says what each means.
 
 use crate::alert::{Mode, Severity};
+use crate::batch::Batch;
+use crate::event::Event;
 use crate::field::Field;
 use crate::filter::Filter;
-use crate::time::Millis;
+use crate::time::{EventTime, Millis};
 
 /// What is measured over the events of one key in one window.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,4 +69,30 @@ pub struct Rule {
     pub severity: Severity,
     /// Whether routes are told.
     pub mode: Mode,
+}
+
+/// An allow list: events that rules do not see. They are counted everywhere else (docs/RULES.md, "Allow lists").
+#[derive(Clone, Debug, PartialEq)]
+pub struct Allow {
+    /// Which events; never empty.
+    pub filter: Filter,
+    /// The rules it is an exception from; empty for all.
+    pub rules: Vec<String>,
+    /// Event time from which it no longer holds.
+    pub until: Option<EventTime>,
+    /// Why.
+    pub reason: String,
+}
+
+impl Allow {
+    /// Whether it is an exception from the rule of this name.
+    pub fn applies_to(&self, rule: &str) -> bool {
+        self.rules.is_empty() || self.rules.iter().any(|name| name == rule)
+    }
+
+    /// Whether the event is exempt from the rules it is an exception from.
+    #[inline]
+    pub fn exempts(&self, batch: &Batch, event: &Event) -> bool {
+        self.until.is_none_or(|until| event.time < until) && self.filter.matches(batch, event)
+    }
 }

@@ -3,6 +3,7 @@
 use super::inspect::{self, Seen};
 use super::{is_pattern, missing_sources};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
+use crate::engine::allowed::describe;
 use crate::exit::{ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -138,6 +139,9 @@ fn summarise(config: &Config, report: &mut String) {
     let shadow = config.rules.iter().filter(|rule| rule.mode == tidewatch_events::alert::Mode::Shadow).count();
     let (on, off) = (config.rules.len(), config.all_rules.len() - config.rules.len());
     let _ = writeln!(report, "rules: {on} on, {shadow} of them in shadow mode; {off} off");
+    for allow in &config.allow {
+        let _ = writeln!(report, "allowed: {}: {}", describe(allow), allow.filter.describe());
+    }
     let sinks = [
         ("influx", config.sinks.influx.is_some()),
         ("files", config.sinks.files.is_some()),

@@ -2,6 +2,7 @@
 
 use super::load;
 use crate::config::{Config, Overrides, RuleEntry, Services, measure};
+use crate::engine::allowed;
 use crate::exit::Failure;
 use clap::Subcommand;
 use std::fmt::Write as _;
@@ -112,6 +113,10 @@ fn as_table(config: &Config) -> String {
         out.push_str(tidewatch_events::text::printable(line.join("  ").trim_end().as_bytes()).as_ref());
         out.push('\n');
     }
+    for allow in &config.allow {
+        let line = format!("allowed: {}: {}", allowed::describe(allow), allow.filter.describe());
+        let _ = writeln!(out, "{}", tidewatch_events::text::printable(line.as_bytes()));
+    }
     out
 }
 
@@ -119,7 +124,15 @@ fn as_json(config: &Config) -> String {
     let mut out = String::new();
     for entry in &config.all_rules {
         let rule = &entry.rule;
+        let exceptions = config.allow.iter().filter(|allow| allow.applies_to(&rule.name)).map(|allow| {
+            serde_json::json!({
+                "reason": allow.reason,
+                "until": allow.until.map(|time| time.to_string()),
+                "where": allow.filter.describe(),
+            })
+        });
         let line = serde_json::json!({
+            "exceptions": exceptions.collect::<Vec<_>>(),
             "name": rule.name,
             "state": state(entry),
             "built_in": entry.built_in,

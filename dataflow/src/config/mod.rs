@@ -40,8 +40,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
-use tidewatch_events::rule::Rule;
-use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_events::rule::{Allow, Rule};
+use tidewatch_events::time::Millis;
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub struct Config {
     pub ipv6_prefix: u8,
     /// Where lines come from; may be empty.
     pub sources: Vec<Source>,
-    /// Exceptions from rules.
+    /// Exceptions from rules: `[[allow]]`.
     pub allow: Vec<Allow>,
     /// What is removed before anything leaves.
     pub privacy: Privacy,
@@ -83,19 +83,6 @@ pub struct Config {
     /// What the processes of a cluster share.
     pub cluster: Cluster,
     warnings: Diagnostics,
-}
-
-/// `[[allow]]`: events that match are counted, and never part of an alert of these rules.
-#[derive(Clone, Debug)]
-pub struct Allow {
-    /// Which events; never empty.
-    pub filter: Filter,
-    /// The rules it is an exception from; empty for all.
-    pub rules: Vec<String>,
-    /// Event time from which it no longer holds.
-    pub until: Option<EventTime>,
-    /// Why.
-    pub reason: String,
 }
 
 /// `[time]`. `max_ahead` is at most `max_out_of_order` + `allowed_lateness`.

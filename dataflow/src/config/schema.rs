@@ -350,16 +350,21 @@ pub static SECURITY: Section = section(
 pub static ALLOW: Section = Section {
     path: "allow",
     many: true,
-    doc: "Who is counted but never alerted. Within a table every given key must hold, within a list one entry.",
+    doc: "Who is counted but never alerted (docs/RULES.md). Within a table every given key must hold, within a list one entry.",
     keys: &[
         key("networks", Kind::Networks, NONE, "Clients in these networks."),
         key("agents", Kind::Texts, NONE, "User agents that contain one of these, in any case."),
-        key("paths", Kind::Texts, NONE, "Paths; `*` stands for anything."),
+        key(
+            "paths",
+            Kind::Texts,
+            NONE,
+            "Paths, without query, in any case; `*` stands for anything, `?` for one character.",
+        ),
         key("rules", Kind::Texts, Nothing("all rules"), "Rules this is an exception from."),
         key("until", Kind::Date, Nothing("for ever"), "Event time from which it no longer holds."),
         key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
     ],
-    later: Some("exceptions are not built yet: rules alert on everyone"),
+    later: None,
 };
 
 /// `[privacy]`.

@@ -289,5 +289,8 @@ impl Work {
     fn drain(&mut self, before: u64, peers: usize, sending: &mut Sending) {
         self.ingest.traffic.drain(before, peers as u64, &mut sending.parts, &mut sending.deltas);
         self.ingest.panes.drain_before(before, peers, &mut sending.panes);
+        if let Some(counts) = self.ingest.panes.exempted() {
+            self.ingest.ledger.note_exempted(counts);
+        }
     }
 }

@@ -133,6 +133,8 @@ struct Inner {
     failed: Option<SourceError>,
     effective: u64,
     stopping: bool,
+    /// Events that each allow list matched.
+    exempted: Vec<u64>,
 }
 
 /// What another process of the cluster says of its time.
@@ -156,6 +158,7 @@ impl Ledger {
                 failed: None,
                 effective: 0,
                 stopping: false,
+                exempted: Vec::new(),
             }),
             time,
         }
@@ -317,6 +320,22 @@ impl Ledger {
             return Some(0);
         }
         inner.partitions.values().filter(|e| !e.done && !e.idle).map(|e| e.reached.0).min()
+    }
+
+    /// Adds events that allow lists matched, in the order of the lists.
+    pub fn note_exempted(&self, counts: impl Iterator<Item = u64>) {
+        let exempted = &mut self.lock().exempted;
+        for (at, count) in counts.enumerate() {
+            if exempted.len() == at {
+                exempted.push(0);
+            }
+            exempted[at] += count;
+        }
+    }
+
+    /// How many events each allow list matched here; empty where none did.
+    pub fn exempted(&self) -> Vec<u64> {
+        self.lock().exempted.clone()
     }
 
     /// How far time has moved here, ms.

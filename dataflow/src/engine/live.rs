@@ -8,6 +8,7 @@
 //! - Deliveries are numbered without gaps and offered to all sinks in order.
 //! - `durable` only grows, and only over closed windows whose points every sink has acknowledged.
 
+use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
 use super::ledger::{Ledger, Totals};
 use super::peers::{Health, Peers};
@@ -142,6 +143,9 @@ impl Live {
                 break;
             }
         }
+        if let Some(allowed) = self.allowed() {
+            allowed.to_string().lines().for_each(|line| tracing::info!("{line}"));
+        }
         // All of them are waited for, also after one that did not.
         let done: Vec<bool> = self
             .runners
@@ -253,6 +257,34 @@ impl Live {
             line.count("rejected", totals.rejected);
             line.count("watermark", totals.watermark);
             line.end(EventTime(now.0));
+        }
+        self.write_allowed(EventTime(now.0));
+    }
+
+    fn allowed(&self) -> Option<Allowed> {
+        let set = self.book.rules();
+        // Nobody is asked where there is nothing to say.
+        let events = if set.allow.is_empty() { Vec::new() } else { self.peers.exempted() };
+        Allowed::of(set, &events, self.book.prevented())
+    }
+
+    /// One point an allow list, known by its position from 1, and one a rule that they make exceptions from.
+    fn write_allowed(&mut self, now: EventTime) {
+        let Some(allowed) = self.allowed() else { return };
+        for (at, list) in allowed.lists.iter().enumerate() {
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch_allow");
+            line.tag_number("entry", at as u64 + 1);
+            line.count("events", list.events);
+            line.text("reason", &list.reason);
+            line.end(now);
+        }
+        for (rule, findings) in &allowed.prevented {
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch_rules");
+            line.tag("rule", rule);
+            line.count("prevented", *findings);
+            line.end(now);
         }
     }
 

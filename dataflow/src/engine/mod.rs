@@ -8,11 +8,13 @@
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`replay`], [`writer`] | backtests, and their files |
+//! | [`allowed`] | what allow lists did |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`demo`] | generated traffic through it |
 //! | [`progress`] | how far a long read is, on a terminal |
 
+pub mod allowed;
 pub mod assembly;
 pub mod demo;
 pub mod ingest;

@@ -58,6 +58,7 @@ enum Question {
     Name(u64),
     Lines(Vec<(u64, u64)>),
     Health,
+    Exempted,
 }
 
 /// What one process knows of its own partitions.
@@ -98,6 +99,7 @@ impl Here {
                 serde_json::to_value(lines.iter().map(|l| l.as_ref().map(|l| STANDARD.encode(l))).collect::<Vec<_>>())
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
+            Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
             Err(_) => return serde_json::Value::Null,
         };
         answer.unwrap_or_default()
@@ -156,6 +158,16 @@ impl Peers {
     pub fn health(&self) -> Vec<Health> {
         let others = self.ask::<Vec<Health>>(&Question::Health);
         self.here.health().into_iter().chain(others.into_iter().flatten()).collect()
+    }
+
+    /// How many events each allow list matched, in all processes.
+    pub fn exempted(&self) -> Vec<u64> {
+        let mut sum = self.here.ledger.exempted();
+        for more in self.ask::<Vec<u64>>(&Question::Exempted) {
+            sum.resize(sum.len().max(more.len()), 0);
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
+        }
+        sum
     }
 
     /// Lines of Kafka partitions that nobody remembers, as long as there is time.

@@ -3,6 +3,7 @@
 //! Deterministic: the same input and configuration give the same bytes at any `-w` and `-n`, but for the wall-clock
 //! fields of `summary.json`.
 
+use super::allowed::Allowed;
 use super::assembly::Plan;
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::parsers::SourceParsers;
@@ -52,6 +53,9 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// `events` by `wall_seconds`.
     pub events_per_second: f64,
+    /// What allow lists did, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Allowed>,
 }
 
 impl Summary {
@@ -83,7 +87,8 @@ impl fmt::Display for Summary {
             self.alerts,
             self.wall_seconds,
             self.events_per_second
-        )
+        )?;
+        self.allowed.iter().try_for_each(|allowed| write!(f, "\n{allowed}"))
     }
 }
 
@@ -96,7 +101,7 @@ pub fn plan(config: &Config) -> Plan {
             top: config.windows.top,
             max_keys: 1_000_000,
         },
-        rules: Arc::new(RuleSet::compile(config.rules.clone(), config.ipv6_prefix)),
+        rules: Arc::new(RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)),
         limits: Limits::new(config.time.allowed_lateness),
         live: false,
     }

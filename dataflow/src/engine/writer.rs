@@ -1,5 +1,6 @@
 //! What a replay does with its results: the files of `--out`.
 
+use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
 use super::ledger::Ledger;
 use super::replay::Summary;
@@ -124,6 +125,7 @@ impl Writer {
             self.files.alert(&alert).map_err(failed)?;
         }
         let finished = self.files.finish().map_err(failed)?;
+        summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
         summary.windows = self.windows;
         summary.alerts = finished.counts().alerts;
         summary.wall_seconds = started.elapsed().as_secs_f64();

@@ -152,7 +152,7 @@ impl Expected {
     fn compare_counts(&self, got: &Value) -> Result<(), String> {
         let r = &self.results;
         let time = |t: Option<u64>| t.map(|t| EventTime(t).to_string());
-        let want = serde_json::json!({
+        let mut want = serde_json::json!({
             "lines": self.lines_read,
             "events": r.events,
             "rejected": self.rejected.len(),
@@ -163,6 +163,15 @@ impl Expected {
             "first_event": time(r.first_event),
             "last_event": time(r.last_event),
         });
+        if !self.config.allow.is_empty() {
+            let lists: Vec<Value> = (self.config.allow.iter().zip(&r.exempted))
+                .map(|(allow, events)| {
+                    let until = allow.until.map(|time| time.to_string());
+                    serde_json::json!({"reason": allow.reason, "rules": allow.rules, "until": until, "events": events})
+                })
+                .collect();
+            want["allowed"] = serde_json::json!({ "lists": lists, "prevented": r.prevented });
+        }
         let mut got = got.clone();
         for wall in ["wall_seconds", "events_per_second"] {
             got.as_object_mut().and_then(|object| object.remove(wall)).ok_or(format!("summary.json has no {wall}"))?;

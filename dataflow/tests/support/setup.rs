@@ -8,9 +8,10 @@ use tidewatch::config::{self, Config, Overrides};
 use tidewatch_events::alert::Mode;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Measure, Rule};
-use tidewatch_reference::{Guard, Settings, arb};
+use tidewatch_events::time::EventTime;
+use tidewatch_reference::{Guard, RefAllow, Settings, arb};
 
-use super::logs::{Log, Style};
+use super::logs::{Log, SHIFT, Style};
 
 /// Filters, as a user writes them.
 const FILTERS: [&str; 9] = [
@@ -40,7 +41,15 @@ pub struct Setup {
 pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
     let filters = proptest::collection::vec((prop::option::of(0..FILTERS.len()), 0..FILTERS.len()), rules.max(1));
     let drift = prop_oneof![1_000u64..3_000, Just(60_000u64)];
-    (arb::settings(rules), drift, filters).prop_map(|(mut settings, max_drift, filters)| {
+    // A list may only name rules that there are.
+    let allow = prop_oneof![1 => Just(Vec::new()), 1 => arb::allow(2, |n| format!("rule-{n}"))];
+    (arb::settings(rules), drift, filters, allow).prop_map(|(mut settings, max_drift, filters, mut allow)| {
+        let names: Vec<String> = (0..settings.rules.len()).map(|i| format!("rule-{i}")).collect();
+        for list in &mut allow {
+            list.rules.retain(|name| names.contains(name));
+            list.until = list.until.map(|until| until + SHIFT);
+        }
+        settings.allow = allow;
         settings.guard = Guard::Replay;
         // Fixed numbers of the product.
         (settings.templates, settings.anomaly_slots) = (200, 100);
@@ -64,6 +73,9 @@ impl Setup {
              max_drift = \"{}ms\"\n[windows]\nsize = \"{}ms\"\ntop = {}\n{sources}",
             s.ipv6_prefix, s.max_out_of_order, s.allowed_lateness, s.max_ahead, self.max_drift, s.window_size, s.top
         );
+        for allow in &s.allow {
+            text += &allow_text(allow);
+        }
         for entry in tidewatch::config::rules::built_in() {
             let _ = write!(text, "[[rule]]\nname = \"{}\"\nenabled = false\n", entry.rule.name);
         }
@@ -97,6 +109,19 @@ impl Setup {
     pub fn model(&self, config: &Config) -> Settings {
         Settings { rules: config.rules.clone(), ..self.settings.clone() }
     }
+}
+
+fn allow_text(allow: &RefAllow) -> String {
+    let mut text = "[[allow]]\nreason = \"a test\"\n".to_owned();
+    let networks: Vec<String> = allow.networks.iter().map(|(ip, bits)| format!("{ip}/{bits}")).collect();
+    let lists = [("networks", &networks), ("agents", &allow.agents), ("paths", &allow.paths), ("rules", &allow.rules)];
+    for (key, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
+        let _ = writeln!(text, "{key} = {values:?}");
+    }
+    if let Some(until) = allow.until {
+        let _ = writeln!(text, "until = {:?}", EventTime(until).to_string());
+    }
+    text
 }
 
 fn rule_text(rule: &Rule, filter: Option<usize>, inner: usize) -> String {

@@ -26,6 +26,8 @@ pub struct AlertBook {
     allowed_lateness: u64,
     /// Points written for windows that are not closed, by slot.
     early: BTreeMap<Place, Vec<Row>>,
+    /// Findings that allow lists prevented, by rule.
+    prevented: Vec<u64>,
 }
 
 /// A window's start, a rule and a host: among them slots are numbered.
@@ -35,7 +37,8 @@ impl AlertBook {
     /// No findings yet.
     pub fn new(set: Arc<RuleSet>, allowed_lateness: Millis) -> AlertBook {
         let episodes = Episodes::new(&set, allowed_lateness.0);
-        AlertBook { set, episodes, allowed_lateness: allowed_lateness.0, early: BTreeMap::new() }
+        let prevented = vec![0; set.own_rules()];
+        AlertBook { set, episodes, allowed_lateness: allowed_lateness.0, early: BTreeMap::new(), prevented }
     }
 
     /// Takes findings of windows that are still open: writes their points into the next free slots, and says which
@@ -63,6 +66,13 @@ impl AlertBook {
 
     /// Takes all findings of windows that closed at one tick: writes their points, and says how alerts changed.
     pub fn closed(&mut self, mut findings: Vec<Finding>, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
+        findings.retain(|finding| match self.set.twin_of(finding.rule) {
+            Some(rule) => {
+                self.prevented[rule as usize] += 1;
+                false
+            }
+            None => true,
+        });
         findings.sort_by(|a, b| (a.start, a.rule, &a.key).cmp(&(b.start, b.rule, &b.key)));
         let mut rows: BTreeMap<Place, Vec<Row>> = BTreeMap::new();
         for finding in findings {
@@ -111,6 +121,12 @@ impl AlertBook {
     /// What is left at the end of a replay; see [`Episodes::finish`].
     pub fn finish(&mut self, last_event: u64) -> Vec<AlertDraft> {
         self.episodes.finish(last_event)
+    }
+
+    /// How many findings of closed windows allow lists prevented so far, by rule: those that the exempt events alone
+    /// would have made.
+    pub fn prevented(&self) -> &[u64] {
+        &self.prevented
     }
 
     /// The rules.

@@ -7,6 +7,7 @@
 //!
 //! Invariants
 //! - Only in-time events are observed; each is handed over exactly once.
+//! - Each allow list is asked once about each event, whatever the number of rules it makes exceptions from.
 //! - A pane handed over early and again later is no mistake: the owner adds up.
 //! - Never more than about [`MAX_ROWS`] rows and what one batch adds are kept: beyond, `drain_before` hands over
 //!   everything.
@@ -24,7 +25,7 @@ use tidewatch_events::event::{Client, Event, Verdict};
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::hash;
-use tidewatch_events::rule::Measure;
+use tidewatch_events::rule::{Allow, Measure};
 
 /// Rows (keys in panes, and their distinct values) kept by one worker before all are handed over.
 pub const MAX_ROWS: usize = 1 << 20;
@@ -83,6 +84,7 @@ pub struct LocalPanes {
     groups: Vec<Group>,
     plans: Vec<LocalPlan>,
     dark: Option<LocalDark>,
+    exemptions: Vec<Exemption>,
     partitions: Partitions,
     scratch: Scratch,
     rows: usize,
@@ -103,8 +105,19 @@ struct Group {
     keys: Vec<u8>,
 }
 
+/// An allow list, and which of the events being observed it matches.
+struct Exemption {
+    allow: Allow,
+    mask: u32,
+    /// Events matched since they were last asked for.
+    events: u64,
+}
+
 struct LocalPlan {
     filter: Filter,
+    /// Positions of the allow lists whose events it does not see; sees only, where `only_exempt`.
+    exempt: Vec<u32>,
+    only_exempt: bool,
     recorder: Recorder,
     group: usize,
     hop: u64,
@@ -165,6 +178,7 @@ impl LocalPanes {
             groups,
             plans,
             dark: (dark_plans > 0).then(|| LocalDark::new(set)),
+            exemptions: set.allow.iter().map(|allow| Exemption { allow: allow.clone(), mask: 0, events: 0 }).collect(),
             partitions: Partitions::new(),
             scratch: Scratch::new(set.ipv6_prefix),
             rows: 0,
@@ -193,8 +207,11 @@ impl LocalPanes {
 
     /// Counts up to [`LANES`] events, those of `mask`.
     fn observe_some(&mut self, batch: &Batch, events: &[Event], mask: u32, partition: u64) {
+        for exemption in &mut self.exemptions {
+            exemption.observe(batch, events, mask);
+        }
         for plan in &mut self.plans {
-            plan.mask = bits(mask)
+            plan.mask = bits(plan.seen(mask, &self.exemptions))
                 .fold(0, |matching, lane| matching | u32::from(plan.filter.matches(batch, &events[lane])) << lane);
             self.groups[plan.group].mask |= plan.mask;
         }
@@ -241,6 +258,12 @@ impl LocalPanes {
         self.groups.iter_mut().for_each(|group| group.mask = 0);
     }
 
+    /// How many events each allow list matched since this was last asked, to be taken; `None` where none did.
+    pub fn exempted(&mut self) -> Option<impl Iterator<Item = u64> + '_> {
+        let any = self.exemptions.iter().any(|exemption| exemption.events > 0);
+        any.then(|| self.exemptions.iter_mut().map(|exemption| std::mem::take(&mut exemption.events)))
+    }
+
     /// Rows kept.
     pub fn rows(&self) -> usize {
         self.rows
@@ -267,6 +290,14 @@ impl LocalPanes {
         if end == u64::MAX {
             self.partitions.clear();
         }
+    }
+}
+
+impl Exemption {
+    fn observe(&mut self, batch: &Batch, events: &[Event], mask: u32) {
+        let exempts = |lane: usize| u32::from(self.allow.exempts(batch, &events[lane])) << lane;
+        self.mask = bits(mask).fold(0, |matching, lane| matching | exempts(lane));
+        self.events += u64::from(self.mask.count_ones());
     }
 }
 
@@ -307,6 +338,8 @@ impl LocalPlan {
     fn new(plan: &MeasurePlan, group: usize, dark: Option<usize>) -> LocalPlan {
         LocalPlan {
             filter: plan.filter.clone(),
+            exempt: plan.exempt.clone(),
+            only_exempt: plan.only_exempt,
             recorder: Recorder::of(&plan.measure),
             group,
             hop: plan.hop,
@@ -318,6 +351,16 @@ impl LocalPlan {
             spare: Vec::new(),
             mask: 0,
         }
+    }
+
+    /// Which of the events of the mask the plan may see.
+    #[inline]
+    fn seen(&self, mask: u32, exemptions: &[Exemption]) -> u32 {
+        if self.exempt.is_empty() {
+            return mask;
+        }
+        let exempt = self.exempt.iter().fold(0, |all, at| all | exemptions[*at as usize].mask);
+        if self.only_exempt { mask & exempt } else { mask & !exempt }
     }
 
     /// The pane that holds a time; becomes the current one.

@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Verdict;
-use tidewatch_events::rule::Rule;
-use tidewatch_events::time::Millis;
+use tidewatch_events::filter::{Filter, FilterValue, TestSpec};
+use tidewatch_events::rule::{Allow, Rule};
+use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_reference::{Feed, Settings, arb, batches_of, judge, rules::evaluate};
 
 /// Numbers that decide the schedule, taken one after another, over and over.
@@ -55,6 +56,8 @@ struct Outcome {
     drafts: Vec<AlertDraft>,
     left: usize,
     exact: bool,
+    exempted: Vec<u64>,
+    prevented: BTreeMap<String, u64>,
 }
 
 /// The batches of each partition with verdicts, and its effective watermark after each.
@@ -83,8 +86,26 @@ fn readers(feed: &Feed, settings: &Settings, workers: usize, dice: &mut Dice) ->
     each.collect()
 }
 
+/// The rules and allow lists, as configuration makes them.
+fn compiled(settings: &Settings) -> RuleSet {
+    let texts = |values: &[String]| values.iter().map(|v| v.as_str().into()).collect::<Vec<FilterValue>>();
+    let allow = settings.allow.iter().map(|list| {
+        let networks: Vec<String> = list.networks.iter().map(|(ip, bits)| format!("{ip}/{bits}")).collect();
+        let given = [
+            ("client_ip|cidr", texts(&networks)),
+            ("user_agent|contains", texts(&list.agents)),
+            ("path", texts(&list.paths)),
+        ];
+        let tests = given.into_iter().filter(|(_, values)| !values.is_empty());
+        let parts: Vec<_> = tests.map(|(test, values)| TestSpec::new(test, values).into()).collect();
+        let (rules, until) = (list.rules.clone(), list.until.map(EventTime));
+        Allow { filter: Filter::build(&parts).unwrap(), rules, until, reason: "test".into() }
+    });
+    RuleSet::exempting(settings.rules.clone(), allow.collect(), settings.ipv6_prefix)
+}
+
 fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice: &mut Dice) -> Outcome {
-    let set = RuleSet::compile(settings.rules.clone(), settings.ipv6_prefix);
+    let set = compiled(settings);
     let lateness = settings.allowed_lateness;
     let limits = Limits::new(Millis(lateness));
     let mut locals: Vec<LocalPanes> = (0..workers).map(|_| LocalPanes::new(&set)).collect();
@@ -98,7 +119,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     let mut readers = readers(feed, settings, workers, dice);
     let mut clocks: Vec<u64> = readers.iter().map(|r| if r.batches.is_empty() { u64::MAX } else { 0 }).collect();
     let mut messages: Vec<Message> = Vec::new();
-    let mut out = Outcome { exact: true, ..Outcome::default() };
+    let mut out = Outcome { exact: true, exempted: vec![0; set.allow.len()], ..Outcome::default() };
     loop {
         let unread: Vec<usize> = (0..readers.len()).filter(|r| !readers[*r].batches.is_empty()).collect();
         let over = unread.is_empty();
@@ -107,6 +128,9 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let reader = &mut readers[chosen];
             if let Some((batch, effective)) = reader.batches.pop() {
                 locals[reader.worker].observe_batch(&batch);
+                for (sum, more) in out.exempted.iter_mut().zip(locals[reader.worker].exempted().into_iter().flatten()) {
+                    *sum += more;
+                }
                 clocks[chosen] = if reader.batches.is_empty() { u64::MAX } else { effective };
             }
         }
@@ -124,7 +148,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let deliver = if over { messages.len() } else { dice.below(messages.len() + 1) };
             for _ in 0..deliver {
                 match messages.swap_remove(dice.below(messages.len())) {
-                    Message::Partials(m) if provisional => {
+                    Message::Partials(m) if provisional && !set.plans[m.plan as usize].only_exempt => {
                         let owner = &mut owners[m.dest as usize];
                         let mut said = Vec::new();
                         owner.stores[m.plan as usize].merge_testing(m, &mut said);
@@ -156,7 +180,14 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let frontier = frontier.min(counts.min().map_or(u64::MAX, |end| end + lateness - 1));
             for owner in &mut owners {
                 for store in &mut owner.stores {
-                    let found = store.close(frontier);
+                    let mut found = store.close(frontier);
+                    found.retain(|f| match set.twin_of(f.rule) {
+                        Some(rule) => {
+                            *out.prevented.entry(set.rules[rule as usize].name.clone()).or_default() += 1;
+                            false
+                        }
+                        None => true,
+                    });
                     found.iter().for_each(|f| owner.episodes.fold(f, &mut out.drafts));
                     out.findings.extend(found);
                 }
@@ -203,7 +234,8 @@ proptest! {
     #[test]
     fn findings_and_alerts_equal_the_model(
         feed in arb::feed(3, 60),
-        settings in arb::settings(3).prop_map(with_variant),
+        settings in (arb::settings(3), arb::allow(3, |n| format!("rule {n}")))
+            .prop_map(|(settings, allow)| with_variant(Settings { allow, ..settings })),
         workers in 1usize..4,
         provisional in any::<bool>(),
         numbers in proptest::collection::vec(any::<u32>(), 8),
@@ -222,7 +254,10 @@ proptest! {
         wanted.sort();
         prop_assert_eq!(facts, wanted);
 
-        let set = RuleSet::compile(settings.rules.clone(), settings.ipv6_prefix);
+        prop_assert_eq!(got.exempted, want.exempted);
+        prop_assert_eq!(got.prevented, want.prevented);
+
+        let set = compiled(&settings);
         let line = |partition: u64, offset: u64| format!("{partition} {offset}");
         let mut alerts: Vec<_> = got.drafts.iter().filter(|d| d.change == Change::Ended)
             .map(|d| d.clone().into_alert(&set, |o| Some(line(o.partition, o.offset)))).collect();

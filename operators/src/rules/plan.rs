@@ -2,10 +2,13 @@
 //!
 //! Rules with the same filter, group key, measure, window and hop (the variants of a comparison, rules that differ in
 //! threshold or severity) become one [`MeasurePlan`] with a [`Condition`] for each of them.
+//!
+//! Rules that allow lists make exceptions from do not see the exempt events. Where those alone may be enough for a
+//! finding, the rule has a *twin* that sees nothing else: its findings are those an allow list prevented.
 
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
-use tidewatch_events::rule::{Measure, Rule};
+use tidewatch_events::rule::{Allow, Measure, Rule};
 
 /// When a rule of a plan finds something.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,10 @@ pub struct Condition {
 pub struct MeasurePlan {
     /// Which events count.
     pub filter: Filter,
+    /// The allow lists that make exceptions from it, by their positions in the [`RuleSet`].
+    pub exempt: Vec<u32>,
+    /// Whether only exempt events count: the plan of twins. Else they do not.
+    pub only_exempt: bool,
     /// Whose they are.
     pub group_by: Vec<Field>,
     /// What is measured.
@@ -69,8 +76,12 @@ impl MeasurePlan {
 /// Rules and the plans that compute them.
 #[derive(Clone, Debug)]
 pub struct RuleSet {
-    /// The rules; findings name them by position.
+    /// The rules; findings name them by position. Twins come last.
     pub rules: Vec<Rule>,
+    /// For each twin, in their order, the position of its rule.
+    twins: Vec<u32>,
+    /// Exceptions from rules.
+    pub allow: Vec<Allow>,
     /// The plans, in order of their first rule.
     pub plans: Vec<MeasurePlan>,
     /// IPv6 addresses are grouped by this many bits.
@@ -80,8 +91,25 @@ pub struct RuleSet {
 impl RuleSet {
     /// Shares what can be shared.
     pub fn compile(rules: Vec<Rule>, ipv6_prefix: u8) -> RuleSet {
+        RuleSet::exempting(rules, Vec::new(), ipv6_prefix)
+    }
+
+    /// The same, with exceptions.
+    pub fn exempting(mut rules: Vec<Rule>, allow: Vec<Allow>, ipv6_prefix: u8) -> RuleSet {
+        let exempt_from = |rule: &Rule| -> Vec<u32> {
+            (0..).zip(&allow).filter(|(_, allow)| allow.applies_to(&rule.name)).map(|(at, _)| at).collect()
+        };
+        let own = rules.len();
+        let twins: Vec<u32> = (0..)
+            .zip(&rules)
+            .filter(|(_, rule)| rule.measure.is_monotone() && rule.baseline_factor.is_none())
+            .filter(|(_, rule)| !exempt_from(rule).is_empty())
+            .map(|(at, _)| at)
+            .collect();
+        rules.extend(twins.iter().map(|at| rules[*at as usize].clone()).collect::<Vec<_>>());
         let mut plans: Vec<MeasurePlan> = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
+            let (exempt, only_exempt) = (exempt_from(rule), index >= own);
             let condition = Condition {
                 rule: index as u32,
                 threshold: rule.threshold,
@@ -93,6 +121,7 @@ impl RuleSet {
                     && plan.measure == rule.measure
                     && (plan.window, plan.hop) == (rule.window.0, rule.hop.0)
                     && plan.filter == rule.filter
+                    && (&plan.exempt, plan.only_exempt) == (&exempt, only_exempt)
             });
             match shared {
                 Some(plan) => {
@@ -101,6 +130,8 @@ impl RuleSet {
                 }
                 None => plans.push(MeasurePlan {
                     filter: rule.filter.clone(),
+                    exempt,
+                    only_exempt,
                     group_by: rule.group_by.clone(),
                     measure: rule.measure.clone(),
                     window: rule.window.0,
@@ -110,7 +141,17 @@ impl RuleSet {
                 }),
             }
         }
-        RuleSet { rules, plans, ipv6_prefix }
+        RuleSet { rules, twins, allow, plans, ipv6_prefix }
+    }
+
+    /// How many rules there are without the twins.
+    pub fn own_rules(&self) -> usize {
+        self.rules.len() - self.twins.len()
+    }
+
+    /// The position of the rule that a twin belongs to; `None` for a rule that is no twin.
+    pub fn twin_of(&self, rule: u32) -> Option<u32> {
+        self.twins.get((rule as usize).checked_sub(self.own_rules())?).copied()
     }
 
     /// The longest window of any plan, ms; 0 without rules. Events older than the frontier by this and the allowed

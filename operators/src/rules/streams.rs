@@ -53,7 +53,7 @@ pub fn findings<'s>(
                 input.for_each_time(|time, batches| {
                     for partials in batches.flat_map(|batch| batch.drain(..)) {
                         let store = &mut stores[partials.plan as usize];
-                        if speak_early {
+                        if speak_early && !rules.plans[partials.plan as usize].only_exempt {
                             store.merge_testing(partials, &mut early);
                         } else {
                             store.merge(partials);

@@ -5,7 +5,7 @@
 //! and single events far in the future; partitions are skewed against each other; some have floors.
 
 use crate::feed::{Feed, Partition, RefClient, RefEvent};
-use crate::settings::{Guard, Settings};
+use crate::settings::{Guard, RefAllow, Settings};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tidewatch_events::alert::{Mode, Severity};
@@ -215,6 +215,31 @@ pub fn settings(rules: usize) -> impl Strategy<Value = Settings> {
             }
         },
     )
+}
+
+/// Up to `lists` allow lists; some name rules of [`settings`], by `rule_name`.
+pub fn allow(lists: usize, rule_name: fn(usize) -> String) -> impl Strategy<Value = Vec<RefAllow>> {
+    let network = prop::sample::select(
+        &[("10.0.0.0", 8), ("10.0.0.1", 32), ("9.9.9.8", 31), ("0.0.0.0", 0), ("2001:db8::", 64), ("2001:db8::2", 128)]
+            [..],
+    )
+    .prop_map(|(ip, bits)| (ip.parse().unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)), bits));
+    let agent = prop::sample::select(&["CURL", "bot", "example.org", "a"][..]).prop_map(str::to_owned);
+    let path = prop::sample::select(&["/", "/A*", "/admin*", "*g*", "/?", "/.e?v"][..]).prop_map(str::to_owned);
+    let some = |n: usize| 0..n;
+    let rules = prop_oneof![2 => Just(Vec::new()), 1 => vec((0usize..3).prop_map(rule_name), 1..3)];
+    let until = prop_oneof![2 => Just(None), 1 => (0u64..20_000).prop_map(|after| Some(BASE + after))];
+    let one = (vec(network, some(3)), vec(agent, some(2)), vec(path, some(3)), rules, until).prop_map(
+        |(networks, agents, mut paths, mut rules, until)| {
+            // Configuration refuses a table that matches everyone, and a rule named twice is no other rule.
+            if networks.is_empty() && agents.is_empty() && paths.is_empty() {
+                paths.push("*".into());
+            }
+            rules.dedup();
+            RefAllow { networks, agents, paths, rules, until }
+        },
+    );
+    vec(one, 0..=lists)
 }
 
 fn filter() -> impl Strategy<Value = Filter> {

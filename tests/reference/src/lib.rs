@@ -40,4 +40,4 @@ pub use feed::{Feed, Partition, RefClient, RefEvent, batch_of, batches_of};
 pub use point::{FieldValue, Point};
 pub use results::{Results, compute};
 pub use rules::{Finding, RefAlert};
-pub use settings::{Guard, Settings};
+pub use settings::{Guard, RefAllow, Settings};

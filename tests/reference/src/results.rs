@@ -6,6 +6,7 @@ use crate::point::Point;
 use crate::rules::{self, Finding, RefAlert};
 use crate::settings::Settings;
 use crate::windows::{in_time, points};
+use std::collections::BTreeMap;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::Verdict;
@@ -35,6 +36,10 @@ pub struct Results {
     pub findings: Vec<Finding>,
     /// Every alert, ordered as in `alerts.jsonl`.
     pub alerts: Vec<RefAlert>,
+    /// How many in-time events each allow list matches.
+    pub exempted: Vec<u64>,
+    /// How many findings allow lists prevented, by rule, where any.
+    pub prevented: BTreeMap<String, u64>,
 }
 
 /// Computes every result of a feed.
@@ -57,6 +62,8 @@ pub fn compute(feed: &Feed, settings: &Settings) -> Results {
         points,
         findings: outcome.findings,
         alerts: outcome.alerts,
+        exempted: outcome.exempted,
+        prevented: outcome.prevented,
         verdicts,
     }
 }

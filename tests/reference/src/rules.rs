@@ -5,7 +5,7 @@
 
 use crate::feed::{Feed, RefEvent, batch_of};
 use crate::point::Point;
-use crate::settings::{Settings, cut, quantile};
+use crate::settings::{RefAllow, Settings, cut, quantile};
 use crate::windows::{Seen, in_time};
 use std::collections::{BTreeMap, BTreeSet};
 use tidewatch_events::alert::{Alert, AlertState};
@@ -69,14 +69,27 @@ pub struct Outcome {
     pub alerts: Vec<RefAlert>,
     /// The `anomaly` points, ordered.
     pub points: Vec<Point>,
+    /// How many in-time events each allow list matches.
+    pub exempted: Vec<u64>,
+    /// How many findings allow lists prevented, by rule, where any.
+    pub prevented: BTreeMap<String, u64>,
 }
 
 /// Evaluates all rules.
 pub fn evaluate(feed: &Feed, settings: &Settings) -> Outcome {
     let mut out = Outcome::default();
     let last_event = in_time(feed, settings).iter().map(|s| s.event.time).max().unwrap_or(0);
+    let matched_by =
+        |allow: &RefAllow| in_time(feed, settings).iter().filter(|s| allow.matches(s.event)).count() as u64;
+    out.exempted = settings.allow.iter().map(matched_by).collect();
     for rule in &settings.rules {
-        let matched = matching(rule, feed, settings);
+        let (exempt, matched): (Vec<Matched>, Vec<Matched>) =
+            matching(rule, feed, settings).into_iter().partition(|matched| is_exempt(rule, matched, settings));
+        let grows = matches!(rule.measure, Measure::Count | Measure::Distinct(_) | Measure::Sum(_));
+        if grows && rule.baseline_factor.is_none() && !exempt.is_empty() {
+            let prevented = findings(rule, &exempt, &BTreeMap::new(), settings).len() as u64;
+            out.prevented.extend((prevented > 0).then(|| (rule.name.clone(), prevented)));
+        }
         let successes = first_successes(feed, settings);
         let findings = findings(rule, &matched, &successes, settings);
         let alerts = alerts(rule, &findings, &matched, last_event, settings);
@@ -100,7 +113,12 @@ struct Matched<'a> {
     inner: bool,
 }
 
-/// The in-time events that the rule's filter matches, no allow list exempts, and that have all fields of the key.
+/// Whether an allow list keeps a matching event from the rule.
+fn is_exempt(rule: &Rule, matched: &Matched, settings: &Settings) -> bool {
+    settings.allow.iter().any(|allow| allow.is_for(&rule.name) && allow.matches(matched.seen.event))
+}
+
+/// The in-time events that the rule's filter matches and that have all fields of the key, exempt ones too.
 fn matching<'a>(rule: &Rule, feed: &'a Feed, settings: &Settings) -> Vec<Matched<'a>> {
     let batches: BTreeMap<PartitionId, (Batch, BTreeMap<u64, Event>)> = (feed.partitions.iter())
         .map(|partition| {
@@ -113,7 +131,7 @@ fn matching<'a>(rule: &Rule, feed: &'a Feed, settings: &Settings) -> Vec<Matched
     for seen in in_time(feed, settings) {
         let (batch, events) = &batches[&seen.partition];
         let event = &events[&seen.event.offset];
-        if !rule.filter.matches(batch, event) || (settings.allow)(seen.event, &rule.name) {
+        if !rule.filter.matches(batch, event) {
             continue;
         }
         let values: Option<Vec<Vec<u8>>> =

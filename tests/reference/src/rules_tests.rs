@@ -262,9 +262,14 @@ fn only_matching_in_time_events_with_the_whole_key_count() {
     ];
     let outcome = evaluate(&feed(events.clone()), &settings);
     assert_eq!(outcome.findings.iter().map(|f| (f.start, f.n)).collect::<Vec<_>>(), [(400, 1), (500, 2)]);
-    let allowed = Settings { allow: |event, rule| rule == "r" && event.time == 503, ..settings };
+    // The events at 500 and 400 are before the end of it, the one at 503 is not; no other path is.
+    let before = RefAllow { paths: vec!["/".into()], rules: vec!["r".into()], until: Some(503), ..RefAllow::default() };
+    let other = RefAllow { rules: vec!["other".into()], until: None, ..before.clone() };
+    let allowed = Settings { allow: vec![before, other], ..settings };
     let outcome = evaluate(&feed(events), &allowed);
-    assert_eq!(outcome.findings.iter().map(|f| (f.start, f.n)).collect::<Vec<_>>(), [(400, 1), (500, 1)]);
+    assert_eq!(outcome.findings.iter().map(|f| (f.start, f.n)).collect::<Vec<_>>(), [(500, 1)]);
+    assert_eq!(outcome.exempted, [3, 4], "matched, whether or not a rule would have seen them");
+    assert_eq!(outcome.prevented, [("r".to_owned(), 2)].into());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every number a result depends on.
 
-use crate::feed::RefEvent;
+use crate::feed::{RefClient, RefEvent};
+use std::net::IpAddr;
 use tidewatch_events::rule::Rule;
 
 /// How an event is found to be dated in the future.
@@ -37,8 +38,8 @@ pub struct Settings {
     pub anomaly_slots: usize,
     /// The rules.
     pub rules: Vec<Rule>,
-    /// Whether an event is on an allow list for a rule of this name: then the rule does not see it.
-    pub allow: fn(&RefEvent, &str) -> bool,
+    /// Exceptions from rules.
+    pub allow: Vec<RefAllow>,
     /// The template of a message, appended to the (empty) text.
     pub template: fn(&[u8], &mut String),
 }
@@ -56,9 +57,75 @@ impl Default for Settings {
             ipv6_prefix: 64,
             anomaly_slots: 100,
             rules: Vec::new(),
-            allow: |_, _| false,
+            allow: Vec::new(),
             template: tidewatch_events::pattern::template,
         }
+    }
+}
+
+/// An allow list. Empty lists are keys that are not given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefAllow {
+    /// Networks: an address in them, and how many of its bits count.
+    pub networks: Vec<(IpAddr, u32)>,
+    /// Texts of which the user agent holds one.
+    pub agents: Vec<String>,
+    /// Patterns of which the path is one.
+    pub paths: Vec<String>,
+    /// The rules it is an exception from; empty for all.
+    pub rules: Vec<String>,
+    /// Event time (ms) from which it no longer holds.
+    pub until: Option<u64>,
+}
+
+impl RefAllow {
+    /// Whether it matches an event.
+    pub fn matches(&self, event: &RefEvent) -> bool {
+        let lower = |text: &[u8]| text.to_ascii_lowercase();
+        let network = self.networks.is_empty()
+            || self
+                .networks
+                .iter()
+                .any(|(net, bits)| matches!(&event.client, RefClient::Ip(ip) if within(*ip, *net, *bits)));
+        let agent = self.agents.is_empty()
+            || event.agent.as_ref().is_some_and(|agent| {
+                self.agents.iter().any(|part| {
+                    let part = lower(part.as_bytes());
+                    (0..=agent.len()).any(|at| lower(&agent[at..]).starts_with(&part))
+                })
+            });
+        let path = self.paths.is_empty()
+            || event
+                .path
+                .as_ref()
+                .is_some_and(|path| self.paths.iter().any(|pattern| is_like(&lower(path), &lower(pattern.as_bytes()))));
+        network && agent && path && self.until.is_none_or(|until| event.time < until)
+    }
+
+    /// Whether it makes exceptions from a rule.
+    pub fn is_for(&self, rule: &str) -> bool {
+        self.rules.is_empty() || self.rules.iter().any(|name| name == rule)
+    }
+}
+
+/// Whether the first `bits` bits of two addresses of one family are the same.
+fn within(ip: IpAddr, net: IpAddr, bits: u32) -> bool {
+    let bytes = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let (ip, net) = (bytes(ip), bytes(net));
+    let bit = |bytes: &[u8], at: u32| bytes[at as usize / 8] >> (7 - at % 8) & 1;
+    ip.len() == net.len() && (0..bits).all(|at| bit(&ip, at) == bit(&net, at))
+}
+
+/// Whether a text is like a pattern of `*`, `?` and other bytes.
+fn is_like(text: &[u8], pattern: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => text.is_empty(),
+        Some((b'*', rest)) => (0..=text.len()).any(|skipped| is_like(&text[skipped..], rest)),
+        Some((b'?', rest)) => !text.is_empty() && is_like(&text[1..], rest),
+        Some((byte, rest)) => text.first() == Some(byte) && is_like(&text[1..], rest),
     }
 }
 
@@ -145,6 +212,40 @@ mod tests {
         ];
         for (name, values, q, want) in rows {
             assert_eq!(quantile(values, *q), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_allow_list_matches_where_every_key_holds() {
+        let event = RefEvent {
+            client: RefClient::Ip("10.1.2.3".parse().unwrap()),
+            agent: Some(b"UptimeRobot/2".to_vec()),
+            path: Some(b"/Health/live".to_vec()),
+            ..RefEvent::new(tidewatch_events::event::Kind::Access, 1000, 0)
+        };
+        let net = |ip: &str, bits| vec![(ip.parse().unwrap(), bits)];
+        let texts = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let rows: Vec<(&str, RefAllow, bool)> = vec![
+            ("nothing given", RefAllow::default(), true),
+            ("in the network", RefAllow { networks: net("10.1.0.0", 16), ..RefAllow::default() }, true),
+            ("one bit off", RefAllow { networks: net("10.0.0.0", 16), ..RefAllow::default() }, false),
+            ("another family", RefAllow { networks: net("::", 0), ..RefAllow::default() }, false),
+            ("agent in another case", RefAllow { agents: texts(&["x", "uptimerobot"]), ..RefAllow::default() }, true),
+            ("another agent", RefAllow { agents: texts(&["uptime robot"]), ..RefAllow::default() }, false),
+            ("path", RefAllow { paths: texts(&["/health*"]), ..RefAllow::default() }, true),
+            ("part of a path", RefAllow { paths: texts(&["/health"]), ..RefAllow::default() }, false),
+            ("one character", RefAllow { paths: texts(&["/healt?/live"]), ..RefAllow::default() }, true),
+            ("both", RefAllow { networks: net("10.1.2.3", 32), paths: texts(&["*live"]), ..RefAllow::default() }, true),
+            (
+                "one of both",
+                RefAllow { networks: net("10.1.2.4", 32), paths: texts(&["*live"]), ..RefAllow::default() },
+                false,
+            ),
+            ("just before", RefAllow { until: Some(1001), ..RefAllow::default() }, true),
+            ("at its end", RefAllow { until: Some(1000), ..RefAllow::default() }, false),
+        ];
+        for (name, allow, want) in rows {
+            assert_eq!(allow.matches(&event), want, "{name}");
         }
     }
 
