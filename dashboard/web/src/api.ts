@@ -1,0 +1,61 @@
+// Calls to the API under the page. Addresses are relative to the document, so any base path works.
+
+export class ApiError extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+}
+
+export type Params = Record<string, string | number | null | undefined>;
+
+/** The address of an API path with its parameters; empty ones are left out. */
+export function address(path: string, params: Params = {}): string {
+  const search = new URLSearchParams();
+  for (const [key, value] of Object.entries(params)) {
+    if (value === null || value === undefined || value === "") continue;
+    search.set(key, typeof value === "number" ? String(Math.round(value)) : value);
+  }
+  const text = search.toString();
+  return `api/v1/${path}${text ? `?${text}` : ""}`;
+}
+
+/** Told whenever the server wants a token. */
+let unauthorised: () => void = () => {};
+export function onUnauthorised(tell: () => void): void {
+  unauthorised = tell;
+}
+
+async function call<T>(url: string, init: RequestInit): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(url, { credentials: "same-origin", cache: "no-store", ...init });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError("unreachable", "the server cannot be reached", 0);
+  }
+  if (response.ok) return (response.status === 204 ? null : await response.json().catch(() => null)) as T;
+  const body = (await response.json().catch(() => null)) as { error?: { code?: unknown; message?: unknown } } | null;
+  if (response.status === 401 && !url.endsWith("/login")) unauthorised();
+  throw new ApiError(
+    String(body?.error?.code ?? `http_${response.status}`),
+    String(body?.error?.message ?? `the server answered ${response.status}`),
+    response.status,
+  );
+}
+
+export function get<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<T> {
+  return call<T>(address(path, params), signal ? { signal } : {});
+}
+
+/** Calls that change something carry a header that other sites cannot send. */
+export function send<T = unknown>(method: "POST" | "DELETE", path: string, body?: unknown): Promise<T> {
+  return call<T>(address(path), {
+    method,
+    headers: { "X-Tidewatch": "1", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+}

@@ -1,0 +1,141 @@
+// A chart as the page uses it: title, legend with newest values, the drawing, a text alternative and a table of its values.
+//
+// Drawn again only while it is on screen, and only when its model changed.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { useWatched } from "../cell";
+import { summary } from "../series";
+import { dark, go, utc } from "../state";
+import type { Drawing } from "./draw";
+import { described, tabulated, type Model } from "./model";
+
+let library: Promise<typeof import("./draw")> | null = null;
+/** Loads the drawing code; called early so that it is there when the first numbers are. */
+export function loadCharts(): Promise<typeof import("./draw")> {
+  return (library ??= import("./draw"));
+}
+
+export interface ChartProps {
+  title: string;
+  model: Model | null;
+  /** Shown in place of the drawing, where there is nothing to draw. */
+  empty?: string;
+  /** Said beside the title: unit, or how exact. */
+  note?: string;
+  /** What the legend says of each line: its newest value, or its sum. */
+  legend?: "last" | "sum" | "none";
+  tall?: boolean;
+  selects?: boolean;
+}
+
+export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true }: ChartProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const drawing = useRef<Drawing | null>(null);
+  const latest = useRef<{ model: Model | null; utc: boolean }>({ model, utc: false });
+  const onScreen = useRef(false);
+  const [asTable, setAsTable] = useState(false);
+  const inUtc = useWatched(utc);
+  const isDark = useWatched(dark);
+  const has = model !== null && model.lines.some((line) => line.values.some((value) => value !== null));
+  latest.current = { model: has ? model : null, utc: inUtc };
+
+  const update = () => {
+    const { model: now, utc: zone } = latest.current;
+    if (now && onScreen.current) drawing.current?.set(now, zone);
+  };
+
+  const drawn = has && !asTable;
+  useEffect(() => {
+    const element = box.current;
+    if (!element || !drawn) return;
+    let gone = false;
+    let frame = 0;
+    const seen = new IntersectionObserver((entries) => {
+      onScreen.current = entries.some((entry) => entry.isIntersecting);
+      update();
+    });
+    const sized = new ResizeObserver(() => {
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => drawing.current?.resize());
+    });
+    void loadCharts().then(({ mount }) => {
+      if (gone) return;
+      drawing.current = mount(element, selects ? (from, to) => go({ range: { from, to } }) : null);
+      seen.observe(element);
+      sized.observe(element);
+    });
+    return () => {
+      gone = true;
+      cancelAnimationFrame(frame);
+      seen.disconnect();
+      sized.disconnect();
+      drawing.current?.dispose();
+      drawing.current = null;
+    };
+  }, [drawn, selects]);
+
+  useEffect(update, [model, inUtc]);
+  useEffect(() => drawing.current?.recolour(), [isDark]);
+
+  return (
+    <figure class={`card chart${tall ? " chart-tall" : ""}`}>
+      <figcaption>
+        <h3>{title}</h3>
+        {note && <span class="note">{note}</span>}
+        {legend !== "none" && has && (
+          <ul class="legend">
+            {model.lines.map((line) => {
+              const { last, sum } = summary(line.values);
+              return (
+                <li key={line.name}>
+                  <i class={`swatch ${line.colour.slice(2)}`} />
+                  {line.name} <b>{model.show(legend === "sum" ? sum : last)}</b>
+                </li>
+              );
+            })}
+          </ul>
+        )}
+        <button type="button" class="quiet as-table" aria-pressed={asTable} onClick={() => setAsTable(!asTable)} title={asTable ? "Show the chart" : "Show the values as a table"}>
+          <span class="visually-hidden">{title} as </span>
+          {asTable ? "chart" : "table"}
+        </button>
+      </figcaption>
+      {!has ? (
+        <p class="empty chart-room">{model === null ? "Loading…" : empty}</p>
+      ) : asTable ? (
+        <ValuesTable title={title} model={model} utc={inUtc} />
+      ) : (
+        <div class="chart-room">
+          <div class="drawing" ref={box} role="img" aria-label={described(title, model)} />
+        </div>
+      )}
+    </figure>
+  );
+}
+
+function ValuesTable({ title, model, utc: inUtc }: { title: string; model: Model; utc: boolean }) {
+  const { head, rows, more } = tabulated(model, inUtc);
+  return (
+    <div class="chart-room scroll" tabIndex={0} role="region" aria-label={`${title}, values`}>
+      <table class="dense">
+        <thead>
+          <tr>
+            {head.map((name, at) => (
+              <th key={name} scope="col" class={at ? "number" : ""}>
+                {name}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((cells, row) => (
+            <tr key={row}>
+              {cells.map((cell, at) => (at ? <td key={at} class="number">{cell}</td> : <th key={at} scope="row">{cell}</th>))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {more > 0 && <p class="note">{more} older values are not shown</p>}
+    </div>
+  );
+}

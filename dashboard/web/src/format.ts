@@ -1,0 +1,174 @@
+// Numbers and times as people read them: one form per unit, the same everywhere on the page.
+
+const NO_BREAK = "\u00a0";
+/** What stands where there is no value. */
+export const NONE = "–";
+
+type Maybe = number | null | undefined;
+
+function absent(value: Maybe): value is null | undefined {
+  return value === null || value === undefined || !Number.isFinite(value);
+}
+
+/** Three significant digits below a thousand, none lost above. */
+function digits(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 100 || Number.isInteger(value)) return grouped(value);
+  return size >= 10 ? trim(value.toFixed(1)) : trim(value.toFixed(2));
+}
+
+function trim(text: string): string {
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}
+
+function grouped(value: number): string {
+  return Math.round(value)
+    .toString()
+    .replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** A count: exact with groups below 100,000, else three digits and k, M, G, T. */
+export function count(value: Maybe): string {
+  if (absent(value)) return NONE;
+  if (Math.abs(value) < 1000) return digits(value);
+  return Math.abs(value) < 99_999.5 ? grouped(value) : scaled(value, 1000, ["", "k", "M", "G", "T"]);
+}
+
+/** A count with every digit. */
+export function exact(value: Maybe): string {
+  if (absent(value)) return NONE;
+  return Number.isInteger(value) ? grouped(value) : digits(value);
+}
+
+function scaled(value: number, base: number, units: string[]): string {
+  let rest = value;
+  let unit = 0;
+  while (Math.abs(rest) >= base - 0.5 && unit < units.length - 1) {
+    rest /= base;
+    unit += 1;
+  }
+  return units[unit] ? `${digits(rest)}${NO_BREAK}${units[unit]}` : digits(rest);
+}
+
+/** Requests per second. */
+export function rate(value: Maybe): string {
+  if (absent(value)) return NONE;
+  const text = Math.abs(value) < 99_999.5 && Math.abs(value) >= 1000 ? grouped(value) : count(value);
+  return `${text}${NO_BREAK}req/s`;
+}
+
+/** Bytes, in powers of 1024. */
+export function bytes(value: Maybe): string {
+  return absent(value) ? NONE : scaled(Math.round(value), 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
+}
+
+/** Bytes per second. */
+export function throughput(value: Maybe): string {
+  return absent(value) ? NONE : `${bytes(value)}/s`;
+}
+
+/** A latency: ms, from ten seconds on s. */
+export function latency(value: Maybe): string {
+  if (absent(value)) return NONE;
+  return value >= 10_000 ? `${digits(value / 1000)}${NO_BREAK}s` : `${digits(value)}${NO_BREAK}ms`;
+}
+
+/** A share of one, as a percentage. A tiny share is not shown as none. */
+export function percent(ratio: Maybe): string {
+  if (absent(ratio)) return NONE;
+  const value = ratio * 100;
+  if (value > 0 && value < 0.01) return `<${NO_BREAK}0.01${NO_BREAK}%`;
+  const text = value >= 99.95 || value === 0 ? Math.round(value).toString() : value >= 10 ? trim(value.toFixed(1)) : trim(value.toFixed(2));
+  return `${text}${NO_BREAK}%`;
+}
+
+/** A length of time in its two largest units. */
+export function duration(ms: Maybe): string {
+  if (absent(ms)) return NONE;
+  const sign = ms < 0 ? "−" : "";
+  const size = Math.abs(ms);
+  if (size < 1000) return `${sign}${Math.round(size)}${NO_BREAK}ms`;
+  if (size < 10_000) return `${sign}${trim((size / 1000).toFixed(1))}${NO_BREAK}s`;
+  const seconds = Math.round(size / 1000);
+  const parts: [number, string][] = [
+    [Math.floor(seconds / 86_400), "d"],
+    [Math.floor(seconds / 3600) % 24, "h"],
+    [Math.floor(seconds / 60) % 60, "m"],
+    [seconds % 60, "s"],
+  ];
+  const start = parts.findIndex(([amount]) => amount > 0);
+  const shown = parts.slice(start, start + 2).filter(([amount]) => amount > 0);
+  return sign + shown.map(([amount, unit]) => `${amount}${NO_BREAK}${unit}`).join(" ");
+}
+
+const pad = (value: number, width = 2): string => String(value).padStart(width, "0");
+
+interface Civil {
+  date: string;
+  clock: string;
+  ms: string;
+}
+
+function civil(ms: number, utc: boolean): Civil {
+  const at = new Date(ms);
+  return utc
+    ? {
+        date: `${at.getUTCFullYear()}-${pad(at.getUTCMonth() + 1)}-${pad(at.getUTCDate())}`,
+        clock: `${pad(at.getUTCHours())}:${pad(at.getUTCMinutes())}:${pad(at.getUTCSeconds())}`,
+        ms: pad(at.getUTCMilliseconds(), 3),
+      }
+    : {
+        date: `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`,
+        clock: `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`,
+        ms: pad(at.getMilliseconds(), 3),
+      };
+}
+
+const inRange = (ms: number): boolean => Math.abs(ms) <= 8.64e15;
+
+/** Time of day; `precise` with ms. */
+export function clock(ms: Maybe, utc: boolean, precise = false): string {
+  if (absent(ms) || !inRange(ms)) return NONE;
+  const parts = civil(ms, utc);
+  return precise ? `${parts.clock}.${parts.ms}` : parts.clock;
+}
+
+/** Date and time of day. */
+export function dateTime(ms: Maybe, utc: boolean): string {
+  if (absent(ms) || !inRange(ms)) return NONE;
+  const parts = civil(ms, utc);
+  return `${parts.date} ${parts.clock}`;
+}
+
+/** Time of day, with the date where it is another day than `near`. */
+export function moment(ms: Maybe, near: Maybe, utc: boolean): string {
+  if (absent(ms) || !inRange(ms)) return NONE;
+  const same = !absent(near) && inRange(near) && civil(ms, utc).date === civil(near, utc).date;
+  return same ? clock(ms, utc) : dateTime(ms, utc);
+}
+
+/** A value of a rule's measure next to its threshold: counts stay whole, shares stay readable. */
+export function measured(value: Maybe): string {
+  if (absent(value)) return NONE;
+  return Number.isInteger(value) ? grouped(value) : trim(value.toPrecision(3));
+}
+
+/** Control characters and marks that turn the direction of text are made visible; the rest stays as it is. */
+export function visible(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (mark) => {
+    const code = mark.charCodeAt(0);
+    return code < 0x20 ? String.fromCharCode(0x2400 + code) : code === 0x7f ? "␡" : `\\u${code.toString(16).padStart(4, "0")}`;
+  });
+}
+
+/** At most `limit` characters, never half of a pair. */
+export function shorten(text: string, limit: number): string {
+  if (text.length <= limit) return text;
+  const end = text.charCodeAt(limit - 2) >= 0xd800 && text.charCodeAt(limit - 2) < 0xdc00 ? limit - 2 : limit - 1;
+  return `${text.slice(0, end)}…`;
+}
+
+/** "1 alert", "2 alerts". */
+export function plural(amount: number, one: string, many = `${one}s`): string {
+  return `${count(amount)}${NO_BREAK}${amount === 1 ? one : many}`;
+}

@@ -1,0 +1,68 @@
+// The API's filters, applied on the page to what the stream brings. Says the same as docs/openapi.yaml.
+
+import type { Alert, RequestRow } from "./types";
+
+export interface RequestFilter {
+  host?: string;
+  client?: string;
+  path?: string;
+  status?: string;
+  text?: string;
+}
+
+/** `404` or `4xx`. */
+export function statusMatches(status: number, wanted: string): boolean {
+  if (/^\dxx$/i.test(wanted)) return Math.floor(status / 100) === Number(wanted[0]);
+  return String(status) === wanted;
+}
+
+/** Is this what a status filter may say? */
+export function isStatusFilter(text: string): boolean {
+  return /^[1-5](xx|\d\d)$/i.test(text);
+}
+
+export function requestMatches(row: RequestRow, filter: RequestFilter): boolean {
+  if (filter.host && row.host !== filter.host) return false;
+  if (filter.client && row.client !== filter.client) return false;
+  if (filter.status && !statusMatches(row.status, filter.status)) return false;
+  if (filter.path && !row.path.includes(filter.path)) return false;
+  if (filter.text) {
+    const needle = filter.text.toLowerCase();
+    const fields = [row.host, row.client, row.method, row.path, row.query, row.agent, row.referrer];
+    if (!fields.some((field) => field?.toLowerCase().includes(needle))) return false;
+  }
+  return true;
+}
+
+export interface AlertFilter {
+  rule?: string;
+  severity?: string;
+  state?: string;
+  host?: string;
+  subject?: string;
+}
+
+export function alertMatches(alert: Alert, filter: AlertFilter): boolean {
+  if (filter.rule && alert.rule !== filter.rule) return false;
+  if (filter.severity && alert.severity !== filter.severity) return false;
+  if (filter.state && alert.state !== filter.state) return false;
+  if (filter.host && alertHost(alert) !== filter.host) return false;
+  if (filter.subject && !Object.values(alert.subject).some((value) => value.includes(filter.subject ?? ""))) return false;
+  return true;
+}
+
+export function alertHost(alert: Alert): string {
+  return alert.host ?? alert.subject["host"] ?? "*";
+}
+
+/** `old` with `news` in place, by id, newest first, at most `limit`. */
+export function upsertAlerts(old: readonly Alert[], news: readonly Alert[], limit: number): Alert[] {
+  const byId = new Map(old.map((alert) => [alert.id, alert]));
+  for (const alert of news) {
+    const known = byId.get(alert.id);
+    // What people said about it is not in every event.
+    byId.set(alert.id, known ? { ...known, ...alert, acknowledged: alert.acknowledged ?? known.acknowledged ?? null } : alert);
+    if (alert.replaces) byId.delete(alert.replaces);
+  }
+  return [...byId.values()].sort((a, b) => b.fired - a.fired || (a.id < b.id ? 1 : -1)).slice(0, limit);
+}

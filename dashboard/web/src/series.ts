@@ -1,0 +1,205 @@
+// Series of the API and open windows of the stream, merged into what charts draw.
+//
+// - A window's newest event says everything about it: merging is replacing, never adding to what was there.
+// - All hosts together can be summed only for windows whose hosts were all heard: those that began after the stream did.
+//   Older rows are the API's, read again every few seconds.
+
+import type { Cell, LiveWindow, Series } from "./types";
+
+/** Windows kept from the stream: more than the allowed lateness corrects, and bounded. */
+const KEEP_WINDOWS = 60;
+
+/** Open and corrected windows by start, then host. */
+export class LiveWindows {
+  private windows = new Map<number, Map<string, LiveWindow>>();
+  /** Windows that start later have all their hosts. */
+  private completeAfter = Infinity;
+
+  /** A stream (re)started, when the newest event was of `newest`: of windows begun by then, hosts may be missing. */
+  restart(newest: number | null): void {
+    this.windows.clear();
+    this.completeAfter = newest ?? -Infinity;
+  }
+
+  push(window: LiveWindow): void {
+    if (!Number.isFinite(window.time)) return;
+    let hosts = this.windows.get(window.time);
+    if (!hosts) {
+      hosts = new Map();
+      this.windows.set(window.time, hosts);
+      if (this.windows.size > KEEP_WINDOWS) this.windows.delete(Math.min(...this.windows.keys()));
+    }
+    hosts.set(window.host, window);
+  }
+
+  /** Rows by start for one host, or for all of `hosts` together where they are complete. */
+  rows(host: string, hosts: readonly string[], columns: readonly string[]): Map<number, Cell[]> {
+    const rows = new Map<number, Cell[]>();
+    for (const [time, heard] of this.windows) {
+      if (host) {
+        const window = heard.get(host);
+        if (window) rows.set(time, combine(time, [window], columns));
+      } else if (time > this.completeAfter || hosts.every((name) => heard.has(name))) {
+        rows.set(time, combine(time, [...heard.values()], columns));
+      }
+    }
+    return rows;
+  }
+
+  /** Length of the windows, from requests and requests per second; nothing where no window had requests. */
+  size(): number | null {
+    for (const hosts of this.windows.values()) {
+      for (const window of hosts.values()) {
+        if (window.requests > 0 && window.rps > 0) return Math.round(window.requests / window.rps) * 1000;
+      }
+    }
+    return null;
+  }
+}
+
+const SUMS = new Set([
+  "requests",
+  "rps",
+  "bytes",
+  "throughput",
+  "status_2xx",
+  "status_3xx",
+  "status_4xx",
+  "status_5xx",
+  "anomalies",
+]);
+
+/** One row out of the windows of several hosts: sums; ratios of sums; averages by requests; of all else the highest. */
+export function combine(time: number, windows: readonly LiveWindow[], columns: readonly string[]): Cell[] {
+  const field = (window: LiveWindow, name: string): Cell => {
+    const value = (window as unknown as Record<string, unknown>)[name];
+    return typeof value === "number" && Number.isFinite(value) ? value : null;
+  };
+  const sum = (name: string): Cell => {
+    const values = windows.map((window) => field(window, name)).filter((value) => value !== null);
+    return values.length ? values.reduce((a, b) => a + b, 0) : null;
+  };
+  return columns.map((name) => {
+    if (name === "time") return time;
+    if (SUMS.has(name)) return sum(name);
+    if (name === "error_ratio") {
+      const requests = sum("requests");
+      return requests ? (sum("status_5xx") ?? 0) / requests : null;
+    }
+    const present = windows.filter((window) => field(window, name) !== null);
+    if (!present.length) return null;
+    if (name === "latency_avg") {
+      const weight = present.reduce((total, window) => total + window.requests, 0);
+      return weight ? present.reduce((total, window) => total + (field(window, name) ?? 0) * window.requests, 0) / weight : null;
+    }
+    return Math.max(...present.map((window) => field(window, name) ?? 0));
+  });
+}
+
+/** The rows of `tail` in place of those of `base` from its first on; rows before `from` are dropped. */
+export function splice(base: Series, tail: Series, from: number): Series {
+  if (tail.step !== base.step || tail.columns.join() !== base.columns.join()) return tail;
+  const start = tail.from;
+  const kept = base.rows.filter((row) => (row[0] ?? 0) >= from && (row[0] ?? 0) < start);
+  return { ...base, from, to: Math.max(base.to, tail.to), rows: [...kept, ...tail.rows.filter((row) => (row[0] ?? 0) >= from)] };
+}
+
+/** `known`: the event time of the newest event that counts in the last row. */
+export interface Known extends Series {
+  known: number;
+}
+
+/** A series with the live windows in place; only where a row is one window. */
+export function withLive(series: Series, live: LiveWindows, host: string, hosts: readonly string[], from: number, to: number): Known {
+  let known = series.to;
+  const rows = new Map<number, Cell[]>();
+  for (const row of series.rows) if (row[0] !== null && row[0] !== undefined) rows.set(row[0], row);
+  if (live.size() === series.step) {
+    for (const [time, row] of live.rows(host, hosts, series.columns)) {
+      const before = rows.get(time);
+      // The stream says nothing of anomalies where a window carries none.
+      rows.set(time, before ? row.map((cell, at) => cell ?? before[at] ?? null) : row);
+      known = to;
+    }
+  }
+  const sorted = [...rows.values()].filter((row) => (row[0] ?? 0) > from - series.step && (row[0] ?? 0) < to);
+  sorted.sort((a, b) => (a[0] ?? 0) - (b[0] ?? 0));
+  return { ...series, from, to, rows: sorted, known };
+}
+
+/** One column of a series; where the series has no such column, nothing throughout. */
+export function column(series: { columns: string[]; rows: Cell[][] }, name: string): Cell[] {
+  const at = series.columns.indexOf(name);
+  return series.rows.map((row) => (at < 0 ? null : (row[at] ?? null)));
+}
+
+/** Times and values with nothing where rows are missing, so that a line breaks instead of inventing a slope. */
+export function withGaps(times: number[], step: number, columns: Cell[][]): { times: number[]; columns: Cell[][] } {
+  const out = { times: [] as number[], columns: columns.map(() => [] as Cell[]) };
+  times.forEach((time, at) => {
+    const before = times[at - 1];
+    if (before !== undefined && time - before > step * 1.5) {
+      out.times.push(before + step);
+      for (const values of out.columns) values.push(null);
+    }
+    out.times.push(time);
+    columns.forEach((values, index) => out.columns[index]?.push(values[at] ?? null));
+  });
+  return out;
+}
+
+/** Sum, highest and last of a column; nothing of nothing. */
+export function summary(values: Cell[]): { sum: number; max: Cell; min: Cell; last: Cell } {
+  let sum = 0;
+  let max: Cell = null;
+  let min: Cell = null;
+  let last: Cell = null;
+  for (const value of values) {
+    if (value === null) continue;
+    sum += value;
+    max = max === null ? value : Math.max(max, value);
+    min = min === null ? value : Math.min(min, value);
+    last = value;
+  }
+  return { sum, max, min, last };
+}
+
+/** Counts of `times` per step and class, for charts made on the page. */
+export function histogram(items: readonly { time: number; kind: string }[], kinds: readonly string[], from: number, to: number, bins: number) {
+  const step = niceStep((to - from) / Math.max(1, bins));
+  const start = Math.floor(from / step) * step;
+  const times: number[] = [];
+  for (let time = start; time < to; time += step) times.push(time);
+  const counts = kinds.map(() => times.map(() => 0));
+  for (const { time, kind } of items) {
+    const row = counts[kinds.indexOf(kind)];
+    const at = Math.floor((time - start) / step);
+    if (row && row[at] !== undefined) row[at] = (row[at] ?? 0) + 1;
+  }
+  return { times, step, counts };
+}
+
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400];
+
+/** The least step people count in that is no shorter. */
+export function niceStep(ms: number): number {
+  const seconds = ms / 1000;
+  return (STEPS.find((step) => step >= seconds) ?? Math.ceil(seconds / 86_400) * 86_400) * 1000;
+}
+
+const PROJECTED = ["rps", "throughput", "bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
+
+/**
+ * The newest window is still filling: what counts up in it is scaled to its whole length, so that it does not look like an
+ * outage; while it is less than a fifth over it is left out. Says which row that is.
+ */
+export function projectLast(series: Known): { series: Series; projected: number | null } {
+  const last = series.rows[series.rows.length - 1];
+  const time = last?.[0];
+  if (!last || time === null || time === undefined || series.known >= time + series.step) return { series, projected: null };
+  const share = (series.known - time) / series.step;
+  const before = series.rows.slice(0, -1);
+  if (share < 0.2) return { series: before.length ? { ...series, rows: before } : series, projected: null };
+  const row = last.map((cell, at) => (cell !== null && PROJECTED.includes(series.columns[at] ?? "") ? cell / share : cell));
+  return { series: { ...series, rows: [...before, row] }, projected: time };
+}

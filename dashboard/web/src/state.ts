@@ -1,0 +1,229 @@
+// What the whole page shares: the route, what the stream says, and settings kept in this browser.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ApiError, get, onUnauthorised, send, type Params } from "./api";
+import { useWatched, Watched } from "./cell";
+import { upsertAlerts } from "./match";
+import { LiveWindows } from "./series";
+import { Stream, type Connection } from "./stream";
+import type { Alert, RequestRow, Status } from "./types";
+import { parseRoute, showRoute, type Route } from "./url";
+
+/** Alerts kept from the stream, to show before the API is asked again. */
+const MOST_ALERTS = 500;
+const MOST_TAIL = 500;
+
+export const route = new Watched<Route>(parseRoute(location.hash));
+export const status = new Watched<Status | null>(null);
+export const connection = new Watched<Connection>({ state: "connecting" });
+export const alerts = new Watched<readonly Alert[]>([]);
+export const tail = new Watched<readonly RequestRow[]>([]);
+/** Goes up when everything must be asked again: a new connection, a reset. */
+export const epoch = new Watched(0);
+/** Goes up at most once a second, when live windows changed. */
+export const beat = new Watched(0);
+export const needsToken = new Watched(false);
+/** The newest alert that began to fire while the page is open. */
+export const announced = new Watched<Alert | null>(null);
+export const windows = new LiveWindows();
+
+// ---- settings ----
+
+function kept(key: string): string | null {
+  try {
+    return localStorage.getItem(`tidewatch.${key}`);
+  } catch {
+    return null;
+  }
+}
+
+function keep(key: string, value: string | null): void {
+  try {
+    if (value === null) localStorage.removeItem(`tidewatch.${key}`);
+    else localStorage.setItem(`tidewatch.${key}`, value);
+  } catch {
+    // A browser that keeps nothing forgets the setting: no harm.
+  }
+}
+
+export type Theme = "auto" | "light" | "dark";
+const themeKept = kept("theme");
+export const theme = new Watched<Theme>(themeKept === "light" || themeKept === "dark" ? themeKept : "auto");
+export const utc = new Watched(kept("utc") === "1");
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+/** Whether dark colours are shown now. */
+export const dark = new Watched(false);
+
+function applyTheme(): void {
+  const chosen = theme.get();
+  const isDark = chosen === "auto" ? prefersDark.matches : chosen === "dark";
+  document.documentElement.dataset["theme"] = isDark ? "dark" : "light";
+  dark.set(isDark);
+}
+
+export function setTheme(next: Theme): void {
+  keep("theme", next === "auto" ? null : next);
+  theme.set(next);
+  applyTheme();
+}
+
+export function setUtc(next: boolean): void {
+  keep("utc", next ? "1" : null);
+  utc.set(next);
+}
+
+// ---- the address ----
+
+/** Changes the address. Another view is a step that "back" undoes; a filter is not. */
+export function go(change: Partial<Route>): void {
+  const old = route.get();
+  const next = { ...old, ...change };
+  const hash = showRoute(next);
+  if (hash === showRoute(old)) return;
+  const step = next.view !== old.view || next.argument !== old.argument;
+  history[step ? "pushState" : "replaceState"](null, "", hash);
+  route.set(parseRoute(hash));
+}
+
+export function setFilter(name: string, value: string): void {
+  const filters = { ...route.get().filters };
+  if (value) filters[name] = value;
+  else delete filters[name];
+  go({ filters });
+}
+
+/** The stretch of time shown now. Ends with the newest data, not with the clock on the wall. */
+export function shown(): { from: number; to: number } {
+  const { range } = route.get();
+  if ("from" in range) return range;
+  const now = status.get();
+  const to = (pausedAt ?? now?.last_event ?? now?.now ?? Date.now()) + 1;
+  return { from: to - range.last, to };
+}
+
+/** Where the newest data stood when the page was paused. */
+let pausedAt: number | null = null;
+
+export function setLive(live: boolean): void {
+  if (!live) pausedAt = status.get()?.last_event ?? null;
+  else pausedAt = null;
+  const { range } = route.get();
+  go({ live, range: live && "from" in range ? { last: Math.max(60_000, range.to - range.from) } : range });
+  if (live) epoch.set(epoch.get() + 1);
+}
+
+// ---- the stream ----
+
+export const stream = new Stream({
+  onConnection: (next) => connection.set(next),
+  onHello: (next) => {
+    windows.restart(next.last_event);
+    status.set(next);
+    needsToken.set(false);
+    epoch.set(epoch.get() + 1);
+  },
+  onAlert: (alert) => {
+    const known = alerts.get().some((old) => old.id === alert.id);
+    alerts.set(upsertAlerts(alerts.get(), [alert], MOST_ALERTS));
+    if (!known && alert.state === "firing" && alert.mode === "live" && !alert.silenced) announced.set(alert);
+  },
+  onBatch: (batch) => {
+    if (batch.status) status.set(batch.status);
+    for (const window of batch.windows) windows.push(window);
+    if (batch.requests.length) tail.set([...batch.requests.reverse(), ...tail.get()].slice(0, MOST_TAIL));
+    beat.set(beat.get() + 1);
+  },
+  onReset: () => {
+    windows.restart(status.get()?.last_event ?? null);
+    alerts.set([]);
+    tail.set([]);
+    epoch.set(epoch.get() + 1);
+  },
+});
+
+/** Exchanges a token for a cookie; throws what the server says. */
+export async function login(token: string): Promise<void> {
+  await send("POST", "login", { token });
+  needsToken.set(false);
+  stream.now();
+  epoch.set(epoch.get() + 1);
+}
+
+export function start(): void {
+  applyTheme();
+  prefersDark.addEventListener("change", applyTheme);
+  onUnauthorised(() => needsToken.set(true));
+  addEventListener("hashchange", () => route.set(parseRoute(location.hash)));
+  addEventListener("popstate", () => route.set(parseRoute(location.hash)));
+  stream.start();
+}
+
+// ---- questions to the API ----
+
+export interface Answer<T> {
+  data: T | null;
+  error: ApiError | null;
+  loading: boolean;
+  again: () => void;
+}
+
+/**
+ * Asks when the question changes, when everything must be asked again, and each `every` ms while live and seen. Keeps the
+ * last answer while the next is under way, so that nothing jumps. `question` null asks nothing.
+ */
+export function useAnswer<T>(question: string | null, params: () => Params, every = 0): Answer<T> {
+  const [answer, setAnswer] = useState<{ question: string | null; data: T | null; error: ApiError | null; loading: boolean }>({
+    question,
+    data: null,
+    error: null,
+    loading: true,
+  });
+  const live = useWatched(route).live;
+  const round = useWatched(epoch);
+  const ask = useRef<() => void>(() => {});
+
+  useEffect(() => {
+    if (question === null || round === 0) return;
+    let stopped = false;
+    let controller: AbortController | null = null;
+    let timer: number | undefined;
+    const next = () => {
+      window.clearTimeout(timer);
+      if (!stopped && every > 0 && live) timer = window.setTimeout(() => (document.hidden || connection.get().state !== "live" ? next() : run()), every);
+    };
+    const run = () => {
+      controller?.abort();
+      const mine = (controller = new AbortController());
+      const path = question.split("?", 1)[0] ?? "";
+      get<T>(path, params(), mine.signal).then(
+        (data) => {
+          if (stopped || mine.signal.aborted) return;
+          setAnswer({ question, data, error: null, loading: false });
+          next();
+        },
+        (error: unknown) => {
+          if (stopped || mine.signal.aborted || !(error instanceof ApiError)) return;
+          setAnswer((old) => ({ question, data: old.question === question ? old.data : null, error, loading: false }));
+          next();
+        },
+      );
+    };
+    ask.current = run;
+    setAnswer((old) => ({ ...old, loading: true }));
+    run();
+    return () => {
+      stopped = true;
+      window.clearTimeout(timer);
+      controller?.abort();
+    };
+  }, [question, every, live, round]);
+
+  const same = answer.question?.split("?", 1)[0] === question?.split("?", 1)[0];
+  return { data: same ? answer.data : null, error: answer.error, loading: answer.loading, again: () => ask.current() };
+}
+
+/** The part of a question that the route says: changes of it ask again. */
+export function rangeKey(current: Route): string {
+  const { range } = current;
+  return `${current.host}|${"last" in range ? range.last : `${range.from}-${range.to}`}`;
+}

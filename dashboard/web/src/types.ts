@@ -1,0 +1,239 @@
+// What the API answers (docs/openapi.yaml). Times are ms since the epoch. All text in here may be written by attackers.
+
+export interface Status {
+  version: string;
+  mode: "run" | "demo" | "store";
+  started: number;
+  now: number;
+  first_event: number | null;
+  last_event: number | null;
+  durable: number | null;
+  hosts: string[];
+  events: number;
+  rejected: number;
+  late: number;
+  future: number;
+  rate: number;
+  alerts: { fired: number; firing: number; critical: number };
+  anomaly_rate: number;
+  workers: number;
+  processes: number;
+  memory_bytes: number;
+  sinks: Sink[];
+  requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean };
+}
+
+export interface Sink {
+  name: string;
+  state: "ok" | "away" | "full";
+  waiting_bytes: number;
+}
+
+export type Cell = number | null;
+
+export interface Series {
+  from: number;
+  to: number;
+  step: number;
+  columns: string[];
+  rows: Cell[][];
+  approximate?: string[];
+  truncated?: boolean;
+}
+
+/** One open or corrected window of one host: the fields of `http_stats`. */
+export interface LiveWindow {
+  time: number;
+  host: string;
+  requests: number;
+  rps: number;
+  bytes: number;
+  throughput: number;
+  clients: number;
+  error_ratio: number;
+  status_2xx: number;
+  status_3xx: number;
+  status_4xx: number;
+  status_5xx: number;
+  latency_avg?: number | null;
+  latency_p50?: number | null;
+  latency_p95?: number | null;
+  latency_p99?: number | null;
+  latency_max?: number | null;
+  anomalies?: number | null;
+}
+
+export type TopKind =
+  | "paths"
+  | "slow_paths"
+  | "clients"
+  | "agents"
+  | "referrers"
+  | "methods"
+  | "hosts"
+  | "countries";
+
+export interface TopRow {
+  name: string;
+  requests: number;
+  share: number;
+  bytes?: number | null;
+  status_4xx?: number | null;
+  status_5xx?: number | null;
+  latency_p95?: number | null;
+  bot?: boolean | null;
+}
+
+export interface Tops {
+  kind: TopKind;
+  rows: TopRow[];
+  truncated: boolean;
+}
+
+export interface ErrorRow {
+  host: string;
+  severity: string;
+  pattern: string;
+  count: number;
+  example: string;
+  last: number;
+}
+
+export interface Errors {
+  rows: ErrorRow[];
+  series: { columns: string[]; rows: Cell[][]; step?: number };
+  truncated?: boolean;
+}
+
+export type Severity = "info" | "low" | "medium" | "high" | "critical";
+
+export interface Alert {
+  id: string;
+  key: string;
+  rule: string;
+  severity: Severity;
+  host?: string | null;
+  subject: Record<string, string>;
+  first: number;
+  last: number;
+  fired: number;
+  value: number;
+  threshold: number;
+  score: number;
+  findings: number;
+  state: "firing" | "resolved" | "withdrawn";
+  evidence: string[];
+  mode: "live" | "shadow";
+  replaces?: string | null;
+  acknowledged?: { at: number; by: string; note: string } | null;
+  silenced?: boolean;
+}
+
+export interface Silence {
+  id: string;
+  rule?: string | null;
+  subject?: Record<string, string> | null;
+  until: number;
+  reason: string;
+  created: number;
+}
+
+export interface Rule {
+  name: string;
+  enabled: boolean;
+  mode: "live" | "shadow";
+  severity: Severity;
+  measure: string;
+  where?: unknown;
+  group_by: string[];
+  window_ms: number;
+  hop_ms: number;
+  threshold: number;
+  at_least?: number | null;
+  baseline_factor?: number | null;
+  resolve_after_ms: number;
+  firing: number;
+  fired: number;
+}
+
+export interface RequestRow {
+  time: number;
+  host: string;
+  client: string;
+  method: string;
+  path: string;
+  query?: string | null;
+  status: number;
+  bytes: number;
+  latency_ms?: number | null;
+  agent?: string | null;
+  referrer?: string | null;
+}
+
+export interface Requests {
+  rows: RequestRow[];
+  sampled: boolean;
+  from: number | null;
+  truncated?: boolean;
+}
+
+export interface ClientView {
+  alerts: Alert[];
+  series: { columns: string[]; rows: Cell[][]; step?: number };
+  paths: TopRow[];
+  agents: TopRow[];
+  first: number | null;
+  last: number | null;
+  requests: RequestRow[];
+  truncated?: boolean;
+}
+
+export type HeldWhy = "slow" | "idle" | "future" | "back-pressured" | "aligned" | "starting";
+
+export interface Partition {
+  process: number;
+  source: string;
+  partition: string;
+  watermark: number | null;
+  last_event: number | null;
+  watermark_delay_ms: number | null;
+  lag_messages?: number | null;
+  state: string;
+  since?: number | null;
+  events: number;
+  rejected: number;
+  late: number;
+  future: number;
+}
+
+export interface Time {
+  frontier: number | null;
+  held_by: { source: string; partition: string; since: number; why: HeldWhy } | null;
+  partitions: Partition[];
+  truncated?: boolean;
+}
+
+export interface Operator {
+  process: number;
+  worker: number;
+  id: number;
+  address: number[] | string;
+  name: string;
+  busy_ms: number;
+  share: number;
+  activations: number;
+  records_in?: number | null;
+  records_out?: number | null;
+}
+
+export interface Dataflow {
+  workers: { process: number; index: number; busy: number; parked: number; memory_bytes?: number | null }[];
+  operators: Operator[];
+  frontiers: { name: string; time: number | null }[];
+  truncated?: boolean;
+}
+
+export interface Rows<T> {
+  rows: T[];
+  truncated?: boolean;
+}

@@ -1,0 +1,308 @@
+// Alerts in tables: the newest on the overview, all on the view Security, those of a client on its view.
+
+import { useMemo, useState } from "preact/hooks";
+import { send, type ApiError } from "../api";
+import { useWatched } from "../cell";
+import * as format from "../format";
+import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
+import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, When } from "../parts/basic";
+import { Table, type Column } from "../parts/table";
+import { alerts as feed, go, rangeKey, route, shown, status, useAnswer } from "../state";
+import type { Alert, Rows, Severity } from "../types";
+import { showRoute } from "../url";
+
+export const SEVERITIES: readonly Severity[] = ["critical", "high", "medium", "low", "info"];
+const RANK: Record<Severity, number> = { critical: 4, high: 3, medium: 2, low: 1, info: 0 };
+
+export const ALERT_COLUMNS: Column<Alert>[] = [
+  { name: "Fired", cell: (alert) => <When ms={alert.fired} />, by: (alert) => alert.fired, class: "tight" },
+  { name: "Severity", cell: (alert) => <SeverityBadge severity={alert.severity} />, by: (alert) => RANK[alert.severity], class: "tight" },
+  { name: "Rule", cell: (alert) => <LogText text={alert.rule} limit={60} class="rule" />, by: (alert) => alert.rule, class: "tight" },
+  { name: "Subject", cell: (alert) => <Subject subject={alert.subject} />, wide: true },
+  { name: "Value", cell: (alert) => <span title={`threshold ${format.measured(alert.threshold)}`}>{format.measured(alert.value)} <span class="note">≥ {format.measured(alert.threshold)}</span></span>, by: (alert) => alert.value, number: true },
+  { name: "Score", cell: (alert) => alert.score.toFixed(2), by: (alert) => alert.score, number: true, minor: true },
+  { name: "State", cell: (alert) => <StateBadge alert={alert} />, by: (alert) => alert.state, class: "tight" },
+];
+
+/** Alerts of the shown stretch that pass the filter: the API's, with what the stream brought since. */
+export function useAlerts(filter: AlertFilter, limit: number, host: string) {
+  const here = useWatched(route);
+  const news = useWatched(feed);
+  const key = `${rangeKey(here)}|${host}|${JSON.stringify(filter)}|${limit}`;
+  const answer = useAnswer<Rows<Alert>>(`alerts?${key}`, () => ({ ...shown(), host, ...filter, limit }), 60_000);
+  const rows = useMemo(() => {
+    if (!answer.data) return null;
+    const { from, to } = shown();
+    const ids = new Set(answer.data.rows.map((row) => row.id));
+    const fits = (alert: Alert) => alertMatches(alert, { ...filter, ...(host ? { host } : {}) });
+    const fresh = news.filter((alert) => ids.has(alert.id) || (fits(alert) && alert.last >= from && (here.live || alert.fired < to)));
+    return upsertAlerts(answer.data.rows, fresh, limit).filter(fits);
+  }, [answer.data, news, key]);
+  return { ...answer, rows, truncated: answer.data?.truncated ?? false };
+}
+
+/** The few newest alerts, for the overview. */
+export function NewestAlerts() {
+  const here = useWatched(route);
+  const { rows, error, again } = useAlerts({}, 8, here.host);
+  const all: typeof here = { ...here, view: "security", argument: "", filters: {} };
+  return (
+    <Card
+      title="Newest alerts"
+      actions={
+        <a class="button" href={showRoute(all)} onClick={(event) => (event.preventDefault(), go(all))}>
+          All alerts
+        </a>
+      }
+    >
+      {error && <Trouble error={error} again={again} />}
+      <Table
+        cards label="Newest alerts"
+        rows={rows ?? []}
+        columns={ALERT_COLUMNS.map(({ by: _, ...column }) => column)}
+        rowKey={(alert) => alert.id}
+        empty={rows ? "No alert in this range." : "Loading…"}
+        rowClass={(alert) => `severity-edge-${alert.severity}`}
+        detail={() => null}
+        open={null}
+        onOpen={(id) => id && go({ ...all, filters: { alert: id } })}
+        openLabel={(alert) => `Show alert ${alert.rule}`}
+      />
+    </Card>
+  );
+}
+
+type Act = { kind: "acknowledge" | "silence"; alert: Alert };
+
+/** Rows of alerts with evidence below, and what people may say about them. */
+export function AlertTable(props: { label: string; rows: readonly Alert[]; open: string | null; onOpen: (id: string | null) => void; onChanged: () => void; empty: string }) {
+  const [act, setAct] = useState<Act | null>(null);
+  return (
+    <>
+      <Table
+        cards label={props.label}
+        rows={props.rows}
+        columns={ALERT_COLUMNS}
+        rowKey={(alert) => alert.id}
+        empty={props.empty}
+        rowClass={(alert) => `severity-edge-${alert.severity}`}
+        detail={(alert) => <Detail alert={alert} onAct={(kind) => setAct({ kind, alert })} onChanged={props.onChanged} />}
+        open={props.open}
+        onOpen={props.onOpen}
+        openLabel={(alert) => `Evidence of ${alert.rule}, ${Object.values(alert.subject).map(format.visible).join(", ")}`}
+      />
+      {act?.kind === "acknowledge" && <Acknowledge alert={act.alert} onClose={() => setAct(null)} onChanged={props.onChanged} />}
+      {act?.kind === "silence" && <SilenceForm alert={act.alert} onClose={() => setAct(null)} onChanged={props.onChanged} />}
+    </>
+  );
+}
+
+function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["kind"]) => void; onChanged: () => void }) {
+  const [problem, setProblem] = useState<ApiError | null>(null);
+  const takeBack = () => send("DELETE", `alerts/${encodeURIComponent(alert.id)}/acknowledge`).then(() => (setProblem(null), onChanged()), setProblem);
+  const client = alert.subject["client_ip"];
+  return (
+    <div class="alert-detail">
+      <dl class="facts">
+        <div>
+          <dt>Seen</dt>
+          <dd>
+            <When ms={alert.first} /> – <When ms={alert.last} /> <span class="note">({format.duration(alert.last - alert.first)})</span>
+          </dd>
+        </div>
+        <div>
+          <dt>Peak</dt>
+          <dd>
+            {format.measured(alert.value)} <span class="note">threshold {format.measured(alert.threshold)}</span>
+          </dd>
+        </div>
+        <div>
+          <dt>Findings</dt>
+          <dd>{format.plural(alert.findings, "window")}</dd>
+        </div>
+        <div>
+          <dt>Score</dt>
+          <dd>{alert.score.toFixed(3)}</dd>
+        </div>
+        <div>
+          <dt>Identifier</dt>
+          <dd class="log">{format.visible(alert.id)}</dd>
+        </div>
+      </dl>
+      {alert.acknowledged && (
+        <p class="said">
+          Acknowledged by {format.visible(alert.acknowledged.by)} at <When ms={alert.acknowledged.at} />
+          {alert.acknowledged.note && <>: “{format.visible(alert.acknowledged.note)}”</>}
+        </p>
+      )}
+      <h4>Evidence</h4>
+      {alert.evidence.length ? (
+        <ol class="evidence">
+          {alert.evidence.map((line, at) => (
+            <li key={at}>
+              <bdi class="log" dir="ltr">{format.shorten(format.visible(line), 4000)}</bdi>
+            </li>
+          ))}
+        </ol>
+      ) : (
+        <p class="note">No lines are kept for this alert yet.</p>
+      )}
+      <div class="buttons">
+        {alert.acknowledged ? (
+          <button type="button" onClick={takeBack}>
+            Take back acknowledgement
+          </button>
+        ) : (
+          <button type="button" class="primary" onClick={() => onAct("acknowledge")}>
+            Acknowledge…
+          </button>
+        )}
+        <button type="button" onClick={() => onAct("silence")}>
+          Silence…
+        </button>
+        {client && (
+          <button type="button" onClick={() => go({ view: "client", argument: client, filters: {} })}>
+            All this client did
+          </button>
+        )}
+        <button type="button" onClick={() => go({ range: { from: Math.max(0, alert.first - 60_000), to: alert.last + 60_000 } })}>
+          Only this time
+        </button>
+      </div>
+      {problem && <p class="problem" role="alert">{format.visible(problem.message)}</p>}
+    </div>
+  );
+}
+
+/** A form's fate: sends, closes on success, else says what the server said. */
+function useSending(onDone: () => void) {
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState("");
+  const run = (what: () => Promise<unknown>) => {
+    setBusy(true);
+    setProblem("");
+    what().then(onDone, (error: unknown) => {
+      setProblem(error instanceof Error ? error.message : String(error));
+      setBusy(false);
+    });
+  };
+  return { busy, problem, run };
+}
+
+function Acknowledge({ alert, onClose, onChanged }: { alert: Alert; onClose: () => void; onChanged: () => void }) {
+  const [note, setNote] = useState("");
+  const { busy, problem, run } = useSending(() => (onChanged(), onClose()));
+  return (
+    <Dialog title="Acknowledge alert" onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          run(() => send("POST", `alerts/${encodeURIComponent(alert.id)}/acknowledge`, { note }));
+        }}
+      >
+        <p>
+          <b>{format.visible(alert.rule)}</b> <Subject subject={alert.subject} />
+        </p>
+        <label class="field-row">
+          <span>Note</span>
+          <textarea rows={3} maxLength={500} value={note} onInput={(event) => setNote(event.currentTarget.value)} placeholder="What is known, who looks into it" />
+        </label>
+        <p class="problem" role="alert">{format.visible(problem)}</p>
+        <div class="buttons">
+          <button type="submit" class="primary" disabled={busy}>
+            Acknowledge
+          </button>
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+const HOUR = 3_600_000;
+const LENGTHS: [string, number][] = [
+  ["1 hour", HOUR],
+  ["8 hours", 8 * HOUR],
+  ["1 day", 24 * HOUR],
+  ["7 days", 7 * 24 * HOUR],
+  ["30 days", 30 * 24 * HOUR],
+];
+
+function SilenceForm({ alert, onClose, onChanged }: { alert: Alert; onClose: () => void; onChanged: () => void }) {
+  const [scope, setScope] = useState<"both" | "rule" | "subject">("both");
+  const [length, setLength] = useState(8 * HOUR);
+  const [reason, setReason] = useState("");
+  const { busy, problem, run } = useSending(() => (onChanged(), onClose()));
+  const hasSubject = Object.keys(alert.subject).length > 0;
+  const subject = Object.entries(alert.subject).map(([field, value]) => `${field}=${format.visible(value)}`).join(", ");
+  return (
+    <Dialog title="Silence" onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          const until = (status.get()?.now ?? Date.now()) + length;
+          run(() =>
+            send("POST", "silences", {
+              ...(scope !== "subject" ? { rule: alert.rule } : {}),
+              ...(scope !== "rule" && hasSubject ? { subject: alert.subject } : {}),
+              until,
+              reason,
+            }),
+          );
+        }}
+      >
+        <p>Silenced alerts are still recorded and shown; nobody is told.</p>
+        <fieldset>
+          <legend>What is silenced</legend>
+          <label class="choice">
+            <input type="radio" name="scope" checked={scope === "both"} onChange={() => setScope("both")} />
+            <span>
+              Rule <b>{format.visible(alert.rule)}</b> {hasSubject ? <>for <span class="log">{subject}</span></> : null}
+            </span>
+          </label>
+          {hasSubject && (
+            <>
+              <label class="choice">
+                <input type="radio" name="scope" checked={scope === "subject"} onChange={() => setScope("subject")} />
+                <span>
+                  Every rule for <span class="log">{subject}</span>
+                </span>
+              </label>
+              <label class="choice">
+                <input type="radio" name="scope" checked={scope === "rule"} onChange={() => setScope("rule")} />
+                <span>
+                  Rule <b>{format.visible(alert.rule)}</b> for everybody
+                </span>
+              </label>
+            </>
+          )}
+        </fieldset>
+        <label class="field-row">
+          <span>For</span>
+          <select value={String(length)} onChange={(event) => setLength(Number(event.currentTarget.value))}>
+            {LENGTHS.map(([name, ms]) => (
+              <option key={name} value={String(ms)}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </label>
+        <label class="field-row">
+          <span>Reason</span>
+          <input type="text" required maxLength={500} value={reason} onInput={(event) => setReason(event.currentTarget.value)} />
+        </label>
+        <p class="problem" role="alert">{format.visible(problem)}</p>
+        <div class="buttons">
+          <button type="submit" class="primary" disabled={busy}>
+            Silence
+          </button>
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,113 @@
+// Everything one client did: its alerts, requests by status, paths, agents.
+
+import { useMemo, useState } from "preact/hooks";
+import { useWatched } from "../cell";
+import { Chart } from "../charts/chart";
+import type { Model } from "../charts/model";
+import * as format from "../format";
+import { Card, LogText, Meter, Tile, Trouble } from "../parts/basic";
+import { Table } from "../parts/table";
+import { column, niceStep } from "../series";
+import { go, rangeKey, route, shown, useAnswer, utc } from "../state";
+import type { ClientView, TopRow } from "../types";
+import { AlertTable } from "./alerts";
+import { keyed, REQUEST_COLUMNS, RequestDetail } from "./requests";
+
+export function ClientPage() {
+  const here = useWatched(route);
+  const inUtc = useWatched(utc);
+  const { data, error, again } = useAnswer<ClientView>(`client?${here.argument}|${rangeKey(here)}`, () => ({ ip: here.argument, ...shown() }), 5000);
+  const model = useMemo(() => (data ? draw(data) : null), [data]);
+  const [openAlert, setOpenAlert] = useState<string | null>(null);
+  const [openRequest, setOpenRequest] = useState<string | null>(null);
+  const rows = useMemo(() => keyed(data?.requests ?? []), [data]);
+  const sums = model ? model.lines.map((line) => [line.name, line.values.reduce<number>((sum, value) => sum + (value ?? 0), 0)] as const) : [];
+  const requests = sums.reduce((sum, [, value]) => sum + value, 0);
+  const failed = sums.filter(([name]) => name === "4xx" || name === "5xx").reduce((sum, [, value]) => sum + value, 0);
+  return (
+    <>
+      {error && <Trouble error={error} again={again} />}
+      <dl class="tiles four">
+        <Tile name="Requests" value={format.count(data ? requests : null)} note="kept, in range" />
+        <Tile name="4xx and 5xx" value={format.percent(requests ? failed / requests : null)} note={data ? format.plural(failed, "request") : undefined} tone={requests && failed / requests > 0.5 ? "bad" : undefined} />
+        <Tile name="First seen" value={format.clock(data?.first, inUtc)} note={format.dateTime(data?.first, inUtc).slice(0, 10)} />
+        <Tile name="Last seen" value={format.clock(data?.last, inUtc)} note={format.dateTime(data?.last, inUtc).slice(0, 10)} />
+      </dl>
+      <Chart title="Requests by status" model={model} legend="sum" empty="No request of this client is kept in this range" />
+      <Card title="Alerts" note={data ? format.count(data.alerts.length) : undefined}>
+        <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={data ? "No alert about this client in this range." : "Loading…"} />
+      </Card>
+      <div class="grid">
+        <Names title="Paths" name="Path" rows={data?.paths} />
+        <Names title="User agents" name="Agent" rows={data?.agents} />
+      </div>
+      <Card
+        title="Newest requests"
+        note={data ? format.count(rows.length) : undefined}
+        actions={
+          <button type="button" onClick={() => go({ view: "requests", argument: "", filters: { client: here.argument } })}>
+            Follow live
+          </button>
+        }
+      >
+        <Table
+          cards label="Requests of this client, newest first"
+          rows={rows}
+          columns={REQUEST_COLUMNS.filter(({ name }) => name !== "Client").map((column) => ({ ...column, cell: ({ row }: (typeof rows)[number]) => column.cell(row), by: undefined }))}
+          rowKey={(entry) => entry.key}
+          empty={data ? "No request of this client is kept in this range." : "Loading…"}
+          detail={({ row }) => <RequestDetail row={row} />}
+          open={openRequest}
+          onOpen={setOpenRequest}
+          openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
+        />
+      </Card>
+    </>
+  );
+}
+
+function Names({ title, name, rows }: { title: string; name: string; rows: TopRow[] | undefined }) {
+  return (
+    <Card title={title}>
+      <Table
+        label={title}
+        rows={rows ?? []}
+        rowKey={(row) => row.name}
+        limit={30}
+        empty={rows ? "None kept." : "Loading…"}
+        columns={[
+          { name, cell: (row) => <LogText text={row.name} limit={200} />, wide: true },
+          { name: "Requests", cell: (row) => format.count(row.requests), number: true },
+          {
+            name: "Share",
+            cell: (row) => (
+              <span class="metered">
+                {format.percent(row.share)}
+                <Meter share={row.share} />
+              </span>
+            ),
+            number: true,
+          },
+        ]}
+      />
+    </Card>
+  );
+}
+
+function draw(data: ClientView): Model {
+  const { from, to } = shown();
+  const times = column(data.series, "time").map((time) => time ?? 0);
+  const gaps = times.slice(1).map((time, at) => time - (times[at] ?? 0));
+  const step = data.series.step ?? (gaps.length ? Math.min(...gaps) : niceStep((to - from) / 60));
+  return {
+    kind: "bars",
+    stacked: true,
+    times,
+    step: Math.max(1, step),
+    from,
+    to,
+    show: format.count,
+    atLeast: 4,
+    lines: ["2xx", "3xx", "4xx", "5xx"].map((name) => ({ name, colour: `--status-${name}`, values: column(data.series, `status_${name}`) })),
+  };
+}

@@ -1,0 +1,131 @@
+// How it goes: numbers of now, six charts over the shown stretch, the newest alerts.
+
+import { useMemo } from "preact/hooks";
+import { useWatched } from "../cell";
+import { Chart } from "../charts/chart";
+import type { Line, Model } from "../charts/model";
+import * as format from "../format";
+import { Card, Tile, Trouble } from "../parts/basic";
+import { column, projectLast, summary, withGaps, type Known } from "../series";
+import { route, status } from "../state";
+import type { Cell, Series } from "../types";
+import { NewestAlerts } from "./alerts";
+import { useSeries } from "./use-series";
+
+const NAMES = ["rps", "latency_avg", "latency_p95", "latency_max", "throughput", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "error_ratio", "clients"] as const;
+type Name = (typeof NAMES)[number];
+
+export function OverviewPage() {
+  const now = useWatched(status);
+  const here = useWatched(route);
+  const { series, error, again } = useSeries();
+  const models = useMemo(() => (series ? draw(series, here.live) : null), [series, here.live]);
+  const totals = useMemo(() => (series ? total(series) : null), [series]);
+  if (!now) return <></>;
+  const nothing = now.last_event === null;
+  return (
+    <>
+      {error && <Trouble error={error} again={again} />}
+      <dl class="tiles">
+        <Tile name="Requests" value={format.rate(totals?.rps ?? (here.live && !here.host ? now.rate : null))} note={totals ? `${format.count(totals.requests)} in range` : undefined} />
+        <Tile name="Latency p95" value={format.latency(totals?.p95)} note={totals ? `avg ${format.latency(totals.avg)}` : undefined} />
+        <Tile name="Error share" value={format.percent(totals?.errors)} note={totals ? `${format.count(totals.failed)} of 5xx` : undefined} tone={(totals?.errors ?? 0) >= 0.05 ? "bad" : (totals?.errors ?? 0) >= 0.01 ? "warn" : undefined} />
+        <Tile name="Distinct clients" value={format.count(totals?.clients)} note="in the newest window" />
+        <Tile name="Events processed" value={format.count(now.events)} note={now.rejected ? `${format.count(now.rejected)} rejected` : "none rejected"} title={`${format.exact(now.events)} since start`} />
+        <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} note={`${format.plural(now.alerts.firing, "alert")} firing`} tone={now.alerts.firing ? "warn" : undefined} />
+        <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} note="alerts per event" />
+        <Tile name="Critical alerts" value={format.count(now.alerts.critical)} note={`of ${format.count(now.alerts.fired)} since start`} tone={now.alerts.critical ? "bad" : undefined} />
+      </dl>
+      {nothing ? (
+        <Card title="Nothing yet">
+          <p class="empty">
+            No request has been read yet. As soon as a line arrives it is shown here. See the view “Time” for what is being read.
+          </p>
+        </Card>
+      ) : (
+        <div class="charts">
+          <Chart title="Requests per second" model={models?.requests ?? null} />
+          <Chart title="Status classes" note={series ? `per ${format.duration(series.step)}` : undefined} model={models?.statuses ?? null} />
+          <Chart title="Error share" note="5xx of all" model={models?.errors ?? null} />
+          <Chart title="Latency" note={approximate(series, "latency_p95", here.host)} model={models?.latency ?? null} empty="These logs carry no durations" />
+          <Chart title="Bandwidth" model={models?.bandwidth ?? null} />
+          <Chart title="Distinct clients" note={approximate(series, "clients", here.host) && "busiest host"} model={models?.clients ?? null} />
+        </div>
+      )}
+      <NewestAlerts />
+    </>
+  );
+}
+
+function approximate(series: Series | null, name: string, host: string): string | undefined {
+  return !host && series?.approximate?.includes(name) ? "p95 and max: slowest host" : undefined;
+}
+
+/** Numbers of the newest whole window, and sums over the stretch. */
+function total(series: Series) {
+  const sum = (name: string) => summary(column(series, name)).sum;
+  // The last row is a window still filling: rates of it say too little.
+  const rps = column(series, "rps").filter((value) => value !== null);
+  const newest = (name: string): Cell => {
+    const values = column(series, name).filter((value) => value !== null);
+    return values[values.length - 2] ?? values[values.length - 1] ?? null;
+  };
+  const [requests, failed] = [sum("requests"), sum("status_5xx")];
+  const has = series.columns.includes("anomalies");
+  return {
+    requests,
+    failed,
+    rps: rps[rps.length - 2] ?? rps[rps.length - 1] ?? null,
+    p95: newest("latency_p95"),
+    avg: newest("latency_avg"),
+    clients: newest("clients"),
+    errors: requests > 0 ? failed / requests : null,
+    anomalies: has ? sum("anomalies") : null,
+  };
+}
+
+function draw(series: Known, live: boolean) {
+  const { series: cut, projected } = live ? projectLast(series) : { series, projected: null };
+  const { times, columns } = withGaps(column(cut, "time").map((time) => time ?? 0), cut.step, NAMES.map((name) => column(cut, name)));
+  const values = (name: Name): Cell[] => columns[NAMES.indexOf(name)] ?? [];
+  const make = (kind: Model["kind"], show: Model["show"], lines: [string, string, Name][], rest: Partial<Model> = {}): Model => ({
+    kind,
+    times,
+    step: cut.step,
+    from: cut.from,
+    to: cut.to,
+    show,
+    lines: lines.map(([name, colour, field]): Line => ({ name, colour, values: values(field) })),
+    projected,
+    ...rest,
+  });
+  return {
+    requests: make("area", format.rate, [["all", "--chart-1", "rps"]], { atLeast: 1, axis: format.count }),
+    statuses: make(
+      "area",
+      format.count,
+      [
+        ["2xx", "--status-2xx", "status_2xx"],
+        ["3xx", "--status-3xx", "status_3xx"],
+        ["4xx", "--status-4xx", "status_4xx"],
+        ["5xx", "--status-5xx", "status_5xx"],
+      ],
+      { stacked: true, atLeast: 1 },
+    ),
+    errors: make("area", format.percent, [["5xx", "--status-5xx", "error_ratio"]], { atLeast: 0.01, most: 1 }),
+    latency: make("lines", format.latency, [
+      ["max", "--chart-3", "latency_max"],
+      ["p95", "--chart-2", "latency_p95"],
+      ["avg", "--chart-1", "latency_avg"],
+    ]),
+    bandwidth: make("area", format.throughput, [["sent", "--chart-1", "throughput"]], { atLeast: 1024 }),
+    clients: whole(make("area", format.count, [["clients", "--chart-1", "clients"]], { atLeast: 1 })),
+  };
+}
+
+/** Different clients so far say nothing of how many there will be: only whole windows. */
+function whole(model: Model): Model {
+  const at = model.projected === null || model.projected === undefined ? -1 : model.times.indexOf(model.projected);
+  if (at < 1) return model;
+  return { ...model, projected: null, times: model.times.slice(0, at), lines: model.lines.map((line) => ({ ...line, values: line.values.slice(0, at) })) };
+}

@@ -1,0 +1,191 @@
+// Single requests: the newest as they come, and a search in those that are kept.
+
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { get, ApiError } from "../api";
+import { useWatched } from "../cell";
+import * as format from "../format";
+import { isStatusFilter, requestMatches, type RequestFilter } from "../match";
+import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
+import { Table, type Column } from "../parts/table";
+import { go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
+import type { RequestRow, Requests } from "../types";
+
+const LIMIT = 200;
+const MOST = 2000;
+
+export const REQUEST_COLUMNS: Column<RequestRow>[] = [
+  { name: "Time", cell: (row) => <When ms={row.time} precise />, class: "tight" },
+  { name: "Status", cell: (row) => <StatusCode code={row.status} />, class: "tight" },
+  { name: "Client", cell: (row) => <ClientLink ip={row.client} />, class: "tight" },
+  { name: "Method", cell: (row) => <LogText text={row.method} limit={12} />, class: "tight" },
+  {
+    name: "Path",
+    cell: (row) => (
+      <span class="path">
+        <LogText text={row.path} limit={240} />
+        {row.query && <LogText text={row.query.startsWith("?") ? row.query : `?${row.query}`} limit={160} class="query" />}
+      </span>
+    ),
+    wide: true,
+  },
+  { name: "Sent", cell: (row) => format.bytes(row.bytes), number: true, minor: true },
+  { name: "Latency", cell: (row) => format.latency(row.latency_ms), number: true },
+  { name: "Host", cell: (row) => <LogText text={row.host} limit={30} />, minor: true, class: "tight" },
+];
+
+export function StatusCode({ code }: { code: number }) {
+  return <span class={`badge status status-${Math.floor(code / 100)}xx`}>{code}</span>;
+}
+
+export function RequestDetail({ row }: { row: RequestRow }) {
+  const facts: [string, string | null | undefined][] = [
+    ["Path", row.path],
+    ["Query", row.query],
+    ["User agent", row.agent],
+    ["Referrer", row.referrer],
+    ["Host", row.host],
+  ];
+  return (
+    <div class="alert-detail">
+      <dl class="facts wide-facts">
+        {facts.map(([name, text]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{text ? <bdi class="log wrap" dir="ltr">{format.shorten(format.visible(text), 4000)}</bdi> : <span class="none">{format.NONE}</span>}</dd>
+          </div>
+        ))}
+      </dl>
+    </div>
+  );
+}
+
+/** A key that stays with a row while others come; the same request twice counts up. */
+export function keyed(rows: readonly RequestRow[]): { row: RequestRow; key: string }[] {
+  const seen = new Map<string, number>();
+  return rows.map((row) => {
+    const base = `${row.time} ${row.client} ${row.method} ${row.path} ${row.query ?? ""} ${row.status}`;
+    const times = (seen.get(base) ?? 0) + 1;
+    seen.set(base, times);
+    return { row, key: `${base} ${times}` };
+  });
+}
+
+export function RequestsPage() {
+  const here = useWatched(route);
+  const now = useWatched(status);
+  const fresh = useWatched(tail);
+  const { client = "", path = "", status: code = "", text = "" } = here.filters;
+  const usable = code === "" || isStatusFilter(code);
+  const filter: RequestFilter = { host: here.host, client, path, status: usable ? code.toLowerCase() : "", text };
+  const key = JSON.stringify(filter);
+  const enabled = now?.requests.enabled ?? false;
+  const answer = useAnswer<Requests>(enabled ? `requests?${rangeKey(here)}|${key}` : null, () => ({ ...shown(), ...filter, limit: LIMIT }));
+  const [older, setOlder] = useState<{ key: string; rows: RequestRow[]; done: boolean }>({ key: "", rows: [], done: false });
+  const [problem, setProblem] = useState<ApiError | null>(null);
+  const [open, setOpen] = useState<string | null>(null);
+  const question = `${rangeKey(here)}|${key}`;
+
+  // The tail is asked of the stream only while it is looked at.
+  const following = here.live && enabled;
+  useEffect(() => {
+    if (!following) return;
+    tail.set([]);
+    stream.requests(true);
+    return () => stream.requests(false);
+  }, [following]);
+
+  const held = useRef<readonly RequestRow[]>([]);
+  if (open === null) held.current = fresh; // an open row stays where it is
+  const news = held.current;
+  const rows = useMemo(() => {
+    const kept = answer.data?.rows ?? [];
+    const newest = kept[0]?.time ?? 0;
+    const live = following ? news.filter((row) => row.time > newest && requestMatches(row, filter)) : [];
+    return keyed([...live, ...kept, ...(older.key === question ? older.rows : [])].slice(0, MOST));
+  }, [answer.data, news, older, question, following]);
+
+  const more = () => {
+    const last = rows[rows.length - 1]?.row;
+    if (!last) return;
+    get<Requests>("requests", { from: shown().from, ...filter, limit: LIMIT, before: last.time }).then(
+      (next) => {
+        setProblem(null);
+        setOlder((old) => ({ key: question, rows: [...(old.key === question ? old.rows : []), ...next.rows], done: next.rows.length < LIMIT && !next.truncated }));
+      },
+      (error: unknown) => error instanceof ApiError && setProblem(error),
+    );
+  };
+
+  if (now && !enabled) {
+    return (
+      <Card title="Requests">
+        <p class="empty">
+          Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or this build has no store. All other views work without them.
+        </p>
+      </Card>
+    );
+  }
+  const sampled = now?.requests.sampled || answer.data?.sampled;
+  const from = answer.data?.from ?? now?.requests.from ?? null;
+  const hasFilters = Boolean(client || path || code || text);
+  const isAll = (answer.data?.rows.length ?? 0) < LIMIT && !answer.data?.truncated;
+  return (
+    <Card
+      title={following ? "Live requests" : "Requests"}
+      note={
+        <>
+          {now && format.plural(now.requests.kept, "request")} kept{from !== null && <> since <When ms={from} /></>}
+          {sampled && <b class="sampled"> – a sample: at this rate not every request is kept</b>}
+        </>
+      }
+    >
+      <form class="filters" role="search" aria-label="Requests" onSubmit={(event) => event.preventDefault()}>
+        <label class="grows">
+          <span>Path</span>
+          <input type="search" value={path} placeholder="part of it" onInput={(event) => setFilter("path", event.currentTarget.value)} />
+        </label>
+        <label>
+          <span>Client</span>
+          <input type="search" class="medium" value={client} placeholder="address" onInput={(event) => setFilter("client", event.currentTarget.value.trim())} />
+        </label>
+        <label>
+          <span>Status</span>
+          <input type="search" class="short" value={code} placeholder="404, 5xx" aria-invalid={!usable} onInput={(event) => setFilter("status", event.currentTarget.value.trim())} list="statuses" />
+          <datalist id="statuses">
+            {["2xx", "3xx", "4xx", "5xx", "404", "403", "500", "502", "503"].map((value) => (
+              <option key={value} value={value} />
+            ))}
+          </datalist>
+        </label>
+        <label class="grows">
+          <span>Text</span>
+          <input type="search" value={text} placeholder="anywhere: agent, referrer, query…" onInput={(event) => setFilter("text", event.currentTarget.value)} />
+        </label>
+        {hasFilters && (
+          <button type="button" onClick={() => go({ filters: {} })}>
+            Clear
+          </button>
+        )}
+      </form>
+      {(answer.error ?? problem) && <Trouble error={(answer.error ?? problem)!} again={answer.again} />}
+      <Table
+        cards label="Requests, newest first"
+        rows={rows}
+        columns={REQUEST_COLUMNS.map((column) => ({ ...column, cell: ({ row }: { row: RequestRow }) => column.cell(row), by: undefined }))}
+        rowKey={(entry) => entry.key}
+        empty={answer.loading ? "Loading…" : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
+        detail={({ row }) => <RequestDetail row={row} />}
+        open={open}
+        onOpen={setOpen}
+        openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
+      />
+      {rows.length > 0 && !isAll && !(older.key === question && older.done) && rows.length < MOST && (
+        <div class="buttons centred">
+          <button type="button" onClick={more}>
+            Older requests
+          </button>
+        </div>
+      )}
+    </Card>
+  );
+}

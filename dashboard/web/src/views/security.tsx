@@ -1,0 +1,204 @@
+// Alerts as they fire, how they spread over time and score, what is silenced, and how the rules stand.
+
+import { useMemo, useState } from "preact/hooks";
+import { send, type ApiError } from "../api";
+import { useWatched } from "../cell";
+import { Chart } from "../charts/chart";
+import type { Model } from "../charts/model";
+import * as format from "../format";
+import { Card, LogText, SeverityBadge, Subject, Trouble, When } from "../parts/basic";
+import { Table } from "../parts/table";
+import { alerts as feed, go, route, setFilter, shown, useAnswer } from "../state";
+import { histogram } from "../series";
+import type { Alert, Rows, Rule, Silence } from "../types";
+import { AlertTable, SEVERITIES, useAlerts } from "./alerts";
+
+const LIMIT = 500;
+
+export function SecurityPage() {
+  const here = useWatched(route);
+  const { rule = "", severity = "", state = "", subject = "", alert: open = "" } = here.filters;
+  const { rows, error, again, truncated } = useAlerts({ rule, severity, state, subject }, LIMIT, here.host);
+  const rules = useAnswer<Rows<Rule>>("rules", () => ({}), 10_000);
+  const silences = useAnswer<Rows<Silence>>("silences", () => ({}), 30_000);
+  const changed = () => (again(), silences.again());
+  const models = useMemo(() => (rows ? draw(rows) : null), [rows]);
+  const isListed = !open || rows === null || rows.some((row) => row.id === open);
+  return (
+    <>
+      <div class="charts two">
+        <Chart title="Alerts over time" model={models?.timeline ?? null} legend="sum" empty="No alert in this range" />
+        <Chart title="Scores" note="0.5 is at the threshold" model={models?.scores ?? null} legend="none" empty="No alert in this range" selects={false} />
+      </div>
+      <Card title="Alerts" note={rows ? `${format.count(rows.length)}${truncated ? " newest of more" : ""}` : undefined}>
+        <form class="filters" role="search" aria-label="Alerts" onSubmit={(event) => event.preventDefault()}>
+          <label>
+            <span>Severity</span>
+            <select value={severity} onChange={(event) => setFilter("severity", event.currentTarget.value)}>
+              <option value="">any</option>
+              {SEVERITIES.map((name) => (
+                <option key={name}>{name}</option>
+              ))}
+            </select>
+          </label>
+          <label>
+            <span>Rule</span>
+            <select value={rule} onChange={(event) => setFilter("rule", event.currentTarget.value)}>
+              <option value="">any</option>
+              {rule && !rules.data?.rows.some(({ name }) => name === rule) && <option value={rule}>{format.visible(rule)}</option>}
+              {rules.data?.rows.map(({ name }) => (
+                <option key={name} value={name}>
+                  {format.visible(name)}
+                </option>
+              ))}
+            </select>
+          </label>
+          <label>
+            <span>State</span>
+            <select value={state} onChange={(event) => setFilter("state", event.currentTarget.value)}>
+              <option value="">any</option>
+              <option>firing</option>
+              <option>resolved</option>
+              <option>withdrawn</option>
+            </select>
+          </label>
+          <label class="grows">
+            <span>Subject</span>
+            <input type="search" value={subject} placeholder="address, path, host, user" onInput={(event) => setFilter("subject", event.currentTarget.value)} />
+          </label>
+          {(severity || rule || state || subject) && (
+            <button type="button" onClick={() => go({ filters: {} })}>
+              Clear
+            </button>
+          )}
+        </form>
+        {error && <Trouble error={error} again={again} />}
+        {!isListed && <Linked id={open} onChanged={changed} />}
+        <AlertTable
+          label="Alerts"
+          rows={rows ?? []}
+          open={open || null}
+          onOpen={(id) => setFilter("alert", id ?? "")}
+          onChanged={changed}
+          empty={rows ? (severity || rule || state || subject ? "No alert passes these filters." : "No alert in this range.") : "Loading…"}
+        />
+      </Card>
+      <Rules rules={rules.data?.rows ?? []} error={rules.error} again={rules.again} loaded={rules.data !== null} />
+      <Silences rows={silences.data?.rows ?? []} error={silences.error} onChanged={changed} />
+    </>
+  );
+}
+
+/** An alert that a link names and the list does not hold. */
+function Linked({ id, onChanged }: { id: string; onChanged: () => void }) {
+  const known = useWatched(feed).find((alert) => alert.id === id);
+  const answer = useAnswer<Alert>(known ? null : `alerts/${encodeURIComponent(id)}`, () => ({}));
+  const alert = known ?? answer.data;
+  if (!alert) return answer.error ? <p class="note pad">The alert this link names is not kept any more.</p> : null;
+  return <AlertTable label="Alert of the link" rows={[alert]} open={id} onOpen={() => setFilter("alert", "")} onChanged={() => (answer.again(), onChanged())} empty="" />;
+}
+
+function draw(rows: readonly Alert[]): { timeline: Model; scores: Model } {
+  const { from, to } = shown();
+  const kinds = [...SEVERITIES].reverse();
+  const { times, step, counts } = histogram(rows.map((row) => ({ time: row.fired, kind: row.severity })), kinds, from, to, 60);
+  const bins = Array.from({ length: 10 }, (_, at) => rows.filter((row) => Math.min(9, Math.floor(row.score * 10)) === at).length);
+  return {
+    timeline: {
+      kind: "bars",
+      stacked: true,
+      times,
+      step,
+      from,
+      to,
+      show: format.count,
+      atLeast: 4,
+      lines: kinds
+        .map((name, at) => ({ name, colour: `--severity-${name}`, values: counts[at] ?? [] }))
+        .filter((line) => line.values.some((value) => value > 0)),
+    },
+    scores: {
+      kind: "bars",
+      times: [],
+      categories: bins.map((_, at) => `${(at / 10).toFixed(1)}–${((at + 1) / 10).toFixed(1)}`),
+      step: 1,
+      from: 0,
+      to: 10,
+      show: format.count,
+      atLeast: 4,
+      lines: rows.length ? [{ name: "alerts", colour: "--chart-1", values: bins }] : [],
+    },
+  };
+}
+
+function Rules({ rules, error, again, loaded }: { rules: Rule[]; error: ApiError | null; again: () => void; loaded: boolean }) {
+  return (
+    <Card title="Rules" note={loaded ? `${rules.filter((rule) => rule.enabled).length} on` : undefined}>
+      {error && <Trouble error={error} again={again} />}
+      <Table
+        cards label="Rules"
+        rows={rules}
+        rowKey={(rule) => rule.name}
+        empty={loaded ? "No rules." : "Loading…"}
+        rowClass={(rule) => (rule.enabled ? "" : "off")}
+        columns={[
+          { name: "Rule", cell: (rule) => <button type="button" class="link" onClick={() => setFilter("rule", rule.name)} title="Only alerts of this rule"><LogText text={rule.name} limit={60} class="rule" /></button>, by: (rule) => rule.name, class: "tight" },
+          { name: "State", cell: (rule) => <span class={`badge ${!rule.enabled ? "plain" : rule.firing ? "state-firing" : "plain"}`}>{!rule.enabled ? "off" : rule.firing ? `${format.count(rule.firing)} firing` : rule.mode === "shadow" ? "shadow" : "quiet"}</span>, by: (rule) => (rule.enabled ? rule.firing : -1), class: "tight" },
+          { name: "Severity", cell: (rule) => <SeverityBadge severity={rule.severity} />, by: (rule) => SEVERITIES.length - SEVERITIES.indexOf(rule.severity), class: "tight" },
+          { name: "Fires when", cell: (rule) => <Condition rule={rule} />, wide: true },
+          { name: "Window", cell: (rule) => format.duration(rule.window_ms) + (rule.hop_ms && rule.hop_ms !== rule.window_ms ? `, every ${format.duration(rule.hop_ms)}` : ""), by: (rule) => rule.window_ms, minor: true },
+          { name: "Fired", cell: (rule) => format.count(rule.fired), by: (rule) => rule.fired, number: true },
+        ]}
+      />
+    </Card>
+  );
+}
+
+function Condition({ rule }: { rule: Rule }) {
+  const where = typeof rule.where === "string" ? rule.where : rule.where && typeof rule.where === "object" && Object.keys(rule.where).length ? JSON.stringify(rule.where) : "";
+  return (
+    <span class="condition">
+      <code>{format.visible(rule.measure)}</code> ≥ <b>{format.measured(rule.threshold)}</b>
+      {rule.baseline_factor ? <> and ≥ {format.measured(rule.baseline_factor)}× baseline</> : null}
+      {rule.at_least ? <>, of at least {format.count(rule.at_least)}</> : null}
+      {rule.group_by.length > 0 && <span class="note"> per {rule.group_by.map(format.visible).join(", ")}</span>}
+      {where && where !== "{}" && (
+        <span class="note">
+          {" "}
+          where <LogText text={where} limit={120} />
+        </span>
+      )}
+    </span>
+  );
+}
+
+function Silences({ rows, error, onChanged }: { rows: Silence[]; error: ApiError | null; onChanged: () => void }) {
+  const [problem, setProblem] = useState<ApiError | null>(null);
+  if (!rows.length && !error) return null;
+  return (
+    <Card title="Silences">
+      {(error ?? problem) && <Trouble error={(error ?? problem)!} again={onChanged} />}
+      <Table
+        cards label="Silences"
+        rows={rows}
+        rowKey={(silence) => String(silence.id)}
+        empty="Nothing is silenced."
+        columns={[
+          { name: "Rule", cell: (silence) => (silence.rule ? <LogText text={silence.rule} limit={60} class="rule" /> : "every rule"), class: "tight" },
+          { name: "Subject", cell: (silence) => <Subject subject={silence.subject ?? {}} /> },
+          { name: "Reason", cell: (silence) => <LogText text={silence.reason} limit={160} />, wide: true },
+          { name: "Until", cell: (silence) => <When ms={silence.until} />, by: (silence) => silence.until, class: "tight" },
+          {
+            name: "End",
+            cell: (silence) => (
+              <button type="button" onClick={() => send("DELETE", `silences/${encodeURIComponent(String(silence.id))}`).then(() => (setProblem(null), onChanged()), setProblem)}>
+                End<span class="visually-hidden"> the silence of {silence.rule ? format.visible(silence.rule) : "every rule"}</span>
+              </button>
+            ),
+            class: "tight",
+          },
+        ]}
+      />
+    </Card>
+  );
+}

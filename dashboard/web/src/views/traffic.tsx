@@ -1,0 +1,132 @@
+// Who asks for what, and how that goes: rankings over the shown stretch.
+
+import type { ComponentChildren } from "preact";
+import { useWatched } from "../cell";
+import * as format from "../format";
+import { Card, ClientLink, LogText, Meter, Split, Trouble } from "../parts/basic";
+import { Table, type Column } from "../parts/table";
+import { go, rangeKey, route, shown, useAnswer } from "../state";
+import type { TopKind, TopRow, Tops } from "../types";
+import { showRoute } from "../url";
+
+const EVERY_MS = 10_000;
+const LIMIT = 12;
+
+function useTops(kind: TopKind, limit = LIMIT) {
+  const here = useWatched(route);
+  return useAnswer<Tops>(`tops?${kind}|${limit}|${rangeKey(here)}`, () => ({ kind, ...shown(), host: here.host, limit }), EVERY_MS);
+}
+
+const requests: Column<TopRow> = { name: "Requests", cell: (row) => <span title={format.exact(row.requests)}>{format.count(row.requests)}</span>, by: (row) => row.requests, number: true };
+const share: Column<TopRow> = {
+  name: "Share",
+  cell: (row) => (
+    <span class="metered">
+      {format.percent(row.share)}
+      <Meter share={row.share} />
+    </span>
+  ),
+  by: (row) => row.share,
+  number: true,
+};
+const bytes: Column<TopRow> = { name: "Sent", cell: (row) => format.bytes(row.bytes), by: (row) => row.bytes, number: true, minor: true };
+const statuses: Column<TopRow> = {
+  name: "Status",
+  cell: (row) => {
+    const [c4, c5] = [row.status_4xx ?? 0, row.status_5xx ?? 0];
+    return (
+      <Split
+        parts={[
+          { name: "2xx and 3xx", value: Math.max(0, row.requests - c4 - c5), class: "fill-2xx" },
+          { name: "4xx", value: c4, class: "fill-4xx" },
+          { name: "5xx", value: c5, class: "fill-5xx" },
+        ]}
+      />
+    );
+  },
+  by: (row) => (row.requests ? ((row.status_4xx ?? 0) + (row.status_5xx ?? 0)) / row.requests : 0),
+};
+
+function named(name: string, cell?: (row: TopRow) => ComponentChildren): Column<TopRow> {
+  return { name, cell: cell ?? ((row) => <LogText text={row.name} limit={200} />), by: (row) => row.name, wide: true };
+}
+
+interface TopCardProps {
+  title: string;
+  kind: TopKind;
+  columns: Column<TopRow>[];
+  note?: (rows: TopRow[]) => string | undefined;
+  empty?: string;
+  limit?: number;
+  hideEmpty?: boolean;
+  class?: string;
+}
+
+function TopCard({ title, kind, columns, note, empty = "None in this range.", limit, hideEmpty, class: className }: TopCardProps) {
+  const { data, error, again } = useTops(kind, limit);
+  if (hideEmpty && (!data || !data.rows.length)) return null;
+  return (
+    <Card title={title} note={data ? note?.(data.rows) : undefined} class={`top-card ${className ?? ""}`}>
+      {error && <Trouble error={error} again={again} />}
+      <Table label={title} rows={data?.rows ?? []} columns={columns} rowKey={(row) => row.name} empty={data ? empty : "Loading…"} />
+    </Card>
+  );
+}
+
+export function TrafficPage() {
+  const here = useWatched(route);
+  const filtered = (name: string, value: string) => ({ ...here, view: "requests" as const, argument: "", filters: { [name]: value } });
+  const path = (row: TopRow) => {
+    const to = filtered("path", row.name);
+    return (
+      <a href={showRoute(to)} class="plain-link" onClick={(event) => (event.preventDefault(), go(to))}>
+        <LogText text={row.name} limit={200} />
+      </a>
+    );
+  };
+  return (
+    <div class="grid">
+      <TopCard title="Top paths" kind="paths" class="span-6" columns={[named("Path", path), requests, share, statuses, bytes]} />
+      <TopCard title="Top clients" kind="clients" class="span-4" columns={[named("Client", (row) => <ClientLink ip={row.name} />), requests, share, statuses, bytes]} />
+      <TopCard title="Slowest paths" kind="slow_paths" class="span-4" columns={[named("Path", path), { name: "p95", cell: (row) => format.latency(row.latency_p95), by: (row) => row.latency_p95, number: true }, requests]} empty="No path with enough timed requests: these logs may carry no durations." />
+      <TopCard
+        title="User agents"
+        kind="agents"
+        class="span-6"
+        note={(rows) => {
+          const bots = rows.reduce((sum, row) => sum + (row.bot ? row.share : 0), 0);
+          return `bots and tools: ${format.percent(bots)} of all requests`;
+        }}
+        columns={[
+          named("Agent", (row) => (
+            <span class="agent">
+              {row.bot && <span class="badge plain">bot</span>}
+              <LogText text={row.name} limit={160} />
+            </span>
+          )),
+          requests,
+          share,
+        ]}
+      />
+      <TopCard title="Methods" kind="methods" class="span-2" columns={[named("Method"), requests, share]} />
+      <TopCard title="Referrers" kind="referrers" class="span-4" columns={[named("Referrer"), requests, share]} empty="No request came with a referrer." />
+      <TopCard
+        title="Hosts"
+        kind="hosts"
+        class="span-4"
+        columns={[
+          named("Host", (row) => (
+            <button type="button" class="link" onClick={() => go({ host: row.name })} title="Only this host">
+              <LogText text={row.name} limit={80} />
+            </button>
+          )),
+          requests,
+          share,
+          statuses,
+          bytes,
+        ]}
+      />
+      <TopCard title="Countries" kind="countries" hideEmpty class="span-4" columns={[named("Country"), requests, share]} />
+    </div>
+  );
+}

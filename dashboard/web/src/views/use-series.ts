@@ -1,0 +1,75 @@
+// The series of the shown host and stretch: asked once whole, its end again every few seconds, open windows from the stream.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { ApiError, get } from "../api";
+import { useWatched } from "../cell";
+import { niceStep, splice, withLive, type Known } from "../series";
+import { beat, connection, epoch, rangeKey, route, shown, status, windows } from "../state";
+import type { Series } from "../types";
+
+const TAIL_EVERY_MS = 10_000;
+/** Corrected windows are within the allowed lateness, by default 2 min, of the newest. */
+const TAIL_MS = 180_000;
+const HOUR = 3_600_000;
+/** More points than that nobody can tell apart. */
+const POINTS = 360;
+
+export interface Shown {
+  series: Known | null;
+  error: ApiError | null;
+  again: () => void;
+}
+
+export function useSeries(): Shown {
+  const here = useWatched(route);
+  const round = useWatched(epoch);
+  const pulse = useWatched(beat);
+  const [base, setBase] = useState<Series | null>(null);
+  const [error, setError] = useState<ApiError | null>(null);
+  const [attempt, setAttempt] = useState(0);
+  const key = rangeKey(here);
+
+  useEffect(() => {
+    if (round === 0) return;
+    const controller = new AbortController();
+    const { from, to } = shown();
+    const step = to - from > HOUR ? niceStep((to - from) / POINTS) : null;
+    get<Series>("series", { host: here.host, from, to, step }, controller.signal).then(
+      (series) => {
+        setBase({ ...series, from, to });
+        setError(null);
+      },
+      (problem: unknown) => problem instanceof ApiError && setError(problem),
+    );
+    return () => controller.abort();
+  }, [key, round, attempt]);
+
+  useEffect(() => {
+    if (!here.live || !base) return;
+    const controller = new AbortController();
+    const timer = setTimeout(
+      () => {
+        if (document.hidden || connection.get().state !== "live") return;
+        const { from, to } = shown();
+        const start = Math.floor((to - Math.max(TAIL_MS, 3 * base.step)) / base.step) * base.step;
+        get<Series>("series", { host: here.host, from: Math.max(from, start), to, step: base.step }, controller.signal).then(
+          (tail) => setBase(splice(base, { ...tail, from: Math.max(from, start) }, from - base.step)),
+          () => setBase({ ...base }),
+        );
+      },
+      Math.max(TAIL_EVERY_MS, base.step / 4),
+    );
+    return () => {
+      clearTimeout(timer);
+      controller.abort();
+    };
+  }, [base, here.live, key, document.hidden]);
+
+  const series = useMemo(() => {
+    if (!base) return null;
+    if (!here.live) return { ...base, known: base.to };
+    const { from, to } = shown();
+    return withLive(base, windows, here.host, status.get()?.hosts ?? [], from, to);
+  }, [base, here.live ? pulse : 0, here.live]);
+  return { series, error, again: () => setAttempt(attempt + 1) };
+}

@@ -1,0 +1,31 @@
+import { expect, test } from "vitest";
+import { described, niceTop, tabulated, type Model } from "../src/charts/model";
+import { backoff } from "../src/backoff";
+import { count } from "../src/format";
+
+const model: Model = { kind: "lines", times: [0, 10_000], step: 10_000, from: 0, to: 20_000, show: count, lines: [{ name: "avg", colour: "--chart-1", values: [3, 1] }, { name: "max", colour: "--chart-2", values: [null, null] }] };
+
+test("a chart in words", () => {
+  expect(described("Latency", model)).toBe("Latency. avg: now 1, lowest 1, highest 3; max: no values.");
+  expect(described("Alerts", { ...model, kind: "bars" })).toBe("Alerts. avg: 4 in all; max: no values.");
+});
+
+test("a chart as rows, newest first", () => {
+  expect(tabulated(model, true)).toEqual({ head: ["Time", "avg", "max"], rows: [["00:00:10", "1", "–"], ["00:00:00", "3", "–"]], more: 0 });
+  expect(tabulated(model, true, 1).more).toBe(1);
+});
+
+test.each<[string, number, 1000 | 1024, number]>([
+  ["nothing", 0, 1000, 2],
+  ["a share", 0.053, 1000, 0.06],
+  ["a count", 3, 1000, 4],
+  ["on the spot", 400, 1000, 400],
+  ["above", 401, 1000, 600],
+  ["bytes", 5000, 1024, 6144],
+  ["a little under a KiB", 1023, 1024, 1024],
+])("top of the axis: %s", (_, highest, base, wanted) => expect(niceTop(highest, base)).toBeCloseTo(wanted, 9));
+
+test("waits double, within bounds", () => {
+  expect([0, 1, 2, 3, 4, 100].map((attempt) => backoff(attempt, 0.5))).toEqual([1000, 2000, 4000, 8000, 15_000, 15_000]);
+  expect(backoff(0, 0)).toBe(750);
+});

@@ -1,0 +1,68 @@
+import { expect, test } from "vitest";
+import * as format from "../src/format";
+
+const plain = (text: string) => text.replaceAll("\u00a0", " ");
+
+test.each<[string, string, string]>([
+  ["no count", format.count(null), "–"],
+  ["no number", format.count(NaN), "–"],
+  ["zero", format.count(0), "0"],
+  ["a part", format.count(0.126), "0.13"],
+  ["below a thousand", format.count(999), "999"],
+  ["grouped", format.count(1000), "1,000"],
+  ["the last exact", format.count(99_999), "99,999"],
+  ["the first short", format.count(100_000), "100 k"],
+  ["rounds into the next unit", format.count(999_600), "1 M"],
+  ["millions", format.count(1_284_310), "1.28 M"],
+  ["every digit", format.exact(1_284_310), "1,284,310"],
+  ["a rate", format.rate(512), "512 req/s"],
+  ["a slow rate", format.rate(0.25), "0.25 req/s"],
+  ["a fast rate", format.rate(12_345), "12,345 req/s"],
+  ["no bytes", format.bytes(0), "0 B"],
+  ["one below a KiB", format.bytes(1023), "1,023 B"],
+  ["one KiB", format.bytes(1024), "1 KiB"],
+  ["rounds into the next", format.bytes(1024 * 1024 - 1), "1 MiB"],
+  ["a stream", format.throughput(6_280_970), "5.99 MiB/s"],
+  ["a latency", format.latency(23.24), "23.2 ms"],
+  ["a long one", format.latency(9999), "9,999 ms"],
+  ["in seconds", format.latency(12_345), "12.3 s"],
+  ["a share", format.percent(0.0077), "0.77 %"],
+  ["a tiny share is not none", format.percent(0.00001), "< 0.01 %"],
+  ["none", format.percent(0), "0 %"],
+  ["all", format.percent(1), "100 %"],
+  ["nearly all is not all", format.percent(0.999), "99.9 %"],
+  ["ms", format.duration(999), "999 ms"],
+  ["seconds", format.duration(6300), "6.3 s"],
+  ["minutes", format.duration(252_000), "4 m 12 s"],
+  ["hours", format.duration(7_500_000), "2 h 5 m"],
+  ["days", format.duration(3 * 86_400_000), "3 d"],
+  ["before", format.duration(-1500), "−1.5 s"],
+  ["a threshold", format.measured(0.05), "0.05"],
+  ["a value", format.measured(0.13944), "0.139"],
+  ["a whole value", format.measured(12_000), "12,000"],
+])("%s", (_, found, wanted) => expect(plain(found)).toBe(wanted));
+
+test("times of day and dates", () => {
+  const at = Date.UTC(2026, 2, 5, 9, 4, 5, 6);
+  expect(format.clock(at, true)).toBe("09:04:05");
+  expect(format.clock(at, true, true)).toBe("09:04:05.006");
+  expect(format.moment(at, at + 1000, true)).toBe("09:04:05");
+  expect(format.moment(at, at + 86_400_000, true)).toBe("2026-03-05 09:04:05");
+  expect(format.clock(1e300, true)).toBe("–");
+  expect(format.dateTime(undefined, true)).toBe("–");
+});
+
+test.each<[string, string, string]>([
+  ["markup stays as it is: it is set as text", "<b>&amp;</b>", "<b>&amp;</b>"],
+  ["line breaks and escapes", "a\r\n\u001b[31mb", "a␍␊␛[31mb"],
+  ["a mark that turns the direction", "exe.\u202egnp", "exe.\\u202egnp"],
+  ["what has no width", "a\u200bb\ufeff", "a\\u200bb\\ufeff"],
+  ["delete", "\u007f", "␡"],
+  ["letters of all kinds", "Grüße, мир, 世界", "Grüße, мир, 世界"],
+])("visible: %s", (_, text, wanted) => expect(format.visible(text)).toBe(wanted));
+
+test("shortening keeps pairs whole", () => {
+  expect(format.shorten("abcdef", 6)).toBe("abcdef");
+  expect(format.shorten("abcdefg", 6)).toBe("abcde…");
+  expect(format.shorten("abcd😀efg", 6)).toBe("abcd…");
+});

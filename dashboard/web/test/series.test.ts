@@ -1,0 +1,147 @@
+import { describe, expect, test } from "vitest";
+import { combine, histogram, LiveWindows, niceStep, projectLast, splice, withGaps, withLive } from "../src/series";
+import type { Cell, LiveWindow, Series } from "../src/types";
+
+const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
+
+function window(time: number, host: string, requests: number, more: Partial<LiveWindow> = {}): LiveWindow {
+  return { time, host, requests, rps: requests / 10, bytes: 0, throughput: 0, clients: requests / 2, error_ratio: 0, status_2xx: requests, status_3xx: 0, status_4xx: 0, status_5xx: 0, ...more };
+}
+
+function series(from: number, to: number, rows: Cell[][], step = 10_000): Series {
+  return { from, to, step, columns: COLUMNS, rows };
+}
+
+const row = (time: number, requests: number): Cell[] => [time, requests, requests / 10, null, null, 0, null, null];
+
+describe("several hosts in one row", () => {
+  test("sums, averages by requests, shares of sums, the highest of the rest", () => {
+    const windows = [
+      window(0, "a", 100, { latency_avg: 10, latency_max: 50, status_5xx: 10, error_ratio: 0.1 }),
+      window(0, "b", 300, { latency_avg: 20, latency_max: 40 }),
+    ];
+    expect(combine(0, windows, COLUMNS)).toEqual([0, 400, 40, 17.5, 50, 0.025, 150, null]);
+  });
+  test("a host without durations counts in no latency", () => {
+    const windows = [window(0, "a", 100, { latency_avg: 10, latency_max: 50 }), window(0, "b", 900, { latency_avg: null })];
+    expect(combine(0, windows, COLUMNS).slice(3, 5)).toEqual([10, 50]);
+  });
+  test("no requests: no share", () => expect(combine(0, [window(0, "a", 0)], COLUMNS)[5]).toBeNull());
+  test("what is no number is nothing", () => {
+    expect(combine(0, [window(0, "a", 1, { latency_avg: "9" as unknown as number })], COLUMNS)[3]).toBeNull();
+  });
+});
+
+describe("live windows", () => {
+  test("replace, and never add", () => {
+    const live = new LiveWindows();
+    live.restart(5000);
+    live.push(window(10_000, "a", 5));
+    live.push(window(10_000, "a", 8));
+    live.push(window(10_000, "b", 2));
+    expect(live.rows("", ["a", "b"], COLUMNS).get(10_000)?.[1]).toBe(10);
+    expect(live.rows("a", ["a", "b"], COLUMNS).get(10_000)?.[1]).toBe(8);
+  });
+  test("a window begun before the stream counts only when all hosts were heard", () => {
+    const live = new LiveWindows();
+    live.restart(12_000);
+    live.push(window(10_000, "a", 5));
+    expect(live.rows("", ["a", "b"], COLUMNS).size).toBe(0);
+    expect(live.rows("a", ["a", "b"], COLUMNS).size).toBe(1);
+    live.push(window(10_000, "b", 1));
+    expect(live.rows("", ["a", "b"], COLUMNS).size).toBe(1);
+    live.push(window(20_000, "a", 3));
+    expect(live.rows("", ["a", "b"], COLUMNS).get(20_000)?.[1]).toBe(3);
+  });
+  test("are forgotten when the stream starts again", () => {
+    const live = new LiveWindows();
+    live.restart(null);
+    live.push(window(0, "a", 1));
+    live.restart(50_000);
+    expect(live.rows("a", ["a"], COLUMNS).size).toBe(0);
+  });
+  test("are bounded", () => {
+    const live = new LiveWindows();
+    live.restart(null);
+    for (let at = 0; at < 1000; at += 1) live.push(window(at * 10_000, "a", 1));
+    expect(live.rows("a", ["a"], COLUMNS).size).toBe(60);
+  });
+  test("say how long they are", () => {
+    const live = new LiveWindows();
+    live.restart(null);
+    live.push(window(0, "b", 0));
+    expect(live.size()).toBeNull();
+    live.push(window(0, "a", 7));
+    expect(live.size()).toBe(10_000);
+  });
+});
+
+describe("series with live windows", () => {
+  const live = new LiveWindows();
+  live.restart(null);
+  live.push(window(20_000, "a", 7));
+  test("a known row is corrected, a new one added, in order", () => {
+    const shown = withLive(series(0, 20_000, [row(20_000, 1), row(10_000, 4)]), live, "", ["a"], 0, 25_000);
+    expect(shown.rows.map((cells) => cells.slice(0, 2))).toEqual([[10_000, 4], [20_000, 7]]);
+    expect([shown.to, shown.known]).toEqual([25_000, 25_000]);
+  });
+  test("what the stream does not say stays", () => {
+    const base = series(0, 20_000, [[20_000, 1, 0.1, null, null, 0, null, 3]]);
+    expect(withLive(base, live, "", ["a"], 0, 25_000).rows[0]?.[7]).toBe(3);
+  });
+  test("rows of another length are left alone", () => {
+    const shown = withLive(series(0, 60_000, [row(0, 9)], 60_000), live, "", ["a"], 0, 60_000);
+    expect(shown.rows).toEqual([row(0, 9)]);
+  });
+  test("rows outside are dropped", () => {
+    expect(withLive(series(0, 20_000, [row(0, 9), row(10_000, 4)]), live, "", ["a"], 15_000, 30_000).rows.map((cells) => cells[0])).toEqual([10_000, 20_000]);
+  });
+});
+
+describe("the end of a series read again", () => {
+  const base = series(0, 40_000, [row(0, 1), row(10_000, 2), row(20_000, 3), row(30_000, 4)]);
+  test("replaces what it covers, also rows that are gone", () => {
+    const tail = series(20_000, 50_000, [row(30_000, 9), row(40_000, 5)]);
+    const shown = splice(base, tail, 5000);
+    expect(shown.rows.map((cells) => cells.slice(0, 2))).toEqual([[10_000, 2], [30_000, 9], [40_000, 5]]);
+    expect(shown.to).toBe(50_000);
+  });
+  test("of another step replaces all", () => {
+    const tail = series(0, 60_000, [row(0, 1)], 60_000);
+    expect(splice(base, tail, 0)).toBe(tail);
+  });
+});
+
+describe("the window still filling", () => {
+  const rows = [row(0, 100), row(10_000, 30)];
+  test.each<[string, number, number, Cell | undefined, number | null]>([
+    ["too young", 11_999, 1, 100, null],
+    ["a fifth over", 12_000, 2, 150, 10_000],
+    ["half over", 15_000, 2, 60, 10_000],
+    ["over", 20_000, 2, 30, null],
+  ])("%s", (_, known, count, requests, projected) => {
+    const shown = projectLast({ ...series(0, 20_000, rows), known });
+    expect(shown.series.rows.length).toBe(count);
+    expect(shown.series.rows.at(-1)?.[1]).toBe(requests);
+    expect(shown.projected).toBe(projected);
+  });
+  test("of nothing", () => expect(projectLast({ ...series(0, 1, []), known: 1 }).series.rows).toEqual([]));
+});
+
+test("a gap breaks the line, once", () => {
+  const shown = withGaps([0, 10, 50, 60], 10, [[1, 2, 3, 4]]);
+  expect(shown.times).toEqual([0, 10, 20, 50, 60]);
+  expect(shown.columns[0]).toEqual([1, 2, null, 3, 4]);
+});
+
+test("a histogram counts each item once, and none outside", () => {
+  const items = [0, 999, 1000, 9999, 10_000, -1].map((time) => ({ time, kind: "high" }));
+  const { times, step, counts } = histogram(items, ["low", "high"], 0, 10_000, 10);
+  expect([times.length, step]).toEqual([10, 1000]);
+  expect(counts[1]).toEqual([2, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
+  expect(counts[0]?.every((value) => value === 0)).toBe(true);
+});
+
+test("steps people count in", () => {
+  expect([1, 1001, 7000, 16_000, 3_600_001, 86_400_001].map(niceStep)).toEqual([1000, 2000, 10_000, 30_000, 7_200_000, 172_800_000]);
+});
