@@ -24,7 +24,7 @@ pub fn binary() -> &'static Path {
             return given.into();
         }
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "tidewatch", "--bin", "tidewatch"])
+            .args(["build", "--quiet", "--workspace", "--bin", "tidewatch"])
             .current_dir(root())
             .status();
         assert!(built.as_ref().is_ok_and(ExitStatus::success), "cargo build of the binary: {built:?}");

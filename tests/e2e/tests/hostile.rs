@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tidewatch_e2e::process::{Cluster, Running, Signal, free_ports, tidewatch_ok};
+use tidewatch_e2e::process::{Cluster, Running, Signal, binary, free_ports, tidewatch_ok};
 use tidewatch_e2e::servers::{Influx, Topics, kafka, unique};
 use tidewatch_e2e::until;
 use tidewatch_events::time::EventTime;
@@ -112,6 +112,25 @@ fn sigterm_of_one_process_drains_both() {
 }
 
 #[test]
+fn a_process_that_waits_for_peers_ends_when_asked() {
+    for (signal, want) in [(Signal::TERM, 0), (Signal::INT, 130)] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = write(dir.path().join("tidewatch.toml"), &over_tcp(dir.path(), free_ports(1)[0]));
+        let ports = free_ports(2);
+        let hosts = write(dir.path().join("hosts"), &format!("127.0.0.1:{}\n127.0.0.1:{}\n", ports[0], ports[1]));
+        let (config, hosts) = (config.display().to_string(), hosts.display().to_string());
+        let args = ["run", "-c", &config, "-n", "2", "-p", "0", "-h", &hosts];
+        let mut waiting = Running::start(&args, dir.path().join("run.log"));
+        let port = ports[0];
+        until("the cluster port listens", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", port)).ok());
+        waiting.signal(signal);
+        let (code, took) = waiting.wait(Duration::from_secs(20));
+        assert_eq!(code, want, "{}", waiting.said());
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+}
+
+#[test]
 fn a_killed_process_is_lost_within_a_second() {
     for killed in [0, 1] {
         let mut formed = Formed::new();
@@ -196,6 +215,7 @@ fn processes_with_different_configurations_refuse_each_other() {
 /// Runs a configuration that some service refuses: what was said, and how long that took.
 fn refused(dir: &Path, text: &str) -> (String, Duration) {
     let config = write(dir.join("refused.toml"), text).display().to_string();
+    binary(); // built before the clock starts
     let begin = Instant::now();
     let mut process = Running::start(&["run", "-c", &config], dir.join("refused.log"));
     let (code, _) = process.wait(Duration::from_secs(60));
