@@ -44,7 +44,7 @@ pub enum ExitCode {
 /// A failure on its way to `main`: what to say on standard error, and the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The exit code.
+    /// The exit code; `Done` where it was asked to end before it had begun.
     pub code: ExitCode,
     /// What went wrong: lower case, without `error:`. Several lines are allowed.
     pub message: String,
@@ -73,6 +73,17 @@ impl Failure {
         Failure::new(ExitCode::Refused, message)
     }
 
+    /// Failed at run time, with all that `error` says and its causes: exit code 1.
+    pub fn caused(error: &dyn std::error::Error) -> Failure {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message += &format!(": {error}");
+            cause = error.source();
+        }
+        Failure::failed(message)
+    }
+
     /// Says it on standard error and ends the process at once, from any thread, without running exit handlers.
     pub fn exit(&self) -> ! {
         let _ = writeln!(std::io::stderr().lock(), "tidewatch: {self}");
@@ -82,7 +93,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.is_rendered {
+        if !self.is_rendered && self.code != ExitCode::Done {
             f.write_str("error: ")?;
         }
         f.write_str(self.message.trim_end())

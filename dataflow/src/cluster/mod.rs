@@ -15,12 +15,12 @@ mod handshake;
 
 pub use control::{Control, Status};
 
-use crate::exit::{ExitCode, Failure};
+use crate::exit::{self, ExitCode, Failure};
 use handshake::{Hello, Purpose, Refusal};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many handshakes may be under way at once; more connections are closed at once.
 const MAX_HANDSHAKES: usize = 64;
+
+/// How often a process that waits for its peers looks whether it was asked to end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a process must know to form a cluster.
 #[derive(Clone, Debug)]
@@ -213,8 +216,12 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
     let mut slots: HashMap<(usize, Purpose), (TcpStream, u64)> = HashMap::new();
     let give_up = Instant::now() + members.patience;
     while slots.len() < 2 * (count - 1) {
+        if exit::stop_requested() {
+            let code = if exit::interrupted() { ExitCode::Interrupted } else { ExitCode::Done };
+            return Err(Failure::new(code, "asked to end while waiting for peers; nothing was read"));
+        }
         let left = give_up.saturating_duration_since(Instant::now());
-        match arrivals.recv_timeout(left) {
+        match arrivals.recv_timeout(left.min(LOOK_EVERY)) {
             Ok(Found::Peer { index, purpose, stream, nonce }) => {
                 // A peer that was restarted comes with a new nonce: what its earlier life left behind is void.
                 slots.retain(|(i, _), (_, n)| *i != index || *n == nonce);
@@ -229,6 +236,7 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
                     ),
                 ));
             }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < give_up => {}
             Err(_) => {
                 let missing: Vec<String> = (0..count)
                     .filter(|i| *i != members.index && !slots.contains_key(&(*i, Purpose::Data)))

@@ -67,6 +67,6 @@ fn start(runners: &mut Vec<SinkRunner>, sink: Box<dyn Sink>, spill: Option<(Path
     Ok(())
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::caused(&error)
 }

@@ -189,6 +189,6 @@ pub(super) fn shown(line: &[u8]) -> String {
     line
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::caused(&error)
 }
