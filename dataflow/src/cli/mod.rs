@@ -251,6 +251,9 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         speed: args.speed,
     };
     let summary = engine::replay(&config, options)?;
+    if let Some(hint) = summary.hint() {
+        eprintln!("tidewatch: warning: {hint}");
+    }
     print(&format!("{summary}\n"))
 }
 

@@ -71,6 +71,25 @@ impl Summary {
             ..Summary::default()
         }
     }
+
+    /// What to do where so much was left out of the windows that the results may mislead: a tenth of the lines or more.
+    pub fn hint(&self) -> Option<String> {
+        let much = |count: u64| count > 0 && count >= self.lines.div_ceil(10);
+        if much(self.rejected) {
+            return Some(format!(
+                "{} of {} lines could not be read: rejected.jsonl says why; is it the right `format`?",
+                self.rejected, self.lines
+            ));
+        }
+        much(self.late + self.future).then(|| {
+            format!(
+                "{} of {} lines are in no window, too late or from the future: the lines are not in order of time. Sort them, or raise \
+                 `max_out_of_order` in [time]; late.jsonl has them",
+                self.late + self.future,
+                self.lines
+            )
+        })
+    }
 }
 
 impl fmt::Display for Summary {
@@ -216,4 +235,29 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;
     }
     Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_that_left_much_out_says_what_to_do() {
+        let rows = [
+            ("nothing read", (0, 0, 0, 0), None),
+            ("all well", (100, 0, 0, 0), None),
+            ("below a tenth", (100, 9, 9, 0), None),
+            ("a tenth rejected", (100, 10, 0, 0), Some("could not be read")),
+            ("late and future together", (100, 0, 6, 4), Some("not in order of time")),
+            ("one of one", (1, 1, 0, 0), Some("1 of 1 lines")),
+        ];
+        for (name, (lines, rejected, late, future), want) in rows {
+            let summary = Summary { lines, rejected, late, future, ..Summary::default() };
+            match (summary.hint(), want) {
+                (None, None) => {}
+                (Some(hint), Some(want)) => assert!(hint.contains(want), "{name}: {hint}"),
+                (hint, _) => panic!("{name}: {hint:?}"),
+            }
+        }
+    }
 }
