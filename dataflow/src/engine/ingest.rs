@@ -18,6 +18,7 @@ use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::event::Verdict;
 use tidewatch_events::formats::Parser;
+use tidewatch_operators::lanes::{self, LANES, Lanes};
 use tidewatch_operators::rules::dark::DarkPart;
 use tidewatch_operators::rules::local::{Drained, LocalPanes, PanePartials};
 use tidewatch_operators::traffic::local::LocalTraffic;
@@ -146,6 +147,8 @@ struct Work {
     pending: VecDeque<Pending>,
     /// Batches to be used again: their buffers have grown to the usual size.
     spare: Vec<Batch>,
+    /// Hashes of the events being aggregated.
+    lanes: Lanes,
     sent: Instant,
     unsent: bool,
 }
@@ -159,6 +162,7 @@ impl Work {
             unparsed: VecDeque::new(),
             pending: VecDeque::new(),
             spare: Vec::new(),
+            lanes: Lanes::default(),
             sent: Instant::now(),
             unsent: false,
         }
@@ -254,16 +258,20 @@ impl Work {
         let partition = batch.raw.partition;
         let dead =
             |offset: u64, reason: Reason, line: &[u8]| DeadLetter { partition, offset, reason, line: line.to_vec() };
-        for event in &batch.events {
-            match event.verdict {
-                Verdict::InTime => {
-                    self.ingest.traffic.observe(&batch, event, partition);
-                    self.ingest.panes.observe(&batch, event, partition);
-                }
-                Verdict::Late => sending.dead.push(dead(event.offset, Reason::Late, batch.get(event.line))),
-                Verdict::Future => sending.dead.push(dead(event.offset, Reason::Future, batch.get(event.line))),
-                Verdict::Unjudged => panic!("an event at offset {} was aggregated before it was judged", event.offset),
+        for events in batch.events.chunks(LANES) {
+            let in_time = lanes::in_time(events);
+            self.lanes.fill(&batch, events, in_time);
+            self.ingest.traffic.observe(&batch, events, in_time, &self.lanes);
+            self.ingest.panes.observe_some(&batch, events, in_time, &self.lanes);
+            if in_time.count_ones() as usize == events.len() {
+                continue;
             }
+            sending.dead.extend(events.iter().filter_map(|event| match event.verdict {
+                Verdict::InTime => None,
+                Verdict::Late => Some(dead(event.offset, Reason::Late, batch.get(event.line))),
+                Verdict::Future => Some(dead(event.offset, Reason::Future, batch.get(event.line))),
+                Verdict::Unjudged => panic!("an event at offset {} was aggregated before it was judged", event.offset),
+            }));
         }
         sending.dead.extend(batch.rejects.iter().map(|r| dead(r.offset, r.reason, batch.get(r.line))));
         self.ingest.feed.credit(std::mem::take(&mut batch.raw.bytes));

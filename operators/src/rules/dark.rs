@@ -13,14 +13,13 @@
 //!   memory.
 
 use super::keys::KeyBytes;
-use super::local::{LANES, bits};
 use super::plan::RuleSet;
 use super::table::Lane;
 use super::{Limits, Missed, SHARDS, owner, shard};
+use crate::lanes::{LANES, Lanes, bits};
 use hashbrown::{HashMap, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind};
 use tidewatch_events::hash;
 use tidewatch_events::rule::Measure;
@@ -72,9 +71,10 @@ impl DarkCounts {
     }
 }
 
-/// A path with its host as one number.
-fn path_hash(batch: &Batch, event: &Event) -> u64 {
-    hash::seeded(batch.get(event.path), hash::of(batch.host(event)))
+/// A path with its host as one number, of the hashes of both.
+#[inline]
+fn path_hash(path: u64, host: u64) -> u64 {
+    (path ^ host.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
 }
 
 fn is_success(event: &Event) -> bool {
@@ -120,14 +120,14 @@ impl LocalDark {
 
     /// Looks up the paths of the events being observed, those of `mask`; remembers successes.
     #[inline]
-    pub(super) fn fill(&mut self, batch: &Batch, events: &[Event], mask: u32) {
+    pub(super) fn fill(&mut self, events: &[Event], mask: u32, lanes: &Lanes) {
         self.asked = 0;
         for lane in bits(mask) {
             let event = &events[lane];
             if event.path.is_none() {
                 continue;
             }
-            let path = path_hash(batch, event);
+            let path = path_hash(lanes.path[lane], lanes.host[lane]);
             self.asked |= 1 << lane;
             let known = self.told.find_mut(path, |e| e.0 == path);
             let mut served = known.as_ref().map_or(u64::MAX, |e| e.1);

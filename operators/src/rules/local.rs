@@ -18,10 +18,11 @@ use super::keys::Packed;
 use super::plan::{MeasurePlan, RuleSet};
 use super::table::{Lane, Partitions, Table, place};
 use super::values::{LocalValues, Recorder, Scratch, Values};
+use crate::lanes::{LANES, Lanes, bits, in_time, ipv4_key};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use tidewatch_events::batch::{Batch, PartitionId};
-use tidewatch_events::event::{Client, Event, Verdict};
+use tidewatch_events::event::{Client, Event};
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::hash;
@@ -92,9 +93,6 @@ pub struct LocalPanes {
     touched: u32,
 }
 
-/// How many events are taken together: as many as a mask has bits.
-pub(super) const LANES: usize = 32;
-
 /// A way to group, shared by plans, and the keys of the events being observed.
 struct Group {
     fields: Vec<Field>,
@@ -142,18 +140,6 @@ struct Current {
     table: usize,
 }
 
-/// The positions of the bits that are set, ascending.
-#[inline]
-pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let bit = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            bit
-        })
-    })
-}
-
 impl LocalPanes {
     /// Nothing observed yet.
     pub fn new(set: &RuleSet) -> LocalPanes {
@@ -187,26 +173,30 @@ impl LocalPanes {
     }
 
     /// Counts an event that is in time. Whole batches are counted faster by [`LocalPanes::observe_batch`].
-    #[inline]
     pub fn observe(&mut self, batch: &Batch, event: &Event, partition: PartitionId) {
         let partition = self.partitions.number(partition);
-        self.observe_some(batch, std::slice::from_ref(event), 1, partition);
+        let mut lanes = Lanes::default();
+        lanes.fill(batch, std::slice::from_ref(event), 1);
+        self.observe_of(batch, std::slice::from_ref(event), 1, &lanes, partition);
     }
 
     /// Counts a whole batch: its events that are in time.
     pub fn observe_batch(&mut self, batch: &Batch) {
-        let partition = self.partitions.number(batch.raw.partition);
+        let mut lanes = Lanes::default();
         for events in batch.events.chunks(LANES) {
-            let in_time = events
-                .iter()
-                .enumerate()
-                .fold(0, |mask, (lane, event)| mask | u32::from(event.verdict == Verdict::InTime) << lane);
-            self.observe_some(batch, events, in_time, partition);
+            let mask = in_time(events);
+            lanes.fill(batch, events, mask);
+            self.observe_some(batch, events, mask, &lanes);
         }
     }
 
-    /// Counts up to [`LANES`] events, those of `mask`.
-    fn observe_some(&mut self, batch: &Batch, events: &[Event], mask: u32, partition: u64) {
+    /// Counts up to [`LANES`] events, those of `mask`, which are in time.
+    pub fn observe_some(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes) {
+        let partition = self.partitions.number(batch.raw.partition);
+        self.observe_of(batch, events, mask, lanes, partition);
+    }
+
+    fn observe_of(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes, partition: u64) {
         for exemption in &mut self.exemptions {
             exemption.observe(batch, events, mask);
         }
@@ -216,10 +206,10 @@ impl LocalPanes {
             self.groups[plan.group].mask |= plan.mask;
         }
         for group in &mut self.groups {
-            group.fill(batch, events, &mut self.scratch);
+            group.fill(batch, events, lanes, &mut self.scratch);
         }
         if let Some(dark) = &mut self.dark {
-            dark.fill(batch, events, mask);
+            dark.fill(events, mask, lanes);
         }
         for plan in &mut self.plans {
             let group = &self.groups[plan.group];
@@ -309,7 +299,7 @@ impl Group {
 
     /// Puts the keys of the events of the mask together and hashes them; takes those out of the mask that have none.
     #[inline]
-    fn fill(&mut self, batch: &Batch, events: &[Event], scratch: &mut Scratch) {
+    fn fill(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes, scratch: &mut Scratch) {
         self.keys.clear();
         let only_client = self.fields == [Field::ClientIp];
         for lane in bits(self.mask) {
@@ -317,9 +307,8 @@ impl Group {
             let start = self.keys.len();
             if let (true, Client::Ip(IpAddr::V4(ip))) = (only_client, event.client) {
                 // As `key::push` would have it, without the buffer.
-                let [a, b, c, d] = ip.octets();
-                let key = [2, a, b, c, d];
-                self.lanes[lane] = Lane { hash: hash::of(&key), short: Packed::short(&key), start: 0, end: 0 };
+                let short = Packed::short(&ipv4_key(ip));
+                self.lanes[lane] = Lane { hash: lanes.ipv4[lane], short, start: 0, end: 0 };
                 continue;
             }
             if self.fields.iter().all(|field| scratch.push(&mut self.keys, *field, batch, event)) {

@@ -53,6 +53,18 @@ impl Paths {
         true
     }
 
+    /// As [`Table::touch`].
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.table.touch(hash)
+    }
+
+    /// As [`Table::touch_slot`].
+    #[inline]
+    pub fn touch_slot(&self, hash: u64) -> u64 {
+        self.table.touch_slot(hash)
+    }
+
     /// How many paths, and bytes of all of them.
     pub fn size(&self) -> (usize, usize) {
         (self.table.len(), self.table.key_bytes())

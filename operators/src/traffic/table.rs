@@ -1,7 +1,7 @@
-//! A table of counts by (dimension, host, key) that keeps its keys in one arena: no allocation per key.
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+//! A table of counts by (group, key) that keeps its keys in one arena: no allocation per key.
+//!
+//! An index of 8-byte words finds the slots, which stand in order of arrival. [`Table::touch`] and [`Table::touch_slot`] let
+//! the look-ups of several events wait for memory together.
 
 /// One key and what is counted for it.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,19 @@ pub struct Slot<V> {
 /// Counts by key. Keys are at most 65,535 bytes; an arena holds at most 4 GiB of them.
 #[derive(Clone, Debug)]
 pub struct Table<V> {
-    slots: HashTable<Slot<V>>,
+    /// Open addressing with linear probing, at most half full: the upper half of a slot's hash and one more than its
+    /// number; 0 is free.
+    index: Vec<u64>,
+    slots: Vec<Slot<V>>,
     keys: Vec<u8>,
 }
 
+const LEAST_CAPACITY: usize = 64;
+const NUMBER: u64 = 0xffff_ffff;
+
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Table { slots: HashTable::new(), keys: Vec::new() }
+        Table { index: vec![0; LEAST_CAPACITY], slots: Vec::new(), keys: Vec::new() }
     }
 }
 
@@ -35,23 +41,66 @@ impl<V: Default> Table<V> {
     /// The value of a key, made when it is new; `None` where it is new and the table already holds `max` keys.
     #[inline]
     pub fn entry(&mut self, hash: u64, group: u32, key: &[u8], max: usize) -> Option<&mut V> {
-        let full = self.slots.len() >= max;
-        let keys = &mut self.keys;
-        let same = |s: &Slot<V>| s.hash == hash && s.group == group && key_of(keys, s) == key;
-        match self.slots.entry(hash, same, |s| s.hash) {
-            Entry::Occupied(slot) => Some(&mut slot.into_mut().value),
-            Entry::Vacant(_) if full => None,
-            Entry::Vacant(slot) => {
-                let start = keys.len() as u32;
-                keys.extend_from_slice(key);
-                let new = Slot { hash, group, start, len: key.len() as u16, value: V::default() };
-                Some(&mut slot.insert(new).into_mut().value)
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let word = self.index[at];
+            if word == 0 {
+                break;
             }
+            if (word ^ hash) >> 32 == 0 {
+                let number = (word & NUMBER) as usize - 1;
+                let slot = &self.slots[number];
+                if slot.hash == hash && slot.group == group && key_of(&self.keys, slot) == key {
+                    return Some(&mut self.slots[number].value);
+                }
+            }
+            at = (at + 1) & mask;
+        }
+        (self.slots.len() < max).then(|| self.insert(at, hash, group, key))
+    }
+
+    fn insert(&mut self, at: usize, hash: u64, group: u32, key: &[u8]) -> &mut V {
+        let number = self.slots.len();
+        let start = self.keys.len() as u32;
+        self.keys.extend_from_slice(key);
+        self.slots.push(Slot { hash, group, start, len: key.len() as u16, value: V::default() });
+        self.index[at] = word(hash, number);
+        if self.slots.len() > self.index.len() / 2 {
+            self.grow();
+        }
+        &mut self.slots[number].value
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let capacity = self.index.len() * 2;
+        self.index.clear();
+        self.index.resize(capacity, 0);
+        for (number, slot) in self.slots.iter().enumerate() {
+            let mut at = slot.hash as usize & (capacity - 1);
+            while self.index[at] != 0 {
+                at = (at + 1) & (capacity - 1);
+            }
+            self.index[at] = word(slot.hash, number);
         }
     }
 }
 
 impl<V> Table<V> {
+    /// Loads what a look-up of this hash needs first. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.index[hash as usize & (self.index.len() - 1)]
+    }
+
+    /// Loads what a look-up of this hash needs next: the slot. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch_slot(&self, hash: u64) -> u64 {
+        let number = (self.touch(hash) & NUMBER) as usize;
+        self.slots.get(number.wrapping_sub(1)).map_or(0, |slot| slot.start.into())
+    }
+
     /// How many keys.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -67,16 +116,27 @@ impl<V> Table<V> {
         self.slots.is_empty()
     }
 
-    /// Every slot with its key, in no order that may reach a result.
+    /// Every slot with its key, in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = (&Slot<V>, &[u8])> {
         self.slots.iter().map(|s| (s, key_of(&self.keys, s)))
     }
 
-    /// Forgets all keys and keeps the room.
+    /// Forgets all keys and keeps the room, but for that of an index that was mostly empty: the next window is likely to
+    /// be like this one.
     pub fn clear(&mut self) {
+        if self.index.len() > LEAST_CAPACITY && self.slots.len() < self.index.len() / 16 {
+            self.index = vec![0; (self.slots.len() * 4).next_power_of_two().max(LEAST_CAPACITY)];
+        } else {
+            self.index.fill(0);
+        }
         self.slots.clear();
         self.keys.clear();
     }
+}
+
+#[inline]
+fn word(hash: u64, number: usize) -> u64 {
+    hash & !NUMBER | (number as u64 + 1)
 }
 
 #[inline]
@@ -101,5 +161,28 @@ mod tests {
         assert_eq!(all, [(0, b"a".to_vec(), 2), (0, b"b".to_vec(), 1), (1, b"a".to_vec(), 1)]);
         table.clear();
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn keys_survive_growth_and_clearing() {
+        let mut table: Table<u64> = Table::default();
+        let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| vec![i as u8; 1 + i as usize % 300]).collect();
+        for keys in [&keys[..], &keys[..10], &keys[..3]] {
+            for _ in 0..2 {
+                for key in keys {
+                    let hash = tidewatch_events::hash::of(key);
+                    *table.entry(hash, 7, key, usize::MAX).expect("room for all") += 1;
+                    assert_ne!(table.touch_slot(hash), u64::MAX);
+                }
+            }
+            let mut different = keys.to_vec();
+            different.sort();
+            different.dedup();
+            let mut got: Vec<_> = table.iter().map(|(_, k)| k.to_vec()).collect();
+            got.sort();
+            assert_eq!(got, different);
+            assert_eq!(table.iter().map(|(slot, _)| slot.value).sum::<u64>(), 2 * keys.len() as u64);
+            table.clear();
+        }
     }
 }
