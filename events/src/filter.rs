@@ -216,9 +216,47 @@ fn hint(nearest: &Option<&'static str>) -> String {
 #[derive(Clone)]
 pub struct Filter {
     tests: Vec<Test>,
-    /// The kinds of events that pass the first `kind_tests` tests, as bits: most filters ask for a kind first.
+    /// What all tests of kind, level and status allow together: most events fail one of these.
+    quick: Quick,
+    /// The checks that `quick` does not decide.
+    rest: Vec<Check>,
+}
+
+/// Bits of kinds and levels, and a range of statuses: necessary for a match.
+#[derive(Clone, Copy)]
+struct Quick {
     kinds: u8,
-    kind_tests: usize,
+    levels: u16,
+    /// Least and largest.
+    status: (u32, u32),
+}
+
+impl Quick {
+    /// Takes a check in; true where nothing of it is left to be checked.
+    fn decides(&mut self, check: &Check) -> bool {
+        match check {
+            Check::Kinds(mask) => self.kinds &= mask,
+            Check::Levels(mask) => self.levels &= mask,
+            Check::Numbers { field: Field::Status, ranges, absent: false } => {
+                let limit = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+                // A status of 0 is none.
+                let least = ranges.first().map_or(u32::MAX, |range| limit(range.0).max(1));
+                let largest = ranges.last().map_or(0, |range| limit(range.1));
+                self.status = (self.status.0.max(least), self.status.1.min(largest));
+                return ranges.len() == 1;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    #[inline]
+    fn allows(&self, event: &Event) -> bool {
+        (self.kinds & (1 << event.kind as u8) != 0)
+            & (self.levels & (1 << event.level as u16) != 0)
+            & (self.status.0 <= event.status.into())
+            & (u32::from(event.status) <= self.status.1)
+    }
 }
 
 #[derive(Clone)]
@@ -280,9 +318,10 @@ impl Filter {
     }
 
     fn new(tests: Vec<Test>) -> Filter {
-        let kinds = tests.iter().map_while(|test| if let Check::Kinds(mask) = test.check { Some(mask) } else { None });
-        let (kind_tests, kinds) = kinds.fold((0, u8::MAX), |(tests, all), mask| (tests + 1, all & mask));
-        Filter { tests, kinds, kind_tests }
+        let mut quick = Quick { kinds: u8::MAX, levels: u16::MAX, status: (0, u32::MAX) };
+        let checks = tests.iter().map(|test| &test.check);
+        let rest = checks.filter(|check| !quick.decides(check)).cloned().collect();
+        Filter { tests, quick, rest }
     }
 
     /// The filter of what this one matches and `exempt` does not (allow lists).
@@ -295,12 +334,11 @@ impl Filter {
     /// Whether an event matches.
     #[inline]
     pub fn matches(&self, batch: &Batch, event: &Event) -> bool {
-        self.kinds & (1 << event.kind as u8) != 0
-            && (self.tests.len() == self.kind_tests || self.matches_rest(batch, event))
+        self.quick.allows(event) && (self.rest.is_empty() || self.matches_rest(batch, event))
     }
 
     fn matches_rest(&self, batch: &Batch, event: &Event) -> bool {
-        self.tests[self.kind_tests..].iter().all(|test| test.check.holds(batch, event))
+        self.rest.iter().all(|check| check.holds(batch, event))
     }
 
     /// Whether every event matches because nothing is tested.

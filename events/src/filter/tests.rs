@@ -145,6 +145,11 @@ fn kinds_and_the_rest_must_both_hold() {
         ("kind alone", &[one("kind", "access")], true),
         ("kind and status", &[one("kind", "access"), one("status", 404)], true),
         ("kind and another status", &[one("kind", "access"), one("status", 200)], false),
+        ("kind and either status", &[one("kind", "access"), TestSpec::new("status", [403, 404]).into()], true),
+        ("between two statuses", &[one("kind", "access"), TestSpec::new("status", [403, 405]).into()], false),
+        ("two ranges of status that meet", &[one("status|gte", 404), one("status|lt", 405)], true),
+        ("two ranges of status that do not", &[one("status|gte", 404), one("status|lt", 404)], false),
+        ("status and what it leaves to check", &[one("status", 404), one("method", "PUT")], false),
         ("two kinds at once", &[one("kind", "access"), one("kind", "app")], false),
         ("either of two, and one", &[text("kind", &["access", "app"]), one("kind", "access")], true),
     ];

@@ -83,14 +83,69 @@ fn is_success(event: &Event) -> bool {
 
 /// One worker's view: what it saw served, and who asked for the rest.
 pub(super) struct LocalDark {
-    /// (path, least time of a success), as told to the owners.
-    told: HashTable<(u64, u64)>,
+    /// As told to the owners.
+    told: Told,
     /// What is not told yet.
     untold: Vec<(u64, u64)>,
     /// The events being observed: which have a path, what it is, and when that was served first (`u64::MAX`: not yet).
     asked: u32,
     paths: [(u64, u64); LANES],
     plans: Vec<LocalDarkPlan>,
+    /// Where the results of [`Told::touch`] go.
+    touched: u64,
+}
+
+/// Served paths and the least time of a success on each. Open addressing with linear probing, at most half full.
+struct Told {
+    /// A time of `u64::MAX` is free.
+    entries: Vec<(u64, u64)>,
+    len: usize,
+}
+
+const LEAST_TOLD: usize = 1 << 10;
+
+impl Told {
+    fn new() -> Told {
+        Told { entries: vec![(0, u64::MAX); LEAST_TOLD], len: 0 }
+    }
+
+    /// Loads what a look-up of this path will need. The result has no meaning but must be used.
+    #[inline]
+    fn touch(&self, path: u64) -> u64 {
+        self.entries[path as usize & (self.entries.len() - 1)].0
+    }
+
+    /// The place of a path, or the free one where it would stand.
+    #[inline]
+    fn seek(&self, path: u64) -> usize {
+        let mask = self.entries.len() - 1;
+        let mut at = path as usize & mask;
+        while self.entries[at].1 != u64::MAX && self.entries[at].0 != path {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// Takes note of a success at `time`, earlier than what stands at the path's place.
+    #[cold]
+    fn tell(&mut self, mut at: usize, path: u64, time: u64) {
+        if self.entries[at].1 == u64::MAX {
+            if self.len >= TOLD {
+                *self = Told::new();
+                at = self.seek(path);
+            }
+            self.len += 1;
+        }
+        self.entries[at] = (path, time);
+        if self.len > self.entries.len() / 2 {
+            let larger = vec![(0, u64::MAX); self.entries.len() * 2];
+            let old = std::mem::replace(&mut self.entries, larger);
+            for entry in old.into_iter().filter(|entry| entry.1 != u64::MAX) {
+                let at = self.seek(entry.0);
+                self.entries[at] = entry;
+            }
+        }
+    }
 }
 
 struct LocalDarkPlan {
@@ -110,11 +165,12 @@ impl LocalDark {
     pub(super) fn new(set: &RuleSet) -> LocalDark {
         let plans = set.plans.iter().enumerate().filter(|(_, p)| matches!(p.measure, Measure::DarkPaths { .. }));
         LocalDark {
-            told: HashTable::new(),
+            told: Told::new(),
             untold: Vec::new(),
             asked: 0,
             paths: [(0, 0); LANES],
             plans: plans.map(|(i, p)| LocalDarkPlan { plan: i as u32, hop: p.hop, panes: BTreeMap::new() }).collect(),
+            touched: 0,
         }
     }
 
@@ -123,28 +179,25 @@ impl LocalDark {
     pub(super) fn fill(&mut self, events: &[Event], mask: u32, lanes: &Lanes) {
         self.asked = 0;
         for lane in bits(mask) {
-            let event = &events[lane];
-            if event.path.is_none() {
-                continue;
+            if !events[lane].path.is_none() {
+                let path = path_hash(lanes.path[lane], lanes.host[lane]);
+                self.asked |= 1 << lane;
+                self.paths[lane] = (path, u64::MAX);
+                self.touched ^= self.told.touch(path);
             }
-            let path = path_hash(lanes.path[lane], lanes.host[lane]);
-            self.asked |= 1 << lane;
-            let known = self.told.find_mut(path, |e| e.0 == path);
-            let mut served = known.as_ref().map_or(u64::MAX, |e| e.1);
-            if is_success(event) && event.time.0 < served {
+        }
+        for lane in bits(self.asked) {
+            let event = &events[lane];
+            let path = self.paths[lane].0;
+            let at = self.told.seek(path);
+            // As told; `u64::MAX` where nothing was.
+            let mut served = self.told.entries[at].1;
+            if event.time.0 < served && is_success(event) {
                 served = event.time.0;
                 self.untold.push((path, served));
-                match known {
-                    Some(entry) => entry.1 = served,
-                    None => {
-                        if self.told.len() >= TOLD {
-                            self.told.clear();
-                        }
-                        self.told.insert_unique(path, (path, served), |e| e.0);
-                    }
-                }
+                self.told.tell(at, path, served);
             }
-            self.paths[lane] = (path, served);
+            self.paths[lane].1 = served;
         }
     }
 

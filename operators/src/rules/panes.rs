@@ -65,6 +65,8 @@ struct Slot {
     held: u64,
     /// End of the last window in which a row entered or left, plus one.
     touched: u64,
+    /// Pane of the newest row, where there is one: most rows come in order, and need not look at it.
+    newest: u64,
 }
 
 /// A key in a pane.
@@ -78,12 +80,11 @@ pub(super) struct Row {
 /// How many keys of a message are looked up before the first is worked on.
 const TOGETHER: usize = 32;
 
-/// A key looked up: its bytes in the message, its slot, and the pane of its newest row.
+/// A key looked up: its bytes in the message, and its slot.
 struct Sought {
     key: std::ops::Range<usize>,
     hash: u64,
     slot: Option<u32>,
-    newest: Option<u64>,
 }
 
 #[derive(Default)]
@@ -204,9 +205,7 @@ impl PaneStore {
         let hash = hash::of(&keys[key.clone()]);
         let bytes = &keys[key.clone()];
         let slot = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == bytes).copied();
-        let tail = slot.map(|slot| self.slots[slot as usize].tail);
-        let newest = tail.and_then(|tail| self.rows.get(tail as usize)).map(|row| row.pane);
-        Sought { key, hash, slot, newest }
+        Sought { key, hash, slot }
     }
 
     /// Adds changes of numbers of dark paths.
@@ -219,19 +218,19 @@ impl PaneStore {
     fn row(&mut self, key: &[u8], sought: &Sought, pane: u64, entry: &mut Pane) -> Option<(u32, u32)> {
         let mut before = NONE;
         if let Some(slot) = sought.slot {
-            let Slot { head, tail, .. } = self.slots[slot as usize];
-            if sought.newest.is_some_and(|newest| newest <= pane) {
+            let Slot { head, tail, newest, .. } = self.slots[slot as usize];
+            if tail != NONE && newest < pane {
                 before = tail;
             } else {
-                // Out of order: walk from the oldest.
-                let mut at = head;
+                // Of the same pane, or out of order: walk from the oldest.
+                let mut at = if tail != NONE && newest == pane { tail } else { head };
                 while at != NONE && self.rows[at as usize].pane <= pane {
                     before = at;
                     at = self.rows[at as usize].next;
                 }
-            }
-            if before != NONE && self.rows[before as usize].pane == pane {
-                return Some((slot, before));
+                if before != NONE && self.rows[before as usize].pane == pane {
+                    return Some((slot, before));
+                }
             }
         }
         let keys = &mut entry.shards[shard(sought.hash)];
@@ -251,6 +250,7 @@ impl PaneStore {
         };
         if next == NONE {
             owner.tail = row;
+            owner.newest = pane;
         }
         self.rows[row as usize].next = next;
         entry.rows.push((slot, row));
@@ -258,7 +258,7 @@ impl PaneStore {
     }
 
     fn new_slot(&mut self, hash: u64, key: &[u8]) -> u32 {
-        let slot = Slot { key: KeyBytes::new(key), head: NONE, tail: NONE, n: 0, held: 0, touched: 0 };
+        let slot = Slot { key: KeyBytes::new(key), head: NONE, tail: NONE, n: 0, held: 0, touched: 0, newest: 0 };
         let number = match self.free_slots.pop() {
             Some(number) => {
                 self.slots[number as usize] = slot;

@@ -198,11 +198,10 @@ impl Table {
     /// Puts the rows into the messages of their owners and forgets them.
     pub(super) fn drain(&mut self, pane: u64, peers: usize, partitions: &Partitions, messages: &mut [PanePartials]) {
         self.wrapped.sort_unstable();
-        let mut hashes: Vec<(u32, u64)> = Vec::new();
-        if let LocalValues::Distinct(all) = &mut self.values {
-            hashes.extend(all.drain());
-            hashes.sort_unstable();
-        }
+        let others = match &mut self.values {
+            LocalValues::Distinct(all) => all.others(),
+            _ => Vec::new(),
+        };
         for entry in self.entries.iter().filter(|e| e.n > 0) {
             let message = entry.key.with(&self.keys, |key| {
                 let message = &mut messages[owner(hash::of(key), peers)];
@@ -228,9 +227,8 @@ impl Table {
                 (Values::Sums(out), LocalValues::Sums(all)) => out.push(all[row]),
                 (Values::Histograms(out), LocalValues::Histograms(all)) => out.push(std::mem::take(&mut all[row])),
                 (Values::Inner(out), LocalValues::Inner(all)) => out.push(all[row]),
-                (Values::Distinct { ends, hashes: out }, _) => {
-                    let own = hashes.partition_point(|(r, _)| *r < entry.row);
-                    out.extend(hashes[own..].iter().take_while(|(r, _)| *r == entry.row).map(|(_, hash)| hash));
+                (Values::Distinct { ends, hashes: out }, LocalValues::Distinct(all)) => {
+                    all.values_of(entry.row, &others, out);
                     ends.push(out.len() as u32);
                 }
                 _ => {}

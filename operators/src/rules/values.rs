@@ -90,10 +90,72 @@ impl Recorder {
 pub(super) enum LocalValues {
     Count,
     Sums(Vec<Sum>),
-    /// (row, hash of the value): one table for all rows, so that a row costs no allocation of its own.
-    Distinct(HashTable<(u32, u64)>),
+    Distinct(LocalDistinct),
     Histograms(Vec<Histogram>),
     Inner(Vec<u64>),
+}
+
+/// Hashes of different values, row by row. Nothing is allocated per row.
+#[derive(Default)]
+pub(super) struct LocalDistinct {
+    /// The first value of each row, in place; 0 where there is none. Most rows have no other.
+    first: Vec<u64>,
+    /// (row, value): all others, and a value that happens to be 0.
+    more: HashTable<(u32, u64)>,
+    /// Values in all.
+    len: usize,
+}
+
+impl LocalDistinct {
+    /// How many values.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a value to a row; true where it is new.
+    #[inline]
+    fn insert(&mut self, row: u32, value: u64) -> bool {
+        let first = &mut self.first[row as usize];
+        if *first == value && value != 0 {
+            return false;
+        }
+        if *first == 0 && value != 0 {
+            *first = value;
+            self.len += 1;
+            return true;
+        }
+        let found = self.more.entry(value ^ spread(row), |e| *e == (row, value), |e| e.1 ^ spread(e.0));
+        let hashbrown::hash_table::Entry::Vacant(vacant) = found else { return false };
+        vacant.insert((row, value));
+        self.len += 1;
+        true
+    }
+
+    /// All values but the rows' first, ascending by row and value.
+    pub(super) fn others(&mut self) -> Vec<(u32, u64)> {
+        let mut others: Vec<(u32, u64)> = self.more.drain().collect();
+        others.sort_unstable();
+        others
+    }
+
+    /// Appends the values of a row, ascending; `others` is what [`LocalDistinct::others`] gave.
+    pub(super) fn values_of(&self, row: u32, others: &[(u32, u64)], out: &mut Vec<u64>) {
+        let from = out.len();
+        if self.first[row as usize] != 0 {
+            out.push(self.first[row as usize]);
+        }
+        if !others.is_empty() {
+            let own = others.partition_point(|(r, _)| *r < row);
+            out.extend(others[own..].iter().take_while(|(r, _)| *r == row).map(|(_, value)| value));
+            out[from..].sort_unstable();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.first.clear();
+        self.more.clear();
+        self.len = 0;
+    }
 }
 
 impl LocalValues {
@@ -101,7 +163,7 @@ impl LocalValues {
         match recorder {
             Recorder::Count => LocalValues::Count,
             Recorder::Number(_) => LocalValues::Sums(Vec::new()),
-            Recorder::Distinct(_) => LocalValues::Distinct(HashTable::new()),
+            Recorder::Distinct(_) => LocalValues::Distinct(LocalDistinct::default()),
             Recorder::Histogram(_) => LocalValues::Histograms(Vec::new()),
             Recorder::Inner(_) => LocalValues::Inner(Vec::new()),
         }
@@ -121,7 +183,8 @@ impl LocalValues {
     #[inline]
     pub(super) fn push(&mut self) {
         match self {
-            LocalValues::Count | LocalValues::Distinct(_) => {}
+            LocalValues::Count => {}
+            LocalValues::Distinct(all) => all.first.push(0),
             LocalValues::Sums(all) => all.push(Sum::default()),
             LocalValues::Histograms(all) => all.push(Histogram::new()),
             LocalValues::Inner(all) => all.push(0),
@@ -156,11 +219,7 @@ impl LocalValues {
             }
             (Recorder::Distinct(field), LocalValues::Distinct(all)) => {
                 if let Some(value) = scratch.hash_of(*field, batch, event) {
-                    let found = all.entry(value ^ spread(row), |e| *e == (row, value), |e| e.1 ^ spread(e.0));
-                    if let hashbrown::hash_table::Entry::Vacant(vacant) = found {
-                        vacant.insert((row, value));
-                        return 1;
-                    }
+                    return usize::from(all.insert(row, value));
                 }
             }
             _ => {}
@@ -202,7 +261,21 @@ impl Scratch {
     }
 
     /// The hash of a field's value as it would stand in a key.
+    #[inline]
     fn hash_of(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
+        match field.value(batch, event) {
+            Value::None if field != Field::Pattern => None,
+            Value::Number(n) => {
+                // As `key::push` would have it, without the buffer.
+                let mut bytes = [4; 9];
+                bytes[1..].copy_from_slice(&n.to_be_bytes());
+                Some(hash::of(&bytes))
+            }
+            _ => self.hash_of_bytes(field, batch, event),
+        }
+    }
+
+    fn hash_of_bytes(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let found = self.push(&mut bytes, field, batch, event).then(|| hash::of(&bytes));
@@ -219,4 +292,27 @@ fn template<'a>(batch: &Batch, event: &Event, out: &'a mut String) -> Value<'a> 
     out.clear();
     tidewatch_events::pattern::template(batch.get(event.message), out);
     Value::Text(out.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distinct_values_of_rows_come_back_ascending() {
+        let mut all = LocalDistinct::default();
+        (0..3).for_each(|_| all.first.push(0));
+        let values =
+            [(2, 9, true), (0, 5, true), (0, 5, false), (0, 3, true), (2, 0, true), (2, 0, false), (0, 7, true)];
+        for (row, value, new) in values {
+            assert_eq!(all.insert(row, value), new, "{value} in {row}");
+        }
+        assert_eq!(all.len(), 5);
+        let others = all.others();
+        for (row, want) in [(0, vec![3, 5, 7]), (1, vec![]), (2, vec![0, 9])] {
+            let mut out = vec![1];
+            all.values_of(row, &others, &mut out);
+            assert_eq!(out[1..], want, "row {row}");
+        }
+    }
 }
