@@ -60,6 +60,11 @@ pub struct PaneRow {
 }
 
 impl PanePartials {
+    /// Rows, and distinct values.
+    pub(super) fn pieces(&self) -> usize {
+        self.rows.len() + if let Values::Distinct { hashes, .. } = &self.values { hashes.len() } else { 0 }
+    }
+
     /// The rows with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &PaneRow)> {
         let mut start = 0;

@@ -36,6 +36,11 @@ pub struct PaneStore {
     measured: Measured,
     /// Panes that are in no running window yet.
     waiting: BTreeMap<u64, Pane>,
+    /// Messages of such panes that nobody looks at before: merged when the pane enters, so that the rows at work are those
+    /// of one window, whatever the allowed lateness.
+    deferred: BTreeMap<u64, Vec<PanePartials>>,
+    /// Rows in them, and distinct values.
+    deferred_rows: usize,
     /// Panes of the running window.
     running: BTreeMap<u64, Vec<(u32, u32)>>,
     /// Changes of numbers of dark paths, by the end of the first window they hold for.
@@ -114,6 +119,8 @@ impl PaneStore {
             rows: Vec::new(),
             free_rows: Vec::new(),
             waiting: BTreeMap::new(),
+            deferred: BTreeMap::new(),
+            deferred_rows: 0,
             running: BTreeMap::new(),
             dark: BTreeMap::new(),
             hot: BTreeMap::new(),
@@ -137,7 +144,7 @@ impl PaneStore {
 
     /// Rows kept, and distinct values.
     pub fn kept(&self) -> usize {
-        self.rows.len() - self.free_rows.len() + self.measured.kept()
+        self.rows.len() - self.free_rows.len() + self.measured.kept() + self.deferred_rows
     }
 
     /// The baselines of each condition of the plan, in their order.
@@ -150,19 +157,56 @@ impl PaneStore {
         &mut self.baselines
     }
 
-    /// Adds a message of this plan.
+    /// Adds a message of this plan; its rows are looked at when a window closes.
     pub fn merge(&mut self, partials: PanePartials) {
-        self.merge_noting(partials, None);
-    }
-
-    /// Adds a message; notes the keys it touched.
-    pub(super) fn merge_noting(&mut self, mut partials: PanePartials, mut touched: Option<&mut Vec<u32>>) {
-        let pane = partials.pane;
-        let resumes = self.closed == self.resumed && pane.saturating_add(self.plan.window) > self.closed;
-        if pane.saturating_add(self.plan.hop) <= self.closed && !resumes {
-            self.missed.too_late += partials.rows.iter().map(|r| r.n).sum::<u64>();
+        if self.is_too_late(&partials) {
             return;
         }
+        let pane = partials.pane;
+        let is_full = self.kept() + partials.pieces() >= self.limits.max_rows;
+        // Merged, messages that may share values take less room.
+        let shares = matches!(partials.values, Values::Distinct { .. })
+            && (self.waiting.contains_key(&pane) || self.deferred.contains_key(&pane));
+        if is_full || shares {
+            let panes = if is_full { 0..=u64::MAX } else { pane..=pane };
+            self.merge_deferred(panes);
+            return self.merge_now(partials, None);
+        }
+        self.deferred_rows += partials.pieces();
+        self.deferred.entry(pane).or_default().push(partials);
+    }
+
+    /// Merges the messages of some panes that were deferred.
+    fn merge_deferred(&mut self, panes: std::ops::RangeInclusive<u64>) {
+        while let Some((pane, _)) = self.deferred.range(panes.clone()).next() {
+            let pane = *pane;
+            for partials in self.deferred.remove(&pane).into_iter().flatten() {
+                self.deferred_rows -= partials.pieces();
+                self.merge_now(partials, None);
+            }
+        }
+    }
+
+    /// Adds a message at once; notes the keys it touched.
+    pub(super) fn merge_noting(&mut self, partials: PanePartials, touched: Option<&mut Vec<u32>>) {
+        if !self.is_too_late(&partials) {
+            self.merge_now(partials, touched);
+        }
+    }
+
+    /// Whether the windows of a message are closed; counts what is missed.
+    fn is_too_late(&mut self, partials: &PanePartials) -> bool {
+        let pane = partials.pane;
+        let resumes = self.closed == self.resumed && pane.saturating_add(self.plan.window) > self.closed;
+        let is = pane.saturating_add(self.plan.hop) <= self.closed && !resumes;
+        if is {
+            self.missed.too_late += partials.rows.iter().map(|r| r.n).sum::<u64>();
+        }
+        is
+    }
+
+    fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Vec<u32>>) {
+        let pane = partials.pane;
         let mut values = std::mem::replace(&mut partials.values, Values::Count);
         let mut entry = self.waiting.remove(&pane).unwrap_or_default();
         entry.shards.resize(SHARDS, 0);
@@ -234,9 +278,7 @@ impl PaneStore {
             }
         }
         let keys = &mut entry.shards[shard(sought.hash)];
-        if self.rows.len() - self.free_rows.len() + self.measured.kept() >= self.limits.max_rows
-            || *keys >= self.limits.keys_per_shard()
-        {
+        if self.kept() >= self.limits.max_rows || *keys >= self.limits.keys_per_shard() {
             return None;
         }
         *keys += 1;
@@ -294,7 +336,8 @@ impl PaneStore {
     /// End (ms) of the next window in which anything may change or be found. `None`: nothing is kept that would.
     pub fn next_end(&self) -> Option<u64> {
         let MeasurePlan { window, hop, .. } = self.plan;
-        let enters = self.waiting.keys().next().map(|pane| pane + hop);
+        let enters = [self.waiting.keys().next(), self.deferred.keys().next()].into_iter().flatten().min();
+        let enters = enters.map(|pane| pane + hop);
         let leaves = self.running.keys().next().map(|pane| pane + window + hop);
         let dark = self.dark.keys().next().copied();
         let stays = (!self.hot.is_empty()).then(|| self.closed + hop);
@@ -341,6 +384,7 @@ impl PaneStore {
                 }
             }
         }
+        self.merge_deferred(0..=end.saturating_sub(hop));
         while let Some(first) = self.waiting.first_entry() {
             if first.key() + hop > end {
                 break;

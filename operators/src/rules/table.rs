@@ -202,6 +202,12 @@ impl Table {
             LocalValues::Distinct(all) => all.others(),
             _ => Vec::new(),
         };
+        // Room for an even share and a little more, so that no message grows by doubling.
+        let share = |all: usize| all / peers.max(1) + all / 64 + 8;
+        for message in &mut *messages {
+            message.rows.reserve_exact(if peers > 1 { share(self.len) } else { self.len });
+            message.keys.reserve_exact(share(self.keys.len() + 6 * self.len));
+        }
         for entry in self.entries.iter().filter(|e| e.n > 0) {
             let message = entry.key.with(&self.keys, |key| {
                 let message = &mut messages[owner(hash::of(key), peers)];
