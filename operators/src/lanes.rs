@@ -14,6 +14,9 @@ pub const LANES: usize = 32;
 /// Hashes of up to [`LANES`] events.
 #[derive(Clone, Debug)]
 pub struct Lanes {
+    /// Of the user agent; without meaning where the event has none.
+    pub agent: [u64; LANES],
+    agents: Memo,
     /// Of the host.
     pub host: [u64; LANES],
     /// Of the path; without meaning where the event has none.
@@ -24,7 +27,8 @@ pub struct Lanes {
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        Lanes { host: [0; LANES], path: [0; LANES], ipv4: [0; LANES] }
+        let none = [0; LANES];
+        Lanes { agent: none, agents: Memo::default(), host: none, path: none, ipv4: none }
     }
 }
 
@@ -38,10 +42,53 @@ impl Lanes {
             if !event.path.is_none() {
                 self.path[lane] = hash::of(batch.get(event.path));
             }
+            if !event.agent.is_none() {
+                self.agent[lane] = self.agents.hash(batch.get(event.agent));
+            }
             if let Client::Ip(IpAddr::V4(ip)) = event.client {
                 self.ipv4[lane] = hash::of(&ipv4_key(ip));
             }
         }
+    }
+}
+
+/// Hashes of long texts of which few are different, user agents: looked at in a few places to find the text of before,
+/// which is then compared and not hashed again.
+#[derive(Clone, Debug, Default)]
+struct Memo {
+    known: Vec<(Vec<u8>, u64)>,
+}
+
+const MEMORIES: usize = 512;
+
+/// Texts not worth it and texts that would take too much room are hashed.
+const REMEMBERED: std::ops::RangeInclusive<usize> = 32..=512;
+
+impl Memo {
+    #[inline]
+    fn hash(&mut self, text: &[u8]) -> u64 {
+        if !REMEMBERED.contains(&text.len()) {
+            return hash::of(text);
+        }
+        let word = |at: usize| text.get(at..).and_then(|t| t.first_chunk::<8>()).map_or(0, |w| u64::from_le_bytes(*w));
+        let mut mixed = text.len() as u64;
+        for at in [text.len() / 4, text.len() / 2, text.len() / 4 * 3, text.len() - 8] {
+            mixed = (mixed ^ word(at)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+        let place = (mixed >> 32) as usize % MEMORIES;
+        match self.known.get(place) {
+            Some((known, hash)) if known == text => *hash,
+            _ => self.learn(place, text),
+        }
+    }
+
+    fn learn(&mut self, place: usize, text: &[u8]) -> u64 {
+        self.known.resize_with(MEMORIES, || (Vec::new(), 0));
+        let (known, hash) = &mut self.known[place];
+        known.clear();
+        known.extend_from_slice(text);
+        *hash = hash::of(text);
+        *hash
     }
 }
 
@@ -79,6 +126,21 @@ mod tests {
     fn bits_come_in_order() {
         for (mask, want) in [(0, vec![]), (1, vec![0]), (0x8000_0005, vec![0, 2, 31])] {
             assert_eq!(bits(mask).collect::<Vec<_>>(), want, "{mask:x}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_text_is_its_hash() {
+        let mut memo = Memo::default();
+        let long: Vec<u8> = (0..=255).cycle().take(600).collect();
+        for _ in 0..2 {
+            for len in 0..long.len() {
+                assert_eq!(memo.hash(&long[..len]), hash::of(&long[..len]), "{len} bytes");
+            }
+            // Alike where the memo looks.
+            let mut other = long[..100].to_vec();
+            other[5] ^= 1;
+            assert_eq!(memo.hash(&other), hash::of(&other));
         }
     }
 

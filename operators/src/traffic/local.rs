@@ -173,7 +173,11 @@ impl Window {
             for lane in bits(access) {
                 mask &= !(u32::from(span(&events[lane]).is_none()) << lane);
             }
-            group.mix(mask, &self.hosts, dimension, |lane| bounded(batch.get(span(&events[lane])), hash::of));
+            group.mix(mask, &self.hosts, dimension, |lane| {
+                let bytes = batch.get(span(&events[lane]));
+                let is_hashed = dimension == Dimension::Agent && bytes.len() <= text::MAX_VALUE_BYTES;
+                if is_hashed { lanes.agent[lane] } else { bounded(bytes, hash::of) }
+            });
             let (table, overflow) = self.table(dimension);
             scratch.touched ^= group.count(table, overflow, mask, |lane| batch.get(span(&events[lane])));
         }
@@ -200,6 +204,9 @@ impl Window {
         }
         for lane in bits(mask) {
             scratch.touched ^= self.paths.touch_slot(hashes[lane]);
+        }
+        for lane in bits(mask) {
+            scratch.touched ^= self.paths.touch_key(hashes[lane]);
         }
         for lane in bits(mask) {
             let latency = group.events[lane].latency();
@@ -305,6 +312,9 @@ impl Group<'_> {
         }
         for lane in bits(mask) {
             touched ^= table.touch_slot(self.hashes[lane]);
+        }
+        for lane in bits(mask) {
+            touched ^= table.touch_key(self.hashes[lane]);
         }
         for lane in bits(mask) {
             let group = self.hosts[lane] as u32;

@@ -65,6 +65,12 @@ impl Paths {
         self.table.touch_slot(hash)
     }
 
+    /// As [`Table::touch_key`].
+    #[inline]
+    pub fn touch_key(&self, hash: u64) -> u64 {
+        self.table.touch_key(hash)
+    }
+
     /// How many paths, and bytes of all of them.
     pub fn size(&self) -> (usize, usize) {
         (self.table.len(), self.table.key_bytes())

@@ -1,7 +1,7 @@
 //! A table of counts by (group, key) that keeps its keys in one arena: no allocation per key.
 //!
-//! An index of 8-byte words finds the slots, which stand in order of arrival. [`Table::touch`] and [`Table::touch_slot`] let
-//! the look-ups of several events wait for memory together.
+//! An index of 8-byte words finds the slots, which stand in order of arrival. [`Table::touch`], [`Table::touch_slot`] and
+//! [`Table::touch_key`], one after another, let the look-ups of several events wait for memory together.
 
 /// One key and what is counted for it.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +99,14 @@ impl<V> Table<V> {
     pub fn touch_slot(&self, hash: u64) -> u64 {
         let number = (self.touch(hash) & NUMBER) as usize;
         self.slots.get(number.wrapping_sub(1)).map_or(0, |slot| slot.start.into())
+    }
+
+    /// Loads what a look-up of this hash needs last: the key's bytes. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch_key(&self, hash: u64) -> u64 {
+        let number = (self.touch(hash) & NUMBER) as usize;
+        let slot = self.slots.get(number.wrapping_sub(1));
+        slot.and_then(|slot| self.keys.get(slot.start as usize)).map_or(0, |byte| (*byte).into())
     }
 
     /// How many keys.
