@@ -1,5 +1,6 @@
 //! Speed of the first steps alone, on one core: `speed split FILE`, `speed parse FORMAT FILE`. Prints the best of three in
-//! million lines a second, with bytes of allocation counted for `parse`. Used by `scripts/bench`.
+//! million lines a second, with allocations counted for `parse`. `speed replay ARGUMENTS` is `tidewatch replay` and prints
+//! allocations a line, of everything from the first argument to the last file. Used by `scripts/bench`.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeMap;
@@ -42,6 +43,18 @@ const CHUNK: usize = 1 << 20;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if words[0] == "replay" {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let all = ["tidewatch"].iter().chain(&words).map(|word| std::ffi::OsString::from(*word));
+        let _ = tidewatch::cli::main(all);
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let out = words.iter().position(|word| *word == "--out").map(|at| words[at + 1]).expect("--out DIR is given");
+        let summary = std::fs::read(format!("{out}/summary.json")).expect("the replay wrote its summary");
+        let summary: serde_json::Value = serde_json::from_slice(&summary).expect("a summary is JSON");
+        let lines = summary["lines"].as_u64().expect("a summary counts lines");
+        println!("{:.4} a line ({allocations} in all)", allocations as f64 / lines as f64);
+        return;
+    }
     let mut work: Box<dyn FnMut(Vec<u8>) -> (u64, Vec<u8>)> = match words[..] {
         ["split", _] => Box::new(|bytes| (memchr::memchr_iter(b'\n', &bytes).count() as u64, bytes)),
         ["parse", format, _] => {
@@ -71,7 +84,7 @@ fn main() {
                 (lines, bytes)
             })
         }
-        _ => panic!("usage: speed split FILE | speed parse FORMAT FILE"),
+        _ => panic!("usage: speed split FILE | speed parse FORMAT FILE | speed replay ARGUMENTS"),
     };
     let path = words[words.len() - 1];
     let mut best = f64::MAX;
