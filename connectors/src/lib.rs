@@ -9,3 +9,5 @@ pub mod kafka;
 pub mod secret;
 pub mod sink;
 pub mod source;
+#[cfg(feature = "store")]
+pub mod store;

@@ -1,0 +1,197 @@
+//! What people say of alerts: acknowledgements and silences.
+//!
+//! A connection of its own with short transactions: the sink waits for one as it would for a reader, a moment.
+//!
+//! Invariants
+//! - An acknowledgement holds for what its rule said about its subject up to then, not for what it says later.
+//! - What a person writes is bounded and made printable before it is kept.
+
+use super::{FILE_NAME, StoreError, open_for_writing};
+use crate::source::wall_clock;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tidewatch_events::text;
+use tidewatch_events::time::EventTime;
+
+/// The longest note or reason that is kept, bytes.
+const MAX_NOTE_BYTES: usize = 2000;
+
+/// How many silences there may be.
+const MAX_SILENCES: i64 = 1000;
+
+/// An alert was seen by somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// When, by the wall clock.
+    pub at: EventTime,
+    /// By whom.
+    pub by: String,
+    /// What they said of it.
+    pub note: String,
+}
+
+/// A silence that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SilenceRequest {
+    /// The rule it is about; none: all rules.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// What the subject must hold; none: any subject.
+    #[serde(default)]
+    pub subject: Option<BTreeMap<String, String>>,
+    /// When it ends, by the wall clock.
+    pub until: EventTime,
+    /// Why.
+    pub reason: String,
+}
+
+/// Alerts of which nobody is told for some time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Its number.
+    pub id: i64,
+    /// The rule it is about; none: all rules.
+    pub rule: Option<String>,
+    /// What the subject must hold; none: any subject.
+    pub subject: Option<BTreeMap<String, String>>,
+    /// When it ends, by the wall clock.
+    pub until: EventTime,
+    /// Why.
+    pub reason: String,
+    /// When it was made, by the wall clock.
+    pub created: EventTime,
+}
+
+impl Silence {
+    /// Whether it covers alerts of a rule about a subject.
+    pub fn covers(&self, rule: &str, subject: &BTreeMap<String, String>) -> bool {
+        self.rule.as_deref().is_none_or(|r| r == rule)
+            && self.subject.iter().flatten().all(|(field, value)| subject.get(field) == Some(value))
+    }
+
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Silence> {
+        let subject: Option<String> = row.get(2)?;
+        Ok(Silence {
+            id: row.get(0)?,
+            rule: row.get(1)?,
+            subject: subject.and_then(|json| serde_json::from_str(&json).ok()),
+            until: EventTime(row.get::<_, i64>(3)? as u64),
+            reason: row.get(4)?,
+            created: EventTime(row.get::<_, i64>(5)? as u64),
+        })
+    }
+}
+
+/// The columns that [`Silence::from_row`] reads.
+pub(super) const SILENCE: &str = "id, rule, subject, until, reason, created";
+
+/// Writes acknowledgements and silences. See the module.
+pub struct StoreMarks {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl StoreMarks {
+    /// Opens the store of a data directory.
+    ///
+    /// # Errors
+    /// As [`super::StoreSink::open`].
+    pub fn open(dir: &Path) -> Result<StoreMarks, StoreError> {
+        let path = dir.join(FILE_NAME);
+        let connection = open_for_writing(&path, u64::MAX)?;
+        Ok(StoreMarks { path, connection: Mutex::new(connection) })
+    }
+
+    fn with<T>(
+        &self,
+        doing: &'static str,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let connection: MutexGuard<'_, Connection> = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        run(&connection).map_err(StoreError::new(doing, &self.path))
+    }
+
+    /// Acknowledges an alert, and all earlier ones of its rule about its subject. Again: the last one stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] where there is no such alert.
+    pub fn acknowledge(&self, alert: &str, by: &str, note: &str) -> Result<Acknowledgement, StoreError> {
+        let made = Acknowledgement { at: EventTime(wall_clock().0), by: said(by), note: said(note) };
+        let sql = "INSERT OR REPLACE INTO acknowledgements SELECT key, ?2, ?3, ?4 FROM alerts WHERE id = ?1";
+        let changed = self
+            .with("write", |c| c.prepare_cached(sql)?.execute(params![alert, made.at.0 as i64, made.by, made.note]))?;
+        if changed == 0 {
+            return Err(StoreError::Unknown { what: "alert", name: said(alert) });
+        }
+        Ok(made)
+    }
+
+    /// Takes an acknowledgement back.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] where there is no such alert, or it was not acknowledged.
+    pub fn unacknowledge(&self, alert: &str) -> Result<(), StoreError> {
+        let sql = "DELETE FROM acknowledgements WHERE alert_key IN (SELECT key FROM alerts WHERE id = ?1)";
+        match self.with("write", |c| c.prepare_cached(sql)?.execute([alert]))? {
+            0 => Err(StoreError::Unknown { what: "acknowledged alert", name: said(alert) }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a silence; those that are over are forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::BadQuery`] where it would be over already or there are too many.
+    pub fn silence(&self, request: &SilenceRequest) -> Result<Silence, StoreError> {
+        let now = EventTime(wall_clock().0);
+        if request.until <= now {
+            return Err(StoreError::BadQuery(format!("`until` is {}, which has passed", request.until.0)));
+        }
+        let bound = |value: &String| text::bounded(value.as_bytes()).into_owned();
+        let subject: Option<BTreeMap<String, String>> =
+            request.subject.as_ref().map(|s| s.iter().map(|(k, v)| (bound(k), bound(v))).collect());
+        let mut made = Silence {
+            id: 0,
+            rule: request.rule.as_ref().map(bound),
+            subject: subject.filter(|s| !s.is_empty()),
+            until: EventTime(request.until.0.min(EventTime::MAX.0)),
+            reason: said(&request.reason),
+            created: now,
+        };
+        let id = self.with("write", |c| {
+            c.execute("DELETE FROM silences WHERE until <= ?1", [now.0 as i64])?;
+            let sql = "INSERT INTO silences (rule, subject, until, reason, created) SELECT ?1, ?2, ?3, ?4, ?5
+                WHERE (SELECT COUNT(*) FROM silences) < ?6 RETURNING id";
+            let subject = made.subject.as_ref().map(super::sink::json);
+            c.prepare_cached(sql)?
+                .query_row(
+                    params![made.rule, subject, made.until.0 as i64, made.reason, now.0 as i64, MAX_SILENCES],
+                    |row| row.get(0),
+                )
+                .optional()
+        })?;
+        made.id = id.ok_or_else(|| StoreError::BadQuery(format!("there are {MAX_SILENCES} silences already")))?;
+        Ok(made)
+    }
+
+    /// Ends a silence.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] where there is none of this number.
+    pub fn end_silence(&self, id: i64) -> Result<(), StoreError> {
+        match self.with("write", |c| c.prepare_cached("DELETE FROM silences WHERE id = ?1")?.execute([id]))? {
+            0 => Err(StoreError::Unknown { what: "silence", name: id.to_string() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a person wrote, printable and bounded.
+fn said(words: &str) -> String {
+    let words = text::printable(&words.as_bytes()[..words.len().min(MAX_NOTE_BYTES)]).into_owned();
+    words[..words.floor_char_boundary(MAX_NOTE_BYTES)].to_owned()
+}

@@ -1,0 +1,232 @@
+//! Alerts with what people said of them.
+
+use super::super::StoreError;
+use super::super::marks::{Acknowledgement, SILENCE, Silence};
+use super::StoreReader;
+use crate::source::wall_clock;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use tidewatch_events::time::EventTime;
+
+/// No answer has more rows.
+pub const MAX_ROWS: usize = 1000;
+
+/// Which alerts are asked for, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertsQuery {
+    /// Alerts whose time reaches from here …
+    pub from: Option<EventTime>,
+    /// … to before here.
+    pub to: Option<EventTime>,
+    /// Of this rule.
+    pub rule: Option<String>,
+    /// Of this severity.
+    pub severity: Option<String>,
+    /// In this state.
+    pub state: Option<String>,
+    /// About this host; `*`: about none.
+    pub host: Option<String>,
+    /// With this text in their subject.
+    pub subject: Option<String>,
+    /// How many, at most [`MAX_ROWS`].
+    pub limit: usize,
+    /// Only what comes after: [`Alerts::next`] of an answer.
+    pub before: Option<String>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Alerts {
+    /// The alerts.
+    pub rows: Vec<AlertRow>,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// What to ask for as `before` to have those that follow.
+    pub next: Option<String>,
+}
+
+/// An alert, its times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // as in `tidewatch_events::alert::Alert`
+pub struct AlertRow {
+    pub id: String,
+    pub key: String,
+    pub rule: String,
+    pub severity: String,
+    pub host: String,
+    pub subject: BTreeMap<String, String>,
+    pub first: EventTime,
+    pub last: EventTime,
+    pub fired: EventTime,
+    pub value: f64,
+    pub threshold: f64,
+    pub score: f64,
+    pub findings: u64,
+    pub state: String,
+    pub evidence: Vec<String>,
+    pub mode: String,
+    pub replaces: Option<String>,
+    /// When it was written last, by the wall clock.
+    pub changed: EventTime,
+    /// Whether somebody has seen it.
+    pub acknowledged: Option<Acknowledgement>,
+    /// Whether a silence covers it now.
+    pub silenced: bool,
+}
+
+/// How many alerts there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AlertCounts {
+    /// All that are kept and were not withdrawn.
+    pub fired: u64,
+    /// Those that fire.
+    pub firing: u64,
+    /// Those of severity critical that fire.
+    pub critical: u64,
+}
+
+const COLUMNS: &str =
+    "a.id, a.key, a.rule, a.severity, a.host, a.subject, a.first, a.last, a.fired, a.value, a.threshold, a.score,
+    a.findings, a.state, a.evidence, a.mode, a.replaces, a.changed, k.at, k.\"by\", k.note";
+
+/// An acknowledgement is of what fired before it.
+const FROM: &str = "alerts a LEFT JOIN acknowledgements k ON k.alert_key = a.key AND k.at >= a.fired";
+
+impl StoreReader {
+    /// Alerts, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::BadQuery`] where `before` is none of [`Alerts::next`]; where it takes too long.
+    pub fn alerts(&self, query: &AlertsQuery) -> Result<Alerts, StoreError> {
+        let mut wheres = vec!["1".to_owned()];
+        let mut values: Vec<Value> = Vec::new();
+        let mut only = |condition: &str, value: Value| {
+            values.push(value);
+            wheres.push(condition.replace('?', &format!("?{}", values.len())));
+        };
+        let time = |time: EventTime| Value::Integer(time.0.min(i64::MAX as u64) as i64);
+        if let Some(from) = query.from {
+            only("a.last >= ?", time(from));
+        }
+        if let Some(to) = query.to {
+            only("a.first < ?", time(to));
+        }
+        let texts = [
+            ("a.rule = ?", &query.rule),
+            ("a.severity = ?", &query.severity),
+            ("a.state = ?", &query.state),
+            ("a.host = ?", &query.host),
+            ("instr(a.subject, ?) > 0", &query.subject),
+        ];
+        for (condition, value) in texts {
+            if let Some(value) = value {
+                only(condition, Value::Text(value.clone()));
+            }
+        }
+        if let Some(before) = &query.before {
+            let parts = before.split_once('.').and_then(|(fired, id)| Some((fired.parse::<i64>().ok()?, id)));
+            let (fired, id) =
+                parts.ok_or_else(|| StoreError::BadQuery(format!("`before` is {before:?}, not what `next` said")))?;
+            only("a.fired <= ?", Value::Integer(fired));
+            values.extend([Value::Integer(fired), Value::Text(id.to_owned())]);
+            wheres.push(format!("(a.fired, a.id) < (?{}, ?{})", values.len() - 1, values.len()));
+        }
+        let limit = query.limit.clamp(1, MAX_ROWS);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {FROM} WHERE {} ORDER BY a.fired DESC, a.id DESC LIMIT {}",
+            wheres.join(" AND "),
+            limit + 1
+        );
+        self.ask(|c| {
+            let silences = silences(c)?;
+            let mut statement = c.prepare_cached(&sql)?;
+            let rows = statement.query_map(params_from_iter(&values), |row| alert(row, &silences))?;
+            let mut rows: Vec<AlertRow> = rows.collect::<rusqlite::Result<_>>()?;
+            let truncated = rows.len() > limit;
+            rows.truncate(limit);
+            let next = rows.last().filter(|_| truncated).map(|last| format!("{}.{}", last.fired.0, last.id));
+            Ok(Alerts { rows, truncated, next })
+        })
+    }
+
+    /// One alert.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn alert(&self, id: &str) -> Result<Option<AlertRow>, StoreError> {
+        self.ask(|c| {
+            let silences = silences(c)?;
+            let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE a.id = ?1");
+            c.prepare_cached(&sql)?.query_row([id], |row| alert(row, &silences)).optional()
+        })
+    }
+
+    /// How many alerts there are, of all that are kept.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn alert_counts(&self) -> Result<AlertCounts, StoreError> {
+        self.ask(|c| {
+            let count = |sql: &str| -> rusqlite::Result<u64> {
+                c.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(|n| n as u64)
+            };
+            Ok(AlertCounts {
+                fired: count("SELECT COUNT(*) FROM alerts WHERE state <> 'withdrawn'")?,
+                firing: count("SELECT COUNT(*) FROM alerts WHERE state = 'firing'")?,
+                critical: count("SELECT COUNT(*) FROM alerts WHERE state = 'firing' AND severity = 'critical'")?,
+            })
+        })
+    }
+
+    /// Silences that are not over, by the wall clock.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn silences(&self) -> Result<Vec<Silence>, StoreError> {
+        self.ask(silences)
+    }
+}
+
+fn silences(c: &Connection) -> rusqlite::Result<Vec<Silence>> {
+    let sql = format!("SELECT {SILENCE} FROM silences WHERE until > ?1 ORDER BY id LIMIT 1000");
+    c.prepare_cached(&sql)?.query_map([wall_clock().0 as i64], Silence::from_row)?.collect()
+}
+
+fn alert(row: &Row<'_>, silences: &[Silence]) -> rusqlite::Result<AlertRow> {
+    let time = |at: usize| -> rusqlite::Result<EventTime> { Ok(EventTime(row.get::<_, i64>(at)?.max(0) as u64)) };
+    let number = |at: usize| -> rusqlite::Result<f64> { Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(0.0)) };
+    let rule: String = row.get(2)?;
+    let subject: BTreeMap<String, String> = serde_json::from_str(row.get_ref(5)?.as_str()?).unwrap_or_default();
+    let silenced = silences.iter().any(|silence| silence.covers(&rule, &subject));
+    let acknowledged = match row.get::<_, Option<i64>>(18)? {
+        Some(at) => {
+            let at = EventTime(at.max(0) as u64);
+            Some(Acknowledgement { at, by: row.get(19)?, note: row.get(20)? })
+        }
+        None => None,
+    };
+    Ok(AlertRow {
+        id: row.get(0)?,
+        key: row.get(1)?,
+        rule,
+        severity: row.get(3)?,
+        host: row.get(4)?,
+        subject,
+        first: time(6)?,
+        last: time(7)?,
+        fired: time(8)?,
+        value: number(9)?,
+        threshold: number(10)?,
+        score: number(11)?,
+        findings: row.get::<_, i64>(12)?.max(0) as u64,
+        state: row.get(13)?,
+        evidence: serde_json::from_str(row.get_ref(14)?.as_str()?).unwrap_or_default(),
+        mode: row.get(15)?,
+        replaces: row.get(16)?,
+        changed: time(17)?,
+        acknowledged,
+        silenced,
+    })
+}

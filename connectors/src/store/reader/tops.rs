@@ -1,0 +1,194 @@
+//! Rankings over any range: the tops of its windows, added up.
+
+use super::super::StoreError;
+use super::{Range, StoreReader, cover, over};
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::str::FromStr;
+use tidewatch_events::time::EventTime;
+
+/// No answer has more rows.
+pub const MAX_ROWS: usize = 1000;
+
+/// What is ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum TopKind {
+    Paths,
+    SlowPaths,
+    Clients,
+    Agents,
+    Referrers,
+    Methods,
+    Hosts,
+    Countries,
+}
+
+/// The kinds and their names.
+const KINDS: [(TopKind, &str); 8] = [
+    (TopKind::Paths, "paths"),
+    (TopKind::SlowPaths, "slow_paths"),
+    (TopKind::Clients, "clients"),
+    (TopKind::Agents, "agents"),
+    (TopKind::Referrers, "referrers"),
+    (TopKind::Methods, "methods"),
+    (TopKind::Hosts, "hosts"),
+    (TopKind::Countries, "countries"),
+];
+
+impl FromStr for TopKind {
+    type Err = StoreError;
+
+    fn from_str(name: &str) -> Result<TopKind, StoreError> {
+        let names: Vec<&str> = KINDS.iter().map(|(_, name)| *name).collect();
+        let found = KINDS.iter().find(|(_, n)| *n == name).map(|(kind, _)| *kind);
+        found.ok_or_else(|| StoreError::BadQuery(format!("{name:?} is not one of {}", names.join(", "))))
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopsQuery {
+    /// What is ranked.
+    pub kind: TopKind,
+    /// Start; none: a quarter of an hour before the end.
+    pub from: Option<EventTime>,
+    /// End; none: that of the newest data.
+    pub to: Option<EventTime>,
+    /// One host; none: all together.
+    pub host: Option<String>,
+    /// How many, at most [`MAX_ROWS`].
+    pub limit: usize,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tops {
+    /// What is ranked.
+    pub kind: TopKind,
+    /// Start.
+    pub from: EventTime,
+    /// End.
+    pub to: EventTime,
+    /// Most requests first; slow paths: slowest first.
+    pub rows: Vec<TopRow>,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// Whether counts are lower bounds: a name counts in the windows among whose tops it was.
+    pub approximate: bool,
+}
+
+/// A row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TopRow {
+    /// The path, address, agent …
+    pub name: String,
+    /// Requests.
+    pub requests: u64,
+    /// Of all requests of the range, 0 to 1.
+    pub share: f64,
+    /// Bytes sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Requests with a status from 400 to 499.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_4xx: Option<u64>,
+    /// Requests with a status from 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_5xx: Option<u64>,
+    /// The highest of any window, ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_p95: Option<f64>,
+    /// Whether the agent says it is a crawler or a tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bot: Option<bool>,
+}
+
+impl StoreReader {
+    /// A ranking. Countries are not known to the store: no rows.
+    ///
+    /// # Errors
+    /// Where it takes too long.
+    pub fn tops(&self, query: &TopsQuery) -> Result<Tops, StoreError> {
+        self.ask(|c| tops(c, query))
+    }
+}
+
+fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
+    let range = Range::of(c, query.from, query.to)?.widened();
+    // Columns: name, requests, then as many of bytes, 4xx, 5xx as there are; or p95; or bot.
+    let (table, columns) = match query.kind {
+        TopKind::Paths => ("top_paths", "path, requests, bytes, status_4xx, status_5xx"),
+        TopKind::Clients => ("top_clients", "client_ip, requests, bytes, status_4xx, status_5xx"),
+        TopKind::SlowPaths => ("slow_paths", "name, requests, latency_p95"),
+        TopKind::Agents => ("top_agents", "name, requests, bot"),
+        TopKind::Referrers => ("top_referrers", "name, requests"),
+        TopKind::Methods => ("http_methods", "method, requests"),
+        TopKind::Hosts => ("http_stats", "host, requests, bytes, status_4xx, status_5xx, latency_p95"),
+        TopKind::Countries => ("", ""),
+    };
+    let host = query.host.as_deref();
+    let mut found: HashMap<String, TopRow> = HashMap::new();
+    let mut total = 0u64;
+    let pieces = if table.is_empty() { Vec::new() } else { cover(c, range.from, range.to, true)? };
+    for piece in pieces {
+        let mut statement = over(c, columns, table, piece, host)?;
+        let mut rows = statement.query(params![piece.from, piece.to, host])?;
+        while let Some(row) = rows.next()? {
+            let name = row.get_ref(0)?.as_str_or_null()?.unwrap_or_default();
+            let to = match found.get_mut(name) {
+                Some(to) => to,
+                None => found.entry(name.to_owned()).or_default(),
+            };
+            let whole =
+                |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, Option<i64>>(at)?.unwrap_or(0).max(0) as u64) };
+            to.requests = to.requests.saturating_add(whole(1)?);
+            match query.kind {
+                TopKind::Paths | TopKind::Clients | TopKind::Hosts => {
+                    to.bytes = Some(to.bytes.unwrap_or(0).saturating_add(whole(2)?));
+                    to.status_4xx = Some(to.status_4xx.unwrap_or(0).saturating_add(whole(3)?));
+                    to.status_5xx = Some(to.status_5xx.unwrap_or(0).saturating_add(whole(4)?));
+                    if query.kind == TopKind::Hosts {
+                        raise(&mut to.latency_p95, row.get(5)?);
+                    }
+                }
+                TopKind::SlowPaths => raise(&mut to.latency_p95, row.get(2)?),
+                TopKind::Agents => {
+                    to.bot = Some(to.bot.unwrap_or(false) | row.get::<_, Option<bool>>(2)?.unwrap_or(false))
+                }
+                TopKind::Referrers | TopKind::Methods | TopKind::Countries => {}
+            }
+        }
+        let mut statement = over(c, "TOTAL(requests)", "http_stats", piece, host)?;
+        let requests: f64 = statement.query_row(params![piece.from, piece.to, host], |row| row.get(0))?;
+        total = total.saturating_add(requests as u64);
+    }
+    let mut rows: Vec<TopRow> = found.into_iter().map(|(name, row)| TopRow { name, ..row }).collect();
+    rows.sort_by(|a, b| {
+        let slower = match query.kind {
+            TopKind::SlowPaths => b.latency_p95.unwrap_or(0.0).total_cmp(&a.latency_p95.unwrap_or(0.0)),
+            _ => std::cmp::Ordering::Equal,
+        };
+        slower.then(b.requests.cmp(&a.requests)).then(b.bytes.cmp(&a.bytes)).then_with(|| a.name.cmp(&b.name))
+    });
+    let limit = query.limit.clamp(1, MAX_ROWS);
+    let truncated = rows.len() > limit;
+    rows.truncate(limit);
+    rows.iter_mut().for_each(|row| row.share = row.requests as f64 / (total.max(row.requests)).max(1) as f64);
+    Ok(Tops {
+        kind: query.kind,
+        from: EventTime(range.from as u64),
+        to: EventTime(range.to.max(0) as u64),
+        rows,
+        truncated,
+        approximate: !matches!(query.kind, TopKind::Methods | TopKind::Hosts),
+    })
+}
+
+fn raise(most: &mut Option<f64>, value: Option<f64>) {
+    if value > *most {
+        *most = value;
+    }
+}
