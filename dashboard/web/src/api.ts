@@ -8,6 +8,11 @@ export class ApiError extends Error {
   ) {
     super(message);
   }
+
+  /** Not an accident: this run does not keep what was asked for. */
+  get isNotKept(): boolean {
+    return this.code === "unavailable" && this.message.includes("not kept");
+  }
 }
 
 export type Params = Record<string, string | number | null | undefined>;

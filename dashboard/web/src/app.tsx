@@ -65,18 +65,18 @@ export function App() {
       </a>
       <div class="frame">
         <Side here={here} firing={firing} />
-        <div class="body">
-          <header class="top">
+        <main id="main" tabIndex={-1}>
+          <div class="top">
             <h1 ref={heading} tabIndex={-1}>
               {title}
             </h1>
             <Controls here={here} />
-          </header>
-          <main id="main" tabIndex={-1}>
+          </div>
+          <div class="content">
             <Warnings />
             {now === null && !locked ? <Waiting /> : now !== null ? <Page key={`${here.view} ${here.argument}`} /> : null}
-          </main>
-        </div>
+          </div>
+        </main>
       </div>
       <Toast />
       {locked && <Login />}
@@ -91,7 +91,7 @@ function Side({ here, firing }: { here: Route; firing: number }) {
     strip.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   }, [here.view]);
   return (
-    <div class="side">
+    <header class="side">
       <div class="brand">
         <svg viewBox="0 0 32 32" aria-hidden="true">
           <rect width="32" height="32" rx="7" />
@@ -142,7 +142,7 @@ function Side({ here, firing }: { here: Route; firing: number }) {
           </p>
         )}
       </div>
-    </div>
+    </header>
   );
 }
 

@@ -187,7 +187,8 @@ export function niceStep(ms: number): number {
   return (STEPS.find((step) => step >= seconds) ?? Math.ceil(seconds / 86_400) * 86_400) * 1000;
 }
 
-const PROJECTED = ["rps", "throughput", "bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
+const RATES = ["rps", "throughput"];
+const COUNTS = ["bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
 
 /**
  * The newest window is still filling: what counts up in it is scaled to its whole length, so that it does not look like an
@@ -200,6 +201,10 @@ export function projectLast(series: Known): { series: Series; projected: number 
   const share = (series.known - time) / series.step;
   const before = series.rows.slice(0, -1);
   if (share < 0.2) return { series: before.length ? { ...series, rows: before } : series, projected: null };
-  const row = last.map((cell, at) => (cell !== null && PROJECTED.includes(series.columns[at] ?? "") ? cell / share : cell));
+  const row = last.map((cell, at) => {
+    const name = series.columns[at] ?? "";
+    if (cell === null) return null;
+    return RATES.includes(name) ? cell / share : COUNTS.includes(name) ? Math.round(cell / share) : cell;
+  });
   return { series: { ...series, rows: [...before, row] }, projected: time };
 }

@@ -88,6 +88,8 @@ export interface Tops {
   kind: TopKind;
   rows: TopRow[];
   truncated: boolean;
+  /** Merged from the rankings of many windows: what was in none of them is not counted. */
+  approximate?: boolean;
 }
 
 export interface ErrorRow {

@@ -1,6 +1,7 @@
 // A chart as the page uses it: title, legend with newest values, the drawing, a text alternative and a table of its values.
 //
-// Drawn again only while it is on screen, and only when its model changed.
+// Drawn again only while it is on screen, only when its model changed, and while time merely moves on only as often as the
+// picture moves by two pixels: an open page is to cost next to nothing.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useWatched } from "../cell";
@@ -26,22 +27,39 @@ export interface ChartProps {
   legend?: "last" | "sum" | "none";
   tall?: boolean;
   selects?: boolean;
+  /** Which answer the model is of: another one is drawn at once. Without it every model is. */
+  stamp?: number;
 }
 
-export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true }: ChartProps) {
+const SELDOM_MS = 5000;
+
+export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true, stamp }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
   const drawing = useRef<Drawing | null>(null);
-  const latest = useRef<{ model: Model | null; utc: boolean }>({ model, utc: false });
+  const latest = useRef<{ model: Model | null; utc: boolean; stamp?: number }>({ model, utc: false });
+  const last = useRef<{ at: number; stamp?: number; timer?: number }>({ at: 0 });
   const onScreen = useRef(false);
   const [asTable, setAsTable] = useState(false);
   const inUtc = useWatched(utc);
   const isDark = useWatched(dark);
   const has = model !== null && model.lines.some((line) => line.values.some((value) => value !== null));
-  latest.current = { model: has ? model : null, utc: inUtc };
+  latest.current = { model: has ? model : null, utc: inUtc, stamp };
 
   const update = () => {
-    const { model: now, utc: zone } = latest.current;
-    if (now && onScreen.current) drawing.current?.set(now, zone);
+    const { model: now, utc: zone, stamp: of } = latest.current;
+    window.clearTimeout(last.current.timer);
+    if (!now || !onScreen.current || !drawing.current) return;
+    last.current = { at: performance.now(), stamp: of };
+    drawing.current.set(now, zone);
+  };
+  const updateInTime = () => {
+    const { model: now, stamp: of } = latest.current;
+    if (!now || of === undefined || of !== last.current.stamp) return update();
+    const pixel = (now.to - now.from) / (box.current?.clientWidth || 400);
+    const wait = last.current.at + Math.min(SELDOM_MS, 2 * pixel) - performance.now();
+    if (wait < 50) return update();
+    window.clearTimeout(last.current.timer);
+    last.current.timer = window.setTimeout(update, wait);
   };
 
   const drawn = has && !asTable;
@@ -66,6 +84,7 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     });
     return () => {
       gone = true;
+      window.clearTimeout(last.current.timer);
       cancelAnimationFrame(frame);
       seen.disconnect();
       sized.disconnect();
@@ -74,13 +93,14 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     };
   }, [drawn, selects]);
 
-  useEffect(update, [model, inUtc]);
+  useEffect(updateInTime, [model]);
+  useEffect(update, [inUtc]);
   useEffect(() => drawing.current?.recolour(), [isDark]);
 
   return (
     <figure class={`card chart${tall ? " chart-tall" : ""}`}>
       <figcaption>
-        <h3>{title}</h3>
+        <h2>{title}</h2>
         {note && <span class="note">{note}</span>}
         {legend !== "none" && has && (
           <ul class="legend">

@@ -21,7 +21,7 @@ export function Card(props: { title: string; note?: ComponentChildren; actions?:
   return (
     <section class={`card ${props.class ?? ""}`} aria-label={props.title}>
       <header class="card-head">
-        <h3>{props.title}</h3>
+        <h2>{props.title}</h2>
         {props.note !== undefined && <span class="note">{props.note}</span>}
         {props.actions && <div class="actions">{props.actions}</div>}
       </header>
@@ -118,11 +118,11 @@ export function When({ ms, precise = false }: { ms: number | null | undefined; p
 
 /** What went wrong with a question, and a way to ask again. */
 export function Trouble({ error, again }: { error: ApiError; again: () => void }) {
-  const off = error.code === "store_off" || error.status === 501 || error.code === "not_available";
+  const off = error.isNotKept;
   return (
     <div class={`trouble ${off ? "mild" : ""}`} role="status">
       <span>
-        <b>{off ? "Not kept here." : error.status === 0 ? "No answer." : "That did not work."}</b> {format.visible(error.message)}
+        <b>{off ? "Not here." : error.status === 0 ? "No answer." : "That did not work."}</b> {format.visible(error.message)}
       </span>
       {!off && (
         <button type="button" onClick={again}>

@@ -135,7 +135,7 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
           {alert.acknowledged.note && <>: “{format.visible(alert.acknowledged.note)}”</>}
         </p>
       )}
-      <h4>Evidence</h4>
+      <h3>Evidence</h3>
       {alert.evidence.length ? (
         <ol class="evidence">
           {alert.evidence.map((line, at) => (

@@ -61,9 +61,9 @@ export function ErrorsPage() {
           openLabel={(row) => `Example of ${format.shorten(format.visible(row.pattern), 60)}`}
           detail={(row) => (
             <div class="alert-detail">
-              <h4>Pattern</h4>
+              <h3>Pattern</h3>
               <p class="log wrap">{format.visible(row.pattern)}</p>
-              <h4>Example</h4>
+              <h3>Example</h3>
               <p class="log wrap">{format.shorten(format.visible(row.example), 4000)}</p>
             </div>
           )}

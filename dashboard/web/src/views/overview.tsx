@@ -1,5 +1,6 @@
 // How it goes: numbers of now, six charts over the shown stretch, the newest alerts.
 
+import { memo } from "preact/compat";
 import { useMemo } from "preact/hooks";
 import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
@@ -15,10 +16,13 @@ import { useSeries } from "./use-series";
 const NAMES = ["rps", "latency_avg", "latency_p95", "latency_max", "throughput", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "error_ratio", "clients"] as const;
 type Name = (typeof NAMES)[number];
 
+/** Not drawn again each second with the rest. */
+const Alerts = memo(NewestAlerts);
+
 export function OverviewPage() {
   const now = useWatched(status);
   const here = useWatched(route);
-  const { series, error, again } = useSeries();
+  const { series, error, again, stamp } = useSeries();
   const models = useMemo(() => (series ? draw(series, here.live) : null), [series, here.live]);
   const totals = useMemo(() => (series ? total(series) : null), [series]);
   if (!now) return <></>;
@@ -44,15 +48,15 @@ export function OverviewPage() {
         </Card>
       ) : (
         <div class="charts">
-          <Chart title="Requests per second" model={models?.requests ?? null} />
-          <Chart title="Status classes" note={series ? `per ${format.duration(series.step)}` : undefined} model={models?.statuses ?? null} />
-          <Chart title="Error share" note="5xx of all" model={models?.errors ?? null} />
-          <Chart title="Latency" note={approximate(series, "latency_p95", here.host)} model={models?.latency ?? null} empty="These logs carry no durations" />
-          <Chart title="Bandwidth" model={models?.bandwidth ?? null} />
-          <Chart title="Distinct clients" note={approximate(series, "clients", here.host) && "busiest host"} model={models?.clients ?? null} />
+          <Chart stamp={stamp} title="Requests per second" model={models?.requests ?? null} />
+          <Chart stamp={stamp} title="Status classes" note={series ? `per ${format.duration(series.step)}` : undefined} model={models?.statuses ?? null} />
+          <Chart stamp={stamp} title="Error share" note="5xx of all" model={models?.errors ?? null} />
+          <Chart stamp={stamp} title="Latency" note={approximate(series, "latency_p95", here.host)} model={models?.latency ?? null} empty="These logs carry no durations" />
+          <Chart stamp={stamp} title="Bandwidth" model={models?.bandwidth ?? null} />
+          <Chart stamp={stamp} title="Distinct clients" note={approximate(series, "clients", here.host) && "busiest host"} model={models?.clients ?? null} />
         </div>
       )}
-      <NewestAlerts />
+      <Alerts />
     </>
   );
 }

@@ -86,7 +86,7 @@ export function RequestsPage() {
   const question = `${rangeKey(here)}|${key}`;
 
   // The tail is asked of the stream only while it is looked at.
-  const following = here.live && enabled;
+  const following = here.live;
   useEffect(() => {
     if (!following) return;
     tail.set([]);
@@ -116,25 +116,17 @@ export function RequestsPage() {
     );
   };
 
-  if (now && !enabled) {
-    return (
-      <Card title="Requests">
-        <p class="empty">
-          Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or this build has no store. All other views work without them.
-        </p>
-      </Card>
-    );
-  }
   const sampled = now?.requests.sampled || answer.data?.sampled;
   const from = answer.data?.from ?? now?.requests.from ?? null;
   const hasFilters = Boolean(client || path || code || text);
-  const isAll = (answer.data?.rows.length ?? 0) < LIMIT && !answer.data?.truncated;
+  const isAll = !enabled || (answer.data?.rows.length ?? 0) < LIMIT && !answer.data?.truncated;
   return (
     <Card
       title={following ? "Live requests" : "Requests"}
       note={
         <>
-          {now && format.plural(now.requests.kept, "request")} kept{from !== null && <> since <When ms={from} /></>}
+          {enabled ? <>{format.plural(now?.requests.kept ?? 0, "request")} kept</> : "not kept: only what arrives while this is open"}
+          {enabled && from !== null && <> since <When ms={from} /></>}
           {sampled && <b class="sampled"> – a sample: at this rate not every request is kept</b>}
         </>
       }
@@ -173,7 +165,7 @@ export function RequestsPage() {
         rows={rows}
         columns={REQUEST_COLUMNS.map((column) => ({ ...column, cell: ({ row }: { row: RequestRow }) => column.cell(row), by: undefined }))}
         rowKey={(entry) => entry.key}
-        empty={answer.loading ? "Loading…" : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
+        empty={!enabled ? <>Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or there is no store. All other views work without them.</> : answer.loading ? "Loading…" : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
         detail={({ row }) => <RequestDetail row={row} />}
         open={open}
         onOpen={setOpen}

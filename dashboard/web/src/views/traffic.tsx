@@ -66,7 +66,7 @@ function TopCard({ title, kind, columns, note, empty = "None in this range.", li
   const { data, error, again } = useTops(kind, limit);
   if (hideEmpty && (!data || !data.rows.length)) return null;
   return (
-    <Card title={title} note={data ? note?.(data.rows) : undefined} class={`top-card ${className ?? ""}`}>
+    <Card title={title} note={data ? [note?.(data.rows), data.approximate && data.rows.length ? "at least" : ""].filter(Boolean).join("; ") : undefined} class={`top-card ${className ?? ""}`}>
       {error && <Trouble error={error} again={again} />}
       <Table label={title} rows={data?.rows ?? []} columns={columns} rowKey={(row) => row.name} empty={data ? empty : "Loading…"} />
     </Card>

@@ -14,10 +14,16 @@ const HOUR = 3_600_000;
 /** More points than that nobody can tell apart. */
 const POINTS = 360;
 
+/** The default size of windows. */
+const WINDOW_MS = 10_000;
+const COLUMNS = "time requests rps bytes throughput latency_avg latency_p50 latency_p95 latency_p99 latency_max status_2xx status_3xx status_4xx status_5xx error_ratio clients anomalies".split(" ");
+
 export interface Shown {
   series: Known | null;
   error: ApiError | null;
   again: () => void;
+  /** Goes up when the whole series was asked again. */
+  stamp: number;
 }
 
 export function useSeries(): Shown {
@@ -27,6 +33,7 @@ export function useSeries(): Shown {
   const [base, setBase] = useState<Series | null>(null);
   const [error, setError] = useState<ApiError | null>(null);
   const [attempt, setAttempt] = useState(0);
+  const [stamp, setStamp] = useState(0);
   const key = rangeKey(here);
 
   useEffect(() => {
@@ -37,15 +44,21 @@ export function useSeries(): Shown {
     get<Series>("series", { host: here.host, from, to, step }, controller.signal).then(
       (series) => {
         setBase({ ...series, from, to });
+        setStamp((old) => old + 1);
         setError(null);
       },
-      (problem: unknown) => problem instanceof ApiError && setError(problem),
+      (problem: unknown) => {
+        if (!(problem instanceof ApiError)) return;
+        setError(problem);
+        // Without a store there are still the windows of the stream.
+        if (problem.isNotKept) setBase({ from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [] });
+      },
     );
     return () => controller.abort();
   }, [key, round, attempt]);
 
   useEffect(() => {
-    if (!here.live || !base) return;
+    if (!here.live || !base || error?.isNotKept) return;
     const controller = new AbortController();
     const timer = setTimeout(
       () => {
@@ -63,7 +76,7 @@ export function useSeries(): Shown {
       clearTimeout(timer);
       controller.abort();
     };
-  }, [base, here.live, key, document.hidden]);
+  }, [base, error, here.live, key, document.hidden]);
 
   const series = useMemo(() => {
     if (!base) return null;
@@ -71,5 +84,5 @@ export function useSeries(): Shown {
     const { from, to } = shown();
     return withLive(base, windows, here.host, status.get()?.hosts ?? [], from, to);
   }, [base, here.live ? pulse : 0, here.live]);
-  return { series, error, again: () => setAttempt(attempt + 1) };
+  return { series, error, again: () => setAttempt(attempt + 1), stamp };
 }
