@@ -1,0 +1,302 @@
+//! The routes, as docs/openapi.yaml describes them.
+
+use crate::app::{self, App, json};
+use crate::auth::{COOKIE, Shown};
+use crate::error::ApiError;
+use crate::http::{body, nothing, visitor};
+use crate::params::Params;
+use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery};
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use std::sync::atomic::Ordering;
+use tidewatch_events::alert::{AlertState, Severity};
+
+type Answered = Result<Response, ApiError>;
+
+/// Rows given where no number is asked for, and the most.
+const ROWS: (u64, u64) = (100, 1000);
+
+/// The longest note or reason, bytes.
+const MAX_NOTE: usize = 2000;
+
+/// The longest silence, ms: a year.
+const MAX_SILENCE: u64 = 366 * 86_400_000;
+
+fn span(params: &mut Params) -> Result<Span, ApiError> {
+    let span = Span { from: params.time("from")?, to: params.time("to")? };
+    match (span.from, span.to) {
+        (Some(from), Some(to)) if from >= to => {
+            Err(ApiError::bad_request(format!("from={from} is not before to={to}")))
+        }
+        _ => Ok(span),
+    }
+}
+
+fn limit(params: &mut Params) -> Result<usize, ApiError> {
+    Ok(params.number("limit", 1, ROWS.1)?.unwrap_or(ROWS.0) as usize)
+}
+
+fn none(query: Option<String>) -> Result<(), ApiError> {
+    Params::new(query.as_deref())?.end()
+}
+
+pub async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    Ok(json(&*app.wait_for(|app| app.status()).await?))
+}
+
+pub async fn series(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    let mut p = Params::new(query.as_deref())?;
+    let query =
+        SeriesQuery { span: span(&mut p)?, host: p.text("host"), step: p.number("step", 1000, 366 * 86_400_000)? };
+    p.end()?;
+    Ok(json(app.ask(move |data| data.series(&query)).await?))
+}
+
+pub async fn tops(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    let mut p = Params::new(query.as_deref())?;
+    let kind = p.choice("kind", &TopKind::ALL)?;
+    let words: Vec<&str> = TopKind::ALL.iter().map(|(word, _)| *word).collect();
+    let missing = || ApiError::bad_request(format!("`kind` is missing: one of {}", words.join(", ")));
+    let query = TopsQuery {
+        kind: kind.ok_or_else(missing)?,
+        span: span(&mut p)?,
+        host: p.text("host"),
+        limit: p.number("limit", 1, ROWS.1)?.unwrap_or(20) as usize,
+    };
+    p.end()?;
+    Ok(json(app.ask(move |data| data.tops(&query)).await?))
+}
+
+pub async fn errors(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    let mut p = Params::new(query.as_deref())?;
+    let query =
+        ErrorsQuery { span: span(&mut p)?, host: p.text("host"), severity: p.text("severity"), limit: limit(&mut p)? };
+    p.end()?;
+    Ok(json(app.ask(move |data| data.errors(&query)).await?))
+}
+
+pub async fn alerts(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
+    let states =
+        [("firing", AlertState::Firing), ("resolved", AlertState::Resolved), ("withdrawn", AlertState::Withdrawn)];
+    let mut p = Params::new(query.as_deref())?;
+    let query = AlertsQuery {
+        span: span(&mut p)?,
+        rule: p.text("rule"),
+        severity: p.choice("severity", &severities)?,
+        state: p.choice("state", &states)?,
+        host: p.text("host"),
+        subject: p.text("subject"),
+        limit: limit(&mut p)?,
+        before: p.text("before"),
+    };
+    p.end()?;
+    Ok(json(app.ask(move |data| data.alerts(&query)).await?))
+}
+
+pub async fn alert(State(app): State<App>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    Ok(json(app.ask(move |data| data.alert(&id)).await?))
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    #[serde(default)]
+    note: String,
+    #[serde(default)]
+    by: Option<String>,
+}
+
+pub async fn acknowledge(State(app): State<App>, Path(id): Path<String>, request: Request) -> Answered {
+    let from = visitor(&request);
+    let note: Note = body(&app, request.into_body()).await?;
+    check_note("note", &note.note, true)?;
+    let by = note.by.unwrap_or_else(|| from.to_string());
+    check_note("by", &by, false)?;
+    Ok(json(app.ask(move |data| data.acknowledge(&id, &by, &note.note, app::now())).await?))
+}
+
+fn check_note(what: &str, text: &str, may_be_empty: bool) -> Result<(), ApiError> {
+    if text.len() > MAX_NOTE {
+        return Err(ApiError::bad_request(format!("`{what}` is longer than {MAX_NOTE} bytes")));
+    }
+    if text.trim().is_empty() && !may_be_empty {
+        return Err(ApiError::bad_request(format!("`{what}` is empty")));
+    }
+    Ok(())
+}
+
+pub async fn take_back(State(app): State<App>, Path(id): Path<String>) -> Answered {
+    Ok(json(app.ask(move |data| data.take_back(&id)).await?))
+}
+
+pub async fn silences(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    Ok(json(app.ask(|data| data.silences(app::now())).await?))
+}
+
+pub async fn silence(State(app): State<App>, request: Request) -> Answered {
+    let wished: NewSilence = body(&app, request.into_body()).await?;
+    check_note("reason", &wished.reason, false)?;
+    let now = app::now();
+    if wished.until <= now || wished.until > now + MAX_SILENCE {
+        let message = format!("until={} is not within a year from now ({now})", wished.until);
+        return Err(ApiError::bad_request(message));
+    }
+    let is_empty = wished.subject.as_ref().is_none_or(|subject| subject.is_empty());
+    if wished.rule.is_none() && is_empty {
+        return Err(ApiError::bad_request("a silence names a rule, a subject, or both"));
+    }
+    let made = app.ask(move |data| data.silence(&wished, now)).await?;
+    Ok((StatusCode::CREATED, json(made)).into_response())
+}
+
+pub async fn end_silence(State(app): State<App>, Path(id): Path<String>) -> Answered {
+    app.ask(move |data| data.end_silence(&id)).await?;
+    Ok(nothing())
+}
+
+pub async fn rules(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    let rows = app.wait_for(|app| app.engine.rules()).await?;
+    rendered(&serde_json::json!({ "rows": rows }))
+}
+
+pub async fn client(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    let mut p = Params::new(query.as_deref())?;
+    let what = "the client's address, as requests have it";
+    let (ip, span) = (p.needed("ip", what)?, span(&mut p)?);
+    p.end()?;
+    Ok(json(app.ask(move |data| data.client(&ip, span)).await?))
+}
+
+pub async fn requests(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    let mut p = Params::new(query.as_deref())?;
+    let query = RequestsQuery {
+        span: span(&mut p)?,
+        host: p.text("host"),
+        client: p.text("client"),
+        path: p.text("path"),
+        status: p.text("status").map(|text| statuses(&text)).transpose()?,
+        text: p.text("text"),
+        limit: limit(&mut p)?,
+        before: p.time("before")?,
+    };
+    p.end()?;
+    Ok(json(app.ask(move |data| data.requests(&query)).await?))
+}
+
+/// `404` or `4xx`.
+fn statuses(text: &str) -> Result<(u16, u16), ApiError> {
+    let class = text.strip_suffix("xx").and_then(|digit| digit.parse::<u16>().ok()).filter(|d| (1..=5).contains(d));
+    let one = || text.parse::<u16>().ok().filter(|status| (100..=599).contains(status) && text.len() == 3);
+    match class {
+        Some(class) => Some((class * 100, class * 100 + 99)),
+        None => one().map(|status| (status, status)),
+    }
+    .ok_or_else(|| {
+        let found: String = text.chars().take(20).collect();
+        ApiError::bad_request(format!("status={found:?}: expected a status such as 404, or a class such as 4xx"))
+    })
+}
+
+pub async fn time(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    rendered(&app.wait_for(|app| app.engine.time()).await?)
+}
+
+pub async fn dataflow(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    rendered(&app.wait_for(|app| app.engine.dataflow()).await?)
+}
+
+fn rendered(value: &impl serde::Serialize) -> Answered {
+    serde_json::to_string(value).map(json).map_err(|error| {
+        tracing::warn!(%error, "an answer for the page could not be written");
+        ApiError::failed()
+    })
+}
+
+/// Whether a token is needed, and whether this visitor has shown one.
+pub async fn session(State(app): State<App>, RawQuery(query): RawQuery, request: Request) -> Answered {
+    none(query)?;
+    let shown = app.auth.look(request.headers(), visitor(&request), app::now())?;
+    rendered(&serde_json::json!({ "token_needed": app.auth.is_needed(), "logged_in": shown == Shown::Valid }))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    token: String,
+}
+
+pub async fn login(State(app): State<App>, request: Request) -> Answered {
+    let (from, secure) = (visitor(&request), is_secure(&app, request.headers()));
+    let login: Login = body(&app, request.into_body()).await?;
+    if let Err(error) = app.auth.try_token(login.token.as_bytes(), from) {
+        app.counters.refused.fetch_add(1, Ordering::Relaxed);
+        return Err(error);
+    }
+    Ok(match app.auth.cookie(app::now()) {
+        Some((value, length)) => with_cookie(&app, &value, length, secure),
+        None => nothing(),
+    })
+}
+
+pub async fn logout(State(app): State<App>, request: Request) -> Answered {
+    Ok(with_cookie(&app, "", 0, is_secure(&app, request.headers())))
+}
+
+fn with_cookie(app: &App, value: &str, length: u64, secure: bool) -> Response {
+    let path = &app.settings.base_path;
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={value}; Path={path}; Max-Age={length}; HttpOnly; SameSite=Strict{secure}");
+    ([(header::SET_COOKIE, cookie)], nothing()).into_response()
+}
+
+/// Whether the visitor's browser speaks TLS, to us or to a proxy. Somebody who says so wrongly only loses the own cookie.
+fn is_secure(app: &App, headers: &HeaderMap) -> bool {
+    app.tls || headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+}
+
+pub async fn healthz() -> Response {
+    "ok\n".into_response()
+}
+
+pub async fn readyz(State(app): State<App>) -> Response {
+    match app.wait_for(|app| app.engine.ready()).await {
+        Ok(Ok(())) => "ok\n".into_response(),
+        Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_or_a_class() {
+        let rows = [
+            ("404", Some((404, 404))),
+            ("4xx", Some((400, 499))),
+            ("100", Some((100, 100))),
+            ("599", Some((599, 599))),
+            ("099", None),
+            ("600", None),
+            ("0xx", None),
+            ("6xx", None),
+            ("xx", None),
+            ("+40", None),
+            ("+404", None),
+            ("4XX", None),
+            ("", None),
+        ];
+        for (text, want) in rows {
+            assert_eq!(statuses(text).ok(), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Who may look: a token, sent as a bearer token or exchanged for a cookie, and a limit on guessing.
+//!
+//! The cookie holds a time and its HMAC under the token: it is valid until then, also after a restart, and for no other
+//! token.
+//!
+//! Invariants
+//! - Without a token configured everybody who can connect may look (the configuration allows that on loopback only).
+//! - Comparing takes the same time whatever was sent.
+//! - After [`MOST_WRONG`] wrong tokens within [`WITHIN`], an address is not heard for a while, whatever it sends; those
+//!   who are logged in are.
+//! - The table of addresses is bounded.
+
+use crate::error::ApiError;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The cookie's name.
+pub const COOKIE: &str = "tidewatch";
+
+/// How long somebody stays logged in, seconds.
+const LOGGED_IN: u64 = 7 * 24 * 3600;
+
+/// So many wrong tokens are answered.
+const MOST_WRONG: u32 = 10;
+
+/// Within this time; and so long the address is not heard after them.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Addresses remembered.
+const ADDRESSES: usize = 4096;
+
+/// See the module.
+pub struct Auth {
+    token: Option<Token>,
+    wrong: Mutex<HashMap<IpAddr, Wrong>>,
+}
+
+struct Token {
+    key: Vec<u8>,
+    /// HMAC of the token under itself: what an offered token must give.
+    proof: Vec<u8>,
+}
+
+struct Wrong {
+    count: u32,
+    since: Instant,
+}
+
+/// What a request shows of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It may look.
+    Valid,
+    /// Nothing.
+    Nothing,
+    /// A cookie that is over or of another token.
+    Stale,
+}
+
+fn mac(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of HMAC may have any length");
+    mac.update(text);
+    mac
+}
+
+impl Auth {
+    /// With this token.
+    pub fn new(token: Option<&str>) -> Auth {
+        let token = token.map(|token| {
+            let key = token.as_bytes().to_vec();
+            let proof = mac(b"tidewatch token", &key).finalize().into_bytes().to_vec();
+            Token { key, proof }
+        });
+        Auth { token, wrong: Mutex::default() }
+    }
+
+    /// Whether a token is needed at all.
+    pub fn is_needed(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Looks at what a request shows.
+    ///
+    /// # Errors
+    /// 401 after a wrong bearer token, 429 after many.
+    pub fn look(&self, headers: &HeaderMap, from: IpAddr, now: u64) -> Result<Shown, ApiError> {
+        let Some(token) = &self.token else { return Ok(Shown::Valid) };
+        let mut stale = false;
+        for cookie in cookies(headers) {
+            if token.knows(cookie, now) {
+                return Ok(Shown::Valid);
+            }
+            stale = true;
+        }
+        match bearer(headers) {
+            Some(offered) => self.try_token(offered, from).map(|()| Shown::Valid),
+            None if stale => Ok(Shown::Stale),
+            None => Ok(Shown::Nothing),
+        }
+    }
+
+    /// Whether `offered` is the token.
+    ///
+    /// # Errors
+    /// 401 where it is not, 429 after many that were not.
+    pub fn try_token(&self, offered: &[u8], from: IpAddr) -> Result<(), ApiError> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let from = network(from);
+        let mut all = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wrong) = all.get(&from) {
+            let gone = wrong.since.elapsed();
+            if gone >= WITHIN {
+                all.remove(&from);
+            } else if wrong.count >= MOST_WRONG {
+                return Err(ApiError::rate_limited((WITHIN - gone).as_secs() + 1));
+            }
+        }
+        if mac(b"tidewatch token", offered).verify_slice(&token.proof).is_ok() {
+            return Ok(());
+        }
+        if all.len() >= ADDRESSES {
+            all.retain(|_, wrong| wrong.since.elapsed() < WITHIN);
+        }
+        // With so many guessing at once, a new one is limited together with the rest: as address zero.
+        let from = if all.len() >= ADDRESSES { IpAddr::from([0, 0, 0, 0]) } else { from };
+        let wrong = all.entry(from).or_insert(Wrong { count: 0, since: Instant::now() });
+        wrong.count += 1;
+        if wrong.count == MOST_WRONG {
+            // From the last one on.
+            wrong.since = Instant::now();
+            tracing::warn!(address = %from, attempts = MOST_WRONG, "many wrong tokens for the page; not heard for a minute");
+        }
+        Err(ApiError::wrong_token())
+    }
+
+    /// What the cookie of somebody who logs in at `now` (ms) holds, and for how long it is valid, in seconds.
+    pub fn cookie(&self, now: u64) -> Option<(String, u64)> {
+        let token = self.token.as_ref()?;
+        let until = (now / 1000 + LOGGED_IN).to_string();
+        let proof = mac(&token.key, until.as_bytes()).finalize().into_bytes();
+        Some((format!("{until}.{}", URL_SAFE_NO_PAD.encode(proof)), LOGGED_IN))
+    }
+}
+
+impl Token {
+    fn knows(&self, cookie: &str, now: u64) -> bool {
+        let Some((until, proof)) = cookie.split_once('.') else { return false };
+        let Ok(proof) = URL_SAFE_NO_PAD.decode(proof) else { return false };
+        let is_ours = mac(&self.key, until.as_bytes()).verify_slice(&proof).is_ok();
+        is_ours && until.parse::<u64>().is_ok_and(|until| now / 1000 < until)
+    }
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(name, _)| *name == COOKIE)
+        .map(|(_, value)| value)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+}
+
+/// Who shares a limit: one IPv4 address, one /64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let mut bytes = v6.octets();
+            bytes[8..].fill(0);
+            bytes.into()
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_772_704_800_000;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn what_opens_and_what_does_not() {
+        let auth = Auth::new(Some("s3cret"));
+        let (good, length) = auth.cookie(NOW).unwrap();
+        let other = format!("{COOKIE}={}", Auth::new(Some("other")).cookie(NOW).unwrap().0);
+        let good = format!("{COOKIE}={good}");
+        let (until, proof) = good.split_once('.').unwrap();
+        let later = format!("{COOKIE}={}.{proof}", NOW / 1000 + 2 * length);
+        let with = format!("a=b; {good}; c=d");
+        let rows: Vec<(&str, Vec<(&'static str, &str)>, u64, Result<Shown, ()>)> = vec![
+            ("nothing", vec![], NOW, Ok(Shown::Nothing)),
+            ("the token", vec![("authorization", "Bearer s3cret")], NOW, Ok(Shown::Valid)),
+            ("in lower case", vec![("authorization", "bearer  s3cret ")], NOW, Ok(Shown::Valid)),
+            ("another token", vec![("authorization", "Bearer s3cre")], NOW, Err(())),
+            ("an empty token", vec![("authorization", "Bearer ")], NOW, Err(())),
+            ("another scheme", vec![("authorization", "Basic s3cret")], NOW, Ok(Shown::Nothing)),
+            ("the cookie", vec![("cookie", &good)], NOW, Ok(Shown::Valid)),
+            ("among others", vec![("cookie", &with)], NOW, Ok(Shown::Valid)),
+            ("its last ms", vec![("cookie", &good)], NOW + length * 1000 - 1, Ok(Shown::Valid)),
+            ("when it is over", vec![("cookie", &good)], NOW + length * 1000, Ok(Shown::Stale)),
+            ("made longer", vec![("cookie", &later)], NOW, Ok(Shown::Stale)),
+            ("without proof", vec![("cookie", until)], NOW, Ok(Shown::Stale)),
+            ("of another token", vec![("cookie", &other)], NOW, Ok(Shown::Stale)),
+            ("the token as cookie", vec![("cookie", "tidewatch=s3cret")], NOW, Ok(Shown::Stale)),
+        ];
+        for (name, pairs, now, want) in rows {
+            let found = auth.look(&headers(&pairs), IpAddr::from([10, 0, 0, 1]), now);
+            assert_eq!(found.map_err(drop), want, "{name}");
+        }
+        assert_eq!(Auth::new(None).look(&HeaderMap::new(), IpAddr::from([1; 4]), NOW), Ok(Shown::Valid));
+    }
+
+    #[test]
+    fn guessing_ends() {
+        let auth = Auth::new(Some("s3cret"));
+        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
+        for _ in 0..MOST_WRONG {
+            assert_eq!(auth.try_token(b"x", at(1)), Err(ApiError::wrong_token()));
+        }
+        assert_eq!(auth.try_token(b"x", at(1)), Err(ApiError::rate_limited(60)));
+        assert_eq!(auth.try_token(b"s3cret", at(1)), Err(ApiError::rate_limited(60)), "nor the right one");
+        assert_eq!(auth.try_token(b"s3cret", at(2)), Ok(()), "others are heard");
+        let cookie = format!("{COOKIE}={}", auth.cookie(NOW).unwrap().0);
+        assert_eq!(auth.look(&headers(&[("cookie", &cookie)]), at(1), NOW), Ok(Shown::Valid), "and who is logged in");
+        let six = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(network(six("2001:db8::1:2:3:4")), six("2001:db8::"));
+        assert_eq!(network(six("::ffff:10.0.0.1")), at(1));
+    }
+
+    #[test]
+    fn the_table_stays_bounded() {
+        let auth = Auth::new(Some("s3cret"));
+        for n in 0..2 * ADDRESSES as u32 {
+            let _ = auth.try_token(b"x", IpAddr::from(n.to_be_bytes()));
+        }
+        assert!(auth.wrong.lock().unwrap().len() <= ADDRESSES + 1);
+    }
+}

@@ -1,0 +1,185 @@
+//! The engine as the page sees it: figures on demand, and a feed of what happens.
+//!
+//! The feed ([`Feed`]) is one ring of rendered events for all open pages together. A page that cannot keep up loses its place
+//! in the ring and is told to ask again (`reset`): nothing is kept for it.
+//!
+//! Invariants
+//! - Telling the feed something never waits and costs nothing while nobody listens.
+//! - Of one host at most [`WINDOWS`] windows are told a second.
+
+use crate::view::{DataflowView, RuleRow, Status, TimeView};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
+
+/// What the page asks of the engine. Calls may take a moment (in a cluster the other processes are asked): they are made from
+/// threads that may wait.
+pub trait Engine: Send + Sync + 'static {
+    /// How the whole pipeline stands.
+    fn status(&self) -> Status;
+    /// How time stands, and who holds it.
+    fn time(&self) -> TimeView;
+    /// What the workers do.
+    fn dataflow(&self) -> DataflowView;
+    /// The rules and their state.
+    fn rules(&self) -> Vec<RuleRow>;
+    /// Whether results flow; else why not.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// How many events the ring holds.
+const RING: usize = 1024;
+
+/// How many windows of one host are told at once.
+pub const WINDOWS: usize = 8;
+
+/// How often windows of one host are told.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Hosts remembered for that.
+const HOSTS: usize = 4096;
+
+/// Something that happened, rendered for the stream.
+#[derive(Clone, Debug)]
+pub struct LiveEvent {
+    /// The name on the stream.
+    pub kind: &'static str,
+    /// JSON of one line.
+    pub data: Arc<str>,
+}
+
+/// What happens, for whoever looks. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Feed {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    events: broadcast::Sender<LiveEvent>,
+    requests: broadcast::Sender<LiveEvent>,
+    streams: AtomicUsize,
+    windows: Mutex<Throttle>,
+}
+
+#[derive(Default)]
+struct Throttle {
+    told: HashMap<String, Instant>,
+    /// Per host, its newest windows not told yet.
+    waiting: HashMap<String, BTreeMap<u64, Arc<str>>>,
+}
+
+impl Default for Feed {
+    fn default() -> Feed {
+        let inner = Inner {
+            events: broadcast::channel(RING).0,
+            requests: broadcast::channel(RING / 16).0,
+            streams: AtomicUsize::new(0),
+            windows: Mutex::default(),
+        };
+        Feed { inner: Arc::new(inner) }
+    }
+}
+
+impl Feed {
+    /// Whether anybody looks.
+    pub fn is_watched(&self) -> bool {
+        self.inner.events.receiver_count() > 0
+    }
+
+    /// Whether anybody looks at single requests.
+    pub fn requests_are_watched(&self) -> bool {
+        self.inner.requests.receiver_count() > 0
+    }
+
+    /// Tells an alert: a JSON object of one line.
+    pub fn alert(&self, json: impl Into<Arc<str>>) {
+        self.tell("alert", json.into());
+    }
+
+    /// Tells a version of a window of a host: at once, or within a second where one was told just now.
+    pub fn window(&self, host: &str, time: u64, json: impl Into<Arc<str>>) {
+        if !self.is_watched() {
+            return;
+        }
+        let mut throttle = self.throttle();
+        let waiting = throttle.waiting.entry(host.to_owned()).or_default();
+        waiting.insert(time, json.into());
+        if waiting.len() > WINDOWS {
+            waiting.pop_first();
+        }
+        let due = throttle.told.get(host).is_none_or(|at| at.elapsed() >= EVERY);
+        if due {
+            self.tell_windows(&mut throttle, host);
+        }
+    }
+
+    /// Tells the windows that waited. Called now and then.
+    pub(crate) fn tick(&self) {
+        let mut throttle = self.throttle();
+        if !self.is_watched() {
+            *throttle = Throttle::default();
+            return;
+        }
+        let due: Vec<String> = throttle
+            .waiting
+            .keys()
+            .filter(|host| throttle.told.get(*host).is_none_or(|at| at.elapsed() >= EVERY))
+            .cloned()
+            .collect();
+        due.iter().for_each(|host| self.tell_windows(&mut throttle, host));
+    }
+
+    fn tell_windows(&self, throttle: &mut Throttle, host: &str) {
+        let windows = throttle.waiting.remove(host).unwrap_or_default();
+        if throttle.told.len() >= HOSTS {
+            throttle.told.retain(|_, at| at.elapsed() < EVERY);
+        }
+        throttle.told.insert(host.to_owned(), Instant::now());
+        windows.into_values().for_each(|json| self.tell("window", json));
+    }
+
+    /// Tells sampled requests: a JSON array of one line.
+    pub fn requests(&self, json: impl Into<Arc<str>>) {
+        let _ = self.inner.requests.send(LiveEvent { kind: "requests", data: json.into() });
+    }
+
+    pub(crate) fn tell(&self, kind: &'static str, data: Arc<str>) {
+        // An error means that nobody listens.
+        let _ = self.inner.events.send(LiveEvent { kind, data });
+    }
+
+    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
+        self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<LiveEvent> {
+        self.inner.events.subscribe()
+    }
+
+    pub(crate) fn subscribe_requests(&self) -> broadcast::Receiver<LiveEvent> {
+        self.inner.requests.subscribe()
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.inner.streams.load(Ordering::Relaxed)
+    }
+
+    /// Counts a stream, unless there are `most` already.
+    pub(crate) fn open_stream(&self, most: usize) -> Option<StreamCount> {
+        let more = |n: usize| (n < most).then_some(n + 1);
+        self.inner.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(StreamCount(self.clone()))
+    }
+}
+
+/// An open stream; counted until dropped.
+pub(crate) struct StreamCount(Feed);
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.inner.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,200 @@
+//! The embedded store as the page asks it.
+
+use crate::store::{
+    AlertsQuery, Answer, Data, DataError, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery,
+};
+use crate::view::RequestsView;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidewatch_connectors::store::{self as tables, SilenceRequest, StoreError, StoreMarks, StoreReader};
+use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_events::time::{EventTime, Millis};
+
+/// How long a question may take.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// How long the names of hosts are remembered.
+const HOSTS_AGE: Duration = Duration::from_secs(10);
+
+/// How many of them.
+const HOSTS: usize = 1000;
+
+/// See the module.
+pub struct Kept {
+    reader: StoreReader,
+    marks: StoreMarks,
+    hosts: Mutex<Option<(Instant, Vec<String>)>>,
+}
+
+impl Kept {
+    /// The store of a data directory.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be read.
+    pub fn open(dir: &Path) -> Result<Kept, StoreError> {
+        Ok(Kept { reader: StoreReader::open(dir, LIMIT)?, marks: StoreMarks::open(dir)?, hosts: Mutex::default() })
+    }
+}
+
+fn answer<T: Serialize>(found: Result<T, StoreError>) -> Answer {
+    let found = found.map_err(wrong)?;
+    serde_json::to_string(&found).map_err(|error| DataError::Failed(error.to_string()))
+}
+
+fn wrong(error: StoreError) -> DataError {
+    match error {
+        StoreError::Unknown { .. } => DataError::NotFound(error.to_string()),
+        StoreError::BadQuery(_) => DataError::Wrong(error.to_string()),
+        StoreError::TooLong(_) => DataError::TooLong(error.to_string()),
+        _ => DataError::Failed(match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        }),
+    }
+}
+
+fn span(span: Span) -> (Option<EventTime>, Option<EventTime>) {
+    (span.from.map(EventTime), span.to.map(EventTime))
+}
+
+fn state(state: AlertState) -> &'static str {
+    match state {
+        AlertState::Firing => "firing",
+        AlertState::Resolved => "resolved",
+        AlertState::Withdrawn => "withdrawn",
+    }
+}
+
+fn kind(kind: TopKind) -> tables::TopKind {
+    match kind {
+        TopKind::Paths => tables::TopKind::Paths,
+        TopKind::SlowPaths => tables::TopKind::SlowPaths,
+        TopKind::Clients => tables::TopKind::Clients,
+        TopKind::Agents => tables::TopKind::Agents,
+        TopKind::Referrers => tables::TopKind::Referrers,
+        TopKind::Methods => tables::TopKind::Methods,
+        TopKind::Hosts => tables::TopKind::Hosts,
+        TopKind::Countries => tables::TopKind::Countries,
+    }
+}
+
+impl Data for Kept {
+    fn hosts(&self) -> Vec<String> {
+        let mut kept = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, hosts)) = &*kept
+            && at.elapsed() < HOSTS_AGE
+        {
+            return hosts.clone();
+        }
+        let hosts = match self.reader.hosts(HOSTS) {
+            Ok((hosts, _)) => hosts,
+            Err(error) => {
+                tracing::debug!(%error, "the store does not name its hosts");
+                Vec::new()
+            }
+        };
+        *kept = Some((Instant::now(), hosts.clone()));
+        hosts
+    }
+
+    fn requests_kept(&self) -> RequestsView {
+        RequestsView::default()
+    }
+
+    fn series(&self, query: &SeriesQuery) -> Answer {
+        let (from, to) = span(query.span);
+        let query = tables::SeriesQuery { from, to, host: query.host.clone(), step: query.step.map(Millis) };
+        answer(self.reader.series(&query))
+    }
+
+    fn tops(&self, query: &TopsQuery) -> Answer {
+        let (from, to) = span(query.span);
+        let (kind, host, limit) = (kind(query.kind), query.host.clone(), query.limit);
+        answer(self.reader.tops(&tables::TopsQuery { kind, from, to, host, limit }))
+    }
+
+    fn errors(&self, query: &ErrorsQuery) -> Answer {
+        let (from, to) = span(query.span);
+        let (host, severity, limit) = (query.host.clone(), query.severity.clone(), query.limit);
+        answer(self.reader.errors(&tables::ErrorsQuery { from, to, host, severity, limit }))
+    }
+
+    fn alerts(&self, query: &AlertsQuery) -> Answer {
+        let (from, to) = span(query.span);
+        answer(self.reader.alerts(&tables::AlertsQuery {
+            from,
+            to,
+            rule: query.rule.clone(),
+            severity: query.severity.map(|severity: Severity| severity.as_str().to_owned()),
+            state: query.state.map(|is| state(is).to_owned()),
+            host: query.host.clone(),
+            subject: query.subject.clone(),
+            limit: query.limit,
+            before: query.before.clone(),
+        }))
+    }
+
+    fn alert(&self, id: &str) -> Answer {
+        let found = self.reader.alert(id).map_err(wrong)?;
+        answer(found.ok_or_else(|| StoreError::Unknown { what: "alert", name: id.chars().take(100).collect() }))
+    }
+
+    fn acknowledge(&self, id: &str, by: &str, note: &str, _now: u64) -> Answer {
+        self.marks.acknowledge(id, by, note).map_err(wrong)?;
+        self.alert(id)
+    }
+
+    fn take_back(&self, id: &str) -> Answer {
+        self.marks.unacknowledge(id).map_err(wrong)?;
+        self.alert(id)
+    }
+
+    fn silences(&self, _now: u64) -> Answer {
+        #[derive(Serialize)]
+        struct Rows<T> {
+            rows: Vec<T>,
+            truncated: bool,
+        }
+        answer(self.reader.silences().map(|rows| Rows { rows, truncated: false }))
+    }
+
+    fn silence(&self, wished: &NewSilence, _now: u64) -> Answer {
+        answer(self.marks.silence(&SilenceRequest {
+            rule: wished.rule.clone(),
+            subject: wished.subject.clone(),
+            until: EventTime(wished.until),
+            reason: wished.reason.clone(),
+        }))
+    }
+
+    fn end_silence(&self, id: &str) -> Result<(), DataError> {
+        let unknown = || StoreError::Unknown { what: "silence", name: id.chars().take(100).collect() };
+        let id = id.parse().map_err(|_| wrong(unknown()))?;
+        self.marks.end_silence(id).map_err(wrong)
+    }
+
+    fn client(&self, ip: &str, span: Span) -> Answer {
+        // What the store knows of a client without its single requests: the alerts about it.
+        let query = AlertsQuery { span, subject: Some(ip.to_owned()), limit: 100, ..AlertsQuery::default() };
+        let alerts = self.alerts(&query)?;
+        let mut alerts: serde_json::Value =
+            serde_json::from_str(&alerts).map_err(|error| DataError::Failed(error.to_string()))?;
+        Ok(serde_json::json!({
+            "alerts": alerts["rows"].take(),
+            "series": { "columns": ["time", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"], "rows": [] },
+            "paths": [],
+            "agents": [],
+            "first": null,
+            "last": null,
+            "requests": [],
+            "truncated": alerts["truncated"],
+        })
+        .to_string())
+    }
+
+    fn requests(&self, _query: &RequestsQuery) -> Answer {
+        Err(DataError::NotKept("single requests are not kept in this run".into()))
+    }
+}

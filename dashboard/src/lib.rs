@@ -1,0 +1,31 @@
+//! The live page's server: HTTP, the JSON API, the stream of events, metrics, and the embedded page.
+//!
+//! It runs on threads of its own beside the dataflow, reads the store, and knows the engine only by [`engine::Engine`] and what
+//! the engine tells its [`engine::Feed`]. docs/PAGE.md says how it is used, docs/openapi.yaml what it answers.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`engine`], [`view`], [`store`] | what is shown, and where it comes from |
+//! | [`serve`] | the server's life: bind, serve, stop; its limits |
+//! | `http`, `auth`, `tls` | who may look, and what a browser may do with it |
+//! | `kept` | the embedded store, asked (feature `store`) |
+//! | `api`, `stream`, `metrics`, `assets` | the routes |
+
+mod api;
+mod app;
+mod assets;
+mod auth;
+pub mod engine;
+mod error;
+mod http;
+#[cfg(feature = "store")]
+pub mod kept;
+mod metrics;
+mod params;
+pub mod serve;
+pub mod store;
+mod stream;
+mod tls;
+pub mod view;
+
+pub use app::routes_documented;

@@ -1,0 +1,144 @@
+//! `/metrics`: the figures of status, time and dataflow for Prometheus, and the server's own.
+//!
+//! Made anew for each scrape from what the engine counts anyway; nothing here is counted twice.
+
+use crate::app::{App, Shared};
+use crate::error::ApiError;
+use crate::params::Params;
+use crate::view::{PartitionState, SinkState};
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Partitions with metrics of their own, the least far first.
+const PARTITIONS: usize = 1000;
+
+const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+
+/// A name from outside as the value of a label: one line, whatever is in it.
+fn shown(name: &str) -> String {
+    tidewatch_events::text::printable(name.as_bytes()).into_owned()
+}
+
+/// The route.
+pub async fn metrics(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+    Params::new(query.as_deref())?.end()?;
+    let text = app.wait_for(render).await?;
+    Ok(([(header::CONTENT_TYPE, KIND)], text).into_response())
+}
+
+fn render(app: &Shared) -> String {
+    let mut registry = Registry::with_prefix("tidewatch");
+    engine(app, &mut registry);
+    partitions(app, &mut registry);
+    workers(app, &mut registry);
+    own(app, &mut registry);
+    let mut text = String::new();
+    if let Err(error) = encode(&mut text, &registry) {
+        tracing::warn!(%error, "metrics could not be written");
+    }
+    text
+}
+
+/// A counter that stands at `value`. The name is without `_total`.
+fn count(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstCounter::new(value));
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)));
+}
+
+fn labelled(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = (Labels, u64)>) {
+    let family = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    for (labels, value) in rows {
+        family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    registry.register(name, help, family);
+}
+
+fn shares(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = (Labels, f64)>) {
+    let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+    for (labels, value) in rows {
+        family.get_or_create(&labels).set(value);
+    }
+    registry.register(name, help, family);
+}
+
+fn engine(app: &Shared, registry: &mut Registry) {
+    let status = app.engine.status();
+    registry.register("build", "The program", Info::new(vec![("version", status.version.clone())]));
+    count(registry, "events_parsed", "Lines read and parsed", status.events);
+    count(registry, "lines_rejected", "Lines that could not be parsed", status.rejected);
+    count(registry, "events_late", "Events too old for their windows", status.late);
+    count(registry, "events_future", "Events dated too far in the future", status.future);
+    count(registry, "alerts_fired", "Alerts that began", status.alerts.fired);
+    count(registry, "alerts_fired_critical", "Alerts of severity critical that began", status.alerts.critical);
+    gauge(registry, "alerts_firing", "Alerts firing now", status.alerts.firing);
+    gauge(registry, "memory_bytes", "Resident memory of all processes", status.memory_bytes);
+    gauge(registry, "started_ms", "Wall clock at the start, ms since the epoch", status.started);
+    if let Some(durable) = status.durable {
+        gauge(registry, "durable_ms", "Event time before which everything is durable, ms since the epoch", durable);
+    }
+    if let Some(last) = status.last_event {
+        gauge(registry, "last_event_ms", "Event time of the newest event, ms since the epoch", last);
+    }
+    let of = |name: &str| vec![("sink", name.to_owned())];
+    let waiting = status.sinks.iter().map(|sink| (of(&sink.name), sink.waiting_bytes));
+    labelled(registry, "sink_waiting_bytes", "Results that wait for a sink", waiting);
+    let works = status.sinks.iter().map(|sink| (of(&sink.name), u64::from(sink.state == SinkState::Ok)));
+    labelled(registry, "sink_works", "1 while a sink takes results", works);
+}
+
+fn partitions(app: &Shared, registry: &mut Registry) {
+    let time = app.engine.time();
+    if let Some(frontier) = time.frontier {
+        gauge(registry, "frontier_ms", "Event time before which results are known, ms since the epoch", frontier);
+    }
+    let rows: Vec<_> = time.partitions.iter().take(PARTITIONS).collect();
+    let of = |row: &&crate::view::PartitionRow| -> Labels {
+        vec![("source", shown(&row.source)), ("partition", shown(&row.partition))]
+    };
+    let delays = rows.iter().filter_map(|row| Some((of(row), row.watermark_delay_ms?)));
+    labelled(registry, "watermark_delay_ms", "How far a partition's watermark is behind the wall clock", delays);
+    let lags = rows.iter().filter_map(|row| Some((of(row), row.lag_messages?)));
+    labelled(registry, "consumer_lag_records", "Records not read yet", lags);
+    let pressed = rows.iter().map(|row| (of(row), u64::from(row.state == PartitionState::BackPressured)));
+    labelled(registry, "partition_back_pressured", "1 while there is no room for what it would read", pressed);
+    let is_holder = |row: &&crate::view::PartitionRow| {
+        let held = time.held_by.as_ref();
+        held.is_some_and(|held| {
+            held.process == row.process && held.source == row.source && held.partition == row.partition
+        })
+    };
+    let holds = rows.iter().map(|row| (of(row), u64::from(is_holder(row))));
+    labelled(registry, "partition_holds_time", "1 for the partition that holds the frontier", holds);
+}
+
+fn workers(app: &Shared, registry: &mut Registry) {
+    let dataflow = app.engine.dataflow();
+    let rows = dataflow.workers.iter().map(|worker| (vec![("worker", worker.index.to_string())], worker.busy));
+    shares(registry, "worker_busy_ratio", "Share of time in operators, over the last seconds", rows);
+}
+
+fn own(app: &Shared, registry: &mut Registry) {
+    let counters = &app.counters;
+    gauge(registry, "page_streams", "Open pages", app.feed.streams() as u64);
+    count(registry, "page_streams_reset", "Times a page could not keep up", counters.resets.load(Ordering::Relaxed));
+    count(registry, "page_tokens_refused", "Wrong tokens", counters.refused.load(Ordering::Relaxed));
+    let family = Family::<Labels, prometheus_client::metrics::counter::Counter>::default();
+    for (class, answers) in counters.answers.iter().enumerate() {
+        let labels = vec![("status", format!("{}xx", class + 1))];
+        family.get_or_create(&labels).inc_by(answers.load(Ordering::Relaxed));
+    }
+    registry.register("page_requests", "Requests answered by the page's server", family);
+}

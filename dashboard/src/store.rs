@@ -1,0 +1,169 @@
+//! What is read from the store: one method a route, each giving the body of an answer.
+//!
+//! Calls may take a while: they are made from threads that may wait, a few at a time.
+
+use crate::view::RequestsView;
+use tidewatch_events::alert::{AlertState, Severity};
+
+/// A span of event time, ms, `[from, to)`; where nothing is said, the last fifteen minutes up to the newest data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Its start.
+    pub from: Option<u64>,
+    /// Its end.
+    pub to: Option<u64>,
+}
+
+/// What `series` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SeriesQuery {
+    pub span: Span,
+    /// All hosts together where none is named.
+    pub host: Option<String>,
+    /// Length of a row's time, ms; chosen where it is not said.
+    pub step: Option<u64>,
+}
+
+/// Of what the tops are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TopKind {
+    Paths,
+    SlowPaths,
+    Clients,
+    Agents,
+    Referrers,
+    Methods,
+    Hosts,
+    Countries,
+}
+
+impl TopKind {
+    /// All, with the words that name them.
+    pub const ALL: [(&'static str, TopKind); 8] = [
+        ("paths", TopKind::Paths),
+        ("slow_paths", TopKind::SlowPaths),
+        ("clients", TopKind::Clients),
+        ("agents", TopKind::Agents),
+        ("referrers", TopKind::Referrers),
+        ("methods", TopKind::Methods),
+        ("hosts", TopKind::Hosts),
+        ("countries", TopKind::Countries),
+    ];
+}
+
+/// What `tops` is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TopsQuery {
+    pub kind: TopKind,
+    pub span: Span,
+    pub host: Option<String>,
+    pub limit: usize,
+}
+
+/// What `errors` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ErrorsQuery {
+    pub span: Span,
+    pub host: Option<String>,
+    pub severity: Option<String>,
+    pub limit: usize,
+}
+
+/// What `alerts` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct AlertsQuery {
+    pub span: Span,
+    pub rule: Option<String>,
+    /// Of this severity.
+    pub severity: Option<Severity>,
+    pub state: Option<AlertState>,
+    pub host: Option<String>,
+    /// A part of a value of the subject.
+    pub subject: Option<String>,
+    pub limit: usize,
+    /// Only what follows: `next` of an answer.
+    pub before: Option<String>,
+}
+
+/// What `requests` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RequestsQuery {
+    pub span: Span,
+    pub host: Option<String>,
+    pub client: Option<String>,
+    /// A part of the path.
+    pub path: Option<String>,
+    /// Least and largest status.
+    pub status: Option<(u16, u16)>,
+    /// A part of any text of the request.
+    pub text: Option<String>,
+    pub limit: usize,
+    pub before: Option<u64>,
+}
+
+/// A silence that is wished for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSilence {
+    /// The rule whose alerts are not told; all rules where none is named.
+    pub rule: Option<String>,
+    /// The subject whose alerts are not told: group field → value.
+    pub subject: Option<std::collections::BTreeMap<String, String>>,
+    /// When it ends, wall clock, ms.
+    pub until: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why something could not be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It was asked for in a way that has no answer.
+    #[error("{0}")]
+    Wrong(String),
+    /// It takes too long to find out.
+    #[error("{0}")]
+    TooLong(String),
+    /// It is not kept in this run.
+    #[error("{0}")]
+    NotKept(String),
+    /// The store failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The body of an answer: JSON.
+pub type Answer = Result<String, DataError>;
+
+/// See the module.
+#[allow(missing_docs)]
+pub trait Data: Send + Sync + 'static {
+    /// Hosts with data, by name, bounded.
+    fn hosts(&self) -> Vec<String>;
+    /// What is kept of single requests.
+    fn requests_kept(&self) -> RequestsView;
+    fn series(&self, query: &SeriesQuery) -> Answer;
+    fn tops(&self, query: &TopsQuery) -> Answer;
+    fn errors(&self, query: &ErrorsQuery) -> Answer;
+    fn alerts(&self, query: &AlertsQuery) -> Answer;
+    fn alert(&self, id: &str) -> Answer;
+    /// Says that somebody has seen an alert; gives the alert.
+    fn acknowledge(&self, id: &str, by: &str, note: &str, now: u64) -> Answer;
+    /// Takes that back; gives the alert.
+    fn take_back(&self, id: &str) -> Answer;
+    fn silences(&self, now: u64) -> Answer;
+    /// Gives the silence with its id.
+    fn silence(&self, wished: &NewSilence, now: u64) -> Answer;
+    fn end_silence(&self, id: &str) -> Result<(), DataError>;
+    fn client(&self, ip: &str, span: Span) -> Answer;
+    fn requests(&self, query: &RequestsQuery) -> Answer;
+}

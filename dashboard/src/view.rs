@@ -1,0 +1,357 @@
+//! What the engine tells the page: plain rows, serialised as the API documents them (docs/openapi.yaml).
+//!
+//! Invariants
+//! - Times are milliseconds since the epoch; event time and wall time are told apart by the field's documentation.
+//! - Every list is bounded by who fills it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidewatch_events::alert::{Alert, AlertState, Mode as AlertMode, Severity};
+
+/// What kind of process answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Mode {
+    #[default]
+    Run,
+    Demo,
+    /// A store is shown that no process writes to.
+    Store,
+}
+
+/// How the whole pipeline stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// What kind of process answers.
+    pub mode: Mode,
+    /// Wall clock when it started.
+    pub started: u64,
+    /// Wall clock now.
+    pub now: u64,
+    /// Event time of the first event.
+    pub first_event: Option<u64>,
+    /// Event time of the newest event.
+    pub last_event: Option<u64>,
+    /// Event time before which everything is durable at every sink.
+    pub durable: Option<u64>,
+    /// Hosts seen, by name; bounded.
+    pub hosts: Vec<String>,
+    /// Lines read and parsed.
+    pub events: u64,
+    /// Lines that could not be parsed.
+    pub rejected: u64,
+    /// Events too old for their windows.
+    pub late: u64,
+    /// Events dated too far in the future.
+    pub future: u64,
+    /// Events a second, over the last seconds.
+    pub rate: f64,
+    /// Alerts of this run.
+    pub alerts: AlertCounts,
+    /// Alerts that began, as a share of events.
+    pub anomaly_rate: f64,
+    /// Worker threads of all processes.
+    pub workers: usize,
+    /// Processes.
+    pub processes: usize,
+    /// Resident memory of all processes.
+    pub memory_bytes: u64,
+    /// Where results go.
+    pub sinks: Vec<SinkView>,
+    /// What is kept of single requests.
+    pub requests: RequestsView,
+}
+
+/// Alerts, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertCounts {
+    /// Began.
+    pub fired: u64,
+    /// Firing now.
+    pub firing: u64,
+    /// Began with severity critical.
+    pub critical: u64,
+}
+
+/// How a sink stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkState {
+    /// It takes results.
+    Ok,
+    /// It does not answer, or refuses; results wait.
+    Away,
+    /// No more can wait: reading pauses.
+    Full,
+}
+
+/// A sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkView {
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub state: SinkState,
+    /// Bytes that wait for it.
+    pub waiting_bytes: u64,
+}
+
+/// What is kept of single requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestsView {
+    /// Whether any are.
+    pub enabled: bool,
+    /// How many.
+    pub kept: u64,
+    /// Event time of the oldest.
+    pub from: Option<u64>,
+    /// Whether some were left out because there were too many.
+    pub sampled: bool,
+}
+
+/// Why a partition stands where it stands, or holds time back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartitionState {
+    /// No event yet.
+    #[default]
+    Starting,
+    /// Events come.
+    Active,
+    /// At its end for so long that it holds time back no more.
+    Idle,
+    /// Over.
+    Ended,
+    /// Far ahead of the others: it waits for them.
+    Aligned,
+    /// There is no room for what it would read.
+    BackPressured,
+}
+
+/// Why the partition that holds the frontier does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// It has more to read and is the least far.
+    Slow,
+    /// It is at its end; soon it will hold time no more.
+    Idle,
+    /// What it brings is dated in the future, which moves nothing.
+    Future,
+    /// There is no room for what it would read.
+    BackPressured,
+    /// It waits for others that are further back.
+    Aligned,
+    /// It had no event yet, or sources are still being listed.
+    Starting,
+}
+
+/// How time stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimeView {
+    /// Event time before which all results of this moment are known; `None` before the first.
+    pub frontier: Option<u64>,
+    /// Who holds it.
+    pub held_by: Option<HeldBy>,
+    /// Partitions, bounded; the least far first.
+    pub partitions: Vec<PartitionRow>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// Who holds time back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBy {
+    /// Its process.
+    pub process: usize,
+    /// Its source.
+    pub source: String,
+    /// Its name.
+    pub partition: String,
+    /// Wall clock since when it is the one.
+    pub since: u64,
+    /// Why.
+    pub why: Why,
+}
+
+/// One partition's time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartitionRow {
+    /// The process that reads it.
+    pub process: usize,
+    /// Its source.
+    pub source: String,
+    /// Its name.
+    pub partition: String,
+    /// Its effective watermark; `None` before it has one.
+    pub watermark: Option<u64>,
+    /// Event time of its newest event.
+    pub last_event: Option<u64>,
+    /// How far its watermark is behind the wall clock.
+    pub watermark_delay_ms: Option<u64>,
+    /// Records not read yet, where that is known (Kafka).
+    pub lag_messages: Option<u64>,
+    /// How it stands.
+    pub state: PartitionState,
+    /// Wall clock since when it stands so.
+    pub since: u64,
+    /// Events read.
+    pub events: u64,
+    /// Lines that could not be parsed.
+    pub rejected: u64,
+    /// Events too old.
+    pub late: u64,
+    /// Events too far in the future.
+    pub future: u64,
+}
+
+/// What Timely's workers do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataflowView {
+    /// Over how long figures were taken, ms.
+    pub over_ms: u64,
+    /// The workers of all processes.
+    pub workers: Vec<WorkerRow>,
+    /// Their operators.
+    pub operators: Vec<OperatorRow>,
+    /// How far event time has come.
+    pub frontiers: Vec<FrontierRow>,
+    /// Whether there are more operators.
+    pub truncated: bool,
+}
+
+/// One worker, over the last seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its process.
+    pub process: usize,
+    /// Its index in the cluster.
+    pub index: usize,
+    /// Share of time in operators, 0 to 1.
+    pub busy: f64,
+    /// Share of time asleep, 0 to 1.
+    pub parked: f64,
+    /// Resident memory of its process.
+    pub memory_bytes: u64,
+}
+
+/// One operator on one worker, over the last seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorRow {
+    /// Its process.
+    pub process: usize,
+    /// Its worker.
+    pub worker: usize,
+    /// Timely's identifier on that worker.
+    pub id: usize,
+    /// Path of indices from the root.
+    pub address: Vec<usize>,
+    /// Its name.
+    pub name: String,
+    /// Time spent in it.
+    pub busy_ms: f64,
+    /// Share of the whole time, 0 to 1.
+    pub share: f64,
+    /// How often it ran.
+    pub activations: u64,
+    /// Records that came.
+    pub records_in: u64,
+    /// Records that left.
+    pub records_out: u64,
+}
+
+/// How far event time has come somewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontierRow {
+    /// Where.
+    pub name: String,
+    /// Event time; `None`: nothing is to come any more, or nothing has come yet.
+    pub time: Option<u64>,
+}
+
+/// A rule, and how it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleRow {
+    /// Its name.
+    pub name: String,
+    /// Whether it is on.
+    pub enabled: bool,
+    /// `live` or `shadow`.
+    pub mode: String,
+    /// `info` to `critical`.
+    pub severity: String,
+    /// What is counted.
+    pub measure: String,
+    /// Over which events, as text.
+    #[serde(rename = "where")]
+    pub filter: String,
+    /// Per what.
+    pub group_by: Vec<String>,
+    /// Length of its window.
+    pub window_ms: u64,
+    /// How often it looks.
+    pub hop_ms: u64,
+    /// Fires at or above.
+    pub threshold: f64,
+    /// Only with at least so many events in the window.
+    pub at_least: Option<u64>,
+    /// Fires at or above this many times the baseline.
+    pub baseline_factor: Option<f64>,
+    /// An alert ends after this long without a finding.
+    pub resolve_after_ms: u64,
+    /// Alerts firing now.
+    pub firing: u64,
+    /// Alerts that began.
+    pub fired: u64,
+}
+
+/// An alert as the API has it: as in `alerts.jsonl`, but with times in ms and what people said of it.
+#[derive(Serialize)]
+struct AlertJson<'a> {
+    id: &'a str,
+    key: &'a str,
+    rule: &'a str,
+    severity: Severity,
+    subject: &'a BTreeMap<String, String>,
+    first: u64,
+    last: u64,
+    fired: u64,
+    value: f64,
+    threshold: f64,
+    score: f64,
+    findings: u64,
+    state: AlertState,
+    evidence: &'a [String],
+    mode: AlertMode,
+    replaces: Option<&'a str>,
+    acknowledged: Option<()>,
+    silenced: bool,
+}
+
+/// An alert that has just changed, of which nobody has said anything yet: JSON of one line.
+pub fn alert_json(alert: &Alert) -> String {
+    let row = AlertJson {
+        id: &alert.id,
+        key: &alert.key,
+        rule: &alert.rule,
+        severity: alert.severity,
+        subject: &alert.subject,
+        first: alert.first.0,
+        last: alert.last.0,
+        fired: alert.fired.0,
+        value: alert.value,
+        threshold: alert.threshold,
+        score: alert.score,
+        findings: alert.findings,
+        state: alert.state,
+        evidence: &alert.evidence,
+        mode: alert.mode,
+        replaces: alert.replaces.as_deref(),
+        acknowledged: None,
+        silenced: false,
+    };
+    serde_json::to_string(&row).unwrap_or_default()
+}

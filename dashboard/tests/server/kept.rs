@@ -1,0 +1,87 @@
+//! The API over a real embedded store.
+
+use super::support::start;
+use std::sync::Arc;
+use tidewatch_connectors::sink::{Delivery, Sink as _};
+use tidewatch_connectors::store::{StoreSettings, StoreSink};
+use tidewatch_dashboard::kept::Kept;
+use tidewatch_dashboard::serve::{Bound, Settings};
+use tidewatch_events::alert::Alert;
+use tidewatch_events::line_protocol::LineWriter;
+use tidewatch_events::time::EventTime;
+
+/// Long ago: an old log is no empty page.
+const THEN: u64 = 1_772_704_800_000;
+
+fn delivery() -> Delivery {
+    let mut points = Vec::new();
+    for (n, host) in (0..30).flat_map(|n| [(n, "web1"), (n, "web<2>")]) {
+        let mut line = LineWriter::new(&mut points);
+        line.start("http_stats").tag("host", host).count("bytes", 100).count("clients", 3).float("error_ratio", 0.5);
+        line.count("requests", 10).float("rps", 1.0).count("status_2xx", 5).count("status_3xx", 0);
+        line.count("status_4xx", 0).count("status_5xx", 5).float("throughput", 10.0);
+        line.end(EventTime(THEN + n * 10_000));
+    }
+    let mut line = LineWriter::new(&mut points);
+    line.start("top_paths").tag("host", "web1").tag("rank", "1").count("bytes", 9).text("path", "/<b>\"");
+    line.count("requests", 4).count("status_4xx", 0).count("status_5xx", 1).end(EventTime(THEN));
+    let alert: Alert = serde_json::from_value(serde_json::json!({
+        "id": "a1", "key": "k1", "rule": "ip-spike", "severity": "high", "subject": {"client_ip": "10.0.0.1"},
+        "first": "2026-03-05T10:00:00.000Z", "last": "2026-03-05T10:00:10.000Z", "fired": "2026-03-05T10:00:02.000Z",
+        "value": 200.0, "threshold": 100.0, "score": 0.66, "findings": 1, "state": "firing",
+        "evidence": ["a \"line\" </script>"], "mode": "live", "replaces": null
+    }))
+    .unwrap();
+    Delivery { seq: 1, points, alerts: vec![alert], ..Delivery::default() }
+}
+
+#[test]
+fn what_was_written_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open(dir.path(), StoreSettings::default()).unwrap();
+    sink.deliver(&delivery()).unwrap();
+    let mut server = start(|_| {});
+    let settings = Settings { listen: "127.0.0.1:0".into(), base_path: "/".into(), ..Settings::default() };
+    let bound = Bound::new(settings).unwrap();
+    let kept = Arc::new(Kept::open(dir.path()).unwrap());
+    let page = bound.serve(server.engine.clone(), server.feed.clone(), Some(kept)).unwrap();
+    server.address = page.address();
+    let get = |path: &str| {
+        let got = server.get(&format!("/api/v1/{path}"));
+        assert_eq!(got.status, 200, "{path}: {}", got.body);
+        got.json()
+    };
+    let series = get("series");
+    let columns: Vec<&str> = series["columns"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
+    let at = columns.iter().position(|c| *c == "requests").unwrap();
+    let sum: u64 = series["rows"].as_array().unwrap().iter().map(|row| row[at].as_u64().unwrap_or(0)).sum();
+    assert_eq!((columns[0], sum), ("time", 600), "both hosts, without saying when: {series}");
+    let one = get("series?host=web%3C2%3E&step=10000");
+    assert_eq!(one["rows"].as_array().unwrap().iter().filter(|row| row[at] == 10).count(), 30);
+    assert_eq!(get("tops?kind=paths")["rows"][0]["name"], "/<b>\"");
+    assert!(get("status")["hosts"].as_array().unwrap().iter().any(|host| host == "web<2>"));
+    assert_eq!(get("errors")["rows"], serde_json::json!([]));
+    let alerts = get("alerts?severity=high&state=firing&rule=ip-spike");
+    let alert = &alerts["rows"][0];
+    assert_eq!((&alert["id"], &alert["first"], &alert["acknowledged"]), (&"a1".into(), &THEN.into(), &().into()));
+    assert_eq!(alert["evidence"][0], "a \"line\" </script>");
+    assert_eq!(get("alerts?severity=low")["rows"], serde_json::json!([]));
+    let ours = "X-Tidewatch: 1\r\n";
+    let seen = server.change("POST", "/api/v1/alerts/a1/acknowledge", "{\"note\":\"mine\",\"by\":\"ann\"}", ours);
+    assert_eq!((seen.status, &seen.json()["acknowledged"]["by"]), (200, &"ann".into()), "{}", seen.body);
+    assert_eq!(server.change("POST", "/api/v1/alerts/zz/acknowledge", "{}", ours).status, 404);
+    let back = server.change("DELETE", "/api/v1/alerts/a1/acknowledge", "", ours);
+    assert_eq!((back.status, &back.json()["acknowledged"]), (200, &().into()));
+    let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64 + 60_000;
+    let body = format!("{{\"rule\":\"ip-spike\",\"until\":{until},\"reason\":\"known\"}}");
+    let made = server.change("POST", "/api/v1/silences", &body, ours);
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(get("alerts/a1")["silenced"], true);
+    let id = get("silences")["rows"][0]["id"].to_string();
+    assert_eq!(server.change("DELETE", &format!("/api/v1/silences/{id}"), "", ours).status, 204);
+    assert_eq!(server.change("DELETE", "/api/v1/silences/nonsense", "", ours).status, 404);
+    assert_eq!(get("alerts/a1")["silenced"], false);
+    assert_eq!(get("client?ip=10.0.0.1")["alerts"][0]["id"], "a1");
+    assert_eq!(server.get("/api/v1/requests").status, 503, "single requests are not kept here");
+    assert_eq!(server.get("/api/v1/alerts?before=nonsense").status, 400);
+}

@@ -1,0 +1,9 @@
+//! The server over real HTTP, with an engine and a store that are made up.
+
+mod guard;
+#[cfg(feature = "store")]
+mod kept;
+mod openapi;
+mod routes;
+mod stream;
+mod support;

@@ -1,0 +1,184 @@
+//! Every route: what it answers, and what it says to wrong questions.
+
+use super::support::{HOSTILE, start};
+use std::sync::atomic::Ordering;
+
+#[test]
+fn every_question_reaches_the_store_as_it_was_asked() {
+    let server = start(|_| {});
+    // path, what the store is asked
+    let rows = [
+        ("series", "SeriesQuery { span: Span { from: None, to: None }, host: None, step: None }"),
+        (
+            "series?from=1&to=2&host=a%20b&step=1000",
+            "SeriesQuery { span: Span { from: Some(1), to: Some(2) }, host: Some(\"a b\"), step: Some(1000) }",
+        ),
+        (
+            "tops?kind=slow_paths&limit=1000",
+            "TopsQuery { kind: SlowPaths, span: Span { from: None, to: None }, host: None, limit: 1000 }",
+        ),
+        (
+            "errors?severity=crit&limit=1",
+            "ErrorsQuery { span: Span { from: None, to: None }, host: None, severity: Some(\"crit\"), limit: 1 }",
+        ),
+        (
+            "alerts?rule=r&severity=high&state=firing&host=*&subject=10.&before=9",
+            "AlertsQuery { span: Span { from: None, to: None }, rule: Some(\"r\"), severity: Some(High), state: Some(Firing), host: Some(\"*\"), subject: Some(\"10.\"), limit: 100, before: Some(\"9\") }",
+        ),
+        ("alerts/a%2Fb", "\"a/b\""),
+        ("silences", "()"),
+        ("client?ip=2001:db8::1&from=5", "(\"2001:db8::1\", Span { from: Some(5), to: None })"),
+        (
+            "requests?client=1.2.3.4&path=/x&status=4xx&text=%22&before=7",
+            "RequestsQuery { span: Span { from: None, to: None }, host: None, client: Some(\"1.2.3.4\"), path: Some(\"/x\"), status: Some((400, 499)), text: Some(\"\\\"\"), limit: 100, before: Some(7) }",
+        ),
+    ];
+    for (path, want) in rows {
+        let got = server.get(&format!("/api/v1/{path}"));
+        assert_eq!((got.status, got.header("content-type")), (200, Some("application/json")), "{path}: {}", got.body);
+        assert_eq!(got.json()["asked"], want, "{path}");
+        assert_eq!(got.json()["rows"][0], HOSTILE, "{path}");
+        assert_eq!(got.header("cache-control"), Some("no-store"), "{path}");
+    }
+}
+
+#[test]
+fn wrong_questions_are_told_what_is_wrong() {
+    let server = start(|_| {});
+    // path, status, part of the message
+    let long = format!("series?host={}", "x".repeat(1025));
+    let rows = [
+        ("series?from=x", 400, "milliseconds"),
+        ("series?from=2&to=2", 400, "from=2 is not before to=2"),
+        ("series?step=999", 400, "from 1000"),
+        ("series?hots=a", 400, "there is no parameter"),
+        ("series?host=a&host=b", 400, "stands twice"),
+        (&long, 400, "longer than"),
+        ("tops", 400, "`kind` is missing"),
+        ("tops?kind=cookies", 400, "one of paths"),
+        ("alerts?severity=bad", 400, "one of info, low"),
+        ("alerts?limit=1001", 400, "from 1 to 1000"),
+        ("alerts/none", 404, "there is no alert"),
+        ("client", 400, "`ip` is missing"),
+        ("requests?status=700", 400, "a status such as 404"),
+        ("stream?requests=yes", 400, "one of 0, 1"),
+        ("status?x", 400, "takes none"),
+        ("series?host=broken", 500, "the program's log says why"),
+        ("series?host=panic", 500, "the program's log says why"),
+        ("nothing", 404, "nothing at this path"),
+        ("login", 405, "does not take this method"),
+    ];
+    for (path, status, part) in rows {
+        let got = server.get(&format!("/api/v1/{path}"));
+        let message = got.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(got.status, status, "{path}: {message}");
+        assert!(message.contains(part), "{path}: {message}");
+        assert!(!got.body.contains("secret path"), "{path}: {message}");
+    }
+    assert_eq!(server.get("/api/v1/status").status, 200, "a bug in one answer does not end the server");
+}
+
+#[test]
+fn what_the_engine_says() {
+    let server = start(|_| {});
+    let status = server.get("/api/v1/status").json();
+    assert_eq!(status["events"], 7);
+    assert_eq!(status["hosts"], serde_json::json!([HOSTILE, "a", "b"]), "those of the engine and of the store");
+    assert_eq!(status["sinks"][0]["state"], "away");
+    assert_eq!(status["requests"]["kept"], 3);
+    let time = server.get("/api/v1/time").json();
+    assert_eq!((&time["held_by"]["why"], &time["held_by"]["partition"]), (&"back-pressured".into(), &HOSTILE.into()));
+    assert_eq!(server.get("/api/v1/dataflow").json()["workers"][0]["busy"], 0.5);
+    assert_eq!(server.get("/api/v1/rules").json()["rows"], serde_json::json!([]));
+    assert_eq!(server.get("/healthz").body, "ok\n");
+    assert_eq!(server.get("/readyz").status, 200);
+    server.engine.stuck.store(true, Ordering::Relaxed);
+    let got = server.get("/readyz");
+    assert_eq!((got.status, got.body.as_str()), (503, "a sink is full\n"));
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn metrics_are_metrics_whatever_a_partition_is_called() {
+    let server = start(|_| {});
+    let got = server.get("/metrics");
+    assert!(got.header("content-type").unwrap().starts_with("application/openmetrics-text"), "{:?}", got.headers);
+    for line in got.body.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?} is no sample"));
+        assert!(value.parse::<f64>().is_ok() && name.starts_with("tidewatch_"), "{line:?}");
+        assert!(name.chars().all(|c| c >= ' ' && c != '\u{7f}'), "{line:?}");
+    }
+    let expected = [
+        "tidewatch_events_parsed_total 7",
+        "tidewatch_sink_works{sink=\"files\"} 0",
+        "tidewatch_frontier_ms 3",
+        "tidewatch_page_requests_total{status=\"2xx\"} 0",
+    ];
+    for line in expected {
+        assert!(got.body.lines().any(|l| l == line), "{line} is not in\n{}", got.body);
+    }
+    assert!(got.body.contains("\\\"</script>"), "quotes are escaped");
+    assert!(got.body.ends_with("# EOF\n"));
+}
+
+#[test]
+fn changes_are_made_and_checked() {
+    let server = start(|_| {});
+    let ours = "X-Tidewatch: 1\r\n";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let silence = |until: u64, rest: &str| format!("{{\"until\":{until},\"reason\":\"because\"{rest}}}");
+    let rows = [
+        (
+            "POST",
+            "alerts/7/acknowledge",
+            "{\"note\":\"mine\",\"by\":\"ann\"}".to_owned(),
+            200,
+            "(\\\"7\\\", \\\"ann\\\", \\\"mine\\\")",
+        ),
+        ("POST", "alerts/7/acknowledge", "{}".into(), 200, "127.0.0.1"),
+        ("POST", "alerts/7/acknowledge", "{\"by\":\" \"}".into(), 400, "`by` is empty"),
+        ("POST", "alerts/7/acknowledge", "{\"who\":\"x\"}".into(), 400, "unknown field"),
+        ("POST", "alerts/7/acknowledge", "nonsense".into(), 400, "not what is expected"),
+        ("POST", "alerts/7/acknowledge", format!("{{\"note\":\"{}\"}}", "x".repeat(2001)), 400, "longer than"),
+        (
+            "POST",
+            "alerts/7/acknowledge",
+            format!("{{\"note\":\"{}\"}}", "x".repeat(70_000)),
+            413,
+            "at most 65536 bytes",
+        ),
+        ("DELETE", "alerts/7/acknowledge", String::new(), 200, "7"),
+        ("POST", "silences", silence(now + 60_000, ",\"rule\":\"r\""), 201, "because"),
+        ("POST", "silences", silence(now + 60_000, ",\"subject\":{\"host\":\"a\"}"), 201, "because"),
+        ("POST", "silences", silence(now + 60_000, ""), 400, "names a rule"),
+        ("POST", "silences", silence(now + 60_000, ",\"subject\":{}"), 400, "names a rule"),
+        ("POST", "silences", silence(now - 1, ",\"rule\":\"r\""), 400, "within a year"),
+        ("POST", "silences", silence(u64::MAX, ",\"rule\":\"r\""), 400, "within a year"),
+        ("DELETE", "silences/4", String::new(), 204, ""),
+        ("PUT", "silences", String::new(), 405, "does not take this method"),
+    ];
+    for (method, path, body, status, part) in &rows {
+        let path = format!("/api/v1/{path}");
+        let refused = server.change(method, &path, body, "");
+        assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden"), "{method} {path} from another site");
+        let got = server.change(method, &path, body, ours);
+        assert_eq!(got.status, *status, "{method} {path} {body:.100}: {}", got.body);
+        assert!(got.body.contains(part), "{method} {path} {body:.100}: {}", got.body);
+    }
+    let asked = server.data.asked.lock().unwrap();
+    let accepted = rows.iter().filter(|(.., status, _)| *status < 300).count();
+    assert_eq!(asked.len(), accepted, "what was refused did not reach the store: {asked:?}");
+}
+
+#[test]
+fn without_a_store_the_rest_answers() {
+    use tidewatch_dashboard::serve::{Bound, Settings};
+    let bound =
+        Bound::new(Settings { listen: "127.0.0.1:0".into(), base_path: "/".into(), ..Settings::default() }).unwrap();
+    let mut server = start(|_| {});
+    let page = bound.serve(server.engine.clone(), server.feed.clone(), None).unwrap();
+    server.address = page.address();
+    let got = server.get("/api/v1/series");
+    assert_eq!((got.status, got.code().as_str(), got.header("retry-after")), (503, "unavailable", Some("5")));
+    assert_eq!(server.get("/api/v1/status").json()["requests"]["enabled"], false);
+}

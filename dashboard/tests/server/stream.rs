@@ -1,0 +1,178 @@
+//! The stream: what is told, to whom, and what becomes of those who do not listen.
+
+use super::support::{HOSTILE, Server, event, event_of, start};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+fn wait(what: &str, is: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_happens_is_told_at_once() {
+    let server = start(|_| {});
+    let mut page = server.stream("");
+    let (name, status) = event(&mut page).unwrap();
+    assert_eq!(name, "hello");
+    assert_eq!(serde_json::from_str::<Value>(&status).unwrap()["events"], 7);
+    let begun = Instant::now();
+    server.feed.alert(json!({ "id": HOSTILE }).to_string());
+    let alert: Value = serde_json::from_str(&event_of(&mut page, "alert")).unwrap();
+    assert_eq!(alert["id"], HOSTILE, "one event, whatever is in it");
+    assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+    event_of(&mut page, "status");
+    event_of(&mut page, "status");
+    assert!(begun.elapsed() > Duration::from_millis(900), "a status a second: {:?}", begun.elapsed());
+    assert_eq!(server.feed.streams(), 1);
+    drop(page);
+    wait("a page that is gone is forgotten", || server.feed.streams() == 0 && !server.feed.is_watched());
+}
+
+#[test]
+fn windows_of_a_host_come_once_a_second_and_the_newest_wins() {
+    let server = start(|_| {});
+    let mut page = server.stream("");
+    event_of(&mut page, "hello");
+    for (host, time, version) in [("a", 10, 1), ("b", 10, 1), ("a", 10, 2), ("a", 20, 3), ("a", 10, 4)] {
+        server.feed.window(host, time, json!({ "host": host, "time": time, "version": version }).to_string());
+    }
+    for time in 0..20 {
+        server.feed.window("c", time, json!({ "host": "c", "time": time }).to_string());
+    }
+    let mut told = Vec::new();
+    let end = Instant::now() + Duration::from_millis(2200);
+    while Instant::now() < end {
+        match event(&mut page) {
+            Some((name, data)) if name == "window" => told.push(serde_json::from_str::<Value>(&data).unwrap()),
+            _ => {}
+        }
+    }
+    let of = |host: &str| told.iter().filter(|w| w["host"] == host).cloned().collect::<Vec<_>>();
+    let versions: Vec<_> = of("a").iter().map(|w| w["version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [1, 4, 3], "the first at once, then the newest version of each");
+    assert_eq!(of("b").len(), 1);
+    let times: Vec<_> = of("c").iter().map(|w| w["time"].as_u64().unwrap()).collect();
+    assert_eq!(times, [0, 12, 13, 14, 15, 16, 17, 18, 19], "no more than eight at a time");
+}
+
+#[test]
+fn the_tail_comes_only_where_it_was_asked_for() {
+    let server = start(|_| {});
+    let mut without = server.stream("");
+    event_of(&mut without, "hello");
+    assert!(!server.feed.requests_are_watched());
+    let mut with = server.stream("?requests=1");
+    event_of(&mut with, "hello");
+    assert!(server.feed.requests_are_watched());
+    server.feed.requests(json!([{ "path": HOSTILE }]).to_string());
+    let rows: Value = serde_json::from_str(&event_of(&mut with, "requests")).unwrap();
+    assert_eq!(rows[0]["path"], HOSTILE);
+    server.feed.alert("{}");
+    loop {
+        let (name, _) = event(&mut without).unwrap();
+        assert_ne!(name, "requests");
+        if name == "alert" {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_page_that_cannot_keep_up_is_told_to_ask_again() {
+    let server = start(|settings| settings.limits.stall = Duration::from_secs(60));
+    let mut slow = server.stream("");
+    event_of(&mut slow, "hello");
+    let big = json!({ "evidence": "x".repeat(50_000) }).to_string();
+    // 250 MB, and nobody reads.
+    let begun = Instant::now();
+    for _ in 0..5000 {
+        server.feed.alert(big.as_str());
+        if server.feed.streams() != 1 {
+            break;
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "telling never waits: {:?}", begun.elapsed());
+    let mut alerts = 0;
+    let end = Instant::now() + Duration::from_secs(20);
+    let reset = loop {
+        match event(&mut slow) {
+            Some((name, _)) if name == "reset" => break true,
+            Some((name, _)) if name == "alert" => alerts += 1,
+            Some(_) => {}
+            None => break false,
+        }
+        assert!(Instant::now() < end, "no reset");
+    };
+    assert!(reset && alerts < 1500, "what it missed is gone: {alerts}");
+    server.feed.alert("{\"after\":1}");
+    while event_of(&mut slow, "alert") != "{\"after\":1}" {}
+    assert!(server.get("/metrics").body.contains("tidewatch_page_streams_reset_total 1"));
+}
+
+#[test]
+fn a_page_that_reads_nothing_is_closed() {
+    let server = start(|settings| settings.limits.stall = Duration::from_millis(300));
+    let dead = server.stream("");
+    let big = json!({ "evidence": "x".repeat(100_000) }).to_string();
+    wait("the page is there", || server.feed.streams() == 1);
+    let end = Instant::now() + Duration::from_secs(15);
+    while server.feed.streams() > 0 {
+        assert!(Instant::now() < end, "still there");
+        server.feed.alert(big.as_str());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    drop(dead);
+}
+
+#[test]
+fn streams_have_a_limit() {
+    let server = start(|settings| settings.limits.streams = 2);
+    let (_one, two) = (server.stream(""), server.stream(""));
+    let got = server.get("/api/v1/stream");
+    assert_eq!((got.status, got.code().as_str()), (503, "unavailable"));
+    drop(two);
+    wait("its place is free again", || server.feed.streams() == 1);
+    server.stream("");
+}
+
+#[test]
+fn streams_end_with_the_server_and_come_back_with_the_next() {
+    let mut server: Server = start(|_| {});
+    let mut page = server.stream("");
+    event_of(&mut page, "hello");
+    let address = server.address;
+    let begun = Instant::now();
+    server.page.take().unwrap().stop();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let mut rest = String::new();
+    page.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("0\r\n\r\n"), "the stream is ended, not cut: {rest:?}");
+    let again = start(|settings| settings.listen = address.to_string());
+    let mut page = again.stream("");
+    event_of(&mut page, "hello");
+}
+
+#[test]
+fn a_quiet_stream_has_a_heartbeat() {
+    let server = start(|_| {});
+    // So slow that no status comes.
+    *server.engine.slow.lock().unwrap() = Duration::from_millis(0);
+    let mut page = server.stream("");
+    event_of(&mut page, "hello");
+    *server.engine.slow.lock().unwrap() = Duration::from_secs(30);
+    page.get_ref().set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    let mut seen = String::new();
+    let end = Instant::now() + Duration::from_secs(14);
+    while !seen.contains("\n:\n") && Instant::now() < end {
+        let mut some = [0; 256];
+        let n = page.read(&mut some).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&some[..n]));
+    }
+    assert!(seen.contains("\n:\n"), "{seen:?}");
+    *server.engine.slow.lock().unwrap() = Duration::ZERO;
+}
