@@ -60,6 +60,19 @@ pub enum Message {
     Failed(SourceError),
 }
 
+/// What keeps partitions from being read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// No bytes are left.
+    pub full: bool,
+    /// A sink can take no more.
+    pub paused: bool,
+    /// Partitions that wait because they are too far ahead.
+    pub ahead: Vec<PartitionId>,
+    /// The frontier of the whole computation, ms.
+    pub frontier: u64,
+}
+
 struct Inner {
     queue: VecDeque<Message>,
     bytes: usize,
@@ -84,6 +97,11 @@ struct Position {
 }
 
 impl Position {
+    /// Not too far ahead.
+    fn is_within(&self, reach: u64) -> bool {
+        self.watermark <= reach || self.since_end == Some(0)
+    }
+
     /// At its end, and no event so far.
     fn is_silent(&self) -> bool {
         self.watermark == 0 && self.since_end == Some(0)
@@ -317,6 +335,15 @@ impl Feed {
         }
     }
 
+    /// What keeps partitions from being read at this moment.
+    pub fn pressure(&self) -> Pressure {
+        let inner = self.lock();
+        let reach = inner.reach(self.max_drift);
+        let ahead = inner.partitions.iter().filter(|(_, p)| !p.is_within(reach)).map(|(id, _)| *id).collect();
+        let full = inner.bytes >= self.max_bytes;
+        Pressure { full, paused: inner.paused, ahead, frontier: inner.frontier }
+    }
+
     /// Gives back the bytes of a batch and its buffer for reuse.
     pub fn credit(&self, mut buffer: Vec<u8>) {
         let mut inner = self.lock();
@@ -354,16 +381,21 @@ impl Feed {
 }
 
 impl Inner {
-    fn choose(&self, among: &[PartitionId], max_drift: u64) -> Option<PartitionId> {
+    /// How far ahead a partition may be.
+    fn reach(&self, max_drift: u64) -> u64 {
         let least = self.partitions.values().filter(|p| !p.is_silent()).map(|p| p.watermark).min().unwrap_or(0);
-        let reach = self.frontier.max(least).saturating_add(max_drift);
+        self.frontier.max(least).saturating_add(max_drift)
+    }
+
+    fn choose(&self, among: &[PartitionId], max_drift: u64) -> Option<PartitionId> {
+        let reach = self.reach(max_drift);
         // Workers that have taken everything and are not done may wait for what comes next.
         let starving = self.queue.is_empty();
         among
             .iter()
             .filter_map(|id| Some((self.partitions.get(id)?, *id)))
             .filter(|(p, _)| p.outstanding < MAX_OUTSTANDING || starving)
-            .filter(|(p, _)| p.watermark <= reach || p.since_end == Some(0))
+            .filter(|(p, _)| p.is_within(reach))
             .min_by_key(|(p, id)| (p.watermark, p.outstanding, *id))
             .map(|(_, id)| id)
     }

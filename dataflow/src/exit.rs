@@ -21,6 +21,9 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// The name of the page's threads.
+const PAGE: &str = "page";
+
 /// Why the process ends, as its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -140,6 +143,8 @@ pub fn expect_peers_to_leave() {
 /// the cluster was lost.
 ///
 /// The process ends without running exit handlers: other threads are in the middle of something, and must stay there.
+///
+/// But for the page's threads: what they hold is theirs, and results go on without them.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let payload = info.payload();
@@ -169,6 +174,10 @@ pub fn install_panic_hook() {
                 eprintln!("tidewatch: thread {thread} panicked{place}: {message}");
                 if std::env::var_os("RUST_BACKTRACE").is_some() {
                     eprintln!("{}", std::backtrace::Backtrace::force_capture());
+                }
+                // The page's server answers this one request with an error, and the next as before.
+                if thread == PAGE {
+                    return;
                 }
             }
         }

@@ -81,9 +81,9 @@ Examples:
   tidewatch demo
   tidewatch demo --duration 60s -w 2")]
 struct DemoArgs {
-    /// Port of the page on 127.0.0.1; 0 for a free one.
-    #[arg(long, default_value_t = 8080)]
-    port: u16,
+    /// Port of the page on 127.0.0.1; 0 for a free one. Without it 8080, or the next that is free.
+    #[arg(long)]
+    port: Option<u16>,
     /// Stop after this long; without it, when interrupted.
     #[arg(long, value_name = "LENGTH", value_parser = length)]
     duration: Option<Duration>,
@@ -110,6 +110,9 @@ struct RunArgs {
     /// Where state is kept, instead of the configured place.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Serve no page, API or metrics, whatever [page] says.
+    #[arg(long)]
+    no_page: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -217,6 +220,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         workers: args.cluster.workers.into(),
         cluster,
         data_dir: config.data_dir.clone(),
+        page: !args.no_page,
     };
     engine::run(&config, options)
 }

@@ -60,13 +60,15 @@ pub struct RunOptions {
     pub cluster: Option<ClusterOptions>,
     /// Where state is kept; the same as the configuration's `data_dir`.
     pub data_dir: PathBuf,
+    /// Whether there is to be a page.
+    pub page: bool,
 }
 
 /// What `demo` is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DemoOptions {
-    /// Port of the page on 127.0.0.1; 0 for a free one.
-    pub port: u16,
+    /// Port of the page on 127.0.0.1; 0 for a free one, `None` for the usual one or the next that is free.
+    pub port: Option<u16>,
     /// How long; `None` until interrupted.
     pub duration: Option<Duration>,
     /// Worker threads, at least 1.

@@ -108,6 +108,8 @@ pub struct Page {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The path of the page, with a slash at both ends.
     pub base_path: String,
+    /// Names by which the page may be asked for on loopback, besides the usual ones.
+    pub hosts: Vec<String>,
 }
 
 /// `[[route]]`.
@@ -276,7 +278,8 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
     if !base_path.ends_with('/') {
         base_path.push('/');
     }
-    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path })
+    let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
+    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, hosts })
 }
 
 /// Whether an address can be reached from this machine only.

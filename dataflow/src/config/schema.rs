@@ -568,8 +568,14 @@ pub static PAGE: Section = Section {
         key("tls_cert", Kind::Path, NONE, "Certificate chain (PEM)."),
         key("tls_key", Kind::Path, NONE, "The certificate's key (PEM)."),
         key("base_path", Kind::Text, Is("/"), "The path under which a reverse proxy shows the page."),
+        key(
+            "hosts",
+            Kind::Texts,
+            NONE,
+            "Names by which the page may be asked for where `listen` is loopback, besides `localhost` and addresses.",
+        ),
     ],
-    later: Some("the web page is not built yet: nothing listens"),
+    later: None,
 };
 
 /// `[models]`.

@@ -1,6 +1,7 @@
 //! `tidewatch demo`: generated traffic with attacks through the whole pipeline, in one process.
 
 use super::live::Figures;
+use super::page;
 use super::run::{self, Pipeline};
 use crate::cli::options::DemoOptions;
 use crate::config::{Config, Lines, Source, SourceKind};
@@ -50,18 +51,26 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     hurry(&mut config);
     let start = EventTime(wall_clock().0);
     let (generator, live) = generator(&config.sources[0], 0, RATE, seed, start)?;
+    let page = page::bind(&config, page::Wish::Demo { port: options.port })?;
+    if let Some(page) = &page {
+        println!("tidewatch demo: the page is at {}", page.url());
+    }
     println!(
-        "tidewatch demo: {RATE} requests/s from generated hosts, with attacks; results in {}",
+        "{RATE} requests/s from generated hosts, with attacks; results in {}",
         config.data_dir.join("results").display()
     );
     println!("Ctrl-C ends it{}.", options.duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs())));
-    let pipeline = Pipeline::start_generator(&config, options.workers, generator, live)?;
+    let _ = std::io::stdout().flush();
+    let tap = page.as_ref().map(page::Bound::tap);
+    let mut pipeline = Pipeline::start_generator(&config, options.workers, generator, live, tap)?;
+    let _page = pipeline.show(&config, page)?;
     let figures = pipeline.figures();
     let begun = Instant::now();
     let (mut shown, mut last) = (0, Instant::now());
     let terminal = std::io::stdout().is_terminal();
     while !exit::stop_requested() && options.duration.is_none_or(|d| begun.elapsed() < d) {
         std::thread::sleep(Duration::from_millis(100));
+        pipeline.tend();
         shown = show_alerts(&figures, shown);
         if last.elapsed() >= Duration::from_secs(if terminal { 1 } else { 5 }) {
             last = Instant::now();

@@ -82,6 +82,21 @@ impl Totals {
     }
 }
 
+/// How a partition stands at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which.
+    pub id: PartitionId,
+    /// What it has read.
+    pub totals: Totals,
+    /// Ended, and all of it judged.
+    pub done: bool,
+    /// Holds no time for now.
+    pub idle: bool,
+    /// Read up to its end.
+    pub at_end: bool,
+}
+
 struct Entry {
     info: PartitionInfo,
     clock: PartitionClock,
@@ -370,6 +385,23 @@ impl Ledger {
             .values()
             .map(|e| (e.info.clone(), Totals { watermark: e.reached.0, ..e.totals }))
             .collect()
+    }
+
+    /// How each partition stands.
+    pub fn standings(&self) -> Vec<Standing> {
+        let standing = |(id, e): (&PartitionId, &Entry)| Standing {
+            id: *id,
+            totals: Totals { watermark: e.reached.0, ..e.totals },
+            done: e.done,
+            idle: e.idle,
+            at_end: e.caught_up_at.is_some(),
+        };
+        self.lock().partitions.iter().map(standing).collect()
+    }
+
+    /// How many events were read.
+    pub fn events(&self) -> u64 {
+        self.lock().partitions.values().map(|e| e.totals.events).sum()
     }
 
     /// What is known of a partition.

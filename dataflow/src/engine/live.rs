@@ -18,15 +18,16 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::sink::runner::SinkRunner;
+use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
 use tidewatch_connectors::source::recent::FetchLines;
 use tidewatch_connectors::source::wall_clock;
-use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::alert::{Alert, AlertState, Severity};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::DeadLetter;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::privacy::Privacy;
+use tidewatch_events::rule::Rule;
 use tidewatch_events::time::EventTime;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
@@ -40,6 +41,9 @@ const UPDATE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often health points are written.
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
+
+/// How often it is looked how the sinks stand.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A step is offered at once when it holds this many bytes of points.
 const FULL: usize = 1 << 20;
@@ -59,6 +63,29 @@ pub struct Figures {
     pub alerts_fired: AtomicU64,
     /// Whether some sink can take no more for now.
     pub full: std::sync::atomic::AtomicBool,
+    /// Alerts by rule, for rules that had one.
+    pub rules: Mutex<BTreeMap<String, RuleFigures>>,
+    /// Alerts of severity critical that began.
+    pub alerts_critical: AtomicU64,
+    /// How sinks stand, by name; a second old at most.
+    pub sinks: Mutex<Vec<(String, SinkStatus)>>,
+}
+
+/// Alerts of one rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleFigures {
+    /// Began.
+    pub fired: u64,
+    /// Firing now.
+    pub firing: u64,
+}
+
+/// Sees results as they leave. Called on the results thread: it must not wait.
+pub trait Tap: Send {
+    /// An alert changed.
+    fn alert(&mut self, alert: &Alert);
+    /// A step is offered to the sinks.
+    fn step(&mut self, step: &Delivery);
 }
 
 /// How many alerts [`Figures`] keeps.
@@ -72,7 +99,8 @@ pub struct Live {
     book: AlertBook,
     runners: Vec<SinkRunner>,
     ledger: Arc<Ledger>,
-    peers: Peers,
+    peers: Arc<Peers>,
+    tap: Option<Box<dyn Tap>>,
     privacy: Privacy,
     figures: Arc<Figures>,
     /// Lengths of time by which a closing tick names windows.
@@ -86,6 +114,29 @@ pub struct Live {
     /// Steps that carried the end of something, and what is durable once they are acknowledged.
     waiting: VecDeque<(u64, u64)>,
     reached: Option<u64>,
+    /// When it was last looked how the sinks stand.
+    looked: Option<Instant>,
+}
+
+impl Figures {
+    /// Counts a change of an alert that was firing before, or not.
+    fn count(&self, rule: &Rule, was_firing: bool, state: AlertState) {
+        let fires = state == AlertState::Firing;
+        if fires == was_firing {
+            return;
+        }
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = rules.entry(rule.name.clone()).or_default();
+        if !fires {
+            figures.firing = figures.firing.saturating_sub(1);
+            return;
+        }
+        (figures.fired, figures.firing) = (figures.fired + 1, figures.firing + 1);
+        self.alerts_fired.fetch_add(1, Ordering::Relaxed);
+        if rule.severity == Severity::Critical {
+            self.alerts_critical.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Live {
@@ -94,7 +145,8 @@ impl Live {
         plan: &Plan,
         runners: Vec<SinkRunner>,
         ledger: Arc<Ledger>,
-        peers: Peers,
+        peers: Arc<Peers>,
+        tap: Option<Box<dyn Tap>>,
         privacy: Privacy,
         figures: Arc<Figures>,
     ) -> Live {
@@ -104,6 +156,7 @@ impl Live {
             runners,
             ledger,
             peers,
+            tap,
             privacy,
             figures,
             lateness: lateness.0,
@@ -114,6 +167,7 @@ impl Live {
             told: HashMap::new(),
             waiting: VecDeque::new(),
             reached: None,
+            looked: None,
         }
     }
 
@@ -196,9 +250,7 @@ impl Live {
             if !again && matches!(draft.change, Change::Updated | Change::Fired) {
                 continue;
             }
-            if known.is_none() && draft.state == AlertState::Firing {
-                self.figures.alerts_fired.fetch_add(1, Ordering::Relaxed);
-            }
+            self.figures.count(rule, known.is_some(), draft.state);
             if draft.state == AlertState::Firing {
                 self.told.insert(id, (Instant::now(), draft.state));
             } else {
@@ -222,6 +274,10 @@ impl Live {
                 kept.pop_front();
             }
             kept.push_back(alert.clone());
+            drop(kept);
+            if let Some(tap) = &mut self.tap {
+                tap.alert(&alert);
+            }
             self.step.alerts.push(alert);
         }
     }
@@ -296,6 +352,9 @@ impl Live {
             self.figures.points.fetch_add(points, Ordering::Relaxed);
             self.figures.steps.store(self.seq, Ordering::Relaxed);
             let step = Arc::new(Delivery { seq: self.seq, ..std::mem::take(&mut self.step) });
+            if let Some(tap) = &mut self.tap {
+                tap.step(&step);
+            }
             self.runners.iter().for_each(|runner| runner.offer(step.clone()));
         }
         if let Some(reached) = self.reached.take() {
@@ -311,6 +370,11 @@ impl Live {
             self.figures.durable.fetch_max(durable, Ordering::Relaxed);
         }
         self.figures.full.store(self.runners.iter().any(SinkRunner::is_full), Ordering::Relaxed);
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            self.looked = Some(Instant::now());
+            let stand = self.runners.iter().map(|runner| (runner.name().to_owned(), runner.status())).collect();
+            *self.figures.sinks.lock().unwrap_or_else(PoisonError::into_inner) = stand;
+        }
     }
 }
 

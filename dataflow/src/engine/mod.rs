@@ -11,6 +11,7 @@
 //! | [`allowed`] | what allow lists did |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | [`peers`] | what process 0 asks the others |
+//! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
 //! | [`demo`] | generated traffic through it |
 //! | [`progress`] | how far a long read is, on a terminal |
 
@@ -20,6 +21,10 @@ pub mod demo;
 pub mod ingest;
 pub mod ledger;
 pub mod live;
+#[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]
+pub mod observe;
+#[cfg_attr(not(feature = "api"), path = "page_nothing.rs")]
+pub mod page;
 pub mod parsers;
 pub mod peers;
 pub mod progress;

@@ -10,6 +10,7 @@
 
 use super::ledger::{Ledger, Totals};
 use super::live::Lags;
+use super::observe::Observer;
 use crate::cluster::Control;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -59,6 +60,7 @@ enum Question {
     Lines(Vec<(u64, u64)>),
     Health,
     Exempted,
+    Standing,
 }
 
 /// What one process knows of its own partitions.
@@ -66,12 +68,17 @@ pub struct Here {
     ledger: Arc<Ledger>,
     recent: Arc<RecentLines>,
     lags: Lags,
+    observer: Observer,
 }
 
 impl Here {
     /// Of these.
-    pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags) -> Here {
-        Here { ledger, recent, lags }
+    pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
+        Here { ledger, recent, lags, observer }
+    }
+
+    fn lags(&self) -> HashMap<Arc<str>, u64> {
+        (self.lags)().into_iter().collect()
     }
 
     fn name(&self, id: PartitionId) -> Option<Name> {
@@ -80,7 +87,7 @@ impl Here {
     }
 
     fn health(&self) -> Vec<Health> {
-        let lags: HashMap<Arc<str>, u64> = (self.lags)().into_iter().collect();
+        let lags = self.lags();
         let row = |(info, totals): (tidewatch_connectors::feed::PartitionInfo, Totals)| Health {
             lag: lags.get(&info.name).copied(),
             name: Name { index: info.source, source: info.source_name, partition: info.name },
@@ -100,6 +107,7 @@ impl Here {
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
             Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
+            Ok(Question::Standing) => Ok(self.observer.standing(&self.ledger, &self.lags())),
             Err(_) => return serde_json::Value::Null,
         };
         answer.unwrap_or_default()
@@ -168,6 +176,17 @@ impl Peers {
             sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
         }
         sum
+    }
+
+    /// What every process that answers shows of itself (see [`super::observe`]); this one first.
+    pub fn standings(&self) -> Vec<serde_json::Value> {
+        let here = self.here.observer.standing(&self.here.ledger, &self.here.lags());
+        std::iter::once(here).chain(self.ask(&Question::Standing)).filter(|view| !view.is_null()).collect()
+    }
+
+    /// How many processes there are.
+    pub fn processes(&self) -> usize {
+        self.control.as_ref().map_or(0, |control| control.others().len()) + 1
     }
 
     /// Lines of Kafka partitions that nobody remembers, as long as there is time.

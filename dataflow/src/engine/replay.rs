@@ -6,6 +6,7 @@
 use super::allowed::Allowed;
 use super::assembly::Plan;
 use super::ledger::{Ledger, TimeSettings, Totals};
+use super::observe::Observer;
 use super::parsers::SourceParsers;
 use super::progress::Progress;
 use super::workers::{self, Shared};
@@ -197,6 +198,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         patience: Duration::from_millis(20),
         wakers,
         control: control.clone(),
+        observer: Observer::default(),
     };
     let guards = workers::start(shared, options.workers, process, sockets)?;
     for source in sources {

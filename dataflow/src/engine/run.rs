@@ -5,7 +5,9 @@
 
 use super::assembly::Plan;
 use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
-use super::live::{Figures, Live};
+use super::live::{Figures, Live, Tap};
+use super::observe::Observer;
+use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
 use super::replay;
@@ -49,7 +51,13 @@ pub struct Pipeline {
     stopped: Arc<AtomicBool>,
     lateness: Millis,
     committing: Option<JoinHandle<()>>,
+    observer: Observer,
+    peers: Arc<Peers>,
+    worker_count: usize,
 }
+
+/// Who looks at a pipeline: at its figures, at its results.
+type Looking = (Observer, Option<Box<dyn Tap>>);
 
 /// Runs the live pipeline until it is stopped or its input ends.
 ///
@@ -63,7 +71,15 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     };
     let parsers = SourceParsers::new(config)?;
     let sources = Sources::open(config, place, !options.inputs.is_empty())?;
-    let mut pipeline = Pipeline::start(config, options.workers, options.cluster.as_ref(), parsers, sources)?;
+    let page = match options.page && place.index == 0 {
+        true => page::bind(config, page::Wish::Run)?,
+        false => None,
+    };
+    let observer = if options.page { Observer::new(place.index) } else { Observer::default() };
+    let tap = page.as_ref().map(Bound::tap);
+    let mut pipeline =
+        Pipeline::start(config, options.workers, options.cluster.as_ref(), parsers, sources, (observer, tap))?;
+    let _page = pipeline.show(config, page)?;
     pipeline.commit_now_and_then()?;
     while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
         std::thread::sleep(Duration::from_millis(20));
@@ -94,11 +110,12 @@ impl Pipeline {
         cluster: Option<&ClusterOptions>,
         parsers: SourceParsers,
         sources: Sources,
+        looking: Looking,
     ) -> Result<Pipeline, Failure> {
         let process = cluster.map_or(0, |c| c.index);
         let runners = if process == 0 { sinks::open(config, false)? } else { Vec::new() };
         let (control, sockets) = workers::connect(config, workers, cluster)?;
-        Pipeline::build(config, workers, process, parsers, sources, runners, control, sockets)
+        Pipeline::build(config, workers, process, parsers, sources, runners, control, sockets, looking)
     }
 
     /// Starts a pipeline over a generator alone; results go to files only.
@@ -107,10 +124,13 @@ impl Pipeline {
         workers: usize,
         generator: Generator,
         options: LiveOptions,
+        tap: Option<Box<dyn Tap>>,
     ) -> Result<Pipeline, Failure> {
         let runners = sinks::open(config, true)?;
         let parsers = SourceParsers::new(config)?;
-        let mut pipeline = Pipeline::build(config, workers, 0, parsers, Sources::one_more(), runners, None, None)?;
+        let looking = (Observer::new(0), tap);
+        let mut pipeline =
+            Pipeline::build(config, workers, 0, parsers, Sources::one_more(), runners, None, None, looking)?;
         pipeline.generator = Some(live::spawn_into_feed(generator, pipeline.feed.clone(), options)?);
         Ok(pipeline)
     }
@@ -124,6 +144,7 @@ impl Pipeline {
         runners: Vec<tidewatch_connectors::sink::runner::SinkRunner>,
         control: Option<Control>,
         sockets: Option<Vec<Option<std::net::TcpStream>>>,
+        (observer, tap): Looking,
     ) -> Result<Pipeline, Failure> {
         let time = TimeSettings {
             bounds: replay::bounds(config),
@@ -152,20 +173,23 @@ impl Pipeline {
             patience: Duration::from_millis(20),
             wakers,
             control: control.clone(),
+            observer: observer.clone(),
         };
         let guards = workers::start(shared, workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let here = Arc::new(Here::new(ledger.clone(), recent, sources.lags()));
+        let here = Arc::new(Here::new(ledger.clone(), recent, sources.lags(), observer.clone()));
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));
         }
+        let peers = Peers::new(here, control.clone());
+        #[cfg(feature = "kafka")]
+        let peers = peers.reading_again(std::mem::take(&mut sources.fetchers));
+        let peers = Arc::new(peers);
         let results = (process == 0).then(|| {
-            let peers = Peers::new(here, control.clone());
-            #[cfg(feature = "kafka")]
-            let peers = peers.reading_again(std::mem::take(&mut sources.fetchers));
-            let live = Live::new(&plan, runners, ledger.clone(), peers, config.privacy.clone(), figures.clone());
+            let (privacy, figures, peers) = (config.privacy.clone(), figures.clone(), peers.clone());
+            let live = Live::new(&plan, runners, ledger.clone(), peers, tap, privacy, figures);
             let stop = stopping.clone();
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
         });
@@ -186,7 +210,21 @@ impl Pipeline {
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
             committing: None,
+            observer,
+            peers,
+            worker_count: workers,
         })
+    }
+
+    /// Lets the page answer, where there is one.
+    pub fn show(&self, config: &Config, page: Option<Bound>) -> Result<Option<Page>, Failure> {
+        let shown = || Shown {
+            peers: self.peers.clone(),
+            figures: self.figures.clone(),
+            feed: self.feed.clone(),
+            workers: self.worker_count,
+        };
+        page.map(|page| page.serve(config, shown())).transpose()
     }
 
     /// What others may show of it.
@@ -215,6 +253,7 @@ impl Pipeline {
         };
         let others: Vec<Elsewhere> = self.control.iter().flat_map(|control| control.others()).map(elsewhere).collect();
         self.ledger.tick(wall_clock(), &others);
+        self.observer.look(&self.ledger, &self.feed);
         if let Some(control) = &self.control {
             let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
             let full = self.figures.full.load(Ordering::Relaxed);

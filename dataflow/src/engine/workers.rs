@@ -3,6 +3,7 @@
 use super::assembly::{self, Output, Plan};
 use super::ingest::{Ingest, Parsers};
 use super::ledger::Ledger;
+use super::observe::Observer;
 use crate::cli::options::ClusterOptions;
 use crate::cluster::{self, Control, Members};
 use crate::config::Config;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub wakers: Wakers,
     /// The other processes, in a cluster.
     pub control: Option<Control>,
+    /// Looks at them, where somebody may ask.
+    pub observer: Observer,
 }
 
 /// Wakes the workers of a process when there is something to read.
@@ -122,6 +125,7 @@ pub fn start(
 
 /// One worker's life.
 fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
+    shared.observer.attach(worker);
     let early = Rc::new(Cell::new(0));
     let ingest = Ingest {
         feed: shared.feed.clone(),

@@ -9,6 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch::config::Config;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
+use tidewatch::engine::observe::Observer;
 use tidewatch::engine::replay::{self, Summary};
 use tidewatch::engine::workers::{self, Shared, Wakers};
 use tidewatch::engine::writer::Writer;
@@ -174,6 +175,7 @@ pub fn run(
     let feed = Arc::new(Feed::new(schedule.bytes, config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
     let shared = Shared {
+        observer: Observer::default(),
         feed: feed.clone(),
         ledger: ledger.clone(),
         parsers: model::parsers(config, files),

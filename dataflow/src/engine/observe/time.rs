@@ -1,0 +1,168 @@
+//! How each partition's time stands, since when, and who holds the frontier and why.
+//!
+//! Looked at now and then from outside: the ledger and the feed tell how they stand, and what is different from the last
+//! look began with this one. No cost per event or batch.
+//!
+//! Invariants
+//! - A state lasts from the look that found it to the look that found another.
+//! - Who holds time is the partition with the least watermark of those that hold it; among equals the least id.
+
+use super::super::ledger::{Ledger, Standing};
+use std::collections::{BTreeMap, BTreeSet};
+use tidewatch_connectors::feed::Feed;
+use tidewatch_dashboard::view::{PartitionState, Why};
+use tidewatch_events::batch::PartitionId;
+
+/// What was seen of the partitions of this process.
+#[derive(Debug, Default)]
+pub struct Watch {
+    states: BTreeMap<PartitionId, (PartitionState, u64)>,
+    was_full: bool,
+    holder: Option<Holder>,
+}
+
+/// The partition that holds time here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Which.
+    pub id: PartitionId,
+    /// Since when, wall clock, ms.
+    pub since: u64,
+    /// Why.
+    pub why: Why,
+    /// Its watermark, and how many events of the future it had brought, when that last moved.
+    watermark: u64,
+    future: u64,
+}
+
+impl Watch {
+    /// Looks at all partitions at wall clock `now`, ms.
+    pub fn look(&mut self, ledger: &Ledger, feed: &Feed, now: u64) {
+        let standings = ledger.standings();
+        let pressure = feed.pressure();
+        let ahead: BTreeSet<PartitionId> = pressure.ahead.into_iter().collect();
+        // Full for a moment is how reading fast looks.
+        let pressed = pressure.paused || pressure.full && self.was_full;
+        self.was_full = pressure.full;
+        self.see(&standings, &ahead, pressed, now);
+    }
+
+    fn see(&mut self, standings: &[Standing], ahead: &BTreeSet<PartitionId>, pressed: bool, now: u64) {
+        let mut states = BTreeMap::new();
+        for one in standings {
+            let state = state(one, ahead.contains(&one.id), pressed);
+            let since =
+                self.states.get(&one.id).filter(|(before, _)| *before == state).map_or(now, |(_, since)| *since);
+            states.insert(one.id, (state, since));
+        }
+        self.states = states;
+        let holding = standings.iter().filter(|one| !one.done && !one.idle);
+        let least = holding.min_by_key(|one| (one.totals.watermark, one.id));
+        self.holder = least.map(|one| {
+            let before = self.holder.filter(|before| before.id == one.id);
+            let moved = before.is_none_or(|before| before.watermark != one.totals.watermark);
+            let future = if moved { one.totals.future } else { before.map_or(0, |before| before.future) };
+            let why = match self.state(one.id).0 {
+                PartitionState::Starting if one.totals.future == 0 => Why::Starting,
+                PartitionState::BackPressured => Why::BackPressured,
+                PartitionState::Aligned => Why::Aligned,
+                _ if one.totals.future > future || one.totals.events == one.totals.future && one.totals.future > 0 => {
+                    Why::Future
+                }
+                _ if one.at_end => Why::Idle,
+                _ => Why::Slow,
+            };
+            let since = before.map_or(now, |before| before.since);
+            Holder { id: one.id, since, why, watermark: one.totals.watermark, future }
+        });
+    }
+
+    /// How a partition stands, and since when (wall clock, ms).
+    pub fn state(&self, id: PartitionId) -> (PartitionState, u64) {
+        self.states.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Who holds time here.
+    pub fn holder(&self) -> Option<Holder> {
+        self.holder
+    }
+}
+
+fn state(one: &Standing, is_ahead: bool, pressed: bool) -> PartitionState {
+    if one.done {
+        PartitionState::Ended
+    } else if one.idle {
+        PartitionState::Idle
+    } else if one.totals.events == 0 {
+        PartitionState::Starting
+    } else if pressed && !one.at_end {
+        PartitionState::BackPressured
+    } else if is_ahead {
+        PartitionState::Aligned
+    } else {
+        PartitionState::Active
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::ledger::Totals;
+    use super::*;
+
+    fn standing(id: u64, watermark: u64, events: u64) -> Standing {
+        let totals = Totals { watermark, events, ..Totals::default() };
+        Standing { id: PartitionId(id), totals, done: false, idle: false, at_end: false }
+    }
+
+    #[test]
+    fn each_state_has_its_reason() {
+        use PartitionState::*;
+        let it = standing(1, 5, 9);
+        let rows: Vec<(&str, Standing, bool, bool, PartitionState, Option<Why>)> = vec![
+            ("no event yet", standing(1, 0, 0), false, false, Starting, Some(Why::Starting)),
+            ("events come", it, false, false, Active, Some(Why::Slow)),
+            ("at its end", Standing { at_end: true, ..it }, false, false, Active, Some(Why::Idle)),
+            ("for long", Standing { at_end: true, idle: true, ..it }, false, false, Idle, None),
+            ("over", Standing { done: true, ..it }, false, false, Ended, None),
+            ("no room", it, false, true, BackPressured, Some(Why::BackPressured)),
+            ("no room, and no need", Standing { at_end: true, ..it }, false, true, Active, Some(Why::Idle)),
+            ("ahead", it, true, false, Aligned, Some(Why::Aligned)),
+            (
+                "only the future",
+                Standing { totals: Totals { events: 3, future: 3, ..it.totals }, ..it },
+                false,
+                false,
+                Active,
+                Some(Why::Future),
+            ),
+        ];
+        for (name, one, is_ahead, pressed, state, why) in rows {
+            let mut watch = Watch::default();
+            let ahead = if is_ahead { BTreeSet::from([one.id]) } else { BTreeSet::new() };
+            watch.see(&[one], &ahead, pressed, 77);
+            assert_eq!(watch.state(one.id), (state, 77), "{name}");
+            assert_eq!(watch.holder().map(|holder| holder.why), why, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_state_lasts_and_the_least_holds_time() {
+        let mut watch = Watch::default();
+        let none = BTreeSet::new();
+        watch.see(&[standing(1, 10, 1), standing(2, 20, 1)], &none, false, 100);
+        watch.see(&[standing(1, 15, 2), standing(2, 20, 2)], &none, false, 200);
+        let holder = watch.holder().unwrap();
+        assert_eq!((holder.id, holder.since, watch.state(PartitionId(1)).1), (PartitionId(1), 100, 100));
+        watch.see(&[standing(1, 30, 3), standing(2, 20, 2)], &none, true, 300);
+        let holder = watch.holder().unwrap();
+        assert_eq!((holder.id, holder.since), (PartitionId(2), 300));
+        assert_eq!(watch.state(PartitionId(1)), (PartitionState::BackPressured, 300));
+        // Its watermark stands still while events of the future come.
+        let future = Standing { totals: Totals { future: 4, ..standing(2, 20, 9).totals }, ..standing(2, 20, 9) };
+        watch.see(&[standing(1, 30, 3), future], &none, false, 400);
+        let holder = watch.holder().unwrap();
+        assert_eq!((holder.id, holder.since, holder.why), (PartitionId(2), 300, Why::Future));
+        watch.see(&[standing(1, 30, 3)], &none, false, 500);
+        assert_eq!(watch.state(PartitionId(2)), Default::default(), "what is gone is forgotten");
+    }
+}

@@ -1,0 +1,397 @@
+//! The page of a running pipeline: binds it, tells it what happens, answers what it asks.
+//!
+//! Process 0 shows the whole cluster: it asks the others how they stand, at most twice a second and only while somebody looks.
+//!
+//! Invariants
+//! - What is shown never changes a result; the results thread only renders, and only while somebody looks.
+
+use super::live::{Figures, Tap};
+use super::observe::ProcessView;
+use super::peers::Peers;
+use crate::config::{Config, RuleEntry, measure};
+use crate::exit::Failure;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::Feed;
+use tidewatch_connectors::sink::Delivery;
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_dashboard::engine::{self as shown, Engine};
+use tidewatch_dashboard::serve::{PageError, Settings};
+use tidewatch_dashboard::store::Data;
+use tidewatch_dashboard::view::{
+    self, AlertCounts, DataflowView, FrontierRow, Mode, RuleRow, SinkState, SinkView, Status, TimeView,
+};
+use tidewatch_events::alert::Alert;
+use tidewatch_events::line_protocol::{FieldValue, PointRef, parse_line};
+
+pub use tidewatch_dashboard::serve::Page;
+
+/// How old what the processes said may be.
+const VIEW_AGE: Duration = Duration::from_millis(500);
+
+/// Hosts named by the status.
+const HOSTS: usize = 1000;
+
+/// Which port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// What `[page]` says.
+    Run,
+    /// This one; without one the usual, or the next that is free.
+    Demo {
+        /// On 127.0.0.1; 0 for a free one.
+        port: Option<u16>,
+    },
+}
+
+/// A page that has its address, and does not answer yet.
+pub struct Bound {
+    bound: tidewatch_dashboard::serve::Bound,
+    feed: shown::Feed,
+    hosts: Hosts,
+    mode: Mode,
+}
+
+/// What is shown.
+pub struct Shown {
+    /// How all processes stand.
+    pub peers: Arc<Peers>,
+    /// Of the results.
+    pub figures: Arc<Figures>,
+    /// Of the sources.
+    pub feed: Arc<Feed>,
+    /// Worker threads of each process.
+    pub workers: usize,
+}
+
+type Hosts = Arc<Mutex<BTreeSet<String>>>;
+
+/// Takes the page's address.
+///
+/// # Errors
+/// 1 where it cannot be had and was asked for: by `[page]`, or by `--port`. Where it was not, a warning; then there is none.
+pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
+    let page = &config.page;
+    let settings = |listen: String| Settings {
+        listen,
+        token: page.token.as_ref().map(|token| token.expose().to_owned()),
+        tls: page.tls.clone(),
+        base_path: page.base_path.clone(),
+        hosts: page.hosts.clone(),
+        ..Settings::default()
+    };
+    let make = |listen: String| tidewatch_dashboard::serve::Bound::new(settings(listen));
+    let bound = match wish {
+        Wish::Run => match make(page.listen.clone()) {
+            Ok(bound) => bound,
+            Err(error) if config.page_given => {
+                return Err(Failure::failed(format!(
+                    "[page] {error}\n hint: change `listen`, or start with --no-page"
+                )));
+            }
+            Err(error) => {
+                tracing::warn!("no page: {error}; set [page] listen to have one, or --no-page to silence this");
+                return Ok(None);
+            }
+        },
+        Wish::Demo { port: Some(port) } => {
+            make(format!("127.0.0.1:{port}")).map_err(|e| Failure::failed(format!("--port {port}: {e}")))?
+        }
+        Wish::Demo { port: None } => usual_or_next(make)?,
+    };
+    let mode = if wish == Wish::Run { Mode::Run } else { Mode::Demo };
+    Ok(Some(Bound { bound, feed: shown::Feed::default(), hosts: Hosts::default(), mode }))
+}
+
+/// The usual port of a demonstration, and how many after it are tried.
+const DEMO_PORTS: std::ops::Range<u16> = 8080..8100;
+
+fn usual_or_next<T>(make: impl Fn(String) -> Result<T, PageError>) -> Result<T, Failure> {
+    for port in DEMO_PORTS {
+        match make(format!("127.0.0.1:{port}")) {
+            Err(PageError::Taken(_)) => {
+                println!("port {port} is taken by another program; trying the next");
+            }
+            other => return other.map_err(|e| Failure::failed(e.to_string())),
+        }
+    }
+    make("127.0.0.1:0".into()).map_err(|e| Failure::failed(e.to_string()))
+}
+
+impl Bound {
+    /// The page's address, for a person.
+    pub fn url(&self) -> String {
+        self.bound.url()
+    }
+
+    /// What tells the page of results.
+    pub fn tap(&self) -> Box<dyn Tap> {
+        Box::new(PageTap { feed: self.feed.clone(), hosts: self.hosts.clone() })
+    }
+
+    /// Starts to answer.
+    pub fn serve(self, config: &Config, shown: Shown) -> Result<Page, Failure> {
+        let pipeline = ShownPipeline {
+            mode: self.mode,
+            started: wall_clock().0,
+            rules: config.all_rules.clone(),
+            hosts: self.hosts,
+            shown,
+            views: Mutex::default(),
+        };
+        let page = self.bound.serve(Arc::new(pipeline), self.feed, data(config));
+        let page = page.map_err(|e| Failure::failed(e.to_string()))?;
+        tracing::info!(url = page.url(), "the page is open");
+        Ok(page)
+    }
+}
+
+/// Where history is read: the embedded store, where there is one.
+fn data(config: &Config) -> Option<Arc<dyn Data>> {
+    #[cfg(feature = "store")]
+    if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+        match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
+            Ok(kept) => return Some(Arc::new(kept)),
+            Err(error) => tracing::warn!(%error, "the page shows no history"),
+        }
+    }
+    let _ = config;
+    None
+}
+
+struct PageTap {
+    feed: shown::Feed,
+    hosts: Hosts,
+}
+
+impl Tap for PageTap {
+    fn alert(&mut self, alert: &Alert) {
+        if self.feed.is_watched() {
+            self.feed.alert(view::alert_json(alert));
+        }
+    }
+
+    fn step(&mut self, step: &Delivery) {
+        let lines = step.points.split(|b| *b == b'\n').filter(|line| line.starts_with(b"http_stats,"));
+        for line in lines {
+            let Some(point) = std::str::from_utf8(line).ok().and_then(|line| parse_line(line).ok()) else { continue };
+            let (Some(host), time) = (point.tag("host"), point.time.0) else { continue };
+            self.know(host);
+            if self.feed.is_watched() {
+                self.feed.window(host, time, window_json(host, time, &point));
+            }
+        }
+    }
+}
+
+impl PageTap {
+    fn know(&self, host: &str) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() < HOSTS && !hosts.contains(host) {
+            hosts.insert(host.to_owned());
+        }
+    }
+}
+
+/// A window's point as the stream has it.
+fn window_json(host: &str, time: u64, point: &PointRef<'_>) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("time".into(), time.into());
+    object.insert("host".into(), host.into());
+    for (name, value) in &point.fields {
+        let value = match value {
+            FieldValue::Int(number) => (*number).into(),
+            FieldValue::Float(number) => (*number).into(),
+            FieldValue::Boolean(is) => (*is).into(),
+            FieldValue::Text(text) => text.as_ref().into(),
+        };
+        object.insert(name.to_string(), value);
+    }
+    serde_json::Value::Object(object).to_string()
+}
+
+struct ShownPipeline {
+    mode: Mode,
+    started: u64,
+    rules: Vec<RuleEntry>,
+    hosts: Hosts,
+    shown: Shown,
+    views: Mutex<Option<(Instant, Arc<Vec<ProcessView>>)>>,
+}
+
+impl ShownPipeline {
+    fn views(&self) -> Arc<Vec<ProcessView>> {
+        // Held meanwhile: whoever else asks takes the same.
+        let mut kept = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, views)) = &*kept
+            && at.elapsed() < VIEW_AGE
+        {
+            return views.clone();
+        }
+        let read = |view| serde_json::from_value::<ProcessView>(view).ok();
+        let views: Arc<Vec<ProcessView>> =
+            Arc::new(self.shown.peers.standings().into_iter().filter_map(read).collect());
+        *kept = Some((Instant::now(), views.clone()));
+        views
+    }
+
+    fn frontier(&self) -> Option<u64> {
+        Some(self.shown.feed.pressure().frontier).filter(|time| *time > 0 && *time < u64::MAX)
+    }
+
+    fn durable(&self) -> Option<u64> {
+        Some(self.shown.figures.durable.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+
+    fn sinks(&self) -> Vec<SinkView> {
+        let sinks = self.shown.figures.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let sink = |(name, status): &(String, tidewatch_connectors::sink::runner::SinkStatus)| SinkView {
+            name: name.clone(),
+            state: match status.full {
+                true => SinkState::Full,
+                false if status.failing_attempts > 0 || status.broken.is_some() => SinkState::Away,
+                false => SinkState::Ok,
+            },
+            waiting_bytes: status.memory_bytes + status.spilled_bytes,
+        };
+        sinks.iter().map(sink).collect()
+    }
+}
+
+impl Engine for ShownPipeline {
+    fn status(&self) -> Status {
+        let (views, figures) = (self.views(), &self.shown.figures);
+        let mut totals = super::ledger::Totals::default();
+        views.iter().for_each(|view| totals.merge(&view.totals));
+        let fired = figures.alerts_fired.load(Ordering::Relaxed);
+        let rules = figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let firing = rules.values().map(|rule| rule.firing).sum();
+        let processes = self.shown.peers.processes();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: self.mode,
+            started: self.started,
+            now: wall_clock().0,
+            first_event: totals.first_event,
+            last_event: totals.last_event,
+            durable: self.durable(),
+            hosts: self.hosts.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+            events: totals.events,
+            rejected: totals.rejected,
+            late: totals.late,
+            future: totals.future,
+            rate: views.iter().map(|view| view.rate).sum(),
+            alerts: AlertCounts { fired, firing, critical: figures.alerts_critical.load(Ordering::Relaxed) },
+            anomaly_rate: fired as f64 / totals.events.max(1) as f64,
+            workers: self.shown.workers * processes,
+            processes,
+            memory_bytes: views.iter().map(|view| view.memory_bytes).sum(),
+            sinks: self.sinks(),
+            requests: view::RequestsView::default(),
+        }
+    }
+
+    fn time(&self) -> TimeView {
+        let views = self.views();
+        let holder = views.iter().filter(|view| view.holding.is_some()).min_by_key(|view| (view.holding, view.process));
+        TimeView {
+            frontier: self.frontier(),
+            held_by: holder.and_then(|view| view.held_by.clone()),
+            partitions: views.iter().flat_map(|view| view.partitions.iter().cloned()).collect(),
+            truncated: views.iter().any(|view| view.truncated),
+        }
+    }
+
+    fn dataflow(&self) -> DataflowView {
+        let views = self.views();
+        let mut frontiers: Vec<FrontierRow> = views
+            .iter()
+            .map(|view| FrontierRow { name: format!("read by process {}", view.process), time: view.holding })
+            .collect();
+        frontiers.push(FrontierRow { name: "computed".into(), time: self.frontier() });
+        frontiers.push(FrontierRow { name: "durable".into(), time: self.durable() });
+        DataflowView {
+            over_ms: views.iter().map(|view| view.over_ms).max().unwrap_or(0),
+            workers: views.iter().flat_map(|view| view.workers.iter().cloned()).collect(),
+            operators: views.iter().flat_map(|view| view.operators.iter().cloned()).collect(),
+            frontiers,
+            truncated: views.iter().any(|view| view.truncated),
+        }
+    }
+
+    fn rules(&self) -> Vec<RuleRow> {
+        let figures = self.shown.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |entry: &RuleEntry| {
+            let rule = &entry.rule;
+            let alerts = figures.get(&rule.name).copied().unwrap_or_default();
+            RuleRow {
+                name: rule.name.clone(),
+                enabled: entry.enabled,
+                mode: match rule.mode {
+                    tidewatch_events::alert::Mode::Live => "live".into(),
+                    tidewatch_events::alert::Mode::Shadow => "shadow".into(),
+                },
+                severity: rule.severity.as_str().into(),
+                measure: measure::show(&rule.measure),
+                filter: if rule.filter.is_empty() { String::new() } else { rule.filter.describe() },
+                group_by: rule.group_by.iter().map(|field| field.name().to_owned()).collect(),
+                window_ms: rule.window.0,
+                hop_ms: rule.hop.0,
+                threshold: rule.threshold,
+                at_least: (rule.at_least > 1).then_some(rule.at_least),
+                baseline_factor: rule.baseline_factor,
+                resolve_after_ms: rule.resolve_after.0,
+                firing: alerts.firing,
+                fired: alerts.fired,
+            }
+        };
+        self.rules.iter().map(row).collect()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if crate::exit::stop_requested() {
+            return Err("stopping".into());
+        }
+        if self.shown.figures.full.load(Ordering::Relaxed) {
+            return Err("a sink can take no more: reading pauses".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_json_whatever_the_host_is_called() {
+        let mut lines = Vec::new();
+        let mut line = tidewatch_events::line_protocol::LineWriter::new(&mut lines);
+        line.start("http_stats").tag("host", "a \"b\",=\\</script>\u{2028}").count("requests", 3).float("rps", 0.5);
+        line.end(tidewatch_events::time::EventTime(20_000));
+        let mut tap = PageTap { feed: shown::Feed::default(), hosts: Hosts::default() };
+        tap.step(&Delivery { points: lines.clone(), ..Delivery::default() });
+        let host = tap.hosts.lock().unwrap().first().unwrap().clone();
+        assert!(host.contains("</script>"), "{host}");
+        let text = std::str::from_utf8(&lines).unwrap();
+        let json = window_json(&host, 20_000, &parse_line(text.trim_end()).unwrap());
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, serde_json::json!({"time": 20_000, "host": host, "requests": 3, "rps": 0.5}));
+        assert!(!json.contains('\n'));
+    }
+
+    #[test]
+    fn a_taken_port_is_followed_by_the_next() {
+        let taken = |up_to: u16| {
+            move |listen: String| {
+                let port: u16 = listen.rsplit_once(':').unwrap().1.parse().unwrap();
+                if (1..up_to).contains(&port) { Err(PageError::Taken(listen)) } else { Ok(port) }
+            }
+        };
+        assert_eq!(usual_or_next(taken(8080)).unwrap(), 8080);
+        assert_eq!(usual_or_next(taken(8082)).unwrap(), 8082);
+        assert_eq!(usual_or_next(taken(9000)).unwrap(), 0, "any free one");
+    }
+}

@@ -1,0 +1,53 @@
+//! What stands in the place of `page` in a build without it.
+
+use super::live::{Figures, Tap};
+use super::peers::Peers;
+use crate::config::Config;
+use crate::exit::Failure;
+use std::sync::Arc;
+
+/// Never made.
+pub enum Bound {}
+
+/// Never made.
+pub enum Page {}
+
+/// Which port, where there is a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Wish {
+    Run,
+    Demo { port: Option<u16> },
+}
+
+/// What is shown, where there is a page.
+#[allow(missing_docs)]
+pub struct Shown {
+    pub peers: Arc<Peers>,
+    pub figures: Arc<Figures>,
+    pub feed: Arc<tidewatch_connectors::feed::Feed>,
+    pub workers: usize,
+}
+
+#[allow(missing_docs)]
+impl Bound {
+    pub fn url(&self) -> String {
+        match *self {}
+    }
+
+    pub fn tap(&self) -> Box<dyn Tap> {
+        match *self {}
+    }
+
+    pub fn serve(self, _config: &Config, _shown: Shown) -> Result<Page, Failure> {
+        match self {}
+    }
+}
+
+/// There is none; says so where one is configured.
+pub fn bind(config: &Config, _wish: Wish) -> Result<Option<Bound>, Failure> {
+    if config.page_given {
+        tracing::warn!("[page] acts on nothing: this program is built without the page (feature `api`)");
+    }
+    Ok(None)
+}
