@@ -117,7 +117,7 @@ pub fn visitor(request: &Request) -> IpAddr {
     if !peer.is_loopback() {
         return peer;
     }
-    let forwarded = request.headers().get_all("x-forwarded-for").iter().last();
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().next_back();
     let last = forwarded.and_then(|value| value.to_str().ok()).and_then(|all| all.rsplit(',').next());
     last.and_then(|address| address.trim().parse().ok()).unwrap_or(peer)
 }
