@@ -15,11 +15,11 @@
 //! - The first signal only asks ([`stop_requested`]); nothing is cut off by it.
 
 use crate::config::{Diagnostic, Diagnostics};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The name of the page's threads.
 const PAGE: &str = "page";
@@ -218,6 +218,14 @@ pub fn on_stop(callback: impl FnOnce() + Send + 'static) {
     } else {
         callbacks.push(Box::new(callback));
     }
+}
+
+/// Takes SIGHUP: from here on it sets the flag instead of ending the process.
+pub fn handle_reloads() -> Result<Arc<AtomicBool>, Failure> {
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, asked.clone())
+        .map_err(|error| Failure::failed(format!("signals cannot be handled: {error}")))?;
+    Ok(asked)
 }
 
 /// Takes SIGTERM and SIGINT: the first asks to drain, a second SIGINT ends the process at once with 130.

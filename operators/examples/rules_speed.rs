@@ -131,7 +131,7 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
     let part = |tenth: usize| observe[observe.len() * tenth / 10].as_secs_f64() * 1e9 / BATCH as f64;
     let mean = |all: Vec<Duration>| all.iter().sum::<Duration>().as_secs_f64() * 1e9 / (batches * BATCH) as f64;
     println!(
-        "{name:<34} observe {:6.1} {:6.1}  hand over {:5.1}  merge {:6.1}  close {:5.1} ns/event  rows/event {:.3}  findings {found}",
+        "{name:<34} observe {:6.1} {:6.1}  hand over {:5.1}  merge {:6.1}  close {:5.1} ns/event  rows/event {:.3}  rows {found}",
         part(1),
         part(5),
         mean(hand_over),

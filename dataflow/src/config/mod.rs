@@ -64,6 +64,8 @@ pub struct Config {
     pub keep_addresses: Option<Millis>,
     /// How event time moves.
     pub time: Time,
+    /// How long what closed windows came to is kept for previews of changed rules; changes no result.
+    pub retain: Millis,
     /// The windows of statistics.
     pub windows: Windows,
     /// The rules that are turned on: built-in ones first, then the configuration's in order.
@@ -220,7 +222,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let all_rules = rules::rules(cx, node("rule"));
     let allow = allow(cx, node("allow"), &all_rules);
     let privacy = privacy(cx, table("privacy"));
-    let time = time(cx, table("time"));
+    let (time, retain) = time(cx, table("time"));
     let windows = windows(cx, table("windows"));
     let sinks = outputs::sinks(cx, node("sink"));
     let page = outputs::page(cx, table("page"));
@@ -238,6 +240,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         privacy: privacy.0?,
         keep_addresses: privacy.1,
         time: time?,
+        retain: retain?,
         windows: windows?,
         rules: all_rules.iter().filter(|entry| entry.enabled).map(|entry| entry.rule.clone()).collect(),
         all_rules,
@@ -389,8 +392,12 @@ fn privacy(cx: &Context<'_>, table: Option<&Table>) -> (Option<Privacy>, Option<
     (client.map(|client| Privacy { client, redact_query }), keep_addresses)
 }
 
-fn time(cx: &Context<'_>, table: Option<&Table>) -> Option<Time> {
+fn time(cx: &Context<'_>, table: Option<&Table>) -> (Option<Time>, Option<Millis>) {
     let r = Reader::new(cx, &schema::TIME, table);
+    (bounds(cx, &r), r.length_within("retain", Millis(0), Millis::minutes(24 * 60)))
+}
+
+fn bounds(cx: &Context<'_>, r: &Reader<'_>) -> Option<Time> {
     let most = Millis(30 * 86_400_000);
     let any = |key: &str| r.length_within(key, Millis(0), most);
     let (max_out_of_order, allowed_lateness) = (any("max_out_of_order"), any("allowed_lateness"));
@@ -430,6 +437,17 @@ impl Config {
     /// What could be used, but not as written.
     pub fn warnings(&self) -> &Diagnostics {
         &self.warnings
+    }
+
+    /// Whether anything but rules differs.
+    pub fn differs_beside_rules(&self, other: &Config) -> bool {
+        let rest = |config: &Config| {
+            let config =
+                Config { rules: Vec::new(), all_rules: Vec::new(), warnings: Diagnostics::default(), ..config.clone() };
+            // Secrets do not show; a changed one is not noticed.
+            format!("{config:?}")
+        };
+        rest(self) != rest(other)
     }
 
     /// How lines of a file that is named on the command line are read: as the configured source that has its path

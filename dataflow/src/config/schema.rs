@@ -424,6 +424,12 @@ pub static TIME: Section = section(
             "A line further ahead of its record's time (or the clock) is from the future: kept, not counted. At most `max_out_of_order` + `allowed_lateness`.",
         ),
         key("max_drift", Kind::Length, Is("1m"), "A partition further ahead of the slowest one waits for it."),
+        key(
+            "retain",
+            Kind::Length,
+            Is("10m"),
+            "How long `run` keeps what closed windows came to, to say what a changed rule would have found (docs/OPERATING.md). Changes no result.",
+        ),
     ],
 );
 

@@ -3,9 +3,10 @@
 //! ```text
 //! Ingest ──► Shards ──► Boards ──────────────┐
 //!   │ └── host deltas ───►┘                   ├──► Deliver (worker 0) ──► results thread
-//!   ├──► Panes ──► findings ──────────────────┤
-//!   │      ▲                                  │
-//!   ├──► Dark ─── shared dark paths           │
+//!   ├──► Panes ──► closed rows ──┐            │
+//!   │      ▲ └── provisional ──┐ join ► told ─┤
+//!   ├──► Dark│                 └──┼───────────┤
+//!   ├──► changes of rules ► versions ─────────┤
 //!   └──► dead letters ────────────────────────┘
 //! ```
 //! `replay`, `run` and `demo` build the same; only clocks, sources and what the results thread does differ.
@@ -15,8 +16,11 @@ use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidewatch_events::dead_letter::DeadLetter;
+use tidewatch_events::time::Millis;
+use tidewatch_operators::rules::closed_streams::Preview;
 use tidewatch_operators::rules::plan::RuleSet;
-use tidewatch_operators::rules::streams::{self as rule_streams, Judged};
+use tidewatch_operators::rules::streams::{self as rule_streams, Judged, RuleSettings};
+use tidewatch_operators::rules::versions::Reload;
 use tidewatch_operators::rules::{Finding, Limits};
 use tidewatch_operators::traffic::streams::{self, Early, Points, least};
 use tidewatch_operators::traffic::{Settings, tick};
@@ -35,6 +39,10 @@ pub enum Output {
     Provisional(Vec<Finding>),
     /// All findings of windows that close at one tick; ticks come in order.
     Findings(Vec<Finding>),
+    /// The rules changed: they hold so for windows that start at the change or later.
+    Changed(Reload),
+    /// What one worker's part of the rows kept would have been to a changed rule.
+    Preview(Preview),
     /// All findings of windows that close before this tick were sent; `None`: all there will ever be.
     Judged(Option<u64>),
     /// Lines that could not be read, late and future events.
@@ -52,6 +60,8 @@ pub struct Plan {
     pub rules: Arc<RuleSet>,
     /// Bounds of the rules' state.
     pub limits: Limits,
+    /// How long closed rows of rules are kept.
+    pub retain: Millis,
     /// Whether rules speak before windows close.
     pub live: bool,
 }
@@ -68,7 +78,9 @@ pub fn build<'s>(
     let sources = ingest::ingest(scope, ingest);
     let summaries = streams::shards(sources.parts, plan.traffic, early.clone());
     let points = streams::boards(sources.deltas, summaries, plan.traffic, early);
-    let findings = rule_streams::findings(sources.panes, sources.dark, plan.rules.clone(), plan.limits, plan.live);
+    let settings = RuleSettings { limits: plan.limits, speak_early: plan.live, retain: plan.retain };
+    let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
+    let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings);
     let probe = Handle::new();
     let (to_points, to_findings, to_dead) = (results.clone(), results.clone(), results);
     deliver(points, "DeliverPoints", move |points, reached| {
@@ -86,12 +98,15 @@ pub fn build<'s>(
     deliver(findings, "DeliverFindings", move |findings, reached| {
         let Some(results) = &to_findings else { return };
         let mut early = Vec::new();
-        for Judged { finding, closed } in findings.drain(..) {
-            if !closed {
-                early.push(finding);
-                continue;
+        for judged in findings.drain(..) {
+            match judged {
+                Judged::Provisional(finding) => early.push(finding),
+                Judged::Closed(finding) => {
+                    waiting.entry(tick(finding.end.saturating_add(lateness))).or_default().push(finding);
+                }
+                Judged::Preview(preview) => drop(results.send(Output::Preview(preview))),
+                Judged::Changed(reload) => drop(results.send(Output::Changed(reload))),
             }
-            waiting.entry(tick(finding.end.saturating_add(lateness))).or_default().push(finding);
         }
         if !early.is_empty() {
             let _ = results.send(Output::Provisional(early));

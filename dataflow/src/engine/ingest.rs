@@ -10,6 +10,7 @@
 //! - No message is sent per event; buffers are returned to the feed once their events are aggregated.
 
 use super::ledger::{Judgement, Ledger, Pending, Taken};
+use crossbeam_channel::Receiver;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +22,10 @@ use tidewatch_events::formats::Parser;
 use tidewatch_operators::lanes::{self, LANES, Lanes};
 use tidewatch_operators::rules::dark::DarkPart;
 use tidewatch_operators::rules::local::{Drained, LocalPanes, PanePartials};
+use tidewatch_operators::rules::streams::Notice;
+use tidewatch_operators::rules::versions::{Reload, RuleChange};
 use tidewatch_operators::traffic::local::LocalTraffic;
-use tidewatch_operators::traffic::{HostDelta, Part, tick};
+use tidewatch_operators::traffic::{HostDelta, Part, TICK_MS, tick};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -44,6 +47,8 @@ pub struct Streams<'s> {
     pub dark: StreamVec<'s, u64, DarkPart>,
     /// Lines that could not be read, late and future events.
     pub dead_letters: StreamVec<'s, u64, DeadLetter>,
+    /// Changes of rules, for every worker.
+    pub changes: StreamVec<'s, u64, Notice>,
     /// The operator's address, by which it is woken.
     pub address: Vec<usize>,
 }
@@ -67,6 +72,8 @@ pub struct Ingest {
     pub traffic: LocalTraffic,
     /// The rules' measures.
     pub panes: LocalPanes,
+    /// Where changes of rules come from; one worker of all has it.
+    pub changes: Option<Receiver<Vec<RuleChange>>>,
     /// How long to sleep when there is nothing to do, unless woken.
     pub patience: Duration,
     /// How often to send on what open windows hold; `None`: only when their time has passed (replays).
@@ -84,6 +91,7 @@ pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
     let (mut to_panes, panes) = output(&mut builder);
     let (mut to_dark, dark) = output(&mut builder);
     let (mut to_dead, dead_letters) = output(&mut builder);
+    let (mut to_all, changes) = output(&mut builder);
     builder.build(move |capabilities| {
         let mut capabilities: Option<Vec<Capability<u64>>> = Some(capabilities);
         let mut work = Work::new(ingest);
@@ -99,6 +107,8 @@ pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
             send(&mut to_panes, &held[2], &mut sending.panes.partials);
             send(&mut to_dark, &held[3], &mut sending.panes.dark);
             send(&mut to_dead, &held[4], &mut sending.dead);
+            work.change_rules(*held[5].time(), peers, &mut sending.changes);
+            send(&mut to_all, &held[5], &mut sending.changes);
             match effective {
                 Some(effective) => {
                     let reached = tick(effective);
@@ -114,7 +124,7 @@ pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
             }
         }
     });
-    Streams { parts, deltas, panes, dark, dead_letters, address: address.to_vec() }
+    Streams { parts, deltas, panes, dark, dead_letters, changes, address: address.to_vec() }
 }
 
 type Outlet<D> = OutputBuilder<u64, CapacityContainerBuilder<Vec<D>>>;
@@ -137,6 +147,7 @@ struct Sending {
     deltas: Vec<HostDelta>,
     panes: Drained,
     dead: Vec<DeadLetter>,
+    changes: Vec<Notice>,
 }
 
 struct Work {
@@ -151,6 +162,8 @@ struct Work {
     lanes: Lanes,
     sent: Instant,
     unsent: bool,
+    /// The tick of the last change of rules.
+    changed: u64,
 }
 
 impl Work {
@@ -165,6 +178,7 @@ impl Work {
             lanes: Lanes::default(),
             sent: Instant::now(),
             unsent: false,
+            changed: 0,
         }
     }
 
@@ -291,6 +305,16 @@ impl Work {
             (self.sent, self.unsent) = (Instant::now(), false);
         }
         due
+    }
+
+    /// Stamps the next change of rules, if there is one, with the tick after `now`: nothing that it concerns can have been
+    /// closed anywhere. No tick has two.
+    fn change_rules(&mut self, now: u64, peers: usize, out: &mut Vec<Notice>) {
+        let Some(from) = now.checked_add(TICK_MS).filter(|from| *from > self.changed) else { return };
+        let Some(changes) = self.ingest.changes.as_ref().and_then(|changes| changes.try_recv().ok()) else { return };
+        self.changed = from;
+        let notice = |dest| Notice { dest, reload: Reload { from, changes: changes.clone() } };
+        out.extend((0..peers as u64).map(notice));
     }
 
     /// Collects what windows that end at or before `before` hold.

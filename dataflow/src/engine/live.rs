@@ -12,6 +12,7 @@ use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
 use super::ledger::{Ledger, Totals};
 use super::peers::{Health, Peers};
+use super::reload::Previews;
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -116,6 +117,7 @@ pub struct Live {
     reached: Option<u64>,
     /// When it was last looked how the sinks stand.
     looked: Option<Instant>,
+    previews: Previews,
 }
 
 impl Figures {
@@ -168,6 +170,7 @@ impl Live {
             waiting: VecDeque::new(),
             reached: None,
             looked: None,
+            previews: Previews::default(),
         }
     }
 
@@ -221,7 +224,15 @@ impl Live {
             Output::Points(points) => self.step.points.extend_from_slice(&points.lines),
             Output::Provisional(findings) => self.book.provisional(findings, &mut self.step.points, &mut self.changes),
             Output::Findings(findings) => self.book.closed(findings, &mut self.step.points, &mut self.changes),
-            Output::Judged(Some(reached)) => self.book.advance(reached, &mut self.step.points, &mut self.changes),
+            Output::Judged(Some(reached)) => {
+                self.book.advance(reached, &mut self.step.points, &mut self.changes);
+                self.previews.tell(reached, self.book.rules());
+            }
+            Output::Changed(reload) => {
+                self.book.change(&reload);
+                self.previews.expect(reload);
+            }
+            Output::Preview(preview) => self.previews.add(preview),
             Output::Judged(None) => {
                 let last = self.ledger.totals().iter().filter_map(|(_, t)| t.last_event).max().unwrap_or(0);
                 self.changes.extend(self.book.finish(last));
@@ -243,7 +254,7 @@ impl Live {
     fn tell(&mut self) {
         let mut drafts: Vec<AlertDraft> = Vec::new();
         for draft in std::mem::take(&mut self.changes) {
-            let rule = &self.book.rules().rules[draft.rule as usize];
+            let rule = self.book.rules().rule_at(draft.rule, draft.first);
             let id = draft.id(rule);
             let known = self.told.get(&id);
             let again = known.is_none_or(|(at, state)| *state != draft.state || at.elapsed() >= UPDATE_EVERY);

@@ -10,6 +10,7 @@
 //! | [`replay`], [`writer`] | backtests, and their files |
 //! | [`allowed`] | what allow lists did |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
+//! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
 //! | [`demo`] | generated traffic through it |
@@ -28,6 +29,7 @@ pub mod page;
 pub mod parsers;
 pub mod peers;
 pub mod progress;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod sinks;

@@ -62,9 +62,14 @@ pub struct Shown {
     pub figures: Arc<Figures>,
     /// Of the sources.
     pub feed: Arc<Feed>,
+    /// All rules, as they are now.
+    pub rules: Entries,
     /// Worker threads of each process.
     pub workers: usize,
 }
+
+/// Rules that may change while they are shown.
+pub type Entries = Arc<Mutex<Vec<RuleEntry>>>;
 
 type Hosts = Arc<Mutex<BTreeSet<String>>>;
 
@@ -136,7 +141,6 @@ impl Bound {
         let pipeline = ShownPipeline {
             mode: self.mode,
             started: wall_clock().0,
-            rules: config.all_rules.clone(),
             hosts: self.hosts,
             shown,
             views: Mutex::default(),
@@ -215,7 +219,6 @@ fn window_json(host: &str, time: u64, point: &PointRef<'_>) -> String {
 struct ShownPipeline {
     mode: Mode,
     started: u64,
-    rules: Vec<RuleEntry>,
     hosts: Hosts,
     shown: Shown,
     views: Mutex<Option<(Instant, Arc<Vec<ProcessView>>)>>,
@@ -347,7 +350,7 @@ impl Engine for ShownPipeline {
                 fired: alerts.fired,
             }
         };
-        self.rules.iter().map(row).collect()
+        self.shown.rules.lock().unwrap_or_else(PoisonError::into_inner).iter().map(row).collect()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -123,6 +123,7 @@ pub fn plan(config: &Config) -> Plan {
         },
         rules: Arc::new(RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)),
         limits: Limits::new(config.time.allowed_lateness),
+        retain: Millis(0),
         live: false,
     }
 }
@@ -195,6 +196,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         results,
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
+        changes: None,
         patience: Duration::from_millis(20),
         wakers,
         control: control.clone(),

@@ -10,6 +10,7 @@ use super::observe::Observer;
 use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
+use super::reload::Reloader;
 use super::replay;
 use super::sinks;
 use super::sources::{Place, Sources};
@@ -18,8 +19,9 @@ use crate::cli::options::{ClusterOptions, RunOptions};
 use crate::cluster::{Control, Status};
 use crate::config::Config;
 use crate::exit::{self, ExitCode, Failure};
-use std::sync::Arc;
+use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
@@ -28,6 +30,8 @@ use tidewatch_connectors::generator::{Generator, Label};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::time::Millis;
+use tidewatch_operators::rules::plan::RuleSet;
+use tidewatch_operators::rules::versions::RuleChange;
 use tidewatch_operators::watermark::Guard;
 
 /// Memory for lines that alerts may show, bytes.
@@ -50,6 +54,9 @@ pub struct Pipeline {
     generator: Option<live::Live>,
     stopped: Arc<AtomicBool>,
     lateness: Millis,
+    rules: Arc<RuleSet>,
+    entries: page::Entries,
+    to_rules: Sender<Vec<RuleChange>>,
     committing: Option<JoinHandle<()>>,
     observer: Observer,
     peers: Arc<Peers>,
@@ -81,9 +88,16 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         Pipeline::start(config, options.workers, options.cluster.as_ref(), parsers, sources, (observer, tap))?;
     let _page = pipeline.show(config, page)?;
     pipeline.commit_now_and_then()?;
+    let (set, entries, to_rules) = (pipeline.rules.clone(), pipeline.entries.clone(), pipeline.to_rules.clone());
+    let mut reloader = Reloader::new(config, &options, set, entries, to_rules);
+    // Without a file there is nothing to read again, and a hang-up means what it always does.
+    let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
     while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
         std::thread::sleep(Duration::from_millis(20));
         pipeline.tend();
+        if asked.as_ref().is_some_and(|asked| asked.swap(false, Ordering::AcqRel)) {
+            reloader.reload();
+        }
         if let Some(error) = pipeline.ledger.failure() {
             return Err(error.into());
         }
@@ -159,7 +173,15 @@ impl Pipeline {
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
         let feed = Arc::new(Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone()));
-        let plan = Plan { live: true, ..replay::plan(config) };
+        let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
+        let rules = Arc::new(RuleSet::with_dormant(
+            config.rules.clone(),
+            off.collect(),
+            config.allow.clone(),
+            config.ipv6_prefix,
+        ));
+        let plan = Plan { live: true, rules: rules.clone(), retain: config.retain, ..replay::plan(config) };
+        let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let early = Arc::new(AtomicU64::new(0));
         let shared = Shared {
@@ -170,6 +192,7 @@ impl Pipeline {
             results,
             early: early.clone(),
             early_every: Some(Duration::from_millis(config.windows.early_every.0)),
+            changes: (process == 0).then_some(changes),
             patience: Duration::from_millis(20),
             wakers,
             control: control.clone(),
@@ -209,6 +232,9 @@ impl Pipeline {
             generator: None,
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
+            rules,
+            entries: Arc::new(Mutex::new(config.all_rules.clone())),
+            to_rules,
             committing: None,
             observer,
             peers,
@@ -222,6 +248,7 @@ impl Pipeline {
             peers: self.peers.clone(),
             figures: self.figures.clone(),
             feed: self.feed.clone(),
+            rules: self.entries.clone(),
             workers: self.worker_count,
         };
         page.map(|page| page.serve(config, shown())).transpose()

@@ -8,7 +8,7 @@ use crate::cli::options::ClusterOptions;
 use crate::cluster::{self, Control, Members};
 use crate::config::Config;
 use crate::exit::{ExitCode, Failure};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_operators::rules::local::LocalPanes;
+use tidewatch_operators::rules::versions::RuleChange;
 use tidewatch_operators::traffic::local::LocalTraffic;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub early: Arc<AtomicU64>,
     /// How often to show early results; `None` in a replay.
     pub early_every: Option<Duration>,
+    /// Where changes of rules come from, on process 0 of a live pipeline.
+    pub changes: Option<Receiver<Vec<RuleChange>>>,
     /// How long a worker with nothing to do sleeps, unless woken.
     pub patience: Duration,
     /// Wakes them.
@@ -133,6 +136,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         parsers: shared.parsers.clone(),
         traffic: LocalTraffic::new(shared.plan.traffic),
         panes: LocalPanes::new(&shared.plan.rules),
+        changes: shared.changes.clone().filter(|_| worker.index() == 0),
         patience: shared.patience,
         send_every: shared.early_every.map(|_| SEND_EVERY),
     };

@@ -92,7 +92,12 @@ impl Writer {
                     self.files.dead_letter(&record).map_err(failed)?;
                 }
             }
-            Output::Points(_) | Output::Provisional(_) | Output::Judged(None) | Output::Reached(_) => {}
+            Output::Points(_)
+            | Output::Provisional(_)
+            | Output::Judged(None)
+            | Output::Reached(_)
+            | Output::Changed(_)
+            | Output::Preview(_) => {}
         }
         Ok(())
     }

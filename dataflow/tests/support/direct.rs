@@ -183,6 +183,7 @@ pub fn run(
         results,
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
+        changes: None,
         patience: Duration::from_millis(20),
         wakers,
         control: None,

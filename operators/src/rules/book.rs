@@ -6,6 +6,7 @@
 use super::Finding;
 use super::episodes::{AlertDraft, Change, Episodes};
 use super::plan::RuleSet;
+use super::versions::Reload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidewatch_events::alert::score;
@@ -129,6 +130,11 @@ impl AlertBook {
         &self.prevented
     }
 
+    /// Takes a change of rules, before findings of windows that start at the change or later.
+    pub fn change(&mut self, reload: &Reload) {
+        Arc::make_mut(&mut self.set).change(reload.from, &reload.changes);
+    }
+
     /// The rules.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.set
@@ -175,7 +181,7 @@ fn id_at(rule: &Rule, finding: &Finding) -> String {
 
 fn write_point(set: &RuleSet, place: &Place, slot: usize, row: &Row, state: &str, points: &mut Vec<u8>) {
     let (start, rule, host) = place;
-    let rule = &set.rules[*rule as usize];
+    let rule = set.rule_at(*rule, *start);
     let Finding { value, limit, .. } = row.finding;
     let message =
         format!("{}: {} {} {value} >= {limit} in {}", rule.name, row.subject, measure_text(&rule.measure), rule.window);

@@ -109,7 +109,7 @@ impl AlertDraft {
 
     /// The alert as it leaves; `line` gives the line of an origin, made safe to show, where it can be had.
     pub fn into_alert(self, set: &RuleSet, mut line: impl FnMut(&Origin) -> Option<String>) -> Alert {
-        let rule = &set.rules[self.rule as usize];
+        let rule = set.rule_at(self.rule, self.first);
         Alert {
             id: self.id(rule),
             key: self.subject_id(rule),

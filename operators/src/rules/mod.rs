@@ -1,14 +1,16 @@
 //! Rules: from events to findings to alerts (docs/RULES.md), as plain structs.
 //!
 //! ```text
-//! per worker                         owner of a key                                  same owner
-//! LocalPanes ── PanePartials ──────► PaneStore ── Finding ─────────────────────────► Episodes ── AlertDraft
-//!           └── DarkPart ──► DarkStore (owner of a path) ── DarkCounts ──► PaneStore
+//! per worker                         owner of a key                                        process 0
+//! LocalPanes ── PanePartials ──────► PaneStore ── ClosedRow ──┐
+//!           └── DarkPart ──► DarkStore (owner of a path) ──►  ├─ join ── Finding ────────► Episodes ── AlertDraft
+//!                                    Versions of conditions ──┘
 //! ```
 //! [`local::LocalPanes`] counts what its worker read per measure, pane (hop-sized piece of time) and key, and hands over
-//! small messages. [`panes::PaneStore`] merges them, slides windows over the panes once they are closed, and says where a
-//! rule's condition holds. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
-//! [`episodes::Episodes`] folds findings into alerts. [`provisional`] speaks before a window closes.
+//! small messages. [`panes::PaneStore`] merges them, slides windows over the panes once they are closed, and says what each
+//! window of a key came to. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
+//! [`closed_streams`] joins closed rows with the conditions, which may change ([`versions`]). [`episodes::Episodes`] folds
+//! findings into alerts. [`provisional`] speaks before a window closes.
 //!
 //! Invariants
 //! - Results are a function of the events alone: all merges are sums, minima and unions, so neither the order, the
@@ -17,6 +19,8 @@
 
 pub mod baseline;
 pub mod book;
+pub mod closed;
+pub mod closed_streams;
 pub mod dark;
 pub mod episodes;
 pub mod keys;
@@ -28,7 +32,10 @@ pub mod provisional;
 pub mod streams;
 mod table;
 pub mod values;
+pub mod versions;
 
+#[cfg(test)]
+mod closed_tests;
 #[cfg(test)]
 mod model_tests;
 

@@ -1,6 +1,7 @@
 //! Rules from end to end against the naive model: random feeds and rules, 1 to 3 workers, random batches, random times of
 //! handing over, messages in random order and with random delay, random moments of closing.
 
+use super::closed::findings;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::episodes::{AlertDraft, Change, Episodes};
 use super::local::{Drained, LocalPanes, PanePartials};
@@ -180,7 +181,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let frontier = frontier.min(counts.min().map_or(u64::MAX, |end| end + lateness - 1));
             for owner in &mut owners {
                 for store in &mut owner.stores {
-                    let mut found = store.close(frontier);
+                    let mut found = findings(&store.close(frontier), store.versions());
                     found.retain(|f| match set.twin_of(f.rule) {
                         Some(rule) => {
                             *out.prevented.entry(set.rules[rule as usize].name.clone()).or_default() += 1;

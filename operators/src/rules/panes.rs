@@ -1,25 +1,30 @@
-//! The owner of keys: merges panes, slides windows over them, and says where a rule's condition holds.
+//! The owner of keys: merges panes, slides windows over them, and says what each window of a key came to.
 //!
 //! One [`PaneStore`] per plan. A pane's rows enter the running window of their keys when the window that ends with the pane
-//! is closed, and leave it one window later, so a window costs the rows that enter and leave, plus the keys that hold a
-//! condition ("hot"), whatever window / hop is. Windows in which nothing changes and no key is hot are skipped, so a gap
+//! is closed, and leave it one window later, so a window costs the rows that enter and leave, plus the keys that reach the
+//! plan's floor ("hot"), whatever window / hop is. Windows in which nothing changes and no key is hot are skipped, so a gap
 //! of a year costs nothing.
 //!
 //! Invariants
 //! - Windows are closed in order of their ends, each once, when end + allowed lateness <= frontier.
 //! - A key's rows hang in one list in order of panes; the running value is the sum of those between the window's ends.
 //! - Everything of a pane is freed when the last window that needs it is closed.
+//! - A window is judged by the versions of conditions that hold for its start, and kept from the floor of those that are
+//!   loaded at its closing tick, whenever a change of rules was heard of.
 
 use super::baseline::Baselines;
+use super::closed::{ClosedRow, Step};
 use super::dark::DarkCounts;
 use super::keys::KeyBytes;
 use super::local::PanePartials;
 use super::measured::{Measured, Prefix};
-use super::plan::{Condition, MeasurePlan};
+use super::plan::MeasurePlan;
 use super::values::Values;
-use super::{Finding, Limits, Missed, Origin, SHARDS, shard};
+use super::versions::{Floor, Reload, Versions};
+use super::{Limits, Missed, Origin, SHARDS, shard};
+use crate::traffic::tick;
 use hashbrown::{HashMap, HashTable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use tidewatch_events::hash;
 
 const NONE: u32 = u32::MAX;
@@ -45,11 +50,15 @@ pub struct PaneStore {
     running: BTreeMap<u64, Vec<(u32, u32)>>,
     /// Changes of numbers of dark paths, by the end of the first window they hold for.
     dark: BTreeMap<u64, Vec<(KeyBytes, i64)>>,
-    /// Keys for which a condition holds but for its baseline.
+    /// Keys that reached the floor in the last window.
     hot: BTreeMap<u32, Hot>,
-    /// One for each condition.
+    /// The conditions.
+    versions: Versions,
+    /// Ticks of changes of rules, in order, after which no window was closed yet: then all keys are looked at.
+    changed: VecDeque<u64>,
+    /// One for each rule of the plan.
     baselines: Vec<Baselines>,
-    /// End of the last window of a key, by (slot, condition), that was said to hold before it was closed.
+    /// End of the last window of a key, by (slot, rule), that was said to hold before it was closed.
     said: HashMap<(u32, u32), u64>,
     /// End of the last window closed, or skipped because nothing was in it.
     closed: u64,
@@ -99,10 +108,22 @@ struct Pane {
     shards: Vec<u32>,
 }
 
+/// A window that is closed.
+struct Window {
+    start: u64,
+    end: u64,
+    closes: u64,
+    floor: Floor,
+    /// Whether baselines take part of it.
+    notes: bool,
+}
+
+/// What the last window of a key came to.
+#[derive(Clone, Copy)]
 struct Hot {
+    n: u64,
     value: f64,
-    /// For each condition the end of the last window with a finding.
-    found: Vec<u64>,
+    end: u64,
 }
 
 impl PaneStore {
@@ -110,7 +131,9 @@ impl PaneStore {
     pub fn new(plan: &MeasurePlan, limits: Limits) -> PaneStore {
         PaneStore {
             measured: Measured::of(&plan.measure),
-            baselines: plan.conditions.iter().map(|_| Baselines::new(limits.max_keys)).collect(),
+            baselines: plan.rules.iter().map(|_| Baselines::new(limits.max_keys)).collect(),
+            versions: Versions::new(plan, limits.allowed_lateness.0),
+            changed: VecDeque::new(),
             plan: plan.clone(),
             limits,
             slots: Vec::new(),
@@ -147,7 +170,7 @@ impl PaneStore {
         self.rows.len() - self.free_rows.len() + self.measured.kept() + self.deferred_rows
     }
 
-    /// The baselines of each condition of the plan, in their order.
+    /// The baselines of each rule of the plan, in their order.
     pub fn baselines(&self) -> &[Baselines] {
         &self.baselines
     }
@@ -258,6 +281,13 @@ impl PaneStore {
         changes.extend(counts.iter().map(|(key, change)| (KeyBytes::new(key), change)));
     }
 
+    /// Takes a change of rules, before any window closes whose start or closing tick it may concern.
+    pub fn change(&mut self, reload: &Reload) {
+        if !self.versions.change(reload).is_empty() {
+            self.changed.push_back(reload.from);
+        }
+    }
+
     /// The row of a key in a pane, made if need be. `None`: no room.
     fn row(&mut self, key: &[u8], sought: &Sought, pane: u64, entry: &mut Pane) -> Option<(u32, u32)> {
         let mut before = NONE;
@@ -342,16 +372,20 @@ impl PaneStore {
         let dark = self.dark.keys().next().copied();
         let stays = (!self.hot.is_empty()).then(|| self.closed + hop);
         // A baseline takes every tumbling window in which there is anything.
-        let notes = (self.plan.has_baseline() && !self.running.is_empty()).then(|| (self.closed / window + 1) * window);
+        let notes = self.versions.baseline_from().filter(|_| !self.running.is_empty());
+        let notes = notes.map(|from| (self.closed.max(from) / window + 1) * window);
+        // With another floor, windows may be of interest in which nothing else changed.
+        let changed = self.changed.front().filter(|_| !self.running.is_empty());
+        let changed = changed.map(|from| from.saturating_sub(self.limits.allowed_lateness.0).next_multiple_of(hop));
         // The first window of all ends with what came before it was whole.
         let first = (self.closed < window && !self.running.is_empty()).then_some(window);
-        let next = [enters, leaves, dark, stays, notes, first].into_iter().flatten().min()?;
+        let next = [enters, leaves, dark, stays, notes, changed, first].into_iter().flatten().min()?;
         Some(next.max(self.closed + hop))
     }
 
-    /// Closes all windows with end + allowed lateness <= `frontier` (ms; `u64::MAX`: all), in order. Findings come in order of
-    /// window, rule, key.
-    pub fn close(&mut self, frontier: u64) -> Vec<Finding> {
+    /// Closes all windows with end + allowed lateness <= `frontier` (ms; `u64::MAX`: all), in order. Says what those came to
+    /// that reach the floor, in order of window and key.
+    pub fn close(&mut self, frontier: u64) -> Vec<ClosedRow> {
         let mut out = Vec::new();
         while let Some(end) = self.next_end() {
             if frontier != u64::MAX && end.saturating_add(self.limits.allowed_lateness.0) > frontier {
@@ -363,11 +397,12 @@ impl PaneStore {
             // What was skipped is closed too.
             let passed = frontier.saturating_sub(self.limits.allowed_lateness.0);
             self.closed = self.closed.max(passed - passed % self.plan.hop);
+            self.versions.forget(frontier);
         }
         out
     }
 
-    fn close_window(&mut self, end: u64, out: &mut Vec<Finding>) {
+    fn close_window(&mut self, end: u64, out: &mut Vec<ClosedRow>) {
         let MeasurePlan { window, hop, .. } = self.plan;
         self.closed = end;
         let mut touched: Vec<u32> = Vec::new();
@@ -453,20 +488,27 @@ impl PaneStore {
         }
         self.hot.remove(&slot);
         if !self.said.is_empty() {
-            (0..self.plan.conditions.len() as u32).for_each(|index| {
-                self.said.remove(&(slot, index));
+            self.plan.rules.iter().for_each(|rule| {
+                self.said.remove(&(slot, *rule));
             });
         }
         self.measured.clear_slot(slot);
         self.free_slots.push(slot);
     }
 
-    /// Tests the conditions of the window's keys: those that changed and those that are hot; all where a baseline takes
-    /// part of it, and in the first window of all, before which none was tested.
-    fn find(&mut self, start: u64, end: u64, touched: Vec<u32>, out: &mut Vec<Finding>) {
+    /// Looks at the window's keys: those that changed and those that are hot; all where a baseline takes part of it, after a
+    /// change of rules, and in the first window of all, before which none was looked at.
+    fn find(&mut self, start: u64, end: u64, touched: Vec<u32>, out: &mut Vec<ClosedRow>) {
         let from = out.len();
-        let notes = self.plan.has_baseline() && start.is_multiple_of(self.plan.window);
-        let slots: Vec<u32> = if notes || start == 0 {
+        let notes = self.versions.has_baseline() && start.is_multiple_of(self.plan.window);
+        let closes = tick(end.saturating_add(self.limits.allowed_lateness.0));
+        let mut changed = false;
+        while self.changed.pop_front_if(|from| *from <= closes).is_some() {
+            changed = true;
+        }
+        let window = Window { start, end, closes, floor: self.versions.floor(closes), notes };
+        let all = notes || changed || start == 0;
+        let slots: Vec<u32> = if all {
             (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].n > 0).collect()
         } else {
             let mark = end + 1;
@@ -474,101 +516,95 @@ impl PaneStore {
             touched.into_iter().chain(hot).collect()
         };
         for slot in slots {
-            self.find_of(slot, start, end, notes, out);
+            self.find_of(slot, &window, out);
         }
-        if notes {
+        if all {
             let slots = &self.slots;
             self.hot.retain(|slot, _| slots[*slot as usize].n > 0);
         }
-        out[from..].sort_unstable_by(|a, b| (a.rule, &a.key).cmp(&(b.rule, &b.key)));
+        out[from..].sort_unstable();
     }
 
-    fn find_of(&mut self, slot: u32, start: u64, end: u64, notes: bool, out: &mut Vec<Finding>) {
-        let n = self.slots[slot as usize].n;
+    fn find_of(&mut self, slot: u32, window: &Window, out: &mut Vec<ClosedRow>) {
+        let Window { start, end, floor, notes, .. } = *window;
+        let Slot { n, touched, .. } = self.slots[slot as usize];
         if n == 0 {
             self.hot.remove(&slot);
             return;
         }
-        let cached = self.hot.get(&slot).filter(|_| self.slots[slot as usize].touched != end + 1).map(|hot| hot.value);
+        let before = self.hot.get(&slot).copied();
+        let cached = before.filter(|_| touched != end + 1).map(|hot| hot.value);
         let value = cached.or_else(|| {
-            let interest = if self.plan.has_baseline() { 0.0 } else { self.plan.least_threshold() };
-            if n < self.plan.least_events() {
+            let interest = if self.versions.has_baseline() { 0.0 } else { floor.value };
+            if n < floor.n {
                 return None;
             }
             let rows = self.rows_in(slot, end).map(|(row, _)| row as usize);
             self.measured.value(&self.plan, slot, n, rows, interest)
         });
-        let holds = |c: &Condition| n >= c.at_least && value.is_some_and(|v| v >= c.threshold);
-        if !self.plan.conditions.iter().any(holds) {
+        let reached = value.is_some_and(|value| floor.is_reached(n, value));
+        if !reached {
             self.hot.remove(&slot);
             if !notes {
                 return;
             }
         }
         let Some(value) = value else { return };
-        for index in 0..self.plan.conditions.len() {
-            let condition = &self.plan.conditions[index];
-            if n < condition.at_least {
-                continue;
+        let key = self.slots[slot as usize].key.as_bytes();
+        let mut usual = Vec::new();
+        for version in self.versions.at(start).filter(|v| v.condition.baseline_factor.is_some()) {
+            let condition = &version.condition;
+            let Some(own) = self.plan.rules.iter().position(|rule| *rule == condition.rule) else { continue };
+            let known = self.baselines[own].at(key, start);
+            if reached {
+                usual.extend(known.map(|known| (condition.rule, known)));
             }
-            let mut limit = condition.threshold;
-            let mut note = None;
-            if let Some(factor) = condition.baseline_factor {
-                let usual = self.baselines[index].at(self.slots[slot as usize].key.as_bytes(), start);
-                limit = usual.map_or(limit, |usual| limit.max(factor * usual));
-                note = notes.then(|| end.saturating_add(self.limits.allowed_lateness.0));
-            }
-            if value >= limit {
-                let found = self.finding(slot, index, start, end, value, limit);
-                out.push(found);
-            } else if let Some(closed_at) = note {
-                let key = self.slots[slot as usize].key.as_bytes();
-                if !self.baselines[index].note(key, closed_at, value) {
+            if notes && n >= condition.at_least && condition.reached(n, value, known).is_none() {
+                let closed_at = end.saturating_add(self.limits.allowed_lateness.0);
+                if !self.baselines[own].note(key, closed_at, value) {
                     self.missed.values += 1;
                 }
             }
         }
-        if self.plan.conditions.iter().any(holds) {
-            let conditions = self.plan.conditions.len();
-            self.hot.entry(slot).or_insert_with(|| Hot { value, found: vec![0; conditions] }).value = value;
+        if reached {
+            let before = before.filter(|hot| hot.end == end.saturating_sub(self.plan.hop));
+            out.push(self.row_of(slot, window, value, before, usual));
+            self.hot.insert(slot, Hot { n, value, end });
         }
     }
 
-    fn finding(&mut self, slot: u32, index: usize, start: u64, end: u64, value: f64, limit: f64) -> Finding {
-        let condition = &self.plan.conditions[index];
-        let before = end.saturating_sub(self.plan.hop);
-        let conditions = self.plan.conditions.len();
-        let hot = self.hot.entry(slot).or_insert_with(|| Hot { value, found: vec![0; conditions] });
-        let goes_on = std::mem::replace(&mut hot.found[index], end) == before && before > 0;
-        let grows = self.plan.measure.is_monotone() && condition.baseline_factor.is_none();
-        let fired = if grows && !goes_on { self.fired(slot, index, end) } else { end };
+    /// What a window of a key came to; `before`: what the one before it came to, where that reached the floor.
+    fn row_of(&self, slot: u32, window: &Window, value: f64, before: Option<Hot>, usual: Vec<(u32, f64)>) -> ClosedRow {
         let owner = &self.slots[slot as usize];
-        Finding {
-            rule: condition.rule,
-            key: owner.key.as_bytes().to_vec(),
-            start,
-            end,
+        ClosedRow {
+            plan: self.plan.number,
+            key: owner.key.clone(),
+            start: window.start,
+            end: window.end,
+            closed: window.closes,
             n: owner.n,
             value,
-            limit,
-            fired,
-            evidence: self.rows_in(slot, end).take(3).map(|(_, row)| row.origin).collect(),
+            evidence: self.rows_in(slot, window.end).take(3).map(|(_, row)| row.origin).collect(),
+            steps: self.steps(slot, window, value, before),
+            usual,
         }
     }
 
-    /// End of the first pane up to which the window that ends at `end` already met a condition.
-    fn fired(&self, slot: u32, index: usize, end: u64) -> u64 {
-        let condition = &self.plan.conditions[index];
-        let mut n = 0;
-        let mut prefix = Prefix::default();
-        for (number, row) in self.rows_in(slot, end) {
+    /// The steps of a window that may be the first to meet a condition that the window before did not meet.
+    fn steps(&self, slot: u32, window: &Window, value: f64, before: Option<Hot>) -> Vec<Step> {
+        let rises = |n: u64, value: f64| before.is_none_or(|hot| n > hot.n || value > hot.value);
+        if !self.plan.measure.is_monotone() || !rises(self.slots[slot as usize].n, value) {
+            return Vec::new();
+        }
+        let (mut n, mut prefix, mut steps) = (0, Prefix::default(), Vec::new());
+        for (number, row) in self.rows_in(slot, window.end) {
             n += row.n;
             let value = self.measured.value_of(&self.plan, n, &mut prefix, number as usize);
-            if n >= condition.at_least && value >= condition.threshold {
-                return row.pane + self.plan.hop;
+            if window.floor.is_reached(n, value) && rises(n, value) {
+                steps.push(Step { end: row.pane + self.plan.hop, n, value });
             }
         }
-        end
+        steps
     }
 
     pub(super) fn plan(&self) -> &MeasurePlan {
@@ -597,12 +633,16 @@ impl PaneStore {
         self.closed
     }
 
-    pub(super) fn said(&self, slot: u32, condition: usize) -> Option<u64> {
-        self.said.get(&(slot, condition as u32)).copied()
+    pub(super) fn versions(&self) -> &Versions {
+        &self.versions
     }
 
-    pub(super) fn say(&mut self, slot: u32, condition: usize, end: u64) {
-        self.said.insert((slot, condition as u32), end);
+    pub(super) fn said(&self, slot: u32, rule: u32) -> Option<u64> {
+        self.said.get(&(slot, rule)).copied()
+    }
+
+    pub(super) fn say(&mut self, slot: u32, rule: u32, end: u64) {
+        self.said.insert((slot, rule), end);
     }
 
     /// The rows of a key in the running window that ends at `end`, oldest first.

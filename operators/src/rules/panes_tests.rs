@@ -1,7 +1,10 @@
 use super::*;
+use crate::rules::Finding;
+use crate::rules::closed::findings;
 use crate::rules::dark::{DarkPart, DarkStore};
 use crate::rules::local::{Drained, LocalPanes, PaneRow};
 use crate::rules::plan::RuleSet;
+use crate::rules::versions::{RuleChange, Terms};
 use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::Kind;
@@ -51,6 +54,12 @@ fn counts(pane: u64, rows: &[(&[u8], u64)]) -> PanePartials {
     PanePartials { dest: 0, plan: 0, pane, keys, rows, values: Values::Count }
 }
 
+/// What the conditions find in the windows that close.
+fn close(store: &mut PaneStore, frontier: u64) -> Vec<Finding> {
+    let rows = store.close(frontier);
+    findings(&rows, store.versions())
+}
+
 fn windows(found: &[Finding]) -> Vec<(u64, u64, u64)> {
     found.iter().map(|f| (f.start, f.n, f.fired)).collect()
 }
@@ -67,7 +76,7 @@ fn a_window_closes_at_its_end_and_the_allowed_lateness() {
     for (name, frontier, want) in rows {
         let mut store = store(Measure::Count, 3.0, limits());
         store.merge(counts(1000, &[(b"a", 3), (b"b", 2)]));
-        assert_eq!(windows(&store.close(*frontier)), *want, "{name}");
+        assert_eq!(windows(&close(&mut store, *frontier)), *want, "{name}");
     }
 }
 
@@ -77,7 +86,7 @@ fn the_prefix_says_when_it_fired_where_an_episode_begins() {
     store.merge(counts(1000, &[(b"a", 1)]));
     store.merge(counts(1010, &[(b"a", 2)]));
     store.merge(counts(1020, &[(b"a", 5)]));
-    let found = store.close(u64::MAX);
+    let found = close(&mut store, u64::MAX);
     // 980: 1; 990: 3 by 1020; 1000: 8, goes on; 1010: 7, goes on; 1020: 5, goes on.
     assert_eq!(windows(&found), [(990, 3, 1020), (1000, 8, 1030), (1010, 7, 1040), (1020, 5, 1050)]);
     assert_eq!(found[1].evidence.iter().map(|o| o.time).collect::<Vec<_>>(), [1000, 1010, 1020]);
@@ -88,7 +97,7 @@ fn the_prefix_says_when_it_fired_where_an_episode_begins() {
 fn windows_start_at_the_epoch_or_later() {
     let mut store = store(Measure::Count, 1.0, limits());
     store.merge(counts(0, &[(b"a", 1)]));
-    assert_eq!(windows(&store.close(u64::MAX)), [(0, 1, 10)]);
+    assert_eq!(windows(&close(&mut store, u64::MAX)), [(0, 1, 10)]);
 }
 
 #[test]
@@ -98,11 +107,11 @@ fn a_gap_of_years_costs_nothing() {
     for year in 0..100 {
         store.merge(counts(1000 + year * YEAR, &[(b"a", 1)]));
     }
-    assert_eq!(store.close(u64::MAX).len(), 300, "each event is in three windows");
+    assert_eq!(close(&mut store, u64::MAX).len(), 300, "each event is in three windows");
     let mut idle = self::store(Measure::Count, 1.0, limits());
-    assert!(idle.close(50 * YEAR).is_empty());
+    assert!(close(&mut idle, 50 * YEAR).is_empty());
     idle.merge(counts(60 * YEAR, &[(b"a", 1)]));
-    assert_eq!(idle.close(u64::MAX).len(), 3);
+    assert_eq!(close(&mut idle, u64::MAX).len(), 3);
 }
 
 #[test]
@@ -113,7 +122,7 @@ fn what_comes_for_closed_panes_is_counted_not_taken() {
     store.merge(counts(1000, &[(b"a", 1)]));
     assert_eq!(store.missed(), Missed { too_late: 1, ..Missed::default() });
     store.merge(counts(1010, &[(b"a", 1)]));
-    assert_eq!(windows(&store.close(1025)), [(990, 2, 1020)]);
+    assert_eq!(windows(&close(&mut store, 1025)), [(990, 2, 1020)]);
 }
 
 #[test]
@@ -126,7 +135,7 @@ fn a_later_life_goes_on_where_windows_were_closed() {
     store.merge(counts(1010, &[(b"a", 1)]));
     store.merge(counts(1020, &[(b"a", 1)]));
     assert_eq!(store.missed().too_late, 9);
-    assert_eq!(windows(&store.close(u64::MAX)), [(1000, 3, 1020), (1010, 2, 1040)]);
+    assert_eq!(windows(&close(&mut store, u64::MAX)), [(1000, 3, 1020), (1010, 2, 1040)]);
 }
 
 #[test]
@@ -136,7 +145,7 @@ fn past_the_limit_keys_with_room_are_exact_and_the_rest_is_counted() {
     let mut store = store(Measure::Count, 1.0, Limits { max_keys: 512, ..limits() });
     store.merge(counts(1000, &all));
     store.merge(counts(1000, &all));
-    let found = store.close(1015);
+    let found = close(&mut store, 1015);
     assert!(found.len() <= 512 && found.len() > 400, "two keys a shard: {}", found.len());
     assert!(found.iter().all(|f| f.n == 4));
     assert_eq!(store.missed().events, 4 * (2000 - found.len() as u64));
@@ -152,9 +161,9 @@ fn distinct_values_past_the_limit_are_counted() {
     store.merge(PanePartials { values: values(vec![1, 2, 3]), ..counts(1000, &[(b"a", 3)]) });
     store.merge(PanePartials { values: values(vec![2, 3, 4, 5, 6, 7]), ..counts(1000, &[(b"a", 6)]) });
     assert_eq!(store.missed().values, 2, "one row and five values fit");
-    let found = store.close(1015);
+    let found = close(&mut store, 1015);
     assert_eq!((found[0].n, found[0].value), (9, 5.0));
-    store.close(u64::MAX);
+    close(&mut store, u64::MAX);
     assert_eq!(store.kept(), 0);
 }
 
@@ -166,7 +175,7 @@ fn distinct_values_are_counted_once_whatever_the_order_of_messages() {
         store.merge(PanePartials { values, ..counts(1000, &[(b"a", 1)]) });
     }
     assert_eq!(store.kept(), 1 + 5, "a row and its values");
-    assert_eq!(store.close(1015)[0].value, 5.0);
+    assert_eq!(close(&mut store, 1015)[0].value, 5.0);
 }
 
 #[test]
@@ -177,7 +186,7 @@ fn a_baseline_asks_for_more_than_the_threshold() {
     for (pane, n) in [(1000, 2), (1010, 3), (1020, 3), (1030, 4)] {
         store.merge(counts(pane, &[(b"a", n)]));
     }
-    let found = store.close(u64::MAX);
+    let found = close(&mut store, u64::MAX);
     let limits: Vec<(u64, f64)> = found.iter().map(|f| (f.start, f.limit)).collect();
     assert_eq!(limits, [(1010, 3.0), (1030, 4.0)]);
 }
@@ -257,5 +266,32 @@ fn what_cannot_be_undone_is_said_at_once_and_once() {
     let mut ratio = self::store(Measure::Avg(Field::Bytes), 1.0, limits());
     let sums = Values::Sums(vec![crate::rules::values::Sum { total: 50, events: 1 }]);
     ratio.merge_testing(PanePartials { values: sums, ..counts(1000, &[(b"a", 1)]) }, &mut out);
-    assert_eq!((out.len(), ratio.close(u64::MAX).len()), (1, 3), "an average may fall again");
+    assert_eq!((out.len(), close(&mut ratio, u64::MAX).len()), (1, 3), "an average may fall again");
+}
+
+#[test]
+fn a_lower_floor_looks_at_keys_that_nothing_touched() {
+    // Windows of 3 s every second; the key has 4 events in the pane that ends at 11 s, so no window changes after that.
+    let rule = Rule { window: Millis(3000), hop: Millis(1000), ..rule(Measure::Count, 10.0) };
+    let set = RuleSet::compile(vec![rule.clone()], 64);
+    let to = |from, threshold| {
+        let terms = Terms::of(&Rule { threshold, ..rule.clone() });
+        Reload { from, changes: vec![RuleChange { rule: 0, terms: Some(terms) }] }
+    };
+    let rows: &[(&str, &[(u64, f64)], &[u64])] = &[
+        ("below half of the threshold", &[], &[]),
+        ("a lower one before it all", &[(9_000, 8.0)], &[11_000, 12_000, 13_000]),
+        ("at a closing tick", &[(12_000, 8.0)], &[12_000, 13_000]),
+        ("one tick later", &[(12_100, 8.0)], &[13_000]),
+        ("two at once, the first counts", &[(11_500, 8.0), (12_500, 6.0)], &[12_000, 13_000]),
+        ("a higher one, while windows of before are open", &[(11_500, 8.0), (12_500, 90.0)], &[12_000, 13_000]),
+        ("just too high", &[(11_500, 8.1)], &[]),
+    ];
+    for (name, changes, want) in rows {
+        let mut store = PaneStore::new(&set.plans[0], limits());
+        store.merge(counts(10_000, &[(b"a", 4)]));
+        changes.iter().for_each(|(from, threshold)| store.change(&to(*from, *threshold)));
+        let ends: Vec<u64> = store.close(u64::MAX).iter().map(|row| row.end).collect();
+        assert_eq!(ends, *want, "{name}");
+    }
 }

@@ -6,12 +6,13 @@
 //! Rules that allow lists make exceptions from do not see the exempt events. Where those alone may be enough for a
 //! finding, the rule has a *twin* that sees nothing else: its findings are those an allow list prevented.
 
+use super::versions::{RuleChange, Terms};
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Allow, Measure, Rule};
 
 /// When a rule of a plan finds something.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Condition {
     /// Position of the rule in the [`RuleSet`].
     pub rule: u32,
@@ -23,9 +24,24 @@ pub struct Condition {
     pub at_least: u64,
 }
 
+impl Condition {
+    /// What a window with n events and a value has reached, where that is a finding: the threshold, or more where what is
+    /// usual for the key asks for more. The one place where this is decided.
+    #[inline]
+    pub fn reached(&self, n: u64, value: f64, usual: Option<f64>) -> Option<f64> {
+        let limit = match (self.baseline_factor, usual) {
+            (Some(factor), Some(usual)) => self.threshold.max(factor * usual),
+            _ => self.threshold,
+        };
+        (n >= self.at_least && value >= limit).then_some(limit)
+    }
+}
+
 /// What is counted once for all the rules that need it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeasurePlan {
+    /// Position in the [`RuleSet`].
+    pub number: u32,
     /// Which events count.
     pub filter: Filter,
     /// The allow lists that make exceptions from it, by their positions in the [`RuleSet`].
@@ -40,26 +56,20 @@ pub struct MeasurePlan {
     pub window: u64,
     /// Distance of window starts and length of a pane, ms; divides `window`.
     pub hop: u64,
-    /// The conditions of the rules that share this plan, in the order of the rules.
+    /// The conditions of the rules that share this plan and are turned on, in the order of the rules.
     pub conditions: Vec<Condition>,
-    /// Values below this interest nobody: half of the lowest threshold.
-    pub floor: f64,
+    /// All rules that share this plan, also those turned off, in order.
+    pub rules: Vec<u32>,
 }
 
 impl MeasurePlan {
-    /// The lowest threshold of any condition.
-    pub fn least_threshold(&self) -> f64 {
-        self.conditions.iter().map(|c| c.threshold).fold(f64::INFINITY, f64::min)
-    }
-
-    /// The least number of events any condition asks for.
-    pub fn least_events(&self) -> u64 {
-        self.conditions.iter().map(|c| c.at_least).min().unwrap_or(0)
-    }
-
-    /// Whether any condition needs a baseline.
-    pub fn has_baseline(&self) -> bool {
-        self.conditions.iter().any(|c| c.baseline_factor.is_some())
+    /// Whether this counts what a rule with these exceptions needs.
+    fn counts_for(&self, rule: &Rule, exempt: &[u32], only_exempt: bool) -> bool {
+        self.group_by == rule.group_by
+            && self.measure == rule.measure
+            && (self.window, self.hop) == (rule.window.0, rule.hop.0)
+            && self.filter == rule.filter
+            && (&self.exempt[..], self.only_exempt) == (exempt, only_exempt)
     }
 
     /// How the measure's whole numbers are divided before they are compared: durations are kept in µs, compared in ms.
@@ -86,6 +96,8 @@ pub struct RuleSet {
     pub plans: Vec<MeasurePlan>,
     /// IPv6 addresses are grouped by this many bits.
     pub ipv6_prefix: u8,
+    /// (rule, from): a rule as it is for windows that start at or after `from`, in order of time.
+    changed: Vec<(u32, u64, Rule)>,
 }
 
 impl RuleSet {
@@ -95,53 +107,63 @@ impl RuleSet {
     }
 
     /// The same, with exceptions.
-    pub fn exempting(mut rules: Vec<Rule>, allow: Vec<Allow>, ipv6_prefix: u8) -> RuleSet {
+    pub fn exempting(rules: Vec<Rule>, allow: Vec<Allow>, ipv6_prefix: u8) -> RuleSet {
+        RuleSet::with_dormant(rules, Vec::new(), allow, ipv6_prefix)
+    }
+
+    /// The same, with rules that are off and may be turned on later. Those that count what no rule that is on counts are left
+    /// out.
+    pub fn with_dormant(on: Vec<Rule>, off: Vec<Rule>, allow: Vec<Allow>, ipv6_prefix: u8) -> RuleSet {
         let exempt_from = |rule: &Rule| -> Vec<u32> {
             (0..).zip(&allow).filter(|(_, allow)| allow.applies_to(&rule.name)).map(|(at, _)| at).collect()
         };
-        let own = rules.len();
-        let twins: Vec<u32> = (0..)
-            .zip(&rules)
-            .filter(|(_, rule)| rule.measure.is_monotone() && rule.baseline_factor.is_none())
-            .filter(|(_, rule)| !exempt_from(rule).is_empty())
-            .map(|(at, _)| at)
-            .collect();
-        rules.extend(twins.iter().map(|at| rules[*at as usize].clone()).collect::<Vec<_>>());
-        let mut plans: Vec<MeasurePlan> = Vec::new();
-        for (index, rule) in rules.iter().enumerate() {
-            let (exempt, only_exempt) = (exempt_from(rule), index >= own);
-            let condition = Condition {
-                rule: index as u32,
-                threshold: rule.threshold,
-                baseline_factor: rule.baseline_factor,
-                at_least: rule.at_least,
-            };
-            let shared = plans.iter_mut().find(|plan| {
-                plan.group_by == rule.group_by
-                    && plan.measure == rule.measure
-                    && (plan.window, plan.hop) == (rule.window.0, rule.hop.0)
-                    && plan.filter == rule.filter
-                    && (&plan.exempt, plan.only_exempt) == (&exempt, only_exempt)
-            });
-            match shared {
-                Some(plan) => {
-                    plan.conditions.push(condition);
-                    plan.floor = plan.floor.min(rule.threshold / 2.0);
+        let (mut rules, mut plans) = (Vec::new(), Vec::new());
+        // Adds a rule, with a plan of its own only where it is on. Says whether there was a plan.
+        let mut add = |rules: &mut Vec<Rule>, rule: Rule, is_on: bool, only_exempt: bool| {
+            let number = rules.len() as u32;
+            let exempt = exempt_from(&rule);
+            let shared = plans.iter().position(|p: &MeasurePlan| p.counts_for(&rule, &exempt, only_exempt));
+            let at = match shared {
+                Some(at) => at,
+                None if is_on => {
+                    plans.push(MeasurePlan {
+                        number: plans.len() as u32,
+                        filter: rule.filter.clone(),
+                        exempt,
+                        only_exempt,
+                        group_by: rule.group_by.clone(),
+                        measure: rule.measure.clone(),
+                        window: rule.window.0,
+                        hop: rule.hop.0,
+                        conditions: Vec::new(),
+                        rules: Vec::new(),
+                    });
+                    plans.len() - 1
                 }
-                None => plans.push(MeasurePlan {
-                    filter: rule.filter.clone(),
-                    exempt,
-                    only_exempt,
-                    group_by: rule.group_by.clone(),
-                    measure: rule.measure.clone(),
-                    window: rule.window.0,
-                    hop: rule.hop.0,
-                    conditions: vec![condition],
-                    floor: rule.threshold / 2.0,
-                }),
+                None => return false,
+            };
+            plans[at].rules.push(number);
+            plans[at].conditions.extend(is_on.then(|| Terms::of(&rule).condition(number)));
+            rules.push(rule);
+            true
+        };
+        let on: Vec<(Rule, bool)> = on.into_iter().map(|rule| (rule, true)).collect();
+        let mut own: Vec<bool> = Vec::new();
+        for (rule, is_on) in on.into_iter().chain(off.into_iter().map(|rule| (rule, false))) {
+            if add(&mut rules, rule, is_on, false) {
+                own.push(is_on);
             }
         }
-        RuleSet { rules, twins, allow, plans, ipv6_prefix }
+        let mut twins = Vec::new();
+        for (at, is_on) in own.into_iter().enumerate() {
+            let rule = rules[at].clone();
+            let has_twin =
+                rule.measure.is_monotone() && rule.baseline_factor.is_none() && !exempt_from(&rule).is_empty();
+            if has_twin && add(&mut rules, rule, is_on, true) {
+                twins.push(at as u32);
+            }
+        }
+        RuleSet { rules, twins, allow, plans, ipv6_prefix, changed: Vec::new() }
     }
 
     /// How many rules there are without the twins.
@@ -152,6 +174,33 @@ impl RuleSet {
     /// The position of the rule that a twin belongs to; `None` for a rule that is no twin.
     pub fn twin_of(&self, rule: u32) -> Option<u32> {
         self.twins.get((rule as usize).checked_sub(self.own_rules())?).copied()
+    }
+
+    /// The same changes, with those of the twins: a twin has the terms of its rule, and is off where that has a baseline.
+    pub fn with_twins(&self, changes: Vec<RuleChange>) -> Vec<RuleChange> {
+        let twins = self.twins.iter().zip(self.own_rules() as u32..);
+        let twins = twins.filter_map(|(own, twin)| {
+            let change = changes.iter().find(|change| change.rule == *own)?;
+            let terms = change.terms.filter(|terms| terms.baseline_factor.is_none());
+            Some(RuleChange { rule: twin, terms })
+        });
+        let twins: Vec<RuleChange> = twins.collect();
+        changes.into_iter().chain(twins).collect()
+    }
+
+    /// A rule as it is for windows that start at `start` (ms).
+    pub fn rule_at(&self, rule: u32, start: u64) -> &Rule {
+        let last = self.changed.iter().rev().find(|(other, from, _)| *other == rule && *from <= start);
+        last.map_or(&self.rules[rule as usize], |(_, _, rule)| rule)
+    }
+
+    /// Takes changes that hold for windows that start at or after `from`; those of an earlier time were taken before.
+    pub fn change(&mut self, from: u64, changes: &[RuleChange]) {
+        for RuleChange { rule, terms } in changes {
+            let Some(terms) = terms else { continue };
+            let changed = terms.apply(self.rule_at(*rule, u64::MAX));
+            self.changed.push((*rule, from, changed));
+        }
     }
 
     /// The longest window of any plan, ms; 0 without rules. Events older than the frontier by this and the allowed
@@ -200,8 +249,10 @@ mod tests {
             let conditions: Vec<u32> = set.plans.iter().flat_map(|p| p.conditions.iter().map(|c| c.rule)).collect();
             assert_eq!(conditions, [0, 1], "{name}");
         }
-        let set = RuleSet::compile(vec![base.clone(), Rule { threshold: 40.0, at_least: 3, ..base }], 64);
-        let plan = &set.plans[0];
-        assert_eq!((plan.floor, plan.least_threshold(), plan.least_events()), (20.0, 40.0, 0));
+        let off = |name: &str, window| Rule { name: name.into(), window: Millis::seconds(window), ..base.clone() };
+        let set =
+            RuleSet::with_dormant(vec![base.clone()], vec![off("other plan", 20), off("same plan", 10)], vec![], 64);
+        assert_eq!(set.rules.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["a", "same plan"]);
+        assert_eq!((set.plans[0].conditions.len(), &set.plans[0].rules[..]), (1, &[0, 1][..]));
     }
 }

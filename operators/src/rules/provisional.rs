@@ -8,14 +8,15 @@ use super::Finding;
 use super::local::PanePartials;
 use super::measured::Prefix;
 use super::panes::PaneStore;
+use super::plan::Condition;
 use tidewatch_events::rule::Measure;
 
 impl PaneStore {
     /// Adds a message, and says where a condition holds now in a window that is not closed: the earliest such window of the
     /// key that holds the touched pane. Said once per rule, key and window's length.
     pub fn merge_testing(&mut self, partials: PanePartials, out: &mut Vec<Finding>) {
-        let plan = self.plan();
-        if !plan.measure.is_monotone() || plan.conditions.iter().all(|c| c.baseline_factor.is_some()) {
+        let speaks = self.versions().iter().any(|v| v.condition.baseline_factor.is_none());
+        if !self.plan().measure.is_monotone() || !speaks {
             // What arrives piece by piece takes less room merged.
             return self.merge_noting(partials, None);
         }
@@ -33,7 +34,8 @@ impl PaneStore {
         let (window, hop) = (self.plan().window, self.plan().hop);
         let sums = matches!(self.plan().measure, Measure::Sum(_));
         let held = self.held(slot);
-        if held < self.plan().least_events() || (!sums && (held as f64) < self.plan().least_threshold()) {
+        let least = self.versions().least();
+        if held < least.n || (!sums && (held as f64) < least.value) {
             return;
         }
         let reach = (pane + hop).saturating_sub(window)..pane + window;
@@ -42,9 +44,10 @@ impl PaneStore {
             .filter(|(_, row)| row.pane >= reach.start)
             .map(|(number, _)| number)
             .collect();
-        for index in 0..self.plan().conditions.len() {
-            let condition = &self.plan().conditions[index];
-            let said = self.said(slot, index);
+        for index in 0..self.versions().iter().count() {
+            let Some(version) = self.versions().iter().nth(index).copied() else { continue };
+            let condition = &version.condition;
+            let said = self.said(slot, condition.rule);
             if condition.baseline_factor.is_some() || said.is_some_and(|end| end > reach.start) {
                 continue;
             }
@@ -58,8 +61,9 @@ impl PaneStore {
             let open = self.closed_end().saturating_sub(window) + if self.closed_end() >= window { hop } else { 0 };
             let mut start = reach.start.max(open);
             while start <= pane {
-                if let Some(found) = self.test_window(slot, index, start, &near) {
-                    self.say(slot, index, found.end);
+                let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, &near)).flatten();
+                if let Some(found) = found {
+                    self.say(slot, condition.rule, found.end);
                     out.push(found);
                     break;
                 }
@@ -69,8 +73,7 @@ impl PaneStore {
     }
 
     /// Whether a condition holds in the window that starts at `start`, by the rows known so far.
-    fn test_window(&self, slot: u32, index: usize, start: u64, near: &[u32]) -> Option<Finding> {
-        let condition = &self.plan().conditions[index];
+    fn test_window(&self, slot: u32, condition: &Condition, start: u64, near: &[u32]) -> Option<Finding> {
         let (mut n, mut value, mut fired) = (0, 0.0, None);
         let mut prefix = Prefix::default();
         let mut evidence = Vec::new();
@@ -84,7 +87,7 @@ impl PaneStore {
             if evidence.len() < 3 {
                 evidence.push(row.origin);
             }
-            if fired.is_none() && n >= condition.at_least && value >= condition.threshold {
+            if fired.is_none() && condition.reached(n, value, None).is_some() {
                 fired = Some(row.pane + self.plan().hop);
             }
         }

@@ -1,46 +1,104 @@
 //! The Timely shells of the rules: they route partials to the owners of their keys and close what the frontier allows.
 //!
 //! Each holds one capability, at the tick at which the next window in which anything may change is closed: the output
-//! frontier stops there, so findings of one window are complete when the frontier has passed its tick.
+//! frontier stops there, so findings of one window are complete when the frontier has passed its tick. What is said of
+//! open windows leaves at once; what closed windows came to goes on to [`super::closed_streams`].
 
+use super::closed::ClosedRow;
+use super::closed_streams::{self, Preview};
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::local::PanePartials;
 use super::panes::PaneStore;
 use super::plan::RuleSet;
+use super::versions::Reload;
 use super::{Finding, Limits};
 use crate::traffic::streams::least;
 use crate::traffic::tick;
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 use std::sync::Arc;
+use tidewatch_events::time::Millis;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::core::{Concat, OkErr};
 use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Capability, InputCapability};
 
-/// A finding, and whether its window is closed.
+/// What the rules say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judged {
-    /// The finding.
-    pub finding: Finding,
-    /// Of a closed window: the truth. Else provisional: what there is so far is enough.
-    pub closed: bool,
+pub enum Judged {
+    /// Of a closed window: the truth.
+    Closed(Finding),
+    /// Of a window that is still open: what there is so far is enough.
+    Provisional(Finding),
+    /// What a changed rule would have found.
+    Preview(Preview),
+    /// The rules changed; said once, before anything that a window that starts at the change or later brings about.
+    Changed(Reload),
 }
 
-/// Findings of closed windows, from the panes of all workers. With `speak_early` also provisional ones, at once, where
-/// more events cannot undo them.
+/// A change of rules on its way to one worker: all of them get it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The worker.
+    pub dest: u64,
+    /// The change; it is sent before its tick.
+    pub reload: Reload,
+}
+
+/// What an owner of keys gets beside panes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Beside {
+    Counts(DarkCounts),
+    Notice(Notice),
+}
+
+/// How rules are evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleSettings {
+    /// Bounds of the state.
+    pub limits: Limits,
+    /// Whether to speak before windows close, where more events cannot undo it.
+    pub speak_early: bool,
+    /// How long closed rows are kept for previews.
+    pub retain: Millis,
+}
+
+/// Findings of closed windows, from the panes of all workers, and what else the rules say.
 pub fn findings<'s>(
     panes: StreamVec<'s, u64, PanePartials>,
     dark: StreamVec<'s, u64, DarkPart>,
+    changes: StreamVec<'s, u64, Notice>,
     rules: Arc<RuleSet>,
-    limits: Limits,
-    speak_early: bool,
+    settings: RuleSettings,
 ) -> StreamVec<'s, u64, Judged> {
-    let counts = dark_counts(dark, &rules, limits);
+    let limits = settings.limits;
+    let beside = dark_counts(dark, &rules, limits).map(Beside::Counts).concat(changes.clone().map(Beside::Notice));
+    let (rows, early) = close_panes(panes, beside, rules.clone(), settings).ok_err(|said| said);
+    let told = closed_streams::judge(rows, changes.clone(), &rules, limits.allowed_lateness, settings.retain);
+    let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
+    told.concat(early.map(Judged::Provisional)).concat(changed)
+}
+
+/// What closed windows came to, or what is said early.
+type Said = Result<Rc<ClosedRow>, Finding>;
+
+fn close_panes<'s>(
+    panes: StreamVec<'s, u64, PanePartials>,
+    beside: StreamVec<'s, u64, Beside>,
+    rules: Arc<RuleSet>,
+    settings: RuleSettings,
+) -> StreamVec<'s, u64, Said> {
+    let RuleSettings { limits, speak_early, .. } = settings;
     let by_owner = Exchange::new(|p: &PanePartials| p.dest);
-    let by_owner_too = Exchange::new(|c: &DarkCounts| c.dest);
-    panes.binary_frontier::<_, CapacityContainerBuilder<Vec<Judged>>, _, _, _, _>(
-        counts,
+    let by_owner_too = Exchange::new(|b: &Beside| match b {
+        Beside::Counts(counts) => counts.dest,
+        Beside::Notice(notice) => notice.dest,
+    });
+    panes.binary_frontier::<_, CapacityContainerBuilder<Vec<Said>>, _, _, _, _>(
+        beside,
         by_owner,
         by_owner_too,
         "Panes",
@@ -61,36 +119,47 @@ pub fn findings<'s>(
                         held.reach(&time, store.next_end(), limits);
                     }
                     if !early.is_empty() {
-                        let early = early.drain(..).map(|finding| Judged { finding, closed: false });
-                        output.session(&time).give_iterator(early);
+                        output.session(&time).give_iterator(early.drain(..).map(Err));
                     }
                 });
                 input_too.for_each_time(|time, batches| {
-                    for counts in batches.flat_map(|batch| batch.drain(..)) {
-                        let store = &mut stores[counts.plan as usize];
-                        store.merge_dark(&counts);
-                        held.reach(&time, store.next_end(), limits);
+                    let mut reloads = Vec::new();
+                    for beside in batches.flat_map(|batch| batch.drain(..)) {
+                        match beside {
+                            Beside::Counts(counts) => {
+                                let store = &mut stores[counts.plan as usize];
+                                store.merge_dark(&counts);
+                                held.reach(&time, store.next_end(), limits);
+                            }
+                            Beside::Notice(notice) => reloads.push(notice.reload),
+                        }
+                    }
+                    reloads.sort_by_key(|reload| reload.from);
+                    for reload in &reloads {
+                        for store in &mut stores {
+                            store.change(reload);
+                            held.reach(&time, store.next_end(), limits);
+                        }
                     }
                 });
                 // Changes of dark paths come at the very tick at which their window closes: wait until it has passed.
+                // Changes of rules come before any window that they concern.
                 let passed = least(frontier_too).map_or(u64::MAX, |t| t.saturating_sub(1));
                 let reached = least(frontier).unwrap_or(u64::MAX).min(passed);
                 if held.time().is_some_and(|t| t <= reached) {
-                    let mut found: Vec<Finding> = Vec::new();
-                    for store in &mut stores {
-                        found.extend(store.close(reached));
-                    }
-                    found.sort_by_key(|finding| finding.end);
-                    for finding in found {
-                        let closes = tick(finding.end.saturating_add(limits.allowed_lateness.0));
+                    let mut rows: Vec<ClosedRow> = stores.iter_mut().flat_map(|store| store.close(reached)).collect();
+                    rows.sort_by_key(|row| row.closed);
+                    let mut rows = rows.into_iter().peekable();
+                    while let Some(closes) = rows.peek().map(|row| row.closed) {
                         held.downgrade(closes);
                         debug_assert_eq!(
                             held.time(),
                             Some(closes),
-                            "a finding leaves at the tick at which its window closes"
+                            "a row leaves at the tick at which its window closes"
                         );
+                        let at_once = std::iter::from_fn(|| rows.next_if(|row| row.closed == closes));
                         if let Some(capability) = &held.capability {
-                            output.session(capability).give(Judged { finding, closed: true });
+                            output.session(capability).give_iterator(at_once.map(|row| Ok(Rc::new(row))));
                         }
                     }
                     held.settle(stores.iter().filter_map(PaneStore::next_end).min(), limits);

@@ -269,12 +269,22 @@ struct Row {
     finding: bool,
 }
 
-fn findings(
+/// What the windows of the keys of a rule came to, by key and start: n, and the value if there is one.
+pub(crate) fn windows(
+    rule: &Rule,
+    feed: &Feed,
+    settings: &Settings,
+) -> BTreeMap<Vec<u8>, Vec<(u64, u64, Option<f64>)>> {
+    let matched = matching(rule, feed, settings);
+    measured(rule, &matched, &first_successes(feed, settings), settings)
+}
+
+fn measured(
     rule: &Rule,
     matched: &[Matched],
     successes: &BTreeMap<HostPath, u64>,
     settings: &Settings,
-) -> Vec<Finding> {
+) -> BTreeMap<Vec<u8>, Vec<(u64, u64, Option<f64>)>> {
     let (window, hop) = (rule.window.0, rule.hop.0);
     let mut everyone: BTreeMap<u64, Vec<&Matched>> = BTreeMap::new();
     let mut keys: BTreeMap<&[u8], BTreeMap<u64, Vec<&Matched>>> = BTreeMap::new();
@@ -291,12 +301,27 @@ fn findings(
         }
     }
     let nothing = BTreeMap::new();
-    let mut out = Vec::new();
+    let mut out: BTreeMap<Vec<u8>, Vec<_>> = BTreeMap::new();
     for (key, windows) in keys {
-        let mut rows: Vec<Row> = Vec::new();
         for (start, own) in windows {
-            let n = own.len() as u64;
             let value = measure(rule, &own, dark.get(&start).unwrap_or(&nothing), settings);
+            out.entry(key.to_vec()).or_default().push((start, own.len() as u64, value));
+        }
+    }
+    out
+}
+
+fn findings(
+    rule: &Rule,
+    matched: &[Matched],
+    successes: &BTreeMap<HostPath, u64>,
+    settings: &Settings,
+) -> Vec<Finding> {
+    let window = rule.window.0;
+    let mut out = Vec::new();
+    for (key, windows) in measured(rule, matched, successes, settings) {
+        let mut rows: Vec<Row> = Vec::new();
+        for (start, n, value) in windows {
             let limit = match (rule.baseline_factor, baseline(rule, &rows, start, settings)) {
                 (Some(factor), Some(baseline)) => rule.threshold.max(factor * baseline),
                 _ => rule.threshold,
@@ -304,7 +329,7 @@ fn findings(
             let finding = n >= rule.at_least && value.is_some_and(|v| v >= limit);
             rows.push(Row { start, n, value, finding });
             if let (true, Some(value)) = (finding, value) {
-                let (rule, key) = (rule.name.clone(), key.to_vec());
+                let (rule, key) = (rule.name.clone(), key.clone());
                 out.push(Finding { rule, key, start, end: start + window, n, value, limit });
             }
         }

@@ -1,0 +1,322 @@
+//! Rules that change while `run` goes on: the configuration read again, compared with what runs, and handed to the dataflow.
+//!
+//! The dataflow stamps a change with its next tick; windows that start from there on are judged by the new rules, and what
+//! they would have found in the rows that are kept is told in the log.
+//!
+//! Invariants
+//! - After a reload the rules are those of the file, or nothing has changed: a file that is wrong, or asks for something
+//!   that is decided at the start, is refused as a whole, and every reason is logged.
+//! - Only what [`Terms`] holds changes, and whether a rule is on. What is counted (filter, key, measure, windows) is laid out
+//!   when the dataflow is built.
+
+use super::page::Entries;
+use crate::cli::options::RunOptions;
+use crate::config::{self, Config, Overrides, RuleEntry, Services};
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use tidewatch_events::key;
+use tidewatch_events::rule::Rule;
+use tidewatch_events::time::EventTime;
+use tidewatch_operators::rules::closed_streams::Preview;
+use tidewatch_operators::rules::plan::RuleSet;
+use tidewatch_operators::rules::versions::{Reload, RuleChange, Terms};
+
+/// What runs, and where changes of it go.
+pub struct Reloader {
+    config: Config,
+    overrides: Overrides,
+    /// Whether other processes are asked in vain: process 0 reloads for all.
+    is_first: bool,
+    rules: Running,
+    /// What the page shows.
+    entries: Entries,
+    to_rules: Sender<Vec<RuleChange>>,
+}
+
+impl Reloader {
+    /// Of a pipeline that was started with this configuration.
+    pub fn new(
+        config: &Config,
+        options: &RunOptions,
+        set: Arc<RuleSet>,
+        entries: Entries,
+        to_rules: Sender<Vec<RuleChange>>,
+    ) -> Reloader {
+        Reloader {
+            config: config.clone(),
+            overrides: Overrides {
+                inputs: options.inputs.clone(),
+                data_dir: Some(options.data_dir.clone()),
+                services: Services::All,
+            },
+            is_first: options.cluster.as_ref().is_none_or(|cluster| cluster.index == 0),
+            rules: Running::new(set, &config.rules),
+            entries,
+            to_rules,
+        }
+    }
+
+    /// Reads the configuration again and takes its rules, or says why not.
+    pub fn reload(&mut self) {
+        if !self.is_first {
+            tracing::warn!("process 0 reloads the rules for all processes: send it the signal");
+            return;
+        }
+        let config = match config::load(self.config.path.as_deref(), &self.overrides) {
+            Ok(config) => config,
+            Err(problems) => {
+                tracing::error!("the configuration was not reloaded, the rules stay as they are:\n{problems}");
+                return;
+            }
+        };
+        if config.differs_beside_rules(&self.config) {
+            tracing::warn!("only rules are reloaded; other keys that changed take effect at the next start");
+        }
+        match self.rules.compare(&config.all_rules) {
+            Err(reasons) => {
+                for reason in &reasons {
+                    tracing::error!("{reason}");
+                }
+                tracing::error!(problems = reasons.len(), "the rules were not reloaded, they stay as they are");
+            }
+            Ok(changes) if changes.is_empty() => tracing::info!("the configuration was read again: no rule changed"),
+            Ok(changes) => {
+                for (rule, floor) in self.rules.below_what_is_kept(&changes) {
+                    tracing::info!(%rule, floor, "its preview is of windows with at least this value: others are not kept");
+                }
+                tracing::info!(changed = changes.len(), "rules reloaded, for windows that start from now on");
+                self.rules.take(&changes);
+                *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = config.all_rules;
+                // Where the workers have ended there is nothing left to change.
+                let _ = self.to_rules.send(self.rules.set.with_twins(changes));
+            }
+        }
+    }
+}
+
+/// The rules that run.
+struct Running {
+    set: Arc<RuleSet>,
+    /// By position in the set; `None` where a rule is off.
+    terms: Vec<Option<Terms>>,
+}
+
+impl Running {
+    fn new(set: Arc<RuleSet>, on: &[Rule]) -> Running {
+        let own = &set.rules[..set.own_rules()];
+        let terms = own.iter().map(|rule| on.iter().any(|r| r.name == rule.name).then(|| Terms::of(rule)));
+        Running { terms: terms.collect(), set }
+    }
+
+    /// What changes where these are all rules; or every reason why that needs a restart.
+    fn compare(&self, all: &[RuleEntry]) -> Result<Vec<RuleChange>, Vec<String>> {
+        let mut changes = Vec::new();
+        let mut reasons = Vec::new();
+        for (at, (running, terms)) in self.set.rules.iter().zip(&self.terms).enumerate() {
+            let entry = all.iter().find(|entry| entry.rule.name == running.name).filter(|entry| entry.enabled);
+            let next = entry.map(|entry| Terms::of(&entry.rule));
+            if let Some(entry) = entry {
+                let differs =
+                    |key: &str| format!("rule `{}`: `{key}` cannot change while it runs: restart", running.name);
+                reasons.extend(laid_out(running, &entry.rule).map(differs));
+            }
+            if next != *terms {
+                changes.push(RuleChange { rule: at as u32, terms: next });
+            }
+        }
+        for entry in all.iter().filter(|entry| entry.enabled) {
+            let name = &entry.rule.name;
+            if !self.set.rules[..self.terms.len()].iter().any(|rule| rule.name == *name) {
+                let why = "it was not there or off at the start, and no other rule counts what it needs";
+                reasons.push(format!("rule `{name}`: `enabled`: {why}: restart"));
+            }
+        }
+        if reasons.is_empty() { Ok(changes) } else { Err(reasons) }
+    }
+
+    fn take(&mut self, changes: &[RuleChange]) {
+        for change in changes {
+            self.terms[change.rule as usize] = change.terms;
+        }
+    }
+
+    /// Rules whose changed condition is met below what was kept so far, with the value from which on it was.
+    fn below_what_is_kept(&self, changes: &[RuleChange]) -> Vec<(String, f64)> {
+        let mut below = Vec::new();
+        for RuleChange { rule, terms } in changes {
+            let Some(plan) = self.set.plans.iter().find(|plan| plan.rules.contains(rule)) else { continue };
+            let loaded = plan.rules.iter().filter_map(|rule| self.terms[*rule as usize]);
+            let floor = loaded.map(|terms| terms.threshold / 2.0).fold(f64::INFINITY, f64::min);
+            if terms.is_some_and(|terms| terms.threshold < floor) {
+                below.push((self.set.rules[*rule as usize].name.clone(), floor));
+            }
+        }
+        below
+    }
+}
+
+/// The keys in which two rules differ and that are laid out at the start.
+fn laid_out(a: &Rule, b: &Rule) -> impl Iterator<Item = &'static str> {
+    let keys = [
+        ("where", a.filter != b.filter),
+        ("group_by", a.group_by != b.group_by),
+        ("measure", a.measure != b.measure),
+        ("window", a.window != b.window),
+        ("hop", a.hop != b.hop),
+        ("resolve_after", a.resolve_after != b.resolve_after),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
+}
+
+/// Previews on their way to the log, until every worker has given its part.
+#[derive(Default)]
+pub struct Previews {
+    expected: BTreeMap<u64, (Reload, BTreeMap<u32, Preview>)>,
+}
+
+impl Previews {
+    /// A change took effect.
+    pub fn expect(&mut self, reload: Reload) {
+        self.expected.entry(reload.from).or_insert_with(|| (reload, BTreeMap::new()));
+    }
+
+    /// Takes a worker's part.
+    pub fn add(&mut self, preview: Preview) {
+        let Some((_, parts)) = self.expected.get_mut(&preview.from) else { return };
+        match parts.get_mut(&preview.rule) {
+            Some(known) => known.merge(preview),
+            None => drop(parts.insert(preview.rule, preview)),
+        }
+    }
+
+    /// Logs those whose tick the frontier (ms) has passed.
+    pub fn tell(&mut self, frontier: u64, set: &RuleSet) {
+        while let Some(first) = self.expected.first_entry().filter(|entry| *entry.key() < frontier) {
+            let (reload, parts) = first.remove();
+            let from = EventTime(reload.from);
+            for RuleChange { rule, terms } in reload.changes.iter().filter(|c| set.twin_of(c.rule).is_none()) {
+                let shown = set.rule_at(*rule, reload.from);
+                let name = &shown.name;
+                if terms.is_none() {
+                    tracing::info!(rule = %name, %from, "the rule is off for windows that start from here on");
+                    continue;
+                }
+                let part = parts.get(rule);
+                let examples: Vec<String> =
+                    part.into_iter().flat_map(|p| &p.examples).map(|f| example(shown, f, set.ipv6_prefix)).collect();
+                let found = part.map_or(0, |part| part.found);
+                let examples = examples.join("; ");
+                let (threshold, at_least) = (shown.threshold, shown.at_least);
+                tracing::info!(
+                    rule = %name, %from, threshold, at_least, found, %examples,
+                    "the rule has changed; in the windows kept it would have had so many findings"
+                );
+            }
+        }
+    }
+}
+
+fn example(rule: &Rule, finding: &tidewatch_operators::rules::Finding, ipv6_prefix: u8) -> String {
+    let values = key::show(&finding.key, ipv6_prefix);
+    let pairs: Vec<String> = rule.group_by.iter().zip(values).map(|(f, v)| format!("{}={v}", f.name())).collect();
+    let subject = if pairs.is_empty() { "*".to_owned() } else { pairs.join(",") };
+    let subject = tidewatch_events::text::printable(subject.as_bytes()).into_owned();
+    format!("{subject} {} at {}", finding.value, EventTime(finding.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::diagnostic::SourceText;
+
+    fn config(text: &str) -> Config {
+        let source = SourceText::new("test", text);
+        config::parse(source, &Overrides::default(), &|_| None).unwrap_or_else(|problems| panic!("{text}: {problems}"))
+    }
+
+    fn running(config: &Config) -> Running {
+        let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone()).collect();
+        let set = RuleSet::with_dormant(config.rules.clone(), off, config.allow.clone(), config.ipv6_prefix);
+        Running::new(Arc::new(set), &config.rules)
+    }
+
+    const OWN: &str = "[[rule]]\nname = \"own\"\ngroup_by = [\"client_ip\"]\nwindow = \"10s\"\nhop = \"5s\"\n";
+
+    #[test]
+    fn what_can_change_does_and_what_cannot_names_rule_and_key() {
+        let rule = |rest: &str| format!("{OWN}{rest}\n");
+        let twin = |rest: &str| rule("threshold = 50") + &rule(rest).replace("own", "twin");
+        let rows: &[(&str, String, String, Result<usize, Vec<&str>>)] = &[
+            ("nothing", rule("threshold = 50"), rule("threshold = 50"), Ok(0)),
+            ("a threshold", rule("threshold = 50"), rule("threshold = 40"), Ok(1)),
+            ("at_least", rule("threshold = 50"), rule("threshold = 50\nat_least = 9"), Ok(1)),
+            ("the severity", rule("threshold = 50"), rule("threshold = 50\nseverity = \"low\""), Ok(1)),
+            ("the mode", rule("threshold = 50"), rule("threshold = 50\nmode = \"shadow\""), Ok(1)),
+            ("turned off", rule("threshold = 50"), rule("threshold = 50\nenabled = false"), Ok(1)),
+            ("taken out", rule("threshold = 50"), String::new(), Ok(1)),
+            ("a twin turned on", twin("threshold = 60\nenabled = false"), twin("threshold = 60"), Ok(1)),
+            ("a new rule", rule("threshold = 50"), twin("threshold = 60"), Err(vec!["rule `twin`: `enabled`"])),
+            (
+                "turned on alone",
+                rule("threshold = 50\nenabled = false"),
+                rule("threshold = 50"),
+                Err(vec!["rule `own`: `enabled`"]),
+            ),
+            (
+                "another plan",
+                rule("threshold = 50"),
+                rule("threshold = 40\nmeasure = \"distinct(path)\"\nwhere = { status = 404 }"),
+                Err(vec!["rule `own`: `where`", "rule `own`: `measure`"]),
+            ),
+            (
+                "other windows",
+                rule("threshold = 50"),
+                rule("threshold = 50\nresolve_after = \"1h\"")
+                    .replace("\"10s\"", "\"20s\"")
+                    .replace("\"5s\"", "\"4s\""),
+                Err(vec!["rule `own`: `window`", "rule `own`: `hop`", "rule `own`: `resolve_after`"]),
+            ),
+            (
+                "another plan, but off",
+                rule("threshold = 50"),
+                rule("threshold = 50\nmeasure = \"distinct(path)\"\nenabled = false"),
+                Ok(1),
+            ),
+        ];
+        for (name, before, after, want) in rows {
+            let got = running(&config(before)).compare(&config(after).all_rules);
+            match (got, want) {
+                (Ok(changes), Ok(want)) => assert_eq!(changes.len(), *want, "{name}: {changes:?}"),
+                (Err(reasons), Err(want)) => {
+                    assert_eq!(reasons.len(), want.len(), "{name}: {reasons:?}");
+                    for (reason, want) in reasons.iter().zip(want) {
+                        assert!(reason.starts_with(want) && reason.ends_with("restart"), "{name}: {reason}");
+                    }
+                }
+                (got, want) => panic!("{name}: {got:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn changes_are_told_from_what_runs_not_from_what_was_started() {
+        let (first, second) = (format!("{OWN}threshold = 50"), format!("{OWN}threshold = 20"));
+        let mut running = running(&config(&first));
+        let changes = running.compare(&config(&second).all_rules).unwrap();
+        assert_eq!(running.below_what_is_kept(&changes), [("own".to_owned(), 25.0)]);
+        running.take(&changes);
+        assert_eq!(running.compare(&config(&second).all_rules), Ok(vec![]));
+        let back = running.compare(&config(&first).all_rules).unwrap();
+        assert_eq!(back[0].terms.map(|terms| terms.threshold), Some(50.0));
+        assert!(running.below_what_is_kept(&back).is_empty());
+    }
+
+    #[test]
+    fn only_what_is_not_a_rule_needs_a_restart() {
+        let base = config("[time]\nallowed_lateness = \"1m\"\n");
+        let rule = config(&format!("# moved\n\n[time]\nallowed_lateness = \"1m\"\n{OWN}threshold = 50"));
+        assert!(!base.differs_beside_rules(&rule));
+        assert!(base.differs_beside_rules(&config("[time]\nallowed_lateness = \"3m\"\n")));
+    }
+}

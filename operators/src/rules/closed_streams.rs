@@ -1,0 +1,277 @@
+//! The closed path: rows of closed windows joined with the conditions, as differential collections.
+//!
+//! ```text
+//! rows ────► Retained: +1 at the closing tick, -1 after `retain` ─► arranged by plan ─┐
+//!                                                                                     ├─► join ─► Told ─► findings
+//! changes ─► Versions: +1, -1 at the tick of a change ────────────► arranged by plan ─┘             └───► previews
+//! ```
+//! Rows stay with the owner of their keys, and every worker has all versions of conditions: nothing here is exchanged.
+//!
+//! The join changes in two ways: a row comes or goes, or a version of a condition does. A finding is said of what it says at
+//! the closing tick of its row, by the version that holds for the row's window; so nothing that is retracted later takes a
+//! finding back, and nothing that is loaded later adds one. What it says at the tick at which a version is loaded, over rows
+//! of earlier windows, is the version's preview. The rest is dropped.
+//!
+//! Invariants
+//! - A finding is told once, at its row's closing tick, when everything of that tick is known.
+//! - Rows and versions that are retracted leave the traces: the join lets them compact up to the frontier, and holds no
+//!   more than one batch of what is not.
+
+use super::Finding;
+use super::closed::ClosedRow;
+use super::plan::{MeasurePlan, RuleSet};
+use super::streams::{Judged, Notice};
+use super::versions::{Reload, Update, Version, Versions};
+use crate::traffic::TICK_MS;
+use crate::traffic::streams::least;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::operators::join::join_traces;
+use differential_dataflow::trace::implementations::{ContainerChunker, ValBatcher, ValBuilder, ValSpine};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use tidewatch_events::time::Millis;
+use timely::container::{CapacityContainerBuilder, PushInto};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+
+/// Most rows that one worker keeps for previews; while there are as many, a new row goes right after it was judged.
+pub const MAX_RETAINED: usize = 50_000;
+
+/// How many examples of a preview are kept.
+const EXAMPLES: usize = 3;
+
+/// What a changed rule would have found in the rows that are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// Position of the rule.
+    pub rule: u32,
+    /// The tick of its change.
+    pub from: u64,
+    /// Number of findings.
+    pub found: u64,
+    /// The first of them, by window and key.
+    pub examples: Vec<Finding>,
+}
+
+impl Preview {
+    /// Adds what another worker says of the same change.
+    pub fn merge(&mut self, other: Preview) {
+        self.found += other.found;
+        self.examples.extend(other.examples);
+        self.examples.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
+        self.examples.truncate(EXAMPLES);
+    }
+}
+
+pub(super) type Row = Rc<ClosedRow>;
+pub(super) type Trace<V> = TraceAgent<ValSpine<u32, V, u64, isize>>;
+
+/// Findings and previews from the rows of closed windows. Rows are kept for `retain` of event time after their closing tick,
+/// and in any case one tick.
+pub fn judge<'s>(
+    rows: StreamVec<'s, u64, Row>,
+    changes: StreamVec<'s, u64, Notice>,
+    rules: &RuleSet,
+    allowed_lateness: Millis,
+    retain: Millis,
+) -> StreamVec<'s, u64, Judged> {
+    let rows = by_plan(retained(rows, retain), "ClosedRows");
+    let versions = by_plan(versions(changes, &rules.plans, allowed_lateness), "Conditions");
+    told(join(rows, versions))
+}
+
+pub(super) fn by_plan<'s, V: Ord + Clone + 'static>(
+    updates: StreamVec<'s, u64, ((u32, V), u64, isize)>,
+    name: &str,
+) -> Arranged<'s, Trace<V>> {
+    arrange_core::<_, _, ContainerChunker<_>, ValBatcher<_, _, _, _>, ValBuilder<_, _, _, _>, _>(
+        updates, Pipeline, name,
+    )
+}
+
+/// Which update of the join is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wanted {
+    Finding(Version, Row),
+    Preview(Version, Row),
+}
+
+pub(super) type Wants<'s> = StreamVec<'s, u64, (Wanted, u64, isize)>;
+
+pub(super) fn join<'s>(rows: Arranged<'s, Trace<Row>>, versions: Arranged<'s, Trace<Version>>) -> Wants<'s> {
+    join_traces::<_, _, _, _, CapacityContainerBuilder<Vec<_>>>(
+        rows,
+        versions,
+        |_plan, row: &Row, version: &Version, time: u64, more: &isize, by: &isize, out| {
+            let finding = time == row.closed && version.holds_for(row.start);
+            let preview = time == version.from && version.from > 0;
+            if (finding || preview) && row.limit(&version.condition).is_some() {
+                let wanted = if finding { Wanted::Finding } else { Wanted::Preview };
+                out.push_into((wanted(*version, row.clone()), time, more * by));
+            }
+        },
+    )
+}
+
+/// Rows that leave at one tick.
+type Leaving = (u64, Vec<((u32, Row), u64, isize)>);
+
+/// Rows that wait for their tick to leave, under one capability at the least of them.
+#[derive(Default)]
+struct Queue {
+    capability: Option<Capability<u64>>,
+    ticks: VecDeque<Leaving>,
+    rows: usize,
+}
+
+impl Queue {
+    /// Takes rows that leave at a tick, which is not before that of any taken before.
+    fn push(&mut self, at: u64, row: Row, capability: impl FnOnce() -> Capability<u64>) {
+        self.capability.get_or_insert_with(capability);
+        if self.ticks.back().is_none_or(|(last, _)| *last < at) {
+            self.ticks.push_back((at, Vec::new()));
+        }
+        if let Some((at, rows)) = self.ticks.back_mut() {
+            rows.push(((row.plan, row), *at, -1));
+            self.rows += 1;
+        }
+    }
+
+    /// Hands over the rows that leave at `reached` or earlier.
+    fn leave(&mut self, reached: u64, mut hand_over: impl FnMut(&Capability<u64>, Leaving)) {
+        while let Some((at, rows)) = self.ticks.pop_front_if(|(at, _)| *at <= reached) {
+            self.rows -= rows.len();
+            if let Some(capability) = &mut self.capability {
+                capability.downgrade(&at);
+                hand_over(capability, (at, rows));
+            }
+        }
+        match (self.ticks.front(), &mut self.capability) {
+            (Some((at, _)), Some(capability)) => capability.downgrade(at),
+            _ => self.capability = None,
+        }
+    }
+}
+
+/// The collection of rows: each comes at its tick, and goes when it is kept no longer.
+pub(super) fn retained<'s>(
+    rows: StreamVec<'s, u64, Row>,
+    retain: Millis,
+) -> StreamVec<'s, u64, ((u32, Row), u64, isize)> {
+    let retain = crate::traffic::tick(retain.0).max(TICK_MS);
+    rows.unary_frontier(Pipeline, "Retained", move |capability, _| {
+        drop(capability);
+        let (mut kept, mut brief) = (Queue::default(), Queue::default());
+        move |(input, frontier), output| {
+            input.for_each_time(|time, batches| {
+                let now = *time.time();
+                let mut session = output.session(&time);
+                for row in batches.flat_map(|batch| batch.drain(..)) {
+                    let (queue, stays) = match kept.rows < MAX_RETAINED {
+                        true => (&mut kept, retain),
+                        false => (&mut brief, TICK_MS),
+                    };
+                    let leaves = now.saturating_add(stays);
+                    queue.push(leaves, row.clone(), || time.delayed(&leaves, 0));
+                    session.give(((row.plan, row), now, 1));
+                }
+            });
+            let reached = least(frontier).unwrap_or(u64::MAX);
+            for queue in [&mut kept, &mut brief] {
+                queue.leave(reached, |capability, (_, mut rows)| {
+                    output.session(capability).give_iterator(rows.drain(..));
+                });
+            }
+        }
+    })
+}
+
+/// The collection of versions: what the plans begin with, and what becomes of it.
+fn versions<'s>(
+    changes: StreamVec<'s, u64, Notice>,
+    plans: &[MeasurePlan],
+    allowed_lateness: Millis,
+) -> StreamVec<'s, u64, ((u32, Version), u64, isize)> {
+    let mut all: Vec<Versions> = plans.iter().map(|plan| Versions::new(plan, allowed_lateness.0)).collect();
+    changes.unary_frontier(Exchange::new(|n: &Notice| n.dest), "Versions", move |capability, _| {
+        let mut first = Some(capability);
+        move |(input, frontier), output| {
+            if let Some(capability) = first.take() {
+                let updates = all.iter().flat_map(|v| v.iter().map(|version| ((v.plan(), *version), 0, 1)));
+                output.session(&capability).give_iterator(updates);
+            }
+            input.for_each_time(|time, batches| {
+                let mut notices: Vec<Reload> = batches.flat_map(|batch| batch.drain(..)).map(|n| n.reload).collect();
+                notices.sort_by_key(|reload| reload.from);
+                let mut session = output.session(&time);
+                for reload in &notices {
+                    for versions in &mut all {
+                        let plan = versions.plan();
+                        let updates = versions.change(reload).into_iter();
+                        session.give_iterator(updates.map(|(version, at, diff): Update| ((plan, version), at, diff)));
+                    }
+                }
+            });
+            if let Some(reached) = least(frontier) {
+                all.iter_mut().for_each(|versions| versions.forget(reached));
+            }
+        }
+    })
+}
+
+/// What the join says at the ticks that count, as something that is only ever added to.
+pub(super) fn told<'s>(wants: Wants<'s>) -> StreamVec<'s, u64, Judged> {
+    wants.unary_frontier::<CapacityContainerBuilder<Vec<Judged>>, _, _, _>(Pipeline, "Told", |capability, _| {
+        drop(capability);
+        let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(Wanted, isize)>)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each(|capability, updates| {
+                for (wanted, time, diff) in updates.drain(..) {
+                    let entry = waiting.entry(time).or_insert_with(|| (capability.delayed(&time, 0), Vec::new()));
+                    entry.1.push((wanted, diff));
+                }
+            });
+            while let Some(first) = waiting.first_entry().filter(|entry| !frontier.less_equal(entry.key())) {
+                let (time, (capability, updates)) = first.remove_entry();
+                output.session(&capability).give_iterator(settle(time, updates).into_iter());
+            }
+        }
+    })
+}
+
+/// What stands at a tick when all its updates are added up.
+fn settle(time: u64, mut updates: Vec<(Wanted, isize)>) -> Vec<Judged> {
+    updates.sort_unstable();
+    let mut judged = Vec::new();
+    let mut previews: BTreeMap<u32, Preview> = BTreeMap::new();
+    for same in updates.chunk_by(|a, b| a.0 == b.0) {
+        let total: isize = same.iter().map(|(_, diff)| diff).sum();
+        debug_assert!(total == 0 || total == 1, "a row meets a version once");
+        if total <= 0 {
+            continue;
+        }
+        match &same[0].0 {
+            Wanted::Finding(version, row) => judged.extend(row.finding(&version.condition).map(Judged::Closed)),
+            Wanted::Preview(version, row) => {
+                let rule = version.condition.rule;
+                let preview = previews.entry(rule).or_insert_with(|| Preview {
+                    rule,
+                    from: time,
+                    found: 0,
+                    examples: Vec::new(),
+                });
+                preview.found += 1;
+                // They come in order of window and key.
+                if preview.examples.len() < EXAMPLES {
+                    preview.examples.extend(row.finding(&version.condition));
+                }
+            }
+        }
+    }
+    judged.extend(previews.into_values().map(Judged::Preview));
+    judged
+}
