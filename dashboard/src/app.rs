@@ -129,6 +129,7 @@ impl Shared {
             status.hosts.extend(data.hosts());
             status.hosts.sort_unstable();
             status.hosts.dedup();
+            status.history = true;
             status.requests = data.requests_kept();
         }
         let json: Arc<str> = serde_json::to_string(&status).unwrap_or_default().into();

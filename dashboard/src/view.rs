@@ -61,6 +61,8 @@ pub struct Status {
     pub memory_bytes: u64,
     /// Where results go.
     pub sinks: Vec<SinkView>,
+    /// Whether what was before can be asked: there is a store.
+    pub history: bool,
     /// What is kept of single requests.
     pub requests: RequestsView,
 }

@@ -394,6 +394,7 @@ describe("when things go wrong", () => {
 
   for (const [name, args, hash, wanted] of [
     ["nothing read yet", ["--empty"], "#/overview", /No request has been read yet/],
+    ["no store", ["--no-store"], "#/overview", /No store in this run\.[\s\S]*req\/s/],
     ["no requests kept", ["--no-requests"], "#/requests", /Single requests are not kept/],
     ["a sample of requests", ["--trouble"], "#/requests", /a sample: at this rate not every request is kept/],
     ["a sink away", ["--trouble"], "#/overview", /influx is away; 48\sMiB wait for it/],
@@ -409,6 +410,7 @@ describe("when things go wrong", () => {
           await watched.page.locator("canvas").nth(5).waitFor();
           assert.ok((await watched.page.getByRole("table", { name: "Newest alerts" }).getByRole("row").count()) > 3);
         }
+        if (args.includes("--no-store")) await watched.page.locator("canvas").nth(5).waitFor({ timeout: 25_000 });
         for (const view of VIEWS) {
           await show(watched.page, `#/${view}`);
           assert.equal(await watched.page.locator(".trouble").count(), 0, view);

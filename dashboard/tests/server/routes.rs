@@ -86,6 +86,7 @@ fn what_the_engine_says() {
     assert_eq!(status["hosts"], serde_json::json!([HOSTILE, "a", "b"]), "those of the engine and of the store");
     assert_eq!(status["sinks"][0]["state"], "away");
     assert_eq!(status["requests"]["kept"], 3);
+    assert_eq!(status["history"], true);
     let time = server.get("/api/v1/time").json();
     assert_eq!((&time["held_by"]["why"], &time["held_by"]["partition"]), (&"back-pressured".into(), &HOSTILE.into()));
     assert_eq!(server.get("/api/v1/dataflow").json()["workers"][0]["busy"], 0.5);
@@ -180,5 +181,6 @@ fn without_a_store_the_rest_answers() {
     server.address = page.address();
     let got = server.get("/api/v1/series");
     assert_eq!((got.status, got.code().as_str(), got.header("retry-after")), (503, "unavailable", Some("5")));
-    assert_eq!(server.get("/api/v1/status").json()["requests"]["enabled"], false);
+    let status = server.get("/api/v1/status").json();
+    assert_eq!((&status["requests"]["enabled"], &status["history"]), (&false.into(), &false.into()));
 }

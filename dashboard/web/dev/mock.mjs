@@ -1,7 +1,8 @@
 // A stand-in for Tidewatch's server while the page is developed: serves dist/ and made-up answers of the API, with the same
 // headers and with text as hostile as real logs hold. Numbers are a function of time, so that a restart changes nothing.
 //
-//   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--age MS]
+//   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--no-store]
+//     [--age MS]
 //
 // --trouble: a sink is away, requests are sampled. --empty: nothing was read yet. --age: the newest event is so old.
 
@@ -20,6 +21,7 @@ const { values: options } = parseArgs({
     trouble: { type: "boolean" },
     empty: { type: "boolean" },
     "no-requests": { type: "boolean" },
+    "no-store": { type: "boolean" },
     age: { type: "string", default: "0" },
   },
 });
@@ -225,8 +227,9 @@ function status() {
   const newest = options.empty ? null : now();
   return { version: "0.4.0", mode: "demo", started: STARTED, now: Date.now(), first_event: newest && newest - 86_400_000, last_event: newest, durable: newest && newest - 9000, hosts: options.empty ? [] : HOSTS.map(([name]) => name), events: options.empty ? 0 : 1_284_310 + Math.floor((Date.now() - STARTED) * 0.512), rejected: 12, late: 3, future: 0, rate: options.empty ? 0 : 512,
     alerts: { fired: 1920, firing: alerts(new URLSearchParams({ state: "firing" })).rows.length, critical: 38 }, anomaly_rate: 0.00042, workers: 2, processes: 1, memory_bytes: 187 << 20,
+    history: !options["no-store"],
     sinks: [{ name: "store", state: "ok", waiting_bytes: 0 }, { name: "influx", state: options.trouble ? "away" : "ok", waiting_bytes: options.trouble ? 48 << 20 : 0 }],
-    requests: { enabled: !options["no-requests"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble) } };
+    requests: { enabled: !options["no-requests"] && !options["no-store"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble) } };
 }
 
 // ---- HTTP ----
@@ -259,6 +262,7 @@ function stream(response, query) {
 function api(path, method, query, body, response) {
   const views = { status, time, dataflow, series: () => series(query), tops: () => tops(query), errors: () => errors(query), alerts: () => alerts(query), requests: () => requests(query), client: () => client(query),
     silences: () => ({ rows: silences }), rules: () => ({ rows: RULES.map(([name, severity, measure, group_by, threshold, window_ms, hop_ms], at) => ({ name, enabled: at !== 6, mode: at === 5 ? "shadow" : "live", severity, measure, where: at === 2 ? "status: 404" : "", group_by, window_ms, hop_ms, threshold, at_least: at === 1 ? 50 : null, baseline_factor: at === 1 ? 3 : null, resolve_after_ms: 60_000, firing: at === 0 ? 2 : 0, fired: 40 - at * 5 })) }) };
+  if (options["no-store"] && /^(series|tops|errors|alerts|silences|client|requests)/.test(path)) return refuse(response, 503, "unavailable", "this run keeps no store: ask the database that it writes to");
   const one = /^alerts\/a([0-9a-f]{15})(\/acknowledge)?$/.exec(path);
   if (one && method === "GET") return answer(response, 200, alertAt(parseInt(one[1], 16)));
   if (one?.[2]) {

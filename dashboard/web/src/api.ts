@@ -11,8 +11,16 @@ export class ApiError extends Error {
 
   /** Not an accident: this run does not keep what was asked for. */
   get isNotKept(): boolean {
-    return this.code === "unavailable" && this.message.includes("not kept");
+    return this.code === "unavailable" && /not kept|no store/.test(this.message);
   }
+}
+
+/** What a run without a store would answer. */
+export const NO_STORE = new ApiError("unavailable", "this run keeps no store", 503);
+const STORED = new Set(["series", "tops", "errors", "alerts", "silences", "client", "requests"]);
+/** Whether a question is one for the store. */
+export function isStored(path: string): boolean {
+  return STORED.has(path.split(/[/?]/, 1)[0] ?? "");
 }
 
 export type Params = Record<string, string | number | null | undefined>;

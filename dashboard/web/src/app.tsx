@@ -67,7 +67,7 @@ export function App() {
         <Side here={here} firing={firing} />
         <main id="main" tabIndex={-1}>
           <div class="top">
-            <h1 ref={heading} tabIndex={-1}>
+            <h1 ref={heading} tabIndex={-1} data-long={here.view === "client" ? "" : undefined}>
               {title}
             </h1>
             <Controls here={here} />
@@ -293,6 +293,13 @@ function Warnings() {
         <div class="warning mild" role="status">
           <span>
             <b>Store only.</b> No pipeline is running here: what was recorded is shown.
+          </span>
+        </div>
+      )}
+      {now?.history === false && (
+        <div class="warning mild" role="status">
+          <span>
+            <b>No store in this run.</b> Charts and alerts begin when this page was opened; rankings, messages and single requests are not kept.
           </span>
         </div>
       )}

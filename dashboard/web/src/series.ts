@@ -187,6 +187,13 @@ export function niceStep(ms: number): number {
   return (STEPS.find((step) => step >= seconds) ?? Math.ceil(seconds / 86_400) * 86_400) * 1000;
 }
 
+/** Data younger than the range fills the chart from its own beginning: a minute of it is no sliver at the edge. */
+export function fromFirst(series: Known, least = 60_000): Known {
+  const first = series.rows[0]?.[0];
+  if (first === null || first === undefined || first <= series.from + series.step) return series;
+  return { ...series, from: Math.max(series.from, Math.min(first, series.to - least)) };
+}
+
 const RATES = ["rps", "throughput"];
 const COUNTS = ["bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
 

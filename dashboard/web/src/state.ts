@@ -1,7 +1,7 @@
 // What the whole page shares: the route, what the stream says, and settings kept in this browser.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, get, onUnauthorised, send, type Params } from "./api";
+import { ApiError, get, isStored, NO_STORE, onUnauthorised, send, type Params } from "./api";
 import { useWatched, Watched } from "./cell";
 import { upsertAlerts } from "./match";
 import { LiveWindows } from "./series";
@@ -184,6 +184,7 @@ export function useAnswer<T>(question: string | null, params: () => Params, ever
 
   useEffect(() => {
     if (question === null || round === 0) return;
+    if (!hasHistory() && isStored(question)) return setAnswer({ question, data: null, error: NO_STORE, loading: false });
     let stopped = false;
     let controller: AbortController | null = null;
     let timer: number | undefined;
@@ -220,6 +221,11 @@ export function useAnswer<T>(question: string | null, params: () => Params, ever
 
   const same = answer.question?.split("?", 1)[0] === question?.split("?", 1)[0];
   return { data: same ? answer.data : null, error: answer.error, loading: answer.loading, again: () => ask.current() };
+}
+
+/** Whether this run keeps what was: else only what arrives can be shown, and nothing is asked of the store. */
+export function hasHistory(): boolean {
+  return status.get()?.history !== false;
 }
 
 /** The part of a question that the route says: changes of it ask again. */

@@ -20,6 +20,8 @@ export interface Status {
   processes: number;
   memory_bytes: number;
   sinks: Sink[];
+  /** Whether what was before can be asked: there is a store. */
+  history?: boolean;
   requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean };
 }
 

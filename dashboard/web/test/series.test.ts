@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { combine, histogram, LiveWindows, niceStep, projectLast, splice, withGaps, withLive } from "../src/series";
+import { combine, fromFirst, histogram, LiveWindows, niceStep, projectLast, splice, withGaps, withLive } from "../src/series";
 import type { Cell, LiveWindow, Series } from "../src/types";
 
 const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
@@ -126,6 +126,14 @@ describe("the window still filling", () => {
     expect(shown.projected).toBe(projected);
   });
   test("of nothing", () => expect(projectLast({ ...series(0, 1, []), known: 1 }).series.rows).toEqual([]));
+});
+
+test.each<[string, number, number]>([
+  ["as old as the range", 10_000, 0],
+  ["half as old", 450_000, 450_000],
+  ["only just begun", 890_000, 840_000],
+])("the chart begins with the data: %s", (_, first, from) => {
+  expect(fromFirst({ ...series(0, 900_000, [row(first, 1)]), known: 900_000 }).from).toBe(from);
 });
 
 test("a gap breaks the line, once", () => {

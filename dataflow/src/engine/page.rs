@@ -292,6 +292,7 @@ impl Engine for ShownPipeline {
             processes,
             memory_bytes: views.iter().map(|view| view.memory_bytes).sum(),
             sinks: self.sinks(),
+            history: false, // said by who has the store
             requests: view::RequestsView::default(),
         }
     }

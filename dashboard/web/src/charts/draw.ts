@@ -92,7 +92,7 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
       {
         animation: false,
         useUTC: utc,
-        grid: { left: 14 + widest * 6.4, right: 10, top: 8, bottom: 22, outerBoundsMode: "none" },
+        grid: { left: 14 + widest * 6.4, right: 20, top: 8, bottom: 22, outerBoundsMode: "none" },
         xAxis: shown.categories
           ? { type: "category", data: shown.categories, ...common }
           : {
@@ -136,7 +136,7 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
           ...(shown.kind === "bars"
             ? { barCategoryGap: shown.categories ? "12%" : "15%", ...(shown.categories ? {} : { barWidth: barWidth(shown, element) }) }
             : {
-                showSymbol: false,
+                showSymbol: shown.times.length < 3,
                 symbolSize: 5,
                 lineStyle: { width: shown.stacked ? 1 : 1.6 },
                 ...(shown.kind === "area" ? { areaStyle: { opacity: shown.stacked ? 0.55 : 0.14 } } : {}),

@@ -133,6 +133,15 @@ export function Trouble({ error, again }: { error: ApiError; again: () => void }
   );
 }
 
+/** In place of a view that has nothing without a store. */
+export function NotKept({ what }: { what: string }) {
+  return (
+    <Card title="Not kept">
+      <p class="empty">{what} are read from the store, and this run keeps none.</p>
+    </Card>
+  );
+}
+
 /** A bar of shares, drawn behind numbers; says nothing that the numbers do not. */
 export function Meter({ share, class: className = "" }: { share: number; class?: string }) {
   const width = `${Math.max(0, Math.min(1, Number.isFinite(share) ? share : 0)) * 100}%`;

@@ -7,7 +7,7 @@ import * as format from "../format";
 import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
 import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
-import { alerts as feed, go, rangeKey, route, shown, status, useAnswer } from "../state";
+import { alerts as feed, go, hasHistory, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { Alert, Rows, Severity } from "../types";
 import { showRoute } from "../url";
 
@@ -31,14 +31,15 @@ export function useAlerts(filter: AlertFilter, limit: number, host: string) {
   const key = `${rangeKey(here)}|${host}|${JSON.stringify(filter)}|${limit}`;
   const answer = useAnswer<Rows<Alert>>(`alerts?${key}`, () => ({ ...shown(), host, ...filter, limit }), 60_000);
   const rows = useMemo(() => {
-    if (!answer.data) return null;
+    if (!answer.data && hasHistory()) return null;
     const { from, to } = shown();
-    const ids = new Set(answer.data.rows.map((row) => row.id));
+    const known = answer.data?.rows ?? [];
+    const ids = new Set(known.map((row) => row.id));
     const fits = (alert: Alert) => alertMatches(alert, { ...filter, ...(host ? { host } : {}) });
     const fresh = news.filter((alert) => ids.has(alert.id) || (fits(alert) && alert.last >= from && (here.live || alert.fired < to)));
-    return upsertAlerts(answer.data.rows, fresh, limit).filter(fits);
+    return upsertAlerts(known, fresh, limit).filter(fits);
   }, [answer.data, news, key]);
-  return { ...answer, rows, truncated: answer.data?.truncated ?? false };
+  return { ...answer, error: hasHistory() ? answer.error : null, rows, truncated: answer.data?.truncated ?? false };
 }
 
 /** The few newest alerts, for the overview. */
@@ -148,7 +149,7 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
         <p class="note">No lines are kept for this alert yet.</p>
       )}
       <div class="buttons">
-        {alert.acknowledged ? (
+        {!hasHistory() ? null : alert.acknowledged ? (
           <button type="button" onClick={takeBack}>
             Take back acknowledgement
           </button>
@@ -157,9 +158,11 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
             Acknowledge…
           </button>
         )}
-        <button type="button" onClick={() => onAct("silence")}>
-          Silence…
-        </button>
+        {hasHistory() && (
+          <button type="button" onClick={() => onAct("silence")}>
+            Silence…
+          </button>
+        )}
         {client && (
           <button type="button" onClick={() => go({ view: "client", argument: client, filters: {} })}>
             All this client did

@@ -5,7 +5,7 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, Meter, Tile, Trouble } from "../parts/basic";
+import { Card, LogText, Meter, NotKept, Tile, Trouble } from "../parts/basic";
 import { Table } from "../parts/table";
 import { column, niceStep } from "../series";
 import { go, rangeKey, route, shown, useAnswer, utc } from "../state";
@@ -24,6 +24,7 @@ export function ClientPage() {
   const sums = model ? model.lines.map((line) => [line.name, line.values.reduce<number>((sum, value) => sum + (value ?? 0), 0)] as const) : [];
   const requests = sums.reduce((sum, [, value]) => sum + value, 0);
   const failed = sums.filter(([name]) => name === "4xx" || name === "5xx").reduce((sum, [, value]) => sum + value, 0);
+  if (error?.isNotKept) return <NotKept what="All requests of a client" />;
   return (
     <>
       {error && <Trouble error={error} again={again} />}

@@ -5,7 +5,7 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, Trouble, When } from "../parts/basic";
+import { Card, LogText, NotKept, Trouble, When } from "../parts/basic";
 import { Table } from "../parts/table";
 import { column, niceStep } from "../series";
 import { go, rangeKey, route, setFilter, shown, useAnswer } from "../state";
@@ -25,6 +25,7 @@ export function ErrorsPage() {
     const needle = text.toLowerCase();
     return (data?.rows ?? []).filter((row) => !needle || `${row.pattern} ${row.example} ${row.host}`.toLowerCase().includes(needle));
   }, [data, text]);
+  if (error?.isNotKept) return <NotKept what="Messages of error logs" />;
   return (
     <>
       <Chart title="Errors over time" model={model} legend="sum" tall empty="No error message in this range" />

@@ -75,7 +75,7 @@ function total(series: Series) {
     return values[values.length - 2] ?? values[values.length - 1] ?? null;
   };
   const [requests, failed] = [sum("requests"), sum("status_5xx")];
-  const has = series.columns.includes("anomalies");
+  const anomalies = summary(column(series, "anomalies"));
   return {
     requests,
     failed,
@@ -84,7 +84,7 @@ function total(series: Series) {
     avg: newest("latency_avg"),
     clients: newest("clients"),
     errors: requests > 0 ? failed / requests : null,
-    anomalies: has ? sum("anomalies") : null,
+    anomalies: anomalies.last === null ? null : anomalies.sum,
   };
 }
 

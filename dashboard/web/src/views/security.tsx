@@ -84,7 +84,7 @@ export function SecurityPage() {
         />
       </Card>
       <Rules rules={rules.data?.rows ?? []} error={rules.error} again={rules.again} loaded={rules.data !== null} />
-      <Silences rows={silences.data?.rows ?? []} error={silences.error} onChanged={changed} />
+      <Silences rows={silences.data?.rows ?? []} error={silences.error?.isNotKept ? null : silences.error} onChanged={changed} />
     </>
   );
 }
@@ -146,7 +146,7 @@ function Rules({ rules, error, again, loaded }: { rules: Rule[]; error: ApiError
           { name: "State", cell: (rule) => <span class={`badge ${!rule.enabled ? "plain" : rule.firing ? "state-firing" : "plain"}`}>{!rule.enabled ? "off" : rule.firing ? `${format.count(rule.firing)} firing` : rule.mode === "shadow" ? "shadow" : "quiet"}</span>, by: (rule) => (rule.enabled ? rule.firing : -1), class: "tight" },
           { name: "Severity", cell: (rule) => <SeverityBadge severity={rule.severity} />, by: (rule) => SEVERITIES.length - SEVERITIES.indexOf(rule.severity), class: "tight" },
           { name: "Fires when", cell: (rule) => <Condition rule={rule} />, wide: true },
-          { name: "Window", cell: (rule) => format.duration(rule.window_ms) + (rule.hop_ms && rule.hop_ms !== rule.window_ms ? `, every ${format.duration(rule.hop_ms)}` : ""), by: (rule) => rule.window_ms, minor: true },
+          { name: "Window", cell: (rule) => format.duration(rule.window_ms) + (rule.hop_ms && rule.hop_ms !== rule.window_ms ? `, every ${format.duration(rule.hop_ms)}` : ""), by: (rule) => rule.window_ms, minor: true, class: "tight" },
           { name: "Fired", cell: (rule) => format.count(rule.fired), by: (rule) => rule.fired, number: true },
         ]}
       />

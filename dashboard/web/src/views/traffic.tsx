@@ -3,9 +3,9 @@
 import type { ComponentChildren } from "preact";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { Card, ClientLink, LogText, Meter, Split, Trouble } from "../parts/basic";
+import { Card, ClientLink, LogText, Meter, NotKept, Split, Trouble } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
-import { go, rangeKey, route, shown, useAnswer } from "../state";
+import { go, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { TopKind, TopRow, Tops } from "../types";
 import { showRoute } from "../url";
 
@@ -75,6 +75,8 @@ function TopCard({ title, kind, columns, note, empty = "None in this range.", li
 
 export function TrafficPage() {
   const here = useWatched(route);
+  const now = useWatched(status);
+  if (now?.history === false) return <NotKept what="Rankings of paths, clients, agents and referrers" />;
   const filtered = (name: string, value: string) => ({ ...here, view: "requests" as const, argument: "", filters: { [name]: value } });
   const path = (row: TopRow) => {
     const to = filtered("path", row.name);

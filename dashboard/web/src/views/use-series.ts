@@ -3,8 +3,8 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { ApiError, get } from "../api";
 import { useWatched } from "../cell";
-import { niceStep, splice, withLive, type Known } from "../series";
-import { beat, connection, epoch, rangeKey, route, shown, status, windows } from "../state";
+import { fromFirst, niceStep, splice, withLive, type Known } from "../series";
+import { beat, connection, epoch, hasHistory, rangeKey, route, shown, status, windows } from "../state";
 import type { Series } from "../types";
 
 const TAIL_EVERY_MS = 10_000;
@@ -38,8 +38,11 @@ export function useSeries(): Shown {
 
   useEffect(() => {
     if (round === 0) return;
-    const controller = new AbortController();
     const { from, to } = shown();
+    // Without a store there are still the windows of the stream.
+    const without = () => setBase({ from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [] });
+    if (!hasHistory()) return without();
+    const controller = new AbortController();
     const step = to - from > HOUR ? niceStep((to - from) / POINTS) : null;
     get<Series>("series", { host: here.host, from, to, step }, controller.signal).then(
       (series) => {
@@ -48,17 +51,14 @@ export function useSeries(): Shown {
         setError(null);
       },
       (problem: unknown) => {
-        if (!(problem instanceof ApiError)) return;
-        setError(problem);
-        // Without a store there are still the windows of the stream.
-        if (problem.isNotKept) setBase({ from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [] });
+        if (problem instanceof ApiError) setError(problem);
       },
     );
     return () => controller.abort();
   }, [key, round, attempt]);
 
   useEffect(() => {
-    if (!here.live || !base || error?.isNotKept) return;
+    if (!here.live || !base || !hasHistory()) return;
     const controller = new AbortController();
     const timer = setTimeout(
       () => {
@@ -76,13 +76,13 @@ export function useSeries(): Shown {
       clearTimeout(timer);
       controller.abort();
     };
-  }, [base, error, here.live, key, document.hidden]);
+  }, [base, here.live, key, document.hidden]);
 
   const series = useMemo(() => {
     if (!base) return null;
     if (!here.live) return { ...base, known: base.to };
     const { from, to } = shown();
-    return withLive(base, windows, here.host, status.get()?.hosts ?? [], from, to);
+    return fromFirst(withLive(base, windows, here.host, status.get()?.hosts ?? [], from, to));
   }, [base, here.live ? pulse : 0, here.live]);
   return { series, error, again: () => setAttempt(attempt + 1), stamp };
 }
