@@ -21,7 +21,7 @@ struct Running {
 impl Running {
     fn start(config: &Path, dir: &Path) -> Running {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
-            .args(["run", "-w", "2", "-c"])
+            .args(["run", "--no-page", "-w", "2", "-c"])
             .arg(config)
             .arg("--data-dir")
             .arg(dir.join("data"))
@@ -162,7 +162,7 @@ fn changed_rules_hold_from_then_on_and_are_previewed() {
 fn without_a_configuration_a_hang_up_ends_it() {
     let setup = Setup::new();
     let mut child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
-        .args(["run", "--input"])
+        .args(["run", "--no-page", "--input"])
         .arg(&setup.log)
         .arg("--data-dir")
         .arg(setup.dir.path().join("data"))
