@@ -100,6 +100,12 @@ fn refusals_have_a_code_a_message_and_no_effect() {
         ),
         ("replay of standard input", "replay --from - --out x", 2, &["a replay reads files, not standard input"]),
         ("a file as --out", "replay --from access.log --out hosts", 2, &["--out hosts is not a directory"]),
+        (
+            "labels that are none",
+            "replay --from access.log --out x --labels access.log",
+            2,
+            &["access.log:1: this is no label", "hint: a label is {"],
+        ),
         ("missing labels", "replay --from access.log --out x --labels l", 2, &["error: l does not exist"]),
         ("no speed", "replay --from access.log --out x --speed fast", 2, &["not a speed: write max, 1x, 10x"]),
         ("no workers", "replay --from access.log --out x -w 0", 2, &["0 is not in 1..=1024"]),
@@ -221,6 +227,72 @@ fn an_allow_list_is_seen_wherever_it_acts() {
         serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
     assert_eq!(summary["allowed"]["lists"][0]["events"], 5);
     assert_eq!(summary["allowed"]["prevented"]["ip-spike"], 10);
+}
+
+#[test]
+fn dead_letters_are_kept_whatever_the_sinks() {
+    // name, sinks, where dead letters are, where they are not
+    let rows: &[(&str, &str, &str, &str)] = &[
+        ("no sink", "", "data/results/rejected.jsonl", "data/rejected.jsonl"),
+        ("no files", "[sink.stdout]", "data/rejected.jsonl", "data/results/rejected.jsonl"),
+        ("files", "[sink.files]\ndir = \"out\"", "out/rejected.jsonl", "data/rejected.jsonl"),
+        (
+            "a place of their own",
+            "[sink.files]\ndir = \"out\"\n[sink.dead_letters]\npath = \"dead/x.jsonl\"",
+            "dead/x.jsonl",
+            "out/rejected.jsonl",
+        ),
+        (
+            "the default place",
+            "[sink.dead_letters]\nmax_size = \"1MiB\"",
+            "data/rejected.jsonl",
+            "data/results/rejected.jsonl",
+        ),
+    ];
+    for (name, sinks, there, not_there) in rows {
+        let dir = folder();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("run.toml"), format!("data_dir = \"data\"\n{sinks}\n")).unwrap();
+        std::fs::write(path("input"), "{\"time\":\"x\"} ?token=secret\n").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+            .args(["run", "-c", "run.toml", "--input", "-"])
+            .current_dir(dir.path())
+            .stdin(std::fs::File::open(path("input")).unwrap())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        let text = std::fs::read_to_string(path(there)).unwrap_or_else(|e| panic!("{name}: {there}: {e}"));
+        let letter: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(letter["source"] == "stdin" && letter["line"] == "{\"time\":\"x\"} ?token=***", "{name}: {letter}");
+        assert!(!path(not_there).exists(), "{name}: {not_there}");
+    }
+}
+
+#[test]
+fn a_replay_is_judged_by_the_labels_of_its_attacks() {
+    let dir = folder();
+    let generate = "generate --format nginx-json --to file:attacked.log --start 2026-03-05T00:00:00Z --duration 3m --rate 20 --no-pace \
+                    --seed 7 --attack ip-spike:1m:20s --labels labels.jsonl";
+    assert_eq!(tidewatch(dir.path(), generate).code, Some(0));
+    let summary = |arguments: &str| {
+        let ran = tidewatch(dir.path(), arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let text = std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap();
+        (ran, serde_json::from_str::<serde_json::Value>(&text).unwrap())
+    };
+    let (ran, without) = summary("replay --from attacked.log --out out");
+    assert!(without.get("judged").is_none() && !ran.err.contains("precision"), "{}", ran.err);
+    let (ran, with) = summary("replay --from attacked.log --out out --labels labels.jsonl");
+    let verdict = &with["judged"]["ip-spike"];
+    let exact = (&verdict["precision"], &verdict["recall"], &verdict["found"]);
+    assert_eq!(exact, (&1.0.into(), &1.0.into(), &1.into()), "{verdict}");
+    assert!(verdict["time_to_detect_p95_s"].as_f64().is_some_and(|s| s <= 10.0), "{verdict}");
+    assert!(ran.err.lines().any(|line| line.starts_with("ip-spike") && line.contains("1/1")), "{}", ran.err);
+    let mut with = with;
+    for key in ["judged", "wall_seconds", "events_per_second"] {
+        with.as_object_mut().unwrap().remove(key);
+    }
+    assert!(with.as_object().unwrap().iter().all(|(key, value)| without[key] == *value), "{with}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! - A delivery is in the files whole or not at all: after a failure what was written of it is cut off again.
 //! - Every file ends with a whole line, also after a crash: a torn last line is cut off when the file is opened.
 
-use super::{DeadLetterRecord, Delivered, Delivery, Sink, SinkError};
+use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,8 @@ const REJECTED: usize = 2;
 const LATE: usize = 3;
 const NAMES: [&str; 4] = ["metrics.lp", "alerts.jsonl", "rejected.jsonl", "late.jsonl"];
 
-struct LiveFile {
+/// A file that is appended to and may be renamed or removed by others at any time.
+pub(super) struct LiveFile {
     path: PathBuf,
     file: Option<File>,
     dirty: bool,
@@ -74,16 +75,28 @@ pub struct LiveFiles {
     files: [LiveFile; 4],
     fsync: Fsync,
     synced: Instant,
+    takes: Parts,
 }
 
 impl LiveFiles {
     /// Opens the files in `dir`, which is created if it is missing; `late.jsonl` only once there is something late.
     pub fn open(dir: &Path, fsync: Fsync) -> Result<LiveFiles, FilesError> {
-        let files = NAMES.map(|name| LiveFile { path: dir.join(name), file: None, dirty: false });
-        let mut live = LiveFiles { dir: dir.to_owned(), files, fsync, synced: Instant::now() };
+        LiveFiles::open_for(dir, fsync, Parts::ALL)
+    }
+
+    /// The same without files for dead letters, which another sink takes.
+    pub fn open_without_dead_letters(dir: &Path, fsync: Fsync) -> Result<LiveFiles, FilesError> {
+        LiveFiles::open_for(dir, fsync, Parts { dead_letters: false, ..Parts::ALL })
+    }
+
+    fn open_for(dir: &Path, fsync: Fsync, takes: Parts) -> Result<LiveFiles, FilesError> {
+        let files = NAMES.map(|name| LiveFile::new(dir.join(name)));
+        let mut live = LiveFiles { dir: dir.to_owned(), files, fsync, synced: Instant::now(), takes };
         live.create_dir()?;
         for index in [METRICS, ALERTS, REJECTED] {
-            live.files[index].ready()?;
+            if index != REJECTED || takes.dead_letters {
+                live.files[index].ready()?;
+            }
         }
         Ok(live)
     }
@@ -95,7 +108,7 @@ impl LiveFiles {
     fn write(&mut self, delivery: &Delivery) -> Result<(), FilesError> {
         let mut lines: [Vec<u8>; 4] = Default::default();
         delivery.alerts.iter().for_each(|alert| json_line(&mut lines[ALERTS], alert));
-        for letter in &delivery.dead_letters {
+        for letter in delivery.dead_letters.iter().filter(|_| self.takes.dead_letters) {
             json_line(&mut lines[if is_late(letter) { LATE } else { REJECTED }], letter);
         }
         let mut done: Vec<(usize, u64)> = Vec::new();
@@ -127,12 +140,7 @@ impl LiveFiles {
             Fsync::Never => false,
         };
         if due {
-            for live in self.files.iter_mut().filter(|f| f.dirty) {
-                if let Some(file) = &live.file {
-                    file.sync_data().map_err(FilesError::new("write", &live.path))?;
-                }
-                live.dirty = false;
-            }
+            self.files.iter_mut().try_for_each(LiveFile::sync)?;
             self.synced = Instant::now();
         }
         Ok(())
@@ -142,6 +150,10 @@ impl LiveFiles {
 impl Sink for LiveFiles {
     fn name(&self) -> &str {
         "files"
+    }
+
+    fn takes(&self) -> Parts {
+        self.takes
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
@@ -163,8 +175,26 @@ impl Drop for LiveFiles {
 }
 
 impl LiveFile {
+    /// A file that is not opened yet.
+    pub(super) fn new(path: PathBuf) -> LiveFile {
+        LiveFile { path, file: None, dirty: false }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Forces to the disk what was written since the last time.
+    pub(super) fn sync(&mut self) -> Result<(), FilesError> {
+        if let Some(file) = self.file.as_ref().filter(|_| self.dirty) {
+            file.sync_data().map_err(FilesError::new("write", &self.path))?;
+        }
+        self.dirty = false;
+        Ok(())
+    }
+
     /// Opens the file, or another one if the path no longer names the one that is open; its length.
-    fn ready(&mut self) -> Result<u64, FilesError> {
+    pub(super) fn ready(&mut self) -> Result<u64, FilesError> {
         if self.file.as_ref().is_some_and(|file| !names(&self.path, file)) {
             self.file = None;
         }
@@ -188,7 +218,7 @@ impl LiveFile {
         Ok(whole)
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
         self.dirty = true;
         match &mut self.file {
             Some(file) => file.write_all(bytes).map_err(FilesError::new("write", &self.path)),
@@ -196,7 +226,7 @@ impl LiveFile {
         }
     }
 
-    fn cut(&mut self, len: u64) {
+    pub(super) fn cut(&mut self, len: u64) {
         if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(len)) {
             warn!(path = %self.path.display(), %error, "cannot take back a delivery that failed; it will stand there twice");
         }
@@ -286,6 +316,15 @@ mod tests {
         let rejected = fs::read_to_string(dir.join("rejected.jsonl")).unwrap();
         let want = r#"{"source":"file","partition":"a.log","offset":7,"reason":"format","line":"a \"line\"\n\u001b"}"#;
         assert_eq!(rejected.lines().next(), Some(want));
+    }
+
+    #[test]
+    fn dead_letters_may_go_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut live = LiveFiles::open_without_dead_letters(dir.path(), Fsync::Never).unwrap();
+        live.deliver(&delivery(1)).unwrap();
+        assert_eq!((lines(dir.path(), "metrics.lp"), lines(dir.path(), "alerts.jsonl")), (1, 1));
+        assert!(!dir.path().join("rejected.jsonl").exists() && !dir.path().join("late.jsonl").exists());
     }
 
     #[test]

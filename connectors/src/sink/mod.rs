@@ -6,6 +6,7 @@
 
 mod backlog;
 pub mod backoff;
+pub mod dead_letters;
 pub mod files;
 pub mod replay_files;
 pub mod runner;

@@ -157,6 +157,11 @@ impl SinkRunner {
         &self.shared.name
     }
 
+    /// What of a delivery the sink has a use for.
+    pub fn takes(&self) -> Parts {
+        self.shared.takes
+    }
+
     /// Queues a delivery. Never waits.
     pub fn offer(&self, delivery: Arc<Delivery>) {
         let bytes = backlog::bytes_of(&delivery, self.shared.takes);

@@ -149,6 +149,9 @@ fn summarise(config: &Config, report: &mut String) {
         ("stdout", config.sinks.stdout.is_some()),
     ];
     let sinks: Vec<&str> = sinks.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    if let Some(place) = crate::engine::sinks::dead_letter_place(config) {
+        let _ = writeln!(report, "dead letters: {place}");
+    }
     let _ = writeln!(report, "sinks: {}", if sinks.is_empty() { "none".into() } else { sinks.join(", ") });
 }
 

@@ -258,6 +258,10 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     if let Some(hint) = summary.hint() {
         eprintln!("tidewatch: warning: {hint}");
     }
+    summary.inexact.iter().for_each(|row| eprintln!("{row}"));
+    if let Some(judged) = &summary.judged {
+        eprint!("{judged}");
+    }
     print(&format!("{summary}\n"))
 }
 

@@ -89,6 +89,8 @@ pub struct StdoutSink {
 /// `[sink.dead_letters]`.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetters {
+    /// Whether the table is there: then they go nowhere else.
+    pub given: bool,
     /// The file; `None`: `rejected.jsonl` in the data directory.
     pub path: Option<PathBuf>,
     /// Where the file is rotated.
@@ -226,7 +228,8 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
         let form = r.choice("form", &[("text", Form::Text), ("json", Form::Json)]);
         Some(StdoutSink { form: form? })
     });
-    let r = Reader::new(cx, &schema::DEAD_LETTERS, sink("dead_letters"));
+    let given = sink("dead_letters");
+    let r = Reader::new(cx, &schema::DEAD_LETTERS, given);
     let (path, max_size) = (r.path("path"), r.size("max_size", Bytes(64 << 10)));
     let (topic, brokers) = (r.text("topic"), r.brokers("brokers"));
     Some(Sinks {
@@ -234,7 +237,7 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
         files: files.map_or(Some(None), |sink| sink.map(Some))?,
         kafka: kafka.map_or(Some(None), |sink| sink.map(Some))?,
         stdout: stdout.map_or(Some(None), |sink| sink.map(Some))?,
-        dead_letters: DeadLetters { path, max_size: max_size?, topic: brokers.zip(topic) },
+        dead_letters: DeadLetters { given: given.is_some(), path, max_size: max_size?, topic: brokers.zip(topic) },
     })
 }
 

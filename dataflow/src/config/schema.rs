@@ -441,7 +441,12 @@ pub static WINDOWS: Section = section(
         key("size", Kind::Length, Is("10s"), "Length of a window, at least 100ms."),
         key("early_every", Kind::Length, Is("1s"), "How often an open window's numbers are shown, at least 100ms."),
         key("top", Kind::Whole(1, 1000), Is("10"), "How many ranks `top_*` and `slow_paths` have."),
-        key("max_hosts", Kind::Whole(1, 1_000_000), Is("1000"), "How many hosts a window tells apart.").later(),
+        key(
+            "max_hosts",
+            Kind::Whole(1, 1_000_000),
+            Is("1000"),
+            "How many hosts a window tells apart: a 16th of it, rounded up, in each of 16 hash shards; the others are one host, `other`.",
+        ),
     ],
 );
 
@@ -548,19 +553,25 @@ pub static STDOUT: Section = section(
 pub static DEAD_LETTERS: Section = Section {
     path: "sink.dead_letters",
     many: false,
-    doc: "Lines that could not be read, came too late or from the future.",
+    doc: "Where lines go that could not be read, came too late or from the future. Without this table they go to the files of \
+          `[sink.files]`, where there is none to `path`'s default.",
     keys: &[
         key(
             "path",
             Kind::Path,
             Nothing("`rejected.jsonl` in `data_dir`"),
-            "The file they are appended to, as JSON lines.",
+            "The file they are appended to, as JSON lines; late and future ones to `late.jsonl` beside it.",
         ),
-        key("max_size", Kind::Size, Is("256MiB"), "The file is rotated at this size; one older one is kept."),
+        key(
+            "max_size",
+            Kind::Size,
+            Is("256MiB"),
+            "Each file is rotated at this size; one older one is kept, as `rejected.jsonl.1`.",
+        ),
         key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file."),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`."),
     ],
-    later: Some("an output of its own for dead letters is not built yet: they go to the files of `[sink.files]`"),
+    later: None,
 };
 
 /// `[page]`.

@@ -14,14 +14,17 @@
 use super::ingest::{self, Ingest};
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use tidewatch_events::dead_letter::DeadLetter;
 use tidewatch_events::time::Millis;
+use tidewatch_operators::inexact::Tell;
 use tidewatch_operators::rules::closed_streams::Preview;
 use tidewatch_operators::rules::plan::RuleSet;
 use tidewatch_operators::rules::streams::{self as rule_streams, Judged, RuleSettings};
 use tidewatch_operators::rules::versions::Reload;
 use tidewatch_operators::rules::{Finding, Limits};
+use tidewatch_operators::traffic::boards::Others;
 use tidewatch_operators::traffic::streams::{self, Early, Points, least};
 use tidewatch_operators::traffic::{Settings, tick};
 use timely::container::CapacityContainerBuilder;
@@ -75,20 +78,29 @@ pub fn build<'s>(
     early: Early,
     results: Option<Sender<Output>>,
 ) -> (Handle<u64>, Vec<usize>) {
+    let ledger = ingest.ledger.clone();
+    let tell: Tell = Rc::new(move |place, missed| ledger.note_inexact(place, missed));
     let sources = ingest::ingest(scope, ingest);
-    let summaries = streams::shards(sources.parts, plan.traffic, early.clone());
+    let summaries = streams::shards(sources.parts, plan.traffic, early.clone(), tell.clone());
     let points = streams::boards(sources.deltas, summaries, plan.traffic, early);
     let settings = RuleSettings { limits: plan.limits, speak_early: plan.live, retain: plan.retain };
     let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
-    let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings);
+    let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, tell);
     let probe = Handle::new();
     let (to_points, to_findings, to_dead) = (results.clone(), results.clone(), results);
+    let mut others = Others::new(plan.traffic);
     deliver(points, "DeliverPoints", move |points, reached| {
         let Some(results) = &to_points else { return };
-        for points in points.drain(..) {
+        for mut points in points.drain(..) {
+            points.others.drain(..).for_each(|delta| others.add(delta));
             let _ = results.send(Output::Points(points));
         }
         if let Some(reached) = reached {
+            let mut points = Points { closed: true, ..Points::default() };
+            points.windows = others.close(reached, &mut points.lines).windows;
+            if !points.lines.is_empty() {
+                let _ = results.send(Output::Points(points));
+            }
             let _ = results.send(Output::Reached(reached));
         }
     })

@@ -18,6 +18,8 @@ use tidewatch_connectors::source::SourceError;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
 use tidewatch_events::event::{Event, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_operators::inexact::Place;
+use tidewatch_operators::rules::Missed;
 use tidewatch_operators::watermark::{Ahead, Bounds, Counts, Guard, PartitionClock};
 
 /// A batch some worker parsed, as far as it is judged.
@@ -150,6 +152,8 @@ struct Inner {
     stopping: bool,
     /// Events that each allow list matched.
     exempted: Vec<u64>,
+    /// What could not be counted, by place.
+    inexact: BTreeMap<Place, Missed>,
 }
 
 /// What another process of the cluster says of its time.
@@ -174,6 +178,7 @@ impl Ledger {
                 effective: 0,
                 stopping: false,
                 exempted: Vec::new(),
+                inexact: BTreeMap::new(),
             }),
             time,
         }
@@ -351,6 +356,16 @@ impl Ledger {
     /// How many events each allow list matched here; empty where none did.
     pub fn exempted(&self) -> Vec<u64> {
         self.lock().exempted.clone()
+    }
+
+    /// Adds what could not be counted.
+    pub fn note_inexact(&self, place: Place, missed: Missed) {
+        self.lock().inexact.entry(place).or_default().merge(&missed);
+    }
+
+    /// What could not be counted here so far.
+    pub fn inexact(&self) -> Vec<(Place, Missed)> {
+        self.lock().inexact.iter().map(|(place, missed)| (*place, *missed)).collect()
     }
 
     /// How far time has moved here, ms.

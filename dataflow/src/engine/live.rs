@@ -10,21 +10,21 @@
 
 use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
+use super::evidence::{Found, Lookup};
+use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
 use super::peers::{Health, Peers};
 use super::reload::Previews;
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
-use tidewatch_connectors::source::recent::FetchLines;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState, Severity};
-use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::DeadLetter;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::privacy::Privacy;
@@ -102,6 +102,7 @@ pub struct Live {
     ledger: Arc<Ledger>,
     peers: Arc<Peers>,
     tap: Option<Box<dyn Tap>>,
+    lookup: Lookup<Peers>,
     privacy: Privacy,
     figures: Arc<Figures>,
     /// Lengths of time by which a closing tick names windows.
@@ -118,6 +119,10 @@ pub struct Live {
     /// When it was last looked how the sinks stand.
     looked: Option<Instant>,
     previews: Previews,
+    /// What was reached when alerts were still away for their lines: how many of them must be back first.
+    held: VecDeque<(u64, u64)>,
+    /// Inexact results that were warned about.
+    warned: BTreeSet<String>,
 }
 
 impl Figures {
@@ -143,6 +148,9 @@ impl Figures {
 
 impl Live {
     /// A thread that has not started.
+    ///
+    /// # Errors
+    /// Where the thread beside it cannot be started.
     pub fn new(
         plan: &Plan,
         runners: Vec<SinkRunner>,
@@ -151,12 +159,13 @@ impl Live {
         tap: Option<Box<dyn Tap>>,
         privacy: Privacy,
         figures: Arc<Figures>,
-    ) -> Live {
+    ) -> std::io::Result<Live> {
         let lateness = plan.traffic.allowed_lateness;
-        Live {
+        Ok(Live {
             book: AlertBook::new(plan.rules.clone(), lateness),
             runners,
             ledger,
+            lookup: Lookup::start(peers.clone())?,
             peers,
             tap,
             privacy,
@@ -170,8 +179,10 @@ impl Live {
             waiting: VecDeque::new(),
             reached: None,
             looked: None,
+            held: VecDeque::new(),
+            warned: BTreeSet::new(),
             previews: Previews::default(),
-        }
+        })
     }
 
     /// Runs until the dataflow has ended or `stop` says so, then waits at most `patience` for the sinks. Whether they
@@ -187,6 +198,9 @@ impl Live {
                 Err(RecvTimeoutError::Timeout) => stop(),
                 Err(RecvTimeoutError::Disconnected) => true,
             };
+            while let Some(found) = if ended { self.lookup.finish() } else { self.lookup.take() } {
+                self.say(found);
+            }
             if health.elapsed() >= HEALTH_EVERY || ended {
                 health = Instant::now();
                 self.write_health();
@@ -269,17 +283,20 @@ impl Live {
             }
             drafts.push(draft);
         }
-        let mut wanted: Vec<Origin> = drafts.iter().flat_map(|d| &d.evidence).copied().collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();
-        let lines: HashMap<Origin, String> = wanted
-            .iter()
-            .zip(self.peers.fetch(&places))
-            .filter_map(|(origin, line)| Some((*origin, shown(&self.privacy.redact_line(&line?)))))
-            .collect();
+        if drafts.is_empty() {
+            return;
+        }
+        if let Some(found) = self.lookup.give(drafts) {
+            self.say(found);
+        }
+    }
+
+    /// Puts alerts with their lines into the step.
+    fn say(&mut self, found: Found) {
+        let Found { drafts, lines } = found;
         for draft in drafts {
-            let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
+            let line = |origin: &Origin| lines.get(origin).map(|line| shown(&self.privacy.redact_line(line)));
+            let alert = draft.into_alert(self.book.rules(), line);
             let mut kept = self.figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() == KEPT_ALERTS {
                 kept.pop_front();
@@ -326,6 +343,25 @@ impl Live {
             line.end(EventTime(now.0));
         }
         self.write_allowed(EventTime(now.0));
+        self.write_inexact(EventTime(now.0));
+    }
+
+    /// One point a result that is not exact; a warning when it first is.
+    fn write_inexact(&mut self, now: EventTime) {
+        for row in inexact(self.book.rules(), &self.peers.inexact()) {
+            if self.warned.insert(row.result.clone()) {
+                tracing::warn!(
+                    result = %row.result, events = row.missed_events, values = row.missed_values,
+                    "a result is not exact from now on: keys found no room"
+                );
+            }
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch_inexact");
+            line.tag("result", &row.result);
+            line.count("missed_events", row.missed_events);
+            line.count("missed_values", row.missed_values);
+            line.end(now);
+        }
     }
 
     fn allowed(&self) -> Option<Allowed> {
@@ -368,14 +404,30 @@ impl Live {
             }
             self.runners.iter().for_each(|runner| runner.offer(step.clone()));
         }
-        if let Some(reached) = self.reached.take() {
-            // Windows that close before `reached` are in steps up to this one.
+        let (given, returned) = self.lookup.given_and_returned();
+        self.held.extend(self.reached.take().map(|reached| (given, reached)));
+        while let Some((_, reached)) = self.held.pop_front_if(|(given, _)| *given <= returned) {
+            // Windows that close before `reached` are in steps up to this one, and so are their alerts.
             let ended = reached.saturating_sub(self.lateness);
             self.waiting.push_back((self.seq, ended - ended % self.size.max(1)));
         }
     }
 
+    /// Lines that sinks refused for good are dead letters too, with the destination's words as reason. Those that a sink
+    /// of dead letters refused are only warned about: they would come back for ever.
+    fn take_refused(&mut self) {
+        for runner in self.runners.iter().filter(|runner| !runner.takes().dead_letters) {
+            for (line, words) in runner.take_refused() {
+                let line = String::from_utf8_lossy(&self.privacy.redact_line(line.as_bytes())).into_owned();
+                let (source, reason) = (runner.name().to_owned(), format!("refused: {words}"));
+                let letter = DeadLetterRecord { source, partition: "sink".into(), offset: 0, reason, line };
+                self.step.dead_letters.push(letter);
+            }
+        }
+    }
+
     fn settle(&mut self) {
+        self.take_refused();
         let acked = self.runners.iter().map(SinkRunner::acked).min().unwrap_or(self.seq);
         while let Some((_, durable)) = self.waiting.pop_front_if(|(seq, _)| *seq <= acked) {
             self.figures.durable.fetch_max(durable, Ordering::Relaxed);

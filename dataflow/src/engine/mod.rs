@@ -8,18 +8,23 @@
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`replay`], [`writer`] | backtests, and their files |
-//! | [`allowed`] | what allow lists did |
+//! | [`inexact`] | what could not be counted exactly |
+//! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
+//! | [`evidence`] | example lines of alerts, looked up beside the results |
 //! | [`demo`] | generated traffic through it |
 //! | [`progress`] | how far a long read is, on a terminal |
 
 pub mod allowed;
 pub mod assembly;
 pub mod demo;
+pub mod evidence;
+pub mod inexact;
 pub mod ingest;
+pub mod labels;
 pub mod ledger;
 pub mod live;
 #[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]

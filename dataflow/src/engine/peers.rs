@@ -1,13 +1,14 @@
 //! What only the process that reads a partition knows, for process 0, which delivers: names of partitions for dead letters,
 //! lines for alerts, figures for the health points.
 //!
-//! Process 0 looks here first, then asks the others over the control connections, and reads a line again from Kafka
-//! where nobody remembers it any more.
+//! For lines process 0 looks in its memory first; then ([`evidence`](super::evidence)) in its followed files, asks the
+//! others over the control connections, and reads a line again from Kafka where nobody has it any more.
 //!
 //! Invariants
 //! - What a peer answers is only ever shown: no result depends on it.
 //! - Every question has a limit of time: a peer that does not answer costs a line of evidence, not the results.
 
+use super::evidence::{FindLines, LinePlace};
 use super::ledger::{Ledger, Totals};
 use super::live::Lags;
 use super::observe::Observer;
@@ -18,18 +19,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::source::file::FollowedLines;
 use tidewatch_connectors::source::recent::{FetchLines, RecentLines};
 use tidewatch_events::batch::PartitionId;
+use tidewatch_operators::inexact::Place;
+use tidewatch_operators::rules::Missed;
 
 /// How long the others may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many lines are asked for at once.
 const LINES: usize = 256;
-
-/// How long lines of one alert, or of some, are looked for in Kafka.
-#[cfg(feature = "kafka")]
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// A source's and a partition's name, as outputs have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,7 @@ enum Question {
     Health,
     Exempted,
     Standing,
+    Inexact,
 }
 
 /// What one process knows of its own partitions.
@@ -69,12 +70,23 @@ pub struct Here {
     recent: Arc<RecentLines>,
     lags: Lags,
     observer: Observer,
+    files: Vec<FollowedLines>,
 }
 
 impl Here {
     /// Of these.
     pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
-        Here { ledger, recent, lags, observer }
+        Here { ledger, recent, lags, observer, files: Vec::new() }
+    }
+
+    /// The same, with files that can be read again.
+    pub fn following(self, files: Vec<FollowedLines>) -> Here {
+        Here { files, ..self }
+    }
+
+    /// Reads lines again that are in files here.
+    fn read_again(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
+        self.files.iter().for_each(|files| files.find(wanted, lines, until));
     }
 
     fn lags(&self) -> HashMap<Arc<str>, u64> {
@@ -102,10 +114,12 @@ impl Here {
             Ok(Question::Name(id)) => serde_json::to_value(self.name(PartitionId(id))),
             Ok(Question::Lines(wanted)) => {
                 let wanted: Vec<_> = wanted.into_iter().map(|(id, offset)| (PartitionId(id), offset)).collect();
-                let lines = self.recent.fetch(&wanted);
+                let mut lines = self.recent.fetch(&wanted);
+                self.read_again(&wanted, &mut lines, Instant::now() + PATIENCE / 2);
                 serde_json::to_value(lines.iter().map(|l| l.as_ref().map(|l| STANDARD.encode(l))).collect::<Vec<_>>())
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
+            Ok(Question::Inexact) => serde_json::to_value(self.ledger.inexact()),
             Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
             Ok(Question::Standing) => Ok(self.observer.standing(&self.ledger, &self.lags())),
             Err(_) => return serde_json::Value::Null,
@@ -189,15 +203,38 @@ impl Peers {
         self.control.as_ref().map_or(0, |control| control.others().len()) + 1
     }
 
+    /// What could not be counted, in all processes.
+    pub fn inexact(&self) -> Vec<(Place, Missed)> {
+        let others = self.ask::<Vec<(Place, Missed)>>(&Question::Inexact);
+        self.here.ledger.inexact().into_iter().chain(others.into_iter().flatten()).collect()
+    }
+
+    /// Lines that other processes remember, or read again from their files.
+    fn ask_for_lines(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
+        let missing: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].is_none()).collect();
+        for some in missing.chunks(LINES) {
+            if Instant::now() >= until {
+                return;
+            }
+            let question = Question::Lines(some.iter().map(|i| (wanted[*i].0.0, wanted[*i].1)).collect());
+            for answer in self.ask::<Vec<Option<String>>>(&question) {
+                for (i, line) in some.iter().zip(answer) {
+                    if let Some(line) = line.and_then(|line| STANDARD.decode(line).ok()) {
+                        lines[*i].get_or_insert(line);
+                    }
+                }
+            }
+        }
+    }
+
     /// Lines of Kafka partitions that nobody remembers, as long as there is time.
     #[cfg(feature = "kafka")]
-    fn read_again(&self, wanted: &[(PartitionId, u64)], lines: &mut [Option<Vec<u8>>]) {
+    fn read_from_kafka(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
         if self.kafka.is_empty() {
             return;
         }
-        let deadline = Instant::now() + AGAIN;
         for ((id, offset), line) in wanted.iter().zip(lines) {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             if line.is_some() || left.is_zero() {
                 continue;
             }
@@ -211,28 +248,17 @@ impl Peers {
             }
         }
     }
-
-    #[cfg(not(feature = "kafka"))]
-    fn read_again(&self, _: &[(PartitionId, u64)], _: &mut [Option<Vec<u8>>]) {
-        let _ = Instant::now;
-    }
 }
 
-impl FetchLines for Peers {
-    fn fetch(&self, wanted: &[(PartitionId, u64)]) -> Vec<Option<Vec<u8>>> {
-        let mut lines = self.here.recent.fetch(wanted);
-        let missing: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].is_none()).collect();
-        for some in missing.chunks(LINES) {
-            let question = Question::Lines(some.iter().map(|i| (wanted[*i].0.0, wanted[*i].1)).collect());
-            for answer in self.ask::<Vec<Option<String>>>(&question) {
-                for (i, line) in some.iter().zip(answer) {
-                    if let Some(line) = line.and_then(|line| STANDARD.decode(line).ok()) {
-                        lines[*i].get_or_insert(line);
-                    }
-                }
-            }
-        }
-        self.read_again(wanted, &mut lines);
-        lines
+impl FindLines for Peers {
+    fn near(&self, wanted: &[LinePlace]) -> Vec<Option<Vec<u8>>> {
+        self.here.recent.fetch(wanted)
+    }
+
+    fn far(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
+        self.here.read_again(wanted, lines, until);
+        self.ask_for_lines(wanted, lines, until);
+        #[cfg(feature = "kafka")]
+        self.read_from_kafka(wanted, lines, until);
     }
 }

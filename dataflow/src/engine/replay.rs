@@ -5,6 +5,8 @@
 
 use super::allowed::Allowed;
 use super::assembly::Plan;
+use super::inexact::Inexact;
+use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::observe::Observer;
 use super::parsers::SourceParsers;
@@ -57,6 +59,12 @@ pub struct Summary {
     /// What allow lists did, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Allowed>,
+    /// How well the rules did, where there are labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judged: Option<Judged>,
+    /// Results that are not exact, and by how much at most, where there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inexact: Vec<Inexact>,
 }
 
 impl Summary {
@@ -120,6 +128,7 @@ pub fn plan(config: &Config) -> Plan {
             allowed_lateness: config.time.allowed_lateness,
             top: config.windows.top,
             max_keys: 1_000_000,
+            max_hosts: config.windows.max_hosts,
         },
         rules: Arc::new(RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)),
         limits: Limits::new(config.time.allowed_lateness),
@@ -147,13 +156,7 @@ fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
     if options.speed != Speed::Max {
         return Err(Failure::usage("--speed: only max is built yet\n hint: leave --speed out"));
     }
-    match &options.labels {
-        Some(path) => Err(Failure::usage(format!(
-            "--labels {}: judging alerts by labels is not built yet\n hint: leave --labels out",
-            path.display()
-        ))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Runs a backtest.
@@ -163,6 +166,7 @@ fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
 pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
     let started = Instant::now();
     refuse_what_is_not_built(&options)?;
+    let judge = options.labels.as_deref().map(Judge::read).transpose()?;
     let mut config = config.clone();
     config.sources = config.input_sources(&options.from);
     let parsers = Arc::new(SourceParsers::new(&config)?);
@@ -210,7 +214,8 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         let plan = plan(&config);
         let privacy = privacy(&config);
         let lateness = config.time.allowed_lateness;
-        let mut writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), lateness, privacy)?;
+        let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), lateness, privacy)?;
+        let mut writer = writer.judging(judge);
         let progress = Progress::start(read, total, ledger.clone());
         for output in &received {
             writer.take(output)?;

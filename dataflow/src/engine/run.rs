@@ -201,7 +201,8 @@ impl Pipeline {
         let guards = workers::start(shared, workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let here = Arc::new(Here::new(ledger.clone(), recent, sources.lags(), observer.clone()));
+        let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone());
+        let here = Arc::new(here.following(std::mem::take(&mut sources.files)));
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));
@@ -213,6 +214,7 @@ impl Pipeline {
         let results = (process == 0).then(|| {
             let (privacy, figures, peers) = (config.privacy.clone(), figures.clone(), peers.clone());
             let live = Live::new(&plan, runners, ledger.clone(), peers, tap, privacy, figures);
+            let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
             let stop = stopping.clone();
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
         });

@@ -1,16 +1,18 @@
 //! The configured sinks, each behind its own queue.
 
 use super::sources::writable;
-use crate::config::Config;
+use crate::config::{Config, DeadLetters};
 use crate::exit::Failure;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tidewatch_connectors::sink::Sink;
-use tidewatch_connectors::sink::files::LiveFiles;
+use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
+use tidewatch_connectors::sink::files::{Fsync, LiveFiles};
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
 use tidewatch_connectors::sink::stdout::{Form, Stdout};
 
 /// Opens the sinks of process 0. Where none is configured, alerts go to standard output and everything to files in
-/// `DATA_DIR/results`.
+/// `DATA_DIR/results`. Dead letters are always kept: where `[sink.dead_letters]` says, else in those files or those of
+/// `[sink.files]`, else in `DATA_DIR/rejected.jsonl`.
 ///
 /// # Errors
 /// 1 where nothing can be written, 2 and 3 where a service's settings are wrong or it refuses.
@@ -21,7 +23,7 @@ pub fn open(config: &Config, quiet: bool) -> Result<Vec<SinkRunner>, Failure> {
     #[cfg(any(feature = "influx", feature = "kafka"))]
     let spill_dir = config.data_dir.join("spill");
     if let Some(files) = &sinks.files {
-        start(&mut runners, Box::new(LiveFiles::open(&files.dir, files.fsync).map_err(failed)?), None)?;
+        start(&mut runners, Box::new(files_in(config, &files.dir, files.fsync)?), None)?;
     }
     #[cfg(feature = "influx")]
     if let Some(influx) = &sinks.influx {
@@ -44,16 +46,76 @@ pub fn open(config: &Config, quiet: bool) -> Result<Vec<SinkRunner>, Failure> {
     if let Some(stdout) = &sinks.stdout {
         start(&mut runners, Box::new(Stdout::new(stdout.form)), None)?;
     }
-    if runners.is_empty() {
+    let no_sink = runners.is_empty();
+    if sinks.dead_letters.given || (sinks.files.is_none() && !no_sink) {
+        runners.push(dead_letters(config)?);
+    }
+    if no_sink {
         let dir = config.data_dir.join("results");
-        let fsync = tidewatch_connectors::sink::files::Fsync::Every(std::time::Duration::from_secs(1));
-        start(&mut runners, Box::new(LiveFiles::open(&dir, fsync).map_err(failed)?), None)?;
+        let fsync = Fsync::Every(std::time::Duration::from_secs(1));
+        start(&mut runners, Box::new(files_in(config, &dir, fsync)?), None)?;
         if !quiet {
             tracing::info!(dir = %dir.display(), "no sink configured: results go to files, alerts to standard output");
             start(&mut runners, Box::new(Stdout::new(Form::Text)), None)?;
         }
     }
     Ok(runners)
+}
+
+/// Where dead letters are kept, in words, unless they are among other results.
+pub fn dead_letter_place(config: &Config) -> Option<String> {
+    let sinks = &config.sinks;
+    let is_any = sinks.influx.is_some() || sinks.kafka.is_some() || sinks.stdout.is_some();
+    (sinks.dead_letters.given || (sinks.files.is_none() && is_any)).then(|| match &sinks.dead_letters.topic {
+        Some((brokers, topic)) => format!("topic {topic} at {brokers}"),
+        None => dead_letter_path(config).display().to_string(),
+    })
+}
+
+fn dead_letter_path(config: &Config) -> PathBuf {
+    config.sinks.dead_letters.path.clone().unwrap_or_else(|| config.data_dir.join("rejected.jsonl"))
+}
+
+/// Where dead letters go that no other sink takes: a topic or a file.
+fn dead_letters(config: &Config) -> Result<SinkRunner, Failure> {
+    let DeadLetters { max_size, topic, .. } = &config.sinks.dead_letters;
+    let mut runners = Vec::new();
+    if let Some((brokers, topic)) = topic {
+        let (sink, spill) = dead_letter_topic(config, brokers, topic)?;
+        start(&mut runners, sink, Some(spill))?;
+    } else {
+        let file = DeadLetterFile::open(&dead_letter_path(config), max_size.0);
+        let file = file.map_err(|e| Failure::failed(format!("[sink.dead_letters] {e}: {}", e.source)))?;
+        start(&mut runners, Box::new(file), None)?;
+    }
+    runners.pop().ok_or_else(|| Failure::failed("[sink.dead_letters] did not start"))
+}
+
+/// What waits while the brokers of the topic are away goes on in a file of this size at most.
+#[cfg(feature = "kafka")]
+const DEAD_LETTER_SPILL: u64 = 1 << 30;
+
+#[cfg(feature = "kafka")]
+fn dead_letter_topic(config: &Config, brokers: &str, topic: &str) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
+    use tidewatch_connectors::kafka::{DeadLetterTopic, KafkaSettings, ProducerSettings};
+    let settings =
+        KafkaSettings::for_topic(brokers, topic).map_err(|e| Failure::usage(format!("[sink.dead_letters] {e}")))?;
+    let sink = DeadLetterTopic::new(&settings, topic, ProducerSettings::default())?;
+    Ok((Box::new(sink), (config.data_dir.join("spill").join("dead-letters"), DEAD_LETTER_SPILL)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn dead_letter_topic(_: &Config, _: &str, _: &str) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
+    Err(Failure::usage("[sink.dead_letters] topic: this build is without Kafka (feature `kafka`)"))
+}
+
+/// Result files; dead letters among them unless they have a place of their own.
+fn files_in(config: &Config, dir: &Path, fsync: Fsync) -> Result<LiveFiles, Failure> {
+    let open = match config.sinks.dead_letters.given {
+        true => LiveFiles::open_without_dead_letters,
+        false => LiveFiles::open,
+    };
+    open(dir, fsync).map_err(failed)
 }
 
 fn start(runners: &mut Vec<SinkRunner>, sink: Box<dyn Sink>, spill: Option<(PathBuf, u64)>) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
-use tidewatch_connectors::source::file::{FollowFiles, FollowOptions};
+use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions};
 use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
@@ -41,6 +41,8 @@ enum Ready {
 pub struct Sources {
     ready: Vec<Ready>,
     more: usize,
+    /// What reads lines of followed files again.
+    pub files: Vec<FollowedLines>,
     /// Event times (ms) before which windows of a partition were closed in an earlier life, by what was committed with its
     /// offset.
     pub floors: Vec<(PartitionId, u64)>,
@@ -165,7 +167,9 @@ impl Sources {
                     process: place.index,
                     ..FollowOptions::default()
                 };
-                Ready::Files(FollowFiles::new(identity, options, wall_clock)?)
+                let files = FollowFiles::new(identity, options, wall_clock)?;
+                self.files.push(files.lines());
+                Ready::Files(files)
             }
             SourceKind::Stdin if listeners_here => Ready::Stdin(Stdin::new(identity, false, wall_clock)?),
             SourceKind::Tcp { listen, max_connections } if listeners_here => {

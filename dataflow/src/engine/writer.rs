@@ -2,6 +2,8 @@
 
 use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
+use super::inexact::inexact;
+use super::labels::Judge;
 use super::ledger::Ledger;
 use super::replay::Summary;
 use crate::exit::Failure;
@@ -42,6 +44,7 @@ pub struct Writer {
     ledger: Arc<Ledger>,
     infos: HashMap<PartitionId, PartitionInfo>,
     privacy: Privacy,
+    judge: Option<Judge>,
 }
 
 impl Writer {
@@ -65,7 +68,13 @@ impl Writer {
             ledger,
             infos: HashMap::new(),
             privacy,
+            judge: None,
         })
+    }
+
+    /// The same, judging alerts by labels, where there are some.
+    pub fn judging(self, judge: Option<Judge>) -> Writer {
+        Writer { judge, ..self }
     }
 
     /// Takes what the dataflow gives.
@@ -127,9 +136,14 @@ impl Writer {
             // The frontier may have passed the last event while other windows were still to be closed.
             draft.settle(&self.book.rules().rules[draft.rule as usize], last_event);
             let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
+            if let Some(judge) = &mut self.judge {
+                judge.take(&alert);
+            }
             self.files.alert(&alert).map_err(failed)?;
         }
         let finished = self.files.finish().map_err(failed)?;
+        summary.inexact = inexact(self.book.rules(), &self.ledger.inexact());
+        summary.judged = self.judge.as_ref().map(Judge::judged);
         summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
         summary.windows = self.windows;
         summary.alerts = finished.counts().alerts;

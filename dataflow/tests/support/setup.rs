@@ -70,8 +70,15 @@ impl Setup {
         let s = &self.settings;
         let mut text = format!(
             "ipv6_prefix = {}\n[time]\nmax_out_of_order = \"{}ms\"\nallowed_lateness = \"{}ms\"\nmax_ahead = \"{}ms\"\n\
-             max_drift = \"{}ms\"\n[windows]\nsize = \"{}ms\"\ntop = {}\n{sources}",
-            s.ipv6_prefix, s.max_out_of_order, s.allowed_lateness, s.max_ahead, self.max_drift, s.window_size, s.top
+             max_drift = \"{}ms\"\n[windows]\nsize = \"{}ms\"\ntop = {}\nmax_hosts = {}\n{sources}",
+            s.ipv6_prefix,
+            s.max_out_of_order,
+            s.allowed_lateness,
+            s.max_ahead,
+            self.max_drift,
+            s.window_size,
+            s.top,
+            s.max_hosts
         );
         for allow in &s.allow {
             text += &allow_text(allow);

@@ -175,7 +175,7 @@ fn run(set: RuleSet, settings: RuleSettings, workers: usize, moments: Vec<Moment
             let (to_panes, panes) = scope.new_input();
             let (to_dark, dark) = scope.new_input();
             let (to_changes, changes) = scope.new_input();
-            let judged = streams::findings(panes, dark, changes, set.clone(), settings);
+            let judged = streams::findings(panes, dark, changes, set.clone(), settings, Rc::new(|_, _| {}));
             let (probe, collected) = (Handle::new(), collected.clone());
             judged
                 .inspect_time(move |time, judged| collected.lock().unwrap().push((*time, judged.clone())))

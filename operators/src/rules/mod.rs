@@ -137,6 +137,15 @@ impl Missed {
         *self == Missed::default()
     }
 
+    /// What came since `before`.
+    pub fn since(&self, before: &Missed) -> Missed {
+        Missed {
+            events: self.events - before.events,
+            values: self.values - before.values,
+            too_late: self.too_late - before.too_late,
+        }
+    }
+
     /// Adds another's.
     pub fn merge(&mut self, other: &Missed) {
         self.events += other.events;

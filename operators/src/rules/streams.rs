@@ -11,7 +11,8 @@ use super::local::PanePartials;
 use super::panes::PaneStore;
 use super::plan::RuleSet;
 use super::versions::Reload;
-use super::{Finding, Limits};
+use super::{Finding, Limits, Missed};
+use crate::inexact::{Place, Tell};
 use crate::traffic::streams::least;
 use crate::traffic::tick;
 use serde::{Deserialize, Serialize};
@@ -73,10 +74,12 @@ pub fn findings<'s>(
     changes: StreamVec<'s, u64, Notice>,
     rules: Arc<RuleSet>,
     settings: RuleSettings,
+    tell: Tell,
 ) -> StreamVec<'s, u64, Judged> {
     let limits = settings.limits;
-    let beside = dark_counts(dark, &rules, limits).map(Beside::Counts).concat(changes.clone().map(Beside::Notice));
-    let (rows, early) = close_panes(panes, beside, rules.clone(), settings).ok_err(|said| said);
+    let beside =
+        dark_counts(dark, &rules, limits, tell.clone()).map(Beside::Counts).concat(changes.clone().map(Beside::Notice));
+    let (rows, early) = close_panes(panes, beside, rules.clone(), settings, tell).ok_err(|said| said);
     let told = closed_streams::judge(rows, changes.clone(), &rules, limits.allowed_lateness, settings.retain);
     let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
     told.concat(early.map(Judged::Provisional)).concat(changed)
@@ -90,6 +93,7 @@ fn close_panes<'s>(
     beside: StreamVec<'s, u64, Beside>,
     rules: Arc<RuleSet>,
     settings: RuleSettings,
+    tell: Tell,
 ) -> StreamVec<'s, u64, Said> {
     let RuleSettings { limits, speak_early, .. } = settings;
     let by_owner = Exchange::new(|p: &PanePartials| p.dest);
@@ -107,6 +111,7 @@ fn close_panes<'s>(
             let mut stores: Vec<PaneStore> = rules.plans.iter().map(|plan| PaneStore::new(plan, limits)).collect();
             let mut held = Held::default();
             let mut early = Vec::new();
+            let mut told = vec![Missed::default(); stores.len()];
             move |(input, frontier), (input_too, frontier_too), output| {
                 input.for_each_time(|time, batches| {
                     for partials in batches.flat_map(|batch| batch.drain(..)) {
@@ -142,6 +147,9 @@ fn close_panes<'s>(
                         }
                     }
                 });
+                for (plan, (store, told)) in stores.iter().zip(&mut told).enumerate() {
+                    tell_of(Place::Plan(plan), store.missed(), told, &tell);
+                }
                 // Changes of dark paths come at the very tick at which their window closes: wait until it has passed.
                 // Changes of rules come before any window that they concern.
                 let passed = least(frontier_too).map_or(u64::MAX, |t| t.saturating_sub(1));
@@ -174,6 +182,7 @@ fn dark_counts<'s>(
     dark: StreamVec<'s, u64, DarkPart>,
     rules: &RuleSet,
     limits: Limits,
+    tell: Tell,
 ) -> StreamVec<'s, u64, DarkCounts> {
     let peers = dark.scope().peers();
     let mut store = DarkStore::new(rules, limits);
@@ -183,6 +192,7 @@ fn dark_counts<'s>(
         move |capability, _| {
             drop(capability);
             let mut held = Held::default();
+            let mut told = Missed::default();
             move |(input, frontier), output| {
                 let Some(store) = &mut store else {
                     input.for_each_time(|_, batches| batches.for_each(Vec::clear));
@@ -194,6 +204,7 @@ fn dark_counts<'s>(
                         held.reach(&time, store.next_end(), limits);
                     }
                 });
+                tell_of(Place::DarkPaths, store.missed(), &mut told, &tell);
                 let reached = least(frontier).unwrap_or(u64::MAX);
                 if held.time().is_some_and(|t| t <= reached) {
                     let mut changes = store.close(reached, peers);
@@ -209,6 +220,14 @@ fn dark_counts<'s>(
             }
         },
     )
+}
+
+/// Says what was missed since the last time, where something was.
+fn tell_of(place: Place, missed: Missed, told: &mut Missed, tell: &Tell) {
+    if missed != *told {
+        tell(place, missed.since(told));
+        *told = missed;
+    }
 }
 
 /// The capability for the next window that closes.

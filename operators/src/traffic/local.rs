@@ -5,12 +5,14 @@
 //!
 //! Invariants
 //! - Only in-time events are observed; each is handed over exactly once.
+//! - A window handed over early and again later is no mistake: the owners add up.
 //! - Keys longer than `text::MAX_VALUE_BYTES` are cut before they become keys.
 
 use super::paths::{PathCounts, Paths};
 use super::table::{Slot, Table};
 use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Part, Row, Settings};
 use crate::lanes::{LANES, Lanes, bits, ipv4_key};
+use crate::rules::owner;
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -18,6 +20,9 @@ use tidewatch_events::batch::{Batch, Span};
 use tidewatch_events::event::{Client, Event, Kind, LogLevel};
 use tidewatch_events::field::Value;
 use tidewatch_events::{hash, histogram, key, pattern, text};
+
+/// Hosts kept by one worker over all its windows before all are handed over.
+pub const MAX_HOSTS: usize = 1 << 14;
 
 /// One worker's open windows.
 pub struct LocalTraffic {
@@ -93,10 +98,13 @@ impl LocalTraffic {
 
     /// Hands over all windows that end at or before `before` (ms): a part for every owner among `peers` workers that
     /// has rows, and a delta for every host.
+    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept.
     pub fn drain(&mut self, before: u64, peers: u64, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
         if let Some((at, window)) = self.current.take() {
             self.open.insert(at, window);
         }
+        let hosts: usize = self.open.values().map(|window| window.hosts.len()).sum();
+        let before = if hosts > MAX_HOSTS { u64::MAX } else { before };
         while let Some(first) = self.open.first_entry() {
             if first.key().saturating_add(self.settings.size.0) > before {
                 break;
@@ -235,7 +243,7 @@ impl Window {
         for dimension in Dimension::ALL {
             let table = &mut self.tables[dimension as usize];
             for (slot, key) in table.iter() {
-                let part = &mut parts[first + (slot.hash % peers) as usize];
+                let part = &mut parts[first + owner(slot.hash, peers as usize)];
                 part.rows.push(Row {
                     hash: slot.hash,
                     host: slot.group,
@@ -251,7 +259,7 @@ impl Window {
             table.clear();
         }
         self.paths.drain(|slot, key, buckets| {
-            parts[first + (slot.hash % peers) as usize].push_path(slot, slot.group, key, buckets);
+            parts[first + owner(slot.hash, peers as usize)].push_path(slot, slot.group, key, buckets);
         });
         if let Some(part) = parts.get_mut(first) {
             part.overflow = std::mem::take(&mut self.overflow);

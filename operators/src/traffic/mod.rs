@@ -12,7 +12,7 @@
 //!
 //! Invariants
 //! - All merges are sums, maxima and minima: no result depends on the order or division of messages.
-//! - A key's owner is its hash modulo the number of workers, the same in every process.
+//! - A key's owner is that of its hash shard ([`crate::rules::owner`]), the same in every process.
 
 pub mod boards;
 pub mod local;
@@ -37,6 +37,30 @@ pub struct Settings {
     pub top: usize,
     /// How many keys one window may hold over all 256 hash shards before new ones are only counted.
     pub max_keys: usize,
+    /// How many hosts one window tells apart, over all [`HOST_SHARDS`]; the others are one host, [`OTHER`].
+    pub max_hosts: usize,
+}
+
+/// The host that stands for all that a window does not tell apart. A host of this name is always part of it.
+pub const OTHER: &[u8] = b"other";
+
+/// How many hash shards hosts are divided into, at any number of workers. Few, so that hosts are spread evenly.
+pub const HOST_SHARDS: usize = 16;
+
+/// How many times as many hosts as a shard tells apart are kept until a window closes.
+pub const HOST_ROOM: usize = 16;
+
+/// The shard of a host's hash; each has one owner.
+#[inline]
+pub fn host_shard(hash: u64) -> u64 {
+    (hash >> 40) % HOST_SHARDS as u64
+}
+
+impl Settings {
+    /// How many hosts one shard tells apart in one window.
+    pub fn hosts_per_shard(&self) -> usize {
+        self.max_hosts.div_ceil(HOST_SHARDS).max(1)
+    }
 }
 
 /// What a key is.

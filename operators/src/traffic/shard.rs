@@ -9,6 +9,7 @@
 use super::paths::{Paths, quantile_us};
 use super::table::Table;
 use super::{Counts, Dimension, Part, Row, Settings, SlowPath, Summary};
+use crate::rules::{SHARDS, shard};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,12 +18,13 @@ pub struct Shard {
     settings: Settings,
     index: u64,
     windows: BTreeMap<u64, Vec<Part>>,
+    missed: [u64; 4],
 }
 
 impl Shard {
     /// The shard of worker `index`.
     pub fn new(settings: Settings, index: u64) -> Shard {
-        Shard { settings, index, windows: BTreeMap::new() }
+        Shard { settings, index, windows: BTreeMap::new(), missed: [0; 4] }
     }
 
     /// Adds rows to their window.
@@ -39,7 +41,14 @@ impl Shard {
             }
             let (window, mut parts) = first.remove_entry();
             summarise(&self.settings, self.index, window, &mut parts, out);
+            let overflow = parts.first().map_or([0; 4], |part| part.overflow);
+            self.missed.iter_mut().zip(overflow).for_each(|(sum, more)| *sum += more);
         }
+    }
+
+    /// Requests whose key found no room in the windows closed since this was last asked, by dimension.
+    pub fn take_missed(&mut self) -> [u64; 4] {
+        std::mem::take(&mut self.missed)
     }
 
     /// Summarises a window as far as it is known, and keeps it.
@@ -69,7 +78,7 @@ const MIN_TIMED: u32 = 5;
 
 fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>, out: &mut Vec<Summary>) {
     if parts.len() > 1 {
-        let merged = merge(window, parts);
+        let merged = merge(settings, window, parts);
         *parts = vec![merged];
     }
     let Some(part) = parts.first() else { return };
@@ -133,11 +142,36 @@ fn keep_best<'a>(rows: &mut Vec<(&'a [u8], Counts)>, top: usize, row: (&'a [u8],
     rows.push(row);
 }
 
+/// Keys of a window by dimension and hash shard: each shard has room for its share of `max_keys`.
+struct Room {
+    keys: [Vec<u32>; 4],
+    per_shard: usize,
+}
+
+impl Room {
+    fn new(settings: &Settings) -> Room {
+        Room { keys: [(); 4].map(|()| vec![0; SHARDS]), per_shard: settings.max_keys.div_ceil(SHARDS) }
+    }
+
+    /// How many keys a table may have for a row's key to be taken in where it is new: all, or none.
+    fn most(&self, row: &Row) -> usize {
+        let is_full = self.keys[row.dimension as usize][shard(row.hash)] as usize >= self.per_shard;
+        if is_full { 0 } else { usize::MAX }
+    }
+
+    /// Notes what became of a row; its requests, where it was not taken in.
+    fn note(&mut self, row: &Row, is_in: bool, is_new: bool) -> u64 {
+        self.keys[row.dimension as usize][shard(row.hash)] += u32::from(is_new);
+        if is_in { 0 } else { row.counts.requests }
+    }
+}
+
 fn key_of<'a>(part: &'a Part, row: &Row) -> &'a [u8] {
     &part.keys[row.start as usize..row.start as usize + row.len as usize]
 }
 
-fn merge(window: u64, parts: &[Part]) -> Part {
+fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
+    let mut room = Room::new(settings);
     let mut by_name: HashMap<&[u8], u32> = HashMap::new();
     let mut merged = Part { window, owner: parts[0].owner, ..Part::default() };
     let mut tables: [Table<Counts>; 4] = Default::default();
@@ -161,13 +195,17 @@ fn merge(window: u64, parts: &[Part]) -> Part {
                 let buckets = &part.latencies[from..from + row.timed as usize];
                 from += row.timed as usize;
                 let key = (row.hash, host, key_of(part, row));
-                paths.add(key, &row.counts, buckets, row.longest_us, usize::MAX);
+                let before = paths.size().0;
+                let is_in = paths.add(key, &row.counts, buckets, row.longest_us, room.most(row));
+                let is_new = paths.size().0 > before;
+                merged.overflow[Dimension::Path as usize] += room.note(row, is_in, is_new);
                 continue;
             }
             let table = &mut tables[row.dimension as usize];
-            if let Some(counts) = table.entry(row.hash, host, key_of(part, row), usize::MAX) {
-                counts.merge(&row.counts);
-            }
+            let before = table.len();
+            let counts = table.entry(row.hash, host, key_of(part, row), room.most(row));
+            let is_in = counts.map(|counts| counts.merge(&row.counts)).is_some();
+            merged.overflow[row.dimension as usize] += room.note(row, is_in, table.len() > before);
         }
     }
     for dimension in Dimension::ALL {
@@ -187,7 +225,8 @@ mod tests {
     use super::*;
     use tidewatch_events::time::Millis;
 
-    const SETTINGS: Settings = Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX };
+    const SETTINGS: Settings =
+        Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX, max_hosts: 1000 };
 
     fn part(window: u64, host: &str, rows: &[(Dimension, &str, u64)]) -> Part {
         let mut part = Part { window, hosts: vec![host.into()], ..Part::default() };
@@ -228,6 +267,28 @@ mod tests {
         out.clear();
         shard.close(u64::MAX, &mut out);
         assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn a_full_shard_says_how_much_it_missed() {
+        // Keys whose hash is their length are all of shard 0: it holds one of 256.
+        let settings = Settings { max_keys: 256, ..SETTINGS };
+        let mut shard = Shard::new(settings, 0);
+        for parts in [
+            [(Dimension::Path, "/a", 3), (Dimension::Client, "c", 1)],
+            [(Dimension::Path, "/b", 4), (Dimension::Client, "c", 1)],
+        ] {
+            shard.add(part(0, "h", &parts));
+        }
+        shard.add(part(0, "h", &[(Dimension::Path, "/a", 5)]));
+        let mut out = Vec::new();
+        shard.peek(0, &mut out);
+        assert_eq!(shard.take_missed(), [0; 4], "a window that is open may be asked again");
+        out.clear();
+        shard.close(u64::MAX, &mut out);
+        let paths = &out[0].tops[Dimension::Path as usize];
+        assert_eq!((paths.len(), paths[0].1.requests, out[0].clients), (1, 8, 1));
+        assert_eq!((shard.take_missed(), shard.take_missed()), ([0, 4, 0, 0], [0; 4]));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use super::boards::Boards;
 use super::shard::Shard;
-use super::{HostDelta, Part, Settings, Summary, tick};
+use super::{Dimension, HostDelta, Part, Settings, Summary, host_shard, tick};
+use crate::inexact::{Place, Tell};
+use crate::rules::Missed;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +21,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::progress::frontier::MutableAntichain;
 
 /// Points of closed windows, or early ones of open windows, as line protocol.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Points {
     /// Lines, each ended by `\n`.
     pub lines: Vec<u8>,
@@ -27,6 +29,8 @@ pub struct Points {
     pub windows: u64,
     /// Whether their windows are closed: these lines are the truth.
     pub closed: bool,
+    /// Counts of hosts that closed windows do not tell apart, to be added up in one place.
+    pub others: Vec<HostDelta>,
 }
 
 /// The engine's signal that early results are due: a number that grows.
@@ -38,7 +42,12 @@ pub fn least(frontier: &MutableAntichain<u64>) -> Option<u64> {
 }
 
 /// Routes rows to their owners, merges them and summarises windows per host.
-pub fn shards<'s>(parts: StreamVec<'s, u64, Part>, settings: Settings, early: Early) -> StreamVec<'s, u64, Summary> {
+pub fn shards<'s>(
+    parts: StreamVec<'s, u64, Part>,
+    settings: Settings,
+    early: Early,
+    tell: Tell,
+) -> StreamVec<'s, u64, Summary> {
     let index = parts.scope().index() as u64;
     parts.unary_frontier(Exchange::new(|p: &Part| p.owner), "Shards", move |capability, _| {
         drop(capability);
@@ -72,6 +81,9 @@ pub fn shards<'s>(parts: StreamVec<'s, u64, Part>, settings: Settings, early: Ea
                 changed.remove(&window);
                 shard.close(settings.closes_at(window), &mut summaries);
                 output.session(&capability).give_iterator(summaries.drain(..));
+                for (dimension, events) in Dimension::ALL.into_iter().zip(shard.take_missed()).filter(|(_, n)| *n > 0) {
+                    tell(Place::Keys(dimension), Missed { events, ..Missed::default() });
+                }
             }
         }
     })
@@ -84,8 +96,8 @@ pub fn boards<'s>(
     settings: Settings,
     early: Early,
 ) -> StreamVec<'s, u64, Points> {
-    let by_host = Exchange::new(|d: &HostDelta| hash::of(&d.host));
-    let by_host_too = Exchange::new(|s: &Summary| hash::of(&s.host));
+    let by_host = Exchange::new(|d: &HostDelta| host_shard(hash::of(&d.host)));
+    let by_host_too = Exchange::new(|s: &Summary| host_shard(hash::of(&s.host)));
     deltas.binary_frontier(summaries, by_host, by_host_too, "Boards", move |capability, _| {
         drop(capability);
         let mut boards = Boards::new(settings);
@@ -123,8 +135,8 @@ pub fn boards<'s>(
             while let Some(first) = held.first_entry().filter(|w| reached.is_none_or(|r| *w.key() < r)) {
                 let (closes, capability) = first.remove_entry();
                 let mut points = Points { closed: true, ..Points::default() };
-                points.windows = boards.close(Some(closes + 1), &mut points.lines).windows;
-                if !points.lines.is_empty() {
+                points.windows = boards.close(Some(closes + 1), &mut points.lines, &mut points.others).windows;
+                if !points.lines.is_empty() || !points.others.is_empty() {
                     output.session(&capability).give(points);
                 }
             }

@@ -167,6 +167,7 @@ fn settings(config: &Config) -> Settings {
         guard: Guard::Record,
         window_size: config.windows.size.0,
         top: config.windows.top,
+        max_hosts: config.windows.max_hosts,
         ipv6_prefix: config.ipv6_prefix,
         rules: config.rules.clone(),
         ..Settings::default()

@@ -148,7 +148,11 @@ fn event() -> impl Strategy<Value = RefEvent> {
         maybe(&["disk 1 failed", "disk 22 failed", "disk full", "net down", "client 10.0.0.1 gone", "other"]),
         maybe(&["core", "auth"]),
     );
-    let host = one_of(&["h", "h", "web 2", "web,3=x"]);
+    let host = prop_oneof![
+        24 => one_of(&["h", "h", "web 2", "web,3=x"]),
+        2 => (0u32..40).prop_map(|n| format!("host-{n}").into_bytes()),
+        1 => Just(b"other".to_vec()),
+    ];
     (
         kind,
         client(),
@@ -193,13 +197,14 @@ pub fn settings(rules: usize) -> impl Strategy<Value = Settings> {
     let guard = prop_oneof![3 => Just(Guard::Replay), 1 => Just(Guard::Record), 1 => Just(Guard::Wall)];
     let lateness = prop_oneof![Just(0u64), 0u64..6_000];
     let size = prop::sample::select(&[100u64, 1_000, 2_500, 10_000][..]);
-    let shape = (1usize..5, 1usize..5, prop::sample::select(&[64u8, 128, 48, 0][..]), 1usize..6);
+    let hosts = prop::sample::select(&[1usize, 17, 1_000][..]);
+    let shape = (1usize..5, 1usize..5, prop::sample::select(&[64u8, 128, 48, 0][..]), 1usize..6, hosts);
     (0u64..3_000, lateness, 0u64..6_000, guard, size, shape, vec(rule(), 0..=rules)).prop_map(
         |(max_out_of_order, allowed_lateness, ahead, guard, window_size, shape, mut rules)| {
             for (i, rule) in rules.iter_mut().enumerate() {
                 rule.name = format!("rule {i}");
             }
-            let (top, templates, ipv6_prefix, anomaly_slots) = shape;
+            let (top, templates, ipv6_prefix, anomaly_slots, max_hosts) = shape;
             Settings {
                 max_out_of_order,
                 allowed_lateness,
@@ -207,6 +212,7 @@ pub fn settings(rules: usize) -> impl Strategy<Value = Settings> {
                 guard,
                 window_size,
                 top,
+                max_hosts,
                 templates,
                 ipv6_prefix,
                 anomaly_slots,
@@ -353,6 +359,7 @@ mod tests {
         let (feeds, settings) = (feed(4, 60), settings(3));
         let mut runner = runner();
         let (mut late, mut future, mut floors, mut ties) = (0, 0, 0, 0);
+        let mut crowds = 0;
         let (mut alerts, mut long, mut dark, mut baselines, mut resolved, mut cut_lists) = (0, 0, 0, 0, 0, 0);
         for _ in 0..200 {
             let feed = feeds.new_tree(&mut runner).unwrap().current();
@@ -374,6 +381,11 @@ mod tests {
             let mut without = settings.clone();
             without.rules.iter_mut().for_each(|r| r.baseline_factor = None);
             baselines += usize::from(compute(&feed, &without).findings != results.findings);
+            let is_crowd = |p: &crate::Point| {
+                let several = !matches!(p.fields.get("requests"), Some(crate::FieldValue::Int(1)) | None);
+                p.measurement == "http_stats" && p.tags["host"] == "other" && several
+            };
+            crowds += usize::from(results.points.iter().any(is_crowd));
             cut_lists +=
                 usize::from(results.points.iter().any(|p| p.tags.get("rank") == Some(&settings.top.to_string())));
         }
@@ -388,6 +400,7 @@ mod tests {
             ("baselines that change findings", baselines),
             ("resolved", resolved),
             ("full lists", cut_lists),
+            ("crowds of hosts", crowds),
         ] {
             assert!(count >= 10, "{name}: in {count} of 200 feeds");
         }

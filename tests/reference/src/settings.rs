@@ -30,6 +30,8 @@ pub struct Settings {
     pub window_size: u64,
     /// `windows.top`: the length of ranked lists.
     pub top: usize,
+    /// `windows.max_hosts`.
+    pub max_hosts: usize,
     /// How many templates a host has in one window before the rest is `other`.
     pub templates: usize,
     /// To how many bits IPv6 clients are grouped in rules.
@@ -53,6 +55,7 @@ impl Default for Settings {
             guard: Guard::Replay,
             window_size: 10_000,
             top: 10,
+            max_hosts: 1_000,
             templates: 200,
             ipv6_prefix: 64,
             anomaly_slots: 100,

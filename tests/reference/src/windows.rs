@@ -44,8 +44,8 @@ pub fn in_time<'a>(feed: &'a Feed, settings: &Settings) -> Vec<Seen<'a>> {
 
 /// All points of the windowed results, ordered.
 pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
-    let mut requests: BTreeMap<(u64, Vec<u8>), Vec<Seen>> = BTreeMap::new();
-    let mut problems: BTreeMap<(u64, Vec<u8>), Vec<Seen>> = BTreeMap::new();
+    let (mut requests, mut problems) = (ByHost::new(), ByHost::new());
+    let mut crowds = Vec::new();
     for seen in in_time(feed, settings) {
         let start = seen.event.time - seen.event.time % settings.window_size;
         let window = (start, cut(&seen.event.host));
@@ -56,7 +56,16 @@ pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
             Kind::App => {}
         }
     }
-    let mut points = Vec::new();
+    for window in join_crowds(&mut requests, &mut problems, settings) {
+        // Whose the requests were is not told.
+        let host = OTHER.to_owned();
+        let window = Window { start: window.0, host, events: events_of(&window.1), settings };
+        let mut stats = window.http_stats();
+        stats.fields.remove("clients");
+        crowds.push(stats);
+        crowds.extend(window.http_methods());
+    }
+    let mut points = crowds;
     for ((start, host), seen) in &requests {
         let window = Window { start: *start, host: bounded(host).into_owned(), events: events_of(seen), settings };
         points.push(window.http_stats());
@@ -72,6 +81,54 @@ pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
     }
     points.sort_by(|a, b| a.identity().cmp(&b.identity()));
     points
+}
+
+/// The host that stands for those a window does not tell apart.
+const OTHER: &str = "other";
+
+/// By window (start) and host, in the order of events.
+type ByHost<'a> = BTreeMap<(u64, Vec<u8>), Vec<Seen<'a>>>;
+
+/// Moves the events of hosts beyond the limit to the host `other`: problems within their map, requests out of theirs, by
+/// window.
+fn join_crowds<'a>(
+    requests: &mut ByHost<'a>,
+    problems: &mut ByHost<'a>,
+    settings: &Settings,
+) -> Vec<(u64, Vec<Seen<'a>>)> {
+    let most = settings.max_hosts.div_ceil(16).max(1);
+    let mut windows: BTreeMap<u64, BTreeMap<Vec<u8>, usize>> = BTreeMap::new();
+    for ((start, host), seen) in requests.iter().chain(problems.iter()) {
+        *windows.entry(*start).or_default().entry(host.clone()).or_default() += seen.len();
+    }
+    let mut joined = Vec::new();
+    for (start, mut hosts) in windows {
+        let mut crowd: Vec<Vec<u8>> = Vec::new();
+        if hosts.remove(OTHER.as_bytes()).is_some() {
+            crowd.push(OTHER.as_bytes().to_vec());
+        }
+        for shard in 0..16 {
+            let hash = |host: &[u8]| tidewatch_events::hash::of(host);
+            let mut own: Vec<&Vec<u8>> = hosts.keys().filter(|host| (hash(host) >> 40) % 16 == shard).collect();
+            own.sort_by_key(|host| (hash(host), *host));
+            let without_room = own.split_off(own.len().min(16 * most));
+            own.sort_by_key(|host| (std::cmp::Reverse(hosts[*host]), *host));
+            crowd.extend(own.into_iter().skip(most).chain(without_room).cloned());
+        }
+        let mut of_crowd = Vec::new();
+        let mut bad = Vec::new();
+        for host in crowd {
+            of_crowd.extend(requests.remove(&(start, host.clone())).unwrap_or_default());
+            bad.extend(problems.remove(&(start, host)).unwrap_or_default());
+        }
+        if !of_crowd.is_empty() {
+            joined.push((start, of_crowd));
+        }
+        if !bad.is_empty() {
+            problems.insert((start, OTHER.as_bytes().to_vec()), bad);
+        }
+    }
+    joined
 }
 
 fn events_of<'a>(seen: &[Seen<'a>]) -> Vec<&'a RefEvent> {

@@ -1,14 +1,17 @@
-//! Lines of replayed files, found and read again by their offsets: the example lines of an alert.
+//! Lines of replayed and of followed files, found and read again by their offsets: the example lines of an alert.
 
 use super::input::{Encoding, Input, encoding};
+use super::positions::{FilePosition, Positions};
+use super::tail::rotated;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::recent::{FetchLines, line_of};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tidewatch_events::batch::PartitionId;
 
 /// The files of a replay by partition. Starts of generations become known as they are read.
@@ -87,6 +90,80 @@ impl FetchLines for LineFetcher {
     }
 }
 
+/// Up to this offset (bytes) a compressed file is unpacked for a line.
+const MOST_UNPACKED: u64 = 64 << 20;
+
+/// Finds and reads again lines of followed files, whatever the files are called by now. Cheap to clone; usable from any
+/// thread.
+#[derive(Clone, Debug)]
+pub struct FollowedLines {
+    positions: Positions,
+}
+
+impl FollowedLines {
+    pub(crate) fn new(positions: Positions) -> FollowedLines {
+        FollowedLines { positions }
+    }
+
+    /// Reads the lines that are wanted and missing, as long as there is time. A line of another source, of a file that is
+    /// gone, or too long ago stays missing.
+    pub fn find(&self, wanted: &[(PartitionId, u64)], lines: &mut [Option<Vec<u8>>], until: Instant) {
+        for (index, (partition, offset)) in wanted.iter().enumerate() {
+            if lines[index].is_some() {
+                continue;
+            }
+            if Instant::now() >= until {
+                return;
+            }
+            let Some(position) = self.positions.at(*partition, *offset) else { continue };
+            let Some(path) = find_file(&position) else { continue };
+            if let Err(error) = fetch_from(&[(&path, position.offset, index)], lines) {
+                tracing::warn!(file = %path.display(), %error, "cannot read an example line again");
+            }
+        }
+    }
+}
+
+/// The file that holds what a position was read from: of the path and its rotated files one that begins alike, best the
+/// very file.
+fn find_file(position: &FilePosition) -> Option<PathBuf> {
+    if position.first.is_empty() {
+        return None;
+    }
+    let mut candidates: Vec<PathBuf> = rotated(&position.path);
+    candidates.push(position.path.clone());
+    candidates.reverse();
+    let is_it = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (position.device, position.inode))
+    };
+    candidates.sort_by_key(|path| !is_it(path));
+    candidates.into_iter().find(|path| begins_alike(path, position).unwrap_or(false))
+}
+
+fn begins_alike(path: &Path, position: &FilePosition) -> io::Result<bool> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let mut first = vec![0; position.first.len()];
+    let n = read_at(&file, &mut first, 0)?;
+    if n == first.len() && first == position.first {
+        return Ok(true);
+    }
+    if encoding(&first[..n]) == Encoding::Plain || position.offset > MOST_UNPACKED {
+        return Ok(false);
+    }
+    let mut unpacked = Vec::new();
+    let mut input = Input::open(path, Arc::new(AtomicU64::new(0)))?;
+    while unpacked.len() < position.first.len() {
+        let missing = position.first.len() - unpacked.len();
+        if input.read_into(&mut unpacked, missing)? == 0 {
+            break;
+        }
+    }
+    Ok(unpacked == position.first)
+}
+
 fn fetch_from(places: &[(&Path, u64, usize)], lines: &mut [Option<Vec<u8>>]) -> io::Result<()> {
     let path = places[0].0;
     if !std::fs::metadata(path)?.is_file() {
@@ -152,4 +229,70 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         }
     }
     Ok(have)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    #[test]
+    fn a_followed_line_is_found_whatever_its_file_is_called_by_now() {
+        let text = "first line\nsecond\r\nlast";
+        type Change = fn(&Path);
+        let path = |dir: &Path, name: &str| dir.join(name);
+        let rows: &[(&str, Change, bool)] = &[
+            ("as it was", |_| {}, true),
+            ("grown", |dir| std::fs::write(dir.join("a.log"), "first line\nsecond\r\nlast\nmore\n").unwrap(), true),
+            ("renamed", |dir| std::fs::rename(dir.join("a.log"), dir.join("a.log.1")).unwrap(), true),
+            (
+                "renamed, and another in its place",
+                |dir| {
+                    std::fs::rename(dir.join("a.log"), dir.join("a.log.1")).unwrap();
+                    std::fs::write(dir.join("a.log"), "other line\nsecond\r\nlast").unwrap();
+                },
+                true,
+            ),
+            (
+                "copied and truncated",
+                |dir| {
+                    std::fs::copy(dir.join("a.log"), dir.join("a.log.1")).unwrap();
+                    std::fs::write(dir.join("a.log"), "").unwrap();
+                },
+                true,
+            ),
+            (
+                "compressed",
+                |dir| {
+                    let text = std::fs::read(dir.join("a.log")).unwrap();
+                    std::fs::write(dir.join("a.log.1.zst"), zstd::encode_all(&text[..], 1).unwrap()).unwrap();
+                    std::fs::remove_file(dir.join("a.log")).unwrap();
+                },
+                true,
+            ),
+            ("gone", |dir| std::fs::remove_file(dir.join("a.log")).unwrap(), false),
+            ("other content", |dir| std::fs::write(dir.join("a.log"), "no such\nthing\n here").unwrap(), false),
+        ];
+        for (name, change, is_there) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            let log = path(dir.path(), "a.log");
+            std::fs::File::create(&log).unwrap().write_all(text.as_bytes()).unwrap();
+            let meta = std::fs::metadata(&log).unwrap();
+            let positions = Positions::default();
+            let named = (log.as_path(), meta.dev(), meta.ino(), text.as_bytes());
+            // The partition began at 1000 in this file.
+            positions.advance(PartitionId(3), 1, named, 0, text.len() as u64, Some(1000));
+            change(dir.path());
+            let wanted =
+                [(PartitionId(3), 1011), (PartitionId(3), 1019), (PartitionId(3), 999), (PartitionId(4), 1011)];
+            let mut lines = vec![None; 4];
+            let files = FollowedLines::new(positions);
+            files.find(&wanted, &mut lines, Instant::now());
+            assert_eq!(lines, vec![None; 4], "{name}: no time");
+            files.find(&wanted, &mut lines, Instant::now() + Duration::from_secs(60));
+            let want = [is_there.then(|| b"second".to_vec()), is_there.then(|| b"last".to_vec()), None, None];
+            assert_eq!(lines, want, "{name}");
+        }
+    }
 }

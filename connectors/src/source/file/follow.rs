@@ -8,6 +8,7 @@
 //! - A file is followed under one path: a rotated file of a followed path is no log of its own.
 //! - Nothing blocks but the feed's own limits: rotations are noticed while the feed admits nothing.
 
+use super::fetch::FollowedLines;
 use super::input::{Encoding, encoding};
 use super::names;
 use super::positions::{FilePosition, Positions};
@@ -110,6 +111,11 @@ impl FollowFiles {
     /// Where the followed files stand; to be kept for [`FollowOptions::resume`].
     pub fn positions(&self) -> Positions {
         self.positions.clone()
+    }
+
+    /// Reads lines of the followed files again.
+    pub fn lines(&self) -> FollowedLines {
+        FollowedLines::new(self.positions.clone())
     }
 
     /// Starts following, on a thread of its own, until the feed stops or is finishing.

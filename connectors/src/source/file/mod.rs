@@ -11,7 +11,7 @@ mod positions;
 mod replay;
 mod tail;
 
-pub use fetch::LineFetcher;
+pub use fetch::{FollowedLines, LineFetcher};
 pub use follow::{FollowFiles, FollowOptions};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;

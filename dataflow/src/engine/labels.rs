@@ -1,0 +1,307 @@
+//! Judges a replay's alerts by a label file: precision, recall and time to detect, rule by rule (docs/RULES.md, "Labels").
+
+use crate::exit::Failure;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use tidewatch_events::alert::Alert;
+use tidewatch_events::text;
+
+/// The longest line of a label file, bytes.
+const MAX_LINE: u64 = 64 << 10;
+
+/// A line of the file; `kind` and what else stands there is for people.
+#[derive(Debug, Deserialize)]
+struct Written {
+    rule: Option<String>,
+    #[serde(default)]
+    subject: BTreeMap<String, String>,
+    from: String,
+    to: String,
+}
+
+/// Something that truly happened.
+#[derive(Debug)]
+struct Label {
+    rule: Option<String>,
+    subject: BTreeMap<String, String>,
+    /// First and last moment of it, ms.
+    from: u64,
+    to: u64,
+    /// When the first alert that found it fired, ms.
+    found: Option<u64>,
+}
+
+impl Label {
+    /// Whether an alert is about it: of its subject, and around it in time.
+    fn is_about(&self, alert: &Alert) -> bool {
+        self.from < alert.last.0
+            && alert.first.0 <= self.to
+            && self.subject.iter().all(|(field, value)| alert.subject.get(field) == Some(value))
+    }
+}
+
+/// The labels, and what the alerts so far say to them.
+#[derive(Debug)]
+pub struct Judge {
+    labels: Vec<Label>,
+    /// Alerts, and how many of them are right, by rule.
+    alerts: BTreeMap<String, (u64, u64)>,
+}
+
+/// How well one rule did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Its alerts.
+    pub alerts: u64,
+    /// Those that are about a label.
+    pub right: u64,
+    /// Their share; none without alerts.
+    pub precision: Option<f64>,
+    /// Labels that expect it.
+    pub labels: u64,
+    /// Those that it found.
+    pub found: u64,
+    /// Their share; none without labels.
+    pub recall: Option<f64>,
+    /// From the first moment of what it found to the firing, half of them within this, in seconds.
+    pub time_to_detect_p50_s: Option<f64>,
+    /// The same for 95 %.
+    pub time_to_detect_p95_s: Option<f64>,
+}
+
+/// How well each rule with alerts or labels did; `judged` of `summary.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Judged {
+    /// By name.
+    pub rules: BTreeMap<String, Verdict>,
+}
+
+impl Judge {
+    /// Reads the labels.
+    ///
+    /// # Errors
+    /// 2, with the place, for a line that is no label.
+    pub fn read(path: &Path) -> Result<Judge, Failure> {
+        let failed = |error: std::io::Error| Failure::usage(format!("--labels {}: {error}", path.display()));
+        let mut lines = BufReader::new(File::open(path).map_err(failed)?);
+        let mut labels = Vec::new();
+        let mut line = Vec::new();
+        for number in 1u64.. {
+            line.clear();
+            let read = std::io::Read::take(&mut lines, MAX_LINE).read_until(b'\n', &mut line).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            labels.push(label(&line).map_err(|words| {
+                let words = text::printable(words.as_bytes()).into_owned();
+                let hint = r#"a label is {"kind":"ip-spike","rule":"ip-spike","subject":{"client_ip":"192.0.2.1"},"from":"2026-03-05T10:00:00Z","to":"2026-03-05T10:00:20Z"}, as `generate --labels` writes it"#;
+                Failure::usage(format!("{}:{number}: {words}\n hint: {hint}", path.display()))
+            })?);
+        }
+        Ok(Judge { labels, alerts: BTreeMap::new() })
+    }
+
+    /// Takes the last state of an alert.
+    pub fn take(&mut self, alert: &Alert) {
+        let mut is_right = false;
+        for label in self.labels.iter_mut().filter(|label| label.is_about(alert)) {
+            let is_its_rule = label.rule.as_ref() == Some(&alert.rule);
+            // A label that names nobody says something about its own rule only.
+            is_right |= is_its_rule || !label.subject.is_empty();
+            if is_its_rule {
+                label.found = Some(label.found.map_or(alert.fired.0, |found| found.min(alert.fired.0)));
+            }
+        }
+        let (alerts, right) = self.alerts.entry(alert.rule.clone()).or_default();
+        *alerts += 1;
+        *right += u64::from(is_right);
+    }
+
+    /// How well the rules did.
+    pub fn judged(&self) -> Judged {
+        let mut rules: BTreeMap<String, Verdict> = BTreeMap::new();
+        for (rule, (alerts, right)) in &self.alerts {
+            let verdict = rules.entry(rule.clone()).or_default();
+            (verdict.alerts, verdict.right) = (*alerts, *right);
+        }
+        let mut times: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for label in &self.labels {
+            let Some(rule) = &label.rule else { continue };
+            let verdict = rules.entry(rule.clone()).or_default();
+            verdict.labels += 1;
+            if let Some(fired) = label.found {
+                verdict.found += 1;
+                times.entry(rule).or_default().push(fired.saturating_sub(label.from));
+            }
+        }
+        for (rule, verdict) in &mut rules {
+            let times = times.entry(rule).or_default();
+            times.sort_unstable();
+            verdict.precision = share(verdict.right, verdict.alerts);
+            verdict.recall = share(verdict.found, verdict.labels);
+            verdict.time_to_detect_p50_s = nearest_rank(times, 50);
+            verdict.time_to_detect_p95_s = nearest_rank(times, 95);
+        }
+        Judged { rules }
+    }
+}
+
+fn label(line: &[u8]) -> Result<Label, String> {
+    let Written { rule, subject, from, to } =
+        serde_json::from_slice(line).map_err(|error| format!("this is no label: {error}"))?;
+    let ms = |text: &str| {
+        let time: jiff::Timestamp = text.parse().map_err(|_| format!("{text:?} is not a time"))?;
+        u64::try_from(time.as_millisecond()).map_err(|_| format!("{time} is before 1970"))
+    };
+    let (from, to) = (ms(&from)?, ms(&to)?);
+    if to < from {
+        return Err("`to` is before `from`".into());
+    }
+    Ok(Label { rule, subject, from, to, found: None })
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The nearest rank of ascending milliseconds, in seconds.
+fn nearest_rank(ascending: &[u64], percent: usize) -> Option<f64> {
+    let rank = (ascending.len() * percent).div_ceil(100).checked_sub(1)?;
+    ascending.get(rank).map(|ms| *ms as f64 / 1000.0)
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |name: &str| text::printable(name.as_bytes()).into_owned();
+        let width = self.rules.keys().map(|name| shown(name).chars().count()).max().unwrap_or(0).max(4);
+        writeln!(
+            f,
+            "{:width$}  {:>9} {:>13}  {:>6} {:>13}  {:>14} {:>9}",
+            "rule", "precision", "right/alerts", "recall", "found/labels", "detected p50 s", "p95 s"
+        )?;
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        for (name, v) in &self.rules {
+            writeln!(
+                f,
+                "{:width$}  {:>9} {:>13}  {:>6} {:>13}  {:>14} {:>9}",
+                shown(name),
+                number(v.precision),
+                format!("{}/{}", v.right, v.alerts),
+                number(v.recall),
+                format!("{}/{}", v.found, v.labels),
+                number(v.time_to_detect_p50_s),
+                number(v.time_to_detect_p95_s)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewatch_events::alert::{AlertState, Mode, Severity};
+    use tidewatch_events::time::EventTime;
+
+    fn alert(rule: &str, client: &str, first: u64, last: u64, fired: u64) -> Alert {
+        Alert {
+            id: String::new(),
+            key: String::new(),
+            rule: rule.into(),
+            severity: Severity::High,
+            subject: [("client_ip".to_owned(), client.to_owned())].into(),
+            first: EventTime(first),
+            last: EventTime(last),
+            fired: EventTime(fired),
+            value: 1.0,
+            threshold: 1.0,
+            score: 0.5,
+            findings: 1,
+            state: AlertState::Firing,
+            evidence: Vec::new(),
+            mode: Mode::Live,
+            replaces: None,
+        }
+    }
+
+    fn judge(labels: &str) -> Judge {
+        Judge { labels: labels.lines().map(|line| label(line.as_bytes()).unwrap()).collect(), alerts: BTreeMap::new() }
+    }
+
+    const SPIKE: &str = r#"{"kind":"k","rule":"a","subject":{"client_ip":"x"},"from":"1970-01-01T00:00:10Z","to":"1970-01-01T00:00:20Z"}"#;
+
+    #[test]
+    fn an_alert_is_right_by_subject_and_time() {
+        let rows: &[(&str, Alert, (u64, u64))] = &[
+            ("around it", alert("a", "x", 5_000, 30_000, 12_000), (1, 1)),
+            ("its end is at the first moment", alert("a", "x", 0, 10_000, 9_000), (0, 0)),
+            ("its end is just after that", alert("a", "x", 0, 10_001, 9_000), (1, 1)),
+            ("it begins at the last moment", alert("a", "x", 20_000, 30_000, 22_000), (1, 1)),
+            ("it begins after that", alert("a", "x", 20_001, 30_000, 22_000), (0, 0)),
+            ("another client", alert("a", "y", 5_000, 30_000, 12_000), (0, 0)),
+            ("another rule sees the same", alert("b", "x", 5_000, 30_000, 12_000), (1, 0)),
+        ];
+        for (name, alert, (right, found)) in rows {
+            let mut judge = judge(SPIKE);
+            judge.take(alert);
+            let judged = judge.judged();
+            assert_eq!((judged.rules[&alert.rule].right, judged.rules["a"].found), (*right, *found), "{name}");
+        }
+    }
+
+    #[test]
+    fn shares_and_times_are_by_rule() {
+        let nobody = r#"{"rule":null,"from":"1970-01-01T00:00:00Z","to":"1970-01-02T00:00:00Z"}"#;
+        let other = SPIKE.replace('x', "y");
+        let mut judge = judge(&format!("{SPIKE}\n{other}\n{nobody}"));
+        for (client, fired) in [("x", 14_000), ("x", 12_500), ("z", 12_000), ("z", 12_000)] {
+            judge.take(&alert("a", client, 10_000, 20_000, fired));
+        }
+        judge.take(&alert("b", "z", 10_000, 20_000, 11_000));
+        let judged = judge.judged();
+        let want = Verdict {
+            alerts: 4,
+            right: 2,
+            precision: Some(0.5),
+            labels: 2,
+            found: 1,
+            recall: Some(0.5),
+            time_to_detect_p50_s: Some(2.5),
+            time_to_detect_p95_s: Some(2.5),
+        };
+        assert_eq!(judged.rules["a"], want, "the first that fired counts");
+        let want = Verdict { alerts: 1, precision: Some(0.0), ..Verdict::default() };
+        assert_eq!(judged.rules["b"], want, "nobody expects it: no recall");
+        assert!(judged.to_string().contains("0.500"), "{judged}");
+        assert_eq!(nearest_rank(&[1000, 2000, 3000], 50), Some(2.0));
+    }
+
+    #[test]
+    fn what_is_no_label_is_named_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.jsonl");
+        let rows: &[(&str, String, &str)] = &[
+            ("not JSON", format!("{SPIKE}\n\nnope\n"), "labels.jsonl:3: this is no label: "),
+            ("no time", r#"{"rule":"a","to":"1970-01-01T00:00:00Z"}"#.to_owned(), "missing field `from`"),
+            ("not a time", r#"{"from":"now","to":"1970-01-01T00:00:01Z"}"#.to_owned(), "\"now\" is not a time"),
+            ("turned", r#"{"from":"1970-01-01T00:00:02Z","to":"1970-01-01T00:00:01Z"}"#.to_owned(), "`to` is before"),
+            ("too early", r#"{"from":"1969-12-31T23:59:59Z","to":"1970-01-01T00:00:01Z"}"#.to_owned(), "before 1970"),
+            ("endless", "{".repeat(MAX_LINE as usize + 5), "labels.jsonl:1: "),
+        ];
+        for (name, text, want) in rows {
+            std::fs::write(&path, text).unwrap();
+            let failure = Judge::read(&path).unwrap_err().to_string();
+            assert!(failure.contains(want), "{name}: {failure}");
+        }
+        std::fs::write(&path, format!("{SPIKE}\n\n{SPIKE}")).unwrap();
+        assert_eq!(Judge::read(&path).unwrap().labels.len(), 2);
+    }
+}
