@@ -1,11 +1,13 @@
 //! Bytes in, results out: sources and sinks. No Timely.
 
+pub mod answers;
 pub mod feed;
 pub mod generator;
 #[cfg(feature = "influx")]
 pub mod influx;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod report;
 pub mod secret;
 pub mod sink;
 pub mod source;

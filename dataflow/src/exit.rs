@@ -199,6 +199,11 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Acquire)
 }
 
+/// Notes that somebody interrupted what had no need to drain: the exit code is 130.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Release);
+}
+
 /// Asks the process to drain and end, as SIGTERM does.
 pub fn request_stop() {
     let mut callbacks = ON_STOP.lock().unwrap_or_else(PoisonError::into_inner);

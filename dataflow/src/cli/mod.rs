@@ -11,6 +11,8 @@ pub mod options;
 pub mod rules;
 #[cfg(any(feature = "kafka", feature = "influx"))]
 pub mod setup;
+#[cfg(any(feature = "http", feature = "store"))]
+pub mod views;
 
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services};
 use crate::engine;
@@ -70,6 +72,10 @@ enum Command {
     #[cfg(any(feature = "kafka", feature = "influx"))]
     Setup(setup::SetupArgs),
     Rules(rules::RulesArgs),
+    #[cfg(any(feature = "http", feature = "store"))]
+    Report(views::ReportArgs),
+    #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
+    Top(crate::top::TopArgs),
     #[command(hide = true, about = "Print docs/CONFIG.md")]
     ConfigDocs,
 }
@@ -175,6 +181,10 @@ fn run(command: Command) -> Result<(), Failure> {
         #[cfg(any(feature = "kafka", feature = "influx"))]
         Command::Setup(args) => setup::run(&args),
         Command::Rules(args) => rules::run(&args),
+        #[cfg(any(feature = "http", feature = "store"))]
+        Command::Report(args) => views::report(&args),
+        #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
+        Command::Top(args) => crate::top::run(&args),
         Command::ConfigDocs => print(&config::docs::markdown()),
     }
 }

@@ -25,7 +25,7 @@ pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use outputs::{
-    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, Route, RouteKind, Sinks, StdoutSink, is_loopback,
+    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, ReportPlan, Route, RouteKind, Sinks, StdoutSink, is_loopback,
 };
 pub use rules::RuleEntry;
 pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind, TopicPlan};
@@ -78,6 +78,8 @@ pub struct Config {
     pub page: Page,
     /// Whether `[page]` is in the file.
     pub page_given: bool,
+    /// Summaries of full intervals; `None` for none.
+    pub report: Option<ReportPlan>,
     /// Where model files are; `None` for no model rules.
     pub models: Option<PathBuf>,
     /// Where alerts are told.
@@ -226,6 +228,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let windows = windows(cx, table("windows"));
     let sinks = outputs::sinks(cx, node("sink"));
     let page = outputs::page(cx, table("page"));
+    let report = table("report").map(|table| outputs::report(cx, table));
     let routes = outputs::routes(cx, node("route"), &all_rules);
     let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
     let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));
@@ -247,6 +250,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         sinks: sinks?,
         page: page?,
         page_given: node("page").is_some(),
+        report: report.map_or(Some(None), |plan| plan.map(Some))?,
         models: models.flatten(),
         routes,
         cluster: Cluster { secret, id: id? },

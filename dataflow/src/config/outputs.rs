@@ -10,6 +10,7 @@ use super::values::{Bytes, Secret};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tidewatch_connectors::report;
 use tidewatch_connectors::sink::files::Fsync;
 use tidewatch_connectors::sink::stdout::Form;
 use tidewatch_events::alert::Severity;
@@ -112,6 +113,17 @@ pub struct Page {
     pub base_path: String,
     /// Names by which the page may be asked for on loopback, besides the usual ones.
     pub hosts: Vec<String>,
+}
+
+/// `[report]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportPlan {
+    /// Length of an interval.
+    pub every: Millis,
+    /// The form.
+    pub form: report::Form,
+    /// The pattern of the file's path; `None`: in the data directory.
+    pub to: Option<PathBuf>,
 }
 
 /// `[[route]]`.
@@ -283,6 +295,22 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
     }
     let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
     Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, hosts })
+}
+
+/// `[report]`.
+pub fn report(cx: &Context<'_>, table: &Table) -> Option<ReportPlan> {
+    let r = Reader::new(cx, &schema::REPORT, Some(table));
+    let every = r.length_within("every", Millis::minutes(1), super::values::LONGEST);
+    let (form, to) = (r.choice("format", &report::Form::ALL), r.path("to"));
+    if let Some(pattern) = &to {
+        let mut rest = pattern.to_string_lossy().into_owned();
+        ["{from}", "{to}", "{ext}"].iter().for_each(|name| rest = rest.replace(name, ""));
+        if rest.contains(['{', '}']) || rest.ends_with('/') {
+            let hint = "write to = \"reports/tidewatch-{to}.{ext}\"; there are {from}, {to} and {ext}";
+            cx.wrong(&r.span_of("to"), format!("{:?} is not a pattern of files", pattern.display()), hint);
+        }
+    }
+    Some(ReportPlan { every: every?, form: form?, to })
 }
 
 /// Whether an address can be reached from this machine only.

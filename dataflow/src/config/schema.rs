@@ -595,6 +595,27 @@ pub static PAGE: Section = Section {
     later: None,
 };
 
+/// `[report]`.
+pub static REPORT: Section = section(
+    "report",
+    "Summaries at every full interval of `run`, each compared with the one before: what `tidewatch report` prints. They need the store. Without this table there are none.",
+    &[
+        key(
+            "every",
+            Kind::Length,
+            Is("1h"),
+            "Length of an interval, at least a minute; intervals are aligned to the epoch (UTC).",
+        ),
+        key("format", Kind::Choice(&["text", "html", "json"]), Is("html"), "The form."),
+        key(
+            "to",
+            Kind::Path,
+            Nothing("`reports/tidewatch-{to}.{ext}` in the data directory"),
+            "The file; `{from}` and `{to}` become the interval's ends (`20260305T100000Z`), `{ext}` `txt`, `html` or `json`. Without `{from}` and `{to}` it is always the newest.",
+        ),
+    ],
+);
+
 /// `[models]`.
 pub static MODELS: Section = Section {
     path: "models",
@@ -660,7 +681,7 @@ pub static CLUSTER: Section = section(
 );
 
 /// All sections, in the order of the documentation.
-pub static SECTIONS: [&Section; 17] = [
+pub static SECTIONS: [&Section; 18] = [
     &TOP,
     &SOURCE,
     &SECURITY,
@@ -675,6 +696,7 @@ pub static SECTIONS: [&Section; 17] = [
     &STDOUT,
     &DEAD_LETTERS,
     &PAGE,
+    &REPORT,
     &MODELS,
     &ROUTE,
     &CLUSTER,

@@ -15,6 +15,7 @@
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
 //! | [`evidence`] | example lines of alerts, looked up beside the results |
+//! | `reports` | summaries of full intervals, to files |
 //! | [`demo`] | generated traffic through it |
 //! | [`progress`] | how far a long read is, on a terminal |
 
@@ -36,6 +37,8 @@ pub mod peers;
 pub mod progress;
 pub mod reload;
 pub mod replay;
+#[cfg(feature = "store")]
+pub mod reports;
 pub mod run;
 pub mod sinks;
 pub mod sources;

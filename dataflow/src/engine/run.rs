@@ -92,6 +92,8 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     let mut reloader = Reloader::new(config, &options, set, entries, to_rules);
     // Without a file there is nothing to read again, and a hang-up means what it always does.
     let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
+    #[cfg(feature = "store")]
+    let _reports = if place.index == 0 { super::reports::Reports::start(config)? } else { None };
     while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
         std::thread::sleep(Duration::from_millis(20));
         pipeline.tend();

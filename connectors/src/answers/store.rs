@@ -1,0 +1,102 @@
+//! Answers from the store's file.
+
+use super::{
+    AlertCounts, Alerts, AlertsWanted, Answers, AnswersError, Errors, Ranking, Series, SeriesAnswer, Span, Status,
+    Time, Tops, read,
+};
+use crate::store::{AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, TopsQuery};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tidewatch_events::time::Millis;
+
+/// Hosts that are named.
+const HOSTS: usize = 1000;
+
+/// See the module.
+pub struct FromStore {
+    reader: StoreReader,
+    dir: PathBuf,
+}
+
+impl FromStore {
+    /// Opens the store of a data directory for questions that may each take `limit`.
+    ///
+    /// # Errors
+    /// Where there is none, or this release cannot read it.
+    pub fn open(dir: &Path, limit: Duration) -> Result<FromStore, AnswersError> {
+        Ok(FromStore { reader: StoreReader::open(dir, limit)?, dir: dir.to_owned() })
+    }
+}
+
+impl From<StoreError> for AnswersError {
+    fn from(error: StoreError) -> AnswersError {
+        let message = match std::error::Error::source(&error) {
+            Some(source) if !matches!(error, StoreError::Failed { .. }) => format!("{error}: {source}"),
+            _ => error.to_string(),
+        };
+        match error {
+            StoreError::Missing(_) | StoreError::BadQuery(_) | StoreError::Unknown { .. } => {
+                AnswersError::Usage(message)
+            }
+            _ => AnswersError::Failed(message),
+        }
+    }
+}
+
+/// The answer in the form that the API gives it.
+fn through<T: serde::de::DeserializeOwned>(what: &str, answer: &impl serde::Serialize) -> Result<T, AnswersError> {
+    let json = serde_json::to_vec(answer).map_err(|error| AnswersError::Failed(error.to_string()))?;
+    read(what, &json)
+}
+
+impl Answers for FromStore {
+    fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn status(&self) -> Result<Status, AnswersError> {
+        let (hosts, _) = self.reader.hosts(HOSTS)?;
+        let counts = self.reader.alert_counts()?;
+        let newest = self.reader.stored()?.newest;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: "store".to_owned(),
+            last_event: newest.map(|time| time.0),
+            hosts,
+            alerts: AlertCounts { fired: counts.fired, firing: counts.firing, critical: counts.critical },
+            ..Status::default()
+        })
+    }
+
+    fn series(&self, span: Span, host: Option<&str>, step: Option<Millis>) -> Result<Series, AnswersError> {
+        let query = SeriesQuery { from: span.from, to: span.to, host: host.map(str::to_owned), step };
+        through::<SeriesAnswer>("series", &self.reader.series(&query)?).map(Series::from)
+    }
+
+    fn tops(&self, what: Ranking, span: Span, host: Option<&str>, limit: usize) -> Result<Tops, AnswersError> {
+        let kind = what.as_str().parse()?;
+        let query = TopsQuery { kind, from: span.from, to: span.to, host: host.map(str::to_owned), limit };
+        through("tops", &self.reader.tops(&query)?)
+    }
+
+    fn errors(&self, span: Span, host: Option<&str>, limit: usize) -> Result<Errors, AnswersError> {
+        let query = ErrorsQuery { from: span.from, to: span.to, host: host.map(str::to_owned), severity: None, limit };
+        through("errors", &self.reader.errors(&query)?)
+    }
+
+    fn alerts(&self, wanted: &AlertsWanted) -> Result<Alerts, AnswersError> {
+        let query = AlertsQuery {
+            from: wanted.span.from,
+            to: wanted.span.to,
+            host: wanted.host.clone(),
+            limit: wanted.limit,
+            before: wanted.before.clone(),
+            ..AlertsQuery::default()
+        };
+        through("alerts", &self.reader.alerts(&query)?)
+    }
+
+    fn time(&self) -> Result<Time, AnswersError> {
+        Ok(Time::default())
+    }
+}

@@ -1,0 +1,514 @@
+//! The summary of an interval, compared with the interval before: gathered from a store or the API ([`gather`]), and written
+//! as text, HTML or JSON ([`Report::render`]).
+//!
+//! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (from two hours on to
+//! whole minutes, from a day on to whole hours), so that figures are exact sums, also where only sums by minute or hour are kept.
+//!
+//! Invariants
+//! - The same data, interval and `generated` give the same bytes.
+//! - All text from logs is printable before it is in a [`Report`]; text and HTML add the escapes of their grammar.
+//! - Every list is bounded, and says when it is cut.
+
+mod document;
+pub mod figures;
+mod html;
+mod text;
+
+use crate::answers::{AlertRow, AlertsWanted, Answers, AnswersError, Ranking, Series, SeriesRow, Span, TopRow};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use tidewatch_events::alert::{AlertState, Mode, Severity};
+use tidewatch_events::batch::WallTime;
+use tidewatch_events::text::bounded;
+use tidewatch_events::time::{EventTime, Millis};
+
+/// The form of the JSON. It grows by new fields only while this stays.
+pub const VERSION: u32 = 1;
+
+/// Rows of a ranking.
+const RANKED: usize = 10;
+
+/// Rows of the interval before that are looked through for what is ranked now.
+const LOOKED_UP: usize = 1000;
+
+/// Alerts that are listed.
+const ALERTS: usize = 200;
+
+/// Pages of a thousand alerts that are counted.
+const PAGES: usize = 20;
+
+/// The most rows of traffic over time.
+const POINTS: u64 = 60;
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Form {
+    Text,
+    Html,
+    Json,
+}
+
+impl Form {
+    /// All, with the words that name them in configuration and on the command line.
+    pub const ALL: [(&'static str, Form); 3] = [("text", Form::Text), ("html", Form::Html), ("json", Form::Json)];
+
+    /// What the name of a file ends in.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Form::Text => "txt",
+            Form::Html => "html",
+            Form::Json => "json",
+        }
+    }
+
+    /// The media type, for a mail or a webhook.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Form::Text => "text/plain; charset=utf-8",
+            Form::Html => "text/html; charset=utf-8",
+            Form::Json => "application/json",
+        }
+    }
+}
+
+/// What a report is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How long the interval is.
+    pub since: Millis,
+    /// Where it ends; none: at the newest data.
+    pub until: Option<EventTime>,
+    /// One host; none: all together.
+    pub host: Option<String>,
+}
+
+/// The summary. Its JSON is documented in docs/REPORTS.md; times are milliseconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// By the wall clock.
+    pub generated: u64,
+    /// One host; `null`: all together.
+    pub host: Option<String>,
+    /// End of the newest data.
+    pub newest: u64,
+    /// What is reported.
+    pub interval: Interval,
+    /// What it is compared with.
+    pub before: Interval,
+    /// Traffic over the interval.
+    pub series: Traffic,
+    /// Most requests first.
+    pub hosts: Ranked,
+    /// Most requests first.
+    pub clients: Ranked,
+    /// Most requests first.
+    pub paths: Ranked,
+    /// Slowest first.
+    pub slow_paths: Ranked,
+    /// Messages of error logs, the worst first.
+    pub errors: ErrorPatterns,
+    /// Alerts.
+    pub alerts: AlertSummary,
+}
+
+/// A span and its totals.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Interval {
+    /// Included.
+    pub from: u64,
+    /// Not included.
+    pub to: u64,
+    /// Start of the first row with data; `null`: there is none.
+    pub first: Option<u64>,
+    /// End of the last row with data.
+    pub last: Option<u64>,
+    /// Of all of it.
+    pub totals: Totals,
+}
+
+/// Totals of an interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Totals {
+    pub requests: u64,
+    /// Requests a second, over the whole interval.
+    pub rps: f64,
+    /// Those of the row (a window, minute or hour) with the most.
+    pub peak_rps: f64,
+    pub bytes: u64,
+    pub status_2xx: u64,
+    pub status_3xx: u64,
+    pub status_4xx: u64,
+    pub status_5xx: u64,
+    /// 5xx of all requests, 0 to 1.
+    pub error_ratio: f64,
+    /// Milliseconds; of requests that have a latency.
+    pub latency_avg: Option<f64>,
+    /// The highest of any window.
+    pub latency_p95: Option<f64>,
+    pub latency_max: Option<f64>,
+    /// Distinct clients of the window with the most.
+    pub clients: u64,
+    /// Findings of rules.
+    pub findings: u64,
+}
+
+/// Traffic over time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Traffic {
+    /// Length of a row, ms.
+    pub step: u64,
+    /// What stands in a row.
+    pub columns: [&'static str; 3],
+    /// From the start of the interval, without gaps.
+    pub rows: Vec<[u64; 3]>,
+}
+
+/// A ranking.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Ranked {
+    /// Its rows.
+    pub rows: Vec<RankedRow>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// A row of a ranking.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RankedRow {
+    /// The path, address, host.
+    pub name: String,
+    /// Requests: of the windows among whose tops it was.
+    pub requests: u64,
+    /// Requests in the interval before; `null`: it was not among the tops.
+    pub before: Option<u64>,
+    /// Of all requests, 0 to 1.
+    pub share: Option<f64>,
+    /// Sent.
+    pub bytes: Option<u64>,
+    /// Answers 400 to 499.
+    pub status_4xx: Option<u64>,
+    /// Answers from 500.
+    pub status_5xx: Option<u64>,
+    /// The highest of any window, ms.
+    pub latency_p95: Option<f64>,
+}
+
+/// Messages of error logs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ErrorPatterns {
+    /// The worst first.
+    pub rows: Vec<ErrorPattern>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// Messages of one pattern.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct ErrorPattern {
+    pub host: String,
+    pub severity: String,
+    pub pattern: String,
+    pub count: u64,
+}
+
+/// Alerts that were told; those of rules in shadow mode are only counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct AlertSummary {
+    /// Fired in the interval.
+    pub fired: u64,
+    /// Fired in the interval before.
+    pub before: u64,
+    /// Fire now, of those that are listed or counted here.
+    pub firing: u64,
+    /// Fired earlier and had findings in the interval.
+    pub going_on: u64,
+    /// Of rules in shadow mode, fired in the interval.
+    pub shadow: u64,
+    /// The worst first.
+    pub by_severity: Vec<OfSeverity>,
+    /// With findings in the interval, the worst first, then the newest.
+    pub rows: Vec<AlertEntry>,
+    /// Whether there are more than are listed or counted.
+    pub truncated: bool,
+}
+
+/// How many alerts of a severity fired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct OfSeverity {
+    pub severity: Severity,
+    pub fired: u64,
+    pub before: u64,
+}
+
+/// An alert.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // as in `tidewatch_events::alert::Alert`
+pub struct AlertEntry {
+    pub id: String,
+    pub severity: Severity,
+    pub rule: String,
+    pub subject: BTreeMap<String, String>,
+    pub first: u64,
+    pub last: u64,
+    pub fired: u64,
+    pub value: Option<f64>,
+    pub threshold: Option<f64>,
+    pub score: Option<f64>,
+    pub findings: u64,
+    pub state: AlertState,
+    /// The first line of its evidence.
+    pub evidence: Option<String>,
+    pub acknowledged: bool,
+    pub silenced: bool,
+}
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// Length of a row for an interval; none: a window.
+fn step(since: Millis) -> Option<u64> {
+    match since.0 {
+        ..=7_200_000 => None,
+        length if length < DAY => Some(MINUTE),
+        length if length <= 60 * DAY => Some(HOUR),
+        _ => Some(DAY),
+    }
+}
+
+/// Gathers a report; `generated` by the wall clock.
+///
+/// # Errors
+/// [`AnswersError::Usage`] where there is no data at all; what the answers fail with.
+pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Result<Report, AnswersError> {
+    let host = wanted.host.as_deref();
+    let usual = answers.series(Span::default(), None, None)?;
+    let newest = usual.to.0;
+    if newest == 0 {
+        return Err(AnswersError::Usage(format!("there is no data yet in {}", answers.name())));
+    }
+    // Whole windows in any case: points are of windows.
+    let window = usual.step.0.max(1);
+    let step = step(wanted.since).map_or(window, |step| step.next_multiple_of(window));
+    let to = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
+    let start = to.saturating_sub(wanted.since.0.max(1));
+    let from = start - start % step;
+    let length = wanted.since.0.max(1).next_multiple_of(step);
+    let before_from = from.saturating_sub(length);
+    if before_from >= from {
+        return Err(AnswersError::Usage(format!("there is no interval of {} before {}", wanted.since, EventTime(to))));
+    }
+    // An end within a row is one of the newest data: there is nothing behind it.
+    let ask = |from: u64, to: u64| answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)));
+    let (series, series_before) = (ask(from, to)?, ask(before_from, from)?);
+    let interval = interval(from, to, &series);
+    let before = self::interval(before_from, from, &series_before);
+    let rank = |what: Ranking| ranked(answers, what, host, (before_from, from, to));
+    let span = Span::of(EventTime(from), EventTime(to));
+    let errors = answers.errors(span, host, RANKED)?;
+    let pattern = |row: crate::answers::ErrorRow| ErrorPattern {
+        host: clean(&row.host),
+        severity: clean(&row.severity),
+        pattern: clean(&row.pattern),
+        count: row.count,
+    };
+    Ok(Report {
+        version: VERSION,
+        generated: generated.0,
+        host: host.map(clean),
+        newest,
+        series: traffic(from, to, step, &series.rows),
+        hosts: if host.is_some() { Ranked::default() } else { rank(Ranking::Hosts)? },
+        clients: rank(Ranking::Clients)?,
+        paths: rank(Ranking::Paths)?,
+        slow_paths: rank(Ranking::SlowPaths)?,
+        errors: ErrorPatterns {
+            rows: errors.rows.into_iter().take(RANKED).map(pattern).collect(),
+            truncated: errors.truncated,
+        },
+        alerts: alerts(answers, host, (before_from, from, to))?,
+        interval,
+        before,
+    })
+}
+
+fn clean(text: &str) -> String {
+    bounded(text.as_bytes()).into_owned()
+}
+
+fn interval(from: u64, to: u64, series: &Series) -> Interval {
+    let rows: Vec<&SeriesRow> = series.rows.iter().filter(|row| row.requests > 0 || row.anomalies > 0).collect();
+    let sum = |value: fn(&SeriesRow) -> u64| rows.iter().fold(0u64, |sum, row| sum.saturating_add(value(row)));
+    let most = |value: fn(&SeriesRow) -> Option<f64>| rows.iter().filter_map(|row| value(row)).max_by(f64::total_cmp);
+    let requests = sum(|row| row.requests);
+    let timed = |row: &&&SeriesRow| row.latency_avg.is_some();
+    let weight: f64 = rows.iter().filter(timed).map(|row| row.requests as f64).sum();
+    let latency: f64 = rows.iter().filter_map(|row| row.latency_avg.map(|latency| latency * row.requests as f64)).sum();
+    let status_5xx = sum(|row| row.status_5xx);
+    Interval {
+        from,
+        to,
+        first: rows.first().map(|row| row.time.0.max(from)),
+        last: rows.last().map(|row| (row.time.0.saturating_add(series.step.0)).min(to)),
+        totals: Totals {
+            requests,
+            rps: requests as f64 * 1000.0 / (to - from).max(1) as f64,
+            peak_rps: most(|row| Some(row.rps)).unwrap_or(0.0),
+            bytes: sum(|row| row.bytes),
+            status_2xx: sum(|row| row.status_2xx),
+            status_3xx: sum(|row| row.status_3xx),
+            status_4xx: sum(|row| row.status_4xx),
+            status_5xx,
+            error_ratio: status_5xx as f64 / requests.max(1) as f64,
+            latency_avg: (weight > 0.0).then(|| latency / weight),
+            latency_p95: most(|row| row.latency_p95),
+            latency_max: most(|row| row.latency_max),
+            clients: rows.iter().map(|row| row.clients).max().unwrap_or(0),
+            findings: sum(|row| row.anomalies),
+        },
+    }
+}
+
+/// Rows that are wide enough to be few, without gaps.
+fn traffic(from: u64, to: u64, step: u64, rows: &[SeriesRow]) -> Traffic {
+    let count = (to - from).div_ceil(step).max(1);
+    let wide = step * count.div_ceil(POINTS);
+    let mut points: Vec<[u64; 3]> = (0..(to - from).div_ceil(wide)).map(|n| [from + n * wide, 0, 0]).collect();
+    for row in rows {
+        let at = row.time.0.checked_sub(from).map(|since| since / wide);
+        if let Some(point) = at.and_then(|at| points.get_mut(usize::try_from(at).ok()?)) {
+            point[1] = point[1].saturating_add(row.requests);
+            point[2] = point[2].saturating_add(row.status_5xx);
+        }
+    }
+    Traffic { step: wide, columns: ["time", "requests", "status_5xx"], rows: points }
+}
+
+fn ranked(
+    answers: &dyn Answers,
+    what: Ranking,
+    host: Option<&str>,
+    (before_from, from, to): (u64, u64, u64),
+) -> Result<Ranked, AnswersError> {
+    let tops = answers.tops(what, Span::of(EventTime(from), EventTime(to)), host, RANKED)?;
+    if tops.rows.is_empty() {
+        return Ok(Ranked::default());
+    }
+    let before = answers.tops(what, Span::of(EventTime(before_from), EventTime(from)), host, LOOKED_UP)?;
+    let before: HashMap<&str, u64> = before.rows.iter().map(|row| (row.name.as_str(), row.requests)).collect();
+    let row = |row: &TopRow| RankedRow {
+        name: clean(&row.name),
+        requests: row.requests,
+        before: before.get(row.name.as_str()).copied(),
+        share: row.share,
+        bytes: row.bytes,
+        status_4xx: row.status_4xx,
+        status_5xx: row.status_5xx,
+        latency_p95: row.latency_p95,
+    };
+    Ok(Ranked { rows: tops.rows.iter().take(RANKED).map(row).collect(), truncated: tops.truncated })
+}
+
+fn alerts(
+    answers: &dyn Answers,
+    host: Option<&str>,
+    (before_from, from, to): (u64, u64, u64),
+) -> Result<AlertSummary, AnswersError> {
+    let mut summary = AlertSummary {
+        by_severity: Severity::ALL
+            .into_iter()
+            .rev()
+            .map(|severity| OfSeverity { severity, fired: 0, before: 0 })
+            .collect(),
+        ..AlertSummary::default()
+    };
+    let mut wanted = AlertsWanted {
+        span: Span::of(EventTime(before_from), EventTime(to)),
+        host: host.map(str::to_owned),
+        limit: 1000,
+        before: None,
+    };
+    for page in 0.. {
+        let answer = answers.alerts(&wanted)?;
+        for alert in answer.rows.iter().filter(|alert| alert.state != AlertState::Withdrawn) {
+            summary.add(alert, (before_from, from, to));
+        }
+        wanted.before = answer.next.filter(|_| answer.truncated);
+        if wanted.before.is_none() || page + 1 == PAGES {
+            summary.truncated = answer.truncated;
+            break;
+        }
+    }
+    summary.rows.sort_by(|a, b| (b.severity, b.fired, &a.id).cmp(&(a.severity, a.fired, &b.id)));
+    summary.truncated |= summary.rows.len() > ALERTS;
+    summary.rows.truncate(ALERTS);
+    Ok(summary)
+}
+
+impl AlertSummary {
+    /// An alert fires at the end of the pane that makes it: at the end of an interval it is of that interval.
+    fn add(&mut self, alert: &AlertRow, (before_from, from, to): (u64, u64, u64)) {
+        let fired = alert.fired.0;
+        let (now, before) = (fired > from && fired <= to, fired > before_from && fired <= from);
+        if alert.mode == Mode::Shadow {
+            self.shadow += u64::from(now);
+            return;
+        }
+        self.fired += u64::from(now);
+        self.before += u64::from(before);
+        if let Some(of) = self.by_severity.iter_mut().find(|of| of.severity == alert.severity) {
+            of.fired += u64::from(now);
+            of.before += u64::from(before);
+        }
+        // `last` is the end of the last window with a finding.
+        if !now && (alert.last.0 <= from || fired > to) {
+            return;
+        }
+        self.going_on += u64::from(!now);
+        self.firing += u64::from(alert.state == AlertState::Firing);
+        let subject = alert.subject.iter().map(|(key, value)| (clean(key), clean(value))).collect();
+        self.rows.push(AlertEntry {
+            id: clean(&alert.id),
+            severity: alert.severity,
+            rule: clean(&alert.rule),
+            subject,
+            first: alert.first.0,
+            last: alert.last.0,
+            fired,
+            value: alert.value,
+            threshold: alert.threshold,
+            score: alert.score,
+            findings: alert.findings,
+            state: alert.state,
+            evidence: alert.evidence.first().map(|line| clean(line)),
+            acknowledged: alert.acknowledged.is_some(),
+            silenced: alert.silenced,
+        });
+    }
+}
+
+impl Report {
+    /// The report in a form; it ends with a line end.
+    pub fn render(&self, form: Form) -> String {
+        match form {
+            Form::Text => text::render(&document::of(self)),
+            Form::Html => html::render(&document::of(self)),
+            Form::Json => {
+                let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
+                json.push('\n');
+                json
+            }
+        }
+    }
+
+    /// One line that says what it is, for a subject of a mail: without a line end or any other control character.
+    pub fn title(&self) -> String {
+        document::title(self)
+    }
+}

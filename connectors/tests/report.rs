@@ -1,0 +1,280 @@
+//! Reports over a small store, compared with golden files (rewritten with `REWRITE=1`, and read in the diff).
+#![cfg(feature = "store")]
+// Helpers here are test code too: a failed unwrap is the message.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tidewatch_connectors::answers::{Answers as _, AnswersError, FromStore};
+use tidewatch_connectors::report::{Form, Report, Wanted, gather};
+use tidewatch_connectors::sink::{Delivery, Sink as _};
+use tidewatch_connectors::store::{StoreSettings, StoreSink};
+use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::batch::WallTime;
+use tidewatch_events::line_protocol::LineWriter;
+use tidewatch_events::time::{EventTime, Millis};
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+/// 2026-03-05T00:00:00Z
+const T0: u64 = 1_772_668_800_000;
+
+/// What somebody sends who wants to be seen by whoever reads a report.
+const HOSTILE: [&str; 5] = [
+    "/<script>alert(1)</script>",
+    "/\"onload='x'&amp;",
+    "/\u{1b}]0;owned\u{7}\u{1b}[2J",
+    "/a\u{202e}txt.exe\u{2066}",
+    "/line\r\nSubject: spam",
+];
+
+struct Store {
+    dir: tempfile::TempDir,
+    sink: StoreSink,
+    seq: u64,
+}
+
+impl Store {
+    fn new() -> Store {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = StoreSink::open_untended(dir.path(), StoreSettings::default()).unwrap();
+        Store { dir, sink, seq: 0 }
+    }
+
+    fn deliver(&mut self, points: Vec<u8>, alerts: Vec<Alert>) {
+        self.seq += 1;
+        self.sink.deliver(&Delivery { seq: self.seq, points, alerts, ..Delivery::default() }).unwrap();
+    }
+
+    fn answers(&self) -> FromStore {
+        FromStore::open(self.dir.path(), Duration::from_secs(10)).unwrap()
+    }
+
+    fn report(&self, since: u64, until: Option<u64>) -> Report {
+        let wanted = Wanted { since: Millis(since), until: until.map(EventTime), host: None };
+        gather(&self.answers(), &wanted, WallTime(T0 + 30 * 24 * HOUR)).unwrap()
+    }
+}
+
+fn stats(out: &mut Vec<u8>, time: u64, host: &str, requests: u64, errors: u64) {
+    let mut line = LineWriter::new(out);
+    line.start("http_stats").tag("host", host).count("bytes", requests * 1500).count("clients", requests / 10);
+    line.float("error_ratio", errors as f64 / requests as f64);
+    line.float("latency_avg", 12.5).float("latency_max", 900.0).float("latency_p50", 10.0);
+    line.float("latency_p95", 80.0 + errors as f64).float("latency_p99", 200.0);
+    line.count("requests", requests).float("rps", requests as f64 / 10.0).count("status_2xx", requests - errors);
+    line.count("status_3xx", 0).count("status_4xx", 0).count("status_5xx", errors).float("throughput", 1.0);
+    assert!(line.end(EventTime(time)));
+}
+
+fn top(out: &mut Vec<u8>, table: &str, time: u64, host: &str, rank: u64, name: &str, requests: u64) {
+    let field = if table == "top_paths" { "path" } else { "client_ip" };
+    let mut line = LineWriter::new(out);
+    line.start(table).tag("host", host).tag_number("rank", rank).count("bytes", requests * 1500).text(field, name);
+    line.count("requests", requests).count("status_4xx", 1).count("status_5xx", 0);
+    assert!(line.end(EventTime(time)));
+}
+
+fn slow(out: &mut Vec<u8>, time: u64, host: &str, name: &str, p95: f64) {
+    let mut line = LineWriter::new(out);
+    line.start("slow_paths").tag("host", host).tag_number("rank", 1).float("latency_p95", p95).text("name", name);
+    line.count("requests", 5).float("share", 0.1);
+    assert!(line.end(EventTime(time)));
+}
+
+fn message(out: &mut Vec<u8>, time: u64, severity: &str, pattern: &str, count: u64) {
+    let mut line = LineWriter::new(out);
+    line.start("error_events").tag("host", "web1").tag("pattern", pattern).tag("severity", severity);
+    line.count("count", count).text("example", pattern);
+    assert!(line.end(EventTime(time)));
+}
+
+fn alert(id: &str, severity: Severity, fired: u64, subject: &str) -> Alert {
+    Alert {
+        id: id.into(),
+        key: id.into(),
+        rule: "ip-spike".into(),
+        severity,
+        subject: BTreeMap::from([("client_ip".into(), subject.into())]),
+        first: EventTime(fired - 10_000),
+        last: EventTime(fired),
+        fired: EventTime(fired),
+        value: 101.0,
+        threshold: 100.0,
+        score: 0.5,
+        findings: 1,
+        state: AlertState::Resolved,
+        evidence: vec![format!("{subject} - - \"GET / HTTP/1.1\"")],
+        mode: Mode::Live,
+        replaces: None,
+    }
+}
+
+/// Two hours of two hosts: the second busier, with errors, alerts of every kind, and hostile texts.
+fn two_hours() -> Store {
+    let mut store = Store::new();
+    let mut points = Vec::new();
+    for n in 0..720 {
+        let time = T0 + n * 10_000;
+        let second = n >= 360;
+        stats(&mut points, time, "web1", if second { 120 } else { 100 }, if second { 3 } else { 1 });
+        stats(&mut points, time, "web2", 50, 0);
+        if n % 60 == 0 {
+            top(&mut points, "top_paths", time, "web1", 1, "/index.html", 70);
+            top(&mut points, "top_paths", time, "web2", 1, "/index.html", 30);
+            top(&mut points, "top_clients", time, "web1", 1, "192.0.2.7", 20);
+            slow(&mut points, time, "web1", "/search", 100.0 + n as f64);
+        }
+        if n == 600 {
+            for (rank, name) in HOSTILE.iter().enumerate() {
+                top(&mut points, "top_paths", time, "web1", rank as u64 + 2, name, 10);
+                top(&mut points, "top_clients", time, "web1", rank as u64 + 2, name, 10);
+            }
+            message(&mut points, time, "crit", HOSTILE[0], 3);
+        }
+    }
+    let at = |minutes: u64| T0 + minutes * MINUTE;
+    let mut alerts = vec![
+        alert("a1", Severity::High, at(30), "192.0.2.1"),
+        alert("at-the-start", Severity::High, at(60), "192.0.2.2"),
+        alert("after-the-start", Severity::High, at(60) + 1, "192.0.2.3"),
+        alert("at-the-end", Severity::Critical, at(120), "192.0.2.4"),
+        alert("hostile", Severity::Low, at(90), HOSTILE[2]),
+        alert("html", Severity::Low, at(91), HOSTILE[0]),
+        Alert { state: AlertState::Withdrawn, ..alert("withdrawn", Severity::Critical, at(80), "192.0.2.5") },
+        Alert { mode: Mode::Shadow, ..alert("shadow", Severity::Critical, at(80), "192.0.2.6") },
+        Alert {
+            state: AlertState::Firing,
+            last: EventTime(at(119)),
+            ..alert("long", Severity::Medium, at(10), "192.0.2.8")
+        },
+    ];
+    alerts.extend(
+        (0..25).map(|n| alert(&format!("many-{n:02}"), Severity::Info, at(100) + n, &format!("198.51.100.{n}"))),
+    );
+    store.deliver(points, alerts);
+    store
+}
+
+fn golden(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("REWRITE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, found).unwrap();
+    }
+    let want = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, want, "{name}: REWRITE=1 writes it anew");
+}
+
+#[test]
+fn a_report_in_every_form() {
+    let report = two_hours().report(HOUR, None);
+    for (form, name) in [(Form::Text, "report.txt"), (Form::Html, "report.html"), (Form::Json, "report.json")] {
+        golden(name, &report.render(form));
+    }
+}
+
+#[test]
+fn figures_are_sums_of_their_interval_and_no_other() {
+    let report = two_hours().report(HOUR, None);
+    let (now, before) = (&report.interval, &report.before);
+    assert_eq!((before.from, now.from, now.to), (T0, T0 + HOUR, T0 + 2 * HOUR));
+    assert_eq!((now.totals.requests, before.totals.requests), (360 * 170, 360 * 150));
+    assert_eq!((now.totals.status_5xx, before.totals.status_5xx), (1080, 360));
+    assert_eq!(now.totals.rps, 17.0);
+    assert_eq!(report.series.rows.iter().map(|row| row[1]).sum::<u64>(), now.totals.requests);
+    assert_eq!(report.paths.rows[0].name, "/index.html");
+    assert_eq!((report.paths.rows[0].requests, report.paths.rows[0].before), (600, Some(600)));
+    assert_eq!(report.paths.rows[1].before, None);
+    let alerts = &report.alerts;
+    assert_eq!((alerts.fired, alerts.before, alerts.shadow), (29, 3, 1), "an alert at the end of an interval is in it");
+    assert_eq!((alerts.going_on, alerts.firing), (1, 1));
+    assert_eq!(alerts.rows[0].id, "at-the-end");
+    assert!(alerts.rows.iter().all(|row| row.id != "withdrawn" && row.id != "shadow" && row.id != "a1"));
+}
+
+#[test]
+fn intervals() {
+    let store = two_hours();
+    // since, until, the interval's start and end after T0, requests
+    let end = 2 * HOUR;
+    let rows: &[(&str, u64, Option<u64>, (u64, u64), u64)] = &[
+        ("a window", 10_000, None, (end - 10_000, end), 170),
+        ("less than a window", 1, None, (end - 10_000, end), 170),
+        ("no whole number of windows", 25_000, None, (end - 30_000, end), 510),
+        ("an earlier end", HOUR, Some(HOUR), (0, HOUR), 54_000),
+        ("longer than the data", 3 * HOUR, None, (0, end), 115_200),
+        ("all of it, by the hour", 24 * HOUR, None, (0, end), 115_200),
+        ("a year", 365 * 24 * HOUR, None, (0, end), 115_200),
+        ("after the data", HOUR, Some(10 * HOUR), (9 * HOUR, 10 * HOUR), 0),
+    ];
+    for (name, since, until, (from, to), requests) in rows {
+        let report = store.report(*since, until.map(|until| T0 + until));
+        let found = (report.interval.from, report.interval.to, report.interval.totals.requests);
+        let from = if *since > 2 * HOUR { report.interval.from } else { T0 + from };
+        assert_eq!(found, (from, T0 + to, *requests), "{name}");
+        assert!(report.interval.from <= (T0 + to).saturating_sub(*since), "{name}: at least as long as asked");
+        assert!(report.before.to == report.interval.from && report.before.from < report.before.to, "{name}");
+        assert!(report.series.rows.len() <= 60, "{name}");
+        for (_, form) in Form::ALL {
+            assert!(report.render(form).ends_with('\n'), "{name}");
+        }
+    }
+    let text = store.report(HOUR, Some(T0 + 10 * HOUR)).render(Form::Text);
+    assert!(text.contains("no requests in it; the newest data ends at 2026-03-05 02:00:00"), "{text}");
+    let text = store.report(2 * HOUR, None).render(Form::Text);
+    assert!(text.contains("no requests in the interval before"), "{text}");
+}
+
+#[test]
+fn nothing_hostile_survives() {
+    let mut store = two_hours();
+    let mut points = Vec::new();
+    stats(&mut points, T0 + 2 * HOUR, HOSTILE[0], 10, 1);
+    stats(&mut points, T0 + 2 * HOUR, HOSTILE[3], 10, 1);
+    store.deliver(points, Vec::new());
+    let report = store.report(HOUR, None);
+    let (text, html, json) = (report.render(Form::Text), report.render(Form::Html), report.render(Form::Json));
+    for (name, out) in [("text", &text), ("html", &html), ("json", &json)] {
+        let bad = |c: &char| {
+            (c.is_control() && *c != '\n')
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        assert_eq!(out.chars().find(bad), None, "{name}");
+        assert!(out.contains("\\x1B") || name == "json", "{name} shows what was there");
+        assert!(!out.contains("\nSubject: spam"), "{name}");
+    }
+    assert!(
+        !html.contains("<script")
+            && !html.contains("onload='")
+            && html.contains("&lt;script&gt;alert(1)&lt;/script&gt;")
+    );
+    let elements = [
+        "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "div", "table", "thead", "tbody",
+        "tr", "th", "td", "span", "svg", "rect",
+    ];
+    for tag in html.split('<').skip(1) {
+        let tag = tag.trim_start_matches(['/', '!']);
+        let tag = &tag[..tag.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(tag.len())];
+        assert!(elements.contains(&tag) || tag == "doctype", "an element of its own: {tag}");
+    }
+    assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
+    let wanted = Wanted { since: Millis(HOUR), until: None, host: Some(HOSTILE[3].to_owned()) };
+    let title = gather(&store.answers(), &wanted, WallTime(0)).unwrap().title();
+    assert_eq!(
+        title,
+        "Tidewatch report of /a\\xE2\\x80\\xAEtxt.exe\\xE2\\x81\\xA6, 2026-03-05 01:00:10 to 02:00:10 UTC"
+    );
+}
+
+#[test]
+fn a_store_without_data_or_none_at_all() {
+    let store = Store::new();
+    let wanted = Wanted { since: Millis(HOUR), until: None, host: None };
+    let error = gather(&store.answers(), &wanted, WallTime(0)).unwrap_err();
+    assert!(matches!(&error, AnswersError::Usage(message) if message.contains("no data yet")), "{error}");
+    let error = FromStore::open(Path::new("/nonexistent"), Duration::from_secs(1)).err().unwrap();
+    assert!(matches!(&error, AnswersError::Usage(message) if message.contains("no store")), "{error}");
+    assert_eq!(store.answers().status().unwrap().mode, "store");
+}

@@ -1,0 +1,180 @@
+//! Reports at every full interval of `run`, from the store to a file.
+//!
+//! An interval [n × every, (n + 1) × every) is reported when the clock has passed its end by the time in which its windows may still
+//! change, so that a report is of final figures. What it covers is decided by event time: where the logs are older than the clock, it says that
+//! the interval is empty and how far the data goes.
+//!
+//! Invariants
+//! - The dataflow never waits for a report: a thread of its own reads the store.
+//! - A file is there whole or not at all. No text from logs is in its name.
+
+use crate::config::{Config, ReportPlan};
+use crate::exit::Failure;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tidewatch_connectors::answers::{AnswersError, FromStore};
+use tidewatch_connectors::report::{Form, Report, Wanted, gather};
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::time::EventTime;
+use tracing::{info, warn};
+
+/// How long one question to the store may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is added to the time in which windows change: from a window's end to its point in the store.
+const DELIVERY: u64 = 5_000;
+
+/// Takes a finished report somewhere. A mail or a webhook takes its place beside the file here.
+pub trait Courier: Send {
+    /// Delivers it, or says why not; it is not tried again.
+    fn deliver(&mut self, report: &Report, form: Form) -> Result<(), String>;
+}
+
+/// Scheduled reports; they end when this is dropped.
+pub struct Reports {
+    stop: Option<crossbeam_channel::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reports {
+    /// Starts them where they are configured.
+    pub fn start(config: &Config) -> Result<Option<Reports>, Failure> {
+        let Some(plan) = config.report.clone() else { return Ok(None) };
+        let settled =
+            config.windows.size.0 + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + DELIVERY;
+        let dir = config.data_dir.clone();
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
+        let mut couriers: Vec<Box<dyn Courier>> = vec![Box::new(ToFile::new(&plan, &dir))];
+        let run = move || {
+            let mut end = next_end(wall_clock().0, plan.every.0, settled);
+            loop {
+                let wait = (end + settled).saturating_sub(wall_clock().0);
+                match stopped.recv_timeout(Duration::from_millis(wait.min(60_000))) {
+                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+                if wall_clock().0 >= end + settled {
+                    report(&dir, &plan, end, &mut couriers);
+                    end = next_end(wall_clock().0, plan.every.0, settled).max(end + plan.every.0);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("reports".into())
+            .spawn(run)
+            .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+        Ok(Some(Reports { stop: Some(stop), thread: Some(thread) }))
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of it ended the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The end of the first interval that is not settled yet.
+fn next_end(now: u64, every: u64, settled: u64) -> u64 {
+    (now.saturating_sub(settled) / every + 1) * every
+}
+
+fn report(dir: &Path, plan: &ReportPlan, end: u64, couriers: &mut [Box<dyn Courier>]) {
+    let wanted = Wanted { since: plan.every, until: Some(EventTime(end)), host: None };
+    let gathered = FromStore::open(dir, PATIENCE).and_then(|store| gather(&store, &wanted, wall_clock()));
+    let report = match gathered {
+        Ok(report) => report,
+        Err(AnswersError::Usage(why)) => {
+            info!(%why, "no report");
+            return;
+        }
+        Err(error) => {
+            warn!(%error, "a report could not be made");
+            return;
+        }
+    };
+    for courier in couriers {
+        if let Err(error) = courier.deliver(&report, plan.form) {
+            warn!(%error, "a report could not be delivered");
+        }
+    }
+}
+
+/// Writes reports to files whose names are made from a pattern.
+struct ToFile {
+    pattern: PathBuf,
+}
+
+impl ToFile {
+    fn new(plan: &ReportPlan, data_dir: &Path) -> ToFile {
+        let pattern = plan.to.clone().unwrap_or_else(|| data_dir.join("reports/tidewatch-{to}.{ext}"));
+        ToFile { pattern }
+    }
+}
+
+impl Courier for ToFile {
+    fn deliver(&mut self, report: &Report, form: Form) -> Result<(), String> {
+        let path = path(&self.pattern, report.interval.from, report.interval.to, form);
+        let cannot = |doing: &str, error: std::io::Error| format!("cannot {doing} {}: {error}", path.display());
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir).map_err(|error| cannot("create the directory of", error))?;
+        }
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".tmp");
+        std::fs::write(&temporary, report.render(form)).map_err(|error| cannot("write", error))?;
+        std::fs::rename(&temporary, &path).map_err(|error| cannot("write", error))?;
+        info!(file = %path.display(), "report written");
+        Ok(())
+    }
+}
+
+/// The file of an interval.
+fn path(pattern: &Path, from: u64, to: u64, form: Form) -> PathBuf {
+    let text = pattern.to_string_lossy();
+    let text = text.replace("{from}", &compact(from)).replace("{to}", &compact(to)).replace("{ext}", form.extension());
+    PathBuf::from(text)
+}
+
+/// `20260305T100000Z`: sorts by time, and can stand in a file name anywhere.
+fn compact(time: u64) -> String {
+    let mut text: String = EventTime(time).to_string().chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    text.truncate(15);
+    text.push('Z');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_reported_once_it_is_settled() {
+        // now, every, settled, end
+        let rows: &[(&str, u64, u64, u64, u64)] = &[
+            ("within the first", 5, 100, 10, 100),
+            ("its end, not settled", 109, 100, 10, 100),
+            ("just settled", 110, 100, 10, 200),
+            ("settled later than the next end", 250, 100, 120, 200),
+        ];
+        for (name, now, every, settled, want) in rows {
+            assert_eq!(next_end(*now, *every, *settled), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_of_times() {
+        let at = 1_772_668_800_000;
+        let rows = [
+            ("r/{to}.{ext}", "r/20260305T010000Z.html"),
+            ("{from}-{to}", "20260305T000000Z-20260305T010000Z"),
+            ("latest.html", "latest.html"),
+        ];
+        for (pattern, want) in rows {
+            assert_eq!(path(Path::new(pattern), at, at + 3_600_000, Form::Html), Path::new(want));
+        }
+    }
+}
