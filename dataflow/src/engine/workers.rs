@@ -9,8 +9,6 @@ use crate::cluster::{self, Control, Members};
 use crate::config::Config;
 use crate::exit::{ExitCode, Failure};
 use crossbeam_channel::{Receiver, Sender};
-use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +16,7 @@ use tidewatch_connectors::feed::Feed;
 use tidewatch_operators::rules::local::LocalPanes;
 use tidewatch_operators::rules::versions::RuleChange;
 use tidewatch_operators::traffic::local::LocalTraffic;
+use tidewatch_operators::traffic::streams::Early;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::{Hooks, WorkerGuards};
@@ -129,7 +128,7 @@ pub fn start(
 /// One worker's life.
 fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     shared.observer.attach(worker);
-    let early = Rc::new(Cell::new(0));
+    let early = Early::default();
     let ingest = Ingest {
         feed: shared.feed.clone(),
         ledger: shared.ledger.clone(),
@@ -160,7 +159,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
                 shared.early.fetch_add(1, Ordering::Relaxed);
             }
         }
-        early.set(shared.early.load(Ordering::Relaxed));
+        early.raise(shared.early.load(Ordering::Relaxed));
     }
 }
 

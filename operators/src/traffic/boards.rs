@@ -136,6 +136,11 @@ impl Boards {
         written
     }
 
+    /// Whether a window changed since it was last written.
+    pub fn has_news(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Writes every window that changed since it was last written, as far as it is known, but for hosts that are not told
     /// apart as it stands.
     pub fn early(&mut self, out: &mut Vec<u8>) -> Written {

@@ -9,7 +9,7 @@ use super::{Dimension, HostDelta, Part, Settings, Summary, host_shard, tick};
 use crate::inexact::{Place, Tell};
 use crate::rules::Missed;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tidewatch_events::hash;
@@ -19,6 +19,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 use timely::progress::frontier::MutableAntichain;
+use timely::scheduling::activate::Activator;
 
 /// Points of closed windows, or early ones of open windows, as line protocol.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,8 +34,58 @@ pub struct Points {
     pub others: Vec<HostDelta>,
 }
 
-/// The engine's signal that early results are due: a number that grows.
-pub type Early = Rc<Cell<u64>>;
+/// The engine's signal that early results are due: a number that grows. Cloning gives another handle.
+///
+/// An operator that has something to show waits for it: nothing else may come that would make it run.
+#[derive(Clone, Default)]
+pub struct Early {
+    raised: Rc<Cell<u64>>,
+    waiting: Rc<RefCell<Vec<Activator>>>,
+}
+
+impl Early {
+    /// Raises the signal to `to`, and wakes who waits for it.
+    pub fn raise(&self, to: u64) {
+        if self.raised.replace(to) != to {
+            self.waiting.borrow_mut().drain(..).for_each(|operator| operator.activate());
+        }
+    }
+
+    fn get(&self) -> u64 {
+        self.raised.get()
+    }
+}
+
+/// An operator's side of [`Early`].
+struct Waiter {
+    early: Early,
+    activator: Activator,
+    seen: u64,
+    waits: bool,
+}
+
+impl Waiter {
+    fn new(early: Early, activator: Activator) -> Waiter {
+        let seen = early.get();
+        Waiter { early, activator, seen, waits: false }
+    }
+
+    /// Whether the signal was raised since this was last asked.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.early.get() != self.seen;
+        if is_due {
+            (self.seen, self.waits) = (self.early.get(), false);
+        }
+        is_due
+    }
+
+    /// Has the operator run when the signal is raised next.
+    fn wait(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            self.early.waiting.borrow_mut().push(self.activator.clone());
+        }
+    }
+}
 
 /// The frontier of an input as a number: the least tick that may still come, or `None` when nothing may.
 pub fn least(frontier: &MutableAntichain<u64>) -> Option<u64> {
@@ -48,13 +99,14 @@ pub fn shards<'s>(
     early: Early,
     tell: Tell,
 ) -> StreamVec<'s, u64, Summary> {
-    let index = parts.scope().index() as u64;
-    parts.unary_frontier(Exchange::new(|p: &Part| p.owner), "Shards", move |capability, _| {
+    let scope = parts.scope();
+    let index = scope.index() as u64;
+    parts.unary_frontier(Exchange::new(|p: &Part| p.owner), "Shards", move |capability, info| {
         drop(capability);
         let mut shard = Shard::new(settings, index);
         let mut held: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
         let mut changed: BTreeSet<u64> = BTreeSet::new();
-        let mut seen = early.get();
+        let mut waiter = Waiter::new(early, scope.activator_for(info.address));
         move |(input, frontier), output| {
             input.for_each_time(|time, batches| {
                 for part in batches.flat_map(|batch| batch.drain(..)) {
@@ -65,8 +117,7 @@ pub fn shards<'s>(
                 }
             });
             let mut summaries = Vec::new();
-            if early.get() != seen {
-                seen = early.get();
+            if waiter.is_due() {
                 // Sent at the closing tick's capability: early or closed, a summary replaces the one before.
                 for window in std::mem::take(&mut changed) {
                     if let Some(capability) = held.get(&window) {
@@ -85,6 +136,9 @@ pub fn shards<'s>(
                     tell(Place::Keys(dimension), Missed { events, ..Missed::default() });
                 }
             }
+            if !changed.is_empty() {
+                waiter.wait();
+            }
         }
     })
 }
@@ -98,11 +152,12 @@ pub fn boards<'s>(
 ) -> StreamVec<'s, u64, Points> {
     let by_host = Exchange::new(|d: &HostDelta| host_shard(hash::of(&d.host)));
     let by_host_too = Exchange::new(|s: &Summary| host_shard(hash::of(&s.host)));
-    deltas.binary_frontier(summaries, by_host, by_host_too, "Boards", move |capability, _| {
+    let scope = deltas.scope();
+    deltas.binary_frontier(summaries, by_host, by_host_too, "Boards", move |capability, info| {
         drop(capability);
         let mut boards = Boards::new(settings);
         let mut held: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
-        let mut seen = early.get();
+        let mut waiter = Waiter::new(early, scope.activator_for(info.address));
         move |(input, frontier), (input_too, frontier_too), output| {
             input.for_each_time(|time, batches| {
                 for delta in batches.flat_map(|batch| batch.drain(..)) {
@@ -118,8 +173,7 @@ pub fn boards<'s>(
                     boards.replace(summary);
                 }
             });
-            if early.get() != seen {
-                seen = early.get();
+            if waiter.is_due() {
                 if let Some((_, capability)) = held.first_key_value() {
                     let mut points = Points::default();
                     points.windows = boards.early(&mut points.lines).windows;
@@ -139,6 +193,9 @@ pub fn boards<'s>(
                 if !points.lines.is_empty() || !points.others.is_empty() {
                     output.session(&capability).give(points);
                 }
+            }
+            if boards.has_news() {
+                waiter.wait();
             }
         }
     })
