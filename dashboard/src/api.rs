@@ -183,7 +183,7 @@ pub async fn requests(State(app): State<App>, RawQuery(query): RawQuery) -> Answ
         status: p.text("status").map(|text| statuses(&text)).transpose()?,
         text: p.text("text"),
         limit: limit(&mut p)?,
-        before: p.time("before")?,
+        before: p.text("before"),
     };
     p.end()?;
     Ok(json(app.ask(move |data| data.requests(&query)).await?))

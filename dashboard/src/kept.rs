@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::store::{self as tables, SilenceRequest, StoreError, StoreMarks, StoreReader};
+use tidewatch_connectors::store::{self as tables, RingWatch, SilenceRequest, StoreError, StoreMarks, StoreReader};
 use tidewatch_events::alert::{AlertState, Severity};
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -25,6 +25,7 @@ const HOSTS: usize = 1000;
 pub struct Kept {
     reader: StoreReader,
     marks: StoreMarks,
+    ring: Option<RingWatch>,
     hosts: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
@@ -34,7 +35,13 @@ impl Kept {
     /// # Errors
     /// Where there is none, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Kept, StoreError> {
-        Ok(Kept { reader: StoreReader::open(dir, LIMIT)?, marks: StoreMarks::open(dir)?, hosts: Mutex::default() })
+        let (reader, marks) = (StoreReader::open(dir, LIMIT)?, StoreMarks::open(dir)?);
+        Ok(Kept { reader, marks, ring: None, hosts: Mutex::default() })
+    }
+
+    /// With a ring of requests that is being written.
+    pub fn with_requests(self, ring: RingWatch) -> Kept {
+        Kept { ring: Some(ring), ..self }
     }
 }
 
@@ -100,7 +107,14 @@ impl Data for Kept {
     }
 
     fn requests_kept(&self) -> RequestsView {
-        RequestsView::default()
+        let Some(ring) = &self.ring else { return RequestsView::default() };
+        let status = ring.status();
+        RequestsView {
+            enabled: true,
+            kept: status.kept,
+            from: status.from.map(|from| from.0),
+            sampled: status.one_in > 1,
+        }
     }
 
     fn series(&self, query: &SeriesQuery) -> Answer {
@@ -175,26 +189,27 @@ impl Data for Kept {
         self.marks.end_silence(id).map_err(wrong)
     }
 
-    fn client(&self, ip: &str, span: Span) -> Answer {
-        // What the store knows of a client without its single requests: the alerts about it.
-        let query = AlertsQuery { span, subject: Some(ip.to_owned()), limit: 100, ..AlertsQuery::default() };
-        let alerts = self.alerts(&query)?;
-        let mut alerts: serde_json::Value =
-            serde_json::from_str(&alerts).map_err(|error| DataError::Failed(error.to_string()))?;
-        Ok(serde_json::json!({
-            "alerts": alerts["rows"].take(),
-            "series": { "columns": ["time", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"], "rows": [] },
-            "paths": [],
-            "agents": [],
-            "first": null,
-            "last": null,
-            "requests": [],
-            "truncated": alerts["truncated"],
-        })
-        .to_string())
+    fn client(&self, ip: &str, at: Span) -> Answer {
+        let (from, to) = span(at);
+        answer(self.reader.client(ip, from, to))
     }
 
-    fn requests(&self, _query: &RequestsQuery) -> Answer {
-        Err(DataError::NotKept("single requests are not kept in this run".into()))
+    fn requests(&self, query: &RequestsQuery) -> Answer {
+        let (from, to) = span(query.span);
+        let found = self.reader.requests(&tables::RequestsQuery {
+            from,
+            to,
+            host: query.host.clone(),
+            client: query.client.clone(),
+            path: query.path.clone(),
+            status: query.status,
+            text: query.text.clone(),
+            limit: query.limit,
+            before: query.before.clone(),
+        });
+        match found {
+            Err(StoreError::Missing(_)) => Err(DataError::NotKept("single requests are not kept in this run".into())),
+            found => answer(found),
+        }
     }
 }

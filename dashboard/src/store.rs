@@ -104,7 +104,8 @@ pub struct RequestsQuery {
     /// A part of any text of the request.
     pub text: Option<String>,
     pub limit: usize,
-    pub before: Option<u64>,
+    /// Only what follows: `next` of an answer, or a time in ms.
+    pub before: Option<String>,
 }
 
 /// A silence that is wished for.

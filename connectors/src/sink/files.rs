@@ -73,9 +73,9 @@ pub(super) struct LiveFile {
 pub struct LiveFiles {
     dir: PathBuf,
     files: [LiveFile; 4],
+    takes: Parts,
     fsync: Fsync,
     synced: Instant,
-    takes: Parts,
 }
 
 impl LiveFiles {
@@ -84,19 +84,14 @@ impl LiveFiles {
         LiveFiles::open_for(dir, fsync, Parts::ALL)
     }
 
-    /// The same without files for dead letters, which another sink takes.
-    pub fn open_without_dead_letters(dir: &Path, fsync: Fsync) -> Result<LiveFiles, FilesError> {
-        LiveFiles::open_for(dir, fsync, Parts { dead_letters: false, ..Parts::ALL })
-    }
-
-    fn open_for(dir: &Path, fsync: Fsync, takes: Parts) -> Result<LiveFiles, FilesError> {
+    /// The same for some parts of what is delivered: the others have no file.
+    pub fn open_for(dir: &Path, fsync: Fsync, takes: Parts) -> Result<LiveFiles, FilesError> {
         let files = NAMES.map(|name| LiveFile::new(dir.join(name)));
-        let mut live = LiveFiles { dir: dir.to_owned(), files, fsync, synced: Instant::now(), takes };
+        let mut live = LiveFiles { dir: dir.to_owned(), files, takes, fsync, synced: Instant::now() };
         live.create_dir()?;
-        for index in [METRICS, ALERTS, REJECTED] {
-            if index != REJECTED || takes.dead_letters {
-                live.files[index].ready()?;
-            }
+        let files = [(METRICS, takes.points), (ALERTS, takes.alerts), (REJECTED, takes.dead_letters)];
+        for (index, _) in files.into_iter().filter(|(_, taken)| *taken) {
+            live.files[index].ready()?;
         }
         Ok(live)
     }
@@ -107,15 +102,16 @@ impl LiveFiles {
 
     fn write(&mut self, delivery: &Delivery) -> Result<(), FilesError> {
         let mut lines: [Vec<u8>; 4] = Default::default();
-        delivery.alerts.iter().for_each(|alert| json_line(&mut lines[ALERTS], alert));
-        for letter in delivery.dead_letters.iter().filter(|_| self.takes.dead_letters) {
+        let Parts { points, alerts, dead_letters } = self.takes;
+        delivery.alerts.iter().filter(|_| alerts).for_each(|alert| json_line(&mut lines[ALERTS], alert));
+        for letter in delivery.dead_letters.iter().filter(|_| dead_letters) {
             json_line(&mut lines[if is_late(letter) { LATE } else { REJECTED }], letter);
         }
         let mut done: Vec<(usize, u64)> = Vec::new();
         let result = (|| {
             for index in [METRICS, ALERTS, REJECTED, LATE] {
                 let bytes = if index == METRICS { &delivery.points } else { &lines[index] };
-                if !bytes.is_empty() {
+                if !bytes.is_empty() && (points || index != METRICS) {
                     self.create_dir()?;
                     let file = &mut self.files[index];
                     let before = file.ready()?;
@@ -319,12 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_may_go_elsewhere() {
+    fn parts_that_are_not_taken_have_no_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut live = LiveFiles::open_without_dead_letters(dir.path(), Fsync::Never).unwrap();
+        let takes = Parts { points: false, ..Parts::ALL };
+        let mut live = LiveFiles::open_for(dir.path(), Fsync::Never, takes).unwrap();
         live.deliver(&delivery(1)).unwrap();
-        assert_eq!((lines(dir.path(), "metrics.lp"), lines(dir.path(), "alerts.jsonl")), (1, 1));
-        assert!(!dir.path().join("rejected.jsonl").exists() && !dir.path().join("late.jsonl").exists());
+        assert!(!dir.path().join("metrics.lp").exists());
+        assert_eq!(["alerts.jsonl", "rejected.jsonl", "late.jsonl"].map(|name| lines(dir.path(), name)), [1, 1, 1]);
+        assert_eq!(live.takes(), takes);
     }
 
     #[test]

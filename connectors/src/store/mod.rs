@@ -3,6 +3,7 @@
 //! `DATA_DIR/store.db`. [`StoreSink`] writes what the dataflow delivers, a transaction a delivery; a thread of it sums up
 //! minutes and hours and removes what is too old, in small steps. [`StoreReader`] answers the page, `top` and `report` by
 //! connections that can only read. [`StoreMarks`] keeps what people say of alerts: acknowledgements and silences.
+//! [`RequestRing`] keeps recent requests in a file of its own, `requests.db`. [`forget()`] erases a client from both.
 //!
 //! Invariants
 //! - What was acknowledged is on the disk (WAL, `synchronous = FULL`): it survives the process and the loss of power.
@@ -10,19 +11,26 @@
 //! - Retention goes by event time, never by when something was written; a reader never holds up the writer.
 //! - A file of a newer release is refused, never changed.
 
+mod forget;
 mod marks;
 mod reader;
+mod ring;
 pub mod schema;
 mod sink;
+mod tap;
 mod tend;
 
+pub use forget::{Forgotten, forget};
 pub use marks::{Acknowledgement, Silence, SilenceRequest, StoreMarks};
 pub use reader::alerts::{AlertCounts, AlertRow, Alerts, AlertsQuery};
 pub use reader::errors::{ErrorRow, ErrorSeries, Errors, ErrorsQuery};
+pub use reader::requests::{ClientActivity, ClientPoint, ClientSeries, Count, Requests, RequestsQuery};
 pub use reader::series::{Series, SeriesQuery, SeriesRow};
 pub use reader::tops::{TopKind, TopRow, Tops, TopsQuery};
 pub use reader::{StoreReader, Stored};
+pub use ring::{OnRequests, RequestRing, RequestRow, RingSettings, RingStatus, RingWatch};
 pub use sink::StoreSink;
+pub use tap::RequestTap;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -31,6 +39,9 @@ use tidewatch_events::time::Millis;
 
 /// The store's file in the data directory.
 pub const FILE_NAME: &str = "store.db";
+
+/// The ring's file in the data directory.
+pub const RING_FILE_NAME: &str = ring::FILE_NAME;
 
 /// How long a connection waits for another one's lock.
 const BUSY: Duration = Duration::from_secs(5);
@@ -84,12 +95,14 @@ pub enum StoreError {
     #[error("there is no store at {}; `tidewatch run` makes one", .0.display())]
     Missing(PathBuf),
     /// The file is of a newer release.
-    #[error("the store {} has version {found}, and this release reads up to {}: use the newer release, or move the file away", .path.display(), schema::VERSION)]
+    #[error("the store {} has version {found}, and this release reads up to {known}: use the newer release, or move the file away", .path.display())]
     Newer {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: i64,
+        /// The newest this release knows.
+        known: i64,
     },
     /// The file is no store, or damaged.
     #[error("{} is damaged or no store of Tidewatch: move it away, and a new one is made", .path.display())]
@@ -124,7 +137,7 @@ pub enum StoreError {
     #[error("{0}")]
     BadQuery(String),
     /// Anything else.
-    #[error("cannot {doing} the store {}: {source}", .path.display())]
+    #[error("cannot {doing} the store {}", .path.display())]
     Failed {
         /// What was tried.
         doing: &'static str,
@@ -135,7 +148,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// The directory cannot be made.
-    #[error("cannot create {}: {source}", .path.display())]
+    #[error("cannot create {}", .path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -159,8 +172,13 @@ impl StoreError {
     }
 }
 
-/// Opens the file for writing, makes what it lacks, and refuses a newer one.
+/// Opens the store for writing, makes what it lacks, and refuses a newer one.
 fn open_for_writing(path: &Path, max_size: u64) -> Result<Connection, StoreError> {
+    set_up(path, max_size, schema::VERSION, &schema::create())
+}
+
+/// Opens a file for writing, makes its tables where it has none, and refuses one of a newer version.
+fn set_up(path: &Path, max_size: u64, version: i64, tables: &str) -> Result<Connection, StoreError> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
     }
@@ -168,23 +186,33 @@ fn open_for_writing(path: &Path, max_size: u64) -> Result<Connection, StoreError
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
     connection.busy_timeout(BUSY).map_err(&failed)?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
-    if found > schema::VERSION {
-        return Err(StoreError::Newer { path: path.to_owned(), found });
+    if version_of(&connection, path, version)? < version {
+        prepare_file(&connection).map_err(&failed)?;
+        make(&connection, version, tables).map_err(&failed)?;
     }
     prepare(&connection, max_size).map_err(&failed)?;
-    if found < schema::VERSION {
-        make(&connection).map_err(&failed)?;
-    }
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }
 
-fn prepare(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
-    // The first two act on an empty file only.
+/// The version of a file's tables, 0 where it has none; a newer one than `known` is refused.
+fn version_of(connection: &Connection, path: &Path, known: i64) -> Result<i64, StoreError> {
+    let found: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(StoreError::new("open", path))?;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(found)
+}
+
+/// What is set once, while the file is empty.
+fn prepare_file(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+}
+
+fn prepare(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -16_384)?;
@@ -196,11 +224,6 @@ fn prepare(connection: &Connection, max_size: u64) -> rusqlite::Result<()> {
 }
 
 /// Makes the tables, whole or not at all.
-fn make(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {} INSERT OR REPLACE INTO meta VALUES ('schema_version', {version}); \
-         PRAGMA user_version = {version}; COMMIT;",
-        schema::create(),
-        version = schema::VERSION
-    ))
+fn make(connection: &Connection, version: i64, tables: &str) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {tables} PRAGMA user_version = {version}; COMMIT;"))
 }

@@ -370,6 +370,7 @@ CREATE TABLE IF NOT EXISTS silences (id INTEGER PRIMARY KEY, rule TEXT, subject 
 /// All statements that make an empty store.
 pub fn create() -> String {
     let mut sql = OTHERS.to_owned();
+    let _ = write!(sql, "INSERT OR REPLACE INTO meta VALUES ('schema_version', {VERSION});");
     for measurement in &MEASUREMENTS {
         for level in [Level::Raw, Level::Minute, Level::Hour] {
             sql.push_str(&measurement.create(level));

@@ -112,8 +112,8 @@ impl Drop for StoreSink {
 impl From<StoreError> for SinkError {
     fn from(error: StoreError) -> SinkError {
         let message = match std::error::Error::source(&error) {
-            Some(source) if !matches!(error, StoreError::Failed { .. }) => format!("{error}: {source}"),
-            _ => error.to_string(),
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
         };
         match error {
             StoreError::Damaged { .. } | StoreError::Newer { .. } => SinkError::Refused(message),
@@ -136,7 +136,7 @@ fn tend_on(shared: &Shared) {
             Ok(false) => IDLE,
             Err(error) => {
                 if !failing {
-                    warn!(%error, "the store cannot be tended; trying on");
+                    warn!(%error, cause = ?std::error::Error::source(&error), "the store cannot be tended; trying on");
                 }
                 Duration::from_secs(5)
             }

@@ -30,7 +30,7 @@ fn every_question_reaches_the_store_as_it_was_asked() {
         ("client?ip=2001:db8::1&from=5", "(\"2001:db8::1\", Span { from: Some(5), to: None })"),
         (
             "requests?client=1.2.3.4&path=/x&status=4xx&text=%22&before=7",
-            "RequestsQuery { span: Span { from: None, to: None }, host: None, client: Some(\"1.2.3.4\"), path: Some(\"/x\"), status: Some((400, 499)), text: Some(\"\\\"\"), limit: 100, before: Some(7) }",
+            "RequestsQuery { span: Span { from: None, to: None }, host: None, client: Some(\"1.2.3.4\"), path: Some(\"/x\"), status: Some((400, 499)), text: Some(\"\\\"\"), limit: 100, before: Some(\"7\") }",
         ),
     ];
     for (path, want) in rows {

@@ -5,6 +5,8 @@
 
 pub mod check;
 pub mod cluster;
+#[cfg(feature = "store")]
+pub mod forget;
 pub mod generate;
 pub mod inspect;
 pub mod options;
@@ -76,6 +78,8 @@ enum Command {
     Report(views::ReportArgs),
     #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
     Top(crate::top::TopArgs),
+    #[cfg(feature = "store")]
+    Forget(forget::ForgetArgs),
     #[command(hide = true, about = "Print docs/CONFIG.md")]
     ConfigDocs,
 }
@@ -185,6 +189,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Report(args) => views::report(&args),
         #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
         Command::Top(args) => crate::top::run(&args),
+        #[cfg(feature = "store")]
+        Command::Forget(args) => forget::run(&args),
         Command::ConfigDocs => print(&config::docs::markdown()),
     }
 }

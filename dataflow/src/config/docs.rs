@@ -83,9 +83,6 @@ fn push_key(out: &mut String, key: &Key) {
         let kinds: Vec<String> = key.only.iter().map(|kind| format!("`{kind}`")).collect();
         doc = format!("({}) {doc}", kinds.join(", "));
     }
-    if key.later {
-        doc.push_str(" *Not built yet: it has no effect.*");
-    }
     let _ = writeln!(out, "| `{}` | {} | {default} | {doc} |", key.name, key.kind.describe());
 }
 

@@ -20,12 +20,14 @@ pub mod outputs;
 pub mod reader;
 pub mod rules;
 pub mod schema;
+mod schema_results;
 pub mod sources;
 pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use outputs::{
-    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, ReportPlan, Route, RouteKind, Sinks, StdoutSink, is_loopback,
+    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, ReportPlan, Route, RouteKind, Sinks, StdoutSink, Store,
+    is_loopback,
 };
 pub use rules::RuleEntry;
 pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind, TopicPlan};
@@ -74,6 +76,8 @@ pub struct Config {
     pub all_rules: Vec<RuleEntry>,
     /// Where results go.
     pub sinks: Sinks,
+    /// The embedded store.
+    pub store: Store,
     /// The page, as configured or by default.
     pub page: Page,
     /// Whether `[page]` is in the file.
@@ -227,6 +231,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let (time, retain) = time(cx, table("time"));
     let windows = windows(cx, table("windows"));
     let sinks = outputs::sinks(cx, node("sink"));
+    let store = outputs::store(cx, table("store"));
     let page = outputs::page(cx, table("page"));
     let report = table("report").map(|table| outputs::report(cx, table));
     let routes = outputs::routes(cx, node("route"), &all_rules);
@@ -248,6 +253,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         rules: all_rules.iter().filter(|entry| entry.enabled).map(|entry| entry.rule.clone()).collect(),
         all_rules,
         sinks: sinks?,
+        store: store?,
         page: page?,
         page_given: node("page").is_some(),
         report: report.map_or(Some(None), |plan| plan.map(Some))?,

@@ -100,6 +100,25 @@ pub struct DeadLetters {
     pub topic: Option<(String, String)>,
 }
 
+/// `[store]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Whether it is kept, where that is said.
+    pub enabled: Option<bool>,
+    /// How long points stay.
+    pub raw: Millis,
+    /// How long sums stay.
+    pub minutes: Millis,
+    /// How long alerts stay.
+    pub alerts: Millis,
+    /// The largest size of the file.
+    pub max_size: Bytes,
+    /// The largest size of the ring of recent requests; 0: none.
+    pub requests: Bytes,
+    /// How long requests stay in it.
+    pub requests_for: Millis,
+}
+
 /// `[page]`.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -264,6 +283,40 @@ fn fsync(r: &Reader<'_>) -> Option<Fsync> {
         "never" => Some(Fsync::Never),
         _ => r.length("fsync").map(|every| Fsync::Every(Duration::from_millis(every.0))),
     }
+}
+
+/// A ring that holds less shows next to nothing.
+const SMALLEST_RING: Bytes = Bytes(16 << 20);
+
+/// `[store]`.
+pub fn store(cx: &Context<'_>, table: Option<&Table>) -> Option<Store> {
+    let r = Reader::new(cx, &schema::STORE, table);
+    let length = |key: &str| r.length_within(key, Millis::minutes(10), super::values::LONGEST);
+    let (raw, minutes, alerts) = (length("raw"), length("minutes"), length("alerts"));
+    let max_size = r.size("max_size", Bytes(64 << 20));
+    let (requests, requests_for) =
+        (r.size("requests", Bytes(0)), r.length_within("requests_for", Millis::minutes(1), super::values::LONGEST));
+    if requests.is_some_and(|size| size.0 > 0 && size < SMALLEST_RING) {
+        let message = format!("`requests` is at least {SMALLEST_RING}, or \"0\" for no ring");
+        cx.wrong(&r.span_of("requests"), message, "");
+    }
+    let enabled = r.given("enabled").and_then(|_| r.flag("enabled"));
+    if let (Some(raw), Some(minutes)) = (raw, minutes)
+        && minutes < raw
+    {
+        let key = if r.given("minutes").is_some() { "minutes" } else { "raw" };
+        let message = format!("`minutes` ({minutes}) is shorter than `raw` ({raw})");
+        cx.wrong(&r.span_of(key), message, "sums stay at least as long as the points they are made of");
+    }
+    Some(Store {
+        enabled,
+        raw: raw?,
+        minutes: minutes?,
+        alerts: alerts?,
+        max_size: max_size?,
+        requests: requests?,
+        requests_for: requests_for?,
+    })
 }
 
 /// `[page]`.

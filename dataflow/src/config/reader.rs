@@ -131,9 +131,6 @@ impl<'a> Reader<'a> {
                     let kinds: Vec<_> = key.only.iter().map(|kind| format!("`kind = \"{kind}\"`")).collect();
                     cx.wrong(&entry.key_span, format!("`{}` is a key of {}", key.name, kinds.join(" and ")), "");
                 }
-                Some(key) if key.later => {
-                    cx.warn(&entry.key_span, format!("`{}` is not built yet: it has no effect", key.name), "");
-                }
                 Some(_) => {}
             }
         }
@@ -336,6 +333,7 @@ impl<'a> Reader<'a> {
         };
         let size = match &node.value {
             Value::Text(text) => values::parse_size(text),
+            Value::Integer(0) => Some(Bytes(0)),
             _ => {
                 self.cx.expected(node, key, "a size", values::SIZE_HINT);
                 return None;

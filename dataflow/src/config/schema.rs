@@ -31,8 +31,6 @@ pub struct Key {
     pub doc: &'static str,
     /// The `kind`s of the table to which it belongs; empty for all.
     pub only: &'static [&'static str],
-    /// Whether its feature is not built yet.
-    pub later: bool,
 }
 
 /// What holds where a key is not given.
@@ -184,27 +182,23 @@ impl Section {
 }
 
 impl Key {
-    const fn only(mut self, kinds: &'static [&'static str]) -> Key {
+    pub(super) const fn only(mut self, kinds: &'static [&'static str]) -> Key {
         self.only = kinds;
         self
     }
-
-    const fn later(mut self) -> Key {
-        self.later = true;
-        self
-    }
 }
 
-const fn key(name: &'static str, kind: Kind, default: Absent, doc: &'static str) -> Key {
-    Key { name, kind, default, doc, only: &[], later: false }
+pub(super) const fn key(name: &'static str, kind: Kind, default: Absent, doc: &'static str) -> Key {
+    Key { name, kind, default, doc, only: &[] }
 }
 
-const fn section(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Section {
+pub(super) const fn section(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Section {
     Section { path, many: false, doc, keys, later: None }
 }
 
+pub use super::schema_results::*;
 use Absent::{Is, Nothing, Required};
-const NONE: Absent = Nothing("none");
+pub(super) const NONE: Absent = Nothing("none");
 
 /// The top level.
 pub static TOP: Section = section(
@@ -390,7 +384,12 @@ pub static PRIVACY: Section = section(
             Is("token, password, passwd, pwd, secret, api_key, apikey, access_token, auth, session, sessionid, sid"),
             "Query parameters whose values become `***`. An empty list turns it off.",
         ),
-        key("keep_addresses", Kind::Length, Nothing("for ever"), "How long addresses stay in the store.").later(),
+        key(
+            "keep_addresses",
+            Kind::Length,
+            Nothing("for ever"),
+            "How long addresses stay in the store, in event time; then alerts keep only their network.",
+        ),
     ],
 );
 
@@ -488,188 +487,6 @@ pub static RULE: Section = Section {
     later: None,
 };
 
-/// `[sink.influx]`.
-pub static INFLUX: Section = section(
-    "sink.influx",
-    "InfluxDB 2 (or 3 by its version 2 API).",
-    &[
-        key("url", Kind::Url, Is("http://127.0.0.1:8086"), "Where it answers."),
-        key("org", Kind::Text, Is("tidewatch"), "Organisation."),
-        key("bucket", Kind::Text, Is("tidewatch"), "Bucket."),
-        key("token", Kind::Secret, Required, "A token that may write to the bucket."),
-        key("retention", Kind::Length, Nothing("for ever"), "How long `setup influx` has the bucket keep points."),
-        key(
-            "spill",
-            Kind::Size,
-            Is("1GiB"),
-            "What waits while the destination is away goes on in a file of at most this size; when it is full, reading pauses.",
-        ),
-    ],
-);
-
-/// `[sink.files]`.
-pub static FILES: Section = section(
-    "sink.files",
-    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl`.",
-    &[
-        key("dir", Kind::Path, Required, "Directory; made where it is missing."),
-        key(
-            "fsync",
-            Kind::Text,
-            Is("1s"),
-            "`always`: forced to the disk before it counts as written; `never`; or a length of time: at most this often.",
-        ),
-    ],
-);
-
-/// `[sink.kafka]`.
-pub static KAFKA: Section = Section {
-    path: "sink.kafka",
-    many: false,
-    doc: "Findings, alerts and metrics as JSON to a topic.",
-    keys: &[
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first."),
-        key("topic", Kind::Text, Required, "The topic."),
-        key(
-            "spill",
-            Kind::Size,
-            Is("1GiB"),
-            "What waits while the destination is away goes on in a file of at most this size; when it is full, reading pauses.",
-        ),
-        key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`."),
-        key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are."),
-    ],
-    later: None,
-};
-
-/// `[sink.stdout]`.
-pub static STDOUT: Section = section(
-    "sink.stdout",
-    "Alerts on standard output, a line each.",
-    &[key("form", Kind::Choice(&["text", "json"]), Is("text"), "For people, or the lines of `alerts.jsonl`.")],
-);
-
-/// `[sink.dead_letters]`.
-pub static DEAD_LETTERS: Section = Section {
-    path: "sink.dead_letters",
-    many: false,
-    doc: "Where lines go that could not be read, came too late or from the future. Without this table they go to the files of \
-          `[sink.files]`, where there is none to `path`'s default.",
-    keys: &[
-        key(
-            "path",
-            Kind::Path,
-            Nothing("`rejected.jsonl` in `data_dir`"),
-            "The file they are appended to, as JSON lines; late and future ones to `late.jsonl` beside it.",
-        ),
-        key(
-            "max_size",
-            Kind::Size,
-            Is("256MiB"),
-            "Each file is rotated at this size; one older one is kept, as `rejected.jsonl.1`.",
-        ),
-        key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file."),
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`."),
-    ],
-    later: None,
-};
-
-/// `[page]`.
-pub static PAGE: Section = Section {
-    path: "page",
-    many: false,
-    doc: "The web page.",
-    keys: &[
-        key("listen", Kind::Listen, Is("127.0.0.1:8080"), "The address to listen on."),
-        key("token", Kind::Secret, NONE, "Asked for from every visitor; needed where `listen` is not loopback."),
-        key("tls_cert", Kind::Path, NONE, "Certificate chain (PEM)."),
-        key("tls_key", Kind::Path, NONE, "The certificate's key (PEM)."),
-        key("base_path", Kind::Text, Is("/"), "The path under which a reverse proxy shows the page."),
-        key(
-            "hosts",
-            Kind::Texts,
-            NONE,
-            "Names by which the page may be asked for where `listen` is loopback, besides `localhost` and addresses.",
-        ),
-    ],
-    later: None,
-};
-
-/// `[report]`.
-pub static REPORT: Section = section(
-    "report",
-    "Summaries at every full interval of `run`, each compared with the one before: what `tidewatch report` prints. They need the store. Without this table there are none.",
-    &[
-        key(
-            "every",
-            Kind::Length,
-            Is("1h"),
-            "Length of an interval, at least a minute; intervals are aligned to the epoch (UTC).",
-        ),
-        key("format", Kind::Choice(&["text", "html", "json"]), Is("html"), "The form."),
-        key(
-            "to",
-            Kind::Path,
-            Nothing("`reports/tidewatch-{to}.{ext}` in the data directory"),
-            "The file; `{from}` and `{to}` become the interval's ends (`20260305T100000Z`), `{ext}` `txt`, `html` or `json`. Without `{from}` and `{to}` it is always the newest.",
-        ),
-    ],
-);
-
-/// `[models]`.
-pub static MODELS: Section = Section {
-    path: "models",
-    many: false,
-    doc: "Model rules.",
-    keys: &[key("dir", Kind::Path, Is("./models"), "Where `train` wrote the model files.")],
-    later: Some("model rules are not built yet: none is loaded"),
-};
-
-/// `[[route]]`.
-pub static ROUTE: Section = Section {
-    path: "route",
-    many: true,
-    doc: "Where alerts are told.",
-    keys: &[
-        key(
-            "kind",
-            Kind::Choice(&["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"]),
-            Required,
-            "What it is.",
-        ),
-        key("name", Kind::Name, Nothing("the kind, numbered where there are several"), "The name in logs and metrics."),
-        key(
-            "min_severity",
-            Kind::Choice(&["info", "low", "medium", "high", "critical"]),
-            Is("info"),
-            "Alerts below are not told here.",
-        ),
-        key("rules", Kind::Texts, Nothing("all rules"), "Only alerts of these rules."),
-        key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts about these hosts."),
-        key("server", Kind::Address, Required, "The mail server.").only(&["smtp"]),
-        key("tls", Kind::Choice(&["starttls", "tls", "none"]), Is("starttls"), "How the connection is encrypted.")
-            .only(&["smtp"]),
-        key("username", Kind::Text, NONE, "The mail account.").only(&["smtp"]),
-        key("password", Kind::Secret, NONE, "Its password.").only(&["smtp"]),
-        key("from", Kind::Text, Required, "The sender's address.").only(&["smtp"]),
-        key("to", Kind::Texts, Required, "The receivers' addresses.").only(&["smtp"]),
-        key("url", Kind::Url, Required, "Where to send.").only(&["webhook", "alertmanager"]),
-        key("secret", Kind::Secret, NONE, "The key that signs the body, or the bearer token.")
-            .only(&["webhook", "alertmanager"]),
-        key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
-        key(
-            "form",
-            Kind::Choice(&["plain", "nginx", "apache", "ipset"]),
-            Is("plain"),
-            "How a list of addresses is written.",
-        )
-        .only(&["blocklist"]),
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
-        key("topic", Kind::Text, Required, "The topic.").only(&["kafka"]),
-    ],
-    later: Some("alert routes are not built yet: alerts go to the sinks only"),
-};
-
 /// `[cluster]`.
 pub static CLUSTER: Section = section(
     "cluster",
@@ -681,7 +498,7 @@ pub static CLUSTER: Section = section(
 );
 
 /// All sections, in the order of the documentation.
-pub static SECTIONS: [&Section; 18] = [
+pub static SECTIONS: [&Section; 19] = [
     &TOP,
     &SOURCE,
     &SECURITY,
@@ -695,6 +512,7 @@ pub static SECTIONS: [&Section; 18] = [
     &KAFKA,
     &STDOUT,
     &DEAD_LETTERS,
+    &STORE,
     &PAGE,
     &REPORT,
     &MODELS,

@@ -48,6 +48,7 @@ pub fn parse_length(text: &str) -> Option<Millis> {
 pub fn parse_size(text: &str) -> Option<Bytes> {
     let (number, unit) = split_unit(text)?;
     let unit: u64 = match unit {
+        "" if number == 0 => 1,
         "B" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,

@@ -42,6 +42,8 @@ const RATE: f64 = 500.0;
 /// 1 where results cannot be written.
 pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let mut config = config.clone();
+    // Generated traffic is not to stand among that of real hosts.
+    config.data_dir = config.data_dir.join("demo");
     let seed = wall_clock().0;
     config.sources = vec![Source {
         name: "demo".into(),

@@ -60,6 +60,9 @@ pub trait Parsers: Send + Sync {
     fn parser(&self, info: &PartitionInfo, head: Option<&[u8]>) -> Option<Parser>;
 }
 
+/// Shown each batch once it is judged and aggregated; never waits.
+pub type Tap = Arc<dyn Fn(&Batch) + Send + Sync>;
+
 /// What a worker's source edge is made of.
 pub struct Ingest {
     /// The process's feed.
@@ -78,6 +81,8 @@ pub struct Ingest {
     pub patience: Duration,
     /// How often to send on what open windows hold; `None`: only when their time has passed (replays).
     pub send_every: Option<Duration>,
+    /// Shown what was read; `None`: nobody is (replays).
+    pub tap: Option<Tap>,
 }
 
 /// Adds the source edge to a dataflow.
@@ -288,6 +293,9 @@ impl Work {
             }));
         }
         sending.dead.extend(batch.rejects.iter().map(|r| dead(r.offset, r.reason, batch.get(r.line))));
+        if let Some(tap) = &self.ingest.tap {
+            tap(&batch);
+        }
         self.ingest.feed.credit(std::mem::take(&mut batch.raw.bytes));
         if self.spare.len() < MAX_PENDING {
             batch.extra.clear();

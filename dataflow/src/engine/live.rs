@@ -87,6 +87,11 @@ pub trait Tap: Send {
     fn alert(&mut self, alert: &Alert);
     /// A step is offered to the sinks.
     fn step(&mut self, step: &Delivery);
+    /// What is told of requests as they are kept; called on the ring's thread.
+    #[cfg(feature = "store")]
+    fn on_requests(&self) -> Option<tidewatch_connectors::store::OnRequests> {
+        None
+    }
 }
 
 /// How many alerts [`Figures`] keeps.

@@ -31,6 +31,9 @@ pub use tidewatch_dashboard::serve::Page;
 /// How old what the processes said may be.
 const VIEW_AGE: Duration = Duration::from_millis(500);
 
+/// Requests that a page is told of in a second.
+const REQUESTS: usize = 50;
+
 /// Hosts named by the status.
 const HOSTS: usize = 1000;
 
@@ -66,6 +69,8 @@ pub struct Shown {
     pub rules: Entries,
     /// Worker threads of each process.
     pub workers: usize,
+    /// Of recent requests.
+    pub ring: super::sinks::Watch,
 }
 
 /// Rules that may change while they are shown.
@@ -138,6 +143,7 @@ impl Bound {
 
     /// Starts to answer.
     pub fn serve(self, config: &Config, shown: Shown) -> Result<Page, Failure> {
+        let data = data(config, shown.ring.clone());
         let pipeline = ShownPipeline {
             mode: self.mode,
             started: wall_clock().0,
@@ -145,7 +151,7 @@ impl Bound {
             shown,
             views: Mutex::default(),
         };
-        let page = self.bound.serve(Arc::new(pipeline), self.feed, data(config));
+        let page = self.bound.serve(Arc::new(pipeline), self.feed, data);
         let page = page.map_err(|e| Failure::failed(e.to_string()))?;
         tracing::info!(url = page.url(), "the page is open");
         Ok(page)
@@ -153,15 +159,20 @@ impl Bound {
 }
 
 /// Where history is read: the embedded store, where there is one.
-fn data(config: &Config) -> Option<Arc<dyn Data>> {
+fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
     #[cfg(feature = "store")]
     if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
         match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
-            Ok(kept) => return Some(Arc::new(kept)),
+            Ok(kept) => {
+                return Some(Arc::new(match ring {
+                    Some(ring) => kept.with_requests(ring),
+                    None => kept,
+                }));
+            }
             Err(error) => tracing::warn!(%error, "the page shows no history"),
         }
     }
-    let _ = config;
+    let _ = (config, ring);
     None
 }
 
@@ -187,6 +198,25 @@ impl Tap for PageTap {
                 self.feed.window(host, time, window_json(host, time, &point));
             }
         }
+    }
+
+    #[cfg(feature = "store")]
+    fn on_requests(&self) -> Option<tidewatch_connectors::store::OnRequests> {
+        let feed = self.feed.clone();
+        let (mut since, mut told) = (Instant::now(), 0);
+        Some(Box::new(move |rows| {
+            if !feed.requests_are_watched() {
+                return;
+            }
+            if since.elapsed() >= Duration::from_secs(1) {
+                (since, told) = (Instant::now(), 0);
+            }
+            let rows = &rows[..rows.len().min(REQUESTS - told)];
+            told += rows.len();
+            if let Some(json) = Some(rows).filter(|rows| !rows.is_empty()).and_then(|r| serde_json::to_string(r).ok()) {
+                feed.requests(json);
+            }
+        }))
     }
 }
 

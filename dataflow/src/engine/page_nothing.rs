@@ -27,6 +27,7 @@ pub struct Shown {
     pub figures: Arc<Figures>,
     pub feed: Arc<tidewatch_connectors::feed::Feed>,
     pub workers: usize,
+    pub ring: super::sinks::Watch,
 }
 
 #[allow(missing_docs)]

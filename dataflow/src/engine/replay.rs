@@ -203,6 +203,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         changes: None,
         patience: Duration::from_millis(20),
         wakers,
+        tap: None,
         control: control.clone(),
         observer: Observer::default(),
     };

@@ -12,7 +12,7 @@ use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
 use super::reload::Reloader;
 use super::replay;
-use super::sinks;
+use super::sinks::{self, Ring};
 use super::sources::{Place, Sources};
 use super::workers::{self, Shared, Wakers};
 use crate::cli::options::{ClusterOptions, RunOptions};
@@ -61,6 +61,7 @@ pub struct Pipeline {
     observer: Observer,
     peers: Arc<Peers>,
     worker_count: usize,
+    ring: Ring,
 }
 
 /// Who looks at a pipeline: at its figures, at its results.
@@ -129,7 +130,7 @@ impl Pipeline {
         looking: Looking,
     ) -> Result<Pipeline, Failure> {
         let process = cluster.map_or(0, |c| c.index);
-        let runners = if process == 0 { sinks::open(config, false)? } else { Vec::new() };
+        let runners = if process == 0 { sinks::open(config, false, looking.1.is_some())? } else { Vec::new() };
         let (control, sockets) = workers::connect(config, workers, cluster)?;
         Pipeline::build(config, workers, process, parsers, sources, runners, control, sockets, looking)
     }
@@ -142,7 +143,7 @@ impl Pipeline {
         options: LiveOptions,
         tap: Option<Box<dyn Tap>>,
     ) -> Result<Pipeline, Failure> {
-        let runners = sinks::open(config, true)?;
+        let runners = sinks::open(config, true, tap.is_some())?;
         let parsers = SourceParsers::new(config)?;
         let looking = (Observer::new(0), tap);
         let mut pipeline =
@@ -175,6 +176,7 @@ impl Pipeline {
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
         let feed = Arc::new(Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone()));
+        let ring = if process == 0 { sinks::open_ring(config, tap.as_deref())? } else { sinks::no_ring() };
         let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
         let rules = Arc::new(RuleSet::with_dormant(
             config.rules.clone(),
@@ -197,6 +199,7 @@ impl Pipeline {
             changes: (process == 0).then_some(changes),
             patience: Duration::from_millis(20),
             wakers,
+            tap: sinks::tap_of(&ring),
             control: control.clone(),
             observer: observer.clone(),
         };
@@ -243,6 +246,7 @@ impl Pipeline {
             observer,
             peers,
             worker_count: workers,
+            ring,
         })
     }
 
@@ -254,6 +258,7 @@ impl Pipeline {
             feed: self.feed.clone(),
             rules: self.entries.clone(),
             workers: self.worker_count,
+            ring: sinks::watch(&self.ring),
         };
         page.map(|page| page.serve(config, shown())).transpose()
     }

@@ -4,26 +4,40 @@ use super::sources::writable;
 use crate::config::{Config, DeadLetters};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
-use tidewatch_connectors::sink::Sink;
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
 use tidewatch_connectors::sink::files::{Fsync, LiveFiles};
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
 use tidewatch_connectors::sink::stdout::{Form, Stdout};
+use tidewatch_connectors::sink::{Parts, Sink};
 
-/// Opens the sinks of process 0. Where none is configured, alerts go to standard output and everything to files in
-/// `DATA_DIR/results`. Dead letters are always kept: where `[sink.dead_letters]` says, else in those files or those of
-/// `[sink.files]`, else in `DATA_DIR/rejected.jsonl`.
+/// Whether the embedded store is kept.
+fn keeps_store(config: &Config, has_page: bool) -> bool {
+    let is_wanted = config.store.enabled.unwrap_or(config.sinks.influx.is_none() || has_page);
+    cfg!(feature = "store") && is_wanted
+}
+
+/// Opens the sinks of process 0. Where none is configured, alerts go to standard output and, with dead letters, to files in
+/// `DATA_DIR/results`; points go to the store, or to files too where there is none. Dead letters are always kept: where
+/// `[sink.dead_letters]` says, else in those files or those of `[sink.files]`, else in `DATA_DIR/rejected.jsonl`.
 ///
 /// # Errors
 /// 1 where nothing can be written, 2 and 3 where a service's settings are wrong or it refuses.
-pub fn open(config: &Config, quiet: bool) -> Result<Vec<SinkRunner>, Failure> {
+pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunner>, Failure> {
     writable(&config.data_dir)?;
     let sinks = &config.sinks;
     let mut runners = Vec::new();
+    let none = sinks.files.is_none() && sinks.influx.is_none() && sinks.kafka.is_none() && sinks.stdout.is_none();
+    let keeps_store = keeps_store(config, has_page);
+    #[cfg(feature = "store")]
+    if keeps_store {
+        let settings = store_settings(config);
+        let sink = tidewatch_connectors::store::StoreSink::open(&config.data_dir, settings).map_err(store_failed)?;
+        start(&mut runners, Box::new(sink), None)?;
+    }
     #[cfg(any(feature = "influx", feature = "kafka"))]
     let spill_dir = config.data_dir.join("spill");
     if let Some(files) = &sinks.files {
-        start(&mut runners, Box::new(files_in(config, &files.dir, files.fsync)?), None)?;
+        start(&mut runners, Box::new(files_in(config, &files.dir, files.fsync, true)?), None)?;
     }
     #[cfg(feature = "influx")]
     if let Some(influx) = &sinks.influx {
@@ -46,16 +60,16 @@ pub fn open(config: &Config, quiet: bool) -> Result<Vec<SinkRunner>, Failure> {
     if let Some(stdout) = &sinks.stdout {
         start(&mut runners, Box::new(Stdout::new(stdout.form)), None)?;
     }
-    let no_sink = runners.is_empty();
-    if sinks.dead_letters.given || (sinks.files.is_none() && !no_sink) {
+    if sinks.dead_letters.given || (sinks.files.is_none() && !none) {
         runners.push(dead_letters(config)?);
     }
-    if no_sink {
+    if none {
         let dir = config.data_dir.join("results");
         let fsync = Fsync::Every(std::time::Duration::from_secs(1));
-        start(&mut runners, Box::new(files_in(config, &dir, fsync)?), None)?;
+        start(&mut runners, Box::new(files_in(config, &dir, fsync, !keeps_store)?), None)?;
         if !quiet {
-            tracing::info!(dir = %dir.display(), "no sink configured: results go to files, alerts to standard output");
+            let points = if keeps_store { "the store" } else { "files" };
+            tracing::info!(dir = %dir.display(), %points, "no sink configured: alerts go to standard output and files");
             start(&mut runners, Box::new(Stdout::new(Form::Text)), None)?;
         }
     }
@@ -110,12 +124,93 @@ fn dead_letter_topic(_: &Config, _: &str, _: &str) -> Result<(Box<dyn Sink>, (Pa
 }
 
 /// Result files; dead letters among them unless they have a place of their own.
-fn files_in(config: &Config, dir: &Path, fsync: Fsync) -> Result<LiveFiles, Failure> {
-    let open = match config.sinks.dead_letters.given {
-        true => LiveFiles::open_without_dead_letters,
-        false => LiveFiles::open,
-    };
-    open(dir, fsync).map_err(failed)
+fn files_in(config: &Config, dir: &Path, fsync: Fsync, points: bool) -> Result<LiveFiles, Failure> {
+    let takes = Parts { points, dead_letters: !config.sinks.dead_letters.given, ..Parts::ALL };
+    LiveFiles::open_for(dir, fsync, takes).map_err(failed)
+}
+
+/// The ring of recent requests, where one is kept.
+#[cfg(feature = "store")]
+pub type Ring = Option<tidewatch_connectors::store::RequestRing>;
+
+/// No ring is built.
+#[cfg(not(feature = "store"))]
+pub type Ring = Option<std::convert::Infallible>;
+
+/// What says where a ring stands.
+#[cfg(feature = "store")]
+pub type Watch = Option<tidewatch_connectors::store::RingWatch>;
+
+/// No ring is built.
+#[cfg(not(feature = "store"))]
+pub type Watch = Ring;
+
+/// What says where a ring stands.
+pub fn watch(ring: &Ring) -> Watch {
+    #[cfg(feature = "store")]
+    return ring.as_ref().map(|ring| ring.watch());
+    #[cfg(not(feature = "store"))]
+    return *ring;
+}
+
+/// No ring: on other processes than the first.
+pub fn no_ring() -> Ring {
+    None
+}
+
+/// Opens the ring of process 0, where the configuration wants one.
+///
+/// # Errors
+/// 1 where it cannot be written, 2 where it is of a newer release.
+pub fn open_ring(config: &Config, page: Option<&dyn super::live::Tap>) -> Result<Ring, Failure> {
+    #[cfg(feature = "store")]
+    if keeps_store(config, page.is_some()) && config.store.requests.0 > 0 {
+        use tidewatch_connectors::store::{RequestRing, RingSettings};
+        let settings = RingSettings {
+            max_size: config.store.requests.0,
+            keep: config.store.requests_for,
+            privacy: config.privacy.clone(),
+            keep_addresses: config.keep_addresses,
+        };
+        let told = page.and_then(|page| page.on_requests());
+        return RequestRing::start(&config.data_dir, settings, told).map(Some).map_err(store_failed);
+    }
+    let _ = (config, page);
+    Ok(no_ring())
+}
+
+/// What the source edge shows its batches to.
+pub fn tap_of(ring: &Ring) -> Option<super::ingest::Tap> {
+    #[cfg(feature = "store")]
+    if let Some(ring) = ring {
+        let tap = ring.tap();
+        return Some(std::sync::Arc::new(move |batch: &tidewatch_events::batch::Batch| tap.take(batch)));
+    }
+    let _ = ring;
+    None
+}
+
+#[cfg(feature = "store")]
+fn store_failed(error: tidewatch_connectors::store::StoreError) -> Failure {
+    match error {
+        tidewatch_connectors::store::StoreError::Newer { .. } => Failure::usage(error.to_string()),
+        error => Failure::caused(&error),
+    }
+}
+
+/// What the store keeps, by a configuration.
+#[cfg(feature = "store")]
+pub fn store_settings(config: &Config) -> tidewatch_connectors::store::StoreSettings {
+    tidewatch_connectors::store::StoreSettings {
+        raw: config.store.raw,
+        minutes: config.store.minutes,
+        alerts: config.store.alerts,
+        max_size: config.store.max_size.0,
+        window: config.windows.size,
+        allowed_lateness: config.time.allowed_lateness,
+        top: config.windows.top,
+        keep_addresses: config.keep_addresses,
+    }
 }
 
 fn start(runners: &mut Vec<SinkRunner>, sink: Box<dyn Sink>, spill: Option<(PathBuf, u64)>) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Starts Timely's workers, in one process or as a part of a cluster, and runs each until its work is done.
 
 use super::assembly::{self, Output, Plan};
-use super::ingest::{Ingest, Parsers};
+use super::ingest::{Ingest, Parsers, Tap};
 use super::ledger::Ledger;
 use super::observe::Observer;
 use crate::cli::options::ClusterOptions;
@@ -49,6 +49,8 @@ pub struct Shared {
     pub patience: Duration,
     /// Wakes them.
     pub wakers: Wakers,
+    /// Shown what was read; `None` in a replay.
+    pub tap: Option<Tap>,
     /// The other processes, in a cluster.
     pub control: Option<Control>,
     /// Looks at them, where somebody may ask.
@@ -138,6 +140,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         changes: shared.changes.clone().filter(|_| worker.index() == 0),
         patience: shared.patience,
         send_every: shared.early_every.map(|_| SEND_EVERY),
+        tap: shared.tap.clone(),
     };
     let results = (worker.index() == 0).then(|| shared.results.clone());
     let first_here = worker.index().is_multiple_of(local_workers(worker, shared));

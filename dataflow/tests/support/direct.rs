@@ -184,6 +184,7 @@ pub fn run(
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
         changes: None,
+        tap: None,
         patience: Duration::from_millis(20),
         wakers,
         control: None,

@@ -5,11 +5,12 @@
 
 pub mod alerts;
 pub mod errors;
+pub mod requests;
 pub mod series;
 pub mod tops;
 
 use super::schema::{self, Level};
-use super::{FILE_NAME, StoreError};
+use super::{FILE_NAME, StoreError, ring, version_of};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,14 +29,17 @@ const USUAL: i64 = 15 * 60_000;
 /// A question that names more hosts than this is answered for the first of them.
 const MAX_HOSTS: usize = 10_000;
 
-/// Reads the store; shared by threads. See the module.
+/// Reads the store and the ring; shared by threads. See the module.
 #[derive(Clone)]
 pub struct StoreReader {
-    shared: Arc<Shared>,
+    store: Arc<Pool>,
+    ring: Arc<Pool>,
 }
 
-struct Shared {
+/// Connections to one file.
+struct Pool {
     path: PathBuf,
+    version: i64,
     limit: Duration,
     kept: Mutex<Vec<Reading>>,
 }
@@ -62,15 +66,18 @@ impl StoreReader {
     /// # Errors
     /// Where there is none, or this release cannot read it.
     pub fn open(dir: &Path, limit: Duration) -> Result<StoreReader, StoreError> {
-        let shared = Shared { path: dir.join(FILE_NAME), limit, kept: Mutex::new(Vec::new()) };
-        let reader = StoreReader { shared: Arc::new(shared) };
+        let pool = |name: &str, version: i64| {
+            Arc::new(Pool { path: dir.join(name), version, limit, kept: Mutex::new(Vec::new()) })
+        };
+        let reader =
+            StoreReader { store: pool(FILE_NAME, schema::VERSION), ring: pool(ring::FILE_NAME, ring::VERSION) };
         reader.ask(|_| Ok(()))?;
         Ok(reader)
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.shared.path
+        &self.store.path
     }
 
     /// What is there.
@@ -126,41 +133,41 @@ impl StoreReader {
         })
     }
 
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        self.store.ask(question)
+    }
+}
+
+impl Pool {
     /// Asks one question on a connection of its own, within the limit of time.
-    pub(super) fn ask<T>(
-        &self,
-        question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
-    ) -> Result<T, StoreError> {
-        let Shared { path, limit, kept } = &*self.shared;
-        let waiting = kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let waiting = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reading = match waiting {
             Some(reading) => reading,
-            None => Reading::open(path)?,
+            None => Reading::open(self)?,
         };
-        *reading.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + *limit;
-        let answer = reading
-            .connection
-            // All statements of a question see the same state.
-            .unchecked_transaction()
-            .and_then(|transaction| question(&transaction));
+        *reading.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.limit;
+        // All statements of a question see the same state.
+        let answer = reading.connection.unchecked_transaction().and_then(|transaction| question(&transaction));
         match answer {
             Ok(answer) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
                 if kept.len() < KEPT_CONNECTIONS {
                     kept.push(reading);
                 }
                 Ok(answer)
             }
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-                Err(StoreError::TooLong(*limit))
+                Err(StoreError::TooLong(self.limit))
             }
-            Err(error) => Err(StoreError::new("read", path)(error)),
+            Err(error) => Err(StoreError::new("read", &self.path)(error)),
         }
     }
 }
 
 impl Reading {
-    fn open(path: &Path) -> Result<Reading, StoreError> {
+    fn open(pool: &Pool) -> Result<Reading, StoreError> {
+        let path = &pool.path;
         if !path.exists() {
             return Err(StoreError::Missing(path.to_owned()));
         }
@@ -168,11 +175,8 @@ impl Reading {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
         connection.busy_timeout(Duration::from_secs(1)).map_err(&failed)?;
-        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&failed)?;
-        match found {
-            0 => return Err(StoreError::Missing(path.to_owned())),
-            found if found > schema::VERSION => return Err(StoreError::Newer { path: path.to_owned(), found }),
-            _ => {}
+        if version_of(&connection, path, pool.version)? == 0 {
+            return Err(StoreError::Missing(path.to_owned()));
         }
         connection.pragma_update(None, "cache_size", -8192).map_err(&failed)?;
         connection.pragma_update(None, "temp_store", "MEMORY").map_err(&failed)?;

@@ -1,0 +1,421 @@
+//! Recent requests: searched newest first, and all that one client did.
+
+use super::super::StoreError;
+use super::super::ring::RequestRow;
+use super::StoreReader;
+use super::alerts::{AlertRow, AlertsQuery};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::Instant;
+use tidewatch_events::time::{EventTime, Millis};
+
+/// No answer has more rows.
+pub const MAX_ROWS: usize = 1000;
+
+/// Requests of a client that are looked at, newest first.
+const MAX_OF_CLIENT: i64 = 50_000;
+
+/// Requests of a client that are shown.
+const SHOWN_OF_CLIENT: usize = 200;
+
+/// Paths and agents of a client that are shown.
+const TOPS_OF_CLIENT: usize = 20;
+
+/// Rows of a client's series at most.
+const SERIES_ROWS: i64 = 300;
+
+/// The first slice of time that is searched, ms; it grows while nothing is found.
+const SLICE: i64 = 60_000;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestsQuery {
+    /// Start; none: from the oldest.
+    pub from: Option<EventTime>,
+    /// End; none: to the newest.
+    pub to: Option<EventTime>,
+    /// Of this host.
+    pub host: Option<String>,
+    /// Of this client, or of this network (`ADDRESS/BITS`).
+    pub client: Option<String>,
+    /// With this text in the path, in any case of letters.
+    pub path: Option<String>,
+    /// With a status from … to ….
+    pub status: Option<(u16, u16)>,
+    /// With this text in host, client, path, query, agent or referrer, in any case of letters.
+    pub text: Option<String>,
+    /// How many, at most [`MAX_ROWS`].
+    pub limit: usize,
+    /// Only what comes after: [`Requests::next`] of an answer, or a time in ms.
+    pub before: Option<String>,
+}
+
+/// The answer, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Requests {
+    /// The requests.
+    pub rows: Vec<RequestRow>,
+    /// Whether some were left out because there were too many.
+    pub sampled: bool,
+    /// One of this many requests is kept, where most were left out; 1: every one.
+    pub one_in: u32,
+    /// Time of the oldest request that is kept.
+    pub from: Option<EventTime>,
+    /// Whether there are, or may be, more.
+    pub truncated: bool,
+    /// What to ask for as `before` to go on; also where the search took too long to reach the end.
+    pub next: Option<String>,
+}
+
+/// All that one client did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ClientActivity {
+    /// Alerts about it, newest first.
+    pub alerts: Vec<AlertRow>,
+    /// Its requests over time.
+    pub series: ClientSeries,
+    /// Paths it asked for, most requests first.
+    pub paths: Vec<Count>,
+    /// Agents it named, most requests first.
+    pub agents: Vec<Count>,
+    /// Its first request that is kept.
+    pub first: Option<EventTime>,
+    /// Its last.
+    pub last: Option<EventTime>,
+    /// Its newest requests.
+    pub requests: Vec<RequestRow>,
+    /// Whether some were left out because there were too many.
+    pub sampled: bool,
+    /// One of this many requests is kept, where most were left out; 1: every one.
+    pub one_in: u32,
+    /// Whether it made more requests than were looked at.
+    pub truncated: bool,
+}
+
+/// A name and how many requests it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Count {
+    pub name: String,
+    pub requests: u64,
+}
+
+/// A client's requests by class of status over time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClientSeries {
+    /// What stands in a row.
+    pub columns: [&'static str; 6],
+    /// Length of a row, ms.
+    pub step: Millis,
+    /// Rows with data, in time order.
+    pub rows: Vec<ClientPoint>,
+}
+
+/// A row: time, then requests of each class; in JSON an array.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ClientPoint {
+    pub time: EventTime,
+    pub counts: [u64; 5],
+}
+
+impl Serialize for ClientPoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(6))?;
+        seq.serialize_element(&self.time)?;
+        self.counts.iter().try_for_each(|count| seq.serialize_element(count))?;
+        seq.end()
+    }
+}
+
+const COLUMNS: &str = "time, id, host, client, method, path, query, status, bytes, latency_us, agent, referrer, one_in";
+
+/// A network, or one address.
+#[derive(Clone, Copy)]
+struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+impl Network {
+    /// `ADDRESS/BITS`.
+    fn parse(text: &str) -> Option<Network> {
+        let (address, bits) = text.split_once('/')?;
+        let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u32>().ok()?);
+        (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Network { address, bits })
+    }
+
+    fn holds(self, ip: IpAddr) -> bool {
+        let differ = match (self.address, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a) ^ u32::from(b)).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros(),
+            _ => return false,
+        };
+        differ >= self.bits
+    }
+}
+
+/// What a search looks for, as SQL and what SQL cannot say.
+struct Search {
+    wheres: String,
+    values: Vec<Value>,
+    network: Option<Network>,
+    has_index: bool,
+}
+
+impl Search {
+    fn new(query: &RequestsQuery) -> Search {
+        let mut wheres = String::new();
+        // The first four are the slice of time and where the last answer ended.
+        let mut values = vec![Value::Null; 4];
+        let mut only = |condition: &str, value: Value| {
+            values.push(value);
+            wheres.push_str(" AND ");
+            wheres.push_str(&condition.replace('?', &format!("?{}", values.len())));
+        };
+        let like = |text: &str| {
+            let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            Value::Text(format!("%{escaped}%"))
+        };
+        let (mut network, mut has_index) = (None, false);
+        if let Some(client) = &query.client {
+            network = Network::parse(client);
+            if network.is_none() {
+                has_index = true;
+                let canonical = client.parse::<IpAddr>().map_or_else(|_| client.clone(), |ip| ip.to_string());
+                only("client = ?", Value::Text(canonical));
+            }
+        }
+        if let Some(host) = &query.host {
+            only("host = ?", Value::Text(host.clone()));
+        }
+        if let Some(path) = &query.path {
+            only("path LIKE ? ESCAPE '\\'", like(path));
+        }
+        if let Some((least, most)) = query.status {
+            only("status >= ?", Value::Integer(least.into()));
+            only("status <= ?", Value::Integer(most.into()));
+        }
+        if let Some(text) = &query.text {
+            let fields = ["path", "query", "agent", "referrer", "client", "host"];
+            let any: Vec<String> = fields.iter().map(|field| format!("{field} LIKE ? ESCAPE '\\'")).collect();
+            only(&format!("({})", any.join(" OR ")), like(text));
+        }
+        Search { wheres, values, network, has_index }
+    }
+}
+
+impl StoreReader {
+    /// Requests that are kept, newest first. A search that takes too long says how far it came.
+    ///
+    /// # Errors
+    /// [`StoreError::BadQuery`] where `before` cannot be read, [`StoreError::Missing`] where no requests are kept.
+    pub fn requests(&self, query: &RequestsQuery) -> Result<Requests, StoreError> {
+        let mut search = Search::new(query);
+        let before = match &query.before {
+            None => (i64::MAX, i64::MAX),
+            Some(before) => {
+                let (time, id) = before.split_once('.').unwrap_or((before, "0"));
+                match (time.parse::<i64>(), id.parse::<i64>()) {
+                    (Ok(time), Ok(id)) => (time, id),
+                    _ => {
+                        let words = format!("`before` is {before:?}, neither what `next` said nor a time in ms");
+                        return Err(StoreError::BadQuery(words));
+                    }
+                }
+            }
+        };
+        let until = Instant::now() + self.ring.limit / 2;
+        self.ring.ask(|c| find(c, query, &mut search, before, until))
+    }
+
+    /// All that one client did: alerts from the store, requests from the ring.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or it takes too long.
+    pub fn client(
+        &self,
+        client: &str,
+        from: Option<EventTime>,
+        to: Option<EventTime>,
+    ) -> Result<ClientActivity, StoreError> {
+        let alerts = self.alerts_of(client, from, to)?;
+        let canonical = client.parse::<IpAddr>().map_or_else(|_| client.to_owned(), |ip| ip.to_string());
+        let activity = match self.ring.ask(|c| activity(c, &canonical, from, to)) {
+            Err(StoreError::Missing(_)) => ClientActivity { one_in: 1, ..ClientActivity::default() },
+            answer => answer?,
+        };
+        Ok(ClientActivity { alerts, ..activity })
+    }
+
+    /// Alerts with a client, or a network that holds it, in their subject.
+    fn alerts_of(
+        &self,
+        client: &str,
+        from: Option<EventTime>,
+        to: Option<EventTime>,
+    ) -> Result<Vec<AlertRow>, StoreError> {
+        let ip = client.parse::<IpAddr>().ok();
+        // An IPv6 client is shown by its network; other texts stand in a subject as they are.
+        let subject = if ip.is_some_and(|ip| ip.is_ipv6()) { "/".to_owned() } else { client.to_owned() };
+        let query = AlertsQuery { from, to, subject: Some(subject), limit: MAX_ROWS, ..AlertsQuery::default() };
+        let is_its_own = |value: &String| {
+            value == client || ip.is_some_and(|ip| Network::parse(value).is_some_and(|network| network.holds(ip)))
+        };
+        let mut rows = self.alerts(&query)?.rows;
+        rows.retain(|alert| alert.subject.values().any(is_its_own));
+        Ok(rows)
+    }
+}
+
+/// Searches slice by slice from the newest, so that an answer comes whatever there is to search.
+fn find(
+    c: &Connection,
+    query: &RequestsQuery,
+    search: &mut Search,
+    before: (i64, i64),
+    until: Instant,
+) -> rusqlite::Result<Requests> {
+    let one = |sql: &str| -> rusqlite::Result<Option<i64>> {
+        c.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional().map(Option::flatten)
+    };
+    let (Some(oldest), Some(newest)) = (one("SELECT MIN(time) FROM requests")?, one("SELECT MAX(time) FROM requests")?)
+    else {
+        return Ok(Requests { one_in: 1, ..Requests::default() });
+    };
+    let time = |t: EventTime| t.0.min(EventTime::MAX.0) as i64;
+    let least = query.from.map_or(oldest, time).max(oldest);
+    let limit = query.limit.clamp(1, MAX_ROWS);
+    let mut out = Requests { one_in: 1, from: Some(EventTime(oldest as u64)), ..Requests::default() };
+    let mut end = query.to.map_or(newest + 1, time).min(newest + 1).min(before.0.saturating_add(1));
+    let mut slice = if search.has_index { i64::MAX / 2 } else { SLICE };
+    let mut last = None;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM requests WHERE time >= ?1 AND time < ?2 AND (time, id) < (?3, ?4){} ORDER BY time DESC, id DESC",
+        search.wheres
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    while end > least {
+        let start = end.saturating_sub(slice).max(least);
+        let begun = Instant::now();
+        search.values[..4].clone_from_slice(&[start, end, before.0, before.1].map(Value::Integer));
+        let mut rows = statement.query(params_from_iter(&search.values))?;
+        while let Some(row) = rows.next()? {
+            let client = row.get_ref(3)?.as_str()?;
+            let is_wanted = |network: Network| client.parse().is_ok_and(|ip| network.holds(ip));
+            if !search.network.is_none_or(is_wanted) {
+                continue;
+            }
+            if out.rows.len() == limit {
+                out.truncated = true;
+                out.next = last;
+                return Ok(out);
+            }
+            last = Some(format!("{}.{}", row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+            out.one_in = out.one_in.max(row.get(12)?);
+            out.sampled = out.one_in > 1;
+            out.rows.push(request(row)?);
+        }
+        end = start;
+        if Instant::now() >= until && end > least {
+            out.truncated = true;
+            out.next = Some(format!("{end}.0"));
+            return Ok(out);
+        }
+        if begun.elapsed().as_millis() < 20 {
+            slice = slice.saturating_mul(2);
+        }
+    }
+    Ok(out)
+}
+
+fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
+    Ok(RequestRow {
+        time: EventTime(row.get::<_, i64>(0)?.max(0) as u64),
+        host: row.get(2)?,
+        client: row.get(3)?,
+        method: row.get(4)?,
+        path: row.get(5)?,
+        query: row.get(6)?,
+        status: row.get(7)?,
+        bytes: row.get::<_, i64>(8)?.max(0) as u64,
+        latency_ms: row.get::<_, Option<i64>>(9)?.map(|us| us as f64 / 1000.0),
+        agent: row.get(10)?,
+        referrer: row.get(11)?,
+    })
+}
+
+fn activity(
+    c: &Connection,
+    client: &str,
+    from: Option<EventTime>,
+    to: Option<EventTime>,
+) -> rusqlite::Result<ClientActivity> {
+    let time = |t: Option<EventTime>, or: i64| t.map_or(or, |t| t.0.min(EventTime::MAX.0) as i64);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM requests WHERE client = ?1 AND time >= ?2 AND time < ?3 ORDER BY time DESC, id DESC LIMIT ?4"
+    );
+    let mut out = ClientActivity { one_in: 1, ..ClientActivity::default() };
+    let (mut paths, mut agents): (HashMap<String, u64>, HashMap<String, u64>) = Default::default();
+    let mut seen: Vec<(i64, u16, u64)> = Vec::new();
+    let mut statement = c.prepare_cached(&sql)?;
+    let values = [
+        Value::Text(client.to_owned()),
+        Value::Integer(time(from, 0)),
+        Value::Integer(time(to, i64::MAX)),
+        Value::Integer(MAX_OF_CLIENT + 1),
+    ];
+    let mut rows = statement.query(params_from_iter(&values))?;
+    while let Some(row) = rows.next()? {
+        if seen.len() as i64 == MAX_OF_CLIENT {
+            out.truncated = true;
+            break;
+        }
+        if out.requests.len() < SHOWN_OF_CLIENT {
+            out.requests.push(request(row)?);
+        }
+        let one_in: u32 = row.get(12)?;
+        out.one_in = out.one_in.max(one_in);
+        out.sampled = out.one_in > 1;
+        // A request of a sample stands for as many as were left out.
+        let count = u64::from(one_in);
+        seen.push((row.get(0)?, row.get(7)?, count));
+        for (at, counts) in [(5, &mut paths), (10, &mut agents)] {
+            let name = row.get_ref(at)?.as_str()?;
+            match counts.get_mut(name) {
+                Some(known) => *known += count,
+                None => drop(counts.insert(name.to_owned(), count)),
+            }
+        }
+    }
+    let (Some((last, ..)), Some((first, ..))) = (seen.first(), seen.last()) else { return Ok(out) };
+    let step = super::ceil(((last - first) / SERIES_ROWS).max(1), 1000);
+    let mut points: BTreeMap<i64, [u64; 5]> = BTreeMap::new();
+    for (time, status, count) in &seen {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        points.entry(time - time % step).or_default()[class] += count;
+    }
+    let point = |(time, counts): (i64, [u64; 5])| ClientPoint { time: EventTime(time as u64), counts };
+    out.first = Some(EventTime(*first as u64));
+    out.last = Some(EventTime(*last as u64));
+    out.series = ClientSeries {
+        columns: ["time", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx"],
+        step: Millis(step as u64),
+        rows: points.into_iter().map(point).collect(),
+    };
+    out.paths = most(paths);
+    out.agents = most(agents);
+    Ok(out)
+}
+
+/// Those with most requests.
+fn most(counts: HashMap<String, u64>) -> Vec<Count> {
+    let mut counts: Vec<Count> = counts.into_iter().map(|(name, requests)| Count { name, requests }).collect();
+    counts.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.name.cmp(&b.name)));
+    counts.truncate(TOPS_OF_CLIENT);
+    counts
+}

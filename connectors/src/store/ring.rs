@@ -1,0 +1,366 @@
+//! The ring of recent requests: `DATA_DIR/requests.db`, bounded by time and by size, the oldest go first.
+//!
+//! A thread takes what workers hand over ([`super::tap`]), removes what `[privacy]` says, and writes it a few times a
+//! second. Losing the last moment of it costs nothing but that moment: it is forced to the disk when SQLite checkpoints.
+//!
+//! Invariants
+//! - Nothing stands in the file before masking and redaction, and nothing that is not printable.
+//! - Its age goes by event time, counted from the newest request this process took, at most a day ahead of the clock.
+
+use super::tap::{self, Drain, PERIOD, RequestTap, Sampled};
+use super::{PAGE_BYTES, StoreError, set_up};
+use crate::source::wall_clock;
+use rusqlite::{Connection, TransactionBehavior, params};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tidewatch_events::privacy::Privacy;
+use tidewatch_events::text;
+use tidewatch_events::time::{EventTime, Millis};
+use tracing::warn;
+
+/// The ring's file in the data directory.
+pub const FILE_NAME: &str = "requests.db";
+
+/// The version of its tables.
+pub const VERSION: i64 = 1;
+
+/// What a request takes in the file, with its index, in bytes; by this the rate that is kept whole is chosen.
+const USUAL_BYTES: u64 = 256;
+
+/// How much faster than for the whole time requests are kept before they are sampled: peaks stay whole.
+const PEAK: u64 = 4;
+
+/// The smallest and the largest rate that is kept whole, requests a second.
+const RATES: [u64; 2] = [100, 20_000];
+
+/// Requests that are removed at once.
+const REMOVED_AT_ONCE: i64 = 2000;
+
+const DAY_MS: i64 = 86_400_000;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS requests (
+  time INTEGER NOT NULL, id INTEGER NOT NULL, host TEXT NOT NULL, client TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
+  query TEXT NOT NULL, status INTEGER NOT NULL, bytes INTEGER NOT NULL, latency_us INTEGER, agent TEXT NOT NULL,
+  referrer TEXT NOT NULL, one_in INTEGER NOT NULL, PRIMARY KEY (time, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS requests_client ON requests (client);
+";
+
+/// What the ring keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingSettings {
+    /// The largest size of the file in bytes; 0: no ring.
+    pub max_size: u64,
+    /// How long requests stay.
+    pub keep: Millis,
+    /// What may be kept of them.
+    pub privacy: Privacy,
+    /// How long addresses may stay; shorter than `keep`, it is that.
+    pub keep_addresses: Option<Millis>,
+}
+
+/// A request as it is kept and shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct RequestRow {
+    pub time: EventTime,
+    pub host: String,
+    pub client: String,
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub status: u16,
+    pub bytes: u64,
+    pub latency_ms: Option<f64>,
+    pub agent: String,
+    pub referrer: String,
+}
+
+/// Where the ring stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RingStatus {
+    /// Requests in it.
+    pub kept: u64,
+    /// Time of the oldest.
+    pub from: Option<EventTime>,
+    /// One of this many requests is kept at the present rate.
+    pub one_in: u32,
+    /// Requests seen since the start.
+    pub seen: u64,
+    /// Requests dropped since the start because the ring did not keep up.
+    pub dropped: u64,
+}
+
+/// Told of requests as they are kept.
+pub type OnRequests = Box<dyn FnMut(&[RequestRow]) + Send>;
+
+struct Figures {
+    stopping: AtomicBool,
+    kept: AtomicU64,
+    /// Time of the oldest; -1: none.
+    from: AtomicI64,
+}
+
+/// The ring. Dropping it writes what was taken and ends its thread.
+pub struct RequestRing {
+    tap: RequestTap,
+    shared: Arc<tap::Shared>,
+    figures: Arc<Figures>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RequestRing {
+    /// Opens the ring of a data directory and starts its thread.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, is damaged, or of a newer release.
+    pub fn start(
+        dir: &Path,
+        settings: RingSettings,
+        on_requests: Option<OnRequests>,
+    ) -> Result<RequestRing, StoreError> {
+        let path = dir.join(FILE_NAME);
+        let connection = open_for_writing(&path, settings.max_size)?;
+        let failed = StoreError::new("read", &path);
+        let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).map_err(&failed);
+        let (kept, last_id) = (one("SELECT COUNT(*) FROM requests")?, one("SELECT MAX(id) FROM requests")?);
+        let seconds = (settings.keep.0 / 1000).max(1);
+        let rate = (settings.max_size / USUAL_BYTES / seconds * PEAK).clamp(RATES[0], RATES[1]);
+        let (tap, drain) = tap::tap(rate);
+        let kept = AtomicU64::new(kept.unwrap_or(0) as u64);
+        let figures = Arc::new(Figures { stopping: AtomicBool::new(false), kept, from: AtomicI64::new(-1) });
+        let shared = drain.shared.clone();
+        let ring = Ring {
+            path: path.clone(),
+            connection,
+            settings,
+            drain,
+            figures: figures.clone(),
+            on_requests,
+            last_id: last_id.unwrap_or(0),
+            newest: None,
+            is_failing: false,
+        };
+        let thread = std::thread::Builder::new().name("requests".to_owned()).spawn(move || ring.run());
+        let thread = Some(thread.map_err(|source| StoreError::Directory { path, source })?);
+        Ok(RequestRing { tap, shared, figures, thread })
+    }
+
+    /// What workers hand requests to.
+    pub fn tap(&self) -> RequestTap {
+        self.tap.clone()
+    }
+
+    /// What says where it stands.
+    pub fn watch(&self) -> RingWatch {
+        RingWatch { shared: self.shared.clone(), figures: self.figures.clone() }
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> RingStatus {
+        self.watch().status()
+    }
+}
+
+/// Says where a ring stands.
+#[derive(Clone)]
+pub struct RingWatch {
+    shared: Arc<tap::Shared>,
+    figures: Arc<Figures>,
+}
+
+impl RingWatch {
+    /// Where it stands.
+    pub fn status(&self) -> RingStatus {
+        let from = self.figures.from.load(Ordering::Relaxed);
+        RingStatus {
+            kept: self.figures.kept.load(Ordering::Relaxed),
+            from: u64::try_from(from).ok().map(EventTime),
+            one_in: self.shared.one_in(),
+            seen: self.shared.seen_total.load(Ordering::Relaxed),
+            dropped: self.shared.dropped_total.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for RequestRing {
+    fn drop(&mut self) {
+        self.figures.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // It ends within a period; a panic of it was logged.
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(super) fn open_for_writing(path: &Path, max_size: u64) -> Result<Connection, StoreError> {
+    let connection = set_up(path, max_size, VERSION, TABLES)?;
+    connection.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::new("open", path))?;
+    Ok(connection)
+}
+
+struct Ring {
+    path: PathBuf,
+    connection: Connection,
+    settings: RingSettings,
+    drain: Drain,
+    figures: Arc<Figures>,
+    on_requests: Option<OnRequests>,
+    last_id: i64,
+    newest: Option<i64>,
+    is_failing: bool,
+}
+
+impl Ring {
+    fn run(mut self) {
+        let mut taken: Vec<Sampled> = Vec::new();
+        loop {
+            // Read before the last look: what was handed over until then is still written.
+            let last = self.figures.stopping.load(Ordering::Acquire);
+            let end = if last { Instant::now() } else { Instant::now() + PERIOD };
+            taken.extend(self.drain.from.try_iter());
+            while let Ok(sampled) = self.drain.from.recv_deadline(end) {
+                taken.push(sampled);
+                if taken.iter().map(|s| s.bytes.len()).sum::<usize>() > 8 << 20 {
+                    break;
+                }
+            }
+            if Instant::now() >= end {
+                self.drain.end_period();
+            }
+            let written = self.write(&mut taken).and_then(|()| self.expire());
+            match written {
+                Ok(()) => self.is_failing = false,
+                Err(source) => {
+                    let error = StoreError::new("write", &self.path)(source);
+                    if !self.is_failing {
+                        warn!(%error, "recent requests cannot be kept; they are dropped until they can");
+                    }
+                    self.is_failing = true;
+                }
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, taken: &mut Vec<Sampled>) -> rusqlite::Result<()> {
+        let count = taken.iter().map(|s| s.rows.len()).sum::<usize>() as u64;
+        if count == 0 {
+            return Ok(());
+        }
+        let rows: Vec<(RequestRow, u32)> = taken.drain(..).flat_map(|s| shown(s, &self.settings.privacy)).collect();
+        let written = self.insert(&rows);
+        match &written {
+            Ok(()) => {
+                self.figures.kept.fetch_add(count, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.drain.shared.dropped_total.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        if let Some(tell) = &mut self.on_requests {
+            let rows: Vec<RequestRow> = rows.into_iter().map(|(row, _)| row).collect();
+            tell(&rows);
+        }
+        written
+    }
+
+    fn insert(&mut self, rows: &[(RequestRow, u32)]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut id = self.last_id;
+        {
+            let sql = "INSERT INTO requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+            let mut insert = transaction.prepare_cached(sql)?;
+            for (row, one_in) in rows {
+                id += 1;
+                let latency = row.latency_ms.map(|ms| (ms * 1000.0).round() as i64);
+                insert.execute(params![
+                    row.time.0 as i64,
+                    id,
+                    row.host,
+                    row.client,
+                    row.method,
+                    row.path,
+                    row.query,
+                    row.status,
+                    i64::try_from(row.bytes).unwrap_or(i64::MAX),
+                    latency,
+                    row.agent,
+                    row.referrer,
+                    one_in,
+                ])?;
+                self.newest = self.newest.max(Some(row.time.0 as i64));
+            }
+        }
+        transaction.commit()?;
+        self.last_id = id;
+        Ok(())
+    }
+
+    /// Removes what is too old, and what is oldest where the file is nearly full; for half a period at most.
+    fn expire(&mut self) -> rusqlite::Result<()> {
+        let until = Instant::now() + PERIOD / 2;
+        let keep = self.settings.keep_addresses.map_or(self.settings.keep, |keep| keep.min(self.settings.keep));
+        let now = (wall_clock().0 as i64).saturating_add(DAY_MS);
+        let before = self.newest.map_or(i64::MIN, |newest| newest.min(now).saturating_sub(keep.0 as i64));
+        while Instant::now() < until {
+            let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            let used = (pragma("page_count")? - pragma("freelist_count")?).max(0) as u64 * PAGE_BYTES;
+            let is_crowded = used > self.settings.max_size / 20 * 19;
+            let before = if is_crowded { i64::MAX } else { before };
+            let sql = "DELETE FROM requests WHERE (time, id) IN
+                (SELECT time, id FROM requests WHERE time < ?1 ORDER BY time, id LIMIT ?2)";
+            let removed = self.connection.prepare_cached(sql)?.execute([before, REMOVED_AT_ONCE])? as u64;
+            let kept = self.figures.kept.load(Ordering::Relaxed).saturating_sub(removed);
+            self.figures.kept.store(kept, Ordering::Relaxed);
+            if removed < REMOVED_AT_ONCE as u64 {
+                break;
+            }
+        }
+        let oldest: Option<i64> =
+            self.connection.prepare_cached("SELECT MIN(time) FROM requests")?.query_row([], |row| row.get(0))?;
+        self.figures.from.store(oldest.unwrap_or(-1), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Requests as they may be kept.
+fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<(RequestRow, u32)> {
+    let mut rest = &sampled.bytes[..];
+    let mut rows = Vec::with_capacity(sampled.rows.len());
+    for taken in &sampled.rows {
+        let mut next = taken.lengths.iter().map(|length| {
+            let (text, after) = rest.split_at(usize::from(*length));
+            rest = after;
+            text
+        });
+        let mut next = || next.next().unwrap_or_default();
+        let plain = |bytes: &[u8]| text::printable(bytes).into_owned();
+        let redacted = |bytes: &[u8]| text::printable(&privacy.redact_line(bytes)).into_owned();
+        let (host, name) = (plain(next()), redacted(next()));
+        rows.push((
+            RequestRow {
+                time: taken.time,
+                host,
+                client: taken.ip.map_or(name, |ip| privacy.client_ip(ip).to_string()),
+                method: taken.method.as_str().to_owned(),
+                path: redacted(next()),
+                query: redacted(next()),
+                status: taken.status,
+                bytes: taken.sent,
+                latency_ms: taken.latency_us.map(|us| f64::from(us) / 1000.0),
+                agent: redacted(next()),
+                referrer: redacted(next()),
+            },
+            sampled.one_in,
+        ));
+    }
+    rows
+}

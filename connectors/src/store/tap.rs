@@ -1,0 +1,288 @@
+//! What workers hand to the ring of requests: copies of the requests of a batch, or of a sample of them.
+//!
+//! Runs on the workers, once a batch. It never waits: where the ring does not keep up, what would be handed over is dropped
+//! and counted.
+//!
+//! Invariants
+//! - At a level *n* one request of 2^n is taken, by a hash of its partition and offset: the same ones in every run, and those
+//!   of a higher level are among those of a lower.
+//! - Whether a request is taken is decided by its offset alone, before anything else of it is looked at.
+//! - Level 0 takes every request.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use tidewatch_events::batch::{Batch, PartitionId, Span};
+use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
+use tidewatch_events::time::EventTime;
+
+/// The rate is looked at once in this time.
+pub(super) const PERIOD: Duration = Duration::from_millis(250);
+
+/// Batches that wait for the ring at most.
+const MAX_WAITING: usize = 64;
+
+/// The sample is never smaller than one of 2^20.
+const MAX_LEVEL: u32 = 20;
+
+/// Periods with room to spare before the sample grows.
+const PATIENCE: u32 = 8;
+
+/// The longest text of a request that is copied, bytes.
+const MAX_TEXT_BYTES: usize = 2048;
+
+/// A worker's end. Cheap to clone.
+#[derive(Clone)]
+pub struct RequestTap {
+    shared: Arc<Shared>,
+    to: Sender<Sampled>,
+}
+
+/// The ring's end.
+pub(super) struct Drain {
+    pub(super) shared: Arc<Shared>,
+    pub(super) from: Receiver<Sampled>,
+    /// Periods in a row in which a larger sample would have done.
+    spare: u32,
+}
+
+pub(super) struct Shared {
+    level: AtomicU32,
+    /// Requests seen in this period.
+    seen: AtomicU64,
+    /// Requests that may be taken in a period.
+    budget: u64,
+    pub(super) seen_total: AtomicU64,
+    pub(super) dropped_total: AtomicU64,
+}
+
+/// Requests of one batch. Texts are one after another in `bytes`.
+pub(super) struct Sampled {
+    pub(super) rows: Vec<Taken>,
+    pub(super) bytes: Vec<u8>,
+    /// One of this many was taken.
+    pub(super) one_in: u32,
+}
+
+/// A request.
+pub(super) struct Taken {
+    pub(super) time: EventTime,
+    pub(super) sent: u64,
+    pub(super) latency_us: Option<u32>,
+    pub(super) status: u16,
+    pub(super) method: Method,
+    pub(super) ip: Option<IpAddr>,
+    /// Lengths of host, client name, path, query, agent, referrer in `bytes`.
+    pub(super) lengths: [u16; 6],
+}
+
+/// Both ends, for `rate` requests a second at most.
+pub(super) fn tap(rate: u64) -> (RequestTap, Drain) {
+    let (to, from) = bounded(MAX_WAITING);
+    let shared = Arc::new(Shared {
+        level: AtomicU32::new(0),
+        seen: AtomicU64::new(0),
+        budget: (rate * PERIOD.as_millis() as u64 / 1000).max(1),
+        seen_total: AtomicU64::new(0),
+        dropped_total: AtomicU64::new(0),
+    });
+    (RequestTap { shared: shared.clone(), to }, Drain { shared, from, spare: 0 })
+}
+
+impl RequestTap {
+    /// Hands over the requests of a judged batch, or a sample of them.
+    pub fn take(&self, batch: &Batch) {
+        let level = self.shared.level_for(batch.events.len() as u64);
+        let mut sampled = Sampled { rows: Vec::new(), bytes: Vec::new(), one_in: 1 << level };
+        let partition = batch.raw.partition;
+        if level == 0 {
+            batch.events.iter().for_each(|event| sampled.push(batch, event));
+        } else {
+            let chosen = batch.events.iter().filter(|event| is_chosen(partition, event.offset, level));
+            chosen.for_each(|event| sampled.push(batch, event));
+        }
+        if sampled.rows.is_empty() {
+            return;
+        }
+        if let Err(TrySendError::Full(sampled) | TrySendError::Disconnected(sampled)) = self.to.try_send(sampled) {
+            self.shared.dropped_total.fetch_add(sampled.rows.len() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a request is in the sample of a level.
+fn is_chosen(partition: PartitionId, offset: u64, level: u32) -> bool {
+    // Mixed as splitmix64 does: offsets are often multiples of a line's length.
+    let mut x = offset ^ partition.0.rotate_left(32);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ x >> 31).leading_zeros() >= level
+}
+
+impl Shared {
+    /// Counts `more` requests and gives the level that holds for them: higher as soon as the budget asks for it.
+    fn level_for(&self, more: u64) -> u32 {
+        self.seen_total.fetch_add(more, Ordering::Relaxed);
+        let seen = self.seen.fetch_add(more, Ordering::Relaxed) + more;
+        let needed = level_of(seen, self.budget);
+        self.level.fetch_max(needed, Ordering::Relaxed).max(needed)
+    }
+
+    /// One of this many requests is taken now.
+    pub(super) fn one_in(&self) -> u32 {
+        1 << self.level.load(Ordering::Relaxed)
+    }
+}
+
+/// The least level at which `seen` requests come to no more than `budget`.
+fn level_of(seen: u64, budget: u64) -> u32 {
+    let times = seen.div_ceil(budget);
+    times.max(1).next_power_of_two().trailing_zeros().min(MAX_LEVEL)
+}
+
+impl Drain {
+    /// Ends a period: where several in a row had room for it, the sample grows.
+    pub(super) fn end_period(&mut self) {
+        let seen = self.shared.seen.swap(0, Ordering::Relaxed);
+        let level = self.shared.level.load(Ordering::Relaxed);
+        self.spare = if level_of(seen, self.shared.budget) < level { self.spare + 1 } else { 0 };
+        if self.spare >= PATIENCE {
+            self.spare = 0;
+            self.shared.level.store(level - 1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Sampled {
+    fn push(&mut self, batch: &Batch, event: &Event) {
+        if event.kind != Kind::Access || event.verdict == Verdict::Future {
+            return;
+        }
+        let name = match event.client {
+            Client::Name(name) => name,
+            _ => Span::NONE,
+        };
+        let texts = [
+            batch.host(event),
+            batch.get(name),
+            batch.get(event.path),
+            batch.get(event.query),
+            batch.get(event.agent),
+            batch.get(event.referrer),
+        ];
+        let lengths = texts.map(|text| {
+            let text = &text[..text.len().min(MAX_TEXT_BYTES)];
+            self.bytes.extend_from_slice(text);
+            text.len() as u16
+        });
+        self.rows.push(Taken {
+            time: event.time,
+            sent: event.bytes,
+            latency_us: event.latency(),
+            status: event.status,
+            method: event.method,
+            ip: match event.client {
+                Client::Ip(ip) => Some(ip),
+                _ => None,
+            },
+            lengths,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tidewatch_events::batch::{Framing, RawBatch, WallTime};
+
+    /// A batch of requests at offsets from … to.
+    pub(crate) fn batch(offsets: std::ops::Range<u64>) -> Batch {
+        let bytes = b"/path?query".to_vec();
+        let framing = Framing::Lines { offset: offsets.start };
+        let raw = RawBatch { partition: PartitionId(7), seq: 0, bytes, framing, read_at: WallTime(0) };
+        let mut batch = Batch::new(raw, Arc::from(&b"web1"[..]));
+        for offset in offsets {
+            let mut event = Event::new(Kind::Access, EventTime(offset));
+            (event.offset, event.verdict) = (offset, Verdict::InTime);
+            (event.path, event.query) = (Span::new(0, 5), Span::new(6, 11));
+            batch.events.push(event);
+        }
+        batch
+    }
+
+    #[test]
+    fn levels_follow_the_budget() {
+        let rows: &[(&str, u64, u32)] = &[
+            ("nothing", 0, 0),
+            ("the budget", 100, 0),
+            ("one more", 101, 1),
+            ("twice", 200, 1),
+            ("more than twice", 201, 2),
+            ("a million", 1_000_000, 14),
+            ("any number", u64::MAX, MAX_LEVEL),
+        ];
+        for (name, seen, want) in rows {
+            assert_eq!(level_of(*seen, 100), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn samples_are_nested_and_of_the_size_they_say() {
+        for step in [1, 97, 128] {
+            let chosen = |level| -> Vec<u64> {
+                (0..100_000u64).map(|n| n * step).filter(|o| is_chosen(PartitionId(3), *o, level)).collect()
+            };
+            for level in 0..8 {
+                let (these, fewer) = (chosen(level), chosen(level + 1));
+                assert!(fewer.iter().all(|offset| these.binary_search(offset).is_ok()), "level {level}");
+                let want = 100_000.0 / f64::from(1 << level);
+                assert!((these.len() as f64 - want).abs() < want * 0.1 + 40.0, "{level}: {} of {want}", these.len());
+            }
+        }
+    }
+
+    #[test]
+    fn every_request_is_taken_until_the_rate_is_too_high() {
+        let (tap, mut drain) = tap(400); // 100 a period
+        tap.take(&batch(0..100));
+        let first = drain.from.try_recv().unwrap();
+        assert_eq!((first.rows.len(), first.one_in), (100, 1));
+        assert_eq!(&first.bytes[..14], b"web1/pathquery");
+        tap.take(&batch(100..1000));
+        let sampled = drain.from.try_recv().unwrap();
+        assert_eq!(sampled.one_in, 16);
+        assert!((20..100).contains(&sampled.rows.len()), "{}", sampled.rows.len());
+        // The sample grows again, one level at a time, once there is room.
+        for level in (0..4).rev() {
+            (0..PATIENCE + u32::from(level == 3)).for_each(|_| drain.end_period());
+            assert_eq!(drain.shared.one_in(), 1 << level);
+        }
+        drain.end_period();
+        assert_eq!(drain.shared.one_in(), 1);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_ring_that_does_not_keep_up() {
+        let (tap, drain) = tap(1_000_000);
+        (0..MAX_WAITING as u64 + 10).for_each(|n| tap.take(&batch(n * 10..n * 10 + 10)));
+        assert_eq!(drain.shared.dropped_total.load(Ordering::Relaxed), 100);
+        drop(drain);
+        tap.take(&batch(0..1));
+    }
+
+    #[test]
+    fn only_requests_of_the_present_are_taken() {
+        let (tap, drain) = tap(1000);
+        let mut some = batch(0..4);
+        some.events[0].kind = Kind::Error;
+        some.events[1].kind = Kind::App;
+        some.events[2].verdict = Verdict::Future;
+        some.events[3].verdict = Verdict::Late;
+        tap.take(&some);
+        let taken = drain.from.try_recv().unwrap();
+        assert_eq!(taken.rows.iter().map(|r| r.time.0).collect::<Vec<_>>(), [3]);
+    }
+}

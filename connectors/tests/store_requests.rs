@@ -1,0 +1,322 @@
+//! The ring of recent requests, and what is forgotten of a client.
+// Helpers here are test code too: a failed unwrap is the message.
+#![allow(clippy::unwrap_used)]
+
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tidewatch_connectors::sink::{Delivery, Sink};
+use tidewatch_connectors::store::{
+    ClientActivity, RequestRing, RequestRow, Requests, RequestsQuery, RingSettings, StoreError, StoreMarks,
+    StoreReader, StoreSettings, StoreSink, forget,
+};
+use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
+use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
+use tidewatch_events::line_protocol::LineWriter;
+use tidewatch_events::privacy::{ClientPrivacy, Privacy};
+use tidewatch_events::time::{EventTime, Millis};
+
+/// 2026-03-05T00:00:00Z
+const T0: u64 = 1_772_668_800_000;
+
+fn settings() -> RingSettings {
+    RingSettings { max_size: 64 << 20, keep: Millis(3_600_000), privacy: Privacy::default(), keep_addresses: None }
+}
+
+#[derive(Clone)]
+struct Asked {
+    at: u64,
+    ip: &'static str,
+    path: String,
+    query: &'static str,
+    status: u16,
+    agent: &'static str,
+}
+
+fn asked(at: u64, ip: &'static str, path: &str, status: u16) -> Asked {
+    Asked { at, ip, path: path.to_owned(), query: "", status, agent: "curl/8" }
+}
+
+fn batch(requests: &[Asked]) -> Batch {
+    let framing = Framing::Lines { offset: 0 };
+    let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes: Vec::new(), framing, read_at: WallTime(0) };
+    let mut batch = Batch::new(raw, Arc::from(&b"web1"[..]));
+    for (n, request) in requests.iter().enumerate() {
+        let mut event = Event::new(Kind::Access, EventTime(T0 + request.at));
+        event.offset = request.at * 100 + n as u64;
+        event.verdict = Verdict::InTime;
+        event.client = Client::Ip(request.ip.parse().unwrap());
+        event.method = Method::Get;
+        (event.status, event.bytes, event.latency_us) = (request.status, 10, 1500);
+        let mut span = |text: &str| {
+            let start = batch.raw.bytes.len();
+            batch.raw.bytes.extend_from_slice(text.as_bytes());
+            Span::new(start, start + text.len())
+        };
+        (event.path, event.query, event.agent) = (span(&request.path), span(request.query), span(request.agent));
+        batch.events.push(event);
+    }
+    batch
+}
+
+/// A ring that took these requests and ended.
+fn ring_of(dir: &Path, settings: RingSettings, requests: &[Asked]) {
+    let ring = RequestRing::start(dir, settings, None).unwrap();
+    requests.chunks(500).for_each(|some| ring.tap().take(&batch(some)));
+}
+
+/// A reader; there must be a store beside the ring.
+fn read(dir: &Path) -> StoreReader {
+    drop(StoreSink::open(dir, StoreSettings::default()).unwrap());
+    StoreReader::open(dir, Duration::from_secs(10)).unwrap()
+}
+
+fn paths(requests: &Requests) -> String {
+    requests.rows.iter().map(|row| row.path.trim_start_matches('/')).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn requests_are_searched() {
+    let dir = tempfile::tempdir().unwrap();
+    let requests = [
+        asked(0, "10.0.0.1", "/a", 200),
+        asked(1000, "10.0.0.2", "/B", 404),
+        Asked { query: "id=1&token=secret", ..asked(2000, "2001:db8::1", "/c%_", 499) },
+        Asked { agent: "' OR 1=1 --\u{1b}[31m", ..asked(600_000, "10.0.0.1", "/d", 500) },
+        asked(600_000, "10.0.1.1", "/e", 301),
+    ];
+    ring_of(dir.path(), settings(), &requests);
+    let reader = read(dir.path());
+    let find = |query: RequestsQuery| reader.requests(&RequestsQuery { limit: 10, ..query }).unwrap();
+    let all = RequestsQuery::default;
+    let text = |text: &str| Some(text.to_owned());
+    let rows = [
+        ("all, newest first", all(), "e d c%_ B a"),
+        ("a client", RequestsQuery { client: text("10.0.0.1"), ..all() }, "d a"),
+        ("a network", RequestsQuery { client: text("10.0.0.0/24"), ..all() }, "d B a"),
+        ("an IPv6 client in another spelling", RequestsQuery { client: text("2001:DB8:0::1"), ..all() }, "c%_"),
+        ("an IPv6 network", RequestsQuery { client: text("2001:db8::/64"), ..all() }, "c%_"),
+        ("a path in any case", RequestsQuery { path: text("b"), ..all() }, "B"),
+        ("no wildcard", RequestsQuery { path: text("%_"), ..all() }, "c%_"),
+        ("a status", RequestsQuery { status: Some((404, 404)), ..all() }, "B"),
+        ("a class", RequestsQuery { status: Some((400, 499)), ..all() }, "c%_ B"),
+        ("text of an agent", RequestsQuery { text: text("or 1=1 --"), ..all() }, "d"),
+        ("text of a query", RequestsQuery { text: text("ID=1"), ..all() }, "c%_"),
+        ("a secret", RequestsQuery { text: text("secret"), ..all() }, ""),
+        ("a host", RequestsQuery { host: text("web1"), ..all() }, "e d c%_ B a"),
+        ("another host", RequestsQuery { host: text("web2"), ..all() }, ""),
+        ("from", RequestsQuery { from: Some(EventTime(T0 + 2000)), ..all() }, "e d c%_"),
+        ("to", RequestsQuery { to: Some(EventTime(T0 + 2000)), ..all() }, "B a"),
+        (
+            "all at once",
+            RequestsQuery { client: text("10.0.0.1"), status: Some((500, 599)), path: text("d"), ..all() },
+            "d",
+        ),
+    ];
+    for (name, query, want) in rows {
+        let found = find(query);
+        assert_eq!((paths(&found).as_str(), found.truncated, found.one_in), (want, false, 1), "{name}");
+        assert_eq!(found.from, Some(EventTime(T0)), "{name}");
+    }
+    let row = &find(RequestsQuery { status: Some((500, 500)), ..all() }).rows[0];
+    let want = RequestRow {
+        time: EventTime(T0 + 600_000),
+        host: "web1".into(),
+        client: "10.0.0.1".into(),
+        method: "GET".into(),
+        path: "/d".into(),
+        query: String::new(),
+        status: 500,
+        bytes: 10,
+        latency_ms: Some(1.5),
+        agent: "' OR 1=1 --\\x1B[31m".into(),
+        referrer: String::new(),
+    };
+    assert_eq!(*row, want);
+    assert_eq!(find(RequestsQuery { status: Some((499, 499)), ..all() }).rows[0].query, "id=1&token=***");
+    let (mut paged, mut before) = (Vec::new(), None);
+    loop {
+        let page = reader.requests(&RequestsQuery { limit: 2, before, ..all() }).unwrap();
+        paged.push(paths(&page));
+        before = page.next;
+        if !page.truncated {
+            break;
+        }
+    }
+    assert_eq!(paged, ["e d", "c%_ B", "a"]);
+    let wrong = reader.requests(&RequestsQuery { before: text("x"), limit: 1, ..all() });
+    assert!(matches!(wrong, Err(StoreError::BadQuery(_))), "{wrong:?}");
+    let before = Some((T0 + 600_000).to_string());
+    assert_eq!(paths(&find(RequestsQuery { before, ..all() })), "c%_ B a", "a time");
+}
+
+#[test]
+fn a_client_is_shown_with_all_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut requests: Vec<Asked> = (0..600).map(|n| asked(n * 1000, "10.0.0.1", &format!("/{}", n % 3), 200)).collect();
+    requests.push(asked(700_000, "10.0.0.1", "/x", 404));
+    requests.push(asked(700_000, "10.0.0.2", "/y", 404));
+    ring_of(dir.path(), settings(), &requests);
+    let reader = read(dir.path());
+    let activity = reader.client("10.0.0.1", None, None).unwrap();
+    assert_eq!((activity.first, activity.last), (Some(EventTime(T0)), Some(EventTime(T0 + 700_000))));
+    assert_eq!((activity.requests.len(), activity.requests[0].path.as_str(), activity.truncated), (200, "/x", false));
+    let sum = activity.series.rows.iter().fold([0; 5], |mut sum, row| {
+        sum.iter_mut().zip(row.counts).for_each(|(sum, count)| *sum += count);
+        sum
+    });
+    assert_eq!(sum, [0, 600, 0, 1, 0]);
+    let tops: Vec<_> = activity.paths.iter().map(|c| (c.name.as_str(), c.requests)).collect();
+    assert_eq!(tops, [("/0", 200), ("/1", 200), ("/2", 200), ("/x", 1)]);
+    let none = reader.client("192.0.2.1", None, None).unwrap();
+    assert_eq!(none, ClientActivity { one_in: 1, ..ClientActivity::default() });
+}
+
+#[test]
+fn the_ring_is_bounded_by_time_and_by_size() {
+    let dir = tempfile::tempdir().unwrap();
+    // Name, age of the old request in ms, whether it stays.
+    for (name, age, stays) in [("an hour", 3_600_000, true), ("a millisecond more", 3_600_001, false)] {
+        let dir = dir.path().join(name);
+        ring_of(&dir, settings(), &[asked(0, "10.0.0.1", "/old", 200), asked(age, "10.0.0.1", "/new", 200)]);
+        let found = read(&dir).requests(&RequestsQuery { limit: 9, ..RequestsQuery::default() }).unwrap();
+        assert_eq!(paths(&found), if stays { "new old" } else { "new" }, "{name}");
+    }
+    let dir = dir.path().join("size");
+    let small = RingSettings { max_size: 2 << 20, keep: Millis(u64::MAX >> 2), ..settings() };
+    let long = "p".repeat(1000);
+    for round in 0..30 {
+        let requests: Vec<Asked> =
+            (0..25).map(|n| asked(round * 100_000 + n, "10.0.0.1", &format!("/{round}/{long}"), 200)).collect();
+        let ring = RequestRing::start(&dir, small.clone(), None).unwrap();
+        (0..4).for_each(|_| ring.tap().take(&batch(&requests)));
+    }
+    assert!(std::fs::metadata(dir.join("requests.db")).unwrap().len() <= 2 << 20);
+    let found = read(&dir).requests(&RequestsQuery { limit: 1, ..RequestsQuery::default() }).unwrap();
+    assert!(found.rows[0].path.starts_with("/29/"), "the newest are there");
+    assert!(found.from > Some(EventTime(T0)), "the oldest are gone");
+}
+
+#[test]
+fn a_sample_says_so_and_is_told_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(0));
+    let counted = told.clone();
+    let on_requests = move |rows: &[RequestRow]| *counted.lock().unwrap() += rows.len();
+    let slow = RingSettings { max_size: 16 << 20, ..settings() };
+    let ring = RequestRing::start(dir.path(), slow, Some(Box::new(on_requests))).unwrap();
+    let requests: Vec<Asked> = (0..20_000).map(|n| asked(n, "10.0.0.1", "/a", 200)).collect();
+    requests.chunks(1000).for_each(|some| ring.tap().take(&batch(some)));
+    let status = ring.status();
+    assert_eq!(status.seen, 20_000);
+    assert!(status.one_in >= 64, "{status:?}");
+    drop(ring);
+    let reader = read(dir.path());
+    let found = reader.requests(&RequestsQuery { limit: 1000, ..RequestsQuery::default() }).unwrap();
+    assert!(
+        found.sampled && found.one_in >= 64 && !found.rows.is_empty() && found.rows.len() < 2000,
+        "{}",
+        found.rows.len()
+    );
+    assert_eq!(*told.lock().unwrap(), found.rows.len());
+    // What the sample stands for is about what there was.
+    let activity = reader.client("10.0.0.1", None, None).unwrap();
+    let requests = activity.paths[0].requests;
+    assert!((10_000..40_000).contains(&requests), "{requests}");
+}
+
+#[test]
+fn privacy_comes_before_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let privacy = Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() };
+    let requests = [Asked { query: "from=203.0.113.7&password=hunter2", ..asked(0, "203.0.113.7", "/a", 200) }];
+    ring_of(dir.path(), RingSettings { privacy, ..settings() }, &requests);
+    let found = read(dir.path()).requests(&RequestsQuery { limit: 1, ..RequestsQuery::default() }).unwrap();
+    let row = &found.rows[0];
+    assert_eq!((row.client.as_str(), row.query.as_str()), ("203.0.113.0", "from=203.0.113.0&password=***"));
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(memchr::memmem::find(&bytes, b"hunter2").is_none());
+        assert!(memchr::memmem::find(&bytes, b"203.0.113.7").is_none());
+    }
+}
+
+#[test]
+fn a_newer_ring_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    ring_of(dir.path(), settings(), &[]);
+    let c = Connection::open(dir.path().join("requests.db")).unwrap();
+    c.pragma_update(None, "user_version", 2).unwrap();
+    drop(c);
+    let error = RequestRing::start(dir.path(), settings(), None).err().unwrap();
+    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_client_is_forgotten_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gone, stays) = ("203.0.113.7", "203.0.113.77");
+    let alert = |id: &str, ip: &str, evidence: &str| Alert {
+        id: id.into(),
+        key: format!("key {id}"),
+        rule: "ip-spike".into(),
+        severity: Severity::High,
+        subject: BTreeMap::from([("client_ip".into(), ip.into())]),
+        first: EventTime(T0),
+        last: EventTime(T0),
+        fired: EventTime(T0),
+        value: 1.0,
+        threshold: 1.0,
+        score: 0.5,
+        findings: 1,
+        state: AlertState::Firing,
+        evidence: vec![format!("{evidence} - - \"GET /\"")],
+        mode: Mode::Live,
+        replaces: None,
+    };
+    let mut sink = StoreSink::open(dir.path(), StoreSettings::default()).unwrap();
+    let mut points = Vec::new();
+    let mut line = LineWriter::new(&mut points);
+    for (rank, ip) in [(1, gone), (2, stays)] {
+        line.start("top_clients").tag("host", "web1").tag_number("rank", rank).count("bytes", 1).text("client_ip", ip);
+        line.count("requests", 1).count("status_4xx", 0).count("status_5xx", 0).end(EventTime(T0));
+        let example = format!("client: {ip}, server: x");
+        line.start("error_events").tag("host", "web1").tag("pattern", &format!("p {rank}")).tag("severity", "error");
+        line.count("count", 1).text("example", &example).end(EventTime(T0));
+        line.start("anomaly").tag("host", "*").tag("rule", "ip-spike").tag_number("slot", rank);
+        line.text("id", "i").text("subject", &format!("client_ip={ip}")).float("score", 0.5).end(EventTime(T0));
+    }
+    let alerts = vec![alert("1", gone, gone), alert("2", stays, gone), alert("3", stays, stays)];
+    sink.deliver(&Delivery { seq: 1, points, alerts, ..Delivery::default() }).unwrap();
+    StoreMarks::open(dir.path()).unwrap().acknowledge("1", "ann", "").unwrap();
+    let ring = RequestRing::start(dir.path(), settings(), None).unwrap();
+    let requests = [
+        asked(0, gone, "/a", 200),
+        asked(1, stays, "/b", 200),
+        Asked { query: "whois=203.0.113.7", ..asked(2, stays, "/c", 200) },
+    ];
+    ring.tap().take(&batch(&requests));
+    drop(ring);
+    // The sink goes on meanwhile.
+    let done = forget(dir.path(), &[gone.parse().unwrap()]).unwrap();
+    assert_eq!((done.removed, done.masked, done.requests, done.is_log_empty), (2, 3, 2, true));
+    sink.deliver(&Delivery { seq: 2, alerts: vec![alert("4", stays, stays)], ..Delivery::default() }).unwrap();
+    drop(sink);
+    for name in ["store.db", "requests.db"] {
+        let mut bytes = std::fs::read(dir.path().join(name)).unwrap();
+        bytes.extend(std::fs::read(dir.path().join(format!("{name}-wal"))).unwrap_or_default());
+        let places = memchr::memmem::find_iter(&bytes, gone).filter(|at| bytes.get(at + gone.len()) != Some(&b'7'));
+        assert_eq!(places.count(), 0, "{name}");
+        assert!(memchr::memmem::find(&bytes, stays.as_bytes()).is_some(), "{name}");
+    }
+    let reader = read(dir.path());
+    assert_eq!(reader.alert_counts().unwrap().fired, 3);
+    let activity = reader.client(stays, None, None).unwrap();
+    assert_eq!((activity.alerts.len(), activity.requests.len()), (3, 2));
+    assert_eq!(activity.requests[0].query, "whois=***");
+    assert_eq!(forget(dir.path(), &[gone.parse().unwrap()]).unwrap().removed, 0);
+    assert!(forget(&dir.path().join("nothing"), &[gone.parse().unwrap()]).is_ok());
+}
