@@ -2,9 +2,9 @@
 
 use super::live::{Figures, Tap};
 use super::peers::Peers;
-use crate::config::Config;
+use crate::config::{Config, RuleEntry};
 use crate::exit::Failure;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Never made.
 pub enum Bound {}
@@ -20,12 +20,16 @@ pub enum Wish {
     Demo { port: Option<u16> },
 }
 
+/// The rules as they are now.
+pub type Entries = Arc<Mutex<Vec<RuleEntry>>>;
+
 /// What is shown, where there is a page.
 #[allow(missing_docs)]
 pub struct Shown {
     pub peers: Arc<Peers>,
     pub figures: Arc<Figures>,
     pub feed: Arc<tidewatch_connectors::feed::Feed>,
+    pub rules: Entries,
     pub workers: usize,
     pub ring: super::sinks::Watch,
 }
