@@ -127,7 +127,7 @@ fn a_default_written_out_changes_nothing() {
         }
         let header = if section.path.is_empty() { String::new() } else { format!("[{}]\n", section.path) };
         let mut text = header.clone();
-        for key in section.keys.iter().filter(|key| !key.later) {
+        for key in section.keys.iter() {
             let Absent::Is(default) = key.default else { continue };
             let value = match key.kind {
                 Kind::Whole(..) | Kind::Number(_) | Kind::Flag => default.to_owned(),

@@ -126,14 +126,11 @@ impl RequestRing {
     ) -> Result<RequestRing, StoreError> {
         let path = dir.join(FILE_NAME);
         let connection = open_for_writing(&path, settings.max_size)?;
-        let failed = StoreError::new("read", &path);
-        let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).map_err(&failed);
-        let (kept, last_id) = (one("SELECT COUNT(*) FROM requests")?, one("SELECT MAX(id) FROM requests")?);
         let seconds = (settings.keep.0 / 1000).max(1);
         let rate = (settings.max_size / USUAL_BYTES / seconds * PEAK).clamp(RATES[0], RATES[1]);
         let (tap, drain) = tap::tap(rate);
-        let kept = AtomicU64::new(kept.unwrap_or(0) as u64);
-        let figures = Arc::new(Figures { stopping: AtomicBool::new(false), kept, from: AtomicI64::new(-1) });
+        let figures =
+            Arc::new(Figures { stopping: AtomicBool::new(false), kept: AtomicU64::new(0), from: AtomicI64::new(-1) });
         let shared = drain.shared.clone();
         let ring = Ring {
             path: path.clone(),
@@ -142,7 +139,8 @@ impl RequestRing {
             drain,
             figures: figures.clone(),
             on_requests,
-            last_id: last_id.unwrap_or(0),
+            // Larger than any of an earlier process, without looking through them.
+            last_id: wall_clock().0.saturating_mul(1000) as i64,
             newest: None,
             is_failing: false,
         };
@@ -219,6 +217,8 @@ struct Ring {
 impl Ring {
     fn run(mut self) {
         let mut taken: Vec<Sampled> = Vec::new();
+        let kept = self.connection.query_row("SELECT COUNT(*) FROM requests", [], |row| row.get::<_, i64>(0));
+        self.figures.kept.store(kept.unwrap_or(0) as u64, Ordering::Relaxed);
         loop {
             // Read before the last look: what was handed over until then is still written.
             let last = self.figures.stopping.load(Ordering::Acquire);

@@ -92,7 +92,7 @@ pub(super) fn step(writer: &mut Writer, wall: u64, now: Instant) -> rusqlite::Re
 /// One piece of work, in a transaction of its own. Whether there was one.
 fn piece(writer: &mut Writer, wall: i64, now: Instant) -> rusqlite::Result<bool> {
     let Writer { connection, tending, settings, .. } = writer;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let any = make_room(&transaction, tending, settings, now)?
         || sum_up(&transaction, tending, now)?
         || expire(&transaction, tending, settings, wall, now)?

@@ -173,13 +173,13 @@ pub fn boards<'s>(
                     boards.replace(summary);
                 }
             });
-            if waiter.is_due() {
-                if let Some((_, capability)) = held.first_key_value() {
-                    let mut points = Points::default();
-                    points.windows = boards.early(&mut points.lines).windows;
-                    if !points.lines.is_empty() {
-                        output.session(capability).give(points);
-                    }
+            if waiter.is_due()
+                && let Some((_, capability)) = held.first_key_value()
+            {
+                let mut points = Points::default();
+                points.windows = boards.early(&mut points.lines).windows;
+                if !points.lines.is_empty() {
+                    output.session(capability).give(points);
                 }
             }
             let reached = match (least(frontier), least(frontier_too)) {
