@@ -163,7 +163,9 @@ fn ask(dir: &std::path::Path) {
             time(&format!("errors, {hours} h, {whose}"), &|| drop(reader.errors(&errors).unwrap()));
         }
     }
-    time("stored", &|| drop(reader.stored().unwrap()));
+    time("stored", &|| {
+        reader.stored().unwrap();
+    });
     time("hosts", &|| drop(reader.hosts(1000).unwrap()));
     let alerts = AlertsQuery { limit: 100, ..AlertsQuery::default() };
     time("alerts", &|| drop(reader.alerts(&alerts).unwrap()));

@@ -1,4 +1,5 @@
 //! The server over real HTTP, with an engine and a store that are made up.
+#![allow(clippy::unwrap_used)]
 
 mod guard;
 #[cfg(feature = "store")]
