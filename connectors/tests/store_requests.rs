@@ -159,7 +159,8 @@ fn a_client_is_shown_with_all_it_did() {
     let mut requests: Vec<Asked> = (0..600).map(|n| asked(n * 1000, "10.0.0.1", &format!("/{}", n % 3), 200)).collect();
     requests.push(asked(700_000, "10.0.0.1", "/x", 404));
     requests.push(asked(700_000, "10.0.0.2", "/y", 404));
-    ring_of(dir.path(), settings(), &requests);
+    // Room for all of them at once: none is left to the sample.
+    ring_of(dir.path(), RingSettings { max_size: 1 << 30, ..settings() }, &requests);
     let reader = read(dir.path());
     let activity = reader.client("10.0.0.1", None, None).unwrap();
     assert_eq!((activity.first, activity.last), (Some(EventTime(T0)), Some(EventTime(T0 + 700_000))));

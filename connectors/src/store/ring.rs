@@ -233,8 +233,10 @@ impl Ring {
             if Instant::now() >= end {
                 self.drain.end_period();
             }
-            let written = self.write(&mut taken).and_then(|()| self.expire());
-            match written {
+            // Also after a write that failed: it may have failed for lack of room.
+            let written = self.write(&mut taken);
+            let expired = self.expire();
+            match written.and(expired) {
                 Ok(()) => self.is_failing = false,
                 Err(source) => {
                     let error = StoreError::new("write", &self.path)(source);
@@ -256,7 +258,10 @@ impl Ring {
             return Ok(());
         }
         let rows: Vec<(RequestRow, u32)> = taken.drain(..).flat_map(|s| shown(s, &self.settings.privacy)).collect();
-        let written = self.insert(&rows);
+        let mut written = self.insert(&rows);
+        if written.is_err() && self.make_room().is_ok() {
+            written = self.insert(&rows);
+        }
         match &written {
             Ok(()) => {
                 self.figures.kept.fetch_add(count, Ordering::Relaxed);
@@ -301,6 +306,16 @@ impl Ring {
         }
         transaction.commit()?;
         self.last_id = id;
+        Ok(())
+    }
+
+    /// Removes the oldest eighth, where a write found no room.
+    fn make_room(&mut self) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM requests WHERE (time, id) IN
+            (SELECT time, id FROM requests ORDER BY time, id LIMIT (SELECT COUNT(*) / 8 + 1 FROM requests))";
+        let removed = self.connection.execute(sql, [])? as u64;
+        let kept = self.figures.kept.load(Ordering::Relaxed).saturating_sub(removed);
+        self.figures.kept.store(kept, Ordering::Relaxed);
         Ok(())
     }
 

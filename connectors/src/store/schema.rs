@@ -120,7 +120,7 @@ const fn by_tags(name: &'static str, tags: &'static [&'static str], fields: &'st
 }
 
 /// All measurements. `http_stats` is first: the shares of others are of its requests.
-pub static MEASUREMENTS: [Measurement; 10] = [
+pub static MEASUREMENTS: [Measurement; 13] = [
     by_tags(
         "http_stats",
         &["host"],
@@ -249,6 +249,20 @@ pub static MEASUREMENTS: [Measurement; 10] = [
             column("watermark", Integer, "MAX(watermark)"),
         ],
     ),
+    by_tags(
+        "tidewatch_allow",
+        &["entry"],
+        &[column("events", Integer, "MAX(events)"), column("reason", Text, "MAX(reason)")],
+    ),
+    by_tags(
+        "tidewatch_inexact",
+        &["result"],
+        &[
+            column("missed_events", Integer, "MAX(missed_events)"),
+            column("missed_values", Integer, "MAX(missed_values)"),
+        ],
+    ),
+    by_tags("tidewatch_rules", &["rule"], &[column("prevented", Integer, "MAX(prevented)")]),
 ];
 
 /// The measurement of a name.
@@ -264,7 +278,7 @@ impl Measurement {
 
     /// Whether its time is a wall clock's: it says nothing about how far the logs are.
     pub fn is_of_wall_clock(&self) -> bool {
-        self.name == "tidewatch"
+        self.name.starts_with("tidewatch")
     }
 
     /// The table of a level.
