@@ -330,12 +330,15 @@ impl Ring {
             let used = (pragma("page_count")? - pragma("freelist_count")?).max(0) as u64 * PAGE_BYTES;
             let is_crowded = used > self.settings.max_size / 20 * 19;
             let before = if is_crowded { i64::MAX } else { before };
+            // For lack of room an eighth at most: a small ring is not emptied.
+            let eighth = self.figures.kept.load(Ordering::Relaxed) as i64 / 8 + 1;
+            let most = if is_crowded { REMOVED_AT_ONCE.min(eighth) } else { REMOVED_AT_ONCE };
             let sql = "DELETE FROM requests WHERE (time, id) IN
                 (SELECT time, id FROM requests WHERE time < ?1 ORDER BY time, id LIMIT ?2)";
-            let removed = self.connection.prepare_cached(sql)?.execute([before, REMOVED_AT_ONCE])? as u64;
+            let removed = self.connection.prepare_cached(sql)?.execute([before, most])? as u64;
             let kept = self.figures.kept.load(Ordering::Relaxed).saturating_sub(removed);
             self.figures.kept.store(kept, Ordering::Relaxed);
-            if removed < REMOVED_AT_ONCE as u64 {
+            if removed < most as u64 {
                 break;
             }
         }
