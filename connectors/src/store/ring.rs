@@ -259,7 +259,8 @@ impl Ring {
         }
         let rows: Vec<(RequestRow, u32)> = taken.drain(..).flat_map(|s| shown(s, &self.settings.privacy)).collect();
         let mut written = self.insert(&rows);
-        if written.is_err() && self.make_room().is_ok() {
+        let is_full = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        if written.as_ref().is_err_and(is_full) && self.make_room().is_ok() {
             written = self.insert(&rows);
         }
         match &written {
