@@ -79,6 +79,12 @@ fn engine(app: &Shared, registry: &mut Registry) {
     registry.register("build", "The program", Info::new(vec![("version", status.version.clone())]));
     count(registry, "events_parsed", "Lines read and parsed", status.events);
     count(registry, "lines_rejected", "Lines that could not be parsed", status.rejected);
+    count(
+        registry,
+        "kafka_duplicates",
+        "Records that the host agent had sent before, not read again",
+        status.duplicates,
+    );
     count(registry, "events_late", "Events too old for their windows", status.late);
     count(registry, "events_future", "Events dated too far in the future", status.future);
     count(registry, "alerts_fired", "Alerts that began", status.alerts.fired);

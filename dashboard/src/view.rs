@@ -43,6 +43,8 @@ pub struct Status {
     pub events: u64,
     /// Lines that could not be parsed.
     pub rejected: u64,
+    /// Records of Kafka that the host agent had sent before: among neither.
+    pub duplicates: u64,
     /// Events too old for their windows.
     pub late: u64,
     /// Events dated too far in the future.

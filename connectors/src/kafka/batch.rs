@@ -42,6 +42,11 @@ impl BatchBuilder {
         self.next = Some(offset + 1);
     }
 
+    /// Passes over a record that is not handed over.
+    pub(super) fn skip(&mut self, offset: u64) {
+        self.next = Some(offset + 1);
+    }
+
     fn host(&mut self, name: &[u8]) -> Span {
         let key = hash::of(name);
         if let Some((last, span)) = self.last_host

@@ -10,10 +10,12 @@
 //! - A partition's records reach the feed in offset order, each once, from the offset the source was started with.
 //! - Offsets are committed only when the engine says so ([`Committer`]), never by the client on its own.
 //! - An offset that the log no longer holds ends the source with a sentence; nothing is ever reset in silence.
+//! - A record that the host agent sent twice is handed over once; how many were not is counted.
 //! - A password is never in a log, an error or a `Debug` output.
 
 mod batch;
 mod client;
+mod dedup;
 mod fetch;
 mod native;
 mod offsets;

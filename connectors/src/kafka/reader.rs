@@ -16,6 +16,7 @@
 
 use super::batch::BatchBuilder;
 use super::client::{Consumer, layout, serve};
+use super::dedup::Seen;
 use super::native::{PartitionQueue, Received, TAKE, Taken, Wake};
 use super::offsets::{self, Key};
 use super::settings::{HostFrom, KafkaSettings};
@@ -43,6 +44,8 @@ const PLENTY: usize = 2000;
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How often librdkafka's events are handled and positions compared, at least.
 const TICK: Duration = Duration::from_millis(50);
+/// As many records sent twice are passed over before queues are looked at again.
+const MOST_DUPLICATES: u64 = 1 << 16;
 /// How often the ends of the logs are asked for.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long one such question may take before the partitions count as disconnected.
@@ -66,6 +69,8 @@ struct Partition {
     /// `caught_up` was said, and no batch was sent since.
     caught_up: bool,
     connected: bool,
+    /// What the host agent sent so far.
+    seen: Seen,
     /// Bytes of a record, as last seen: so that about as many are taken as fill a batch.
     average: usize,
 }
@@ -174,6 +179,7 @@ impl Reader {
             read_at: now.checked_sub(LINGER).unwrap_or(now),
             caught_up: false,
             connected: true,
+            seen: Seen::default(),
             average: 512,
         };
         self.partitions.insert(*id, opened);
@@ -212,7 +218,7 @@ impl Reader {
     /// Reads what one partition has, up to about one batch of full size.
     fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let Partition { queue, seq, position, read_at, caught_up, average, .. } = partition;
+        let Partition { queue, seq, position, read_at, caught_up, average, seen, .. } = partition;
         let feed = &self.feed;
         let (status, expected) = (&self.status, *average);
         let mut send = |builder: BatchBuilder, position: &mut u64| {
@@ -232,7 +238,7 @@ impl Reader {
         };
         let mut batch = BatchBuilder::new(feed.buffer());
         // `end` is set while nothing follows the end of the partition.
-        let (mut end, mut sent, mut failed) = (None, false, None);
+        let (mut end, mut sent, mut failed, mut duplicates) = (None, false, None, 0u64);
         loop {
             let most = batch.room(expected).min(TAKE);
             let count = queue.take(most, &mut self.taken, |received| match received {
@@ -243,6 +249,13 @@ impl Reader {
                         sent = true;
                     }
                     end = None;
+                    if let Some(at) = record.header(c"tidewatch-position")
+                        && seen.is_duplicate(record.header(c"host").unwrap_or_default(), at)
+                    {
+                        duplicates += 1;
+                        batch.skip(record.offset);
+                        return;
+                    }
                     let host = match self.settings.host_from {
                         HostFrom::Nothing => None,
                         HostFrom::Header => record.header(c"host"),
@@ -255,7 +268,7 @@ impl Reader {
                 Received::End(offset) => end = Some(offset),
                 Received::Error(code, words) => failed = Some((code, words)),
             });
-            if sent || batch.is_full() || count < most || failed.is_some() {
+            if sent || batch.is_full() || count < most || failed.is_some() || duplicates >= MOST_DUPLICATES {
                 break;
             }
         }
@@ -263,7 +276,11 @@ impl Reader {
             send(batch, position);
             sent = true;
         } else {
+            *position = batch.next_offset().unwrap_or(*position).max(*position);
             feed.credit(batch.finish().0);
+        }
+        if duplicates > 0 {
+            self.status.add_duplicates(id, duplicates);
         }
         if let Some(end) = end {
             // Behind the last record there may be markers of transactions, which are no records.

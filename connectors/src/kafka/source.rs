@@ -187,6 +187,7 @@ pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
         position: partition.start,
         log_end: partition.log_end,
         queued: 0,
+        duplicates: 0,
         connected: true,
     }
 }

@@ -23,6 +23,8 @@ pub struct PartitionStatus {
     pub log_end: u64,
     /// Records that librdkafka holds and that were not read yet.
     pub queued: u64,
+    /// Records that the host agent had sent before: read, and not handed over.
+    pub duplicates: u64,
     /// Whether the partition's leader answers.
     pub connected: bool,
 }
@@ -85,6 +87,10 @@ impl KafkaStatus {
         self.unreachable.swap(false, Ordering::Relaxed)
     }
 
+    pub(super) fn add_duplicates(&self, id: PartitionId, count: u64) {
+        self.update(id, |status| status.duplicates += count);
+    }
+
     pub(super) fn open(&self, status: PartitionStatus) {
         self.lock().insert(status.id, status);
     }
@@ -123,8 +129,17 @@ mod tests {
         for (position, log_end, want) in rows {
             let (name, topic) = ("t/0".into(), "t".into());
             let id = PartitionId(0);
-            let status =
-                PartitionStatus { id, name, topic, partition: 0, position, log_end, queued: 0, connected: true };
+            let status = PartitionStatus {
+                id,
+                name,
+                topic,
+                partition: 0,
+                position,
+                log_end,
+                queued: 0,
+                duplicates: 0,
+                connected: true,
+            };
             assert_eq!(status.lag(), want, "{position} of {log_end}");
         }
     }

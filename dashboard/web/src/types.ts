@@ -11,6 +11,7 @@ export interface Status {
   hosts: string[];
   events: number;
   rejected: number;
+  duplicates: number;
   late: number;
   future: number;
   rate: number;

@@ -58,6 +58,9 @@ pub struct Totals {
     pub events: u64,
     /// Not parsed.
     pub rejected: u64,
+    /// Records of Kafka that the host agent had sent before: read, and not among the lines.
+    #[serde(default)]
+    pub duplicates: u64,
     /// Parsed, and too old.
     pub late: u64,
     /// Parsed, and too far in the future.
@@ -76,6 +79,7 @@ impl Totals {
         self.lines += other.lines;
         self.events += other.events;
         self.rejected += other.rejected;
+        self.duplicates += other.duplicates;
         self.late += other.late;
         self.future += other.future;
         self.first_event = self.first_event.into_iter().chain(other.first_event).min();

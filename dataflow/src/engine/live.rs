@@ -98,7 +98,16 @@ pub trait Tap: Send {
 const KEPT_ALERTS: usize = 10_000;
 
 /// Gives consumer lags, in records, by the names of their partitions.
-pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send + Sync>;
+pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, KafkaReading)> + Send + Sync>;
+
+/// How the reading of a Kafka partition stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KafkaReading {
+    /// Consumer lag in records.
+    pub lag: u64,
+    /// Records that the host agent had sent before; not among the lines.
+    pub duplicates: u64,
+}
 
 /// The results thread.
 pub struct Live {

@@ -1,6 +1,7 @@
 //! What stands in the place of `observe` in a build without the page: nothing is observed.
 
 use super::ledger::Ledger;
+use super::live::KafkaReading;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidewatch_connectors::feed::Feed;
@@ -20,7 +21,7 @@ impl Observer {
 
     pub fn look(&self, _ledger: &Ledger, _feed: &Feed) {}
 
-    pub fn standing(&self, _ledger: &Ledger, _lags: &HashMap<Arc<str>, u64>) -> serde_json::Value {
+    pub fn standing(&self, _ledger: &Ledger, _lags: &HashMap<Arc<str>, KafkaReading>) -> serde_json::Value {
         serde_json::Value::Null
     }
 }

@@ -313,6 +313,7 @@ impl Engine for ShownPipeline {
             hosts: self.hosts.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
             events: totals.events,
             rejected: totals.rejected,
+            duplicates: totals.duplicates,
             late: totals.late,
             future: totals.future,
             rate: views.iter().map(|view| view.rate).sum(),

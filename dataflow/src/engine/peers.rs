@@ -10,7 +10,7 @@
 
 use super::evidence::{FindLines, LinePlace};
 use super::ledger::{Ledger, Totals};
-use super::live::Lags;
+use super::live::{KafkaReading, Lags};
 use super::observe::Observer;
 use crate::cluster::Control;
 use base64::Engine as _;
@@ -89,7 +89,7 @@ impl Here {
         self.files.iter().for_each(|files| files.find(wanted, lines, until));
     }
 
-    fn lags(&self) -> HashMap<Arc<str>, u64> {
+    fn lags(&self) -> HashMap<Arc<str>, KafkaReading> {
         (self.lags)().into_iter().collect()
     }
 
@@ -101,9 +101,9 @@ impl Here {
     fn health(&self) -> Vec<Health> {
         let lags = self.lags();
         let row = |(info, totals): (tidewatch_connectors::feed::PartitionInfo, Totals)| Health {
-            lag: lags.get(&info.name).copied(),
+            lag: lags.get(&info.name).map(|reading| reading.lag),
+            totals: Totals { duplicates: lags.get(&info.name).map_or(0, |reading| reading.duplicates), ..totals },
             name: Name { index: info.source, source: info.source_name, partition: info.name },
-            totals,
         };
         self.ledger.totals().into_iter().map(row).collect()
     }

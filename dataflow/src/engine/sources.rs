@@ -97,7 +97,13 @@ impl Sources {
         #[cfg(feature = "kafka")]
         {
             let kafka = self.kafka.clone();
-            Box::new(move || kafka.iter().flat_map(|s| s.snapshot()).map(|p| (p.name.clone(), p.lag())).collect())
+            Box::new(move || {
+                let reading = |p: &tidewatch_connectors::kafka::PartitionStatus| super::live::KafkaReading {
+                    lag: p.lag(),
+                    duplicates: p.duplicates,
+                };
+                kafka.iter().flat_map(|s| s.snapshot()).map(|p| (p.name.clone(), reading(&p))).collect()
+            })
         }
         #[cfg(not(feature = "kafka"))]
         Box::new(Vec::new)

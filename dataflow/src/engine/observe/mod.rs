@@ -11,6 +11,7 @@ pub mod time;
 pub mod trace;
 
 use super::ledger::{Ledger, Totals};
+use super::live::KafkaReading;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,7 +108,7 @@ impl Observer {
     }
 
     /// How this process stands; `null` where nothing is observed.
-    pub fn standing(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, u64>) -> serde_json::Value {
+    pub fn standing(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, KafkaReading>) -> serde_json::Value {
         let Some(inner) = &self.inner else { return serde_json::Value::Null };
         serde_json::to_value(inner.view(ledger, lags)).unwrap_or_default()
     }
@@ -118,12 +119,13 @@ impl Inner {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, u64>) -> ProcessView {
+    fn view(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, KafkaReading>) -> ProcessView {
         let memory_bytes = memory();
         let (workers, mut operators, over_ms) = self.trace.rows(self.process, memory_bytes);
         let all = ledger.totals();
         let mut totals = Totals::default();
         all.iter().for_each(|(_, one)| totals.merge(one));
+        totals.duplicates = lags.values().map(|reading| reading.duplicates).sum();
         let seen = self.seen();
         let held_by = seen.watch.holder().and_then(|holder| {
             let (info, _) = all.iter().find(|(info, _)| info.id == holder.id)?;
@@ -159,7 +161,13 @@ impl Inner {
         }
     }
 
-    fn row(&self, seen: &Seen, info: &PartitionInfo, totals: &Totals, lags: &HashMap<Arc<str>, u64>) -> PartitionRow {
+    fn row(
+        &self,
+        seen: &Seen,
+        info: &PartitionInfo,
+        totals: &Totals,
+        lags: &HashMap<Arc<str>, KafkaReading>,
+    ) -> PartitionRow {
         let (state, since) = seen.watch.state(info.id);
         let watermark = (totals.watermark > 0).then_some(totals.watermark);
         PartitionRow {
@@ -169,7 +177,7 @@ impl Inner {
             watermark,
             last_event: totals.last_event,
             watermark_delay_ms: watermark.map(|watermark| wall_clock().0.saturating_sub(watermark)),
-            lag_messages: lags.get(&info.name).copied(),
+            lag_messages: lags.get(&info.name).map(|reading| reading.lag),
             state,
             since,
             events: totals.events,
