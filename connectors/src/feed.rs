@@ -356,6 +356,14 @@ impl Feed {
         self.changed.notify_all();
     }
 
+    /// Gives back the bytes of a batch whose buffer is kept.
+    pub fn release(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.bytes = inner.bytes.saturating_sub(bytes);
+        drop(inner);
+        self.changed.notify_all();
+    }
+
     /// Whether to admit nothing for now: a sink can take no more. Lifted with `false`.
     pub fn set_paused(&self, paused: bool) {
         let mut inner = self.lock();

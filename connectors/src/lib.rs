@@ -9,6 +9,8 @@ pub mod influx;
 pub mod kafka;
 pub mod report;
 pub mod secret;
+#[cfg(feature = "ship")]
+pub mod ship;
 pub mod sink;
 pub mod source;
 #[cfg(feature = "store")]

@@ -1,6 +1,6 @@
 //! Drops records that the host agent sent twice.
 //!
-//! A record of the agent says where it was read: stream, start and end ([`super::shipping::POSITION_HEADER`]). Records of
+//! A record of the agent says where it was read: stream, start and end (header `tidewatch-position`). Records of
 //! a stream come in the order of the file, and after a restart of the agent again from some place on. So a record that
 //! ends at or before the largest end seen of its stream was there before.
 //!

@@ -24,6 +24,7 @@ mod reader;
 mod security;
 mod settings;
 mod setup;
+mod shipping;
 mod sink;
 mod source;
 mod status;
@@ -36,6 +37,7 @@ pub use producer::{Compression, LineProducer, ProduceError, ProducerCounts, Prod
 pub use security::{Mechanism, Protocol, Security};
 pub use settings::{HostFrom, KafkaSettings, KafkaSettingsError, Start, Topics};
 pub use setup::{CheckReport, PartitionReport, SetupReport, TopicAction, TopicPlan, TopicReport, check, setup};
+pub use shipping::{Outcome, POSITION_HEADER, RecordProducer, Sent, TopicState, look_at};
 pub use sink::{DeadLetterTopic, KafkaSink};
 pub use source::{KafkaPartition, KafkaSource};
 pub use status::{KafkaStatus, PartitionStatus};

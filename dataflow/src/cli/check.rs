@@ -35,6 +35,12 @@ struct Findings {
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
+    #[cfg(feature = "ship")]
+    if config::ship::is_ship(&args.config) {
+        let services = if args.connect { Services::All } else { Services::None };
+        let (settings, warnings) = config::ship::load(&args.config, services)?;
+        return super::ship::check(&settings, &warnings, args.connect);
+    }
     let services = if args.connect { Services::All } else { Services::None };
     let config = config::load(Some(&args.config), &Overrides { services, ..Overrides::default() })?;
     let mut found = Findings { problems: config.warnings().clone(), ..Findings::default() };

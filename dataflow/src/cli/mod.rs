@@ -13,6 +13,8 @@ pub mod options;
 pub mod rules;
 #[cfg(any(feature = "kafka", feature = "influx"))]
 pub mod setup;
+#[cfg(feature = "ship")]
+pub mod ship;
 #[cfg(any(feature = "http", feature = "store"))]
 pub mod views;
 
@@ -74,6 +76,8 @@ enum Command {
     #[cfg(any(feature = "kafka", feature = "influx"))]
     Setup(setup::SetupArgs),
     Rules(rules::RulesArgs),
+    #[cfg(feature = "ship")]
+    Ship(ship::ShipArgs),
     #[cfg(any(feature = "http", feature = "store"))]
     Report(views::ReportArgs),
     #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
@@ -185,6 +189,8 @@ fn run(command: Command) -> Result<(), Failure> {
         #[cfg(any(feature = "kafka", feature = "influx"))]
         Command::Setup(args) => setup::run(&args),
         Command::Rules(args) => rules::run(&args),
+        #[cfg(feature = "ship")]
+        Command::Ship(args) => ship::run(&args),
         #[cfg(any(feature = "http", feature = "store"))]
         Command::Report(args) => views::report(&args),
         #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]

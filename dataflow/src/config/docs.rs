@@ -27,7 +27,7 @@ every problem with its place. Unknown keys are errors. Relative paths are relati
 pub fn markdown() -> String {
     let mut out = INTRO.to_owned();
     for section in SECTIONS {
-        push_section(&mut out, section);
+        push_section(&mut out, section, "##");
     }
     out.push_str("\n## Built-in rules\n\n");
     out.push_str("| rule | where | by | measure | window / hop | fires at | resolves after | severity |\n|---|---|---|---|---|---|---|---|\n");
@@ -53,16 +53,27 @@ pub fn markdown() -> String {
             rule.severity.as_str(),
         );
     }
+    #[cfg(feature = "ship")]
+    push_ship(&mut out);
     out
 }
 
-fn push_section(out: &mut String, section: &Section) {
+/// The host agent has a file of its own.
+#[cfg(feature = "ship")]
+fn push_ship(out: &mut String) {
+    out.push_str("\n## The host agent\n\n`ship.toml`, given to `tidewatch ship -c` (docs/SHIP.md).\n");
+    for section in super::schema_ship::SECTIONS.into_iter().filter(|section| section.path != "source.security") {
+        push_section(out, section, "###");
+    }
+}
+
+fn push_section(out: &mut String, section: &Section, level: &str) {
     let heading = match section.path {
         "" => "Top level".to_owned(),
         path if section.many => format!("`[[{path}]]`"),
         path => format!("`[{path}]`"),
     };
-    let _ = write!(out, "\n## {heading}\n\n{}\n", section.doc);
+    let _ = write!(out, "\n{level} {heading}\n\n{}\n", section.doc);
     if let Some(later) = section.later {
         let _ = write!(out, "\n*In this release {later}; the keys are checked.*\n");
     }

@@ -21,6 +21,10 @@ pub mod reader;
 pub mod rules;
 pub mod schema;
 mod schema_results;
+#[cfg(feature = "ship")]
+pub mod schema_ship;
+#[cfg(feature = "ship")]
+pub mod ship;
 pub mod sources;
 pub mod values;
 

@@ -33,6 +33,8 @@ use tidewatch_events::batch::PartitionId;
 pub struct FollowOptions {
     /// Paths and patterns.
     pub paths: Vec<String>,
+    /// Patterns of paths that are left out although a pattern of `paths` names them.
+    pub exclude: Vec<String>,
     /// Whether files that exist at the start are read from their beginning; else from their end. Files found later are
     /// read from their beginning.
     pub from_beginning: bool,
@@ -54,6 +56,7 @@ impl Default for FollowOptions {
     fn default() -> FollowOptions {
         FollowOptions {
             paths: Vec::new(),
+            exclude: Vec::new(),
             from_beginning: false,
             must_exist: false,
             process: 0,
@@ -279,6 +282,10 @@ impl Run {
     }
 
     fn why_not(&self, path: &Path, meta: &Metadata) -> Option<&'static str> {
+        let excluded = |pattern: &String| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path(path));
+        if self.source.options.exclude.iter().any(excluded) {
+            return Some("it is excluded");
+        }
         let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
         let compressed = [&b".gz"[..], b".zst", b".bz2", b".xz", b".zip"];
         if compressed.iter().any(|end| name.ends_with(end)) {
@@ -345,6 +352,9 @@ impl Run {
 fn resume(position: &FilePosition) -> Option<Vec<Open>> {
     let mut generations = rotated(&position.path);
     generations.push(position.path.clone());
+    if let Some(renamed) = by_inode(position).filter(|path| !generations.contains(path)) {
+        generations.insert(generations.len() - 1, renamed);
+    }
     let has_first = |path: &Path| {
         let Ok(mut input) = super::input::Input::open(path, Arc::default()) else { return false };
         let mut first = Vec::new();
@@ -367,6 +377,16 @@ fn resume(position: &FilePosition) -> Option<Vec<Open>> {
         }
     }
     Some(files)
+}
+
+/// The file of a position where it has a name of its own by now, in the same directory.
+fn by_inode(position: &FilePosition) -> Option<PathBuf> {
+    let directory = position.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_it = |entry: &std::fs::DirEntry| {
+        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (position.device, position.inode))
+    };
+    let entry = std::fs::read_dir(directory).ok()?.flatten().find(is_it)?;
+    Some(position.path.with_file_name(entry.file_name()))
 }
 
 fn open(number: u64, path: &Path, offset: u64) -> io::Result<Open> {

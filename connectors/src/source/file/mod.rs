@@ -15,3 +15,11 @@ pub use fetch::{FollowedLines, LineFetcher};
 pub use follow::{FollowFiles, FollowOptions};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
+#[cfg(feature = "ship")]
+pub(crate) use {input::Input, tail::rotated};
+
+/// Whether a file that begins like this is not packed.
+#[cfg(feature = "ship")]
+pub(crate) fn is_plain(first: &[u8]) -> bool {
+    input::encoding(first) == input::Encoding::Plain
+}

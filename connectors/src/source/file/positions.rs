@@ -67,6 +67,14 @@ impl Positions {
         self.lock().get(&partition)?.at(offset)
     }
 
+    /// The same with the number of the file among those opened for the path in this run: what tells the content of a
+    /// file from what the same inode held before it was truncated.
+    pub fn numbered(&self, partition: PartitionId, offset: u64) -> Option<(u64, FilePosition)> {
+        let all = self.lock();
+        let stand = all.get(&partition)?;
+        Some((stand.segment(offset)?.file, stand.at(offset)?))
+    }
+
     /// The path that is followed and the offset in the file it named at the time.
     pub fn locate(&self, partition: PartitionId, offset: u64) -> Option<(PathBuf, u64)> {
         self.at(partition, offset).map(|place| (place.path, place.offset))
@@ -109,8 +117,12 @@ impl Positions {
 }
 
 impl Stand {
+    fn segment(&self, offset: u64) -> Option<&Segment> {
+        self.segments.iter().rev().find(|s| s.position.partition_offset <= offset)
+    }
+
     fn at(&self, offset: u64) -> Option<FilePosition> {
-        let segment = self.segments.iter().rev().find(|s| s.position.partition_offset <= offset)?;
+        let segment = self.segment(offset)?;
         if offset > self.next {
             return None;
         }

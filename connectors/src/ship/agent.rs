@@ -1,0 +1,658 @@
+//! The agent: what is read goes to the output or into the spool, and what is acknowledged moves positions.
+//!
+//! Invariants
+//! - `flights` are in the order in which chunks were given to the output; what they mean is settled in that order.
+//! - Chunks go to the output directly only while the spool is empty, so nothing overtakes what is in it.
+//! - `again` (chunks that a failed output had, where there is no room in a spool) goes before anything new.
+
+use super::chunk::Chunk;
+use super::collector::{Collector, Received};
+use super::files::{Files, Part};
+use super::forward::CollectorOutput;
+use super::metrics::{Counters, MetricsServer};
+use super::output::{Event, KafkaOutput, Output};
+use super::settings::{OutputSettings, ShipSettings};
+use super::spool::{Mark, Spool, SpoolSettings};
+use crate::feed::Feed;
+use crate::kafka::{ProducerSettings, RecordProducer, TopicState, look_at};
+use crate::sink::backoff::Backoff;
+use crate::source::SourceError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use crossbeam_channel::{Receiver, bounded};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tidewatch_events::text::printable;
+
+/// How often positions are written while they move.
+const POSITIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// The same where there are very many.
+const MANY_EVERY: Duration = Duration::from_secs(5);
+
+/// How often files are looked at for their sizes.
+const TEND_EVERY: Duration = Duration::from_secs(5);
+
+/// How much is sent before an output that was away has answered.
+const PROBE_BYTES: usize = 1 << 20;
+
+/// How long the agent sleeps when nothing happens.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long another agent may take to leave the data directory.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The most bytes of `refused.jsonl`.
+const MOST_REFUSED: u64 = 64 << 20;
+
+/// What the delivery of a chunk means.
+enum Meaning {
+    /// A part of a file is shipped.
+    File(Part),
+    /// A peer is answered.
+    Peer(Received),
+}
+
+enum From {
+    Direct(Meaning),
+    Spool(Mark),
+}
+
+/// A chunk that the output has and has not acknowledged.
+struct Flight {
+    number: u64,
+    chunk: Arc<Chunk>,
+    from: From,
+    delivered: bool,
+}
+
+/// The host agent. See the module above.
+pub struct Agent {
+    settings: ShipSettings,
+    counters: Arc<Counters>,
+    files: Files,
+    peers: Option<Collector>,
+    wake: Receiver<()>,
+    spool: Option<Spool>,
+    output: Option<Box<dyn Output>>,
+    retry_at: Instant,
+    attempts: u32,
+    flights: VecDeque<Flight>,
+    again: VecDeque<(Arc<Chunk>, Meaning)>,
+    next_number: u64,
+    /// When the output last acknowledged something, or was last without anything to acknowledge.
+    progress: Instant,
+    away: bool,
+    said_full: bool,
+    said_refused_full: bool,
+    positions_at: Instant,
+    tended_at: Instant,
+    reported: (Instant, u64, u64),
+    _lock: File,
+}
+
+fn failed(doing: &str) -> impl Fn(io::Error) -> SourceError + '_ {
+    move |error| SourceError::Io(format!("{doing}: {error}"))
+}
+
+impl Agent {
+    /// Takes the data directory, looks at the output, and starts to read.
+    ///
+    /// # Errors
+    /// `Usage` for settings that cannot be; `Service` where the output refuses (one that only does not answer is waited
+    /// for); `Io` where the data directory cannot be used, or another agent uses it.
+    pub fn start(settings: ShipSettings) -> Result<Agent, SourceError> {
+        let dir = &settings.data_dir;
+        let shown = dir.display().to_string();
+        std::fs::create_dir_all(dir).map_err(failed(&format!("the data directory {shown} cannot be made")))?;
+        let lock = lock(&settings)?;
+        look(&settings)?;
+        let counters = Arc::new(Counters::default());
+        let spool = match &settings.spool {
+            None => None,
+            Some(plan) => {
+                let spool = SpoolSettings {
+                    dir: dir.join("spool"),
+                    max_bytes: plan.max_bytes,
+                    segment_bytes: (plan.max_bytes / 16).clamp(1 << 20, 64 << 20),
+                    fsync: plan.fsync,
+                };
+                Some(Spool::open(spool).map_err(failed(&format!("the spool in {shown} cannot be opened")))?)
+            }
+        };
+        if let Some(listen) = &settings.metrics {
+            let server = MetricsServer::bind(listen, counters.clone());
+            let server = server.map_err(failed(&format!("metrics cannot be served at {listen}")))?;
+            server.spawn().map_err(failed("no thread could be started"))?;
+        }
+        let (ring, wake) = bounded(1);
+        let peers = match &settings.collector {
+            None => None,
+            Some(collector) => Some(Collector::start(collector, counters.clone(), ring.clone())?),
+        };
+        let wakes = move || {
+            let _ = ring.try_send(());
+        };
+        let feed = Arc::new(Feed::new(settings.in_flight.max(4 << 20), u64::MAX, wakes));
+        let files = Files::start(&settings, feed, counters.clone())?;
+        let now = Instant::now();
+        let backlog = spool.as_ref().map_or(0, Spool::bytes);
+        tracing::info!(host = %settings.host, inputs = settings.inputs.len(), spool_bytes = backlog, "shipping");
+        Ok(Agent {
+            settings,
+            counters,
+            files,
+            peers,
+            wake,
+            spool,
+            output: None,
+            retry_at: now,
+            attempts: 0,
+            flights: VecDeque::new(),
+            again: VecDeque::new(),
+            next_number: 0,
+            progress: now,
+            away: false,
+            said_full: false,
+            said_refused_full: false,
+            positions_at: now,
+            tended_at: now,
+            reported: (now, 0, 0),
+            _lock: lock,
+        })
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Where it listens for other agents.
+    pub fn collector_address(&self) -> Option<std::net::SocketAddr> {
+        self.peers.as_ref().map(Collector::address)
+    }
+
+    /// Ships until `stop` says so; then waits for what is under way, a bounded time.
+    ///
+    /// # Errors
+    /// `Io` where the data directory or a file fails.
+    pub fn run(mut self, stop: &dyn Fn() -> bool) -> Result<(), SourceError> {
+        let mut stopping: Option<Instant> = None;
+        loop {
+            let is_idle = self.work(stopping.is_some())?;
+            if stopping.is_none() && stop() {
+                tracing::info!(in_flight = self.flights.len(), "ending: waiting for acknowledgements");
+                self.files.stop();
+                self.peers.iter().for_each(Collector::stop);
+                stopping = Some(Instant::now());
+            }
+            if let Some(since) = stopping
+                && (self.flights.is_empty() && self.again.is_empty() || since.elapsed() >= self.settings.drain_within)
+            {
+                return self.end();
+            }
+            if is_idle {
+                // Rung by files and peers; acknowledgements are polled for.
+                let waits = if self.away { 20 } else { 1 };
+                let rest = if self.flights.is_empty() { REST } else { Duration::from_millis(waits) };
+                let _ = self.wake.recv_timeout(rest);
+            }
+        }
+    }
+
+    /// One round. Whether there was nothing to do.
+    fn work(&mut self, stopping: bool) -> Result<bool, SourceError> {
+        self.open_output();
+        let mut is_idle = !self.poll()?;
+        self.look_away()?;
+        is_idle &= !self.send_waiting(stopping)?;
+        if !stopping {
+            is_idle &= !self.take()?;
+        }
+        self.keep()?;
+        self.report();
+        Ok(is_idle)
+    }
+
+    /// Opens the output where there is none, not more often than back-off allows.
+    fn open_output(&mut self) {
+        if self.output.is_some() || Instant::now() < self.retry_at {
+            return;
+        }
+        let opened: Result<Box<dyn Output>, SourceError> = match &self.settings.output {
+            OutputSettings::Kafka { settings, topic, compression, linger, key } => {
+                let with = ProducerSettings {
+                    compression: *compression,
+                    linger: *linger,
+                    queue_bytes: self.settings.in_flight * 2,
+                    ..ProducerSettings::default()
+                };
+                RecordProducer::new(settings, topic, &with)
+                    .map(|producer| Box::new(KafkaOutput::new(producer, *key)) as Box<dyn Output>)
+            }
+            OutputSettings::Collector { addresses, tls, token } => {
+                CollectorOutput::start(addresses.clone(), tls.as_ref(), token.clone(), self.settings.host.clone())
+                    .map(|output| Box::new(output) as Box<dyn Output>)
+            }
+        };
+        match opened {
+            Ok(output) => {
+                self.output = Some(output);
+                self.progress = Instant::now();
+            }
+            Err(error) => self.later(&error.to_string()),
+        }
+    }
+
+    /// The output is of no use: another try later.
+    fn later(&mut self, words: &str) {
+        self.attempts += 1;
+        self.counters.output_failures.fetch_add(1, Relaxed);
+        let backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(15) };
+        let wait = backoff.delay(self.attempts, u64::from(std::process::id()), None);
+        self.retry_at = Instant::now() + wait;
+        tracing::warn!(error = %words, again_ms = wait.as_millis() as u64, "the output failed; opening it anew");
+    }
+
+    /// Takes acknowledgements. Whether there were any.
+    fn poll(&mut self) -> Result<bool, SourceError> {
+        let Some(output) = &mut self.output else { return Ok(false) };
+        let mut events = Vec::new();
+        output.poll(Duration::ZERO, &mut events);
+        let some = !events.is_empty();
+        for event in events {
+            match event {
+                Event::Delivered(number) => {
+                    if let Ok(at) = self.flights.binary_search_by_key(&number, |flight| flight.number) {
+                        self.flights[at].delivered = true;
+                    }
+                }
+                Event::Refused(number, index, words) => self.refused(number, index, &words),
+                Event::Failed(words) => {
+                    self.output = None;
+                    self.later(&words);
+                    self.settle()?;
+                    return self.take_back().map(|()| true);
+                }
+            }
+        }
+        if some {
+            self.settle()?;
+        }
+        Ok(some)
+    }
+
+    /// Settles what is delivered, in order.
+    fn settle(&mut self) -> Result<(), SourceError> {
+        let mut delivered = 0;
+        while self.flights.front().is_some_and(|flight| flight.delivered) {
+            let Some(flight) = self.flights.pop_front() else { break };
+            delivered += 1;
+            self.counters.records_acknowledged.fetch_add(flight.chunk.records.len() as u64, Relaxed);
+            self.counters.bytes_acknowledged.fetch_add(flight.chunk.payload(), Relaxed);
+            self.counters.bytes_in_flight.fetch_sub(flight.chunk.memory() as u64, Relaxed);
+            match flight.from {
+                From::Direct(meaning) => self.done(meaning),
+                From::Spool(mark) => {
+                    if let Some(spool) = &mut self.spool {
+                        spool.delivered(mark).map_err(failed("the spool cannot be written"))?;
+                    }
+                }
+            }
+        }
+        if delivered > 0 {
+            self.progress = Instant::now();
+            self.attempts = 0;
+            if std::mem::take(&mut self.away) {
+                tracing::info!(spool_bytes = self.spool.as_ref().map_or(0, Spool::bytes), "the output answers again");
+            }
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, meaning: Meaning) {
+        match meaning {
+            Meaning::File(part) => self.files.done(part),
+            Meaning::Peer(received) => received.answer(),
+        }
+    }
+
+    /// A failed output: what it had is sent again by the next, in order.
+    fn take_back(&mut self) -> Result<(), SourceError> {
+        let mut direct = VecDeque::new();
+        for flight in std::mem::take(&mut self.flights) {
+            self.counters.bytes_in_flight.fetch_sub(flight.chunk.memory() as u64, Relaxed);
+            if let From::Direct(meaning) = flight.from {
+                direct.push_back((flight.chunk, meaning));
+            }
+        }
+        direct.append(&mut self.again);
+        self.again = direct;
+        if let Some(spool) = &mut self.spool {
+            spool.rewind();
+        }
+        Ok(())
+    }
+
+    /// Notices that the output is away, and puts what is under way on disk.
+    fn look_away(&mut self) -> Result<(), SourceError> {
+        let Some(plan) = &self.settings.spool else { return Ok(()) };
+        if self.output.is_some() && self.flights.is_empty() {
+            self.progress = Instant::now();
+        }
+        if !self.away && self.progress.elapsed() >= plan.after {
+            self.away = true;
+            let trouble =
+                self.output.as_ref().and_then(|output| output.trouble()).unwrap_or_else(|| "no answer".into());
+            tracing::warn!(error = %trouble, "the output is away; keeping what comes in the spool");
+        }
+        self.counters.output_away.store(self.away.into(), Relaxed);
+        if !self.away {
+            return Ok(());
+        }
+        // What is on its way, in order, as far as there is room: a part of it may arrive all the same.
+        for at in 0..self.flights.len() {
+            if !matches!(self.flights[at].from, From::Direct(_)) {
+                continue;
+            }
+            let Some(spool) = &mut self.spool else { break };
+            let chunk = self.flights[at].chunk.clone();
+            let Some(mark) = append(spool, &chunk, &self.counters)? else { break };
+            spool.skip_to(mark);
+            spool.sync().map_err(failed("the spool cannot be written"))?;
+            let from = std::mem::replace(&mut self.flights[at].from, From::Spool(mark));
+            if let From::Direct(meaning) = from {
+                self.done(meaning);
+            }
+        }
+        while let (Some((chunk, _)), Some(spool)) = (self.again.front(), &mut self.spool) {
+            let is_direct = |flight: &Flight| matches!(flight.from, From::Direct(_));
+            if self.flights.iter().any(is_direct) || append(spool, chunk, &self.counters)?.is_none() {
+                break;
+            }
+            spool.sync().map_err(failed("the spool cannot be written"))?;
+            if let Some((_, meaning)) = self.again.pop_front() {
+                self.done(meaning);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many more bytes the output may be given.
+    fn room(&self) -> usize {
+        let most = if self.away { PROBE_BYTES } else { self.settings.in_flight };
+        let under_way = usize::try_from(self.counters.bytes_in_flight.load(Relaxed)).unwrap_or(usize::MAX);
+        if self.output.is_none() { 0 } else { most.saturating_sub(under_way) }
+    }
+
+    /// Sends what waits in the spool, then what a failed output gave back. Whether there was any.
+    fn send_waiting(&mut self, stopping: bool) -> Result<bool, SourceError> {
+        let mut some = false;
+        while !stopping && self.room() > 0 {
+            let Some(spool) = &mut self.spool else { break };
+            let Some((mark, chunk)) = spool.read().map_err(failed("the spool cannot be read"))? else { break };
+            some = true;
+            self.give(Arc::new(chunk), From::Spool(mark));
+        }
+        let is_read = self.spool.as_ref().is_none_or(Spool::is_read);
+        while is_read && self.room() > 0 {
+            let Some((chunk, meaning)) = self.again.pop_front() else { break };
+            some = true;
+            self.give(chunk, From::Direct(meaning));
+        }
+        Ok(some)
+    }
+
+    fn give(&mut self, chunk: Arc<Chunk>, from: From) {
+        let number = self.next_number;
+        self.next_number += 1;
+        if self.flights.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.counters.bytes_in_flight.fetch_add(chunk.memory() as u64, Relaxed);
+        if let Some(output) = &mut self.output {
+            output.send(number, &chunk);
+        }
+        self.flights.push_back(Flight { number, chunk, from, delivered: false });
+    }
+
+    /// Takes what was read and received, as far as there is a place for it. Whether there was any.
+    fn take(&mut self) -> Result<bool, SourceError> {
+        let is_spooling = self.spool.as_ref().is_some_and(|spool| self.away || !spool.is_empty());
+        let most = match (&self.spool, &self.settings.spool) {
+            _ if !self.again.is_empty() => 0,
+            // What waits goes first; files wait meanwhile, unless the output does not answer.
+            (Some(_), _) if is_spooling && !self.away => 0,
+            (Some(spool), Some(plan)) if is_spooling => {
+                let left = plan.max_bytes.saturating_sub(spool.bytes());
+                let is_full = left < (plan.max_bytes / 16).min(32 << 20);
+                self.say_full(is_full);
+                if is_full { 0 } else { 4 << 20 }
+            }
+            _ => self.room().min(4 << 20),
+        };
+        if !is_spooling {
+            self.say_full(false);
+        }
+        if most == 0 {
+            return Ok(false);
+        }
+        let mut parts = Vec::new();
+        self.files.take(most, &mut parts)?;
+        self.files.flush(&mut parts);
+        if self.files.needs_persist() {
+            self.persist()?;
+        }
+        for (chunk, _) in &parts {
+            self.counters.records_read.fetch_add(chunk.records.len() as u64, Relaxed);
+        }
+        let mut chunks: Vec<(Chunk, Meaning)> =
+            parts.into_iter().map(|(chunk, part)| (chunk, Meaning::File(part))).collect();
+        let mut taken: usize = chunks.iter().map(|(chunk, _)| chunk.memory()).sum();
+        while let (true, Some(peers)) = (taken < most, &self.peers) {
+            let Some((chunk, received)) = peers.take() else { break };
+            taken += chunk.memory();
+            self.counters.records_received.fetch_add(chunk.records.len() as u64, Relaxed);
+            chunks.push((chunk, Meaning::Peer(received)));
+        }
+        let some = !chunks.is_empty();
+        let mut spooled = Vec::new();
+        for (chunk, meaning) in chunks {
+            if chunk.records.is_empty() {
+                self.done(meaning);
+                continue;
+            }
+            if let (true, true, Some(spool)) = (is_spooling, self.again.is_empty(), &mut self.spool)
+                && append(spool, &chunk, &self.counters)?.is_some()
+            {
+                spooled.push(meaning);
+                continue;
+            }
+            if is_spooling {
+                // No room after all: it waits here, and nothing more is taken until it has gone.
+                self.again.push_back((Arc::new(chunk), meaning));
+            } else {
+                self.give(Arc::new(chunk), From::Direct(meaning));
+            }
+        }
+        if !spooled.is_empty() {
+            if let Some(spool) = &mut self.spool {
+                spool.sync().map_err(failed("the spool cannot be written"))?;
+            }
+            spooled.into_iter().for_each(|meaning| self.done(meaning));
+        }
+        Ok(some)
+    }
+
+    fn say_full(&mut self, is_full: bool) {
+        self.counters.spool_full.store(is_full.into(), Relaxed);
+        if is_full && !self.said_full {
+            let bytes = self.spool.as_ref().map_or(0, Spool::bytes);
+            tracing::warn!(bytes, "the spool is full: reading pauses, and the files wait where they are");
+        }
+        self.said_full = is_full;
+    }
+
+    /// Keeps a record that nobody takes.
+    fn refused(&mut self, number: u64, index: usize, words: &str) {
+        self.counters.records_refused.fetch_add(1, Relaxed);
+        let Ok(at) = self.flights.binary_search_by_key(&number, |flight| flight.number) else { return };
+        let chunk = self.flights[at].chunk.clone();
+        let Some(record) = chunk.records.get(index) else { return };
+        let line = chunk.bytes_of(record);
+        tracing::warn!(
+            file = %chunk.origin.file, offset = record.start, bytes = line.len(), error = %printable(words.as_bytes()),
+            "the output refuses a record for good; it is kept in refused.jsonl"
+        );
+        let (text, base64) = match std::str::from_utf8(line) {
+            Ok(text) => (Some(text), None),
+            Err(_) => (None, Some(BASE64.encode(line))),
+        };
+        let kept = serde_json::json!({
+            "host": chunk.origin.host, "file": chunk.origin.file, "offset": record.start, "reason": words,
+            "line": text, "base64": base64,
+        });
+        let path = self.settings.data_dir.join("refused.jsonl");
+        let write = || -> io::Result<bool> {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+            if file.metadata()?.len() > MOST_REFUSED {
+                return Ok(false);
+            }
+            file.write_all(format!("{kept}\n").as_bytes())?;
+            Ok(true)
+        };
+        match write() {
+            Ok(true) => {}
+            Ok(false) if self.said_refused_full => {}
+            Ok(false) => {
+                self.said_refused_full = true;
+                tracing::error!(file = %path.display(), "the file is full: more refused records are counted, and lost");
+            }
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "a refused record cannot be kept, and is lost")
+            }
+        }
+    }
+
+    /// Writes positions and looks at files when it is time.
+    fn keep(&mut self) -> Result<(), SourceError> {
+        if self.tended_at.elapsed() >= TEND_EVERY {
+            self.tended_at = Instant::now();
+            self.files.tend();
+        }
+        let every = if self.files.len() > 1000 { MANY_EVERY } else { POSITIONS_EVERY };
+        if self.files.has_moved() && self.positions_at.elapsed() >= every {
+            self.persist()?;
+        }
+        if let Some(spool) = &self.spool {
+            let damage = spool.damage();
+            self.counters.spool_bytes.store(spool.bytes(), Relaxed);
+            self.counters.spool_damaged_frames.store(damage.frames, Relaxed);
+            self.counters.spool_damaged_bytes.store(damage.bytes, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self) -> Result<(), SourceError> {
+        self.positions_at = Instant::now();
+        self.files.persist().map_err(|error| SourceError::Io(error.to_string()))
+    }
+
+    /// Says how it goes, now and then.
+    fn report(&mut self) {
+        let (since, read, acknowledged) = self.reported;
+        if since.elapsed() < self.settings.report_every {
+            return;
+        }
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        let c = &self.counters;
+        let (now_read, now_acknowledged) =
+            (count(&c.records_read) + count(&c.records_received), count(&c.records_acknowledged));
+        tracing::info!(
+            read = now_read - read,
+            acknowledged = now_acknowledged - acknowledged,
+            seconds = since.elapsed().as_secs(),
+            files = count(&c.files),
+            behind_bytes = count(&c.bytes_behind),
+            spool_bytes = count(&c.spool_bytes),
+            away = self.away,
+            "shipped"
+        );
+        self.reported = (Instant::now(), now_read, now_acknowledged);
+    }
+
+    /// The end: what is not acknowledged goes into the spool, as far as there is room; the rest is read again.
+    fn end(mut self) -> Result<(), SourceError> {
+        if self.settings.spool.is_some() && (!self.flights.is_empty() || !self.again.is_empty()) {
+            self.away = true;
+            self.look_away()?;
+        }
+        let unsent = self.flights.iter().filter(|flight| matches!(flight.from, From::Direct(_))).count();
+        self.output = None;
+        if let Some(spool) = &mut self.spool {
+            spool.sync().and_then(|()| spool.write_head()).map_err(failed("the spool cannot be written"))?;
+        }
+        self.files.tend();
+        self.persist()?;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        tracing::info!(
+            read = count(&self.counters.records_read),
+            received = count(&self.counters.records_received),
+            acknowledged = count(&self.counters.records_acknowledged),
+            refused = count(&self.counters.records_refused),
+            spool_bytes = self.spool.as_ref().map_or(0, Spool::bytes),
+            unsent_chunks = unsent + self.again.len(),
+            "ended"
+        );
+        Ok(())
+    }
+}
+
+/// Appends a chunk, and counts it.
+fn append(spool: &mut Spool, chunk: &Chunk, counters: &Counters) -> Result<Option<Mark>, SourceError> {
+    let mark = spool.append(chunk).map_err(failed("the spool cannot be written"))?;
+    if mark.is_some() {
+        counters.records_spooled.fetch_add(chunk.records.len() as u64, Relaxed);
+    }
+    Ok(mark)
+}
+
+/// One agent a data directory.
+fn lock(settings: &ShipSettings) -> Result<File, SourceError> {
+    let path = settings.data_dir.join("lock");
+    let shown = path.display().to_string();
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(failed(&format!("{shown} cannot be written")))?;
+    // One that was just killed may take a moment to be gone.
+    let deadline = Instant::now() + LOCK_WITHIN;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let dir = settings.data_dir.display();
+                return Err(SourceError::Usage(format!("another agent uses {dir}; give each its own data_dir")));
+            }
+            Err(error) => return Err(SourceError::Io(format!("{shown} cannot be locked: {error}"))),
+        }
+    }
+}
+
+/// What a person has to change about the output is said at the start. That nobody answers is not: it is waited for.
+fn look(settings: &ShipSettings) -> Result<(), SourceError> {
+    let OutputSettings::Kafka { settings, topic, .. } = &settings.output else { return Ok(()) };
+    match look_at(settings, topic, Duration::from_secs(5))? {
+        TopicState::There(_) => Ok(()),
+        TopicState::Refused(words) => Err(SourceError::Service(words)),
+        TopicState::Away(words) => {
+            tracing::warn!(error = %words, "the brokers are away; starting all the same");
+            Ok(())
+        }
+    }
+}

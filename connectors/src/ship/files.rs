@@ -1,0 +1,396 @@
+//! Followed files as streams of records, and their positions.
+//!
+//! What a file held before it was truncated and what it holds now are two streams: the follower numbers the contents it
+//! opens, and each gets a stream number of its own, kept on disk before anything of it is sent ([`Files::persist`]).
+
+use super::chunk::{Chunk, Origin};
+use super::cut::{Cut, Cutter};
+use super::metrics::Counters;
+use super::positions::{self, Place, PositionsError};
+use super::settings::ShipSettings;
+use crate::feed::{Feed, Message};
+use crate::source::file::{FilePosition, FollowFiles, FollowOptions, Input as Reader, Positions, rotated};
+use crate::source::{Identity, SourceError, wall_clock};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch};
+use tidewatch_events::text::printable;
+
+/// A content that is not the newest of its path is forgotten when nothing came for so long and all of it is shipped.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// A part of a file on its way: what its delivery means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    stream: u64,
+    end: u64,
+    tail: Vec<u8>,
+}
+
+struct Stream {
+    origin: Arc<Origin>,
+    place: Place,
+    cutter: Cutter,
+    /// What ends before was shipped by an earlier run.
+    skip: u64,
+    /// Chunks on their way.
+    outstanding: usize,
+    partition: PartitionId,
+    moved: Instant,
+}
+
+/// A path that is followed.
+struct Follow {
+    input: usize,
+    /// Numbers of its contents, and their streams; the newest last.
+    contents: Vec<(u64, u64)>,
+}
+
+/// All files.
+pub struct Files {
+    dir: PathBuf,
+    machine: String,
+    hosts: Vec<String>,
+    joining: Vec<Option<super::Multiline>>,
+    max_line: usize,
+    pub feed: Arc<Feed>,
+    positions: Vec<Positions>,
+    threads: Vec<JoinHandle<()>>,
+    streams: BTreeMap<u64, Stream>,
+    follows: HashMap<PartitionId, Follow>,
+    /// Contents known from an earlier run that nothing was read of so far.
+    kept: Vec<Place>,
+    counters: Arc<Counters>,
+    /// Positions moved since they were written; a stream is new since then.
+    moved: bool,
+    is_new: bool,
+}
+
+fn usage(error: PositionsError) -> SourceError {
+    SourceError::Io(error.to_string())
+}
+
+impl Files {
+    /// Finds the contents known from before, and starts to follow.
+    ///
+    /// # Errors
+    /// Positions that cannot be read, paths that cannot be followed.
+    pub fn start(settings: &ShipSettings, feed: Arc<Feed>, counters: Arc<Counters>) -> Result<Files, SourceError> {
+        let machine = positions::machine(&settings.host);
+        let places = positions::load(&settings.data_dir, &machine).map_err(usage)?;
+        let (kept, resume) = look_for(places, &counters);
+        let mut files = Files {
+            dir: settings.data_dir.clone(),
+            machine,
+            hosts: settings.inputs.iter().map(|i| i.host.clone().unwrap_or_else(|| settings.host.clone())).collect(),
+            joining: settings.inputs.iter().map(|i| i.multiline.clone()).collect(),
+            max_line: settings.max_line,
+            feed: feed.clone(),
+            positions: Vec::new(),
+            threads: Vec::new(),
+            streams: BTreeMap::new(),
+            follows: HashMap::new(),
+            kept,
+            counters,
+            moved: false,
+            is_new: false,
+        };
+        let mut followers = Vec::new();
+        for (index, input) in settings.inputs.iter().enumerate() {
+            let options = FollowOptions {
+                paths: input.paths.clone(),
+                exclude: input.exclude.clone(),
+                from_beginning: input.from_beginning,
+                resume: resume.clone(),
+                ..FollowOptions::default()
+            };
+            let identity = Identity { index, name: input.name.as_str().into(), host: None };
+            let follower = FollowFiles::new(identity, options, wall_clock)?;
+            files.positions.push(follower.positions());
+            followers.push(follower);
+        }
+        // Written once before anything is sent: a directory that cannot be written is said now.
+        files.persist().map_err(usage)?;
+        for follower in followers {
+            let thread = follower.spawn(feed.clone());
+            files.threads.push(thread.map_err(|e| SourceError::Io(format!("no thread could be started: {e}")))?);
+        }
+        Ok(files)
+    }
+
+    /// Takes what was read, about as many bytes as `most`. Chunks of streams that are new must not be sent before
+    /// [`Files::persist`]; `needs_persist` says so.
+    ///
+    /// # Errors
+    /// Where files cannot be read on.
+    pub fn take(&mut self, most: usize, out: &mut Vec<(Chunk, Part)>) -> Result<(), SourceError> {
+        let mut taken = 0;
+        while taken < most {
+            match self.feed.take() {
+                None => break,
+                Some(Message::Opened(info)) => {
+                    self.follows.insert(info.id, Follow { input: info.source, contents: Vec::new() });
+                    self.counters.files.store(self.follows.len() as u64, Relaxed);
+                }
+                Some(Message::Batch(batch)) => {
+                    taken += batch.bytes.len();
+                    self.feed.release(batch.bytes.len());
+                    // Files take turns: the one that was read longest ago is next.
+                    let turn = self.counters.batches.fetch_add(1, Relaxed) + 1;
+                    self.feed.advance(batch.partition, turn);
+                    self.batch(batch, out)?;
+                }
+                Some(Message::Failed(error)) => return Err(error),
+                Some(Message::CaughtUp(_) | Message::Ended(_) | Message::Listed) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`Files::persist`] must come before anything is sent.
+    pub fn needs_persist(&self) -> bool {
+        self.is_new
+    }
+
+    fn batch(&mut self, batch: RawBatch, out: &mut Vec<(Chunk, Part)>) -> Result<(), SourceError> {
+        let Framing::Lines { offset } = batch.framing else { return Ok(()) };
+        let unknown = || SourceError::Io("a followed file has no position; this is a mistake in tidewatch".into());
+        let follow = self.follows.get(&batch.partition).ok_or_else(unknown)?;
+        let (number, place) = self.positions[follow.input].numbered(batch.partition, offset).ok_or_else(unknown)?;
+        let stream = match follow.contents.iter().find(|(of, _)| *of == number) {
+            Some((_, stream)) if self.streams.contains_key(stream) => *stream,
+            _ => self.open(batch.partition, number, &place),
+        };
+        self.counters.bytes_read.fetch_add(batch.bytes.len() as u64, Relaxed);
+        let Some(stream) = self.streams.get_mut(&stream) else { return Err(unknown()) };
+        if stream.place.first.len() < place.first.len() {
+            stream.place.first = place.first;
+        }
+        stream.place.size = stream.place.size.max(place.offset + batch.bytes.len() as u64);
+        let (skip, now) = (stream.skip, Instant::now());
+        let cuts = stream.cutter.push(batch.bytes, place.offset, skip, now);
+        self.counters.lines_cut.fetch_add(std::mem::take(&mut stream.cutter.cut_lines), Relaxed);
+        cuts.into_iter().for_each(|cut| out.push(stream.part(cut, batch.read_at.0)));
+        Ok(())
+    }
+
+    /// The stream of a content that is read for the first time in this run.
+    fn open(&mut self, partition: PartitionId, number: u64, found: &FilePosition) -> u64 {
+        let is_it = |place: &Place| {
+            let common = place.first.len().min(found.first.len());
+            place.path == found.path
+                && (place.device, place.inode) == (found.device, found.inode)
+                && place.first[..common] == found.first[..common]
+        };
+        let known = self.kept.iter().position(is_it).map(|at| self.kept.remove(at));
+        // The same inode with the same beginning may have been truncated and filled again since.
+        let known = known.filter(|place| candidates(place).iter().any(|path| holds(path, place).is_some()));
+        let place = match known {
+            Some(place) => place,
+            None => {
+                self.is_new = true;
+                Place {
+                    stream: positions::new_stream(),
+                    path: found.path.clone(),
+                    device: found.device,
+                    inode: found.inode,
+                    first: found.first.clone(),
+                    offset: found.offset,
+                    tail: Vec::new(),
+                    size: found.offset,
+                }
+            }
+        };
+        let input = self.follows.get(&partition).map_or(0, |follow| follow.input);
+        let stream = place.stream;
+        let origin = Origin {
+            host: self.hosts[input].clone(),
+            file: printable(place.path.as_os_str().as_encoded_bytes()).into_owned(),
+            stream,
+        };
+        let opened = Stream {
+            origin: Arc::new(origin),
+            skip: place.offset,
+            place,
+            cutter: Cutter::new(self.max_line, self.joining[input].clone()),
+            outstanding: 0,
+            partition,
+            moved: Instant::now(),
+        };
+        self.streams.insert(stream, opened);
+        if let Some(follow) = self.follows.get_mut(&partition) {
+            follow.contents.retain(|(of, _)| *of != number);
+            follow.contents.push((number, stream));
+        }
+        stream
+    }
+
+    /// Records that waited long enough for lines to be joined to them.
+    pub fn flush(&mut self, out: &mut Vec<(Chunk, Part)>) {
+        if self.joining.iter().all(Option::is_none) {
+            return;
+        }
+        let now = Instant::now();
+        for stream in self.streams.values_mut() {
+            if let Some(cut) = stream.cutter.flush(now, false) {
+                out.push(stream.part(cut, wall_clock().0));
+            }
+        }
+    }
+
+    /// A part was delivered, or is in the spool.
+    pub fn done(&mut self, part: Part) {
+        if let Some(stream) = self.streams.get_mut(&part.stream) {
+            stream.outstanding = stream.outstanding.saturating_sub(1);
+            if part.end > stream.place.offset {
+                stream.place.offset = part.end;
+                stream.place.tail = part.tail;
+            }
+            stream.moved = Instant::now();
+            self.moved = true;
+        }
+    }
+
+    /// Whether positions moved since they were written.
+    pub fn has_moved(&self) -> bool {
+        self.moved || self.is_new
+    }
+
+    /// How many contents there are: writing many costs more.
+    pub fn len(&self) -> usize {
+        self.streams.len() + self.kept.len()
+    }
+
+    /// Writes the positions.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn persist(&mut self) -> Result<(), PositionsError> {
+        let places: Vec<&Place> = self.kept.iter().chain(self.streams.values().map(|stream| &stream.place)).collect();
+        positions::store(&self.dir, &self.machine, &places)?;
+        (self.moved, self.is_new) = (false, false);
+        Ok(())
+    }
+
+    /// Looks how large files are, and forgets contents that are done with. To be called now and then.
+    pub fn tend(&mut self) {
+        let mut gone = Vec::new();
+        let mut behind = 0;
+        for (number, stream) in &mut self.streams {
+            let named = std::fs::metadata(&stream.place.path).ok();
+            let is_current =
+                named.as_ref().is_some_and(|m| (m.dev(), m.ino()) == (stream.place.device, stream.place.inode));
+            let contents = self.follows.get(&stream.partition).map(|follow| &follow.contents);
+            let is_newest = contents.and_then(|all| all.last()).is_some_and(|(_, newest)| newest == number);
+            if let Some(meta) = named.filter(|_| is_current && is_newest) {
+                stream.place.size = meta.len().max(stream.place.offset);
+            }
+            behind += stream.place.size.saturating_sub(stream.place.offset);
+            let is_whole = stream.place.offset >= stream.place.size && !stream.cutter.is_waiting();
+            let is_idle = stream.outstanding == 0 && stream.moved.elapsed() > FORGET_AFTER;
+            if is_whole && is_idle && !(is_current && is_newest) {
+                gone.push((*number, stream.partition));
+            }
+        }
+        self.counters.bytes_behind.store(behind, Relaxed);
+        for (number, partition) in gone {
+            self.streams.remove(&number);
+            if let Some(follow) = self.follows.get_mut(&partition) {
+                follow.contents.retain(|(_, stream)| *stream != number);
+            }
+            self.moved = true;
+        }
+    }
+
+    /// Stops reading.
+    pub fn stop(&mut self) {
+        self.feed.stop();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Stream {
+    fn part(&mut self, cut: Cut, read_at: u64) -> (Chunk, Part) {
+        let Cut { bytes, records, end, tail } = cut;
+        self.outstanding += 1;
+        let chunk = Chunk { origin: self.origin.clone(), read_at, end, bytes, records };
+        (chunk, Part { stream: self.place.stream, end, tail })
+    }
+}
+
+/// Finds the contents that were kept, path by path, and says what is lost.
+fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePosition>) {
+    let mut by_path: BTreeMap<PathBuf, Vec<Place>> = BTreeMap::new();
+    places.into_iter().for_each(|place| by_path.entry(place.path.clone()).or_default().push(place));
+    let (mut kept, mut resume) = (Vec::new(), Vec::new());
+    for (path, places) in by_path {
+        let found = positions::find(places, candidates, holds);
+        for (place, bytes) in &found.lost {
+            if *bytes > 0 {
+                counters.files_lost.fetch_add(1, Relaxed);
+                counters.bytes_lost.fetch_add(*bytes, Relaxed);
+                tracing::warn!(
+                    file = %path.display(), shipped = place.offset, bytes,
+                    "a file was deleted before all of it was shipped; these bytes, at least, are lost"
+                );
+            }
+        }
+        // What is there instead is new, and read from its beginning.
+        let anew = FilePosition { path, device: 0, inode: 0, offset: 0, partition_offset: 0, first: Vec::new() };
+        resume.push(found.resume.unwrap_or(anew));
+        kept.extend(found.there);
+    }
+    (kept, resume)
+}
+
+/// Files that may hold a content, the likeliest first.
+fn candidates(place: &Place) -> Vec<PathBuf> {
+    let directory = place.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let same = entries.filter(|entry| {
+        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (place.device, place.inode))
+    });
+    let mut all: Vec<PathBuf> = same.map(|entry| place.path.with_file_name(entry.file_name())).collect();
+    all.push(place.path.clone());
+    all.extend(rotated(&place.path).into_iter().rev());
+    all
+}
+
+/// The length of a file if it holds a content.
+fn holds(path: &Path, place: &Place) -> Option<u64> {
+    let look = || -> io::Result<Option<u64>> {
+        let mut reader = Reader::open(path, Arc::default())?;
+        let mut first = Vec::new();
+        reader.read_into(&mut first, place.first.len())?;
+        if first != place.first {
+            return Ok(None);
+        }
+        let before = place.offset.saturating_sub(place.tail.len() as u64);
+        let mut reader = Reader::open(path, Arc::default())?;
+        let mut tail = Vec::new();
+        if reader.skip(before)? < before || reader.read_into(&mut tail, place.tail.len())? < place.tail.len() {
+            return Ok(None);
+        }
+        if tail != place.tail {
+            return Ok(None);
+        }
+        // The rest is read where it is packed; a plain file says how long it is.
+        let file = File::open(path)?;
+        let mut head = [0; 4];
+        let n = file.read_at(&mut head, 0)?;
+        Ok(Some(match crate::source::file::is_plain(&head[..n]) {
+            true => file.metadata()?.len(),
+            false => place.offset + reader.skip(u64::MAX)?,
+        }))
+    };
+    look().ok().flatten()
+}

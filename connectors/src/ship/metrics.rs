@@ -1,0 +1,152 @@
+//! What the agent counts, and `/metrics`: a text for Prometheus to whoever asks at the address.
+//!
+//! The answer is made of the counters alone; of a request only the first line is looked at. One request at a time, each
+//! with a limit of time and size: for a scraper on the same host.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long a request may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+macro_rules! counters {
+    ($($name:ident $kind:literal $help:literal,)*) => {
+        /// What the agent counts.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $(#[doc = $help] pub $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            /// All of them as Prometheus reads them.
+            pub fn text(&self) -> String {
+                let mut text = String::new();
+                $({
+                    let (name, kind) = (stringify!($name), $kind);
+                    let end = if kind == "counter" { "_total" } else { "" };
+                    let _ = writeln!(text, "# HELP tidewatch_ship_{name}{end} {}", $help);
+                    let _ = writeln!(text, "# TYPE tidewatch_ship_{name}{end} {kind}");
+                    let _ = writeln!(text, "tidewatch_ship_{name}{end} {}", self.$name.load(Relaxed));
+                })*
+                text
+            }
+        }
+    };
+}
+
+counters! {
+    bytes_read "counter" "Bytes read of followed files.",
+    batches "counter" "Batches read of followed files.",
+    records_read "counter" "Records made of what was read.",
+    records_received "counter" "Records received from other agents.",
+    records_acknowledged "counter" "Records that the output acknowledged; those sent again count again.",
+    bytes_acknowledged "counter" "Bytes of acknowledged records.",
+    records_refused "counter" "Records that the output refuses for good; they are kept in refused.jsonl.",
+    records_spooled "counter" "Records that went through the spool.",
+    lines_cut "counter" "Lines longer than max_line, of which the first part was sent.",
+    files_lost "counter" "Files deleted before all of them was shipped.",
+    bytes_lost "counter" "Bytes of those files that were not shipped, at least.",
+    output_failures "counter" "Times the output had to be opened anew.",
+    spool_damaged_frames "counter" "Parts of the spool that were damaged and skipped.",
+    spool_damaged_bytes "counter" "Bytes of the spool that were torn or damaged.",
+    connections_refused "counter" "Connections of other agents that were not let in.",
+    files "gauge" "Paths that are followed.",
+    bytes_behind "gauge" "Bytes of followed files that are not shipped.",
+    bytes_in_flight "gauge" "Bytes that wait for an acknowledgement.",
+    spool_bytes "gauge" "Bytes in the spool.",
+    spool_full "gauge" "1 while the spool is full and files wait.",
+    output_away "gauge" "1 while the output does not answer.",
+    peers "gauge" "Other agents that are connected.",
+}
+
+/// The server of metrics, listening.
+pub struct MetricsServer {
+    listener: TcpListener,
+    counters: Arc<Counters>,
+}
+
+impl MetricsServer {
+    /// Listens.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn bind(listen: &str, counters: Arc<Counters>) -> io::Result<MetricsServer> {
+        Ok(MetricsServer { listener: TcpListener::bind(listen)?, counters })
+    }
+
+    /// Answers until the process ends.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn spawn(self) -> io::Result<()> {
+        let serve = move || {
+            for stream in self.listener.incoming() {
+                match stream {
+                    Ok(stream) => drop(answer(stream, &self.counters)),
+                    // Out of descriptors, as a rule; not at full speed.
+                    Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                }
+            }
+        };
+        std::thread::Builder::new().name("metrics".into()).spawn(serve).map(drop)
+    }
+}
+
+fn answer(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let mut request = [0; 4096];
+    let mut have = 0;
+    let deadline = std::time::Instant::now() + LIMIT;
+    while have < request.len() && !request[..have].windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut request[have..])? {
+            0 => break,
+            n => have += n,
+        }
+        if std::time::Instant::now() > deadline {
+            return Ok(());
+        }
+    }
+    let is_metrics = [&b"GET /metrics "[..], b"GET /metrics?"].iter().any(|start| request[..have].starts_with(start));
+    let (status, body) = match is_metrics {
+        true => ("200 OK", counters.text()),
+        false => ("404 Not Found", "there is only /metrics\n".to_owned()),
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_given_to_whoever_asks_for_them() {
+        let counters = Arc::new(Counters::default());
+        counters.records_read.store(7, Relaxed);
+        let server = MetricsServer::bind("127.0.0.1:0", counters).unwrap();
+        let address = server.listener.local_addr().unwrap();
+        server.spawn().unwrap();
+        for (path, status, want) in [
+            ("/metrics", "200", "\ntidewatch_ship_records_read_total 7\n"),
+            ("/metrics?x", "200", "# TYPE tidewatch_ship_spool_bytes gauge"),
+            ("/", "404", "there is only /metrics"),
+        ] {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}")) && text.contains(want), "{path}: {text}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Where chunks go, as the agent sees it; and Kafka as such a place.
+
+use super::chunk::Chunk;
+use super::settings::KeyBy;
+use crate::kafka::{Outcome, RecordProducer, Sent};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What became of chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Everything of the chunk of this number is with the other side, or refused for good.
+    Delivered(u64),
+    /// A record of a chunk is refused for good: the chunk, the record's index, the reason.
+    Refused(u64, usize, String),
+    /// The output is of no use any more; nothing that is not delivered will be.
+    Failed(String),
+}
+
+/// A place that takes chunks in order and says when it has them.
+pub trait Output: Send {
+    /// Takes a chunk. Numbers grow.
+    fn send(&mut self, number: u64, chunk: &Arc<Chunk>);
+
+    /// Works, for at most about `wait` while nothing happens, and says what happened.
+    fn poll(&mut self, wait: Duration, events: &mut Vec<Event>);
+
+    /// Why nothing is acknowledged, as far as is known.
+    fn trouble(&self) -> Option<String>;
+}
+
+/// Bits of a record's number that are its index in the chunk.
+const INDEX_BITS: u32 = 16;
+
+/// Kafka.
+pub struct KafkaOutput {
+    producer: RecordProducer,
+    key: KeyBy,
+    /// Chunks that are not wholly queued, with the next record.
+    waiting: VecDeque<(u64, Arc<Chunk>, usize)>,
+    /// Records of queued chunks without an outcome.
+    missing: HashMap<u64, usize>,
+    broken: Option<String>,
+}
+
+impl KafkaOutput {
+    pub fn new(producer: RecordProducer, key: KeyBy) -> KafkaOutput {
+        KafkaOutput { producer, key, waiting: VecDeque::new(), missing: HashMap::new(), broken: None }
+    }
+
+    /// Queues what there is room for.
+    fn push(&mut self, events: &mut Vec<Event>) {
+        while let Some((number, chunk, next)) = self.waiting.front_mut() {
+            let origin = &*chunk.origin;
+            let by_file;
+            let key = match self.key {
+                KeyBy::Host => origin.host.as_bytes(),
+                KeyBy::File => {
+                    by_file = [origin.host.as_bytes(), b" ", origin.file.as_bytes()].concat();
+                    &by_file
+                }
+            };
+            while let Some(record) = chunk.records.get(*next) {
+                let sent = self.producer.send(
+                    key,
+                    (&origin.host, &origin.file, origin.stream),
+                    (record.start, record.end),
+                    chunk.bytes_of(record),
+                    chunk.read_at,
+                    (*number << INDEX_BITS) as usize | *next,
+                );
+                match sent {
+                    Sent::Queued => {}
+                    Sent::Full => return,
+                    Sent::Refused(words) => {
+                        events.push(Event::Refused(*number, *next, words));
+                        outcome(&mut self.missing, *number, events);
+                    }
+                    Sent::Broken(words) => {
+                        self.broken = Some(words);
+                        return;
+                    }
+                }
+                *next += 1;
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+/// One record less is missing.
+fn outcome(missing: &mut HashMap<u64, usize>, number: u64, events: &mut Vec<Event>) {
+    if let Some(left) = missing.get_mut(&number) {
+        *left -= 1;
+        if *left == 0 {
+            missing.remove(&number);
+            events.push(Event::Delivered(number));
+        }
+    }
+}
+
+impl Output for KafkaOutput {
+    fn send(&mut self, number: u64, chunk: &Arc<Chunk>) {
+        self.missing.insert(number, chunk.records.len());
+        self.waiting.push_back((number, chunk.clone(), 0));
+    }
+
+    fn poll(&mut self, wait: Duration, events: &mut Vec<Event>) {
+        self.push(events);
+        let wait = if self.missing.is_empty() { Duration::ZERO } else { wait };
+        for (number, what) in self.producer.outcomes(wait) {
+            let (chunk, index) = ((number >> INDEX_BITS) as u64, number & ((1 << INDEX_BITS) - 1));
+            match what {
+                Outcome::Acknowledged => outcome(&mut self.missing, chunk, events),
+                Outcome::Refused(words) => {
+                    events.push(Event::Refused(chunk, index, words));
+                    outcome(&mut self.missing, chunk, events);
+                }
+                Outcome::Failed(words) => self.broken = Some(words),
+            }
+        }
+        self.push(events);
+        if let Some(words) = self.broken.take() {
+            events.push(Event::Failed(words));
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.producer.trouble()
+    }
+}

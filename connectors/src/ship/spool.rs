@@ -1,0 +1,391 @@
+//! The spool: chunks on disk while the output is away, in order, within a bound.
+//!
+//! ```text
+//! spool/00000001.spool   "TWSPOOL1", then frames (see `chunk`), one after the other
+//! spool/head             segment number and offset of the first frame that is not delivered
+//! ```
+//! Appended at the end of the newest segment, read from the head; a segment is deleted when all of it is delivered.
+//!
+//! Invariants
+//! - What [`Spool::append`] took is on disk when [`Spool::sync`] returns (at [`Fsync::Never`]: with the operating system).
+//! - The segments take at most `max_bytes` and one frame's head; what does not fit is not taken.
+//! - After a crash at any byte every frame written whole is there again; what was torn or is damaged is counted and
+//!   skipped. Frames may come again (the head is written now and then), never be missing.
+
+use super::chunk::{Chunk, FRAME_HEAD, FrameError};
+use super::positions::{replace, sync_directory};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const MAGIC: &[u8; 8] = b"TWSPOOL1";
+
+/// How often the head is written while it moves.
+const HEAD_EVERY: Duration = Duration::from_secs(1);
+
+/// When what is appended is forced to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before positions move.
+    Always,
+    /// Never: a crash of the machine (not of the agent) may lose what the system had not written.
+    Never,
+}
+
+/// The spool's bounds.
+#[derive(Clone, Debug)]
+pub struct SpoolSettings {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The most bytes of all segments.
+    pub max_bytes: u64,
+    /// A segment is closed at this size.
+    pub segment_bytes: u64,
+    /// When it is forced to disk.
+    pub fsync: Fsync,
+}
+
+/// What was damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Frames that did not decode. Each held up to a chunk of records.
+    pub frames: u64,
+    /// Bytes that were skipped: torn or damaged.
+    pub bytes: u64,
+}
+
+struct Segment {
+    number: u64,
+    length: u64,
+}
+
+/// Where a frame ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    segment: u64,
+    offset: u64,
+}
+
+/// Chunks on disk.
+pub struct Spool {
+    settings: SpoolSettings,
+    /// Oldest first; the last is written to where `writer` is there.
+    segments: VecDeque<Segment>,
+    writer: Option<File>,
+    unsynced: bool,
+    /// Behind the last delivered frame, and the same as it is on disk.
+    head: Mark,
+    head_written: (Mark, Instant),
+    /// The frame to be read next.
+    next: Mark,
+    reader: Option<(u64, File)>,
+    damage: Damage,
+}
+
+impl Spool {
+    /// Opens the spool of a directory, with what an earlier run left there.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made, read or written.
+    pub fn open(settings: SpoolSettings) -> io::Result<Spool> {
+        std::fs::create_dir_all(&settings.dir)?;
+        let mut segments: Vec<Segment> = Vec::new();
+        for entry in std::fs::read_dir(&settings.dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).and_then(|n| n.parse().ok());
+            if let Some(number) = number {
+                segments.push(Segment { number, length: entry.metadata()?.len() });
+            }
+        }
+        segments.sort_by_key(|segment| segment.number);
+        let first = segments.first().map_or(1, |segment| segment.number);
+        let start = Mark { segment: first, offset: MAGIC.len() as u64 };
+        let head = read_head(&settings.dir).filter(|head| head.segment >= first).unwrap_or(start);
+        let mut spool = Spool {
+            settings,
+            segments: segments.into(),
+            writer: None,
+            unsynced: false,
+            head,
+            head_written: (head, Instant::now()),
+            next: head,
+            reader: None,
+            damage: Damage::default(),
+        };
+        spool.forget_delivered()?;
+        // A torn end is cut off, so that it is counted once.
+        if let Some(last) = spool.segments.back() {
+            let (number, length) = (last.number, last.length);
+            let from = if head.segment == number { head.offset } else { MAGIC.len() as u64 };
+            let valid = spool.whole_frames(number, from.min(length), length)?;
+            if valid < length {
+                let file = OpenOptions::new().write(true).open(spool.path(number))?;
+                file.set_len(valid)?;
+                file.sync_data()?;
+                spool.damage.bytes += length - valid;
+                tracing::warn!(
+                    segment = number,
+                    bytes = length - valid,
+                    "the spool's end was torn by a crash; cut off"
+                );
+                if let Some(last) = spool.segments.back_mut() {
+                    last.length = valid;
+                }
+            }
+        }
+        Ok(spool)
+    }
+
+    /// Where the last frame of a segment ends that is there with all its bytes.
+    fn whole_frames(&self, number: u64, from: u64, length: u64) -> io::Result<u64> {
+        let mut file = File::open(self.path(number))?;
+        let mut at = from;
+        let mut head = [0; 4];
+        while at + FRAME_HEAD as u64 <= length {
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut head)?;
+            // Where a length is damaged, reading says so; here only an end that is missing is looked for.
+            let Ok(frame) = Chunk::frame_length(&head) else { return Ok(length) };
+            if at + frame as u64 > length {
+                return Ok(at);
+            }
+            at += frame as u64;
+        }
+        Ok(at)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.settings.dir.join(format!("{number:08}.spool"))
+    }
+
+    /// Whether everything is delivered.
+    pub fn is_empty(&self) -> bool {
+        self.segments.back().is_none_or(|last| (Mark { segment: last.number, offset: last.length }) <= self.head)
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.length).sum()
+    }
+
+    /// What was damaged so far.
+    pub fn damage(&self) -> Damage {
+        self.damage
+    }
+
+    /// Whether everything was read that is there.
+    pub fn is_read(&self) -> bool {
+        self.segments.back().is_none_or(|last| (Mark { segment: last.number, offset: last.length }) <= self.next)
+    }
+
+    /// Appends a chunk; its mark, or `None` where there is no room. Not durable before [`Spool::sync`].
+    ///
+    /// # Errors
+    /// Where it cannot be written; nothing of the frame counts then.
+    pub fn append(&mut self, chunk: &Chunk) -> io::Result<Option<Mark>> {
+        let mut frame = Vec::new();
+        chunk.frame(&mut frame);
+        let length = frame.len() as u64;
+        if self.bytes() + length + MAGIC.len() as u64 > self.settings.max_bytes {
+            return Ok(None);
+        }
+        let is_full =
+            self.segments.back().is_none_or(|last| last.length + length > self.settings.segment_bytes.max(length + 8));
+        if self.writer.is_none() || is_full {
+            self.open_segment()?;
+        }
+        let (Some(writer), Some(last)) = (&mut self.writer, self.segments.back_mut()) else {
+            return Err(io::Error::other("the spool has no segment"));
+        };
+        if let Err(error) = writer.write_all(&frame) {
+            // What was written of it is cut off, or, where even that fails, left behind with its segment.
+            if writer.set_len(last.length).is_err() || writer.seek(SeekFrom::Start(last.length)).is_err() {
+                self.writer = None;
+            }
+            return Err(error);
+        }
+        last.length += length;
+        self.unsynced = true;
+        Ok(Some(Mark { segment: last.number, offset: last.length }))
+    }
+
+    fn open_segment(&mut self) -> io::Result<()> {
+        self.sync()?;
+        self.writer = None;
+        // A number higher than any before, so that a head written earlier never points into a newer segment.
+        let number = self.segments.back().map_or(self.head.segment, |last| last.number) + 1;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(self.path(number))?;
+        file.write_all(MAGIC)?;
+        if self.settings.fsync == Fsync::Always {
+            file.sync_data()?;
+            sync_directory(&self.settings.dir)?;
+        }
+        let length = MAGIC.len() as u64;
+        if self.segments.is_empty() {
+            let start = Mark { segment: number, offset: length };
+            (self.head, self.next) = (start, start);
+        }
+        self.segments.push_back(Segment { number, length });
+        self.writer = Some(file);
+        Ok(())
+    }
+
+    /// Makes durable what was appended.
+    ///
+    /// # Errors
+    /// Where the disk says so. What was appended since the last time may be lost then.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            if let (Fsync::Always, Some(writer)) = (self.settings.fsync, &self.writer) {
+                writer.sync_data()?;
+            }
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// The next chunk in order, with the mark to deliver it by; `None` where all were read. Damaged ones are counted and
+    /// skipped.
+    ///
+    /// # Errors
+    /// Where a segment cannot be read.
+    pub fn read(&mut self) -> io::Result<Option<(Mark, Chunk)>> {
+        loop {
+            let Some(segment) = self.segments.iter().find(|segment| segment.number >= self.next.segment) else {
+                return Ok(None);
+            };
+            let (number, length) = (segment.number, segment.length);
+            if number > self.next.segment {
+                self.next = Mark { segment: number, offset: MAGIC.len() as u64 };
+            }
+            if self.next.offset >= length {
+                match self.segments.iter().find(|segment| segment.number > number) {
+                    Some(after) => self.next = Mark { segment: after.number, offset: MAGIC.len() as u64 },
+                    None => return Ok(None),
+                }
+                continue;
+            }
+            let read = self.read_frame(number, length)?;
+            match read {
+                Ok((mark, chunk)) => return Ok(Some((mark, chunk))),
+                Err((error, behind)) => {
+                    let bytes = behind - self.next.offset;
+                    self.damage.frames += 1;
+                    self.damage.bytes += bytes;
+                    tracing::warn!(segment = number, offset = self.next.offset, bytes, %error, "a damaged part of the spool is skipped");
+                    self.next.offset = behind;
+                }
+            }
+        }
+    }
+
+    /// The frame at `next`, or what is wrong with it and where to go on.
+    fn read_frame(&mut self, number: u64, length: u64) -> io::Result<Result<(Mark, Chunk), (FrameError, u64)>> {
+        if self.reader.as_ref().is_none_or(|(open, _)| *open != number) {
+            self.reader = Some((number, File::open(self.path(number))?));
+        }
+        let Some((_, file)) = &mut self.reader else { return Err(io::Error::other("no reader")) };
+        let at = self.next.offset;
+        file.seek(SeekFrom::Start(at))?;
+        let mut frame = vec![0; 4];
+        if at + 4 > length {
+            return Ok(Err((FrameError::Short { have: (length - at) as usize, want: 4 }, length)));
+        }
+        file.read_exact(&mut frame)?;
+        let want = match Chunk::frame_length(&frame) {
+            Ok(want) if at + want as u64 <= length => want,
+            // A length that is none: nothing says where the next frame is.
+            Ok(want) => return Ok(Err((FrameError::Short { have: (length - at) as usize, want }, length))),
+            Err(error) => return Ok(Err((error, length))),
+        };
+        frame.resize(want, 0);
+        file.read_exact(&mut frame[4..])?;
+        let behind = at + want as u64;
+        Ok(match Chunk::from_frame(&frame) {
+            Ok(chunk) => {
+                let mark = Mark { segment: number, offset: behind };
+                self.next = mark;
+                Ok((mark, chunk))
+            }
+            Err(error) => Err((error, behind)),
+        })
+    }
+
+    /// Everything up to a mark is delivered. Marks come in order.
+    ///
+    /// # Errors
+    /// Where a segment cannot be deleted or the head cannot be written.
+    pub fn delivered(&mut self, mark: Mark) -> io::Result<()> {
+        self.head = self.head.max(mark);
+        self.next = self.next.max(self.head);
+        self.forget_delivered()?;
+        if self.head_written.1.elapsed() >= HEAD_EVERY {
+            self.write_head()?;
+        }
+        Ok(())
+    }
+
+    fn forget_delivered(&mut self) -> io::Result<()> {
+        while let Some(first) = self.segments.front() {
+            let is_last = self.segments.len() == 1;
+            let is_over =
+                (Mark { segment: first.number, offset: first.length }) <= self.head || first.number < self.head.segment;
+            // The one that is written to goes only when nothing is left at all.
+            if !is_over || (is_last && first.length > self.head.offset) {
+                break;
+            }
+            let number = first.number;
+            if is_last {
+                self.writer = None;
+                self.unsynced = false;
+            }
+            if self.reader.as_ref().is_some_and(|(open, _)| *open == number) {
+                self.reader = None;
+            }
+            self.segments.pop_front();
+            std::fs::remove_file(self.path(number))?;
+            if is_last {
+                let start = Mark { segment: number + 1, offset: MAGIC.len() as u64 };
+                (self.head, self.next) = (start, start);
+                self.write_head()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes where the first undelivered frame is.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_head(&mut self) -> io::Result<()> {
+        if self.head_written.0 != self.head {
+            let text = format!("{} {}\n", self.head.segment, self.head.offset);
+            replace(&self.settings.dir.join("head"), text.as_bytes())?;
+        }
+        self.head_written = (self.head, Instant::now());
+        Ok(())
+    }
+
+    /// Reads again from the first frame that is not delivered.
+    pub fn rewind(&mut self) {
+        self.next = self.head;
+    }
+
+    /// What was appended last counts as read: it is being sent already.
+    pub fn skip_to(&mut self, mark: Mark) {
+        self.next = self.next.max(mark);
+    }
+}
+
+fn read_head(dir: &Path) -> Option<Mark> {
+    let text = std::fs::read_to_string(dir.join("head")).ok()?;
+    let (segment, offset) = text.trim().split_once(' ')?;
+    Some(Mark { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+}
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;

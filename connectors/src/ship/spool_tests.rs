@@ -1,0 +1,171 @@
+use super::super::chunk::{Origin, Record};
+use super::*;
+use std::sync::Arc;
+
+fn chunk(n: u64) -> Chunk {
+    let line = format!("line {n}");
+    let records = vec![Record { start: n, end: n + 1, at: 0, length: line.len() }];
+    let origin = Arc::new(Origin { host: "h".into(), file: "f".into(), stream: 1 });
+    Chunk { origin, read_at: 0, end: n + 1, bytes: line.into_bytes(), records }
+}
+
+fn settings(dir: &Path) -> SpoolSettings {
+    SpoolSettings { dir: dir.to_owned(), max_bytes: 1 << 20, segment_bytes: 400, fsync: Fsync::Always }
+}
+
+fn filled(dir: &Path, count: u64) -> Spool {
+    let mut spool = Spool::open(settings(dir)).unwrap();
+    for n in 0..count {
+        spool.append(&chunk(n)).unwrap().unwrap();
+    }
+    spool.sync().unwrap();
+    spool
+}
+
+fn rest(spool: &mut Spool) -> Vec<u64> {
+    let mut seen = Vec::new();
+    while let Some((_, chunk)) = spool.read().unwrap() {
+        seen.push(chunk.records[0].start);
+    }
+    seen
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "spool"));
+    paths.sort();
+    paths
+}
+
+#[test]
+fn chunks_come_out_in_order_and_segments_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 20);
+    assert!(segments(dir.path()).len() > 3, "several segments");
+    assert!(!spool.is_empty() && !spool.is_read());
+    for n in 0..20 {
+        let (mark, got) = spool.read().unwrap().unwrap();
+        assert_eq!(got, chunk(n));
+        spool.delivered(mark).unwrap();
+        if n == 9 {
+            spool.append(&chunk(20)).unwrap().unwrap();
+        }
+    }
+    assert_eq!(rest(&mut spool), [20]);
+    assert!(spool.is_read() && !spool.is_empty(), "read and not delivered");
+    spool.rewind();
+    let (mark, _) = spool.read().unwrap().unwrap();
+    spool.delivered(mark).unwrap();
+    assert!(spool.is_empty());
+    assert_eq!((spool.bytes(), segments(dir.path()).len()), (0, 0), "nothing is left on disk");
+    spool.append(&chunk(21)).unwrap().unwrap();
+    assert_eq!(rest(&mut spool), [21]);
+}
+
+#[test]
+fn a_restart_goes_on_behind_what_was_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 20);
+    for _ in 0..7 {
+        let (mark, _) = spool.read().unwrap().unwrap();
+        spool.delivered(mark).unwrap();
+    }
+    spool.write_head().unwrap();
+    drop(spool);
+    let mut spool = Spool::open(settings(dir.path())).unwrap();
+    assert_eq!(rest(&mut spool), Vec::from_iter(7..20));
+    spool.append(&chunk(20)).unwrap().unwrap();
+    assert_eq!(rest(&mut spool), [20]);
+    assert_eq!(spool.damage(), Damage::default());
+    // Without the head all segments that are left come again.
+    drop(spool);
+    std::fs::remove_file(dir.path().join("head")).unwrap();
+    let seen = rest(&mut Spool::open(settings(dir.path())).unwrap());
+    assert!(seen.ends_with(&Vec::from_iter(7..=20)) && seen[0] <= 7, "{seen:?}");
+    // All delivered, and a segment begun after that.
+    let mut spool = Spool::open(settings(dir.path())).unwrap();
+    while let Some((mark, _)) = spool.read().unwrap() {
+        spool.delivered(mark).unwrap();
+    }
+    drop(spool);
+    let mut spool = Spool::open(settings(dir.path())).unwrap();
+    assert!(spool.is_empty());
+    spool.append(&chunk(30)).unwrap().unwrap();
+    drop(spool);
+    assert_eq!(rest(&mut Spool::open(settings(dir.path())).unwrap()), [30]);
+}
+
+#[test]
+fn what_does_not_fit_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(SpoolSettings { max_bytes: 1000, ..settings(dir.path()) }).unwrap();
+    let mut taken = 0;
+    while spool.append(&chunk(taken)).unwrap().is_some() {
+        taken += 1;
+        assert!(taken < 100);
+    }
+    assert!(taken > 2 && spool.bytes() <= 1000, "{taken} in {}", spool.bytes());
+    let on_disk: u64 = segments(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert_eq!(on_disk, spool.bytes());
+    while let Some((mark, _)) = spool.read().unwrap() {
+        spool.delivered(mark).unwrap();
+    }
+    assert!(spool.append(&chunk(99)).unwrap().is_some(), "room again");
+}
+
+#[test]
+fn a_crash_at_any_byte_keeps_every_whole_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = SpoolSettings { segment_bytes: 1 << 20, ..settings(dir.path()) };
+    let mut spool = Spool::open(whole.clone()).unwrap();
+    let mut ends = vec![MAGIC.len() as u64];
+    for n in 0..4 {
+        ends.push(spool.append(&chunk(n)).unwrap().unwrap().offset);
+    }
+    drop(spool);
+    let path = segments(dir.path()).remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    for length in 0..=bytes.len() {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let mut spool = Spool::open(whole.clone()).unwrap();
+        let whole_frames = ends.iter().filter(|end| **end <= length as u64).count().saturating_sub(1) as u64;
+        assert_eq!(rest(&mut spool), Vec::from_iter(0..whole_frames), "cut at {length}");
+        let torn = length as u64 - ends.iter().copied().filter(|end| *end <= length as u64).max().unwrap_or(0);
+        if length >= MAGIC.len() {
+            assert_eq!(spool.damage().bytes, torn, "cut at {length}");
+        }
+        // It can be written to again.
+        spool.append(&chunk(9)).unwrap().unwrap();
+        drop(spool);
+        let mut again = Vec::from_iter(0..whole_frames);
+        again.push(9);
+        assert_eq!(rest(&mut Spool::open(whole.clone()).unwrap()), again, "cut at {length}, then written to");
+        segments(dir.path()).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let _ = std::fs::remove_file(dir.path().join("head"));
+    }
+}
+
+#[test]
+fn what_is_damaged_is_counted_and_the_rest_kept() {
+    // name, byte of the second frame, what comes out
+    let rows: &[(&str, usize, &[u64])] = &[
+        ("its content", FRAME_HEAD + 3, &[0, 2, 3]),
+        ("its checksum", 5, &[0, 2, 3]),
+        ("its length, which says where the next is", 3, &[0]),
+    ];
+    for (name, at, want) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = SpoolSettings { segment_bytes: 1 << 20, ..settings(dir.path()) };
+        let mut spool = Spool::open(whole.clone()).unwrap();
+        let first = spool.append(&chunk(0)).unwrap().unwrap().offset as usize;
+        (1..4).for_each(|n| assert!(spool.append(&chunk(n)).unwrap().is_some()));
+        drop(spool);
+        let path = segments(dir.path()).remove(0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[first + at] ^= 0xff;
+        std::fs::write(&path, bytes).unwrap();
+        let mut spool = Spool::open(whole).unwrap();
+        assert_eq!(rest(&mut spool), *want, "{name}");
+        assert!(spool.damage().frames == 1 && spool.damage().bytes > 0, "{name}: {:?}", spool.damage());
+    }
+}

@@ -1,0 +1,161 @@
+//! TLS between agents, and connections with and without it as one type.
+
+use super::settings::ClientTls;
+use crate::source::SourceError;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn usage(path: &Path, error: &dyn std::fmt::Display) -> SourceError {
+    SourceError::Usage(format!("{}: {error}", path.display()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SourceError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let found = found.map_err(|error| usage(path, &error))?;
+    if found.is_empty() {
+        return Err(usage(path, &"there is no certificate in it"));
+    }
+    Ok(found)
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, SourceError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| usage(path, &error))
+}
+
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, SourceError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| usage(path, &error))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// What an agent that sends needs.
+///
+/// # Errors
+/// Files that cannot be read or are not what they should be.
+pub fn client(tls: &ClientTls) -> Result<Arc<ClientConfig>, SourceError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots(&tls.ca)?, provider()).build();
+    let verifier = verifier.map_err(|error| usage(&tls.ca, &error))?;
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| usage(&tls.ca, &error))?.with_webpki_verifier(verifier);
+    let config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, of)) => {
+            builder.with_client_auth_cert(certificates(cert)?, key(of)?).map_err(|error| usage(cert, &error))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+/// What a collector needs.
+///
+/// # Errors
+/// Files that cannot be read or are not what they should be.
+pub fn server((cert, of): &(PathBuf, PathBuf), client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, SourceError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| usage(cert, &error))?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider()).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| usage(ca, &error))?)
+        }
+    };
+    let config = builder.with_single_cert(certificates(cert)?, key(of)?);
+    config.map(Arc::new).map_err(|error| usage(cert, &error))
+}
+
+/// A connection.
+pub enum Connection {
+    /// Without encryption: on loopback.
+    Plain(TcpStream),
+    /// An agent's side of TLS.
+    Client(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// A collector's side.
+    Server(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Connection {
+    /// The agent's side. The handshake happens with the first bytes.
+    ///
+    /// # Errors
+    /// A name that can be none of a server.
+    pub fn client(stream: TcpStream, config: Arc<ClientConfig>, name: &str) -> Result<Connection, String> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| format!("{name}: {error}"))?;
+        let tls = ClientConnection::new(config, name).map_err(|error| error.to_string())?;
+        Ok(Connection::Client(Box::new(StreamOwned::new(tls, stream))))
+    }
+
+    /// The collector's side.
+    ///
+    /// # Errors
+    /// Where TLS cannot be begun.
+    pub fn server(stream: TcpStream, config: Arc<ServerConfig>) -> Result<Connection, String> {
+        let tls = ServerConnection::new(config).map_err(|error| error.to_string())?;
+        Ok(Connection::Server(Box::new(StreamOwned::new(tls, stream))))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Connection::Plain(stream) => stream,
+            Connection::Client(stream) => stream.get_ref(),
+            Connection::Server(stream) => stream.get_ref(),
+        }
+    }
+
+    /// How long reads and writes wait.
+    ///
+    /// # Errors
+    /// Where the system does not know it.
+    pub fn patience(&self, read: Duration, write: Duration) -> io::Result<()> {
+        self.socket().set_read_timeout(Some(read))?;
+        self.socket().set_write_timeout(Some(write))
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Connection::Plain(stream) => stream.read(buffer),
+            Connection::Client(stream) => stream.read(buffer),
+            Connection::Server(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Connection::Plain(stream) => stream.write(bytes),
+            Connection::Client(stream) => stream.write(bytes),
+            Connection::Server(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Connection::Plain(stream) => stream.flush(),
+            Connection::Client(stream) => stream.flush(),
+            Connection::Server(stream) => stream.flush(),
+        }
+    }
+}
+
+/// Whether an error only says that nothing happened in time.
+pub fn is_nothing_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}

@@ -1,0 +1,110 @@
+//! `tidewatch ship`: the host agent.
+
+use crate::config::{self, Diagnostics, Services};
+use crate::exit::{self, Failure};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use tidewatch_connectors::kafka::{TopicState, look_at};
+use tidewatch_connectors::ship::Agent;
+use tidewatch_connectors::ship::settings::{OutputSettings, ShipSettings};
+
+/// The host agent: follows files and sends their lines to Kafka or to a collector, losing none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidewatch ship -c ship.toml
+  tidewatch ship -c ship.toml --check --connect")]
+pub struct ShipArgs {
+    /// Configuration (docs/SHIP.md; config/ship.toml is a sample).
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where positions and spool are, instead of the configured place.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Only check the configuration, and say what would be done.
+    #[arg(long)]
+    check: bool,
+    /// With --check, also ask the brokers for the topic.
+    #[arg(long, requires = "check")]
+    connect: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &ShipArgs) -> Result<(), Failure> {
+    let services = if args.check && !args.connect { Services::None } else { Services::All };
+    let (mut settings, warnings) = config::ship::load(&args.config, services)?;
+    if let Some(dir) = &args.data_dir {
+        settings.data_dir.clone_from(dir);
+    }
+    if args.check {
+        return check(&settings, &warnings, args.connect);
+    }
+    eprint!("{warnings}");
+    exit::handle_signals()?;
+    let agent = Agent::start(settings)?;
+    agent.run(&exit::stop_requested)?;
+    Ok(())
+}
+
+/// Says what a configuration means, and whether the output is there.
+pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> Result<(), Failure> {
+    let mut report = String::new();
+    let _ = writeln!(report, "host {}, data in {}", settings.host, settings.data_dir.display());
+    for input in &settings.inputs {
+        let joined = if input.multiline.is_some() { ", lines joined" } else { "" };
+        let _ = writeln!(report, "input {}: {}{joined}", input.name, input.paths.join(", "));
+        for path in &input.paths {
+            let files: Vec<PathBuf> = match super::is_pattern(path) && !std::path::Path::new(path).exists() {
+                true => glob::glob(path).map(|all| all.filter_map(Result::ok).collect()).unwrap_or_default(),
+                false => vec![PathBuf::from(path)],
+            };
+            if files.is_empty() {
+                let _ = writeln!(report, "  {path}: no file matches yet; waited for");
+            }
+            for file in files {
+                let shown = tidewatch_events::text::printable(file.to_string_lossy().as_bytes()).into_owned();
+                match super::readable(&file) {
+                    Ok(()) => drop(writeln!(report, "  {shown}: can be read")),
+                    Err(reason) => drop(writeln!(report, "  {shown}: {reason}; waited for")),
+                }
+            }
+        }
+    }
+    let mut refused = None;
+    match &settings.output {
+        OutputSettings::Kafka { settings, topic, .. } => {
+            let _ = writeln!(report, "output: topic {topic} at {}", settings.brokers());
+            if connect {
+                match look_at(settings, topic, settings.connect_within)? {
+                    TopicState::There(partitions) => drop(writeln!(report, "  it is there, {partitions} partitions")),
+                    TopicState::Away(words) | TopicState::Refused(words) => refused = Some(words),
+                }
+            }
+        }
+        OutputSettings::Collector { addresses, tls, .. } => {
+            let how = if tls.is_some() { "with TLS" } else { "without encryption" };
+            let _ = writeln!(report, "output: collector at {} {how}", addresses.join(", "));
+        }
+    }
+    match &settings.spool {
+        Some(plan) => {
+            let size = config::Bytes(plan.max_bytes);
+            let _ = writeln!(report, "spool: at most {size}, after {} ms without an answer", plan.after.as_millis());
+        }
+        None => report.push_str("spool: none, files wait\n"),
+    }
+    if let Some(collector) = &settings.collector {
+        let _ = writeln!(report, "collector: listens on {}", collector.listen);
+    }
+    eprint!("{warnings}");
+    match refused {
+        Some(words) => {
+            super::print(&report)?;
+            Err(Failure::refused(words))
+        }
+        None => {
+            report.push_str("the configuration is right\n");
+            super::print(&report)
+        }
+    }
+}
