@@ -13,7 +13,7 @@ import { chromium } from "playwright-core";
 
 export const here = dirname(fileURLToPath(import.meta.url));
 const mock = join(here, "../../dashboard/web/dev/mock.mjs");
-export const VIEWS = ["overview", "traffic", "security", "errors", "requests", "time", "dataflow"];
+export const VIEWS = ["overview", "traffic", "security", "errors", "requests", "time", "dataflow", "graph"];
 export const WIDE = { width: 1440, height: 900 };
 export const PHONE = { width: 390, height: 844 };
 

@@ -2,12 +2,13 @@
 // headers and with text as hostile as real logs hold. Numbers are a function of time, so that a restart changes nothing.
 //
 //   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--no-store]
-//     [--age MS]
+//     [--age MS] [--api URL]
 //
 // --trouble: a sink is away, requests are sampled. --empty: nothing was read yet. --age: the newest event is so old.
+// --api: the page's files from here, all answers from a Tidewatch that runs there.
 
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, request as ask } from "node:http";
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -23,6 +24,7 @@ const { values: options } = parseArgs({
     "no-requests": { type: "boolean" },
     "no-store": { type: "boolean" },
     age: { type: "string", default: "0" },
+    api: { type: "string" },
   },
 });
 const BASE = options.base.replace(/\/$/, "");
@@ -168,7 +170,7 @@ function alerts(query) {
 
 function tops(query) {
   const kind = query.get("kind");
-  const names = { paths: PATHS, slow_paths: PATHS, clients: CLIENTS, agents: AGENTS.map(([name]) => name), referrers: REFERRERS, methods: ["GET", "POST", "HEAD", "OPTIONS"], hosts: HOSTS.map(([name]) => name), countries: [] }[kind];
+  const names = { paths: PATHS, slow_paths: PATHS, clients: CLIENTS, agents: AGENTS.map(([name]) => name), referrers: REFERRERS, methods: ["GET", "POST", "HEAD", "OPTIONS"], hosts: HOSTS.map(([name]) => name), countries: ["Germany (DE)", "France (FR)", "<i>Elsewhere</i> (XX)", ""] }[kind];
   const [to, from] = [Number(query.get("to") ?? now()), Number(query.get("from") ?? now() - 900_000)];
   const whole = ((to - from) / 1000) * 512;
   const limit = Number(query.get("limit") ?? 20);
@@ -176,7 +178,7 @@ function tops(query) {
     const share = 0.34 / (at + 1) ** 1.15;
     const count = Math.round(whole * share);
     const bad = /[<.]|login|\u202e/.test(name) && kind === "paths";
-    return { name, requests: count, share, ...(["paths", "clients", "hosts"].includes(kind) ? { bytes: count * 9400, status_4xx: Math.round(count * (bad ? 0.9 : 0.03)), status_5xx: Math.round(count * 0.006) } : {}),
+    return { name, requests: count, share, ...(["paths", "clients", "hosts", "countries"].includes(kind) ? { bytes: count * 9400, status_4xx: Math.round(count * (bad ? 0.9 : 0.03)), status_5xx: Math.round(count * 0.006) } : {}),
       ...(kind === "slow_paths" ? { latency_p95: 2400 / (at + 1) } : {}), ...(kind === "agents" ? { bot: AGENTS[at][1] } : {}) };
   });
   return { kind, rows: options.empty ? [] : rows, truncated: names.length > limit };
@@ -228,8 +230,9 @@ function status() {
   return { version: "0.4.0", mode: "demo", started: STARTED, now: Date.now(), first_event: newest && newest - 86_400_000, last_event: newest, durable: newest && newest - 9000, hosts: options.empty ? [] : HOSTS.map(([name]) => name), events: options.empty ? 0 : 1_284_310 + Math.floor((Date.now() - STARTED) * 0.512), rejected: 12, late: 3, future: 0, rate: options.empty ? 0 : 512,
     alerts: { fired: 1920, firing: alerts(new URLSearchParams({ state: "firing" })).rows.length, critical: 38 }, anomaly_rate: 0.00042, workers: 2, processes: 1, memory_bytes: 187 << 20,
     history: !options["no-store"],
+    countries: !options["no-store"],
     sinks: [{ name: "store", state: "ok", waiting_bytes: 0 }, { name: "influx", state: options.trouble ? "away" : "ok", waiting_bytes: options.trouble ? 48 << 20 : 0 }],
-    requests: { enabled: !options["no-requests"] && !options["no-store"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble) } };
+    requests: { enabled: !options["no-requests"] && !options["no-store"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble), partial: Boolean(options.trouble) } };
 }
 
 // ---- HTTP ----
@@ -242,10 +245,14 @@ function answer(response, code, body, headers = {}) {
 }
 const refuse = (response, code, name, message) => answer(response, code, { error: { code: name, message } });
 
+/** Everybody who listens. */
+const streams = new Set();
+
 function stream(response, query) {
   response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
   const tell = (event, data) => response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   tell("hello", status());
+  streams.add(tell);
   let serial = Math.floor(now() / EVERY);
   const timer = setInterval(() => {
     tell("status", status());
@@ -254,34 +261,52 @@ function stream(response, query) {
     for (const [host] of HOSTS) tell("window", windowOf(host, open, (now() - open) / WINDOW));
     if (query.get("requests") === "1") tell("requests", Array.from({ length: 10 }, (_, at) => request(Math.floor(now() / 100) * 100 - 900 + at * 100, 0)));
     const next = Math.floor(now() / EVERY);
-    if (next > serial) tell("alert", alertAt((serial = next)));
+    if (next > serial) {
+      const { acknowledged: _, ...alert } = alertAt((serial = next)); // as it changes, nobody looks what was said of it
+      tell("alert", alert);
+    }
   }, 1000);
-  response.on("close", () => clearInterval(timer));
+  response.on("close", () => (clearInterval(timer), streams.delete(tell)));
 }
 
 function api(path, method, query, body, response) {
   const views = { status, time, dataflow, series: () => series(query), tops: () => tops(query), errors: () => errors(query), alerts: () => alerts(query), requests: () => requests(query), client: () => client(query),
     silences: () => ({ rows: silences }), rules: () => ({ rows: RULES.map(([name, severity, measure, group_by, threshold, window_ms, hop_ms], at) => ({ name, enabled: at !== 6, mode: at === 5 ? "shadow" : "live", severity, measure, where: at === 2 ? "status: 404" : "", group_by, window_ms, hop_ms, threshold, at_least: at === 1 ? 50 : null, baseline_factor: at === 1 ? 3 : null, resolve_after_ms: 60_000, firing: at === 0 ? 2 : 0, fired: 40 - at * 5 })) }) };
-  if (options["no-store"] && /^(series|tops|errors|alerts|silences|client|requests)/.test(path)) return refuse(response, 503, "unavailable", "this run keeps no store: ask the database that it writes to");
+  if (options["no-store"] && /^(series|tops|errors|alerts|silences|client|requests)/.test(path)) return refuse(response, 503, "not_kept", "this run keeps no store: ask the database that it writes to");
   const one = /^alerts\/a([0-9a-f]{15})(\/acknowledge)?$/.exec(path);
   if (one && method === "GET") return answer(response, 200, alertAt(parseInt(one[1], 16)));
   if (one?.[2]) {
     const id = `a${one[1]}`;
     if (method === "DELETE") acknowledged.delete(id);
     else acknowledged.set(id, { at: Date.now(), by: "127.0.0.1", note: JSON.parse(body || "{}").note ?? "" });
+    for (const tell of streams) tell("alert", alertAt(parseInt(one[1], 16)));
     return answer(response, 200, alertAt(parseInt(one[1], 16)));
   }
   if (path === "silences" && method === "POST") {
     const silence = { id: String(silences.length + 1), created: Date.now(), rule: null, subject: null, ...JSON.parse(body) };
     silences.push(silence);
+    for (const tell of streams) tell("silences", { rows: silences });
     return answer(response, 201, silence);
   }
   if (path.startsWith("silences/") && method === "DELETE") {
     silences = silences.filter((silence) => `silences/${silence.id}` !== path);
+    for (const tell of streams) tell("silences", { rows: silences });
     return answer(response, 204);
   }
   if (path === "stream") return stream(response, query);
   return views[path] ? answer(response, 200, views[path]()) : refuse(response, 404, "not_found", `there is no ${path}`);
+}
+
+/** Asks the real one, and hands on what it says as it comes. */
+function pass(incoming, response, path) {
+  const to = new URL(path, options.api);
+  const asked = ask(to, { method: incoming.method, headers: { ...incoming.headers, host: to.host } }, (answered) => {
+    response.writeHead(answered.statusCode, answered.headers);
+    answered.pipe(response);
+  });
+  asked.on("error", () => (response.headersSent ? response.destroy() : refuse(response, 502, "unreachable", "no Tidewatch answers there")));
+  response.on("close", () => asked.destroy());
+  incoming.pipe(asked);
 }
 
 const server = createServer((incoming, response) => {
@@ -301,6 +326,7 @@ const server = createServer((incoming, response) => {
       return refuse(response, 404, "not_found", "no such file; was the page built?");
     }
   }
+  if (options.api) return pass(incoming, response, path + url.search);
   let body = "";
   incoming.on("data", (chunk) => (body += chunk));
   incoming.on("end", () => {

@@ -11,12 +11,12 @@ export class ApiError extends Error {
 
   /** Not an accident: this run does not keep what was asked for. */
   get isNotKept(): boolean {
-    return this.code === "unavailable" && /not kept|no store/.test(this.message);
+    return this.code === "not_kept";
   }
 }
 
 /** What a run without a store would answer. */
-export const NO_STORE = new ApiError("unavailable", "this run keeps no store", 503);
+export const NO_STORE = new ApiError("not_kept", "this run keeps no store", 503);
 const STORED = new Set(["series", "tops", "errors", "alerts", "silences", "client", "requests"]);
 /** Whether a question is one for the store. */
 export function isStored(path: string): boolean {

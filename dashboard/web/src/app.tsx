@@ -11,6 +11,7 @@ import { RANGES, showRoute, type Route, type View } from "./url";
 import { ClientPage } from "./views/client";
 import { DataflowPage } from "./views/dataflow";
 import { ErrorsPage } from "./views/errors";
+import { GraphPage } from "./views/graph";
 import { OverviewPage } from "./views/overview";
 import { RequestsPage } from "./views/requests";
 import { SecurityPage } from "./views/security";
@@ -24,7 +25,7 @@ interface Place {
   page: () => preact.JSX.Element;
 }
 
-/** In the order of the navigation. A view of the graph of clients and paths gets its place here. */
+/** In the order of the navigation. */
 const PLACES: Place[] = [
   { view: "overview", name: "Overview", icon: "M3 10h3l2-5 4 10 2-5h3", page: OverviewPage },
   { view: "traffic", name: "Traffic", icon: "M4 16V9M8 16V4M12 16v-5M16 16V7", page: TrafficPage },
@@ -33,6 +34,7 @@ const PLACES: Place[] = [
   { view: "requests", name: "Requests", icon: "M3 5h14M3 10h14M3 15h9", page: RequestsPage },
   { view: "time", name: "Time", icon: "M10 3a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM10 6v4l3 2", page: TimePage },
   { view: "dataflow", name: "Dataflow", icon: "M3 5h4v4H3zM13 5h4v4h-4zM8 13h4v4H8zM7 7h6M5 9v2l4 2M15 9v2l-4 2", page: DataflowPage },
+  { view: "graph", name: "Graph", icon: "M5 5.500a1.5 1.5 0 1 0 0 .1M15 4.500a1.5 1.5 0 1 0 0 .1M10 15.500a1.5 1.5 0 1 0 0 .1M6.500 6l2.5 8M6.800 5.400l5.200-.6M13.200 6l-3 8", page: GraphPage },
 ];
 
 export function App() {
@@ -196,7 +198,7 @@ function Settings() {
 }
 
 /** Views that look at the moment, not at a stretch of it. */
-const MOMENTARY = new Set<View>(["time", "dataflow"]);
+const MOMENTARY = new Set<View>(["time", "dataflow", "graph"]);
 
 function Controls({ here }: { here: Route }) {
   const now = useWatched(status);
@@ -247,16 +249,18 @@ function Controls({ here }: { here: Route }) {
           </label>
         </>
       )}
-      <button
-        type="button"
-        class={`live ${here.live ? "on" : ""}`}
-        aria-pressed={here.live}
-        onClick={() => setLive(!here.live)}
-        title={here.live ? "Follows the newest data. Press to hold still." : "Holds still. Press to follow the newest data."}
-      >
-        <Icon path={here.live ? "M7 5v10M13 5v10" : "M6 4.500l9 5.5-9 5.500z"} />
-        {here.live ? "Pause" : "Go live"}
-      </button>
+      {here.view !== "graph" && (
+        <button
+          type="button"
+          class={`live ${here.live ? "on" : ""}`}
+          aria-pressed={here.live}
+          onClick={() => setLive(!here.live)}
+          title={here.live ? "Follows the newest data. Press to hold still." : "Holds still. Press to follow the newest data."}
+        >
+          <Icon path={here.live ? "M7 5v10M13 5v10" : "M6 4.500l9 5.5-9 5.500z"} />
+          <span class="live-word">{here.live ? "Pause" : "Go live"}</span>
+        </button>
+      )}
     </div>
   );
 }

@@ -73,6 +73,11 @@ export function latency(value: Maybe): string {
   return value >= 10_000 ? `${digits(value / 1000)}${NO_BREAK}s` : `${digits(value)}${NO_BREAK}ms`;
 }
 
+/** A latency on an axis of powers of ten: the unit that keeps it short. */
+export function latencyAxis(value: Maybe): string {
+  return !absent(value) && value >= 1000 ? `${digits(value / 1000)}${NO_BREAK}s` : latency(value);
+}
+
 /** A share of one, as a percentage. A tiny share is not shown as none. */
 export function percent(ratio: Maybe): string {
   if (absent(ratio)) return NONE;

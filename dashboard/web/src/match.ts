@@ -1,6 +1,6 @@
 // The API's filters, applied on the page to what the stream brings. Says the same as docs/openapi.yaml.
 
-import type { Alert, RequestRow } from "./types";
+import type { Alert, RequestRow, Silence } from "./types";
 
 export interface RequestFilter {
   host?: string;
@@ -34,6 +34,12 @@ export function requestMatches(row: RequestRow, filter: RequestFilter): boolean 
   return true;
 }
 
+/** At most `most` of the rows, spread evenly over all of them. */
+export function thinned<T>(rows: readonly T[], most: number): T[] {
+  if (rows.length <= most) return [...rows];
+  return Array.from({ length: most }, (_, at) => rows[Math.floor((at * rows.length) / most)] as T);
+}
+
 export interface AlertFilter {
   rule?: string;
   severity?: string;
@@ -55,13 +61,32 @@ export function alertHost(alert: Alert): string {
   return alert.host ?? alert.subject["host"] ?? "*";
 }
 
+/** Whether one of the silences is about this alert. */
+export function isSilenced(alert: Alert, silences: readonly Silence[], now: number): boolean {
+  return silences.some(
+    ({ rule, subject, until }) => until > now && (!rule || rule === alert.rule) && Object.entries(subject ?? {}).every(([field, value]) => alert.subject[field] === value),
+  );
+}
+
+/** What an alert's event made of what was known of it: made again, the same object, so that its row is not rendered again. */
+const merged = new WeakMap<Alert, { known: Alert; now: Alert }>();
+
+function merge(known: Alert, news: Alert): Alert {
+  if (known === news) return known;
+  const before = merged.get(news);
+  if (before?.known === known) return before.now;
+  // What people said about it is not in every event; where it is, also that they took it back.
+  const now = { ...known, ...news, acknowledged: (news.acknowledged === undefined ? known.acknowledged : news.acknowledged) ?? null };
+  merged.set(news, { known, now });
+  return now;
+}
+
 /** `old` with `news` in place, by id, newest first, at most `limit`. */
 export function upsertAlerts(old: readonly Alert[], news: readonly Alert[], limit: number): Alert[] {
   const byId = new Map(old.map((alert) => [alert.id, alert]));
   for (const alert of news) {
     const known = byId.get(alert.id);
-    // What people said about it is not in every event.
-    byId.set(alert.id, known ? { ...known, ...alert, acknowledged: alert.acknowledged ?? known.acknowledged ?? null } : alert);
+    byId.set(alert.id, known ? merge(known, alert) : alert);
     if (alert.replaces) byId.delete(alert.replaces);
   }
   return [...byId.values()].sort((a, b) => b.fired - a.fired || (a.id < b.id ? 1 : -1)).slice(0, limit);

@@ -109,9 +109,12 @@ export interface Known extends Series {
   known: number;
 }
 
+/** What is counted is told within a second, while the newest event's time is known at once. */
+export const BEHIND_MS = 1000;
+
 /** A series with the live windows in place; only where a row is one window. */
 export function withLive(series: Series, live: LiveWindows, host: string, hosts: readonly string[], from: number, to: number): Known {
-  let known = series.to;
+  let known = series.to - BEHIND_MS;
   const rows = new Map<number, Cell[]>();
   for (const row of series.rows) if (row[0] !== null && row[0] !== undefined) rows.set(row[0], row);
   if (live.size() === series.step) {
@@ -119,7 +122,7 @@ export function withLive(series: Series, live: LiveWindows, host: string, hosts:
       const before = rows.get(time);
       // The stream says nothing of anomalies where a window carries none.
       rows.set(time, before ? row.map((cell, at) => cell ?? before[at] ?? null) : row);
-      known = to;
+      known = to - BEHIND_MS;
     }
   }
   const sorted = [...rows.values()].filter((row) => (row[0] ?? 0) > from - series.step && (row[0] ?? 0) < to);
@@ -188,7 +191,11 @@ export function niceStep(ms: number): number {
 }
 
 /** Data younger than the range fills the chart from its own beginning: a minute of it is no sliver at the edge. */
-export function fromFirst(series: Known, least = 60_000): Known {
+export function fromFirst(whole: Known, least = 60_000): Known {
+  // Findings of long windows begin before the first request did: no zeros before there was anything.
+  const requests = column(whole, "requests");
+  const begin = requests.findIndex((value) => value !== 0);
+  const series = begin > 0 ? { ...whole, rows: whole.rows.slice(begin) } : whole;
   const first = series.rows[0]?.[0];
   if (first === null || first === undefined || first <= series.from + series.step) return series;
   return { ...series, from: Math.max(series.from, Math.min(first, series.to - least)) };
@@ -199,7 +206,7 @@ const COUNTS = ["bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "
 
 /**
  * The newest window is still filling: what counts up in it is scaled to its whole length, so that it does not look like an
- * outage; while it is less than a fifth over it is left out. Says which row that is.
+ * outage; while it is less than half over, when a burst would be taken for a rate, it is left out. Says which row that is.
  */
 export function projectLast(series: Known): { series: Series; projected: number | null } {
   const last = series.rows[series.rows.length - 1];
@@ -207,7 +214,7 @@ export function projectLast(series: Known): { series: Series; projected: number 
   if (!last || time === null || time === undefined || series.known >= time + series.step) return { series, projected: null };
   const share = (series.known - time) / series.step;
   const before = series.rows.slice(0, -1);
-  if (share < 0.2) return { series: before.length ? { ...series, rows: before } : series, projected: null };
+  if (share < 0.5) return { series: before.length ? { ...series, rows: before } : series, projected: null };
   const row = last.map((cell, at) => {
     const name = series.columns[at] ?? "";
     if (cell === null) return null;

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, isStored, NO_STORE, onUnauthorised, send, type Params } from "./api";
 import { useWatched, Watched } from "./cell";
-import { upsertAlerts } from "./match";
+import { isSilenced, upsertAlerts } from "./match";
 import { LiveWindows } from "./series";
 import { Stream, type Connection } from "./stream";
 import type { Alert, RequestRow, Status } from "./types";
@@ -22,6 +22,8 @@ export const tail = new Watched<readonly RequestRow[]>([]);
 export const epoch = new Watched(0);
 /** Goes up at most once a second, when live windows changed. */
 export const beat = new Watched(0);
+/** Goes up when somebody, on this page or another, said something of alerts. */
+export const marks = new Watched(0);
 export const needsToken = new Watched(false);
 /** The newest alert that began to fire while the page is open. */
 export const announced = new Watched<Alert | null>(null);
@@ -114,6 +116,9 @@ export function setLive(live: boolean): void {
 
 // ---- the stream ----
 
+/** Alerts that were known and changed, within this second. */
+const goingOn: Alert[] = [];
+
 export const stream = new Stream({
   onConnection: (next) => connection.set(next),
   onHello: (next) => {
@@ -124,16 +129,26 @@ export const stream = new Stream({
   },
   onAlert: (alert) => {
     const known = alerts.get().some((old) => old.id === alert.id);
+    // A new one at once; of one that goes on, with the rest of the second.
+    if (known && alert.acknowledged === undefined) return void goingOn.push(alert);
     alerts.set(upsertAlerts(alerts.get(), [alert], MOST_ALERTS));
+    if (alert.acknowledged !== undefined) return marks.set(marks.get() + 1);
     if (!known && alert.state === "firing" && alert.mode === "live" && !alert.silenced) announced.set(alert);
   },
   onBatch: (batch) => {
     if (batch.status) status.set(batch.status);
+    if (goingOn.length) alerts.set(upsertAlerts(alerts.get(), goingOn.splice(0), MOST_ALERTS));
     for (const window of batch.windows) windows.push(window);
     if (batch.requests.length) tail.set([...batch.requests.reverse(), ...tail.get()].slice(0, MOST_TAIL));
     beat.set(beat.get() + 1);
   },
+  onSilences: (silences) => {
+    const now = status.get()?.now ?? Date.now();
+    alerts.set(alerts.get().map((alert) => ({ ...alert, silenced: isSilenced(alert, silences, now) })));
+    marks.set(marks.get() + 1);
+  },
   onReset: () => {
+    goingOn.length = 0;
     windows.restart(status.get()?.last_event ?? null);
     alerts.set([]);
     tail.set([]);

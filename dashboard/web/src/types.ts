@@ -23,7 +23,10 @@ export interface Status {
   sinks: Sink[];
   /** Whether what was before can be asked: there is a store. */
   history?: boolean;
-  requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean };
+  /** `partial`: other processes of the cluster read requests too, and keep none. */
+  requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean; partial?: boolean };
+  /** Whether a GeoIP file says where clients are. */
+  countries?: boolean;
 }
 
 export interface Sink {
@@ -79,7 +82,8 @@ export type TopKind =
 export interface TopRow {
   name: string;
   requests: number;
-  share: number;
+  /** Missing in lists of one client's names. */
+  share?: number | null;
   bytes?: number | null;
   status_4xx?: number | null;
   status_5xx?: number | null;
@@ -130,6 +134,7 @@ export interface Alert {
   evidence: string[];
   mode: "live" | "shadow";
   replaces?: string | null;
+  /** Left out where an alert comes over the stream as it changes: then what was known of it holds. */
   acknowledged?: { at: number; by: string; note: string } | null;
   silenced?: boolean;
 }
@@ -193,7 +198,7 @@ export interface ClientView {
   truncated?: boolean;
 }
 
-export type HeldWhy = "slow" | "idle" | "future" | "back-pressured" | "aligned" | "starting";
+export type HeldWhy = "slow" | "following" | "idle" | "future" | "back-pressured" | "aligned" | "starting";
 
 export interface Partition {
   process: number;

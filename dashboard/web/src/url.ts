@@ -1,6 +1,6 @@
 // What the page shows, as the address says it: `#/view[/argument]?host=…&range=…&filter=…`. A link shared is a view shared.
 
-export const VIEWS = ["overview", "traffic", "security", "errors", "requests", "time", "dataflow", "client"] as const;
+export const VIEWS = ["overview", "traffic", "security", "errors", "requests", "time", "dataflow", "graph", "client"] as const;
 export type View = (typeof VIEWS)[number];
 
 /** The newest `ms` of data, or a fixed stretch. */

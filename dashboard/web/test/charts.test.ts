@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { described, niceTop, tabulated, type Model } from "../src/charts/model";
+import { decades, described, niceTop, tabulated, type Model } from "../src/charts/model";
 import { backoff } from "../src/backoff";
 import { count } from "../src/format";
 
@@ -24,6 +24,19 @@ test.each<[string, number, 1000 | 1024, number]>([
   ["bytes", 5000, 1024, 6144],
   ["a little under a KiB", 1023, 1024, 1024],
 ])("top of the axis: %s", (_, highest, base, wanted) => expect(niceTop(highest, base)).toBeCloseTo(wanted, 9));
+
+test.each<[string, (number | null)[], [number, number]]>([
+  ["nothing", [], [1, 100]],
+  ["no value above nothing", [0, null], [1, 100]],
+  ["ms and a minute", [22, 60_000], [10, 100_000]],
+  ["close together", [21, 88], [10, 1000]],
+  ["powers themselves", [1, 100], [1, 100]],
+  ["less than one", [0.04, 3], [0.01, 10]],
+])("powers of ten around %s", (_, values, [least, most]) => {
+  const found = decades([{ name: "a", colour: "", values }]);
+  expect(found.least).toBeCloseTo(least, 9);
+  expect(found.most).toBeCloseTo(most, 6);
+});
 
 test("waits double, within bounds", () => {
   expect([0, 1, 2, 3, 4, 100].map((attempt) => backoff(attempt, 0.5))).toEqual([1000, 2000, 4000, 8000, 15_000, 15_000]);

@@ -83,7 +83,7 @@ describe("series with live windows", () => {
   test("a known row is corrected, a new one added, in order", () => {
     const shown = withLive(series(0, 20_000, [row(20_000, 1), row(10_000, 4)]), live, "", ["a"], 0, 25_000);
     expect(shown.rows.map((cells) => cells.slice(0, 2))).toEqual([[10_000, 4], [20_000, 7]]);
-    expect([shown.to, shown.known]).toEqual([25_000, 25_000]);
+    expect([shown.to, shown.known]).toEqual([25_000, 24_000]);
   });
   test("what the stream does not say stays", () => {
     const base = series(0, 20_000, [[20_000, 1, 0.1, null, null, 0, null, 3]]);
@@ -115,9 +115,9 @@ describe("the end of a series read again", () => {
 describe("the window still filling", () => {
   const rows = [row(0, 100), row(10_000, 30)];
   test.each<[string, number, number, Cell | undefined, number | null]>([
-    ["too young", 11_999, 1, 100, null],
-    ["a fifth over", 12_000, 2, 150, 10_000],
+    ["too young", 14_999, 1, 100, null],
     ["half over", 15_000, 2, 60, 10_000],
+    ["three quarters over", 17_500, 2, 40, 10_000],
     ["over", 20_000, 2, 30, null],
   ])("%s", (_, known, count, requests, projected) => {
     const shown = projectLast({ ...series(0, 20_000, rows), known });
@@ -134,6 +134,13 @@ test.each<[string, number, number]>([
   ["only just begun", 890_000, 840_000],
 ])("the chart begins with the data: %s", (_, first, from) => {
   expect(fromFirst({ ...series(0, 900_000, [row(first, 1)]), known: 900_000 }).from).toBe(from);
+});
+
+test("findings before the first request are no zeros before the data", () => {
+  const rows = [row(400_000, 0), row(410_000, 0), row(450_000, 5), row(460_000, 0), row(470_000, 2)];
+  const shown = fromFirst({ ...series(0, 900_000, rows), known: 900_000 });
+  expect(shown.from).toBe(450_000);
+  expect(shown.rows.map((cells) => cells[1])).toEqual([5, 0, 2]);
 });
 
 test("a gap breaks the line, once", () => {

@@ -5,6 +5,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useWatched } from "../cell";
+import { Icon } from "../parts/basic";
 import { summary } from "../series";
 import { dark, go, utc } from "../state";
 import type { Drawing } from "./draw";
@@ -116,8 +117,10 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
           </ul>
         )}
         <button type="button" class="quiet as-table" aria-pressed={asTable} onClick={() => setAsTable(!asTable)} title={asTable ? "Show the chart" : "Show the values as a table"}>
-          <span class="visually-hidden">{title} as </span>
-          {asTable ? "chart" : "table"}
+          <span class="visually-hidden">
+            {title} as {asTable ? "chart" : "table"}
+          </span>
+          <Icon path={asTable ? "M3 16V4M3 16h14M6 12l3-4 3 2 4-5" : "M3 5h14v11H3zM3 9h14M3 12.500h14M8 5v11"} />
         </button>
       </figcaption>
       {!has ? (

@@ -7,7 +7,7 @@ import { GridComponent, TooltipComponent } from "echarts/components";
 import { init, use, type ECharts } from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
 import * as format from "../format";
-import { niceTop, type Model } from "./model";
+import { decades, niceTop, type Model } from "./model";
 
 use([LineChart, BarChart, GridComponent, TooltipComponent, CanvasRenderer]);
 
@@ -21,6 +21,8 @@ export interface Drawing {
 
 interface Colours {
   text: string;
+  /** Canvas does not inherit it. */
+  font: string;
   grid: string;
   axis: string;
   of(token: string): string;
@@ -29,7 +31,7 @@ interface Colours {
 function colours(element: Element): Colours {
   const style = getComputedStyle(element);
   const of = (token: string) => style.getPropertyValue(token).trim() || "#888";
-  return { text: of("--text-muted"), grid: of("--line-soft"), axis: of("--line"), of };
+  return { text: of("--text-muted"), font: style.fontFamily, grid: of("--line-soft"), axis: of("--line"), of };
 }
 
 function tooltip(model: Model, utc: boolean, colour: Colours, at: number): HTMLElement {
@@ -80,19 +82,21 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
     const base = shown.show(2048).includes("KiB") ? 1024 : 1000;
     const top = Math.min(shown.most ?? Infinity, niceTop(Math.max(highest(shown) * 1.02, shown.atLeast ?? 0), base));
     // Measured here: letting the library fit labels costs a quarter of every drawing.
-    const widest = Math.max(...[0, top / 2, top].map((value) => (shown.axis ?? shown.show)(value).length));
+    const powers = shown.log ? decades(shown.lines) : null;
+    const labels = powers ? Array.from({ length: Math.round(Math.log10(powers.most / powers.least)) + 1 }, (_, at) => powers.least * 10 ** at) : [0, top / 2, top];
+    const widest = Math.max(...labels.map((value) => (shown.axis ?? shown.show)(value).length));
     const clock = (time: number) => {
       const text = format.clock(time, utc);
       if (shown.to - shown.from > 2 * DAY) return format.dateTime(time, utc).slice(5, 10);
       return shown.to - shown.from > 10 * 60_000 ? text.slice(0, 5) : text;
     };
-    const label = { color: colour.text, fontSize: 11, fontFamily: "inherit", hideOverlap: true };
+    const label = { color: colour.text, fontSize: 11, fontFamily: colour.font, hideOverlap: true };
     const common = { axisLine: { lineStyle: { color: colour.axis } }, axisTick: { show: false }, splitLine: { show: false }, axisLabel: label };
     chart.setOption(
       {
         animation: false,
         useUTC: utc,
-        grid: { left: 14 + widest * 6.4, right: 20, top: 8, bottom: 22, outerBoundsMode: "none" },
+        grid: { left: 12 + widest * 6.8, right: 22, top: 8, bottom: 22, outerBoundsMode: "none" },
         xAxis: shown.categories
           ? { type: "category", data: shown.categories, ...common }
           : {
@@ -104,10 +108,9 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
               axisLabel: { ...label, formatter: clock, showMinLabel: false, showMaxLabel: false },
             },
         yAxis: {
-          type: "value",
-          min: 0,
-          max: top,
-          interval: top / 2,
+          ...(powers
+            ? { type: "log", logBase: 10, min: powers.least, max: powers.most, interval: Math.ceil(Math.log10(powers.most / powers.least) / 4) }
+            : { type: "value", min: 0, max: top, interval: top / 2 }),
           axisLine: { show: false },
           axisTick: { show: false },
           axisLabel: { ...label, formatter: (value: number) => (shown.axis ?? shown.show)(value) },
@@ -120,7 +123,7 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
           className: "tip",
           backgroundColor: colour.of("--surface-raised"),
           borderColor: colour.axis,
-          textStyle: { color: colour.of("--text"), fontSize: 12, fontFamily: "inherit" },
+          textStyle: { color: colour.of("--text"), fontSize: 12, fontFamily: colour.font },
           axisPointer: { type: shown.kind === "bars" ? "shadow" : "line", animation: false, lineStyle: { color: colour.text, type: "solid", opacity: 0.5 }, shadowStyle: { color: colour.grid, opacity: 0.6 }, label: { show: false } },
           formatter: (params: unknown) => {
             const first = (Array.isArray(params) ? params[0] : params) as { dataIndex?: number } | undefined;
@@ -130,7 +133,7 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
         series: shown.lines.map((line) => ({
           name: line.name,
           type: shown.kind === "bars" ? "bar" : "line",
-          data: shown.categories ? line.values : line.values.map((value, at) => [(shown.times[at] ?? 0) + (shown.kind === "bars" ? shown.step / 2 : 0), value]),
+          data: shown.categories ? line.values : (powers ? line.values.map((value) => (value === 0 ? null : value)) : line.values).map((value, at) => [(shown.times[at] ?? 0) + (shown.kind === "bars" ? shown.step / 2 : 0), value]),
           color: colour.of(line.colour),
           ...(shown.stacked ? { stack: "all" } : {}),
           ...(shown.kind === "bars"

@@ -27,6 +27,8 @@ export interface Model {
   /** The least top of the axis, so that a quiet chart does not look like a storm. */
   atLeast?: number;
   most?: number;
+  /** The axis goes in powers of ten: values of a few ms and of a minute are both seen. What is 0 has no place on it. */
+  log?: boolean;
   /** The time whose window is still filling: its values are scaled to the whole of it. */
   projected?: number | null;
 }
@@ -53,6 +55,23 @@ export function tabulated(model: Model, utc: boolean, limit = 200): { head: stri
     ...model.lines.map((line) => model.show(line.values[at] ?? null)),
   ]);
   return { head, rows, more: Math.max(0, order.length - limit) };
+}
+
+/** The powers of ten around all values above 0, at least two of them apart so that a quiet chart looks quiet. */
+export function decades(lines: readonly Line[]): { least: number; most: number } {
+  let [least, most] = [Infinity, 0];
+  for (const { values } of lines) {
+    for (const value of values) {
+      if (value === null || !(value > 0)) continue;
+      least = Math.min(least, value);
+      most = Math.max(most, value);
+    }
+  }
+  if (!(most > 0)) return { least: 1, most: 100 };
+  // A hair of rounding must not add a power.
+  const low = Math.floor(Math.log10(least) + 1e-9);
+  const high = Math.max(Math.ceil(Math.log10(most) - 1e-9), low + 2);
+  return { least: 10 ** low, most: 10 ** high };
 }
 
 /** A top of the axis that stays put while values jitter, and whose half is a plain number too. */

@@ -1,8 +1,12 @@
 // Tables: real ones, sorted by their heads. On narrow screens they scroll by themselves or show a row as a card; the roles are
 // written out, because some browsers forget them where a table is laid out otherwise.
+//
+// - A row is rendered again only where the row, the columns or its class are others: a tail of requests adds some rows a
+//   second to hundreds. Whoever wants that keeps rows and columns the same objects.
 
-import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import type { ComponentChildren, RefObject } from "preact";
+import { memo } from "preact/compat";
+import { useRef, useState } from "preact/hooks";
 
 export interface Column<Row> {
   name: string;
@@ -41,6 +45,8 @@ export interface TableProps<Row> {
 export function Table<Row>(props: TableProps<Row>) {
   const [sort, setSort] = useState(props.sorted ?? null);
   const { columns, detail } = props;
+  const latest = useRef(props);
+  latest.current = props;
   let rows = props.rows;
   const by = sort && columns.find((column) => column.name === sort.name)?.by;
   if (by) rows = [...rows].sort((a, b) => compare(by(a), by(b)) * (sort.down ? -1 : 1));
@@ -84,20 +90,7 @@ export function Table<Row>(props: TableProps<Row>) {
             const key = props.rowKey(row);
             const isOpen = props.open === key;
             return [
-              <tr key={key} role="row" class={`${props.rowClass?.(row) ?? ""}${detail ? " opens" : ""}${isOpen ? " open" : ""}`} onClick={detail ? (event) => clicked(event) && props.onOpen?.(isOpen ? null : key) : undefined}>
-                {columns.map((column) => (
-                  <td key={column.name} role="cell" class={classes(column)} data-name={column.name}>
-                    {column.cell(row)}
-                  </td>
-                ))}
-                {detail && (
-                  <td role="cell" class="opener">
-                    <button type="button" class="quiet" aria-expanded={isOpen} aria-label={props.openLabel?.(row) ?? "Details"} onClick={() => props.onOpen?.(isOpen ? null : key)}>
-                      <span aria-hidden="true">{isOpen ? "▾" : "▸"}</span>
-                    </button>
-                  </td>
-                )}
-              </tr>,
+              <TableRow key={key} row={row} id={key} columns={columns as Column<unknown>[]} isOpen={isOpen} class={props.rowClass?.(row) ?? ""} table={latest as unknown as RefObject<TableProps<unknown>>} />,
               isOpen && detail && (
                 <tr key={`${key} detail`} role="row" class="detail">
                   <td role="cell" colSpan={columns.length + 1}>{detail(row)}</td>
@@ -111,6 +104,37 @@ export function Table<Row>(props: TableProps<Row>) {
     </div>
   );
 }
+
+interface RowProps {
+  row: unknown;
+  id: string;
+  columns: Column<unknown>[];
+  isOpen: boolean;
+  class: string;
+  /** The table as it is now: what is called must not be of an earlier time. */
+  table: RefObject<TableProps<unknown>>;
+}
+
+const TableRow = memo(function TableRow({ row, id, columns, isOpen, class: className, table }: RowProps) {
+  const { detail, openLabel } = table.current ?? {};
+  const toggle = () => table.current?.onOpen?.(isOpen ? null : id);
+  return (
+    <tr role="row" class={`${className}${detail ? " opens" : ""}${isOpen ? " open" : ""}`} onClick={detail ? (event) => clicked(event) && toggle() : undefined}>
+      {columns.map((column) => (
+        <td key={column.name} role="cell" class={classes(column)} data-name={column.name}>
+          {column.cell(row)}
+        </td>
+      ))}
+      {detail && (
+        <td role="cell" class="opener">
+          <button type="button" class="quiet" aria-expanded={isOpen} aria-label={openLabel?.(row) ?? "Details"} onClick={toggle}>
+            <span aria-hidden="true">{isOpen ? "▾" : "▸"}</span>
+          </button>
+        </td>
+      )}
+    </tr>
+  );
+});
 
 /** A click on the row itself, not on a link or button in it, and not the end of marking text. */
 function clicked(event: MouseEvent): boolean {

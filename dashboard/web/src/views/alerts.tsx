@@ -7,9 +7,9 @@ import * as format from "../format";
 import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
 import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
-import { alerts as feed, go, hasHistory, rangeKey, route, shown, status, useAnswer } from "../state";
+import { alerts as feed, go, hasHistory, marks, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { Alert, Rows, Severity } from "../types";
-import { showRoute } from "../url";
+import { showRoute, type Route } from "../url";
 
 export const SEVERITIES: readonly Severity[] = ["critical", "high", "medium", "low", "info"];
 const RANK: Record<Severity, number> = { critical: 4, high: 3, medium: 2, low: 1, info: 0 };
@@ -24,11 +24,15 @@ export const ALERT_COLUMNS: Column<Alert>[] = [
   { name: "State", cell: (alert) => <StateBadge alert={alert} />, by: (alert) => alert.state, class: "tight" },
 ];
 
+/** Without sorting, for the overview. */
+const NEWEST_COLUMNS = ALERT_COLUMNS.map(({ by: _, ...column }) => column);
+
 /** Alerts of the shown stretch that pass the filter: the API's, with what the stream brought since. */
 export function useAlerts(filter: AlertFilter, limit: number, host: string) {
   const here = useWatched(route);
   const news = useWatched(feed);
-  const key = `${rangeKey(here)}|${host}|${JSON.stringify(filter)}|${limit}`;
+  const said = useWatched(marks);
+  const key = `${rangeKey(here)}|${host}|${JSON.stringify(filter)}|${limit}|${said}`;
   const answer = useAnswer<Rows<Alert>>(`alerts?${key}`, () => ({ ...shown(), host, ...filter, limit }), 60_000);
   const rows = useMemo(() => {
     if (!answer.data && hasHistory()) return null;
@@ -60,7 +64,7 @@ export function NewestAlerts() {
       <Table
         cards label="Newest alerts"
         rows={rows ?? []}
-        columns={ALERT_COLUMNS.map(({ by: _, ...column }) => column)}
+        columns={NEWEST_COLUMNS}
         rowKey={(alert) => alert.id}
         empty={rows ? "No alert in this range." : "Loading…"}
         rowClass={(alert) => `severity-edge-${alert.severity}`}
@@ -168,6 +172,11 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
             All this client did
           </button>
         )}
+        {status.get()?.requests.enabled && (
+          <button type="button" onClick={() => go(requestsOf(alert))}>
+            Its requests
+          </button>
+        )}
         <button type="button" onClick={() => go({ range: { from: Math.max(0, alert.first - 60_000), to: alert.last + 60_000 } })}>
           Only this time
         </button>
@@ -175,6 +184,14 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
       {problem && <p class="problem" role="alert">{format.visible(problem.message)}</p>}
     </div>
   );
+}
+
+/** The requests an alert is about, as far as its subject can be asked for: of its client, path or host, in its time. */
+function requestsOf({ subject, first, last }: Alert): Partial<Route> {
+  const filters = Object.fromEntries(
+    [["client", subject["client_ip"]], ["path", subject["path"]]].filter((pair): pair is [string, string] => Boolean(pair[1])),
+  );
+  return { view: "requests", argument: "", filters, ...(subject["host"] ? { host: subject["host"] } : {}), range: { from: Math.max(0, first - 1000), to: last + 1000 } };
 }
 
 /** A form's fate: sends, closes on success, else says what the server said. */

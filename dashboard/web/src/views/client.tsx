@@ -10,8 +10,9 @@ import { Table } from "../parts/table";
 import { column, niceStep } from "../series";
 import { go, rangeKey, route, shown, useAnswer, utc } from "../state";
 import type { ClientView, TopRow } from "../types";
+import { showRoute, type Route } from "../url";
 import { AlertTable } from "./alerts";
-import { keyed, REQUEST_COLUMNS, RequestDetail } from "./requests";
+import { CLIENT_COLUMNS, keyed, RequestDetail } from "./requests";
 
 export function ClientPage() {
   const here = useWatched(route);
@@ -21,6 +22,7 @@ export function ClientPage() {
   const [openAlert, setOpenAlert] = useState<string | null>(null);
   const [openRequest, setOpenRequest] = useState<string | null>(null);
   const rows = useMemo(() => keyed(data?.requests ?? []), [data]);
+  const share = (row: TopRow, of: readonly TopRow[]) => row.share ?? row.requests / Math.max(1, of.reduce((sum, one) => sum + one.requests, 0));
   const sums = model ? model.lines.map((line) => [line.name, line.values.reduce<number>((sum, value) => sum + (value ?? 0), 0)] as const) : [];
   const requests = sums.reduce((sum, [, value]) => sum + value, 0);
   const failed = sums.filter(([name]) => name === "4xx" || name === "5xx").reduce((sum, [, value]) => sum + value, 0);
@@ -39,8 +41,14 @@ export function ClientPage() {
         <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={data ? "No alert about this client in this range." : "Loading…"} />
       </Card>
       <div class="grid">
-        <Names title="Paths" name="Path" rows={data?.paths} />
-        <Names title="User agents" name="Agent" rows={data?.agents} />
+        <Names
+          title="Paths"
+          name="Path"
+          rows={data?.paths}
+          share={share}
+          link={(path) => ({ ...here, view: "requests", argument: "", filters: { client: here.argument, path } })}
+        />
+        <Names title="User agents" name="Agent" rows={data?.agents} share={share} />
       </div>
       <Card
         title="Newest requests"
@@ -54,7 +62,7 @@ export function ClientPage() {
         <Table
           cards label="Requests of this client, newest first"
           rows={rows}
-          columns={REQUEST_COLUMNS.filter(({ name }) => name !== "Client").map((column) => ({ ...column, cell: ({ row }: (typeof rows)[number]) => column.cell(row), by: undefined }))}
+          columns={CLIENT_COLUMNS}
           rowKey={(entry) => entry.key}
           empty={data ? "No request of this client is kept in this range." : "Loading…"}
           detail={({ row }) => <RequestDetail row={row} />}
@@ -67,7 +75,16 @@ export function ClientPage() {
   );
 }
 
-function Names({ title, name, rows }: { title: string; name: string; rows: TopRow[] | undefined }) {
+interface NamesProps {
+  title: string;
+  name: string;
+  rows: TopRow[] | undefined;
+  share: (row: TopRow, of: readonly TopRow[]) => number;
+  /** Where a name leads. */
+  link?: (name: string) => Route;
+}
+
+function Names({ title, name, rows, share, link }: NamesProps) {
   return (
     <Card title={title}>
       <Table
@@ -77,14 +94,28 @@ function Names({ title, name, rows }: { title: string; name: string; rows: TopRo
         limit={30}
         empty={rows ? "None kept." : "Loading…"}
         columns={[
-          { name, cell: (row) => <LogText text={row.name} limit={200} />, wide: true },
+          {
+            name,
+            cell: (row) => {
+              const to = row.name ? link?.(row.name) : undefined;
+              const shown = <LogText text={row.name} limit={200} />;
+              return to ? (
+                <a href={showRoute(to)} class="plain-link" onClick={(event) => (event.preventDefault(), go(to))}>
+                  {shown}
+                </a>
+              ) : (
+                shown
+              );
+            },
+            wide: true,
+          },
           { name: "Requests", cell: (row) => format.count(row.requests), number: true },
           {
             name: "Share",
             cell: (row) => (
               <span class="metered">
-                {format.percent(row.share)}
-                <Meter share={row.share} />
+                {format.percent(share(row, rows ?? []))}
+                <Meter share={share(row, rows ?? [])} />
               </span>
             ),
             number: true,
@@ -100,13 +131,18 @@ function draw(data: ClientView): Model {
   const times = column(data.series, "time").map((time) => time ?? 0);
   const gaps = times.slice(1).map((time, at) => time - (times[at] ?? 0));
   const step = data.series.step ?? (gaps.length ? Math.min(...gaps) : niceStep((to - from) / 60));
+  // A visit of a minute is no sliver in a chart of an hour.
+  const begins = times.length ? Math.max(from, (times[0] ?? from) - step) : from;
+  const ends = times.length ? Math.min(to, (times[times.length - 1] ?? to) + 2 * step) : to;
+  const centre = (begins + ends) / 2;
+  const half = Math.max((ends - begins) / 2, 30_000);
   return {
     kind: "bars",
     stacked: true,
     times,
     step: Math.max(1, step),
-    from,
-    to,
+    from: Math.max(from, centre - half),
+    to: Math.min(to, centre + half),
     show: format.count,
     atLeast: 4,
     lines: ["2xx", "3xx", "4xx", "5xx"].map((name) => ({ name, colour: `--status-${name}`, values: column(data.series, `status_${name}`) })),

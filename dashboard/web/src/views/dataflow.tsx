@@ -38,7 +38,7 @@ export function DataflowPage() {
       <dl class="tiles four">
         <Tile name="Workers" value={format.count(workers.length || null)} note={now ? format.plural(now.processes, "process", "processes") : undefined} />
         <Tile name="Busy" value={format.percent(busy)} note={over} tone={(busy ?? 0) > 0.9 ? "warn" : undefined} />
-        <Tile name="Events" value={now ? format.rate(now.rate).replace("req/s", "/s") : format.NONE} note={now ? `${format.count(now.events)} since start` : undefined} />
+        <Tile name="Events" value={now ? format.rate(now.rate).replace("req/s", "per s") : format.NONE} note={now ? `${format.count(now.events)} since start` : undefined} />
         <Tile name="Memory" value={format.bytes(now?.memory_bytes)} note="all processes" />
       </dl>
       <Card title="Workers" note={over}>

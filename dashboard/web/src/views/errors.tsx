@@ -28,7 +28,7 @@ export function ErrorsPage() {
   if (error?.isNotKept) return <NotKept what="Messages of error logs" />;
   return (
     <>
-      <Chart title="Errors over time" model={model} legend="sum" tall empty="No error message in this range" />
+      {(!data || model?.lines.length !== 0) && <Chart title="Errors over time" model={model} legend="sum" tall empty="No error message in this range" />}
       <Card title="Messages" note={data ? `${format.plural(rows.length, "pattern")}${data.truncated ? ", the most frequent of more" : ""}` : undefined}>
         <form class="filters" role="search" aria-label="Messages" onSubmit={(event) => event.preventDefault()}>
           <label>
@@ -56,7 +56,7 @@ export function ErrorsPage() {
           rows={rows}
           rowKey={key}
           sorted={{ name: "Count", down: true }}
-          empty={data ? (data.rows.length ? "No message holds this text." : "No error message in this range. Access logs alone bring none: add the error log as a source.") : "Loading…"}
+          empty={data ? (data.rows.length ? "No message holds this text." : severity ? "No message of this severity in this range." : "No error message in this range. Access logs alone bring none: add the server's error log, or an application's log, as a source.") : "Loading…"}
           open={open || null}
           onOpen={(next) => setFilter("pattern", next ?? "")}
           openLabel={(row) => `Example of ${format.shorten(format.visible(row.pattern), 60)}`}

@@ -13,7 +13,7 @@ import type { Cell, Series } from "../types";
 import { NewestAlerts } from "./alerts";
 import { useSeries } from "./use-series";
 
-const NAMES = ["rps", "latency_avg", "latency_p95", "latency_max", "throughput", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "error_ratio", "clients"] as const;
+const NAMES = ["rps", "latency_avg", "latency_p95", "latency_p99", "latency_max", "throughput", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "error_ratio", "clients"] as const;
 type Name = (typeof NAMES)[number];
 
 /** Not drawn again each second with the rest. */
@@ -32,13 +32,13 @@ export function OverviewPage() {
       {error && <Trouble error={error} again={again} />}
       <dl class="tiles">
         <Tile name="Requests" value={format.rate(totals?.rps ?? (here.live && !here.host ? now.rate : null))} note={totals ? `${format.count(totals.requests)} in range` : undefined} />
-        <Tile name="Latency p95" value={format.latency(totals?.p95)} note={totals ? `avg ${format.latency(totals.avg)}` : undefined} />
+        <Tile name="Latency p95" value={format.latency(totals?.p95)} note={totals ? `max ${format.latency(totals.max)}` : undefined} title={totals ? `Of the newest whole window, average ${format.latency(totals.avg)}; max: of the whole range` : undefined} />
         <Tile name="Error share" value={format.percent(totals?.errors)} note={totals ? `${format.count(totals.failed)} of 5xx` : undefined} tone={(totals?.errors ?? 0) >= 0.05 ? "bad" : (totals?.errors ?? 0) >= 0.01 ? "warn" : undefined} />
-        <Tile name="Distinct clients" value={format.count(totals?.clients)} note="in the newest window" />
+        <Tile name="Distinct clients" value={format.count(totals?.clients)} note="in newest window" />
         <Tile name="Events processed" value={format.count(now.events)} note={now.rejected ? `${format.count(now.rejected)} rejected` : "none rejected"} title={`${format.exact(now.events)} since start`} />
-        <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} note={`${format.plural(now.alerts.firing, "alert")} firing`} tone={now.alerts.firing ? "warn" : undefined} />
+        <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} note={`${format.plural(now.alerts.firing, "alert")} firing`} title="Findings of rules in this range; one alert has one or more" tone={now.alerts.firing ? "warn" : undefined} />
         <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} note="alerts per event" />
-        <Tile name="Critical alerts" value={format.count(now.alerts.critical)} note={`of ${format.count(now.alerts.fired)} since start`} tone={now.alerts.critical ? "bad" : undefined} />
+        <Tile name="Critical alerts" value={format.count(now.alerts.critical)} note={`of ${format.count(now.alerts.fired)} fired`} title="Since the start" tone={now.alerts.critical ? "bad" : undefined} />
       </dl>
       {nothing ? (
         <Card title="Nothing yet">
@@ -62,7 +62,7 @@ export function OverviewPage() {
 }
 
 function approximate(series: Series | null, name: string, host: string): string | undefined {
-  return !host && series?.approximate?.includes(name) ? "p95 and max: slowest host" : undefined;
+  return !host && series?.approximate?.includes(name) ? "p95, p99: slowest host" : undefined;
 }
 
 /** Numbers of the newest whole window, and sums over the stretch. */
@@ -82,6 +82,7 @@ function total(series: Series) {
     rps: rps[rps.length - 2] ?? rps[rps.length - 1] ?? null,
     p95: newest("latency_p95"),
     avg: newest("latency_avg"),
+    max: summary(column(series, "latency_max")).max,
     clients: newest("clients"),
     errors: requests > 0 ? failed / requests : null,
     anomalies: anomalies.last === null ? null : anomalies.sum,
@@ -117,11 +118,16 @@ function draw(series: Known, live: boolean) {
       { stacked: true, atLeast: 1 },
     ),
     errors: make("area", format.percent, [["5xx", "--status-5xx", "error_ratio"]], { atLeast: 0.01, most: 1 }),
-    latency: make("lines", format.latency, [
-      ["max", "--chart-3", "latency_max"],
-      ["p95", "--chart-2", "latency_p95"],
-      ["avg", "--chart-1", "latency_avg"],
-    ]),
+    latency: make(
+      "lines",
+      format.latency,
+      [
+        ["p99", "--chart-3", "latency_p99"],
+        ["p95", "--chart-2", "latency_p95"],
+        ["avg", "--chart-1", "latency_avg"],
+      ],
+      { log: true, axis: format.latencyAxis },
+    ),
     bandwidth: make("area", format.throughput, [["sent", "--chart-1", "throughput"]], { atLeast: 1024 }),
     clients: whole(make("area", format.count, [["clients", "--chart-1", "clients"]], { atLeast: 1 })),
   };

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { isStatusFilter, requestMatches, type RequestFilter } from "../match";
+import { isStatusFilter, requestMatches, thinned, type RequestFilter } from "../match";
 import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
@@ -12,9 +12,12 @@ import type { RequestRow, Requests } from "../types";
 
 const LIMIT = 200;
 const MOST = 2000;
+/** What runs past is not read: so many of the newest are enough, and so many new ones a second. */
+const LIVE_ROWS = 100;
+const LIVE_NEW = 15;
 
 export const REQUEST_COLUMNS: Column<RequestRow>[] = [
-  { name: "Time", cell: (row) => <When ms={row.time} precise />, class: "tight" },
+  { name: "Time", cell: (row) => <When ms={row.time} precise={row.time % 1000 !== 0} />, class: "tight" },
   { name: "Status", cell: (row) => <StatusCode code={row.status} />, class: "tight" },
   { name: "Client", cell: (row) => <ClientLink ip={row.client} />, class: "tight" },
   { name: "Method", cell: (row) => <LogText text={row.method} limit={12} />, class: "tight" },
@@ -59,16 +62,36 @@ export function RequestDetail({ row }: { row: RequestRow }) {
   );
 }
 
-/** A key that stays with a row while others come; the same request twice counts up. */
-export function keyed(rows: readonly RequestRow[]): { row: RequestRow; key: string }[] {
-  const seen = new Map<string, number>();
-  return rows.map((row) => {
-    const base = `${row.time} ${row.client} ${row.method} ${row.path} ${row.query ?? ""} ${row.status}`;
-    const times = (seen.get(base) ?? 0) + 1;
-    seen.set(base, times);
-    return { row, key: `${base} ${times}` };
-  });
+interface Entry {
+  row: RequestRow;
+  key: string;
 }
+
+/** Entries by row, so that a row that stays is not rendered again. */
+const entries = new WeakMap<RequestRow, Entry>();
+
+/** A key that stays with a row while others come; the same request twice counts up. */
+export function keyed(rows: readonly RequestRow[]): Entry[] {
+  const seen = new Map<string, number>();
+  // From the oldest: what comes later must not change the keys of what was there.
+  return rows
+    .map((_, at) => rows[rows.length - 1 - at] as RequestRow)
+    .map((row) => {
+      const base = `${row.time} ${row.client} ${row.method} ${row.path} ${row.query ?? ""} ${row.status}`;
+      const times = (seen.get(base) ?? 0) + 1;
+      seen.set(base, times);
+      const key = `${base} ${times}`;
+      let entry = entries.get(row);
+      if (entry?.key !== key) entries.set(row, (entry = { row, key }));
+      return entry;
+    })
+    .reverse();
+}
+
+const unsorted = (columns: Column<RequestRow>[]): Column<Entry>[] => columns.map((column) => ({ ...column, cell: ({ row }) => column.cell(row), by: undefined }));
+const COLUMNS = unsorted(REQUEST_COLUMNS);
+/** Of one client: the same without it. */
+export const CLIENT_COLUMNS = unsorted(REQUEST_COLUMNS.filter(({ name }) => name !== "Client"));
 
 export function RequestsPage() {
   const here = useWatched(route);
@@ -94,20 +117,27 @@ export function RequestsPage() {
     return () => stream.requests(false);
   }, [following]);
 
-  const held = useRef<readonly RequestRow[]>([]);
-  if (open === null) held.current = fresh; // an open row stays where it is
-  const news = held.current;
-  const rows = useMemo(() => {
+  // What came live and is shown. An open row stays where it is: nothing is added meanwhile.
+  const live = useRef<{ question: string; seen: WeakSet<RequestRow>; rows: RequestRow[]; thin: boolean }>({ question: "", seen: new WeakSet(), rows: [], thin: false });
+  const { rows, end } = useMemo(() => {
     const kept = answer.data?.rows ?? [];
     const newest = kept[0]?.time ?? 0;
-    const live = following ? news.filter((row) => row.time > newest && requestMatches(row, filter)) : [];
-    return keyed([...live, ...kept, ...(older.key === question ? older.rows : [])].slice(0, MOST));
-  }, [answer.data, news, older, question, following]);
+    if (live.current.question !== question || !following) live.current = { question, seen: new WeakSet(), rows: [], thin: false };
+    const now = live.current;
+    if (following && open === null) {
+      const news = fresh.filter((row) => !now.seen.has(row) && row.time > newest && requestMatches(row, filter));
+      news.forEach((row) => now.seen.add(row));
+      now.thin = news.length > LIVE_NEW;
+      now.rows = [...thinned(news, LIVE_NEW), ...now.rows].slice(0, MOST);
+    }
+    const more = older.key === question ? older.rows : [];
+    const all = [...now.rows, ...kept, ...more];
+    return { rows: keyed(all.slice(0, more.length ? MOST : following ? LIVE_ROWS : LIMIT)), end: all[all.length - 1]?.time };
+  }, [answer.data, fresh, older, question, following, open]);
 
   const more = () => {
-    const last = rows[rows.length - 1]?.row;
-    if (!last) return;
-    get<Requests>("requests", { from: shown().from, ...filter, limit: LIMIT, before: last.time }).then(
+    if (end === undefined) return;
+    get<Requests>("requests", { from: shown().from, ...filter, limit: LIMIT, before: end }).then(
       (next) => {
         setProblem(null);
         setOlder((old) => ({ key: question, rows: [...(old.key === question ? old.rows : []), ...next.rows], done: next.rows.length < LIMIT && !next.truncated }));
@@ -127,6 +157,8 @@ export function RequestsPage() {
         <>
           {enabled ? <>{format.plural(now?.requests.kept ?? 0, "request")} kept</> : "not kept: only what arrives while this is open"}
           {enabled && from !== null && <> since <When ms={from} /></>}
+          {following && live.current.thin && <> – of those that come, {LIVE_NEW} a second are shown; pause for all</>}
+          {now?.requests.partial && <b class="sampled"> – of process 0 only: what the other processes read is not kept</b>}
           {sampled && <b class="sampled"> – a sample: at this rate not every request is kept</b>}
         </>
       }
@@ -163,7 +195,7 @@ export function RequestsPage() {
       <Table
         cards label="Requests, newest first"
         rows={rows}
-        columns={REQUEST_COLUMNS.map((column) => ({ ...column, cell: ({ row }: { row: RequestRow }) => column.cell(row), by: undefined }))}
+        columns={COLUMNS}
         rowKey={(entry) => entry.key}
         empty={!enabled ? <>Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or there is no store. All other views work without them.</> : answer.loading ? "Loading…" : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
         detail={({ row }) => <RequestDetail row={row} />}

@@ -8,7 +8,7 @@ import type { Model } from "../charts/model";
 import * as format from "../format";
 import { Card, LogText, SeverityBadge, Subject, Trouble, When } from "../parts/basic";
 import { Table } from "../parts/table";
-import { alerts as feed, go, route, setFilter, shown, useAnswer } from "../state";
+import { alerts as feed, go, marks, route, setFilter, shown, useAnswer } from "../state";
 import { histogram } from "../series";
 import type { Alert, Rows, Rule, Silence } from "../types";
 import { AlertTable, SEVERITIES, useAlerts } from "./alerts";
@@ -20,7 +20,7 @@ export function SecurityPage() {
   const { rule = "", severity = "", state = "", subject = "", alert: open = "" } = here.filters;
   const { rows, error, again, truncated } = useAlerts({ rule, severity, state, subject }, LIMIT, here.host);
   const rules = useAnswer<Rows<Rule>>("rules", () => ({}), 10_000);
-  const silences = useAnswer<Rows<Silence>>("silences", () => ({}), 30_000);
+  const silences = useAnswer<Rows<Silence>>(`silences?${useWatched(marks)}`, () => ({}), 30_000);
   const changed = () => (again(), silences.again());
   const models = useMemo(() => (rows ? draw(rows) : null), [rows]);
   const isListed = !open || rows === null || rows.some((row) => row.id === open);
@@ -120,7 +120,7 @@ function draw(rows: readonly Alert[]): { timeline: Model; scores: Model } {
     scores: {
       kind: "bars",
       times: [],
-      categories: bins.map((_, at) => `${(at / 10).toFixed(1)}–${((at + 1) / 10).toFixed(1)}`),
+      categories: bins.map((_, at) => `${at ? `.${at}` : "0"}–${at < 9 ? `.${at + 1}` : "1"}`),
       step: 1,
       from: 0,
       to: 10,

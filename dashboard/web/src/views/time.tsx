@@ -16,6 +16,7 @@ const KEPT = 150;
 
 const WHY: Record<HeldWhy, string> = {
   slow: "it has more to read and is the least far",
+  following: "it is read up to its end, and time goes as far as its newest event: nothing is held back",
   idle: "it has nothing to read; after idle_after it stops holding time back",
   future: "what it brings is dated in the future, which moves no time",
   "back-pressured": "there is no room for what it would read: results wait for a sink, or memory is at its limit",
@@ -61,11 +62,11 @@ export function TimePage() {
           rows={data?.partitions ?? []}
           rowKey={(row) => `${row.process} ${row.source} ${row.partition}`}
           empty={data ? "No partition is open." : "Loading…"}
-          rowClass={(row) => (held && held.partition === row.partition && held.source === row.source ? "marked" : "")}
+          rowClass={(row) => (held && held.partition === row.partition && held.source === row.source && held.why !== "following" ? "marked" : "")}
           columns={[
             { name: "Partition", cell: (row) => <LogText text={row.partition} limit={120} />, by: (row) => row.partition, wide: true },
             { name: "Source", cell: (row) => <LogText text={row.source} limit={40} />, by: (row) => row.source, class: "tight", minor: true },
-            { name: "State", cell: (row) => <PartitionState row={row} holds={held?.partition === row.partition && held.source === row.source} />, by: (row) => row.state, class: "tight" },
+            { name: "State", cell: (row) => <PartitionState row={row} holds={held?.partition === row.partition && held.source === row.source} why={held?.why} />, by: (row) => row.state, class: "tight" },
             { name: "Watermark", cell: (row) => <When ms={row.watermark} />, by: (row) => row.watermark, class: "tight" },
             { name: "Delay", cell: (row) => format.duration(row.watermark_delay_ms), by: (row) => row.watermark_delay_ms, number: true },
             { name: "Lag", cell: (row) => format.count(row.lag_messages), by: (row) => row.lag_messages, number: true },
@@ -81,11 +82,11 @@ export function TimePage() {
   );
 }
 
-function PartitionState({ row, holds }: { row: Partition; holds: boolean }) {
+function PartitionState({ row, holds, why }: { row: Partition; holds: boolean; why: HeldWhy | undefined }) {
   return (
     <span class="states" title={row.since ? `since ${format.dateTime(row.since, true)} UTC` : undefined}>
       <span class={`badge ${row.state === "back-pressured" ? "severity-high" : row.state === "active" ? "state-resolved" : "plain"}`}>{format.visible(row.state)}</span>
-      {holds && <span class="badge severity-medium">holds time</span>}
+      {holds && <span class={`badge ${why === "following" ? "plain" : "severity-medium"}`}>holds time</span>}
     </span>
   );
 }

@@ -1,6 +1,7 @@
 // Who asks for what, and how that goes: rankings over the shown stretch.
 
 import type { ComponentChildren } from "preact";
+import { memo } from "preact/compat";
 import { useWatched } from "../cell";
 import * as format from "../format";
 import { Card, ClientLink, LogText, Meter, NotKept, Split, Trouble } from "../parts/basic";
@@ -23,7 +24,7 @@ const share: Column<TopRow> = {
   cell: (row) => (
     <span class="metered">
       {format.percent(row.share)}
-      <Meter share={row.share} />
+      <Meter share={row.share ?? 0} />
     </span>
   ),
   by: (row) => row.share,
@@ -47,6 +48,20 @@ const statuses: Column<TopRow> = {
   by: (row) => (row.requests ? ((row.status_4xx ?? 0) + (row.status_5xx ?? 0)) / row.requests : 0),
 };
 
+/** What the colours in the column Status mean. */
+function StatusKey() {
+  return (
+    <ul class="legend" aria-hidden="true">
+      {[["fill-2xx", "2xx, 3xx"], ["fill-4xx", "4xx"], ["fill-5xx", "5xx"]].map(([colour, name]) => (
+        <li key={name}>
+          <i class={`swatch ${colour}`} />
+          {name}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
 function named(name: string, cell?: (row: TopRow) => ComponentChildren): Column<TopRow> {
   return { name, cell: cell ?? ((row) => <LogText text={row.name} limit={200} />), by: (row) => row.name, wide: true };
 }
@@ -58,15 +73,13 @@ interface TopCardProps {
   note?: (rows: TopRow[]) => string | undefined;
   empty?: string;
   limit?: number;
-  hideEmpty?: boolean;
   class?: string;
 }
 
-function TopCard({ title, kind, columns, note, empty = "None in this range.", limit, hideEmpty, class: className }: TopCardProps) {
+function TopCard({ title, kind, columns, note, empty = "None in this range.", limit, class: className }: TopCardProps) {
   const { data, error, again } = useTops(kind, limit);
-  if (hideEmpty && (!data || !data.rows.length)) return null;
   return (
-    <Card title={title} note={data ? [note?.(data.rows), data.approximate && data.rows.length ? "at least" : ""].filter(Boolean).join("; ") : undefined} class={`top-card ${className ?? ""}`}>
+    <Card title={title} note={data ? [note?.(data.rows), data.approximate && data.rows.length ? "lower bounds" : ""].filter(Boolean).join("; ") : undefined} class={`top-card ${className ?? ""}`} actions={columns.includes(statuses) && data?.rows.length ? <StatusKey /> : undefined}>
       {error && <Trouble error={error} again={again} />}
       <Table label={title} rows={data?.rows ?? []} columns={columns} rowKey={(row) => row.name} empty={data ? empty : "Loading…"} />
     </Card>
@@ -74,9 +87,14 @@ function TopCard({ title, kind, columns, note, empty = "None in this range.", li
 }
 
 export function TrafficPage() {
-  const here = useWatched(route);
   const now = useWatched(status);
-  if (now?.history === false) return <NotKept what="Rankings of paths, clients, agents and referrers" />;
+  return <Rankings history={now?.history !== false} countries={now?.countries ?? false} />;
+}
+
+/** Not rendered again with every status. */
+const Rankings = memo(function Rankings({ history, countries }: { history: boolean; countries: boolean }) {
+  const here = useWatched(route);
+  if (!history) return <NotKept what="Rankings of paths, clients, agents and referrers" />;
   const filtered = (name: string, value: string) => ({ ...here, view: "requests" as const, argument: "", filters: { [name]: value } });
   const path = (row: TopRow) => {
     const to = filtered("path", row.name);
@@ -88,15 +106,15 @@ export function TrafficPage() {
   };
   return (
     <div class="grid">
-      <TopCard title="Top paths" kind="paths" class="span-6" columns={[named("Path", path), requests, share, statuses, bytes]} />
-      <TopCard title="Top clients" kind="clients" class="span-4" columns={[named("Client", (row) => <ClientLink ip={row.name} />), requests, share, statuses, bytes]} />
+      <TopCard title="Top paths" kind="paths" class="span-5" columns={[named("Path", path), requests, share, statuses, bytes]} />
+      <TopCard title="Top clients" kind="clients" class="span-5" columns={[named("Client", (row) => <ClientLink ip={row.name} />), requests, share, statuses, bytes]} />
       <TopCard title="Slowest paths" kind="slow_paths" class="span-4" columns={[named("Path", path), { name: "p95", cell: (row) => format.latency(row.latency_p95), by: (row) => row.latency_p95, number: true }, requests]} empty="No path with enough timed requests: these logs may carry no durations." />
       <TopCard
         title="User agents"
         kind="agents"
         class="span-6"
         note={(rows) => {
-          const bots = rows.reduce((sum, row) => sum + (row.bot ? row.share : 0), 0);
+          const bots = rows.reduce((sum, row) => sum + (row.bot ? (row.share ?? 0) : 0), 0);
           return `bots and tools: ${format.percent(bots)} of all requests`;
         }}
         columns={[
@@ -128,7 +146,15 @@ export function TrafficPage() {
           bytes,
         ]}
       />
-      <TopCard title="Countries" kind="countries" hideEmpty class="span-4" columns={[named("Country"), requests, share]} />
+      {countries && (
+        <TopCard
+          title="Countries"
+          kind="countries"
+          class="span-4"
+          note={() => "of the top clients"}
+          columns={[named("Country", (row) => (row.name ? <span>{format.visible(row.name)}</span> : <span class="none">not known</span>)), requests, share, statuses, bytes]}
+        />
+      )}
     </div>
   );
-}
+});
