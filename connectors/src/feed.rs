@@ -37,8 +37,8 @@ pub struct PartitionInfo {
     pub name: Arc<str>,
     /// The host of lines that name none.
     pub default_host: Arc<[u8]>,
-    /// Whether it ends (a file in a replay).
-    pub bounded: bool,
+    /// Whether it is one of any number over time (a connection): what it read is kept when it has ended, it itself is not.
+    pub passing: bool,
     /// The time by which dates without a year are completed: a file's modification time, else when it was opened.
     pub reference_time: WallTime,
 }
@@ -421,7 +421,7 @@ mod tests {
             source_name: "file".into(),
             name: id.to_string().into(),
             default_host: Arc::from(&b"h"[..]),
-            bounded: true,
+            passing: false,
             reference_time: WallTime(0),
         }
     }

@@ -70,7 +70,7 @@ pub fn spawn_into_feed(generator: Generator, feed: Arc<Feed>, options: LiveOptio
             source_name: options.source_name.clone(),
             name: host.as_str().into(),
             default_host: host.as_bytes().into(),
-            bounded: false,
+            passing: false,
             reference_time: WallTime(wall_ms()),
         });
         partitions.push(Partition { id, bytes: Vec::new(), offset: 0, seq: 0 });
@@ -170,7 +170,7 @@ mod tests {
             assert!(Instant::now() < deadline, "the generator ends");
             match feed.take() {
                 Some(Message::Opened(info)) => {
-                    assert_eq!((info.source, info.bounded), (3, false));
+                    assert_eq!((info.source, info.passing), (3, false));
                     of.insert(info.id, (0u64, Vec::new()));
                 }
                 Some(Message::Batch(batch)) => {

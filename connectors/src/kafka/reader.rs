@@ -190,7 +190,7 @@ impl Reader {
             source_name: self.settings.name.clone(),
             name: partition.name(),
             default_host: self.settings.default_host.clone(),
-            bounded: false,
+            passing: false,
             reference_time: now_ms(),
         });
         Ok(())

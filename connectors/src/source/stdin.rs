@@ -66,7 +66,7 @@ impl Stdin {
             source_name: self.identity.name.clone(),
             name: "-".into(),
             default_host: self.identity.host.clone().unwrap_or_else(|| b"stdin"[..].into()),
-            bounded: self.bounded,
+            passing: false,
             reference_time: (self.clock)(),
         });
         feed.listed();

@@ -491,7 +491,7 @@ fn open(
         source_name: identity.name.clone(),
         name,
         default_host,
-        bounded: false,
+        passing: true,
         reference_time: clock(),
     });
     Outlet::new(feed.clone(), id, clock)

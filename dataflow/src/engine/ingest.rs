@@ -35,6 +35,9 @@ use timely::dataflow::{Scope, StreamVec};
 /// How many parsed batches a worker keeps while it can judge others.
 const MAX_PENDING: usize = 4;
 
+/// So many partitions are known before a worker looks which of them are over.
+const FEW_PARTITIONS: usize = 64;
+
 /// What the source edge sends on.
 pub struct Streams<'s> {
     /// Rows for the owners of their keys.
@@ -58,6 +61,9 @@ pub trait Parsers: Send + Sync {
     /// A parser for the partition; `head` is the beginning of its first batch. `None`: ask again, another worker is
     /// about to recognise the format.
     fn parser(&self, info: &PartitionInfo, head: Option<&[u8]>) -> Option<Parser>;
+
+    /// Forgets what was recognised of other partitions than these.
+    fn retain(&self, is_open: &dyn Fn(PartitionId) -> bool);
 }
 
 /// Shown each batch once it is judged and aggregated; never waits.
@@ -159,6 +165,8 @@ struct Work {
     ingest: Ingest,
     infos: HashMap<PartitionId, PartitionInfo>,
     parsers: HashMap<PartitionId, Parser>,
+    /// How many partitions may be known before those that are over are forgotten.
+    most_known: usize,
     unparsed: VecDeque<Batch>,
     pending: VecDeque<Pending>,
     /// Batches to be used again: their buffers have grown to the usual size.
@@ -177,6 +185,7 @@ impl Work {
             ingest,
             infos: HashMap::new(),
             parsers: HashMap::new(),
+            most_known: FEW_PARTITIONS,
             unparsed: VecDeque::new(),
             pending: VecDeque::new(),
             spare: Vec::new(),
@@ -206,7 +215,7 @@ impl Work {
                     busy = true;
                 }
                 Some(Taken::Opened(info)) => {
-                    self.infos.insert(info.id, info);
+                    self.learn(info);
                     busy = true;
                 }
                 Some(Taken::Noted) => busy = true,
@@ -223,9 +232,21 @@ impl Work {
         if !self.infos.contains_key(&id)
             && let Some(info) = self.ingest.ledger.info(id)
         {
-            self.infos.insert(id, info);
+            self.learn(info);
         }
         self.infos.get(&id)
+    }
+
+    /// Connections come and go for ever: where twice as many partitions are known as were open, those over are forgotten.
+    fn learn(&mut self, info: PartitionInfo) {
+        if self.infos.len() >= self.most_known {
+            let ledger = &self.ingest.ledger;
+            self.infos.retain(|id, _| ledger.is_open(*id));
+            self.parsers.retain(|id, _| ledger.is_open(*id));
+            self.ingest.parsers.retain(&|id| ledger.is_open(id));
+            self.most_known = FEW_PARTITIONS.max(2 * self.infos.len());
+        }
+        self.infos.insert(info.id, info);
     }
 
     /// Parses the batches whose format is known. True when there was one.

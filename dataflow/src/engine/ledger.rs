@@ -9,9 +9,11 @@
 //! - A partition's batches are judged in `seq` order, each event exactly once.
 //! - `effective` never goes back, and stays 0 until every source has listed its partitions.
 //! - Per partition, always: lines = events + rejected, events = in time + late + future.
+//! - A connection that has ended leaves its totals in one sum per source, and for a while its name: what is kept does not
+//!   grow with the connections that ever were.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
 use tidewatch_connectors::source::SourceError;
@@ -29,6 +31,12 @@ pub struct Pending {
     /// Index of the first event not judged.
     pub judged: usize,
 }
+
+/// The name under which connections that have ended are summed up.
+const ENDED: &str = "ended connections";
+
+/// How many connections that have ended are still known by name.
+const NAMES_KEPT: usize = 1024;
 
 /// How far a batch was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +154,10 @@ pub struct Ledger {
 
 struct Inner {
     partitions: BTreeMap<PartitionId, Entry>,
+    /// What connections that have ended had read, by source.
+    ended: BTreeMap<usize, (PartitionInfo, Totals)>,
+    /// The last of them: their dead letters may still be on the way.
+    gone: VecDeque<PartitionInfo>,
     /// Floors of partitions that an earlier life of this process left, until they are opened.
     floors: BTreeMap<PartitionId, u64>,
     sources_to_list: usize,
@@ -175,6 +187,8 @@ impl Ledger {
         Ledger {
             inner: Mutex::new(Inner {
                 partitions: BTreeMap::new(),
+                ended: BTreeMap::new(),
+                gone: VecDeque::new(),
                 floors: BTreeMap::new(),
                 sources_to_list: sources,
                 open_ended: false,
@@ -242,6 +256,7 @@ impl Ledger {
                     entry.ended = true;
                     entry.settle(feed);
                 }
+                inner.let_go(id);
                 Taken::Noted
             }
             Message::Listed => {
@@ -277,6 +292,7 @@ impl Ledger {
             Judgement::Whole => {
                 feed.advance(entry.info.id, entry.reached.0);
                 entry.settle(feed);
+                inner.let_go(pending.batch.raw.partition);
             }
             // Nothing is credited before what follows this batch is read: the feed must not be too full for it.
             Judgement::Waits if entry.starves(pending) => feed.need(entry.info.id, entry.taken),
@@ -326,7 +342,7 @@ impl Ledger {
         }
         if all_idle {
             let wall = now.0.saturating_sub(self.time.bounds.max_out_of_order.0);
-            let has_read = inner.partitions.values().any(|e| e.totals.events > 0);
+            let has_read = !inner.ended.is_empty() || inner.partitions.values().any(|e| e.totals.events > 0);
             let follow = match others.iter().filter_map(|other| other.holding).min() {
                 Some(least) => least,
                 None if has_read => wall,
@@ -397,13 +413,11 @@ impl Ledger {
         self.lock().failed.clone()
     }
 
-    /// What was read, per partition.
+    /// What was read, per partition; connections that have ended are one a source.
     pub fn totals(&self) -> Vec<(PartitionInfo, Totals)> {
-        self.lock()
-            .partitions
-            .values()
-            .map(|e| (e.info.clone(), Totals { watermark: e.reached.0, ..e.totals }))
-            .collect()
+        let inner = self.lock();
+        let here = inner.partitions.values().map(|e| (e.info.clone(), Totals { watermark: e.reached.0, ..e.totals }));
+        here.chain(inner.ended.values().cloned()).collect()
     }
 
     /// How each partition stands.
@@ -415,17 +429,34 @@ impl Ledger {
             idle: e.idle,
             at_end: e.caught_up_at.is_some(),
         };
-        self.lock().partitions.iter().map(standing).collect()
+        let over = |(info, totals): &(PartitionInfo, Totals)| Standing {
+            id: info.id,
+            totals: *totals,
+            done: true,
+            idle: false,
+            at_end: true,
+        };
+        let inner = self.lock();
+        inner.partitions.iter().map(standing).chain(inner.ended.values().map(over)).collect()
     }
 
     /// How many events were read.
     pub fn events(&self) -> u64 {
-        self.lock().partitions.values().map(|e| e.totals.events).sum()
+        let inner = self.lock();
+        let ended = inner.ended.values().map(|(_, totals)| totals.events);
+        inner.partitions.values().map(|e| e.totals.events).chain(ended).sum()
     }
 
-    /// What is known of a partition.
+    /// What is known of a partition; of a connection that has ended, only for a while.
     pub fn info(&self, id: PartitionId) -> Option<PartitionInfo> {
-        self.lock().partitions.get(&id).map(|e| e.info.clone())
+        let inner = self.lock();
+        let here = inner.partitions.get(&id).map(|e| &e.info);
+        here.or_else(|| inner.gone.iter().rev().find(|info| info.id == id)).cloned()
+    }
+
+    /// Whether batches of this partition may still come.
+    pub fn is_open(&self, id: PartitionId) -> bool {
+        self.lock().partitions.contains_key(&id)
     }
 
     /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
@@ -440,6 +471,23 @@ impl Ledger {
             out.push((entry.info.clone(), at));
         }
         out
+    }
+}
+
+impl Inner {
+    /// Keeps of a connection that is over only what it read.
+    fn let_go(&mut self, id: PartitionId) {
+        if self.stopping || !self.partitions.get(&id).is_some_and(|e| e.done && e.info.passing) {
+            return;
+        }
+        let Some(entry) = self.partitions.remove(&id) else { return };
+        let totals = Totals { watermark: entry.reached.0, ..entry.totals };
+        let name = || PartitionInfo { name: ENDED.into(), ..entry.info.clone() };
+        self.ended.entry(entry.info.source).or_insert_with(|| (name(), Totals::default())).1.merge(&totals);
+        if self.gone.len() == NAMES_KEPT {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(entry.info);
     }
 }
 

@@ -21,7 +21,7 @@ fn info(id: u64) -> PartitionInfo {
         source_name: "s".into(),
         name: id.to_string().into(),
         default_host: Arc::from(&b"h"[..]),
-        bounded: false,
+        passing: false,
         reference_time: WallTime(0),
     }
 }
@@ -121,4 +121,26 @@ fn what_reads_again_has_the_time_that_passed_as_its_floor() {
     feed.send(batch(1, 2));
     take(&ledger, &feed, 2085);
     assert_eq!((ledger.totals()[0].1.late, ledger.effective()), (1, Some(2095)));
+}
+
+#[test]
+fn connections_that_have_ended_leave_a_sum_and_for_a_while_their_names() {
+    let (ledger, feed) = (ledger(1).open_ended(true), feed());
+    feed.open(info(0));
+    feed.listed();
+    let connections = NAMES_KEPT as u64 + 2;
+    for id in 1..=connections {
+        feed.open(PartitionInfo { passing: true, ..info(id) });
+        feed.send(batch(id, 0));
+        feed.end(PartitionId(id));
+    }
+    take(&ledger, &feed, 1000);
+    assert!(ledger.is_open(PartitionId(0)) && !ledger.is_open(PartitionId(connections)));
+    let names: Vec<_> = ledger.totals().iter().map(|(info, totals)| (info.name.to_string(), totals.events)).collect();
+    assert_eq!(names, [("0".to_owned(), 0), (ENDED.to_owned(), connections)]);
+    assert_eq!((ledger.events(), ledger.is_quiet()), (connections, true));
+    let named = |id| ledger.info(PartitionId(id)).map(|info| info.name.to_string());
+    assert_eq!((named(2), named(3)), (None, Some("3".to_owned())), "the oldest names make room");
+    let standings: Vec<_> = ledger.standings().iter().map(|one| (one.id.0, one.done)).collect();
+    assert_eq!(standings, [(0, false), (1, true)]);
 }

@@ -27,14 +27,6 @@ impl SourceParsers {
         let fallback = Format::compile("auto", &BTreeMap::new()).map_err(|e| Failure::usage(e.to_string()))?;
         Ok(SourceParsers { sources, recognised: Mutex::default(), fallback })
     }
-
-    /// What was recognised, for the user: partition and name of the format.
-    pub fn recognised(&self) -> Vec<(PartitionId, String)> {
-        let known = self.recognised.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = known.iter().map(|(id, format)| (*id, format.name().to_owned())).collect();
-        all.sort();
-        all
-    }
 }
 
 fn compile(source: &Source) -> Result<(Option<Format>, SourceOptions), Failure> {
@@ -88,5 +80,9 @@ impl Parsers for SourceParsers {
             (None, None) => return None,
         };
         Some(Parser::new(format, options))
+    }
+
+    fn retain(&self, is_open: &dyn Fn(PartitionId) -> bool) {
+        self.recognised.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| is_open(*id));
     }
 }

@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How many lines are asked for at once.
 const LINES: usize = 256;
 
+/// How many names of partitions are kept before they are asked for anew: connections come and go for ever.
+const NAMES: usize = 4096;
+
 /// A source's and a partition's name, as outputs have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
@@ -172,7 +175,11 @@ impl Peers {
         }
         let found = self.here.name(id);
         let found = found.or_else(|| self.ask::<Option<Name>>(&Question::Name(id.0)).into_iter().flatten().next())?;
-        self.known().insert(id, found.clone());
+        let mut known = self.known();
+        if known.len() == NAMES {
+            known.clear();
+        }
+        known.insert(id, found.clone());
         Some(found)
     }
 

@@ -57,7 +57,7 @@ pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
                 source_name: source.name.as_str().into(),
                 name: base.as_str().into(),
                 default_host: source.lines.host.as_deref().unwrap_or("?").as_bytes().into(),
-                bounded: true,
+                passing: false,
                 reference_time: WallTime(0),
             };
             out.push(Input { info, generations: starts, bytes, records: None });

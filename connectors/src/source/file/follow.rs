@@ -339,7 +339,7 @@ impl Run {
             source_name: identity.name.clone(),
             name: path.to_string_lossy().into(),
             default_host: identity.host.clone().unwrap_or_else(|| names::host_of(path).into()),
-            bounded: false,
+            passing: false,
             reference_time: (self.source.clock)(),
         });
         tracing::info!(file = %path.display(), files = files.len(), "following");

@@ -97,7 +97,7 @@ fn lines_come_as_they_are_written() {
     let seen = case.engine.only();
     assert_eq!(seen.lines.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 5, 9, 15, 18]);
     let info = seen.info.as_ref().unwrap();
-    assert_eq!((&*info.default_host, info.bounded), (&b"web1"[..], false));
+    assert_eq!((&*info.default_host, info.passing), (&b"web1"[..], false));
     let id = info.id;
     assert_eq!(id, named_partition_id(0, 3, case.path("web1.log").as_os_str().as_bytes()));
     assert_eq!(case.positions.as_ref().unwrap().locate(id, 15), Some((case.path("web1.log"), 15)));

@@ -116,7 +116,7 @@ impl ReplayFiles {
             source_name: self.identity.name.clone(),
             name: log.base.to_string_lossy().into(),
             default_host: self.identity.host.clone().unwrap_or_else(|| names::host_of(&log.base).into()),
-            bounded: true,
+            passing: false,
             reference_time: written,
         });
         Partition {

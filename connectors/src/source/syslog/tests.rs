@@ -24,7 +24,7 @@ fn divide(input: &[u8], size: usize) -> Vec<(u64, String, String)> {
         source_name: "syslog".into(),
         name: "peer".into(),
         default_host: b"peer"[..].into(),
-        bounded: false,
+        passing: false,
         reference_time: WallTime(0),
     });
     let mut outlet = Outlet::new(engine.feed.clone(), id, wall_clock);
