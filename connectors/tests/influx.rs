@@ -11,7 +11,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::influx::{InfluxError, InfluxSettings, InfluxSink, SetupRequest, check, setup};
+use tidewatch_connectors::influx::{
+    InfluxError, InfluxSettings, InfluxSink, LongTerm, SetupReport, SetupRequest, check, setup, setup_into,
+};
 use tidewatch_connectors::secret::Secret;
 use tidewatch_connectors::sink::backoff::Backoff;
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
@@ -286,6 +288,8 @@ impl Real {
             username: "admin".into(),
             password: None,
             new_token: false,
+            long: None,
+            read_token: false,
         }
     }
 
@@ -487,6 +491,36 @@ fn real_setup_may_be_repeated_and_its_token_fits() {
     assert!(none.to_string().contains("operator token"), "{none}");
 }
 
+#[test]
+fn real_setup_of_the_long_term_may_be_repeated_and_its_reader_only_reads() {
+    let Some(real) = Real::new("long term") else { return };
+    let bucket = unique("raw");
+    let long = LongTerm { bucket: format!("{bucket}_long"), retention: Some(Duration::from_secs(400 * 86_400)) };
+    let request = SetupRequest { long: Some(long.clone()), read_token: true, ..real.request(&bucket) };
+    let first = setup(&request).unwrap();
+    for made in [
+        format!("made bucket \"{}\", which keeps points for 400 days", long.bucket),
+        format!("made task \"tidewatch minutes of {bucket}\""),
+        format!("made task \"tidewatch hours of {bucket}\""),
+        format!("made token \"tidewatch: only read {bucket}, {}\"", long.bucket),
+    ] {
+        assert!(first.steps.contains(&made), "{made}: {:?}", first.steps);
+    }
+    let reader = InfluxSettings::new(&real.url, &real.org, &bucket, first.read_token.unwrap());
+    let refused = check(&reader);
+    assert!(matches!(&refused, Err(InfluxError::Refused(w)) if w.contains("403")), "reads only: {refused:?}");
+    for bucket in [&bucket, &long.bucket] {
+        let settings = InfluxSettings { bucket: bucket.clone(), token: real.token.clone(), ..reader.clone() };
+        InfluxSink::new(settings.clone()).unwrap().deliver(&delivery("m x=1 1772704800000\n")).unwrap();
+        let seen = Real { token: reader.token.clone(), url: real.url.clone(), org: real.org.clone() };
+        assert_eq!(seen.query(&settings, "SELECT x FROM m").len(), 1, "InfluxQL reads {bucket}");
+    }
+    let second = setup(&request).unwrap();
+    assert!(second.token.is_none() && second.read_token.is_none(), "{second:?}");
+    let again = |s: &&String| s.starts_with("made ") || s.contains("now ") || s.starts_with("mapped");
+    assert_eq!(second.steps.iter().filter(again).count(), 0, "{:?}", second.steps);
+}
+
 /// `TIDEWATCH_TEST_INFLUX_FRESH` is the address of a server that nobody has set up; it is set up afterwards.
 #[test]
 fn real_first_run_makes_everything() {
@@ -503,13 +537,21 @@ fn real_first_run_makes_everything() {
         username: "admin".into(),
         password: None,
         new_token: false,
+        long: Some(LongTerm { bucket: "alte ${Zeiten}".into(), retention: None }),
+        read_token: true,
     };
+    // What the first run made is told even where a later step fails: it cannot be read again.
+    let mut told = SetupReport::default();
+    let quoted = LongTerm { bucket: "a \"name\"".into(), retention: None };
+    let refused = setup_into(&SetupRequest { long: Some(quoted), ..request.clone() }, &mut told);
+    assert!(refused.is_err_and(|error| error.to_string().contains("quotation marks")));
+    let request = SetupRequest { operator_token: told.operator.clone().map(|(operator, _)| operator), ..request };
     let report = setup(&request).unwrap();
-    let (operator, password) = report.operator.clone().unwrap();
+    let (operator, password) = told.operator.clone().unwrap();
     assert!(password.is_some_and(|p| p.expose().len() == 24));
     let settings = InfluxSettings::new(&url, &request.org, &request.bucket, report.token.clone().unwrap());
     assert_eq!(check(&settings).unwrap().retention, request.retention);
     assert_eq!(InfluxSink::new(settings).unwrap().deliver(&delivery("m x=1 1772704800000\n")).map(|_| ()), Ok(()));
     let second = setup(&SetupRequest { operator_token: Some(operator), ..request }).unwrap();
-    assert!(second.token.is_none() && second.operator.is_none(), "{:?}", second.steps);
+    assert!(second.read_token.is_none() && second.token.is_none() && second.operator.is_none(), "{:?}", second.steps);
 }

@@ -20,7 +20,8 @@ fn faults(schema: &Table) -> Vec<String> {
     let mut faults = Vec::new();
     let limits = table(schema, "tag_limits");
     let mut types: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
-    for (measurement, what) in table(schema, "measurement") {
+    let long = schema.get("long").and_then(|long| long.as_table());
+    for (measurement, what) in table(schema, "measurement").iter().chain(long.into_iter().flatten()) {
         let what = what.as_table().unwrap();
         let (tags, fields) = (table(what, "tags"), table(what, "fields"));
         let mut fault = |name: &str, words: &str| faults.push(format!("{measurement}.{name}: {words}"));
@@ -29,7 +30,7 @@ fn faults(schema: &Table) -> Vec<String> {
         }
         for (name, tag) in tags {
             let bound = tag.get("cardinality").and_then(|c| c.as_str()).unwrap_or_default();
-            if !limits.contains_key(bound) && !["partitions read", "topics and sources", "workers"].contains(&bound) {
+            if !limits.contains_key(bound) {
                 fault(name, "a tag says how many values it takes at most");
             }
             if fields.contains_key(name) || ["path", "client_ip", "user", "name", "time"].contains(&name.as_str()) {
@@ -62,6 +63,24 @@ fn the_schema_keeps_its_promises() {
     names.sort();
     let want = "anomaly error_events http_methods http_stats slow_paths tidewatch tidewatch_allow tidewatch_inexact tidewatch_rules top_agents top_clients top_paths top_referrers";
     assert_eq!(names.join(" "), want);
+}
+
+/// What the tasks write is what the schema says, and nothing else.
+#[test]
+fn the_long_term_is_what_its_tasks_write() {
+    let schema = schema();
+    let tasks: String = ["minutes", "hours"]
+        .map(|name| format!("{}/../influx/tasks/{name}.flux", env!("CARGO_MANIFEST_DIR")))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .concat();
+    let mut names: Vec<_> = table(&schema, "long").keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["anomaly_1h", "error_events_1h", "http_methods_1h", "http_stats_1h", "http_stats_1m"]);
+    for name in names {
+        assert!(tasks.contains(&format!("\"{name}\"")), "no task writes {name}");
+    }
+    let fields = |name: &str| table(table(table(&schema, "long"), name), "fields").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields("http_stats_1m"), fields("http_stats_1h"), "minutes and hours have the same fields");
 }
 
 #[test]

@@ -13,12 +13,13 @@
 
 mod check;
 mod http;
+mod long;
 mod setup;
 mod verdict;
 mod write;
 
 pub use check::{Check, check};
-pub use setup::{SetupReport, SetupRequest, setup};
+pub use setup::{LongTerm, SetupReport, SetupRequest, setup, setup_into};
 
 use crate::secret::Secret;
 use crate::sink::{Delivered, Delivery, Parts, Sink, SinkError};

@@ -1,4 +1,5 @@
-//! `setup influx`: organisation, bucket with its retention, the mapping for InfluxQL, and a token that may use only this bucket.
+//! `setup influx`: organisation, bucket with its retention, the long-term bucket and the tasks that fill it, the mappings for
+//! InfluxQL, a token that may use only the bucket, and on request one that may only read.
 //!
 //! May be repeated: what is there stays, a retention that differs is changed, and a token is made once, because
 //! servers show its text only then.
@@ -32,6 +33,19 @@ pub struct SetupRequest {
     pub password: Option<Secret>,
     /// Make another token even if there is one.
     pub new_token: bool,
+    /// The bucket of sums by minute and hour; `None`: no such bucket, no tasks.
+    pub long: Option<LongTerm>,
+    /// Also make a token that may only read the buckets.
+    pub read_token: bool,
+}
+
+/// The bucket of sums by minute and hour, which tasks of the server fill.
+#[derive(Clone, Debug)]
+pub struct LongTerm {
+    /// The bucket's name.
+    pub bucket: String,
+    /// How long it keeps points; `None`: for ever.
+    pub retention: Option<Duration>,
 }
 
 /// What was done.
@@ -41,6 +55,8 @@ pub struct SetupReport {
     pub steps: Vec<String>,
     /// The new token for `[sink.influx]`, to be stored now: it cannot be read again.
     pub token: Option<Secret>,
+    /// The new token that may only read, if one was asked for; it cannot be read again either.
+    pub read_token: Option<Secret>,
     /// First run only: the operator token of the server and the password of its first user, if one was made.
     pub operator: Option<(Secret, Option<Secret>)>,
 }
@@ -48,6 +64,11 @@ pub struct SetupReport {
 /// Sets the server up. Not to be called from asynchronous code.
 pub fn setup(request: &SetupRequest) -> Result<SetupReport, InfluxError> {
     let mut report = SetupReport::default();
+    setup_into(request, &mut report).map(|()| report)
+}
+
+/// The same, with a report that also tells what was done before an error: tokens are shown only once.
+pub fn setup_into(request: &SetupRequest, report: &mut SetupReport) -> Result<(), InfluxError> {
     let times = InfluxSettings::new(&request.url, "", "", Secret::default());
     let connect = |token: Option<&Secret>| Http::new(&request.url, token, times.connect_timeout, times.timeout);
     let http = connect(None)?;
@@ -57,7 +78,7 @@ pub fn setup(request: &SetupRequest) -> Result<SetupReport, InfluxError> {
         version.as_deref().unwrap_or("(of unknown version)"),
         http.address()
     ));
-    let operator = match (first_run(&http, request, &mut report)?, &request.operator_token) {
+    let operator = match (first_run(&http, request, report)?, &request.operator_token) {
         (Some(made), _) => made,
         (None, Some(given)) => given.clone(),
         (None, None) => {
@@ -68,11 +89,23 @@ pub fn setup(request: &SetupRequest) -> Result<SetupReport, InfluxError> {
         }
     };
     let server = Server { http: connect(Some(&operator))?, request };
-    let org = server.org(&mut report)?;
-    let bucket = server.bucket(&org, &mut report)?;
-    server.mapping(&org, &bucket, &mut report)?;
-    server.token(&org, &bucket, &mut report)?;
-    Ok(report)
+    let org = server.org(report)?;
+    let mut buckets = vec![server.bucket(&org, &request.bucket, request.retention, report)?];
+    server.mapping(&org, &request.bucket, &buckets[0], report)?;
+    if let Some(long) = &request.long {
+        let bucket = server.bucket(&org, &long.bucket, long.retention, report)?;
+        server.mapping(&org, &long.bucket, &bucket, report)?;
+        buckets.push(bucket);
+        super::long::tasks(&server.http, &org, &request.bucket, &long.bucket, report)?;
+    }
+    let words = format!("tidewatch: read and write {}", request.bucket);
+    report.token = server.token(&org, &words, &buckets[..1], &["read", "write"], report)?;
+    if request.read_token {
+        let names = request.long.iter().fold(request.bucket.clone(), |names, long| format!("{names}, {}", long.bucket));
+        let words = format!("tidewatch: only read {names}");
+        report.read_token = server.token(&org, &words, &buckets, &["read"], report)?;
+    }
+    Ok(())
 }
 
 fn seconds(retention: Option<Duration>) -> u64 {
@@ -87,7 +120,7 @@ fn shown(retention: Option<Duration>) -> String {
     }
 }
 
-fn text(value: &Value, what: &str) -> Result<String, InfluxError> {
+pub(super) fn text(value: &Value, what: &str) -> Result<String, InfluxError> {
     let missing = || InfluxError::Refused(format!("InfluxDB answered without {what}"));
     value.as_str().map(str::to_owned).ok_or_else(missing)
 }
@@ -144,61 +177,71 @@ impl Server<'_> {
     }
 
     /// The bucket's id.
-    fn bucket(&self, org: &str, report: &mut SetupReport) -> Result<String, InfluxError> {
-        let SetupRequest { bucket: name, retention, .. } = self.request;
+    fn bucket(
+        &self,
+        org: &str,
+        name: &str,
+        retention: Option<Duration>,
+        report: &mut SetupReport,
+    ) -> Result<String, InfluxError> {
         // 0 is for ever; without a rule a change would leave the old one.
-        let rules = json!([{ "type": "expire", "everySeconds": seconds(*retention) }]);
+        let rules = json!([{ "type": "expire", "everySeconds": seconds(retention) }]);
         let found = get(&self.http, "api/v2/buckets", &[("orgID", org), ("name", name)])?;
         let Some(bucket) = found["buckets"].get(0) else {
             let body = json!({ "orgID": org, "name": name, "retentionRules": rules });
             let made = self.post("api/v2/buckets", &body)?;
-            report.steps.push(format!("made bucket \"{name}\", which keeps points {}", shown(*retention)));
+            report.steps.push(format!("made bucket \"{name}\", which keeps points {}", shown(retention)));
             return text(&made["id"], "the bucket's id");
         };
         let id = text(&bucket["id"], "the bucket's id")?;
         let old = retention_of(bucket);
-        if seconds(old) == seconds(*retention) {
+        if seconds(old) == seconds(retention) {
             report.steps.push(format!("bucket \"{name}\" is there and keeps points {}", shown(old)));
         } else {
             ask(&self.http, "PATCH", &format!("api/v2/buckets/{id}"), &json!({ "retentionRules": rules }))?;
-            let (old, new) = (shown(old), shown(*retention));
+            let (old, new) = (shown(old), shown(retention));
             report.steps.push(format!("bucket \"{name}\" now keeps points {new}, before {old}"));
         }
         Ok(id)
     }
 
     /// InfluxQL knows databases; the mapping makes the bucket one. Newer servers have it without being told.
-    fn mapping(&self, org: &str, bucket: &str, report: &mut SetupReport) -> Result<(), InfluxError> {
-        let name = &self.request.bucket;
+    fn mapping(&self, org: &str, name: &str, bucket: &str, report: &mut SetupReport) -> Result<(), InfluxError> {
         let found = get(&self.http, "api/v2/dbrps", &[("orgID", org), ("db", name)])?;
         let mapped = found["content"].as_array().is_some_and(|all| all.iter().any(|m| m["bucketID"] == bucket));
         if mapped {
-            report.steps.push(format!("InfluxQL reads the bucket as database \"{name}\""));
+            report.steps.push(format!("InfluxQL reads bucket \"{name}\" as database of this name"));
             return Ok(());
         }
         let body = json!({ "orgID": org, "bucketID": bucket, "database": name, "retention_policy": "autogen", "default": true });
         self.post("api/v2/dbrps", &body)?;
-        report.steps.push(format!("mapped the bucket to database \"{name}\" for InfluxQL"));
+        report.steps.push(format!("mapped bucket \"{name}\" to a database of this name for InfluxQL"));
         Ok(())
     }
 
-    /// A token that may read and write this bucket and nothing else.
-    fn token(&self, org: &str, bucket: &str, report: &mut SetupReport) -> Result<(), InfluxError> {
-        let description = format!("tidewatch: read and write {}", self.request.bucket);
+    /// A token that may do this with these buckets and nothing else; `None` if there is one and no new one is wanted.
+    fn token(
+        &self,
+        org: &str,
+        description: &str,
+        buckets: &[String],
+        actions: &[&str],
+        report: &mut SetupReport,
+    ) -> Result<Option<Secret>, InfluxError> {
         let found = get(&self.http, "api/v2/authorizations", &[("orgID", org)])?;
         let is_there = found["authorizations"]
             .as_array()
             .is_some_and(|all| all.iter().any(|a| a["description"] == *description && a["status"] == "active"));
         if is_there && !self.request.new_token {
             report.steps.push(format!("a token \"{description}\" is there; its text was shown when it was made"));
-            return Ok(());
+            return Ok(None);
         }
-        let may =
-            |action: &str| json!({ "action": action, "resource": { "type": "buckets", "id": bucket, "orgID": org } });
-        let body = json!({ "orgID": org, "description": description, "permissions": [may("read"), may("write")] });
+        let may = |bucket: &String, action: &str| json!({ "action": action, "resource": { "type": "buckets", "id": bucket, "orgID": org } });
+        let permissions: Vec<_> =
+            buckets.iter().flat_map(|bucket| actions.iter().map(move |action| may(bucket, action))).collect();
+        let body = json!({ "orgID": org, "description": description, "permissions": permissions });
         let made = self.post("api/v2/authorizations", &body)?;
-        report.token = Some(Secret::new(text(&made["token"], "the token's text")?));
         report.steps.push(format!("made token \"{description}\""));
-        Ok(())
+        Ok(Some(Secret::new(text(&made["token"], "the token's text")?)))
     }
 }

@@ -28,12 +28,12 @@ enum SetupCommand {
         #[arg(short = 'c', long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Create organisation, bucket, retention, InfluxQL mapping and a token for this bucket alone.
+    /// Create organisation, buckets, retention, InfluxQL mappings, the tasks that sum up, and a token for the bucket alone.
     #[cfg(feature = "influx")]
     #[command(after_help = "\
 Examples:
   tidewatch setup influx -c tidewatch.toml --token-file influx.token
-  INFLUX_OPERATOR_TOKEN=… tidewatch setup influx -c tidewatch.toml
+  INFLUX_OPERATOR_TOKEN=… tidewatch setup influx -c tidewatch.toml --read-token-file grafana.token
 
 The operator token (of a server that is set up already) is read from the variable INFLUX_OPERATOR_TOKEN, the password of
 a fresh server's first user from INFLUX_PASSWORD; without it one is made and printed.")]
@@ -44,10 +44,16 @@ a fresh server's first user from INFLUX_PASSWORD; without it one is made and pri
         /// Write the new token to this file, readable by its owner only, instead of printing it.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+        /// Also make a token that may only read, for Grafana, and write it to this file.
+        #[arg(long, value_name = "FILE")]
+        read_token_file: Option<PathBuf>,
+        /// Make no bucket of sums by minute and hour, and no tasks.
+        #[arg(long)]
+        no_long_term: bool,
         /// First user of a fresh server.
         #[arg(long, value_name = "NAME", default_value = "tidewatch")]
         user: String,
-        /// Make another token even if there is one.
+        /// Make new tokens even if there are some.
         #[arg(long)]
         new_token: bool,
     },
@@ -62,10 +68,11 @@ pub fn run(args: &SetupArgs) -> Result<(), Failure> {
             kafka(&config)
         }
         #[cfg(feature = "influx")]
-        SetupCommand::Influx { config, token_file, user, new_token } => {
+        SetupCommand::Influx { config, token_file, read_token_file, no_long_term, user, new_token } => {
             // The token of the configuration is what is made here.
             let config = load(Some(config), &Overrides { services: Services::None, ..Overrides::default() })?;
-            influx(&config, token_file.as_deref(), user, *new_token)
+            let files = [token_file, read_token_file].map(Option::as_deref);
+            influx(&config, files, !no_long_term, user, *new_token)
         }
     }
 }
@@ -113,29 +120,46 @@ fn kafka(config: &Config) -> Result<(), Failure> {
 }
 
 #[cfg(feature = "influx")]
-fn influx(config: &Config, token_file: Option<&std::path::Path>, user: &str, new_token: bool) -> Result<(), Failure> {
+fn influx(
+    config: &Config,
+    [token_file, read_token_file]: [Option<&std::path::Path>; 2],
+    long_term: bool,
+    user: &str,
+    new_token: bool,
+) -> Result<(), Failure> {
     use crate::config::Secret;
-    use tidewatch_connectors::influx::{InfluxError, SetupRequest, setup};
+    use std::time::Duration;
+    use tidewatch_connectors::influx::{InfluxError, LongTerm, SetupReport, SetupRequest, setup_into};
     let Some(influx) = &config.sinks.influx else {
         return Err(Diagnostic::error("the configuration has no [sink.influx]").hint("add [sink.influx]").into());
     };
     // Opened first: a token that cannot be kept must not be made.
     let mut file = token_file.map(private_file).transpose()?;
+    let mut read_file = read_token_file.map(private_file).transpose()?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
+    let length = |kept: Option<tidewatch_events::time::Millis>| kept.map(|length| Duration::from_millis(length.0));
+    let long = LongTerm { bucket: influx.long_bucket.clone(), retention: length(influx.long_retention) };
     let request = SetupRequest {
         url: influx.url.clone(),
         org: influx.org.clone(),
         bucket: influx.bucket.clone(),
-        retention: influx.retention.map(|length| std::time::Duration::from_millis(length.0)),
+        retention: length(influx.retention),
         operator_token: variable("INFLUX_OPERATOR_TOKEN"),
         username: user.to_owned(),
         password: variable("INFLUX_PASSWORD"),
         new_token,
+        long: long_term.then_some(long),
+        read_token: read_file.is_some(),
     };
-    let report = setup(&request).map_err(|error| match error {
+    // Told also where a later step fails: what was made is shown only once.
+    let mut report = SetupReport::default();
+    let done = setup_into(&request, &mut report).map_err(|error| match error {
         InfluxError::Address(words) => Failure::usage(words),
         InfluxError::Unreachable(words) | InfluxError::Refused(words) => Failure::refused(words),
-    })?;
+    });
+    if report.steps.is_empty() {
+        return done;
+    }
     let mut out = report.steps.join("\n");
     out.push('\n');
     if let Some((operator, password)) = &report.operator {
@@ -145,19 +169,21 @@ fn influx(config: &Config, token_file: Option<&std::path::Path>, user: &str, new
         }
     }
     match (&report.token, &mut file) {
-        (Some(token), Some((path, file))) => {
-            use std::io::Write as _;
-            let written =
-                file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
-            written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))?;
-            let _ = writeln!(out, "token written: token = \"file:{}\"", path.display());
+        (Some(token), Some(file)) => {
+            write_token(file, token)?;
+            let _ = writeln!(out, "token written: token = \"file:{}\"", file.0.display());
         }
         (Some(token), None) => {
             let _ = writeln!(out, "token for [sink.influx], shown only now: {}", token.expose());
         }
         (None, _) => {}
     }
-    super::print(&out)
+    if let (Some(token), Some(file)) = (&report.read_token, &mut read_file) {
+        write_token(file, token)?;
+        let _ = writeln!(out, "token that may only read written to {}", file.0.display());
+    }
+    super::print(&out)?;
+    done
 }
 
 /// A file that only its owner can read; what is in it stays until there is something new.
@@ -167,4 +193,11 @@ fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Fail
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))?;
     Ok((path.to_owned(), file))
+}
+
+#[cfg(feature = "influx")]
+fn write_token((path, file): &mut (PathBuf, std::fs::File), token: &crate::config::Secret) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
+    written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }

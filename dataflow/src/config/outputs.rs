@@ -44,6 +44,10 @@ pub struct InfluxSink {
     pub token: Secret,
     /// How long points are kept by a bucket that `setup influx` makes; `None` for ever.
     pub retention: Option<Millis>,
+    /// The bucket of sums by minute and hour that `setup influx` makes.
+    pub long_bucket: String,
+    /// How long that bucket keeps points; `None` for ever.
+    pub long_retention: Option<Millis>,
     /// The largest size of the file that results wait in.
     pub spill: Bytes,
 }
@@ -241,10 +245,19 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
     let influx = read("influx", &schema::INFLUX).map(|r| {
         let (url, org, bucket) = (r.url("url"), r.text("org"), r.text("bucket"));
         let token = r.service_secret("token");
-        let retention = r.length_within("retention", Millis(3_600_000), super::values::LONGEST);
+        let kept = |key: &str| r.length_within(key, Millis(3_600_000), super::values::LONGEST);
+        let (retention, long_retention, long) = (kept("retention"), kept("long_retention"), r.text("long_bucket"));
         let spill = spill(&r);
         let url = url?.trim_end_matches('/').to_owned();
-        Some(InfluxSink { url, org: org?, bucket: bucket?, token: token?, retention, spill: spill? })
+        let bucket = bucket?;
+        let long_bucket = long.unwrap_or_else(|| format!("{bucket}_long"));
+        if long_bucket == bucket {
+            let words = "`long_bucket` is `bucket`: sums must not stand among what they are made of";
+            cx.wrong(&r.span_of("long_bucket"), words, "name another bucket");
+            return None;
+        }
+        let spill = spill?;
+        Some(InfluxSink { url, org: org?, bucket, token: token?, retention, long_bucket, long_retention, spill })
     });
     let files = read("files", &schema::FILES).map(|r| {
         let (dir, fsync) = (r.path("dir"), fsync(&r));

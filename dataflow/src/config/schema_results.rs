@@ -14,6 +14,18 @@ pub static INFLUX: Section = section(
         key("token", Kind::Secret, Required, "A token that may write to the bucket."),
         key("retention", Kind::Length, Nothing("for ever"), "How long `setup influx` has the bucket keep points."),
         key(
+            "long_bucket",
+            Kind::Text,
+            Nothing("`bucket` and `_long`"),
+            "Bucket of sums by minute and hour, which `setup influx` makes with the tasks that fill it.",
+        ),
+        key(
+            "long_retention",
+            Kind::Length,
+            Nothing("for ever"),
+            "How long `setup influx` has that bucket keep points.",
+        ),
+        key(
             "spill",
             Kind::Size,
             Is("1GiB"),
