@@ -3,6 +3,8 @@
 pub mod answers;
 pub mod feed;
 pub mod generator;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "influx")]
 pub mod influx;
 #[cfg(feature = "kafka")]

@@ -1,20 +1,13 @@
 //! Answers from the API of a running Tidewatch: one request at a time, with limits on time and size.
-//!
-//! Redirects are not followed: they would carry the token elsewhere. Proxies of the environment are not used for loopback
-//! addresses.
 
 use super::{
     Alerts, AlertsWanted, Answers, AnswersError, Errors, Ranking, Series, SeriesAnswer, Span, Status, Time, Tops, read,
 };
+use crate::http::{self, Http, HttpError, HttpSettings, Request, Url, Wrong};
 use crate::secret::Secret;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Certificate, Client, Url, redirect};
-use std::error::Error as _;
-use std::net::IpAddr;
 use std::time::Duration;
 use tidewatch_events::text::bounded;
 use tidewatch_events::time::Millis;
-use tokio::runtime::{Builder, Runtime};
 
 /// The most that is read of an answer.
 const MAX_ANSWER: usize = 16 << 20;
@@ -34,11 +27,7 @@ pub struct ApiSettings {
 
 /// See the module.
 pub struct FromApi {
-    runtime: Runtime,
-    client: Client,
-    base: Url,
-    authorization: Option<HeaderValue>,
-    timeout: Duration,
+    http: Http,
 }
 
 impl FromApi {
@@ -47,77 +36,37 @@ impl FromApi {
     /// # Errors
     /// Where the address, the token or the authorities cannot be used.
     pub fn new(settings: &ApiSettings) -> Result<FromApi, AnswersError> {
-        let base = address(&settings.url)?;
-        let mut authorization = None;
-        if let Some(token) = &settings.token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-                .map_err(|_| AnswersError::Usage("the token holds characters that no token has".into()))?;
-            value.set_sensitive(true);
-            authorization = Some(value);
-        }
-        let mut client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(settings.timeout)
-            .http1_only()
-            .pool_max_idle_per_host(1)
-            .user_agent(concat!("tidewatch/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&base) {
-            client = client.no_proxy();
-        }
-        if let Some(pem) = &settings.ca {
-            let bad = |why: String| AnswersError::Usage(format!("--ca is no file of certificates (PEM): {why}"));
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|error| bad(innermost(&error)))?;
-            if certificates.is_empty() {
-                return Err(bad("there is none in it".into()));
-            }
-            client = client.tls_certs_merge(certificates);
-        }
-        let broken = |why: String| AnswersError::Failed(format!("cannot make an HTTP client: {why}"));
-        Ok(FromApi {
-            runtime: Builder::new_current_thread().enable_all().build().map_err(|error| broken(error.to_string()))?,
-            client: client.build().map_err(|error| broken(innermost(&error)))?,
-            base,
-            authorization,
+        let http = Http::new(HttpSettings {
+            base: address(&settings.url)?,
+            authorization: settings.token.as_ref().map(|token| ("Bearer", token)),
+            ca: settings.ca.as_deref(),
+            connect_timeout: settings.timeout,
             timeout: settings.timeout,
-        })
+            max_answer: MAX_ANSWER,
+        });
+        let http = http.map_err(|error| match error {
+            HttpError::Usage(words) if words.contains("(PEM)") => AnswersError::Usage(format!("--ca is {words}")),
+            HttpError::Usage(words) => AnswersError::Usage(words),
+            error => AnswersError::Failed(error.to_string()),
+        })?;
+        Ok(FromApi { http })
     }
 
     fn ask<T: serde::de::DeserializeOwned>(&self, what: &str, query: &[(&str, String)]) -> Result<T, AnswersError> {
-        let (status, body) = self.runtime.block_on(self.get(what, query)).map_err(|error| {
-            let why = match error.is_timeout() && !error.is_connect() {
-                true => format!("no answer within {} s", self.timeout.as_secs_f64()),
-                false => innermost(&error),
-            };
-            AnswersError::Refused(format!("cannot reach Tidewatch at {}: {why}", self.name()))
-        })?;
-        if body.len() >= MAX_ANSWER {
+        let path = format!("api/v1/{what}");
+        let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request = Request { method: "GET", path: &path, query: &query, ..Request::default() };
+        let answer = self
+            .http
+            .call(request)
+            .map_err(|error| AnswersError::Refused(format!("cannot reach Tidewatch at {}: {error}", self.name())))?;
+        if answer.body.len() >= MAX_ANSWER {
             return Err(AnswersError::Failed(format!("the answer to `{what}` is longer than {MAX_ANSWER} bytes")));
         }
-        match status {
-            200 => read(what, &body),
-            status => Err(refusal(&self.name(), what, status, &body)),
+        match answer.status {
+            200 => read(what, &answer.body),
+            status => Err(refusal(&self.name(), what, status, &answer.body)),
         }
-    }
-
-    async fn get(&self, what: &str, query: &[(&str, String)]) -> reqwest::Result<(u16, Vec<u8>)> {
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}api/v1/{what}", self.base.path()));
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let mut builder = self.client.get(url).timeout(self.timeout);
-        if let Some(authorization) = &self.authorization {
-            builder = builder.header(AUTHORIZATION, authorization.clone());
-        }
-        let mut response = builder.send().await?;
-        let (status, mut body) = (response.status().as_u16(), Vec::new());
-        while let Some(chunk) = response.chunk().await? {
-            body.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - body.len())]);
-            if body.len() == MAX_ANSWER {
-                break;
-            }
-        }
-        Ok((status, body))
     }
 }
 
@@ -152,7 +101,7 @@ fn with_span(span: Span, host: Option<&str>) -> Vec<(&'static str, String)> {
 
 impl Answers for FromApi {
     fn name(&self) -> String {
-        self.base.as_str().trim_end_matches('/').to_owned()
+        self.http.address()
     }
 
     fn status(&self) -> Result<Status, AnswersError> {
@@ -195,38 +144,12 @@ impl Answers for FromApi {
 
 /// The address as one that requests can be made below.
 fn address(url: &str) -> Result<Url, AnswersError> {
-    let wrong = |why: &str| AnswersError::Usage(format!("{url:?} is not the address of a page: {why}"));
-    let mut base = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
-    if !matches!(base.scheme(), "http" | "https") {
-        return Err(wrong("it must begin with http:// or https://"));
-    }
-    if !base.username().is_empty() || base.password().is_some() {
-        // Not shown: there is a password in it.
-        return Err(AnswersError::Usage("the address holds a user or password; use --token".into()));
-    }
-    if base.query().is_some() || base.fragment().is_some() {
-        return Err(wrong("it must end with the path"));
-    }
-    if !base.path().ends_with('/') {
-        base.set_path(&format!("{}/", base.path()));
-    }
-    Ok(base)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// What lies at the bottom of an error: `connection refused`, not `error sending request`.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        words = inner.to_string();
-        source = inner.source();
-    }
-    words
+    http::base(url).map_err(|wrong| {
+        AnswersError::Usage(match wrong {
+            Wrong::Is(why) => format!("{url:?} is not the address of a page: {why}"),
+            Wrong::HoldsPassword => "the address holds a user or password; use --token".into(),
+        })
+    })
 }
 
 #[cfg(test)]
