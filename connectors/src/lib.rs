@@ -10,6 +10,7 @@ pub mod influx;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod report;
+pub mod route;
 pub mod secret;
 #[cfg(feature = "ship")]
 pub mod ship;

@@ -10,7 +10,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
@@ -66,6 +66,14 @@ fn labelled(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIter
     registry.register(name, help, family);
 }
 
+fn counted(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = (Labels, u64)>) {
+    let family = Family::<Labels, Counter>::default();
+    for (labels, value) in rows {
+        family.get_or_create(&labels).inc_by(value);
+    }
+    registry.register(name, help, family);
+}
+
 fn shares(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = (Labels, f64)>) {
     let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
     for (labels, value) in rows {
@@ -103,6 +111,28 @@ fn engine(app: &Shared, registry: &mut Registry) {
     labelled(registry, "sink_waiting_bytes", "Results that wait for a sink", waiting);
     let works = status.sinks.iter().map(|sink| (of(&sink.name), u64::from(sink.state == SinkState::Ok)));
     labelled(registry, "sink_works", "1 while a sink takes results", works);
+    routes(&status.routes, registry);
+}
+
+fn routes(routes: &[crate::view::RouteView], registry: &mut Registry) {
+    if routes.is_empty() {
+        return;
+    }
+    let of = |name: &str| vec![("route", name.to_owned())];
+    let works = routes.iter().map(|route| (of(&route.name), u64::from(route.works)));
+    labelled(registry, "route_works", "1 while a route of alerts takes messages", works);
+    let pending = routes.iter().map(|route| (of(&route.name), route.pending));
+    labelled(registry, "route_pending", "Alert states that wait to be told by a route", pending);
+    let counts: [(&str, &str, fn(&crate::view::RouteView) -> u64); 5] = [
+        ("route_messages", "Messages delivered by a route", |route| route.messages),
+        ("route_told", "Alert states told in them", |route| route.told),
+        ("route_failures", "Tries of a route that failed", |route| route.failures),
+        ("route_rejected", "Messages refused for good", |route| route.rejected),
+        ("route_silenced", "Alerts not told because of a silence", |route| route.silenced),
+    ];
+    for (name, help, count) in counts {
+        counted(registry, name, help, routes.iter().map(|route| (of(&route.name), count(route))));
+    }
 }
 
 fn partitions(app: &Shared, registry: &mut Registry) {

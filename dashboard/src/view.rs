@@ -63,6 +63,8 @@ pub struct Status {
     pub memory_bytes: u64,
     /// Where results go.
     pub sinks: Vec<SinkView>,
+    /// Who is told of alerts.
+    pub routes: Vec<RouteView>,
     /// Whether what was before can be asked: there is a store.
     pub history: bool,
     /// What is kept of single requests.
@@ -101,6 +103,29 @@ pub struct SinkView {
     pub state: SinkState,
     /// Bytes that wait for it.
     pub waiting_bytes: u64,
+}
+
+/// A route of alerts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteView {
+    /// Its name.
+    pub name: String,
+    /// Whether the last message was taken, or none was tried yet.
+    pub works: bool,
+    /// What was said when the last one was not; empty where it works.
+    pub error: String,
+    /// Messages delivered.
+    pub messages: u64,
+    /// Alert states told in them.
+    pub told: u64,
+    /// Alert states that wait to be told.
+    pub pending: u64,
+    /// Alerts not told because of a silence.
+    pub silenced: u64,
+    /// Tries that failed.
+    pub failures: u64,
+    /// Messages refused for good.
+    pub rejected: u64,
 }
 
 /// What is kept of single requests.

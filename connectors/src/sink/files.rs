@@ -63,7 +63,7 @@ const LATE: usize = 3;
 const NAMES: [&str; 4] = ["metrics.lp", "alerts.jsonl", "rejected.jsonl", "late.jsonl"];
 
 /// A file that is appended to and may be renamed or removed by others at any time.
-pub(super) struct LiveFile {
+pub(crate) struct LiveFile {
     path: PathBuf,
     file: Option<File>,
     dirty: bool,
@@ -172,16 +172,16 @@ impl Drop for LiveFiles {
 
 impl LiveFile {
     /// A file that is not opened yet.
-    pub(super) fn new(path: PathBuf) -> LiveFile {
+    pub(crate) fn new(path: PathBuf) -> LiveFile {
         LiveFile { path, file: None, dirty: false }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Forces to the disk what was written since the last time.
-    pub(super) fn sync(&mut self) -> Result<(), FilesError> {
+    pub(crate) fn sync(&mut self) -> Result<(), FilesError> {
         if let Some(file) = self.file.as_ref().filter(|_| self.dirty) {
             file.sync_data().map_err(FilesError::new("write", &self.path))?;
         }
@@ -190,7 +190,7 @@ impl LiveFile {
     }
 
     /// Opens the file, or another one if the path no longer names the one that is open; its length.
-    pub(super) fn ready(&mut self) -> Result<u64, FilesError> {
+    pub(crate) fn ready(&mut self) -> Result<u64, FilesError> {
         if self.file.as_ref().is_some_and(|file| !names(&self.path, file)) {
             self.file = None;
         }
@@ -214,7 +214,7 @@ impl LiveFile {
         Ok(whole)
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
         self.dirty = true;
         match &mut self.file {
             Some(file) => file.write_all(bytes).map_err(FilesError::new("write", &self.path)),
@@ -222,7 +222,7 @@ impl LiveFile {
         }
     }
 
-    pub(super) fn cut(&mut self, len: u64) {
+    pub(crate) fn cut(&mut self, len: u64) {
         if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(len)) {
             warn!(path = %self.path.display(), %error, "cannot take back a delivery that failed; it will stand there twice");
         }
@@ -261,7 +261,7 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
 }
 
 /// Appends a value as a line of JSON. Results always have a JSON form.
-pub(super) fn json_line(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+pub(crate) fn json_line(out: &mut Vec<u8>, value: &impl serde::Serialize) {
     let start = out.len();
     match serde_json::to_writer(&mut *out, value) {
         Ok(()) => out.push(b'\n'),

@@ -93,7 +93,7 @@ pub fn one_line(alert: &Alert) -> String {
 }
 
 /// A number with at most three digits after the point.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 || value.abs() >= 1e15 {
         return format!("{value:.0}");
     }

@@ -120,7 +120,7 @@ const fn by_tags(name: &'static str, tags: &'static [&'static str], fields: &'st
 }
 
 /// All measurements. `http_stats` is first: the shares of others are of its requests.
-pub static MEASUREMENTS: [Measurement; 13] = [
+pub static MEASUREMENTS: [Measurement; 14] = [
     by_tags(
         "http_stats",
         &["host"],
@@ -260,6 +260,20 @@ pub static MEASUREMENTS: [Measurement; 13] = [
         &[
             column("missed_events", Integer, "MAX(missed_events)"),
             column("missed_values", Integer, "MAX(missed_values)"),
+        ],
+    ),
+    by_tags(
+        "tidewatch_routes",
+        &["route"],
+        &[
+            column("failures", Integer, "MAX(failures)"),
+            column("messages", Integer, "MAX(messages)"),
+            column("pending", Integer, "MAX(pending)"),
+            column("rejected", Integer, "MAX(rejected)"),
+            column("silenced", Integer, "MAX(silenced)"),
+            column("told", Integer, "MAX(told)"),
+            column("unlisted", Integer, "MAX(unlisted)"),
+            column("works", Integer, "MIN(works)"),
         ],
     ),
     by_tags("tidewatch_rules", &["rule"], &[column("prevented", Integer, "MAX(prevented)")]),

@@ -85,6 +85,7 @@ fn what_the_engine_says() {
     assert_eq!(status["events"], 7);
     assert_eq!(status["hosts"], serde_json::json!([HOSTILE, "a", "b"]), "those of the engine and of the store");
     assert_eq!(status["sinks"][0]["state"], "away");
+    assert_eq!((&status["routes"][0]["works"], &status["routes"][0]["pending"]), (&false.into(), &3.into()));
     assert_eq!(status["requests"]["kept"], 3);
     assert_eq!(status["history"], true);
     let time = server.get("/api/v1/time").json();
@@ -112,6 +113,9 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
     let expected = [
         "tidewatch_events_parsed_total 7",
         "tidewatch_sink_works{sink=\"files\"} 0",
+        "tidewatch_route_works{route=\"mail\"} 0",
+        "tidewatch_route_pending{route=\"mail\"} 3",
+        "tidewatch_route_messages_total{route=\"mail\"} 0",
         "tidewatch_frontier_ms 3",
         "tidewatch_page_requests_total{status=\"2xx\"} 0",
     ];

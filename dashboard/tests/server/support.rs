@@ -29,6 +29,7 @@ impl Engine for FakeEngine {
             events: 7,
             hosts: vec![HOSTILE.into()],
             sinks: vec![SinkView { name: "files".into(), state: SinkState::Away, waiting_bytes: 5 }],
+            routes: vec![RouteView { name: "mail".into(), error: HOSTILE.into(), pending: 3, ..RouteView::default() }],
             ..Status::default()
         }
     }

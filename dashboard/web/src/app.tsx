@@ -272,6 +272,7 @@ function Warnings() {
   const here = useWatched(route);
   const wait = useSecondsTo(link.state === "lost" ? link.retryAt : null);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
+  const routes = (now?.routes ?? []).filter((route) => !route.works);
   return (
     <div class="warnings">
       {link.state === "lost" && (
@@ -290,6 +291,13 @@ function Warnings() {
           <span>
             <b>{format.visible(sink.name)}</b>{" "}
             {sink.state === "full" ? "is away and no more can wait for it: reading is paused" : "is away"}; {format.bytes(sink.waiting_bytes)} wait for it.
+          </span>
+        </div>
+      ))}
+      {routes.map((route) => (
+        <div key={`route ${route.name}`} class="warning" role="status">
+          <span>
+            <b>Alerts are not told by {format.visible(route.name)}:</b> {format.visible(route.error)}; {route.pending} wait.
           </span>
         </div>
       ))}

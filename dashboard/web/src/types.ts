@@ -21,6 +21,7 @@ export interface Status {
   processes: number;
   memory_bytes: number;
   sinks: Sink[];
+  routes?: Route[];
   /** Whether what was before can be asked: there is a store. */
   history?: boolean;
   /** `partial`: other processes of the cluster read requests too, and keep none. */
@@ -33,6 +34,14 @@ export interface Sink {
   name: string;
   state: "ok" | "away" | "full";
   waiting_bytes: number;
+}
+
+/** Who is told of alerts. */
+export interface Route {
+  name: string;
+  works: boolean;
+  error: string;
+  pending: number;
 }
 
 export type Cell = number | null;

@@ -4,23 +4,29 @@ use super::inspect::{self, Seen};
 use super::{is_pattern, missing_sources};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
+use crate::engine::routes;
 use crate::exit::{ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use tidewatch_events::text::bounded;
 
 /// Check a configuration: keys, formats, rules, files; with --connect also the services it names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidewatch check -c tidewatch.toml
-  tidewatch check -c tidewatch.toml --connect")]
+  tidewatch check -c tidewatch.toml --connect
+  tidewatch check -c tidewatch.toml --send-test")]
 pub struct CheckArgs {
     /// Configuration.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: PathBuf,
-    /// Also ask the brokers, topics, buckets and tokens; nothing is changed there.
+    /// Also ask the brokers, topics, buckets and tokens, mail servers and webhooks; nothing is changed there.
     #[arg(long)]
     connect: bool,
+    /// Also send a message, marked as a test, by every alert route.
+    #[arg(long)]
+    send_test: bool,
 }
 
 /// What was found besides the configuration's own mistakes.
@@ -41,7 +47,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         let (settings, warnings) = config::ship::load(&args.config, services)?;
         return super::ship::check(&settings, &warnings, args.connect);
     }
-    let services = if args.connect { Services::All } else { Services::None };
+    let services = if args.connect || args.send_test { Services::All } else { Services::None };
     let config = config::load(Some(&args.config), &Overrides { services, ..Overrides::default() })?;
     let mut found = Findings { problems: config.warnings().clone(), ..Findings::default() };
     missing_sources(&config, &mut found.problems);
@@ -51,6 +57,9 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     summarise(&config, &mut found.report);
     if args.connect {
         connect(&config, &mut found);
+    }
+    if args.connect || args.send_test {
+        ask_routes(&config, args, &mut found);
     }
     if found.problems.has_errors() {
         let refused = found.refused.iter().map(|words| Diagnostic::error(words.as_str()));
@@ -159,6 +168,41 @@ fn summarise(config: &Config, report: &mut String) {
         let _ = writeln!(report, "dead letters: {place}");
     }
     let _ = writeln!(report, "sinks: {}", if sinks.is_empty() { "none".into() } else { sinks.join(", ") });
+    if !config.routes.is_empty() {
+        let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+        let _ = writeln!(report, "routes: {}", names.join(", "));
+    }
+}
+
+/// Asks where alerts are told whether they can be; with `--send-test` tells something.
+fn ask_routes(config: &Config, args: &CheckArgs, found: &mut Findings) {
+    for route in &config.routes {
+        let name = &route.name;
+        let mut channel = match routes::channel(config, route) {
+            Ok(channel) => channel,
+            Err(failure) => {
+                found.problems.push(Diagnostic::error(failure.to_string().trim_start_matches("error: ")));
+                continue;
+            }
+        };
+        let asked = if args.connect { channel.probe() } else { Ok(String::new()) };
+        let asked = asked.and_then(|words| match args.send_test {
+            true => channel.send(&routes::test_message()).map(|()| match words.is_empty() {
+                true => "a test was sent".to_owned(),
+                false => format!("{words}; a test was sent"),
+            }),
+            false => Ok(words),
+        });
+        for remark in channel.remarks() {
+            found.problems.push(Diagnostic::warning(format!("route `{name}`: {}", bounded(remark.as_bytes()))));
+        }
+        match asked {
+            Ok(words) => {
+                let _ = writeln!(found.report, "route {name}: {}", bounded(words.as_bytes()));
+            }
+            Err(error) => found.refused.push(format!("route `{name}`: {}", bounded(error.to_string().as_bytes()))),
+        }
+    }
 }
 
 /// Asks the services. Compiled without them, says so.

@@ -18,9 +18,11 @@ pub mod low;
 pub mod measure;
 pub mod outputs;
 pub mod reader;
+pub mod routes;
 pub mod rules;
 pub mod schema;
 mod schema_results;
+mod schema_routes;
 #[cfg(feature = "ship")]
 pub mod schema_ship;
 #[cfg(feature = "ship")]
@@ -30,24 +32,26 @@ pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use outputs::{
-    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, ReportPlan, Route, RouteKind, Sinks, StdoutSink, Store,
-    is_loopback,
+    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, ReportPlan, Sinks, StdoutSink, Store, is_loopback,
 };
+pub use routes::{Route, RouteKind};
 pub use rules::RuleEntry;
 pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind, TopicPlan};
 pub use values::{Bytes, Secret};
 
 use diagnostic::{SourceText, nearest};
+use ipnet::IpNet;
 use low::{LowConfig, Node, Table, Value};
 use reader::{Context, Environment, Reader};
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::{Allow, Rule};
-use tidewatch_events::time::Millis;
+use tidewatch_events::time::{EventTime, Millis};
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
@@ -90,8 +94,12 @@ pub struct Config {
     pub report: Option<ReportPlan>,
     /// Where model files are; `None` for no model rules.
     pub models: Option<PathBuf>,
-    /// Where alerts are told.
+    /// Who is told of alerts.
     pub routes: Vec<Route>,
+    /// Alerts of which nobody is told for some time.
+    pub silences: Vec<Silence>,
+    /// Who is never to be blocked: allow lists (up to when) and trusted proxies.
+    pub never_block: Vec<(IpNet, Option<EventTime>)>,
     /// What the processes of a cluster share.
     pub cluster: Cluster,
     warnings: Diagnostics,
@@ -230,15 +238,19 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let ipv6_prefix = top.whole("ipv6_prefix");
     let sources = sources::sources(cx, node("source"));
     let all_rules = rules::rules(cx, node("rule"));
-    let allow = allow(cx, node("allow"), &all_rules);
+    let (allow, mut never_block) = allow(cx, node("allow"), &all_rules);
+    let proxies = sources.iter().flat_map(|source| source.lines.proxies.trusted.iter());
+    never_block.extend(proxies.map(|network| (*network, None)));
     let privacy = privacy(cx, table("privacy"));
     let (time, retain) = time(cx, table("time"));
     let windows = windows(cx, table("windows"));
     let sinks = outputs::sinks(cx, node("sink"));
     let store = outputs::store(cx, table("store"));
     let page = outputs::page(cx, table("page"));
-    let report = table("report").map(|table| outputs::report(cx, table));
-    let routes = outputs::routes(cx, node("route"), &all_rules);
+    let client = privacy.0.as_ref().map_or(&ClientPrivacy::Full, |privacy| &privacy.client);
+    let routes = routes::routes(cx, node("route"), &all_rules, client);
+    let silences = routes::silences(cx, node("silence"), &all_rules);
+    let report = table("report").map(|table| outputs::report(cx, table, &routes));
     let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
     let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));
     let (secret, id) = (cluster.service_secret("secret"), cluster.name("id"));
@@ -263,6 +275,8 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         report: report.map_or(Some(None), |plan| plan.map(Some))?,
         models: models.flatten(),
         routes,
+        silences,
+        never_block,
         cluster: Cluster { secret, id: id? },
         warnings: Diagnostics::default(),
     };
@@ -328,11 +342,12 @@ fn elsewhere(key: &str) -> Option<&'static str> {
     sections.next().is_none().then_some(first.path)
 }
 
-fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Allow> {
-    let mut entries = Vec::new();
+fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> (Vec<Allow>, Vec<(IpNet, Option<EventTime>)>) {
+    let (mut entries, mut all_networks) = (Vec::new(), Vec::new());
     for table in rules::tables(cx, node) {
         let r = Reader::new(cx, &schema::ALLOW, Some(table));
-        let networks = r.networks("networks").into_iter().map(|network| network.to_string());
+        let given = r.networks("networks");
+        let networks = given.iter().map(|network| network.to_string());
         let text = |key| r.texts(key).into_iter().map(|(text, _)| text);
         let mut parts = Vec::new();
         let mut part = |test: &str, values: Vec<String>| {
@@ -344,14 +359,15 @@ fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Allow>
         part("client_ip|cidr", networks.collect());
         part("user_agent|contains", text("agents").map(|agent| escape_wildcards(&agent)).collect());
         part("path", text("paths").collect());
-        let given = ["networks", "agents", "paths"].iter().any(|key| r.given(key).is_some());
-        if !given {
+        let is_any = ["networks", "agents", "paths"].iter().any(|key| r.given(key).is_some());
+        if !is_any {
             let hint = "add networks, agents or paths; to turn a rule off, write enabled = false in its [[rule]]";
             cx.wrong(&r.span(), "this would allow everyone", hint);
         }
         let names = r.texts("rules");
         rules::check_names(cx, &names, all);
         let (until, reason) = (r.date("until"), r.text("reason"));
+        all_networks.extend(given.iter().map(|network| (*network, until)));
         match Filter::build(&parts) {
             Err(error) => cx.wrong(&r.span(), error, ""),
             Ok(filter) => entries.extend(reason.map(|reason| Allow {
@@ -362,7 +378,7 @@ fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Allow>
             })),
         }
     }
-    entries
+    (entries, all_networks)
 }
 
 /// A text in which `*`, `?` and `\` stand for themselves.

@@ -1,9 +1,8 @@
-//! Where results go: sinks, the page, routes.
+//! Where results go: sinks, store, the page, reports.
 
 use super::diagnostic::SourceText;
 use super::low::{Node, Table};
 use super::reader::{Context, Reader};
-use super::rules::{self, RuleEntry, SEVERITIES};
 use super::schema::{self, Section};
 use super::sources::{self, KafkaSecurity};
 use super::values::{Bytes, Secret};
@@ -13,7 +12,6 @@ use std::time::Duration;
 use tidewatch_connectors::report;
 use tidewatch_connectors::sink::files::Fsync;
 use tidewatch_connectors::sink::stdout::Form;
-use tidewatch_events::alert::Severity;
 use tidewatch_events::time::Millis;
 
 /// All sinks.
@@ -147,78 +145,8 @@ pub struct ReportPlan {
     pub form: report::Form,
     /// The pattern of the file's path; `None`: in the data directory.
     pub to: Option<PathBuf>,
-}
-
-/// `[[route]]`.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Its name.
-    pub name: String,
-    /// Where it tells.
-    pub kind: RouteKind,
-    /// Alerts below are not told.
-    pub min_severity: Severity,
-    /// Only these rules; empty for all.
-    pub rules: Vec<String>,
-    /// Only these hosts; empty for all.
-    pub hosts: Vec<String>,
-}
-
-/// Where a route tells.
-#[derive(Clone, Debug)]
-pub enum RouteKind {
-    /// Mail.
-    Smtp {
-        /// `HOST:PORT`.
-        server: String,
-        /// `starttls`, `tls`, `none`.
-        tls: &'static str,
-        /// The account and its password.
-        login: Option<(String, Secret)>,
-        /// Sender.
-        from: String,
-        /// Receivers.
-        to: Vec<String>,
-    },
-    /// JSON by POST.
-    Webhook {
-        /// Where to.
-        url: String,
-        /// What signs it.
-        secret: Option<Secret>,
-    },
-    /// Alertmanager's version 2 API.
-    Alertmanager {
-        /// Where it answers.
-        url: String,
-        /// Bearer token.
-        secret: Option<Secret>,
-    },
-    /// JSON lines to a file.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
-    /// JSON lines to standard output.
-    Stdout,
-    /// JSON to a topic.
-    Kafka {
-        /// `HOST:PORT,…`.
-        brokers: String,
-        /// The topic.
-        topic: String,
-    },
-    /// A list of addresses to block.
-    Blocklist {
-        /// The file.
-        path: PathBuf,
-        /// `plain`, `nginx`, `apache`, `ipset`.
-        form: &'static str,
-    },
-}
-
-fn same(word: &'static str) -> (&'static str, &'static str) {
-    (word, word)
+    /// The routes that get it too.
+    pub routes: Vec<String>,
 }
 
 /// `[sink.*]`. `node` is the value of `sink`.
@@ -363,8 +291,8 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
     Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, hosts })
 }
 
-/// `[report]`.
-pub fn report(cx: &Context<'_>, table: &Table) -> Option<ReportPlan> {
+/// `[report]`. `all` are the routes it may name.
+pub fn report(cx: &Context<'_>, table: &Table, all: &[super::Route]) -> Option<ReportPlan> {
     let r = Reader::new(cx, &schema::REPORT, Some(table));
     let every = r.length_within("every", Millis::minutes(1), super::values::LONGEST);
     let (form, to) = (r.choice("format", &report::Form::ALL), r.path("to"));
@@ -376,7 +304,8 @@ pub fn report(cx: &Context<'_>, table: &Table) -> Option<ReportPlan> {
             cx.wrong(&r.span_of("to"), format!("{:?} is not a pattern of files", pattern.display()), hint);
         }
     }
-    Some(ReportPlan { every: every?, form: form?, to })
+    let routes = super::routes::of_report(&r, all);
+    Some(ReportPlan { every: every?, form: form?, to, routes })
 }
 
 /// Whether an address can be reached from this machine only.
@@ -384,105 +313,6 @@ pub fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// All routes. `all` are the rules they may name.
-pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for table in rules::tables(cx, node) {
-        let r = Reader::new(cx, &schema::ROUTE, Some(table));
-        let kinds = ["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"].map(same);
-        let kind = match r.given("kind") {
-            None => {
-                r.missing("kind");
-                None
-            }
-            Some(Node { value: super::low::Value::Text(text), .. }) => {
-                kinds.iter().find(|(kind, _)| kind == text).map(|(kind, _)| *kind)
-            }
-            Some(_) => None,
-        };
-        let given = r.name("name");
-        let min_severity = r.choice("min_severity", &SEVERITIES);
-        let rules = r.texts("rules");
-        rules::check_names(cx, &rules, all);
-        let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
-        let Some(kind) = kind else { continue };
-        let parsed = route_kind(&r, kind);
-        if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
-            cx.wrong(&r.span_of("name"), format!("there are two routes named `{name}`"), "");
-        }
-        let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
-        if let (Some(kind), Some(min_severity)) = (parsed, min_severity) {
-            let rules = rules.into_iter().map(|(rule, _)| rule).collect();
-            routes.push(Route { name, kind, min_severity, rules, hosts });
-        }
-    }
-    routes
-}
-
-fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
-    let path = || r.path("path");
-    Some(match kind {
-        "smtp" => {
-            let (server, tls) = (r.address("server"), r.choice("tls", &["starttls", "tls", "none"].map(same)));
-            let (username, password) = (r.text("username"), r.service_secret("password"));
-            for (one, other) in [("username", "password"), ("password", "username")] {
-                if r.given(one).is_some() && r.given(other).is_none() {
-                    r.cx.wrong(&r.span_of(one), format!("`{one}` without `{other}`"), "logging in needs both");
-                }
-            }
-            if tls == Some("none") && password.is_some() {
-                let hint = "write tls = \"starttls\"";
-                r.cx.wrong(&r.span_of("tls"), "a password is not sent over a connection without encryption", hint);
-            }
-            let from = mail_addresses(r, "from").into_iter().next();
-            let to = mail_addresses(r, "to");
-            RouteKind::Smtp { server: server?, tls: tls?, login: username.zip(password), from: from?, to }
-        }
-        "webhook" | "alertmanager" => {
-            let (url, secret) = (r.url("url"), r.service_secret("secret"));
-            if kind == "webhook" {
-                RouteKind::Webhook { url: url?, secret }
-            } else {
-                RouteKind::Alertmanager { url: url?, secret }
-            }
-        }
-        "file" => RouteKind::File { path: path()? },
-        "stdout" => RouteKind::Stdout,
-        "kafka" => {
-            let (brokers, topic) = (r.brokers("brokers"), r.text("topic"));
-            RouteKind::Kafka { brokers: brokers?, topic: topic? }
-        }
-        _ => {
-            let (path, form) = (path(), r.choice("form", &["plain", "nginx", "apache", "ipset"].map(same)));
-            RouteKind::Blocklist { path: path?, form: form? }
-        }
-    })
-}
-
-/// Mail addresses that can stand in a header: something, `@`, something, and no character with a meaning there.
-fn mail_addresses(r: &Reader<'_>, key: &str) -> Vec<String> {
-    let mut good = Vec::new();
-    for (address, span) in r.texts(key) {
-        let bare = match address.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
-            Some((_, bare)) => bare,
-            None => &address,
-        };
-        let parts = bare.split_once('@').filter(|(user, domain)| !user.is_empty() && !domain.is_empty());
-        let is_clean = !address.contains(|c: char| c.is_control())
-            && !bare.contains(|c: char| c.is_whitespace() || ",;<>".contains(c));
-        if parts.is_none() || !is_clean {
-            r.cx.wrong(
-                &span,
-                format!("{address:?} is not a mail address"),
-                "write \"ops@example.org\" or \"Ops <ops@example.org>\"",
-            );
-        } else {
-            good.push(address);
-        }
-    }
-    good
 }
 
 /// Used by [`super::Config`] where there is no text at all.

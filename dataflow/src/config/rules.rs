@@ -37,6 +37,8 @@ pub struct RuleEntry {
     pub enabled: bool,
     /// Whether its name is a built-in rule's.
     pub built_in: bool,
+    /// What to do about its alerts: a link.
+    pub runbook: Option<String>,
 }
 
 /// The built-in rules as they are without a configuration.
@@ -144,6 +146,8 @@ fn read(reader: &Reader<'_>, base: Option<&RuleEntry>) -> Option<RuleEntry> {
     let modes = [("live", Mode::Live), ("shadow", Mode::Shadow)];
     let mode = if is_new("mode") { reader.choice("mode", &modes) } else { old.map(|old| old.mode) };
 
+    let runbook = reader.url("runbook");
+
     check_windows(reader, window, hop);
     if let Some(measure) = &measure {
         check_measure(reader, measure, threshold, &group_by);
@@ -168,6 +172,7 @@ fn read(reader: &Reader<'_>, base: Option<&RuleEntry>) -> Option<RuleEntry> {
         },
         enabled: enabled?,
         built_in: base.is_some(),
+        runbook: runbook.or_else(|| base.and_then(|base| base.runbook.clone())),
     })
 }
 

@@ -197,6 +197,7 @@ pub(super) const fn section(path: &'static str, doc: &'static str, keys: &'stati
 }
 
 pub use super::schema_results::*;
+pub use super::schema_routes::*;
 use Absent::{Is, Nothing, Required};
 pub(super) const NONE: Absent = Nothing("none");
 
@@ -483,6 +484,7 @@ pub static RULE: Section = Section {
             "How much it matters.",
         ),
         key("mode", Kind::Choice(&["live", "shadow"]), Is("live"), "`shadow`: recorded, told to nobody."),
+        key("runbook", Kind::Url, NONE, "What to do about it: a link that messages of routes carry."),
     ],
     later: None,
 };
@@ -498,7 +500,7 @@ pub static CLUSTER: Section = section(
 );
 
 /// All sections, in the order of the documentation.
-pub static SECTIONS: [&Section; 19] = [
+pub static SECTIONS: [&Section; 20] = [
     &TOP,
     &SOURCE,
     &SECURITY,
@@ -517,5 +519,6 @@ pub static SECTIONS: [&Section; 19] = [
     &REPORT,
     &MODELS,
     &ROUTE,
+    &SILENCE,
     &CLUSTER,
 ];

@@ -1,4 +1,4 @@
-//! The schema's tables of where results go: sinks, store, page, reports, models, routes.
+//! The schema's tables of where results go: sinks, store, page, reports, models.
 
 use super::schema::Absent::{Is, Nothing, Required};
 use super::schema::*;
@@ -170,6 +170,12 @@ pub static REPORT: Section = section(
             Nothing("`reports/tidewatch-{to}.{ext}` in the data directory"),
             "The file; `{from}` and `{to}` become the interval's ends (`20260305T100000Z`), `{ext}` `txt`, `html` or `json`. Without `{from}` and `{to}` it is always the newest.",
         ),
+        key(
+            "routes",
+            Kind::Texts,
+            NONE,
+            "Names of `[[route]]`s (mail, webhook, file, standard output, Kafka) that get the report too.",
+        ),
     ],
 );
 
@@ -180,49 +186,4 @@ pub static MODELS: Section = Section {
     doc: "Model rules.",
     keys: &[key("dir", Kind::Path, Is("./models"), "Where `train` wrote the model files.")],
     later: Some("model rules are not built yet: none is loaded"),
-};
-
-/// `[[route]]`.
-pub static ROUTE: Section = Section {
-    path: "route",
-    many: true,
-    doc: "Where alerts are told.",
-    keys: &[
-        key(
-            "kind",
-            Kind::Choice(&["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"]),
-            Required,
-            "What it is.",
-        ),
-        key("name", Kind::Name, Nothing("the kind, numbered where there are several"), "The name in logs and metrics."),
-        key(
-            "min_severity",
-            Kind::Choice(&["info", "low", "medium", "high", "critical"]),
-            Is("info"),
-            "Alerts below are not told here.",
-        ),
-        key("rules", Kind::Texts, Nothing("all rules"), "Only alerts of these rules."),
-        key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts about these hosts."),
-        key("server", Kind::Address, Required, "The mail server.").only(&["smtp"]),
-        key("tls", Kind::Choice(&["starttls", "tls", "none"]), Is("starttls"), "How the connection is encrypted.")
-            .only(&["smtp"]),
-        key("username", Kind::Text, NONE, "The mail account.").only(&["smtp"]),
-        key("password", Kind::Secret, NONE, "Its password.").only(&["smtp"]),
-        key("from", Kind::Text, Required, "The sender's address.").only(&["smtp"]),
-        key("to", Kind::Texts, Required, "The receivers' addresses.").only(&["smtp"]),
-        key("url", Kind::Url, Required, "Where to send.").only(&["webhook", "alertmanager"]),
-        key("secret", Kind::Secret, NONE, "The key that signs the body, or the bearer token.")
-            .only(&["webhook", "alertmanager"]),
-        key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
-        key(
-            "form",
-            Kind::Choice(&["plain", "nginx", "apache", "ipset"]),
-            Is("plain"),
-            "How a list of addresses is written.",
-        )
-        .only(&["blocklist"]),
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
-        key("topic", Kind::Text, Required, "The topic.").only(&["kafka"]),
-    ],
-    later: Some("alert routes are not built yet: alerts go to the sinks only"),
 };

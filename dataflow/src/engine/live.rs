@@ -15,12 +15,14 @@ use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
 use super::peers::{Health, Peers};
 use super::reload::Previews;
+use super::routes::Routes;
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::route::runner::RouteStatus;
 use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
 use tidewatch_connectors::source::wall_clock;
@@ -70,6 +72,8 @@ pub struct Figures {
     pub alerts_critical: AtomicU64,
     /// How sinks stand, by name; a second old at most.
     pub sinks: Mutex<Vec<(String, SinkStatus)>>,
+    /// How routes stand, by name; a second old at most.
+    pub routes: Mutex<Vec<(String, RouteStatus)>>,
 }
 
 /// Alerts of one rule.
@@ -113,6 +117,7 @@ pub struct KafkaReading {
 pub struct Live {
     book: AlertBook,
     runners: Vec<SinkRunner>,
+    routes: Option<Arc<Routes>>,
     ledger: Arc<Ledger>,
     peers: Arc<Peers>,
     tap: Option<Box<dyn Tap>>,
@@ -167,7 +172,7 @@ impl Live {
     /// Where the thread beside it cannot be started.
     pub fn new(
         plan: &Plan,
-        runners: Vec<SinkRunner>,
+        (runners, routes): (Vec<SinkRunner>, Option<Arc<Routes>>),
         ledger: Arc<Ledger>,
         peers: Arc<Peers>,
         tap: Option<Box<dyn Tap>>,
@@ -178,6 +183,7 @@ impl Live {
         Ok(Live {
             book: AlertBook::new(plan.rules.clone(), lateness),
             runners,
+            routes,
             ledger,
             lookup: Lookup::start(peers.clone())?,
             peers,
@@ -231,6 +237,9 @@ impl Live {
         if let Some(allowed) = self.allowed() {
             allowed.to_string().lines().for_each(|line| tracing::info!("{line}"));
         }
+        if let Some(routes) = &self.routes {
+            routes.close(patience / 2);
+        }
         // All of them are waited for, also after one that did not.
         let done: Vec<bool> = self
             .runners
@@ -244,6 +253,9 @@ impl Live {
                 all
             })
             .collect();
+        if let Some(routes) = &self.routes {
+            routes.finish();
+        }
         done.iter().all(|one| *one)
     }
 
@@ -308,6 +320,7 @@ impl Live {
     /// Puts alerts with their lines into the step.
     fn say(&mut self, found: Found) {
         let Found { drafts, lines } = found;
+        let before = self.step.alerts.len();
         for draft in drafts {
             let line = |origin: &Origin| lines.get(origin).map(|line| shown(&self.privacy.redact_line(line)));
             let alert = draft.into_alert(self.book.rules(), line);
@@ -321,6 +334,9 @@ impl Live {
                 tap.alert(&alert);
             }
             self.step.alerts.push(alert);
+        }
+        if let Some(routes) = &self.routes {
+            routes.offer(&self.step.alerts[before..]);
         }
     }
 
@@ -358,6 +374,7 @@ impl Live {
         }
         self.write_allowed(EventTime(now.0));
         self.write_inexact(EventTime(now.0));
+        self.write_routes(EventTime(now.0));
     }
 
     /// One point a result that is not exact; a warning when it first is.
@@ -374,6 +391,24 @@ impl Live {
             line.tag("result", &row.result);
             line.count("missed_events", row.missed_events);
             line.count("missed_values", row.missed_values);
+            line.end(now);
+        }
+    }
+
+    /// One point a route.
+    fn write_routes(&mut self, now: EventTime) {
+        for (name, status) in self.routes.iter().flat_map(|routes| routes.status()) {
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch_routes");
+            line.tag("route", &name);
+            line.count("failures", status.failures);
+            line.count("messages", status.counts.messages);
+            line.count("pending", status.counts.pending);
+            line.count("rejected", status.counts.rejected);
+            line.count("silenced", status.counts.silenced);
+            line.count("told", status.counts.told);
+            line.count("unlisted", status.counts.unlisted);
+            line.count("works", u64::from(status.failing == 0 && !status.journal_fails));
             line.end(now);
         }
     }
@@ -443,6 +478,8 @@ impl Live {
     fn settle(&mut self) {
         self.take_refused();
         let acked = self.runners.iter().map(SinkRunner::acked).min().unwrap_or(self.seq);
+        // An alert that is neither told nor in a journal must come again after a crash.
+        let acked = if self.routes.as_ref().is_none_or(|routes| routes.are_recorded()) { acked } else { 0 };
         while let Some((_, durable)) = self.waiting.pop_front_if(|(seq, _)| *seq <= acked) {
             self.figures.durable.fetch_max(durable, Ordering::Relaxed);
         }
@@ -451,6 +488,9 @@ impl Live {
             self.looked = Some(Instant::now());
             let stand = self.runners.iter().map(|runner| (runner.name().to_owned(), runner.status())).collect();
             *self.figures.sinks.lock().unwrap_or_else(PoisonError::into_inner) = stand;
+            if let Some(routes) = &self.routes {
+                *self.figures.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes.status();
+            }
         }
     }
 }

@@ -15,7 +15,8 @@
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
 //! | [`evidence`] | example lines of alerts, looked up beside the results |
-//! | `reports` | summaries of full intervals, to files |
+//! | [`routes`] | who is told of alerts |
+//! | `reports` | summaries of full intervals, to files and routes |
 //! | [`demo`] | generated traffic through it |
 //! | [`progress`] | how far a long read is, on a terminal |
 
@@ -39,6 +40,7 @@ pub mod reload;
 pub mod replay;
 #[cfg(feature = "store")]
 pub mod reports;
+pub mod routes;
 pub mod run;
 pub mod sinks;
 pub mod sources;

@@ -278,6 +278,30 @@ impl ShownPipeline {
         Some(self.shown.figures.durable.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
+    fn routes(&self) -> Vec<view::RouteView> {
+        let routes = self.shown.figures.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = |(name, status): &(String, tidewatch_connectors::route::runner::RouteStatus)| {
+            let works = status.failing == 0 && !status.journal_fails;
+            let error = match (works, status.journal_fails) {
+                (true, _) => String::new(),
+                (false, true) => "what was told cannot be recorded on disk".to_owned(),
+                (false, false) => status.last_error.clone().unwrap_or_default(),
+            };
+            view::RouteView {
+                name: name.clone(),
+                works,
+                error,
+                messages: status.counts.messages,
+                told: status.counts.told,
+                pending: status.counts.pending,
+                silenced: status.counts.silenced,
+                failures: status.failures,
+                rejected: status.counts.rejected,
+            }
+        };
+        routes.iter().map(route).collect()
+    }
+
     fn sinks(&self) -> Vec<SinkView> {
         let sinks = self.shown.figures.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         let sink = |(name, status): &(String, tidewatch_connectors::sink::runner::SinkStatus)| SinkView {
@@ -323,6 +347,7 @@ impl Engine for ShownPipeline {
             processes,
             memory_bytes: views.iter().map(|view| view.memory_bytes).sum(),
             sinks: self.sinks(),
+            routes: self.routes(),
             history: false, // said by who has the store
             requests: view::RequestsView::default(),
         }

@@ -1,4 +1,4 @@
-//! Reports at every full interval of `run`, from the store to a file.
+//! Reports at every full interval of `run`, from the store to a file and to routes.
 //!
 //! An interval [n × every, (n + 1) × every) is reported when the clock has passed its end by the time in which its windows may still
 //! change, so that a report is of final figures. What it covers is decided by event time: where the logs are older than the clock, it says that
@@ -8,13 +8,16 @@
 //! - The dataflow never waits for a report: a thread of its own reads the store.
 //! - A file is there whole or not at all. No text from logs is in its name.
 
+use super::routes::Routes;
 use crate::config::{Config, ReportPlan};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidewatch_connectors::answers::{AnswersError, FromStore};
 use tidewatch_connectors::report::{Form, Report, Wanted, gather};
+use tidewatch_connectors::route::Document;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::time::EventTime;
 use tracing::{info, warn};
@@ -25,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is added to the time in which windows change: from a window's end to its point in the store.
 const DELIVERY: u64 = 5_000;
 
-/// Takes a finished report somewhere. A mail or a webhook takes its place beside the file here.
+/// Takes a finished report somewhere.
 pub trait Courier: Send {
     /// Delivers it, or says why not; it is not tried again.
     fn deliver(&mut self, report: &Report, form: Form) -> Result<(), String>;
@@ -39,13 +42,16 @@ pub struct Reports {
 
 impl Reports {
     /// Starts them where they are configured.
-    pub fn start(config: &Config) -> Result<Option<Reports>, Failure> {
+    pub fn start(config: &Config, routes: Option<Arc<Routes>>) -> Result<Option<Reports>, Failure> {
         let Some(plan) = config.report.clone() else { return Ok(None) };
         let settled =
             config.windows.size.0 + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + DELIVERY;
         let dir = config.data_dir.clone();
         let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
         let mut couriers: Vec<Box<dyn Courier>> = vec![Box::new(ToFile::new(&plan, &dir))];
+        if let Some(routes) = routes.filter(|_| !plan.routes.is_empty()) {
+            couriers.push(Box::new(ToRoutes { routes, names: plan.routes.clone() }));
+        }
         let run = move || {
             let mut end = next_end(wall_clock().0, plan.every.0, settled);
             loop {
@@ -128,6 +134,30 @@ impl Courier for ToFile {
         std::fs::write(&temporary, report.render(form)).map_err(|error| cannot("write", error))?;
         std::fs::rename(&temporary, &path).map_err(|error| cannot("write", error))?;
         info!(file = %path.display(), "report written");
+        Ok(())
+    }
+}
+
+/// Gives reports to routes, which try until they are delivered.
+struct ToRoutes {
+    routes: Arc<Routes>,
+    names: Vec<String>,
+}
+
+impl Courier for ToRoutes {
+    fn deliver(&mut self, report: &Report, form: Form) -> Result<(), String> {
+        let minute = |time: u64| EventTime(time).to_string()[..16].replace('T', " ");
+        let (from, to) = (minute(report.interval.from), minute(report.interval.to));
+        for name in &self.names {
+            let document = Document {
+                title: format!("Tidewatch report, {from} to {to} UTC"),
+                text: report.render(Form::Text),
+                html: (form == Form::Html).then(|| report.render(Form::Html)),
+                json: Some(report.render(Form::Json)),
+                attached: form == Form::Json,
+            };
+            self.routes.document(name, document);
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
 use super::reload::Reloader;
 use super::replay;
+use super::routes::Routes;
 use super::sinks::{self, Ring};
 use super::sources::{Place, Sources};
 use super::workers::{self, Shared, Wakers};
@@ -62,6 +63,9 @@ pub struct Pipeline {
     peers: Arc<Peers>,
     worker_count: usize,
     ring: Ring,
+    /// Reports go by them.
+    #[cfg_attr(not(feature = "store"), allow(dead_code))]
+    routes: Option<Arc<Routes>>,
 }
 
 /// Who looks at a pipeline: at its figures, at its results.
@@ -94,7 +98,8 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     // Without a file there is nothing to read again, and a hang-up means what it always does.
     let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
     #[cfg(feature = "store")]
-    let _reports = if place.index == 0 { super::reports::Reports::start(config)? } else { None };
+    let _reports =
+        if place.index == 0 { super::reports::Reports::start(config, pipeline.routes.clone())? } else { None };
     while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
         std::thread::sleep(Duration::from_millis(20));
         pipeline.tend();
@@ -131,8 +136,9 @@ impl Pipeline {
     ) -> Result<Pipeline, Failure> {
         let process = cluster.map_or(0, |c| c.index);
         let runners = if process == 0 { sinks::open(config, false, looking.1.is_some())? } else { Vec::new() };
+        let routes = if process == 0 { Routes::start(config)? } else { None };
         let (control, sockets) = workers::connect(config, workers, cluster)?;
-        Pipeline::build(config, workers, process, parsers, sources, runners, control, sockets, looking)
+        Pipeline::build(config, workers, process, parsers, sources, (runners, routes), control, sockets, looking)
     }
 
     /// Starts a pipeline over a generator alone; results go to files only.
@@ -147,7 +153,7 @@ impl Pipeline {
         let parsers = SourceParsers::new(config)?;
         let looking = (Observer::new(0), tap);
         let mut pipeline =
-            Pipeline::build(config, workers, 0, parsers, Sources::one_more(), runners, None, None, looking)?;
+            Pipeline::build(config, workers, 0, parsers, Sources::one_more(), (runners, None), None, None, looking)?;
         pipeline.generator = Some(live::spawn_into_feed(generator, pipeline.feed.clone(), options)?);
         Ok(pipeline)
     }
@@ -158,7 +164,7 @@ impl Pipeline {
         process: usize,
         parsers: SourceParsers,
         mut sources: Sources,
-        runners: Vec<tidewatch_connectors::sink::runner::SinkRunner>,
+        told: (Vec<tidewatch_connectors::sink::runner::SinkRunner>, Option<Arc<Routes>>),
         control: Option<Control>,
         sockets: Option<Vec<Option<std::net::TcpStream>>>,
         (observer, tap): Looking,
@@ -216,9 +222,10 @@ impl Pipeline {
         #[cfg(feature = "kafka")]
         let peers = peers.reading_again(std::mem::take(&mut sources.fetchers));
         let peers = Arc::new(peers);
+        let routes = told.1.clone();
         let results = (process == 0).then(|| {
             let (privacy, figures, peers) = (config.privacy.clone(), figures.clone(), peers.clone());
-            let live = Live::new(&plan, runners, ledger.clone(), peers, tap, privacy, figures);
+            let live = Live::new(&plan, told, ledger.clone(), peers, tap, privacy, figures);
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
             let stop = stopping.clone();
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
@@ -247,6 +254,7 @@ impl Pipeline {
             peers,
             worker_count: workers,
             ring,
+            routes,
         })
     }
 

@@ -1,0 +1,361 @@
+//! A file of addresses to block, for a web server or a packet filter to read.
+//!
+//! The client of an alert is listed when it fires and for some time after the last that was heard of it; a withdrawn alert takes
+//! it off at once. The file is written whole beside the old one and renamed over it, when what it says has changed.
+//! The entries stand in a file of Tidewatch's own too, so that a restart forgets none.
+//!
+//! Invariants
+//! - Addresses that are never to be blocked are not, however an alert names them: a network that holds one is not listed either.
+//! - Private, loopback, link-local and unspecified addresses are listed only where that was asked for.
+//! - What is written is made of parsed addresses: no text of a log is in it.
+//! - It has at most so many entries; beyond, the ones that would go first anyway make room, and that is said.
+
+use super::{Body, Channel, Message, SendError, What};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use tidewatch_events::alert::Alert;
+use tidewatch_events::time::EventTime;
+
+/// How the file is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// A network a line.
+    #[default]
+    Plain,
+    /// `deny …;` to include in Nginx's configuration.
+    Nginx,
+    /// `Require not ip …` to include in Apache's, within `<RequireAll>`.
+    Apache,
+    /// For `ipset restore`: sets `tidewatch4` and `tidewatch6`.
+    Ipset,
+    /// For `nft -f`: sets `blocked4` and `blocked6` of the table `inet tidewatch`.
+    Nftables,
+}
+
+/// What is blocked, and how that is written.
+#[derive(Clone, Debug)]
+pub struct BlocklistSettings {
+    /// The file.
+    pub path: PathBuf,
+    /// Its form.
+    pub form: Form,
+    /// How long an address stays after the last that was heard of it, ms.
+    pub expire: u64,
+    /// Most entries.
+    pub max_entries: usize,
+    /// Whether private and loopback addresses may be listed.
+    pub private: bool,
+    /// Never blocked, up to a time of the wall clock (ms) where there is one.
+    pub never: Vec<(IpNet, Option<u64>)>,
+    /// Where the entries are kept.
+    pub state: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    network: IpNet,
+    /// When it goes, ms of the wall clock.
+    until: u64,
+    /// The rule that listed it last; a checked name.
+    rule: String,
+}
+
+/// See the module.
+pub struct Blocklist {
+    settings: BlocklistSettings,
+    entries: BTreeMap<IpNet, Entry>,
+    /// What the file says.
+    written: Option<Vec<IpNet>>,
+    /// What the file of Tidewatch's own says.
+    kept: Option<Vec<u8>>,
+    loaded: bool,
+    remarks: Vec<String>,
+    /// Alerts whose client was kept off, by why; said once each.
+    said: std::collections::BTreeSet<&'static str>,
+}
+
+/// The network of an alert's client, where it has one.
+fn client(alert: &Alert) -> Option<IpNet> {
+    let text = alert.subject.get("client_ip")?;
+    let network: IpNet = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+    Some(network.trunc())
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || (v6.segments()[0] & 0xfe00) == 0xfc00
+                || (v6.segments()[0] & 0xffc0) == 0xfe80
+                || v6.to_ipv4_mapped().is_some_and(|v4| is_private(IpAddr::V4(v4)))
+        }
+    }
+}
+
+/// Why an address is not listed, where it is not.
+fn kept_off(network: &IpNet, settings: &BlocklistSettings, now: u64) -> Option<&'static str> {
+    let holds = settings.never.iter().filter(|(_, until)| until.is_none_or(|until| now < until));
+    if holds.into_iter().any(|(never, _)| never.contains(network) || network.contains(never)) {
+        return Some("it is in an allow list or a trusted proxy");
+    }
+    if !settings.private && (is_private(network.network()) || is_private(network.broadcast())) {
+        return Some("it is a private or loopback address (private = true lists those too)");
+    }
+    // Nobody names that many by one alert.
+    let least = if matches!(network, IpNet::V4(_)) { 16 } else { 32 };
+    (network.prefix_len() < least).then_some("it is a network of very many addresses")
+}
+
+impl Blocklist {
+    /// A list; nothing is read or written yet.
+    pub fn new(settings: BlocklistSettings) -> Blocklist {
+        Blocklist {
+            settings,
+            entries: BTreeMap::new(),
+            written: None,
+            kept: None,
+            loaded: false,
+            remarks: Vec::new(),
+            said: Default::default(),
+        }
+    }
+
+    fn load(&mut self, now: u64) {
+        if std::mem::replace(&mut self.loaded, true) {
+            return;
+        }
+        let entries = match fs::read(&self.settings.state) {
+            Ok(bytes) => serde_json::from_slice::<Vec<Entry>>(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => Err(serde_json::Error::io(error)),
+        };
+        match entries {
+            Ok(entries) => {
+                let settings = &self.settings;
+                let still = entries.into_iter().filter(|e| kept_off(&e.network, settings, now).is_none());
+                self.entries = still.map(|entry| (entry.network, entry)).collect();
+            }
+            Err(error) => self.remarks.push(format!(
+                "{} cannot be read ({error}): what was blocked before is forgotten",
+                self.settings.state.display()
+            )),
+        }
+    }
+
+    /// Takes an alert into the list.
+    fn take(&mut self, what: What, alert: &Alert, now: u64) {
+        let Some(network) = client(alert) else {
+            if self.said.insert("none") {
+                self.remarks.push(format!("alerts of {} name no client address: nothing is blocked", alert.rule));
+            }
+            return;
+        };
+        if what == What::Withdrawn {
+            // Another rule may have listed it too.
+            if self.entries.get(&network).is_some_and(|entry| entry.rule == alert.rule) {
+                self.entries.remove(&network);
+            }
+            return;
+        }
+        if let Some(why) = kept_off(&network, &self.settings, now) {
+            if self.said.insert(why) {
+                self.remarks.push(format!("{network} is not blocked: {why}; more of these are not reported"));
+            }
+            return;
+        }
+        let until = now + self.settings.expire;
+        let entry = Entry { network, until, rule: alert.rule.clone() };
+        self.entries.insert(network, entry);
+    }
+
+    /// Removes what is over and what finds no room.
+    fn tidy(&mut self, now: u64) {
+        let settings = &self.settings;
+        self.entries.retain(|_, entry| entry.until > now && kept_off(&entry.network, settings, now).is_none());
+        let most = self.settings.max_entries;
+        if self.entries.len() > most {
+            let mut order: Vec<(u64, IpNet)> = self.entries.values().map(|e| (e.until, e.network)).collect();
+            order.sort();
+            let over = self.entries.len() - most;
+            order.iter().take(over).for_each(|(_, network)| drop(self.entries.remove(network)));
+            if self.said.insert("full") {
+                self.remarks.push(format!(
+                    "the list is full ({most}): the addresses nearest to their end make room from now on"
+                ));
+            }
+        }
+    }
+
+    /// The networks, none within another, with when they go: an address within a listed network would be an error for some
+    /// readers.
+    fn apart(&self) -> Vec<(IpNet, u64)> {
+        let mut order: Vec<&Entry> = self.entries.values().collect();
+        order.sort_by_key(|entry| (entry.network.network(), entry.network.prefix_len()));
+        let mut apart: Vec<(IpNet, u64)> = Vec::new();
+        for entry in order {
+            match apart.last_mut().filter(|(last, _)| last.contains(&entry.network)) {
+                Some((_, until)) => *until = entry.until.max(*until),
+                None => apart.push((entry.network, entry.until)),
+            }
+        }
+        apart
+    }
+
+    /// The file's lines below its head.
+    fn body(&self, now: u64) -> String {
+        let networks = self.apart();
+        let left = |until: u64| (until.saturating_sub(now) / 1000).max(1);
+        let (v4, v6): (Vec<_>, Vec<_>) = networks.iter().partition(|(network, _)| matches!(network, IpNet::V4(_)));
+        let mut out = String::new();
+        let (before, after) = match self.settings.form {
+            Form::Nginx => ("deny ", ";"),
+            Form::Apache => ("Require not ip ", ""),
+            _ => ("", ""),
+        };
+        match self.settings.form {
+            Form::Plain | Form::Nginx | Form::Apache => {
+                for (network, _) in &networks {
+                    let _ = writeln!(out, "{before}{}{after}", short(network));
+                }
+            }
+            Form::Ipset => {
+                let size = self.settings.max_entries.next_power_of_two().max(1024);
+                for (set, family, all) in [("tidewatch4", "inet", &v4), ("tidewatch6", "inet6", &v6)] {
+                    let _ = writeln!(out, "create {set} hash:net family {family} maxelem {size} timeout 0 -exist");
+                    let _ = writeln!(out, "flush {set}");
+                    for (network, until) in all {
+                        let timeout = left(*until).min(2_147_483);
+                        let _ = writeln!(out, "add {set} {} timeout {timeout} -exist", short(network));
+                    }
+                }
+            }
+            Form::Nftables => {
+                let _ = writeln!(out, "add table inet tidewatch");
+                for (set, kind, all) in [("blocked4", "ipv4_addr", &v4), ("blocked6", "ipv6_addr", &v6)] {
+                    let _ = writeln!(out, "add set inet tidewatch {set} {{ type {kind}; flags interval, timeout; }}");
+                    let _ = writeln!(out, "flush set inet tidewatch {set}");
+                    if all.is_empty() {
+                        continue;
+                    }
+                    let element =
+                        |(network, until): &(IpNet, u64)| format!("{} timeout {}s", short(network), left(*until));
+                    let elements: Vec<String> = all.iter().map(element).collect();
+                    let _ = writeln!(out, "add element inet tidewatch {set} {{\n  {}\n}}", elements.join(",\n  "));
+                }
+            }
+        }
+        out
+    }
+
+    /// Writes both files where they do not say what is to be said.
+    fn write(&mut self, now: u64) -> Result<(), SendError> {
+        self.tidy(now);
+        let failed =
+            |path: &Path, error: io::Error| SendError::away(format!("cannot write {}: {error}", path.display()));
+        let entries: Vec<&Entry> = self.entries.values().collect();
+        let state = serde_json::to_vec(&entries).map_err(|error| SendError::Rejected(error.to_string()))?;
+        let is_same = self.kept.as_ref() == Some(&state);
+        if !is_same {
+            replace(&self.settings.state, &state, true).map_err(|error| failed(&self.settings.state, error))?;
+            self.kept = Some(state);
+        }
+        // Timeouts in it change all the time; they are written anew with their entries.
+        let has_times = matches!(self.settings.form, Form::Ipset | Form::Nftables);
+        let networks: Vec<IpNet> = self.entries.keys().copied().collect();
+        let is_same = self.written.as_ref() == Some(&networks) && (is_same || !has_times);
+        if is_same && self.settings.path.exists() {
+            return Ok(());
+        }
+        let text = format!(
+            "# Written by Tidewatch at {}: {} addresses. Changes are lost.\n{}",
+            EventTime(now),
+            self.entries.len(),
+            self.body(now)
+        );
+        replace(&self.settings.path, text.as_bytes(), false).map_err(|error| failed(&self.settings.path, error))?;
+        self.written = Some(networks);
+        Ok(())
+    }
+}
+
+/// A single address without its prefix length.
+fn short(network: &IpNet) -> String {
+    match network.prefix_len() == network.max_prefix_len() {
+        true => network.addr().to_string(),
+        false => network.to_string(),
+    }
+}
+
+/// Writes a file whole beside the old one, and renames it.
+fn replace(path: &Path, bytes: &[u8], is_private: bool) -> io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::create_dir_all(dir)?;
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(if is_private { 0o600 } else { 0o644 });
+    }
+    let mut file = options.open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&temporary, path)
+}
+
+impl Channel for Blocklist {
+    fn send(&mut self, message: &Message) -> Result<(), SendError> {
+        let now = crate::source::wall_clock().0;
+        self.load(now);
+        match &message.body {
+            Body::Alerts(notice) => notice.items.iter().for_each(|item| self.take(item.what, &item.alert, now)),
+            Body::Document(_) => return Err(SendError::Rejected("a list of addresses takes no reports".into())),
+            // A list with a made-up address in it would block somebody.
+            Body::Test => {}
+        }
+        self.write(now)
+    }
+
+    fn probe(&mut self) -> Result<String, SendError> {
+        let dir = self.settings.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let words = |error: io::Error| SendError::person(format!("cannot write in {}: {error}", dir.display()));
+        fs::create_dir_all(dir).map_err(words)?;
+        let mut temporary = self.settings.path.as_os_str().to_owned();
+        temporary.push(".check");
+        fs::write(&temporary, b"").and_then(|()| fs::remove_file(&temporary)).map_err(words)?;
+        Ok(format!("{} can be written", self.settings.path.display()))
+    }
+
+    fn tend(&mut self, now: u64) -> Option<u64> {
+        self.load(now);
+        let again = match self.write(now) {
+            Ok(()) => self.entries.values().map(|entry| entry.until).min().unwrap_or(u64::MAX),
+            Err(error) => {
+                self.remarks.push(error.to_string());
+                now + 30_000
+            }
+        };
+        Some(again.clamp(now + 1000, now + 60_000))
+    }
+
+    fn remarks(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.remarks)
+    }
+}
+
+#[cfg(test)]
+#[path = "blocklist_tests.rs"]
+mod tests;

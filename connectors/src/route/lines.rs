@@ -1,0 +1,217 @@
+//! JSON lines: to a file, or to standard output. A line an alert, as soon as its state changes.
+//!
+//! A line has the fields of `alerts.jsonl` and `notification` (the message's id), `event`, `told` (the wall clock) and
+//! `runbook`. A file may be rotated away: the next line makes a new one.
+
+use super::{Body, Channel, Item, Message, Runbooks, SendError};
+use crate::sink::files::{LiveFile, json_line};
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tidewatch_events::alert::Alert;
+use tidewatch_events::time::EventTime;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    notification: &'a str,
+    event: &'a str,
+    told: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runbook: Option<&'a str>,
+    #[serde(flatten)]
+    alert: &'a Alert,
+}
+
+#[derive(Serialize)]
+struct Other<'a, T: Serialize> {
+    notification: &'a str,
+    event: &'a str,
+    told: String,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// An alert as a JSON object.
+pub(super) fn json_of(message: &Message, item: &Item, runbooks: &Runbooks) -> Vec<u8> {
+    let mut out = Vec::new();
+    let line = Line {
+        notification: &message.id,
+        event: item.what.as_str(),
+        told: EventTime(message.at).to_string(),
+        runbook: runbooks.get(&item.alert.rule).map(String::as_str),
+        alert: &item.alert,
+    };
+    json_line(&mut out, &line);
+    out
+}
+
+/// A message as JSON lines, with the key of each.
+pub(super) fn lines(message: &Message, runbooks: &Runbooks) -> Vec<(String, Vec<u8>)> {
+    let told = || EventTime(message.at).to_string();
+    let other = |event: &str, what: serde_json::Value| {
+        let mut out = Vec::new();
+        json_line(&mut out, &Other { notification: &message.id, event, told: told(), what });
+        (String::new(), out)
+    };
+    match &message.body {
+        Body::Test => vec![other("test", serde_json::json!({}))],
+        Body::Document(document) => {
+            let report = document.json.as_deref().and_then(|json| serde_json::from_str(json).ok());
+            let report: serde_json::Value = report.unwrap_or(serde_json::Value::Null);
+            vec![other("report", serde_json::json!({ "title": document.title, "report": report }))]
+        }
+        Body::Alerts(notice) => {
+            let items = notice.items.iter();
+            let mut all: Vec<_> =
+                items.map(|item| (item.alert.key.clone(), json_of(message, item, runbooks))).collect();
+            all.extend(notice.rest.iter().map(|rest| other("not-listed", serde_json::json!({ "rest": rest }))));
+            all.extend(notice.notes.iter().map(|note| other("note", serde_json::json!({ "note": note }))));
+            all
+        }
+    }
+}
+
+/// Appends to a file.
+pub struct ToFile {
+    file: LiveFile,
+    path: PathBuf,
+    runbooks: Runbooks,
+}
+
+impl ToFile {
+    /// To this file, which is made where it is missing.
+    pub fn new(path: &Path, runbooks: Runbooks) -> ToFile {
+        ToFile { file: LiveFile::new(path.to_owned()), path: path.to_owned(), runbooks }
+    }
+
+    fn ready(&mut self) -> Result<u64, SendError> {
+        if let Some(dir) = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir)
+                .map_err(|error| SendError::away(format!("cannot create {}: {error}", dir.display())))?;
+        }
+        self.file.ready().map_err(|error| SendError::away(caused(&error)))
+    }
+}
+
+fn caused(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl Channel for ToFile {
+    fn send(&mut self, message: &Message) -> Result<(), SendError> {
+        let bytes: Vec<u8> = lines(message, &self.runbooks).into_iter().flat_map(|(_, line)| line).collect();
+        let len = self.ready()?;
+        let written = self.file.append(&bytes).and_then(|()| self.file.sync());
+        written.map_err(|error| {
+            self.file.cut(len);
+            SendError::away(caused(&error))
+        })
+    }
+
+    fn probe(&mut self) -> Result<String, SendError> {
+        self.ready()?;
+        Ok(format!("{} can be written", self.path.display()))
+    }
+}
+
+/// Writes to standard output, or to anything that can be written to.
+pub struct ToOutput<W: Write + Send + 'static = io::Stdout> {
+    out: W,
+    runbooks: Runbooks,
+}
+
+impl ToOutput {
+    /// To standard output.
+    pub fn stdout(runbooks: Runbooks) -> ToOutput {
+        ToOutput { out: io::stdout(), runbooks }
+    }
+}
+
+impl<W: Write + Send + 'static> Channel for ToOutput<W> {
+    fn send(&mut self, message: &Message) -> Result<(), SendError> {
+        let bytes: Vec<u8> = lines(message, &self.runbooks).into_iter().flat_map(|(_, line)| line).collect();
+        match self.out.write_all(&bytes).and_then(|()| self.out.flush()) {
+            Ok(()) => Ok(()),
+            // The reader went away (`tidewatch run | head`); it will not come back.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(SendError::Unclear(format!("writing to standard output: {error}"))),
+        }
+    }
+
+    fn probe(&mut self) -> Result<String, SendError> {
+        Ok("standard output".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::alert;
+    use super::super::{Document, Notice, Rest, What};
+    use super::*;
+    use tidewatch_events::alert::{AlertState, Severity};
+
+    fn message(body: Body) -> Message {
+        Message { id: "b-1".into(), at: 1000, body }
+    }
+
+    fn parsed(text: &[u8]) -> Vec<serde_json::Value> {
+        text.split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_line_an_alert_and_what_is_not_listed() {
+        let alert = alert("r", "10.0.0.9\x1b\n", 0, AlertState::Firing);
+        let notice = Notice {
+            items: vec![Item { what: What::Fired, alert: alert.clone() }],
+            rest: vec![Rest { rule: "r".into(), severity: Severity::Low, what: What::Fired, count: 7 }],
+            notes: vec!["Held back.".into()],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/alerts.jsonl");
+        let mut file = ToFile::new(&path, Runbooks::from([("r".into(), "https://wiki".into())]));
+        file.send(&message(Body::Alerts(notice))).unwrap();
+        file.send(&message(Body::Test)).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        assert!(!text.contains(&0x1b));
+        let lines = parsed(&text);
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0]["event"], "fired");
+        assert_eq!((&lines[0]["notification"], &lines[0]["runbook"]), (&"b-1".into(), &"https://wiki".into()));
+        assert_eq!(serde_json::from_value::<Alert>(lines[0].clone()).unwrap(), alert);
+        assert_eq!((&lines[1]["rest"]["count"], &lines[2]["note"]), (&7.into(), &"Held back.".into()));
+        assert_eq!(lines[3]["event"], "test");
+        // Rotated away.
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        let document = Document {
+            title: "t".into(),
+            text: "x".into(),
+            html: None,
+            json: Some("{\"a\":1}".into()),
+            attached: false,
+        };
+        file.send(&message(Body::Document(document))).unwrap();
+        assert_eq!(parsed(&std::fs::read(&path).unwrap())[0]["report"]["a"], 1);
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        struct Gone(io::ErrorKind);
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let send = |kind| ToOutput { out: Gone(kind), runbooks: Runbooks::new() }.send(&message(Body::Test));
+        assert_eq!(send(io::ErrorKind::BrokenPipe), Ok(()));
+        assert!(matches!(send(io::ErrorKind::Other), Err(SendError::Unclear(_))));
+    }
+}

@@ -1,0 +1,654 @@
+//! Decides what one route sends when. Pure: alerts and times in, messages out; [`super::runner`] does the rest.
+//!
+//! Of each alert key the router knows what was told last and the newest state; what there is to tell is the difference of
+//! the two ([`news`]). So a route that was away for an hour tells how things stand, not what they went through; and an
+//! alert computed again after a restart, which the journal says was told, is no news.
+//!
+//! A message that was composed counts as told until it [`Router::returned`]. There is one at a time.
+//!
+//! Invariants
+//! - What is not told is pending, silenced, or counted: alerts beyond the room for keys are counted by rule in the next message.
+//! - An alert is old, and not told again, where the journal knows its id, where it ends no later than what was told as over, or before
+//!   what was told as firing, or waits to be told, begins.
+//! - Taking an alert costs the same however many wait.
+
+mod records;
+
+use super::known::{Intent, Record, Told, news, told_of};
+use super::policy::{Policy, Silence};
+use super::{Body, Document, Item, Message, Notice, Rest, What};
+use records::Recorded;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use tidewatch_events::alert::{Alert, AlertState, Severity};
+use tidewatch_events::time::EventTime;
+
+/// Most keys that are remembered; the longest over go first.
+const MAX_KEYS: usize = 20_000;
+
+/// How long it is remembered that an alert was over, ms of the wall clock.
+const REMEMBER_ENDED: u64 = 30 * 86_400_000;
+
+/// An alert told as firing of which nothing was heard for this long is forgotten, ms of the wall clock.
+const FORGET_FIRING: u64 = 86_400_000;
+
+/// How often it is looked for what can be forgotten, ms.
+const LOOK_EVERY: u64 = 3_600_000;
+
+const HOUR: u64 = 3_600_000;
+
+/// Documents that may wait; the oldest goes.
+const MAX_DOCUMENTS: usize = 8;
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Send this.
+    Send(Box<Intent>),
+    /// Nothing before this time (ms of the wall clock), or before something comes.
+    Wait(Option<u64>),
+}
+
+/// Counters of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages delivered.
+    pub messages: u64,
+    /// Alert states told in them, also those only counted.
+    pub told: u64,
+    /// Alerts not told because of a silence.
+    pub silenced: u64,
+    /// Alerts that found no room to be remembered, told as a number only.
+    pub unlisted: u64,
+    /// Alerts that came again after they were told.
+    pub known: u64,
+    /// Messages the receiver refused for good.
+    pub rejected: u64,
+    /// Documents that made room for newer ones.
+    pub documents_dropped: u64,
+    /// Alert states that wait to be told.
+    pub pending: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    told: Option<Told>,
+    /// Kept while there is something to tell, while it is in a message, and for repetitions.
+    newest: Option<Alert>,
+    group: String,
+    /// 0: not silenced.
+    silenced_until: u64,
+    /// When something was last heard of it, ms of the wall clock.
+    seen: u64,
+    /// When it was last told or repeated.
+    repeated: u64,
+    /// What the journal has of it.
+    recorded: Option<Recorded>,
+    /// When it was told as over, if it stands among those that are.
+    over_at: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    keys: BTreeSet<String>,
+    /// Since when something waits.
+    first: u64,
+    last_sent: Option<u64>,
+}
+
+struct Flying {
+    intent: Intent,
+    /// What was known before.
+    before: HashMap<String, Option<Told>>,
+    groups: Vec<(String, Option<u64>)>,
+    unlisted: BTreeMap<(String, Severity), u64>,
+    notes: Vec<String>,
+    counted: bool,
+}
+
+/// See the module.
+pub struct Router {
+    policy: Policy,
+    /// Names messages: part of every id.
+    born: String,
+    next: u64,
+    entries: HashMap<String, Entry>,
+    groups: BTreeMap<String, Group>,
+    /// Keys told as over, oldest first; those told anew since stand there too.
+    ended: VecDeque<(u64, String)>,
+    /// Keys whose record may not be on disk.
+    dirty: BTreeSet<String>,
+    sent: VecDeque<u64>,
+    silences: Arc<Vec<Silence>>,
+    silence_changes: Option<u64>,
+    unlisted: BTreeMap<(String, Severity), u64>,
+    notes: Vec<String>,
+    held_by_rate: Option<u64>,
+    held_by_quiet: Option<u64>,
+    next_repeat: Option<u64>,
+    next_look: u64,
+    documents: VecDeque<Document>,
+    flying: Option<Flying>,
+    hurry: bool,
+    counts: Counts,
+}
+
+impl Router {
+    /// A router that knows nothing. `born` makes its messages' ids unique.
+    pub fn new(policy: Policy, born: String) -> Router {
+        Router {
+            policy,
+            born,
+            next: 1,
+            entries: HashMap::new(),
+            groups: BTreeMap::new(),
+            ended: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            sent: VecDeque::new(),
+            silences: Arc::default(),
+            silence_changes: None,
+            unlisted: BTreeMap::new(),
+            notes: Vec::new(),
+            held_by_rate: None,
+            held_by_quiet: None,
+            next_repeat: None,
+            next_look: 0,
+            documents: VecDeque::new(),
+            flying: None,
+            hurry: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Counters.
+    pub fn counts(&self) -> Counts {
+        Counts { pending: self.groups.values().map(|group| group.keys.len() as u64).sum(), ..self.counts }
+    }
+
+    /// Takes the newest state of an alert.
+    pub fn take(&mut self, alert: &Alert, now: u64) {
+        let known = self.entries.get(&alert.key);
+        let told = known.and_then(|entry| entry.told.as_ref());
+        let was_told = told.is_some_and(|told| told.firing);
+        let is_awaited_end = was_told && alert.state != AlertState::Firing;
+        if !self.policy.takes(alert) && !is_awaited_end {
+            return;
+        }
+        let is_known = known.is_some();
+        let current = known.and_then(|entry| entry.newest.as_ref().map(|newest| (&newest.id, newest.first.0)));
+        let current = current.or_else(|| told.filter(|told| told.firing).map(|told| (&told.id, told.first)));
+        if current.is_some_and(|(id, first)| *id != alert.id && alert.last.0 <= first) {
+            self.counts.known += 1;
+            return;
+        }
+        match (known, alert.state) {
+            // Nobody heard that it began.
+            (None, AlertState::Resolved | AlertState::Withdrawn) => return,
+            (Some(entry), AlertState::Withdrawn) => {
+                // A withdrawal is of one firing; the key may have gone on by another.
+                let newest = entry.newest.as_ref().map(|newest| &newest.id);
+                if newest != Some(&alert.id) && told.map(|told| &told.id) != Some(&alert.id) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        let is_old = told.is_some_and(|told| {
+            !told.firing && alert.state == AlertState::Firing && news(&self.policy, Some(told), alert).is_none()
+        });
+        self.counts.known += u64::from(is_old);
+        if !is_known && self.entries.len() >= MAX_KEYS && !self.make_room() {
+            *self.unlisted.entry((alert.rule.clone(), alert.severity)).or_default() += 1;
+            self.counts.unlisted += 1;
+            return;
+        }
+        let entry = self.entries.entry(alert.key.clone()).or_default();
+        entry.seen = now;
+        entry.newest = Some(alert.clone());
+        self.file(&alert.key, now);
+    }
+
+    /// Puts a key where it belongs after anything about it changed.
+    fn file(&mut self, key: &str, now: u64) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let is_flying = self.flying.as_ref().is_some_and(|flying| flying.before.contains_key(key));
+        let what = entry.newest.as_ref().and_then(|newest| news(&self.policy, entry.told.as_ref(), newest));
+        let was = std::mem::take(&mut entry.group);
+        let mut first = None;
+        if let Some(group) = self.groups.get_mut(&was)
+            && group.keys.remove(key)
+        {
+            first = Some(group.first);
+        }
+        let Some(newest) = &entry.newest else { return };
+        let until = self.silences.iter().filter(|s| s.from <= now && s.until > now && s.covers(newest));
+        let until = until.map(|silence| silence.until).max().unwrap_or(0);
+        let is_over = newest.state != AlertState::Firing;
+        let known_firing = entry.told.as_ref().is_some_and(|told| told.firing);
+        if let (Some(_), 1..) = (what, until) {
+            self.counts.silenced += u64::from(entry.silenced_until == 0);
+            entry.silenced_until = until;
+        } else {
+            entry.silenced_until = 0;
+        }
+        let was_silenced_away = what.is_some() && until > 0 && is_over && !known_firing;
+        match what {
+            Some(_) if !was_silenced_away => {
+                entry.group = self.policy.group(newest);
+                let group = self.groups.entry(entry.group.clone()).or_default();
+                if group.keys.is_empty() {
+                    group.first = first.unwrap_or(now);
+                }
+                group.keys.insert(key.to_owned());
+            }
+            _ => {
+                // Nothing to tell. What was said before may have to be brought up to date in silence.
+                match &mut entry.told {
+                    Some(told) if told.firing && !is_over => {
+                        told.id.clone_from(&newest.id);
+                        told.first = newest.first.0;
+                    }
+                    Some(told) if told.firing || was_silenced_away => *told = told_of(newest, now),
+                    None if is_over && newest.state == AlertState::Resolved => entry.told = Some(told_of(newest, now)),
+                    _ => {}
+                }
+                let repeats = self.policy.repeat_every.is_some() && !is_over;
+                let over_at = entry.told.as_ref().filter(|told| !told.firing).map(|told| told.at);
+                let is_ended = over_at.is_some();
+                if let Some(at) = over_at.filter(|_| over_at != entry.over_at) {
+                    self.ended.push_back((at, key.to_owned()));
+                }
+                entry.over_at = over_at;
+                if !is_flying && (!repeats || is_ended) {
+                    entry.newest = None;
+                } else if let (Some(every), false) = (self.policy.repeat_every, is_flying) {
+                    let due = entry.repeated + every;
+                    self.next_repeat = Some(self.next_repeat.map_or(due, |next| next.min(due)));
+                }
+                if entry.told.is_none() && !is_flying {
+                    self.entries.remove(key);
+                }
+            }
+        }
+        self.dirty.insert(key.to_owned());
+    }
+
+    /// Forgets the key that was over longest; whether there is room.
+    fn make_room(&mut self) -> bool {
+        while let Some((at, key)) = self.ended.pop_front() {
+            let is_it = |entry: &Entry| {
+                entry.newest.is_none() && entry.told.as_ref().is_some_and(|told| !told.firing && told.at == at)
+            };
+            if self.entries.get(&key).is_some_and(is_it) {
+                self.entries.remove(&key);
+                self.dirty.insert(key);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes a document to deliver.
+    pub fn document(&mut self, document: Document) {
+        if self.documents.len() == MAX_DOCUMENTS {
+            self.documents.pop_front();
+            self.counts.documents_dropped += 1;
+        }
+        self.documents.push_back(document);
+    }
+
+    /// Takes what is silenced from now on.
+    pub fn silence(&mut self, silences: Arc<Vec<Silence>>, now: u64) {
+        self.silences = silences;
+        self.silence_changes = self.silences.iter().map(|silence| silence.from).filter(|from| *from > now).min();
+        let pending: Vec<String> = self.groups.values().flat_map(|group| group.keys.iter().cloned()).collect();
+        pending.iter().for_each(|key| self.file(key, now));
+    }
+
+    /// From now on nothing waits for company: the end is near.
+    pub fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    /// What to do next.
+    pub fn next(&mut self, now: u64) -> Next {
+        if self.flying.is_some() {
+            return Next::Wait(None);
+        }
+        if self.silence_changes.is_some_and(|at| at <= now) {
+            let silences = self.silences.clone();
+            self.silence(silences, now);
+        }
+        if self.next_look <= now {
+            self.next_look = now + LOOK_EVERY;
+            self.forget(now);
+        }
+        while self.sent.pop_front_if(|at| *at + HOUR <= now || *at > now).is_some() {}
+        let mut wake = self.silence_changes;
+        let mut wait_until = |at: u64| wake = Some(wake.map_or(at, |wake: u64| wake.min(at)));
+        let quiet = self.policy.quiet.clone().filter(|quiet| quiet.is_quiet(now));
+        let mut due: Vec<(u64, String)> = Vec::new();
+        let mut is_kept_quiet = false;
+        for (name, group) in &self.groups {
+            if group.keys.is_empty() {
+                continue;
+            }
+            let mut any = false;
+            for key in &group.keys {
+                let Some(entry) = self.entries.get(key) else { continue };
+                let Some(newest) = &entry.newest else { continue };
+                if entry.silenced_until > now {
+                    wait_until(entry.silenced_until);
+                } else if let Some(quiet) = quiet.as_ref().filter(|quiet| !quiet.lets_pass(newest.severity)) {
+                    is_kept_quiet = true;
+                    wait_until(quiet.look_again(now));
+                } else {
+                    any = true;
+                }
+            }
+            if !any {
+                continue;
+            }
+            let first = group.first.min(now) + self.policy.group_wait;
+            let at = match group.last_sent.filter(|at| *at <= now) {
+                _ if self.hurry => 0,
+                Some(sent) => first.max(sent + self.policy.group_interval),
+                None => first,
+            };
+            if at <= now {
+                due.push((group.first, name.clone()));
+            } else {
+                wait_until(at);
+            }
+        }
+        if is_kept_quiet {
+            self.held_by_quiet.get_or_insert(now);
+        }
+        if self.groups.values().all(|group| group.keys.is_empty()) {
+            // What was held back is over and was never told.
+            self.held_by_rate = None;
+            self.held_by_quiet = self.held_by_quiet.filter(|_| quiet.is_some());
+        }
+        let repeats = match self.next_repeat {
+            Some(at) if at <= now && quiet.is_none() => true,
+            Some(at) => {
+                wait_until(at.max(now + 1));
+                false
+            }
+            None => false,
+        };
+        let only_numbers = due.is_empty() && !self.unlisted.is_empty() && quiet.is_none();
+        if due.is_empty() && !repeats && !only_numbers {
+            if let Some(document) = self.documents.pop_front() {
+                return self.fly(Body::Document(document), Vec::new(), Flying::empty(), now);
+            }
+            return Next::Wait(wake);
+        }
+        if let Some(most) = self.policy.max_per_hour
+            && self.sent.len() as u64 >= most
+        {
+            if !due.is_empty() {
+                self.held_by_rate.get_or_insert(now);
+            }
+            wait_until(self.sent.front().copied().unwrap_or(now) + HOUR);
+            return Next::Wait(wake);
+        }
+        if due.is_empty() && repeats {
+            return match self.repetitions(now) {
+                Some(intent) => intent,
+                None => self.next(now),
+            };
+        }
+        if only_numbers {
+            let sent = self.sent.back().copied().unwrap_or(0);
+            let at = sent + self.policy.group_interval.max(60_000);
+            if at > now && !self.hurry {
+                wait_until(at);
+                return Next::Wait(wake);
+            }
+        }
+        due.sort();
+        let is_over = self.held_by_quiet.filter(|_| quiet.is_none());
+        if self.held_by_rate.is_none() && is_over.is_none() && !self.hurry {
+            due.truncate(1);
+        }
+        self.compose(due, quiet.as_ref(), now)
+    }
+
+    /// A message of everything that waits in these groups and may be told.
+    fn compose(&mut self, due: Vec<(u64, String)>, quiet: Option<&super::policy::Quiet>, now: u64) -> Next {
+        let mut all: Vec<(What, String)> = Vec::new();
+        let mut flying = Flying::empty();
+        for (_, name) in &due {
+            let Some(group) = self.groups.get_mut(name) else { continue };
+            flying.groups.push((name.clone(), group.last_sent));
+            group.last_sent = Some(now);
+            for key in &group.keys {
+                let Some(entry) = self.entries.get(key) else { continue };
+                let Some(newest) = &entry.newest else { continue };
+                let may = entry.silenced_until <= now && quiet.is_none_or(|quiet| quiet.lets_pass(newest.severity));
+                if let Some(what) = news(&self.policy, entry.told.as_ref(), newest).filter(|_| may) {
+                    all.push((what, key.clone()));
+                }
+            }
+        }
+        let rank = |entries: &HashMap<String, Entry>, what: What, key: &str| {
+            let newest = entries.get(key).and_then(|entry| entry.newest.as_ref());
+            (Reverse(newest.map(|alert| alert.severity)), what, Reverse(newest.map(|alert| alert.fired)))
+        };
+        all.sort_by(|a, b| (rank(&self.entries, a.0, &a.1), &a.1).cmp(&(rank(&self.entries, b.0, &b.1), &b.1)));
+        if !self.policy.counts_rest {
+            all.truncate(self.policy.listing);
+        }
+        let mut notice = Notice { notes: std::mem::take(&mut self.notes), ..Notice::default() };
+        flying.notes.clone_from(&notice.notes);
+        let held = |since: u64, why: String| format!("Held back since {}: {why}.", EventTime(since));
+        if let Some(since) = self.held_by_rate.take() {
+            let most = self.policy.max_per_hour.unwrap_or(0);
+            notice.notes.push(held(since, format!("no more than {most} messages an hour are sent here")));
+        }
+        if quiet.is_none()
+            && let Some(since) = self.held_by_quiet.take()
+        {
+            notice.notes.push(held(since, "quiet hours".to_owned()));
+        }
+        let mut rest: BTreeMap<(Reverse<Severity>, String, What), u64> = BTreeMap::new();
+        let mut told = Vec::new();
+        for (at, (what, key)) in all.into_iter().enumerate() {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some(newest) = &entry.newest else { continue };
+            if at < self.policy.listing {
+                notice.items.push(Item { what, alert: newest.clone() });
+            } else {
+                *rest.entry((Reverse(newest.severity), newest.rule.clone(), what)).or_default() += 1;
+            }
+            let new = told_of(newest, now);
+            flying.before.insert(key.clone(), entry.told.replace(new.clone()));
+            entry.repeated = now;
+            told.push(new);
+        }
+        flying.unlisted = std::mem::take(&mut self.unlisted);
+        for ((rule, severity), count) in &flying.unlisted {
+            *rest.entry((Reverse(*severity), rule.clone(), What::Fired)).or_default() += count;
+        }
+        let of = |((severity, rule, what), count): ((Reverse<Severity>, String, What), u64)| Rest {
+            rule,
+            severity: severity.0,
+            what,
+            count,
+        };
+        notice.rest = rest.into_iter().map(of).collect();
+        flying.counted = true;
+        self.sent.push_back(now);
+        let keys: Vec<String> = told.iter().map(|told| told.key.clone()).collect();
+        let next = self.fly(Body::Alerts(notice), told, flying, now);
+        keys.iter().for_each(|key| self.file(key, now));
+        next
+    }
+
+    /// A message of what goes on and was not told for a while.
+    fn repetitions(&mut self, now: u64) -> Option<Next> {
+        let every = self.policy.repeat_every?;
+        self.next_repeat = None;
+        let (mut notice, mut keys) = (Notice::default(), Vec::new());
+        let mut next: Option<u64> = None;
+        for (key, entry) in &self.entries {
+            let (Some(told), Some(newest)) = (&entry.told, &entry.newest) else { continue };
+            let goes_on = told.firing && newest.state == AlertState::Firing;
+            if !goes_on || news(&self.policy, Some(told), newest).is_some() {
+                continue;
+            }
+            let is_silenced = self.silences.iter().any(|s| s.from <= now && s.until > now && s.covers(newest));
+            // A little early, so that alerts find together.
+            if entry.repeated + every * 9 / 10 <= now && !is_silenced && keys.len() < self.policy.listing {
+                keys.push(key.clone());
+            } else {
+                let due = (entry.repeated + every).max(now + if is_silenced { every } else { 0 });
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        keys.sort();
+        let mut told = Vec::new();
+        for key in &keys {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            let (Some(known), Some(newest)) = (&entry.told, &entry.newest) else { continue };
+            notice.items.push(Item { what: What::Repeated, alert: newest.clone() });
+            told.push(known.clone());
+            entry.repeated = now;
+            let due = now + every;
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        self.next_repeat = next;
+        if keys.is_empty() {
+            return None;
+        }
+        self.sent.push_back(now);
+        let flying = Flying { counted: true, ..Flying::empty() };
+        Some(self.fly(Body::Alerts(notice), told, flying, now))
+    }
+
+    fn fly(&mut self, body: Body, told: Vec<Told>, mut flying: Flying, now: u64) -> Next {
+        let message = Message { id: format!("{}-{}", self.born, self.next), at: now, body };
+        self.next += 1;
+        flying.intent = Intent { message, told };
+        let intent = flying.intent.clone();
+        self.flying = Some(flying);
+        Next::Send(Box::new(intent))
+    }
+
+    /// The message was delivered.
+    pub fn delivered(&mut self, now: u64) {
+        let Some(flying) = self.flying.take() else { return };
+        self.counts.messages += 1;
+        if let Body::Alerts(notice) = &flying.intent.message.body {
+            self.counts.told += notice.items.len() as u64 + notice.rest.iter().map(|rest| rest.count).sum::<u64>();
+        }
+        self.settle(&flying, now);
+    }
+
+    /// The message was not taken: what it told is to be told still, as it is by then. What was known before, for the
+    /// journal; what waits is among the next [`Router::to_record`].
+    pub fn returned(&mut self, now: u64) -> Vec<Record> {
+        let Some(flying) = self.flying.take() else { return Vec::new() };
+        let mut records = Vec::new();
+        let Flying { intent, before, groups, unlisted, notes, counted } = flying;
+        let is_repetition = before.is_empty();
+        for (key, told) in before {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.told.clone_from(&told);
+                entry.recorded = None;
+            }
+            self.file(&key, now);
+            records.push(told.map_or(Record::Dropped(key), Record::Told));
+        }
+        for (name, last_sent) in groups {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.last_sent = last_sent;
+            }
+        }
+        for (of, count) in unlisted {
+            *self.unlisted.entry(of).or_default() += count;
+        }
+        self.notes.splice(0..0, notes);
+        if counted {
+            self.sent.pop_back();
+        }
+        if let Body::Document(document) = intent.message.body {
+            self.documents.push_front(document);
+        } else if is_repetition {
+            self.next_repeat = Some(now);
+            for told in intent.told {
+                if let Some(entry) = self.entries.get_mut(&told.key) {
+                    entry.repeated = 0;
+                }
+            }
+        }
+        records
+    }
+
+    /// The message will never be taken. What it told counts as told, and the next message says so.
+    pub fn rejected(&mut self, now: u64) {
+        let Some(flying) = self.flying.take() else { return };
+        self.counts.rejected += 1;
+        let at = EventTime(flying.intent.message.at);
+        let of = match &flying.intent.message.body {
+            Body::Alerts(notice) => format!("{} alerts", notice.items.len()),
+            Body::Document(_) => "a report".to_owned(),
+            Body::Test => "nothing".to_owned(),
+        };
+        self.notes.push(format!("A message of {at} about {of} was refused by its receiver."));
+        self.notes.truncate(10);
+        self.settle(&flying, now);
+    }
+
+    fn settle(&mut self, flying: &Flying, now: u64) {
+        for told in &flying.intent.told {
+            if let Some(entry) = self.entries.get_mut(&told.key) {
+                entry.recorded = Some(Recorded::told(told));
+            }
+            if flying.before.contains_key(&told.key) {
+                self.file(&told.key, now);
+            }
+        }
+        let interval = self.policy.group_interval;
+        self.groups.retain(|_, group| !group.keys.is_empty() || group.last_sent.is_some_and(|at| at + interval > now));
+    }
+
+    fn forget(&mut self, now: u64) {
+        let is_over = |entry: &Entry| {
+            entry.told.as_ref().is_some_and(|told| match told.firing {
+                true => entry.seen + FORGET_FIRING <= now && told.at + FORGET_FIRING <= now,
+                false => told.at + REMEMBER_ENDED <= now,
+            }) && entry.newest.as_ref().is_none_or(|newest| news(&self.policy, entry.told.as_ref(), newest).is_none())
+        };
+        let over: Vec<String> =
+            self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(key, _)| key.clone()).collect();
+        for key in over {
+            if let Some(entry) = self.entries.remove(&key)
+                && let Some(group) = self.groups.get_mut(&entry.group)
+            {
+                group.keys.remove(&key);
+            }
+            self.dirty.insert(key);
+        }
+        while self.ended.pop_front_if(|(at, _)| *at + REMEMBER_ENDED <= now).is_some() {}
+    }
+}
+
+impl Flying {
+    fn empty() -> Flying {
+        Flying {
+            intent: Intent { message: Message { id: String::new(), at: 0, body: Body::Test }, told: Vec::new() },
+            before: HashMap::new(),
+            groups: Vec::new(),
+            unlisted: BTreeMap::new(),
+            notes: Vec::new(),
+            counted: false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! A route at work, against a receiver that does as told.
+
+use super::super::testing::alert;
+use super::super::{Body, Message};
+use super::*;
+use std::collections::VecDeque;
+use tidewatch_events::alert::AlertState;
+
+/// Answers in turn, then takes everything; what it was given.
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<(VecDeque<Result<(), SendError>>, Vec<(Instant, Message)>)>>);
+
+impl Fake {
+    fn answering(answers: impl IntoIterator<Item = Result<(), SendError>>) -> Fake {
+        Fake(Arc::new(Mutex::new((answers.into_iter().collect(), Vec::new()))))
+    }
+
+    fn given(&self) -> Vec<(Instant, Message)> {
+        self.0.lock().unwrap().1.clone()
+    }
+
+    fn wait_for(&self, count: usize) -> Vec<(Instant, Message)> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.given().len() < count {
+            assert!(Instant::now() < deadline, "{:?}", self.given());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.given()
+    }
+}
+
+impl Channel for Fake {
+    fn send(&mut self, message: &Message) -> Result<(), SendError> {
+        let mut state = self.0.lock().unwrap();
+        state.1.push((Instant::now(), message.clone()));
+        state.0.pop_front().unwrap_or(Ok(()))
+    }
+
+    fn probe(&mut self) -> Result<String, SendError> {
+        Ok(String::new())
+    }
+}
+
+fn start(fake: &Fake, dir: &std::path::Path) -> RouteRunner {
+    let mut settings =
+        RouteSettings::new("mail", Policy { group_interval: 0, ..Policy::people() }, dir.join("mail.journal"));
+    settings.backoff = Backoff { first: Duration::from_millis(40), most: Duration::from_millis(80) };
+    RouteRunner::start(Box::new(fake.clone()), settings).unwrap()
+}
+
+fn ids(message: &Message) -> Vec<String> {
+    let Body::Alerts(notice) = &message.body else { return vec![format!("{:?}", message.body)] };
+    notice.items.iter().map(|item| format!("{} {}", item.what.as_str(), item.alert.id)).collect()
+}
+
+fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn it_tells_at_once_and_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::default();
+    let route = start(&fake, dir.path());
+    let begun = Instant::now();
+    route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+    let given = fake.wait_for(1);
+    assert!(given[0].0 - begun < Duration::from_millis(500));
+    assert_eq!(ids(&given[0].1), ["fired r/1/0"]);
+    wait_until("recorded", || route.is_recorded() && route.status().counts.messages == 1);
+    route.close(Duration::from_secs(5));
+    assert_eq!(route.finish(), 0);
+    // Another process: the same alert is no news.
+    let again = Fake::default();
+    let route = start(&again, dir.path());
+    route.offer(&[alert("r", "1", 0, AlertState::Firing), alert("r", "2", 0, AlertState::Firing)]);
+    assert_eq!(ids(&again.wait_for(1)[0].1), ["fired r/2/0"]);
+    drop(route);
+}
+
+#[test]
+fn what_is_not_taken_is_told_as_it_is_by_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::answering([Err(SendError::away("no"))]);
+    let route = start(&fake, dir.path());
+    route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+    fake.wait_for(1);
+    wait_until("it is away", || route.status().failing == 1);
+    assert_eq!(route.status().last_error.as_deref(), Some("no"));
+    assert!(route.is_recorded());
+    route.offer(&[alert("r", "1", 0, AlertState::Resolved)]);
+    let given = fake.wait_for(2);
+    assert_eq!(ids(&given[1].1), ["resolved r/1/0"]);
+    assert_ne!(given[0].1.id, given[1].1.id);
+    assert!(given[1].0 - given[0].0 >= Duration::from_millis(20), "it waited");
+    wait_until("it works", || route.status().failing == 0);
+}
+
+#[test]
+fn what_may_have_been_taken_is_sent_again_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let unclear = || Err(SendError::Unclear("no answer".into()));
+    let fake = Fake::answering([unclear(), Err(SendError::away("no")), unclear()]);
+    let route = start(&fake, dir.path());
+    route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+    fake.wait_for(1);
+    route.offer(&[alert("r", "1", 0, AlertState::Resolved)]);
+    let given = fake.wait_for(5);
+    assert!(given[..4].iter().all(|(_, message)| *message == given[0].1), "{given:?}");
+    assert_eq!(ids(&given[4].1), ["resolved r/1/0"]);
+}
+
+#[test]
+fn a_message_that_is_refused_is_not_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::answering([Err(SendError::Rejected("too large".into()))]);
+    let route = start(&fake, dir.path());
+    route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+    fake.wait_for(1);
+    route.offer(&[alert("r", "2", 0, AlertState::Firing)]);
+    let given = fake.wait_for(2);
+    let Body::Alerts(notice) = &given[1].1.body else { panic!() };
+    assert_eq!((ids(&given[1].1), notice.notes.len()), (vec!["fired r/2/0".to_owned()], 1));
+    wait_until("counted", || route.status().counts.rejected == 1);
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_route_that_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::answering((0..100).map(|_| Err(SendError::person("no"))));
+    let route = start(&fake, dir.path());
+    route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+    fake.wait_for(1);
+    let begun = Instant::now();
+    route.close(Duration::from_secs(10));
+    assert_eq!(route.finish(), 1, "it waits in the journal");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let later = Fake::default();
+    let _route = start(&later, dir.path());
+    assert_eq!(ids(&later.wait_for(1)[0].1), ["fired r/1/0"]);
+}

@@ -1,0 +1,379 @@
+//! Routes against real receivers: a mail server (also with STARTTLS, TLS from the first byte and a login), a web server, and
+//! where Debian's `prometheus-alertmanager` is installed, an Alertmanager.
+#![allow(clippy::unwrap_used)]
+
+mod receivers;
+
+use receivers::{MailServer, Manners, Talk, Web, wait};
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidewatch_connectors::route::alertmanager::{Alertmanager, AlertmanagerSettings};
+use tidewatch_connectors::route::mail::{Mail, MailSettings, Tls};
+use tidewatch_connectors::route::policy::Policy;
+use tidewatch_connectors::route::runner::{RouteRunner, RouteSettings};
+use tidewatch_connectors::route::text::Wording;
+use tidewatch_connectors::route::webhook::{Payload, Webhook, WebhookSettings, signature};
+use tidewatch_connectors::route::{Body, Channel, Item, Message, Notice, SendError, What};
+use tidewatch_connectors::secret::Secret;
+use tidewatch_connectors::sink::backoff::Backoff;
+use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::time::EventTime;
+
+/// What an attacker writes into every place a log has.
+const HOSTILE: &str =
+    "x\r\nBcc: victim@example.org\r\n\r\n<img src=x onerror=alert(1)>`*_~<!channel> @everyone\u{1b}[2J\u{202e}";
+
+fn alert(client: &str, state: AlertState) -> Alert {
+    Alert {
+        id: format!("id-{}", client.len()),
+        key: format!("key-{}", client.len()),
+        rule: "ip-spike".into(),
+        severity: Severity::High,
+        subject: BTreeMap::from([("client_ip".into(), client.into())]),
+        first: EventTime(1_772_704_800_000),
+        last: EventTime(1_772_704_810_000),
+        fired: EventTime(1_772_704_801_000),
+        value: 250.0,
+        threshold: 100.0,
+        score: 0.7,
+        findings: 2,
+        state,
+        evidence: vec![HOSTILE.into()],
+        mode: Mode::Live,
+        replaces: None,
+    }
+}
+
+fn fired(id: &str, client: &str) -> Message {
+    let items = vec![Item { what: What::Fired, alert: alert(client, AlertState::Firing) }];
+    Message { id: id.into(), at: 1_772_704_802_000, body: Body::Alerts(Notice { items, ..Notice::default() }) }
+}
+
+fn mail_settings(server: &MailServer) -> MailSettings {
+    MailSettings {
+        name: "mail".into(),
+        server: server.address(),
+        tls: Tls::None,
+        login: None,
+        from: "Tidewatch <tidewatch@example.org>".into(),
+        to: vec!["ops@example.org".into(), "second@example.org".into()],
+        ca: None,
+        timeout: Duration::from_secs(3),
+        wording: Wording::default(),
+    }
+}
+
+/// A certificate of 127.0.0.1 that is its own authority, and what encrypts with it.
+fn tls() -> (Vec<u8>, Arc<dyn Fn(TcpStream) -> Box<dyn Talk> + Send + Sync>) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let config = Arc::new(config);
+    let encrypt = move |stream: TcpStream| -> Box<dyn Talk> {
+        let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+        Box::new(rustls::StreamOwned::new(connection, stream))
+    };
+    (made.cert.pem().into_bytes(), Arc::new(encrypt))
+}
+
+/// The header of a mail, unfolded.
+fn header(text: &str, name: &str) -> Vec<String> {
+    let head = text.split("\r\n\r\n").next().unwrap().replace("\r\n ", " ").replace("\r\n\t", " ");
+    let of =
+        |line: &str| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.to_owned());
+    head.split("\r\n").filter_map(of).collect()
+}
+
+#[test]
+fn a_mail_arrives_whole() {
+    let server = MailServer::start(0, Manners::default());
+    let mut mail = Mail::new(mail_settings(&server)).unwrap();
+    mail.send(&fired("b-1", HOSTILE)).unwrap();
+    mail.send(&fired("b-1", HOSTILE)).unwrap();
+    let got = server.wait_for(2);
+    let one = &got[0];
+    assert_eq!((one.from.as_str(), one.to.len()), ("FROM:<tidewatch@example.org>", 2));
+    assert_eq!(header(&one.text, "Message-ID"), ["<b-1@example.org>"]);
+    assert_eq!(header(&one.text, "Date"), header(&got[1].text, "Date"), "sent again it is the same mail");
+    assert_eq!(header(&one.text, "To"), ["ops@example.org, second@example.org"]);
+    assert_eq!(header(&one.text, "Auto-Submitted"), ["auto-generated"]);
+    assert!(header(&one.text, "Bcc").is_empty() && !one.text.contains("\r\nBcc"), "{}", one.text);
+    let html = one.text.split("text/html").nth(1).unwrap();
+    assert!(!html.contains("<img") && html.contains("&lt;img"), "{html}");
+    assert!(!one.text.contains('\u{1b}') && !one.text.contains('\u{202e}'), "{}", one.text);
+    assert!(one.text.contains("text/plain") && one.text.contains("text/html"), "{}", one.text);
+    assert!(!one.encrypted);
+}
+
+#[test]
+fn mail_is_encrypted_as_asked_and_logs_in() {
+    let (ca, encrypt) = tls();
+    // base64 of \0tidewatch\0hunter2
+    let login = Some("AHRpZGV3YXRjaABodW50ZXIy".to_owned());
+    for (tls, wrapped) in [(Tls::StartTls, false), (Tls::Wrapped, true)] {
+        let manners = Manners { tls: Some(encrypt.clone()), wrapped, login: login.clone(), ..Manners::default() };
+        let server = MailServer::start(0, manners);
+        let with = |password: &str, ca: Option<Vec<u8>>| {
+            let login = Some(("tidewatch".to_owned(), Secret::new(password)));
+            Mail::new(MailSettings { tls, login, ca, ..mail_settings(&server) }).unwrap()
+        };
+        let words = with("hunter2", Some(ca.clone())).probe().unwrap();
+        assert!(words.contains("encrypted, logged in"), "{words}");
+        with("hunter2", Some(ca.clone())).send(&fired("b-1", "10.0.0.9")).unwrap();
+        let got = server.wait_for(1);
+        assert!(got[0].encrypted && got[0].login == login, "{got:?}");
+        // A wrong password, and an authority that nobody knows: a person must do something, and nothing is sent.
+        for (mut mail, what) in [(with("wrong", Some(ca.clone())), "535"), (with("hunter2", None), "ertificate")] {
+            match mail.send(&fired("b-2", "10.0.0.9")) {
+                Err(SendError::Away { words, needs_a_person: true, .. }) => {
+                    assert!(words.contains(what) && !words.contains("hunter2"), "{words}");
+                }
+                other => panic!("{tls:?} {what}: {other:?}"),
+            }
+        }
+        assert_eq!(server.got().len(), 1);
+    }
+    // A server without STARTTLS is not talked to in the clear.
+    let server = MailServer::start(0, Manners::default());
+    let mut mail = Mail::new(MailSettings { tls: Tls::StartTls, ..mail_settings(&server) }).unwrap();
+    let error = mail.send(&fired("b-1", "10.0.0.9")).unwrap_err().to_string();
+    assert!(error.contains("does not offer STARTTLS"), "{error}");
+}
+
+#[test]
+fn what_a_mail_server_may_say() {
+    #[derive(Debug, PartialEq)]
+    enum Means {
+        Taken,
+        Away,
+        Person,
+        Unclear,
+    }
+    use Means::*;
+    let rows: &[(&str, &[(&'static str, &'static str)], Means, usize)] = &[
+        ("everything", &[], Taken, 1),
+        ("one receiver is not known", &[("RCPT", "550 5.1.1 who")], Taken, 1),
+        ("no receiver is known", &[("RCPT", "550 5.1.1 who"), ("RCPT", "550 5.1.1 who")], Person, 0),
+        ("try later", &[("MAIL", "451 4.7.1 greylisted")], Away, 0),
+        ("no more today", &[("DATA", "452 4.3.1 full")], Away, 0),
+        ("too large", &[(".", "552 5.3.4 too large")], Person, 0),
+        ("later, after all of it", &[(".", "451 4.3.0 later")], Away, 0),
+        ("nothing, after all of it", &[(".", "hang up")], Unclear, 1),
+    ];
+    for (name, answers, want, mails) in rows {
+        let server = MailServer::start(0, Manners { answers: answers.to_vec(), ..Manners::default() });
+        let mut mail = Mail::new(mail_settings(&server)).unwrap();
+        let got = match mail.send(&fired("b-1", "10.0.0.9")) {
+            Ok(()) => Taken,
+            Err(SendError::Away { needs_a_person: true, .. }) => Person,
+            Err(SendError::Away { .. }) => Away,
+            Err(SendError::Unclear(_)) => Unclear,
+            Err(SendError::Rejected(words)) => panic!("{name}: {words}"),
+        };
+        assert!(got == *want && server.got().len() == *mails, "{name}: {got:?}, {} mails", server.got().len());
+    }
+}
+
+fn webhook_settings(web: &Web) -> WebhookSettings {
+    WebhookSettings {
+        name: "hook".into(),
+        url: Secret::new(format!("{}services/x?y=z", web.url())),
+        secret: Some(Secret::new("hunter2")),
+        payload: Payload::Full,
+        ca: None,
+        timeout: Duration::from_secs(3),
+        wording: Wording::default(),
+    }
+}
+
+#[test]
+fn a_webhook_is_signed_and_says_everything() {
+    let web = Web::start(0, &[(204, "")]);
+    let mut hook = Webhook::new(webhook_settings(&web)).unwrap();
+    hook.send(&fired("b-1", HOSTILE)).unwrap();
+    let asked = &web.wait_for(1)[0];
+    assert_eq!(asked.line, "POST /services/x?y=z HTTP/1.1");
+    assert_eq!(asked.header("idempotency-key"), Some("b-1"));
+    assert_eq!(asked.header("content-type"), Some("application/json"));
+    // As a receiver checks it.
+    let signed = asked.header("tidewatch-signature").unwrap();
+    let seconds: u64 = signed.strip_prefix("t=").and_then(|rest| rest.split(',').next()).unwrap().parse().unwrap();
+    assert_eq!(signed, signature(&Secret::new("hunter2"), seconds, &asked.body));
+    assert_ne!(signed, signature(&Secret::new("other"), seconds, &asked.body));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(now.abs_diff(seconds) < 60);
+    let body = asked.json();
+    assert_eq!((&body["kind"], &body["id"], &body["route"]), (&"alerts".into(), &"b-1".into(), &"hook".into()));
+    let first = &body["alerts"][0];
+    assert_eq!((&first["event"], &first["state"], &first["value"]), (&"fired".into(), &"firing".into(), &250.0.into()));
+    let text = body["text"].as_str().unwrap();
+    assert!(!text.contains('<') && !text.contains('\u{1b}') && !text.contains('\r'), "{text}");
+    let outside: String = text.split('`').step_by(2).collect();
+    assert!(!outside.contains('@') && !outside.contains("Bcc"), "{outside}");
+    // Slack's.
+    let slack = WebhookSettings { payload: Payload::Slack, secret: None, ..webhook_settings(&web) };
+    Webhook::new(slack).unwrap().send(&fired("b-2", "10.0.0.9")).unwrap();
+    let asked = &web.wait_for(2)[1];
+    let body = asked.json();
+    let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["text", "unfurl_links", "unfurl_media"]);
+    assert_eq!(asked.header("tidewatch-signature"), None);
+    assert!(Webhook::new(webhook_settings(&web)).unwrap().probe().unwrap().contains("can be reached"));
+}
+
+#[test]
+fn a_webhook_that_is_not_there_or_hangs_up() {
+    let web = Web::start(0, &[(0, ""), (500, "no"), (400, "bad")]);
+    let mut hook = Webhook::new(webhook_settings(&web)).unwrap();
+    let mut send = || hook.send(&fired("b-1", "10.0.0.9"));
+    assert!(matches!(send(), Err(SendError::Unclear(_))));
+    assert!(matches!(send(), Err(SendError::Away { needs_a_person: false, .. })));
+    assert!(matches!(send(), Err(SendError::Rejected(_))));
+    drop(web);
+    match send() {
+        Err(SendError::Away { words, .. }) => {
+            assert!(words.contains("cannot reach") && !words.contains("y=z"), "{words}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_route_that_was_away_delivers_once_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = Web::start(0, &[]);
+    let (port, settings) = (web.server.port(), webhook_settings(&web));
+    drop(web);
+    let mut route = RouteSettings::new("hook", Policy::people(), dir.path().join("hook.journal"));
+    route.backoff = Backoff { first: Duration::from_millis(50), most: Duration::from_millis(200) };
+    let route = RouteRunner::start(Box::new(Webhook::new(settings).unwrap()), route).unwrap();
+    let begun = Instant::now();
+    route.offer(&[alert("10.0.0.9", AlertState::Firing)]);
+    assert!(begun.elapsed() < Duration::from_millis(100), "offering waits for nobody");
+    wait("tries", || (route.status().failures >= 2).then_some(()));
+    assert_eq!((route.status().counts.pending, route.is_recorded()), (1, true));
+    let web = Web::start(port, &[]);
+    let asked = web.wait_for(1);
+    assert_eq!(asked[0].json()["alerts"][0]["subject"]["client_ip"], "10.0.0.9");
+    wait("it works again", || (route.status().failing == 0).then_some(()));
+    assert_eq!((web.asked().len(), route.status().counts.pending), (1, 0));
+}
+
+fn alertmanager_settings(url: &str) -> AlertmanagerSettings {
+    AlertmanagerSettings {
+        url: Secret::new(url),
+        secret: None,
+        labels: BTreeMap::from([("team".into(), "web".into())]),
+        lasts: 300_000,
+        ca: None,
+        timeout: Duration::from_secs(5),
+        wording: Wording::default(),
+    }
+}
+
+#[test]
+fn an_alertmanager_is_told_as_it_asks() {
+    let web = Web::start(0, &[(200, "")]);
+    let secret = Some(Secret::new("token"));
+    let settings = AlertmanagerSettings { secret, ..alertmanager_settings(&format!("{}am", web.url())) };
+    let mut alertmanager = Alertmanager::new(settings).unwrap();
+    alertmanager.send(&fired("b-1", HOSTILE)).unwrap();
+    let asked = &web.wait_for(1)[0];
+    assert_eq!(asked.line, "POST /am/api/v2/alerts HTTP/1.1");
+    assert_eq!(asked.header("authorization"), Some("Bearer token"));
+    let body = asked.json();
+    let labels = &body[0]["labels"];
+    assert_eq!(labels["alertname"], "ip-spike");
+    assert_eq!((&labels["severity"], &labels["team"]), (&"high".into(), &"web".into()));
+    assert_eq!(labels["client_ip"], HOSTILE);
+    assert_eq!(body[0]["startsAt"], "2026-03-05T10:00:01.000Z");
+}
+
+/// Debian's Alertmanager, where it is installed.
+fn find_alertmanager() -> Option<&'static str> {
+    ["/usr/bin/prometheus-alertmanager", "/usr/local/bin/alertmanager", "/usr/bin/alertmanager"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+}
+
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_alertmanager_shows_and_ends_an_alert() {
+    let Some(binary) = find_alertmanager() else {
+        println!("SKIPPED: no Alertmanager; scripts/setup test installs it");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = dir.path().join("alertmanager.yml");
+    std::fs::write(&config, "route:\n  receiver: none\nreceivers:\n  - name: none\n").unwrap();
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let child = std::process::Command::new(binary)
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.path={}", dir.path().display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .arg("--cluster.listen-address=")
+        .stdout(std::process::Stdio::null())
+        .stderr(log)
+        .spawn();
+    let _child = Child(child.unwrap());
+    let url = format!("http://127.0.0.1:{port}/");
+    let mut alertmanager = Alertmanager::new(alertmanager_settings(&url)).unwrap();
+    let words = wait("the Alertmanager", || alertmanager.probe().ok());
+    assert!(words.starts_with("Alertmanager 0."), "{words}");
+    // What it shows: active alerts, by a client of its own.
+    let active = || -> Vec<serde_json::Value> {
+        let http = tidewatch_connectors::http::Http::new(tidewatch_connectors::http::HttpSettings {
+            base: tidewatch_connectors::http::base(&url).unwrap(),
+            authorization: None,
+            ca: None,
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+            max_answer: 1 << 20,
+        });
+        let request = tidewatch_connectors::http::Request {
+            method: "GET",
+            path: "api/v2/alerts",
+            query: &[("active", "true")],
+            ..Default::default()
+        };
+        let answer = http.unwrap().call(request).unwrap();
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    alertmanager.send(&fired("b-1", "10.0.0.9")).unwrap();
+    let shown = wait("the alert", || Some(active()).filter(|all| !all.is_empty()));
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0]["labels"]["client_ip"], "10.0.0.9");
+    assert_eq!(shown[0]["status"]["state"], "active");
+    // Again: the same alert. Hostile text: another.
+    alertmanager.send(&fired("b-2", "10.0.0.9")).unwrap();
+    alertmanager.send(&fired("b-3", HOSTILE)).unwrap();
+    let shown = wait("the other", || Some(active()).filter(|all| all.len() == 2));
+    assert!(shown.iter().any(|alert| alert["labels"]["client_ip"] == HOSTILE), "{shown:?}");
+    let end = |client: &str| {
+        let items = vec![Item { what: What::Resolved, alert: alert(client, AlertState::Resolved) }];
+        Message { id: "b-4".into(), at: 0, body: Body::Alerts(Notice { items, ..Notice::default() }) }
+    };
+    alertmanager.send(&end("10.0.0.9")).unwrap();
+    alertmanager.send(&end(HOSTILE)).unwrap();
+    wait("the end", || active().is_empty().then_some(()));
+    alertmanager.send(&Message { id: "t".into(), at: 0, body: Body::Test }).unwrap();
+    let shown = wait("the test", || Some(active()).filter(|all| !all.is_empty()));
+    assert_eq!(shown[0]["labels"]["alertname"], "tidewatch-test");
+}

@@ -1,0 +1,424 @@
+//! `[[route]]` and `[[silence]]`: who is told of alerts, how, and of which nobody is.
+
+use super::low::{Node, Value};
+use super::reader::{Context, Reader};
+use super::rules::{self, RuleEntry, SEVERITIES};
+use super::sources::{self, KafkaSecurity};
+use super::values::{self, Secret};
+use super::{diagnostic, schema};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use tidewatch_connectors::route::blocklist::Form;
+use tidewatch_connectors::route::policy::{GroupKey, Policy, Quiet, Silence};
+use tidewatch_connectors::route::template::{self, Template, TemplateError};
+use tidewatch_events::alert::Severity;
+use tidewatch_events::field::Field;
+use tidewatch_events::privacy::ClientPrivacy;
+use tidewatch_events::time::{EventTime, Millis};
+
+/// `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Where it tells.
+    pub kind: RouteKind,
+    /// What it takes, how it groups, when it holds back.
+    pub policy: Policy,
+    /// The title of a message.
+    pub title: Option<Template>,
+    /// What is said of each alert.
+    pub text: Option<Template>,
+    /// How long a destination may take to answer.
+    pub timeout: Duration,
+    /// Authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// Where a route tells.
+#[derive(Clone, Debug)]
+pub enum RouteKind {
+    /// Mail.
+    Smtp {
+        /// `HOST:PORT`.
+        server: String,
+        /// `starttls`, `tls`, `none`.
+        tls: &'static str,
+        /// The account and its password.
+        login: Option<(String, Secret)>,
+        /// Sender.
+        from: String,
+        /// Receivers.
+        to: Vec<String>,
+    },
+    /// JSON by POST.
+    Webhook {
+        /// Where to.
+        url: Secret,
+        /// What signs it.
+        secret: Option<Secret>,
+        /// `full` or `slack`.
+        payload: &'static str,
+    },
+    /// Alertmanager's version 2 API.
+    Alertmanager {
+        /// Where it answers.
+        url: Secret,
+        /// Bearer token.
+        secret: Option<Secret>,
+        /// Labels of every alert.
+        labels: BTreeMap<String, String>,
+    },
+    /// JSON lines to a file.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// JSON lines to standard output.
+    Stdout,
+    /// JSON to a topic.
+    Kafka {
+        /// `HOST:PORT,…`.
+        brokers: String,
+        /// The topic.
+        topic: String,
+        /// How to talk to the brokers.
+        security: KafkaSecurity,
+    },
+    /// A list of addresses to block.
+    Blocklist {
+        /// The file.
+        path: PathBuf,
+        /// How it is written.
+        form: Form,
+        /// How long an address stays.
+        expire: Millis,
+        /// Most entries.
+        max_entries: usize,
+        /// Whether private addresses may be listed.
+        private: bool,
+    },
+}
+
+impl RouteKind {
+    /// Whether reports can be delivered there.
+    pub fn takes_reports(&self) -> bool {
+        !matches!(self, RouteKind::Alertmanager { .. } | RouteKind::Blocklist { .. })
+    }
+}
+
+fn same(word: &'static str) -> (&'static str, &'static str) {
+    (word, word)
+}
+
+/// All routes. `all` are the rules they may name; `client`: how client addresses leave.
+pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: &ClientPrivacy) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for table in rules::tables(cx, node) {
+        let r = Reader::new(cx, &schema::ROUTE, Some(table));
+        let kinds = ["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"].map(same);
+        let kind = match r.given("kind") {
+            None => {
+                r.missing("kind");
+                None
+            }
+            Some(Node { value: Value::Text(text), .. }) => {
+                kinds.iter().find(|(kind, _)| kind == text).map(|(kind, _)| *kind)
+            }
+            Some(_) => None,
+        };
+        let given = r.name("name");
+        let (min_severity, rules) = (r.choice("min_severity", &SEVERITIES), r.texts("rules"));
+        rules::check_names(cx, &rules, all);
+        let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
+        let Some(kind) = kind else { continue };
+        let parsed = route_kind(&r, kind);
+        let policy = policy(&r, kind, parsed.as_ref());
+        let (title, text) = (template(&r, "subject"), template(&r, "text"));
+        let (timeout, ca) = (r.length_within("timeout", Millis(100), Millis::minutes(2)), r.path("ca"));
+        if kind == "blocklist" {
+            check_blocklist(&r, client);
+        }
+        if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
+            cx.wrong(&r.span_of("name"), format!("there are two routes named `{name}`"), "");
+        }
+        let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
+        let rules = rules.into_iter().map(|(rule, _)| rule).collect();
+        if let (Some(kind), Some(min_severity), Some(policy), Some(timeout)) = (parsed, min_severity, policy, timeout) {
+            let policy = Policy { min_severity, rules, hosts, ..policy };
+            routes.push(Route { name, kind, policy, title, text, timeout: Duration::from_millis(timeout.0), ca });
+        }
+    }
+    routes
+}
+
+/// How a route groups and holds back, by what its kind is for.
+fn policy(r: &Reader<'_>, kind: &str, parsed: Option<&RouteKind>) -> Option<Policy> {
+    let mut policy = match kind {
+        "smtp" | "webhook" => Policy::people(),
+        "alertmanager" => Policy { repeat_every: Some(60_000), ids: false, ..Policy::programs() },
+        "blocklist" => {
+            let expire = match parsed {
+                Some(RouteKind::Blocklist { expire, .. }) => expire.0,
+                _ => 3_600_000,
+            };
+            // While an alert goes on its client stays.
+            return Some(Policy { repeat_every: Some((expire / 3).max(1000)), ids: false, ..Policy::programs() });
+        }
+        _ => Policy::programs(),
+    };
+    let day = Millis(86_400_000);
+    if r.given("group_by").is_some() {
+        policy.group_by.clear();
+        for (name, span) in r.texts("group_by") {
+            match GroupKey::from_name(&name) {
+                Some(key) => policy.group_by.push(key),
+                None => {
+                    let fields = Field::ALL.map(|(_, name)| name);
+                    let known = ["rule", "severity", "alert"].into_iter().chain(fields);
+                    let hint = diagnostic::nearest(&name, known).map_or_else(
+                        || {
+                            "group by `rule`, `severity`, `alert` (each for itself) or a field of the subject"
+                                .to_owned()
+                        },
+                        |near| format!("did you mean `{near}`?"),
+                    );
+                    r.cx.wrong(&span, format!("alerts have no `{name}` to be grouped by"), hint);
+                }
+            }
+        }
+    }
+    let given = |key: &str| r.given(key).is_some();
+    // `?` comes only at the end, so that one pass finds everything.
+    let group_wait = r.length_within("group_wait", Millis(0), day);
+    let group_interval = given("group_interval").then(|| r.length_within("group_interval", Millis(0), day));
+    let month = Millis(30 * day.0);
+    let repeat_every = given("repeat_every").then(|| r.length_within("repeat_every", Millis::seconds(10), month));
+    let max_per_hour = given("max_per_hour").then(|| r.whole("max_per_hour"));
+    let (resolved, quiet) = (r.flag("send_resolved"), quiet(r));
+    policy.group_wait = group_wait?.0;
+    policy.group_interval = group_interval.map_or(Some(policy.group_interval), |length| Some(length?.0))?;
+    policy.repeat_every = repeat_every.map_or(Some(policy.repeat_every), |length| Some(Some(length?.0)))?;
+    policy.max_per_hour = max_per_hour.map_or(Some(policy.max_per_hour), |most| Some(Some(most?)))?;
+    (policy.resolved, policy.quiet) = (resolved?, quiet?);
+    Some(policy)
+}
+
+fn quiet(r: &Reader<'_>) -> Option<Option<Quiet>> {
+    let (text, zone) = (r.text("quiet_hours"), r.zone("quiet_zone"));
+    let words: Vec<(&'static str, Option<Severity>)> =
+        SEVERITIES.iter().map(|(word, severity)| (*word, Some(*severity))).chain([("none", None)]).collect();
+    let except = r.choice("quiet_except", &words);
+    for key in ["quiet_zone", "quiet_except"] {
+        if r.given(key).is_some() && r.given("quiet_hours").is_none() {
+            r.cx.wrong(&r.span_of(key), format!("`{key}` without `quiet_hours` has no effect"), "add quiet_hours");
+        }
+    }
+    let Some(text) = text else { return Some(None) };
+    let Some((from, to)) = Quiet::parse(&text) else {
+        let hint = "write two times of the day: \"22:00-07:00\"";
+        r.cx.wrong(&r.span_of("quiet_hours"), format!("{text:?} are no hours"), hint);
+        return None;
+    };
+    Some(Some(Quiet { from, to, zone: zone?.1, except: except? }))
+}
+
+fn template(r: &Reader<'_>, key: &str) -> Option<Template> {
+    r.given(key)?;
+    let text = r.text(key)?;
+    let error = match Template::parse(&text) {
+        Ok(template) => return Some(template),
+        Err(error) => error,
+    };
+    let (part, hint) = match &error {
+        TemplateError::Brace { at, found } => {
+            (*at..*at + 1, format!("write {{rule}} for a placeholder, {found}{found} for a brace"))
+        }
+        TemplateError::Name { at, name } => {
+            let hint = match diagnostic::nearest(name, template::names()) {
+                Some(near) => format!("did you mean {{{near}}}?"),
+                None => format!("there are {}", template::names().collect::<Vec<_>>().join(", ")),
+            };
+            (*at..*at + name.len() + 2, hint)
+        }
+    };
+    let node = r.given(key)?;
+    r.cx.wrong(&r.cx.inside(node, &text, part), error, hint);
+    None
+}
+
+/// Blocking takes whole addresses, and somebody who has thought about whom.
+fn check_blocklist(r: &Reader<'_>, client: &ClientPrivacy) {
+    let hint = "write client = \"full\" in [privacy], or leave the route out";
+    match client {
+        ClientPrivacy::Full => {}
+        ClientPrivacy::Truncate => r.cx.wrong(&r.span(), "a shortened address is somebody else's", hint),
+        ClientPrivacy::Hmac(_) => r.cx.warn(&r.span(), "pseudonyms are no addresses: this route blocks nobody", hint),
+    }
+    if r.given("rules").is_none() && r.given("min_severity").is_none() {
+        let hint = "say which alerts block: rules = [\"ip-spike\"], or min_severity = \"high\"";
+        r.cx.warn(&r.span(), "every alert with a client address blocks that client", hint);
+    }
+}
+
+/// A URL that may be a secret.
+fn secret_url(r: &Reader<'_>) -> Option<Secret> {
+    let is_secret = match r.given("url") {
+        Some(Node { value: Value::Text(text), .. }) => text.starts_with("${") || text.starts_with("file:"),
+        _ => false,
+    };
+    if !is_secret {
+        return r.url("url").map(Secret::new);
+    }
+    let url = r.service_secret("url")?;
+    let good = ["http://", "https://"].iter().any(|scheme| url.expose().starts_with(scheme));
+    if !good && !url.expose().is_empty() {
+        r.cx.wrong(&r.span_of("url"), "what this secret holds is not a URL", "it begins with https:// or http://");
+    }
+    Some(url)
+}
+
+fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
+    let path = || r.path("path");
+    Some(match kind {
+        "smtp" => {
+            let (server, tls) = (r.address("server"), r.choice("tls", &["starttls", "tls", "none"].map(same)));
+            let (username, password) = (r.text("username"), r.service_secret("password"));
+            for (one, other) in [("username", "password"), ("password", "username")] {
+                if r.given(one).is_some() && r.given(other).is_none() {
+                    r.cx.wrong(&r.span_of(one), format!("`{one}` without `{other}`"), "logging in needs both");
+                }
+            }
+            if tls == Some("none") && password.is_some() {
+                let hint = "write tls = \"starttls\"";
+                r.cx.wrong(&r.span_of("tls"), "a password is not sent over a connection without encryption", hint);
+            }
+            let from = mail_addresses(r, "from").into_iter().next();
+            let to = mail_addresses(r, "to");
+            RouteKind::Smtp { server: server?, tls: tls?, login: username.zip(password), from: from?, to }
+        }
+        "webhook" => {
+            let (url, secret) = (secret_url(r), r.service_secret("secret"));
+            let payload = r.choice("payload", &["full", "slack"].map(same));
+            RouteKind::Webhook { url: url?, secret, payload: payload? }
+        }
+        "alertmanager" => {
+            let (url, secret) = (secret_url(r), r.service_secret("secret"));
+            let mut labels = BTreeMap::new();
+            for (name, value) in r.map("labels") {
+                let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                let is_own = ["alertname", "severity"].contains(&name.as_str()) || Field::from_name(&name).is_some();
+                if name.is_empty() || !name.chars().all(good) || name.starts_with(|c: char| c.is_ascii_digit()) {
+                    r.cx.wrong(&r.span_of("labels"), format!("{name:?} is not a label"), "letters, digits and _");
+                } else if is_own {
+                    r.cx.wrong(&r.span_of("labels"), format!("the label `{name}` says what the alert is about"), "");
+                }
+                labels.insert(name, value);
+            }
+            RouteKind::Alertmanager { url: url?, secret, labels }
+        }
+        "file" => RouteKind::File { path: path()? },
+        "stdout" => RouteKind::Stdout,
+        "kafka" => {
+            let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(r));
+            RouteKind::Kafka { brokers: brokers?, topic: topic?, security: security? }
+        }
+        _ => {
+            let forms = [
+                ("plain", Form::Plain),
+                ("nginx", Form::Nginx),
+                ("apache", Form::Apache),
+                ("ipset", Form::Ipset),
+                ("nftables", Form::Nftables),
+            ];
+            let (path, form) = (path(), r.choice("form", &forms));
+            let expire = r.length_within("expire", Millis::seconds(10), values::LONGEST);
+            let (max_entries, private) = (r.whole("max_entries"), r.flag("private"));
+            RouteKind::Blocklist {
+                path: path?,
+                form: form?,
+                expire: expire?,
+                max_entries: max_entries? as usize,
+                private: private?,
+            }
+        }
+    })
+}
+
+/// Mail addresses that can stand in a header: something, `@`, something, and no character with a meaning there.
+fn mail_addresses(r: &Reader<'_>, key: &str) -> Vec<String> {
+    let mut good = Vec::new();
+    for (address, span) in r.texts(key) {
+        let bare = match address.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
+            Some((_, bare)) => bare,
+            None => &address,
+        };
+        let parts = bare.split_once('@').filter(|(user, domain)| !user.is_empty() && !domain.is_empty());
+        let is_clean = !address.contains(|c: char| c.is_control())
+            && !bare.contains(|c: char| c.is_whitespace() || ",;<>".contains(c));
+        if parts.is_none() || !is_clean {
+            r.cx.wrong(
+                &span,
+                format!("{address:?} is not a mail address"),
+                "write \"ops@example.org\" or \"Ops <ops@example.org>\"",
+            );
+        } else {
+            good.push(address);
+        }
+    }
+    good
+}
+
+/// All silences of the configuration.
+pub fn silences(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> Vec<Silence> {
+    let mut silences = Vec::new();
+    for table in rules::tables(cx, node) {
+        let r = Reader::new(cx, &schema::SILENCE, Some(table));
+        let names = r.texts("rules");
+        rules::check_names(cx, &names, all);
+        let subject: BTreeMap<String, String> = r.map("subject").into_iter().collect();
+        for field in subject.keys() {
+            super::reader::field(cx, field, &r.span_of("subject"));
+        }
+        let (from, until) = (r.date("from"), r.date("until"));
+        r.text("reason");
+        if r.given("until").is_none() {
+            r.missing("until");
+        }
+        if names.is_empty() && subject.is_empty() {
+            cx.wrong(&r.span(), "this would silence everything", "add rules or subject");
+        }
+        if from.zip(until).is_some_and(|(from, until)| until <= from) {
+            cx.wrong(&r.span_of("until"), "`until` is not after `from`", "");
+        }
+        let rules = names.into_iter().map(|(name, _)| name).collect();
+        let Some(until) = until else { continue };
+        silences.push(Silence { rules, subject, from: from.unwrap_or(EventTime(0)).0, until: until.0 });
+    }
+    silences
+}
+
+/// The routes by which reports are delivered: `[report] routes`.
+pub fn of_report(r: &Reader<'_>, routes: &[Route]) -> Vec<String> {
+    let mut good = Vec::new();
+    for (name, span) in r.texts("routes") {
+        match routes.iter().find(|route| route.name == name) {
+            None => {
+                let known: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+                let hint = match diagnostic::nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if known.is_empty() => "add a [[route]] with this name".to_owned(),
+                    None => format!("the routes are {}", super::reader::list(&known)),
+                };
+                r.cx.wrong(&span, format!("there is no route `{name}`"), hint);
+            }
+            Some(route) if !route.kind.takes_reports() => {
+                let hint = "name a route of kind smtp, webhook, file, stdout or kafka";
+                r.cx.wrong(&span, format!("the route `{name}` takes no reports"), hint);
+            }
+            Some(_) => good.push(name),
+        }
+    }
+    good
+}

@@ -1,0 +1,145 @@
+//! The schema's tables of who is told of alerts: routes and silences.
+
+use super::schema::Absent::{Is, Nothing, Required};
+use super::schema::*;
+
+/// The kinds that tell alerts; the other one lists addresses.
+const TELLS: &[&str] = &["smtp", "webhook", "alertmanager", "file", "stdout", "kafka"];
+
+/// The kinds with words of their own.
+const WORDS: &[&str] = &["smtp", "webhook"];
+
+/// The kinds that call over HTTP.
+const HTTP: &[&str] = &["webhook", "alertmanager"];
+
+/// `[[route]]`.
+pub static ROUTE: Section = Section {
+    path: "route",
+    many: true,
+    doc: "Who is told of alerts, and how (docs/ROUTES.md). Process 0 tells them.",
+    keys: &[
+        key(
+            "kind",
+            Kind::Choice(&["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"]),
+            Required,
+            "What it is.",
+        ),
+        key("name", Kind::Name, Nothing("the kind, numbered where there are several"), "The name in logs and metrics; what was told is remembered by it."),
+        key(
+            "min_severity",
+            Kind::Choice(&["info", "low", "medium", "high", "critical"]),
+            Is("info"),
+            "Alerts below are not told here.",
+        ),
+        key("rules", Kind::Texts, Nothing("all rules"), "Only alerts of these rules."),
+        key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts whose subject names one of these hosts."),
+        key(
+            "group_by",
+            Kind::Texts,
+            Nothing("`rule` for `smtp` and `webhook`; else all are one group"),
+            "Alerts with these in common share a message: `rule`, `severity`, fields of the subject, or `alert` for a message each.",
+        )
+        .only(TELLS),
+        key("group_wait", Kind::Length, Is("0s"), "How long the first message of a group waits for company.").only(TELLS),
+        key(
+            "group_interval",
+            Kind::Length,
+            Nothing("`1m` for `smtp` and `webhook`, else `0s`"),
+            "The least time between two messages of a group; what comes meanwhile shares the second.",
+        )
+        .only(TELLS),
+        key(
+            "repeat_every",
+            Kind::Length,
+            Nothing("never; `1m` for `alertmanager`"),
+            "After how long an alert that still fires is told again, at least 10s.",
+        )
+        .only(TELLS),
+        key(
+            "max_per_hour",
+            Kind::Whole(1, 100_000),
+            Nothing("60 for `smtp` and `webhook`, else no limit"),
+            "Most messages in an hour; what is held back comes in one message after it, which says so.",
+        )
+        .only(TELLS),
+        key("send_resolved", Kind::Flag, Is("true"), "Whether it is told that an alert ended or was withdrawn.")
+            .only(TELLS),
+        key(
+            "quiet_hours",
+            Kind::Text,
+            NONE,
+            "`22:00-07:00`: in these hours only the worst is told; the rest comes in one message after them.",
+        )
+        .only(TELLS),
+        key("quiet_zone", Kind::Zone, Is("UTC"), "Where `quiet_hours` are.").only(TELLS),
+        key(
+            "quiet_except",
+            Kind::Choice(&["info", "low", "medium", "high", "critical", "none"]),
+            Is("critical"),
+            "From this severity on alerts are told in `quiet_hours` too.",
+        )
+        .only(TELLS),
+        key("subject", Kind::Text, Nothing("severity, rule, state and subject"), "The title, with placeholders, filled from the worst alert: `[{severity}] {rule} {subject}`.").only(WORDS),
+        key("text", Kind::Text, Nothing("everything of it"), "What is said of each alert, with placeholders.").only(WORDS),
+        key("server", Kind::Address, Required, "The mail server.").only(&["smtp"]),
+        key("tls", Kind::Choice(&["starttls", "tls", "none"]), Is("starttls"), "How the connection is encrypted.")
+            .only(&["smtp"]),
+        key("username", Kind::Text, NONE, "The mail account.").only(&["smtp"]),
+        key("password", Kind::Secret, NONE, "Its password.").only(&["smtp"]),
+        key("from", Kind::Text, Required, "The sender's address.").only(&["smtp"]),
+        key("to", Kind::Texts, Required, "The receivers' addresses.").only(&["smtp"]),
+        key("url", Kind::Url, Required, "Where to send; may be a secret: `${NAME}`, `file:PATH`.").only(HTTP),
+        key("secret", Kind::Secret, NONE, "The key that signs the body, or the bearer token.").only(HTTP),
+        key(
+            "payload",
+            Kind::Choice(&["full", "slack"]),
+            Is("full"),
+            "`full`: everything as JSON, with a `text`; `slack`: what Slack's incoming webhooks take.",
+        )
+        .only(&["webhook"]),
+        key("labels", Kind::Map, NONE, "Labels that every alert carries.").only(&["alertmanager"]),
+        key("ca", Kind::Path, Nothing("the system's"), "Certificates (PEM) of authorities to trust besides the system's.")
+            .only(&["smtp", "webhook", "alertmanager"]),
+        key("timeout", Kind::Length, Is("10s"), "How long the destination may take to answer.")
+            .only(&["smtp", "webhook", "alertmanager", "kafka"]),
+        key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
+        key(
+            "form",
+            Kind::Choice(&["plain", "nginx", "apache", "ipset", "nftables"]),
+            Is("plain"),
+            "How a list of addresses is written.",
+        )
+        .only(&["blocklist"]),
+        key("expire", Kind::Length, Is("1h"), "How long an address stays after its alert ended, at least 10s.")
+            .only(&["blocklist"]),
+        key("max_entries", Kind::Whole(1, 1_000_000), Is("10000"), "Most addresses; beyond, those nearest to their end go.")
+            .only(&["blocklist"]),
+        key("private", Kind::Flag, Is("false"), "Whether private and loopback addresses may be listed.")
+            .only(&["blocklist"]),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
+        key("topic", Kind::Text, Required, "The topic.").only(&["kafka"]),
+        key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`.").only(&["kafka"]),
+    ],
+    later: None,
+};
+
+/// `[[silence]]`.
+pub static SILENCE: Section = Section {
+    path: "silence",
+    many: true,
+    doc: "Alerts of which nobody is told for some time, by the wall clock; they are computed and recorded all the same. Others are made on the \
+          page.",
+    keys: &[
+        key("rules", Kind::Texts, Nothing("all rules"), "Alerts of these rules."),
+        key(
+            "subject",
+            Kind::Map,
+            Nothing("any subject"),
+            "Only where the subject holds these: `{ client_ip = \"203.0.113.5\" }`.",
+        ),
+        key("from", Kind::Date, Nothing("at once"), "When it begins."),
+        key("until", Kind::Date, Required, "When it ends."),
+        key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
+    ],
+    later: None,
+};

@@ -1,0 +1,263 @@
+//! The configured routes at work: on process 0, beside the sinks.
+//!
+//! Alerts go to them from the results thread, which never waits for one. A thread of its own looks each second for silences that
+//! people made.
+
+use crate::config::{Config, Route, RouteKind};
+use crate::exit::Failure;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tidewatch_connectors::route::blocklist::{Blocklist, BlocklistSettings};
+use tidewatch_connectors::route::lines::{ToFile, ToOutput};
+use tidewatch_connectors::route::policy::Silence;
+use tidewatch_connectors::route::runner::{RouteRunner, RouteSettings, RouteStatus};
+use tidewatch_connectors::route::text::Wording;
+use tidewatch_connectors::route::{Body, Channel, Document, Message, Runbooks};
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::alert::Alert;
+
+/// How often it is looked for silences that people made.
+#[cfg(feature = "store")]
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// All routes. Dropping the last of them ends their threads after what is in flight.
+pub struct Routes {
+    runners: Vec<RouteRunner>,
+    /// Its end ends the thread.
+    #[cfg(feature = "store")]
+    watch: std::sync::Mutex<Option<crossbeam_channel::Sender<()>>>,
+}
+
+impl Routes {
+    /// Starts the configured routes; none where there are none.
+    ///
+    /// # Errors
+    /// 1 where a journal cannot be written, 2 where a route cannot work in this build or as configured.
+    pub fn start(config: &Config) -> Result<Option<Arc<Routes>>, Failure> {
+        if config.routes.is_empty() {
+            return Ok(None);
+        }
+        let home = home(config);
+        let silences = Arc::new(all_silences(config).unwrap_or_else(|| config.silences.clone()));
+        let mut runners = Vec::new();
+        for route in &config.routes {
+            let channel = channel(config, route)?;
+            let journal = home.join(format!("{}.journal", route.name));
+            let mut settings = RouteSettings::new(&route.name, route.policy.clone(), journal.clone());
+            settings.silences = silences.clone();
+            let runner = RouteRunner::start(channel, settings).map_err(|error| {
+                Failure::failed(format!("route `{}`: its journal {}: {error}", route.name, journal.display()))
+            })?;
+            runners.push(runner);
+        }
+        tracing::info!(routes = runners.len(), "alerts are told");
+        let routes = Arc::new(Routes {
+            runners,
+            #[cfg(feature = "store")]
+            watch: std::sync::Mutex::new(None),
+        });
+        #[cfg(feature = "store")]
+        routes.watch(config, &silences)?;
+        Ok(Some(routes))
+    }
+
+    /// Takes alerts that changed. Never waits.
+    pub fn offer(&self, alerts: &[Alert]) {
+        self.runners.iter().for_each(|runner| runner.offer(alerts));
+    }
+
+    /// Whether every route has recorded or told what was offered.
+    pub fn are_recorded(&self) -> bool {
+        self.runners.iter().all(RouteRunner::is_recorded)
+    }
+
+    /// How they stand, by name.
+    pub fn status(&self) -> Vec<(String, RouteStatus)> {
+        self.runners.iter().map(|runner| (runner.name().to_owned(), runner.status())).collect()
+    }
+
+    /// Takes a document for a route.
+    pub fn document(&self, route: &str, document: Document) {
+        if let Some(runner) = self.runners.iter().find(|runner| runner.name() == route) {
+            runner.document(document);
+        }
+    }
+
+    /// From now on tells what waits without waiting for company, for at most `patience`.
+    pub fn close(&self, patience: Duration) {
+        self.runners.iter().for_each(|runner| runner.close(patience));
+    }
+
+    /// Waits for the end of all after [`Routes::close`]. What is not told stays in the journals for the next start.
+    pub fn finish(&self) {
+        for runner in &self.runners {
+            let left = runner.finish();
+            if left > 0 {
+                let name = runner.name();
+                tracing::warn!(route = %name, alerts = left, "not told before the end: kept, and told after the next start");
+            }
+        }
+    }
+
+    /// Looks for silences as long as the routes live.
+    #[cfg(feature = "store")]
+    fn watch(self: &Arc<Routes>, config: &Config, known: &Arc<Vec<Silence>>) -> Result<(), Failure> {
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
+        let (config, mut known, routes) = (config.clone(), known.clone(), Arc::downgrade(self));
+        let run = move || {
+            while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
+                let Some(now) = all_silences(&config) else { continue };
+                let Some(routes) = routes.upgrade() else { return };
+                if now != *known {
+                    known = Arc::new(now);
+                    routes.runners.iter().for_each(|runner| runner.silence(known.clone()));
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("silences".into()).spawn(run);
+        thread.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+        *self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(stop);
+        Ok(())
+    }
+}
+
+/// Where routes keep what they know.
+fn home(config: &Config) -> PathBuf {
+    config.data_dir.join("routes")
+}
+
+/// Silences of the configuration and, where there is a store, of people; nothing where that cannot be read now.
+fn all_silences(config: &Config) -> Option<Vec<Silence>> {
+    let all = config.silences.clone();
+    #[cfg(feature = "store")]
+    if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+        use tidewatch_connectors::store::StoreReader;
+        let made = StoreReader::open(&config.data_dir, Duration::from_secs(5)).and_then(|store| store.silences());
+        return match made {
+            Ok(made) => Some(all.into_iter().chain(made.into_iter().map(Silence::from)).collect()),
+            Err(error) => {
+                tracing::debug!(%error, "silences cannot be read");
+                None
+            }
+        };
+    }
+    Some(all)
+}
+
+/// What `check --send-test` sends.
+pub fn test_message() -> Message {
+    let now = wall_clock().0;
+    Message { id: format!("test-{}-{now}", std::process::id()), at: now, body: Body::Test }
+}
+
+/// How messages of a route are worded.
+fn wording(config: &Config, route: &Route) -> Wording {
+    let runbook = |entry: &crate::config::RuleEntry| Some((entry.rule.name.clone(), entry.runbook.clone()?));
+    let runbooks: Runbooks = config.all_rules.iter().filter_map(runbook).collect();
+    Wording { title: route.title.clone(), text: route.text.clone(), runbooks }
+}
+
+/// What a route sends by.
+///
+/// # Errors
+/// 2 where it cannot work as configured, or not in this build.
+pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failure> {
+    let wrong = |words: String| Failure::usage(format!("route `{}`: {words}", route.name));
+    let wording = wording(config, route);
+    let ca = route.ca.as_ref().map(|path| {
+        std::fs::read(path).map_err(|error| wrong(format!("`ca` {} cannot be read: {error}", path.display())))
+    });
+    let ca = ca.transpose()?;
+    let home = home(config);
+    // Not every build has a use for it.
+    let _ = &ca;
+    let channel: Box<dyn Channel> = match &route.kind {
+        #[cfg(feature = "mail")]
+        RouteKind::Smtp { server, tls, login, from, to } => {
+            use tidewatch_connectors::route::mail::{Mail, MailSettings, Tls};
+            let tls = match *tls {
+                "tls" => Tls::Wrapped,
+                "none" => Tls::None,
+                _ => Tls::StartTls,
+            };
+            let settings = MailSettings {
+                name: route.name.clone(),
+                server: server.clone(),
+                tls,
+                login: login.clone(),
+                from: from.clone(),
+                to: to.clone(),
+                ca,
+                timeout: route.timeout,
+                wording,
+            };
+            Box::new(Mail::new(settings).map_err(wrong)?)
+        }
+        #[cfg(not(feature = "mail"))]
+        RouteKind::Smtp { .. } => return Err(wrong("this program is built without mail (feature `mail`)".into())),
+        #[cfg(feature = "http")]
+        RouteKind::Webhook { url, secret, payload } => {
+            use tidewatch_connectors::route::webhook::{Payload, Webhook, WebhookSettings};
+            let payload = if *payload == "slack" { Payload::Slack } else { Payload::Full };
+            let settings = WebhookSettings {
+                name: route.name.clone(),
+                url: url.clone(),
+                secret: secret.clone(),
+                payload,
+                ca,
+                timeout: route.timeout,
+                wording,
+            };
+            Box::new(Webhook::new(settings).map_err(wrong)?)
+        }
+        #[cfg(feature = "http")]
+        RouteKind::Alertmanager { url, secret, labels } => {
+            use tidewatch_connectors::route::alertmanager::{Alertmanager, AlertmanagerSettings};
+            let settings = AlertmanagerSettings {
+                url: url.clone(),
+                secret: secret.clone(),
+                labels: labels.clone(),
+                lasts: route.policy.repeat_every.unwrap_or(60_000).saturating_mul(4).max(300_000),
+                ca,
+                timeout: route.timeout,
+                wording,
+            };
+            Box::new(Alertmanager::new(settings).map_err(wrong)?)
+        }
+        #[cfg(not(feature = "http"))]
+        RouteKind::Webhook { .. } | RouteKind::Alertmanager { .. } => {
+            return Err(wrong("this program is built without HTTP (feature `http`)".into()));
+        }
+        RouteKind::File { path } => Box::new(ToFile::new(path, wording.runbooks)),
+        RouteKind::Stdout => Box::new(ToOutput::stdout(wording.runbooks)),
+        #[cfg(feature = "kafka")]
+        RouteKind::Kafka { brokers, topic, security } => {
+            use tidewatch_connectors::kafka::KafkaSettings;
+            let mut settings = KafkaSettings::for_topic(brokers, topic).map_err(|error| wrong(error.to_string()))?;
+            settings.security = crate::config::kafka::security(security);
+            let topic = tidewatch_connectors::route::topic::ToTopic::new(
+                settings,
+                brokers,
+                topic,
+                route.timeout,
+                wording.runbooks,
+            );
+            Box::new(topic)
+        }
+        #[cfg(not(feature = "kafka"))]
+        RouteKind::Kafka { .. } => return Err(wrong("this program is built without Kafka (feature `kafka`)".into())),
+        RouteKind::Blocklist { path, form, expire, max_entries, private } => {
+            Box::new(Blocklist::new(BlocklistSettings {
+                path: path.clone(),
+                form: *form,
+                expire: expire.0,
+                max_entries: *max_entries,
+                private: *private,
+                never: config.never_block.iter().map(|(network, until)| (*network, until.map(|u| u.0))).collect(),
+                state: home.join(format!("{}.entries", route.name)),
+            }))
+        }
+    };
+    Ok(channel)
+}
