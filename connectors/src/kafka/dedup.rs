@@ -7,6 +7,8 @@
 //! Invariants
 //! - A record is dropped only if one with the same stream that ends as far or further was seen in this partition.
 //! - Memory is bounded by [`MOST_STREAMS`] a partition; of a stream that was forgotten, what comes twice is read twice.
+//! - A reader that starts in the middle first looks at records before its start (`reader::LOOK_BACK`), so what it drops
+//!   does not depend on where it was restarted, unless more than those was sent again.
 //! - What has no such header, or another text in it, is never dropped.
 
 use std::collections::HashMap;

@@ -44,8 +44,11 @@ const PLENTY: usize = 2000;
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How often librdkafka's events are handled and positions compared, at least.
 const TICK: Duration = Duration::from_millis(50);
-/// As many records sent twice are passed over before queues are looked at again.
-const MOST_DUPLICATES: u64 = 1 << 16;
+/// As many records that are not handed over are passed before queues are looked at again.
+const MOST_PASSED: u64 = 1 << 16;
+/// How many records before its start are looked at, over all partitions, for what the host agent sent; and of one.
+const LOOK_BACK: u64 = 400_000;
+const LOOK_BACK_EACH: u64 = 100_000;
 /// How often the ends of the logs are asked for.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long one such question may take before the partitions count as disconnected.
@@ -71,6 +74,8 @@ struct Partition {
     connected: bool,
     /// What the host agent sent so far.
     seen: Seen,
+    /// Records before this offset are only looked at for what the agent sent.
+    from: u64,
     /// Bytes of a record, as last seen: so that about as many are taken as fill a batch.
     average: usize,
 }
@@ -84,6 +89,8 @@ pub(super) struct Reader {
     feed: Arc<Feed>,
     wake: Arc<Wake>,
     partitions: BTreeMap<PartitionId, Partition>,
+    /// How many records of each partition may be looked at before its start.
+    share: u64,
     taken: Taken,
     news: Receiver<News>,
 }
@@ -110,6 +117,7 @@ impl Reader {
             feed,
             wake: Arc::default(),
             partitions: BTreeMap::new(),
+            share: 0,
             taken: Taken::new(),
             news,
         };
@@ -157,6 +165,7 @@ impl Reader {
     }
 
     fn begin(&mut self, partitions: Vec<KafkaPartition>) -> Result<(), SourceError> {
+        self.share = LOOK_BACK / (partitions.len() as u64).max(1);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in &partitions {
             self.open(partition, &mut list)?;
@@ -169,7 +178,7 @@ impl Reader {
         let KafkaPartition { id, topic, partition: number, start, .. } = partition;
         let refuse = || SourceError::Service(format!("kafka {topic}/{number}: offset {start} cannot be read"));
         let queue = PartitionQueue::split(&self.consumer, topic, *number, &self.wake).ok_or_else(refuse)?;
-        let offset = i64::try_from(*start).map_err(|_| refuse())?;
+        let offset = i64::try_from(look_back(*start, partition.log_begin, self.share)).map_err(|_| refuse())?;
         list.add_partition_offset(topic, *number, Offset::Offset(offset)).map_err(|_| refuse())?;
         let now = Instant::now();
         let opened = Partition {
@@ -180,6 +189,7 @@ impl Reader {
             caught_up: false,
             connected: true,
             seen: Seen::default(),
+            from: *start,
             average: 512,
         };
         self.partitions.insert(*id, opened);
@@ -218,7 +228,7 @@ impl Reader {
     /// Reads what one partition has, up to about one batch of full size.
     fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let Partition { queue, seq, position, read_at, caught_up, average, seen, .. } = partition;
+        let Partition { queue, seq, position, read_at, caught_up, average, seen, from, .. } = partition;
         let feed = &self.feed;
         let (status, expected) = (&self.status, *average);
         let mut send = |builder: BatchBuilder, position: &mut u64| {
@@ -238,7 +248,7 @@ impl Reader {
         };
         let mut batch = BatchBuilder::new(feed.buffer());
         // `end` is set while nothing follows the end of the partition.
-        let (mut end, mut sent, mut failed, mut duplicates) = (None, false, None, 0u64);
+        let (mut end, mut sent, mut failed, mut duplicates, mut passed) = (None, false, None, 0u64, 0u64);
         loop {
             let most = batch.room(expected).min(TAKE);
             let count = queue.take(most, &mut self.taken, |received| match received {
@@ -249,10 +259,15 @@ impl Reader {
                         sent = true;
                     }
                     end = None;
-                    if let Some(at) = record.header(c"tidewatch-position")
-                        && seen.is_duplicate(record.header(c"host").unwrap_or_default(), at)
-                    {
-                        duplicates += 1;
+                    let at = record.header(c"tidewatch-position");
+                    let is_again =
+                        at.is_some_and(|at| seen.is_duplicate(record.header(c"host").unwrap_or_default(), at));
+                    if record.offset < *from {
+                        passed += 1;
+                        return;
+                    }
+                    if is_again {
+                        (passed, duplicates) = (passed + 1, duplicates + 1);
                         batch.skip(record.offset);
                         return;
                     }
@@ -268,7 +283,7 @@ impl Reader {
                 Received::End(offset) => end = Some(offset),
                 Received::Error(code, words) => failed = Some((code, words)),
             });
-            if sent || batch.is_full() || count < most || failed.is_some() || duplicates >= MOST_DUPLICATES {
+            if sent || batch.is_full() || count < most || failed.is_some() || passed >= MOST_PASSED {
                 break;
             }
         }
@@ -504,7 +519,36 @@ impl Watch {
     }
 }
 
+/// Where to begin to look at records, for a start and where the log begins. Not at the very beginning of the log, which
+/// retention may be deleting now.
+fn look_back(start: u64, log_begin: u64, share: u64) -> u64 {
+    let most = share.min(LOOK_BACK_EACH).min(start.saturating_sub(log_begin) / 2);
+    start - most
+}
+
 fn now_ms() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_looked_at_from_some_records_before_it() {
+        // name, start, log begin, share, from
+        let rows = [
+            ("at the beginning", 0, 0, 1000, 0),
+            ("at the beginning of what is left", 500, 500, 1000, 500),
+            ("near it", 600, 500, 1000, 550),
+            ("far from it", 1_000_000, 0, 1000, 999_000),
+            ("the most", 1_000_000, 0, u64::MAX, 900_000),
+            ("no share", 1_000_000, 0, 0, 1_000_000),
+            ("before the log", 5, 10, 1000, 5),
+        ];
+        for (name, start, begin, share, want) in rows {
+            assert_eq!(look_back(start, begin, share), want, "{name}");
+        }
+    }
 }

@@ -9,30 +9,27 @@ use super::chunk::Chunk;
 use super::collector::{Collector, Received};
 use super::files::{Files, Part};
 use super::forward::CollectorOutput;
+use super::guard::{Refusals, lock, look};
 use super::metrics::{Counters, MetricsServer};
 use super::output::{Event, KafkaOutput, Output};
 use super::settings::{OutputSettings, ShipSettings};
 use super::spool::{Mark, Spool, SpoolSettings};
 use crate::feed::Feed;
-use crate::kafka::{ProducerSettings, RecordProducer, TopicState, look_at};
+use crate::kafka::{ProducerSettings, RecordProducer};
 use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tidewatch_events::text::printable;
 
-/// How often positions are written while they move.
-const POSITIONS_EVERY: Duration = Duration::from_secs(1);
-
-/// The same where there are very many.
-const MANY_EVERY: Duration = Duration::from_secs(5);
+/// How often positions are written while they move, by how many there are at most: what is sent between two writes is
+/// sent again after a kill, and a write costs an fsync.
+const POSITIONS_EVERY: [(usize, Duration); 3] =
+    [(100, Duration::from_millis(250)), (1000, Duration::from_secs(1)), (usize::MAX, Duration::from_secs(5))];
 
 /// How often files are looked at for their sizes.
 const TEND_EVERY: Duration = Duration::from_secs(5);
@@ -42,12 +39,6 @@ const PROBE_BYTES: usize = 1 << 20;
 
 /// How long the agent sleeps when nothing happens.
 const REST: Duration = Duration::from_millis(100);
-
-/// How long another agent may take to leave the data directory.
-const LOCK_WITHIN: Duration = Duration::from_secs(2);
-
-/// The most bytes of `refused.jsonl`.
-const MOST_REFUSED: u64 = 64 << 20;
 
 /// What the delivery of a chunk means.
 enum Meaning {
@@ -88,14 +79,14 @@ pub struct Agent {
     progress: Instant,
     away: bool,
     said_full: bool,
-    said_refused_full: bool,
+    refusals: Refusals,
     positions_at: Instant,
     tended_at: Instant,
     reported: (Instant, u64, u64),
     _lock: File,
 }
 
-fn failed(doing: &str) -> impl Fn(io::Error) -> SourceError + '_ {
+pub(super) fn failed(doing: &str) -> impl Fn(io::Error) -> SourceError + '_ {
     move |error| SourceError::Io(format!("{doing}: {error}"))
 }
 
@@ -110,6 +101,7 @@ impl Agent {
         let shown = dir.display().to_string();
         std::fs::create_dir_all(dir).map_err(failed(&format!("the data directory {shown} cannot be made")))?;
         let lock = lock(&settings)?;
+        let refusals = Refusals::new(dir);
         look(&settings)?;
         let counters = Arc::new(Counters::default());
         let spool = match &settings.spool {
@@ -158,7 +150,7 @@ impl Agent {
             progress: now,
             away: false,
             said_full: false,
-            said_refused_full: false,
+            refusals,
             positions_at: now,
             tended_at: now,
             reported: (now, 0, 0),
@@ -355,30 +347,25 @@ impl Agent {
             return Ok(());
         }
         // What is on its way, in order, as far as there is room: a part of it may arrive all the same.
-        for at in 0..self.flights.len() {
-            if !matches!(self.flights[at].from, From::Direct(_)) {
-                continue;
-            }
-            let Some(spool) = &mut self.spool else { break };
-            let chunk = self.flights[at].chunk.clone();
-            let Some(mark) = append(spool, &chunk, &self.counters)? else { break };
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        let mut kept = Vec::new();
+        for flight in &mut self.flights {
+            let From::Direct(_) = flight.from else { continue };
+            let Some(mark) = append(spool, &flight.chunk, &self.counters)? else { break };
             spool.skip_to(mark);
-            spool.sync().map_err(failed("the spool cannot be written"))?;
-            let from = std::mem::replace(&mut self.flights[at].from, From::Spool(mark));
-            if let From::Direct(meaning) = from {
-                self.done(meaning);
+            if let From::Direct(meaning) = std::mem::replace(&mut flight.from, From::Spool(mark)) {
+                kept.push(meaning);
             }
         }
-        while let (Some((chunk, _)), Some(spool)) = (self.again.front(), &mut self.spool) {
-            let is_direct = |flight: &Flight| matches!(flight.from, From::Direct(_));
-            if self.flights.iter().any(is_direct) || append(spool, chunk, &self.counters)?.is_none() {
+        let all_kept = !self.flights.iter().any(|flight| matches!(flight.from, From::Direct(_)));
+        while let (true, Some((chunk, _))) = (all_kept, self.again.front()) {
+            if append(spool, chunk, &self.counters)?.is_none() {
                 break;
             }
-            spool.sync().map_err(failed("the spool cannot be written"))?;
-            if let Some((_, meaning)) = self.again.pop_front() {
-                self.done(meaning);
-            }
+            kept.extend(self.again.pop_front().map(|(_, meaning)| meaning));
         }
+        spool.sync().map_err(failed("the spool cannot be written"))?;
+        kept.into_iter().for_each(|meaning| self.done(meaning));
         Ok(())
     }
 
@@ -501,41 +488,7 @@ impl Agent {
     fn refused(&mut self, number: u64, index: usize, words: &str) {
         self.counters.records_refused.fetch_add(1, Relaxed);
         let Ok(at) = self.flights.binary_search_by_key(&number, |flight| flight.number) else { return };
-        let chunk = self.flights[at].chunk.clone();
-        let Some(record) = chunk.records.get(index) else { return };
-        let line = chunk.bytes_of(record);
-        tracing::warn!(
-            file = %chunk.origin.file, offset = record.start, bytes = line.len(), error = %printable(words.as_bytes()),
-            "the output refuses a record for good; it is kept in refused.jsonl"
-        );
-        let (text, base64) = match std::str::from_utf8(line) {
-            Ok(text) => (Some(text), None),
-            Err(_) => (None, Some(BASE64.encode(line))),
-        };
-        let kept = serde_json::json!({
-            "host": chunk.origin.host, "file": chunk.origin.file, "offset": record.start, "reason": words,
-            "line": text, "base64": base64,
-        });
-        let path = self.settings.data_dir.join("refused.jsonl");
-        let write = || -> io::Result<bool> {
-            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-            if file.metadata()?.len() > MOST_REFUSED {
-                return Ok(false);
-            }
-            file.write_all(format!("{kept}\n").as_bytes())?;
-            Ok(true)
-        };
-        match write() {
-            Ok(true) => {}
-            Ok(false) if self.said_refused_full => {}
-            Ok(false) => {
-                self.said_refused_full = true;
-                tracing::error!(file = %path.display(), "the file is full: more refused records are counted, and lost");
-            }
-            Err(error) => {
-                tracing::error!(file = %path.display(), %error, "a refused record cannot be kept, and is lost")
-            }
-        }
+        self.refusals.keep(&self.flights[at].chunk, index, words);
     }
 
     /// Writes positions and looks at files when it is time.
@@ -544,7 +497,8 @@ impl Agent {
             self.tended_at = Instant::now();
             self.files.tend();
         }
-        let every = if self.files.len() > 1000 { MANY_EVERY } else { POSITIONS_EVERY };
+        let count = self.files.len();
+        let every = POSITIONS_EVERY.iter().find(|(most, _)| count <= *most).map_or(Duration::ZERO, |(_, every)| *every);
         if self.files.has_moved() && self.positions_at.elapsed() >= every {
             self.persist()?;
         }
@@ -619,40 +573,4 @@ fn append(spool: &mut Spool, chunk: &Chunk, counters: &Counters) -> Result<Optio
         counters.records_spooled.fetch_add(chunk.records.len() as u64, Relaxed);
     }
     Ok(mark)
-}
-
-/// One agent a data directory.
-fn lock(settings: &ShipSettings) -> Result<File, SourceError> {
-    let path = settings.data_dir.join("lock");
-    let shown = path.display().to_string();
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(failed(&format!("{shown} cannot be written")))?;
-    // One that was just killed may take a moment to be gone.
-    let deadline = Instant::now() + LOCK_WITHIN;
-    loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let dir = settings.data_dir.display();
-                return Err(SourceError::Usage(format!("another agent uses {dir}; give each its own data_dir")));
-            }
-            Err(error) => return Err(SourceError::Io(format!("{shown} cannot be locked: {error}"))),
-        }
-    }
-}
-
-/// What a person has to change about the output is said at the start. That nobody answers is not: it is waited for.
-fn look(settings: &ShipSettings) -> Result<(), SourceError> {
-    let OutputSettings::Kafka { settings, topic, .. } = &settings.output else { return Ok(()) };
-    match look_at(settings, topic, Duration::from_secs(5))? {
-        TopicState::There(_) => Ok(()),
-        TopicState::Refused(words) => Err(SourceError::Service(words)),
-        TopicState::Away(words) => {
-            tracing::warn!(error = %words, "the brokers are away; starting all the same");
-            Ok(())
-        }
-    }
 }

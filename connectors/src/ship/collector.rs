@@ -10,7 +10,7 @@
 use super::chunk::{Chunk, FRAME_HEAD};
 use super::metrics::Counters;
 use super::settings::CollectorSettings;
-use super::tls::{self, Connection, is_nothing_yet};
+use super::tls::{self, Connection, is_nothing_yet, words};
 use super::wire;
 use crate::secret::Secret;
 use crate::source::SourceError;
@@ -159,7 +159,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
     let (host, connection) = match let_in(stream, shared) {
         Ok(both) => both,
         Err(error) => {
-            refuse(shared, peer, &printable(error.to_string().as_bytes()));
+            refuse(shared, peer, &words(&error));
             return;
         }
     };
@@ -168,7 +168,8 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
     match peer_of.run(shared) {
         Ok(()) => tracing::info!(%peer, frames = peer_of.count, "an agent has gone"),
         Err(error) => {
-            tracing::warn!(%peer, frames = peer_of.count, %error, "the connection of an agent ended");
+            let error = words(&error);
+            tracing::warn!(%peer, frames = peer_of.count, error, "the connection of an agent ended");
         }
     }
 }
@@ -239,6 +240,8 @@ impl Peer {
             self.answer()?;
             match self.connection.read(&mut read) {
                 Ok(0) if buffer.is_empty() => return Ok(()),
+                // A process that was killed says no farewell; between frames that loses nothing.
+                Err(error) if buffer.is_empty() && error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended within a frame")),
                 Ok(n) => buffer.extend_from_slice(&read[..n]),
                 Err(error) if is_nothing_yet(&error) => continue,

@@ -9,7 +9,7 @@ use super::metrics::Counters;
 use super::positions::{self, Place, PositionsError};
 use super::settings::ShipSettings;
 use crate::feed::{Feed, Message};
-use crate::source::file::{FilePosition, FollowFiles, FollowOptions, Input as Reader, Positions, rotated};
+use crate::source::file::{FIRST_BYTES, FilePosition, FollowFiles, FollowOptions, Input as Reader, Positions, rotated};
 use crate::source::{Identity, SourceError, wall_clock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -67,6 +67,9 @@ pub struct Files {
     follows: HashMap<PartitionId, Follow>,
     /// Contents known from an earlier run that nothing was read of so far.
     kept: Vec<Place>,
+    /// Where files that are read from their end were found, until something is read of them.
+    ends: Vec<(PartitionId, Place)>,
+    from_end: Vec<bool>,
     counters: Arc<Counters>,
     /// Positions moved since they were written; a stream is new since then.
     moved: bool,
@@ -98,6 +101,8 @@ impl Files {
             streams: BTreeMap::new(),
             follows: HashMap::new(),
             kept,
+            ends: Vec::new(),
+            from_end: settings.inputs.iter().map(|i| !i.from_beginning).collect(),
             counters,
             moved: false,
             is_new: false,
@@ -136,6 +141,7 @@ impl Files {
             match self.feed.take() {
                 None => break,
                 Some(Message::Opened(info)) => {
+                    self.note_end(info.id, info.source, Path::new(&*info.name));
                     self.follows.insert(info.id, Follow { input: info.source, contents: Vec::new() });
                     self.counters.files.store(self.follows.len() as u64, Relaxed);
                 }
@@ -181,6 +187,19 @@ impl Files {
         Ok(())
     }
 
+    /// A file that is followed from its end, and says nothing for now, has a position all the same: what is written to it
+    /// while no agent runs is not missed.
+    fn note_end(&mut self, partition: PartitionId, input: usize, path: &Path) {
+        let is_known = self.kept.iter().any(|place| place.path == path);
+        if is_known || !self.from_end.get(input).copied().unwrap_or(false) {
+            return;
+        }
+        if let Ok(place) = at_end(path) {
+            self.ends.push((partition, place));
+            self.is_new = true;
+        }
+    }
+
     /// The stream of a content that is read for the first time in this run.
     fn open(&mut self, partition: PartitionId, number: u64, found: &FilePosition) -> u64 {
         let is_it = |place: &Place| {
@@ -208,6 +227,7 @@ impl Files {
                 }
             }
         };
+        self.ends.retain(|(of, _)| *of != partition);
         let input = self.follows.get(&partition).map_or(0, |follow| follow.input);
         let stream = place.stream;
         let origin = Origin {
@@ -273,7 +293,9 @@ impl Files {
     /// # Errors
     /// Where they cannot be written.
     pub fn persist(&mut self) -> Result<(), PositionsError> {
-        let places: Vec<&Place> = self.kept.iter().chain(self.streams.values().map(|stream| &stream.place)).collect();
+        let ends = self.ends.iter().map(|(_, place)| place);
+        let streams = self.streams.values().map(|stream| &stream.place);
+        let places: Vec<&Place> = self.kept.iter().chain(ends).chain(streams).collect();
         positions::store(&self.dir, &self.machine, &places)?;
         (self.moved, self.is_new) = (false, false);
         Ok(())
@@ -325,6 +347,29 @@ impl Stream {
         let chunk = Chunk { origin: self.origin.clone(), read_at, end, bytes, records };
         (chunk, Part { stream: self.place.stream, end, tail })
     }
+}
+
+/// The place at the end of a file as it is now.
+fn at_end(path: &Path) -> io::Result<Place> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    let offset = meta.len();
+    let read = |at: u64, length: u64| -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    };
+    let (first, tail) = (offset.min(FIRST_BYTES as u64), offset.min(positions::TAIL_BYTES as u64));
+    Ok(Place {
+        stream: positions::new_stream(),
+        path: path.to_owned(),
+        device: meta.dev(),
+        inode: meta.ino(),
+        first: read(0, first)?,
+        offset,
+        tail: read(offset - tail, tail)?,
+        size: offset,
+    })
 }
 
 /// Finds the contents that were kept, path by path, and says what is lost.

@@ -8,7 +8,7 @@
 use super::chunk::Chunk;
 use super::output::{Event, Output};
 use super::settings::ClientTls;
-use super::tls::{self, Connection, is_nothing_yet};
+use super::tls::{self, Connection, is_nothing_yet, words};
 use super::wire;
 use crate::secret::Secret;
 use crate::source::SourceError;
@@ -113,7 +113,7 @@ impl Way {
     }
 
     fn connect_to(&self, address: &str) -> Result<Connection, String> {
-        let words = |error: io::Error| printable(error.to_string().as_bytes()).into_owned();
+        let words = |error: io::Error| words(&error);
         let mut stream = Err("the name has no address".to_owned());
         for socket in address.to_socket_addrs().map_err(words)? {
             stream = TcpStream::connect_timeout(&socket, CONNECT).map_err(words);
@@ -191,14 +191,14 @@ impl<'a> Link<'a> {
                 Ok(n) => at += n,
                 // It takes nothing now; it may have something to say.
                 Err(error) if is_nothing_yet(&error) => self.listen()?,
-                Err(error) => return Err(printable(error.to_string().as_bytes()).into_owned()),
+                Err(error) => return Err(words(&error)),
             }
         }
         loop {
             match self.connection.flush() {
                 Ok(()) => return Ok(()),
                 Err(error) if is_nothing_yet(&error) => self.listen()?,
-                Err(error) => return Err(printable(error.to_string().as_bytes()).into_owned()),
+                Err(error) => return Err(words(&error)),
             }
         }
     }
@@ -217,7 +217,7 @@ impl<'a> Link<'a> {
                     return Err(format!("the collector has said nothing for {} s", SILENCE.as_secs()));
                 }
             }
-            Err(error) => return Err(printable(error.to_string().as_bytes()).into_owned()),
+            Err(error) => return Err(words(&error)),
         }
         let mut whole = self.partial.chunks_exact(8);
         let last = whole.by_ref().filter_map(|bytes| bytes.try_into().ok().map(u64::from_le_bytes)).last();

@@ -24,6 +24,7 @@ pub mod collector;
 mod cut;
 mod files;
 mod forward;
+mod guard;
 mod metrics;
 mod output;
 pub mod positions;

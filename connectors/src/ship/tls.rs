@@ -155,6 +155,14 @@ impl Write for Connection {
     }
 }
 
+/// An error's words; those of an end without a farewell are shorter than the library's.
+pub fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the other side has gone".into(),
+        _ => tidewatch_events::text::printable(error.to_string().as_bytes()).into_owned(),
+    }
+}
+
 /// Whether an error only says that nothing happened in time.
 pub fn is_nothing_yet(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)

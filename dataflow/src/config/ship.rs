@@ -211,6 +211,15 @@ fn inputs(cx: &Context<'_>, node: Option<&Node>) -> Vec<InputSettings> {
             inputs.push(InputSettings { name, paths, exclude, from_beginning, host, multiline });
         }
     }
+    for (at, input) in inputs.iter().enumerate() {
+        let before =
+            inputs[..at].iter().find_map(|other| Some((other, input.paths.iter().find(|p| other.paths.contains(p))?)));
+        if let Some((other, path)) = before {
+            let message =
+                format!("{path} is in the inputs `{}` and `{}`: its lines would be sent twice", other.name, input.name);
+            cx.wrong(&node.map_or(0..0, |node| node.span.clone()), message, "a file belongs to one [[input]]");
+        }
+    }
     if inputs.len() > 200 {
         cx.wrong(&node.map_or(0..0, |node| node.span.clone()), "there are more than 200 inputs", "join their paths");
     }

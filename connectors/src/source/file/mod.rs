@@ -16,7 +16,7 @@ pub use follow::{FollowFiles, FollowOptions};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
 #[cfg(feature = "ship")]
-pub(crate) use {input::Input, tail::rotated};
+pub(crate) use {input::Input, positions::FIRST_BYTES, tail::rotated};
 
 /// Whether a file that begins like this is not packed.
 #[cfg(feature = "ship")]

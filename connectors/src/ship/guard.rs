@@ -1,0 +1,108 @@
+//! What stands at the agent's edges: one agent a data directory, an output that can be, records that nobody takes.
+
+use super::agent::failed;
+use super::chunk::Chunk;
+use super::settings::{OutputSettings, ShipSettings};
+use crate::kafka::{TopicState, look_at};
+use crate::source::SourceError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tidewatch_events::text::printable;
+
+/// How long another agent may take to leave the data directory.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The most bytes of `refused.jsonl`.
+const MOST_REFUSED: u64 = 64 << 20;
+
+/// Keeps records that the output refuses for good.
+pub struct Refusals {
+    path: PathBuf,
+    said_full: bool,
+}
+
+impl Refusals {
+    pub fn new(dir: &Path) -> Refusals {
+        Refusals { path: dir.join("refused.jsonl"), said_full: false }
+    }
+
+    /// Keeps a record of a chunk, as a line of JSON, and says so.
+    pub fn keep(&mut self, chunk: &Chunk, index: usize, words: &str) {
+        let Some(record) = chunk.records.get(index) else { return };
+        let line = chunk.bytes_of(record);
+        tracing::warn!(
+            file = %chunk.origin.file, offset = record.start, bytes = line.len(), error = %printable(words.as_bytes()),
+            "the output refuses a record for good; it is kept in refused.jsonl"
+        );
+        let (text, base64) = match std::str::from_utf8(line) {
+            Ok(text) => (Some(text), None),
+            Err(_) => (None, Some(BASE64.encode(line))),
+        };
+        let kept = serde_json::json!({
+            "host": chunk.origin.host, "file": chunk.origin.file, "offset": record.start, "reason": words,
+            "line": text, "base64": base64,
+        });
+        match self.write(&format!("{kept}\n")) {
+            Ok(true) => {}
+            Ok(false) if self.said_full => {}
+            Ok(false) => {
+                self.said_full = true;
+                let file = self.path.display();
+                tracing::error!(%file, "the file is full: more refused records are counted, and lost");
+            }
+            Err(error) => {
+                tracing::error!(file = %self.path.display(), %error, "a refused record cannot be kept, and is lost");
+            }
+        }
+    }
+
+    /// `false` where the file is full.
+    fn write(&self, line: &str) -> io::Result<bool> {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        if file.metadata()?.len() + line.len() as u64 > MOST_REFUSED {
+            return Ok(false);
+        }
+        file.write_all(line.as_bytes())?;
+        Ok(true)
+    }
+}
+
+/// One agent a data directory.
+pub fn lock(settings: &ShipSettings) -> Result<File, SourceError> {
+    let path = settings.data_dir.join("lock");
+    let shown = path.display().to_string();
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(failed(&format!("{shown} cannot be written")))?;
+    // One that was just killed may take a moment to be gone.
+    let deadline = Instant::now() + LOCK_WITHIN;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let dir = settings.data_dir.display();
+                return Err(SourceError::Usage(format!("another agent uses {dir}; give each its own data_dir")));
+            }
+            Err(error) => return Err(SourceError::Io(format!("{shown} cannot be locked: {error}"))),
+        }
+    }
+}
+
+/// What a person has to change about the output is said at the start. That nobody answers is not: it is waited for.
+pub fn look(settings: &ShipSettings) -> Result<(), SourceError> {
+    let OutputSettings::Kafka { settings, topic, .. } = &settings.output else { return Ok(()) };
+    match look_at(settings, topic, Duration::from_secs(5))? {
+        TopicState::There(_) => Ok(()),
+        TopicState::Refused(words) => Err(SourceError::Service(words)),
+        TopicState::Away(words) => {
+            tracing::warn!(error = %words, "the brokers are away; starting all the same");
+            Ok(())
+        }
+    }
+}
