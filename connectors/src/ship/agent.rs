@@ -183,7 +183,7 @@ impl Agent {
                 stopping = Some(Instant::now());
             }
             if let Some(since) = stopping
-                && (self.flights.is_empty() && self.again.is_empty() || since.elapsed() >= self.settings.drain_within)
+                && (self.is_settled() || since.elapsed() >= self.settings.drain_within)
             {
                 return self.end();
             }
@@ -194,6 +194,12 @@ impl Agent {
                 let _ = self.wake.recv_timeout(rest);
             }
         }
+    }
+
+    /// Whether nothing is left to wait for: all is acknowledged, or it is in the spool and the output is away.
+    fn is_settled(&self) -> bool {
+        let mut direct = self.flights.iter().filter(|flight| matches!(flight.from, From::Direct(_)));
+        self.again.is_empty() && (self.flights.is_empty() || self.away && direct.next().is_none())
     }
 
     /// One round. Whether there was nothing to do.
