@@ -7,6 +7,7 @@
 //! - The header of a peer that is not trusted is never looked at.
 //! - IPv4-mapped IPv6 addresses are IPv4 everywhere.
 
+use crate::swar;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -100,8 +101,46 @@ pub fn parse_endpoint(text: &[u8]) -> Option<IpAddr> {
     parse_ipv6(text)
 }
 
-#[cold]
 fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
+    match eight_groups(text) {
+        Some(ip) => Some(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4)),
+        None => parse_any_ipv6(text),
+    }
+}
+
+/// An IPv6 address written in full, as most clients' are: eight groups of one to four digits.
+fn eight_groups(text: &[u8]) -> Option<Ipv6Addr> {
+    let (mut groups, mut group, mut value, mut digits) = ([0u16; 8], 0, 0u16, 0);
+    for b in text {
+        if *b == b':' {
+            if digits == 0 || group == 7 {
+                return None;
+            }
+            groups[group] = value;
+            (group, value, digits) = (group + 1, 0, 0);
+        } else {
+            let digit = match *b {
+                b'0'..=b'9' => *b - b'0',
+                b'a'..=b'f' => *b - b'a' + 10,
+                b'A'..=b'F' => *b - b'A' + 10,
+                _ => return None,
+            };
+            if digits == 4 {
+                return None;
+            }
+            value = value << 4 | u16::from(digit);
+            digits += 1;
+        }
+    }
+    if group < 7 || digits == 0 {
+        return None;
+    }
+    groups[7] = value;
+    Some(Ipv6Addr::from(groups))
+}
+
+#[cold]
+fn parse_any_ipv6(text: &[u8]) -> Option<IpAddr> {
     let text = text.strip_prefix(b"[").and_then(|t| t.strip_suffix(b"]")).unwrap_or(text);
     let text = text.split(|b| *b == b'%').next().unwrap_or_default();
     if !text.contains(&b':') || text.len() > 45 {
@@ -114,6 +153,47 @@ fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
 /// The IPv4 address a text starts with, and its length. Numbers have no leading zeros, as RFC 6943 asks.
 #[inline]
 pub(crate) fn ipv4_prefix(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    match text.first_chunk() {
+        Some(block) => ipv4_of_block(block),
+        None => ipv4_of_bytes(text),
+    }
+}
+
+/// The address at the beginning of 16 bytes: one more than the longest has, so that its end is seen.
+#[inline]
+fn ipv4_of_block(block: &[u8; 16]) -> Option<(Ipv4Addr, usize)> {
+    let (mut no_digits, mut dots) = (0, 0);
+    for (n, half) in block.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*half);
+        no_digits |= swar::bits(swar::no_digits(word)) << (8 * n);
+        dots |= (swar::bits(swar::other_than(word, b'.')) ^ 0xff) << (8 * n);
+    }
+    let mut ends = [0; 4];
+    let mut rest = no_digits;
+    for end in &mut ends {
+        *end = rest.trailing_zeros() as usize;
+        rest &= rest.wrapping_sub(1);
+    }
+    if ends[3] > 15 || (1 << ends[0] | 1 << ends[1] | 1 << ends[2]) & !dots != 0 {
+        return None;
+    }
+    let (mut address, mut start, mut fits) = (0, 0, true);
+    for end in ends {
+        let length = end - start;
+        if length.wrapping_sub(1) > 2 {
+            return None;
+        }
+        let word = u32::from_le_bytes(*block.get(start..)?.first_chunk()?);
+        let digits = word << (32 - 8 * length);
+        let value = (digits >> 24 & 15) + (digits >> 16 & 15) * 10 + (digits >> 8 & 15) * 100;
+        fits &= value <= 255 && (length == 1 || word & 15 != 0);
+        address = address << 8 | value;
+        start = end + 1;
+    }
+    fits.then(|| (Ipv4Addr::from(address), ends[3]))
+}
+
+fn ipv4_of_bytes(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let (mut address, mut at) = (0u32, 0);
     for part in 0..4 {
         let digit = |at: usize| text.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d <= 9).map(u32::from);
@@ -166,6 +246,16 @@ mod tests {
             ("2001:db8::1", Some("2001:db8::1"), Some("2001:db8::1")),
             ("[2001:db8::1]", Some("2001:db8::1"), Some("2001:db8::1")),
             ("[2001:db8::1]:443", None, Some("2001:db8::1")),
+            (
+                "2a02:8083:19A6:1fbd:68f:84eb:a9:0",
+                Some("2a02:8083:19a6:1fbd:68f:84eb:a9:0"),
+                Some("2a02:8083:19a6:1fbd:68f:84eb:a9:0"),
+            ),
+            ("1:2:3:4:5:6:7", None, None),
+            ("1:2:3:4:5:6:7:", None, None),
+            ("1:2:3:4:5:6:7:8:9", None, None),
+            ("1:2:3:4:5:6:7:12345", None, None),
+            ("0:0:0:0:0:ffff:a00:1", Some("10.0.0.1"), Some("10.0.0.1")),
             ("::ffff:10.0.0.1", Some("10.0.0.1"), Some("10.0.0.1")),
             ("fe80::1%eth0", Some("fe80::1"), Some("fe80::1")),
             ("", None, None),
@@ -177,6 +267,10 @@ mod tests {
             let show = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string());
             assert_eq!(show(parse_ip(text.as_bytes())).as_deref(), *address, "{text}");
             assert_eq!(show(parse_endpoint(text.as_bytes())).as_deref(), *endpoint, "{text} as endpoint");
+            for after in ["                ", "\"______________ ", ",1.2.3.4,1.2.3.4,", ":9999999999999999"] {
+                let long = format!("{text}{after}");
+                assert_eq!(ipv4_prefix(long.as_bytes()), ipv4_of_bytes(long.as_bytes()), "{long}");
+            }
         }
     }
 

@@ -30,5 +30,6 @@ pub mod line_protocol;
 pub mod pattern;
 pub mod privacy;
 pub mod rule;
+mod swar;
 pub mod text;
 pub mod time;

@@ -42,9 +42,55 @@ pub(super) fn parse(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
         if !cx.proxies.trusted.is_empty() {
             event.client = cx.client(Piece::new(0, n, false), &fields.headers(), Escape::Log);
         }
-        return finish(cx, event, fields);
+        finish(cx, &mut event, fields);
+        return Ok(event);
     }
     parse_any(cx, tail)
+}
+
+/// Quotes of a usual line.
+pub(super) const MARKS: usize = 6;
+
+/// Reads a usual line by its marks into an event that is still empty: `marks` are those of the line and that of its end.
+/// `None` where the line takes a closer look; else the event is the one that [`parse`] makes of it.
+#[inline(always)]
+pub(super) fn parse_marked(cx: &mut Context<'_>, marks: &[u32], event: &mut Event) -> Option<()> {
+    let line = cx.line;
+    let marks: &[u32; MARKS + 1] = marks.try_into().ok()?;
+    let [open, close, referrer, referrer_end, agent, agent_end, end] = marks.map(|mark| mark as usize - cx.base);
+    let n = open.checked_sub(34)?;
+    // Six quotes where a line has them, and no backslash: each is one that opens or closes a value.
+    let words = line.get(close..close + 6)?;
+    let usual = line[n..].starts_with(b" - - [")
+        && &line[n + 32..=open] == b"] \""
+        && words[..2] == *b"\" "
+        && words[5] == b' '
+        && line[referrer - 1..=referrer] == *b" \""
+        && line[referrer_end..].starts_with(b"\" \"")
+        && agent == referrer_end + 2
+        && agent_end + 1 == end
+        && line[agent_end] == b'"'
+        && cx.proxies.trusted.is_empty();
+    if !usual {
+        return None;
+    }
+    let status = line::status(&words[2..5]).ok()?;
+    let bytes = cx.decimal(Piece::new(close + 6, referrer - 1, false))?;
+    event.client = Client::Ip(match client::ipv4_prefix(line) {
+        Some((ip, used)) if used == n => ip.into(),
+        _ => client::parse_ip(&line[..n])?,
+    });
+    event.time = cx.clock.clf(&line[n + 6..n + 32]).ok()?;
+    let fields = Fields {
+        request: Piece::new(open + 1, close, false),
+        status,
+        bytes,
+        referrer: Piece::new(referrer + 1, referrer_end, false),
+        agent: Piece::new(agent + 1, agent_end, false),
+        ..Fields::EMPTY
+    };
+    finish(cx, event, fields);
+    Some(())
 }
 
 /// The same for lines whose head is less usual.
@@ -65,7 +111,8 @@ fn parse_any(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
         event.host = cx.value(name, Escape::Log);
         event.port = port;
     }
-    finish(cx, event, fields)
+    finish(cx, &mut event, fields);
+    Ok(event)
 }
 
 /// What is wrong with a line whose request begins at `start`: its status, its size, or all of it.
@@ -276,15 +323,14 @@ fn from_the_right(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
 }
 
 #[inline]
-fn finish(cx: &mut Context<'_>, mut event: Event, fields: Fields) -> Result<Event, Reason> {
+fn finish(cx: &mut Context<'_>, event: &mut Event, fields: Fields) {
     event.status = fields.status;
     event.bytes = fields.bytes;
     event.latency_us = fields.latency_us;
     let request = cx.value(fields.request, Escape::Log);
     if !request.is_none() {
-        request::read(cx, request, &mut event);
+        request::read(cx, request, event);
     }
     event.referrer = cx.value(fields.referrer, Escape::Log);
     event.agent = cx.value(fields.agent, Escape::Log);
-    Ok(event)
 }

@@ -14,6 +14,7 @@ use crate::batch::Span;
 use crate::client::{self, ClientHeader, Proxies};
 use crate::dead_letter::Reason;
 use crate::event::{Client, Event, Kind, LogLevel, Method};
+use crate::swar;
 use crate::time::EventTime;
 
 /// A line and all that parsing it needs.
@@ -46,8 +47,8 @@ impl Context<'_> {
     /// The value of a piece, unescaped; [`Span::NONE`] where it is absent.
     #[inline]
     pub fn value(&mut self, piece: Piece, escape: Escape) -> Span {
-        let (start, end) = (piece.start as usize, piece.end as usize);
-        match piece.state {
+        let (start, end) = piece.range();
+        match piece.state() {
             State::Absent => return Span::NONE,
             State::Escaped => return self.unescaped(start, end, escape),
             State::Plain => {}
@@ -78,12 +79,21 @@ impl Context<'_> {
         if peer.is_absent() {
             return self.client_without_peer(headers, escape);
         }
-        let ip = client::parse_ip(&self.line[peer.start as usize..peer.end as usize]);
-        match ip {
+        let (start, end) = peer.range();
+        match client::parse_ip(&self.line[start..end]) {
             Some(ip) if self.proxies.trusted.is_empty() => Client::Ip(ip),
             Some(ip) => Client::Ip(self.behind(ip, headers, escape)),
             None => self.named_client(peer, headers, escape),
         }
+    }
+
+    /// The address of a peer that is believed because no proxy is, and is IPv4: most lines have one. With what follows the
+    /// address at hand, no byte of it is looked at alone.
+    #[inline]
+    pub fn plain_ipv4(&self, peer: Piece) -> Option<std::net::Ipv4Addr> {
+        let (start, end) = peer.range();
+        let (ip, used) = client::ipv4_prefix(self.buffer.get(self.base + start..)?)?;
+        (used == end - start && self.proxies.trusted.is_empty()).then_some(ip)
     }
 
     fn behind(&mut self, peer: std::net::IpAddr, headers: &Headers, escape: Escape) -> std::net::IpAddr {
@@ -135,10 +145,11 @@ impl Context<'_> {
     }
 
     /// The host of a value that may carry a port.
+    #[inline]
     pub fn host(&mut self, piece: Piece, escape: Escape) -> Span {
         let span = self.value(piece, escape);
         let bytes = self.bytes(span);
-        let Some(first) = memchr::memchr(b':', bytes) else { return span };
+        let Some(first) = swar::find(bytes, b':') else { return span };
         let last = memchr::memrchr(b':', bytes).unwrap_or(first);
         let is_port = bytes[last + 1..].iter().all(u8::is_ascii_digit);
         // Of an IPv6 address only brackets tell the port.
@@ -146,27 +157,45 @@ impl Context<'_> {
         if last > 0 && is_port && alone { span.slice(0, last) } else { span }
     }
 
+    /// A number of one to eight digits; `None` where it is none or must be read another way.
+    #[inline]
+    pub fn decimal(&self, piece: Piece) -> Option<u64> {
+        if piece.state() != State::Plain {
+            return None;
+        }
+        let (start, end) = piece.range();
+        swar::decimal(self.buffer, self.base + start, self.base + end)
+    }
+
+    /// Seconds as servers write them, with three decimals, in milliseconds; `None` where they must be read another way.
+    #[inline]
+    pub fn millis(&self, piece: Piece) -> Option<u64> {
+        if piece.state() != State::Plain {
+            return None;
+        }
+        let (start, end) = piece.range();
+        swar::thousandths(self.buffer, self.base + start, self.base + end)
+    }
+
     /// Runs `read` on the bytes of a number or time. These carry no escapes, but for slashes that JSON may escape.
     #[inline]
     fn plain<T>(&mut self, piece: Piece, escape: Escape, read: impl FnOnce(&mut Clock, &[u8]) -> T) -> T {
-        if piece.state == State::Escaped {
+        let text = &self.line[piece.range().0..piece.range().1];
+        if piece.state() == State::Escaped {
             let from = self.extra.len();
-            scan::unescape(&self.line[piece.start as usize..piece.end as usize], escape, self.extra);
+            scan::unescape(text, escape, self.extra);
             let result = read(self.clock, &self.extra[from..]);
             self.extra.truncate(from);
             return result;
         }
-        read(self.clock, &self.line[piece.start as usize..piece.end as usize])
+        read(self.clock, text)
     }
 }
 
-/// Where a value stands in the line.
+/// Where a value stands in the line: 31 bits for its start, as many for its end, two for its state. One word, so that
+/// what is stored is loaded whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub start: u32,
-    pub end: u32,
-    pub state: State,
-}
+pub(super) struct Piece(u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -177,18 +206,34 @@ pub(super) enum State {
 }
 
 impl Piece {
-    pub const ABSENT: Piece = Piece { start: 0, end: 0, state: State::Absent };
+    pub const ABSENT: Piece = Piece(0);
 
     /// A range of the line. Lines are shorter than 2 GiB, as batches are.
     #[inline]
     pub fn new(start: usize, end: usize, escaped: bool) -> Piece {
-        let state = if escaped { State::Escaped } else { State::Plain };
-        Piece { start: start as u32, end: end as u32, state }
+        let state = if escaped { 2 } else { 1 };
+        Piece(start as u64 | (end as u64) << 31 | state << 62)
+    }
+
+    /// Where it begins and ends.
+    #[inline]
+    pub fn range(self) -> (usize, usize) {
+        const PLACE: u64 = (1 << 31) - 1;
+        ((self.0 & PLACE) as usize, (self.0 >> 31 & PLACE) as usize)
+    }
+
+    #[inline]
+    pub fn state(self) -> State {
+        match self.0 >> 62 {
+            0 => State::Absent,
+            1 => State::Plain,
+            _ => State::Escaped,
+        }
     }
 
     #[inline]
     pub fn is_absent(self) -> bool {
-        self.state == State::Absent
+        self.0 >> 62 == 0
     }
 }
 
@@ -315,58 +360,89 @@ pub(super) fn duration(text: &[u8], micros_per_unit: u64) -> Result<u32, Reason>
         [] | b"-" => Ok(Event::NO_LATENCY),
         _ => {
             let micros = scan::scaled(text, micros_per_unit).ok_or(Reason::BadNumber)?;
-            Ok(u32::try_from(micros).unwrap_or(u32::MAX).min(Event::NO_LATENCY - 1))
+            Ok(latency(micros))
         }
     }
 }
 
-/// Makes an event of the pieces of a line. `time` is given where the format has read it already.
 #[inline]
+pub(super) fn latency(micros: u64) -> u32 {
+    u32::try_from(micros).unwrap_or(u32::MAX).min(Event::NO_LATENCY - 1)
+}
+
+/// Makes an event of the pieces of a line. `time` is given where the format has read it already.
 pub(super) fn assemble(
     cx: &mut Context<'_>,
     slots: &Slots,
     escape: Escape,
     time: Option<EventTime>,
 ) -> Result<Event, Reason> {
+    let mut event = Event::new(Kind::Access, EventTime(0));
+    assemble_into(cx, slots, escape, time, &mut event)?;
+    Ok(event)
+}
+
+/// The same into an event that is still empty, where it stands.
+#[inline]
+pub(super) fn assemble_into(
+    cx: &mut Context<'_>,
+    slots: &Slots,
+    escape: Escape,
+    time: Option<EventTime>,
+    event: &mut Event,
+) -> Result<(), Reason> {
     let at = |slot: Slot| slots[slot as usize];
-    let time = match time {
+    event.time = match time {
         Some(time) => time,
         None => {
             let piece = at(Slot::Time);
-            let missing = matches!(&cx.line[piece.start as usize..piece.end as usize], [] | [b'-']);
+            let missing = matches!(&cx.line[piece.range().0..piece.range().1], [] | [b'-']);
             if missing {
                 return Err(Reason::MissingTime);
             }
             cx.plain(piece, escape, |clock, text| clock.any(text))?
         }
     };
-    let mut event = Event::new(Kind::Access, time);
     event.status = cx.plain(at(Slot::Status), escape, |_, text| status(text))?;
-    event.bytes = cx.plain(at(Slot::Bytes), escape, |_, text| size(text))?;
+    event.bytes = match cx.decimal(at(Slot::Bytes)) {
+        Some(bytes) => bytes,
+        None => cx.plain(at(Slot::Bytes), escape, |_, text| size(text))?,
+    };
     for (slot, scale) in [(Slot::LatencyS, 1_000_000), (Slot::LatencyMs, 1000), (Slot::LatencyUs, 1)] {
         if !at(slot).is_absent() {
-            let found = cx.plain(at(slot), escape, |_, text| duration(text, scale))?;
+            let found = match cx.millis(at(slot)) {
+                Some(millis) if slot == Slot::LatencyS => latency(millis * 1000),
+                _ => cx.plain(at(slot), escape, |_, text| duration(text, scale))?,
+            };
             if found != Event::NO_LATENCY {
                 event.latency_us = found;
             }
         }
     }
     if !at(Slot::Port).is_absent() {
-        event.port = match cx.plain(at(Slot::Port), escape, |_, text| size(text))? {
+        let port = match cx.decimal(at(Slot::Port)) {
+            Some(port) => port,
+            None => cx.plain(at(Slot::Port), escape, |_, text| size(text))?,
+        };
+        event.port = match port {
             port @ 0..=65535 => port as u16,
             _ => return Err(Reason::BadNumber),
         };
     }
-    let headers = Headers {
-        x_forwarded_for: at(Slot::XForwardedFor),
-        forwarded: at(Slot::Forwarded),
-        x_real_ip: at(Slot::XRealIp),
-    };
-    event.client = cx.client(at(Slot::Client), &headers, escape);
+    if let Some(ip) = cx.plain_ipv4(at(Slot::Client)) {
+        event.client = Client::Ip(ip.into());
+    } else {
+        let headers = Headers {
+            x_forwarded_for: at(Slot::XForwardedFor),
+            forwarded: at(Slot::Forwarded),
+            x_real_ip: at(Slot::XRealIp),
+        };
+        event.client = cx.client(at(Slot::Client), &headers, escape);
+    }
     if !at(Slot::Host).is_absent() {
         event.host = cx.host(at(Slot::Host), escape);
     }
-    read_request(cx, slots, escape, &mut event);
+    read_request(cx, slots, escape, event);
     event.agent = cx.value(at(Slot::Agent), escape);
     event.referrer = cx.value(at(Slot::Referrer), escape);
     event.user = cx.value(at(Slot::User), escape);
@@ -379,11 +455,12 @@ pub(super) fn assemble(
             event.kind = Kind::App;
         }
     }
-    Ok(event)
+    Ok(())
 }
 
+/// Reads method, path and query from the values that hold them.
 #[inline]
-fn read_request(cx: &mut Context<'_>, slots: &Slots, escape: Escape, event: &mut Event) {
+pub(super) fn read_request(cx: &mut Context<'_>, slots: &Slots, escape: Escape, event: &mut Event) {
     let at = |slot: Slot| slots[slot as usize];
     let mut target = cx.value(at(Slot::Target), escape);
     if target.is_none() {

@@ -24,18 +24,22 @@ mod error_logs;
 mod json;
 mod line;
 mod log_format;
+mod marks;
 mod pattern;
 mod request;
 mod scan;
+mod shape;
 mod time;
 
 use crate::batch::{Batch, Framing, Reject, Span, WallTime};
 use crate::client::{ClientHeader, Proxies};
 use crate::dead_letter::Reason;
-use crate::event::Event;
+use crate::event::{Event, Kind};
+use crate::time::EventTime;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use line::{Context, NO_SLOTS, Slot, Slots};
+use marks::{Marks, STRETCH};
 use scan::Escape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -231,6 +235,7 @@ pub struct Parser {
     proxies: Proxies,
     clock: time::Clock,
     json: json::Reader,
+    marks: Marks,
 }
 
 impl Parser {
@@ -243,6 +248,7 @@ impl Parser {
             proxies: Proxies { trusted: trusted_proxies, header: client_header },
             clock: time::Clock::new(zone, reference_time),
             json: json::Reader::default(),
+            marks: Marks::default(),
         }
     }
 
@@ -255,15 +261,19 @@ impl Parser {
     pub fn parse(&mut self, batch: &mut Batch) {
         let Batch { raw, extra, events, rejects, .. } = batch;
         let buffer = &raw.bytes[..];
+        let marked = self.format.inner.is_read_by_marks() && buffer.len() < u32::MAX as usize;
+        let mut marks = std::mem::take(&mut self.marks);
+        let mut out = Out { buffer, extra, events, rejects };
         match &raw.framing {
+            Framing::Lines { offset } if marked => self.lines(*offset, &mut marks, &mut out),
             Framing::Lines { offset } => {
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', buffer) {
-                    self.line(buffer, (start, end), offset + start as u64, Span::NONE, extra, events, rejects);
+                    self.line(start, end, offset + start as u64, Span::NONE, &mut out);
                     start = end + 1;
                 }
                 if start < buffer.len() {
-                    self.line(buffer, (start, buffer.len()), offset + start as u64, Span::NONE, extra, events, rejects);
+                    self.line(start, buffer.len(), offset + start as u64, Span::NONE, &mut out);
                 }
             }
             Framing::Records(records) => {
@@ -272,23 +282,102 @@ impl Parser {
                     while end > start && matches!(buffer[end - 1], b'\n' | b'\r') {
                         end -= 1;
                     }
-                    self.line(buffer, (start, end), record.offset, record.host, extra, events, rejects);
+                    let read = marked && end - start <= STRETCH && {
+                        let marks = marks.find(buffer, start, end);
+                        self.line_by_marks(start, marks, record.offset, record.host, &mut out)
+                    };
+                    if !read {
+                        self.line(start, end, record.offset, record.host, &mut out);
+                    }
                 }
+            }
+        }
+        self.marks = marks;
+    }
+
+    /// Reads lines, a stretch of the buffer at a time: what one pass finds in it, the next goes by.
+    #[inline(always)]
+    fn lines(&mut self, offset: u64, marks: &mut Marks, out: &mut Out<'_>) {
+        let buffer = out.buffer;
+        let mut start = 0;
+        while start < buffer.len() {
+            let stretch = buffer.len().min(start + STRETCH);
+            let mut rest = marks.find(buffer, start, stretch);
+            let begin = start;
+            // The last mark is the stretch's end, which ends no line.
+            while rest.len() > 1 {
+                let expected = self.expected_marks();
+                let at = offset + start as u64;
+                if let Some(end) = rest.get(expected).map(|end| *end as usize)
+                    && end < stretch
+                    && buffer[end] == b'\n'
+                    && self.line_by_marks(start, &rest[..=expected], at, Span::NONE, out)
+                {
+                    (start, rest) = (end + 1, &rest[expected + 1..]);
+                    continue;
+                }
+                let Some(n) = rest[..rest.len() - 1].iter().position(|mark| buffer[*mark as usize] == b'\n') else {
+                    break;
+                };
+                let end = rest[n] as usize;
+                self.line(start, end, at, Span::NONE, out);
+                (start, rest) = (end + 1, &rest[n + 1..]);
+            }
+            if start == begin || stretch == buffer.len() {
+                // A long line, or the last one without its end.
+                if start == buffer.len() {
+                    break;
+                }
+                let end = memchr::memchr(b'\n', &buffer[start..]).map_or(buffer.len(), |at| start + at);
+                self.line(start, end, offset + start as u64, Span::NONE, out);
+                start = end + 1;
             }
         }
     }
 
+    /// How many marks the usual line has.
     #[inline]
-    fn line(
-        &mut self,
-        buffer: &[u8],
-        (start, mut end): (usize, usize),
-        offset: u64,
-        host: Span,
-        extra: &mut Vec<u8>,
-        events: &mut Vec<Event>,
-        rejects: &mut Vec<Reject>,
-    ) {
+    fn expected_marks(&self) -> usize {
+        match *self.format.inner {
+            Inner::Json(_) => self.json.expected_marks().unwrap_or(usize::MAX),
+            _ => combined::MARKS,
+        }
+    }
+
+    /// Reads a line that is as usual; `marks` are its own and its end. False where it takes a closer look: then nothing has
+    /// happened.
+    #[inline(always)]
+    fn line_by_marks(&mut self, start: usize, marks: &[u32], offset: u64, host: Span, out: &mut Out<'_>) -> bool {
+        let Some((end, _)) = marks.split_last() else { return false };
+        let end = *end as usize;
+        if end - start > self.max_line || start == end {
+            return false;
+        }
+        let Parser { format, proxies, clock, json, .. } = self;
+        let line = &out.buffer[start..end];
+        let mut cx = Context { line, base: start, buffer: out.buffer, extra: out.extra, clock, proxies };
+        // The event is made where it stays.
+        out.events.push(Event::new(Kind::Access, EventTime(0)));
+        let Some(event) = out.events.last_mut() else { return false };
+        let read = match *format.inner {
+            Inner::Json(_) => json.read_marked(&mut cx, marks, event),
+            _ => combined::parse_marked(&mut cx, marks, event),
+        };
+        if read.is_none() {
+            out.events.pop();
+            return false;
+        }
+        event.line = Span::new(start, end);
+        event.offset = offset;
+        if event.host.is_empty() {
+            event.host = host;
+        }
+        true
+    }
+
+    #[inline]
+    fn line(&mut self, start: usize, mut end: usize, offset: u64, host: Span, out: &mut Out<'_>) {
+        let Out { buffer, extra, events, rejects } = out;
         if end > start && buffer[end - 1] == b'\r' {
             end -= 1;
         }
@@ -345,7 +434,20 @@ impl Parser {
     }
 }
 
+/// A batch being parsed.
+struct Out<'a> {
+    buffer: &'a [u8],
+    extra: &'a mut Vec<u8>,
+    events: &'a mut Vec<Event>,
+    rejects: &'a mut Vec<Reject>,
+}
+
 impl Inner {
+    /// Whether lines as usual are read by their marks.
+    fn is_read_by_marks(&self) -> bool {
+        matches!(self, Inner::Json(_) | Inner::Combined)
+    }
+
     #[inline]
     fn read(&self, cx: &mut Context<'_>, reader: &mut json::Reader) -> Result<Event, Reason> {
         match self {

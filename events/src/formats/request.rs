@@ -8,6 +8,7 @@
 use super::line::Context;
 use crate::batch::Span;
 use crate::event::{Event, Method};
+use crate::swar;
 
 /// What a request line says, as ranges of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,7 @@ fn divide_any(line: &[u8]) -> Request {
 }
 
 /// Reads a request line into an event. `span` holds the bytes, unescaped.
+#[inline]
 pub(super) fn read(cx: &mut Context<'_>, span: Span, event: &mut Event) {
     let bytes = cx.bytes(span);
     if bytes.is_empty() || bytes == b"-" {
@@ -84,7 +86,7 @@ pub(super) fn read(cx: &mut Context<'_>, span: Span, event: &mut Event) {
 pub(super) fn read_target(cx: &mut Context<'_>, target: Span, event: &mut Event) {
     let bytes = cx.bytes(target);
     let start = if bytes.first().is_none_or(|b| *b == b'/') { 0 } else { after_authority(bytes) };
-    let (path_end, query) = match memchr::memchr(b'?', &bytes[start..]) {
+    let (path_end, query) = match swar::find(&bytes[start..], b'?') {
         Some(at) => (start + at, Some(start + at + 1)),
         None => (bytes.len(), None),
     };

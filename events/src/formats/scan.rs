@@ -4,6 +4,7 @@
 //! - Nothing here allocates but the side buffer it appends to.
 //! - Unescaping never lengthens a value, but for what a JSON `\u` escape needs in UTF-8 (at most half its length).
 
+use crate::swar;
 use std::ops::ControlFlow;
 
 /// How a quoted value hides special bytes.
@@ -166,6 +167,15 @@ fn hex(b: u8) -> Option<u32> {
 
 fn hex4(text: &[u8]) -> Option<u32> {
     text.get(..4)?.iter().try_fold(0, |n, b| Some(n << 4 | hex(*b)?))
+}
+
+/// Whether a text begins with a digit and holds but digits and points.
+#[inline]
+pub(super) fn is_number(buffer: &[u8], start: usize, end: usize) -> bool {
+    swar::is_numeric(buffer, start, end).unwrap_or_else(|| {
+        let text = buffer.get(start..end).unwrap_or_default();
+        text.first().is_some_and(u8::is_ascii_digit) && text.iter().all(|b| b.is_ascii_digit() || *b == b'.')
+    })
 }
 
 /// A whole number of digits only.

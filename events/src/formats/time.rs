@@ -1,7 +1,7 @@
 //! The times that logs write, as event time.
 //!
-//! A [`Clock`] belongs to one parser. It remembers the last time it read in each hot form (lines of one second carry the
-//! same bytes) and the offset of the source's zone in the current quarter of an hour, so that almost no line needs a
+//! A [`Clock`] belongs to one parser. It remembers the last minute it read in each hot form (lines of one minute carry the
+//! same bytes but for the second) and the offset of the source's zone in the current quarter of an hour, so that almost no line needs a
 //! calendar.
 //!
 //! Invariants
@@ -22,8 +22,8 @@ pub(super) struct Clock {
     /// Offset of the zone, where it never changes.
     fixed: Option<i64>,
     reference: WallTime,
-    clf: ([u8; 26], EventTime),
-    iso: ([u8; 25], EventTime),
+    clf: Minute<26>,
+    iso: Minute<25>,
     /// Quarter of an hour of local time, and the zone's offset in it (ms east of UTC).
     quarter: (i64, i64),
 }
@@ -40,28 +40,73 @@ pub(super) struct Civil {
     pub offset: Option<i64>,
 }
 
+/// The last minute read in a form of `N` bytes that ends in seconds and a zone of its own.
+struct Minute<const N: usize> {
+    head: u128,
+    tail: u128,
+    /// When it begins.
+    start: EventTime,
+}
+
+impl<const N: usize> Minute<N> {
+    /// Where the second stands: eight bytes into the last sixteen, in both forms.
+    const SECOND: usize = N - 8;
+
+    /// No text is all zeros.
+    fn new() -> Minute<N> {
+        Minute { head: 0, tail: 0, start: EventTime(0) }
+    }
+
+    /// The text without its second.
+    #[inline]
+    fn ends(text: &[u8; N]) -> (u128, u128) {
+        let head = text.first_chunk().map_or(0, |head| u128::from_le_bytes(*head));
+        let tail = text.last_chunk().map_or(0, |tail| u128::from_le_bytes(*tail));
+        (head, tail & !(0xffff << 64))
+    }
+
+    #[inline]
+    fn second(text: &[u8; N]) -> Option<u64> {
+        let (tens, ones) = (text[Self::SECOND].wrapping_sub(b'0'), text[Self::SECOND + 1].wrapping_sub(b'0'));
+        (tens < 6 && ones < 10).then(|| u64::from(tens * 10 + ones))
+    }
+
+    /// The time of a text in the same minute.
+    #[inline]
+    fn time(&self, text: &[u8; N]) -> Option<EventTime> {
+        if Self::ends(text) != (self.head, self.tail) {
+            return None;
+        }
+        Some(EventTime(self.start.0 + Self::second(text)? * 1000))
+    }
+
+    fn remember(&mut self, text: &[u8; N], time: EventTime) {
+        // The form: the second stands between a colon and a zone, so that nothing else tells the time.
+        let before = text[Self::SECOND - 1] == b':';
+        let after = matches!(&text[Self::SECOND + 2..], [b' ', b'+' | b'-', ..] | [b'+' | b'-', _, _, b':', ..]);
+        let start = Self::second(text).and_then(|second| time.0.checked_sub(second * 1000));
+        if let (true, true, Some(start)) = (before, after, start) {
+            (self.head, self.tail) = Self::ends(text);
+            self.start = EventTime(start);
+        }
+    }
+}
+
 impl Clock {
     pub fn new(zone: TimeZone, reference: WallTime) -> Clock {
         let fixed = zone.to_fixed_offset().ok().map(|offset| i64::from(offset.seconds()) * 1000);
-        Clock {
-            zone,
-            fixed,
-            reference,
-            clf: ([0; 26], EventTime(0)),
-            iso: ([0; 25], EventTime(0)),
-            quarter: (i64::MIN, 0),
-        }
+        Clock { zone, fixed, reference, clf: Minute::new(), iso: Minute::new(), quarter: (i64::MIN, 0) }
     }
 
     /// `10/Oct/2000:13:55:36 -0700`, also with a fraction or without zone.
     #[inline]
     pub fn clf(&mut self, text: &[u8]) -> Result<EventTime, Reason> {
         if let Ok(text) = <&[u8; 26]>::try_from(text) {
-            if *text == self.clf.0 {
-                return Ok(self.clf.1);
+            if let Some(time) = self.clf.time(text) {
+                return Ok(time);
             }
             let time = self.read_clf(text)?;
-            self.clf = (*text, time);
+            self.clf.remember(text, time);
             return Ok(time);
         }
         self.read_clf(text)
@@ -85,11 +130,11 @@ impl Clock {
     #[inline]
     pub fn iso(&mut self, text: &[u8]) -> Result<EventTime, Reason> {
         if let Ok(text) = <&[u8; 25]>::try_from(text) {
-            if *text == self.iso.0 {
-                return Ok(self.iso.1);
+            if let Some(time) = self.iso.time(text) {
+                return Ok(time);
             }
             let time = self.read_iso(text)?;
-            self.iso = (*text, time);
+            self.iso.remember(text, time);
             return Ok(time);
         }
         self.read_iso(text)
