@@ -159,6 +159,10 @@ fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Bytes read and not yet aggregated, for each worker and two more: four batches, so that no worker waits, and what was read is
+/// still in the caches when it is parsed.
+const IN_FLIGHT: usize = 4 << 20;
+
 /// Runs a backtest.
 ///
 /// # Errors
@@ -190,7 +194,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         TimeSettings { bounds: bounds(&config), guard: Guard::Confirm, idle_after: None, commit_window: Millis(0) };
     let ledger = Arc::new(Ledger::new(time, sources.len()));
     let wakers = workers::Wakers::default();
-    let feed = Arc::new(Feed::new(64 << 20, config.time.max_drift.0, wakers.wake()));
+    let feed = Arc::new(Feed::new(IN_FLIGHT * (2 + options.workers), config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
     let shared = Shared {
         feed: feed.clone(),
