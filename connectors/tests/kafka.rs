@@ -624,6 +624,27 @@ fn tls_and_an_account_are_needed_where_the_broker_wants_them() {
         read(KafkaSource::connect(settings.clone(), ProcessShare::WHOLE, 0).unwrap(), "secure", |e| e.total() == 1);
     assert_eq!(engine.by_name(&format!("{topic}/0"))[0].value, b"secret");
 
+    // What is written: results and dead letters.
+    let letter = DeadLetterRecord {
+        source: "kafka".into(),
+        partition: "t/0".into(),
+        offset: 7,
+        reason: "format".into(),
+        line: "no line".into(),
+    };
+    let points = b"http_stats,host=web1 requests=1i 1\n".to_vec();
+    let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter] };
+    let with = ProducerSettings { deliver_within: Duration::from_secs(5), ..ProducerSettings::default() };
+    KafkaSink::new(&settings, &topic, with.clone()).unwrap().deliver(&delivery).unwrap();
+    DeadLetterTopic::new(&settings, &topic, with.clone()).unwrap().deliver(&delivery).unwrap();
+    let engine =
+        read(KafkaSource::connect(settings.clone(), ProcessShare::WHOLE, 0).unwrap(), "secure", |e| e.total() == 3);
+    let seen = engine.by_name(&format!("{topic}/0"));
+    assert!(String::from_utf8_lossy(&seen[2].value).contains("no line"), "{seen:?}");
+    let error =
+        DeadLetterTopic::new(&own.secure(&topic, "hunter2"), &topic, with).unwrap().deliver(&delivery).unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+
     let begin = Instant::now();
     let error = KafkaSource::connect(own.secure(&topic, "hunter2"), ProcessShare::WHOLE, 0).err().unwrap();
     assert!(

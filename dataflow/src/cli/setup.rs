@@ -20,7 +20,7 @@ pub struct SetupArgs {
 
 #[derive(Debug, Subcommand)]
 enum SetupCommand {
-    /// Create the topics of the Kafka sources, with their partitions and retention.
+    /// Create the topics of the Kafka sources and sinks, with their partitions and retention.
     #[cfg(feature = "kafka")]
     #[command(after_help = "Examples:\n  tidewatch setup kafka -c tidewatch.toml")]
     Kafka {
@@ -80,43 +80,82 @@ pub fn run(args: &SetupArgs) -> Result<(), Failure> {
 #[cfg(feature = "kafka")]
 fn kafka(config: &Config) -> Result<(), Failure> {
     use crate::config::SourceKind;
-    use tidewatch_connectors::kafka::{TopicAction, TopicPlan, setup};
     let mut out = String::new();
     let mut any = false;
+    let mut sink_plan = SINK_PLAN;
     for source in &config.sources {
         let SourceKind::Kafka(kafka) = &source.kind else { continue };
+        if !any {
+            sink_plan = kafka.plan;
+        }
         any = true;
         let (patterns, names): (Vec<_>, Vec<_>) = kafka.topics.iter().partition(|topic| topic.starts_with('^'));
-        let plans: Vec<TopicPlan> = names
-            .into_iter()
-            .map(|name| TopicPlan {
-                name: name.clone(),
-                partitions: kafka.plan.partitions,
-                retention_ms: i64::try_from(kafka.plan.retention.0).ok(),
-                replication: kafka.plan.replication,
-                compact: false,
-            })
-            .collect();
         let settings = crate::config::kafka::settings(source, kafka)
             .map_err(|error| Failure::usage(format!("source `{}`: {error}", source.name)))?;
-        for topic in setup(&settings, &plans)?.topics {
-            let action = match topic.action {
-                TopicAction::Created => "created".to_owned(),
-                TopicAction::Grown { from } => format!("grown from {from} partitions"),
-                TopicAction::Unchanged => "was there".to_owned(),
-            };
-            let _ = writeln!(out, "topic {}: {action}, {} partitions", topic.name, topic.partitions);
-            topic.differs.iter().for_each(|words| out.push_str(&format!("  left alone: {words}\n")));
-        }
+        topics(&settings, &names, kafka.plan, &mut out)?;
         for pattern in patterns {
             let _ = writeln!(out, "topics {pattern}: a pattern, nothing to create");
         }
     }
+    let sinks = &config.sinks;
+    let written = [
+        sinks.kafka.as_ref().map(|to| ("kafka", &to.brokers, &to.topic, &to.security, &to.properties)),
+        sinks
+            .dead_letters
+            .topic
+            .as_ref()
+            .map(|to| ("dead_letters", &to.brokers, &to.topic, &to.security, &to.properties)),
+    ];
+    for (sink, brokers, topic, security, properties) in written.into_iter().flatten() {
+        any = true;
+        let settings = crate::config::kafka::topic_settings(brokers, topic, security, properties)
+            .map_err(|error| Failure::usage(format!("[sink.{sink}] {error}")))?;
+        topics(&settings, &[topic], sink_plan, &mut out)?;
+    }
     if !any {
         let hint = "add a [[source]] with kind = \"kafka\"";
-        return Err(Diagnostic::error("the configuration has no Kafka source").hint(hint).into());
+        return Err(Diagnostic::error("the configuration has no Kafka source and no topic to write to")
+            .hint(hint)
+            .into());
     }
     super::print(&out)
+}
+
+/// What a topic of a sink is made like where there is no Kafka source to take after.
+#[cfg(feature = "kafka")]
+const SINK_PLAN: crate::config::TopicPlan = crate::config::TopicPlan {
+    partitions: 4,
+    retention: tidewatch_events::time::Millis(7 * 86_400_000),
+    replication: None,
+};
+
+/// Makes the topics and says what was done.
+#[cfg(feature = "kafka")]
+fn topics(
+    settings: &tidewatch_connectors::kafka::KafkaSettings,
+    names: &[&String],
+    plan: crate::config::TopicPlan,
+    out: &mut String,
+) -> Result<(), Failure> {
+    use tidewatch_connectors::kafka::{TopicAction, TopicPlan, setup};
+    let plan = |name: &&String| TopicPlan {
+        name: (*name).clone(),
+        partitions: plan.partitions,
+        retention_ms: i64::try_from(plan.retention.0).ok(),
+        replication: plan.replication,
+        compact: false,
+    };
+    let plans: Vec<TopicPlan> = names.iter().map(plan).collect();
+    for topic in setup(settings, &plans)?.topics {
+        let action = match topic.action {
+            TopicAction::Created => "created".to_owned(),
+            TopicAction::Grown { from } => format!("grown from {from} partitions"),
+            TopicAction::Unchanged => "was there".to_owned(),
+        };
+        let _ = writeln!(out, "topic {}: {action}, {} partitions", topic.name, topic.partitions);
+        topic.differs.iter().for_each(|words| out.push_str(&format!("  left alone: {words}\n")));
+    }
+    Ok(())
 }
 
 #[cfg(feature = "influx")]

@@ -91,6 +91,11 @@ pub fn form(members: &Members) -> Result<Connections, Failure> {
         }
     }
     let (data, control) = gather(members, &arrivals)?;
+    tracing::info!(
+        processes = members.addresses.len(),
+        index = members.index,
+        "connected to all processes of the cluster"
+    );
     Ok(Connections { data, control: Control::start(members.index, members.addresses.clone(), control)? })
 }
 

@@ -17,6 +17,19 @@ pub fn settings(source: &Source, kafka: &KafkaSource) -> Result<KafkaSettings, K
     Ok(settings)
 }
 
+/// The settings of one topic that is written to.
+pub fn topic_settings(
+    brokers: &str,
+    topic: &str,
+    security: &KafkaSecurity,
+    properties: &[(String, String)],
+) -> Result<KafkaSettings, KafkaSettingsError> {
+    let mut settings = KafkaSettings::for_topic(brokers, topic)?;
+    settings.security = self::security(security);
+    settings.properties = properties.iter().cloned().collect();
+    Ok(settings)
+}
+
 /// Reports what the connector does not accept.
 pub(super) fn check(reader: &Reader<'_>, kafka: &KafkaSource) {
     let Err(error) = bare(kafka).and_then(|settings| settings.check()) else { return };

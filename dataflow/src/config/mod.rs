@@ -32,7 +32,7 @@ pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use outputs::{
-    DeadLetters, FilesSink, InfluxSink, KafkaSink, Page, ReportPlan, Sinks, StdoutSink, Store, is_loopback,
+    DeadLetters, FilesSink, InfluxSink, KafkaSink, LetterTopic, Page, ReportPlan, Sinks, StdoutSink, Store, is_loopback,
 };
 pub use routes::{Route, RouteKind};
 pub use rules::RuleEntry;

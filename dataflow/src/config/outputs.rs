@@ -98,8 +98,21 @@ pub struct DeadLetters {
     pub path: Option<PathBuf>,
     /// Where the file is rotated.
     pub max_size: Bytes,
-    /// Brokers and topic that take the file's place.
-    pub topic: Option<(String, String)>,
+    /// The topic that takes the file's place.
+    pub topic: Option<LetterTopic>,
+}
+
+/// A topic of dead letters.
+#[derive(Clone, Debug)]
+pub struct LetterTopic {
+    /// `HOST:PORT,…`.
+    pub brokers: String,
+    /// The topic.
+    pub topic: String,
+    /// How to talk to the brokers.
+    pub security: KafkaSecurity,
+    /// librdkafka properties.
+    pub properties: Vec<(String, String)>,
 }
 
 /// `[store]`.
@@ -203,14 +216,28 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
     let given = sink("dead_letters");
     let r = Reader::new(cx, &schema::DEAD_LETTERS, given);
     let (path, max_size) = (r.path("path"), r.size("max_size", Bytes(64 << 10)));
-    let (topic, brokers) = (r.text("topic"), r.brokers("brokers"));
+    let topic = letter_topic(&r)?;
     Some(Sinks {
         influx: influx.map_or(Some(None), |sink| sink.map(Some))?,
         files: files.map_or(Some(None), |sink| sink.map(Some))?,
         kafka: kafka.map_or(Some(None), |sink| sink.map(Some))?,
         stdout: stdout.map_or(Some(None), |sink| sink.map(Some))?,
-        dead_letters: DeadLetters { given: given.is_some(), path, max_size: max_size?, topic: brokers.zip(topic) },
+        dead_letters: DeadLetters { given: given.is_some(), path, max_size: max_size?, topic },
     })
+}
+
+/// The topic of dead letters, where one is named; outer `None`: something is wrong with it.
+fn letter_topic(r: &Reader<'_>) -> Option<Option<LetterTopic>> {
+    let (topic, brokers, security) = (r.text("topic"), r.brokers("brokers"), sources::security(r));
+    if r.given("topic").is_none() {
+        for key in ["security", "properties"].into_iter().filter(|key| r.given(key).is_some()) {
+            let message = format!("`{key}` is not used without `topic`");
+            r.cx.wrong(&r.span_of(key), message, "write topic = \"dead-letters\", or leave it out: they go to a file");
+        }
+        return Some(None);
+    }
+    let properties = r.map("properties");
+    Some(Some(LetterTopic { brokers: brokers?, topic: topic?, security: security?, properties }))
 }
 
 /// The size of the file that results wait in; enough for a batch.

@@ -316,10 +316,10 @@ pub static SOURCE: Section = Section {
     later: None,
 };
 
-/// `[source.security]` and `[sink.kafka.security]`.
+/// `[source.security]`, `[sink.kafka.security]` and `[sink.dead_letters.security]`.
 pub static SECURITY: Section = section(
     "source.security",
-    "How a Kafka source (or `[sink.kafka]`) talks to its brokers.",
+    "How a Kafka source (or `[sink.kafka]`, or the topic of `[sink.dead_letters]`) talks to its brokers.",
     &[
         key(
             "protocol",

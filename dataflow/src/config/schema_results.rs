@@ -97,6 +97,8 @@ pub static DEAD_LETTERS: Section = Section {
         ),
         key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file."),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`."),
+        key("security", Kind::Table, NONE, "TLS and SASL of `topic`, as in `[source.security]`."),
+        key("properties", Kind::Map, NONE, "librdkafka properties for `topic`, passed on as they are."),
     ],
     later: None,
 };

@@ -1,7 +1,7 @@
 //! The configured sinks, each behind its own queue.
 
 use super::sources::writable;
-use crate::config::{Config, DeadLetters};
+use crate::config::{Config, DeadLetters, LetterTopic};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
@@ -49,10 +49,9 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     }
     #[cfg(feature = "kafka")]
     if let Some(kafka) = &sinks.kafka {
-        let mut settings = tidewatch_connectors::kafka::KafkaSettings::for_topic(&kafka.brokers, &kafka.topic)
-            .map_err(|e| Failure::usage(format!("[sink.kafka] {e}")))?;
-        settings.security = crate::config::kafka::security(&kafka.security);
-        settings.properties = kafka.properties.iter().cloned().collect();
+        let settings =
+            crate::config::kafka::topic_settings(&kafka.brokers, &kafka.topic, &kafka.security, &kafka.properties)
+                .map_err(|e| Failure::usage(format!("[sink.kafka] {e}")))?;
         let with = tidewatch_connectors::kafka::ProducerSettings::default();
         let sink = tidewatch_connectors::kafka::KafkaSink::new(&settings, &kafka.topic, with)?;
         start(&mut runners, Box::new(sink), Some((spill_dir.join("kafka"), kafka.spill.0)))?;
@@ -81,7 +80,7 @@ pub fn dead_letter_place(config: &Config) -> Option<String> {
     let sinks = &config.sinks;
     let is_any = sinks.influx.is_some() || sinks.kafka.is_some() || sinks.stdout.is_some();
     (sinks.dead_letters.given || (sinks.files.is_none() && is_any)).then(|| match &sinks.dead_letters.topic {
-        Some((brokers, topic)) => format!("topic {topic} at {brokers}"),
+        Some(LetterTopic { brokers, topic, .. }) => format!("topic {topic} at {brokers}"),
         None => dead_letter_path(config).display().to_string(),
     })
 }
@@ -94,8 +93,8 @@ fn dead_letter_path(config: &Config) -> PathBuf {
 fn dead_letters(config: &Config) -> Result<SinkRunner, Failure> {
     let DeadLetters { max_size, topic, .. } = &config.sinks.dead_letters;
     let mut runners = Vec::new();
-    if let Some((brokers, topic)) = topic {
-        let (sink, spill) = dead_letter_topic(config, brokers, topic)?;
+    if let Some(topic) = topic {
+        let (sink, spill) = dead_letter_topic(config, topic)?;
         start(&mut runners, sink, Some(spill))?;
     } else {
         let file = DeadLetterFile::open(&dead_letter_path(config), max_size.0);
@@ -110,16 +109,16 @@ fn dead_letters(config: &Config) -> Result<SinkRunner, Failure> {
 const DEAD_LETTER_SPILL: u64 = 1 << 30;
 
 #[cfg(feature = "kafka")]
-fn dead_letter_topic(config: &Config, brokers: &str, topic: &str) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
-    use tidewatch_connectors::kafka::{DeadLetterTopic, KafkaSettings, ProducerSettings};
-    let settings =
-        KafkaSettings::for_topic(brokers, topic).map_err(|e| Failure::usage(format!("[sink.dead_letters] {e}")))?;
-    let sink = DeadLetterTopic::new(&settings, topic, ProducerSettings::default())?;
+fn dead_letter_topic(config: &Config, to: &LetterTopic) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
+    use tidewatch_connectors::kafka::{DeadLetterTopic, ProducerSettings};
+    let settings = crate::config::kafka::topic_settings(&to.brokers, &to.topic, &to.security, &to.properties)
+        .map_err(|e| Failure::usage(format!("[sink.dead_letters] {e}")))?;
+    let sink = DeadLetterTopic::new(&settings, &to.topic, ProducerSettings::default())?;
     Ok((Box::new(sink), (config.data_dir.join("spill").join("dead-letters"), DEAD_LETTER_SPILL)))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn dead_letter_topic(_: &Config, _: &str, _: &str) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
+fn dead_letter_topic(_: &Config, _: &LetterTopic) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
     Err(Failure::usage("[sink.dead_letters] topic: this build is without Kafka (feature `kafka`)"))
 }
 
