@@ -25,6 +25,8 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 	}
 	compose := read(t, "docker-compose.yml")
 	rows := []struct{ name, old, new, want string }{
+		{"a variable of Grafana's files", "TIDEWATCH_ALERT_EMAIL:", "ALERT_EMAIL:", "grafana: TIDEWATCH_ALERT_EMAIL"},
+		{"the token of Grafana's files", "export INFLUX_READ_TOKEN", "export INFLUX_TOKEN", "grafana: INFLUX_READ_TOKEN"},
 		{"another bucket of sums", "INFLUX_LONG_BUCKET: tidewatch_long", "INFLUX_LONG_BUCKET: long", "bucket of sums"},
 		{"a shipper less", "config/stack-ship-errors.toml:", "config/stack-ship.toml:", "no shipper writes to the topic"},
 		{"an unknown key", "  pids_limit: 512", "  pids_limits: 512", "pids_limits"},

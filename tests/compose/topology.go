@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -82,6 +83,7 @@ func topology(root string, project *types.Project, said string, find func(string
 	if long := project.Services["grafana"].Environment["INFLUX_LONG_BUCKET"]; long == nil || *long != parsed.Sink.Influx.Bucket+"_long" {
 		find("Grafana is not told the bucket of sums, %s_long", parsed.Sink.Influx.Bucket)
 	}
+	provisioned(root, project.Services["grafana"], find)
 	equal("address of InfluxDB in "+config, parsed.Sink.Influx.URL, "http://influxdb:8086")
 	for _, broker := range brokers {
 		equal("broker in "+config, broker, "kafka:9092")
@@ -131,6 +133,23 @@ func topology(root string, project *types.Project, said string, find func(string
 	for key := range got {
 		if _, ok := want[key]; !ok {
 			find("`scripts/stack topology` says %s, which is compared with nothing", key)
+		}
+	}
+}
+
+// provisioned finds variables of Grafana's provisioning files that the service does not set.
+func provisioned(root string, grafana types.ServiceConfig, find func(string, ...any)) {
+	files, _ := filepath.Glob(filepath.Join(root, "grafana", "provisioning", "*", "*.yaml"))
+	if len(files) == 0 {
+		find("grafana/provisioning holds no files")
+	}
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for _, match := range regexp.MustCompile(`\$\{?([A-Z][A-Z_]+)`).FindAllStringSubmatch(string(text), -1) {
+			_, set := grafana.Environment[match[1]]
+			if !set && !strings.Contains(strings.Join(grafana.Entrypoint, " "), "export "+match[1]) {
+				find("grafana: %s, which %s needs, is not set", match[1], filepath.Base(file))
+			}
 		}
 	}
 }
