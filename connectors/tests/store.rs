@@ -381,6 +381,49 @@ fn figures_are_merged_over_windows_and_hosts() {
 }
 
 #[test]
+fn the_newest_health_of_each_partition_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open(dir.path(), settings()).unwrap();
+    let reader = read(dir.path());
+    assert_eq!(reader.partitions().unwrap(), (Vec::new(), false), "nothing yet");
+    let mut out = Vec::new();
+    // when, source, partition, worker, watermark, lag
+    for (at, source, partition, worker, watermark, lag) in [
+        (T0, "gone", "-", "0", 5, None),
+        (T0 + 60_000, "kafka", "web-logs/0", "0", T0 + 50_000, Some(7)),
+        (T0 + 70_000, "kafka", "web-logs/0", "0", T0 + 69_000, Some(0)),
+        (T0 + 70_001, "kafka", "web-logs/1", "1", T0 + 65_000, Some(900)),
+        (T0 + 69_000, "file", "/a b.log", "0", 0, None),
+    ] {
+        let mut line = LineWriter::new(&mut out);
+        line.start("tidewatch").tag("partition", partition).tag("topic", source).tag("worker", worker);
+        line.count("events", 10);
+        if let Some(lag) = lag {
+            line.count("lag_messages", lag);
+        }
+        line.count("lag_ms", at.saturating_sub(watermark)).count("late", 1).count("rejected", 0);
+        line.count("watermark", watermark).end(EventTime(at));
+    }
+    sink.deliver(&points(1, out)).unwrap();
+    let (rows, truncated) = reader.partitions().unwrap();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (row.partition.as_str(), row.watermark.map(|at| at.0 - T0), row.watermark_delay.map(|d| d.0), row.lag)
+        })
+        .collect();
+    assert!(!truncated);
+    assert_eq!(
+        told,
+        [
+            ("/a b.log", None, None, None), // no event yet
+            ("web-logs/1", Some(65_000), Some(5001), Some(900)),
+            ("web-logs/0", Some(69_000), Some(1000), Some(0)),
+        ]
+    );
+}
+
+#[test]
 fn alerts_are_filtered_paged_acknowledged_and_silenced() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();

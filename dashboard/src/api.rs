@@ -116,7 +116,9 @@ pub async fn acknowledge(State(app): State<App>, Path(id): Path<String>, request
     check_note("note", &note.note, true)?;
     let by = note.by.unwrap_or_else(|| from.to_string());
     check_note("by", &by, false)?;
-    Ok(json(app.ask(move |data| data.acknowledge(&id, &by, &note.note, app::now())).await?))
+    let alert = app.ask(move |data| data.acknowledge(&id, &by, &note.note, app::now())).await?;
+    app.feed.alert(alert.as_str());
+    Ok(json(alert))
 }
 
 fn check_note(what: &str, text: &str, may_be_empty: bool) -> Result<(), ApiError> {
@@ -130,7 +132,9 @@ fn check_note(what: &str, text: &str, may_be_empty: bool) -> Result<(), ApiError
 }
 
 pub async fn take_back(State(app): State<App>, Path(id): Path<String>) -> Answered {
-    Ok(json(app.ask(move |data| data.take_back(&id)).await?))
+    let alert = app.ask(move |data| data.take_back(&id)).await?;
+    app.feed.alert(alert.as_str());
+    Ok(json(alert))
 }
 
 pub async fn silences(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
@@ -151,12 +155,24 @@ pub async fn silence(State(app): State<App>, request: Request) -> Answered {
         return Err(ApiError::bad_request("a silence names a rule, a subject, or both"));
     }
     let made = app.ask(move |data| data.silence(&wished, now)).await?;
+    tell_silences(&app).await?;
     Ok((StatusCode::CREATED, json(made)).into_response())
 }
 
 pub async fn end_silence(State(app): State<App>, Path(id): Path<String>) -> Answered {
     app.ask(move |data| data.end_silence(&id)).await?;
+    tell_silences(&app).await?;
     Ok(nothing())
+}
+
+/// Tells every page which silences hold now.
+async fn tell_silences(app: &App) -> Result<(), ApiError> {
+    app.wait_for(|app| app.look_at_silences()).await?;
+    if app.feed.is_watched() {
+        let all = app.ask(|data| data.silences(app::now())).await?;
+        app.feed.tell("silences", all.into());
+    }
+    Ok(())
 }
 
 pub async fn rules(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {

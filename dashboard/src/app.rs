@@ -102,16 +102,29 @@ impl Shared {
     ) -> Result<T, ApiError> {
         let found = self.wait_for(|app| app.data.as_deref().map(question)).await?;
         match found {
-            None => Err(ApiError::unavailable("this run keeps no store: ask the database that it writes to")),
+            None => Err(ApiError::not_kept("this run keeps no store: ask the database that it writes to")),
             Some(found) => found.map_err(|error| match error {
                 DataError::NotFound(message) => ApiError::not_found(message),
                 DataError::Wrong(message) => ApiError::bad_request(message),
-                DataError::NotKept(message) | DataError::TooLong(message) => ApiError::unavailable(message),
+                DataError::NotKept(message) => ApiError::not_kept(message),
+                DataError::TooLong(message) => ApiError::unavailable(message),
                 DataError::Failed(message) => {
                     tracing::warn!(error = %message, "the store did not answer the page");
                     ApiError::failed()
                 }
             }),
+        }
+    }
+
+    /// Looks again at what is silenced, for the alerts the stream tells. May wait.
+    pub fn look_at_silences(&self) {
+        let found = self.data.as_deref().map(|data| data.silenced(now()));
+        match found {
+            None => {}
+            Some(Ok(all)) => self.feed.set_silenced(all),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "what is silenced is not known; the stream goes by what it was")
+            }
         }
     }
 
@@ -131,6 +144,8 @@ impl Shared {
             status.hosts.dedup();
             status.history = true;
             status.requests = data.requests_kept();
+            status.requests.partial = status.requests.enabled && status.processes > 1;
+            status.countries = data.knows_countries();
         }
         let json: Arc<str> = serde_json::to_string(&status).unwrap_or_default().into();
         *kept = Some((Instant::now(), json.clone()));

@@ -50,6 +50,17 @@ pub struct LiveEvent {
     pub data: Arc<str>,
 }
 
+/// What alerts nobody is told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Silenced {
+    /// Of this rule; none: of all.
+    pub rule: Option<String>,
+    /// Whose subject holds these.
+    pub subject: BTreeMap<String, String>,
+    /// Until then, wall clock, ms.
+    pub until: u64,
+}
+
 /// What happens, for whoever looks. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Feed {
@@ -61,6 +72,8 @@ struct Inner {
     requests: broadcast::Sender<LiveEvent>,
     streams: AtomicUsize,
     windows: Mutex<Throttle>,
+    /// As last looked; none where nobody keeps silences.
+    silenced: Mutex<Option<Vec<Silenced>>>,
 }
 
 #[derive(Default)]
@@ -77,6 +90,7 @@ impl Default for Feed {
             requests: broadcast::channel(RING / 16).0,
             streams: AtomicUsize::new(0),
             windows: Mutex::default(),
+            silenced: Mutex::default(),
         };
         Feed { inner: Arc::new(inner) }
     }
@@ -91,6 +105,21 @@ impl Feed {
     /// Whether anybody looks at single requests.
     pub fn requests_are_watched(&self) -> bool {
         self.inner.requests.receiver_count() > 0
+    }
+
+    /// Whether an alert is silenced, as was last looked; `None` where that is not known.
+    pub fn is_silenced(&self, rule: &str, subject: &BTreeMap<String, String>, now: u64) -> Option<bool> {
+        let kept = self.inner.silenced.lock().unwrap_or_else(PoisonError::into_inner);
+        let covers = |one: &Silenced| {
+            one.until > now
+                && one.rule.as_deref().is_none_or(|of| of == rule)
+                && one.subject.iter().all(|(field, value)| subject.get(field) == Some(value))
+        };
+        kept.as_ref().map(|all| all.iter().any(covers))
+    }
+
+    pub(crate) fn set_silenced(&self, all: Vec<Silenced>) {
+        *self.inner.silenced.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
     }
 
     /// Tells an alert: a JSON object of one line.

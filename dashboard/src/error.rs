@@ -87,6 +87,11 @@ impl ApiError {
         ApiError { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
     }
 
+    /// 503: this run does not keep it. Asking again changes nothing.
+    pub fn not_kept(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_kept", message)
+    }
+
     /// 503: the answer took too long.
     pub fn timeout() -> ApiError {
         let message = "the answer took too long; ask for less time or fewer rows";

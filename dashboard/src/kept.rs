@@ -1,5 +1,7 @@
 //! The embedded store as the page asks it.
 
+use crate::countries::Countries;
+use crate::engine::Silenced;
 use crate::store::{
     AlertsQuery, Answer, Data, DataError, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery,
 };
@@ -21,11 +23,15 @@ const HOSTS_AGE: Duration = Duration::from_secs(10);
 /// How many of them.
 const HOSTS: usize = 1000;
 
+/// Of so many top clients the countries are looked up.
+const CLIENTS: usize = 1000;
+
 /// See the module.
 pub struct Kept {
     reader: StoreReader,
     marks: StoreMarks,
     ring: Option<RingWatch>,
+    countries: Option<Countries>,
     hosts: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
@@ -36,12 +42,17 @@ impl Kept {
     /// Where there is none, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Kept, StoreError> {
         let (reader, marks) = (StoreReader::open(dir, LIMIT)?, StoreMarks::open(dir)?);
-        Ok(Kept { reader, marks, ring: None, hosts: Mutex::default() })
+        Ok(Kept { reader, marks, ring: None, countries: None, hosts: Mutex::default() })
     }
 
     /// With a ring of requests that is being written.
     pub fn with_requests(self, ring: RingWatch) -> Kept {
         Kept { ring: Some(ring), ..self }
+    }
+
+    /// With a file that says where clients are.
+    pub fn with_countries(self, countries: Countries) -> Kept {
+        Kept { countries: Some(countries), ..self }
     }
 }
 
@@ -114,7 +125,23 @@ impl Data for Kept {
             kept: status.kept,
             from: status.from.map(|from| from.0),
             sampled: status.one_in > 1,
+            partial: false, // said by who knows the processes
         }
+    }
+
+    fn knows_countries(&self) -> bool {
+        self.countries.is_some()
+    }
+
+    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError> {
+        let all = self.reader.silences().map_err(wrong)?;
+        let holding = all.into_iter().filter(|one| one.until.0 > now);
+        let said = |one: tables::Silence| Silenced {
+            rule: one.rule,
+            subject: one.subject.unwrap_or_default(),
+            until: one.until.0,
+        };
+        Ok(holding.map(said).collect())
     }
 
     fn series(&self, query: &SeriesQuery) -> Answer {
@@ -126,6 +153,10 @@ impl Data for Kept {
     fn tops(&self, query: &TopsQuery) -> Answer {
         let (from, to) = span(query.span);
         let (kind, host, limit) = (kind(query.kind), query.host.clone(), query.limit);
+        if let (tables::TopKind::Countries, Some(countries)) = (kind, &self.countries) {
+            let clients = tables::TopsQuery { kind: tables::TopKind::Clients, from, to, host, limit: CLIENTS };
+            return answer(self.reader.tops(&clients).map(|clients| countries.ranked(clients, limit)));
+        }
         answer(self.reader.tops(&tables::TopsQuery { kind, from, to, host, limit }))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Calls may take a while: they are made from threads that may wait, a few at a time.
 
+use crate::engine::Silenced;
 use crate::view::RequestsView;
 use tidewatch_events::alert::{AlertState, Severity};
 
@@ -152,6 +153,12 @@ pub trait Data: Send + Sync + 'static {
     fn hosts(&self) -> Vec<String>;
     /// What is kept of single requests.
     fn requests_kept(&self) -> RequestsView;
+    /// Whether `tops` knows countries.
+    fn knows_countries(&self) -> bool {
+        false
+    }
+    /// The silences that hold at `now`.
+    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError>;
     fn series(&self, query: &SeriesQuery) -> Answer;
     fn tops(&self, query: &TopsQuery) -> Answer;
     fn errors(&self, query: &ErrorsQuery) -> Answer;

@@ -1,13 +1,14 @@
 //! The stream of Server-Sent Events: one task a page, that follows the feed's ring.
 //!
-//! What is sent: `hello` with the status, then `status` every second, `window`, `alert`, where asked for `requests`, and
-//! `reset` after a page could not keep up: it asks again. A comment every ten seconds keeps proxies from closing it.
+//! What is sent: `hello` with the status, then `status` every second, `window`, `alert`, `silences` when somebody changed
+//! them, where asked for `requests`, and `reset` after a page could not keep up: it asks again. A comment every ten seconds
+//! keeps proxies from closing it.
 //!
 //! Invariants
 //! - Per page at most [`WAITING`] events wait outside the ring.
 //! - A page that goes away ends its task at once; one that reads nothing is closed with its connection.
 
-use crate::app::App;
+use crate::app::{App, Shared};
 use crate::engine::LiveEvent;
 use crate::error::ApiError;
 use crate::params::Params;
@@ -33,6 +34,9 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often the feed's windows that wait are told.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Once in so many ticks it is looked which silences hold: they end by themselves, and other programs may write them.
+const SILENCES_EVERY: u64 = 20;
+
 /// Tells windows that waited and, each second, the status. Runs for as long as the server.
 pub async fn tick(app: App, mut stopped: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(TICK);
@@ -43,6 +47,9 @@ pub async fn tick(app: App, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
         app.feed.tick();
+        if number % SILENCES_EVERY == 0 && app.feed.is_watched() {
+            let _ = app.wait_for(|app| app.look_at_silences()).await;
+        }
         if number % 4 == 0
             && app.feed.is_watched()
             && let Ok(status) = app.wait_for(|app| app.status()).await
@@ -64,7 +71,11 @@ pub async fn stream(State(app): State<App>, RawQuery(query): RawQuery) -> Result
     // Listening first: what happens while the status is made is not missed.
     let events = app.feed.subscribe();
     let requests = with_requests.then(|| app.feed.subscribe_requests());
-    let status = app.wait_for(|app| app.status()).await?;
+    let look = |app: &Shared| {
+        app.look_at_silences();
+        app.status()
+    };
+    let status = app.wait_for(look).await?;
     let (to, from) = mpsc::channel(WAITING);
     let follower = Follower { app: app.clone(), events, requests, to };
     tokio::spawn(async move {

@@ -67,6 +67,8 @@ pub struct Status {
     pub routes: Vec<RouteView>,
     /// Whether what was before can be asked: there is a store.
     pub history: bool,
+    /// Whether it is known in which countries clients are.
+    pub countries: bool,
     /// What is kept of single requests.
     pub requests: RequestsView,
 }
@@ -139,6 +141,8 @@ pub struct RequestsView {
     pub from: Option<u64>,
     /// Whether some were left out because there were too many.
     pub sampled: bool,
+    /// Whether other processes read requests too, of which none are kept.
+    pub partial: bool,
 }
 
 /// Why a partition stands where it stands, or holds time back.
@@ -166,7 +170,9 @@ pub enum PartitionState {
 pub enum Why {
     /// It has more to read and is the least far.
     Slow,
-    /// It is at its end; soon it will hold time no more.
+    /// It is read up to its end while lines keep coming: time goes as far as it does.
+    Following,
+    /// It is at its end and nothing comes; soon it will hold time no more.
     Idle,
     /// What it brings is dated in the future, which moves nothing.
     Future,
@@ -356,12 +362,13 @@ struct AlertJson<'a> {
     evidence: &'a [String],
     mode: AlertMode,
     replaces: Option<&'a str>,
-    acknowledged: Option<()>,
-    silenced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silenced: Option<bool>,
 }
 
-/// An alert that has just changed, of which nobody has said anything yet: JSON of one line.
-pub fn alert_json(alert: &Alert) -> String {
+/// An alert that has just changed: JSON of one line. Whether somebody acknowledged it is left out, and so is `silenced`
+/// where it is not known: what was known of it holds.
+pub fn alert_json(alert: &Alert, silenced: Option<bool>) -> String {
     let row = AlertJson {
         id: &alert.id,
         key: &alert.key,
@@ -379,8 +386,7 @@ pub fn alert_json(alert: &Alert) -> String {
         evidence: &alert.evidence,
         mode: alert.mode,
         replaces: alert.replaces.as_deref(),
-        acknowledged: None,
-        silenced: false,
+        silenced,
     };
     serde_json::to_string(&row).unwrap_or_default()
 }

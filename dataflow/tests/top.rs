@@ -123,6 +123,7 @@ impl Answers for Fixed {
         let held_by =
             HeldBy { source: "logs".into(), partition: partition(0).partition, since: T0, why: "slow".into() };
         Ok(Time {
+            as_of: None,
             frontier: Some(T0),
             held_by: Some(held_by),
             partitions: (0..40).map(partition).collect(),

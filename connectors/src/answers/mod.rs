@@ -304,6 +304,8 @@ pub struct AlertRow {
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct Time {
+    /// Wall clock when this was measured, where it is not of now: a store has what its writer last said.
+    pub as_of: Option<u64>,
     /// Event time before which all results of this moment are known.
     pub frontier: Option<u64>,
     pub held_by: Option<HeldBy>,

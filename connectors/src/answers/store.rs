@@ -1,8 +1,8 @@
 //! Answers from the store's file.
 
 use super::{
-    AlertCounts, Alerts, AlertsWanted, Answers, AnswersError, Errors, Ranking, Series, SeriesAnswer, Span, Status,
-    Time, Tops, read,
+    AlertCounts, Alerts, AlertsWanted, Answers, AnswersError, Errors, Partition, Ranking, Series, SeriesAnswer, Span,
+    Status, Time, Tops, read,
 };
 use crate::store::{AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, TopsQuery};
 use std::path::{Path, PathBuf};
@@ -97,6 +97,22 @@ impl Answers for FromStore {
     }
 
     fn time(&self) -> Result<Time, AnswersError> {
-        Ok(Time::default())
+        let (rows, truncated) = self.reader.partitions()?;
+        let as_of = rows.iter().map(|row| row.at.0).max();
+        let partitions: Vec<Partition> = rows
+            .into_iter()
+            .map(|row| Partition {
+                // Sources without names that may be tags have one row for all of their partitions.
+                lag_messages: row.lag.filter(|_| row.partition != "-"),
+                source: row.source,
+                partition: if row.partition == "-" { String::new() } else { row.partition },
+                watermark: row.watermark.map(|at| at.0),
+                watermark_delay_ms: row.watermark_delay.map(|delay| delay.0),
+                state: "-".to_owned(), // only the running process knows
+                events: row.events,
+                late: row.late,
+            })
+            .collect();
+        Ok(Time { as_of, frontier: None, held_by: None, partitions, truncated })
     }
 }

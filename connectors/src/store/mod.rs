@@ -24,6 +24,7 @@ pub use forget::{Forgotten, forget};
 pub use marks::{Acknowledgement, Silence, SilenceRequest, StoreMarks};
 pub use reader::alerts::{AlertCounts, AlertRow, Alerts, AlertsQuery};
 pub use reader::errors::{ErrorRow, ErrorSeries, Errors, ErrorsQuery};
+pub use reader::health::PartitionHealth;
 pub use reader::requests::{ClientActivity, ClientPoint, ClientSeries, Count, Requests, RequestsQuery};
 pub use reader::series::{Series, SeriesQuery, SeriesRow};
 pub use reader::tops::{TopKind, TopRow, Tops, TopsQuery};

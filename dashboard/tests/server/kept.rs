@@ -82,6 +82,8 @@ fn what_was_written_is_answered() {
     assert_eq!(server.change("DELETE", "/api/v1/silences/nonsense", "", ours).status, 404);
     assert_eq!(get("alerts/a1")["silenced"], false);
     assert_eq!(get("client?ip=10.0.0.1")["alerts"][0]["id"], "a1");
-    assert_eq!(server.get("/api/v1/requests").status, 503, "single requests are not kept here");
+    let requests = server.get("/api/v1/requests");
+    let said = (requests.status, requests.code(), requests.header("retry-after").is_some());
+    assert_eq!(said, (503, "not_kept".into(), false), "single requests are not kept here");
     assert_eq!(server.get("/api/v1/alerts?before=nonsense").status, 400);
 }

@@ -184,7 +184,7 @@ fn without_a_store_the_rest_answers() {
     let page = bound.serve(server.engine.clone(), server.feed.clone(), None).unwrap();
     server.address = page.address();
     let got = server.get("/api/v1/series");
-    assert_eq!((got.status, got.code().as_str(), got.header("retry-after")), (503, "unavailable", Some("5")));
+    assert_eq!((got.status, got.code().as_str(), got.header("retry-after")), (503, "not_kept", None));
     let status = server.get("/api/v1/status").json();
     assert_eq!((&status["requests"]["enabled"], &status["history"]), (&false.into(), &false.into()));
 }

@@ -2,8 +2,10 @@
 
 use super::support::{HOSTILE, Server, event, event_of, start};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::{Duration, Instant};
+use tidewatch_dashboard::engine::Silenced;
 
 fn wait(what: &str, is: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
@@ -31,6 +33,44 @@ fn what_happens_is_told_at_once() {
     assert_eq!(server.feed.streams(), 1);
     drop(page);
     wait("a page that is gone is forgotten", || server.feed.streams() == 0 && !server.feed.is_watched());
+}
+
+#[test]
+fn what_people_say_is_told_to_every_page() {
+    let server = start(|_| {});
+    let mut page = server.stream("");
+    event_of(&mut page, "hello");
+    let subject = |ip: &str| BTreeMap::from([("client_ip".to_owned(), ip.to_owned())]);
+    let is_silenced = |rule: &str, ip: &str, now: u64| server.feed.is_silenced(rule, &subject(ip), now);
+    assert_eq!(is_silenced("a", "1", 0), Some(false), "nothing yet");
+    let ours = "X-Tidewatch: 1\r\n";
+    assert_eq!(server.change("POST", "/api/v1/alerts/x/acknowledge", "{}", ours).status, 200);
+    let told: Value = serde_json::from_str(&event_of(&mut page, "alert")).unwrap();
+    assert!(told["asked"].as_str().unwrap().contains("\"x\""), "the whole alert, as the store has it: {told}");
+    *server.data.silences.lock().unwrap() = vec![
+        Silenced { rule: Some("a".into()), subject: subject("1"), until: 10 },
+        Silenced { rule: Some("b".into()), until: 10, ..Silenced::default() },
+    ];
+    let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 60_000;
+    let body = format!("{{\"rule\":\"a\",\"until\":{until},\"reason\":\"r\"}}");
+    assert_eq!(server.change("POST", "/api/v1/silences", &body, ours).status, 201);
+    let told: Value = serde_json::from_str(&event_of(&mut page, "silences")).unwrap();
+    assert_eq!(told["rows"][0], HOSTILE, "all that hold");
+    // name, rule, client, now, silenced
+    let rows: &[(&str, &str, &str, u64, bool)] = &[
+        ("rule and subject", "a", "1", 9, true),
+        ("over", "a", "1", 10, false),
+        ("another subject", "a", "2", 9, false),
+        ("another rule", "c", "1", 9, false),
+        ("any subject", "b", "2", 9, true),
+    ];
+    for (name, rule, ip, now, want) in rows {
+        assert_eq!(is_silenced(rule, ip, *now), Some(*want), "{name}");
+    }
+    server.data.silences.lock().unwrap().clear();
+    assert_eq!(server.change("DELETE", "/api/v1/silences/1", "", ours).status, 204);
+    event_of(&mut page, "silences");
+    assert_eq!(is_silenced("a", "1", 9), Some(false), "ended");
 }
 
 #[test]

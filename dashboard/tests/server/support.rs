@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tidewatch_dashboard::engine::{Engine, Feed};
+use tidewatch_dashboard::engine::{Engine, Feed, Silenced};
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
 use tidewatch_dashboard::store::*;
 use tidewatch_dashboard::view::*;
@@ -63,6 +63,7 @@ impl Engine for FakeEngine {
 #[derive(Default)]
 pub struct FakeData {
     pub asked: Mutex<Vec<String>>,
+    pub silences: Mutex<Vec<Silenced>>,
 }
 
 impl FakeData {
@@ -77,7 +78,10 @@ impl Data for FakeData {
         vec!["b".into(), "a".into(), "a".into()]
     }
     fn requests_kept(&self) -> RequestsView {
-        RequestsView { enabled: true, kept: 3, from: Some(1), sampled: false }
+        RequestsView { enabled: true, kept: 3, from: Some(1), ..RequestsView::default() }
+    }
+    fn silenced(&self, _now: u64) -> Result<Vec<Silenced>, DataError> {
+        Ok(self.silences.lock().unwrap().clone())
     }
     fn series(&self, query: &SeriesQuery) -> Answer {
         match query.host.as_deref() {

@@ -147,6 +147,8 @@ pub struct Page {
     pub base_path: String,
     /// Names by which the page may be asked for on loopback, besides the usual ones.
     pub hosts: Vec<String>,
+    /// A file that says in which countries addresses are.
+    pub geoip: Option<PathBuf>,
 }
 
 /// `[report]`.
@@ -315,7 +317,7 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
         base_path.push('/');
     }
     let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
-    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, hosts })
+    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, hosts, geoip: r.path("geoip") })
 }
 
 /// `[report]`. `all` are the routes it may name.

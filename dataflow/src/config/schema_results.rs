@@ -150,6 +150,12 @@ pub static PAGE: Section = Section {
             NONE,
             "Names by which the page may be asked for where `listen` is loopback, besides `localhost` and addresses.",
         ),
+        key(
+            "geoip",
+            Kind::Path,
+            NONE,
+            "A MaxMind DB file with countries (GeoLite2-Country.mmdb): *Traffic* shows those of the top clients. Read at the start.",
+        ),
     ],
     later: None,
 };

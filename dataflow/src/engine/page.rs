@@ -163,11 +163,21 @@ fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
     #[cfg(feature = "store")]
     if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
         match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
-            Ok(kept) => {
-                return Some(Arc::new(match ring {
-                    Some(ring) => kept.with_requests(ring),
-                    None => kept,
-                }));
+            Ok(mut kept) => {
+                if let Some(ring) = ring {
+                    kept = kept.with_requests(ring);
+                }
+                if let Some(geoip) = &config.page.geoip {
+                    match tidewatch_dashboard::countries::Countries::open(geoip) {
+                        Ok(countries) => kept = kept.with_countries(countries),
+                        Err(error) => {
+                            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                            let cause = cause.unwrap_or_default();
+                            tracing::warn!("[page] geoip: {error}{cause}; the page shows no countries");
+                        }
+                    }
+                }
+                return Some(Arc::new(kept));
             }
             Err(error) => tracing::warn!(%error, "the page shows no history"),
         }
@@ -184,7 +194,8 @@ struct PageTap {
 impl Tap for PageTap {
     fn alert(&mut self, alert: &Alert) {
         if self.feed.is_watched() {
-            self.feed.alert(view::alert_json(alert));
+            let silenced = self.feed.is_silenced(&alert.rule, &alert.subject, wall_clock().0);
+            self.feed.alert(view::alert_json(alert, silenced));
         }
     }
 
@@ -348,7 +359,8 @@ impl Engine for ShownPipeline {
             memory_bytes: views.iter().map(|view| view.memory_bytes).sum(),
             sinks: self.sinks(),
             routes: self.routes(),
-            history: false, // said by who has the store
+            history: false, // said by who has the store, as what follows
+            countries: false,
             requests: view::RequestsView::default(),
         }
     }

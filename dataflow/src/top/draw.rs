@@ -316,16 +316,26 @@ fn time(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, pa
             format!("held by {} {} since {} UTC: {}", held.source, held.partition, second(held.since), held.why)
         }
         None if snapshot.status.mode == "store" => {
-            "A store does not know how its writer stands: ask it with --url.".to_owned()
+            "What the store keeps. How far results are known, and who holds that up, only the process knows: --url"
+                .to_owned()
         }
         None => "Nobody holds it.".to_owned(),
     };
-    let lines = vec![Line::raw(format!("Frontier: {frontier}")), Line::raw(held)];
+    let first_line = match time.as_of {
+        Some(at) => format!("Measured {} UTC", second(at)),
+        None if snapshot.status.mode == "store" => {
+            "The process that writes this store has measured nothing yet.".into()
+        }
+        None => format!("Frontier: {frontier}"),
+    };
+    let lines = vec![Line::raw(first_line), Line::raw(held)];
     frame.render_widget(Paragraph::new(lines), head);
     let holder = time.held_by.as_ref();
     let cells = |p: &tidewatch_connectors::answers::Partition| {
         let holds = holder.is_some_and(|held| held.source == p.source && held.partition == p.partition);
-        let name = if p.partition.starts_with(p.source.as_str()) {
+        let name = if p.partition.is_empty() {
+            p.source.clone()
+        } else if p.partition.starts_with(p.source.as_str()) {
             p.partition.clone()
         } else {
             format!("{} {}", p.source, p.partition)

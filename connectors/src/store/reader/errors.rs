@@ -1,11 +1,13 @@
 //! Messages of error and application logs, by template.
 
 use super::super::StoreError;
-use super::{Range, StoreReader, cover, over};
-use rusqlite::params;
+use super::{Piece, Range, StoreReader, cover, over};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// No answer has more rows.
@@ -13,6 +15,10 @@ pub const MAX_ROWS: usize = 1000;
 
 /// Rows of the series at most.
 const SERIES_ROWS: i64 = 300;
+
+/// From this length of time on, ms, templates are counted by whole hours where these are summed up: there are sixty times
+/// as many sums by minute.
+const BY_HOUR: i64 = 6 * 3_600_000;
 
 /// Severities from the worst.
 const SEVERITIES: [&str; 10] = ["emerg", "alert", "crit", "error", "warn", "notice", "info", "debug", "trace", "none"];
@@ -104,38 +110,13 @@ impl StoreReader {
         self.ask(|c| {
             let range = Range::of(c, query.from, query.to)?.widened();
             let (host, severity) = (query.host.as_deref(), query.severity.as_deref());
-            let unit = if range.to - range.from > 2 * 3_600_000 { 60_000 } else { range.window };
-            let step = super::ceil(((range.to - range.from) / SERIES_ROWS).max(1), unit);
-            let with_hours = step % 3_600_000 == 0;
-            let mut found: HashMap<(String, String, String), ErrorRow> = HashMap::new();
-            let mut points: BTreeMap<i64, [u64; 5]> = BTreeMap::new();
-            for piece in cover(c, range.from, range.to, with_hours)? {
-                let columns = "time, host, severity, pattern, count, example";
-                let mut statement = over(c, columns, "error_events", piece, host)?;
-                let mut rows = statement.query(params![piece.from, piece.to, host])?;
-                while let Some(row) = rows.next()? {
-                    let of: String = row.get(2)?;
-                    if severity.is_some_and(|severity| severity != of) {
-                        continue;
-                    }
-                    let time: i64 = row.get(0)?;
-                    let count = row.get::<_, Option<i64>>(4)?.unwrap_or(0).max(0) as u64;
-                    if let Some(at) = COLUMNS[1..].iter().position(|name| *name == of) {
-                        let sum = &mut points.entry(time - time % step).or_default()[at];
-                        *sum = sum.saturating_add(count);
-                    }
-                    let to = found.entry((row.get(1)?, of, row.get(3)?)).or_default();
-                    to.count = to.count.saturating_add(count);
-                    if time as u64 >= to.last.0 {
-                        to.last = EventTime(time as u64);
-                        to.example = row.get::<_, Option<String>>(5)?.unwrap_or_default();
-                    }
-                }
-            }
-            let mut rows: Vec<ErrorRow> = found
-                .into_iter()
-                .map(|((host, severity, pattern), row)| ErrorRow { host, severity, pattern, ..row })
-                .collect();
+            let length = range.to - range.from;
+            let unit = if length > 2 * 3_600_000 { 60_000 } else { range.window };
+            let step = super::ceil((length / SERIES_ROWS).max(1), unit);
+            let pieces = |with_hours: bool| cover(c, range.from, range.to, with_hours);
+            let found = ranked(c, &pieces(length > BY_HOUR)?, host, severity)?;
+            let points = over_time(c, &pieces(step % 3_600_000 == 0)?, host, severity, step)?;
+            let mut rows: Vec<ErrorRow> = found.into_values().collect();
             let rank = |severity: &str| SEVERITIES.iter().position(|s| *s == severity);
             rows.sort_by(|a, b| {
                 let worse = rank(&a.severity).cmp(&rank(&b.severity)).then(b.count.cmp(&a.count));
@@ -154,4 +135,89 @@ impl StoreReader {
             Ok(Errors { from, to, rows, truncated, series })
         })
     }
+}
+
+/// Events by template. Text is copied only where a template is new, or its example is.
+fn ranked(
+    c: &Connection,
+    pieces: &[Piece],
+    host: Option<&str>,
+    severity: Option<&str>,
+) -> rusqlite::Result<HashMap<String, ErrorRow>> {
+    let mut found: HashMap<String, ErrorRow> = HashMap::new();
+    let mut key = String::new();
+    for piece in pieces {
+        let mut statement = over(c, "time, host, severity, pattern, count, example", "error_events", *piece, host)?;
+        let mut rows = statement.query(params![piece.from, piece.to, host])?;
+        while let Some(row) = rows.next()? {
+            let text =
+                |at: usize| -> rusqlite::Result<&str> { Ok(row.get_ref(at)?.as_str_or_null()?.unwrap_or_default()) };
+            let of = text(2)?;
+            if severity.is_some_and(|severity| severity != of) {
+                continue;
+            }
+            key.clear();
+            // Lengths first, so that no text can be taken for another's.
+            let (host, pattern) = (text(1)?, text(3)?);
+            let _ = write!(key, "{} {} {host}{of}{pattern}", host.len(), of.len());
+            let to = match found.get_mut(&key) {
+                Some(to) => to,
+                None => found.entry(key.clone()).or_insert_with(|| ErrorRow {
+                    host: host.to_owned(),
+                    severity: of.to_owned(),
+                    pattern: pattern.to_owned(),
+                    ..ErrorRow::default()
+                }),
+            };
+            to.count = to.count.saturating_add(count(row.get_ref(4)?));
+            let time: i64 = row.get(0)?;
+            if time as u64 >= to.last.0 {
+                to.last = EventTime(time as u64);
+                to.example.clear();
+                to.example.push_str(text(5)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Events by severity and step.
+fn over_time(
+    c: &Connection,
+    pieces: &[Piece],
+    host: Option<&str>,
+    severity: Option<&str>,
+    step: i64,
+) -> rusqlite::Result<BTreeMap<i64, [u64; 5]>> {
+    let mut points: BTreeMap<i64, [u64; 5]> = BTreeMap::new();
+    for piece in pieces {
+        let mut statement = over(c, "time, severity, count", "error_events", *piece, host)?;
+        let mut rows = statement.query(params![piece.from, piece.to, host])?;
+        // Rows come in time order.
+        let (mut at, mut counts) = (i64::MIN, [0u64; 5]);
+        while let Some(row) = rows.next()? {
+            let of = row.get_ref(1)?.as_str_or_null()?.unwrap_or_default();
+            if severity.is_some_and(|severity| severity != of) {
+                continue;
+            }
+            let Some(column) = COLUMNS[1..].iter().position(|name| *name == of) else { continue };
+            let time: i64 = row.get(0)?;
+            let start = time - time % step;
+            if start != at {
+                if at != i64::MIN {
+                    points.insert(at, counts);
+                }
+                (at, counts) = (start, points.remove(&start).unwrap_or_default());
+            }
+            counts[column] = counts[column].saturating_add(count(row.get_ref(2)?));
+        }
+        if at != i64::MIN {
+            points.insert(at, counts);
+        }
+    }
+    Ok(points)
+}
+
+fn count(value: ValueRef<'_>) -> u64 {
+    value.as_i64_or_null().ok().flatten().unwrap_or(0).max(0) as u64
 }

@@ -5,6 +5,7 @@
 
 pub mod alerts;
 pub mod errors;
+pub mod health;
 pub mod requests;
 pub mod series;
 pub mod tops;

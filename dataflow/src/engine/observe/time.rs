@@ -6,6 +6,8 @@
 //! Invariants
 //! - A state lasts from the look that found it to the look that found another.
 //! - Who holds time is the partition with the least watermark of those that hold it; among equals the least id.
+//! - A partition at its end is idle only after [`QUIET_MS`] without a line: between two batches of a live log it is at its
+//!   end as well.
 
 use super::super::ledger::{Ledger, Standing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +15,45 @@ use tidewatch_connectors::feed::Feed;
 use tidewatch_dashboard::view::{PartitionState, Why};
 use tidewatch_events::batch::PartitionId;
 
+/// How long nothing must come until a partition at its end is called idle, and how long one that was at its end still
+/// follows its writer although it has a little to read.
+const QUIET_MS: u64 = 2000;
+
 /// What was seen of the partitions of this process.
 #[derive(Debug, Default)]
 pub struct Watch {
     states: BTreeMap<PartitionId, (PartitionState, u64)>,
+    flows: BTreeMap<PartitionId, Flow>,
     was_full: bool,
     holder: Option<Holder>,
+}
+
+/// How lines of a partition come, wall clock, ms.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    lines: u64,
+    /// When there was a line more than before.
+    moved: u64,
+    /// When all there was had been read.
+    at_end: Option<u64>,
+}
+
+impl Flow {
+    fn next(before: Option<&Flow>, one: &Standing, now: u64) -> Flow {
+        let lines = one.totals.lines;
+        let moved = before.filter(|before| before.lines == lines).map_or(now, |before| before.moved);
+        let at_end = if one.at_end { Some(now) } else { before.and_then(|before| before.at_end) };
+        Flow { lines, moved, at_end }
+    }
+
+    fn why(&self, now: u64) -> Why {
+        let lately = |at: u64| now.saturating_sub(at) < QUIET_MS;
+        match self.at_end {
+            Some(at) if lately(at) && lately(self.moved) => Why::Following,
+            Some(at) if lately(at) => Why::Idle,
+            _ => Why::Slow,
+        }
+    }
 }
 
 /// The partition that holds time here.
@@ -56,6 +91,7 @@ impl Watch {
             states.insert(one.id, (state, since));
         }
         self.states = states;
+        self.flows = standings.iter().map(|one| (one.id, Flow::next(self.flows.get(&one.id), one, now))).collect();
         let holding = standings.iter().filter(|one| !one.done && !one.idle);
         let least = holding.min_by_key(|one| (one.totals.watermark, one.id));
         self.holder = least.map(|one| {
@@ -69,8 +105,7 @@ impl Watch {
                 _ if one.totals.future > future || one.totals.events == one.totals.future && one.totals.future > 0 => {
                     Why::Future
                 }
-                _ if one.at_end => Why::Idle,
-                _ => Why::Slow,
+                _ => self.flows.get(&one.id).map_or(Why::Slow, |flow| flow.why(now)),
             };
             let since = before.map_or(now, |before| before.since);
             Holder { id: one.id, since, why, watermark: one.totals.watermark, future }
@@ -121,11 +156,11 @@ mod tests {
         let rows: Vec<(&str, Standing, bool, bool, PartitionState, Option<Why>)> = vec![
             ("no event yet", standing(1, 0, 0), false, false, Starting, Some(Why::Starting)),
             ("events come", it, false, false, Active, Some(Why::Slow)),
-            ("at its end", Standing { at_end: true, ..it }, false, false, Active, Some(Why::Idle)),
+            ("at its end", Standing { at_end: true, ..it }, false, false, Active, Some(Why::Following)),
             ("for long", Standing { at_end: true, idle: true, ..it }, false, false, Idle, None),
             ("over", Standing { done: true, ..it }, false, false, Ended, None),
             ("no room", it, false, true, BackPressured, Some(Why::BackPressured)),
-            ("no room, and no need", Standing { at_end: true, ..it }, false, true, Active, Some(Why::Idle)),
+            ("no room, and no need", Standing { at_end: true, ..it }, false, true, Active, Some(Why::Following)),
             ("ahead", it, true, false, Aligned, Some(Why::Aligned)),
             (
                 "only the future",
@@ -164,5 +199,30 @@ mod tests {
         assert_eq!((holder.id, holder.since, holder.why), (PartitionId(2), 300, Why::Future));
         watch.see(&[standing(1, 30, 3)], &none, false, 500);
         assert_eq!(watch.state(PartitionId(2)), Default::default(), "what is gone is forgotten");
+    }
+
+    #[test]
+    fn a_live_log_is_not_idle_between_two_batches() {
+        // name, wall clock, lines read so far, at its end
+        let looks: &[(&str, u64, u64, bool, Why)] = &[
+            ("the first batch is read", 500, 10, true, Why::Following),
+            ("nothing yet", 1000, 10, true, Why::Following),
+            ("a batch is being read", 1500, 20, false, Why::Following),
+            ("the next is there already", 2000, 30, false, Why::Following),
+            ("read up", 2500, 40, true, Why::Following),
+            ("one before", 4499, 40, true, Why::Following),
+            ("nothing came for two seconds", 4500, 40, true, Why::Idle),
+            ("lines again", 5000, 50, true, Why::Following),
+            ("more than can be read", 6000, 60, false, Why::Following),
+            ("still", 7000, 70, false, Why::Slow),
+            ("caught up", 7500, 80, true, Why::Following),
+        ];
+        let mut watch = Watch::default();
+        for (name, now, lines, at_end, why) in looks {
+            let totals = Totals { lines: *lines, events: *lines, watermark: 5, ..Totals::default() };
+            let one = Standing { id: PartitionId(1), totals, done: false, idle: false, at_end: *at_end };
+            watch.see(&[one], &BTreeSet::new(), false, *now);
+            assert_eq!(watch.holder().map(|holder| holder.why), Some(*why), "{name}");
+        }
     }
 }
