@@ -337,6 +337,17 @@ impl Filter {
         self.quick.allows(event) && (self.rest.is_empty() || self.matches_rest(batch, event))
     }
 
+    /// Whether an event may match by its kind, level and status alone; where the filter [`Filter::is_quick`], it does.
+    #[inline]
+    pub fn may_match(&self, event: &Event) -> bool {
+        self.quick.allows(event)
+    }
+
+    /// Whether kind, level and status say all: [`Filter::may_match`] is [`Filter::matches`].
+    pub fn is_quick(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn matches_rest(&self, batch: &Batch, event: &Event) -> bool {
         self.rest.iter().all(|check| check.holds(batch, event))
     }

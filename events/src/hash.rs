@@ -17,10 +17,16 @@ pub fn seeded(bytes: &[u8], seed: u64) -> u64 {
 /// A stable identifier: 32 hexadecimal digits of the 128-bit hash of the parts, each preceded by its length so that
 /// no two lists of parts are confused.
 pub fn id(parts: &[&[u8]]) -> String {
-    let mut all = Vec::with_capacity(64);
+    id_into(parts, &mut Vec::with_capacity(64)).into_iter().map(char::from).collect()
+}
+
+/// The digits of [`id`]; `scratch` is room for the parts, for those who need many.
+pub fn id_into(parts: &[&[u8]], scratch: &mut Vec<u8>) -> [u8; 32] {
+    scratch.clear();
     for part in parts {
-        all.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        all.extend_from_slice(part);
+        scratch.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        scratch.extend_from_slice(part);
     }
-    format!("{:032x}", xxh3_128(&all))
+    let id = xxh3_128(scratch);
+    std::array::from_fn(|digit| b"0123456789abcdef"[(id >> (124 - 4 * digit)) as usize & 15])
 }

@@ -6,6 +6,7 @@
 
 use crate::field::Value;
 use crate::text;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Appends a value to a key. IPv6 addresses are cut to their first `ipv6_prefix` bits (0–128).
@@ -54,25 +55,51 @@ pub fn mask(ip: Ipv6Addr, prefix: u8) -> Ipv6Addr {
 /// If the bytes are not a key made by [`push`].
 pub fn show(mut key: &[u8], ipv6_prefix: u8) -> Vec<String> {
     let mut out = Vec::new();
-    while let Some((tag, rest)) = key.split_first() {
-        let (text, used) = match tag {
-            0 => ("-".to_owned(), 0),
-            1 => {
-                let len = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
-                (text::bounded(&rest[2..2 + len]).into_owned(), 2 + len)
-            }
-            2 => (IpAddr::from(<[u8; 4]>::try_from(&rest[..4]).expect("four bytes")).to_string(), 4),
-            3 => {
-                let ip = IpAddr::from(<[u8; 16]>::try_from(&rest[..16]).expect("sixteen bytes"));
-                (if ipv6_prefix < 128 { format!("{ip}/{ipv6_prefix}") } else { ip.to_string() }, 16)
-            }
-            4 => (u64::from_be_bytes(rest[..8].try_into().expect("eight bytes")).to_string(), 8),
-            other => panic!("a key's tag is 0 to 4, not {other}"),
-        };
+    while !key.is_empty() {
+        let mut text = String::new();
+        key = show_next(key, ipv6_prefix, &mut text);
         out.push(text);
-        key = &rest[used..];
     }
     out
+}
+
+/// Appends the first value of a key as [`show`] has it; gives the rest of the key. Nothing of an empty key.
+///
+/// # Panics
+/// If the bytes are not a key made by [`push`].
+pub fn show_next<'k>(key: &'k [u8], ipv6_prefix: u8, out: &mut String) -> &'k [u8] {
+    let Some((tag, rest)) = key.split_first() else { return key };
+    // Writing to a string cannot fail.
+    let used = match tag {
+        0 => {
+            out.push('-');
+            0
+        }
+        1 => {
+            let len = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+            out.push_str(&text::bounded(&rest[2..2 + len]));
+            2 + len
+        }
+        2 => {
+            let _ = write!(out, "{}", IpAddr::from(<[u8; 4]>::try_from(&rest[..4]).expect("four bytes")));
+            4
+        }
+        3 => {
+            let ip = IpAddr::from(<[u8; 16]>::try_from(&rest[..16]).expect("sixteen bytes"));
+            let _ = write!(out, "{ip}");
+            if ipv6_prefix < 128 {
+                let _ = write!(out, "/{ipv6_prefix}");
+            }
+            16
+        }
+        4 => {
+            let number = u64::from_be_bytes(rest[..8].try_into().expect("eight bytes"));
+            out.push_str(itoa::Buffer::new().format(number));
+            8
+        }
+        other => panic!("a key's tag is 0 to 4, not {other}"),
+    };
+    &rest[used..]
 }
 
 #[cfg(test)]

@@ -1,102 +1,182 @@
-//! Events taken together: up to 32 of one batch, with the hashes that the windowed results and the rules both need.
+//! Events taken together: up to 32 of one batch, with the numbers of what they name, which the windowed results and the rules
+//! both need.
 //!
-//! With many different keys every look-up misses the caches. Whoever looks up one key of 32 events in a row, first all
-//! addresses, then all updates, waits for memory once instead of 32 times. What is hashed here is hashed once for all.
+//! With many different keys every look-up misses the caches. Whoever looks up one key of 32 events in a row waits for memory
+//! once instead of 32 times. What an event names is looked up here, once for all.
+//!
+//! Invariants
+//! - Numbers hold until [`Lanes::renew`] says that they were given anew; [`Lanes::generation`] tells by which they were.
 
-use std::net::IpAddr;
-use tidewatch_events::batch::Batch;
-use tidewatch_events::event::{Client, Event, Verdict};
-use tidewatch_events::hash;
+use crate::names::{Clients, NONE, Names, sample};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tidewatch_events::batch::{Batch, Span};
+use tidewatch_events::event::{Event, Verdict};
+use tidewatch_events::text;
 
 /// How many events are taken together: as many as a mask has bits.
 pub const LANES: usize = 32;
 
-/// Hashes of up to [`LANES`] events.
-#[derive(Clone, Debug)]
+/// Hosts beyond which all names should be forgotten.
+pub const MAX_HOSTS: usize = 1 << 14;
+
+/// Numbers of what up to [`LANES`] events name, and the names. Texts longer than `text::MAX_VALUE_BYTES` are cut before they are names, but for hosts.
 pub struct Lanes {
-    /// Of the user agent; without meaning where the event has none.
-    pub agent: [u64; LANES],
-    agents: Memo,
-    /// Of the host.
-    pub host: [u64; LANES],
-    /// Of the path; without meaning where the event has none.
-    pub path: [u64; LANES],
-    /// Of [`ipv4_key`]; without meaning where the client is no IPv4 address.
-    pub ipv4: [u64; LANES],
+    hosts: Names,
+    clients: Clients,
+    paths: Names,
+    agents: Names,
+    referrers: Names,
+    generation: u64,
+    /// Where the results of [`Names::touch`] go.
+    touched: u32,
+    /// Of the hosts.
+    pub host: [u32; LANES],
+    /// Of the clients; [`NONE`] where the event has none.
+    pub client: [u32; LANES],
+    /// Of the paths; [`NONE`] where the event has none.
+    pub path: [u32; LANES],
+    /// Of the agents; [`NONE`] where the event has none.
+    pub agent: [u32; LANES],
+    /// Of the referrers; [`NONE`] where the event has none.
+    pub referrer: [u32; LANES],
+    /// Events whose path was cut.
+    pub cut_paths: u32,
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        let none = [0; LANES];
-        Lanes { agent: none, agents: Memo::default(), host: none, path: none, ipv4: none }
+        let none = [NONE; LANES];
+        Lanes {
+            hosts: Names::default(),
+            clients: Clients::default(),
+            paths: Names::default(),
+            agents: Names::default(),
+            referrers: Names::default(),
+            generation: next_generation(),
+            touched: 0,
+            host: none,
+            client: none,
+            path: none,
+            agent: none,
+            referrer: none,
+            cut_paths: 0,
+        }
     }
+}
+
+/// Another one each time: names of different [`Lanes`] are never taken for each other.
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Lanes {
-    /// Hashes what the events of the mask have.
+    /// Numbers what the events of the mask name.
     pub fn fill(&mut self, batch: &Batch, events: &[Event], mask: u32) {
-        let default_host = hash::of(&batch.default_host);
+        let mut default_host = NONE;
         for lane in bits(mask) {
-            let event = &events[lane];
-            self.host[lane] = if event.host.is_empty() { default_host } else { hash::of(batch.get(event.host)) };
-            if !event.path.is_none() {
-                self.path[lane] = hash::of(batch.get(event.path));
-            }
-            if !event.agent.is_none() {
-                self.agent[lane] = self.agents.hash(batch.get(event.agent));
-            }
-            if let Client::Ip(IpAddr::V4(ip)) = event.client {
-                self.ipv4[lane] = hash::of(&ipv4_key(ip));
-            }
+            let host = events[lane].host;
+            self.host[lane] = if !host.is_empty() {
+                self.hosts.number(batch.get(host))
+            } else {
+                if default_host == NONE {
+                    default_host = self.hosts.number(&batch.default_host);
+                }
+                default_host
+            };
         }
+        let mut touched = 0;
+        for lane in bits(mask) {
+            touched ^= self.clients.touch(&events[lane].client);
+        }
+        for lane in bits(mask) {
+            self.client[lane] = self.clients.number(batch, &events[lane].client);
+        }
+        let span = |lane: usize| events[lane].path;
+        self.cut_paths = number(&mut self.paths, &mut self.path, batch, mask, span, &mut touched);
+        number(&mut self.agents, &mut self.agent, batch, mask, |lane| events[lane].agent, &mut touched);
+        number(&mut self.referrers, &mut self.referrer, batch, mask, |lane| events[lane].referrer, &mut touched);
+        self.touched ^= touched;
     }
-}
 
-/// Hashes of long texts of which few are different, user agents: looked at in a few places to find the text of before,
-/// which is then compared and not hashed again.
-#[derive(Clone, Debug, Default)]
-struct Memo {
-    known: Vec<(Vec<u8>, u64)>,
-}
+    /// Names of the hosts.
+    pub fn hosts(&self) -> &Names {
+        &self.hosts
+    }
 
-const MEMORIES: usize = 512;
+    /// Names of the clients: their keys.
+    pub fn clients(&self) -> &Names {
+        self.clients.names()
+    }
 
-/// Texts not worth it and texts that would take too much room are hashed.
-const REMEMBERED: std::ops::RangeInclusive<usize> = 32..=512;
+    /// Names of the paths.
+    pub fn paths(&self) -> &Names {
+        &self.paths
+    }
 
-impl Memo {
+    /// Names of the agents.
+    pub fn agents(&self) -> &Names {
+        &self.agents
+    }
+
+    /// Names of the referrers.
+    pub fn referrers(&self) -> &Names {
+        &self.referrers
+    }
+
+    /// Which numbers these are: others after all names were forgotten, and in another [`Lanes`].
     #[inline]
-    fn hash(&mut self, text: &[u8]) -> u64 {
-        if !REMEMBERED.contains(&text.len()) {
-            return hash::of(text);
-        }
-        let word = |at: usize| text.get(at..).and_then(|t| t.first_chunk::<8>()).map_or(0, |w| u64::from_le_bytes(*w));
-        let mut mixed = text.len() as u64;
-        for at in [text.len() / 4, text.len() / 2, text.len() / 4 * 3, text.len() - 8] {
-            mixed = (mixed ^ word(at)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        }
-        let place = (mixed >> 32) as usize % MEMORIES;
-        match self.known.get(place) {
-            Some((known, hash)) if known == text => *hash,
-            _ => self.learn(place, text),
-        }
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
-    fn learn(&mut self, place: usize, text: &[u8]) -> u64 {
-        self.known.resize_with(MEMORIES, || (Vec::new(), 0));
-        let (known, hash) = &mut self.known[place];
-        known.clear();
-        known.extend_from_slice(text);
-        *hash = hash::of(text);
-        *hash
+    /// Whether so many names are kept that all should be forgotten.
+    pub fn is_full(&self) -> bool {
+        let names = [self.clients.names(), &self.paths, &self.agents, &self.referrers];
+        self.hosts.is_full() || self.hosts.len() >= MAX_HOSTS || names.into_iter().any(Names::is_full)
+    }
+
+    /// Forgets all names where so many are kept: call it when nobody keeps numbers.
+    pub fn renew(&mut self) {
+        if self.is_full() {
+            *self = Lanes::default();
+        }
     }
 }
 
-/// The key of an IPv4 client, as `key::push` puts it together.
+/// Numbers one text of each event of the mask, first all addresses, then all look-ups. Says which texts were cut.
 #[inline]
-pub fn ipv4_key(ip: std::net::Ipv4Addr) -> [u8; 5] {
-    let [a, b, c, d] = ip.octets();
-    [2, a, b, c, d]
+fn number(
+    names: &mut Names,
+    numbers: &mut [u32; LANES],
+    batch: &Batch,
+    mask: u32,
+    span: impl Fn(usize) -> Span,
+    touched: &mut u32,
+) -> u32 {
+    let mut samples = [0; LANES];
+    let (mut named, mut cut) = (mask, 0);
+    for lane in bits(mask) {
+        let span = span(lane);
+        let is_cut = span.len() > text::MAX_VALUE_BYTES;
+        if span.is_none() || is_cut {
+            numbers[lane] = if is_cut { number_cut(names, batch.get(span)) } else { NONE };
+            cut |= u32::from(is_cut) << lane;
+            named &= !(1 << lane);
+            continue;
+        }
+        samples[lane] = sample(batch.get(span));
+        *touched ^= names.touch(samples[lane]);
+    }
+    for lane in bits(named) {
+        numbers[lane] = names.number_at(samples[lane], batch.get(span(lane)));
+    }
+    cut
+}
+
+#[cold]
+fn number_cut(names: &mut Names, bytes: &[u8]) -> u32 {
+    names.number(text::bounded(bytes).as_bytes())
 }
 
 /// Which of the events are in time.
@@ -109,7 +189,7 @@ pub fn in_time(events: &[Event]) -> u32 {
 pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         (mask != 0).then(|| {
-            let bit = mask.trailing_zeros() as usize;
+            let bit = mask.trailing_zeros() as usize % LANES;
             mask &= mask - 1;
             bit
         })
@@ -119,8 +199,10 @@ pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::field::Value;
-    use tidewatch_events::key;
+    use std::sync::Arc;
+    use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+    use tidewatch_events::event::Kind;
+    use tidewatch_events::time::EventTime;
 
     #[test]
     fn bits_come_in_order() {
@@ -130,25 +212,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_a_text_is_its_hash() {
-        let mut memo = Memo::default();
-        let long: Vec<u8> = (0..=255).cycle().take(600).collect();
-        for _ in 0..2 {
-            for len in 0..long.len() {
-                assert_eq!(memo.hash(&long[..len]), hash::of(&long[..len]), "{len} bytes");
-            }
-            // Alike where the memo looks.
-            let mut other = long[..100].to_vec();
-            other[5] ^= 1;
-            assert_eq!(memo.hash(&other), hash::of(&other));
-        }
-    }
-
-    #[test]
-    fn the_short_way_to_an_ipv4_key_is_the_key() {
-        let ip = std::net::Ipv4Addr::new(203, 0, 113, 7);
-        let mut key = Vec::new();
-        key::push(&mut key, Value::Ip(ip.into()), 64);
-        assert_eq!(key, ipv4_key(ip));
+    fn what_is_named_has_a_number_and_what_is_not_has_none() {
+        let bytes = [&b"host/path"[..], &[b'x'; 300]].concat();
+        let framing = Framing::Lines { offset: 0 };
+        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
+        let batch = Batch::new(raw, Arc::from(&b"default"[..]));
+        let mut events = [Event::new(Kind::Access, EventTime(0)); 3];
+        events[1].host = Span::new(0, 4);
+        events[1].path = Span::new(4, 9);
+        events[2].path = Span::new(4, 309);
+        let mut lanes = Lanes::default();
+        lanes.fill(&batch, &events, 0b111);
+        assert_eq!(lanes.host[..3], [0, 1, 0]);
+        assert_eq!((lanes.hosts().text(0), lanes.hosts().text(1)), (&b"default"[..], &b"host"[..]));
+        assert_eq!((lanes.path[..3].to_vec(), lanes.cut_paths), (vec![NONE, 1, 0], 0b100));
+        assert_eq!(lanes.paths().text(1), b"/path");
+        assert_eq!(lanes.paths().text(0), text::bounded(batch.get(events[2].path)).as_bytes());
+        assert_eq!((lanes.client[0], lanes.agent[0], lanes.referrer[0]), (NONE, NONE, NONE));
+        let before = lanes.generation();
+        lanes.renew();
+        assert_eq!(lanes.generation(), before, "there is room");
     }
 }

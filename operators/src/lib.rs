@@ -5,6 +5,8 @@
 
 pub mod inexact;
 pub mod lanes;
+pub mod names;
 pub mod rules;
+pub mod tally;
 pub mod traffic;
 pub mod watermark;

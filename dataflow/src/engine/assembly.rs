@@ -83,7 +83,8 @@ pub fn build<'s>(
     let sources = ingest::ingest(scope, ingest);
     let summaries = streams::shards(sources.parts, plan.traffic, early.clone(), tell.clone());
     let points = streams::boards(sources.deltas, summaries, plan.traffic, early);
-    let settings = RuleSettings { limits: plan.limits, speak_early: plan.live, retain: plan.retain };
+    let settings =
+        RuleSettings { limits: plan.limits, speak_early: plan.live, may_change: plan.live, retain: plan.retain };
     let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
     let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, tell);
     let probe = Handle::new();

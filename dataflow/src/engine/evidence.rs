@@ -123,7 +123,7 @@ impl<F: FindLines> Lookup<F> {
 }
 
 fn wanted(drafts: &[AlertDraft]) -> (Vec<Origin>, Vec<LinePlace>) {
-    let mut origins: Vec<Origin> = drafts.iter().flat_map(|draft| &draft.evidence).copied().collect();
+    let mut origins: Vec<Origin> = drafts.iter().flat_map(|draft| draft.evidence.iter()).copied().collect();
     origins.sort_unstable();
     origins.dedup();
     let places = origins.iter().map(|origin| (PartitionId(origin.partition), origin.offset)).collect();
@@ -141,6 +141,7 @@ mod tests {
     use std::sync::{Arc, Barrier};
     use tidewatch_events::alert::AlertState;
     use tidewatch_operators::rules::episodes::Change;
+    use tidewatch_operators::rules::keys::KeyBytes;
 
     /// Remembers even offsets, and finds the others once it is let go.
     struct Slow {
@@ -165,7 +166,7 @@ mod tests {
         vec![AlertDraft {
             change: Change::Fired,
             rule: 0,
-            key: Vec::new(),
+            key: KeyBytes::new(b""),
             first: offset,
             first_end: 0,
             last: 0,
@@ -173,7 +174,7 @@ mod tests {
             value: 0.0,
             threshold: 0.0,
             findings: 1,
-            evidence: vec![Origin { time: 0, partition: 1, offset }],
+            evidence: std::iter::once(Origin { time: 0, partition: 1, offset }).collect(),
             state: AlertState::Firing,
             replaces: None,
         }]

@@ -171,7 +171,7 @@ struct Work {
     pending: VecDeque<Pending>,
     /// Batches to be used again: their buffers have grown to the usual size.
     spare: Vec<Batch>,
-    /// Hashes of the events being aggregated.
+    /// Numbers of what the events being aggregated name.
     lanes: Lanes,
     sent: Instant,
     unsent: bool,
@@ -348,8 +348,10 @@ impl Work {
 
     /// Collects what windows that end at or before `before` hold.
     fn drain(&mut self, before: u64, peers: usize, sending: &mut Sending) {
-        self.ingest.traffic.drain(before, peers as u64, &mut sending.parts, &mut sending.deltas);
+        self.ingest.traffic.drain(before, peers as u64, &self.lanes, &mut sending.parts, &mut sending.deltas);
         self.ingest.panes.drain_before(before, peers, &mut sending.panes);
+        // Where there were too many names, all windows were handed over.
+        self.lanes.renew();
         if let Some(counts) = self.ingest.panes.exempted() {
             self.ingest.ledger.note_exempted(counts);
         }

@@ -218,7 +218,7 @@ impl Previews {
 }
 
 fn example(rule: &Rule, finding: &tidewatch_operators::rules::Finding, ipv6_prefix: u8) -> String {
-    let values = key::show(&finding.key, ipv6_prefix);
+    let values = key::show(finding.key.as_bytes(), ipv6_prefix);
     let pairs: Vec<String> = rule.group_by.iter().zip(values).map(|(f, v)| format!("{}={v}", f.name())).collect();
     let subject = if pairs.is_empty() { "*".to_owned() } else { pairs.join(",") };
     let subject = tidewatch_events::text::printable(subject.as_bytes()).into_owned();

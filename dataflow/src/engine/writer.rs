@@ -154,7 +154,7 @@ impl Writer {
 
     /// The example lines of all alerts, read again from the files.
     fn evidence(&self) -> HashMap<Origin, String> {
-        let mut wanted: Vec<Origin> = self.done.iter().flat_map(|d| &d.evidence).copied().collect();
+        let mut wanted: Vec<Origin> = self.done.iter().flat_map(|d| d.evidence.iter()).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();

@@ -7,14 +7,17 @@ use super::Finding;
 use super::episodes::{AlertDraft, Change, Episodes};
 use super::plan::RuleSet;
 use super::versions::Reload;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use tidewatch_events::alert::score;
 use tidewatch_events::field::Field;
 use tidewatch_events::hash;
 use tidewatch_events::key;
 use tidewatch_events::line_protocol::LineWriter;
-use tidewatch_events::rule::{Measure, Rule};
+use tidewatch_events::rule::Measure;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// Most findings of one rule, host and window that get an `anomaly` point.
@@ -29,6 +32,16 @@ pub struct AlertBook {
     early: BTreeMap<Place, Vec<Row>>,
     /// Findings that allow lists prevented, by rule.
     prevented: Vec<u64>,
+    /// Texts of the findings being written: hosts and subjects.
+    texts: String,
+    room: Room,
+}
+
+/// Room to put a point together.
+#[derive(Default)]
+struct Room {
+    message: String,
+    id: Vec<u8>,
 }
 
 /// A window's start, a rule and a host: among them slots are numbered.
@@ -39,30 +52,64 @@ impl AlertBook {
     pub fn new(set: Arc<RuleSet>, allowed_lateness: Millis) -> AlertBook {
         let episodes = Episodes::new(&set, allowed_lateness.0);
         let prevented = vec![0; set.own_rules()];
-        AlertBook { set, episodes, allowed_lateness: allowed_lateness.0, early: BTreeMap::new(), prevented }
+        AlertBook {
+            set,
+            episodes,
+            allowed_lateness: allowed_lateness.0,
+            early: BTreeMap::new(),
+            prevented,
+            texts: String::new(),
+            room: Room::default(),
+        }
     }
 
     /// Takes findings of windows that are still open: writes their points into the next free slots, and says which
     /// alerts they begin.
     pub fn provisional(&mut self, findings: Vec<Finding>, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
+        self.texts.clear();
         for finding in findings {
             self.episodes.fold_provisional(&finding, changes);
-            let id = id_at(&self.set.rules[finding.rule as usize], &finding);
-            let (place, row) = self.row(finding, id);
+            let first_end = Some(finding.end);
+            let Shown { start, rule, host, row } = self.show(finding, first_end);
+            let row = Row { subject: 0..row.subject.len(), text: self.texts[row.subject].to_owned(), ..row };
+            let place = (start, rule, self.texts[host].to_owned());
             let rows = self.early.entry(place.clone()).or_default();
             if rows.len() < MAX_SLOTS {
-                write_point(&self.set, &place, rows.len(), &row, "firing", points);
+                let at = At { start, rule, host: &place.2, slot: rows.len() };
+                write_point(&self.set, at, &row, &row.text, "firing", &mut self.room, points);
                 rows.push(row);
             }
         }
     }
 
-    fn row(&self, finding: Finding, id: String) -> (Place, Row) {
-        let rule = &self.set.rules[finding.rule as usize];
-        let values = key::show(&finding.key, self.set.ipv6_prefix);
-        let host = rule.group_by.iter().position(|f| *f == Field::Host).map_or("*", |at| &values[at]).to_owned();
-        let subject = subject_text(rule, &values);
-        ((finding.start, finding.rule, host), Row { finding, subject, id })
+    /// A finding and its place among others, with its texts at the end of `texts`.
+    fn show(&mut self, finding: Finding, first_end: Option<u64>) -> Shown {
+        let (rule, texts) = (&self.set.rules[finding.rule as usize], &mut self.texts);
+        let (start, subject_from) = (finding.start, texts.len());
+        let mut host = None;
+        let mut key = finding.key.as_bytes();
+        for (at, field) in rule.group_by.iter().enumerate() {
+            if at > 0 {
+                texts.push(',');
+            }
+            texts.push_str(field.name());
+            texts.push('=');
+            let from = texts.len();
+            key = key::show_next(key, self.set.ipv6_prefix, texts);
+            if *field == Field::Host {
+                host.get_or_insert(from..texts.len());
+            }
+        }
+        if rule.group_by.is_empty() {
+            texts.push('*');
+        }
+        let subject = subject_from..texts.len();
+        let host = host.unwrap_or_else(|| {
+            texts.push('*');
+            texts.len() - 1..texts.len()
+        });
+        let rule = finding.rule;
+        Shown { start, rule, host, row: Row { finding, subject, text: String::new(), first_end } }
     }
 
     /// Takes all findings of windows that closed at one tick: writes their points, and says how alerts changed.
@@ -75,33 +122,38 @@ impl AlertBook {
             None => true,
         });
         findings.sort_by(|a, b| (a.start, a.rule, &a.key).cmp(&(b.start, b.rule, &b.key)));
-        let mut rows: BTreeMap<Place, Vec<Row>> = BTreeMap::new();
+        self.texts.clear();
+        let mut rows: Vec<Shown> = Vec::with_capacity(findings.len());
         for finding in findings {
             let before = changes.len();
             self.episodes.fold(&finding, changes);
             let draft = changes[before..].iter().rev().find(|d| matches!(d.change, Change::Fired | Change::Updated));
-            let id = draft.map(|d| d.id(&self.set.rules[finding.rule as usize])).unwrap_or_default();
-            let (place, row) = self.row(finding, id);
-            rows.entry(place).or_default().push(row);
+            let first_end = draft.map(|draft| draft.first_end);
+            let shown = self.show(finding, first_end);
+            rows.push(shown);
         }
-        for (place, mut rows) in rows {
-            rows.sort_by(|a, b| {
-                b.score()
-                    .total_cmp(&a.score())
-                    .then_with(|| (&a.subject, &a.finding.key).cmp(&(&b.subject, &b.finding.key)))
-            });
-            rows.truncate(MAX_SLOTS);
-            for (slot, row) in rows.iter().enumerate() {
-                write_point(&self.set, &place, slot, row, "firing", points);
+        let texts = std::mem::take(&mut self.texts);
+        rows.sort_by(|a, b| a.order(b, &texts));
+        for same in rows.chunk_by(|a, b| a.place(&texts) == b.place(&texts)) {
+            let place = same[0].place(&texts);
+            let written = same.len().min(MAX_SLOTS);
+            for (slot, Shown { row, .. }) in same[..written].iter().enumerate() {
+                let subject = &texts[row.subject.clone()];
+                let at = At { start: place.0, rule: place.1, host: place.2, slot };
+                write_point(&self.set, at, row, subject, "firing", &mut self.room, points);
             }
-            self.retract(&place, rows.len(), points);
+            if !self.early.is_empty() {
+                self.retract(&(place.0, place.1, place.2.to_owned()), written, points);
+            }
         }
+        self.texts = texts;
     }
 
     /// Takes back what was written early into the slots of a window from `from` on.
     fn retract(&mut self, place: &Place, from: usize, points: &mut Vec<u8>) {
         for (slot, row) in self.early.remove(place).into_iter().flatten().enumerate().skip(from) {
-            write_point(&self.set, place, slot, &row, "retracted", points);
+            let at = At { start: place.0, rule: place.1, host: &place.2, slot };
+            write_point(&self.set, at, &row, &row.text, "retracted", &mut self.room, points);
         }
     }
 
@@ -143,8 +195,37 @@ impl AlertBook {
 
 struct Row {
     finding: Finding,
-    subject: String,
-    id: String,
+    /// Where its subject stands: in `texts` of the book, or in `text`.
+    subject: Range<usize>,
+    /// The subject, where it is kept.
+    text: String,
+    /// End of the first window of its alert: with rule and key it makes the id. `None`: no alert took it.
+    first_end: Option<u64>,
+}
+
+/// A finding with its place among others.
+struct Shown {
+    start: u64,
+    rule: u32,
+    /// Where the host stands in `texts`.
+    host: Range<usize>,
+    row: Row,
+}
+
+impl Shown {
+    fn place<'a>(&self, texts: &'a str) -> (u64, u32, &'a str) {
+        (self.start, self.rule, &texts[self.host.clone()])
+    }
+
+    /// By place; there the highest score first, then subject, then key.
+    fn order(&self, other: &Shown, texts: &str) -> Ordering {
+        let subject = |shown: &Shown| shown.row.subject.clone();
+        let by_place = self.place(texts).cmp(&other.place(texts));
+        let by_score = || other.row.score().total_cmp(&self.row.score());
+        let by_subject = || texts[subject(self)].cmp(&texts[subject(other)]);
+        let by_key = || self.row.finding.key.cmp(&other.row.finding.key);
+        by_place.then_with(by_score).then_with(by_subject).then_with(by_key)
+    }
 }
 
 impl Row {
@@ -153,51 +234,61 @@ impl Row {
     }
 }
 
-/// `field=value` pairs in the order of `group_by`; `*` for a rule that groups by nothing.
-fn subject_text(rule: &Rule, values: &[String]) -> String {
-    if rule.group_by.is_empty() {
-        return "*".to_owned();
-    }
-    let pairs: Vec<String> = rule.group_by.iter().zip(values).map(|(f, v)| format!("{}={v}", f.name())).collect();
-    pairs.join(",")
-}
-
-/// The measure as docs/RULES.md writes it.
-fn measure_text(measure: &Measure) -> String {
+/// Writes the measure as docs/RULES.md does.
+fn write_measure(measure: &Measure, out: &mut String) -> std::fmt::Result {
     match measure {
-        Measure::Count => "count".to_owned(),
-        Measure::Distinct(field) => format!("distinct({})", field.name()),
-        Measure::Sum(field) => format!("sum({})", field.name()),
-        Measure::Avg(field) => format!("avg({})", field.name()),
-        Measure::Quantile(field, q) => format!("quantile({}, {q})", field.name()),
-        Measure::Ratio(_) => "ratio".to_owned(),
-        Measure::DarkPaths { min_clients } => format!("dark_paths({min_clients})"),
+        Measure::Count => out.write_str("count"),
+        Measure::Distinct(field) => write!(out, "distinct({})", field.name()),
+        Measure::Sum(field) => write!(out, "sum({})", field.name()),
+        Measure::Avg(field) => write!(out, "avg({})", field.name()),
+        Measure::Quantile(field, q) => write!(out, "quantile({}, {q})", field.name()),
+        Measure::Ratio(_) => out.write_str("ratio"),
+        Measure::DarkPaths { min_clients } => write!(out, "dark_paths({min_clients})"),
     }
 }
 
-fn id_at(rule: &Rule, finding: &Finding) -> String {
-    hash::id(&[rule.name.as_bytes(), &finding.key, &finding.end.to_be_bytes()])
+/// The slot of a point.
+struct At<'a> {
+    start: u64,
+    rule: u32,
+    host: &'a str,
+    slot: usize,
 }
 
-fn write_point(set: &RuleSet, place: &Place, slot: usize, row: &Row, state: &str, points: &mut Vec<u8>) {
-    let (start, rule, host) = place;
-    let rule = set.rule_at(*rule, *start);
+fn write_point(
+    set: &RuleSet,
+    At { start, rule, host, slot }: At<'_>,
+    row: &Row,
+    subject: &str,
+    state: &str,
+    room: &mut Room,
+    points: &mut Vec<u8>,
+) {
     let Finding { value, limit, .. } = row.finding;
-    let message =
-        format!("{}: {} {} {value} >= {limit} in {}", rule.name, row.subject, measure_text(&rule.measure), rule.window);
+    let first_rule = &set.rules[rule as usize];
+    let rule = set.rule_at(rule, start);
+    let Room { message, id } = room;
+    message.clear();
+    // Writing to a string cannot fail.
+    let _ = write!(message, "{}: {subject} ", rule.name);
+    let _ = write_measure(&rule.measure, message);
+    let _ = write!(message, " {value} >= {limit} in {}", rule.window);
+    let digits = row
+        .first_end
+        .map(|end| hash::id_into(&[first_rule.name.as_bytes(), row.finding.key.as_bytes(), &end.to_be_bytes()], id));
     let mut line = LineWriter::new(points);
     line.start("anomaly");
     line.tag("host", host);
     line.tag("rule", &rule.name);
     line.tag_number("slot", slot as u64);
-    line.text("id", &row.id);
-    line.text("message", &message);
+    line.text("id", digits.as_ref().and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
+    line.text("message", message);
     line.float("score", if state == "retracted" { 0.0 } else { row.score() });
     line.text("severity", rule.severity.as_str());
     line.text("state", state);
-    line.text("subject", &row.subject);
+    line.text("subject", subject);
     line.float("threshold", limit);
     line.float("value", value);
     line.count("window_ms", rule.window.0);
-    line.end(EventTime(*start));
+    line.end(EventTime(start));
 }

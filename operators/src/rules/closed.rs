@@ -9,10 +9,11 @@
 //! - A row's steps say exactly when a condition was met that did not hold in the window one hop before; steps that only
 //!   matter to others, or lie below the floor, are left out.
 
+use super::Finding;
+use super::evidence::Evidence;
 use super::keys::KeyBytes;
 use super::plan::Condition;
 use super::versions::Versions;
-use super::{Finding, Origin};
 
 /// How far a window had come by the end of a pane, for measures that only grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +44,7 @@ pub struct ClosedRow {
     /// The measure.
     pub value: f64,
     /// The least event of each of the first three panes that hold events of the key.
-    pub evidence: Vec<Origin>,
+    pub evidence: Evidence,
     /// In order. Empty for measures that can fall, and where neither `n` nor `value` is higher than one hop before.
     pub steps: Vec<Step>,
     /// What was usual for the key, by rule, where the rule has a baseline and the key one.
@@ -56,14 +57,14 @@ impl ClosedRow {
         let limit = self.limit(condition)?;
         Some(Finding {
             rule: condition.rule,
-            key: self.key.as_bytes().to_vec(),
+            key: self.key.clone(),
             start: self.start,
             end: self.end,
             n: self.n,
             value: self.value,
             limit,
             fired: self.fired(condition),
-            evidence: self.evidence.clone(),
+            evidence: self.evidence,
         })
     }
 
@@ -134,7 +135,7 @@ mod tests {
             closed: 1000,
             n: last.n,
             value: last.value,
-            evidence: vec![],
+            evidence: Evidence::default(),
             steps,
             usual: vec![(1, 20.0)],
         }

@@ -5,6 +5,7 @@ use super::Limits;
 use super::closed::ClosedRow;
 use super::closed_streams::{Preview, by_plan, join, retained, told};
 use super::dark::DarkPart;
+use super::evidence::Evidence;
 use super::keys::KeyBytes;
 use super::local::{Drained, LocalPanes, PanePartials};
 use super::plan::{Condition, RuleSet};
@@ -245,12 +246,12 @@ proptest! {
         let (moments, changes) = schedule(&feed, &settings, &set, workers, &wishes, &mut Dice { numbers, at: 0 });
         let (findings, previews) = evaluate_changing(&feed, &settings, &changes, retain.max(TICK_MS));
         let limits = Limits::new(Millis(settings.allowed_lateness));
-        let how = RuleSettings { limits, speak_early, retain: Millis(retain) };
+        let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain) };
         let name = |rule: u32| settings.rules[rule as usize].name.clone();
         let out = within(Duration::from_secs(20), move || run(set, how, workers, moments));
 
         let fact = |f: &super::Finding| {
-            (name(f.rule), f.key.clone(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())
+            (name(f.rule), f.key.as_bytes().to_vec(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())
         };
         let mut facts: Vec<Fact> = Vec::new();
         let mut seen: BTreeMap<(usize, u64), Preview> = BTreeMap::new();
@@ -287,7 +288,7 @@ proptest! {
             let got = seen.remove(&(preview.rule, preview.from));
             prop_assert_eq!(got.as_ref().map_or(0, |got| got.found), preview.findings.len() as u64);
             let first: Vec<_> = preview.findings.iter().take(3).map(|f| (f.start, f.key.clone(), f.limit)).collect();
-            let got = got.into_iter().flat_map(|got| got.examples).map(|f| (f.start, f.key, f.limit));
+            let got = got.into_iter().flat_map(|got| got.examples).map(|f| (f.start, f.key.as_bytes().to_vec(), f.limit));
             prop_assert_eq!(got.collect::<Vec<_>>(), first);
         }
         prop_assert!(seen.is_empty(), "no other previews: {:?}", seen);
@@ -303,7 +304,7 @@ fn row(closed: u64, key: u32) -> Rc<ClosedRow> {
         closed,
         n: 1,
         value: 1.0,
-        evidence: vec![],
+        evidence: Evidence::default(),
         steps: vec![],
         usual: vec![],
     })

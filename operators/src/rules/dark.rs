@@ -14,12 +14,15 @@
 
 use super::keys::KeyBytes;
 use super::plan::RuleSet;
-use super::table::Lane;
 use super::{Limits, Missed, SHARDS, owner, shard};
 use crate::lanes::{LANES, Lanes, bits};
+use crate::names::{NONE, Names};
+use crate::tally::{Keyed, Tally};
+use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind};
 use tidewatch_events::hash;
 use tidewatch_events::rule::Measure;
@@ -77,74 +80,45 @@ fn path_hash(path: u64, host: u64) -> u64 {
     (path ^ host.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
 }
 
+/// The path of one of the events being observed, with its host, as one number.
+#[inline]
+pub(super) fn path_of(lane: usize, batch: &Batch, event: &Event, lanes: &Lanes) -> u64 {
+    let host = lanes.hosts().name(lanes.host[lane]).hash;
+    let is_cut = lanes.cut_paths & 1 << lane != 0;
+    let path = if is_cut { hash::of(batch.get(event.path)) } else { lanes.paths().name(lanes.path[lane]).hash };
+    path_hash(path, host)
+}
+
 fn is_success(event: &Event) -> bool {
     event.kind == Kind::Access && ((200..300).contains(&event.status) || event.status == 304)
 }
 
 /// One worker's view: what it saw served, and who asked for the rest.
 pub(super) struct LocalDark {
-    /// As told to the owners.
-    told: Told,
+    /// As told to the owners. A path that was cut is always told, and always asked for.
+    told: Tally<Told>,
+    /// Where the results of [`Tally::touch`] go.
+    touched: u64,
+    /// By which numbers.
+    generation: u64,
     /// What is not told yet.
     untold: Vec<(u64, u64)>,
-    /// The events being observed: which have a path, what it is, and when that was served first (`u64::MAX`: not yet).
-    asked: u32,
-    paths: [(u64, u64); LANES],
+    /// When the paths of the events being observed were served first (`u64::MAX`: not yet; 0: there is none).
+    served: [u64; LANES],
     plans: Vec<LocalDarkPlan>,
-    /// Where the results of [`Told::touch`] go.
-    touched: u64,
 }
 
-/// Served paths and the least time of a success on each. Open addressing with linear probing, at most half full.
+/// The least time of a success on a path of a host.
 struct Told {
-    /// A time of `u64::MAX` is free.
-    entries: Vec<(u64, u64)>,
-    len: usize,
+    /// Numbers of host and path.
+    key: u64,
+    time: u64,
 }
 
-const LEAST_TOLD: usize = 1 << 10;
-
-impl Told {
-    fn new() -> Told {
-        Told { entries: vec![(0, u64::MAX); LEAST_TOLD], len: 0 }
-    }
-
-    /// Loads what a look-up of this path will need. The result has no meaning but must be used.
+impl Keyed for Told {
     #[inline]
-    fn touch(&self, path: u64) -> u64 {
-        self.entries[path as usize & (self.entries.len() - 1)].0
-    }
-
-    /// The place of a path, or the free one where it would stand.
-    #[inline]
-    fn seek(&self, path: u64) -> usize {
-        let mask = self.entries.len() - 1;
-        let mut at = path as usize & mask;
-        while self.entries[at].1 != u64::MAX && self.entries[at].0 != path {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// Takes note of a success at `time`, earlier than what stands at the path's place.
-    #[cold]
-    fn tell(&mut self, mut at: usize, path: u64, time: u64) {
-        if self.entries[at].1 == u64::MAX {
-            if self.len >= TOLD {
-                *self = Told::new();
-                at = self.seek(path);
-            }
-            self.len += 1;
-        }
-        self.entries[at] = (path, time);
-        if self.len > self.entries.len() / 2 {
-            let larger = vec![(0, u64::MAX); self.entries.len() * 2];
-            let old = std::mem::replace(&mut self.entries, larger);
-            for entry in old.into_iter().filter(|entry| entry.1 != u64::MAX) {
-                let at = self.seek(entry.0);
-                self.entries[at] = entry;
-            }
-        }
+    fn key(&self) -> u64 {
+        self.key
     }
 }
 
@@ -154,64 +128,75 @@ struct LocalDarkPlan {
     panes: BTreeMap<u64, Pairs>,
 }
 
-/// Different (path, client) pairs.
+/// Different (path, client) pairs; clients by the numbers of their group.
 #[derive(Default)]
 struct Pairs {
-    table: HashTable<(u64, u32, u32)>,
-    keys: Vec<u8>,
+    table: HashTable<(u64, u32)>,
 }
 
 impl LocalDark {
     pub(super) fn new(set: &RuleSet) -> LocalDark {
         let plans = set.plans.iter().enumerate().filter(|(_, p)| matches!(p.measure, Measure::DarkPaths { .. }));
         LocalDark {
-            told: Told::new(),
-            untold: Vec::new(),
-            asked: 0,
-            paths: [(0, 0); LANES],
-            plans: plans.map(|(i, p)| LocalDarkPlan { plan: i as u32, hop: p.hop, panes: BTreeMap::new() }).collect(),
+            told: Tally::default(),
             touched: 0,
+            generation: 0,
+            untold: Vec::new(),
+            served: [0; LANES],
+            plans: plans.map(|(i, p)| LocalDarkPlan { plan: i as u32, hop: p.hop, panes: BTreeMap::new() }).collect(),
         }
     }
 
     /// Looks up the paths of the events being observed, those of `mask`; remembers successes.
     #[inline]
-    pub(super) fn fill(&mut self, events: &[Event], mask: u32, lanes: &Lanes) {
-        self.asked = 0;
-        for lane in bits(mask) {
-            if !events[lane].path.is_none() {
-                let path = path_hash(lanes.path[lane], lanes.host[lane]);
-                self.asked |= 1 << lane;
-                self.paths[lane] = (path, u64::MAX);
-                self.touched ^= self.told.touch(path);
-            }
+    pub(super) fn fill(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes) {
+        if self.generation != lanes.generation() || self.told.len() >= TOLD {
+            self.generation = lanes.generation();
+            self.told.clear();
         }
-        for lane in bits(self.asked) {
-            let event = &events[lane];
-            let path = self.paths[lane].0;
-            let at = self.told.seek(path);
-            // As told; `u64::MAX` where nothing was.
-            let mut served = self.told.entries[at].1;
+        let key = |lane: usize| u64::from(lanes.host[lane]) << 32 | u64::from(lanes.path[lane]);
+        for lane in bits(mask) {
+            self.touched ^= self.told.touch(key(lane));
+        }
+        for lane in bits(mask) {
+            if lanes.path[lane] == NONE {
+                self.served[lane] = 0;
+                continue;
+            }
+            let (event, is_cut) = (&events[lane], lanes.cut_paths & 1 << lane != 0);
+            let told = if is_cut { Err(0) } else { self.told.position(key(lane)) };
+            let mut served = told.map_or(u64::MAX, |told| self.told.rows()[told].time);
             if event.time.0 < served && is_success(event) {
                 served = event.time.0;
-                self.untold.push((path, served));
-                self.told.tell(at, path, served);
+                self.untold.push((path_of(lane, batch, event, lanes), served));
+                match told {
+                    Ok(told) => self.told.row_mut(told).time = served,
+                    Err(at) if !is_cut => {
+                        self.told.insert(at, Told { key: key(lane), time: served });
+                    }
+                    Err(_) => {}
+                }
             }
-            self.paths[lane].1 = served;
+            self.served[lane] = served;
         }
     }
 
     /// Notes that a client asked for the path of one of the events being observed. Says how many more pairs are kept.
     #[inline]
-    pub(super) fn ask(&mut self, position: usize, pane: u64, lane: usize, client: &Lane, keys: &[u8]) -> usize {
+    pub(super) fn ask(
+        &mut self,
+        position: usize,
+        pane: u64,
+        lane: usize,
+        client: u32,
+        path: impl Fn() -> u64,
+    ) -> usize {
         let plan = &mut self.plans[position];
-        let (path, served) = self.paths[lane];
         // Every window that holds this pane ends at its end or later: already served before that, it is dark in none.
-        if self.asked & 1 << lane == 0 || served < pane.saturating_add(plan.hop) {
+        if self.served[lane] < pane.saturating_add(plan.hop) {
             return 0;
         }
-        let pairs = plan.panes.entry(pane).or_default();
-        usize::from(client.with_key(keys, |client| pairs.insert(path, client)))
+        usize::from(plan.panes.entry(pane).or_default().insert(path(), client))
     }
 
     pub(super) fn oldest_end(&self) -> Option<u64> {
@@ -219,8 +204,15 @@ impl LocalDark {
         panes.chain(self.untold.iter().map(|(_, time)| time + 1)).min()
     }
 
-    /// Hands over panes and all that is new of served paths; says how many rows fewer are kept.
-    pub(super) fn drain_before(&mut self, end: u64, peers: usize, out: &mut Vec<DarkPart>) -> usize {
+    /// Hands over panes and all that is new of served paths; says how many rows fewer are kept. `names` are those of the
+    /// clients of each plan.
+    pub(super) fn drain_before<'n>(
+        &mut self,
+        end: u64,
+        peers: usize,
+        names: impl Fn(usize) -> &'n Names,
+        out: &mut Vec<DarkPart>,
+    ) -> usize {
         let peers = peers.max(1);
         let mut rows = 0;
         let mut served: Vec<DarkPart> = vec![DarkPart::default(); peers];
@@ -235,7 +227,7 @@ impl LocalDark {
             }
         };
         push(served);
-        for plan in &mut self.plans {
+        for (position, plan) in self.plans.iter_mut().enumerate() {
             while let Some(first) = plan.panes.first_entry() {
                 if end != u64::MAX && first.key().saturating_add(plan.hop) > end {
                     break;
@@ -243,9 +235,9 @@ impl LocalDark {
                 let (pane, pairs) = first.remove_entry();
                 rows += pairs.table.len();
                 let mut parts = vec![DarkPart { plan: plan.plan, pane, ..DarkPart::default() }; peers];
-                for (path, start, end) in pairs.table {
+                for (path, client) in pairs.table {
                     let part = &mut parts[owner(path, peers)];
-                    part.keys.extend_from_slice(&pairs.keys[start as usize..end as usize]);
+                    part.keys.extend_from_slice(names(position).text(client));
                     part.rows.push((path, part.keys.len() as u32));
                 }
                 push(parts);
@@ -256,19 +248,15 @@ impl LocalDark {
 }
 
 impl Pairs {
-    fn insert(&mut self, path: u64, client: &[u8]) -> bool {
-        let keys = &self.keys;
-        let hash = hash::seeded(client, path);
-        let same = |e: &(u64, u32, u32)| e.0 == path && keys[e.1 as usize..e.2 as usize] == *client;
-        if self.table.find(hash, same).is_some() {
-            return false;
+    fn insert(&mut self, path: u64, client: u32) -> bool {
+        let hash = |pair: &(u64, u32)| pair.0 ^ u64::from(pair.1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        match self.table.entry(hash(&(path, client)), |pair| *pair == (path, client), hash) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert((path, client));
+                true
+            }
         }
-        let start = self.keys.len() as u32;
-        self.keys.extend_from_slice(client);
-        let keys = &self.keys;
-        let entry = (path, start, self.keys.len() as u32);
-        self.table.insert_unique(hash, entry, |e| hash::seeded(&keys[e.1 as usize..e.2 as usize], e.0));
-        true
     }
 }
 

@@ -9,6 +9,7 @@
 //! - A provisional firing ends in exactly one of: a closed firing of the same id, or a withdrawal. Where an alert of another
 //!   id takes its place, the withdrawal comes right before that alert, which names it in `replaces`.
 
+use super::evidence::Evidence;
 use super::keys::KeyBytes;
 use super::plan::RuleSet;
 use super::{Finding, Origin};
@@ -19,9 +20,6 @@ use tidewatch_events::alert::{Alert, AlertState, score};
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::EventTime;
 use tidewatch_events::{hash, key};
-
-/// How many lines of evidence an alert carries.
-const EVIDENCE: usize = 3;
 
 /// What happened to an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +44,7 @@ pub struct AlertDraft {
     /// Position of the rule in the [`RuleSet`].
     pub rule: u32,
     /// The key's bytes.
-    pub key: Vec<u8>,
+    pub key: KeyBytes,
     /// Start of the first window, ms.
     pub first: u64,
     /// End of the first window, ms: part of the id.
@@ -62,7 +60,7 @@ pub struct AlertDraft {
     /// Windows with a finding.
     pub findings: u64,
     /// The least event of each of its first three panes.
-    pub evidence: Vec<Origin>,
+    pub evidence: Evidence,
     /// Where it stands.
     pub state: AlertState,
     /// End of the first window (ms) of the provisional firing this takes the place of, where that differs.
@@ -82,7 +80,7 @@ impl AlertDraft {
             value: finding.value,
             threshold: finding.limit,
             findings: 1,
-            evidence: finding.evidence.clone(),
+            evidence: finding.evidence,
             state: AlertState::Firing,
             replaces: None,
         }
@@ -90,12 +88,12 @@ impl AlertDraft {
 
     /// hash(rule, subject, end of the first window).
     pub fn id(&self, rule: &Rule) -> String {
-        id_at(rule, &self.key, self.first_end)
+        id_at(rule, self.key.as_bytes(), self.first_end)
     }
 
     /// hash(rule, subject).
     pub fn subject_id(&self, rule: &Rule) -> String {
-        hash::id(&[rule.name.as_bytes(), &self.key])
+        hash::id(&[rule.name.as_bytes(), self.key.as_bytes()])
     }
 
     /// Says for an ended episode how it stands at the end of a replay whose last event is at `last_event` (ms). Time may
@@ -115,7 +113,7 @@ impl AlertDraft {
             key: self.subject_id(rule),
             rule: rule.name.clone(),
             severity: rule.severity,
-            subject: subject(rule, &self.key, set.ipv6_prefix),
+            subject: subject(rule, self.key.as_bytes(), set.ipv6_prefix),
             first: EventTime(self.first),
             last: EventTime(self.last),
             fired: EventTime(self.fired),
@@ -126,7 +124,7 @@ impl AlertDraft {
             state: self.state,
             evidence: self.evidence.iter().filter_map(&mut line).collect(),
             mode: rule.mode,
-            replaces: self.replaces.map(|end| id_at(rule, &self.key, end)),
+            replaces: self.replaces.map(|end| id_at(rule, self.key.as_bytes(), end)),
         }
     }
 }
@@ -171,7 +169,7 @@ impl Episodes {
 
     /// Takes a finding of a closed window; those of one rule and key come in order.
     pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
-        let place = (finding.rule, KeyBytes::new(&finding.key));
+        let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let known = self.confirm(&place, finding);
         if let Some(open) = self.open.get_mut(&place) {
@@ -181,10 +179,7 @@ impl Episodes {
                 if finding.value > open.value {
                     (open.value, open.threshold) = (finding.value, finding.limit);
                 }
-                open.evidence.extend(&finding.evidence);
-                open.evidence.sort_unstable();
-                open.evidence.dedup();
-                open.evidence.truncate(EVIDENCE);
+                open.evidence = open.evidence.with(&finding.evidence);
                 if let Some(known) = known.filter(|known| known.first_end != open.first_end) {
                     open.replaces = Some(known.first_end);
                     out.push(withdrawn(known));
@@ -196,7 +191,6 @@ impl Episodes {
             out.push(ended(open.clone(), AlertState::Resolved));
         }
         let mut draft = AlertDraft::new(finding, Change::Fired);
-        draft.evidence.truncate(EVIDENCE);
         if let Some(known) = known.filter(|known| known.first_end != finding.end) {
             draft.replaces = Some(known.first_end);
             out.push(withdrawn(known));
@@ -208,7 +202,7 @@ impl Episodes {
 
     /// Takes a finding of a window that is not closed yet. Says nothing where the alert is known already.
     pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
-        let place = (finding.rule, KeyBytes::new(&finding.key));
+        let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let goes_on = |known: &AlertDraft| {
             finding.start <= known.last.saturating_add(resolve_after)
@@ -217,8 +211,7 @@ impl Episodes {
         if self.open.get(&place).is_some_and(goes_on) || self.provisional.contains_key(&place) {
             return;
         }
-        let mut draft = AlertDraft::new(finding, Change::Provisional);
-        draft.evidence.truncate(EVIDENCE);
+        let draft = AlertDraft::new(finding, Change::Provisional);
         out.push(draft.clone());
         self.provisional.insert(place, draft);
         self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
@@ -304,7 +297,7 @@ impl Episodes {
     /// Takes up an open episode from a record.
     pub fn restore(&mut self, draft: AlertDraft) {
         self.watch(draft.rule, draft.last);
-        self.open.insert((draft.rule, KeyBytes::new(&draft.key)), draft);
+        self.open.insert((draft.rule, draft.key.clone()), draft);
     }
 }
 
@@ -350,10 +343,10 @@ mod tests {
     fn finding(start: u64, value: f64) -> Finding {
         let mut key = Vec::new();
         key::push(&mut key, Value::Ip("10.0.0.1".parse().unwrap()), 64);
-        let evidence = vec![Origin { time: start, partition: 0, offset: start }];
+        let evidence = std::iter::once(Origin { time: start, partition: 0, offset: start }).collect();
         Finding {
             rule: 0,
-            key,
+            key: KeyBytes::new(&key),
             start,
             end: start + 20,
             n: value as u64,
@@ -405,7 +398,7 @@ mod tests {
         again.fold(&finding(100, 6.0), &mut out);
         let alert = again.finish(150).remove(0).into_alert(&set(), |_| None);
         assert_eq!(alert.state, AlertState::Resolved, "at 120 + 30");
-        assert_eq!(alert.id, hash::id(&[b"r", &finding(100, 6.0).key, &120u64.to_be_bytes()]));
+        assert_eq!(alert.id, hash::id(&[b"r", finding(100, 6.0).key.as_bytes(), &120u64.to_be_bytes()]));
     }
 
     #[test]

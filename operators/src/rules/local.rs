@@ -1,8 +1,8 @@
 //! What one worker read, counted per plan, pane and key until it is handed over.
 //!
-//! The hot path: [`LocalPanes::observe_batch`] takes events by 32, tests each plan's filter, puts the key together and
-//! hashes it once for all plans that group alike, and updates one 32-byte entry. Memory is allocated only when tables
-//! grow and, for quantiles, when a key is new. [`LocalPanes::drain_before`] turns finished panes into messages; call it
+//! The hot path: [`LocalPanes::observe_some`] takes events by 32, looks up which plans an event of its kind and status
+//! matches, finds the number of its key once for all plans that group alike, and updates one row of 24 bytes. Memory is
+//! allocated only when tables grow and, for quantiles, when a key is new. [`LocalPanes::drain_before`] turns finished panes into messages; call it
 //! after every batch.
 //!
 //! Invariants
@@ -13,20 +13,19 @@
 //!   everything.
 
 use super::Origin;
-use super::dark::{DarkPart, LocalDark};
-use super::keys::Packed;
+use super::dark::{self, DarkPart, LocalDark};
 use super::plan::{MeasurePlan, RuleSet};
-use super::table::{Lane, Partitions, Table, place};
+use super::table::{Partitions, Table, place};
 use super::values::{LocalValues, Recorder, Scratch, Values};
-use crate::lanes::{LANES, Lanes, bits, in_time, ipv4_key};
+use crate::lanes::{LANES, Lanes, bits, in_time};
+use crate::names::{NONE, Names};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
 use tidewatch_events::batch::{Batch, PartitionId};
-use tidewatch_events::event::{Client, Event};
+use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
-use tidewatch_events::hash;
 use tidewatch_events::rule::{Allow, Measure};
+use tidewatch_events::time::EventTime;
 
 /// Rows (keys in panes, and their distinct values) kept by one worker before all are handed over.
 pub const MAX_ROWS: usize = 1 << 20;
@@ -51,6 +50,8 @@ pub struct PanePartials {
 /// One key in one pane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaneRow {
+    /// The key's hash.
+    pub hash: u64,
     /// Where the key's bytes end; they begin where the row before ends.
     pub key_end: u32,
     /// Matching events.
@@ -63,6 +64,12 @@ impl PanePartials {
     /// Rows, and distinct values.
     pub(super) fn pieces(&self) -> usize {
         self.rows.len() + if let Values::Distinct { hashes, .. } = &self.values { hashes.len() } else { 0 }
+    }
+
+    /// The same without rows.
+    pub(super) fn without_rows(&self) -> PanePartials {
+        let (dest, plan, pane) = (self.dest, self.plan, self.pane);
+        PanePartials { dest, plan, pane, keys: Vec::new(), rows: Vec::new(), values: Values::Count }
     }
 
     /// The rows with their keys.
@@ -89,24 +96,55 @@ pub struct Drained {
 pub struct LocalPanes {
     groups: Vec<Group>,
     plans: Vec<LocalPlan>,
+    classes: Classes,
     dark: Option<LocalDark>,
     exemptions: Vec<Exemption>,
     partitions: Partitions,
     scratch: Scratch,
     rows: usize,
     /// Where the results of [`Table::touch`] go.
-    touched: u32,
+    touched: u64,
+    /// For those who have none.
+    lanes: Option<Box<Lanes>>,
 }
 
 /// A way to group, shared by plans, and the keys of the events being observed.
 struct Group {
     fields: Vec<Field>,
+    /// Whether the key is that of one name of the event.
+    by: By,
+    /// The keys.
+    names: Names,
+    /// Numbers of keys, by the number of the name; [`NONE`]: not known.
+    known: Vec<u32>,
+    /// By which numbers of names.
+    generation: u64,
     /// Events that a plan of this group matched; then those of them that have a key.
     mask: u32,
-    lanes: [Lane; LANES],
-    /// Bytes of the keys.
-    keys: Vec<u8>,
+    /// Numbers of their keys.
+    keys: [u32; LANES],
+    /// Bytes of a key.
+    bytes: Vec<u8>,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Client,
+    Host,
+    Fields,
+}
+
+/// Which of the first 64 plans a request of a status may match.
+struct Classes {
+    /// By status.
+    requests: Vec<u64>,
+}
+
+/// Statuses whose plans are known beforehand.
+const STATUSES: u16 = 600;
+
+/// Plans that have a bit.
+const CLASSED: usize = 64;
 
 /// An allow list, and which of the events being observed it matches.
 struct Exemption {
@@ -118,6 +156,8 @@ struct Exemption {
 
 struct LocalPlan {
     filter: Filter,
+    /// Whether kind, level and status say all.
+    is_quick: bool,
     /// Positions of the allow lists whose events it does not see; sees only, where `only_exempt`.
     exempt: Vec<u32>,
     only_exempt: bool,
@@ -167,6 +207,7 @@ impl LocalPanes {
             .collect();
         LocalPanes {
             groups,
+            classes: Classes::new(&plans),
             plans,
             dark: (dark_plans > 0).then(|| LocalDark::new(set)),
             exemptions: set.allow.iter().map(|allow| Exemption { allow: allow.clone(), mask: 0, events: 0 }).collect(),
@@ -174,25 +215,29 @@ impl LocalPanes {
             scratch: Scratch::new(set.ipv6_prefix),
             rows: 0,
             touched: 0,
+            lanes: None,
         }
     }
 
     /// Counts an event that is in time. Whole batches are counted faster by [`LocalPanes::observe_batch`].
     pub fn observe(&mut self, batch: &Batch, event: &Event, partition: PartitionId) {
         let partition = self.partitions.number(partition);
-        let mut lanes = Lanes::default();
+        let mut lanes = self.lanes.take().unwrap_or_default();
         lanes.fill(batch, std::slice::from_ref(event), 1);
         self.observe_of(batch, std::slice::from_ref(event), 1, &lanes, partition);
+        self.lanes = Some(lanes);
     }
 
     /// Counts a whole batch: its events that are in time.
     pub fn observe_batch(&mut self, batch: &Batch) {
-        let mut lanes = Lanes::default();
+        let mut lanes = self.lanes.take().unwrap_or_default();
         for events in batch.events.chunks(LANES) {
             let mask = in_time(events);
             lanes.fill(batch, events, mask);
             self.observe_some(batch, events, mask, &lanes);
         }
+        lanes.renew();
+        self.lanes = Some(lanes);
     }
 
     /// Counts up to [`LANES`] events, those of `mask`, which are in time.
@@ -205,16 +250,28 @@ impl LocalPanes {
         for exemption in &mut self.exemptions {
             exemption.observe(batch, events, mask);
         }
-        for plan in &mut self.plans {
-            plan.mask = bits(plan.seen(mask, &self.exemptions))
-                .fold(0, |matching, lane| matching | u32::from(plan.filter.matches(batch, &events[lane])) << lane);
+        let mut classed = [0; CLASSED];
+        for lane in bits(mask) {
+            let mut plans = self.classes.plans(&events[lane], &self.plans);
+            while plans != 0 {
+                classed[plans.trailing_zeros() as usize % CLASSED] |= 1 << lane;
+                plans &= plans - 1;
+            }
+        }
+        for (position, plan) in self.plans.iter_mut().enumerate() {
+            let may = classed.get(position).copied().unwrap_or(mask);
+            plan.mask = plan.seen(may, &self.exemptions);
+            if !plan.is_quick || position >= CLASSED {
+                plan.mask = bits(plan.mask)
+                    .fold(0, |matching, lane| matching | u32::from(plan.filter.matches(batch, &events[lane])) << lane);
+            }
             self.groups[plan.group].mask |= plan.mask;
         }
         for group in &mut self.groups {
             group.fill(batch, events, lanes, &mut self.scratch);
         }
         if let Some(dark) = &mut self.dark {
-            dark.fill(events, mask, lanes);
+            dark.fill(batch, events, mask, lanes);
         }
         for plan in &mut self.plans {
             let group = &self.groups[plan.group];
@@ -230,14 +287,13 @@ impl LocalPanes {
                 left &= !mask;
                 let table = &mut plan.tables[pane.table];
                 for lane in bits(mask) {
-                    self.touched ^= table.touch(group.lanes[lane].hash);
+                    self.touched ^= table.touch(group.keys[lane]);
                 }
                 let counts_only = matches!(plan.recorder, Recorder::Count);
                 for lane in bits(mask) {
                     let event = &events[lane];
                     let place = place(event.time.0 - pane.start, partition);
-                    let (row, new) =
-                        table.count(&group.lanes[lane], &group.keys, place, event.offset, &self.partitions);
+                    let (row, new) = table.count(group.keys[lane], place, event.offset, &self.partitions);
                     self.rows += usize::from(new);
                     if !counts_only {
                         self.rows += table.values.record(row, &plan.recorder, batch, event, &mut self.scratch);
@@ -245,7 +301,8 @@ impl LocalPanes {
                 }
                 if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
                     for lane in bits(mask) {
-                        self.rows += dark.ask(position, pane.start, lane, &group.lanes[lane], &group.keys);
+                        let path = || dark::path_of(lane, batch, &events[lane], lanes);
+                        self.rows += dark.ask(position, pane.start, lane, group.keys[lane], path);
                     }
                 }
             }
@@ -275,17 +332,49 @@ impl LocalPanes {
     /// owner among `peers` workers, and all that is new of served paths. Hands over everything where more than
     /// [`MAX_ROWS`] rows are kept.
     pub fn drain_before(&mut self, end: u64, peers: usize, out: &mut Drained) {
-        let end = if self.rows >= MAX_ROWS || self.partitions.is_full() { u64::MAX } else { end };
+        let is_full = self.partitions.is_full() || self.groups.iter().any(|group| group.names.is_full());
+        let end = if self.rows >= MAX_ROWS || is_full { u64::MAX } else { end };
         for (index, plan) in self.plans.iter_mut().enumerate() {
-            self.rows -= plan.drain_before(index, end, peers, &self.partitions, &mut out.partials);
+            let names = &self.groups[plan.group].names;
+            self.rows -= plan.drain_before(index, end, peers, names, &self.partitions, &mut out.partials);
         }
         if let Some(dark) = &mut self.dark {
-            self.rows -= dark.drain_before(end, peers, &mut out.dark);
+            let plans: Vec<&LocalPlan> = self.plans.iter().filter(|plan| plan.dark.is_some()).collect();
+            let names = |position: usize| &self.groups[plans[position].group].names;
+            self.rows -= dark.drain_before(end, peers, names, &mut out.dark);
         }
         if end == u64::MAX {
             self.partitions.clear();
         }
+        if is_full {
+            self.groups.iter_mut().for_each(Group::forget);
+        }
     }
+}
+
+impl Classes {
+    fn new(plans: &[LocalPlan]) -> Classes {
+        let mut event = Event::new(Kind::Access, EventTime(0));
+        let of_status = |status| {
+            event.status = status;
+            plans_of(&event, plans)
+        };
+        Classes { requests: (0..STATUSES).map(of_status).collect() }
+    }
+
+    /// The plans that an event may match.
+    #[inline]
+    fn plans(&self, event: &Event, plans: &[LocalPlan]) -> u64 {
+        match self.requests.get(usize::from(event.status)) {
+            Some(known) if event.kind == Kind::Access && event.level == LogLevel::None => *known,
+            _ => plans_of(event, plans),
+        }
+    }
+}
+
+fn plans_of(event: &Event, plans: &[LocalPlan]) -> u64 {
+    let bits = plans.iter().take(CLASSED).enumerate();
+    bits.fold(0, |all, (bit, plan)| all | u64::from(plan.filter.may_match(event)) << bit)
 }
 
 impl Exemption {
@@ -298,33 +387,75 @@ impl Exemption {
 
 impl Group {
     fn new(fields: Vec<Field>) -> Group {
-        let lane = Lane { hash: 0, short: Packed::NOT_SHORT, start: 0, end: 0 };
-        Group { fields, mask: 0, lanes: [lane; LANES], keys: Vec::new() }
+        let by = match fields[..] {
+            [Field::ClientIp] => By::Client,
+            [Field::Host] => By::Host,
+            _ => By::Fields,
+        };
+        Group {
+            fields,
+            by,
+            names: Names::default(),
+            known: Vec::new(),
+            generation: 0,
+            mask: 0,
+            keys: [NONE; LANES],
+            bytes: Vec::new(),
+        }
     }
 
-    /// Puts the keys of the events of the mask together and hashes them; takes those out of the mask that have none.
+    /// Finds the numbers of the keys of the events of the mask; takes those out of the mask that have none.
     #[inline]
     fn fill(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes, scratch: &mut Scratch) {
-        self.keys.clear();
-        let only_client = self.fields == [Field::ClientIp];
-        for lane in bits(self.mask) {
-            let event = &events[lane];
-            let start = self.keys.len();
-            if let (true, Client::Ip(IpAddr::V4(ip))) = (only_client, event.client) {
-                // As `key::push` would have it, without the buffer.
-                let short = Packed::short(&ipv4_key(ip));
-                self.lanes[lane] = Lane { hash: lanes.ipv4[lane], short, start: 0, end: 0 };
-                continue;
+        if self.mask == 0 {
+            return;
+        }
+        if self.generation != lanes.generation() {
+            self.generation = lanes.generation();
+            self.known.clear();
+        }
+        let (names, numbers) = match self.by {
+            By::Client => (lanes.clients(), &lanes.client),
+            By::Host => (lanes.hosts(), &lanes.host),
+            By::Fields => {
+                for lane in bits(self.mask) {
+                    self.put_together(lane, batch, &events[lane], scratch);
+                }
+                return;
             }
-            if self.fields.iter().all(|field| scratch.push(&mut self.keys, *field, batch, event)) {
-                let key = &self.keys[start..];
-                let (start, end) = (start as u32, self.keys.len() as u32);
-                self.lanes[lane] = Lane { hash: hash::of(key), short: Packed::short(key), start, end };
-            } else {
-                self.keys.truncate(start);
-                self.mask &= !(1 << lane);
+        };
+        if self.known.len() < names.len() {
+            self.known.resize(names.len(), NONE);
+        }
+        for lane in bits(self.mask) {
+            let number = numbers[lane];
+            let known = self.known.get(number as usize).copied().unwrap_or(NONE);
+            self.keys[lane] = known;
+            if known == NONE {
+                self.put_together(lane, batch, &events[lane], scratch);
+                if number != NONE {
+                    self.known[number as usize] = self.keys[lane];
+                }
             }
         }
+    }
+
+    /// Finds the number of an event's key by its bytes.
+    #[inline(never)]
+    fn put_together(&mut self, lane: usize, batch: &Batch, event: &Event, scratch: &mut Scratch) {
+        self.bytes.clear();
+        if self.fields.iter().all(|field| scratch.push(&mut self.bytes, *field, batch, event)) {
+            self.keys[lane] = self.names.number(&self.bytes);
+        } else {
+            self.keys[lane] = NONE;
+            self.mask &= !(1 << lane);
+        }
+    }
+
+    /// Forgets all keys: nobody keeps their numbers.
+    fn forget(&mut self) {
+        self.names.clear();
+        self.known.clear();
     }
 }
 
@@ -332,6 +463,7 @@ impl LocalPlan {
     fn new(plan: &MeasurePlan, group: usize, dark: Option<usize>) -> LocalPlan {
         LocalPlan {
             filter: plan.filter.clone(),
+            is_quick: plan.filter.is_quick(),
             exempt: plan.exempt.clone(),
             only_exempt: plan.only_exempt,
             recorder: Recorder::of(&plan.measure),
@@ -388,6 +520,7 @@ impl LocalPlan {
         index: usize,
         end: u64,
         peers: usize,
+        names: &Names,
         partitions: &Partitions,
         out: &mut Vec<PanePartials>,
     ) -> usize {
@@ -409,7 +542,7 @@ impl LocalPlan {
                 values: Values::of(&self.measure),
             };
             let mut messages: Vec<PanePartials> = (0..peers.max(1)).map(|_| empty()).collect();
-            table.drain(start, peers, partitions, &mut messages);
+            table.drain(start, names, partitions, &mut messages);
             for (dest, mut message) in messages.into_iter().enumerate() {
                 if !message.rows.is_empty() {
                     message.dest = dest as u64;

@@ -18,7 +18,7 @@ pub(super) enum Measured {
         running: Vec<Sum>,
     },
     Distinct {
-        rows: Vec<Vec<u64>>,
+        rows: Vec<Few>,
         running: Vec<u64>,
         uses: HashTable<Use>,
         kept: usize,
@@ -68,7 +68,7 @@ impl Measured {
         match self {
             Measured::Count | Measured::Dark { .. } => {}
             Measured::Sums { rows, .. } => rows.push(Sum::default()),
-            Measured::Distinct { rows, .. } => rows.push(Vec::new()),
+            Measured::Distinct { rows, .. } => rows.push(Few::default()),
             Measured::Histograms { rows } => rows.push(Histogram::new()),
             Measured::Inner { rows, .. } => rows.push(0),
         }
@@ -107,7 +107,7 @@ impl Measured {
             (Measured::Distinct { rows, kept, .. }, values @ Values::Distinct { .. }) => {
                 let own = &mut rows[row];
                 let before = own.len();
-                let missed = unite(own, values.hashes(from), room);
+                let missed = own.unite(values.hashes(from), room);
                 *kept += own.len() - before;
                 return missed;
             }
@@ -127,12 +127,12 @@ impl Measured {
             }
             Measured::Inner { rows, running } => running[key] += rows[row],
             Measured::Distinct { rows, running, uses, .. } => {
-                for value in &rows[row] {
-                    let hash = Use::hash(slot, *value);
-                    match uses.entry(hash, |u| (u.slot, u.value) == (slot, *value), |u| Use::hash(u.slot, u.value)) {
+                for value in rows[row].iter() {
+                    let hash = Use::hash(slot, value);
+                    match uses.entry(hash, |u| (u.slot, u.value) == (slot, value), |u| Use::hash(u.slot, u.value)) {
                         Entry::Occupied(mut found) => found.get_mut().panes += 1,
                         Entry::Vacant(vacant) => {
-                            vacant.insert(Use { slot, panes: 1, value: *value });
+                            vacant.insert(Use { slot, panes: 1, value });
                             running[key] += 1;
                         }
                     }
@@ -154,7 +154,7 @@ impl Measured {
             }
             Measured::Inner { rows, running } => running[key] -= std::mem::take(&mut rows[row]),
             Measured::Distinct { rows, running, uses, kept } => {
-                for value in std::mem::take(&mut rows[row]) {
+                for value in std::mem::take(&mut rows[row]).iter() {
                     *kept -= 1;
                     let hash = Use::hash(slot, value);
                     if let Ok(mut found) = uses.find_entry(hash, |u| (u.slot, u.value) == (slot, value)) {
@@ -224,7 +224,7 @@ impl Measured {
                 prefix.total as f64 / plan.unit()
             }
             Measured::Distinct { rows, .. } => {
-                prefix.values.extend(&rows[row]);
+                prefix.values.extend(rows[row].iter());
                 prefix.values.len() as f64
             }
             _ => n as f64,
@@ -248,25 +248,81 @@ pub(super) struct Prefix {
     values: hashbrown::HashSet<u64>,
 }
 
+impl Prefix {
+    /// How many different values there are with these.
+    pub(super) fn unite(&mut self, values: &[u64]) -> f64 {
+        self.values.extend(values);
+        self.values.len() as f64
+    }
+}
+
 fn average(sum: Sum, unit: f64) -> Option<f64> {
     (sum.events > 0).then(|| sum.total as f64 / (unit * sum.events as f64))
 }
 
-/// Adds sorted values to sorted values, at most `room` new ones; says how many found none.
-fn unite(own: &mut Vec<u64>, new: &[u64], room: usize) -> u64 {
-    let held = own.len();
-    let mut missed = 0;
-    for value in new {
-        if own[..held].binary_search(value).is_err() {
-            if own.len() - held < room {
-                own.push(*value);
-            } else {
-                missed += 1;
+/// Different values; one of them without the heap: most rows have no other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Few {
+    first: Option<u64>,
+    /// The others, ascending.
+    others: Vec<u64>,
+}
+
+impl Few {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> {
+        self.first.into_iter().chain(self.others.iter().copied())
+    }
+
+    /// Adds different values, at most `room` new ones; says how many found none.
+    fn unite(&mut self, new: &[u64], mut room: usize) -> u64 {
+        let held = self.others.len();
+        let mut missed = 0;
+        for value in new {
+            if self.first == Some(*value) || self.others[..held].binary_search(value).is_ok() {
+                continue;
+            }
+            match room.checked_sub(1) {
+                None => {
+                    missed += 1;
+                    continue;
+                }
+                Some(left) => room = left,
+            }
+            match self.first {
+                None => self.first = Some(*value),
+                Some(_) => self.others.push(*value),
             }
         }
+        if self.others.len() > held {
+            self.others.sort_unstable();
+        }
+        missed
     }
-    if own.len() > held && held > 0 {
-        own.sort_unstable();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_united_each_once_as_far_as_there_is_room() {
+        let rows: &[(&str, &[&[u64]], usize, &[u64], u64)] = &[
+            ("none", &[&[]], 9, &[], 0),
+            ("one, twice", &[&[5], &[5]], 9, &[5], 0),
+            ("the first is known, and those before and after it", &[&[5], &[1, 5, 9], &[1, 9]], 9, &[1, 5, 9], 0),
+            ("no room for the third", &[&[3, 5], &[4]], 0, &[], 3),
+            ("room for one each time", &[&[3, 5], &[1, 3, 4]], 1, &[1, 3], 2),
+        ];
+        for (name, messages, room, want, want_missed) in rows {
+            let mut few = Few::default();
+            let missed: u64 = messages.iter().map(|new| few.unite(new, *room)).sum();
+            let mut values: Vec<u64> = few.iter().collect();
+            values.sort_unstable();
+            assert_eq!((&values[..], missed, few.len()), (*want, *want_missed, want.len()), "{name}");
+        }
     }
-    missed
 }

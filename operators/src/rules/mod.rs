@@ -23,12 +23,14 @@ pub mod closed;
 pub mod closed_streams;
 pub mod dark;
 pub mod episodes;
+pub mod evidence;
 pub mod keys;
 pub mod local;
 mod measured;
 pub mod panes;
 pub mod plan;
 pub mod provisional;
+mod sparse;
 pub mod streams;
 mod table;
 pub mod values;
@@ -39,6 +41,8 @@ mod closed_tests;
 #[cfg(test)]
 mod model_tests;
 
+use evidence::Evidence;
+use keys::KeyBytes;
 use serde::{Deserialize, Serialize};
 use tidewatch_events::time::Millis;
 
@@ -74,7 +78,7 @@ pub struct Finding {
     /// Position of the rule in the [`plan::RuleSet`].
     pub rule: u32,
     /// The key's bytes (`events::key`).
-    pub key: Vec<u8>,
+    pub key: KeyBytes,
     /// Start of the window, ms.
     pub start: u64,
     /// Its end, ms.
@@ -90,7 +94,7 @@ pub struct Finding {
     /// for every finding that starts an episode; else the window's end.
     pub fired: u64,
     /// The least event of each of the first three panes of the window that hold events of the key.
-    pub evidence: Vec<Origin>,
+    pub evidence: Evidence,
 }
 
 /// Bounds on what is kept, per plan.

@@ -12,17 +12,19 @@
 //! - A window is judged by the versions of conditions that hold for its start, and kept from the floor of those that are
 //!   loaded at its closing tick, whenever a change of rules was heard of.
 
+mod find;
+
 use super::baseline::Baselines;
-use super::closed::{ClosedRow, Step};
+use super::closed::ClosedRow;
 use super::dark::DarkCounts;
 use super::keys::KeyBytes;
 use super::local::PanePartials;
-use super::measured::{Measured, Prefix};
+use super::measured::Measured;
 use super::plan::MeasurePlan;
+use super::sparse::Sparse;
 use super::values::Values;
 use super::versions::{Floor, Reload, Versions};
 use super::{Limits, Missed, Origin, SHARDS, shard};
-use crate::traffic::tick;
 use hashbrown::{HashMap, HashTable};
 use std::collections::{BTreeMap, VecDeque};
 use tidewatch_events::hash;
@@ -52,6 +54,14 @@ pub struct PaneStore {
     dark: BTreeMap<u64, Vec<(KeyBytes, i64)>>,
     /// Keys that reached the floor in the last window.
     hot: BTreeMap<u32, Hot>,
+    /// Whether a slot is among them: most are not.
+    is_hot: Vec<bool>,
+    /// Panes as they came, in the place of slots, where that costs less.
+    sparse: Option<Sparse>,
+    /// Whether rows that are no finding now are handed over too: a change of rules may make them one.
+    keeps: bool,
+    /// Room for the slots that a window touches.
+    touched: Vec<u32>,
     /// The conditions.
     versions: Versions,
     /// Ticks of changes of rules, in order, after which no window was closed yet: then all keys are looked at.
@@ -109,10 +119,10 @@ struct Pane {
 }
 
 /// A window that is closed.
-struct Window {
-    start: u64,
-    end: u64,
-    closes: u64,
+pub(super) struct Window {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) closes: u64,
     floor: Floor,
     /// Whether baselines take part of it.
     notes: bool,
@@ -120,10 +130,10 @@ struct Window {
 
 /// What the last window of a key came to.
 #[derive(Clone, Copy)]
-struct Hot {
-    n: u64,
-    value: f64,
-    end: u64,
+pub(super) struct Hot {
+    pub(super) n: u64,
+    pub(super) value: f64,
+    pub(super) end: u64,
 }
 
 impl PaneStore {
@@ -147,6 +157,10 @@ impl PaneStore {
             running: BTreeMap::new(),
             dark: BTreeMap::new(),
             hot: BTreeMap::new(),
+            is_hot: Vec::new(),
+            sparse: None,
+            keeps: true,
+            touched: Vec::new(),
             said: HashMap::new(),
             closed: 0,
             resumed: 0,
@@ -160,6 +174,12 @@ impl PaneStore {
         self.resumed = self.closed;
     }
 
+    /// Hands over only rows that are findings by the conditions that hold when their window closes: where these never change,
+    /// no other is of use.
+    pub fn only_findings(self) -> PaneStore {
+        PaneStore { keeps: false, sparse: Sparse::new(&self.plan, &self.versions), ..self }
+    }
+
     /// What could not be counted so far.
     pub fn missed(&self) -> Missed {
         self.missed
@@ -167,7 +187,10 @@ impl PaneStore {
 
     /// Rows kept, and distinct values.
     pub fn kept(&self) -> usize {
-        self.rows.len() - self.free_rows.len() + self.measured.kept() + self.deferred_rows
+        self.rows.len() - self.free_rows.len()
+            + self.measured.kept()
+            + self.deferred_rows
+            + self.sparse.as_ref().map_or(0, Sparse::kept)
     }
 
     /// The baselines of each rule of the plan, in their order.
@@ -230,6 +253,9 @@ impl PaneStore {
 
     fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Vec<u32>>) {
         let pane = partials.pane;
+        if let Some(sparse) = &mut self.sparse {
+            return sparse.merge(partials, &self.limits, self.deferred_rows, &mut self.missed);
+        }
         let mut values = std::mem::replace(&mut partials.values, Values::Count);
         let mut entry = self.waiting.remove(&pane).unwrap_or_default();
         entry.shards.resize(SHARDS, 0);
@@ -241,7 +267,7 @@ impl PaneStore {
             sought.clear();
             for row in rows {
                 let end = row.key_end as usize;
-                sought.push(self.seek(start..end, &partials.keys));
+                sought.push(self.seek(row.hash, start..end, &partials.keys));
                 start = end;
             }
             for (index, (row, sought)) in rows.iter().zip(&sought).enumerate() {
@@ -268,8 +294,7 @@ impl PaneStore {
 
     /// Looks a key up.
     #[inline]
-    fn seek(&self, key: std::ops::Range<usize>, keys: &[u8]) -> Sought {
-        let hash = hash::of(&keys[key.clone()]);
+    fn seek(&self, hash: u64, key: std::ops::Range<usize>, keys: &[u8]) -> Sought {
         let bytes = &keys[key.clone()];
         let slot = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == bytes).copied();
         Sought { key, hash, slot }
@@ -338,6 +363,7 @@ impl PaneStore {
             }
             None => {
                 self.slots.push(slot);
+                self.is_hot.push(false);
                 self.measured.push_slot();
                 self.slots.len() as u32 - 1
             }
@@ -366,19 +392,23 @@ impl PaneStore {
     /// End (ms) of the next window in which anything may change or be found. `None`: nothing is kept that would.
     pub fn next_end(&self) -> Option<u64> {
         let MeasurePlan { window, hop, .. } = self.plan;
-        let enters = [self.waiting.keys().next(), self.deferred.keys().next()].into_iter().flatten().min();
+        let sparse = self.sparse.as_ref();
+        let waiting = [self.waiting.keys().next().copied(), self.deferred.keys().next().copied()];
+        let enters = waiting.into_iter().chain([sparse.and_then(Sparse::first_waiting)]).flatten().min();
         let enters = enters.map(|pane| pane + hop);
-        let leaves = self.running.keys().next().map(|pane| pane + window + hop);
+        let running = self.running.keys().next().copied().or_else(|| sparse.and_then(Sparse::first_running));
+        let leaves = running.map(|pane| pane + window + hop);
         let dark = self.dark.keys().next().copied();
-        let stays = (!self.hot.is_empty()).then(|| self.closed + hop);
+        let is_hot = !self.hot.is_empty() || sparse.is_some_and(|sparse| !sparse.hot.is_empty());
+        let stays = is_hot.then(|| self.closed + hop);
         // A baseline takes every tumbling window in which there is anything.
-        let notes = self.versions.baseline_from().filter(|_| !self.running.is_empty());
+        let notes = self.versions.baseline_from().filter(|_| running.is_some());
         let notes = notes.map(|from| (self.closed.max(from) / window + 1) * window);
         // With another floor, windows may be of interest in which nothing else changed.
-        let changed = self.changed.front().filter(|_| !self.running.is_empty());
+        let changed = self.changed.front().filter(|_| running.is_some());
         let changed = changed.map(|from| from.saturating_sub(self.limits.allowed_lateness.0).next_multiple_of(hop));
         // The first window of all ends with what came before it was whole.
-        let first = (self.closed < window && !self.running.is_empty()).then_some(window);
+        let first = (self.closed < window && running.is_some()).then_some(window);
         let next = [enters, leaves, dark, stays, notes, changed, first].into_iter().flatten().min()?;
         Some(next.max(self.closed + hop))
     }
@@ -405,7 +435,8 @@ impl PaneStore {
     fn close_window(&mut self, end: u64, out: &mut Vec<ClosedRow>) {
         let MeasurePlan { window, hop, .. } = self.plan;
         self.closed = end;
-        let mut touched: Vec<u32> = Vec::new();
+        let mut touched: Vec<u32> = std::mem::take(&mut self.touched);
+        touched.clear();
         let mut emptied: Vec<u32> = Vec::new();
         while let Some(first) = self.running.first_entry() {
             if first.key() + window >= end {
@@ -420,6 +451,9 @@ impl PaneStore {
             }
         }
         self.merge_deferred(0..=end.saturating_sub(hop));
+        if let Some(sparse) = &mut self.sparse {
+            sparse.slide(end, &self.plan);
+        }
         while let Some(first) = self.waiting.first_entry() {
             if first.key() + hop > end {
                 break;
@@ -446,8 +480,9 @@ impl PaneStore {
         }
         // Windows start at 0 or later.
         if let Some(start) = end.checked_sub(window) {
-            self.find(start, end, touched, out);
+            self.find(start, end, &touched, out);
         }
+        self.touched = touched;
         for slot in emptied {
             self.forget(slot);
         }
@@ -486,7 +521,7 @@ impl PaneStore {
         if let Ok(entry) = self.table.find_entry(hash::of(key.as_bytes()), |other| *other == slot) {
             entry.remove();
         }
-        self.hot.remove(&slot);
+        self.cool(slot);
         if !self.said.is_empty() {
             self.plan.rules.iter().for_each(|rule| {
                 self.said.remove(&(slot, *rule));
@@ -494,117 +529,6 @@ impl PaneStore {
         }
         self.measured.clear_slot(slot);
         self.free_slots.push(slot);
-    }
-
-    /// Looks at the window's keys: those that changed and those that are hot; all where a baseline takes part of it, after a
-    /// change of rules, and in the first window of all, before which none was looked at.
-    fn find(&mut self, start: u64, end: u64, touched: Vec<u32>, out: &mut Vec<ClosedRow>) {
-        let from = out.len();
-        let notes = self.versions.has_baseline() && start.is_multiple_of(self.plan.window);
-        let closes = tick(end.saturating_add(self.limits.allowed_lateness.0));
-        let mut changed = false;
-        while self.changed.pop_front_if(|from| *from <= closes).is_some() {
-            changed = true;
-        }
-        let window = Window { start, end, closes, floor: self.versions.floor(closes), notes };
-        let all = notes || changed || start == 0;
-        let slots: Vec<u32> = if all {
-            (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].n > 0).collect()
-        } else {
-            let mark = end + 1;
-            let hot = self.hot.keys().copied().filter(|slot| self.slots[*slot as usize].touched != mark);
-            touched.into_iter().chain(hot).collect()
-        };
-        for slot in slots {
-            self.find_of(slot, &window, out);
-        }
-        if all {
-            let slots = &self.slots;
-            self.hot.retain(|slot, _| slots[*slot as usize].n > 0);
-        }
-        out[from..].sort_unstable();
-    }
-
-    fn find_of(&mut self, slot: u32, window: &Window, out: &mut Vec<ClosedRow>) {
-        let Window { start, end, floor, notes, .. } = *window;
-        let Slot { n, touched, .. } = self.slots[slot as usize];
-        if n == 0 {
-            self.hot.remove(&slot);
-            return;
-        }
-        let before = self.hot.get(&slot).copied();
-        let cached = before.filter(|_| touched != end + 1).map(|hot| hot.value);
-        let value = cached.or_else(|| {
-            let interest = if self.versions.has_baseline() { 0.0 } else { floor.value };
-            if n < floor.n {
-                return None;
-            }
-            let rows = self.rows_in(slot, end).map(|(row, _)| row as usize);
-            self.measured.value(&self.plan, slot, n, rows, interest)
-        });
-        let reached = value.is_some_and(|value| floor.is_reached(n, value));
-        if !reached {
-            self.hot.remove(&slot);
-            if !notes {
-                return;
-            }
-        }
-        let Some(value) = value else { return };
-        let key = self.slots[slot as usize].key.as_bytes();
-        let mut usual = Vec::new();
-        for version in self.versions.at(start).filter(|v| v.condition.baseline_factor.is_some()) {
-            let condition = &version.condition;
-            let Some(own) = self.plan.rules.iter().position(|rule| *rule == condition.rule) else { continue };
-            let known = self.baselines[own].at(key, start);
-            if reached {
-                usual.extend(known.map(|known| (condition.rule, known)));
-            }
-            if notes && n >= condition.at_least && condition.reached(n, value, known).is_none() {
-                let closed_at = end.saturating_add(self.limits.allowed_lateness.0);
-                if !self.baselines[own].note(key, closed_at, value) {
-                    self.missed.values += 1;
-                }
-            }
-        }
-        if reached {
-            let before = before.filter(|hot| hot.end == end.saturating_sub(self.plan.hop));
-            out.push(self.row_of(slot, window, value, before, usual));
-            self.hot.insert(slot, Hot { n, value, end });
-        }
-    }
-
-    /// What a window of a key came to; `before`: what the one before it came to, where that reached the floor.
-    fn row_of(&self, slot: u32, window: &Window, value: f64, before: Option<Hot>, usual: Vec<(u32, f64)>) -> ClosedRow {
-        let owner = &self.slots[slot as usize];
-        ClosedRow {
-            plan: self.plan.number,
-            key: owner.key.clone(),
-            start: window.start,
-            end: window.end,
-            closed: window.closes,
-            n: owner.n,
-            value,
-            evidence: self.rows_in(slot, window.end).take(3).map(|(_, row)| row.origin).collect(),
-            steps: self.steps(slot, window, value, before),
-            usual,
-        }
-    }
-
-    /// The steps of a window that may be the first to meet a condition that the window before did not meet.
-    fn steps(&self, slot: u32, window: &Window, value: f64, before: Option<Hot>) -> Vec<Step> {
-        let rises = |n: u64, value: f64| before.is_none_or(|hot| n > hot.n || value > hot.value);
-        if !self.plan.measure.is_monotone() || !rises(self.slots[slot as usize].n, value) {
-            return Vec::new();
-        }
-        let (mut n, mut prefix, mut steps) = (0, Prefix::default(), Vec::new());
-        for (number, row) in self.rows_in(slot, window.end) {
-            n += row.n;
-            let value = self.measured.value_of(&self.plan, n, &mut prefix, number as usize);
-            if window.floor.is_reached(n, value) && rises(n, value) {
-                steps.push(Step { end: row.pane + self.plan.hop, n, value });
-            }
-        }
-        steps
     }
 
     pub(super) fn plan(&self) -> &MeasurePlan {

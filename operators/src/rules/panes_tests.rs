@@ -48,7 +48,7 @@ fn counts(pane: u64, rows: &[(&[u8], u64)]) -> PanePartials {
         .map(|(key, n)| {
             keys.extend_from_slice(key);
             let origin = Origin { time: pane, partition: 0, offset: 0 };
-            PaneRow { key_end: keys.len() as u32, n: *n, origin }
+            PaneRow { hash: tidewatch_events::hash::of(key), key_end: keys.len() as u32, n: *n, origin }
         })
         .collect();
     PanePartials { dest: 0, plan: 0, pane, keys, rows, values: Values::Count }
@@ -294,4 +294,79 @@ fn a_lower_floor_looks_at_keys_that_nothing_touched() {
         let ends: Vec<u64> = store.close(u64::MAX).iter().map(|row| row.end).collect();
         assert_eq!(ends, *want, "{name}");
     }
+}
+
+/// A message of a pane: keys with their numbers of events and, where values are counted, their values.
+fn message(pane: u64, rows: &[(u8, Vec<u64>)], distinct: bool) -> PanePartials {
+    let keys: Vec<[u8; 1]> = rows.iter().map(|(key, _)| [*key]).collect();
+    let ns: Vec<(&[u8], u64)> = keys.iter().zip(rows).map(|(key, (_, v))| (&key[..], v.len() as u64)).collect();
+    let mut message = counts(pane, &ns);
+    if distinct {
+        let (mut ends, mut hashes) = (Vec::new(), Vec::new());
+        for (_, values) in rows {
+            let mut values = values.clone();
+            values.sort_unstable();
+            values.dedup();
+            hashes.extend(values);
+            ends.push(hashes.len() as u32);
+        }
+        message.values = Values::Distinct { ends, hashes };
+    }
+    message
+}
+
+#[test]
+fn panes_as_they_came_say_what_slots_say() {
+    let mut seed = 7u64;
+    let mut below = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    let (mut found, mut missed) = (0, 0);
+    for round in 0..60 {
+        let distinct = round % 2 == 1;
+        let measure = if distinct { Measure::Distinct(Field::Path) } else { Measure::Count };
+        let limits = match round % 3 {
+            0 => Limits { max_keys: 256, ..limits() },
+            _ => limits(),
+        };
+        let mut slots = store(measure.clone(), 6.0, limits);
+        let mut sparse = store(measure, 6.0, limits).only_findings();
+        assert!(sparse.sparse.is_some(), "it costs less here");
+        let mut frontier = 1000;
+        for pane in (1000..1200).step_by(10).filter(|_| below(5) > 0).collect::<Vec<_>>() {
+            for _ in 0..=below(2) {
+                let mut rows: Vec<(u8, Vec<u64>)> = Vec::new();
+                for key in 0..40u8 {
+                    if below(3) == 0 {
+                        let count = below(4);
+                        rows.push((key, (0..=count).map(|_| below(9)).collect()));
+                    }
+                }
+                slots.merge(message(pane, &rows, distinct));
+                sparse.merge(message(pane, &rows, distinct));
+            }
+            if below(3) == 0 {
+                frontier = pane;
+                let (want, got) = (close(&mut slots, frontier), close(&mut sparse, frontier));
+                found += want.len();
+                assert_eq!(got, want, "round {round}, at {frontier}");
+            }
+        }
+        let (want, got) = (close(&mut slots, u64::MAX), close(&mut sparse, u64::MAX));
+        assert_eq!(got, want, "round {round}, at the end, after {frontier}");
+        assert_eq!((sparse.missed(), sparse.kept()), (slots.missed(), 0), "round {round}");
+        missed += slots.missed().events;
+    }
+    assert!(found > 100 && missed > 100, "{found} found, {missed} missed: the test must see both");
+}
+
+#[test]
+fn values_past_the_limit_are_counted_in_panes_as_they_came() {
+    let limits = Limits { max_rows: 8, ..limits() };
+    let mut store = store(Measure::Distinct(Field::Path), 4.0, limits).only_findings();
+    store.merge(message(1000, &[(1, vec![1, 2, 3])], true));
+    store.merge(message(1000, &[(1, vec![2, 3, 4, 5, 6, 7, 8, 9])], true));
+    assert_eq!((store.kept(), store.missed().values), (8, 2), "one row and seven values fit");
+    assert_eq!(close(&mut store, 1015).iter().map(|f| f.value).collect::<Vec<_>>(), [7.0]);
 }

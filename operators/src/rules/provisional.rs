@@ -5,6 +5,8 @@
 //! window says it again, or `episodes` withdraws it.
 
 use super::Finding;
+use super::evidence::EVIDENCE;
+use super::keys::KeyBytes;
 use super::local::PanePartials;
 use super::measured::Prefix;
 use super::panes::PaneStore;
@@ -76,7 +78,7 @@ impl PaneStore {
     fn test_window(&self, slot: u32, condition: &Condition, start: u64, near: &[u32]) -> Option<Finding> {
         let (mut n, mut value, mut fired) = (0, 0.0, None);
         let mut prefix = Prefix::default();
-        let mut evidence = Vec::new();
+        let mut evidence = Vec::with_capacity(EVIDENCE);
         for number in near {
             let row = self.row_at(*number);
             if row.pane < start || row.pane >= start + self.plan().window {
@@ -84,7 +86,7 @@ impl PaneStore {
             }
             n += row.n;
             value = self.measured().value_of(self.plan(), n, &mut prefix, *number as usize);
-            if evidence.len() < 3 {
+            if evidence.len() < EVIDENCE {
                 evidence.push(row.origin);
             }
             if fired.is_none() && condition.reached(n, value, None).is_some() {
@@ -93,14 +95,14 @@ impl PaneStore {
         }
         Some(Finding {
             rule: condition.rule,
-            key: self.key_of(slot).to_vec(),
+            key: KeyBytes::new(self.key_of(slot)),
             start,
             end: start + self.plan().window,
             n,
             value,
             limit: condition.threshold,
             fired: fired?,
-            evidence,
+            evidence: evidence.into_iter().collect(),
         })
     }
 }

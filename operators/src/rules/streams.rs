@@ -9,7 +9,7 @@ use super::closed_streams::{self, Preview};
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::local::PanePartials;
 use super::panes::PaneStore;
-use super::plan::RuleSet;
+use super::plan::{MeasurePlan, RuleSet};
 use super::versions::Reload;
 use super::{Finding, Limits, Missed};
 use crate::inexact::{Place, Tell};
@@ -63,6 +63,8 @@ pub struct RuleSettings {
     pub limits: Limits,
     /// Whether to speak before windows close, where more events cannot undo it.
     pub speak_early: bool,
+    /// Whether rules may change: then rows are kept that are no findings yet.
+    pub may_change: bool,
     /// How long closed rows are kept for previews.
     pub retain: Millis,
 }
@@ -82,11 +84,11 @@ pub fn findings<'s>(
     let (rows, early) = close_panes(panes, beside, rules.clone(), settings, tell).ok_err(|said| said);
     let told = closed_streams::judge(rows, changes.clone(), &rules, limits.allowed_lateness, settings.retain);
     let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
-    told.concat(early.map(Judged::Provisional)).concat(changed)
+    told.concat(early.map(|finding| Judged::Provisional(*finding))).concat(changed)
 }
 
 /// What closed windows came to, or what is said early.
-type Said = Result<Rc<ClosedRow>, Finding>;
+type Said = Result<Rc<ClosedRow>, Box<Finding>>;
 
 fn close_panes<'s>(
     panes: StreamVec<'s, u64, PanePartials>,
@@ -95,7 +97,7 @@ fn close_panes<'s>(
     settings: RuleSettings,
     tell: Tell,
 ) -> StreamVec<'s, u64, Said> {
-    let RuleSettings { limits, speak_early, .. } = settings;
+    let RuleSettings { limits, speak_early, may_change, .. } = settings;
     let by_owner = Exchange::new(|p: &PanePartials| p.dest);
     let by_owner_too = Exchange::new(|b: &Beside| match b {
         Beside::Counts(counts) => counts.dest,
@@ -108,7 +110,11 @@ fn close_panes<'s>(
         "Panes",
         move |capability, _| {
             drop(capability);
-            let mut stores: Vec<PaneStore> = rules.plans.iter().map(|plan| PaneStore::new(plan, limits)).collect();
+            let store = |plan: &MeasurePlan| {
+                let store = PaneStore::new(plan, limits);
+                if may_change || speak_early { store } else { store.only_findings() }
+            };
+            let mut stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();
             let mut held = Held::default();
             let mut early = Vec::new();
             let mut told = vec![Missed::default(); stores.len()];
@@ -124,7 +130,7 @@ fn close_panes<'s>(
                         held.reach(&time, store.next_end(), limits);
                     }
                     if !early.is_empty() {
-                        output.session(&time).give_iterator(early.drain(..).map(Err));
+                        output.session(&time).give_iterator(early.drain(..).map(|finding| Err(Box::new(finding))));
                     }
                 });
                 input_too.for_each_time(|time, batches| {

@@ -1,64 +1,41 @@
-//! The table of one plan's pane on the worker that reads: 32 bytes a key, found by one touch of memory.
-//!
-//! Open addressing with linear probing, at most three quarters full. With many clients every look-up misses the caches;
-//! [`Table::touch`] lets the look-ups of several events wait for memory together.
+//! The table of one plan's pane on the worker that reads: one short row a key, found by the key's number.
 //!
 //! Invariants
-//! - An entry with `n == 0` is free; counts that pass 32 bits are noted in `wrapped`.
 //! - Rows are numbered 0, 1, 2 … in order of arrival; the measure's column has that many parts.
+//! - Counts that pass 32 bits are noted in `wrapped`.
 
-use super::keys::Packed;
 use super::local::{PanePartials, PaneRow};
 use super::values::{LocalValues, Values};
 use super::{Origin, owner};
+use crate::names::Names;
+use crate::tally::{Keyed, Tally};
 use tidewatch_events::batch::PartitionId;
-use tidewatch_events::hash;
-
-/// A key of the event being counted.
-#[derive(Clone, Copy)]
-pub(super) struct Lane {
-    pub(super) hash: u64,
-    /// The key if it is short, else [`Packed::NOT_SHORT`].
-    pub(super) short: Packed,
-    /// Where its bytes stand if it is not.
-    pub(super) start: u32,
-    pub(super) end: u32,
-}
-
-impl Lane {
-    /// Calls with the key's bytes; `bytes` holds them if it is long.
-    #[inline]
-    pub(super) fn with_key<R>(&self, bytes: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
-        match self.short {
-            Packed::NOT_SHORT => f(&bytes[self.start as usize..self.end as usize]),
-            short => short.with(&[], f),
-        }
-    }
-}
 
 pub(super) struct Table {
-    entries: Vec<Entry>,
-    len: usize,
-    keys: Vec<u8>,
+    rows: Tally<Entry>,
     pub(super) values: LocalValues,
     /// Rows whose count went past 32 bits, once for each time.
     wrapped: Vec<u32>,
 }
 
-/// 32 bytes: two to a cache line.
+/// 24 bytes.
 #[derive(Clone, Copy)]
 struct Entry {
-    key: Packed,
+    /// The key's number.
+    key: u32,
+    n: u32,
     /// Offset of the least event.
     offset: u64,
     /// Its distance from the pane's start (ms, 40 bits) and the number of its partition (24 bits).
     place: u64,
-    n: u32,
-    row: u32,
 }
 
-const FREE: Entry = Entry { key: Packed::EMPTY, offset: 0, place: 0, n: 0, row: 0 };
-const LEAST_CAPACITY: usize = 64;
+impl Keyed for Entry {
+    #[inline]
+    fn key(&self) -> u64 {
+        self.key.into()
+    }
+}
 
 const PARTITION_BITS: u32 = 24;
 const PARTITION_MASK: u64 = (1 << PARTITION_BITS) - 1;
@@ -110,116 +87,67 @@ pub(super) fn place(distance: u64, partition: u64) -> u64 {
 
 impl Table {
     pub(super) fn new(values: LocalValues) -> Table {
-        Table { entries: vec![FREE; LEAST_CAPACITY], len: 0, keys: Vec::new(), values, wrapped: Vec::new() }
+        Table { rows: Tally::default(), values, wrapped: Vec::new() }
     }
 
     /// Rows, and distinct values.
     pub(super) fn rows(&self) -> usize {
-        self.len + if let LocalValues::Distinct(all) = &self.values { all.len() } else { 0 }
+        self.rows.len() + if let LocalValues::Distinct(all) = &self.values { all.len() } else { 0 }
     }
 
+    /// Loads what [`Table::count`] needs. The result has no meaning but must be used.
     #[inline]
-    fn mask(&self) -> usize {
-        self.entries.len() - 1
+    pub(super) fn touch(&self, key: u32) -> u64 {
+        self.rows.touch(key.into())
     }
 
-    /// Loads what a look-up of this hash will need first. The result has no meaning but must be used.
+    /// Counts an event of a key; says its row and whether that is new.
     #[inline]
-    pub(super) fn touch(&self, hash: u64) -> u32 {
-        self.entries[hash as usize & self.mask()].n
-    }
-
-    /// Counts an event; says its row and whether that is new. `bytes` holds the lane's long key.
-    #[inline]
-    pub(super) fn count(
-        &mut self,
-        lane: &Lane,
-        bytes: &[u8],
-        place: u64,
-        offset: u64,
-        partitions: &Partitions,
-    ) -> (u32, bool) {
-        let mask = self.mask();
-        let mut at = lane.hash as usize & mask;
-        loop {
-            let entry = &mut self.entries[at];
-            if entry.n == 0 {
-                return (self.insert(at, lane, bytes, place, offset), true);
+    pub(super) fn count(&mut self, key: u32, place: u64, offset: u64, partitions: &Partitions) -> (u32, bool) {
+        let position = match self.rows.position(key.into()) {
+            Ok(position) => position,
+            Err(at) => {
+                self.values.push();
+                return (self.rows.insert(at, Entry { key, offset, place, n: 1 }) as u32, true);
             }
-            let same = entry.key == lane.short
-                || lane.short == Packed::NOT_SHORT
-                    && entry.key.is_long(&self.keys, lane.hash, &bytes[lane.start as usize..lane.end as usize]);
-            if same {
-                entry.n = entry.n.wrapping_add(1);
-                if entry.n == 0 {
-                    entry.n = 1;
-                    self.wrapped.push(entry.row);
-                }
-                if place >> PARTITION_BITS <= entry.place >> PARTITION_BITS {
-                    entry.see(place, offset, partitions);
-                }
-                return (entry.row, false);
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    fn insert(&mut self, at: usize, lane: &Lane, bytes: &[u8], place: u64, offset: u64) -> u32 {
-        let row = self.len as u32;
-        let key = match lane.short {
-            Packed::NOT_SHORT => {
-                Packed::long(&mut self.keys, lane.hash, &bytes[lane.start as usize..lane.end as usize])
-            }
-            short => short,
         };
-        self.entries[at] = Entry { key, offset, place, n: 1, row };
-        self.len += 1;
-        self.values.push();
-        if self.len > self.entries.len() / 4 * 3 {
-            self.grow();
+        let entry = self.rows.row_mut(position);
+        entry.n = entry.n.wrapping_add(1);
+        if entry.n == 0 {
+            entry.n = 1;
+            self.wrapped.push(position as u32);
         }
-        row
+        if place >> PARTITION_BITS <= entry.place >> PARTITION_BITS {
+            entry.see(place, offset, partitions);
+        }
+        (position as u32, false)
     }
 
-    #[cold]
-    fn grow(&mut self) {
-        let old = std::mem::take(&mut self.entries);
-        self.entries = vec![FREE; old.len() * 2];
-        let mask = self.mask();
-        for entry in old.into_iter().filter(|e| e.n > 0) {
-            let mut at = entry.key.with(&self.keys, hash::of) as usize & mask;
-            while self.entries[at].n > 0 {
-                at = (at + 1) & mask;
-            }
-            self.entries[at] = entry;
-        }
-    }
-
-    /// Puts the rows into the messages of their owners and forgets them.
-    pub(super) fn drain(&mut self, pane: u64, peers: usize, partitions: &Partitions, messages: &mut [PanePartials]) {
+    /// Puts the rows into the messages of their owners and forgets them; `names` are those of the keys.
+    pub(super) fn drain(&mut self, pane: u64, names: &Names, partitions: &Partitions, messages: &mut [PanePartials]) {
         self.wrapped.sort_unstable();
         let others = match &mut self.values {
             LocalValues::Distinct(all) => all.others(),
             _ => Vec::new(),
         };
         // Room for an even share and a little more, so that no message grows by doubling.
-        let share = |all: usize| all / peers.max(1) + all / 64 + 8;
+        let (all, peers) = (self.rows.len(), messages.len());
+        let share = if peers > 1 { all / peers + all / 64 + 8 } else { all };
         for message in &mut *messages {
-            message.rows.reserve_exact(if peers > 1 { share(self.len) } else { self.len });
-            message.keys.reserve_exact(share(self.keys.len() + 6 * self.len));
+            message.rows.reserve_exact(share);
+            message.keys.reserve(share * 6);
         }
-        for entry in self.entries.iter().filter(|e| e.n > 0) {
-            let message = entry.key.with(&self.keys, |key| {
-                let message = &mut messages[owner(hash::of(key), peers)];
-                message.keys.extend_from_slice(key);
-                message
-            });
+        for (position, entry) in (0..).zip(self.rows.rows()) {
+            let hash = names.name(entry.key).hash;
+            let message = &mut messages[owner(hash, peers)];
+            message.keys.extend_from_slice(names.text(entry.key));
             // Each time the count went from 2^32 − 1 to 1, that many more than one were counted.
             let wraps = match self.wrapped.as_slice() {
                 [] => 0,
-                all => (all.partition_point(|r| *r <= entry.row) - all.partition_point(|r| *r < entry.row)) as u64,
+                all => (all.partition_point(|r| *r <= position) - all.partition_point(|r| *r < position)) as u64,
             };
             message.rows.push(PaneRow {
+                hash,
                 key_end: message.keys.len() as u32,
                 n: u64::from(entry.n) + wraps * u64::from(u32::MAX),
                 origin: Origin {
@@ -228,30 +156,19 @@ impl Table {
                     offset: entry.offset,
                 },
             });
-            let row = entry.row as usize;
+            let row = position as usize;
             match (&mut message.values, &mut self.values) {
                 (Values::Sums(out), LocalValues::Sums(all)) => out.push(all[row]),
                 (Values::Histograms(out), LocalValues::Histograms(all)) => out.push(std::mem::take(&mut all[row])),
                 (Values::Inner(out), LocalValues::Inner(all)) => out.push(all[row]),
                 (Values::Distinct { ends, hashes: out }, LocalValues::Distinct(all)) => {
-                    all.values_of(entry.row, &others, out);
+                    all.values_of(position, &others, out);
                     ends.push(out.len() as u32);
                 }
                 _ => {}
             }
         }
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        // A table that was mostly empty is made smaller: its next pane is likely to be like this one.
-        if self.entries.len() > LEAST_CAPACITY && self.len < self.entries.len() / 8 {
-            self.entries = vec![FREE; (self.len * 2).next_power_of_two().max(LEAST_CAPACITY)];
-        } else {
-            self.entries.fill(FREE);
-        }
-        self.len = 0;
-        self.keys.clear();
+        self.rows.clear();
         self.values.clear();
         self.wrapped.clear();
     }
@@ -275,11 +192,7 @@ mod tests {
     use super::*;
     use tidewatch_events::rule::Measure;
 
-    fn lane(key: &[u8]) -> Lane {
-        Lane { hash: hash::of(key), short: Packed::short(key), start: 0, end: key.len() as u32 }
-    }
-
-    fn drained(table: &mut Table, partitions: &Partitions) -> Vec<(Vec<u8>, u64, Origin)> {
+    fn drained(table: &mut Table, names: &Names, partitions: &Partitions) -> Vec<(Vec<u8>, u64, Origin)> {
         let mut messages = vec![PanePartials {
             dest: 0,
             plan: 0,
@@ -288,7 +201,7 @@ mod tests {
             rows: Vec::new(),
             values: Values::of(&Measure::Count),
         }];
-        table.drain(1000, 1, partitions, &mut messages);
+        table.drain(1000, names, partitions, &mut messages);
         let mut rows: Vec<_> = messages[0].iter().map(|(key, row)| (key.to_vec(), row.n, row.origin)).collect();
         rows.sort();
         rows
@@ -304,49 +217,46 @@ mod tests {
             ("same time and partition, lower offset", &[(5, low, 9), (5, low, 8)], (5, 7, 8)),
             ("later in every way", &[(5, low, 1), (6, low, 0)], (5, 7, 1)),
         ];
+        let mut names = Names::default();
+        let key = names.number(b"k");
         for (name, events, (distance, partition, offset)) in rows {
             let mut table = Table::new(LocalValues::Count);
             for (distance, partition, offset) in *events {
-                table.count(&lane(b"k"), b"k", place(*distance, *partition), *offset, &partitions);
+                table.count(key, place(*distance, *partition), *offset, &partitions);
             }
             let want = Origin { time: 1000 + distance, partition: *partition, offset: *offset };
-            assert_eq!(drained(&mut table, &partitions), [(b"k".to_vec(), 2, want)], "{name}");
+            assert_eq!(drained(&mut table, &names, &partitions), [(b"k".to_vec(), 2, want)], "{name}");
             assert_eq!(table.rows(), 0);
         }
     }
 
     #[test]
-    fn keys_short_and_long_survive_growth() {
+    fn every_key_keeps_its_own_count() {
         let mut partitions = Partitions::new();
         let partition = partitions.number(PartitionId(3));
-        let mut table = Table::new(LocalValues::Count);
-        let keys: Vec<Vec<u8>> = (0..1000u32)
-            .map(|i| if i % 2 == 0 { i.to_be_bytes().to_vec() } else { vec![i as u8; 8 + i as usize % 500] })
-            .collect();
+        let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
+        let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
         for round in 0..3 {
             for key in &keys {
-                table.count(&lane(key), key, place(round, partition), 1, &partitions);
+                table.count(names.number(key), place(round, partition), 1, &partitions);
             }
         }
-        let mut different = keys.clone();
-        different.sort();
-        different.dedup();
-        let rows = drained(&mut table, &partitions);
-        assert_eq!(rows.iter().map(|(key, ..)| key.clone()).collect::<Vec<_>>(), different);
-        assert_eq!(rows.iter().map(|(_, n, _)| n).sum::<u64>(), 3000);
+        let rows = drained(&mut table, &names, &partitions);
+        assert_eq!(rows.iter().map(|(key, ..)| key.clone()).collect::<Vec<_>>(), keys);
+        assert!(rows.iter().all(|(_, n, _)| *n == 3));
     }
 
     #[test]
     fn a_count_goes_past_32_bits() {
         let mut partitions = Partitions::new();
         let partition = partitions.number(PartitionId(0));
-        let mut table = Table::new(LocalValues::Count);
-        let mut count = || table.count(&lane(b"k"), b"k", place(0, partition), 0, &partitions);
-        count();
-        count();
-        let at = table.entries.iter().position(|e| e.n > 0).unwrap();
-        table.entries[at].n = u32::MAX;
-        table.count(&lane(b"k"), b"k", place(0, partition), 0, &partitions);
-        assert_eq!(drained(&mut table, &partitions)[0].1, 1 << 32);
+        let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
+        let key = names.number(b"k");
+        let count = |table: &mut Table| table.count(key, place(0, partition), 0, &partitions);
+        count(&mut table);
+        count(&mut table);
+        table.rows.row_mut(0).n = u32::MAX;
+        count(&mut table);
+        assert_eq!(drained(&mut table, &names, &partitions)[0].1, 1 << 32);
     }
 }

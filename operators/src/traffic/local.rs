@@ -8,18 +8,17 @@
 //! - A window handed over early and again later is no mistake: the owners add up.
 //! - Keys longer than `text::MAX_VALUE_BYTES` are cut before they become keys.
 
-use super::paths::{PathCounts, Paths};
-use super::table::{Slot, Table};
+use super::paths::{Durations, PathCounts};
+use super::table::Slot;
 use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Part, Row, Settings};
-use crate::lanes::{LANES, Lanes, bits, ipv4_key};
+use crate::lanes::{LANES, Lanes, bits};
+use crate::names::{NONE, Names};
 use crate::rules::owner;
-use hashbrown::HashTable;
+use crate::tally::{Keyed, Tally};
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
-use tidewatch_events::batch::{Batch, Span};
-use tidewatch_events::event::{Client, Event, Kind, LogLevel};
-use tidewatch_events::field::Value;
-use tidewatch_events::{hash, histogram, key, pattern, text};
+use tidewatch_events::batch::Batch;
+use tidewatch_events::event::{Event, Kind, LogLevel};
+use tidewatch_events::{histogram, pattern, text};
 
 /// Hosts kept by one worker over all its windows before all are handed over.
 pub const MAX_HOSTS: usize = 1 << 14;
@@ -31,41 +30,83 @@ pub struct LocalTraffic {
     /// The window of the last event, kept out of the map: most events follow one of the same window.
     current: Option<(u64, Window)>,
     spare: Vec<Window>,
-    scratch: Scratch,
-}
-
-/// Room for the events being observed.
-#[derive(Default)]
-struct Scratch {
-    /// Bytes of the clients' keys.
-    keys: Vec<u8>,
     template: String,
-    /// Where the results of [`Table::touch`] go.
-    touched: u64,
 }
 
 #[derive(Default)]
 struct Window {
     hosts: Vec<Host>,
-    last_host: usize,
-    /// Positions in `hosts`, by the hash of the name.
-    by_name: HashTable<usize>,
-    tables: [Table<Counts>; 4],
-    paths: Paths,
+    /// One more than the position of a host, by its number; 0 where it is not in the window.
+    places: Vec<u32>,
+    clients: Tally<KeyRow>,
+    paths: Tally<PathRow>,
+    durations: Durations,
+    agents: Tally<KeyRow>,
+    referrers: Tally<KeyRow>,
     overflow: [u64; 4],
+    /// Bytes of all keys when a window was last handed over.
+    key_bytes: usize,
+    /// Where the results of [`Tally::touch`] go.
+    touched: u64,
 }
 
 struct Host {
-    name: Vec<u8>,
-    hash: u64,
+    number: u32,
     stats: HostStats,
     errors: HashMap<(LogLevel, String), ErrorRow>,
+}
+
+/// What is counted for a key of a host.
+struct KeyRow {
+    key: Key,
+    counts: Counts,
+}
+
+impl Keyed for KeyRow {
+    #[inline]
+    fn key(&self) -> u64 {
+        self.key.0
+    }
+}
+
+/// What is counted for a path of a host.
+struct PathRow {
+    key: Key,
+    counts: Counts,
+    /// Longest duration, µs.
+    longest_us: u32,
+}
+
+impl Keyed for PathRow {
+    #[inline]
+    fn key(&self) -> u64 {
+        self.key.0
+    }
+}
+
+/// The numbers of a host and of what it names.
+#[derive(Clone, Copy)]
+struct Key(u64);
+
+impl Key {
+    #[inline]
+    fn new(host: u32, name: u32) -> Key {
+        Key(u64::from(host) << 32 | u64::from(name))
+    }
+
+    fn host(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn name(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 impl LocalTraffic {
     /// Nothing observed yet.
     pub fn new(settings: Settings) -> LocalTraffic {
-        LocalTraffic { settings, open: BTreeMap::new(), current: None, spare: Vec::new(), scratch: Scratch::default() }
+        LocalTraffic { settings, open: BTreeMap::new(), current: None, spare: Vec::new(), template: String::new() }
     }
 
     /// Counts up to [`LANES`] events, those of `mask`, which are in time.
@@ -83,7 +124,7 @@ impl LocalTraffic {
                 here |= u32::from(events[lane].time.0.wrapping_sub(start) < self.settings.size.0) << lane;
             }
             left &= !here;
-            window.observe(batch, events, here, lanes, self.settings.max_keys, &mut self.scratch);
+            window.observe(batch, events, here, lanes, self.settings.max_keys, &mut self.template);
         }
     }
 
@@ -98,19 +139,26 @@ impl LocalTraffic {
 
     /// Hands over all windows that end at or before `before` (ms): a part for every owner among `peers` workers that
     /// has rows, and a delta for every host.
-    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept.
-    pub fn drain(&mut self, before: u64, peers: u64, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
+    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept, and where the lanes are full of names.
+    pub fn drain(
+        &mut self,
+        before: u64,
+        peers: u64,
+        lanes: &Lanes,
+        parts: &mut Vec<Part>,
+        deltas: &mut Vec<HostDelta>,
+    ) {
         if let Some((at, window)) = self.current.take() {
             self.open.insert(at, window);
         }
         let hosts: usize = self.open.values().map(|window| window.hosts.len()).sum();
-        let before = if hosts > MAX_HOSTS { u64::MAX } else { before };
+        let before = if hosts > MAX_HOSTS || lanes.is_full() { u64::MAX } else { before };
         while let Some(first) = self.open.first_entry() {
             if first.key().saturating_add(self.settings.size.0) > before {
                 break;
             }
             let (start, mut window) = first.remove_entry();
-            window.drain(start, peers, parts, deltas);
+            window.drain(start, peers, lanes, parts, deltas);
             if self.spare.len() < 2 {
                 self.spare.push(window);
             }
@@ -125,24 +173,23 @@ impl LocalTraffic {
 }
 
 impl Window {
+    /// The position of a host.
     #[inline]
-    fn host(&mut self, name: &[u8], hash: u64) -> usize {
-        match self.hosts.get(self.last_host) {
-            Some(last) if last.hash == hash && last.name == name => {}
-            _ => self.last_host = self.other_host(name, hash),
+    fn host(&mut self, number: u32) -> usize {
+        match self.places.get(number as usize) {
+            Some(place) if *place > 0 => *place as usize - 1,
+            _ => self.new_host(number),
         }
-        self.last_host
     }
 
-    fn other_host(&mut self, name: &[u8], hash: u64) -> usize {
-        let hosts = &mut self.hosts;
-        if let Some(at) = self.by_name.find(hash, |at| hosts[*at].name == name) {
-            return *at;
+    #[cold]
+    fn new_host(&mut self, number: u32) -> usize {
+        self.hosts.push(Host { number, stats: HostStats::default(), errors: HashMap::new() });
+        if self.places.len() <= number as usize {
+            self.places.resize(number as usize + 1, 0);
         }
-        let at = hosts.len();
-        hosts.push(Host { name: name.to_vec(), hash, stats: HostStats::default(), errors: HashMap::new() });
-        self.by_name.insert_unique(hash, at, |at| hosts[*at].hash);
-        at
+        self.places[number as usize] = self.hosts.len() as u32;
+        self.hosts.len() - 1
     }
 
     fn observe(
@@ -152,115 +199,72 @@ impl Window {
         mask: u32,
         lanes: &Lanes,
         max_keys: usize,
-        scratch: &mut Scratch,
+        template: &mut String,
     ) {
-        let mut hosts = [0; LANES];
         let mut ones = [Counts::default(); LANES];
         let mut access = 0;
         for lane in bits(mask) {
             let event = &events[lane];
-            let at = self.host(batch.host(event), lanes.host[lane]);
-            hosts[lane] = at;
+            let at = self.host(lanes.host[lane]);
             if event.kind == Kind::Access {
                 access |= 1 << lane;
                 ones[lane] = self.hosts[at].access(event);
             } else {
-                self.hosts[at].error(batch, event, &mut scratch.template);
+                self.hosts[at].error(batch, event, template);
             }
         }
-        let mut group = Group { batch, events, max_keys, hosts: &hosts, ones: &ones, hashes: [0; LANES] };
-        let keys = Keys::fill(batch, events, access, lanes, &mut scratch.keys);
-        group.mix(keys.mask, &self.hosts, Dimension::Client, |lane| keys.hashes[lane]);
-        let (table, overflow) = self.table(Dimension::Client);
-        scratch.touched ^= group.count(table, overflow, keys.mask, |lane| keys.get(lane, &scratch.keys));
-        for (dimension, span) in [
-            (Dimension::Agent, (|event: &Event| event.agent) as fn(&Event) -> Span),
-            (Dimension::Referrer, |event: &Event| event.referrer),
+        let mut counting = Counting { lanes, ones: &ones, access, max_keys, touched: 0 };
+        for (dimension, tally, numbers) in [
+            (Dimension::Client, &mut self.clients, &lanes.client),
+            (Dimension::Agent, &mut self.agents, &lanes.agent),
+            (Dimension::Referrer, &mut self.referrers, &lanes.referrer),
         ] {
-            let mut mask = access;
-            for lane in bits(access) {
-                mask &= !(u32::from(span(&events[lane]).is_none()) << lane);
+            self.overflow[dimension as usize] += counting.count(tally, numbers, |row, one, _| row.counts.merge(one));
+        }
+        let durations = &mut self.durations;
+        self.overflow[Dimension::Path as usize] += counting.count(&mut self.paths, &lanes.path, |row, one, at| {
+            row.counts.merge(one);
+            if let Some(us) = events[at.lane].latency() {
+                row.longest_us = row.longest_us.max(us);
+                durations.push(at.position as u32, histogram::bucket_of(us.into()) as u16);
             }
-            group.mix(mask, &self.hosts, dimension, |lane| {
-                let bytes = batch.get(span(&events[lane]));
-                let is_hashed = dimension == Dimension::Agent && bytes.len() <= text::MAX_VALUE_BYTES;
-                if is_hashed { lanes.agent[lane] } else { bounded(bytes, hash::of) }
-            });
-            let (table, overflow) = self.table(dimension);
-            scratch.touched ^= group.count(table, overflow, mask, |lane| batch.get(span(&events[lane])));
-        }
-        self.count_paths(&mut group, access, lanes, scratch);
-    }
-
-    fn table(&mut self, dimension: Dimension) -> (&mut Table<Counts>, &mut u64) {
-        (&mut self.tables[dimension as usize], &mut self.overflow[dimension as usize])
-    }
-
-    fn count_paths(&mut self, group: &mut Group<'_>, access: u32, lanes: &Lanes, scratch: &mut Scratch) {
-        let path = |lane: usize| group.batch.get(group.events[lane].path);
-        let mut mask = access;
-        for lane in bits(access) {
-            mask &= !(u32::from(group.events[lane].path.is_none()) << lane);
-        }
-        let mut hashes = [0; LANES];
-        for lane in bits(mask) {
-            let bytes = path(lane);
-            // Only a path that is cut has another hash than its own.
-            let hash = if bytes.len() <= text::MAX_VALUE_BYTES { lanes.path[lane] } else { bounded(bytes, hash::of) };
-            hashes[lane] = mix(hash, self.hosts[group.hosts[lane]].hash, Dimension::Path);
-            scratch.touched ^= self.paths.touch(hashes[lane]);
-        }
-        for lane in bits(mask) {
-            scratch.touched ^= self.paths.touch_slot(hashes[lane]);
-        }
-        for lane in bits(mask) {
-            scratch.touched ^= self.paths.touch_key(hashes[lane]);
-        }
-        for lane in bits(mask) {
-            let latency = group.events[lane].latency();
-            let bucket = latency.map(|us| histogram::bucket_of(us.into()) as u16);
-            let (hash, at, one) = (hashes[lane], group.hosts[lane] as u32, &group.ones[lane]);
-            let has_room = bounded(path(lane), |path| {
-                self.paths.add((hash, at, path), one, bucket.as_slice(), latency.unwrap_or(0), group.max_keys)
-            });
-            self.overflow[Dimension::Path as usize] += u64::from(!has_room);
-        }
-    }
-
-    fn drain(&mut self, start: u64, peers: u64, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
-        let first = parts.len();
-        let hosts: Vec<Vec<u8>> = self.hosts.iter().map(|h| h.name.clone()).collect();
-        parts.extend((0..peers).map(|owner| Part { owner, window: start, hosts: hosts.clone(), ..Part::default() }));
-        // Room for an even share and a little more, so that no part grows by doubling.
-        let sizes = self.tables.iter().map(|t| (t.len(), t.key_bytes())).chain([self.paths.size()]);
-        let (rows, bytes) = sizes.fold((0, 0), |(rows, bytes), (r, b)| (rows + r, bytes + b));
-        let share = |all: usize| all / peers as usize + all / 64 / peers as usize + 64;
-        for part in &mut parts[first..] {
-            part.rows.reserve_exact(share(rows));
-            part.keys.reserve_exact(share(bytes));
-            part.latencies.reserve_exact(share(self.paths.timed()));
-        }
-        for dimension in Dimension::ALL {
-            let table = &mut self.tables[dimension as usize];
-            for (slot, key) in table.iter() {
-                let part = &mut parts[first + owner(slot.hash, peers as usize)];
-                part.rows.push(Row {
-                    hash: slot.hash,
-                    host: slot.group,
-                    start: part.keys.len() as u32,
-                    len: slot.len,
-                    dimension,
-                    counts: slot.value,
-                    timed: 0,
-                    longest_us: 0,
-                });
-                part.keys.extend_from_slice(key);
-            }
-            table.clear();
-        }
-        self.paths.drain(|slot, key, buckets| {
-            parts[first + owner(slot.hash, peers as usize)].push_path(slot, slot.group, key, buckets);
         });
+        self.touched ^= counting.touched;
+    }
+
+    fn drain(&mut self, start: u64, peers: u64, lanes: &Lanes, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
+        let hosts: Vec<Vec<u8>> = self.hosts.iter().map(|h| lanes.hosts().text(h.number).to_vec()).collect();
+        let first = parts.len();
+        parts.extend((0..peers).map(|owner| Part { owner, window: start, hosts: hosts.clone(), ..Part::default() }));
+        let mut handing = Handing { parts: &mut parts[first..], places: &self.places, lanes };
+        // Room for an even share and a little more, so that no part grows by doubling.
+        let rows = self.clients.len() + self.paths.len() + self.agents.len() + self.referrers.len();
+        let share = |all: usize| all / peers as usize + all / 64 / peers as usize + 64;
+        for part in &mut *handing.parts {
+            part.rows.reserve_exact(share(rows));
+            part.keys.reserve_exact(share(self.key_bytes));
+            part.latencies.reserve_exact(share(self.durations.len()));
+        }
+        let durations = self.durations.sort(self.paths.len());
+        for (position, row) in (0..).zip(self.paths.rows()) {
+            let part = handing.give(Dimension::Path, lanes.paths(), row.key, row.counts);
+            part.time_last(durations.of(position), row.longest_us);
+        }
+        for (dimension, names, tally) in [
+            (Dimension::Client, lanes.clients(), &self.clients),
+            (Dimension::Agent, lanes.agents(), &self.agents),
+            (Dimension::Referrer, lanes.referrers(), &self.referrers),
+        ] {
+            for row in tally.rows() {
+                handing.give(dimension, names, row.key, row.counts);
+            }
+        }
+        self.key_bytes = parts[first..].iter().map(|part| part.keys.len()).sum();
+        self.clients.clear();
+        self.paths.clear();
+        self.agents.clear();
+        self.referrers.clear();
+        self.places.clear();
         if let Some(part) = parts.get_mut(first) {
             part.overflow = std::mem::take(&mut self.overflow);
         }
@@ -273,109 +277,101 @@ impl Window {
                 at += 1;
             }
         }
-        deltas.extend(self.hosts.drain(..).map(|host| {
+        deltas.extend(self.hosts.drain(..).zip(hosts).map(|(host, name)| {
             let mut errors: Vec<ErrorRow> = host.errors.into_values().collect();
             errors.sort_by(|a, b| (&a.severity, &a.pattern).cmp(&(&b.severity, &b.pattern)));
-            HostDelta { window: start, host: host.name, stats: host.stats, errors }
+            HostDelta { window: start, host: name, stats: host.stats, errors }
         }));
-        self.by_name.clear();
-        self.last_host = 0;
     }
 }
 
-/// The events being observed, of one window.
-struct Group<'a> {
-    batch: &'a Batch,
-    events: &'a [Event],
-    max_keys: usize,
-    /// Positions of their hosts.
-    hosts: &'a [usize; LANES],
+/// Events being counted: the requests of one window.
+struct Counting<'a> {
+    lanes: &'a Lanes,
     /// What each adds to its keys.
     ones: &'a [Counts; LANES],
-    /// Hashes of their keys of one dimension.
-    hashes: [u64; LANES],
+    access: u32,
+    max_keys: usize,
+    /// Where the results of [`Tally::touch`] go.
+    touched: u64,
 }
 
-impl Group<'_> {
-    /// Sets the hashes of one dimension.
-    #[inline]
-    fn mix(&mut self, mask: u32, hosts: &[Host], dimension: Dimension, hash: impl Fn(usize) -> u64) {
-        for lane in bits(mask) {
-            self.hashes[lane] = mix(hash(lane), hosts[self.hosts[lane]].hash, dimension);
-        }
-    }
+/// Where an event is counted.
+struct Place {
+    lane: usize,
+    position: usize,
+}
 
-    /// Counts the keys of one dimension.
+impl Counting<'_> {
+    /// Counts one key of each event, first all addresses, then all updates. Says how many found no room.
     #[inline]
-    fn count<'k>(
-        &self,
-        table: &mut Table<Counts>,
-        overflow: &mut u64,
-        mask: u32,
-        key: impl Fn(usize) -> &'k [u8],
+    fn count<R: Keyed + From<Key>>(
+        &mut self,
+        tally: &mut Tally<R>,
+        numbers: &[u32; LANES],
+        mut add: impl FnMut(&mut R, &Counts, Place),
     ) -> u64 {
-        let mut touched = 0;
-        for lane in bits(mask) {
-            touched ^= table.touch(self.hashes[lane]);
+        let (mut keys, mut mask, mut full) = ([Key(0); LANES], 0, 0);
+        for lane in bits(self.access) {
+            keys[lane] = Key::new(self.lanes.host[lane], numbers[lane]);
+            mask |= u32::from(numbers[lane] != NONE) << lane;
+            self.touched ^= tally.touch(keys[lane].0);
         }
         for lane in bits(mask) {
-            touched ^= table.touch_slot(self.hashes[lane]);
+            let key = keys[lane];
+            let position = match tally.position(key.0) {
+                Ok(position) => position,
+                Err(_) if tally.len() >= self.max_keys => {
+                    full += 1;
+                    continue;
+                }
+                Err(at) => tally.insert(at, R::from(key)),
+            };
+            add(tally.row_mut(position), &self.ones[lane], Place { lane, position });
         }
-        for lane in bits(mask) {
-            touched ^= table.touch_key(self.hashes[lane]);
-        }
-        for lane in bits(mask) {
-            let group = self.hosts[lane] as u32;
-            let counted = bounded(key(lane), |key| {
-                table.entry(self.hashes[lane], group, key, self.max_keys).map(|counts| counts.merge(&self.ones[lane]))
-            });
-            *overflow += u64::from(counted.is_none());
-        }
-        touched
+        full
     }
 }
 
-/// The clients' keys of the events being observed.
-struct Keys {
-    mask: u32,
-    hashes: [u64; LANES],
-    short: [[u8; 5]; LANES],
-    /// Where long keys stand; an empty range: `short` is the key.
-    ranges: [(u32, u32); LANES],
+impl From<Key> for KeyRow {
+    fn from(key: Key) -> KeyRow {
+        KeyRow { key, counts: Counts::default() }
+    }
 }
 
-impl Keys {
-    #[inline]
-    fn fill(batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes, keys: &mut Vec<u8>) -> Keys {
-        let mut all = Keys { mask, hashes: [0; LANES], short: [[0; 5]; LANES], ranges: [(0, 0); LANES] };
-        keys.clear();
-        for lane in bits(mask) {
-            let start = keys.len();
-            match events[lane].client {
-                Client::None => {
-                    all.mask &= !(1 << lane);
-                    continue;
-                }
-                Client::Ip(IpAddr::V4(ip)) => {
-                    all.short[lane] = ipv4_key(ip);
-                    all.hashes[lane] = lanes.ipv4[lane];
-                    continue;
-                }
-                Client::Ip(ip) => key::push(keys, Value::Ip(ip), 128),
-                Client::Name(name) => key::push(keys, Value::Text(batch.get(name)), 128),
-            }
-            all.hashes[lane] = hash::of(&keys[start..]);
-            all.ranges[lane] = (start as u32, keys.len() as u32);
-        }
-        all
+impl From<Key> for PathRow {
+    fn from(key: Key) -> PathRow {
+        PathRow { key, counts: Counts::default(), longest_us: 0 }
     }
+}
 
-    #[inline]
-    fn get<'a>(&'a self, lane: usize, keys: &'a [u8]) -> &'a [u8] {
-        match self.ranges[lane] {
-            (0, 0) => &self.short[lane],
-            (start, end) => &keys[start as usize..end as usize],
-        }
+/// A window being handed over.
+struct Handing<'a> {
+    /// One for each owner.
+    parts: &'a mut [Part],
+    places: &'a [u32],
+    lanes: &'a Lanes,
+}
+
+impl Handing<'_> {
+    /// Appends the row of a key of a host; gives the part it went to.
+    fn give(&mut self, dimension: Dimension, names: &Names, key: Key, counts: Counts) -> &mut Part {
+        let (host, number) = (key.host(), key.name());
+        let hash = mix(names.name(number).hash, self.lanes.hosts().name(host).hash, dimension);
+        let key = names.text(number);
+        let part = &mut self.parts[owner(hash, self.parts.len())];
+        part.rows.push(Row {
+            hash,
+            host: self.places[host as usize] - 1,
+            start: part.keys.len() as u32,
+            len: key.len() as u16,
+            dimension,
+            counts,
+            timed: 0,
+            longest_us: 0,
+        });
+        part.keys.extend_from_slice(key);
+        part
     }
 }
 
@@ -422,6 +418,14 @@ impl Host {
 }
 
 impl Part {
+    /// Adds the buckets of durations to the last row, that of a path.
+    fn time_last(&mut self, buckets: &[u16], longest_us: u32) {
+        if let Some(row) = self.rows.last_mut() {
+            (row.timed, row.longest_us) = (buckets.len() as u32, longest_us);
+        }
+        self.latencies.extend_from_slice(buckets);
+    }
+
     /// Appends the row of a path.
     pub(super) fn push_path(&mut self, slot: &Slot<PathCounts>, host: u32, key: &[u8], buckets: &[u16]) {
         self.rows.push(Row {
@@ -437,12 +441,6 @@ impl Part {
         self.keys.extend_from_slice(key);
         self.latencies.extend_from_slice(buckets);
     }
-}
-
-/// Gives a value as it is, or cut where it is too long for a key.
-#[inline]
-fn bounded<R>(bytes: &[u8], give: impl FnOnce(&[u8]) -> R) -> R {
-    if bytes.len() <= text::MAX_VALUE_BYTES { give(bytes) } else { give(text::bounded(bytes).as_bytes()) }
 }
 
 /// The hash of a key within its host and dimension: routes it and finds it.

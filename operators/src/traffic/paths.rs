@@ -19,11 +19,65 @@ pub struct PathCounts {
     log_id: u32,
 }
 
+/// Buckets of durations, in one log.
+#[derive(Clone, Debug, Default)]
+pub struct Durations {
+    log: Vec<(u32, u16)>,
+}
+
+/// The same, by path.
+pub struct Sorted {
+    starts: Vec<u32>,
+    buckets: Vec<u16>,
+}
+
+impl Durations {
+    /// Adds one to a path.
+    #[inline]
+    pub fn push(&mut self, path: u32, bucket: u16) {
+        self.log.push((path, bucket));
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// All of them by path, of which there are as many as said; forgets them.
+    pub fn sort(&mut self, paths: usize) -> Sorted {
+        // A counting sort: where each path's buckets begin, then every bucket to its place.
+        let mut starts = vec![0u32; paths + 1];
+        self.log.iter().for_each(|(path, _)| starts[*path as usize + 1] += 1);
+        for path in 1..starts.len() {
+            starts[path] += starts[path - 1];
+        }
+        let mut next = starts.clone();
+        let mut buckets = vec![0u16; self.log.len()];
+        for (path, bucket) in self.log.drain(..) {
+            buckets[next[path as usize] as usize] = bucket;
+            next[path as usize] += 1;
+        }
+        Sorted { starts, buckets }
+    }
+}
+
+impl Sorted {
+    /// Those of a path, in no particular order.
+    pub fn of(&self, path: u32) -> &[u16] {
+        &self.buckets[self.starts[path as usize] as usize..self.starts[path as usize + 1] as usize]
+    }
+}
+
 /// Paths and their durations.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
     table: Table<PathCounts>,
-    log: Vec<(u32, u16)>,
+    durations: Durations,
     ids: u32,
 }
 
@@ -48,57 +102,26 @@ impl Paths {
             path.timed += buckets.len() as u32;
             path.longest_us = path.longest_us.max(longest_us);
             let id = path.log_id;
-            self.log.extend(buckets.iter().map(|b| (id, *b)));
+            buckets.iter().for_each(|bucket| self.durations.push(id, *bucket));
         }
         true
     }
 
-    /// As [`Table::touch`].
-    #[inline]
-    pub fn touch(&self, hash: u64) -> u64 {
-        self.table.touch(hash)
+    /// How many paths.
+    pub fn len(&self) -> usize {
+        self.table.len()
     }
 
-    /// As [`Table::touch_slot`].
-    #[inline]
-    pub fn touch_slot(&self, hash: u64) -> u64 {
-        self.table.touch_slot(hash)
-    }
-
-    /// As [`Table::touch_key`].
-    #[inline]
-    pub fn touch_key(&self, hash: u64) -> u64 {
-        self.table.touch_key(hash)
-    }
-
-    /// How many paths, and bytes of all of them.
-    pub fn size(&self) -> (usize, usize) {
-        (self.table.len(), self.table.key_bytes())
-    }
-
-    /// How many durations.
-    pub fn timed(&self) -> usize {
-        self.log.len()
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
     }
 
     /// Hands every path, with its key and the buckets of its durations, to `give`; then forgets all.
     pub fn drain(&mut self, mut give: impl FnMut(&Slot<PathCounts>, &[u8], &[u16])) {
-        // A counting sort by path: where each path's buckets begin, then every bucket to its place.
-        let mut starts = vec![0u32; self.ids as usize + 2];
-        self.log.iter().for_each(|(id, _)| starts[*id as usize + 1] += 1);
-        for id in 1..starts.len() {
-            starts[id] += starts[id - 1];
-        }
-        let mut next = starts.clone();
-        let mut buckets = vec![0u16; self.log.len()];
-        for (id, bucket) in self.log.drain(..) {
-            buckets[next[id as usize] as usize] = bucket;
-            next[id as usize] += 1;
-        }
+        let durations = self.durations.sort(self.ids as usize + 1);
         for (slot, key) in self.table.iter() {
-            let id = slot.value.log_id as usize;
-            let own = if id == 0 { 0..0 } else { starts[id] as usize..starts[id + 1] as usize };
-            give(slot, key, &buckets[own]);
+            give(slot, key, durations.of(slot.value.log_id));
         }
         self.table.clear();
         self.ids = 0;

@@ -70,8 +70,11 @@ impl Settings {
 struct Tally<'a> {
     clients: u64,
     rows: [Vec<(&'a [u8], Counts)>; 4],
-    slow: Vec<SlowPath>,
+    slow: Vec<Slow<'a>>,
 }
+
+/// A path in the order of its slowness: slowest first, then most requests, then bytes.
+type Slow<'a> = (Reverse<u64>, Reverse<u64>, &'a [u8]);
 
 /// A path needs this many timed requests in a window to be ranked by its durations.
 const MIN_TIMED: u32 = 5;
@@ -101,8 +104,14 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
             rows.into_iter().map(|(key, counts)| (key.to_vec(), counts)).collect::<Vec<_>>()
         });
         let mut slow = tally.slow;
-        slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+        slow.sort_unstable();
         slow.truncate(settings.top);
+        let slow = slow.into_iter().map(|(p95, requests, path)| SlowPath {
+            path: path.to_vec(),
+            requests: requests.0,
+            p95_us: p95.0,
+        });
+        let slow: Vec<SlowPath> = slow.collect();
         if tops.iter().any(|t| !t.is_empty()) || part.overflow != [0; 4] {
             let (host, clients, overflow) = (host.clone(), tally.clients, part.overflow);
             out.push(Summary { window, host, shard, clients, tops, slow, overflow });
@@ -110,18 +119,18 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
     }
 }
 
-impl Tally<'_> {
+impl<'a> Tally<'a> {
     /// Ranks a path by its durations, where it has enough of them.
-    fn add_slow(&mut self, top: usize, path: &[u8], row: &Row, buckets: &[u16], scratch: &mut Vec<u16>) {
+    fn add_slow(&mut self, top: usize, path: &'a [u8], row: &Row, buckets: &[u16], scratch: &mut Vec<u16>) {
         if row.timed < MIN_TIMED {
             return;
         }
         scratch.clear();
         scratch.extend_from_slice(buckets);
         let Some(p95_us) = quantile_us(scratch, 0.95, row.longest_us) else { return };
-        self.slow.push(SlowPath { path: path.to_vec(), requests: row.counts.requests, p95_us });
+        self.slow.push((Reverse(p95_us), Reverse(row.counts.requests), path));
         if self.slow.len() >= (4 * top).max(16) {
-            self.slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+            self.slow.sort_unstable();
             self.slow.truncate(top);
         }
     }
@@ -195,9 +204,9 @@ fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
                 let buckets = &part.latencies[from..from + row.timed as usize];
                 from += row.timed as usize;
                 let key = (row.hash, host, key_of(part, row));
-                let before = paths.size().0;
+                let before = paths.len();
                 let is_in = paths.add(key, &row.counts, buckets, row.longest_us, room.most(row));
-                let is_new = paths.size().0 > before;
+                let is_new = paths.len() > before;
                 merged.overflow[Dimension::Path as usize] += room.note(row, is_in, is_new);
                 continue;
             }

@@ -1,7 +1,6 @@
 //! A table of counts by (group, key) that keeps its keys in one arena: no allocation per key.
 //!
-//! An index of 8-byte words finds the slots, which stand in order of arrival. [`Table::touch`], [`Table::touch_slot`] and
-//! [`Table::touch_key`], one after another, let the look-ups of several events wait for memory together.
+//! An index of 8-byte words finds the slots, which stand in order of arrival.
 
 /// One key and what is counted for it.
 #[derive(Clone, Copy, Debug)]
@@ -88,35 +87,9 @@ impl<V: Default> Table<V> {
 }
 
 impl<V> Table<V> {
-    /// Loads what a look-up of this hash needs first. The result has no meaning but must be used.
-    #[inline]
-    pub fn touch(&self, hash: u64) -> u64 {
-        self.index[hash as usize & (self.index.len() - 1)]
-    }
-
-    /// Loads what a look-up of this hash needs next: the slot. The result has no meaning but must be used.
-    #[inline]
-    pub fn touch_slot(&self, hash: u64) -> u64 {
-        let number = (self.touch(hash) & NUMBER) as usize;
-        self.slots.get(number.wrapping_sub(1)).map_or(0, |slot| slot.start.into())
-    }
-
-    /// Loads what a look-up of this hash needs last: the key's bytes. The result has no meaning but must be used.
-    #[inline]
-    pub fn touch_key(&self, hash: u64) -> u64 {
-        let number = (self.touch(hash) & NUMBER) as usize;
-        let slot = self.slots.get(number.wrapping_sub(1));
-        slot.and_then(|slot| self.keys.get(slot.start as usize)).map_or(0, |byte| (*byte).into())
-    }
-
     /// How many keys.
     pub fn len(&self) -> usize {
         self.slots.len()
-    }
-
-    /// Bytes of all keys.
-    pub fn key_bytes(&self) -> usize {
-        self.keys.len()
     }
 
     /// Whether there are no keys.
@@ -180,7 +153,6 @@ mod tests {
                 for key in keys {
                     let hash = tidewatch_events::hash::of(key);
                     *table.entry(hash, 7, key, usize::MAX).expect("room for all") += 1;
-                    assert_ne!(table.touch_slot(hash), u64::MAX);
                 }
             }
             let mut different = keys.to_vec();

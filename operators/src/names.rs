@@ -1,0 +1,379 @@
+//! Texts and clients by number: what an event names is looked up once; everything after that is about small numbers.
+//!
+//! [`Names`] numbers texts 0, 1, 2 … in order of arrival. Most texts of a log are one of a few that were just there: a small
+//! cache, looked at by a sample of the text, finds those with one comparison and no hashing.
+//!
+//! Invariants
+//! - A number stands for its text until [`Names::clear`]; whoever keeps numbers forgets them before that.
+//! - Numbers depend on what one worker read, and when. They never leave it, and no result depends on their order.
+//! - Where a text stands in a table depends on a secret of this process: who writes log lines cannot make look-ups slow.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr};
+use tidewatch_events::batch::Batch;
+use tidewatch_events::event::Client;
+use tidewatch_events::field::Value;
+use tidewatch_events::{hash, key};
+
+/// No number.
+pub const NONE: u32 = u32::MAX;
+
+/// Texts of one kind beyond which all should be forgotten.
+pub const MAX_NAMES: usize = 1 << 18;
+
+/// Bytes of texts of one kind beyond which all should be forgotten.
+pub const MAX_BYTES: usize = 16 << 20;
+
+const RECENT: usize = 1 << 13;
+const LEAST_CAPACITY: usize = 64;
+
+/// Texts by number.
+pub struct Names {
+    secret: u64,
+    /// Open addressing with linear probing, at most half full: one more than a number; 0 is free.
+    index: Vec<u32>,
+    names: Vec<Name>,
+    bytes: Vec<u8>,
+    /// One more than the number of the last text of each sample.
+    recent: Box<[u32; RECENT]>,
+}
+
+/// What is known of a number.
+#[derive(Clone, Copy, Debug)]
+pub struct Name {
+    /// The text's hash, the same in every process.
+    pub hash: u64,
+    start: u32,
+    len: u32,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            secret: secret(),
+            index: vec![0; LEAST_CAPACITY],
+            names: Vec::new(),
+            bytes: Vec::new(),
+            recent: Box::new([0; RECENT]),
+        }
+    }
+}
+
+impl Names {
+    /// The number of a text; the next one where it is new.
+    #[inline]
+    pub fn number(&mut self, text: &[u8]) -> u32 {
+        self.number_at(sample(text), text)
+    }
+
+    /// The same for a text whose [`sample`] is known.
+    #[inline]
+    pub fn number_at(&mut self, sample: usize, text: &[u8]) -> u32 {
+        let number = self.recent[sample % RECENT].wrapping_sub(1);
+        match self.names.get(number as usize) {
+            Some(name) if self.text_of(name) == text => number,
+            _ => self.seek(sample, text),
+        }
+    }
+
+    /// Loads what [`Names::number_at`] needs. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch(&self, sample: usize) -> u32 {
+        let name = self.names.get(self.recent[sample % RECENT].wrapping_sub(1) as usize);
+        name.and_then(|name| self.bytes.get(name.start as usize)).map_or(0, |byte| (*byte).into())
+    }
+
+    #[inline(never)]
+    fn seek(&mut self, sample: usize, text: &[u8]) -> u32 {
+        let hash = hash::of(text);
+        let mask = self.index.len() - 1;
+        let mut at = self.start(hash) & mask;
+        let number = loop {
+            let number = self.index[at].wrapping_sub(1);
+            let Some(name) = self.names.get(number as usize) else { break self.insert(at, hash, text) };
+            if name.hash == hash && self.text_of(name) == text {
+                break number;
+            }
+            at = (at + 1) & mask;
+        };
+        self.recent[sample % RECENT] = number + 1;
+        number
+    }
+
+    fn insert(&mut self, at: usize, hash: u64, text: &[u8]) -> u32 {
+        let number = self.push(hash, text);
+        self.index[at] = number + 1;
+        if self.names.len() > self.index.len() / 2 {
+            self.grow();
+        }
+        number
+    }
+
+    fn push(&mut self, hash: u64, text: &[u8]) -> u32 {
+        let (start, len) = (self.bytes.len() as u32, text.len() as u32);
+        self.bytes.extend_from_slice(text);
+        self.names.push(Name { hash, start, len });
+        self.names.len() as u32 - 1
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let old = std::mem::take(&mut self.index);
+        self.index = vec![0; old.len() * 2];
+        let mask = self.index.len() - 1;
+        for word in old.into_iter().filter(|word| *word > 0) {
+            let mut at = self.start(self.names[word as usize - 1].hash) & mask;
+            while self.index[at] > 0 {
+                at = (at + 1) & mask;
+            }
+            self.index[at] = word;
+        }
+    }
+
+    #[inline]
+    fn start(&self, hash: u64) -> usize {
+        fold(hash ^ self.secret, 0x9e37_79b9_7f4a_7c15) as usize
+    }
+
+    #[inline]
+    fn text_of(&self, name: &Name) -> &[u8] {
+        &self.bytes[name.start as usize..name.start as usize + name.len as usize]
+    }
+
+    /// What is known of a number.
+    #[inline]
+    pub fn name(&self, number: u32) -> &Name {
+        &self.names[number as usize]
+    }
+
+    /// The text of a number.
+    #[inline]
+    pub fn text(&self, number: u32) -> &[u8] {
+        self.text_of(&self.names[number as usize])
+    }
+
+    /// How many numbers were given.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether no number was given.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether so much is kept that all should be forgotten as soon as nobody keeps numbers.
+    pub fn is_full(&self) -> bool {
+        self.names.len() >= MAX_NAMES || self.bytes.len() >= MAX_BYTES
+    }
+
+    /// Forgets all: numbers are given anew.
+    pub fn clear(&mut self) {
+        *self = Names::default();
+    }
+}
+
+/// Clients by number: names are their keys (`events::key`), with IPv6 addresses whole.
+pub struct Clients {
+    names: Names,
+    /// IPv4 addresses with one more than their numbers; 0 is free. As `Names::index`.
+    addresses: Vec<u64>,
+    known: usize,
+    key: Vec<u8>,
+}
+
+impl Default for Clients {
+    fn default() -> Clients {
+        Clients { names: Names::default(), addresses: vec![0; LEAST_CAPACITY], known: 0, key: Vec::new() }
+    }
+}
+
+impl Clients {
+    /// The number of a client; [`NONE`] for none.
+    #[inline]
+    pub fn number(&mut self, batch: &Batch, client: &Client) -> u32 {
+        match client {
+            Client::None => NONE,
+            Client::Ip(IpAddr::V4(ip)) => self.address(*ip),
+            Client::Ip(ip) => self.long(Value::Ip(*ip)),
+            Client::Name(name) => self.long(Value::Text(batch.get(*name))),
+        }
+    }
+
+    #[inline]
+    fn address(&mut self, ip: Ipv4Addr) -> u32 {
+        let mask = self.addresses.len() - 1;
+        let mut at = self.start(ip.to_bits()) & mask;
+        loop {
+            let word = self.addresses[at];
+            if word >> 32 == u64::from(ip.to_bits()) && word as u32 > 0 {
+                return word as u32 - 1;
+            }
+            if word == 0 {
+                return self.learn(at, ip);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Loads what [`Clients::number`] needs first. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch(&self, client: &Client) -> u32 {
+        match client {
+            Client::Ip(IpAddr::V4(ip)) => self.addresses[self.start(ip.to_bits()) & (self.addresses.len() - 1)] as u32,
+            _ => 0,
+        }
+    }
+
+    #[inline]
+    fn start(&self, ip: u32) -> usize {
+        fold(u64::from(ip) ^ self.names.secret, 0x9e37_79b9_7f4a_7c15) as usize
+    }
+
+    #[cold]
+    fn learn(&mut self, at: usize, ip: Ipv4Addr) -> u32 {
+        let key = ipv4_key(ip);
+        let number = self.names.push(hash::of(&key), &key);
+        self.addresses[at] = u64::from(ip.to_bits()) << 32 | u64::from(number + 1);
+        self.known += 1;
+        if self.known > self.addresses.len() / 2 {
+            let old = std::mem::take(&mut self.addresses);
+            self.addresses = vec![0; old.len() * 2];
+            let mask = self.addresses.len() - 1;
+            for word in old.into_iter().filter(|word| *word > 0) {
+                let mut at = self.start((word >> 32) as u32) & mask;
+                while self.addresses[at] > 0 {
+                    at = (at + 1) & mask;
+                }
+                self.addresses[at] = word;
+            }
+        }
+        number
+    }
+
+    fn long(&mut self, value: Value<'_>) -> u32 {
+        self.key.clear();
+        key::push(&mut self.key, value, 128);
+        self.names.number(&self.key)
+    }
+
+    /// The clients' keys.
+    #[inline]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+}
+
+/// The key of an IPv4 client, as `key::push` puts it together.
+fn ipv4_key(ip: Ipv4Addr) -> [u8; 5] {
+    let [a, b, c, d] = ip.octets();
+    [2, a, b, c, d]
+}
+
+/// A number nobody outside knows.
+pub(crate) fn secret() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// A number by a few of a text's bytes.
+#[inline]
+pub fn sample(text: &[u8]) -> usize {
+    let word = |at: usize| text.get(at..).and_then(|t| t.first_chunk()).map_or(0, |w| u64::from_le_bytes(*w));
+    let half = |at: usize| text.get(at..).and_then(|t| t.first_chunk()).map_or(0, |w| u32::from_le_bytes(*w).into());
+    let len = text.len();
+    let (a, b, c) = match len {
+        32.. => (word(len / 4) ^ word(len / 2).rotate_left(21), word(len / 4 * 3), word(len - 8)),
+        8.. => (word(0), word(len / 2 - 4), word(len - 8)),
+        4.. => (half(0), half(len - 4), 0),
+        _ => (text.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)), 0, 0),
+    };
+    let mixed = (a ^ (len as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed.rotate_left(29) ^ b).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let mixed = (mixed.rotate_left(29) ^ c).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 40) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewatch_events::batch::{Framing, PartitionId, RawBatch, Span, WallTime};
+
+    #[test]
+    fn texts_keep_their_numbers_through_growth() {
+        let mut names = Names::default();
+        let texts: Vec<Vec<u8>> = (0..9_000u32)
+            .map(|n| match n % 3 {
+                0 => n.to_be_bytes().to_vec(),
+                1 => format!("/a/path/of/some/length/{n}").into_bytes(),
+                _ => vec![n as u8; n as usize % 200],
+            })
+            .collect();
+        let mut known = std::collections::HashMap::new();
+        for round in 0..2 {
+            for text in &texts {
+                let next = known.len() as u32;
+                let want = *known.entry(text.clone()).or_insert(next);
+                let number = names.number(text);
+                assert_eq!(number, want, "round {round}, {text:?}");
+                assert_eq!((names.text(number), names.name(number).hash), (&text[..], hash::of(text)));
+            }
+        }
+        assert_eq!(names.len(), known.len());
+        names.clear();
+        assert!(names.is_empty());
+        assert_eq!(names.number(b"again"), 0);
+    }
+
+    #[test]
+    fn texts_that_look_alike_where_the_sample_looks_are_told_apart() {
+        let mut names = Names::default();
+        for len in 0..300usize {
+            let text = vec![b'a'; len];
+            let number = names.number(&text);
+            for at in 0..len {
+                let mut other = text.clone();
+                other[at] = b'b';
+                assert_ne!(names.number(&other), number, "{len} bytes, another at {at}");
+            }
+            assert_eq!(names.number(&text), number);
+            if len > 40 {
+                names.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn clients_have_the_names_of_their_keys() {
+        let bytes = b"host.example".to_vec();
+        let framing = Framing::Lines { offset: 0 };
+        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
+        let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
+        let mut clients = Clients::default();
+        let mut all: Vec<Client> = (0..1_000u32).map(|n| Client::Ip(Ipv4Addr::from(n * 7_919).into())).collect();
+        all.push(Client::Ip("2001:db8::1".parse().unwrap()));
+        all.push(Client::Ip("2001:db8::2".parse().unwrap()));
+        all.push(Client::Name(Span::new(0, 12)));
+        for round in 0..2 {
+            for (want, client) in all.iter().enumerate() {
+                let number = clients.number(&batch, client);
+                assert_eq!(number as usize, want, "round {round}, {client:?}");
+                let mut key = Vec::new();
+                let value = match client {
+                    Client::Ip(ip) => Value::Ip(*ip),
+                    _ => Value::Text(b"host.example"),
+                };
+                key::push(&mut key, value, 128);
+                assert_eq!(clients.names().text(number), key);
+                assert_eq!(clients.names().name(number).hash, hash::of(&key));
+            }
+        }
+        assert_eq!(clients.number(&batch, &Client::None), NONE);
+    }
+}

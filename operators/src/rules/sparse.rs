@@ -1,0 +1,315 @@
+//! Keys of which only a few matter: panes as they came, and a look at the keys that may be findings.
+//!
+//! A window reaches a threshold only where one of its panes holds its share of it. Where conditions never change, only keys with
+//! such a pane, the *warm* ones, are looked at, window by window; the rows of all others are never touched again. Used by
+//! [`super::panes::PaneStore`] in the place of slots where it costs less.
+//!
+//! Invariants
+//! - A key that is not warm in any pane of a window is no finding there: a count, or a number of different values, of the
+//!   window is at most the sum of those of its panes.
+//! - A pane holds each key once; limits are kept as in [`super::panes`].
+
+use super::closed::{ClosedRow, Step};
+use super::keys::KeyBytes;
+use super::local::{PanePartials, PaneRow};
+use super::measured::Prefix;
+use super::panes::{Hot, Window};
+use super::plan::MeasurePlan;
+use super::values::Values;
+use super::versions::{Floor, Versions};
+use super::{Limits, Missed, SHARDS, shard};
+use crate::names::secret;
+use hashbrown::{HashMap, HashTable};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use tidewatch_events::rule::Measure;
+
+/// How many look-ups a warm row may cost for each event it must hold.
+const MOST_LOOKUPS: f64 = 32.0;
+
+/// See the module.
+pub(super) struct Sparse {
+    /// What a finding needs.
+    least: Floor,
+    /// What a warm row holds at least.
+    share: f64,
+    factor: u64,
+    waiting: BTreeMap<u64, Pane>,
+    running: BTreeMap<u64, Pane>,
+    /// Rows in all panes, and distinct values.
+    kept: usize,
+    /// What the last window of a key came to, where that was enough for a finding.
+    pub(super) hot: HashMap<KeyBytes, Hot>,
+    /// Warm keys of the window being looked at: the starts of panes, and rows.
+    warm: HashTable<(u64, u32)>,
+    values: Vec<u64>,
+}
+
+/// The rows of a pane.
+struct Pane {
+    rows: PanePartials,
+    warm: Vec<u32>,
+    /// Rows by hash, made when first asked for. Open addressing with linear probing, at most half full: one more than the
+    /// row's position; 0 is free.
+    index: OnceCell<Vec<u32>>,
+}
+
+impl Sparse {
+    /// For a plan whose conditions stay as they are; `None` where slots cost less.
+    pub(super) fn new(plan: &MeasurePlan, versions: &Versions) -> Option<Sparse> {
+        let is_sum_of_panes = matches!(plan.measure, Measure::Count | Measure::Distinct(_));
+        if !is_sum_of_panes || versions.has_baseline() || plan.hop == 0 {
+            return None;
+        }
+        let least = versions.least();
+        let panes = (plan.window / plan.hop) as f64;
+        // A little less, so that no rounding makes a key cold.
+        let share = least.value / panes * (1.0 - 1e-9);
+        (share > 1.0 && panes * panes <= MOST_LOOKUPS * share).then(|| Sparse {
+            least,
+            share,
+            factor: secret() | 1,
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            kept: 0,
+            hot: HashMap::new(),
+            warm: HashTable::new(),
+            values: Vec::new(),
+        })
+    }
+
+    /// Rows kept, and distinct values.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Start of the first pane in no running window yet.
+    pub(super) fn first_waiting(&self) -> Option<u64> {
+        self.waiting.keys().next().copied()
+    }
+
+    /// Start of the first pane of the running window.
+    pub(super) fn first_running(&self) -> Option<u64> {
+        self.running.keys().next().copied()
+    }
+
+    /// Adds a message to its pane, as far as there is room beside what others keep.
+    pub(super) fn merge(&mut self, partials: PanePartials, limits: &Limits, others: usize, missed: &mut Missed) {
+        let pane = partials.pane;
+        let before = self.waiting.remove(&pane);
+        self.kept -= before.as_ref().map_or(0, |before| before.rows.pieces());
+        let room = limits.max_rows.saturating_sub(self.kept + others);
+        let rows = match before {
+            None if fits(&partials, limits, room) => partials,
+            before => unite(before.map(|before| before.rows), partials, limits, room, self.factor, missed),
+        };
+        self.kept += rows.pieces();
+        if !rows.rows.is_empty() {
+            let warm = (0..rows.rows.len() as u32).filter(|row| measure_of(&rows, *row) as f64 >= self.share).collect();
+            self.waiting.insert(pane, Pane { rows, warm, index: OnceCell::new() });
+        }
+    }
+
+    /// The running window ends at `end` now: panes leave it and enter.
+    pub(super) fn slide(&mut self, end: u64, plan: &MeasurePlan) {
+        while let Some(first) = self.running.first_entry().filter(|first| first.key() + plan.window < end) {
+            self.kept -= first.remove().rows.pieces();
+        }
+        while let Some(first) = self.waiting.first_entry().filter(|first| first.key() + plan.hop <= end) {
+            let (start, pane) = first.remove_entry();
+            self.running.insert(start, pane);
+        }
+    }
+
+    /// Says what the keys of the running window came to that may be findings.
+    pub(super) fn find(&mut self, plan: &MeasurePlan, window: &Window, mut give: impl FnMut(ClosedRow)) {
+        let Sparse { running, warm, factor, .. } = self;
+        warm.clear();
+        for (start, pane) in running.iter() {
+            for row in &pane.warm {
+                let (hash, key) = (pane.rows.rows[*row as usize].hash, pane.key(*row));
+                let same = |(start, row): &(u64, u32)| running.get(start).is_some_and(|pane| pane.key(*row) == key);
+                if warm.find(hash, same).is_none() {
+                    let hash_of = |(start, row): &(u64, u32)| {
+                        running.get(start).map_or(0, |pane| pane.rows.rows[*row as usize].hash)
+                    };
+                    warm.insert_unique(hash, (*start, *row), hash_of);
+                }
+            }
+        }
+        for (start, row) in warm.iter() {
+            let Some(pane) = running.get(start) else { continue };
+            let (hash, key) = (pane.rows.rows[*row as usize].hash, pane.key(*row));
+            let own = || running.values().filter_map(|pane| Some((pane, pane.find(hash, key, *factor)?)));
+            let n: u64 = own().map(|(pane, row)| pane.rows.rows[row as usize].n).sum();
+            let most: u64 = own().map(|(pane, row)| measure_of(&pane.rows, row)).sum();
+            if !self.least.is_reached(n, most as f64) {
+                continue;
+            }
+            let value = match plan.measure {
+                Measure::Distinct(_) => {
+                    self.values.clear();
+                    own().for_each(|(pane, row)| {
+                        self.values.extend_from_slice(pane.rows.values.hashes(row as usize));
+                    });
+                    self.values.sort_unstable();
+                    self.values.dedup();
+                    self.values.len() as f64
+                }
+                _ => n as f64,
+            };
+            if !self.least.is_reached(n, value) {
+                continue;
+            }
+            let key = KeyBytes::new(key);
+            let before = self.hot.insert(key.clone(), Hot { n, value, end: window.end });
+            let before = before.filter(|hot| hot.end == window.end.saturating_sub(plan.hop));
+            let rises = |n: u64, value: f64| before.is_none_or(|hot| n > hot.n || value > hot.value);
+            let mut steps = Vec::new();
+            if rises(n, value) {
+                let (mut n, mut prefix) = (0, Prefix::default());
+                for (pane, row) in own() {
+                    n += pane.rows.rows[row as usize].n;
+                    let value = match plan.measure {
+                        Measure::Distinct(_) => prefix.unite(pane.rows.values.hashes(row as usize)),
+                        _ => n as f64,
+                    };
+                    if self.least.is_reached(n, value) && rises(n, value) {
+                        steps.push(Step { end: pane.rows.pane + plan.hop, n, value });
+                    }
+                }
+            }
+            give(ClosedRow {
+                plan: plan.number,
+                key,
+                start: window.start,
+                end: window.end,
+                closed: window.closes,
+                n,
+                value,
+                evidence: own().map(|(pane, row)| pane.rows.rows[row as usize].origin).collect(),
+                steps,
+                usual: Vec::new(),
+            });
+        }
+        self.hot.retain(|_, hot| hot.end == window.end);
+    }
+}
+
+/// What a row measures by itself.
+fn measure_of(rows: &PanePartials, row: u32) -> u64 {
+    match &rows.values {
+        Values::Distinct { .. } => rows.values.hashes(row as usize).len() as u64,
+        _ => rows.rows[row as usize].n,
+    }
+}
+
+/// Whether a message has room as it is.
+fn fits(partials: &PanePartials, limits: &Limits, room: usize) -> bool {
+    let per_shard = limits.keys_per_shard();
+    if partials.pieces() > room {
+        return false;
+    }
+    if partials.rows.len() as u64 <= per_shard.into() {
+        return true;
+    }
+    let mut shards = [0u32; SHARDS];
+    partials.rows.iter().for_each(|row| shards[shard(row.hash)] += 1);
+    shards.iter().all(|keys| *keys <= per_shard)
+}
+
+/// Two messages of a pane as one, as far as there is room.
+fn unite(
+    before: Option<PanePartials>,
+    partials: PanePartials,
+    limits: &Limits,
+    mut room: usize,
+    factor: u64,
+    missed: &mut Missed,
+) -> PanePartials {
+    let is_distinct = matches!(partials.values, Values::Distinct { .. });
+    let mut all = Pane { rows: partials.without_rows(), warm: Vec::new(), index: OnceCell::new() };
+    let most = before.as_ref().map_or(0, |before| before.rows.len()) + partials.rows.len();
+    let mut index = vec![0u32; (most * 2).next_power_of_two().max(2)];
+    let mut shards = [0u32; SHARDS];
+    // (row, value)
+    let mut values: Vec<(u32, u64)> = Vec::new();
+    for message in before.into_iter().chain([partials]) {
+        for (from, (key, row)) in message.iter().enumerate() {
+            let own = match all.seek(&index, row.hash, key, factor) {
+                Ok(own) => {
+                    let known = &mut all.rows.rows[own as usize];
+                    known.n += row.n;
+                    known.origin = known.origin.min(row.origin);
+                    own
+                }
+                Err(at) => {
+                    let keys = &mut shards[shard(row.hash)];
+                    if room == 0 || *keys >= limits.keys_per_shard() {
+                        missed.events += row.n;
+                        continue;
+                    }
+                    (*keys, room) = (*keys + 1, room - 1);
+                    all.rows.keys.extend_from_slice(key);
+                    all.rows.rows.push(PaneRow { key_end: all.rows.keys.len() as u32, ..*row });
+                    index[at] = all.rows.rows.len() as u32;
+                    all.rows.rows.len() as u32 - 1
+                }
+            };
+            values.extend(message.values.hashes(from).iter().map(|value| (own, *value)));
+        }
+    }
+    if is_distinct {
+        values.sort_unstable();
+        values.dedup();
+        missed.values += values.len().saturating_sub(room) as u64;
+        values.truncate(room);
+        let hashes = values.iter().map(|(_, value)| *value).collect();
+        let ends = (0..all.rows.rows.len() as u32).map(|row| values.partition_point(|(own, _)| *own <= row) as u32);
+        all.rows.values = Values::Distinct { ends: ends.collect(), hashes };
+    }
+    all.rows
+}
+
+impl Pane {
+    fn key(&self, row: u32) -> &[u8] {
+        let start = row.checked_sub(1).map_or(0, |before| self.rows.rows[before as usize].key_end);
+        &self.rows.keys[start as usize..self.rows.rows[row as usize].key_end as usize]
+    }
+
+    /// The row of a key.
+    fn find(&self, hash: u64, key: &[u8], factor: u64) -> Option<u32> {
+        let index = self.index.get_or_init(|| {
+            let mut index = vec![0u32; (self.rows.rows.len() * 2).next_power_of_two().max(2)];
+            let mask = index.len() - 1;
+            for (position, row) in self.rows.rows.iter().enumerate() {
+                let mut at = start(row.hash, factor) & mask;
+                while index[at] > 0 {
+                    at = (at + 1) & mask;
+                }
+                index[at] = position as u32 + 1;
+            }
+            index
+        });
+        self.seek(index, hash, key, factor).ok()
+    }
+
+    /// The row of a key, or where in the index it would be found.
+    fn seek(&self, index: &[u32], hash: u64, key: &[u8], factor: u64) -> Result<u32, usize> {
+        let mask = index.len() - 1;
+        let mut at = start(hash, factor) & mask;
+        loop {
+            let row = index[at].wrapping_sub(1);
+            match self.rows.rows.get(row as usize) {
+                None => return Err(at),
+                Some(found) if found.hash == hash && self.key(row) == key => return Ok(row),
+                Some(_) => at = (at + 1) & mask,
+            }
+        }
+    }
+}
+
+#[inline]
+fn start(hash: u64, factor: u64) -> usize {
+    (hash.wrapping_mul(factor) >> 32) as usize
+}
