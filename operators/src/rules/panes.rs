@@ -104,6 +104,14 @@ pub(super) struct Row {
 /// How many keys of a message are looked up before the first is worked on.
 const TOGETHER: usize = 32;
 
+/// Keys that a message adds to, as far as they may matter.
+pub(super) struct Touched {
+    /// With fewer events in all its rows a key does not matter.
+    pub least: u64,
+    /// Their places.
+    pub slots: Vec<u32>,
+}
+
 /// A key looked up: its bytes in the message, and its slot.
 struct Sought {
     key: std::ops::Range<usize>,
@@ -234,7 +242,7 @@ impl PaneStore {
     }
 
     /// Adds a message at once; notes the keys it touched.
-    pub(super) fn merge_noting(&mut self, partials: PanePartials, touched: Option<&mut Vec<u32>>) {
+    pub(super) fn merge_noting(&mut self, partials: PanePartials, touched: Option<&mut Touched>) {
         if !self.is_too_late(&partials) {
             self.merge_now(partials, touched);
         }
@@ -251,7 +259,7 @@ impl PaneStore {
         is
     }
 
-    fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Vec<u32>>) {
+    fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Touched>) {
         let pane = partials.pane;
         if let Some(sparse) = &mut self.sparse {
             return sparse.merge(partials, &self.limits, self.deferred_rows, &mut self.missed);
@@ -279,11 +287,13 @@ impl PaneStore {
                 let kept = &mut self.rows[own as usize];
                 kept.n += row.n;
                 kept.origin = kept.origin.min(row.origin);
-                self.slots[slot as usize].held += row.n;
+                let held = &mut self.slots[slot as usize].held;
+                *held += row.n;
+                let held = *held;
                 let room = self.limits.max_rows.saturating_sub(self.kept());
                 self.missed.values += self.measured.merge(own as usize, &mut values, first + index, room);
-                if let Some(touched) = &mut touched {
-                    touched.push(slot);
+                if let Some(touched) = touched.as_mut().filter(|touched| held >= touched.least) {
+                    touched.slots.push(slot);
                 }
             }
         }
@@ -545,11 +555,6 @@ impl PaneStore {
 
     pub(super) fn key_of(&self, slot: u32) -> &[u8] {
         self.slots[slot as usize].key.as_bytes()
-    }
-
-    /// Events in all rows of a key.
-    pub(super) fn held(&self, slot: u32) -> u64 {
-        self.slots[slot as usize].held
     }
 
     /// End of the last window closed.

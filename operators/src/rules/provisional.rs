@@ -9,7 +9,7 @@ use super::evidence::EVIDENCE;
 use super::keys::KeyBytes;
 use super::local::PanePartials;
 use super::measured::Prefix;
-use super::panes::PaneStore;
+use super::panes::{PaneStore, Touched};
 use super::plan::Condition;
 use tidewatch_events::rule::Measure;
 
@@ -24,22 +24,26 @@ impl PaneStore {
         }
         let from = out.len();
         let pane = partials.pane;
-        let mut touched = Vec::with_capacity(partials.rows.len());
+        let mut touched = Touched { least: self.least_held(), slots: Vec::new() };
         self.merge_noting(partials, Some(&mut touched));
-        for slot in touched {
+        for slot in touched.slots {
             self.test(slot, pane, out);
         }
         out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
     }
 
+    /// With fewer events in all its rows a key cannot meet the condition of any version.
+    fn least_held(&self) -> u64 {
+        let least = self.versions().least();
+        match self.plan().measure {
+            Measure::Sum(_) => least.n,
+            // A count and a number of distinct values are at most the number of events.
+            _ => least.n.max(least.value.ceil() as u64),
+        }
+    }
+
     fn test(&mut self, slot: u32, pane: u64, out: &mut Vec<Finding>) {
         let (window, hop) = (self.plan().window, self.plan().hop);
-        let sums = matches!(self.plan().measure, Measure::Sum(_));
-        let held = self.held(slot);
-        let least = self.versions().least();
-        if held < least.n || (!sums && (held as f64) < least.value) {
-            return;
-        }
         let reach = (pane + hop).saturating_sub(window)..pane + window;
         let near: Vec<u32> = self
             .rows_in(slot, reach.end)
