@@ -3,10 +3,9 @@
 //! Invariants
 //! - Cells hold printable text without markup.
 
-use super::figures::{bytes, change, decimals, grouped, latency, percent, points, second, short};
+use super::figures::{bytes, change, decimals, grouped, latency, length, percent, points, second, short};
 use super::{AlertEntry, AlertSummary, Interval, Ranked, Report, Totals};
 use tidewatch_events::alert::{AlertState, Severity};
-use tidewatch_events::time::Millis;
 
 /// Alerts of one severity that are shown.
 const SHOWN: usize = 20;
@@ -74,7 +73,7 @@ pub(super) fn of(report: &Report) -> Document {
     let mut lead = vec![format!(
         "Interval {} ({}), compared with {}.",
         span(now.from, now.to),
-        Millis(now.to.saturating_sub(now.from)),
+        length(now.to.saturating_sub(now.from)),
         span(before.from, before.to)
     )];
     lead.extend(coverage(report));
@@ -95,7 +94,7 @@ pub(super) fn of(report: &Report) -> Document {
         title: title(report),
         lead,
         chart: (
-            format!("Requests by {}", Millis(report.series.step)),
+            format!("Requests by {}", length(report.series.step)),
             report.series.rows.iter().map(|row| row[1]).collect(),
         ),
         sections,

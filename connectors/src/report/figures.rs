@@ -67,6 +67,17 @@ pub fn latency(ms: Option<f64>) -> String {
     }
 }
 
+/// `1d 30m`, `90s`: a length of time, of ms.
+pub fn length(ms: u64) -> String {
+    if ms < 120_000 {
+        return tidewatch_events::time::Millis(ms).to_string();
+    }
+    let seconds = ms / 1000;
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}"));
+    parts.collect::<Vec<_>>().join(" ")
+}
+
 /// `1.5 MiB`.
 pub fn bytes(n: u64) -> String {
     let mut out = String::new();
@@ -97,6 +108,11 @@ mod tests {
             [(0.0, 0.0, "0 %"), (1.0, 0.0, "new"), (3.0, 2.0, "+50 %"), (1.0, 2.0, "-50 %"), (20.0, 2.0, "x 10")]
         {
             assert_eq!(change(now, before), want);
+        }
+        for (ms, want) in
+            [(500, "500ms"), (90_000, "90s"), (3_600_000, "1h"), (88_200_000, "1d 30m"), (86_400_000, "1d")]
+        {
+            assert_eq!(length(ms), want);
         }
         for (x, want) in [(0.108, "0.108"), (101.0, "101"), (0.300_000_000_04, "0.3")] {
             assert_eq!(short(x), want);

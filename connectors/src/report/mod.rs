@@ -1,8 +1,8 @@
 //! The summary of an interval, compared with the interval before: gathered from a store or the API ([`gather`]), and written
 //! as text, HTML or JSON ([`Report::render`]).
 //!
-//! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (from two hours on to
-//! whole minutes, from a day on to whole hours), so that figures are exact sums, also where only sums by minute or hour are kept.
+//! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (above two hours to
+//! whole minutes, above a day to whole hours), so that figures are exact sums, also where only sums by minute or hour are kept.
 //!
 //! Invariants
 //! - The same data, interval and `generated` give the same bytes.
@@ -276,7 +276,7 @@ const DAY: u64 = 24 * HOUR;
 fn step(since: Millis) -> Option<u64> {
     match since.0 {
         ..=7_200_000 => None,
-        length if length < DAY => Some(MINUTE),
+        length if length <= DAY => Some(MINUTE),
         length if length <= 60 * DAY => Some(HOUR),
         _ => Some(DAY),
     }
@@ -299,7 +299,7 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     let to = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
     let start = to.saturating_sub(wanted.since.0.max(1));
     let from = start - start % step;
-    let length = wanted.since.0.max(1).next_multiple_of(step);
+    let length = (to - from).next_multiple_of(step);
     let before_from = from.saturating_sub(length);
     if before_from >= from {
         return Err(AnswersError::Usage(format!("there is no interval of {} before {}", wanted.since, EventTime(to))));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tidewatch_events::alert::Alert;
@@ -90,7 +90,9 @@ fn client(alert: &Alert) -> Option<IpNet> {
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
+            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64; // behind a carrier's translation
+            let is_local = v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared;
+            is_local || v4.is_unspecified() || v4.is_broadcast()
         }
         IpAddr::V6(v6) => {
             v6.is_loopback()
@@ -102,6 +104,12 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// Whether an address is nobody's, or anybody's: multicast, and the prefix by which NAT64 translates (RFC 6052).
+fn is_nobody(address: IpAddr) -> bool {
+    let is_translated = |v6: std::net::Ipv6Addr| v6.segments()[..4] == [0x64, 0xff9b, 0, 0];
+    address.is_multicast() || matches!(address, IpAddr::V6(v6) if is_translated(v6))
+}
+
 /// Why an address is not listed, where it is not.
 fn kept_off(network: &IpNet, settings: &BlocklistSettings, now: u64) -> Option<&'static str> {
     let holds = settings.never.iter().filter(|(_, until)| until.is_none_or(|until| now < until));
@@ -110,6 +118,9 @@ fn kept_off(network: &IpNet, settings: &BlocklistSettings, now: u64) -> Option<&
     }
     if !settings.private && (is_private(network.network()) || is_private(network.broadcast())) {
         return Some("it is a private or loopback address (private = true lists those too)");
+    }
+    if is_nobody(network.network()) || is_nobody(network.broadcast()) {
+        return Some("it is a multicast address, or stands for everybody behind a NAT64");
     }
     // Nobody names that many by one alert.
     let least = if matches!(network, IpNet::V4(_)) { 16 } else { 32 };
@@ -277,11 +288,12 @@ impl Blocklist {
             return Ok(());
         }
         let text = format!(
-            "# Written by Tidewatch at {}: {} addresses. Changes are lost.\n{}",
+            "{HEAD} at {}: {} addresses. Changes are lost.\n{}",
             EventTime(now),
             self.entries.len(),
             self.body(now)
         );
+        may_replace(&self.settings.path).map_err(SendError::person)?;
         replace(&self.settings.path, text.as_bytes(), false).map_err(|error| failed(&self.settings.path, error))?;
         self.written = Some(networks);
         Ok(())
@@ -296,24 +308,51 @@ fn short(network: &IpNet) -> String {
     }
 }
 
-/// Writes a file whole beside the old one, and renames it.
+/// How a list begins.
+const HEAD: &str = "# Written by Tidewatch";
+
+/// Whether the file may be replaced: it is not there, or is an earlier list. What somebody else wrote is left alone.
+fn may_replace(path: &Path) -> Result<(), String> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let shown = path.display();
+    if !found.is_file() {
+        return Err(format!("{shown} is no regular file: name another `path`"));
+    }
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(HEAD.len() as u64).read_to_end(&mut head));
+    match read {
+        Ok(_) if head.is_empty() || head == HEAD.as_bytes() => Ok(()),
+        Ok(_) => Err(format!(
+            "{shown} was not written by Tidewatch and is not overwritten: name another `path`, or remove it"
+        )),
+        Err(error) => Err(format!("cannot read {shown}: {error}")),
+    }
+}
+
+/// Writes a file whole beside the old one, and renames it. What stands in the place beside it is removed, not followed.
 fn replace(path: &Path, bytes: &[u8], is_private: bool) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir)?;
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
         options.mode(if is_private { 0o600 } else { 0o644 });
     }
     let mut file = options.open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)
+    let written = file.write_all(bytes).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 impl Channel for Blocklist {
@@ -330,6 +369,7 @@ impl Channel for Blocklist {
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
+        may_replace(&self.settings.path).map_err(SendError::person)?;
         let dir = self.settings.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let words = |error: io::Error| SendError::person(format!("cannot write in {}: {error}", dir.display()));
         fs::create_dir_all(dir).map_err(words)?;

@@ -43,6 +43,9 @@ fn who_is_listed() {
         ("loopback", "::1", false, 0, None),
         ("link-local", "fe80::/64", false, 0, None),
         ("an IPv4 address in IPv6's clothes", "::ffff:10.0.0.9", false, 0, None),
+        ("behind a carrier's translation", "100.64.0.1", false, 0, None),
+        ("multicast", "224.0.0.1", true, 0, None),
+        ("everybody behind a NAT64", "64:ff9b::/64", true, 0, None),
         ("half the internet", "128.0.0.0/1", true, 0, None),
         ("no address", "deny all;\n", true, 0, None),
         ("a pseudonym", "c1a5b0d3e4f60718", true, 0, None),
@@ -140,4 +143,39 @@ fn the_file_is_there_whole_and_comes_back() {
     fs::create_dir(dir.path().join("block.conf")).unwrap();
     list.written = None;
     assert!(matches!(list.send(&Message { id: "b-3".into(), at: 0, body: Body::Test }), Err(SendError::Away { .. })));
+}
+
+#[test]
+fn only_lists_are_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("block.conf");
+    let other = dir.path().join("other");
+    fs::write(&other, "mine").unwrap();
+    let written = || {
+        let mut list = Blocklist::new(settings(dir.path(), Form::Plain));
+        take(&mut list, What::Fired, "203.0.113.5", 0);
+        let probed = list.probe().is_ok();
+        let written = list.write(0).is_ok();
+        assert_eq!(probed, written, "what is checked is what is done");
+        written
+    };
+    let rows: &[(&str, fn(&Path, &Path), bool)] = &[
+        ("nothing there", |_, _| (), true),
+        ("an earlier list", |_, _| (), true),
+        ("an empty file", |path, _| fs::write(path, "").unwrap(), true),
+        ("somebody's file", |path, _| fs::write(path, "deny all;\n").unwrap(), false),
+        ("a link", |path, other| std::os::unix::fs::symlink(other, path).unwrap(), false),
+        ("a directory", |path, _| fs::create_dir(path).unwrap(), false),
+    ];
+    for (at, (name, make, want)) in rows.iter().enumerate() {
+        if at > 1 {
+            let _ = fs::remove_file(&path);
+        }
+        make(&path, &other);
+        // Nor is what lies in the place of the new file followed.
+        let _ = fs::remove_file(dir.path().join("block.conf.tmp"));
+        std::os::unix::fs::symlink(&other, dir.path().join("block.conf.tmp")).unwrap();
+        assert_eq!(written(), *want, "{name}");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "mine", "{name}");
+    }
 }

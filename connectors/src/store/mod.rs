@@ -93,7 +93,7 @@ impl Default for StoreSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no file.
-    #[error("there is no store at {}; `tidewatch run` makes one", .0.display())]
+    #[error("there is no store at {}; `tidewatch run` makes one (that of `demo` is in its data directory's `demo`)", .0.display())]
     Missing(PathBuf),
     /// The file is of a newer release.
     #[error("the store {} has version {found}, and this release reads up to {known}: use the newer release, or move the file away", .path.display())]

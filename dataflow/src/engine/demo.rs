@@ -73,7 +73,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     while !exit::stop_requested() && options.duration.is_none_or(|d| begun.elapsed() < d) {
         std::thread::sleep(Duration::from_millis(100));
         pipeline.tend();
-        shown = show_alerts(&figures, shown);
+        shown = show_alerts(&figures, shown, terminal);
         if last.elapsed() >= Duration::from_secs(if terminal { 1 } else { 5 }) {
             last = Instant::now();
             show_line(&pipeline, begun.elapsed(), terminal);
@@ -84,7 +84,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     }
     let labels = pipeline.labels();
     let all = pipeline.stop(Duration::from_secs(10))?;
-    show_alerts(&figures, shown);
+    show_alerts(&figures, shown, terminal);
     summary(&labels, &figures);
     if !all {
         return Err(Failure::failed("not all results could be written"));
@@ -123,12 +123,13 @@ fn show_line(pipeline: &Pipeline, elapsed: Duration, terminal: bool) {
 }
 
 /// Prints the alerts that came since `shown`, each id once when it fires.
-fn show_alerts(figures: &Figures, shown: usize) -> usize {
+fn show_alerts(figures: &Figures, shown: usize, terminal: bool) -> usize {
     let alerts = figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
     for (at, alert) in alerts.iter().enumerate().skip(shown) {
         let before = alerts.iter().take(at).any(|a| a.key == alert.key && a.state == alert.state);
         if alert.state == AlertState::Firing && !before {
-            println!("\r\x1b[K{}", tidewatch_connectors::sink::stdout::one_line(alert));
+            let clear = if terminal { "\r\x1b[K" } else { "" };
+            println!("{clear}{}", tidewatch_connectors::sink::stdout::one_line(alert));
         }
     }
     alerts.len()
