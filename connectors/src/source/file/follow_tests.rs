@@ -218,7 +218,7 @@ fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
             while !over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(40));
                 let _guard = lock.lock().unwrap();
-                for n in (1..15).rev() {
+                for n in (1..100).rev() {
                     let _ = std::fs::rename(
                         path.with_extension(format!("log.{n}")),
                         path.with_extension(format!("log.{}", n + 1)),
