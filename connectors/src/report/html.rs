@@ -34,7 +34,7 @@ svg{width:100%;height:5rem;display:block}rect{fill:var(--bar)}
 ";
 
 /// Text as text in HTML, in an element or an attribute.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
         match c {

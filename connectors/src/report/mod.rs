@@ -11,7 +11,7 @@
 
 mod document;
 pub mod figures;
-mod html;
+pub(crate) mod html;
 mod text;
 
 use crate::answers::{AlertRow, AlertsWanted, Answers, AnswersError, Ranking, Series, SeriesRow, Span, TopRow};

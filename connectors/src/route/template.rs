@@ -4,6 +4,7 @@
 //! go where they like (but into no header line of their own); values come from logs and are text everywhere.
 
 use super::{Item, Runbooks, What};
+use crate::report::html::escape;
 use std::fmt::Write as _;
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::field::Field;
@@ -31,7 +32,7 @@ impl Medium {
             // In a code span nothing is markup, a mention or a link, but for the characters that end it.
             Medium::Chat if value.is_empty() => "-".to_owned(),
             Medium::Chat => format!("`{}`", Medium::Chat.words(&value.replace('`', "'"))),
-            Medium::Html => entities(&value),
+            Medium::Html => escape(&value),
         }
     }
 
@@ -41,24 +42,9 @@ impl Medium {
             Medium::Header => printable(words.as_bytes()).into_owned(),
             Medium::Plain => words.to_owned(),
             Medium::Chat => words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
-            Medium::Html => entities(words),
+            Medium::Html => escape(words),
         }
     }
-}
-
-fn entities(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
