@@ -231,6 +231,7 @@ fn unite(
     let mut all = Pane { rows: partials.without_rows(), warm: Vec::new(), index: OnceCell::new() };
     let most = before.as_ref().map_or(0, |before| before.rows.len()) + partials.rows.len();
     let mut index = vec![0u32; (most * 2).next_power_of_two().max(2)];
+    all.rows.rows.reserve_exact(before.as_ref().map_or(0, |before| before.rows.len()).max(partials.rows.len()));
     let mut shards = [0u32; SHARDS];
     // (row, value)
     let mut values: Vec<(u32, u64)> = Vec::new();
@@ -260,15 +261,48 @@ fn unite(
         }
     }
     if is_distinct {
-        values.sort_unstable();
-        values.dedup();
-        missed.values += values.len().saturating_sub(room) as u64;
-        values.truncate(room);
-        let hashes = values.iter().map(|(_, value)| *value).collect();
-        let ends = (0..all.rows.rows.len() as u32).map(|row| values.partition_point(|(own, _)| *own <= row) as u32);
-        all.rows.values = Values::Distinct { ends: ends.collect(), hashes };
+        let (ends, mut hashes) = by_row(&values, all.rows.rows.len());
+        missed.values += hashes.len().saturating_sub(room) as u64;
+        hashes.truncate(room);
+        let room = hashes.len() as u32;
+        all.rows.values = Values::Distinct { ends: ends.into_iter().map(|end| end.min(room)).collect(), hashes };
     }
     all.rows
+}
+
+/// Different values row by row, ascending, of (row, value) pairs: where each row's values end, and the values. Most rows have
+/// one: they are put in place by counting.
+fn by_row(pairs: &[(u32, u64)], rows: usize) -> (Vec<u32>, Vec<u64>) {
+    let mut ends = vec![0u32; rows];
+    pairs.iter().for_each(|(row, _)| ends[*row as usize] += 1);
+    let mut end = 0;
+    for count in &mut ends {
+        end += std::mem::replace(count, end);
+    }
+    let mut values = vec![0u64; pairs.len()];
+    for (row, value) in pairs {
+        let next = &mut ends[*row as usize];
+        values[*next as usize] = *value;
+        *next += 1;
+    }
+    // Where each row's values end now; those that come twice leave.
+    let (mut start, mut kept) = (0, 0);
+    for end in &mut ends {
+        let own = &mut values[start..*end as usize];
+        if own.len() > 1 {
+            own.sort_unstable();
+        }
+        let first = kept;
+        for at in start..*end as usize {
+            if kept == first || values[at] != values[kept - 1] {
+                values[kept] = values[at];
+                kept += 1;
+            }
+        }
+        start = std::mem::replace(end, kept as u32) as usize;
+    }
+    values.truncate(kept);
+    (ends, values)
 }
 
 impl Pane {
@@ -312,4 +346,23 @@ impl Pane {
 #[inline]
 fn start(hash: u64, factor: u64) -> usize {
     (hash.wrapping_mul(factor) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_by_row_each_once() {
+        let rows: &[(&str, &[(u32, u64)], usize, &[u32], &[u64])] = &[
+            ("nothing", &[], 2, &[0, 0], &[]),
+            ("one each, out of order", &[(1, 9), (0, 5)], 2, &[1, 2], &[5, 9]),
+            ("a row without", &[(0, 5), (2, 4)], 3, &[1, 1, 2], &[5, 4]),
+            ("twice in a row, once in the next", &[(0, 7), (1, 7), (0, 3), (0, 7)], 2, &[2, 3], &[3, 7, 7]),
+            ("zeroes", &[(0, 0), (1, 0), (1, 0), (1, 1)], 2, &[1, 3], &[0, 0, 1]),
+        ];
+        for (name, pairs, count, ends, values) in rows {
+            assert_eq!(by_row(pairs, *count), (ends.to_vec(), values.to_vec()), "{name}");
+        }
+    }
 }
