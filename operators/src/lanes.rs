@@ -86,9 +86,7 @@ impl Lanes {
             };
         }
         let mut touched = 0;
-        for lane in bits(mask) {
-            touched ^= self.clients.touch(&events[lane].client);
-        }
+        each(mask, |lane| touched ^= self.clients.touch(&events[lane].client));
         for lane in bits(mask) {
             self.client[lane] = self.clients.number(batch, &events[lane].client);
         }
@@ -144,7 +142,8 @@ impl Lanes {
     }
 }
 
-/// Numbers one text of each event of the mask, first all addresses, then all look-ups. Says which texts were cut.
+/// Numbers one text of each event of the mask: first all candidates, then their texts, then all comparisons. Says which texts
+/// were cut.
 #[inline]
 fn number(
     names: &mut Names,
@@ -154,7 +153,8 @@ fn number(
     span: impl Fn(usize) -> Span,
     touched: &mut u32,
 ) -> u32 {
-    let mut samples = [0; LANES];
+    let mut texts: [&[u8]; LANES] = [&[]; LANES];
+    let (mut samples, mut candidates) = ([0; LANES], [NONE; LANES]);
     let (mut named, mut cut) = (mask, 0);
     for lane in bits(mask) {
         let span = span(lane);
@@ -165,11 +165,17 @@ fn number(
             named &= !(1 << lane);
             continue;
         }
-        samples[lane] = sample(batch.get(span));
-        *touched ^= names.touch(samples[lane]);
+        texts[lane] = batch.get(span);
+        samples[lane] = sample(texts[lane]);
+        candidates[lane] = names.candidate(samples[lane]);
     }
+    each(named, |lane| {
+        *touched ^= names.text_of_candidate(candidates[lane]).first().map_or(0, |byte| u32::from(*byte));
+    });
     for lane in bits(named) {
-        numbers[lane] = names.number_at(samples[lane], batch.get(span(lane)));
+        let (candidate, text) = (candidates[lane], texts[lane]);
+        let is_known = candidate != NONE && names.text_of_candidate(candidate) == text;
+        numbers[lane] = if is_known { candidate } else { names.seek(samples[lane], text) };
     }
     cut
 }
@@ -196,6 +202,16 @@ pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Does something for each of the positions of the bits that are set, ascending: for short work, where all are set nearly always.
+#[inline(always)]
+pub fn each(mask: u32, mut work: impl FnMut(usize)) {
+    if mask == u32::MAX {
+        (0..LANES).for_each(work);
+    } else {
+        bits(mask).for_each(&mut work);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +224,11 @@ mod tests {
     fn bits_come_in_order() {
         for (mask, want) in [(0, vec![]), (1, vec![0]), (0x8000_0005, vec![0, 2, 31])] {
             assert_eq!(bits(mask).collect::<Vec<_>>(), want, "{mask:x}");
+        }
+        for mask in [0, 5, u32::MAX - 1, u32::MAX] {
+            let mut all = Vec::new();
+            each(mask, |lane| all.push(lane));
+            assert_eq!(all, bits(mask).collect::<Vec<_>>(), "{mask:x}");
         }
     }
 

@@ -76,15 +76,20 @@ impl Names {
         }
     }
 
-    /// Loads what [`Names::number_at`] needs. The result has no meaning but must be used.
+    /// The number that a text of this sample is likely to have; [`NONE`] where there was none.
     #[inline]
-    pub fn touch(&self, sample: usize) -> u32 {
-        let name = self.names.get(self.recent[sample % RECENT].wrapping_sub(1) as usize);
-        name.and_then(|name| self.bytes.get(name.start as usize)).map_or(0, |byte| (*byte).into())
+    pub fn candidate(&self, sample: usize) -> u32 {
+        self.recent[sample % RECENT].wrapping_sub(1)
+    }
+
+    /// The text of a candidate; empty where there is none.
+    #[inline]
+    pub fn text_of_candidate(&self, candidate: u32) -> &[u8] {
+        self.names.get(candidate as usize).map_or(&[][..], |name| self.text_of(name))
     }
 
     #[inline(never)]
-    fn seek(&mut self, sample: usize, text: &[u8]) -> u32 {
+    pub(crate) fn seek(&mut self, sample: usize, text: &[u8]) -> u32 {
         let hash = hash::of(text);
         let mask = self.index.len() - 1;
         let mut at = self.start(hash) & mask;
@@ -152,6 +157,16 @@ impl Names {
         self.text_of(&self.names[number as usize])
     }
 
+    /// Appends the text of a number. Most keys are those of IPv4 addresses: five bytes.
+    #[inline]
+    pub fn push_text(&self, number: u32, to: &mut Vec<u8>) {
+        let text = self.text(number);
+        match <&[u8; 5]>::try_from(text) {
+            Ok(five) => to.extend_from_slice(five),
+            Err(_) => to.extend_from_slice(text),
+        }
+    }
+
     /// How many numbers were given.
     #[inline]
     pub fn len(&self) -> usize {
@@ -201,8 +216,19 @@ impl Clients {
         }
     }
 
+    /// Looks at the first two words at once: nearly all addresses are in one of them.
     #[inline]
     fn address(&mut self, ip: Ipv4Addr) -> u32 {
+        let mask = self.addresses.len() - 1;
+        let at = self.start(ip.to_bits());
+        let (first, second) = (self.addresses[at & mask], self.addresses[at.wrapping_add(1) & mask]);
+        let of = |word: u64| word >> 32 == u64::from(ip.to_bits()) && word as u32 > 0;
+        let word = if of(first) { first } else { second };
+        if of(word) { word as u32 - 1 } else { self.seek(ip) }
+    }
+
+    #[inline(never)]
+    fn seek(&mut self, ip: Ipv4Addr) -> u32 {
         let mask = self.addresses.len() - 1;
         let mut at = self.start(ip.to_bits()) & mask;
         loop {

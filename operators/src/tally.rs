@@ -1,7 +1,11 @@
 //! A table of rows found by a number, which stand in order of arrival.
 //!
 //! An index of 4-byte words finds the rows: the words of a busy window fit into the caches, rows of keys that come often
-//! are the first ones.
+//! are the first ones. A word holds a piece of its key's hash beside the row's position, as many bits as are left, so that
+//! rows of other keys are hardly ever loaded.
+//!
+//! Whoever looks up many keys asks for all [`Tally::candidate`]s first, then [`Tally::touch`]es them, then uses them: each step
+//! waits for memory once for all.
 
 use crate::names::secret;
 
@@ -13,73 +17,120 @@ pub trait Keyed {
 
 /// Rows by number.
 pub struct Tally<R> {
-    /// Open addressing with linear probing, at most half full: one more than a row's position; 0 is free.
+    /// Open addressing with linear probing, at most half full: above, a piece of the key's hash; in the `bits` below, one more
+    /// than a row's position; 0 is free.
     index: Vec<u32>,
-    /// How far a product is shifted to be a position in the index.
-    shift: u32,
+    /// The index has so many words to the power of two.
+    bits: u32,
     /// Odd: spreads keys over the index, differently in every process.
     factor: u64,
     rows: Vec<R>,
 }
 
+/// Where the row of a key is likely to stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Candidate(u32);
+
 const LEAST_BITS: u32 = 6;
+
+const FEW: usize = 256;
 
 impl<R> Default for Tally<R> {
     fn default() -> Tally<R> {
-        Tally { index: vec![0; 1 << LEAST_BITS], shift: 64 - LEAST_BITS, factor: secret() | 1, rows: Vec::new() }
+        Tally { index: vec![0; 1 << LEAST_BITS], bits: LEAST_BITS, factor: secret() | 1, rows: Vec::new() }
     }
 }
 
 impl<R: Keyed> Tally<R> {
+    /// Where the row of a number is likely to stand, by the first two words of the index, without a look at rows.
+    #[inline]
+    pub fn candidate(&self, key: u64) -> Candidate {
+        let (at, piece) = self.start(key);
+        let mask = self.index.len() - 1;
+        let (first, second) = (self.index[at & mask], self.index[(at + 1) & mask]);
+        let word = if self.is_of(first, piece) { first } else { second };
+        Candidate((word & self.low()).wrapping_sub(1))
+    }
+
+    /// Loads the row of a candidate. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch(&self, candidate: Candidate) -> u64 {
+        self.rows.get(candidate.0 as usize).map_or(0, Keyed::key)
+    }
+
     /// The position of the row of a number, or where in the index it would be found.
     #[inline]
-    pub fn position(&self, key: u64) -> Result<usize, usize> {
-        let mask = self.index.len() - 1;
-        let mut at = self.start(key);
-        loop {
-            let row = self.index[at & mask].wrapping_sub(1) as usize;
-            match self.rows.get(row) {
-                None => return Err(at & mask),
-                Some(found) if found.key() == key => return Ok(row),
-                Some(_) => at += 1,
-            }
+    pub fn position_at(&self, key: u64, candidate: Candidate) -> Result<usize, usize> {
+        match self.rows.get(candidate.0 as usize) {
+            Some(row) if row.key() == key => Ok(candidate.0 as usize),
+            _ => self.position(key),
         }
     }
 
-    /// Loads what [`Tally::position`] needs. The result has no meaning but must be used.
-    #[inline]
-    pub fn touch(&self, key: u64) -> u64 {
-        let row = self.index[self.start(key) & (self.index.len() - 1)].wrapping_sub(1);
-        self.rows.get(row as usize).map_or(0, Keyed::key)
+    /// The same without a candidate.
+    #[inline(never)]
+    pub fn position(&self, key: u64) -> Result<usize, usize> {
+        let (mut at, piece) = self.start(key);
+        let mask = self.index.len() - 1;
+        loop {
+            let word = self.index[at & mask];
+            if word == 0 {
+                return Err(at & mask);
+            }
+            if self.is_of(word, piece) {
+                let row = (word & self.low()) as usize - 1;
+                if self.rows[row].key() == key {
+                    return Ok(row);
+                }
+            }
+            at += 1;
+        }
     }
 
+    /// Where a number's search begins, and the piece of its hash as it stands in a word.
     #[inline]
-    fn start(&self, key: u64) -> usize {
-        (key.wrapping_mul(self.factor) >> self.shift) as usize
+    fn start(&self, key: u64) -> (usize, u32) {
+        let product = key.wrapping_mul(self.factor);
+        let piece = (product >> (32 - self.bits)) as u32;
+        ((product >> (64 - self.bits)) as usize, piece & !self.low())
+    }
+
+    /// Whether a word may be of a key with this piece; a free word is of none, or leads to no row.
+    #[inline]
+    fn is_of(&self, word: u32, piece: u32) -> bool {
+        word & !self.low() == piece
+    }
+
+    /// The bits of a word that hold a position.
+    #[inline]
+    fn low(&self) -> u32 {
+        (1 << self.bits) - 1
     }
 
     /// Adds the row of a number that was not found; `at` is what [`Tally::position`] said. Says the row's position.
     pub fn insert(&mut self, at: usize, row: R) -> usize {
+        let (_, piece) = self.start(row.key());
         self.rows.push(row);
-        self.index[at] = self.rows.len() as u32;
+        self.index[at] = piece | self.rows.len() as u32;
         if self.rows.len() > self.index.len() / 2 {
-            self.resize(self.index.len().trailing_zeros() + 1);
+            self.resize(self.bits + 1);
         }
         self.rows.len() - 1
     }
 
     #[cold]
     fn resize(&mut self, bits: u32) {
+        assert!(bits < 32, "a table holds fewer than 2^30 rows");
         self.index.clear();
         self.index.resize(1 << bits, 0);
-        self.shift = 64 - bits;
+        self.bits = bits;
         let mask = self.index.len() - 1;
-        for (position, row) in self.rows.iter().enumerate() {
-            let mut at = self.start(row.key());
+        for position in 0..self.rows.len() {
+            let (mut at, piece) = self.start(self.rows[position].key());
             while self.index[at & mask] > 0 {
                 at += 1;
             }
-            self.index[at & mask] = position as u32 + 1;
+            self.index[at & mask] = piece | (position as u32 + 1);
         }
     }
 
@@ -110,6 +161,12 @@ impl<R> Tally<R> {
         &mut self.rows[position]
     }
 
+    /// Whether there are so few rows that all are in the nearest cache: to load them beforehand gains nothing.
+    #[inline]
+    pub fn is_small(&self) -> bool {
+        self.rows.len() <= FEW
+    }
+
     /// How many rows.
     #[inline]
     pub fn len(&self) -> usize {
@@ -133,12 +190,27 @@ mod tests {
     }
 
     #[test]
+    fn most_rows_are_where_their_candidates_say() {
+        let mut tally: Tally<(u64, u32)> = Tally::default();
+        let keys: Vec<u64> = (0..10_000u64).map(|k| tidewatch_events::hash::of(&k.to_le_bytes())).collect();
+        for key in &keys {
+            let at = tally.position(*key).expect_err("new");
+            tally.insert(at, (*key, 1));
+        }
+        let found = keys.iter().filter(|key| tally.touch(tally.candidate(**key)) == **key).count();
+        assert!(found > 9_000, "{found} of 10,000");
+        let wrong = Candidate(3);
+        assert_eq!(tally.position_at(keys[5], wrong), Ok(5), "a candidate of another key");
+        assert!(tally.position_at(!keys[3], wrong).is_err(), "no such key");
+    }
+
+    #[test]
     fn rows_are_found_again_through_growth_and_clearing() {
         let mut tally: Tally<(u64, u32)> = Tally::default();
         for keys in [5_000u64, 7, 300, 0, 9_000] {
             for _ in 0..2 {
                 for key in (0..keys).map(|k| k * 0x1_0000_0001) {
-                    match tally.position(key) {
+                    match tally.position_at(key, tally.candidate(key)) {
                         Ok(position) => tally.row_mut(position).1 += 1,
                         Err(at) => {
                             let position = tally.insert(at, (key, 1));
@@ -151,6 +223,7 @@ mod tests {
             assert!(tally.rows().iter().enumerate().all(|(n, row)| *row == (n as u64 * 0x1_0000_0001, 2)));
             tally.clear();
             assert!(tally.is_empty() && tally.position(0).is_err());
+            assert_eq!(tally.touch(tally.candidate(0)), 0, "there is no row to load");
         }
     }
 }

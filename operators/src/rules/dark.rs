@@ -15,9 +15,9 @@
 use super::keys::KeyBytes;
 use super::plan::RuleSet;
 use super::{Limits, Missed, SHARDS, owner, shard};
-use crate::lanes::{LANES, Lanes, bits};
+use crate::lanes::{LANES, Lanes, bits, each};
 use crate::names::{NONE, Names};
-use crate::tally::{Keyed, Tally};
+use crate::tally::{Candidate, Keyed, Tally};
 use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
@@ -155,16 +155,16 @@ impl LocalDark {
             self.told.clear();
         }
         let key = |lane: usize| u64::from(lanes.host[lane]) << 32 | u64::from(lanes.path[lane]);
-        for lane in bits(mask) {
-            self.touched ^= self.told.touch(key(lane));
-        }
+        let mut candidates = [Candidate::default(); LANES];
+        each(mask, |lane| candidates[lane] = self.told.candidate(key(lane)));
+        each(mask, |lane| self.touched ^= self.told.touch(candidates[lane]));
         for lane in bits(mask) {
             if lanes.path[lane] == NONE {
                 self.served[lane] = 0;
                 continue;
             }
             let (event, is_cut) = (&events[lane], lanes.cut_paths & 1 << lane != 0);
-            let told = if is_cut { Err(0) } else { self.told.position(key(lane)) };
+            let told = if is_cut { Err(0) } else { self.told.position_at(key(lane), candidates[lane]) };
             let mut served = told.map_or(u64::MAX, |told| self.told.rows()[told].time);
             if event.time.0 < served && is_success(event) {
                 served = event.time.0;

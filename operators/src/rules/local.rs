@@ -16,9 +16,10 @@ use super::Origin;
 use super::dark::{self, DarkPart, LocalDark};
 use super::plan::{MeasurePlan, RuleSet};
 use super::table::{Partitions, Table, place};
-use super::values::{LocalValues, Recorder, Scratch, Values};
-use crate::lanes::{LANES, Lanes, bits, in_time};
+use super::values::{LocalValues, Observed, Recorder, Scratch, Values};
+use crate::lanes::{LANES, Lanes, bits, each, in_time};
 use crate::names::{NONE, Names};
+use crate::tally::Candidate;
 use serde::{Deserialize, Serialize};
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::event::{Event, Kind, LogLevel};
@@ -250,14 +251,9 @@ impl LocalPanes {
         for exemption in &mut self.exemptions {
             exemption.observe(batch, events, mask);
         }
-        let mut classed = [0; CLASSED];
-        for lane in bits(mask) {
-            let mut plans = self.classes.plans(&events[lane], &self.plans);
-            while plans != 0 {
-                classed[plans.trailing_zeros() as usize % CLASSED] |= 1 << lane;
-                plans &= plans - 1;
-            }
-        }
+        let classed = self.classes.of_all(events, mask, &self.plans);
+        let (mut least, mut largest) = (u64::MAX, 0);
+        each(mask, |lane| (least, largest) = (least.min(events[lane].time.0), largest.max(events[lane].time.0)));
         for (position, plan) in self.plans.iter_mut().enumerate() {
             let may = classed.get(position).copied().unwrap_or(mask);
             plan.mask = plan.seen(may, &self.exemptions);
@@ -280,25 +276,29 @@ impl LocalPanes {
                 // Those of one pane together; nearly always all.
                 let pane = plan.pane(events[left.trailing_zeros() as usize].time.0);
                 let mut mask = left;
-                for lane in bits(left) {
-                    let out = events[lane].time.0.wrapping_sub(pane.start) >= pane.len;
-                    mask &= !(u32::from(out) << lane);
+                if least < pane.start || largest - pane.start >= pane.len {
+                    each(left, |lane| {
+                        let out = events[lane].time.0.wrapping_sub(pane.start) >= pane.len;
+                        mask &= !(u32::from(out) << lane);
+                    });
                 }
                 left &= !mask;
                 let table = &mut plan.tables[pane.table];
-                for lane in bits(mask) {
-                    self.touched ^= table.touch(group.keys[lane]);
+                let mut candidates = [Candidate::default(); LANES];
+                each(mask, |lane| candidates[lane] = table.candidate(group.keys[lane]));
+                if !table.is_small() {
+                    each(mask, |lane| self.touched ^= table.touch(candidates[lane]));
                 }
-                let counts_only = matches!(plan.recorder, Recorder::Count);
+                let mut rows = [0; LANES];
                 for lane in bits(mask) {
-                    let event = &events[lane];
+                    let (event, key) = (&events[lane], group.keys[lane]);
                     let place = place(event.time.0 - pane.start, partition);
-                    let (row, new) = table.count(group.keys[lane], place, event.offset, &self.partitions);
+                    let (row, new) = table.count(key, candidates[lane], place, event.offset, &self.partitions);
                     self.rows += usize::from(new);
-                    if !counts_only {
-                        self.rows += table.values.record(row, &plan.recorder, batch, event, &mut self.scratch);
-                    }
+                    rows[lane] = row;
                 }
+                let observed = Observed { batch, events, mask, rows: &rows };
+                self.rows += table.values.record(&plan.recorder, &observed, &mut self.scratch);
                 if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
                     for lane in bits(mask) {
                         let path = || dark::path_of(lane, batch, &events[lane], lanes);
@@ -360,6 +360,27 @@ impl Classes {
             plans_of(&event, plans)
         };
         Classes { requests: (0..STATUSES).map(of_status).collect() }
+    }
+
+    /// The events of the mask that each of the first plans may match.
+    #[inline]
+    fn of_all(&self, events: &[Event], mask: u32, plans: &[LocalPlan]) -> [u32; CLASSED] {
+        let (mut of_each, mut common) = ([0; LANES], u64::MAX);
+        each(mask, |lane| {
+            of_each[lane] = self.plans(&events[lane], plans);
+            common &= of_each[lane];
+        });
+        let mut classed = [0; CLASSED];
+        let mut add = |mut plans: u64, lanes: u32| {
+            while plans != 0 {
+                classed[plans.trailing_zeros() as usize % CLASSED] |= lanes;
+                plans &= plans - 1;
+            }
+        };
+        // Plans that all may match, nearly always those of every request, need no look at each event.
+        add(common, mask);
+        bits(mask).for_each(|lane| add(of_each[lane] & !common, 1 << lane));
+        classed
     }
 
     /// The plans that an event may match.
@@ -493,25 +514,31 @@ impl LocalPlan {
     #[inline]
     fn pane(&mut self, time: u64) -> Current {
         if time.wrapping_sub(self.current.start) >= self.current.len {
-            self.turn_to(time - time % self.hop);
+            self.turn_to(time);
         }
         self.current
     }
 
-    #[cold]
-    fn turn_to(&mut self, start: u64) {
-        let table = match self.open.binary_search_by_key(&start, |(s, _)| *s) {
-            Ok(found) => self.open[found].1,
-            Err(at) => {
-                let table = self.spare.pop().unwrap_or_else(|| {
-                    self.tables.push(Table::new(LocalValues::of(&self.recorder)));
-                    self.tables.len() - 1
-                });
-                self.open.insert(at, (start, table));
-                table
-            }
-        };
+    /// One of the last panes nearly always: times are a little out of order.
+    fn turn_to(&mut self, time: u64) {
+        let known = self.open.iter().rev().take(8).find(|(start, _)| time.wrapping_sub(*start) < self.hop);
+        let (start, table) = known.copied().unwrap_or_else(|| self.open_pane(time - time % self.hop));
         self.current = Current { start, len: self.hop, table };
+    }
+
+    /// The pane of a start, with its table.
+    #[cold]
+    fn open_pane(&mut self, start: u64) -> (u64, usize) {
+        let at = match self.open.binary_search_by_key(&start, |(s, _)| *s) {
+            Ok(found) => return self.open[found],
+            Err(at) => at,
+        };
+        let table = self.spare.pop().unwrap_or_else(|| {
+            self.tables.push(Table::new(LocalValues::of(&self.recorder)));
+            self.tables.len() - 1
+        });
+        self.open.insert(at, (start, table));
+        (start, table)
     }
 
     /// Hands over panes; says how many rows fewer are kept.

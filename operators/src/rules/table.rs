@@ -8,7 +8,7 @@ use super::local::{PanePartials, PaneRow};
 use super::values::{LocalValues, Values};
 use super::{Origin, owner};
 use crate::names::Names;
-use crate::tally::{Keyed, Tally};
+use crate::tally::{Candidate, Keyed, Tally};
 use tidewatch_events::batch::PartitionId;
 
 pub(super) struct Table {
@@ -95,16 +95,35 @@ impl Table {
         self.rows.len() + if let LocalValues::Distinct(all) = &self.values { all.len() } else { 0 }
     }
 
-    /// Loads what [`Table::count`] needs. The result has no meaning but must be used.
+    /// Where the row of a key is likely to stand.
     #[inline]
-    pub(super) fn touch(&self, key: u32) -> u64 {
-        self.rows.touch(key.into())
+    pub(super) fn candidate(&self, key: u32) -> Candidate {
+        self.rows.candidate(key.into())
+    }
+
+    /// Whether loading rows beforehand gains nothing.
+    #[inline]
+    pub(super) fn is_small(&self) -> bool {
+        self.rows.is_small()
+    }
+
+    /// Loads the row that [`Table::count`] needs. The result has no meaning but must be used.
+    #[inline]
+    pub(super) fn touch(&self, candidate: Candidate) -> u64 {
+        self.rows.touch(candidate)
     }
 
     /// Counts an event of a key; says its row and whether that is new.
     #[inline]
-    pub(super) fn count(&mut self, key: u32, place: u64, offset: u64, partitions: &Partitions) -> (u32, bool) {
-        let position = match self.rows.position(key.into()) {
+    pub(super) fn count(
+        &mut self,
+        key: u32,
+        candidate: Candidate,
+        place: u64,
+        offset: u64,
+        partitions: &Partitions,
+    ) -> (u32, bool) {
+        let position = match self.rows.position_at(key.into(), candidate) {
             Ok(position) => position,
             Err(at) => {
                 self.values.push();
@@ -140,7 +159,7 @@ impl Table {
         for (position, entry) in (0..).zip(self.rows.rows()) {
             let hash = names.name(entry.key).hash;
             let message = &mut messages[owner(hash, peers)];
-            message.keys.extend_from_slice(names.text(entry.key));
+            names.push_text(entry.key, &mut message.keys);
             // Each time the count went from 2^32 − 1 to 1, that many more than one were counted.
             let wraps = match self.wrapped.as_slice() {
                 [] => 0,
@@ -222,7 +241,7 @@ mod tests {
         for (name, events, (distance, partition, offset)) in rows {
             let mut table = Table::new(LocalValues::Count);
             for (distance, partition, offset) in *events {
-                table.count(key, place(*distance, *partition), *offset, &partitions);
+                table.count(key, table.candidate(key), place(*distance, *partition), *offset, &partitions);
             }
             let want = Origin { time: 1000 + distance, partition: *partition, offset: *offset };
             assert_eq!(drained(&mut table, &names, &partitions), [(b"k".to_vec(), 2, want)], "{name}");
@@ -238,7 +257,8 @@ mod tests {
         let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
         for round in 0..3 {
             for key in &keys {
-                table.count(names.number(key), place(round, partition), 1, &partitions);
+                let number = names.number(key);
+                table.count(number, table.candidate(number), place(round, partition), 1, &partitions);
             }
         }
         let rows = drained(&mut table, &names, &partitions);
@@ -252,7 +272,7 @@ mod tests {
         let partition = partitions.number(PartitionId(0));
         let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
         let key = names.number(b"k");
-        let count = |table: &mut Table| table.count(key, place(0, partition), 0, &partitions);
+        let count = |table: &mut Table| table.count(key, table.candidate(key), place(0, partition), 0, &partitions);
         count(&mut table);
         count(&mut table);
         table.rows.row_mut(0).n = u32::MAX;

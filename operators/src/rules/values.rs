@@ -2,6 +2,7 @@
 //!
 //! Three forms: [`LocalValues`] while a worker counts, [`Values`] in a message, and what `panes` keeps.
 
+use crate::lanes::{LANES, bits};
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 use tidewatch_events::batch::Batch;
@@ -191,41 +192,52 @@ impl LocalValues {
         }
     }
 
-    /// Adds an event to a row. Says how many more pieces are kept than before.
+    /// Adds events to their rows. Says how many more pieces are kept than before.
     #[inline]
-    pub(super) fn record(
-        &mut self,
-        row: u32,
-        recorder: &Recorder,
-        batch: &Batch,
-        event: &Event,
-        scratch: &mut Scratch,
-    ) -> usize {
+    pub(super) fn record(&mut self, recorder: &Recorder, observed: &Observed<'_>, scratch: &mut Scratch) -> usize {
+        let Observed { batch, events, mask, rows } = *observed;
+        let mut more = 0;
         match (recorder, self) {
             (Recorder::Number(field), LocalValues::Sums(all)) => {
-                if let Value::Number(n) = field.value(batch, event) {
-                    let sum = &mut all[row as usize];
-                    sum.total += u128::from(n);
-                    sum.events += 1;
+                for lane in bits(mask) {
+                    if let Value::Number(n) = field.value(batch, &events[lane]) {
+                        let sum = &mut all[rows[lane] as usize];
+                        sum.total += u128::from(n);
+                        sum.events += 1;
+                    }
                 }
             }
             (Recorder::Histogram(field), LocalValues::Histograms(all)) => {
-                if let Value::Number(n) = field.value(batch, event) {
-                    all[row as usize].record(n);
+                for lane in bits(mask) {
+                    if let Value::Number(n) = field.value(batch, &events[lane]) {
+                        all[rows[lane] as usize].record(n);
+                    }
                 }
             }
             (Recorder::Inner(filter), LocalValues::Inner(all)) => {
-                all[row as usize] += u64::from(filter.matches(batch, event));
+                for lane in bits(mask) {
+                    all[rows[lane] as usize] += u64::from(filter.matches(batch, &events[lane]));
+                }
             }
             (Recorder::Distinct(field), LocalValues::Distinct(all)) => {
-                if let Some(value) = scratch.hash_of(*field, batch, event) {
-                    return usize::from(all.insert(row, value));
+                for lane in bits(mask) {
+                    if let Some(value) = scratch.hash_of(*field, batch, &events[lane]) {
+                        more += usize::from(all.insert(rows[lane], value));
+                    }
                 }
             }
             _ => {}
         }
-        0
+        more
     }
+}
+
+/// Events being observed, those of `mask`, and the rows of a table they were counted in.
+pub(super) struct Observed<'a> {
+    pub(super) batch: &'a Batch,
+    pub(super) events: &'a [Event],
+    pub(super) mask: u32,
+    pub(super) rows: &'a [u32; LANES],
 }
 
 /// A row's number spread over 64 bits, to be mixed with a value's hash.
@@ -237,13 +249,15 @@ fn spread(row: u32) -> u64 {
 /// Room to put a value's bytes together.
 pub(super) struct Scratch {
     pub(super) ipv6_prefix: u8,
+    /// The last number that was hashed, and its hash: ports hardly change.
+    number: Option<(u64, u64)>,
     bytes: Vec<u8>,
     template: String,
 }
 
 impl Scratch {
     pub(super) fn new(ipv6_prefix: u8) -> Scratch {
-        Scratch { ipv6_prefix, bytes: Vec::new(), template: String::new() }
+        Scratch { ipv6_prefix, number: None, bytes: Vec::new(), template: String::new() }
     }
 
     /// Appends a field's value to a key; false (and nothing appended) where the event lacks it.
@@ -265,14 +279,21 @@ impl Scratch {
     fn hash_of(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
         match field.value(batch, event) {
             Value::None if field != Field::Pattern => None,
-            Value::Number(n) => {
-                // As `key::push` would have it, without the buffer.
-                let mut bytes = [4; 9];
-                bytes[1..].copy_from_slice(&n.to_be_bytes());
-                Some(hash::of(&bytes))
-            }
+            Value::Number(n) => match self.number {
+                Some((last, hash)) if last == n => Some(hash),
+                _ => Some(self.hash_of_number(n)),
+            },
             _ => self.hash_of_bytes(field, batch, event),
         }
+    }
+
+    fn hash_of_number(&mut self, n: u64) -> u64 {
+        // As `key::push` would have it, without the buffer.
+        let mut bytes = [4; 9];
+        bytes[1..].copy_from_slice(&n.to_be_bytes());
+        let hash = hash::of(&bytes);
+        self.number = Some((n, hash));
+        hash
     }
 
     fn hash_of_bytes(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {

@@ -10,11 +10,11 @@
 
 use super::paths::{Durations, PathCounts};
 use super::table::Slot;
-use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Part, Row, Settings};
-use crate::lanes::{LANES, Lanes, bits};
+use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Part, Row, Settings, Timing};
+use crate::lanes::{LANES, Lanes, bits, each};
 use crate::names::{NONE, Names};
 use crate::rules::owner;
-use crate::tally::{Keyed, Tally};
+use crate::tally::{Candidate, Keyed, Tally};
 use std::collections::{BTreeMap, HashMap};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind, LogLevel};
@@ -119,10 +119,8 @@ impl LocalTraffic {
                 self.turn_to(start);
             }
             let Some((_, window)) = &mut self.current else { return };
-            let mut here = 0;
-            for lane in bits(left) {
-                here |= u32::from(events[lane].time.0.wrapping_sub(start) < self.settings.size.0) << lane;
-            }
+            let (mut here, size) = (0, self.settings.size.0);
+            each(left, |lane| here |= u32::from(events[lane].time.0.wrapping_sub(start) < size) << lane);
             left &= !here;
             window.observe(batch, events, here, lanes, self.settings.max_keys, &mut self.template);
         }
@@ -311,15 +309,19 @@ impl Counting<'_> {
         numbers: &[u32; LANES],
         mut add: impl FnMut(&mut R, &Counts, Place),
     ) -> u64 {
-        let (mut keys, mut mask, mut full) = ([Key(0); LANES], 0, 0);
-        for lane in bits(self.access) {
+        let (mut keys, mut candidates) = ([Key(0); LANES], [Candidate::default(); LANES]);
+        let (mut mask, mut full) = (0, 0);
+        each(self.access, |lane| {
             keys[lane] = Key::new(self.lanes.host[lane], numbers[lane]);
             mask |= u32::from(numbers[lane] != NONE) << lane;
-            self.touched ^= tally.touch(keys[lane].0);
+            candidates[lane] = tally.candidate(keys[lane].0);
+        });
+        if !tally.is_small() {
+            each(mask, |lane| self.touched ^= tally.touch(candidates[lane]));
         }
         for lane in bits(mask) {
             let key = keys[lane];
-            let position = match tally.position(key.0) {
+            let position = match tally.position_at(key.0, candidates[lane]) {
                 Ok(position) => position,
                 Err(_) if tally.len() >= self.max_keys => {
                     full += 1;
@@ -358,19 +360,10 @@ impl Handing<'_> {
     fn give(&mut self, dimension: Dimension, names: &Names, key: Key, counts: Counts) -> &mut Part {
         let (host, number) = (key.host(), key.name());
         let hash = mix(names.name(number).hash, self.lanes.hosts().name(host).hash, dimension);
-        let key = names.text(number);
         let part = &mut self.parts[owner(hash, self.parts.len())];
-        part.rows.push(Row {
-            hash,
-            host: self.places[host as usize] - 1,
-            start: part.keys.len() as u32,
-            len: key.len() as u16,
-            dimension,
-            counts,
-            timed: 0,
-            longest_us: 0,
-        });
-        part.keys.extend_from_slice(key);
+        let (host, len) = (self.places[host as usize] - 1, names.text(number).len() as u16);
+        part.rows.push(Row { hash, counts, host, len, dimension });
+        names.push_text(number, &mut part.keys);
         part
     }
 }
@@ -420,26 +413,16 @@ impl Host {
 impl Part {
     /// Adds the buckets of durations to the last row, that of a path.
     fn time_last(&mut self, buckets: &[u16], longest_us: u32) {
-        if let Some(row) = self.rows.last_mut() {
-            (row.timed, row.longest_us) = (buckets.len() as u32, longest_us);
-        }
+        self.timings.push(Timing { timed: buckets.len() as u32, longest_us });
         self.latencies.extend_from_slice(buckets);
     }
 
     /// Appends the row of a path.
     pub(super) fn push_path(&mut self, slot: &Slot<PathCounts>, host: u32, key: &[u8], buckets: &[u16]) {
-        self.rows.push(Row {
-            hash: slot.hash,
-            host,
-            start: self.keys.len() as u32,
-            len: slot.len,
-            dimension: Dimension::Path,
-            counts: slot.value.counts,
-            timed: buckets.len() as u32,
-            longest_us: slot.value.longest_us,
-        });
+        let (hash, len, dimension) = (slot.hash, slot.len, Dimension::Path);
+        self.rows.push(Row { hash, counts: slot.value.counts, host, len, dimension });
         self.keys.extend_from_slice(key);
-        self.latencies.extend_from_slice(buckets);
+        self.time_last(buckets, slot.value.longest_us);
     }
 }
 

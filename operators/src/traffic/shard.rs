@@ -8,7 +8,7 @@
 
 use super::paths::{Paths, quantile_us};
 use super::table::Table;
-use super::{Counts, Dimension, Part, Row, Settings, SlowPath, Summary};
+use super::{Counts, Dimension, Part, Row, Settings, SlowPath, Summary, Whole};
 use crate::rules::{SHARDS, shard};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -77,7 +77,7 @@ struct Tally<'a> {
 type Slow<'a> = (Reverse<u64>, Reverse<u64>, &'a [u8]);
 
 /// A path needs this many timed requests in a window to be ranked by its durations.
-const MIN_TIMED: u32 = 5;
+const MIN_TIMED: usize = 5;
 
 fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>, out: &mut Vec<Summary>) {
     if parts.len() > 1 {
@@ -86,16 +86,15 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
     }
     let Some(part) = parts.first() else { return };
     let mut tallies: Vec<Tally> = part.hosts.iter().map(|_| Tally::default()).collect();
-    let (mut from, mut scratch) = (0, Vec::new());
-    for row in &part.rows {
+    let mut scratch = Vec::new();
+    for whole in part.iter() {
+        let Whole { row, key, .. } = whole;
         let tally = &mut tallies[row.host as usize];
         if row.dimension == Dimension::Path {
-            let buckets = &part.latencies[from..from + row.timed as usize];
-            from += row.timed as usize;
-            tally.add_slow(settings.top, key_of(part, row), row, buckets, &mut scratch);
+            tally.add_slow(settings.top, whole, &mut scratch);
         }
         tally.clients += u64::from(row.dimension == Dimension::Client);
-        keep_best(&mut tally.rows[row.dimension as usize], settings.top, (key_of(part, row), row.counts));
+        keep_best(&mut tally.rows[row.dimension as usize], settings.top, (key, row.counts));
     }
     for (host, tally) in part.hosts.iter().zip(tallies) {
         let tops = tally.rows.map(|mut rows| {
@@ -121,14 +120,14 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
 
 impl<'a> Tally<'a> {
     /// Ranks a path by its durations, where it has enough of them.
-    fn add_slow(&mut self, top: usize, path: &'a [u8], row: &Row, buckets: &[u16], scratch: &mut Vec<u16>) {
-        if row.timed < MIN_TIMED {
+    fn add_slow(&mut self, top: usize, path: Whole<'a>, scratch: &mut Vec<u16>) {
+        if path.buckets.len() < MIN_TIMED {
             return;
         }
         scratch.clear();
-        scratch.extend_from_slice(buckets);
-        let Some(p95_us) = quantile_us(scratch, 0.95, row.longest_us) else { return };
-        self.slow.push((Reverse(p95_us), Reverse(row.counts.requests), path));
+        scratch.extend_from_slice(path.buckets);
+        let Some(p95_us) = quantile_us(scratch, 0.95, path.longest_us) else { return };
+        self.slow.push((Reverse(p95_us), Reverse(path.row.counts.requests), path.key));
         if self.slow.len() >= (4 * top).max(16) {
             self.slow.sort_unstable();
             self.slow.truncate(top);
@@ -175,18 +174,25 @@ impl Room {
     }
 }
 
-fn key_of<'a>(part: &'a Part, row: &Row) -> &'a [u8] {
-    &part.keys[row.start as usize..row.start as usize + row.len as usize]
-}
+/// How many rows are looked up before the first is worked on.
+const TOGETHER: usize = 32;
 
 fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
     let mut room = Room::new(settings);
     let mut by_name: HashMap<&[u8], u32> = HashMap::new();
     let mut merged = Part { window, owner: parts[0].owner, ..Part::default() };
-    let mut tables: [Table<Counts>; 4] = Default::default();
+    // Room for what the largest part holds, so that the tables hardly grow.
+    let rows_of = |dimension: Dimension| {
+        let of = |part: &Part| part.rows.iter().filter(|row| row.dimension == dimension).count();
+        parts.iter().map(of).max().unwrap_or(0)
+    };
+    let mut tables: [Table<Counts>; 4] = Dimension::ALL.map(|dimension| match dimension {
+        Dimension::Path => Table::default(),
+        _ => Table::with_capacity(rows_of(dimension)),
+    });
+    let mut touched = 0;
     let mut paths = Paths::default();
     for part in parts {
-        let mut from = 0;
         let hosts: Vec<u32> = part
             .hosts
             .iter()
@@ -198,31 +204,35 @@ fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
             })
             .collect();
         merged.overflow.iter_mut().zip(part.overflow).for_each(|(a, b)| *a += b);
-        for row in &part.rows {
+        for (position, Whole { row, key, buckets, longest_us }) in part.iter().enumerate() {
+            if position % TOGETHER == 0 {
+                // Look-ups go ahead of the work, so that they wait for memory together.
+                let next = part.rows[position..].iter().take(TOGETHER);
+                touched ^= next.fold(0, |all, row| all ^ tables[row.dimension as usize].touch(row.hash));
+            }
             let host = hosts[row.host as usize];
             if row.dimension == Dimension::Path {
-                let buckets = &part.latencies[from..from + row.timed as usize];
-                from += row.timed as usize;
-                let key = (row.hash, host, key_of(part, row));
                 let before = paths.len();
-                let is_in = paths.add(key, &row.counts, buckets, row.longest_us, room.most(row));
+                let is_in = paths.add((row.hash, host, key), &row.counts, buckets, longest_us, room.most(row));
                 let is_new = paths.len() > before;
                 merged.overflow[Dimension::Path as usize] += room.note(row, is_in, is_new);
                 continue;
             }
             let table = &mut tables[row.dimension as usize];
             let before = table.len();
-            let counts = table.entry(row.hash, host, key_of(part, row), room.most(row));
+            let counts = table.entry(row.hash, host, key, room.most(row));
             let is_in = counts.map(|counts| counts.merge(&row.counts)).is_some();
             merged.overflow[row.dimension as usize] += room.note(row, is_in, table.len() > before);
         }
     }
+    std::hint::black_box(touched);
+    merged.rows.reserve_exact(tables.iter().map(Table::len).sum::<usize>() + paths.len());
+    merged.keys.reserve_exact(tables.iter().map(Table::key_bytes).sum());
     for dimension in Dimension::ALL {
         for (slot, key) in tables[dimension as usize].iter() {
-            let start = merged.keys.len() as u32;
             merged.keys.extend_from_slice(key);
             let (hash, host, len, counts) = (slot.hash, slot.group, slot.len, slot.value);
-            merged.rows.push(Row { hash, host, start, len, dimension, counts, timed: 0, longest_us: 0 });
+            merged.rows.push(Row { hash, counts, host, len, dimension });
         }
     }
     paths.drain(|slot, key, buckets| merged.push_path(slot, slot.group, key, buckets));
@@ -241,9 +251,9 @@ mod tests {
         let mut part = Part { window, hosts: vec![host.into()], ..Part::default() };
         for (dimension, key, requests) in rows {
             let counts = Counts { requests: *requests, ..Counts::default() };
-            let (hash, start, len) = (key.len() as u64, part.keys.len() as u32, key.len() as u16);
+            let (hash, len) = (key.len() as u64, key.len() as u16);
             part.keys.extend_from_slice(key.as_bytes());
-            part.rows.push(Row { hash, host: 0, start, len, dimension: *dimension, counts, timed: 0, longest_us: 0 });
+            part.rows.push(Row { hash, counts, host: 0, len, dimension: *dimension });
         }
         part
     }

@@ -37,6 +37,19 @@ impl<V> Default for Table<V> {
 }
 
 impl<V: Default> Table<V> {
+    /// An empty one with room for so many keys.
+    pub fn with_capacity(keys: usize) -> Table<V> {
+        let words = (keys * 2).next_power_of_two().max(LEAST_CAPACITY);
+        Table { index: vec![0; words], slots: Vec::with_capacity(keys), keys: Vec::new() }
+    }
+
+    /// Loads what [`Table::entry`] needs of a key's slot. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        let word = self.index[hash as usize & (self.index.len() - 1)];
+        self.slots.get((word & NUMBER).wrapping_sub(1) as usize).map_or(0, |slot| slot.hash)
+    }
+
     /// The value of a key, made when it is new; `None` where it is new and the table already holds `max` keys.
     #[inline]
     pub fn entry(&mut self, hash: u64, group: u32, key: &[u8], max: usize) -> Option<&mut V> {
@@ -87,6 +100,11 @@ impl<V: Default> Table<V> {
 }
 
 impl<V> Table<V> {
+    /// Bytes of all keys.
+    pub fn key_bytes(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How many keys.
     pub fn len(&self) -> usize {
         self.slots.len()
