@@ -183,6 +183,28 @@ pub fn base(url: &str) -> Result<Url, Wrong> {
     Ok(base)
 }
 
+/// Whether servers can be checked by these authorities (PEM).
+///
+/// # Errors
+/// What is wrong with them: "is no file of certificates".
+pub fn usable_authorities(pem: &[u8]) -> Result<(), String> {
+    let base = base("https://localhost/").map_err(|_| "cannot be tried".to_owned())?;
+    let (timeout, max_answer) = (Duration::from_secs(1), 0);
+    let tried = Http::new(HttpSettings {
+        base,
+        authorization: None,
+        ca: Some(pem),
+        connect_timeout: timeout,
+        timeout,
+        max_answer,
+    });
+    match tried {
+        Ok(_) => Ok(()),
+        Err(HttpError::Usage(words)) => Err(format!("is {words}")),
+        Err(error) => Err(format!("cannot be used: {error}")),
+    }
+}
+
 /// An address to be used as it is, with its query.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Bytes in, results out: sources and sinks. No Timely.
 
+mod addresses;
 pub mod answers;
 pub mod feed;
 pub mod generator;

@@ -4,11 +4,13 @@
 
 mod receivers;
 
-use receivers::{MailServer, Manners, Talk, Web, wait};
+use receivers::{MailServer, Manners, Server, Talk, Web, wait};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::route::alertmanager::{Alertmanager, AlertmanagerSettings};
 use tidewatch_connectors::route::mail::{Mail, MailSettings, Tls};
@@ -155,16 +157,22 @@ fn what_a_mail_server_may_say() {
         Taken,
         Away,
         Person,
+        Refused,
         Unclear,
     }
     use Means::*;
     let rows: &[(&str, &[(&'static str, &'static str)], Means, usize)] = &[
         ("everything", &[], Taken, 1),
         ("one receiver is not known", &[("RCPT", "550 5.1.1 who")], Taken, 1),
-        ("no receiver is known", &[("RCPT", "550 5.1.1 who"), ("RCPT", "550 5.1.1 who")], Person, 0),
+        ("no receiver is known", &[("RCPT", "550 5.1.1 who"), ("RCPT", "550 5.1.1 who")], Refused, 0),
+        ("one of them later", &[("RCPT", "550 5.1.1 who"), ("RCPT", "450 4.2.1 busy")], Away, 0),
+        ("the other of them later", &[("RCPT", "450 4.2.1 busy"), ("RCPT", "550 5.1.1 who")], Away, 0),
+        ("not this sender", &[("MAIL", "553 5.1.8 who")], Refused, 0),
+        ("somebody has to log in", &[("MAIL", "530 5.7.0 log in")], Person, 0),
+        ("no mail at all from here", &[("EHLO", "554 5.7.1 go away")], Person, 0),
         ("try later", &[("MAIL", "451 4.7.1 greylisted")], Away, 0),
         ("no more today", &[("DATA", "452 4.3.1 full")], Away, 0),
-        ("too large", &[(".", "552 5.3.4 too large")], Person, 0),
+        ("too large", &[(".", "552 5.3.4 too large")], Refused, 0),
         ("later, after all of it", &[(".", "451 4.3.0 later")], Away, 0),
         ("nothing, after all of it", &[(".", "hang up")], Unclear, 1),
     ];
@@ -176,9 +184,56 @@ fn what_a_mail_server_may_say() {
             Err(SendError::Away { needs_a_person: true, .. }) => Person,
             Err(SendError::Away { .. }) => Away,
             Err(SendError::Unclear(_)) => Unclear,
-            Err(SendError::Rejected(words)) => panic!("{name}: {words}"),
+            Err(SendError::Rejected(_)) => Refused,
         };
         assert!(got == *want && server.got().len() == *mails, "{name}: {got:?}, {} mails", server.got().len());
+    }
+}
+
+/// Says something every now and then until nobody listens: how much of it went out.
+fn babble(what: Vec<u8>, every: Duration, most: usize) -> (Server, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    let server = Server::start(0, move |mut stream| {
+        while counted.load(Ordering::Relaxed) < most && stream.write_all(&what).is_ok() {
+            counted.fetch_add(what.len(), Ordering::Relaxed);
+            std::thread::sleep(every);
+        }
+    });
+    (server, sent)
+}
+
+#[test]
+fn a_mail_server_that_never_comes_to_the_point_is_left() {
+    let second = Duration::from_millis(500);
+    let settings = |server: &Server| MailSettings {
+        server: format!("127.0.0.1:{}", server.port()),
+        timeout: second,
+        to: vec!["ops@example.org".into()],
+        from: "tidewatch@example.org".into(),
+        name: "mail".into(),
+        tls: Tls::None,
+        login: None,
+        ca: None,
+        wording: Wording::default(),
+    };
+    let line = |n: usize| format!("220-{}\r\n", "x".repeat(n)).into_bytes();
+    let rows: [(&str, Vec<u8>, Duration, usize, &str); 3] = [
+        ("a line without an end", vec![b'2'; 64 << 10], Duration::ZERO, 256 << 20, "longer than"),
+        ("an answer without an end", line(1000), Duration::ZERO, 256 << 20, "longer than"),
+        ("a byte now and then", b"2".to_vec(), Duration::from_millis(100), 60, "in time"),
+    ];
+    for (name, what, every, most, words) in rows {
+        let (server, sent) = babble(what, every, most);
+        let begun = Instant::now();
+        match Mail::new(settings(&server)).unwrap().send(&fired("b-1", "10.0.0.9")) {
+            Err(SendError::Away { words: said, needs_a_person: false, .. }) if said.contains(words) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        assert!(begun.elapsed() < 4 * second, "{name}: {:?}", begun.elapsed());
+        // What the kernel keeps of it is not ours.
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 64 << 20, "{name}: {sent} bytes were taken");
     }
 }
 
@@ -376,4 +431,73 @@ fn a_real_alertmanager_shows_and_ends_an_alert() {
     alertmanager.send(&Message { id: "t".into(), at: 0, body: Body::Test }).unwrap();
     let shown = wait("the test", || Some(active()).filter(|all| !all.is_empty()));
     assert_eq!(shown[0]["labels"]["alertname"], "tidewatch-test");
+}
+
+#[cfg(feature = "kafka")]
+mod topic {
+    use super::*;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+    use tidewatch_connectors::kafka::{KafkaSettings, TopicPlan, check, setup};
+    use tidewatch_connectors::route::topic::ToTopic;
+
+    /// Keys and values of the first records of a topic's only partition, by a client of its own.
+    fn records(broker: &str, topic: &str, count: usize) -> Vec<(Option<String>, serde_json::Value)> {
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", broker).set("group.id", topic).create().unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut all = Vec::new();
+        while all.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} records came: {all:?}", all.len());
+            if let Some(record) = consumer.poll(Duration::from_millis(100)) {
+                let record = record.unwrap();
+                let key = record.key().map(|key| String::from_utf8(key.to_vec()).unwrap());
+                all.push((key, serde_json::from_slice(record.payload().unwrap()).unwrap()));
+            }
+        }
+        assert!(consumer.poll(Duration::from_millis(500)).is_none(), "there are more than {count}");
+        all
+    }
+
+    #[test]
+    fn a_topic_gets_a_record_an_alert_by_its_key() {
+        let Some(broker) = std::env::var("TIDEWATCH_TEST_KAFKA").ok().filter(|broker| !broker.is_empty()) else {
+            eprintln!("SKIPPED: a_topic_gets_a_record_an_alert_by_its_key: TIDEWATCH_TEST_KAFKA names no broker");
+            return;
+        };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let topic = format!("test-route-{now}-{}", std::process::id());
+        let settings = KafkaSettings::for_topic(&broker, &topic).unwrap();
+        let to_topic = |within: Duration| {
+            let runbooks = BTreeMap::from([("ip-spike".to_owned(), "https://wiki/x".to_owned())]);
+            ToTopic::new(settings.clone(), &broker, &topic, within, runbooks)
+        };
+        // A topic that is not there is made by a person; nothing is sent until then.
+        match to_topic(Duration::from_secs(3)).send(&fired("b-0", "10.0.0.9")) {
+            Err(SendError::Away { words, .. }) => assert!(words.contains(&topic), "{words}"),
+            other => panic!("{other:?}"),
+        }
+        let plan =
+            TopicPlan { name: topic.clone(), partitions: 1, retention_ms: None, replication: None, compact: false };
+        setup(&settings, &[plan]).unwrap();
+        wait("the topic", || check(&settings).ok());
+        let mut route = to_topic(Duration::from_secs(10));
+        assert_eq!(route.probe().unwrap(), format!("topic {topic} at {broker} is there"));
+        route.send(&fired("b-1", HOSTILE)).unwrap();
+        let items = vec![Item { what: What::Resolved, alert: alert("10.0.0.9", AlertState::Resolved) }];
+        let notice = Notice { items, notes: vec!["Held back.".into()], ..Notice::default() };
+        route.send(&Message { id: "b-2".into(), at: 0, body: Body::Alerts(notice) }).unwrap();
+        let all = records(&broker, &topic, 3);
+        let keys: Vec<Option<&str>> = all.iter().map(|(key, _)| key.as_deref()).collect();
+        let (hostile, plain) = (alert(HOSTILE, AlertState::Firing), alert("10.0.0.9", AlertState::Resolved));
+        assert_eq!(keys, [Some(hostile.key.as_str()), Some(&plain.key), None]);
+        assert_eq!(serde_json::from_value::<Alert>(all[0].1.clone()).unwrap(), hostile);
+        let seen = (&all[0].1["event"], &all[0].1["notification"], &all[0].1["runbook"]);
+        assert_eq!(seen, (&"fired".into(), &"b-1".into(), &"https://wiki/x".into()));
+        assert_eq!((&all[1].1["event"], &all[1].1["state"]), (&"resolved".into(), &"resolved".into()));
+        assert_eq!((&all[2].1["event"], &all[2].1["note"]), (&"note".into(), &"Held back.".into()));
+    }
 }

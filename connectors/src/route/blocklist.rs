@@ -371,11 +371,8 @@ impl Channel for Blocklist {
     fn probe(&mut self) -> Result<String, SendError> {
         may_replace(&self.settings.path).map_err(SendError::person)?;
         let dir = self.settings.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let words = |error: io::Error| SendError::person(format!("cannot write in {}: {error}", dir.display()));
-        fs::create_dir_all(dir).map_err(words)?;
-        let mut temporary = self.settings.path.as_os_str().to_owned();
-        temporary.push(".check");
-        fs::write(&temporary, b"").and_then(|()| fs::remove_file(&temporary)).map_err(words)?;
+        super::lines::may_make_in(dir)
+            .map_err(|error| SendError::person(format!("cannot write in {}: {error}", dir.display())))?;
         Ok(format!("{} can be written", self.settings.path.display()))
     }
 

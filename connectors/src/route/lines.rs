@@ -112,9 +112,35 @@ impl Channel for ToFile {
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
-        self.ready()?;
-        Ok(format!("{} can be written", self.path.display()))
+        let path = self.path.display();
+        match may_write(&self.path) {
+            Ok(true) => Ok(format!("{path} can be written")),
+            Ok(false) => Ok(format!("{path} can be made")),
+            Err(error) => Err(SendError::person(format!("{path} cannot be written: {error}"))),
+        }
     }
+}
+
+/// Whether a file is there and can be written, or could be made with its folders. Nothing is made.
+fn may_write(path: &Path) -> io::Result<bool> {
+    match std::fs::OpenOptions::new().append(true).open(path) {
+        Ok(_) => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    may_make_in(path.parent().unwrap_or(Path::new("")))?;
+    Ok(false)
+}
+
+/// Whether files can be made in a folder, which may have to be made itself. Nothing is made.
+pub(super) fn may_make_in(folder: &Path) -> io::Result<()> {
+    let is_there = |folder: &&Path| folder.as_os_str().is_empty() || folder.symlink_metadata().is_ok();
+    let nearest = folder.ancestors().find(is_there).filter(|folder| !folder.as_os_str().is_empty());
+    let nearest = nearest.unwrap_or(Path::new("."));
+    if !nearest.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is no folder", nearest.display())));
+    }
+    Ok(rustix::fs::access(nearest, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
 }
 
 /// Writes to standard output, or to anything that can be written to.
@@ -197,6 +223,34 @@ mod tests {
         };
         file.send(&message(Body::Document(document))).unwrap();
         assert_eq!(parsed(&std::fs::read(&path).unwrap())[0]["report"]["a"], 1);
+    }
+
+    #[test]
+    fn a_look_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("there"), "").unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        let rows: &[(&str, Result<&str, &str>)] = &[
+            ("there", Ok("can be written")),
+            ("new", Ok("can be made")),
+            ("deep/er/new", Ok("can be made")),
+            ("folder", Err("cannot be written: ")),
+            ("there/new", Err("cannot be written: ")),
+        ];
+        for (name, want) in rows {
+            let got = ToFile::new(&at(name), Runbooks::new()).probe();
+            match (&got, want) {
+                (Ok(words), Ok(want)) => assert!(words.ends_with(want), "{name}: {words}"),
+                (Err(SendError::Away { words, needs_a_person: true, .. }), Err(want)) => {
+                    assert!(words.contains(want), "{name}: {words}")
+                }
+                _ => panic!("{name}: {got:?}"),
+            }
+        }
+        let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["folder", "there"]);
     }
 
     #[test]

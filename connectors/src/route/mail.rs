@@ -6,17 +6,20 @@
 //! Invariants
 //! - No header holds a line end that is not the mail library's own: values are printable before they come to it.
 //! - Nothing is sent unencrypted unless that was asked for; with STARTTLS a server that does not offer it is refused.
+//! - A refusal for good (5xx) of the mail, its sender or all its receivers ends that message; of the login, it waits for a person.
 
+use super::smtp::{self, Conversation, Trouble};
 use super::template::Medium;
 use super::text::Wording;
 use super::{Body, Channel, Message, SendError};
 use crate::secret::Secret;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
-use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{Certificate, SmtpConnection, TlsParameters};
+use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use rustls::ClientConfig;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidewatch_events::text::bounded;
 
@@ -49,7 +52,7 @@ pub struct MailSettings {
     pub to: Vec<String>,
     /// Authorities (PEM) to trust besides the system's.
     pub ca: Option<Vec<u8>>,
-    /// For each step of the conversation.
+    /// For each answer; the whole conversation may take six times as long.
     pub timeout: Duration,
     /// How it is worded.
     pub wording: Wording,
@@ -62,7 +65,7 @@ pub struct Mail {
     port: u16,
     from: Mailbox,
     to: Vec<Mailbox>,
-    tls: Option<TlsParameters>,
+    tls: Option<Arc<ClientConfig>>,
     remarks: Vec<String>,
 }
 
@@ -83,15 +86,7 @@ impl Mail {
         let to = settings.to.iter().map(|to| mailbox(to)).collect::<Result<Vec<_>, String>>()?;
         let tls = match settings.tls {
             Tls::None => None,
-            _ => {
-                let mut tls = TlsParameters::builder(host.clone());
-                if let Some(pem) = &settings.ca {
-                    let bad = |why: String| format!("`ca` is no file of certificates (PEM): {why}");
-                    let certificate = Certificate::from_pem(pem).map_err(|error| bad(error.to_string()))?;
-                    tls = tls.add_root_certificate(certificate);
-                }
-                Some(tls.build_rustls().map_err(|error| format!("no TLS to {host:?}: {error}"))?)
-            }
+            _ => Some(smtp::tls(settings.ca.as_deref()).map_err(|why| format!("`ca` {why}"))?),
         };
         Ok(Mail { settings, host, port, from, to, tls, remarks: Vec::new() })
     }
@@ -137,96 +132,100 @@ impl Mail {
         format!("{}:{}", self.host, self.port)
     }
 
-    fn failed(&self, doing: &str, error: &lettre::transport::smtp::Error) -> SendError {
-        let words = format!("{}: {doing}: {}", self.place(), bounded(explained(error).as_bytes()));
-        // A certificate is looked at while reading and writing, and comes as an error of those.
-        let is_certificate = words.contains("certificate");
-        match error.is_permanent() || error.is_tls() || error.is_client() || is_certificate {
-            true => SendError::person(words),
-            false => SendError::away(words),
+    fn failed(&self, doing: &str, trouble: &Trouble) -> SendError {
+        let words = format!("{}: {doing}: {}", self.place(), bounded(trouble.to_string().as_bytes()));
+        match trouble {
+            Trouble::Refused(500.., _) | Trouble::Unfit(_) => SendError::person(words),
+            Trouble::Refused(..) | Trouble::Broken(_) => SendError::away(words),
+        }
+    }
+
+    /// The same of a step that is about this mail.
+    fn not_taken(&self, doing: &str, trouble: &Trouble) -> SendError {
+        match (self.failed(doing, trouble), trouble) {
+            // 530, 534, 535, 538: somebody has to log in, or to log in otherwise.
+            (error, Trouble::Refused(530 | 534 | 535 | 538, _)) => error,
+            (SendError::Away { words, .. }, Trouble::Refused(500.., _)) => SendError::Rejected(words),
+            (error, _) => error,
         }
     }
 
     /// A connection on which mail may be sent.
-    fn connect(&self) -> Result<SmtpConnection, SendError> {
+    fn connect(&self) -> Result<Conversation, SendError> {
         let hello = hello();
         let wrapped = self.tls.as_ref().filter(|_| self.settings.tls == Tls::Wrapped);
-        let address = (self.host.as_str(), self.port);
-        let mut connection = SmtpConnection::connect(address, Some(self.settings.timeout), &hello, wrapped, None)
-            .map_err(|error| self.failed("connecting", &error))?;
+        let mut talk = Conversation::open((&self.host, self.port), self.settings.timeout, wrapped, &hello)
+            .map_err(|trouble| self.failed("connecting", &trouble))?;
         if let (Tls::StartTls, Some(tls)) = (self.settings.tls, &self.tls) {
-            if !connection.can_starttls() {
-                connection.abort();
+            if !talk.offers(Extension::StartTls) {
+                talk.leave();
                 let words = format!("{} does not offer STARTTLS; write tls = \"tls\" or \"none\"", self.place());
                 return Err(SendError::person(words));
             }
-            connection.starttls(tls, &hello).map_err(|error| self.failed("STARTTLS", &error))?;
+            talk.starttls(&self.host, tls, &hello).map_err(|trouble| self.failed("STARTTLS", &trouble))?;
         }
         if let Some((user, password)) = &self.settings.login {
             let credentials = Credentials::new(user.clone(), password.expose().to_owned());
-            connection.auth(DEFAULT_MECHANISMS, &credentials).map_err(|error| self.failed("logging in", &error))?;
+            talk.log_in(&credentials).map_err(|trouble| self.failed("logging in", &trouble))?;
         }
-        Ok(connection)
+        Ok(talk)
     }
 
     fn deliver(&mut self, mail: &lettre::Message) -> Result<(), SendError> {
-        let mut connection = self.connect()?;
+        let mut talk = self.connect()?;
         let bytes = mail.formatted();
         let mut options = Vec::new();
         if !bytes.is_ascii() {
-            if !connection.server_info().supports_feature(Extension::EightBitMime) {
+            if !talk.offers(Extension::EightBitMime) {
                 return Err(SendError::person(format!("{} takes ASCII only", self.place())));
             }
             options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
         }
         let from = mail.envelope().from().cloned();
-        connection.command(MailFrom::new(from, options)).map_err(|error| self.failed("the sender", &error))?;
+        talk.ask(MailFrom::new(from, options)).map_err(|trouble| self.not_taken("the sender", &trouble))?;
         let (mut taken, mut refused) = (0, None);
         for to in mail.envelope().to() {
-            match connection.command(Rcpt::new(to.clone(), Vec::new())) {
+            match talk.ask(Rcpt::new(to.clone(), Vec::new())) {
                 Ok(_) => taken += 1,
-                Err(error) if error.status().is_some() => {
-                    refused = Some(self.failed(&format!("the receiver {to}"), &error));
+                Err(trouble @ Trouble::Refused(..)) => {
+                    let error = self.not_taken(&format!("the receiver {to}"), &trouble);
+                    // One that may be taken later is worth another try.
+                    let is_better = !matches!(refused, Some(SendError::Away { .. }));
+                    refused = if is_better { Some(error) } else { refused };
                 }
-                Err(error) => return Err(self.failed("a receiver", &error)),
+                Err(trouble) => return Err(self.failed("a receiver", &trouble)),
             }
         }
         match refused {
             Some(error) if taken == 0 => {
-                connection.abort();
+                talk.leave();
                 return Err(error);
             }
             Some(error) => self.remarks.push(format!("a receiver was refused, others were not: {error}")),
             None => {}
         }
-        connection.command(Data).map_err(|error| self.failed("DATA", &error))?;
-        match connection.message(&bytes) {
-            Ok(_) => {
+        talk.ask(Data).map_err(|trouble| self.not_taken("DATA", &trouble))?;
+        match talk.give(&bytes) {
+            Ok(()) => {
                 // It is theirs now, whatever they say to this.
-                connection.abort();
+                talk.leave();
                 Ok(())
             }
-            Err(error) if error.status().is_some() => Err(self.failed("the mail", &error)),
-            Err(error) => {
-                let words = bounded(explained(&error).as_bytes()).into_owned();
+            Err(trouble @ Trouble::Refused(..)) => Err(self.not_taken("the mail", &trouble)),
+            Err(trouble) => {
+                let words = bounded(trouble.to_string().as_bytes()).into_owned();
                 Err(SendError::Unclear(format!("{}: no answer to the mail: {words}", self.place())))
             }
         }
     }
 }
 
-/// An error with what lies below it.
-fn explained(error: &lettre::transport::smtp::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let inner_words = inner.to_string();
-        if !words.contains(&inner_words) {
-            words = format!("{words}: {inner_words}");
-        }
-        source = inner.source();
-    }
-    words
+/// Whether mail servers can be checked by these authorities (PEM).
+///
+/// # Errors
+/// What is wrong with them: "is no file of certificates".
+pub fn usable_authorities(pem: &[u8]) -> Result<(), String> {
+    smtp::tls(Some(pem)).map(drop)
 }
 
 /// What this host is called, where that can be known.
@@ -244,10 +243,10 @@ impl Channel for Mail {
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
-        let mut connection = self.connect()?;
-        let encrypted = if connection.is_encrypted() { "encrypted" } else { "not encrypted" };
+        let talk = self.connect()?;
+        let encrypted = if talk.is_encrypted() { "encrypted" } else { "not encrypted" };
         let login = if self.settings.login.is_some() { ", logged in" } else { "" };
-        connection.abort();
+        talk.leave();
         Ok(format!("mail server {}: {encrypted}{login}", self.place()))
     }
 

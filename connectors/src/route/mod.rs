@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`policy`] | what a route takes, how it groups, when it holds back |
 //! | [`known`], [`router`] | what was told; decides what to send when; no I/O, no clock |
-//! | [`journal`] | what was told, on disk: intents before they are sent |
+//! | [`journal`], [`forget()`](forget::forget) | what was told, on disk: intents before they are sent; addresses erased from it |
 //! | [`runner`] | a route at work, on a thread of its own |
 //! | [`template`], [`text`] | messages in words, escaped for where they are read |
 //! | [`mail`], [`webhook`], [`alertmanager`], [`lines`], [`topic`], [`blocklist`] | where messages go |
@@ -19,6 +19,7 @@
 #[cfg(feature = "http")]
 pub mod alertmanager;
 pub mod blocklist;
+pub mod forget;
 pub mod journal;
 pub mod known;
 pub mod lines;
@@ -27,6 +28,8 @@ pub mod mail;
 pub mod policy;
 pub mod router;
 pub mod runner;
+#[cfg(feature = "mail")]
+mod smtp;
 pub mod template;
 pub mod text;
 #[cfg(feature = "kafka")]

@@ -22,6 +22,8 @@ pub struct Policy {
     pub group_interval: u64,
     /// After how long an alert that goes on is told again.
     pub repeat_every: Option<u64>,
+    /// Whether that goes on when somebody has acknowledged it: for programs that would take silence for an end.
+    pub repeats_acknowledged: bool,
     /// Most messages in an hour.
     pub max_per_hour: Option<u64>,
     /// When nobody is to be disturbed.
@@ -47,6 +49,7 @@ impl Policy {
             group_wait: 0,
             group_interval: 60_000,
             repeat_every: None,
+            repeats_acknowledged: false,
             max_per_hour: Some(60),
             quiet: None,
             resolved: true,

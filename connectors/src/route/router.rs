@@ -12,12 +12,16 @@
 //!   what was told as firing, or waits to be told, begins.
 //! - Taking an alert costs the same however many wait.
 
+mod flight;
 mod records;
+mod repeat;
 
-use super::known::{Intent, Record, Told, news, told_of};
+use super::known::{Intent, Told, news, told_of};
 use super::policy::{Policy, Silence};
-use super::{Body, Document, Item, Message, Notice, Rest, What};
+use super::{Body, Document, Item, Notice, Rest, What};
+use flight::Flying;
 use records::Recorded;
+pub use repeat::Acknowledged;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -97,16 +101,6 @@ struct Group {
     last_sent: Option<u64>,
 }
 
-struct Flying {
-    intent: Intent,
-    /// What was known before.
-    before: HashMap<String, Option<Told>>,
-    groups: Vec<(String, Option<u64>)>,
-    unlisted: BTreeMap<(String, Severity), u64>,
-    notes: Vec<String>,
-    counted: bool,
-}
-
 /// See the module.
 pub struct Router {
     policy: Policy,
@@ -122,6 +116,7 @@ pub struct Router {
     sent: VecDeque<u64>,
     silences: Arc<Vec<Silence>>,
     silence_changes: Option<u64>,
+    acknowledged: Arc<Acknowledged>,
     unlisted: BTreeMap<(String, Severity), u64>,
     notes: Vec<String>,
     held_by_rate: Option<u64>,
@@ -148,6 +143,7 @@ impl Router {
             sent: VecDeque::new(),
             silences: Arc::default(),
             silence_changes: None,
+            acknowledged: Arc::default(),
             unlisted: BTreeMap::new(),
             notes: Vec::new(),
             held_by_rate: None,
@@ -459,7 +455,7 @@ impl Router {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             let Some(newest) = &entry.newest else { continue };
             if at < self.policy.listing {
-                notice.items.push(Item { what, alert: newest.clone() });
+                notice.items.push(item(what, newest, now));
             } else {
                 *rest.entry((Reverse(newest.severity), newest.rule.clone(), what)).or_default() += 1;
             }
@@ -487,134 +483,6 @@ impl Router {
         next
     }
 
-    /// A message of what goes on and was not told for a while.
-    fn repetitions(&mut self, now: u64) -> Option<Next> {
-        let every = self.policy.repeat_every?;
-        self.next_repeat = None;
-        let (mut notice, mut keys) = (Notice::default(), Vec::new());
-        let mut next: Option<u64> = None;
-        for (key, entry) in &self.entries {
-            let (Some(told), Some(newest)) = (&entry.told, &entry.newest) else { continue };
-            let goes_on = told.firing && newest.state == AlertState::Firing;
-            if !goes_on || news(&self.policy, Some(told), newest).is_some() {
-                continue;
-            }
-            let is_silenced = self.silences.iter().any(|s| s.from <= now && s.until > now && s.covers(newest));
-            // A little early, so that alerts find together.
-            if entry.repeated + every * 9 / 10 <= now && !is_silenced && keys.len() < self.policy.listing {
-                keys.push(key.clone());
-            } else {
-                let due = (entry.repeated + every).max(now + if is_silenced { every } else { 0 });
-                next = Some(next.map_or(due, |next| next.min(due)));
-            }
-        }
-        keys.sort();
-        let mut told = Vec::new();
-        for key in &keys {
-            let Some(entry) = self.entries.get_mut(key) else { continue };
-            let (Some(known), Some(newest)) = (&entry.told, &entry.newest) else { continue };
-            notice.items.push(Item { what: What::Repeated, alert: newest.clone() });
-            told.push(known.clone());
-            entry.repeated = now;
-            let due = now + every;
-            next = Some(next.map_or(due, |next| next.min(due)));
-        }
-        self.next_repeat = next;
-        if keys.is_empty() {
-            return None;
-        }
-        self.sent.push_back(now);
-        let flying = Flying { counted: true, ..Flying::empty() };
-        Some(self.fly(Body::Alerts(notice), told, flying, now))
-    }
-
-    fn fly(&mut self, body: Body, told: Vec<Told>, mut flying: Flying, now: u64) -> Next {
-        let message = Message { id: format!("{}-{}", self.born, self.next), at: now, body };
-        self.next += 1;
-        flying.intent = Intent { message, told };
-        let intent = flying.intent.clone();
-        self.flying = Some(flying);
-        Next::Send(Box::new(intent))
-    }
-
-    /// The message was delivered.
-    pub fn delivered(&mut self, now: u64) {
-        let Some(flying) = self.flying.take() else { return };
-        self.counts.messages += 1;
-        if let Body::Alerts(notice) = &flying.intent.message.body {
-            self.counts.told += notice.items.len() as u64 + notice.rest.iter().map(|rest| rest.count).sum::<u64>();
-        }
-        self.settle(&flying, now);
-    }
-
-    /// The message was not taken: what it told is to be told still, as it is by then. What was known before, for the
-    /// journal; what waits is among the next [`Router::to_record`].
-    pub fn returned(&mut self, now: u64) -> Vec<Record> {
-        let Some(flying) = self.flying.take() else { return Vec::new() };
-        let mut records = Vec::new();
-        let Flying { intent, before, groups, unlisted, notes, counted } = flying;
-        let is_repetition = before.is_empty();
-        for (key, told) in before {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.told.clone_from(&told);
-                entry.recorded = None;
-            }
-            self.file(&key, now);
-            records.push(told.map_or(Record::Dropped(key), Record::Told));
-        }
-        for (name, last_sent) in groups {
-            if let Some(group) = self.groups.get_mut(&name) {
-                group.last_sent = last_sent;
-            }
-        }
-        for (of, count) in unlisted {
-            *self.unlisted.entry(of).or_default() += count;
-        }
-        self.notes.splice(0..0, notes);
-        if counted {
-            self.sent.pop_back();
-        }
-        if let Body::Document(document) = intent.message.body {
-            self.documents.push_front(document);
-        } else if is_repetition {
-            self.next_repeat = Some(now);
-            for told in intent.told {
-                if let Some(entry) = self.entries.get_mut(&told.key) {
-                    entry.repeated = 0;
-                }
-            }
-        }
-        records
-    }
-
-    /// The message will never be taken. What it told counts as told, and the next message says so.
-    pub fn rejected(&mut self, now: u64) {
-        let Some(flying) = self.flying.take() else { return };
-        self.counts.rejected += 1;
-        let at = EventTime(flying.intent.message.at);
-        let of = match &flying.intent.message.body {
-            Body::Alerts(notice) => format!("{} alerts", notice.items.len()),
-            Body::Document(_) => "a report".to_owned(),
-            Body::Test => "nothing".to_owned(),
-        };
-        self.notes.push(format!("A message of {at} about {of} was refused by its receiver."));
-        self.notes.truncate(10);
-        self.settle(&flying, now);
-    }
-
-    fn settle(&mut self, flying: &Flying, now: u64) {
-        for told in &flying.intent.told {
-            if let Some(entry) = self.entries.get_mut(&told.key) {
-                entry.recorded = Some(Recorded::told(told));
-            }
-            if flying.before.contains_key(&told.key) {
-                self.file(&told.key, now);
-            }
-        }
-        let interval = self.policy.group_interval;
-        self.groups.retain(|_, group| !group.keys.is_empty() || group.last_sent.is_some_and(|at| at + interval > now));
-    }
-
     fn forget(&mut self, now: u64) {
         let is_over = |entry: &Entry| {
             entry.told.as_ref().is_some_and(|told| match told.firing {
@@ -636,17 +504,11 @@ impl Router {
     }
 }
 
-impl Flying {
-    fn empty() -> Flying {
-        Flying {
-            intent: Intent { message: Message { id: String::new(), at: 0, body: Body::Test }, told: Vec::new() },
-            before: HashMap::new(),
-            groups: Vec::new(),
-            unlisted: BTreeMap::new(),
-            notes: Vec::new(),
-            counted: false,
-        }
-    }
+/// An alert in a message. It fired at the end of a slice of its window, which may not have come yet when that is told.
+fn item(what: What, newest: &Alert, now: u64) -> Item {
+    let mut alert = newest.clone();
+    alert.fired = alert.fired.min(EventTime(now));
+    Item { what, alert }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is sent when, as scripts: alerts and times in, messages out.
 
+use super::super::Message;
 use super::super::policy::{GroupKey, Quiet};
 use super::super::testing::alert;
 use super::*;
@@ -282,6 +283,47 @@ fn nobody_is_told_of_what_is_silenced() {
     s.take(60, "r", "2", 0, Resolved);
     assert_eq!(s.run(60), Some(100));
     assert_eq!(s.said(), ["fired r/1/0", "fired r/2/0"]);
+}
+
+#[test]
+fn nothing_fired_later_than_it_is_told() {
+    let mut router = Router::new(Policy::programs(), "b".into());
+    let mut fired = |now: u64, client: &str| {
+        router.take(&alert("r", client, 5000, Firing), now);
+        let Next::Send(intent) = router.next(now) else { panic!("nothing to send") };
+        router.delivered(now);
+        let Body::Alerts(notice) = intent.message.body else { panic!("no alerts") };
+        notice.items[0].alert.fired.0
+    };
+    // The slice of its window ends at 6 s.
+    assert_eq!((fired(5900, "1"), fired(6000, "2"), fired(6100, "3")), (5900, 6000, 6000));
+}
+
+#[test]
+fn what_is_acknowledged_is_not_repeated() {
+    let seen = |at: u64| Arc::new(Acknowledged::from([("r/1".to_owned(), at)]));
+    let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
+    // They fire at event time 1 s.
+    s.take(0, "r", "1", 0, Firing).take(0, "r", "2", 0, Firing).run(0);
+    assert_eq!(s.said().len(), 1);
+    s.router.acknowledge(seen(999));
+    s.run(MINUTE);
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"], "that was of something before");
+    s.router.acknowledge(seen(1000));
+    s.run(2 * MINUTE);
+    assert_eq!(s.said(), ["repeated r/2/0"]);
+    s.router.acknowledge(Arc::default());
+    s.run(3 * MINUTE);
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"], "taken back");
+    s.router.acknowledge(seen(1000));
+    s.take(3 * MINUTE, "r", "1", 0, Resolved).run(3 * MINUTE);
+    assert_eq!(s.said(), ["resolved r/1/0"], "its end is told");
+    let kept = Policy { repeat_every: Some(MINUTE), repeats_acknowledged: true, ..Policy::programs() };
+    let mut s = Script::new(kept);
+    s.router.acknowledge(seen(1000));
+    s.take(0, "r", "1", 0, Firing).run(0);
+    s.run(MINUTE);
+    assert_eq!(s.said(), ["fired r/1/0", "repeated r/1/0"], "a program would take it for an end");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use super::journal::Journal;
 use super::known::Intent;
 use super::policy::{Policy, Silence};
-use super::router::{Counts, Next, Router};
+use super::router::{Acknowledged, Counts, Next, Router};
 use super::{Channel, Document, SendError};
 use crate::sink::backoff::Backoff;
 use crate::source::wall_clock;
@@ -147,6 +147,11 @@ impl RouteRunner {
     pub fn silence(&self, silences: Arc<Vec<Silence>>) {
         self.shared.lock().router.silence(silences, wall_clock().0);
         self.shared.changed.notify_all();
+    }
+
+    /// Takes what people have acknowledged.
+    pub fn acknowledge(&self, acknowledged: Arc<Acknowledged>) {
+        self.shared.lock().router.acknowledge(acknowledged);
     }
 
     /// Whether everything offered is told or in the journal.
@@ -332,7 +337,7 @@ impl Worker {
             Err(SendError::Rejected(words)) => {
                 warn!(route = %self.shared.name, message = %intent.message.id, error = %shown(&words),
                     "a message was refused for good; the next one says so");
-                self.again = None;
+                (self.attempt, self.wait, self.again) = (0, None, None);
                 self.settle(&intent, &words, now);
             }
             Err(error) => self.failed(intent, &error, now),
@@ -358,6 +363,8 @@ impl Worker {
         let mut state = shared.lock();
         state.router.rejected(now);
         state.status.failures += 1;
+        // It answers.
+        (state.status.failing, state.status.needs_a_person) = (0, false);
         state.status.last_error = Some(shown(words));
         self.close(state, intent);
     }

@@ -9,12 +9,12 @@
 
 use super::schema::{ColumnKind, Level, MEASUREMENTS, Measurement};
 use super::{FILE_NAME, StoreError, open_for_writing, ring};
+use crate::addresses;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
-use tidewatch_events::client;
 
 /// Rows that are changed in one transaction.
 const AT_ONCE: usize = 200;
@@ -187,46 +187,17 @@ fn masked(texts: &[Value], addresses: &[IpAddr]) -> Option<Vec<Value>> {
 
 /// A text with the addresses, and networks (`ADDRESS/BITS`) that begin with them, masked; `None` where it holds none.
 fn without(text: &str, addresses: &[IpAddr]) -> Option<String> {
-    let bytes = text.as_bytes();
-    let is_part = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':');
     let mut out: Option<String> = None;
-    let (mut copied, mut at) = (0, 0);
-    while at < bytes.len() {
-        let length = bytes[at..].iter().take_while(|b| is_part(b)).count();
-        let (start, word) = (at, &bytes[at..at + length]);
-        at += length.max(1);
-        if length < 2 {
-            continue;
-        }
-        // `1.2.3.4:80` and a full stop behind an address are no part of it.
-        let colon = word.iter().position(|b| *b == b':').unwrap_or(length);
-        let cuts = [length, length - usize::from(word.ends_with(b".") || word.ends_with(b":")), colon];
-        let found = cuts.into_iter().find_map(|cut| Some((cut, client::parse_ip(&word[..cut])?)));
-        let Some((cut, ip)) = found else { continue };
-        let bits = network_bits(&bytes[start + cut..]);
-        let is_meant = addresses.iter().any(|address| match (bits, address, ip) {
-            (Some(bits), IpAddr::V6(address), IpAddr::V6(ip)) if bits >= 48 => {
-                (u128::from(*address) ^ u128::from(ip)).leading_zeros() >= bits
-            }
-            _ => *address == ip,
-        });
-        if is_meant {
-            let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
-            out.push_str(&text[copied..start]);
-            out.push_str(MASK);
-            copied = start + cut;
-        }
+    let mut copied = 0;
+    for place in addresses::places(text.as_bytes(), addresses) {
+        let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
+        out.push_str(&text[copied..place.start]);
+        out.push_str(MASK);
+        copied = place.end;
     }
     let mut out = out?;
     out.push_str(&text[copied..]);
     Some(out)
-}
-
-/// The bits of `/64` at the start of a text.
-fn network_bits(rest: &[u8]) -> Option<u32> {
-    let digits = rest.strip_prefix(b"/")?;
-    let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
-    std::str::from_utf8(digits.get(..count)?).ok()?.parse().ok().filter(|bits| *bits <= 128)
 }
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use std::time::Duration;
 use tidewatch_connectors::route::blocklist::{Blocklist, BlocklistSettings};
 use tidewatch_connectors::route::lines::{ToFile, ToOutput};
 use tidewatch_connectors::route::policy::Silence;
+#[cfg(feature = "store")]
+use tidewatch_connectors::route::router::Acknowledged;
 use tidewatch_connectors::route::runner::{RouteRunner, RouteSettings, RouteStatus};
 use tidewatch_connectors::route::text::Wording;
 use tidewatch_connectors::route::{Body, Channel, Document, Message, Runbooks};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::Alert;
 
-/// How often it is looked for silences that people made.
+/// How often it is looked for what people silenced and acknowledged.
 #[cfg(feature = "store")]
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -100,18 +102,24 @@ impl Routes {
         }
     }
 
-    /// Looks for silences as long as the routes live.
+    /// Looks for silences and acknowledgements as long as the routes live.
     #[cfg(feature = "store")]
     fn watch(self: &Arc<Routes>, config: &Config, known: &Arc<Vec<Silence>>) -> Result<(), Failure> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
         let (config, mut known, routes) = (config.clone(), known.clone(), Arc::downgrade(self));
+        let mut seen = Arc::new(acknowledged(&config).unwrap_or_default());
+        self.runners.iter().for_each(|runner| runner.acknowledge(seen.clone()));
         let run = move || {
             while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
-                let Some(now) = all_silences(&config) else { continue };
+                let (silences, acknowledged) = (all_silences(&config), acknowledged(&config));
                 let Some(routes) = routes.upgrade() else { return };
-                if now != *known {
+                if let Some(now) = silences.filter(|now| *now != *known) {
                     known = Arc::new(now);
                     routes.runners.iter().for_each(|runner| runner.silence(known.clone()));
+                }
+                if let Some(now) = acknowledged.filter(|now| *now != *seen) {
+                    seen = Arc::new(now);
+                    routes.runners.iter().for_each(|runner| runner.acknowledge(seen.clone()));
                 }
             }
         };
@@ -123,7 +131,7 @@ impl Routes {
 }
 
 /// Where routes keep what they know.
-fn home(config: &Config) -> PathBuf {
+pub fn home(config: &Config) -> PathBuf {
     config.data_dir.join("routes")
 }
 
@@ -143,6 +151,24 @@ fn all_silences(config: &Config) -> Option<Vec<Silence>> {
         };
     }
     Some(all)
+}
+
+/// What people acknowledged, where a route would tell it again; nothing where that cannot be read now.
+#[cfg(feature = "store")]
+fn acknowledged(config: &Config) -> Option<Acknowledged> {
+    let repeats = |route: &Route| route.policy.repeat_every.is_some() && !route.policy.repeats_acknowledged;
+    if !config.routes.iter().any(repeats) || !config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+        return None;
+    }
+    use tidewatch_connectors::store::StoreReader;
+    let all = StoreReader::open(&config.data_dir, Duration::from_secs(5)).and_then(|store| store.acknowledged());
+    match all {
+        Ok(all) => Some(all.into_iter().map(|(key, at)| (key, at.0)).collect()),
+        Err(error) => {
+            tracing::debug!(%error, "acknowledgements cannot be read");
+            None
+        }
+    }
 }
 
 /// What `check --send-test` sends.

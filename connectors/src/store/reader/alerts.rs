@@ -91,6 +91,9 @@ const COLUMNS: &str =
     "a.id, a.key, a.rule, a.severity, a.host, a.subject, a.first, a.last, a.fired, a.value, a.threshold, a.score,
     a.findings, a.state, a.evidence, a.mode, a.replaces, a.changed, k.at, k.\"by\", k.note";
 
+/// How many acknowledgements are given, the newest.
+const MAX_ACKNOWLEDGED: i64 = 20_000;
+
 /// An acknowledgement is of what fired before it.
 const FROM: &str = "alerts a LEFT JOIN acknowledgements k ON k.alert_key = a.key AND k.at >= a.fired";
 
@@ -186,6 +189,18 @@ impl StoreReader {
     /// Where the file cannot be read.
     pub fn silences(&self) -> Result<Vec<Silence>, StoreError> {
         self.ask(silences)
+    }
+
+    /// What is acknowledged: keys of alerts, and when that was said by the wall clock. The newest, if they are very many.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn acknowledged(&self) -> Result<BTreeMap<String, EventTime>, StoreError> {
+        self.ask(|c| {
+            let mut all = c.prepare_cached("SELECT alert_key, at FROM acknowledgements ORDER BY at DESC LIMIT ?1")?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, EventTime(row.get::<_, i64>(1)?.max(0) as u64)));
+            all.query_map([MAX_ACKNOWLEDGED], row)?.collect()
+        })
     }
 }
 

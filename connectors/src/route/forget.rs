@@ -1,0 +1,126 @@
+//! Erases addresses from the journals of routes: each byte of them becomes `*`.
+//!
+//! A journal keeps its length, so that a process that appends to it meanwhile writes on. What such a process holds in memory stays
+//! there, and comes back when it writes the file anew.
+//!
+//! Invariants
+//! - An address is found in any spelling, as in the store; what is no part of one is left as it is, and so is each line's JSON.
+
+use crate::addresses::places;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+
+/// Nothing longer is a line of a journal, bytes.
+const MAX_LINE: u64 = 16 << 20;
+
+/// How often a journal is looked through that is replaced meanwhile.
+const TRIES: usize = 4;
+
+/// Masks addresses in the journals of a directory; how many times one stood there. No directory holds none.
+///
+/// # Errors
+/// Where a journal cannot be read or written; what was masked until then stays masked.
+pub fn forget(dir: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut masked = 0;
+    for entry in entries {
+        let path = entry?.path();
+        // A `.tmp` is one that was not finished.
+        let is_journal = path.extension().is_some_and(|extension| extension == "journal" || extension == "tmp");
+        if is_journal && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+            masked += one(&path, addresses)?;
+        }
+    }
+    Ok(masked)
+}
+
+fn one(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
+    let mut masked = 0;
+    for _ in 0..TRIES {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        };
+        masked += mask(&file, addresses)?;
+        let is_still_it = match (file.metadata(), fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        };
+        if is_still_it {
+            break;
+        }
+    }
+    Ok(masked)
+}
+
+fn mask(file: &File, addresses: &[IpAddr]) -> io::Result<u64> {
+    let (mut reader, mut line) = (BufReader::new(file), Vec::new());
+    let (mut masked, mut at) = (0, 0);
+    loop {
+        line.clear();
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        for place in places(&line, addresses) {
+            file.write_all_at(&vec![b'*'; place.len()], at + place.start as u64)?;
+            masked += 1;
+        }
+        at += read as u64;
+    }
+    if masked > 0 {
+        file.sync_data()?;
+    }
+    Ok(masked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::Journal;
+    use super::super::policy::Policy;
+    use super::super::router::{Next, Router};
+    use super::super::testing::alert;
+    use super::*;
+    use tidewatch_events::alert::AlertState;
+
+    #[test]
+    fn a_journal_that_was_masked_is_still_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hook.journal");
+        let mut router = Router::new(Policy { group_wait: 60_000, ..Policy::people() }, "b".into());
+        let mut journal = Journal::open(&path, &mut router, 0).unwrap();
+        for client in ["203.0.113.7", "203.0.113.77", "2001:db8::/64"] {
+            router.take(&alert("ip-spike", client, 0, AlertState::Firing), 0);
+        }
+        journal.before(router.to_record(), None).unwrap();
+        let length = fs::metadata(&path).unwrap().len();
+        let gone = ["203.0.113.7", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+        // Id, key and subject of each.
+        assert_eq!(forget(dir.path(), &gone).unwrap(), 6);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.len() as u64, length);
+        assert!(
+            !text.contains("203.0.113.7\"") && !text.contains("2001:db8") && text.contains("203.0.113.77"),
+            "{text}"
+        );
+        assert_eq!(forget(dir.path(), &gone).unwrap(), 0);
+        // The process that has it open writes on.
+        router.take(&alert("ip-spike", "203.0.113.8", 0, AlertState::Firing), 0);
+        journal.before(router.to_record(), None).unwrap();
+        let mut again = Router::new(Policy::people(), "c".into());
+        let read = Journal::open(&path, &mut again, 1).unwrap();
+        assert_eq!((read.skipped, again.counts().pending), (0, 4));
+        let Next::Send(intent) = again.next(1_000_000) else { panic!("nothing waits") };
+        let said = serde_json::to_string(&intent.message).unwrap();
+        assert!(said.contains("\"***********\"") && !said.contains("203.0.113.7\""), "{said}");
+        assert_eq!(forget(&dir.path().join("gone"), &gone).unwrap(), 0);
+    }
+}

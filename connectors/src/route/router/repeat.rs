@@ -1,0 +1,66 @@
+//! What goes on is told again now and then, until somebody has acknowledged it.
+
+use super::{Flying, Next, Router, item};
+use crate::route::known::news;
+use crate::route::{Body, Notice, What};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidewatch_events::alert::{Alert, AlertState};
+
+/// Keys of alerts that somebody has seen, and when that was said, ms of the wall clock.
+pub type Acknowledged = BTreeMap<String, u64>;
+
+impl Router {
+    /// Takes what is acknowledged from now on.
+    pub fn acknowledge(&mut self, acknowledged: Arc<Acknowledged>) {
+        self.acknowledged = acknowledged;
+    }
+
+    /// Whether an alert need not be told again: somebody has seen it since it fired.
+    fn is_acknowledged(&self, alert: &Alert) -> bool {
+        let at = self.acknowledged.get(&alert.key);
+        !self.policy.repeats_acknowledged && at.is_some_and(|at| *at >= alert.fired.0)
+    }
+
+    /// A message of what goes on and was not told for a while.
+    pub(super) fn repetitions(&mut self, now: u64) -> Option<Next> {
+        let every = self.policy.repeat_every?;
+        self.next_repeat = None;
+        let (mut notice, mut keys) = (Notice::default(), Vec::new());
+        let mut next: Option<u64> = None;
+        for (key, entry) in &self.entries {
+            let (Some(told), Some(newest)) = (&entry.told, &entry.newest) else { continue };
+            let goes_on = told.firing && newest.state == AlertState::Firing;
+            if !goes_on || news(&self.policy, Some(told), newest).is_some() {
+                continue;
+            }
+            let is_silenced = self.silences.iter().any(|s| s.from <= now && s.until > now && s.covers(newest));
+            let is_held = is_silenced || self.is_acknowledged(newest);
+            // A little early, so that alerts find together.
+            if entry.repeated + every * 9 / 10 <= now && !is_held && keys.len() < self.policy.listing {
+                keys.push(key.clone());
+            } else {
+                let due = (entry.repeated + every).max(now + if is_held { every } else { 0 });
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        keys.sort();
+        let mut told = Vec::new();
+        for key in &keys {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            let (Some(known), Some(newest)) = (&entry.told, &entry.newest) else { continue };
+            notice.items.push(item(What::Repeated, newest, now));
+            told.push(known.clone());
+            entry.repeated = now;
+            let due = now + every;
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        self.next_repeat = next;
+        if keys.is_empty() {
+            return None;
+        }
+        self.sent.push_back(now);
+        let flying = Flying { counted: true, ..Flying::empty() };
+        Some(self.fly(Body::Alerts(notice), told, flying, now))
+    }
+}
