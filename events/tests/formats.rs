@@ -635,6 +635,9 @@ fn wrong_formats_are_told_with_their_place() {
     assert!(error("%t %Z").to_string().starts_with("\"%Z\" at byte 3 is no variable"));
     assert!(error("%{%Y %Q}t").to_string().contains("expected a time of %Y"));
     assert_eq!(error("%{%d}t %h"), FormatError::NoTime);
+    for only in ["$time_local", "[$time_local] $remote_adr", "%t", "%{%s}t %I", r#"{"t":"$time_iso8601","x":"$y"}"#] {
+        assert_eq!(error(only), FormatError::OnlyTime, "{only}");
+    }
     let FormatError::Unknown { nearest, .. } = error("combind") else { panic!("another error") };
     assert_eq!(nearest, Some("combined"));
     let mapping: BTreeMap<String, String> = [("tiem".to_owned(), "t".to_owned())].into();

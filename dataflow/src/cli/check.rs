@@ -10,17 +10,21 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tidewatch_events::text::bounded;
 
-/// Check a configuration: keys, formats, rules, files; with --connect also the services it names.
+/// Check a configuration: keys, formats, rules, secrets, files; with --connect also the services it names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidewatch check -c tidewatch.toml
+  tidewatch check -c tidewatch.toml --elsewhere
   tidewatch check -c tidewatch.toml --connect
   tidewatch check -c tidewatch.toml --send-test")]
 pub struct CheckArgs {
     /// Configuration.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: PathBuf,
+    /// It runs on another host: its secrets and certificates are not looked for here.
+    #[arg(long, conflicts_with_all = ["connect", "send_test"])]
+    elsewhere: bool,
     /// Also ask the brokers, topics, buckets and tokens, mail servers and webhooks; nothing is changed there.
     #[arg(long)]
     connect: bool,
@@ -47,7 +51,8 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         let (settings, warnings) = config::ship::load(&args.config, services)?;
         return super::ship::check(&settings, &warnings, args.connect);
     }
-    let services = if args.connect || args.send_test { Services::All } else { Services::None };
+    // As `run` would read it.
+    let services = if args.elsewhere { Services::None } else { Services::All };
     let config = config::load(Some(&args.config), &Overrides { services, ..Overrides::default() })?;
     let mut found = Findings { problems: config.warnings().clone(), ..Findings::default() };
     missing_sources(&config, &mut found.problems);
@@ -58,7 +63,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     if args.connect {
         connect(&config, &mut found);
     }
-    if args.connect || args.send_test {
+    if !args.elsewhere {
         ask_routes(&config, args, &mut found);
     }
     if found.problems.has_errors() {
@@ -157,24 +162,17 @@ fn summarise(config: &Config, report: &mut String) {
     for allow in &config.allow {
         let _ = writeln!(report, "allowed: {}: {}", describe(allow), allow.filter.describe());
     }
-    let sinks = [
-        ("influx", config.sinks.influx.is_some()),
-        ("files", config.sinks.files.is_some()),
-        ("kafka", config.sinks.kafka.is_some()),
-        ("stdout", config.sinks.stdout.is_some()),
-    ];
-    let sinks: Vec<&str> = sinks.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     if let Some(place) = crate::engine::sinks::dead_letter_place(config) {
         let _ = writeln!(report, "dead letters: {place}");
     }
-    let _ = writeln!(report, "sinks: {}", if sinks.is_empty() { "none".into() } else { sinks.join(", ") });
+    let _ = writeln!(report, "sinks: {}", crate::engine::sinks::places(config, cfg!(feature = "api")).join("; "));
     if !config.routes.is_empty() {
         let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
         let _ = writeln!(report, "routes: {}", names.join(", "));
     }
 }
 
-/// Asks where alerts are told whether they can be; with `--send-test` tells something.
+/// Whether routes can be made; with `--connect` whether alerts can be told there; with `--send-test` tells something.
 fn ask_routes(config: &Config, args: &CheckArgs, found: &mut Findings) {
     for route in &config.routes {
         let name = &route.name;
@@ -185,6 +183,9 @@ fn ask_routes(config: &Config, args: &CheckArgs, found: &mut Findings) {
                 continue;
             }
         };
+        if !args.connect && !args.send_test {
+            continue;
+        }
         let asked = if args.connect { channel.probe() } else { Ok(String::new()) };
         let asked = asked.and_then(|words| match args.send_test {
             true => channel.send(&routes::test_message()).map(|()| match words.is_empty() {

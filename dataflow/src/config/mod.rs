@@ -249,6 +249,9 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let page = outputs::page(cx, table("page"));
     let client = privacy.0.as_ref().map_or(&ClientPrivacy::Full, |privacy| &privacy.client);
     let routes = routes::routes(cx, node("route"), &all_rules, client);
+    if sinks.as_ref().is_some_and(|sinks| sinks.stdout.is_some()) {
+        routes::warn_of_two_kinds_of_lines(cx, node("route"));
+    }
     let silences = routes::silences(cx, node("silence"), &all_rules);
     let report = table("report").map(|table| outputs::report(cx, table, &routes));
     let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));

@@ -5,9 +5,10 @@ use super::reader::{Context, Reader};
 use super::rules::{self, RuleEntry, SEVERITIES};
 use super::sources::{self, KafkaSecurity};
 use super::values::{self, Secret};
-use super::{diagnostic, schema};
+use super::{Services, diagnostic, schema};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidewatch_connectors::route::blocklist::Form;
 use tidewatch_connectors::route::policy::{GroupKey, Policy, Quiet, Silence};
@@ -137,6 +138,9 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
         let policy = policy(&r, kind, parsed.as_ref());
         let (title, text) = (template(&r, "subject"), template(&r, "text"));
         let (timeout, ca) = (r.length_within("timeout", Millis(100), Millis::minutes(2)), r.path("ca"));
+        if cx.services == Services::All {
+            check_files(&r, kind, ca.as_deref());
+        }
         if kind == "blocklist" {
             check_blocklist(&r, client);
         }
@@ -153,18 +157,33 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
     routes
 }
 
+/// Said where `[sink.stdout]` is there too.
+pub fn warn_of_two_kinds_of_lines(cx: &Context<'_>, node: Option<&Node>) {
+    for table in rules::tables(cx, node) {
+        if let Some(entry) =
+            table.get("kind").filter(|kind| matches!(&kind.node.value, Value::Text(text) if text == "stdout"))
+        {
+            let hint = "leave one of them out: a route tells only what its keys let through, and once; [sink.stdout] writes every change";
+            cx.warn(&entry.node.span, "[sink.stdout] writes to standard output too: two kinds of lines", hint);
+        }
+    }
+}
+
 /// How a route groups and holds back, by what its kind is for.
 fn policy(r: &Reader<'_>, kind: &str, parsed: Option<&RouteKind>) -> Option<Policy> {
     let mut policy = match kind {
         "smtp" | "webhook" => Policy::people(),
-        "alertmanager" => Policy { repeat_every: Some(60_000), ids: false, ..Policy::programs() },
+        "alertmanager" => {
+            Policy { repeat_every: Some(60_000), repeats_acknowledged: true, ids: false, ..Policy::programs() }
+        }
         "blocklist" => {
             let expire = match parsed {
                 Some(RouteKind::Blocklist { expire, .. }) => expire.0,
                 _ => 3_600_000,
             };
             // While an alert goes on its client stays.
-            return Some(Policy { repeat_every: Some((expire / 3).max(1000)), ids: false, ..Policy::programs() });
+            let repeat_every = Some((expire / 3).max(1000));
+            return Some(Policy { repeat_every, repeats_acknowledged: true, ids: false, ..Policy::programs() });
         }
         _ => Policy::programs(),
     };
@@ -248,6 +267,36 @@ fn template(r: &Reader<'_>, key: &str) -> Option<Template> {
     None
 }
 
+/// What is there where Tidewatch runs: authorities that can be used, no folder in the place of a file.
+fn check_files(r: &Reader<'_>, kind: &str, ca: Option<&Path>) {
+    if let Some(ca) = ca
+        && let Err(why) = usable_authorities(kind, ca)
+    {
+        let hint = "name a file of certificates (PEM), readable by who runs Tidewatch; leave `ca` out for the system's";
+        r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.display()), hint);
+    }
+    let path = if ["file", "blocklist"].contains(&kind) { r.given("path").and_then(|_| r.path("path")) } else { None };
+    if path.is_some_and(|path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
+        r.cx.wrong(&r.span_of("path"), "this is a folder, not a file", "name a file in it: path = \"…/alerts.jsonl\"");
+    }
+}
+
+/// The most that is read of a file of authorities.
+const MOST_AUTHORITIES: u64 = 8 << 20;
+
+fn usable_authorities(kind: &str, path: &Path) -> Result<(), String> {
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(MOST_AUTHORITIES).read_to_end(&mut pem).map_err(|error| format!("cannot be read: {error}"))?;
+    match kind {
+        #[cfg(feature = "mail")]
+        "smtp" => tidewatch_connectors::route::mail::usable_authorities(&pem),
+        #[cfg(feature = "http")]
+        "webhook" | "alertmanager" => tidewatch_connectors::http::usable_authorities(&pem),
+        _ => Ok(()),
+    }
+}
+
 /// Blocking takes whole addresses, and somebody who has thought about whom.
 fn check_blocklist(r: &Reader<'_>, client: &ClientPrivacy) {
     let hint = "write client = \"full\" in [privacy], or leave the route out";
@@ -260,23 +309,6 @@ fn check_blocklist(r: &Reader<'_>, client: &ClientPrivacy) {
         let hint = "say which alerts block: rules = [\"ip-spike\"], or min_severity = \"high\"";
         r.cx.warn(&r.span(), "every alert with a client address blocks that client", hint);
     }
-}
-
-/// A URL that may be a secret.
-fn secret_url(r: &Reader<'_>) -> Option<Secret> {
-    let is_secret = match r.given("url") {
-        Some(Node { value: Value::Text(text), .. }) => text.starts_with("${") || text.starts_with("file:"),
-        _ => false,
-    };
-    if !is_secret {
-        return r.url("url").map(Secret::new);
-    }
-    let url = r.service_secret("url")?;
-    let good = ["http://", "https://"].iter().any(|scheme| url.expose().starts_with(scheme));
-    if !good && !url.expose().is_empty() {
-        r.cx.wrong(&r.span_of("url"), "what this secret holds is not a URL", "it begins with https:// or http://");
-    }
-    Some(url)
 }
 
 fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
@@ -299,12 +331,12 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
             RouteKind::Smtp { server: server?, tls: tls?, login: username.zip(password), from: from?, to }
         }
         "webhook" => {
-            let (url, secret) = (secret_url(r), r.service_secret("secret"));
+            let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));
             let payload = r.choice("payload", &["full", "slack"].map(same));
             RouteKind::Webhook { url: url?, secret, payload: payload? }
         }
         "alertmanager" => {
-            let (url, secret) = (secret_url(r), r.service_secret("secret"));
+            let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));
             let mut labels = BTreeMap::new();
             for (name, value) in r.map("labels") {
                 let good = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -100,7 +100,7 @@ pub static ROUTE: Section = Section {
         key("labels", Kind::Map, NONE, "Labels that every alert carries.").only(&["alertmanager"]),
         key("ca", Kind::Path, Nothing("the system's"), "Certificates (PEM) of authorities to trust besides the system's.")
             .only(&["smtp", "webhook", "alertmanager"]),
-        key("timeout", Kind::Length, Is("10s"), "How long the destination may take to answer.")
+        key("timeout", Kind::Length, Is("10s"), "How long the destination may take to answer; a conversation with a mail server may take six times as long.")
             .only(&["smtp", "webhook", "alertmanager", "kafka"]),
         key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
         key(

@@ -286,6 +286,10 @@ fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
             let hint = "add $time_local, $time_iso8601 or $msec (Nginx), %t (Apache)".to_owned();
             (whole, "the format has no time".to_owned(), hint)
         }
+        FormatError::OnlyTime => {
+            let hint = "add $remote_addr, $request and $status (Nginx), %h, %r and %>s (Apache)".to_owned();
+            (whole, "the format reads nothing but a time".to_owned(), hint)
+        }
         FormatError::TooLong { .. } => (whole, error.to_string(), String::new()),
         FormatError::UnknownField { found, expected } => {
             let known: Vec<&str> = expected.split(", ").collect();

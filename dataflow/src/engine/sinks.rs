@@ -1,7 +1,7 @@
 //! The configured sinks, each behind its own queue.
 
 use super::sources::writable;
-use crate::config::{Config, DeadLetters, LetterTopic};
+use crate::config::{Config, DeadLetters, LetterTopic, RouteKind};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
@@ -26,7 +26,7 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     writable(&config.data_dir)?;
     let sinks = &config.sinks;
     let mut runners = Vec::new();
-    let none = sinks.files.is_none() && sinks.influx.is_none() && sinks.kafka.is_none() && sinks.stdout.is_none();
+    let none = is_none(config);
     let keeps_store = keeps_store(config, has_page);
     #[cfg(feature = "store")]
     if keeps_store {
@@ -66,13 +66,54 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
         let dir = config.data_dir.join("results");
         let fsync = Fsync::Every(std::time::Duration::from_secs(1));
         start(&mut runners, Box::new(files_in(config, &dir, fsync, !keeps_store)?), None)?;
-        if !quiet {
-            let points = if keeps_store { "the store" } else { "files" };
+        let points = if keeps_store { "the store" } else { "files" };
+        if !quiet && !shows_alerts(config) {
+            tracing::info!(dir = %dir.display(), %points, "no sink configured: alerts go to files; a route has standard output");
+        } else if !quiet {
             tracing::info!(dir = %dir.display(), %points, "no sink configured: alerts go to standard output and files");
             start(&mut runners, Box::new(Stdout::new(Form::Text)), None)?;
         }
     }
     Ok(runners)
+}
+
+/// Where results go, in words, as [`open`] opens it.
+pub fn places(config: &Config, has_page: bool) -> Vec<String> {
+    let sinks = &config.sinks;
+    let mut places = Vec::new();
+    if keeps_store(config, has_page) {
+        places.push(format!("store {}", config.data_dir.join("store.db").display()));
+    }
+    if let Some(files) = &sinks.files {
+        places.push(format!("files in {}", files.dir.display()));
+    }
+    if let Some(influx) = &sinks.influx {
+        places.push(format!("influx at {}, bucket {}", influx.url, influx.bucket));
+    }
+    if let Some(kafka) = &sinks.kafka {
+        places.push(format!("kafka topic {} at {}", kafka.topic, kafka.brokers));
+    }
+    if sinks.stdout.is_some() {
+        places.push("standard output".into());
+    }
+    if is_none(config) {
+        let what = if keeps_store(config, has_page) { "alerts and dead letters" } else { "all results" };
+        places.push(format!("{what} in {}", config.data_dir.join("results").display()));
+        if shows_alerts(config) {
+            places.push("alerts on standard output".into());
+        }
+    }
+    places
+}
+
+fn is_none(config: &Config) -> bool {
+    let sinks = &config.sinks;
+    sinks.files.is_none() && sinks.influx.is_none() && sinks.kafka.is_none() && sinks.stdout.is_none()
+}
+
+/// Whether alerts are shown as lines of text although no sink asks for it: not where a route writes its own lines there.
+fn shows_alerts(config: &Config) -> bool {
+    is_none(config) && !config.routes.iter().any(|route| matches!(route.kind, RouteKind::Stdout))
 }
 
 /// Where dead letters are kept, in words, unless they are among other results.

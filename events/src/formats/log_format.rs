@@ -394,7 +394,19 @@ fn pattern(items: Vec<Item>) -> Result<Pattern, FormatError> {
         literal.pop();
     }
     close(&mut literal, &mut tokens);
-    if is_timed(&tokens) { Ok(Pattern { tokens }) } else { Err(FormatError::NoTime) }
+    if !is_timed(&tokens) {
+        return Err(FormatError::NoTime);
+    }
+    let is_read = |token: &Token| match token {
+        Token::Value { slot, .. } | Token::ValueToSlash { slot } => says_something(*slot),
+        Token::Literal(_) | Token::Time(_) => false,
+    };
+    if tokens.iter().any(is_read) { Ok(Pattern { tokens }) } else { Err(FormatError::OnlyTime) }
+}
+
+/// Whether a value says anything of an event but when it was.
+fn says_something(slot: Slot) -> bool {
+    !matches!(slot, Slot::Time | Slot::Ignored)
 }
 
 /// Whether the parts make a time: a whole one, or at least a day, its month and an hour.
@@ -435,7 +447,10 @@ fn json(items: &[Item]) -> Result<Vec<(String, Slot)>, FormatError> {
             keys.push((key, slot));
         }
     }
-    if keys.iter().any(|(_, slot)| *slot == Slot::Time) { Ok(keys) } else { Err(FormatError::NoTime) }
+    if !keys.iter().any(|(_, slot)| *slot == Slot::Time) {
+        return Err(FormatError::NoTime);
+    }
+    if keys.iter().any(|(_, slot)| says_something(*slot)) { Ok(keys) } else { Err(FormatError::OnlyTime) }
 }
 
 /// The key that `… ,"key":"` ends in.

@@ -94,6 +94,11 @@ pub enum FormatError {
     /// A pattern without time.
     #[error("the pattern has no time; expected one of $time_local, $time_iso8601, $msec (Nginx) or %t (Apache)")]
     NoTime,
+    /// A pattern of which nothing but the time is read.
+    #[error(
+        "the pattern reads nothing but a time; expected $remote_addr, $request, $status (Nginx) or %h, %r, %>s (Apache)"
+    )]
+    OnlyTime,
     /// A pattern with too many parts.
     #[error("the pattern has more than {parts} parts")]
     TooLong {
