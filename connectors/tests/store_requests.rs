@@ -174,6 +174,7 @@ fn a_client_is_shown_with_all_it_did() {
     assert_eq!(tops, [("/0", 200), ("/1", 200), ("/2", 200), ("/x", 1)]);
     let none = reader.client("192.0.2.1", None, None).unwrap();
     assert_eq!(none, ClientActivity { one_in: 1, ..ClientActivity::default() });
+    assert!(activity.seen && !none.seen && none.series.columns == activity.series.columns);
 }
 
 #[test]

@@ -9,8 +9,11 @@ use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQu
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_events::field::Field;
 
 type Answered = Result<Response, ApiError>;
 
@@ -112,7 +115,7 @@ struct Note {
 
 pub async fn acknowledge(State(app): State<App>, Path(id): Path<String>, request: Request) -> Answered {
     let from = visitor(&request);
-    let note: Note = body(&app, request.into_body()).await?;
+    let note: Note = body(&app, request.into_body(), r#"{"note":"known","by":"ann"}, or {}"#).await?;
     check_note("note", &note.note, true)?;
     let by = note.by.unwrap_or_else(|| from.to_string());
     check_note("by", &by, false)?;
@@ -143,7 +146,8 @@ pub async fn silences(State(app): State<App>, RawQuery(query): RawQuery) -> Answ
 }
 
 pub async fn silence(State(app): State<App>, request: Request) -> Answered {
-    let wished: NewSilence = body(&app, request.into_body()).await?;
+    let example = r#"{"rule":"ip-spike","until":1772704800000,"reason":"known"}"#;
+    let wished: NewSilence = body(&app, request.into_body(), example).await?;
     check_note("reason", &wished.reason, false)?;
     let now = app::now();
     if wished.until <= now || wished.until > now + MAX_SILENCE {
@@ -154,9 +158,30 @@ pub async fn silence(State(app): State<App>, request: Request) -> Answered {
     if wished.rule.is_none() && is_empty {
         return Err(ApiError::bad_request("a silence names a rule, a subject, or both"));
     }
+    if let Some(rule) = &wished.rule {
+        let rules = app.wait_for(|app| app.engine.rules()).await?;
+        known("rule", rule, rules.iter().map(|row| row.name.as_str()))?;
+    }
+    for field in wished.subject.iter().flat_map(|subject| subject.keys()) {
+        known("field of a subject", field, Field::ALL.iter().map(|(_, name)| *name))?;
+    }
     let made = app.ask(move |data| data.silence(&wished, now)).await?;
     tell_silences(&app).await?;
     Ok((StatusCode::CREATED, json(made)).into_response())
+}
+
+/// Whether a name is one of those there are; else the nearest of them is said.
+fn known<'a>(what: &str, name: &str, all: impl Iterator<Item = &'a str> + Clone) -> Result<(), ApiError> {
+    if all.clone().any(|one| one == name) {
+        return Ok(());
+    }
+    let found: String = name.chars().take(60).collect();
+    let near = all.clone().map(|one| (strsim::damerau_levenshtein(&found.to_lowercase(), one), one));
+    let near = near.filter(|(distance, one)| *distance <= (found.len().max(one.len()) / 3).max(1)).min();
+    Err(ApiError::bad_request(match near {
+        Some((_, near)) => format!("there is no {what} {found:?}; did you mean {near:?}?"),
+        None => format!("there is no {what} {found:?}; there are {}", all.collect::<Vec<_>>().join(", ")),
+    }))
 }
 
 pub async fn end_silence(State(app): State<App>, Path(id): Path<String>) -> Answered {
@@ -186,6 +211,12 @@ pub async fn client(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
     let what = "the client's address, as requests have it";
     let (ip, span) = (p.needed("ip", what)?, span(&mut p)?);
     p.end()?;
+    // The clients of IPv6 that alerts name are networks.
+    if ip.parse::<IpAddr>().is_err() && ip.parse::<IpNet>().is_err() {
+        let found: String = ip.chars().take(60).collect();
+        let what = "an address such as 203.0.113.7 or 2001:db8::7, or a network such as 2001:db8::/64";
+        return Err(ApiError::bad_request(format!("ip={found:?}: expected {what}")));
+    }
     Ok(json(app.ask(move |data| data.client(&ip, span)).await?))
 }
 
@@ -251,7 +282,7 @@ struct Login {
 
 pub async fn login(State(app): State<App>, request: Request) -> Answered {
     let (from, secure) = (visitor(&request), is_secure(&app, request.headers()));
-    let login: Login = body(&app, request.into_body()).await?;
+    let login: Login = body(&app, request.into_body(), r#"{"token":"…"}"#).await?;
     if let Err(error) = app.auth.try_token(login.token.as_bytes(), from) {
         app.counters.refused.fetch_add(1, Ordering::Relaxed);
         return Err(error);

@@ -122,13 +122,16 @@ pub fn visitor(request: &Request) -> IpAddr {
     last.and_then(|address| address.trim().parse().ok()).unwrap_or(peer)
 }
 
-/// The body of a request, JSON of one form.
-pub async fn body<T: serde::de::DeserializeOwned>(app: &App, body: Body) -> Result<T, ApiError> {
+/// The body of a request, JSON of one form; `example` shows it to whoever sends none.
+pub async fn body<T: serde::de::DeserializeOwned>(app: &App, body: Body, example: &str) -> Result<T, ApiError> {
     let most = app.settings.limits.body;
     if body.size_hint().lower() > most as u64 {
         return Err(ApiError::too_large(most));
     }
     let bytes = axum::body::to_bytes(body, most).await.map_err(|_| ApiError::too_large(most))?;
+    if bytes.trim_ascii().is_empty() {
+        return Err(ApiError::bad_request(format!("the body is missing: send JSON, such as {example}")));
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::bad_request(format!("the body is not what is expected: {error}")))
 }

@@ -308,7 +308,7 @@ pub struct FrontierRow {
 }
 
 /// A rule, and how it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleRow {
     /// Its name.
     pub name: String,
@@ -332,7 +332,7 @@ pub struct RuleRow {
     /// Fires at or above.
     pub threshold: f64,
     /// Only with at least so many events in the window.
-    pub at_least: Option<u64>,
+    pub at_least: u64,
     /// Fires at or above this many times the baseline.
     pub baseline_factor: Option<f64>,
     /// An alert ends after this long without a finding.

@@ -51,7 +51,7 @@ pub struct Failure {
     pub code: ExitCode,
     /// What went wrong: lower case, without `error:`. Several lines are allowed.
     pub message: String,
-    /// Whether the message is complete as it is: diagnostics say `error:` themselves.
+    /// Whether the message is complete as it is: diagnostics say `error:` themselves. What somebody wished for is no error.
     is_rendered: bool,
 }
 
@@ -96,7 +96,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.is_rendered && self.code != ExitCode::Done {
+        let is_wished = matches!(self.code, ExitCode::Done | ExitCode::Interrupted);
+        if !self.is_rendered && !is_wished {
             f.write_str("error: ")?;
         }
         f.write_str(self.message.trim_end())
@@ -185,6 +186,22 @@ pub fn install_panic_hook() {
     }));
 }
 
+static LOGS_ARE_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Logs are objects: what is said to a person from now on is one too.
+pub fn logs_are_json() {
+    LOGS_ARE_JSON.store(true, Ordering::Release);
+}
+
+/// Says something to whoever started the process, on standard error.
+pub fn say(words: &str) {
+    if LOGS_ARE_JSON.load(Ordering::Acquire) {
+        tracing::info!("{words}");
+    } else {
+        let _ = writeln!(std::io::stderr().lock(), "tidewatch: {words}");
+    }
+}
+
 static STOP: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static ON_STOP: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
@@ -243,7 +260,7 @@ pub fn handle_signals() -> Result<(), Failure> {
                 if INTERRUPTED.swap(true, Ordering::AcqRel) {
                     signal_hook::low_level::exit(ExitCode::Interrupted as i32);
                 }
-                eprintln!("tidewatch: draining; press Ctrl-C again to leave at once");
+                say("draining; press Ctrl-C again to leave at once");
             }
             request_stop();
         }

@@ -36,10 +36,14 @@ fn folder() -> tempfile::TempDir {
         ("gone.toml", "[[source]]\nkind = \"file\"\npaths = [\"gone.log\", \"*.none\"]\n"),
         ("influx.toml", "[sink.influx]\ntoken = \"${HAS_NO_TOKEN}\"\n"),
         ("empty.toml", ""),
+        ("route.toml", "[[route]]\nkind = \"webhook\"\nurl = \"${HAS_NO_URL}\"\nca = \"hosts\"\n"),
     ];
     for (name, text) in files {
         std::fs::write(dir.path().join(name), text).unwrap();
     }
+    let mut archive = vec![0; 1024];
+    archive[257..263].copy_from_slice(b"ustar\0");
+    std::fs::write(dir.path().join("logs.tar"), archive).unwrap();
     dir
 }
 
@@ -90,6 +94,29 @@ fn refusals_have_a_code_a_message_and_no_effect() {
             2,
             &["the environment has no variable HAS_NO_TOKEN"],
         ),
+        (
+            "the same from check",
+            "check -c influx.toml",
+            2,
+            &["influx.toml:2:9: error: the environment has no variable HAS_NO_TOKEN", " hint: export HAS_NO_TOKEN=…"],
+        ),
+        (
+            "all that is wrong with a route",
+            "check -c route.toml",
+            2,
+            &[
+                "route.toml:3:7: error: the environment has no variable HAS_NO_URL",
+                "route.toml:4:6: error: `ca` hosts is no file of certificates (PEM)",
+                " hint: name a file of certificates",
+            ],
+        ),
+        (
+            "an archive",
+            "replay --from logs.tar --out x",
+            2,
+            &["logs.tar is a tar archive, not a log", " hint: unpack it"],
+        ),
+        ("a page and none", "run --input access.log --port 1 --no-page", 2, &["cannot be used with"]),
         ("a report without a store", "report", 2, &["there is no store at ./tidewatch-data/store.db"]),
         ("a report of no length", "report --since 1parsec", 2, &["not a length of time: write 15m, 1h, 7d"]),
         ("a report in no form", "report --format pdf", 2, &["[possible values: text, html, json]"]),
@@ -189,11 +216,19 @@ fn answers_go_to_standard_output() {
                 "source file: files, format auto",
                 "  access.log: recognised as common, 1 of the first 1 lines can be read",
                 "rules: 7 on, 0 of them in shadow mode; 0 off",
-                "sinks: none",
+                "sinks: store ./tidewatch-data/store.db; alerts and dead letters in ./tidewatch-data/results; \
+                 alerts on standard output\n",
                 "the configuration is right",
             ],
         ),
-        ("check without the token", "check -c influx.toml", &["sinks: influx", "the configuration is right"]),
+        (
+            "check of another host's",
+            "check -c influx.toml --elsewhere",
+            &[
+                "sinks: store ./tidewatch-data/store.db; influx at http://127.0.0.1:8086, ",
+                "the configuration is right",
+            ],
+        ),
         ("the documentation", "config-docs", &["# Configuration", "| `max_ahead` |"]),
     ];
     for (name, arguments, parts) in rows {
@@ -279,6 +314,105 @@ fn dead_letters_are_kept_whatever_the_sinks() {
         let letter: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(letter["source"] == "stdin" && letter["line"] == "{\"time\":\"x\"} ?token=***", "{name}: {letter}");
         assert!(!path(not_there).exists(), "{name}: {not_there}");
+    }
+}
+
+/// Six requests of a client within six seconds, and a line that is none.
+fn busy(dir: &Path) {
+    let line = |second: u32| format!("1.2.3.4 - - [05/Mar/2026:10:00:{second:02} +0000] \"GET / HTTP/1.1\" 200 5\n");
+    std::fs::write(dir.join("busy.log"), (0..6).map(line).collect::<String>() + "nonsense\n").unwrap();
+}
+
+/// `run` over a file as standard input.
+fn run_over(dir: &Path, input: &str, arguments: &str) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+        .args(arguments.split(' '))
+        .current_dir(dir)
+        .stdin(std::fs::File::open(dir.join(input)).unwrap())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn the_end_of_standard_input_is_summed_up() {
+    let dir = folder();
+    busy(dir.path());
+    let want = "7 lines: 6 events, 1 rejected, 0 late, 0 future; 1 windows, 0 alerts; ";
+    let ran = run_over(dir.path(), "busy.log", "run --input - --no-page");
+    let line = format!("tidewatch: {want}");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{}", ran.err);
+    assert_eq!(ran.err.lines().filter(|said| said.starts_with(&line)).count(), 1, "{}", ran.err);
+    let ran = run_over(dir.path(), "busy.log", "run --input - --no-page --log-format json");
+    let objects: Vec<serde_json::Value> = ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(objects.iter().any(|object| object["message"].as_str().unwrap().starts_with(want)), "{}", ran.err);
+}
+
+#[test]
+fn the_page_listens_where_the_command_line_says() {
+    let dir = folder();
+    busy(dir.path());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    let ran = run_over(dir.path(), "busy.log", &format!("run --input - --port {port}"));
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains(&format!("error: --port {port}: ")), "{}", ran.err);
+    drop(free);
+    let ran = run_over(dir.path(), "busy.log", &format!("run --input - --port {port}"));
+    let is_open = ran.err.contains("the page is open") && ran.err.contains(&format!("http://127.0.0.1:{port}/"));
+    assert!(ran.code == Some(0) && is_open, "{}", ran.err);
+}
+
+#[test]
+fn a_route_has_standard_output_for_itself() {
+    let dir = folder();
+    busy(dir.path());
+    let rule = "[[rule]]\nname = \"ip-spike\"\nthreshold = 3\n";
+    std::fs::write(dir.path().join("text.toml"), rule).unwrap();
+    std::fs::write(dir.path().join("json.toml"), format!("{rule}[[route]]\nkind = \"stdout\"\n")).unwrap();
+    let ran = run_over(dir.path(), "busy.log", "run -c text.toml --input - --no-page --data-dir a");
+    assert!(ran.out.contains("ip-spike") && !ran.out.contains('{'), "{}{}", ran.out, ran.err);
+    let ran = run_over(dir.path(), "busy.log", "run -c json.toml --input - --no-page --data-dir b");
+    let lines: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    assert!(lines.iter().any(|line| line["event"] == "fired"), "{}{}", ran.out, ran.err);
+    let said = tidewatch(dir.path(), "check -c json.toml").out;
+    assert!(!said.contains("standard output") && said.contains("routes: stdout"), "{said}");
+}
+
+#[test]
+fn an_interrupt_is_no_error() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let dir = folder();
+    for (arguments, ready) in [("run --input - --no-page", "no sink configured"), ("demo --port 0", "")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+            .args(arguments.split(' '))
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(if ready.is_empty() { Stdio::piped() } else { Stdio::null() })
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        let mut out = child.stdout.take().map(BufReader::new);
+        match &mut out {
+            // It says where its page is once it listens to signals.
+            Some(out) => assert!(out.read_line(&mut String::new()).unwrap() > 0),
+            None => {
+                while !said.contains(ready) {
+                    assert!(err.read_line(&mut said).unwrap() > 0, "{arguments}: {said}");
+                }
+            }
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        std::io::Read::read_to_string(&mut err, &mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{arguments}: {said}");
+        assert!(!said.contains("error:"), "{arguments}: {said}");
+        assert!(said.ends_with("tidewatch: interrupted; everything read was drained\n"), "{arguments}: {said}");
     }
 }
 

@@ -27,6 +27,7 @@ fn every_question_reaches_the_store_as_it_was_asked() {
         ),
         ("alerts/a%2Fb", "\"a/b\""),
         ("silences", "()"),
+        ("client?ip=2001:db8::%2F64", "(\"2001:db8::/64\", Span { from: None, to: None })"),
         ("client?ip=2001:db8::1&from=5", "(\"2001:db8::1\", Span { from: Some(5), to: None })"),
         (
             "requests?client=1.2.3.4&path=/x&status=4xx&text=%22&before=7",
@@ -60,6 +61,10 @@ fn wrong_questions_are_told_what_is_wrong() {
         ("alerts?limit=1001", 400, "from 1 to 1000"),
         ("alerts/none", 404, "there is no alert"),
         ("client", 400, "`ip` is missing"),
+        ("client?ip=1.2.3", 400, "ip=\"1.2.3\": expected an address"),
+        ("client?ip=localhost", 400, "expected an address"),
+        ("client?ip=10.0.0.0/33", 400, "expected an address"),
+        ("client?ip=%3Cscript%3E", 400, "expected an address"),
         ("requests?status=700", 400, "a status such as 404"),
         ("stream?requests=yes", 400, "one of 0, 1"),
         ("status?x", 400, "takes none"),
@@ -91,7 +96,7 @@ fn what_the_engine_says() {
     let time = server.get("/api/v1/time").json();
     assert_eq!((&time["held_by"]["why"], &time["held_by"]["partition"]), (&"back-pressured".into(), &HOSTILE.into()));
     assert_eq!(server.get("/api/v1/dataflow").json()["workers"][0]["busy"], 0.5);
-    assert_eq!(server.get("/api/v1/rules").json()["rows"], serde_json::json!([]));
+    assert_eq!(server.get("/api/v1/rules").json()["rows"][0]["at_least"], 1);
     assert_eq!(server.get("/healthz").body, "ok\n");
     assert_eq!(server.get("/readyz").status, 200);
     server.engine.stuck.store(true, Ordering::Relaxed);
@@ -144,6 +149,17 @@ fn changes_are_made_and_checked() {
         ("POST", "alerts/7/acknowledge", "{\"by\":\" \"}".into(), 400, "`by` is empty"),
         ("POST", "alerts/7/acknowledge", "{\"who\":\"x\"}".into(), 400, "unknown field"),
         ("POST", "alerts/7/acknowledge", "nonsense".into(), 400, "not what is expected"),
+        ("POST", "alerts/7/acknowledge", String::new(), 400, "the body is missing: send JSON, such as {"),
+        ("POST", "silences", " \n".into(), 400, "the body is missing: send JSON, such as {"),
+        ("POST", "silences", silence(now + 60_000, ",\"rule\":\"ip-spik\""), 400, "did you mean \\\"ip-spike\\\"?"),
+        ("POST", "silences", silence(now + 60_000, ",\"rule\":\"nothing at all\""), 400, "there are r, ip-spike"),
+        (
+            "POST",
+            "silences",
+            silence(now + 60_000, ",\"subject\":{\"client\":\"1.2.3.4\"}"),
+            400,
+            "no field of a subject",
+        ),
         ("POST", "alerts/7/acknowledge", format!("{{\"note\":\"{}\"}}", "x".repeat(2001)), 400, "longer than"),
         (
             "POST",

@@ -52,7 +52,7 @@ fn what_people_say_is_told_to_every_page() {
         Silenced { rule: Some("b".into()), until: 10, ..Silenced::default() },
     ];
     let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 60_000;
-    let body = format!("{{\"rule\":\"a\",\"until\":{until},\"reason\":\"r\"}}");
+    let body = format!("{{\"rule\":\"r\",\"until\":{until},\"reason\":\"r\"}}");
     assert_eq!(server.change("POST", "/api/v1/silences", &body, ours).status, 201);
     let told: Value = serde_json::from_str(&event_of(&mut page, "silences")).unwrap();
     assert_eq!(told["rows"][0], HOSTILE, "all that hold");

@@ -124,8 +124,11 @@ struct RunArgs {
     /// Where state is kept, instead of the configured place.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Serve no page, API or metrics, whatever [page] says.
+    /// Port of the page, instead of the configured one or 8080; 0 for a free one.
     #[arg(long)]
+    port: Option<u16>,
+    /// Serve no page, API or metrics, whatever [page] says.
+    #[arg(long, conflicts_with = "port")]
     no_page: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -171,6 +174,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) if exit::interrupted() => ExitCode::Interrupted,
         Ok(()) => ExitCode::Done,
+        Err(failure) if failure.code == ExitCode::Interrupted => {
+            exit::say(&failure.to_string());
+            failure.code
+        }
         Err(failure) => {
             let mut stderr = std::io::stderr().lock();
             let _ = writeln!(stderr, "{failure}");
@@ -243,6 +250,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         cluster,
         data_dir: config.data_dir.clone(),
         page: !args.no_page,
+        port: args.port,
     };
     engine::run(&config, options)
 }
@@ -415,6 +423,9 @@ fn init_logs(args: &LogArgs) -> Result<(), Failure> {
             })?
         }
     };
+    if args.log_format == LogFormat::Json {
+        exit::logs_are_json();
+    }
     let is_terminal = std::io::stderr().is_terminal();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     // A second start in the same process (tests) keeps the first.

@@ -62,6 +62,8 @@ pub struct RunOptions {
     pub data_dir: PathBuf,
     /// Whether there is to be a page.
     pub page: bool,
+    /// Its port, instead of the configured one; 0 for a free one.
+    pub port: Option<u16>,
 }
 
 /// What `demo` is asked for.

@@ -60,6 +60,8 @@ pub struct Figures {
     pub points: AtomicU64,
     /// Steps offered.
     pub steps: AtomicU64,
+    /// Points of windows of hosts that closed.
+    pub windows: AtomicU64,
     /// The latest alerts, newest last, bounded.
     pub alerts: Mutex<VecDeque<Alert>>,
     /// Alerts that began.
@@ -261,7 +263,12 @@ impl Live {
 
     fn take(&mut self, output: Output) {
         match output {
-            Output::Points(points) => self.step.points.extend_from_slice(&points.lines),
+            Output::Points(points) => {
+                if points.closed {
+                    self.figures.windows.fetch_add(points.windows, Ordering::Relaxed);
+                }
+                self.step.points.extend_from_slice(&points.lines);
+            }
             Output::Provisional(findings) => self.book.provisional(findings, &mut self.step.points, &mut self.changes),
             Output::Findings(findings) => self.book.closed(findings, &mut self.step.points, &mut self.changes),
             Output::Judged(Some(reached)) => {

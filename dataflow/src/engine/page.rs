@@ -41,7 +41,10 @@ const HOSTS: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// What `[page]` says.
-    Run,
+    Run {
+        /// Instead of the port of its address.
+        port: Option<u16>,
+    },
     /// This one; without one the usual, or the next that is free.
     Demo {
         /// On 127.0.0.1; 0 for a free one.
@@ -94,7 +97,11 @@ pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
     };
     let make = |listen: String| tidewatch_dashboard::serve::Bound::new(settings(listen));
     let bound = match wish {
-        Wish::Run => match make(page.listen.clone()) {
+        Wish::Run { port: Some(port) } => {
+            let host = page.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+            make(format!("{host}:{port}")).map_err(|e| Failure::failed(format!("--port {port}: {e}")))?
+        }
+        Wish::Run { port: None } => match make(page.listen.clone()) {
             Ok(bound) => bound,
             Err(error) if config.page_given => {
                 return Err(Failure::failed(format!(
@@ -102,7 +109,9 @@ pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
                 )));
             }
             Err(error) => {
-                tracing::warn!("no page: {error}; set [page] listen to have one, or --no-page to silence this");
+                tracing::warn!(
+                    "no page: {error}; give another --port or [page] listen to have one, or --no-page to silence this"
+                );
                 return Ok(None);
             }
         },
@@ -111,7 +120,7 @@ pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
         }
         Wish::Demo { port: None } => usual_or_next(make)?,
     };
-    let mode = if wish == Wish::Run { Mode::Run } else { Mode::Demo };
+    let mode = if matches!(wish, Wish::Run { .. }) { Mode::Run } else { Mode::Demo };
     Ok(Some(Bound { bound, feed: shown::Feed::default(), hosts: Hosts::default(), mode }))
 }
 
@@ -412,7 +421,7 @@ impl Engine for ShownPipeline {
                 window_ms: rule.window.0,
                 hop_ms: rule.hop.0,
                 threshold: rule.threshold,
-                at_least: (rule.at_least > 1).then_some(rule.at_least),
+                at_least: rule.at_least,
                 baseline_factor: rule.baseline_factor,
                 resolve_after_ms: rule.resolve_after.0,
                 firing: alerts.firing,

@@ -16,7 +16,7 @@ pub enum Page {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Wish {
-    Run,
+    Run { port: Option<u16> },
     Demo { port: Option<u16> },
 }
 
@@ -50,7 +50,10 @@ impl Bound {
 }
 
 /// There is none; says so where one is configured.
-pub fn bind(config: &Config, _wish: Wish) -> Result<Option<Bound>, Failure> {
+pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
+    if let Wish::Run { port: Some(port) } = wish {
+        return Err(Failure::usage(format!("--port {port}: this program is built without the page (feature `api`)")));
+    }
     if config.page_given {
         tracing::warn!("[page] acts on nothing: this program is built without the page (feature `api`)");
     }

@@ -68,7 +68,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn of(totals: &Totals) -> Summary {
+    /// Of what was read in a time.
+    pub fn of(totals: &Totals, took: Duration) -> Summary {
         Summary {
             lines: totals.lines,
             events: totals.events,
@@ -77,6 +78,8 @@ impl Summary {
             future: totals.future,
             first_event: totals.first_event.map(|t| EventTime(t).to_string()),
             last_event: totals.last_event.map(|t| EventTime(t).to_string()),
+            wall_seconds: took.as_secs_f64(),
+            events_per_second: totals.events as f64 / took.as_secs_f64().max(1e-9),
             ..Summary::default()
         }
     }
@@ -244,7 +247,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     }
     let mut totals = Totals::default();
     ledger.totals().iter().for_each(|(_, t)| totals.merge(t));
-    let mut summary = Summary::of(&totals);
+    let mut summary = Summary::of(&totals, started.elapsed());
     if let Some(writer) = written {
         writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;
     }

@@ -11,7 +11,7 @@ use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
 use super::reload::Reloader;
-use super::replay;
+use super::replay::{self, Summary};
 use super::routes::Routes;
 use super::sinks::{self, Ring};
 use super::sources::{Place, Sources};
@@ -81,10 +81,11 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         count: options.cluster.as_ref().map_or(1, |c| c.processes),
         loopback: options.cluster.as_ref().is_none_or(ClusterOptions::is_loopback),
     };
+    let begun = Instant::now();
     let parsers = SourceParsers::new(config)?;
     let sources = Sources::open(config, place, !options.inputs.is_empty())?;
     let page = match options.page && place.index == 0 {
-        true => page::bind(config, page::Wish::Run)?,
+        true => page::bind(config, page::Wish::Run { port: options.port })?,
         false => None,
     };
     let observer = if options.page { Observer::new(place.index) } else { Observer::default() };
@@ -110,11 +111,32 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
             return Err(error.into());
         }
     }
+    let (ledger, figures) = (pipeline.ledger.clone(), pipeline.figures());
     let all = pipeline.stop(Duration::from_secs(20))?;
+    say_what_was_done(&ledger, &figures, begun, options.cluster.as_ref());
     if !all {
         return Err(Failure::failed("not all results could be delivered before the end"));
     }
     ended()
+}
+
+/// What was read and found, in a line, as a replay says it; of a cluster what this process did.
+fn say_what_was_done(ledger: &Ledger, figures: &Figures, begun: Instant, cluster: Option<&ClusterOptions>) {
+    let summary = Summary {
+        windows: figures.windows.load(Ordering::Relaxed),
+        alerts: figures.alerts_fired.load(Ordering::Relaxed),
+        ..Summary::of(&sum(ledger), begun.elapsed())
+    };
+    match cluster {
+        Some(cluster) => exit::say(&format!("process {} of {}: {summary}", cluster.index, cluster.processes)),
+        None => exit::say(&summary.to_string()),
+    }
+}
+
+fn sum(ledger: &Ledger) -> Totals {
+    let mut sum = Totals::default();
+    ledger.totals().iter().for_each(|(_, totals)| sum.merge(totals));
+    sum
 }
 
 /// How a clean end is told: 0, or 130 after an interrupt.
@@ -278,9 +300,7 @@ impl Pipeline {
 
     /// What was read, in sum.
     pub fn totals(&self) -> Totals {
-        let mut sum = Totals::default();
-        self.ledger.totals().iter().for_each(|(_, t)| sum.merge(t));
-        sum
+        sum(&self.ledger)
     }
 
     /// What a generator injected so far.

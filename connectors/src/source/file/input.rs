@@ -25,6 +25,14 @@ pub(crate) fn encoding(first: &[u8]) -> Encoding {
     }
 }
 
+/// Whether the decoded content of a file is a tar archive, by its magic; `false` where that cannot be read.
+pub(crate) fn is_tar(path: &Path) -> bool {
+    let mut head = Vec::with_capacity(512);
+    let read = Input::open(path, Arc::default()).and_then(|mut input| input.read_into(&mut head, 512));
+    // `ustar` and a NUL (POSIX) or a space (GNU).
+    read.is_ok() && matches!(head.get(257..263), Some([b'u', b's', b't', b'a', b'r', 0 | b' ']))
+}
+
 /// A file that counts the bytes read from it.
 struct Counted {
     file: File,
@@ -110,5 +118,44 @@ impl Input {
             Kind::Gzip(decoder) => copy(decoder),
             Kind::Zstd(decoder) => copy(decoder),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn an_archive_is_known_by_its_magic_also_compressed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut posix = vec![b'a'; 600];
+        posix[257..263].copy_from_slice(b"ustar\0");
+        let mut gnu = posix.clone();
+        gnu[257..263].copy_from_slice(b"ustar ");
+        let mut log = posix.clone();
+        log[257..263].copy_from_slice(b"ustarx");
+        let gzip = |bytes: &[u8]| {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(bytes).unwrap();
+            out.finish().unwrap()
+        };
+        let rows: [(&str, Vec<u8>, bool); 9] = [
+            ("POSIX", posix.clone(), true),
+            ("GNU", gnu, true),
+            ("in gzip", gzip(&posix), true),
+            ("in zstd", zstd::encode_all(&posix[..], 1).unwrap(), true),
+            ("a log", log.clone(), false),
+            ("a log in gzip", gzip(&log), false),
+            ("shorter than a header", posix[..262].to_vec(), false),
+            ("damaged", gzip(&posix)[..20].to_vec(), false),
+            ("empty", Vec::new(), false),
+        ];
+        for (name, bytes, want) in rows {
+            let path = dir.path().join("x");
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(is_tar(&path), want, "{name}");
+        }
+        assert!(!is_tar(&dir.path().join("gone")));
     }
 }

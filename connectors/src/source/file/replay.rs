@@ -10,7 +10,7 @@
 //! - What could be read of a damaged file is handed over before the failure is reported.
 
 use super::fetch::{Layout, LayoutPartition, LineFetcher};
-use super::input::Input;
+use super::input::{Input, is_tar};
 use super::names;
 use crate::feed::{Feed, PartitionInfo};
 use crate::source::frame::{Lines, Outlet};
@@ -36,7 +36,7 @@ impl ReplayFiles {
     /// Finds the files that the paths and patterns name.
     ///
     /// # Errors
-    /// [`SourceError::Usage`], naming the path: not there, not readable, a directory, or a pattern without a match.
+    /// [`SourceError::Usage`], naming the path: not there, not readable, a directory, an archive, or a pattern without a match.
     pub fn new(identity: Identity, paths: &[String]) -> Result<ReplayFiles, SourceError> {
         let logs = names::group(names::expand(paths)?);
         let mut total_bytes = 0;
@@ -44,6 +44,11 @@ impl ReplayFiles {
             let meta = std::fs::metadata(path).map_err(|e| cannot_read(path, &e))?;
             if meta.is_file() {
                 std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
+                if is_tar(path) {
+                    let path = path.display();
+                    let hint = "unpack it, and name the files that were in it";
+                    return Err(SourceError::Usage(format!("{path} is a tar archive, not a log\n hint: {hint}")));
+                }
                 total_bytes += meta.len();
             }
         }

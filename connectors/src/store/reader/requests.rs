@@ -74,6 +74,8 @@ pub struct Requests {
 /// All that one client did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClientActivity {
+    /// Whether anything of it is kept: a request or an alert.
+    pub seen: bool,
     /// Alerts about it, newest first.
     pub alerts: Vec<AlertRow>,
     /// Its requests over time.
@@ -104,8 +106,18 @@ pub struct Count {
     pub requests: u64,
 }
 
+/// What stands in a row of a client's series.
+const SERIES: [&str; 6] = ["time", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
+
+/// Of nothing.
+impl Default for ClientSeries {
+    fn default() -> ClientSeries {
+        ClientSeries { columns: SERIES, step: Millis::default(), rows: Vec::new() }
+    }
+}
+
 /// A client's requests by class of status over time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientSeries {
     /// What stands in a row.
     pub columns: [&'static str; 6],
@@ -249,7 +261,8 @@ impl StoreReader {
             Err(StoreError::Missing(_)) => ClientActivity { one_in: 1, ..ClientActivity::default() },
             answer => answer?,
         };
-        Ok(ClientActivity { alerts, ..activity })
+        let seen = activity.first.is_some() || !alerts.is_empty();
+        Ok(ClientActivity { seen, alerts, ..activity })
     }
 
     /// Alerts with a client, or a network that holds it, in their subject.
@@ -402,11 +415,8 @@ fn activity(
     let point = |(time, counts): (i64, [u64; 5])| ClientPoint { time: EventTime(time as u64), counts };
     out.first = Some(EventTime(*first as u64));
     out.last = Some(EventTime(*last as u64));
-    out.series = ClientSeries {
-        columns: ["time", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx"],
-        step: Millis(step as u64),
-        rows: points.into_iter().map(point).collect(),
-    };
+    out.series =
+        ClientSeries { columns: SERIES, step: Millis(step as u64), rows: points.into_iter().map(point).collect() };
     out.paths = most(paths);
     out.agents = most(agents);
     Ok(out)

@@ -160,7 +160,7 @@ function Condition({ rule }: { rule: Rule }) {
     <span class="condition">
       <code>{format.visible(rule.measure)}</code> ≥ <b>{format.measured(rule.threshold)}</b>
       {rule.baseline_factor ? <> and ≥ {format.measured(rule.baseline_factor)}× baseline</> : null}
-      {rule.at_least ? <>, of at least {format.count(rule.at_least)}</> : null}
+      {(rule.at_least ?? 1) > 1 ? <>, of at least {format.count(rule.at_least)}</> : null}
       {rule.group_by.length > 0 && <span class="note"> per {rule.group_by.map(format.visible).join(", ")}</span>}
       {where && where !== "{}" && (
         <span class="note">
