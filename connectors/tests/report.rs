@@ -228,6 +228,24 @@ fn intervals() {
 }
 
 #[test]
+fn error_logs_alone_are_reported() {
+    let mut store = Store::new();
+    let mut points = Vec::new();
+    for (time, count) in [(T0, 3), (T0 + 2 * HOUR - 10_000, 5), (T0 + 2 * HOUR - 20_000, 2)] {
+        let mut line = LineWriter::new(&mut points);
+        line.start("error_events").tag("host", "web1").tag("pattern", "open() <*> failed").tag("severity", "error");
+        line.count("count", count).text("example", "open() \"/x\" failed").end(EventTime(time));
+    }
+    store.deliver(points, Vec::new());
+    let report = store.report(HOUR, None);
+    assert_eq!((report.interval.to, report.errors.total, report.errors.before), (T0 + 2 * HOUR, 7, 3));
+    let text = report.render(Form::Text);
+    let lead = "There are no requests in it, but 7 messages of error and application logs; the newest data ends at";
+    assert!(text.contains(lead) && text.contains("7 messages in all; 3 in the interval before."), "{text}");
+    assert!(text.contains("open() <*> failed"), "{text}");
+}
+
+#[test]
 fn nothing_hostile_survives() {
     let mut store = two_hours();
     let mut points = Vec::new();

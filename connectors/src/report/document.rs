@@ -108,7 +108,12 @@ fn coverage(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     match now.first {
         None => {
-            lines.push(format!("There are no requests in it; the newest data ends at {} UTC.", second(report.newest)))
+            let errors = match report.errors.total {
+                0 => String::new(),
+                total => format!(", but {} messages of error and application logs", grouped(total)),
+            };
+            let newest = second(report.newest);
+            lines.push(format!("There are no requests in it{errors}; the newest data ends at {newest} UTC."));
         }
         Some(_) if report.newest < now.to => {
             lines.push(format!("The newest data ends at {} UTC, before the interval does.", second(report.newest)));
@@ -312,11 +317,16 @@ fn errors(report: &Report) -> Section {
         .rows
         .iter()
         .map(|row| vec![row.severity.clone(), grouped(row.count), row.host.clone(), row.pattern.clone()].into());
+    let (total, before) = (report.errors.total, report.errors.before);
+    let mut notes = vec![format!("{} messages in all; {} in the interval before.", grouped(total), grouped(before))];
+    if report.errors.truncated {
+        notes.push("There are more patterns.".to_owned());
+    }
     Section {
         title: "Error log",
         empty: "",
         columns: vec![words("severity"), number("count"), words("host"), words("pattern")],
         rows: rows.collect(),
-        notes: if report.errors.truncated { vec!["There are more patterns.".to_owned()] } else { Vec::new() },
+        notes,
     }
 }

@@ -200,6 +200,10 @@ pub struct RankedRow {
 /// Messages of error logs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ErrorPatterns {
+    /// Messages of all patterns that were looked through, the thousand with the worst.
+    pub total: u64,
+    /// The same in the interval before.
+    pub before: u64,
     /// The worst first.
     pub rows: Vec<ErrorPattern>,
     /// Whether there are more.
@@ -311,7 +315,12 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     let before = self::interval(before_from, from, &series_before);
     let rank = |what: Ranking| ranked(answers, what, host, (before_from, from, to));
     let span = Span::of(EventTime(from), EventTime(to));
-    let errors = answers.errors(span, host, RANKED)?;
+    let mut errors = answers.errors(span, host, LOOKED_UP)?;
+    let errors_before = answers.errors(Span::of(EventTime(before_from), EventTime(from)), host, LOOKED_UP)?;
+    let messages =
+        |errors: &crate::answers::Errors| errors.rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.count));
+    let (total, before_total) = (messages(&errors), messages(&errors_before));
+    errors.truncated |= errors.rows.len() > RANKED;
     let pattern = |row: crate::answers::ErrorRow| ErrorPattern {
         host: clean(&row.host),
         severity: clean(&row.severity),
@@ -329,6 +338,8 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
         paths: rank(Ranking::Paths)?,
         slow_paths: rank(Ranking::SlowPaths)?,
         errors: ErrorPatterns {
+            total,
+            before: before_total,
             rows: errors.rows.into_iter().take(RANKED).map(pattern).collect(),
             truncated: errors.truncated,
         },
