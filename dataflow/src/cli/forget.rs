@@ -1,15 +1,17 @@
 //! `tidewatch forget`: erases a client from what is kept.
 
-use crate::config::{Overrides, Services};
+use crate::config::{Config, Overrides, RouteKind, Services};
+use crate::engine::sinks;
 use crate::exit::Failure;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tidewatch_connectors::store;
 
-/// Erase a client from the store and the ring of recent requests.
+/// Erase a client from the store, the ring of recent requests and the journals of alert routes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Result files, other sinks and what a running process still holds in memory are not touched.
+Result files, other sinks, lists of addresses to block, what was told already and what a running process still holds in
+memory are not touched; what of it there is, is said.
 
 Examples:
   tidewatch forget --client 203.0.113.7
@@ -34,7 +36,8 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     let overrides = Overrides { data_dir: args.data_dir.clone(), services: Services::None, ..Overrides::default() };
     let config = super::load(args.config.as_deref(), &overrides)?;
     let dir = &config.data_dir;
-    if !dir.join(store::FILE_NAME).exists() && !dir.join(store::RING_FILE_NAME).exists() {
+    let journals = crate::engine::routes::home(&config);
+    if !dir.join(store::FILE_NAME).exists() && !dir.join(store::RING_FILE_NAME).exists() && !journals.exists() {
         let error = store::StoreError::Missing(dir.join(store::FILE_NAME));
         return Err(Failure::usage(format!("{error}\n hint: name its directory with --data-dir")));
     }
@@ -44,14 +47,45 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
         addresses.push(shown);
     }
     let done = store::forget(dir, &addresses).map_err(|error| Failure::caused(&error))?;
-    super::print(&format!(
-        "{}: removed {} rows and masked {} of the store, and erased {} requests\n",
+    let masked = tidewatch_connectors::route::forget::forget(&journals, &addresses);
+    let masked = masked.map_err(|error| Failure::failed(format!("{}: {error}", journals.display())))?;
+    let mut said = format!(
+        "{}: removed {} rows and masked {} of the store, erased {} requests, and masked it {masked} times in journals of routes\n",
         args.client, done.removed, done.masked, done.requests
-    ))?;
+    );
+    for place in out_of_reach(&config) {
+        said.push_str(&format!("not touched: {place}\n"));
+    }
+    super::print(&said)?;
     if !done.is_log_empty {
         return Err(Failure::failed(
             "somebody reads the store: what was erased still stands in its write-ahead log\n hint: run this again later",
         ));
     }
     Ok(())
+}
+
+/// Where the client may stand as well, in words.
+fn out_of_reach(config: &Config) -> Vec<String> {
+    let mut places: Vec<String> = sinks::places(config, cfg!(feature = "api"))
+        .into_iter()
+        // The store was looked through.
+        .filter(|place| !place.starts_with("store "))
+        .collect();
+    places.extend(sinks::dead_letter_place(config).map(|place| format!("dead letters in {place}")));
+    let waiting = config.data_dir.join("spill");
+    if waiting.exists() {
+        places.push(format!("what waits for sinks in {}", waiting.display()));
+    }
+    for route in &config.routes {
+        places.push(match &route.kind {
+            RouteKind::File { path } => format!("route `{}`: {}", route.name, path.display()),
+            RouteKind::Blocklist { path, .. } => {
+                format!("route `{}`: {} lists an address until its time is over", route.name, path.display())
+            }
+            _ => format!("route `{}`: what it told", route.name),
+        });
+    }
+    places.push("what a running process holds in memory".into());
+    places
 }
