@@ -26,10 +26,16 @@ pub(super) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch in a buffer that may have been used before.
-    pub(super) fn new(mut buffer: Vec<u8>) -> BatchBuilder {
+    /// An empty batch in a buffer that may have been used before, with room for some records.
+    pub(super) fn new(mut buffer: Vec<u8>, records: usize) -> BatchBuilder {
         buffer.clear();
-        BatchBuilder { bytes: buffer, records: Vec::new(), hosts: HashMap::new(), last_host: None, next: None }
+        BatchBuilder {
+            bytes: buffer,
+            records: Vec::with_capacity(records),
+            hosts: HashMap::new(),
+            last_host: None,
+            next: None,
+        }
     }
 
     /// Adds a record. `host` is what header or key say, if they are asked at all.
@@ -135,7 +141,7 @@ mod tests {
 
     #[test]
     fn records_keep_their_bytes_and_share_their_host() {
-        let mut batch = BatchBuilder::new(b"old".to_vec());
+        let mut batch = BatchBuilder::new(b"old".to_vec(), 0);
         assert!(batch.is_empty() && batch.next_offset().is_none());
         batch.push(7, Some(WallTime(1)), b"one", Some(b"web1"));
         batch.push(8, None, b"", Some(b"web2"));
@@ -174,7 +180,7 @@ mod tests {
             (MAX_LINE_BYTES + 1, MAX_LINE_BYTES + 1),
             (MAX_LINE_BYTES + 2, MAX_LINE_BYTES + 1),
         ] {
-            let mut batch = BatchBuilder::new(Vec::new());
+            let mut batch = BatchBuilder::new(Vec::new(), 0);
             batch.push(0, None, &vec![b'x'; len], None);
             assert!(batch.is_full());
             assert_eq!(batch.finish().1[0].value.len(), want, "{len}");

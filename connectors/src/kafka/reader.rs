@@ -246,7 +246,9 @@ impl Reader {
             *position = next;
             status.update(id, |status| status.position = next);
         };
-        let mut batch = BatchBuilder::new(feed.buffer());
+        let records = queue.len().min(super::batch::FULL_BYTES / expected.max(16));
+        let empty = || BatchBuilder::new(feed.buffer(), records);
+        let mut batch = empty();
         // `end` is set while nothing follows the end of the partition.
         let (mut end, mut sent, mut failed, mut duplicates, mut passed) = (None, false, None, 0u64, 0u64);
         loop {
@@ -254,7 +256,7 @@ impl Reader {
             let count = queue.take(most, &mut self.taken, |received| match received {
                 Received::Record(record) => {
                     if batch.is_full() {
-                        let full = std::mem::replace(&mut batch, BatchBuilder::new(feed.buffer()));
+                        let full = std::mem::replace(&mut batch, empty());
                         send(full, position);
                         sent = true;
                     }

@@ -200,7 +200,7 @@ pub struct KafkaSettings {
     pub connect_within: Duration,
     /// How often new partitions and topics are looked for. Default 30 s.
     pub refresh_every: Duration,
-    /// Bytes that librdkafka may hold ahead of reading, over all partitions of this process. Default 64 MiB. What was
+    /// Bytes that librdkafka may hold ahead of reading, over all partitions of this process. Default 24 MiB. What was
     /// asked of the broker when the limit is reached still arrives: one fetch (1 MiB) a partition on top.
     pub queue_bytes: usize,
 }
@@ -239,7 +239,7 @@ impl KafkaSettings {
             host_from: HostFrom::default(),
             connect_within: Duration::from_secs(10),
             refresh_every: Duration::from_secs(30),
-            queue_bytes: 64 << 20,
+            queue_bytes: 24 << 20,
         })
     }
 
@@ -513,7 +513,7 @@ mod tests {
 
     #[test]
     fn the_queue_budget_is_shared() {
-        for (partitions, want) in [(1, "33554"), (4, "11184"), (1000, "64")] {
+        for (partitions, want) in [(1, "12582"), (4, "4194"), (1000, "64")] {
             let config = settings().consumer(partitions).unwrap();
             assert_eq!(config.get("queued.max.messages.kbytes"), Some(want), "{partitions}");
         }

@@ -2,7 +2,7 @@
 //! read again from where they came.
 //!
 //! [`RecentLines`] keeps copies of what was handed over last, up to a limit of bytes; the oldest is dropped first.
-//! Copies are gathered in segments, and full segments compressed as long as that takes no more than a twentieth of the
+//! Copies are gathered in segments, and full segments compressed as long as that takes no more than a fiftieth of the
 //! time, so that a quiet source is remembered for hours and a busy one costs a copy.
 //!
 //! Invariants
@@ -10,9 +10,10 @@
 //! - A line is answered as it was handed over, or not at all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tidewatch_events::batch::{Framing, PartitionId, RawBatch};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch, RecordMeta};
 
 /// Fetches lines again. Implemented for replayed files and for what live sources handed over recently.
 pub trait FetchLines: Send + Sync {
@@ -21,12 +22,14 @@ pub trait FetchLines: Send + Sync {
     fn fetch(&self, wanted: &[(PartitionId, u64)]) -> Vec<Option<Vec<u8>>>;
 }
 
-/// A segment is closed when it holds this much.
-const SEGMENT_BYTES: usize = 256 << 10;
+/// A segment is closed when it holds this much: to find a line, one is decompressed.
+const SEGMENT_BYTES: usize = 64 << 10;
 /// What a segment is counted for beside its bytes.
 const SEGMENT_COST: usize = 256;
+/// Compression takes one part of this many of the time.
+const COMPRESSION_SHARE: u32 = 50;
 /// The most compression time that is saved up while little is read.
-const MOST_CREDIT: Duration = Duration::from_millis(500);
+const MOST_CREDIT: Duration = Duration::from_millis(100);
 
 /// Copies of what live sources handed over last. Shared by all sources of a process.
 pub struct RecentLines {
@@ -43,8 +46,11 @@ struct Inner {
     open: HashMap<PartitionId, u64>,
     bytes: usize,
     compressor: Option<zstd::bulk::Compressor<'static>>,
+    /// Time that may be spent on compression.
     credit: Duration,
     credited: Instant,
+    /// What the last segment took.
+    price: Duration,
 }
 
 struct Segment {
@@ -80,6 +86,15 @@ impl Segment {
     }
 }
 
+/// How many bytes at the front of some make a segment: whole lines, and all where little would be left.
+fn whole_lines(bytes: &[u8]) -> usize {
+    if bytes.len() <= 2 * SEGMENT_BYTES {
+        return bytes.len();
+    }
+    let end = memchr::memchr(b'\n', &bytes[SEGMENT_BYTES - 1..]);
+    end.map_or(bytes.len(), |at| SEGMENT_BYTES + at)
+}
+
 /// The line at the front of some bytes, without its end.
 pub(crate) fn line_of(bytes: &[u8]) -> &[u8] {
     let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())];
@@ -98,6 +113,7 @@ impl RecentLines {
             compressor: zstd::bulk::Compressor::new(1).ok(),
             credit: MOST_CREDIT,
             credited: Instant::now(),
+            price: Duration::ZERO,
         };
         RecentLines { inner: Mutex::new(inner), limit }
     }
@@ -119,20 +135,60 @@ impl RecentLines {
 
 impl Inner {
     fn remember(&mut self, batch: &RawBatch, limit: usize) {
-        let id = batch.partition;
-        let (first, next, records) = match &batch.framing {
-            Framing::Lines { offset } => (*offset, offset + batch.bytes.len() as u64, None),
-            Framing::Records(records) => match (records.first(), records.last()) {
-                (Some(first), Some(last)) => (first.offset, last.offset + 1, Some(records)),
-                _ => return,
-            },
-        };
+        match &batch.framing {
+            Framing::Lines { offset } => {
+                let (mut rest, mut first) = (&batch.bytes[..], *offset);
+                while !rest.is_empty() {
+                    let (part, after) = rest.split_at(whole_lines(rest));
+                    let next = first + part.len() as u64;
+                    self.add(batch.partition, first..next, false, |segment| {
+                        if segment.pieces.is_empty() || segment.next != first {
+                            segment.pieces.push((first, segment.bytes.len() as u32));
+                        }
+                        segment.bytes.extend_from_slice(part);
+                    });
+                    (rest, first) = (after, next);
+                }
+            }
+            Framing::Records(records) => {
+                let mut rest = &records[..];
+                while let Some(first) = rest.first() {
+                    let mut bytes = 0;
+                    let has_room = |record: &&RecordMeta| {
+                        let has_room = bytes < SEGMENT_BYTES;
+                        bytes += if has_room { record.value.len() } else { 0 };
+                        has_room
+                    };
+                    let count = rest.iter().take_while(has_room).count();
+                    let (part, after) = rest.split_at(count);
+                    let next = part.last().map_or(first.offset, |last| last.offset) + 1;
+                    self.add(batch.partition, first.offset..next, true, |segment| {
+                        segment.pieces.reserve(part.len());
+                        segment.bytes.reserve(bytes);
+                        for record in part {
+                            segment.pieces.push((record.offset, segment.bytes.len() as u32));
+                            segment.bytes.extend_from_slice(batch.get(record.value));
+                        }
+                    });
+                    rest = after;
+                }
+            }
+        }
+        while self.bytes > limit {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.remove(oldest);
+        }
+    }
+
+    /// Adds lines or records of a range of offsets to the segment of their partition, or to a new one.
+    fn add(&mut self, id: PartitionId, range: Range<u64>, records: bool, fill: impl FnOnce(&mut Segment)) {
+        let first = range.start;
         let key = match self.open.get(&id) {
             Some(open) => (id, *open),
             None => (id, first),
         };
         // A partition that starts again at an earlier offset starts another segment.
-        let fits = self.segments.get(&key).is_some_and(|s| s.next <= first && s.records == records.is_some());
+        let fits = self.segments.get(&key).is_some_and(|s| s.next <= first && s.records == records);
         let key = if fits {
             key
         } else {
@@ -146,34 +202,15 @@ impl Inner {
             bytes: Vec::new(),
             compressed_from: None,
             pieces: Vec::new(),
-            records: records.is_some(),
+            records,
             next: first,
         });
         self.bytes -= if fits { segment.cost() } else { 0 };
-        let start = segment.bytes.len() as u32;
-        match records {
-            None => {
-                if segment.pieces.is_empty() || segment.next != first {
-                    segment.pieces.push((first, start));
-                }
-                segment.bytes.extend_from_slice(&batch.bytes);
-            }
-            Some(records) => {
-                segment.pieces.reserve(records.len());
-                for record in records {
-                    segment.pieces.push((record.offset, segment.bytes.len() as u32));
-                    segment.bytes.extend_from_slice(batch.get(record.value));
-                }
-            }
-        }
-        segment.next = next;
+        fill(segment);
+        segment.next = range.end;
         self.bytes += segment.cost();
         if segment.bytes.len() >= SEGMENT_BYTES {
             self.close(key);
-        }
-        while self.bytes > limit {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.remove(oldest);
         }
     }
 
@@ -194,9 +231,9 @@ impl Inner {
         let Some(segment) = self.segments.get_mut(&key) else { return };
         self.bytes -= segment.cost();
         let now = Instant::now();
-        self.credit = (self.credit + (now - self.credited) / 20).min(MOST_CREDIT);
+        self.credit = (self.credit + (now - self.credited) / COMPRESSION_SHARE).min(MOST_CREDIT);
         self.credited = now;
-        if !self.credit.is_zero()
+        if self.credit > self.price
             && segment.compressed_from.is_none()
             && segment.bytes.len() >= 4096
             && let Some(compressor) = &mut self.compressor
@@ -205,7 +242,10 @@ impl Inner {
                 segment.compressed_from = Some(segment.bytes.len());
                 segment.bytes = compressed;
             }
-            self.credit = self.credit.saturating_sub(now.elapsed());
+            let took = now.elapsed();
+            self.credit = self.credit.saturating_sub(took);
+            // Where the thread was interrupted it took longer than it costs.
+            self.price = took.min(MOST_CREDIT / 10);
         }
         segment.bytes.shrink_to_fit();
         segment.pieces.shrink_to_fit();
@@ -242,7 +282,7 @@ impl FetchLines for RecentLines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::batch::{RecordMeta, Span, WallTime};
+    use tidewatch_events::batch::{Span, WallTime};
 
     fn batch(partition: u64, offset: u64, bytes: &[u8]) -> RawBatch {
         RawBatch {
@@ -299,6 +339,31 @@ mod tests {
         // A partition that starts again at an earlier offset: what was handed over last counts.
         recent.remember(&batch(1, 100, b"ONE\n"));
         assert_eq!(get(&recent, 1, 100).as_deref(), Some("ONE"));
+    }
+
+    #[test]
+    fn large_batches_are_divided_and_every_line_is_found() {
+        let recent = RecentLines::new(8 << 20);
+        let lines: Vec<String> = (0..20_000u64).map(|i| format!("{i} {}", "x".repeat(i as usize % 97))).collect();
+        let mut offsets = Vec::new();
+        let mut bytes = Vec::new();
+        for line in &lines {
+            offsets.push(500 + bytes.len() as u64);
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.push(b'\n');
+        }
+        recent.remember(&batch(1, 500, &bytes));
+        recent.remember(&batch(3, 0, &[&vec![b'y'; 1 << 20], &b"\nlast"[..]].concat()));
+        let values: Vec<&str> = lines.iter().map(String::as_str).collect();
+        recent.remember(&records(2, 7, &values));
+        for (n, line) in lines.iter().enumerate() {
+            assert_eq!(get(&recent, 1, offsets[n]).as_ref(), Some(line), "line {n}");
+            assert_eq!(get(&recent, 2, 7 + n as u64).as_ref(), Some(line), "record {n}");
+        }
+        assert_eq!(get(&recent, 3, (1 << 20) + 1).as_deref(), Some("last"));
+        let inner = recent.lock();
+        let largest = inner.segments.iter().filter(|(key, _)| key.0 != PartitionId(3)).map(|(_, s)| s.cost()).max();
+        assert!(inner.segments.len() > 30 && largest < Some(4 * SEGMENT_BYTES), "{largest:?}");
     }
 
     #[test]

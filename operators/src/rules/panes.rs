@@ -13,6 +13,7 @@
 //!   loaded at its closing tick, whenever a change of rules was heard of.
 
 mod find;
+mod rows;
 
 use super::baseline::Baselines;
 use super::closed::ClosedRow;
@@ -99,6 +100,7 @@ pub(super) struct Row {
     pub(super) n: u64,
     pub(super) origin: Origin,
     next: u32,
+    before: u32,
 }
 
 /// How many keys of a message are looked up before the first is worked on.
@@ -108,8 +110,8 @@ const TOGETHER: usize = 32;
 pub(super) struct Touched {
     /// With fewer events in all its rows a key does not matter.
     pub least: u64,
-    /// Their places.
-    pub slots: Vec<u32>,
+    /// Their places, and the rows that were added to.
+    pub slots: Vec<(u32, u32)>,
 }
 
 /// A key looked up: its bytes in the message, and its slot.
@@ -293,7 +295,7 @@ impl PaneStore {
                 let room = self.limits.max_rows.saturating_sub(self.kept());
                 self.missed.values += self.measured.merge(own as usize, &mut values, first + index, room);
                 if let Some(touched) = touched.as_mut().filter(|touched| held >= touched.least) {
-                    touched.slots.push(slot);
+                    touched.slots.push((slot, own));
                 }
             }
         }
@@ -327,15 +329,12 @@ impl PaneStore {
     fn row(&mut self, key: &[u8], sought: &Sought, pane: u64, entry: &mut Pane) -> Option<(u32, u32)> {
         let mut before = NONE;
         if let Some(slot) = sought.slot {
-            let Slot { head, tail, newest, .. } = self.slots[slot as usize];
-            if tail != NONE && newest < pane {
-                before = tail;
-            } else {
-                // Of the same pane, or out of order: walk from the oldest.
-                let mut at = if tail != NONE && newest == pane { tail } else { head };
-                while at != NONE && self.rows[at as usize].pane <= pane {
-                    before = at;
-                    at = self.rows[at as usize].next;
+            let Slot { tail, newest, .. } = self.slots[slot as usize];
+            before = tail;
+            if tail != NONE && newest >= pane {
+                // Of the same pane, or out of order: panes come nearly in order, so walk from the newest.
+                while before != NONE && self.rows[before as usize].pane > pane {
+                    before = self.rows[before as usize].before;
                 }
                 if before != NONE && self.rows[before as usize].pane == pane {
                     return Some((slot, before));
@@ -358,8 +357,11 @@ impl PaneStore {
         if next == NONE {
             owner.tail = row;
             owner.newest = pane;
+        } else {
+            self.rows[next as usize].before = row;
         }
-        self.rows[row as usize].next = next;
+        let added = &mut self.rows[row as usize];
+        (added.next, added.before) = (next, before);
         entry.rows.push((slot, row));
         Some((slot, row))
     }
@@ -385,7 +387,7 @@ impl PaneStore {
 
     fn new_row(&mut self, pane: u64) -> u32 {
         let origin = Origin { time: u64::MAX, partition: u64::MAX, offset: u64::MAX };
-        let row = Row { pane, n: 0, origin, next: NONE };
+        let row = Row { pane, n: 0, origin, next: NONE, before: NONE };
         match self.free_rows.pop() {
             Some(number) => {
                 self.rows[number as usize] = row;
@@ -514,8 +516,9 @@ impl PaneStore {
         owner.n -= old.n;
         owner.held -= old.n;
         owner.head = old.next;
-        if owner.head == NONE {
-            owner.tail = NONE;
+        match owner.head {
+            NONE => owner.tail = NONE,
+            head => self.rows[head as usize].before = NONE,
         }
         self.measured.remove(row as usize, slot);
         self.free_rows.push(row);
@@ -572,30 +575,6 @@ impl PaneStore {
 
     pub(super) fn say(&mut self, slot: u32, rule: u32, end: u64) {
         self.said.insert((slot, rule), end);
-    }
-
-    /// The rows of a key in the running window that ends at `end`, oldest first.
-    pub(super) fn rows_in(&self, slot: u32, end: u64) -> Rows<'_> {
-        Rows { rows: &self.rows, at: self.slots[slot as usize].head, end }
-    }
-}
-
-/// A key's rows, oldest first, up to an end.
-#[derive(Clone)]
-pub(super) struct Rows<'a> {
-    rows: &'a [Row],
-    at: u32,
-    end: u64,
-}
-
-impl<'a> Iterator for Rows<'a> {
-    type Item = (u32, &'a Row);
-
-    fn next(&mut self) -> Option<(u32, &'a Row)> {
-        let at = self.at;
-        let row = self.rows.get(at as usize).filter(|row| row.pane < self.end)?;
-        self.at = row.next;
-        Some((at, row))
     }
 }
 

@@ -26,8 +26,9 @@ impl PaneStore {
         let pane = partials.pane;
         let mut touched = Touched { least: self.least_held(), slots: Vec::new() };
         self.merge_noting(partials, Some(&mut touched));
-        for slot in touched.slots {
-            self.test(slot, pane, out);
+        let mut near = Vec::new();
+        for (slot, row) in touched.slots {
+            self.test(slot, row, pane, &mut near, out);
         }
         out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
     }
@@ -42,14 +43,12 @@ impl PaneStore {
         }
     }
 
-    fn test(&mut self, slot: u32, pane: u64, out: &mut Vec<Finding>) {
+    /// Tests the windows of a key that hold `pane`, of which `row` is its row. `near` is room for numbers of rows.
+    fn test(&mut self, slot: u32, row: u32, pane: u64, near: &mut Vec<u32>, out: &mut Vec<Finding>) {
         let (window, hop) = (self.plan().window, self.plan().hop);
         let reach = (pane + hop).saturating_sub(window)..pane + window;
-        let near: Vec<u32> = self
-            .rows_in(slot, reach.end)
-            .filter(|(_, row)| row.pane >= reach.start)
-            .map(|(number, _)| number)
-            .collect();
+        near.clear();
+        near.extend(self.rows_around(row, reach.start, reach.end).map(|(number, _)| number));
         for index in 0..self.versions().iter().count() {
             let Some(version) = self.versions().iter().nth(index).copied() else { continue };
             let condition = &version.condition;
@@ -67,7 +66,7 @@ impl PaneStore {
             let open = self.closed_end().saturating_sub(window) + if self.closed_end() >= window { hop } else { 0 };
             let mut start = reach.start.max(open);
             while start <= pane {
-                let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, &near)).flatten();
+                let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, near)).flatten();
                 if let Some(found) = found {
                     self.say(slot, condition.rule, found.end);
                     out.push(found);
