@@ -157,6 +157,13 @@ impl Names {
         self.text_of(&self.names[number as usize])
     }
 
+    /// Loads what is known of a number, and its text. The result has no meaning but must be used.
+    #[inline]
+    pub fn touch(&self, number: u32) -> u64 {
+        let name = self.name(number);
+        name.hash ^ self.bytes.get(name.start as usize).map_or(0, |byte| u64::from(*byte))
+    }
+
     /// Appends the text of a number. Most keys are those of IPv4 addresses: five bytes.
     #[inline]
     pub fn push_text(&self, number: u32, to: &mut Vec<u8>) {

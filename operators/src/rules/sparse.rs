@@ -137,20 +137,24 @@ impl Sparse {
                 }
             }
         }
+        let running = &*running;
+        // The rows of a key, pane by pane.
+        let mut own: Vec<(&Pane, u32)> = Vec::with_capacity(running.len());
         for (start, row) in warm.iter() {
             let Some(pane) = running.get(start) else { continue };
             let (hash, key) = (pane.rows.rows[*row as usize].hash, pane.key(*row));
-            let own = || running.values().filter_map(|pane| Some((pane, pane.find(hash, key, *factor)?)));
-            let n: u64 = own().map(|(pane, row)| pane.rows.rows[row as usize].n).sum();
-            let most: u64 = own().map(|(pane, row)| measure_of(&pane.rows, row)).sum();
+            own.clear();
+            own.extend(running.values().filter_map(|pane| Some((pane, pane.find(hash, key, *factor)?))));
+            let n: u64 = own.iter().map(|(pane, row)| pane.rows.rows[*row as usize].n).sum();
+            let most: u64 = own.iter().map(|(pane, row)| measure_of(&pane.rows, *row)).sum();
             if !self.least.is_reached(n, most as f64) {
                 continue;
             }
             let value = match plan.measure {
                 Measure::Distinct(_) => {
                     self.values.clear();
-                    own().for_each(|(pane, row)| {
-                        self.values.extend_from_slice(pane.rows.values.hashes(row as usize));
+                    own.iter().for_each(|(pane, row)| {
+                        self.values.extend_from_slice(pane.rows.values.hashes(*row as usize));
                     });
                     self.values.sort_unstable();
                     self.values.dedup();
@@ -168,10 +172,10 @@ impl Sparse {
             let mut steps = Vec::new();
             if rises(n, value) {
                 let (mut n, mut prefix) = (0, Prefix::default());
-                for (pane, row) in own() {
-                    n += pane.rows.rows[row as usize].n;
+                for (pane, row) in &own {
+                    n += pane.rows.rows[*row as usize].n;
                     let value = match plan.measure {
-                        Measure::Distinct(_) => prefix.unite(pane.rows.values.hashes(row as usize)),
+                        Measure::Distinct(_) => prefix.unite(pane.rows.values.hashes(*row as usize)),
                         _ => n as f64,
                     };
                     if self.least.is_reached(n, value) && rises(n, value) {
@@ -187,7 +191,7 @@ impl Sparse {
                 closed: window.closes,
                 n,
                 value,
-                evidence: own().map(|(pane, row)| pane.rows.rows[row as usize].origin).collect(),
+                evidence: own.iter().map(|(pane, row)| pane.rows.rows[*row as usize].origin).collect(),
                 steps,
                 usual: Vec::new(),
             });

@@ -7,6 +7,7 @@
 use super::local::{PanePartials, PaneRow};
 use super::values::{LocalValues, Values};
 use super::{Origin, owner};
+use crate::lanes::LANES;
 use crate::names::Names;
 use crate::tally::{Candidate, Keyed, Tally};
 use tidewatch_events::batch::PartitionId;
@@ -156,7 +157,14 @@ impl Table {
             message.rows.reserve_exact(share);
             message.keys.reserve(share * 6);
         }
-        for (position, entry) in (0..).zip(self.rows.rows()) {
+        let entries = self.rows.rows();
+        let mut touched = 0;
+        for (position, entry) in (0..).zip(entries) {
+            if (position as usize).is_multiple_of(LANES) {
+                // Names go ahead of the work, so that it waits for memory once for all.
+                let next = entries[position as usize..].iter().take(LANES);
+                touched ^= next.fold(0, |all, entry| all ^ names.touch(entry.key));
+            }
             let hash = names.name(entry.key).hash;
             let message = &mut messages[owner(hash, peers)];
             names.push_text(entry.key, &mut message.keys);
@@ -187,6 +195,7 @@ impl Table {
                 _ => {}
             }
         }
+        std::hint::black_box(touched);
         self.rows.clear();
         self.values.clear();
         self.wrapped.clear();

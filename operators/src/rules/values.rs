@@ -277,17 +277,26 @@ impl Scratch {
     /// The hash of a field's value as it would stand in a key.
     #[inline]
     fn hash_of(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
+        // The built-in rules ask it of every request.
+        if field == Field::Port {
+            return (event.port > 0).then(|| self.hash_of_number(event.port.into()));
+        }
         match field.value(batch, event) {
             Value::None if field != Field::Pattern => None,
-            Value::Number(n) => match self.number {
-                Some((last, hash)) if last == n => Some(hash),
-                _ => Some(self.hash_of_number(n)),
-            },
+            Value::Number(n) => Some(self.hash_of_number(n)),
             _ => self.hash_of_bytes(field, batch, event),
         }
     }
 
+    #[inline]
     fn hash_of_number(&mut self, n: u64) -> u64 {
+        match self.number {
+            Some((last, hash)) if last == n => hash,
+            _ => self.hash_number(n),
+        }
+    }
+
+    fn hash_number(&mut self, n: u64) -> u64 {
         // As `key::push` would have it, without the buffer.
         let mut bytes = [4; 9];
         bytes[1..].copy_from_slice(&n.to_be_bytes());

@@ -253,8 +253,12 @@ impl Window {
             (Dimension::Agent, lanes.agents(), &self.agents),
             (Dimension::Referrer, lanes.referrers(), &self.referrers),
         ] {
-            for row in tally.rows() {
-                handing.give(dimension, names, row.key, row.counts);
+            for rows in tally.rows().chunks(LANES) {
+                // Names go ahead of the work, so that it waits for memory once for all.
+                self.touched ^= rows.iter().fold(0, |all, row| all ^ names.touch(row.key.name()));
+                for row in rows {
+                    handing.give(dimension, names, row.key, row.counts);
+                }
             }
         }
         self.key_bytes = parts[first..].iter().map(|part| part.keys.len()).sum();

@@ -205,7 +205,7 @@ fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
             .collect();
         merged.overflow.iter_mut().zip(part.overflow).for_each(|(a, b)| *a += b);
         for (position, Whole { row, key, buckets, longest_us }) in part.iter().enumerate() {
-            if position % TOGETHER == 0 {
+            if position.is_multiple_of(TOGETHER) {
                 // Look-ups go ahead of the work, so that they wait for memory together.
                 let next = part.rows[position..].iter().take(TOGETHER);
                 touched ^= next.fold(0, |all, row| all ^ tables[row.dimension as usize].touch(row.hash));
