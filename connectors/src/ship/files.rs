@@ -9,10 +9,11 @@ use super::metrics::Counters;
 use super::positions::{self, Place, PositionsError};
 use super::settings::ShipSettings;
 use crate::feed::{Feed, Message};
-use crate::source::file::{FIRST_BYTES, FilePosition, FollowFiles, FollowOptions, Input as Reader, Positions, rotated};
+use crate::source::file::{
+    FIRST_BYTES, FilePosition, FollowFiles, FollowOptions, Input as Reader, LeftOut, Positions, open_file, rotated,
+};
 use crate::source::{Identity, SourceError, wall_clock};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -62,6 +63,7 @@ pub struct Files {
     max_line: usize,
     pub feed: Arc<Feed>,
     positions: Vec<Positions>,
+    left_out: Vec<Arc<LeftOut>>,
     threads: Vec<JoinHandle<()>>,
     streams: BTreeMap<u64, Stream>,
     follows: HashMap<PartitionId, Follow>,
@@ -97,6 +99,7 @@ impl Files {
             max_line: settings.max_line,
             feed: feed.clone(),
             positions: Vec::new(),
+            left_out: Vec::new(),
             threads: Vec::new(),
             streams: BTreeMap::new(),
             follows: HashMap::new(),
@@ -113,12 +116,15 @@ impl Files {
                 paths: input.paths.clone(),
                 exclude: input.exclude.clone(),
                 from_beginning: input.from_beginning,
+                forgiving: true,
+                most_files: most_files(settings.inputs.len()),
                 resume: resume.clone(),
                 ..FollowOptions::default()
             };
             let identity = Identity { index, name: input.name.as_str().into(), host: None };
             let follower = FollowFiles::new(identity, options, wall_clock)?;
             files.positions.push(follower.positions());
+            files.left_out.push(follower.left_out());
             followers.push(follower);
         }
         // Written once before anything is sent: a directory that cannot be written is said now.
@@ -322,6 +328,7 @@ impl Files {
             }
         }
         self.counters.bytes_behind.store(behind, Relaxed);
+        self.count_left_out();
         for (number, partition) in gone {
             self.streams.remove(&number);
             if let Some(follow) = self.follows.get_mut(&partition) {
@@ -329,6 +336,15 @@ impl Files {
             }
             self.moved = true;
         }
+    }
+
+    /// Counts what is named and not followed.
+    fn count_left_out(&self) {
+        let sum = |of: fn(&LeftOut) -> &std::sync::atomic::AtomicU64| {
+            self.left_out.iter().map(|left_out| of(left_out).load(Relaxed)).sum()
+        };
+        self.counters.paths_left_out.store(sum(|left_out| &left_out.paths), Relaxed);
+        self.counters.patterns_cut.store(sum(|left_out| &left_out.cut_patterns), Relaxed);
     }
 
     /// Stops reading.
@@ -349,9 +365,17 @@ impl Stream {
     }
 }
 
+/// How many files an input may follow: three quarters of the descriptors there are, shared among the inputs; the rest is
+/// for rotated files, the spool and connections.
+fn most_files(inputs: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let all = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 20);
+    (all / 4 * 3 / inputs.max(1)).max(8)
+}
+
 /// The place at the end of a file as it is now.
 fn at_end(path: &Path) -> io::Result<Place> {
-    let file = File::open(path)?;
+    let file = open_file(path)?;
     let meta = file.metadata()?;
     let offset = meta.len();
     let read = |at: u64, length: u64| -> io::Result<Vec<u8>> {
@@ -413,14 +437,14 @@ fn candidates(place: &Place) -> Vec<PathBuf> {
 /// The length of a file if it holds a content.
 fn holds(path: &Path, place: &Place) -> Option<u64> {
     let look = || -> io::Result<Option<u64>> {
-        let mut reader = Reader::open(path, Arc::default())?;
+        let mut reader = Reader::open_file(path)?;
         let mut first = Vec::new();
         reader.read_into(&mut first, place.first.len())?;
         if first != place.first {
             return Ok(None);
         }
         let before = place.offset.saturating_sub(place.tail.len() as u64);
-        let mut reader = Reader::open(path, Arc::default())?;
+        let mut reader = Reader::open_file(path)?;
         let mut tail = Vec::new();
         if reader.skip(before)? < before || reader.read_into(&mut tail, place.tail.len())? < place.tail.len() {
             return Ok(None);
@@ -429,7 +453,7 @@ fn holds(path: &Path, place: &Place) -> Option<u64> {
             return Ok(None);
         }
         // The rest is read where it is packed; a plain file says how long it is.
-        let file = File::open(path)?;
+        let file = open_file(path)?;
         let mut head = [0; 4];
         let n = file.read_at(&mut head, 0)?;
         Ok(Some(match crate::source::file::is_plain(&head[..n]) {

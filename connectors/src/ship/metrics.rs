@@ -56,6 +56,8 @@ counters! {
     spool_damaged_bytes "counter" "Bytes of the spool that were torn or damaged.",
     connections_refused "counter" "Connections of other agents that were not let in.",
     files "gauge" "Paths that are followed.",
+    paths_left_out "gauge" "Paths that are named and not followed: no regular files, not readable, or too many.",
+    patterns_cut "gauge" "Patterns that name so much that not all of it was looked at.",
     bytes_behind "gauge" "Bytes of followed files that are not shipped.",
     bytes_in_flight "gauge" "Bytes that wait for an acknowledgement.",
     spool_bytes "gauge" "Bytes in the spool.",

@@ -89,7 +89,12 @@ fn check_source(source: &Source, found: &mut Findings) {
             for path in paths {
                 let mut files = vec![PathBuf::from(path)];
                 if is_pattern(path) && !Path::new(path).exists() {
-                    files = glob::glob(path).map(|all| all.filter_map(Result::ok).collect()).unwrap_or_default();
+                    let named = tidewatch_connectors::source::file::find(path, Default::default()).unwrap_or_default();
+                    if let Some(cut) = named.cut {
+                        let words = format!("source `{name}`: {path} names too much: {cut}");
+                        found.problems.push(Diagnostic::warning(words).hint("name directories in it"));
+                    }
+                    files = named.files;
                     if files.is_empty() {
                         found
                             .problems

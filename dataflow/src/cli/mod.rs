@@ -28,6 +28,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidewatch_connectors::source::file;
 
 /// Real-time analytics of web-server and application logs.
 #[derive(Debug, Parser)]
@@ -370,9 +371,12 @@ fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
         let text = path.to_string_lossy();
         let mut found = vec![path.clone()];
         if is_pattern(&text) && !path.exists() {
-            found = glob::glob(&text)
-                .map(|all| all.filter_map(Result::ok).filter(|p| p.is_file()).collect())
-                .unwrap_or_default();
+            let named = file::find(&text, file::Bound::default()).unwrap_or_default();
+            found = named.files;
+            if let Some(cut) = named.cut {
+                problems
+                    .push(Diagnostic::error(format!("{text} names too much: {cut}")).hint("name directories in it"));
+            }
             if found.is_empty() {
                 problems.push(Diagnostic::error(format!("no file matches {text}")));
             }

@@ -3,10 +3,12 @@
 use crate::config::{self, Diagnostics, Services};
 use crate::exit::{self, Failure};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tidewatch_connectors::kafka::{TopicState, look_at};
 use tidewatch_connectors::ship::Agent;
 use tidewatch_connectors::ship::settings::{OutputSettings, ShipSettings};
+use tidewatch_connectors::source::file;
+use tidewatch_events::text::printable;
 
 /// The host agent: follows files and sends their lines to Kafka or to a collector, losing none.
 #[derive(Debug, clap::Args)]
@@ -54,20 +56,7 @@ pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> 
         let joined = if input.multiline.is_some() { ", lines joined" } else { "" };
         let _ = writeln!(report, "input {}: {}{joined}", input.name, input.paths.join(", "));
         for path in &input.paths {
-            let files: Vec<PathBuf> = match super::is_pattern(path) && !std::path::Path::new(path).exists() {
-                true => glob::glob(path).map(|all| all.filter_map(Result::ok).collect()).unwrap_or_default(),
-                false => vec![PathBuf::from(path)],
-            };
-            if files.is_empty() {
-                let _ = writeln!(report, "  {path}: no file matches yet; waited for");
-            }
-            for file in files {
-                let shown = tidewatch_events::text::printable(file.to_string_lossy().as_bytes()).into_owned();
-                match super::readable(&file) {
-                    Ok(()) => drop(writeln!(report, "  {shown}: can be read")),
-                    Err(reason) => drop(writeln!(report, "  {shown}: {reason}; waited for")),
-                }
-            }
+            show_named(&mut report, path, &file::find(path, file::Bound::default())?);
         }
     }
     let mut refused = None;
@@ -106,5 +95,35 @@ pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> 
             report.push_str("the configuration is right\n");
             super::print(&report)
         }
+    }
+}
+
+/// How many entries of one path or pattern are shown.
+const MOST_SHOWN: usize = 50;
+
+/// What a path or a pattern names now, a line each.
+fn show_named(report: &mut String, path: &str, found: &file::Found) {
+    let shown = |path: &Path| printable(path.as_os_str().as_encoded_bytes()).into_owned();
+    for file in found.files.iter().take(MOST_SHOWN) {
+        match file::open_file(file) {
+            Ok(_) => drop(writeln!(report, "  {}: can be read", shown(file))),
+            Err(error) => drop(writeln!(report, "  {}: cannot be read: {error}; waited for", shown(file))),
+        }
+    }
+    for (other, kind) in found.others.iter().take(MOST_SHOWN) {
+        let _ = writeln!(report, "  {}: is {kind}; left out", shown(other));
+    }
+    for (closed, reason) in found.closed.iter().take(MOST_SHOWN) {
+        let _ = writeln!(report, "  {}: {reason}; left out, and tried again", shown(closed));
+    }
+    let counts = [found.files.len(), found.others.len(), found.closed.len()];
+    let more: usize = counts.iter().map(|count| count.saturating_sub(MOST_SHOWN)).sum();
+    if more > 0 {
+        let _ = writeln!(report, "  {path}: {more} more");
+    }
+    if let Some(cut) = &found.cut {
+        let _ = writeln!(report, "  {path}: names too much: {cut}; name directories in it");
+    } else if counts == [0; 3] {
+        let _ = writeln!(report, "  {path}: no file matches yet; waited for");
     }
 }

@@ -7,12 +7,14 @@
 //! - A path is one partition for ever, whatever files it names; its id depends on the path and the process only.
 //! - A file is followed under one path: a rotated file of a followed path is no log of its own.
 //! - Nothing blocks but the feed's own limits: rotations are noticed while the feed admits nothing.
+//! - Looking for files takes a tenth of the time at most, whatever patterns name ([`walk`]); only regular files are opened.
 
 use super::fetch::FollowedLines;
 use super::input::{Encoding, encoding};
 use super::names;
 use super::positions::{FilePosition, Positions};
 use super::tail::{Done, Open, Tail, rotated};
+use super::walk::{self, Bound, open_file};
 use crate::feed::{Feed, PartitionInfo};
 use crate::source::frame::Outlet;
 use crate::source::{Clock, Identity, SourceError, named_partition_id};
@@ -24,6 +26,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::PartitionId;
@@ -40,6 +43,11 @@ pub struct FollowOptions {
     pub from_beginning: bool,
     /// Whether a path that is not there at the start is an error (named on the command line) or waited for.
     pub must_exist: bool,
+    /// Whether what cannot be followed is said and left out, and looked at again; else a path named without a pattern that
+    /// cannot is an error at the start.
+    pub forgiving: bool,
+    /// The most paths that are followed at a time.
+    pub most_files: usize,
     /// This process's index in its cluster.
     pub process: usize,
     /// Where to go on after a restart; wins over `from_beginning`.
@@ -59,6 +67,8 @@ impl Default for FollowOptions {
             exclude: Vec::new(),
             from_beginning: false,
             must_exist: false,
+            forgiving: false,
+            most_files: usize::MAX,
             process: 0,
             resume: Vec::new(),
             poll: Duration::from_millis(100),
@@ -68,11 +78,26 @@ impl Default for FollowOptions {
     }
 }
 
+/// Looking for files takes one part in so many of the time, at most.
+const SCAN_SHARE: u32 = 10;
+
 /// The most files that are remembered as read and let go.
 const MOST_DONE: usize = 1024;
 
 /// How long one round of reading lasts before files are looked at again.
 const ROUND: Duration = Duration::from_millis(250);
+
+/// How many names of what is not followed are remembered as said.
+const MOST_SAID: usize = 10_000;
+
+/// What is named and not followed, as it was when it was last looked for.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// Paths that are no regular files, that cannot be read, or that are beyond the bound of files.
+    pub paths: AtomicU64,
+    /// Patterns of which not all was looked at.
+    pub cut_patterns: AtomicU64,
+}
 
 /// Files to follow.
 pub struct FollowFiles {
@@ -80,6 +105,7 @@ pub struct FollowFiles {
     options: FollowOptions,
     clock: Clock,
     positions: Positions,
+    left_out: Arc<LeftOut>,
 }
 
 impl FollowFiles {
@@ -90,12 +116,15 @@ impl FollowFiles {
     /// also a path that is not there or a pattern without a match.
     pub fn new(identity: Identity, options: FollowOptions, clock: Clock) -> Result<FollowFiles, SourceError> {
         for path in &options.paths {
-            let found = match names::is_pattern(path) {
-                true => names::matches(path)?,
-                false => Vec::from_iter(std::fs::symlink_metadata(path).is_ok().then(|| PathBuf::from(path))),
+            let is_pattern = names::is_pattern(path);
+            let found = walk::find(path, Bound::default())?;
+            let is_there = match is_pattern {
+                // Of one that was cut more may be there.
+                true => !found.files.is_empty() || found.cut.is_some(),
+                false => std::fs::symlink_metadata(path).is_ok(),
             };
-            if found.is_empty() {
-                let message = match names::is_pattern(path) {
+            if !is_there {
+                let message = match is_pattern {
                     true => format!("no file matches {path}"),
                     false => format!("cannot read {path}: there is no such file"),
                 };
@@ -103,12 +132,16 @@ impl FollowFiles {
                     return Err(SourceError::Usage(message));
                 }
                 tracing::warn!(path, "there is no such file yet; waiting for it");
-            }
-            if !names::is_pattern(path) && !found.is_empty() {
+            } else if !is_pattern && !options.forgiving {
                 check(path)?;
             }
         }
-        Ok(FollowFiles { identity, options, clock, positions: Positions::default() })
+        Ok(FollowFiles { identity, options, clock, positions: Positions::default(), left_out: Arc::default() })
+    }
+
+    /// What is named and not followed; counted at every look for files.
+    pub fn left_out(&self) -> Arc<LeftOut> {
+        self.left_out.clone()
     }
 
     /// Where the followed files stand; to be kept for [`FollowOptions::resume`].
@@ -131,7 +164,10 @@ impl FollowFiles {
             feed,
             tails: Vec::new(),
             done: VecDeque::new(),
-            skipped: HashSet::new(),
+            followed: HashSet::new(),
+            said: HashSet::new(),
+            left_out: 0,
+            cut_patterns: 0,
             first_scan: true,
         };
         std::thread::Builder::new().name("follow".into()).spawn(move || run.run())
@@ -157,14 +193,26 @@ fn check(path: &str) -> Result<(), SourceError> {
     Ok(())
 }
 
+/// Whether a file's first bytes are those of a packed one.
+fn is_packed(file: &File) -> io::Result<bool> {
+    let mut first = [0; 4];
+    let n = std::os::unix::fs::FileExt::read_at(file, &mut first, 0)?;
+    Ok(encoding(&first[..n]) != Encoding::Plain)
+}
+
 struct Run {
     source: FollowFiles,
     feed: Arc<Feed>,
     tails: Vec<Tail>,
     /// Files that were read to their end under another name.
     done: VecDeque<Done>,
-    /// Paths that a pattern names and that are not followed, as they were said.
-    skipped: HashSet<PathBuf>,
+    /// The paths of the tails.
+    followed: HashSet<PathBuf>,
+    /// What is not followed, and patterns that were cut, as they were said.
+    said: HashSet<PathBuf>,
+    /// How many of them the look for files that is under way has found.
+    left_out: u64,
+    cut_patterns: u64,
     first_scan: bool,
 }
 
@@ -175,8 +223,9 @@ impl Run {
         while !self.feed.stopped() {
             let finishing = self.feed.finishing();
             if Instant::now() >= next_scan {
+                let begun = Instant::now();
                 self.scan();
-                next_scan = Instant::now() + self.source.options.rescan;
+                next_scan = Instant::now() + self.source.options.rescan.max(begun.elapsed() * SCAN_SHARE);
             }
             let mut done = Vec::new();
             let mut ready: Vec<PartitionId> =
@@ -240,25 +289,48 @@ impl Run {
 
     /// Finds files to follow.
     fn scan(&mut self) {
+        (self.left_out, self.cut_patterns) = (0, 0);
         for at in 0..self.source.options.paths.len() {
-            let path = &self.source.options.paths[at];
-            let pattern = names::is_pattern(path);
-            let found = match pattern {
-                true => names::matches(path).unwrap_or_default(),
-                false => vec![PathBuf::from(path)],
-            };
-            for file in found {
-                self.consider(file, pattern);
+            let path = self.source.options.paths[at].clone();
+            let by_pattern = names::is_pattern(&path);
+            let Ok(found) = walk::find(&path, Bound::default()) else { continue };
+            for (other, kind) in found.others {
+                if !by_pattern || !self.is_excluded(&other) {
+                    self.leave_out(&other, || format!("it is {kind}"));
+                }
+            }
+            for (closed, error) in found.closed {
+                self.leave_out(&closed, || error);
+            }
+            if let Some(cut) = found.cut {
+                self.cut_patterns += 1;
+                if self.said.len() < MOST_SAID && self.said.insert(PathBuf::from(&path)) {
+                    tracing::warn!(pattern = %path, "the pattern names too much: {cut}; name directories in it");
+                }
+            }
+            for file in found.files {
+                self.consider(file, by_pattern);
             }
         }
+        let left_out = &self.source.left_out;
+        left_out.paths.store(self.left_out, Ordering::Relaxed);
+        left_out.cut_patterns.store(self.cut_patterns, Ordering::Relaxed);
         if std::mem::take(&mut self.first_scan) {
             self.feed.listed();
         }
     }
 
+    /// Counts what cannot be followed, and says it the first time.
+    fn leave_out(&mut self, path: &Path, why: impl FnOnce() -> String) {
+        self.left_out += 1;
+        if self.said.len() < MOST_SAID && self.said.insert(path.to_owned()) {
+            tracing::warn!(file = %path.display(), error = %why(), "cannot follow this; going on without it, and looking again");
+        }
+    }
+
     /// Follows a file, unless it is followed already or is part of another log.
     fn consider(&mut self, path: PathBuf, by_pattern: bool) {
-        if self.tails.iter().any(|tail| tail.path() == path) {
+        if self.followed.contains(&path) {
             return;
         }
         let Ok(meta) = std::fs::metadata(&path) else { return };
@@ -266,24 +338,32 @@ impl Run {
             return;
         }
         if by_pattern && let Some(why) = self.why_not(&path, &meta) {
-            if self.skipped.len() < 10_000 && self.skipped.insert(path.clone()) {
+            if self.said.len() < MOST_SAID && self.said.insert(path.clone()) {
                 tracing::info!(file = %path.display(), "a file that the pattern names is not followed: {why}");
             }
             return;
         }
-        match self.follow(&path) {
-            Ok(tail) => self.tails.push(tail),
-            Err(error) => {
-                if self.skipped.len() < 10_000 && self.skipped.insert(path.clone()) {
-                    tracing::warn!(file = %path.display(), %error, "cannot follow a file; trying again");
-                }
+        let most = self.source.options.most_files;
+        if self.tails.len() >= most {
+            return self.leave_out(&path, || format!("{most} files are followed, and no more can be open at a time"));
+        }
+        match self.follow(&path, by_pattern) {
+            Ok(tail) => {
+                self.said.remove(&path);
+                self.followed.insert(path);
+                self.tails.push(tail);
             }
+            Err(error) => self.leave_out(&path, || error.to_string()),
         }
     }
 
+    fn is_excluded(&self, path: &Path) -> bool {
+        let excludes = |pattern: &String| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path(path));
+        self.source.options.exclude.iter().any(excludes)
+    }
+
     fn why_not(&self, path: &Path, meta: &Metadata) -> Option<&'static str> {
-        let excluded = |pattern: &String| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path(path));
-        if self.source.options.exclude.iter().any(excluded) {
+        if self.is_excluded(path) {
             return Some("it is excluded");
         }
         let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
@@ -300,7 +380,7 @@ impl Run {
         let same = |done: &&Done| (done.device, done.inode) == (meta.dev(), meta.ino());
         if let Some(done) = self.done.iter().find(same) {
             let mut first = Vec::new();
-            let read = File::open(path).and_then(|file| file.take(done.first.len() as u64).read_to_end(&mut first));
+            let read = open_file(path).and_then(|file| file.take(done.first.len() as u64).read_to_end(&mut first));
             if read.is_ok() && first == done.first {
                 return Some("it was read to its end under its former name");
             }
@@ -308,11 +388,12 @@ impl Run {
         None
     }
 
-    fn follow(&mut self, path: &Path) -> io::Result<Tail> {
+    fn follow(&mut self, path: &Path, by_pattern: bool) -> io::Result<Tail> {
         let options = &self.source.options;
         let mut files = Vec::new();
         let mut resumed_at = None;
-        if let Some(position) = options.resume.iter().find(|p| p.path == path) {
+        // Without an inode there is no file to go on in: its reader has said what became of it.
+        if let Some(position) = options.resume.iter().find(|p| p.path == path && p.inode != 0) {
             match resume(position) {
                 Some(found) => {
                     files = found;
@@ -325,7 +406,10 @@ impl Run {
             }
         }
         if files.is_empty() {
-            let file = File::open(path)?;
+            let file = open_file(path)?;
+            if options.forgiving && !by_pattern && is_packed(&file)? {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is compressed; such a file does not grow"));
+            }
             let known = options.resume.iter().any(|p| p.path == path);
             let from_end = self.first_scan && !options.from_beginning && !known;
             files.push(Open::live(1, file, if from_end { u64::MAX } else { 0 })?);
@@ -356,7 +440,7 @@ fn resume(position: &FilePosition) -> Option<Vec<Open>> {
         generations.insert(generations.len() - 1, renamed);
     }
     let has_first = |path: &Path| {
-        let Ok(mut input) = super::input::Input::open(path, Arc::default()) else { return false };
+        let Ok(mut input) = super::input::Input::open_file(path) else { return false };
         let mut first = Vec::new();
         input.read_into(&mut first, position.first.len()).is_ok() && first == position.first
     };
@@ -390,7 +474,7 @@ fn by_inode(position: &FilePosition) -> Option<PathBuf> {
 }
 
 fn open(number: u64, path: &Path, offset: u64) -> io::Result<Open> {
-    let mut file = File::open(path)?;
+    let mut file = open_file(path)?;
     let mut first = Vec::new();
     file.by_ref().take(4).read_to_end(&mut first)?;
     match encoding(&first) {

@@ -405,3 +405,55 @@ fn a_line_without_end_takes_bounded_memory() {
     assert_eq!(got, [(0, crate::source::MAX_LINE_BYTES + 1), ((50 << 20) + 1, 5)]);
     assert!(case.engine.most_bytes <= 3 << 20, "{} bytes in flight", case.engine.most_bytes);
 }
+
+#[test]
+fn what_cannot_be_followed_is_left_out_counted_and_tried_again() {
+    let mut case = Case::new();
+    case.append("a.log", "a\n");
+    std::fs::write(case.path("packed"), zstd::encode_all(&b"b"[..], 1).unwrap()).unwrap();
+    std::fs::create_dir(case.path("dir")).unwrap();
+    for pipe in ["pipe.log", "pipe", "a.log.1"] {
+        let made = std::process::Command::new("mkfifo").arg(case.path(pipe)).status().unwrap();
+        assert!(made.success());
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(case.path("socket.log")).unwrap();
+    let paths = ["*.log", "dir", "pipe", "packed", "/dev/null"];
+    let options = FollowOptions { forgiving: true, exclude: vec!["*/socket*".into()], ..case.options(&paths) };
+    let source = FollowFiles::new(identity(), options, wall_clock).unwrap();
+    let left_out = source.left_out();
+    case.positions = Some(source.positions());
+    case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
+    case.lines(1);
+    let count = || left_out.paths.load(Ordering::Relaxed);
+    let until = |what: &str, want: u64| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while count() != want {
+            assert!(Instant::now() < deadline, "{what}: {} and not {want}", count());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    until("pipe.log, dir, pipe, packed, /dev/null", 5);
+    // In the place of a directory there is a file by and by.
+    std::fs::remove_dir(case.path("dir")).unwrap();
+    case.append("dir", "b\n");
+    case.lines(2);
+    until("dir is a file", 4);
+    case.engine.feed.finish();
+    case.engine.until("the end", |e| e.all_ended());
+    assert_eq!(left_out.cut_patterns.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn no_more_files_are_followed_than_may_be_open() {
+    let mut case = Case::new();
+    (0..5).for_each(|n| case.append(&format!("{n}.log"), "a\n"));
+    let options = FollowOptions { forgiving: true, most_files: 3, ..case.options(&["*.log"]) };
+    let source = FollowFiles::new(identity(), options, wall_clock).unwrap();
+    let left_out = source.left_out();
+    case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
+    case.lines(3);
+    std::thread::sleep(Duration::from_millis(100));
+    case.engine.feed.finish();
+    case.engine.until("the end", |e| e.all_ended());
+    assert_eq!((case.engine.partitions.len(), left_out.paths.load(Ordering::Relaxed)), (3, 2));
+}

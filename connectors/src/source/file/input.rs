@@ -1,5 +1,6 @@
 //! One file to read to its end: plain, gzip (several members) or zstd (several frames), told apart by its first bytes.
 
+use super::walk;
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufReader, Chain, Cursor, Read, Seek, SeekFrom};
@@ -65,7 +66,15 @@ pub(crate) struct Input {
 impl Input {
     /// Opens a file. The bytes read from disk are added to `read`.
     pub fn open(path: &Path, read: Arc<AtomicU64>) -> io::Result<Input> {
-        let mut file = File::open(path)?;
+        Input::of(File::open(path)?, read)
+    }
+
+    /// Opens a regular file; what else has its name is an error and not waited for.
+    pub fn open_file(path: &Path) -> io::Result<Input> {
+        Input::of(walk::open_file(path)?, Arc::default())
+    }
+
+    fn of(mut file: File, read: Arc<AtomicU64>) -> io::Result<Input> {
         let mut first = Vec::with_capacity(4);
         file.by_ref().take(4).read_to_end(&mut first)?;
         read.fetch_add(first.len() as u64, Ordering::Relaxed);

@@ -10,11 +10,13 @@ mod names;
 mod positions;
 mod replay;
 mod tail;
+mod walk;
 
 pub use fetch::{FollowedLines, LineFetcher};
-pub use follow::{FollowFiles, FollowOptions};
+pub use follow::{FollowFiles, FollowOptions, LeftOut};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
+pub use walk::{Bound, Cut, Found, find, open_file};
 #[cfg(feature = "ship")]
 pub(crate) use {input::Input, positions::FIRST_BYTES, tail::rotated};
 

@@ -4,6 +4,7 @@
 //! its own. All results are sorted by bytes, so they depend on the names only.
 
 use super::super::SourceError;
+use super::walk;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -105,19 +106,19 @@ pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '[']) && std::fs::symlink_metadata(path).is_err()
 }
 
-/// The files that a pattern names now, sorted. Directories are left out.
+/// The files that a pattern names now, sorted; all of them, or an error. What is no regular file is left out.
 pub(crate) fn matches(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
-    let found = glob::glob(pattern).map_err(|e| SourceError::Usage(format!("{pattern:?} is not a pattern: {e}")))?;
-    let mut files = Vec::new();
-    for entry in found {
-        let path =
-            entry.map_err(|e| SourceError::Usage(format!("cannot list {}: {}", e.path().display(), e.error())))?;
-        if !path.is_dir() {
-            files.push(path);
-        }
+    let found = walk::find(pattern, walk::Bound::default())?;
+    if let Some((path, why)) = found.closed.first() {
+        return Err(SourceError::Usage(format!("cannot list {}: {why}", path.display())));
     }
-    files.sort();
-    Ok(files)
+    if let Some(cut) = found.cut {
+        return Err(SourceError::Usage(format!("{pattern} names too much: {cut}; name directories in it")));
+    }
+    for (path, kind) in &found.others {
+        tracing::warn!(path = %path.display(), "what the pattern names is {kind}, and is left out");
+    }
+    Ok(found.files)
 }
 
 /// The error for a directory where a file is wanted.

@@ -15,6 +15,7 @@
 use super::input::Input;
 use super::names;
 use super::positions::{FIRST_BYTES, Positions};
+use super::walk::open_file;
 use crate::source::frame::{Lines, Outlet};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
@@ -23,7 +24,6 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::PartitionId;
 
@@ -104,11 +104,11 @@ impl Open {
     /// A compressed file, to be read from an offset of its content on.
     pub fn stored(number: u64, path: &Path, offset: u64) -> io::Result<Open> {
         let meta = std::fs::metadata(path)?;
-        let mut input = Input::open(path, Arc::default())?;
+        let mut input = Input::open_file(path)?;
         let mut first = Vec::new();
         input.read_into(&mut first, FIRST_BYTES)?;
         // The first bytes again, then on to the offset.
-        let mut input = Input::open(path, Arc::default())?;
+        let mut input = Input::open_file(path)?;
         let skipped = input.skip(offset)?;
         Ok(Open { first, lines: Lines::new(skipped), ..Open::new(number, Reader::Copy(input), &meta) })
     }
@@ -306,7 +306,7 @@ impl Tail {
         {
             self.opened += 1;
             // The path may name yet another file by now: what was opened counts.
-            match File::open(&self.way.path).and_then(|file| Open::live(self.opened, file, 0)) {
+            match open_file(&self.way.path).and_then(|file| Open::live(self.opened, file, 0)) {
                 Ok(new) => match &mut self.current {
                     Some(old) if old.device == new.device && old.inode == new.inode => {}
                     current => self.older.extend(current.replace(new)),
@@ -467,7 +467,7 @@ fn find_copy(path: &Path, old: &Open) -> Option<(PathBuf, Input)> {
     }
     let skip = old.lines.position() - old.before.len() as u64;
     rotated(path).into_iter().rev().find_map(|candidate| {
-        let mut input = Input::open(&candidate, Arc::default()).ok()?;
+        let mut input = Input::open_file(&candidate).ok()?;
         let mut before = Vec::new();
         let same = input.skip(skip).ok()? == skip
             && input.read_into(&mut before, old.before.len()).ok()? == old.before.len()
