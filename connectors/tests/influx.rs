@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::influx::{
-    InfluxError, InfluxSettings, InfluxSink, LongTerm, SetupReport, SetupRequest, check, setup, setup_into,
+    InfluxError, InfluxSettings, InfluxSink, LongTerm, SetupReport, SetupRequest, check, has_bucket, setup, setup_into,
 };
 use tidewatch_connectors::secret::Secret;
 use tidewatch_connectors::sink::backoff::Backoff;
@@ -506,6 +506,13 @@ fn real_setup_of_the_long_term_may_be_repeated_and_its_reader_only_reads() {
     ] {
         assert!(first.steps.contains(&made), "{made}: {:?}", first.steps);
     }
+    // The pipeline's token may not use the bucket of sums, and sees all the same whether it is there.
+    let writer = InfluxSettings::new(&real.url, &real.org, &bucket, first.token.clone().unwrap());
+    for (name, there) in [(&long.bucket, true), (&bucket, true), (&unique("none"), false)] {
+        assert_eq!(has_bucket(&writer, name), Ok(Some(there)), "{name}");
+    }
+    let stranger = InfluxSettings { token: Secret::new("wrong"), ..writer };
+    assert!(matches!(has_bucket(&stranger, &long.bucket), Err(InfluxError::Refused(w)) if w.contains("401")));
     let reader = InfluxSettings::new(&real.url, &real.org, &bucket, first.read_token.unwrap());
     let refused = check(&reader);
     assert!(matches!(&refused, Err(InfluxError::Refused(w)) if w.contains("403")), "reads only: {refused:?}");

@@ -117,6 +117,12 @@ fn refusals_have_a_code_a_message_and_no_effect() {
             &["logs.tar is a tar archive, not a log", " hint: unpack it"],
         ),
         ("a page and none", "run --input access.log --port 1 --no-page", 2, &["cannot be used with"]),
+        (
+            "a wait of no length",
+            "setup kafka -c gone.toml --wait soon",
+            2,
+            &["it is a length of time of at most an hour, such as 2m"],
+        ),
         ("a report without a store", "report", 2, &["there is no store at ./tidewatch-data/store.db"]),
         ("a report of no length", "report --since 1parsec", 2, &["not a length of time: write 15m, 1h, 7d"]),
         ("a report in no form", "report --format pdf", 2, &["[possible values: text, html, json]"]),

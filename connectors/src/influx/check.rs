@@ -34,6 +34,28 @@ pub fn check(settings: &InfluxSettings) -> Result<Check, InfluxError> {
     Ok(Check { version, retention: bucket.as_ref().and_then(retention_of) })
 }
 
+/// Whether a bucket is there, as far as a token tells that need not be allowed to use it: InfluxDB 2 looks for the bucket before
+/// it looks at the token's rights. `None` for other servers, which may make what is written to. Nothing is written.
+pub fn has_bucket(settings: &InfluxSettings, bucket: &str) -> Result<Option<bool>, InfluxError> {
+    let http = Http::new(&settings.url, Some(&settings.token), settings.connect_timeout, settings.timeout)?;
+    let is_two = |version: &str| version.trim_start_matches('v').starts_with("2.");
+    if !version(&http)?.is_some_and(|version| is_two(&version)) {
+        return Ok(None);
+    }
+    let query = [("org", &*settings.org), ("bucket", bucket), ("precision", "ms")];
+    let headers = [("content-type", "text/plain; charset=utf-8")];
+    let ask = Request { method: "POST", path: "api/v2/write", query: &query, headers: &headers, body: Vec::new() };
+    let answer = http.call(ask)?;
+    match answer.status {
+        404 => Ok(Some(false)),
+        200..300 | 403 => Ok(Some(true)),
+        status => {
+            let words = format!("InfluxDB at {} answered {status} when asked for bucket {bucket}", http.address());
+            Err(InfluxError::Refused(words))
+        }
+    }
+}
+
 /// The version that `/health` tells; an error where nothing answers at all.
 pub(super) fn version(http: &Http) -> Result<Option<String>, InfluxError> {
     let answer = http.call(Request { method: "GET", path: "health", query: &[], headers: &[], body: Vec::new() })?;

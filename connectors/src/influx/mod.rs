@@ -18,7 +18,7 @@ mod setup;
 mod verdict;
 mod write;
 
-pub use check::{Check, check};
+pub use check::{Check, check, has_bucket};
 pub use setup::{LongTerm, SetupReport, SetupRequest, setup, setup_into};
 
 use crate::secret::Secret;

@@ -260,12 +260,24 @@ fn ask_kafka(source: &Source, _kafka: &config::KafkaSource, found: &mut Findings
 
 #[cfg(feature = "influx")]
 fn ask_influx(influx: &config::InfluxSink, found: &mut Findings) {
-    use tidewatch_connectors::influx::{InfluxError, check};
+    use tidewatch_connectors::influx::{InfluxError, check, has_bucket};
     match check(&influx.settings()) {
         Ok(seen) => {
             let version = seen.version.unwrap_or_else(|| "of unknown version".into());
             let _ =
                 writeln!(found.report, "influx at {}: {version}, bucket {} can be written", influx.url, influx.bucket);
+            let long = &influx.long_bucket;
+            match has_bucket(&influx.settings(), long) {
+                Ok(Some(true)) => drop(writeln!(found.report, "  bucket {long} of sums is there")),
+                Ok(Some(false)) => {
+                    let words =
+                        format!("[sink.influx] there is no bucket {long}: nothing is kept for boards over weeks");
+                    let hint = "`tidewatch setup influx` makes it, with the tasks that fill it";
+                    found.problems.push(Diagnostic::warning(words).hint(hint));
+                }
+                Ok(None) => {}
+                Err(error) => found.problems.push(Diagnostic::warning(format!("[sink.influx] {error}"))),
+            }
         }
         Err(InfluxError::Address(words)) => found.problems.push(Diagnostic::error(format!("[sink.influx] {words}"))),
         Err(error) => found.refused.push(format!("[sink.influx] {error}")),

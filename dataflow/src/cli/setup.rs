@@ -6,6 +6,7 @@ use crate::exit::Failure;
 use clap::Subcommand;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use tidewatch_events::time::Millis;
 
 /// Create the topics or the bucket a configuration names; may be repeated.
 #[derive(Debug, clap::Args)]
@@ -22,11 +23,17 @@ pub struct SetupArgs {
 enum SetupCommand {
     /// Create the topics of the Kafka sources and sinks, with their partitions and retention.
     #[cfg(feature = "kafka")]
-    #[command(after_help = "Examples:\n  tidewatch setup kafka -c tidewatch.toml")]
+    #[command(after_help = "\
+Examples:
+  tidewatch setup kafka -c tidewatch.toml
+  tidewatch setup kafka -c tidewatch.toml --wait 2m")]
     Kafka {
         /// Configuration.
         #[arg(short = 'c', long, value_name = "FILE")]
         config: PathBuf,
+        /// Try again for so long while the brokers do not answer or refuse.
+        #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length)]
+        wait: Millis,
     },
     /// Create organisation, buckets, retention, InfluxQL mappings, the tasks that sum up, and a token for the bucket alone.
     #[cfg(feature = "influx")]
@@ -59,13 +66,32 @@ a fresh server's first user from INFLUX_PASSWORD; without it one is made and pri
     },
 }
 
+/// A length of time of at most an hour.
+#[cfg(feature = "kafka")]
+fn length(text: &str) -> Result<Millis, String> {
+    let length = crate::config::values::parse_length(text).filter(|length| *length <= Millis::minutes(60));
+    length.ok_or_else(|| "it is a length of time of at most an hour, such as 2m".into())
+}
+
 /// Runs the command.
 pub fn run(args: &SetupArgs) -> Result<(), Failure> {
     match &args.command {
         #[cfg(feature = "kafka")]
-        SetupCommand::Kafka { config } => {
+        SetupCommand::Kafka { config, wait } => {
             let config = load(Some(config), &Overrides { services: Services::Kafka, ..Overrides::default() })?;
-            kafka(&config)
+            let deadline = std::time::Instant::now() + std::time::Duration::from_millis(wait.0);
+            loop {
+                match kafka(&config) {
+                    // A broker that has just started may answer and not yet do it.
+                    Err(failure)
+                        if failure.code == crate::exit::ExitCode::Refused && std::time::Instant::now() < deadline =>
+                    {
+                        eprintln!("{failure}; trying again");
+                        std::thread::sleep(std::time::Duration::from_secs(1));
+                    }
+                    done => return done,
+                }
+            }
         }
         #[cfg(feature = "influx")]
         SetupCommand::Influx { config, token_file, read_token_file, no_long_term, user, new_token } => {
@@ -123,11 +149,8 @@ fn kafka(config: &Config) -> Result<(), Failure> {
 
 /// What a topic of a sink is made like where there is no Kafka source to take after.
 #[cfg(feature = "kafka")]
-const SINK_PLAN: crate::config::TopicPlan = crate::config::TopicPlan {
-    partitions: 4,
-    retention: tidewatch_events::time::Millis(7 * 86_400_000),
-    replication: None,
-};
+const SINK_PLAN: crate::config::TopicPlan =
+    crate::config::TopicPlan { partitions: 4, retention: Millis(7 * 86_400_000), replication: None };
 
 /// Makes the topics and says what was done.
 #[cfg(feature = "kafka")]
@@ -176,7 +199,7 @@ fn influx(
     let mut file = token_file.map(private_file).transpose()?;
     let mut read_file = read_token_file.map(private_file).transpose()?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
-    let length = |kept: Option<tidewatch_events::time::Millis>| kept.map(|length| Duration::from_millis(length.0));
+    let length = |kept: Option<Millis>| kept.map(|length| Duration::from_millis(length.0));
     let long = LongTerm { bucket: influx.long_bucket.clone(), retention: length(influx.long_retention) };
     let request = SetupRequest {
         url: influx.url.clone(),
