@@ -33,6 +33,7 @@ paths = ["/var/log/*.log"]
 exclude = ["/var/log/debug*"]
 from = "end"
 host = "web2"
+topic = "web-errors"
 multiline = { start = '^\d{4}', timeout = "2s", max_lines = 100, max_bytes = "64KiB" }
 [output]
 kind = "kafka"
@@ -54,6 +55,7 @@ key = "/k.pem"
 client_ca = "/ca.pem"
 token = "${TOKEN}"
 max_connections = 10
+topics = ["web-errors", "app-errors"]
 [metrics]
 listen = "127.0.0.1:9411"
 "#,
@@ -111,7 +113,10 @@ fn the_sample_is_right_and_told_from_the_pipelines() {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let text = std::fs::read_to_string(config.join("ship.toml")).unwrap();
     let (settings, warnings) = parse(&text).unwrap_or_else(|e| panic!("{e}"));
-    assert!(warnings.is_empty() && settings.inputs.len() == 2 && settings.spool.is_some(), "{warnings}");
+    assert!(
+        warnings.is_empty() && settings.topics() == ["web-logs", "web-errors"] && settings.spool.is_some(),
+        "{warnings}"
+    );
     assert!(ship::is_ship(&config.join("ship.toml")));
     assert!(!ship::is_ship(&config.join("standalone.toml")) && !ship::is_ship(&config.join("no such file")));
 }
@@ -124,6 +129,36 @@ fn defaults_are_those_of_the_documentation() {
     assert!(!settings.host.is_empty() && settings.collector.is_none() && settings.metrics.is_none());
     let OutputSettings::Kafka { settings, .. } = &settings.output else { panic!("kafka") };
     assert_eq!(settings.brokers(), "127.0.0.1:9092");
+}
+
+#[test]
+fn an_input_may_have_a_topic_of_its_own() {
+    let text = format!("{INPUT}[[input]]\npaths = \"/var/log/error.log\"\ntopic = \"errors\"\n{OUTPUT}");
+    let (settings, _) = parse(&text).unwrap();
+    assert_eq!(settings.topics(), ["logs", "errors"]);
+    assert_eq!(settings.inputs.iter().map(|input| input.topic.as_deref()).collect::<Vec<_>>(), [None, Some("errors")]);
+    // To a collector, only what is not its own is named.
+    let (settings, _) =
+        parse(&text.replace(OUTPUT, "[output]\nkind = \"tidewatch\"\naddresses = \"[::1]:1\"\n")).unwrap();
+    assert_eq!((settings.own_topic(), settings.topics()), ("", vec!["errors"]));
+}
+
+#[test]
+fn an_address_of_another_is_not_taken_for_ones_own() {
+    // listen, address, whether it is the same
+    let rows = [
+        ("127.0.0.1:7411", "127.0.0.1:7411", true),
+        ("127.0.0.1:7411", "localhost:7411", true),
+        ("localhost:7411", "[::1]:7411", true),
+        ("[::1]:7411", "127.0.0.1:7411", false),
+        ("127.0.0.1:7411", "127.0.0.2:7411", false),
+        ("127.0.0.1:7411", "127.0.0.1:7412", false),
+    ];
+    for (listen, address, is_same) in rows {
+        let text =
+            format!("[collector]\nlisten = {listen:?}\n[output]\nkind = \"tidewatch\"\naddresses = {address:?}\n");
+        assert_eq!(parse(&text).is_err(), is_same, "{listen} and {address}");
+    }
 }
 
 #[test]
@@ -213,6 +248,26 @@ fn a_mistake_is_said_with_its_place() {
             "a host that is none",
             format!("host = \"a\\nb\"\n{INPUT}{OUTPUT}"),
             "ship.toml:1:8: error: \"a\\nb\" is not a host's name",
+        ),
+        (
+            "a topic of an input that is none",
+            format!("[[input]]\npaths = \"a\"\ntopic = \"^web\"\n{OUTPUT}"),
+            "ship.toml:3:9: error: \"^web\" is not a topic's name",
+        ),
+        (
+            "a topic of a collector that is none",
+            format!("{OUTPUT}[collector]\nlisten = \"127.0.0.1:7411\"\ntopics = [\"good\", \"a b\"]\n"),
+            "ship.toml:6:19: error: \"a b\" is not a topic's name",
+        ),
+        (
+            "a collector that sends to itself",
+            "[collector]\nlisten = \"0.0.0.0:7411\"\ncert = \"c\"\nkey = \"k\"\ntoken = \"t\"\n[output]\nkind = \"tidewatch\"\naddresses = \"localhost:7411\"\n".into(),
+            "error: localhost:7411 is this agent's own [collector]: it would send to itself",
+        ),
+        (
+            "a key of another table",
+            format!("paths = \"a\"\n{OUTPUT}"),
+            "hint: `paths` is a key of [[input]]",
         ),
         (
             "too much in flight",

@@ -84,17 +84,16 @@ pub fn look_at(settings: &KafkaSettings, topic: &str, within: Duration) -> Resul
     }
 }
 
-/// Writes records with headers to one topic.
+/// Writes records with headers.
 pub struct RecordProducer {
     producer: Producer,
-    topic: String,
     status: Arc<KafkaStatus>,
     base: Option<(u64, OwnedHeaders)>,
     position: String,
 }
 
 impl RecordProducer {
-    /// A producer for the topic. Nothing is connected by it.
+    /// A producer whose records go to this topic, as a rule. Nothing is connected by it.
     ///
     /// # Errors
     /// `Usage` for settings that librdkafka does not accept.
@@ -104,12 +103,14 @@ impl RecordProducer {
         // As long as the client can count: 24 days.
         let with = ProducerSettings { deliver_within: Duration::from_millis(i32::MAX as u64), ..with.clone() };
         let producer = producer(&settings, &with, &status, true).map_err(client::usage)?;
-        Ok(RecordProducer { producer, topic: topic.to_owned(), status, base: None, position: String::new() })
+        Ok(RecordProducer { producer, status, base: None, position: String::new() })
     }
 
     /// Gives it a record. `number` comes back with the outcome.
+    #[allow(clippy::too_many_arguments)]
     pub fn send(
         &mut self,
+        topic: &str,
         key: &[u8],
         (host, file, stream): (&str, &str, u64),
         (start, end): (u64, u64),
@@ -127,7 +128,7 @@ impl RecordProducer {
         let _ = write!(self.position, "{stream:016x}:{start}:{end}");
         let position = Header { key: POSITION_HEADER, value: Some(self.position.as_str()) };
         let headers = self.base.as_ref().map(|(_, headers)| headers.clone().insert(position));
-        let mut record = BaseRecord::with_opaque_to(&self.topic, number).key(key).payload(line);
+        let mut record = BaseRecord::with_opaque_to(topic, number).key(key).payload(line);
         record.headers = headers;
         record.timestamp = i64::try_from(timestamp).ok();
         match self.producer.send(record) {
@@ -164,10 +165,8 @@ impl RecordProducer {
         }
         let words = |code: RDKafkaErrorCode| match verdict(code) {
             Verdict::Record => Outcome::Refused(code.to_string()),
-            Verdict::Refused => Outcome::Failed(format!("kafka topic {}: {code}", self.topic)),
-            Verdict::Later => {
-                Outcome::Failed(format!("kafka topic {}: {}", self.topic, self.producer.context().words(Some(code))))
-            }
+            Verdict::Refused => Outcome::Failed(code.to_string()),
+            Verdict::Later => Outcome::Failed(self.producer.context().words(Some(code))),
         };
         all.into_iter()
             .map(|(number, outcome)| (number, outcome.map_or_else(words, |()| Outcome::Acknowledged)))

@@ -8,14 +8,12 @@
 use super::chunk::Chunk;
 use super::collector::{Collector, Received};
 use super::files::{Files, Part};
-use super::forward::CollectorOutput;
 use super::guard::{Refusals, lock, look};
-use super::metrics::{Counters, MetricsServer};
-use super::output::{Event, KafkaOutput, Output};
-use super::settings::{OutputSettings, ShipSettings};
+use super::metrics::{Counters, MetricsServer, TopicCounts};
+use super::output::{self, Event, Output};
+use super::settings::ShipSettings;
 use super::spool::{Mark, Spool, SpoolSettings};
 use crate::feed::Feed;
-use crate::kafka::{ProducerSettings, RecordProducer};
 use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
 use crossbeam_channel::{Receiver, bounded};
@@ -64,6 +62,8 @@ struct Flight {
 /// The host agent. See the module above.
 pub struct Agent {
     settings: ShipSettings,
+    /// This process, as collectors are told.
+    number: u64,
     counters: Arc<Counters>,
     files: Files,
     peers: Option<Collector>,
@@ -103,7 +103,9 @@ impl Agent {
         let lock = lock(&settings)?;
         let refusals = Refusals::new(dir);
         look(&settings)?;
+        let number = super::positions::new_stream();
         let counters = Arc::new(Counters::default());
+        settings.topics().into_iter().chain([settings.own_topic()]).for_each(|topic| counters.topics.know(topic));
         let spool = match &settings.spool {
             None => None,
             Some(plan) => {
@@ -124,7 +126,9 @@ impl Agent {
         let (ring, wake) = bounded(1);
         let peers = match &settings.collector {
             None => None,
-            Some(collector) => Some(Collector::start(collector, counters.clone(), ring.clone())?),
+            Some(collector) => {
+                Some(Collector::start(collector, (number, settings.own_topic()), counters.clone(), ring.clone())?)
+            }
         };
         let wakes = move || {
             let _ = ring.try_send(());
@@ -136,6 +140,7 @@ impl Agent {
         tracing::info!(host = %settings.host, inputs = settings.inputs.len(), spool_bytes = backlog, "shipping");
         Ok(Agent {
             settings,
+            number,
             counters,
             files,
             peers,
@@ -221,22 +226,7 @@ impl Agent {
         if self.output.is_some() || Instant::now() < self.retry_at {
             return;
         }
-        let opened: Result<Box<dyn Output>, SourceError> = match &self.settings.output {
-            OutputSettings::Kafka { settings, topic, compression, linger, key } => {
-                let with = ProducerSettings {
-                    compression: *compression,
-                    linger: *linger,
-                    queue_bytes: self.settings.in_flight * 2,
-                    ..ProducerSettings::default()
-                };
-                RecordProducer::new(settings, topic, &with)
-                    .map(|producer| Box::new(KafkaOutput::new(producer, *key)) as Box<dyn Output>)
-            }
-            OutputSettings::Collector { addresses, tls, token } => {
-                CollectorOutput::start(addresses.clone(), tls.as_ref(), token.clone(), self.settings.host.clone())
-                    .map(|output| Box::new(output) as Box<dyn Output>)
-            }
-        };
+        let opened = output::open(&self.settings, self.number);
         match opened {
             Ok(output) => {
                 self.output = Some(output);
@@ -292,6 +282,7 @@ impl Agent {
             delivered += 1;
             self.counters.records_acknowledged.fetch_add(flight.chunk.records.len() as u64, Relaxed);
             self.counters.bytes_acknowledged.fetch_add(flight.chunk.payload(), Relaxed);
+            self.count(&flight.chunk, |topic| &mut topic.records_acknowledged);
             self.counters.bytes_in_flight.fetch_sub(flight.chunk.memory() as u64, Relaxed);
             match flight.from {
                 From::Direct(meaning) => self.done(meaning),
@@ -442,6 +433,7 @@ impl Agent {
         }
         for (chunk, _) in &parts {
             self.counters.records_read.fetch_add(chunk.records.len() as u64, Relaxed);
+            self.count(chunk, |topic| &mut topic.records_taken);
         }
         let mut chunks: Vec<(Chunk, Meaning)> =
             parts.into_iter().map(|(chunk, part)| (chunk, Meaning::File(part))).collect();
@@ -450,6 +442,7 @@ impl Agent {
             let Some((chunk, received)) = peers.take() else { break };
             taken += chunk.memory();
             self.counters.records_received.fetch_add(chunk.records.len() as u64, Relaxed);
+            self.count(&chunk, |topic| &mut topic.records_taken);
             chunks.push((chunk, Meaning::Peer(received)));
         }
         let some = !chunks.is_empty();
@@ -494,7 +487,19 @@ impl Agent {
     fn refused(&mut self, number: u64, index: usize, words: &str) {
         self.counters.records_refused.fetch_add(1, Relaxed);
         let Ok(at) = self.flights.binary_search_by_key(&number, |flight| flight.number) else { return };
-        self.refusals.keep(&self.flights[at].chunk, index, words);
+        let chunk = self.flights[at].chunk.clone();
+        self.counters.topics.add(self.topic_of(&chunk), 1, |topic| &mut topic.records_refused);
+        self.refusals.keep(&chunk, index, words);
+    }
+
+    /// The topic of a chunk; empty where only a collector knows it.
+    fn topic_of<'a>(&'a self, chunk: &'a Chunk) -> &'a str {
+        if chunk.origin.topic.is_empty() { self.settings.own_topic() } else { &chunk.origin.topic }
+    }
+
+    /// Counts a chunk's records for its topic.
+    fn count(&self, chunk: &Chunk, of: fn(&mut TopicCounts) -> &mut u64) {
+        self.counters.topics.add(self.topic_of(chunk), chunk.records.len() as u64, of);
     }
 
     /// Writes positions and looks at files when it is time.
@@ -513,6 +518,7 @@ impl Agent {
             self.counters.spool_bytes.store(spool.bytes(), Relaxed);
             self.counters.spool_damaged_frames.store(damage.frames, Relaxed);
             self.counters.spool_damaged_bytes.store(damage.bytes, Relaxed);
+            self.counters.spool_heads_ignored.store(damage.head.into(), Relaxed);
         }
         Ok(())
     }
@@ -580,3 +586,7 @@ fn append(spool: &mut Spool, chunk: &Chunk, counters: &Counters) -> Result<Optio
     }
     Ok(mark)
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

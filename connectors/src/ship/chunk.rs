@@ -1,11 +1,13 @@
 //! A chunk: records of one file, in order, as they travel through the agent, lie in the spool and go to a collector.
 //!
 //! ```text
-//! body     u8 form (1) | u64 stream | u64 read at, ms | u64 end | u16 n, host | u16 n, path | u32 records
+//! body     u8 form | u64 stream | u64 read at, ms | u64 end | u16 n, host | u16 n, path | form 2: u16 n, topic
+//!          u32 records
 //!          records × (u64 start, u32 span, u32 length) | the records' bytes, one after the other
 //! frame    u32 length of what follows | u64 xxh3 of the packed bytes | u32 length unpacked | body packed with zstd
 //! ```
-//! Numbers are little-endian.
+//! Numbers are little-endian. Form 1 is for the topic of the output it comes to, and is all that releases before topics
+//! know; form 2 names one.
 //!
 //! Invariants
 //! - `stream` is one content of one file: a number drawn at random when the agent first sees it, kept with the positions
@@ -34,6 +36,8 @@ pub struct Origin {
     pub file: String,
     /// The content's number.
     pub stream: u64,
+    /// The topic it is for; empty for the output's own.
+    pub topic: String,
 }
 
 /// A record: a line, or several that were joined.
@@ -118,14 +122,14 @@ impl Chunk {
     }
 
     fn body(&self) -> Vec<u8> {
-        let Origin { host, file, stream } = &*self.origin;
+        let Origin { host, file, stream, topic } = &*self.origin;
         let payload = usize::try_from(self.payload()).unwrap_or(0);
         let mut body = Vec::with_capacity(64 + host.len() + file.len() + self.records.len() * 16 + payload);
-        body.push(1);
+        body.push(if topic.is_empty() { 1 } else { 2 });
         body.extend_from_slice(&stream.to_le_bytes());
         body.extend_from_slice(&self.read_at.to_le_bytes());
         body.extend_from_slice(&self.end.to_le_bytes());
-        for text in [host, file] {
+        for text in [Some(host), Some(file), Some(topic).filter(|topic| !topic.is_empty())].into_iter().flatten() {
             let text = &text.as_bytes()[..text.len().min(u16::MAX.into())];
             body.extend_from_slice(&(text.len() as u16).to_le_bytes());
             body.extend_from_slice(text);
@@ -171,11 +175,13 @@ impl Chunk {
 
     fn from_body(body: &[u8]) -> Result<Chunk, FrameError> {
         let mut take = Take(body);
-        if take.bytes(1)? != [1] {
+        let form = take.bytes(1)?[0];
+        if !(1..=2).contains(&form) {
             return Err(FrameError::Content("it has a form of another release"));
         }
         let (stream, read_at, end) = (take.u64()?, take.u64()?, take.u64()?);
         let (host, file) = (take.text()?, take.text()?);
+        let topic = if form == 2 { take.text()? } else { String::new() };
         let count = take.u32()? as usize;
         if count > MOST_RECORDS {
             return Err(FrameError::Content("it has too many records"));
@@ -192,7 +198,7 @@ impl Chunk {
             return Err(FrameError::Content("the records' lengths are not those of their bytes"));
         }
         let bytes = take.0.to_vec();
-        Ok(Chunk { origin: Arc::new(Origin { host, file, stream }), read_at, end, bytes, records })
+        Ok(Chunk { origin: Arc::new(Origin { host, file, stream, topic }), read_at, end, bytes, records })
     }
 }
 
@@ -239,13 +245,26 @@ mod tests {
             bytes.extend_from_slice(line.as_bytes());
             at = end;
         }
-        let origin = Origin { host: "web1".into(), file: "/var/log/a.log".into(), stream };
+        let origin = Origin { host: "web1".into(), file: "/var/log/a.log".into(), stream, topic: String::new() };
         Chunk { origin: Arc::new(origin), read_at: 7, end: at, bytes, records }
+    }
+
+    fn of_topic(mut chunk: Chunk, topic: &str) -> Chunk {
+        Arc::make_mut(&mut chunk.origin).topic = topic.into();
+        chunk
+    }
+
+    #[test]
+    fn a_chunk_without_a_topic_is_written_as_releases_before_topics_read_it() {
+        let form = |chunk: &Chunk| chunk.body()[0];
+        let plain = chunk(7, 10, &["one"]);
+        assert_eq!((form(&plain), form(&of_topic(plain.clone(), "web-errors"))), (1, 2));
     }
 
     #[test]
     fn a_frame_is_the_chunk_again() {
         for (name, chunk) in [
+            ("for a topic", of_topic(chunk(5, 10, &["one", "two"]), "web-errors")),
             ("lines", chunk(u64::MAX, 10, &["one", "", "three"])),
             ("none", chunk(1, 0, &[])),
             ("far", chunk(1, u64::MAX - 10, &["x"])),
@@ -273,11 +292,12 @@ mod tests {
             }
         }
         let bodies: &[(&str, Vec<u8>, &str)] = &[
-            ("another form", vec![2], "it has a form of another release"),
+            ("another form", vec![3], "it has a form of another release"),
             ("nothing", vec![], "it ends too early"),
             ("too many", [&[1u8][..], &[0; 24], &[0; 4], &[255; 4]].concat(), "it has too many records"),
             ("no end", [&[1u8][..], &[0; 24], &[0; 4], &[1, 0, 0, 0], &[255; 16]].concat(), "a record has no end"),
             ("a tail", [&[1u8][..], &[0; 24], &[0; 4], &[0; 4], &[9]].concat(), "lengths are not those"),
+            ("no topic", [&[2u8][..], &[0; 24], &[0; 4], &[9, 0]].concat(), "it ends too early"),
             ("names", [&[1u8][..], &[0; 24], &[1, 0, 0xff, 0, 0]].concat(), "a name is not UTF-8"),
         ];
         for (name, body, want) in bodies {

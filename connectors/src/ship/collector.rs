@@ -11,7 +11,7 @@ use super::chunk::{Chunk, FRAME_HEAD};
 use super::metrics::Counters;
 use super::settings::CollectorSettings;
 use super::tls::{self, Connection, is_nothing_yet, words};
-use super::wire;
+use super::wire::{self, Greeting};
 use crate::secret::Secret;
 use crate::source::SourceError;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
@@ -31,6 +31,9 @@ const AHEAD: usize = 8;
 
 /// How often a peer hears how much is kept, at least.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// How long a peer that is refused may go on.
+const HEAR_OUT: Duration = Duration::from_secs(2);
 
 /// How long a read waits before answers are looked for.
 const TURN: Duration = Duration::from_millis(10);
@@ -57,6 +60,10 @@ pub struct Collector {
 
 struct Shared {
     token: Option<Secret>,
+    /// This process, as its own greetings name it.
+    agent: u64,
+    /// Topics that peers may write to.
+    topics: Vec<String>,
     tls: Option<Arc<ServerConfig>>,
     most: usize,
     counters: Arc<Counters>,
@@ -66,12 +73,14 @@ struct Shared {
 }
 
 impl Collector {
-    /// Listens. `ring` is rung whenever something came.
+    /// Listens. `ring` is rung whenever something came. `agent` is this process's number and `own_topic` where its output
+    /// writes to, if that is known: peers may name it.
     ///
     /// # Errors
     /// `Usage` for certificates that are none; `Io` where it cannot listen.
     pub fn start(
         settings: &CollectorSettings,
+        (agent, own_topic): (u64, &str),
         counters: Arc<Counters>,
         ring: Sender<()>,
     ) -> Result<Collector, SourceError> {
@@ -88,6 +97,8 @@ impl Collector {
         let stopped = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared {
             token: settings.token.clone(),
+            agent,
+            topics: settings.topics.iter().map(String::as_str).chain([own_topic]).map(str::to_owned).collect(),
             tls,
             most: settings.max_connections,
             counters,
@@ -156,15 +167,16 @@ fn refuse(shared: &Shared, peer: SocketAddr, reason: &str) {
 }
 
 fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
-    let (host, connection) = match let_in(stream, shared) {
+    let (greeting, connection) = match let_in(stream, shared) {
         Ok(both) => both,
         Err(error) => {
             refuse(shared, peer, &words(&error));
             return;
         }
     };
-    tracing::info!(%peer, host = %printable(host.as_bytes()), "an agent connected");
-    let mut peer_of = Peer { connection, kept: Arc::default(), said: 0, said_at: Instant::now(), count: 0 };
+    tracing::info!(%peer, host = %printable(greeting.host.as_bytes()), "an agent connected");
+    let is_old = greeting.is_old;
+    let mut peer_of = Peer { connection, is_old, kept: Arc::default(), said: 0, said_at: Instant::now(), count: 0 };
     match peer_of.run(shared) {
         Ok(()) => tracing::info!(%peer, frames = peer_of.count, "an agent has gone"),
         Err(error) => {
@@ -175,7 +187,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
 }
 
 /// The handshake, the greeting and the token.
-fn let_in(stream: TcpStream, shared: &Shared) -> io::Result<(String, Connection)> {
+fn let_in(stream: TcpStream, shared: &Shared) -> io::Result<(Greeting, Connection)> {
     // A socket accepted from a listener that does not wait may not wait either.
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
@@ -187,15 +199,37 @@ fn let_in(stream: TcpStream, shared: &Shared) -> io::Result<(String, Connection)
     connection.patience(Duration::from_millis(500), GREETING)?;
     let deadline = Instant::now() + GREETING;
     let mut patient = Patient { connection: &mut connection, deadline };
-    let (host, token) = wire::read_greeting(&mut patient)?;
-    if let Some(wanted) = &shared.token
-        && !same(wanted.expose().as_bytes(), token.as_bytes())
-    {
-        let _ = wire::write_all(&mut connection, &wire::answer(false, "the token is not the collector's"));
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it does not know the token"));
+    let greeting = Greeting::read(&mut patient)?;
+    if let Some((to_it, to_log)) = shared.why_not(&greeting) {
+        let _ = wire::write_all(&mut connection, &wire::answer(false, &to_it));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, to_log));
     }
     wire::write_all(&mut connection, &wire::answer(true, ""))?;
-    Ok((host, connection))
+    Ok((greeting, connection))
+}
+
+impl Shared {
+    /// Why a peer is not let in: what it is told, and what the log says. Of topics nothing is said to who does not know the
+    /// token.
+    fn why_not(&self, greeting: &Greeting) -> Option<(String, String)> {
+        if let Some(wanted) = &self.token
+            && !same(wanted.expose().as_bytes(), greeting.token.as_bytes())
+        {
+            return Some(("the token is not the collector's".into(), "it does not know the token".into()));
+        }
+        if !greeting.is_old && greeting.agent == self.agent {
+            let words = "this collector is the sender itself: its [output] leads back to its own [collector]";
+            return Some((words.into(), words.into()));
+        }
+        greeting.topics.iter().find_map(|topic| self.why_not_to(topic)).map(|words| (words.clone(), words))
+    }
+
+    /// Why nothing may be written to a topic.
+    fn why_not_to(&self, topic: &str) -> Option<String> {
+        let may = topic.is_empty() || self.topics.iter().any(|other| other == topic);
+        let shown = printable(topic.as_bytes());
+        (!may).then(|| format!("topic {shown:?} is not among the `topics` of this [collector]"))
+    }
 }
 
 /// Whether two texts are the same, in a time that does not tell where they differ.
@@ -225,6 +259,7 @@ impl io::Read for Patient<'_> {
 
 struct Peer {
     connection: Connection,
+    is_old: bool,
     kept: Arc<AtomicU64>,
     said: u64,
     said_at: Instant,
@@ -254,12 +289,34 @@ impl Peer {
                 let Some(frame) = buffer.get(at..at + length) else { break };
                 let chunk = Chunk::from_frame(frame).map_err(wrong)?;
                 at += length;
+                if let Some(words) = shared.why_not_to(&chunk.origin.topic) {
+                    // What came before may be kept by now.
+                    self.answer()?;
+                    if !self.is_old {
+                        wire::write_all(&mut self.connection, &wire::refusal(&words))?;
+                        self.hear_out(&mut read);
+                    }
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
+                }
                 self.hand_over(chunk, shared)?;
             }
             buffer.drain(..at);
         }
         // Answers that are due still go out.
         self.answer()
+    }
+
+    /// Reads what a peer sends until it has heard that it is refused: a connection that is closed over unread bytes may take
+    /// the reason with it.
+    fn hear_out(&mut self, read: &mut [u8]) {
+        let deadline = Instant::now() + HEAR_OUT;
+        while Instant::now() < deadline {
+            match self.connection.read(read) {
+                Ok(0) => return,
+                Err(error) if !is_nothing_yet(&error) => return,
+                _ => {}
+            }
+        }
     }
 
     fn hand_over(&mut self, chunk: Chunk, shared: &Shared) -> io::Result<()> {

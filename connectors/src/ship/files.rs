@@ -59,6 +59,8 @@ pub struct Files {
     dir: PathBuf,
     machine: String,
     hosts: Vec<String>,
+    /// By input: the topic that frames name, empty for the output's own, and the topic as far as it is known.
+    topics: Vec<(String, String)>,
     joining: Vec<Option<super::Multiline>>,
     max_line: usize,
     pub feed: Arc<Feed>,
@@ -95,6 +97,17 @@ impl Files {
             dir: settings.data_dir.clone(),
             machine,
             hosts: settings.inputs.iter().map(|i| i.host.clone().unwrap_or_else(|| settings.host.clone())).collect(),
+            topics: settings
+                .inputs
+                .iter()
+                .map(|input| {
+                    let named = input.topic.as_deref().filter(|topic| *topic != settings.own_topic());
+                    (
+                        named.unwrap_or_default().to_owned(),
+                        input.topic.as_deref().unwrap_or(settings.own_topic()).to_owned(),
+                    )
+                })
+                .collect(),
             joining: settings.inputs.iter().map(|i| i.multiline.clone()).collect(),
             max_line: settings.max_line,
             feed: feed.clone(),
@@ -200,7 +213,8 @@ impl Files {
         if is_known || !self.from_end.get(input).copied().unwrap_or(false) {
             return;
         }
-        if let Ok(place) = at_end(path) {
+        if let Ok(mut place) = at_end(path) {
+            place.topic.clone_from(&self.topics[input].1);
             self.ends.push((partition, place));
             self.is_new = true;
         }
@@ -217,7 +231,7 @@ impl Files {
         let known = self.kept.iter().position(is_it).map(|at| self.kept.remove(at));
         // The same inode with the same beginning may have been truncated and filled again since.
         let known = known.filter(|place| candidates(place).iter().any(|path| holds(path, place).is_some()));
-        let place = match known {
+        let mut place = match known {
             Some(place) => place,
             None => {
                 self.is_new = true;
@@ -230,16 +244,26 @@ impl Files {
                     offset: found.offset,
                     tail: Vec::new(),
                     size: found.offset,
+                    topic: String::new(),
                 }
             }
         };
         self.ends.retain(|(of, _)| *of != partition);
         let input = self.follows.get(&partition).map_or(0, |follow| follow.input);
         let stream = place.stream;
+        let (named, topic) = &self.topics[input];
+        if !place.topic.is_empty() && place.topic != *topic {
+            tracing::info!(
+                file = %place.path.display(), offset = place.offset, before = %place.topic, now = %topic,
+                "the lines of a file go to another topic from here on"
+            );
+        }
+        place.topic.clone_from(topic);
         let origin = Origin {
             host: self.hosts[input].clone(),
             file: printable(place.path.as_os_str().as_encoded_bytes()).into_owned(),
             stream,
+            topic: named.clone(),
         };
         let opened = Stream {
             origin: Arc::new(origin),
@@ -310,7 +334,7 @@ impl Files {
     /// Looks how large files are, and forgets contents that are done with. To be called now and then.
     pub fn tend(&mut self) {
         let mut gone = Vec::new();
-        let mut behind = 0;
+        let (mut behind, mut by_topic) = (0, BTreeMap::new());
         for (number, stream) in &mut self.streams {
             let named = std::fs::metadata(&stream.place.path).ok();
             let is_current =
@@ -320,7 +344,9 @@ impl Files {
             if let Some(meta) = named.filter(|_| is_current && is_newest) {
                 stream.place.size = meta.len().max(stream.place.offset);
             }
-            behind += stream.place.size.saturating_sub(stream.place.offset);
+            let missing = stream.place.size.saturating_sub(stream.place.offset);
+            behind += missing;
+            *by_topic.entry(stream.place.topic.as_str()).or_default() += missing;
             let is_whole = stream.place.offset >= stream.place.size && !stream.cutter.is_waiting();
             let is_idle = stream.outstanding == 0 && stream.moved.elapsed() > FORGET_AFTER;
             if is_whole && is_idle && !(is_current && is_newest) {
@@ -328,6 +354,7 @@ impl Files {
             }
         }
         self.counters.bytes_behind.store(behind, Relaxed);
+        self.counters.topics.set_behind(&by_topic);
         self.count_left_out();
         for (number, partition) in gone {
             self.streams.remove(&number);
@@ -393,6 +420,7 @@ fn at_end(path: &Path) -> io::Result<Place> {
         offset,
         tail: read(offset - tail, tail)?,
         size: offset,
+        topic: String::new(),
     })
 }
 
@@ -404,7 +432,14 @@ fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePos
     for (path, places) in by_path {
         let found = positions::find(places, candidates, holds);
         for (place, bytes) in &found.lost {
-            if *bytes > 0 {
+            if let Some(length) = shorter(place) {
+                counters.positions_beyond.fetch_add(1, Relaxed);
+                tracing::warn!(
+                    file = %path.display(), position = place.offset, length,
+                    "a file ends before its position, and begins as it did: it was cut short, or its position was changed by \
+                     hand; it is read from its beginning, and readers take its lines for new ones"
+                );
+            } else if *bytes > 0 {
                 counters.files_lost.fetch_add(1, Relaxed);
                 counters.bytes_lost.fetch_add(*bytes, Relaxed);
                 tracing::warn!(
@@ -419,6 +454,23 @@ fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePos
         kept.extend(found.there);
     }
     (kept, resume)
+}
+
+/// The length of the file of a place where it is the same file, begins as it did, and ends before the position: then
+/// nothing says that a line is lost.
+fn shorter(place: &Place) -> Option<u64> {
+    let look = || -> io::Result<Option<u64>> {
+        let file = open_file(&place.path)?;
+        let meta = file.metadata()?;
+        let mut first = vec![0; place.first.len()];
+        let is_same = (meta.dev(), meta.ino()) == (place.device, place.inode) && !first.is_empty();
+        if !is_same || meta.len() >= place.offset || meta.len() < first.len() as u64 {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut first, 0)?;
+        Ok((first == place.first).then_some(meta.len()))
+    };
+    look().ok().flatten()
 }
 
 /// Files that may hold a content, the likeliest first.

@@ -8,11 +8,11 @@
 use super::chunk::Chunk;
 use super::output::{Event, Output};
 use super::settings::ClientTls;
-use super::tls::{self, Connection, is_nothing_yet, words};
-use super::wire;
+use super::tls::{self, Connection, is_gone, is_nothing_yet, words};
+use super::wire::{self, Greeting};
 use crate::secret::Secret;
 use crate::source::SourceError;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{self as channel, Receiver, RecvTimeoutError, unbounded};
 use rustls::ClientConfig;
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -33,17 +33,42 @@ const TURN: Duration = Duration::from_millis(5);
 /// How long the thread sleeps without work.
 const REST: Duration = Duration::from_millis(50);
 
+/// Who sends: what a collector is told besides the token.
+#[derive(Clone, Debug, Default)]
+pub struct Sender {
+    /// The host.
+    pub host: String,
+    /// The process, by a number of its own.
+    pub agent: u64,
+    /// The topics that frames may name.
+    pub topics: Vec<String>,
+}
+
 /// Where to and how.
 struct Way {
     addresses: Vec<String>,
     tls: Option<(Arc<ClientConfig>, Option<String>)>,
     token: Option<Secret>,
-    host: String,
+    sender: Sender,
+}
+
+/// Asks each collector whether it would let us in, and sends nothing.
+///
+/// # Errors
+/// `Usage` for certificates that are none.
+pub fn probe(
+    addresses: &[String],
+    tls: Option<&ClientTls>,
+    token: Option<&Secret>,
+    sender: &Sender,
+) -> Result<Vec<(String, Result<(), String>)>, SourceError> {
+    let way = Way::new(addresses.to_vec(), tls, token.cloned(), sender.clone())?;
+    Ok(addresses.iter().map(|address| (address.clone(), way.connect_to(address).map(drop))).collect())
 }
 
 /// The agent's side of a connection to a collector.
 pub struct CollectorOutput {
-    chunks: Sender<(u64, Arc<Chunk>)>,
+    chunks: channel::Sender<(u64, Arc<Chunk>)>,
     events: Receiver<Event>,
     trouble: Arc<Mutex<Option<String>>>,
 }
@@ -57,13 +82,9 @@ impl CollectorOutput {
         addresses: Vec<String>,
         tls: Option<&ClientTls>,
         token: Option<Secret>,
-        host: String,
+        sender: Sender,
     ) -> Result<CollectorOutput, SourceError> {
-        let tls = match tls {
-            None => None,
-            Some(settings) => Some((tls::client(settings)?, settings.server_name.clone())),
-        };
-        let way = Way { addresses, tls, token, host };
+        let way = Way::new(addresses, tls, token, sender)?;
         let (chunks, to_send) = unbounded();
         let (tell, events) = unbounded();
         let trouble = Arc::new(Mutex::new(None));
@@ -97,6 +118,19 @@ impl Output for CollectorOutput {
 }
 
 impl Way {
+    fn new(
+        addresses: Vec<String>,
+        tls: Option<&ClientTls>,
+        token: Option<Secret>,
+        sender: Sender,
+    ) -> Result<Way, SourceError> {
+        let tls = match tls {
+            None => None,
+            Some(settings) => Some((tls::client(settings)?, settings.server_name.clone())),
+        };
+        Ok(Way { addresses, tls, token, sender })
+    }
+
     /// The first collector that lets us in; else why none did.
     fn connect(&self) -> Result<Connection, String> {
         let mut reasons = Vec::new();
@@ -112,7 +146,32 @@ impl Way {
         Err(reasons.join("; "))
     }
 
+    /// A connection that was let in. A collector that ends it at the greeting may be of a release before topics: then it is
+    /// greeted as that knows it, where that says all there is to say.
     fn connect_to(&self, address: &str) -> Result<Connection, String> {
+        let mut greeting = Greeting {
+            host: self.sender.host.clone(),
+            token: self.token.as_ref().map_or("", Secret::expose).to_owned(),
+            agent: self.sender.agent,
+            topics: self.sender.topics.clone(),
+            is_old: false,
+        };
+        let answered = self.greet(address, &greeting)?;
+        if let Some(connection) = answered {
+            return Ok(connection);
+        }
+        if !self.sender.topics.is_empty() {
+            return Err(
+                "it ends the connection at the greeting: not a collector, or one of a release before topics".into()
+            );
+        }
+        greeting.is_old = true;
+        self.greet(address, &greeting)?
+            .ok_or_else(|| "it ends the connection at the greeting: not a collector, or it wants a certificate".into())
+    }
+
+    /// `None` where the other side ends the connection instead of an answer.
+    fn greet(&self, address: &str, greeting: &Greeting) -> Result<Option<Connection>, String> {
         let words = |error: io::Error| words(&error);
         let mut stream = Err("the name has no address".to_owned());
         for socket in address.to_socket_addrs().map_err(words)? {
@@ -133,18 +192,24 @@ impl Way {
             }
         };
         connection.patience(CONNECT, CONNECT).map_err(words)?;
-        let token = self.token.as_ref().map_or("", Secret::expose);
-        wire::write_all(&mut connection, &wire::greeting(&self.host, token)).map_err(words)?;
-        let answer = wire::read_answer(&mut connection).map_err(words)?;
-        answer.map_err(|reason| format!("it does not let us in: {}", printable(reason.as_bytes())))?;
-        Ok(connection)
+        let answered =
+            wire::write_all(&mut connection, &greeting.bytes()).and_then(|()| wire::read_answer(&mut connection));
+        match answered {
+            Ok(Ok(())) => Ok(Some(connection)),
+            Ok(Err(reason)) => Err(format!("it does not let us in: {}", printable(reason.as_bytes()))),
+            Err(error) if is_nothing_yet(&error) => {
+                Err(format!("it says nothing for {} s: not a collector", CONNECT.as_secs()))
+            }
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(words(error)),
+        }
     }
 }
 
 struct Link<'a> {
     connection: Connection,
     chunks: &'a Receiver<(u64, Arc<Chunk>)>,
-    events: &'a Sender<Event>,
+    events: &'a channel::Sender<Event>,
     /// Numbers of frames that are sent and not known to be kept.
     sent: VecDeque<u64>,
     kept: u64,
@@ -154,7 +219,11 @@ struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    fn new(connection: Connection, chunks: &'a Receiver<(u64, Arc<Chunk>)>, events: &'a Sender<Event>) -> Link<'a> {
+    fn new(
+        connection: Connection,
+        chunks: &'a Receiver<(u64, Arc<Chunk>)>,
+        events: &'a channel::Sender<Event>,
+    ) -> Link<'a> {
         let (sent, partial) = (VecDeque::new(), Vec::new());
         Link { connection, chunks, events, sent, kept: 0, partial, heard: Instant::now() }
     }
@@ -219,11 +288,21 @@ impl<'a> Link<'a> {
             }
             Err(error) => return Err(words(&error)),
         }
-        let mut whole = self.partial.chunks_exact(8);
-        let last = whole.by_ref().filter_map(|bytes| bytes.try_into().ok().map(u64::from_le_bytes)).last();
-        let rest = self.partial.len() % 8;
-        self.partial.drain(..self.partial.len() - rest);
-        let Some(kept) = last else { return Ok(()) };
+        let (mut last, mut is_refused) = (None, false);
+        while let Some(number) = self.partial.first_chunk().copied().map(u64::from_le_bytes) {
+            if number == wire::REFUSAL {
+                is_refused = true;
+                break;
+            }
+            last = Some(number);
+            self.partial.drain(..8);
+        }
+        self.keep(last.unwrap_or(self.kept))?;
+        if is_refused { self.refused() } else { Ok(()) }
+    }
+
+    /// The collector keeps so many frames.
+    fn keep(&mut self, kept: u64) -> Result<(), String> {
         let fresh = kept.saturating_sub(self.kept);
         if fresh > self.sent.len() as u64 {
             return Err("the collector keeps more than it was sent".into());
@@ -233,5 +312,17 @@ impl<'a> Link<'a> {
         }
         self.kept = self.kept.max(kept);
         Ok(())
+    }
+
+    /// The collector does not take a frame; its reason may not have come whole.
+    fn refused(&self) -> Result<(), String> {
+        let whole = self.partial.get(8..10).and_then(|n| {
+            let length = usize::from(u16::from_le_bytes(n.try_into().ok()?));
+            self.partial.get(10..10 + length.min(wire::MOST_TEXT))
+        });
+        match whole {
+            Some(reason) => Err(format!("the collector does not take what is sent: {}", printable(reason))),
+            None => Ok(()),
+        }
     }
 }

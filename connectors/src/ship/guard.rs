@@ -2,7 +2,9 @@
 
 use super::agent::failed;
 use super::chunk::Chunk;
-use super::settings::{OutputSettings, ShipSettings};
+use super::forward::{self, Sender};
+use super::settings::{CollectorSettings, OutputSettings, ShipSettings};
+use super::tls;
 use crate::kafka::{TopicState, look_at};
 use crate::source::SourceError;
 use base64::Engine as _;
@@ -43,7 +45,7 @@ impl Refusals {
             Err(_) => (None, Some(BASE64.encode(line))),
         };
         let kept = serde_json::json!({
-            "host": chunk.origin.host, "file": chunk.origin.file, "offset": record.start, "reason": words,
+            "host": chunk.origin.host, "topic": chunk.origin.topic, "file": chunk.origin.file, "offset": record.start, "reason": words,
             "line": text, "base64": base64,
         });
         match self.write(&format!("{kept}\n")) {
@@ -96,13 +98,46 @@ pub fn lock(settings: &ShipSettings) -> Result<File, SourceError> {
 
 /// What a person has to change about the output is said at the start. That nobody answers is not: it is waited for.
 pub fn look(settings: &ShipSettings) -> Result<(), SourceError> {
-    let OutputSettings::Kafka { settings, topic, .. } = &settings.output else { return Ok(()) };
-    match look_at(settings, topic, Duration::from_secs(5))? {
-        TopicState::There(_) => Ok(()),
-        TopicState::Refused(words) => Err(SourceError::Service(words)),
-        TopicState::Away(words) => {
-            tracing::warn!(error = %words, "the brokers are away; starting all the same");
-            Ok(())
+    let OutputSettings::Kafka { settings: kafka, .. } = &settings.output else { return Ok(()) };
+    for topic in settings.topics() {
+        match look_at(kafka, topic, Duration::from_secs(5))? {
+            TopicState::There(_) => {}
+            TopicState::Refused(words) => return Err(SourceError::Service(words)),
+            TopicState::Away(words) => {
+                tracing::warn!(error = %words, "the brokers are away; starting all the same");
+                return Ok(());
+            }
         }
     }
+    Ok(())
+}
+
+/// Asks the collectors of the output whether they let this agent in: an answer for each address, none where the output is
+/// none.
+///
+/// # Errors
+/// `Usage` for certificates that are none.
+pub fn look_at_collectors(settings: &ShipSettings) -> Result<Vec<(String, Result<(), String>)>, SourceError> {
+    let OutputSettings::Collector { addresses, tls, token } = &settings.output else { return Ok(Vec::new()) };
+    forward::probe(addresses, tls.as_ref(), token.as_ref(), &sender(settings, 0))
+}
+
+/// What a collector is told of this agent.
+pub fn sender(settings: &ShipSettings, agent: u64) -> Sender {
+    let topics = settings.topics().into_iter().map(str::to_owned).collect();
+    Sender { host: settings.host.clone(), agent, topics }
+}
+
+/// Looks whether the files of TLS are what they should be: what the agent itself would say at its start.
+///
+/// # Errors
+/// `Usage`, naming the file.
+pub fn look_at_certificates(settings: &ShipSettings) -> Result<(), SourceError> {
+    if let OutputSettings::Collector { tls: Some(tls), .. } = &settings.output {
+        tls::client(tls)?;
+    }
+    if let Some(CollectorSettings { identity: Some(identity), client_ca, .. }) = &settings.collector {
+        tls::server(identity, client_ca.as_deref())?;
+    }
+    Ok(())
 }

@@ -3,12 +3,13 @@
 //! The answer is made of the counters alone; of a request only the first line is looked at. One request at a time, each
 //! with a limit of time and size: for a scraper on the same host.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a request may take.
@@ -20,6 +21,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $(#[doc = $help] pub $name: AtomicU64,)*
+            /// The same by topic.
+            pub topics: Topics,
         }
 
         impl Counters {
@@ -33,10 +36,83 @@ macro_rules! counters {
                     let _ = writeln!(text, "# TYPE tidewatch_ship_{name}{end} {kind}");
                     let _ = writeln!(text, "tidewatch_ship_{name}{end} {}", self.$name.load(Relaxed));
                 })*
+                self.topics.show(&mut text);
                 text
             }
         }
     };
+}
+
+/// What is counted of a topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TopicCounts {
+    /// Records read or received for it.
+    pub records_taken: u64,
+    /// Records of it that the output acknowledged.
+    pub records_acknowledged: u64,
+    /// Records of it that the output refuses for good.
+    pub records_refused: u64,
+    /// Bytes of followed files that are for it and not shipped.
+    pub bytes_behind: u64,
+}
+
+/// More topics than a configuration can name are counted as one, `other`.
+const MOST_TOPICS: usize = 2048;
+
+/// Counts by topic. The topic is empty where only a collector knows it.
+#[derive(Debug, Default)]
+pub struct Topics(Mutex<BTreeMap<String, TopicCounts>>);
+
+impl Topics {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, TopicCounts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A topic that is to be shown before anything of it is counted.
+    pub fn know(&self, topic: &str) {
+        self.add(topic, 0, |counts| &mut counts.records_taken);
+    }
+
+    /// Counts something.
+    pub fn add(&self, topic: &str, count: u64, of: impl Fn(&mut TopicCounts) -> &mut u64) {
+        let mut all = self.lock();
+        if let Some(counts) = all.get_mut(topic) {
+            *of(counts) += count;
+            return;
+        }
+        let topic = if all.len() < MOST_TOPICS { topic } else { "other" };
+        *of(all.entry(topic.to_owned()).or_default()) += count;
+    }
+
+    /// How many bytes are behind, by topic; no others are.
+    pub fn set_behind(&self, behind: &BTreeMap<&str, u64>) {
+        self.lock().iter_mut().for_each(|(topic, counts)| {
+            counts.bytes_behind = behind.get(topic.as_str()).copied().unwrap_or(0);
+        });
+    }
+
+    fn show(&self, text: &mut String) {
+        let all = self.lock();
+        type Of = fn(&TopicCounts) -> u64;
+        let rows: [(&str, &str, &str, Of); 4] = [
+            ("topic_records_taken_total", "counter", "Records read or received for a topic.", |c| c.records_taken),
+            ("topic_records_acknowledged_total", "counter", "Records of a topic that the output acknowledged.", |c| {
+                c.records_acknowledged
+            }),
+            ("topic_records_refused_total", "counter", "Records of a topic that the output refuses for good.", |c| {
+                c.records_refused
+            }),
+            ("topic_bytes_behind", "gauge", "Bytes of files for a topic that are not shipped.", |c| c.bytes_behind),
+        ];
+        for (name, kind, help, of) in rows {
+            let _ = writeln!(text, "# HELP tidewatch_ship_{name} {help}\n# TYPE tidewatch_ship_{name} {kind}");
+            for (topic, counts) in all.iter() {
+                // A topic's name has nothing that would have to be escaped; one in a damaged spool might.
+                let topic: String = topic.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
+                let _ = writeln!(text, "tidewatch_ship_{name}{{topic=\"{topic}\"}} {}", of(counts));
+            }
+        }
+    }
 }
 
 counters! {
@@ -51,9 +127,11 @@ counters! {
     lines_cut "counter" "Lines longer than max_line, of which the first part was sent.",
     files_lost "counter" "Files deleted before all of them was shipped.",
     bytes_lost "counter" "Bytes of those files that were not shipped, at least.",
+    positions_beyond "counter" "Files that end before their position though they are the same: read from their beginning.",
     output_failures "counter" "Times the output had to be opened anew.",
     spool_damaged_frames "counter" "Parts of the spool that were damaged and skipped.",
     spool_damaged_bytes "counter" "Bytes of the spool that were torn or damaged.",
+    spool_heads_ignored "counter" "Starts at which the spool's head pointed nowhere: all of the spool is sent again.",
     connections_refused "counter" "Connections of other agents that were not let in.",
     files "gauge" "Paths that are followed.",
     paths_left_out "gauge" "Paths that are named and not followed: no regular files, not readable, or too many.",
@@ -136,11 +214,15 @@ mod tests {
     fn metrics_are_given_to_whoever_asks_for_them() {
         let counters = Arc::new(Counters::default());
         counters.records_read.store(7, Relaxed);
+        counters.topics.know("web-errors");
+        counters.topics.add("web-logs", 3, |topic| &mut topic.records_acknowledged);
         let server = MetricsServer::bind("127.0.0.1:0", counters).unwrap();
         let address = server.listener.local_addr().unwrap();
         server.spawn().unwrap();
         for (path, status, want) in [
             ("/metrics", "200", "\ntidewatch_ship_records_read_total 7\n"),
+            ("/metrics", "200", "\ntidewatch_ship_topic_records_acknowledged_total{topic=\"web-logs\"} 3\n"),
+            ("/metrics", "200", "\ntidewatch_ship_topic_bytes_behind{topic=\"web-errors\"} 0\n"),
             ("/metrics?x", "200", "# TYPE tidewatch_ship_spool_bytes gauge"),
             ("/", "404", "there is only /metrics"),
         ] {

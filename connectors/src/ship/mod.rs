@@ -35,6 +35,7 @@ mod wire;
 
 pub use agent::Agent;
 pub use cut::Multiline;
+pub use guard::{look_at_certificates, look_at_collectors};
 pub use metrics::Counters;
 
 /// This machine's name.

@@ -1,8 +1,11 @@
 //! Where chunks go, as the agent sees it; and Kafka as such a place.
 
-use super::chunk::Chunk;
-use super::settings::KeyBy;
-use crate::kafka::{Outcome, RecordProducer, Sent};
+use super::chunk::{Chunk, Origin};
+use super::forward::CollectorOutput;
+use super::guard::sender;
+use super::settings::{KeyBy, OutputSettings, ShipSettings};
+use crate::kafka::{Outcome, ProducerSettings, RecordProducer, Sent};
+use crate::source::SourceError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,29 +33,54 @@ pub trait Output: Send {
     fn trouble(&self) -> Option<String>;
 }
 
+/// Opens the output; `agent` is this process's number.
+///
+/// # Errors
+/// `Usage` for settings that cannot be; `Io` where no thread can be started.
+pub fn open(settings: &ShipSettings, agent: u64) -> Result<Box<dyn Output>, SourceError> {
+    Ok(match &settings.output {
+        OutputSettings::Kafka { settings: kafka, topic, compression, linger, key } => {
+            let with = ProducerSettings {
+                compression: *compression,
+                linger: *linger,
+                queue_bytes: settings.in_flight * 2,
+                ..ProducerSettings::default()
+            };
+            Box::new(KafkaOutput::new(RecordProducer::new(kafka, topic, &with)?, topic.clone(), *key))
+        }
+        OutputSettings::Collector { addresses, tls, token } => {
+            let sender = sender(settings, agent);
+            Box::new(CollectorOutput::start(addresses.clone(), tls.as_ref(), token.clone(), sender)?)
+        }
+    })
+}
+
 /// Bits of a record's number that are its index in the chunk.
 const INDEX_BITS: u32 = 16;
 
 /// Kafka.
 pub struct KafkaOutput {
     producer: RecordProducer,
+    /// The topic of what names none.
+    topic: String,
     key: KeyBy,
     /// Chunks that are not wholly queued, with the next record.
     waiting: VecDeque<(u64, Arc<Chunk>, usize)>,
-    /// Records of queued chunks without an outcome.
-    missing: HashMap<u64, usize>,
+    /// Records of queued chunks without an outcome, and where they come from.
+    missing: HashMap<u64, (usize, Arc<Origin>)>,
     broken: Option<String>,
 }
 
 impl KafkaOutput {
-    pub fn new(producer: RecordProducer, key: KeyBy) -> KafkaOutput {
-        KafkaOutput { producer, key, waiting: VecDeque::new(), missing: HashMap::new(), broken: None }
+    pub fn new(producer: RecordProducer, topic: String, key: KeyBy) -> KafkaOutput {
+        KafkaOutput { producer, topic, key, waiting: VecDeque::new(), missing: HashMap::new(), broken: None }
     }
 
     /// Queues what there is room for.
     fn push(&mut self, events: &mut Vec<Event>) {
         while let Some((number, chunk, next)) = self.waiting.front_mut() {
             let origin = &*chunk.origin;
+            let topic = if origin.topic.is_empty() { &self.topic } else { &origin.topic };
             let by_file;
             let key = match self.key {
                 KeyBy::Host => origin.host.as_bytes(),
@@ -63,6 +91,7 @@ impl KafkaOutput {
             };
             while let Some(record) = chunk.records.get(*next) {
                 let sent = self.producer.send(
+                    topic,
                     key,
                     (&origin.host, &origin.file, origin.stream),
                     (record.start, record.end),
@@ -90,8 +119,8 @@ impl KafkaOutput {
 }
 
 /// One record less is missing.
-fn outcome(missing: &mut HashMap<u64, usize>, number: u64, events: &mut Vec<Event>) {
-    if let Some(left) = missing.get_mut(&number) {
+fn outcome(missing: &mut HashMap<u64, (usize, Arc<Origin>)>, number: u64, events: &mut Vec<Event>) {
+    if let Some((left, _)) = missing.get_mut(&number) {
         *left -= 1;
         if *left == 0 {
             missing.remove(&number);
@@ -102,7 +131,7 @@ fn outcome(missing: &mut HashMap<u64, usize>, number: u64, events: &mut Vec<Even
 
 impl Output for KafkaOutput {
     fn send(&mut self, number: u64, chunk: &Arc<Chunk>) {
-        self.missing.insert(number, chunk.records.len());
+        self.missing.insert(number, (chunk.records.len(), chunk.origin.clone()));
         self.waiting.push_back((number, chunk.clone(), 0));
     }
 
@@ -117,7 +146,11 @@ impl Output for KafkaOutput {
                     events.push(Event::Refused(chunk, index, words));
                     outcome(&mut self.missing, chunk, events);
                 }
-                Outcome::Failed(words) => self.broken = Some(words),
+                Outcome::Failed(words) => {
+                    let topic = self.missing.get(&chunk).map_or("", |(_, origin)| &origin.topic);
+                    let topic = if topic.is_empty() { &self.topic } else { topic };
+                    self.broken = Some(format!("kafka topic {topic}: {words}"));
+                }
             }
         }
         self.push(events);

@@ -52,6 +52,8 @@ pub struct Place {
     pub tail: Vec<u8>,
     /// How large the file was when it was last looked at.
     pub size: u64,
+    /// The topic that it was shipped to; empty where a collector knows it, or a release before topics wrote this.
+    pub topic: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +76,8 @@ struct WrittenPlace {
     size: u64,
     first: String,
     tail: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    topic: String,
 }
 
 /// Why positions cannot be used.
@@ -161,6 +165,7 @@ pub fn load(dir: &Path, machine: &str) -> Result<Vec<Place>, PositionsError> {
             offset: place.offset,
             tail: bytes(&place.tail)?,
             size: place.size,
+            topic: place.topic,
         })
     };
     let places: Option<Vec<Place>> = written.files.into_iter().map(place).collect();
@@ -186,6 +191,7 @@ pub fn store(dir: &Path, machine: &str, places: &[&Place]) -> Result<(), Positio
             size: place.size,
             first: BASE64.encode(&place.first),
             tail: BASE64.encode(&place.tail),
+            topic: place.topic.clone(),
         }
     };
     let written =
@@ -279,6 +285,7 @@ mod tests {
             offset,
             tail: vec![b'\n', 0xff],
             size,
+            topic: if stream == 2 { "web-errors".into() } else { String::new() },
         }
     }
 

@@ -34,6 +34,29 @@ pub struct ShipSettings {
     pub drain_within: Duration,
 }
 
+impl ShipSettings {
+    /// The topic of what names none; empty where a collector knows it.
+    pub fn own_topic(&self) -> &str {
+        match &self.output {
+            OutputSettings::Kafka { topic, .. } => topic,
+            OutputSettings::Collector { .. } => "",
+        }
+    }
+
+    /// All topics that are named, each once: the output's first, where it has one.
+    pub fn topics(&self) -> Vec<&str> {
+        let inputs = self.inputs.iter().filter_map(|input| input.topic.as_deref());
+        let peers = self.collector.iter().flat_map(|collector| collector.topics.iter().map(String::as_str));
+        let mut topics = Vec::new();
+        for topic in std::iter::once(self.own_topic()).chain(inputs).chain(peers) {
+            if !topic.is_empty() && !topics.contains(&topic) {
+                topics.push(topic);
+            }
+        }
+        topics
+    }
+}
+
 /// Files to follow.
 #[derive(Clone, Debug)]
 pub struct InputSettings {
@@ -49,6 +72,8 @@ pub struct InputSettings {
     pub host: Option<String>,
     /// How lines are joined.
     pub multiline: Option<Multiline>,
+    /// The topic of these files, where it is not the output's.
+    pub topic: Option<String>,
 }
 
 /// Where records go.
@@ -122,4 +147,6 @@ pub struct CollectorSettings {
     pub token: Option<Secret>,
     /// More are refused.
     pub max_connections: usize,
+    /// Topics that clients may write to, besides the output's own.
+    pub topics: Vec<String>,
 }

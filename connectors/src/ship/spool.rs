@@ -54,6 +54,8 @@ pub struct Damage {
     pub frames: u64,
     /// Bytes that were skipped: torn or damaged.
     pub bytes: u64,
+    /// Whether the head on disk pointed nowhere, so that all that is there is sent again.
+    pub head: bool,
 }
 
 struct Segment {
@@ -103,7 +105,11 @@ impl Spool {
         segments.sort_by_key(|segment| segment.number);
         let first = segments.first().map_or(1, |segment| segment.number);
         let start = Mark { segment: first, offset: MAGIC.len() as u64 };
-        let head = read_head(&settings.dir).filter(|head| head.segment >= first).unwrap_or(start);
+        let written = read_head(&settings.dir)?;
+        let head = match &written {
+            Some(Ok(head)) if head.segment >= first => *head,
+            _ => start,
+        };
         let mut spool = Spool {
             settings,
             segments: segments.into(),
@@ -115,6 +121,18 @@ impl Spool {
             reader: None,
             damage: Damage::default(),
         };
+        // A head that points nowhere must not delete anything.
+        if let Some(why) = written.and_then(|written| spool.why_not(written)) {
+            (spool.head, spool.next, spool.damage.head) = (start, start, true);
+            tracing::warn!(
+                reason = why,
+                bytes = spool.bytes(),
+                segments = spool.segments.len(),
+                "the spool's head is damaged: nothing is dropped, all of the spool is sent again, and readers drop what \
+                 comes twice"
+            );
+        }
+        let head = spool.head;
         spool.forget_delivered()?;
         // A torn end is cut off, so that it is counted once.
         if let Some(last) = spool.segments.back() {
@@ -155,6 +173,42 @@ impl Spool {
             at += frame as u64;
         }
         Ok(at)
+    }
+
+    /// Why a head as it is written is not that of these segments.
+    fn why_not(&self, written: Result<Mark, String>) -> Option<String> {
+        let head = match written {
+            Err(text) => return Some(format!("{text:?} is no segment and offset")),
+            Ok(head) => head,
+        };
+        // Without segments, and before the first, nothing is left to be sent or nothing was sent of it.
+        let (first, last) = (self.segments.front()?, self.segments.back()?);
+        if head.segment < first.number {
+            return None;
+        }
+        if head.segment > last.number {
+            return Some(format!("segment {} was never written; the last is {}", head.segment, last.number));
+        }
+        let segment = self.segments.iter().find(|segment| segment.number == head.segment)?;
+        if head.offset > segment.length {
+            return Some(format!("segment {} ends at {}, before {}", segment.number, segment.length, head.offset));
+        }
+        let ends_there = self.frame_ends(segment.number, head.offset).unwrap_or(true);
+        (!ends_there).then(|| format!("no frame of segment {} ends at {}", segment.number, head.offset))
+    }
+
+    /// Whether a frame ends at an offset; so far as lengths are damaged before it, it may.
+    fn frame_ends(&self, number: u64, offset: u64) -> io::Result<bool> {
+        let mut file = File::open(self.path(number))?;
+        let mut at = MAGIC.len() as u64;
+        let mut head = [0; 4];
+        while at < offset {
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut head)?;
+            let Ok(frame) = Chunk::frame_length(&head) else { return Ok(true) };
+            at += frame as u64;
+        }
+        Ok(at == offset)
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -380,10 +434,19 @@ impl Spool {
     }
 }
 
-fn read_head(dir: &Path) -> Option<Mark> {
-    let text = std::fs::read_to_string(dir.join("head")).ok()?;
-    let (segment, offset) = text.trim().split_once(' ')?;
-    Some(Mark { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+/// The head as it is on disk: `None` where there is none, the beginning of its text where that is no head.
+fn read_head(dir: &Path) -> io::Result<Option<Result<Mark, String>>> {
+    let mut bytes = Vec::new();
+    match File::open(dir.join("head")) {
+        Ok(file) => file.take(64).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mark = std::str::from_utf8(&bytes).ok().and_then(|text| {
+        let (segment, offset) = text.trim().split_once(' ')?;
+        Some(Mark { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+    });
+    Ok(Some(mark.ok_or_else(|| tidewatch_events::text::printable(&bytes).into_owned())))
 }
 
 #[cfg(test)]

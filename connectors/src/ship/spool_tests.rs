@@ -5,7 +5,7 @@ use std::sync::Arc;
 fn chunk(n: u64) -> Chunk {
     let line = format!("line {n}");
     let records = vec![Record { start: n, end: n + 1, at: 0, length: line.len() }];
-    let origin = Arc::new(Origin { host: "h".into(), file: "f".into(), stream: 1 });
+    let origin = Arc::new(Origin { host: "h".into(), file: "f".into(), stream: 1, topic: String::new() });
     Chunk { origin, read_at: 0, end: n + 1, bytes: line.into_bytes(), records }
 }
 
@@ -167,5 +167,47 @@ fn what_is_damaged_is_counted_and_the_rest_kept() {
         let mut spool = Spool::open(whole).unwrap();
         assert_eq!(rest(&mut spool), *want, "{name}");
         assert!(spool.damage().frames == 1 && spool.damage().bytes > 0, "{name}: {:?}", spool.damage());
+    }
+}
+
+#[test]
+fn a_head_that_points_nowhere_drops_nothing() {
+    // name, what stands in the head, the first chunk that comes, whether the head is ignored
+    let rows: &[(&str, Option<&[u8]>, u64, bool)] = &[
+        ("none", None, 0, false),
+        ("nothing", Some(b""), 0, true),
+        ("garbage", Some(b"\xff\xfe \0garbage"), 0, true),
+        ("words", Some(b"two 8"), 0, true),
+        ("a negative one", Some(b"1 -8"), 0, true),
+        ("a segment that was never written", Some(b"99999 8"), 0, true),
+        ("behind the end", Some(b"2 999999"), 0, true),
+        ("within a frame", Some(b"2 9"), 0, true),
+        ("before the segment's first frame", Some(b"2 3"), 0, true),
+        ("a segment that is gone", Some(b"0 8"), 0, false),
+        ("the first segment's start", Some(b"2 8\n"), 0, false),
+    ];
+    for (name, text, first, is_ignored) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        drop(filled(dir.path(), 20));
+        let before = segments(dir.path());
+        assert!(before[0].ends_with("00000002.spool"), "{before:?}");
+        if let Some(text) = text {
+            std::fs::write(dir.path().join("head"), text).unwrap();
+        }
+        let mut spool = Spool::open(settings(dir.path())).unwrap();
+        assert_eq!(segments(dir.path()), before, "{name}: nothing is deleted");
+        assert_eq!(spool.damage(), Damage { head: *is_ignored, ..Damage::default() }, "{name}");
+        assert_eq!(rest(&mut spool), Vec::from_iter(*first..20), "{name}");
+    }
+    // One that is right is believed: at the end of each frame.
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 20);
+    let marks: Vec<Mark> = (0..20).map(|_| spool.read().unwrap().unwrap().0).collect();
+    drop(spool);
+    for (n, mark) in marks.iter().enumerate().take(19) {
+        std::fs::write(dir.path().join("head"), format!("{} {}\n", mark.segment, mark.offset)).unwrap();
+        let mut spool = Spool::open(settings(dir.path())).unwrap();
+        assert_eq!(rest(&mut spool), Vec::from_iter(n as u64 + 1..20), "behind {n}");
+        assert!(!spool.damage().head, "behind {n}");
     }
 }

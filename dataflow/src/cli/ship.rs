@@ -5,8 +5,8 @@ use crate::exit::{self, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::kafka::{TopicState, look_at};
-use tidewatch_connectors::ship::Agent;
 use tidewatch_connectors::ship::settings::{OutputSettings, ShipSettings};
+use tidewatch_connectors::ship::{Agent, look_at_certificates, look_at_collectors};
 use tidewatch_connectors::source::file;
 use tidewatch_events::text::printable;
 
@@ -26,7 +26,7 @@ pub struct ShipArgs {
     /// Only check the configuration, and say what would be done.
     #[arg(long)]
     check: bool,
-    /// With --check, also ask the brokers for the topic.
+    /// With --check, also ask the brokers for the topics, or the collectors whether they let this agent in.
     #[arg(long, requires = "check")]
     connect: bool,
 }
@@ -54,25 +54,40 @@ pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> 
     let _ = writeln!(report, "host {}, data in {}", settings.host, settings.data_dir.display());
     for input in &settings.inputs {
         let joined = if input.multiline.is_some() { ", lines joined" } else { "" };
-        let _ = writeln!(report, "input {}: {}{joined}", input.name, input.paths.join(", "));
+        let topic = input.topic.as_ref().map_or(String::new(), |topic| format!(", topic {topic}"));
+        let _ = writeln!(report, "input {}: {}{joined}{topic}", input.name, input.paths.join(", "));
         for path in &input.paths {
             show_named(&mut report, path, &file::find(path, file::Bound::default())?);
         }
     }
-    let mut refused = None;
+    let mut refused = Vec::new();
     match &settings.output {
-        OutputSettings::Kafka { settings, topic, .. } => {
-            let _ = writeln!(report, "output: topic {topic} at {}", settings.brokers());
-            if connect {
-                match look_at(settings, topic, settings.connect_within)? {
-                    TopicState::There(partitions) => drop(writeln!(report, "  it is there, {partitions} partitions")),
-                    TopicState::Away(words) | TopicState::Refused(words) => refused = Some(words),
+        OutputSettings::Kafka { settings: kafka, .. } => {
+            let _ = writeln!(report, "output: {} at {}", topics(settings), kafka.brokers());
+            for topic in settings.topics().into_iter().filter(|_| connect) {
+                match look_at(kafka, topic, kafka.connect_within)? {
+                    TopicState::There(partitions) => {
+                        let _ = writeln!(report, "  {topic}: it is there, {partitions} partitions");
+                    }
+                    TopicState::Refused(words) => refused.push(words),
+                    TopicState::Away(words) => {
+                        refused.push(words);
+                        break;
+                    }
                 }
             }
         }
         OutputSettings::Collector { addresses, tls, .. } => {
             let how = if tls.is_some() { "with TLS" } else { "without encryption" };
-            let _ = writeln!(report, "output: collector at {} {how}", addresses.join(", "));
+            let _ = writeln!(report, "output: {}collector at {} {how}", topics(settings), addresses.join(", "));
+            if connect {
+                for (address, answer) in look_at_collectors(settings)? {
+                    match answer {
+                        Ok(()) => drop(writeln!(report, "  {address}: it lets this agent in")),
+                        Err(words) => refused.push(format!("collector {address}: {words}")),
+                    }
+                }
+            }
         }
     }
     match &settings.spool {
@@ -83,18 +98,32 @@ pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> 
         None => report.push_str("spool: none, files wait\n"),
     }
     if let Some(collector) = &settings.collector {
-        let _ = writeln!(report, "collector: listens on {}", collector.listen);
+        let own = settings.own_topic();
+        let may = collector.topics.iter().map(String::as_str).chain((!own.is_empty()).then_some(own));
+        let may = may.collect::<Vec<_>>().join(", ");
+        let may = if may.is_empty() { String::new() } else { format!(", for {may}") };
+        let _ = writeln!(report, "collector: listens on {}{may}", collector.listen);
+    }
+    if connect {
+        look_at_certificates(settings)?;
     }
     eprint!("{warnings}");
-    match refused {
-        Some(words) => {
-            super::print(&report)?;
-            Err(Failure::refused(words))
-        }
-        None => {
-            report.push_str("the configuration is right\n");
-            super::print(&report)
-        }
+    if !refused.is_empty() {
+        super::print(&report)?;
+        return Err(Failure::refused(refused.join("\nerror: ")));
+    }
+    report.push_str("the configuration is right\n");
+    super::print(&report)
+}
+
+/// The topics that are written to, in words; nothing where only a collector knows.
+fn topics(settings: &ShipSettings) -> String {
+    let topics = settings.topics();
+    let is_kafka = matches!(settings.output, OutputSettings::Kafka { .. });
+    match topics.len() {
+        0 => String::new(),
+        1 => format!("topic {}{}", topics[0], if is_kafka { "" } else { ", " }),
+        _ => format!("topics {}{}", topics.join(", "), if is_kafka { "" } else { ", " }),
     }
 }
 

@@ -28,6 +28,7 @@ pub mod schema_ship;
 #[cfg(feature = "ship")]
 pub mod ship;
 pub mod sources;
+mod top_level;
 pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
@@ -39,11 +40,10 @@ pub use rules::RuleEntry;
 pub use sources::{KafkaSecurity, KafkaSource, KafkaStart, Lines, ProcessPlace, Source, SourceKind, TopicPlan};
 pub use values::{Bytes, Secret};
 
-use diagnostic::{SourceText, nearest};
+use diagnostic::SourceText;
 use ipnet::IpNet;
-use low::{LowConfig, Node, Table, Value};
+use low::{Node, Table};
 use reader::{Context, Environment, Reader};
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,7 @@ use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::{Allow, Rule};
 use tidewatch_events::time::{EventTime, Millis};
+use top_level::{Layout, TopLevel};
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
@@ -181,18 +182,9 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Diagno
 
 /// Checks a configuration given as text, with an environment of the caller's.
 pub fn parse(source: SourceText, overrides: &Overrides, environment: Environment<'_>) -> Result<Config, Diagnostics> {
-    let low = LowConfig::parse(source)?;
-    let cx = Context { source: &low.source, environment, services: overrides.services, problems: RefCell::default() };
-    let config = check(&cx, &low.root, overrides);
-    let mut problems = cx.problems.into_inner();
-    problems.sort();
-    match config {
-        Some(config) if !problems.has_errors() => Ok(Config { warnings: problems, ..config }),
-        _ => {
-            assert!(problems.has_errors(), "a configuration that is not built has an error to show");
-            Err(problems)
-        }
-    }
+    let check = |cx: &Context<'_>, root: &Table| check(cx, root, overrides);
+    let (config, warnings) = top_level::checked(source, overrides.services, environment, check)?;
+    Ok(Config { warnings, ..config })
 }
 
 fn read(path: &Path) -> Result<SourceText, Diagnostics> {
@@ -216,24 +208,13 @@ fn read(path: &Path) -> Result<SourceText, Diagnostics> {
     }
 }
 
-/// The tables of the top level, each with whether it is a list.
-fn tables() -> impl Iterator<Item = (&'static str, bool)> {
-    schema::SECTIONS.iter().filter(|s| !s.path.is_empty() && !s.path.contains('.')).map(|s| (s.path, s.many))
-}
+/// What may stand in a configuration of the pipeline.
+const LAYOUT: Layout = Layout { sections: &schema::SECTIONS, group: Some("sink") };
 
 fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config> {
-    check_top_level(cx, root);
-    let known = |key: &str| schema::TOP.keys.iter().any(|k| k.name == key);
-    let top = Table {
-        span: root.span.start..root.span.start,
-        entries: root.entries.iter().filter(|entry| known(&entry.key)).cloned().collect(),
-    };
-    let top = Reader::new(cx, &schema::TOP, Some(&top));
-    let node = |name: &str| root.get(name).map(|entry| &entry.node);
-    let table = |name: &str| match node(name).map(|node| &node.value) {
-        Some(Value::Table(table)) => Some(table),
-        _ => None, // reported by check_top_level
-    };
+    let top_level = TopLevel::new(cx, root, LAYOUT);
+    let top = Reader::new(cx, &schema::TOP, Some(&top_level.keys));
+    let (node, table) = (|name: &str| top_level.node(name), |name: &str| top_level.table(name));
     let (data_dir, memory) = (top.path("data_dir"), top.size("memory", Bytes(64 << 20)));
     let ipv6_prefix = top.whole("ipv6_prefix");
     let sources = sources::sources(cx, node("source"));
@@ -290,59 +271,6 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         config.sources = config.input_sources(&overrides.inputs);
     }
     Some(config)
-}
-
-/// Unknown tables, and tables written as something else.
-fn check_top_level(cx: &Context<'_>, root: &Table) {
-    for entry in &root.entries {
-        let key = entry.key.as_str();
-        if schema::TOP.keys.iter().any(|k| k.name == key) || key == "sink" {
-            continue;
-        }
-        let Some((_, many)) = tables().find(|(name, _)| *name == key) else {
-            let tables = tables().map(|(name, _)| name).chain(["sink"]);
-            let names: Vec<&str> = schema::TOP.keys.iter().map(|k| k.name).chain(tables).collect();
-            let hint = match nearest(key, names.iter().copied()) {
-                Some(name) => format!("did you mean {}?", shown(name)),
-                None => match elsewhere(key) {
-                    Some(section) => format!("`{key}` is a key of {}", shown(section)),
-                    None => format!("known are {}", names.iter().map(|n| shown(n)).collect::<Vec<_>>().join(", ")),
-                },
-            };
-            cx.wrong(&entry.key_span, format!("there is no key `{key}`"), hint);
-            continue;
-        };
-        match &entry.node.value {
-            Value::List(items) if many && items.iter().all(|item| matches!(item.value, Value::Table(_))) => {}
-            Value::Table(_) if !many => {}
-            Value::Table(table) => {
-                cx.wrong(&table.span, format!("`{key}` is a list of tables"), format!("write [[{key}]]"));
-            }
-            Value::List(_) if !many => {
-                cx.wrong(&entry.node.span, format!("`{key}` is one table, not a list"), format!("write [{key}]"));
-            }
-            _ => {
-                let message = format!("`{key}` is a table, not {}", entry.node.kind());
-                cx.wrong(&entry.node.span, message, format!("write {}", shown(key)));
-            }
-        }
-    }
-}
-
-fn shown(name: &str) -> String {
-    match schema::SECTIONS.iter().find(|section| section.path == name) {
-        Some(section) if section.many => format!("[[{name}]]"),
-        Some(_) => format!("[{name}]"),
-        None if name == "sink" => "[sink.…]".into(),
-        None => format!("`{name}`"),
-    }
-}
-
-/// The section that has a key of this name, where only one has.
-fn elsewhere(key: &str) -> Option<&'static str> {
-    let mut sections = schema::SECTIONS.iter().filter(|section| section.keys.iter().any(|k| k.name == key));
-    let first = sections.next()?;
-    sections.next().is_none().then_some(first.path)
 }
 
 fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> (Vec<Allow>, Vec<(IpNet, Option<EventTime>)>) {

@@ -38,6 +38,12 @@ pub static INPUT: Section = Section {
             "Where to start in files never seen before, at the agent's start.",
         ),
         key("host", Kind::Text, Nothing("the top level's `host`"), "The host that these lines are from."),
+        key(
+            "topic",
+            Kind::Text,
+            Nothing("the output's; of a collector, its own"),
+            "The topic of these lines; it must exist. A collector takes it where its `topics` name it.",
+        ),
         key("multiline", Kind::Table, NONE, "How lines are joined to records, see `[input.multiline]`."),
     ],
     later: None,
@@ -67,7 +73,8 @@ pub static OUTPUT: Section = section(
     &[
         key("kind", Kind::Choice(&["kafka", "tidewatch"]), Required, "What it is."),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
-        key("topic", Kind::Text, Required, "The topic; it must exist.").only(&["kafka"]),
+        key("topic", Kind::Text, Required, "The topic of lines whose `[[input]]` names none; it must exist.")
+            .only(&["kafka"]),
         key("compression", Kind::Choice(&["lz4", "zstd", "none"]), Is("zstd"), "How batches are packed.")
             .only(&["kafka"]),
         key("linger", Kind::Length, Is("20ms"), "How long a record waits for company; at most 10s.").only(&["kafka"]),
@@ -142,6 +149,7 @@ pub static COLLECTOR: Section = section(
             Is("256"),
             "Connections beyond this are refused. Each has a thread.",
         ),
+        key("topics", Kind::Texts, NONE, "Topics that agents may write to, besides the output's own."),
     ],
 );
 
@@ -154,3 +162,6 @@ pub static METRICS: Section = section(
 
 /// All sections, in the order of the documentation.
 pub static SECTIONS: [&Section; 9] = [&TOP, &INPUT, &MULTILINE, &OUTPUT, &TLS, &SPOOL, &COLLECTOR, &METRICS, &SECURITY];
+
+/// Those that are the agent's alone.
+pub static OWN: &[&Section] = &[&TOP, &INPUT, &MULTILINE, &OUTPUT, &TLS, &SPOOL, &COLLECTOR, &METRICS];

@@ -1,15 +1,15 @@
 //! The configuration of the host agent, `ship.toml`: read and reported like the pipeline's.
 
-use super::diagnostic::{Diagnostics, nearest};
+use super::diagnostic::Diagnostics;
 use super::low::{LowConfig, Node, Table, Value};
 use super::outputs::is_loopback;
 use super::reader::{Context, Environment, Reader};
 use super::schema::Section;
 use super::schema_ship::{self as schema, SECTIONS};
+use super::top_level::{self, Layout, TopLevel};
 use super::values::{Bytes, LONGEST};
 use super::{Services, SourceText, kafka, read, rules, sources};
 use regex::bytes::Regex;
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidewatch_connectors::kafka::{Compression, KafkaSettings, KafkaSettingsError};
@@ -37,18 +37,7 @@ pub fn parse(
     services: Services,
     environment: Environment<'_>,
 ) -> Result<(ShipSettings, Diagnostics), Diagnostics> {
-    let low = LowConfig::parse(source)?;
-    let cx = Context { source: &low.source, environment, services, problems: RefCell::default() };
-    let settings = check(&cx, &low.root);
-    let mut problems = cx.problems.into_inner();
-    problems.sort();
-    match settings {
-        Some(settings) if !problems.has_errors() => Ok((settings, problems)),
-        _ => {
-            assert!(problems.has_errors(), "a configuration that is not built has an error to show");
-            Err(problems)
-        }
-    }
+    top_level::checked(source, services, environment, check)
 }
 
 /// Whether a configuration's text looks like the agent's and not like the pipeline's.
@@ -57,23 +46,13 @@ pub fn is_ship(path: &Path) -> bool {
     root.is_ok_and(|root| root.get("input").is_some() && root.get("output").is_some() && root.get("source").is_none())
 }
 
-/// Tables that may stand at the top, and whether they are lists.
-const TABLES: [(&str, bool); 5] =
-    [("input", true), ("output", false), ("spool", false), ("collector", false), ("metrics", false)];
+/// What may stand in a configuration of the agent.
+const LAYOUT: Layout = Layout { sections: schema::OWN, group: None };
 
 fn check(cx: &Context<'_>, root: &Table) -> Option<ShipSettings> {
-    check_top_level(cx, root);
-    let known = |key: &str| schema::TOP.keys.iter().any(|k| k.name == key);
-    let top = Table {
-        span: root.span.start..root.span.start,
-        entries: root.entries.iter().filter(|entry| known(&entry.key)).cloned().collect(),
-    };
-    let top = Reader::new(cx, &schema::TOP, Some(&top));
-    let node = |name: &str| root.get(name).map(|entry| &entry.node);
-    let table = |name: &str| match node(name).map(|node| &node.value) {
-        Some(Value::Table(table)) => Some(table),
-        _ => None,
-    };
+    let top_level = TopLevel::new(cx, root, LAYOUT);
+    let top = Reader::new(cx, &schema::TOP, Some(&top_level.keys));
+    let (node, table) = (|name: &str| top_level.node(name), |name: &str| top_level.table(name));
     let data_dir = top.path("data_dir");
     let host = top
         .text("host")
@@ -105,6 +84,13 @@ fn check(cx: &Context<'_>, root: &Table) -> Option<ShipSettings> {
         }
         Some(listen)
     });
+    if let (Some(OutputSettings::Collector { addresses, .. }), Some(Some(own))) = (&output, &collector)
+        && let Some(address) = addresses.iter().find(|address| is_at(address, &own.listen))
+    {
+        let span = node("output").map_or(0..0, |node| node.span.clone());
+        let hint = "send to another collector, or to Kafka";
+        cx.wrong(&span, format!("{address} is this agent's own [collector]: it would send to itself"), hint);
+    }
     if inputs.is_empty() && node("input").is_none() && node("collector").is_none() {
         let hint = "write [[input]] with paths = [\"/var/log/nginx/access.log\"], or [collector]";
         cx.wrong(&(0..0), "there is nothing to ship: neither an [[input]] nor a [collector]", hint);
@@ -125,44 +111,15 @@ fn check(cx: &Context<'_>, root: &Table) -> Option<ShipSettings> {
     })
 }
 
-fn check_top_level(cx: &Context<'_>, root: &Table) {
-    for entry in &root.entries {
-        let key = entry.key.as_str();
-        if schema::TOP.keys.iter().any(|k| k.name == key) {
-            continue;
-        }
-        let Some((name, many)) = TABLES.into_iter().find(|(name, _)| *name == key) else {
-            let names = || schema::TOP.keys.iter().map(|k| k.name).chain(TABLES.map(|(name, _)| name));
-            let hint = match nearest(key, names()) {
-                Some(name) => format!("did you mean {}?", shown(name)),
-                None => format!("known are {}", names().map(shown).collect::<Vec<_>>().join(", ")),
-            };
-            cx.wrong(&entry.key_span, format!("there is no key `{key}`"), hint);
-            continue;
-        };
-        match &entry.node.value {
-            Value::List(items) if many && items.iter().all(|item| matches!(item.value, Value::Table(_))) => {}
-            Value::Table(_) if !many => {}
-            Value::Table(table) => {
-                cx.wrong(&table.span, format!("`{key}` is a list of tables"), format!("write [[{key}]]"));
-            }
-            Value::List(_) if !many => {
-                cx.wrong(&entry.node.span, format!("`{key}` is one table, not a list"), format!("write [{key}]"));
-            }
-            _ => {
-                let message = format!("`{key}` is a table, not {}", entry.node.kind());
-                cx.wrong(&entry.node.span, message, format!("write {}", shown(name)));
-            }
-        }
-    }
-}
-
-fn shown(name: &str) -> String {
-    match TABLES.into_iter().find(|(table, _)| *table == name) {
-        Some((_, true)) => format!("[[{name}]]"),
-        Some((_, false)) => format!("[{name}]"),
-        None => format!("`{name}`"),
-    }
+/// Whether an address surely is where one listens: the same host by whatever name, or any of loopback where one listens
+/// everywhere.
+fn is_at(address: &str, listen: &str) -> bool {
+    let parts = |text: &str| text.rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned()));
+    let (Some((to, to_port)), Some((host, port))) = (parts(address), parts(listen)) else { return false };
+    let is_here = |name: &str| ["localhost", "127.0.0.1", "[::1]"].contains(&name);
+    let is_everywhere = ["0.0.0.0", "[::]"].contains(&host.as_str()) && is_loopback(address);
+    to_port == port
+        && (to == host || is_everywhere || to == "localhost" && is_here(&host) || host == "localhost" && is_here(&to))
 }
 
 /// A host's name goes into headers and keys: short, and nothing that is not shown.
@@ -173,6 +130,22 @@ fn checked_host(reader: &Reader<'_>, key: &str, host: String) -> Option<String> 
         return None;
     }
     Some(host)
+}
+
+/// A topic's name as Kafka takes it, and no pattern.
+fn checked_topic(reader: &Reader<'_>, key: &str, topic: String) -> Option<String> {
+    match KafkaSettings::for_topic("localhost:9092", &topic) {
+        Ok(_) => Some(topic),
+        Err(error) => {
+            let text = error.to_string();
+            reader.cx.wrong(
+                &reader.span_of(key),
+                text.split_once(": ").map_or(text.as_str(), |(_, message)| message),
+                "",
+            );
+            None
+        }
+    }
 }
 
 fn size_within(reader: &Reader<'_>, key: &str, least: Bytes, most: Bytes) -> Option<Bytes> {
@@ -202,13 +175,14 @@ fn inputs(cx: &Context<'_>, node: Option<&Node>) -> Vec<InputSettings> {
         let from_beginning = reader.choice("from", &[("beginning", true), ("end", false)]);
         let host = reader.text("host").and_then(|host| checked_host(&reader, "host", host));
         let multiline = multiline(&reader);
+        let topic = reader.text("topic").and_then(|topic| checked_topic(&reader, "topic", topic));
         let given = reader.name("name");
         if let Some(name) = given.as_ref().filter(|name| inputs.iter().any(|input| input.name == **name)) {
             cx.wrong(&reader.span_of("name"), format!("there are two inputs named `{name}`"), "");
         }
         let name = given.unwrap_or_else(|| sources::unused("input", |name| inputs.iter().any(|i| i.name == name)));
         if let (Some(from_beginning), Some(multiline)) = (from_beginning, multiline) {
-            inputs.push(InputSettings { name, paths, exclude, from_beginning, host, multiline });
+            inputs.push(InputSettings { name, paths, exclude, from_beginning, host, multiline, topic });
         }
     }
     for (at, input) in inputs.iter().enumerate() {
@@ -357,6 +331,9 @@ fn spool(reader: &Reader<'_>) -> Option<Option<SpoolPlan>> {
     Some(Some(SpoolPlan { max_bytes: max_size.0, after: Duration::from_millis(after?.0), fsync: fsync? }))
 }
 
+/// The most topics that a collector takes.
+const MOST_TOPICS: usize = 512;
+
 fn collector(reader: &Reader<'_>) -> Option<CollectorSettings> {
     let (listen, token) = (reader.address("listen"), reader.service_secret("token"));
     let (identity, client_ca) = (identity(reader), reader.path("client_ca"));
@@ -381,7 +358,19 @@ fn collector(reader: &Reader<'_>) -> Option<CollectorSettings> {
         reader.cx.wrong(&reader.span_of("client_ca"), "`client_ca` without `cert` has no effect", hint);
     }
     let max_connections = max_connections? as usize;
-    Some(CollectorSettings { listen, identity: identity?, client_ca, token, max_connections })
+    let mut topics: Vec<String> = Vec::new();
+    for (topic, span) in reader.texts("topics") {
+        if let Err(error) = KafkaSettings::for_topic("localhost:9092", &topic) {
+            let text = error.to_string();
+            reader.cx.wrong(&span, text.split_once(": ").map_or(text.as_str(), |(_, message)| message), "");
+        } else if topics.len() == MOST_TOPICS {
+            reader.cx.wrong(&span, format!("there are more than {MOST_TOPICS} topics"), "");
+            break;
+        } else {
+            topics.push(topic);
+        }
+    }
+    Some(CollectorSettings { listen, identity: identity?, client_ca, token, max_connections, topics })
 }
 
 /// The section of a name, for tests.

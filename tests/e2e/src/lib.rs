@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`process`] | the binary, started and watched; clusters of it |
 //! | [`servers`] | the broker and the InfluxDB a test may use; what is read back from them |
+//! | [`shipping`] | what tests of the host agent share |
 //! | [`expected`] | a topic's records through the reference model |
 //!
 //! Invariants
@@ -14,6 +15,7 @@
 pub mod expected;
 pub mod process;
 pub mod servers;
+pub mod shipping;
 
 use std::time::{Duration, Instant};
 
