@@ -17,11 +17,11 @@ import (
 var profiles = []string{"demo", "external"}
 
 // Services without a health check of their own: those that end, and those that only write outwards.
-var withoutHealth = []string{"topics", "bucket", "shipper", "shipper-errors"}
+var withoutHealth = []string{"topics", "bucket", "shipper"}
 
 // What each profile starts.
 var started = map[string][]string{
-	"demo":     {"bucket", "generator", "grafana", "influxdb", "kafka", "nginx", "shipper", "shipper-errors", "tidewatch-0", "tidewatch-1", "topics"},
+	"demo":     {"bucket", "generator", "grafana", "influxdb", "kafka", "nginx", "shipper", "tidewatch-0", "tidewatch-1", "topics"},
 	"external": {"grafana", "tidewatch-0", "tidewatch-1"},
 }
 

@@ -28,12 +28,12 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"a variable of Grafana's files", "TIDEWATCH_ALERT_EMAIL:", "ALERT_EMAIL:", "grafana: TIDEWATCH_ALERT_EMAIL"},
 		{"the token of Grafana's files", "export INFLUX_READ_TOKEN", "export INFLUX_TOKEN", "grafana: INFLUX_READ_TOKEN"},
 		{"another bucket of sums", "INFLUX_LONG_BUCKET: tidewatch_long", "INFLUX_LONG_BUCKET: long", "bucket of sums"},
-		{"a shipper less", "config/stack-ship-errors.toml:", "config/stack-ship.toml:", "no shipper writes to the topic"},
+		{"a shipper of other topics", "config/stack-ship.toml:", "config/shippers/vector.toml:", "`scripts/stack topology` says ship"},
 		{"an unknown key", "  pids_limit: 512", "  pids_limits: 512", "pids_limits"},
 		{"an unknown key of a service", "    hostname: kafka", "    host_name: kafka", "host_name"},
 		{"a wrong type", "  stop_grace_period: 60s\n  mem_limit: 1g", "  stop_grace_period: soon\n  mem_limit: 1g", "soon"},
 		{"a service that is not there", "    topics: { condition: service_completed_successfully }", "    topic: { condition: service_completed_successfully }", "topic"},
-		{"a volume that is not declared", "  shipper-data:\n  shipper-errors-data:", "  shipper-errors-data:", "shipper-data"},
+		{"a volume that is not declared", "  shipper-data:\n  tokens:", "  tokens:", "shipper-data"},
 		{"a secret that is not declared", "  page-token: { file: ./secrets/page-token }\n", "", "page-token"},
 		{"a dependency of another profile", "topics: { condition: service_completed_successfully, required: false }", "topics: { condition: service_completed_successfully }", "profile external"},
 		{"no version", "image: influxdb:2.7.12", "image: influxdb:latest", `image "influxdb:latest" has no version`},
@@ -60,7 +60,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"a process without a secret", "secrets: [page-token, cluster-secret]", "secrets: [page-token]", "has no secret cluster-secret"},
 		{"a service more", "    profiles: [demo]\n    user: \"101:101\"", "    profiles: [demo, external]\n    user: \"101:101\"", "profile external starts"},
 	}
-	said := "config config/stack.toml\nship config/stack-ship-errors.toml\nship config/stack-ship.toml\nprocesses 2\nworkers 2\ntraffic shop\norg tidewatch\nbucket tidewatch\n" +
+	said := "config config/stack.toml\nship config/stack-ship.toml\nprocesses 2\nworkers 2\ntraffic shop\norg tidewatch\nbucket tidewatch\n" +
 		"topic web-logs\ntopic web-errors\ntopic tidewatch-results\ntopic tidewatch-dead-letters\n"
 	if findings := check(whole, compose, said); len(findings) > 0 {
 		t.Fatalf("as it is: %s", strings.Join(findings, "\n"))

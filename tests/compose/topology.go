@@ -38,11 +38,7 @@ func topology(root string, project *types.Project, said string, find func(string
 	}
 	first, second := project.Services["tidewatch-0"], project.Services["tidewatch-1"]
 	config := mounted(root, first, "/etc/tidewatch/tidewatch.toml")
-	var ships []string
-	for _, name := range []string{"shipper", "shipper-errors"} {
-		ships = append(ships, mounted(root, project.Services[name], "/etc/tidewatch/ship.toml"))
-	}
-	sort.Strings(ships)
+	ships := []string{mounted(root, project.Services["shipper"], "/etc/tidewatch/ship.toml")}
 	hosts := lines(filepath.Join(root, mounted(root, first, "/etc/tidewatch/hosts")))
 	for _, name := range []string{"tidewatch-1", "topics", "bucket"} {
 		if other := mounted(root, project.Services[name], "/etc/tidewatch/tidewatch.toml"); other != config {
