@@ -245,7 +245,7 @@ openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=collec
 printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' > san
 openssl x509 -req -in collector.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out collector.pem
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=web1' -keyout agent.key -out agent.csr
-openssl x509 -req -in agent.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out agent.pem";
+openssl x509 -req -in agent.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out agent.pem";
     let said = finish(Command::new("sh").arg("-c").arg(script).current_dir(dir));
     assert_eq!(said.code, Some(0), "{said:#?}");
 }
