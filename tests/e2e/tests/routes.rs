@@ -184,6 +184,13 @@ fn computed(dir: &Path) -> usize {
     std::fs::read_to_string(dir.join("out/alerts.jsonl")).unwrap_or_default().matches("\"ip-spike\"").count()
 }
 
+/// How many messages are delivered for all the routes' journals say.
+fn delivered(dir: &Path) -> usize {
+    let journals = std::fs::read_dir(dir.join("data/routes")).unwrap().flatten();
+    let texts = journals.filter_map(|journal| std::fs::read_to_string(journal.path()).ok());
+    texts.map(|text| text.matches("{\"done\":").count()).sum()
+}
+
 #[test]
 fn a_kill_and_a_restart_tell_nothing_twice() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,6 +199,8 @@ fn a_kill_and_a_restart_tell_nothing_twice() {
     let config = over_file(dir.path(), &web.url());
     let mut running = run(dir.path(), &config, "run-1.log");
     web.wait_for(3);
+    // What is in flight when the process dies is told again.
+    until("the journal", LIMIT, || (delivered(dir.path()) == 3).then_some(()));
     running.signal(Signal::KILL);
     running.wait(LIMIT);
     assert_eq!(clients(&web.asked()), ["fired 203.0.113.1", "fired 203.0.113.2", "fired 203.0.113.3"]);

@@ -6,7 +6,7 @@ use crate::source::wall_clock;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 struct Case {
     dir: tempfile::TempDir,
@@ -47,8 +47,14 @@ impl Case {
     }
     /// Waits until this many lines came in all.
     fn lines(&mut self, count: usize) {
+        self.lines_shown(count, &AtomicUsize::new(0));
+    }
+    /// The same, and shows others how many there are.
+    fn lines_shown(&mut self, count: usize, shown: &AtomicUsize) {
         self.engine.until(&format!("{count} lines"), |e| {
-            e.partitions.values().map(|seen| seen.lines.len()).sum::<usize>() >= count
+            let lines = e.partitions.values().map(|seen| seen.lines.len()).sum::<usize>();
+            shown.store(lines, Ordering::Relaxed);
+            lines >= count
         });
     }
     fn caught_up(&mut self) {
@@ -72,6 +78,14 @@ impl Case {
 fn append(path: &Path, text: &str) {
     let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
+}
+
+/// Waits until so many lines are shown, 20 seconds at most.
+fn wait_for(shown: &AtomicUsize, count: usize) {
+    let start = std::time::Instant::now();
+    while shown.load(Ordering::Relaxed) < count && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
@@ -170,14 +184,17 @@ fn every_line_once_and_in_order_while_files_are_renamed() {
     case.append("a.log", "");
     case.start(case.options(&["a.log"]));
     let path = case.path("a.log");
+    let shown = Arc::new(AtomicUsize::new(0));
+    let read = shown.clone();
     let writer = std::thread::spawn(move || {
         let open = || OpenOptions::new().append(true).create(true).open(&path).unwrap();
         let mut file = open();
-        for i in 0..60_000 {
+        for i in 0..60_000usize {
             writeln!(file, "line {i}").unwrap();
             match i % 4000 {
-                // Rotated while the writer goes on in the old file.
+                // Rotated while the writer goes on in the old file, at most two files ahead of a reader that gets no time.
                 3000 => {
+                    wait_for(&read, i.saturating_sub(8000));
                     for n in (1..15).rev() {
                         let _ = std::fs::rename(
                             path.with_extension(format!("log.{n}")),
@@ -197,7 +214,7 @@ fn every_line_once_and_in_order_while_files_are_renamed() {
             }
         }
     });
-    case.lines(60_000);
+    case.lines_shown(60_000, &shown);
     writer.join().unwrap();
     assert!(case.finish() == numbered(0..60_000));
 }
@@ -209,15 +226,20 @@ fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
     case.start(case.options(&["a.log"]));
     let path = case.path("a.log");
     // logrotate itself loses what is written between its copy and its truncation: the lock stands for that moment.
-    let lock = Arc::new(Mutex::new(()));
+    // It counts the lines written.
+    let lock = Arc::new(Mutex::new(0));
+    let shown = Arc::new(AtomicUsize::new(0));
     let over = Arc::new(AtomicBool::new(false));
     let rotator = std::thread::spawn({
-        let (path, lock, over) = (path.clone(), lock.clone(), over.clone());
+        let (path, lock, over, read) = (path.clone(), lock.clone(), over.clone(), shown.clone());
         move || {
-            let mut rotations = 0;
+            let (mut rotations, mut cut) = (0, 0);
             while !over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(40));
-                let _guard = lock.lock().unwrap();
+                // Of two truncations between two looks at a file, only one can be seen.
+                wait_for(&read, cut);
+                let written = lock.lock().unwrap();
+                cut = *written;
                 for n in (1..100).rev() {
                     let _ = std::fs::rename(
                         path.with_extension(format!("log.{n}")),
@@ -234,15 +256,16 @@ fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
     let writer = std::thread::spawn(move || {
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         for i in 0..40_000 {
-            let guard = lock.lock().unwrap();
+            let mut written = lock.lock().unwrap();
             writeln!(file, "line {i}").unwrap();
-            drop(guard);
+            *written += 1;
+            drop(written);
             if i % 100 == 0 {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
     });
-    case.lines(40_000);
+    case.lines_shown(40_000, &shown);
     writer.join().unwrap();
     over.store(true, Ordering::Relaxed);
     let rotations = rotator.join().unwrap();
