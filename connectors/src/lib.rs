@@ -10,6 +10,7 @@ pub mod http;
 pub mod influx;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod lock;
 pub mod report;
 pub mod route;
 pub mod secret;

@@ -371,6 +371,37 @@ fn the_page_listens_where_the_command_line_says() {
 }
 
 #[test]
+fn a_data_directory_is_of_one_run() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let dir = folder();
+    busy(dir.path());
+    let mut first = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+        .args(["run", "--input", "-", "--no-page"])
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut err = BufReader::new(first.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("no sink configured") {
+        assert!(err.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let second = run_over(dir.path(), "busy.log", "run --input - --no-page");
+    assert_eq!(second.code, Some(2), "{}", second.err);
+    assert!(second.err.contains("another tidewatch runs in") && second.err.contains("--data-dir"), "{}", second.err);
+    let elsewhere = run_over(dir.path(), "busy.log", "run --input - --no-page --data-dir other");
+    assert_eq!(elsewhere.code, Some(0), "{}", elsewhere.err);
+    drop(first.stdin.take());
+    std::io::Read::read_to_string(&mut err, &mut said).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(0), "{said}");
+    let after = run_over(dir.path(), "busy.log", "run --input - --no-page");
+    assert_eq!(after.code, Some(0), "{}", after.err);
+}
+
+#[test]
 fn a_route_has_standard_output_for_itself() {
     let dir = folder();
     busy(dir.path());

@@ -12,11 +12,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidewatch_events::text::printable;
-
-/// How long another agent may take to leave the data directory.
-const LOCK_WITHIN: Duration = Duration::from_secs(2);
 
 /// The most bytes of `refused.jsonl`.
 const MOST_REFUSED: u64 = 64 << 20;
@@ -76,24 +73,11 @@ impl Refusals {
 /// One agent a data directory.
 pub fn lock(settings: &ShipSettings) -> Result<File, SourceError> {
     let path = settings.data_dir.join("lock");
-    let shown = path.display().to_string();
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(failed(&format!("{shown} cannot be written")))?;
-    // One that was just killed may take a moment to be gone.
-    let deadline = Instant::now() + LOCK_WITHIN;
-    loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let dir = settings.data_dir.display();
-                return Err(SourceError::Usage(format!("another agent uses {dir}; give each its own data_dir")));
-            }
-            Err(error) => return Err(SourceError::Io(format!("{shown} cannot be locked: {error}"))),
-        }
-    }
+    let doing = format!("{} cannot be locked", path.display());
+    crate::lock::lock(&path).map_err(failed(&doing))?.ok_or_else(|| {
+        let dir = settings.data_dir.display();
+        SourceError::Usage(format!("another agent uses {dir}; give each its own data_dir"))
+    })
 }
 
 /// What a person has to change about the output is said at the start. That nobody answers is not: it is waited for.

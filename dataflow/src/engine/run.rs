@@ -82,6 +82,7 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         loopback: options.cluster.as_ref().is_none_or(ClusterOptions::is_loopback),
     };
     let begun = Instant::now();
+    let _only = if place.index == 0 { Some(alone(config)?) } else { None };
     let parsers = SourceParsers::new(config)?;
     let sources = Sources::open(config, place, !options.inputs.is_empty())?;
     let page = match options.page && place.index == 0 {
@@ -118,6 +119,16 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         return Err(Failure::failed("not all results could be delivered before the end"));
     }
     ended()
+}
+
+/// Keeps others out of the data directory: two would write into each other's store, results and journals.
+fn alone(config: &Config) -> Result<std::fs::File, Failure> {
+    let dir = &config.data_dir;
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot write in {}: {error}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(cannot)?;
+    let only = tidewatch_connectors::lock::lock(&dir.join("run.lock")).map_err(cannot)?;
+    let taken = || format!("another tidewatch runs in {}; give each its own data_dir (--data-dir)", dir.display());
+    only.ok_or_else(|| Failure::usage(taken()))
 }
 
 /// What was read and found, in a line, as a replay says it; of a cluster what this process did.

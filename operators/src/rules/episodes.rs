@@ -142,9 +142,9 @@ pub fn subject(rule: &Rule, key: &[u8], ipv6_prefix: u8) -> BTreeMap<String, Str
 pub struct Episodes {
     rules: Vec<Times>,
     allowed_lateness: u64,
-    open: HashMap<(u32, KeyBytes), AlertDraft>,
+    open: HashMap<(u32, KeyBytes), Known>,
     /// Firings of windows not closed yet.
-    provisional: HashMap<(u32, KeyBytes), AlertDraft>,
+    provisional: HashMap<(u32, KeyBytes), Known>,
     /// No open episode ends, and no provisional one lapses, before the frontier is here.
     next: u64,
 }
@@ -152,6 +152,25 @@ pub struct Episodes {
 struct Times {
     window: u64,
     resolve_after: u64,
+}
+
+/// An alert, and how far windows that are not closed go on with it.
+struct Known {
+    draft: AlertDraft,
+    /// End of the last window with a finding, closed or not, ms: windows close long after they fill.
+    reach: u64,
+}
+
+impl Known {
+    /// Whether a finding of a window that is not closed belongs to it; then it reaches further.
+    fn goes_on(&mut self, finding: &Finding, resolve_after: u64) -> bool {
+        let does = finding.start <= self.reach.saturating_add(resolve_after)
+            && self.draft.first <= finding.end.saturating_add(resolve_after);
+        if does {
+            self.reach = self.reach.max(finding.end);
+        }
+        does
+    }
 }
 
 impl Episodes {
@@ -171,10 +190,12 @@ impl Episodes {
     pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
         let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
-        let known = self.confirm(&place, finding);
-        if let Some(open) = self.open.get_mut(&place) {
+        let (known, known_reach) = self.confirm(&place, finding).map(|known| (known.draft, known.reach)).unzip();
+        let reach = known_reach.unwrap_or(0).max(finding.end);
+        if let Some(Known { draft: open, reach: open_reach }) = self.open.get_mut(&place) {
             if finding.start <= open.last.saturating_add(resolve_after) {
                 open.last = finding.end;
+                *open_reach = reach.max(*open_reach);
                 open.findings += 1;
                 if finding.value > open.value {
                     (open.value, open.threshold) = (finding.value, finding.limit);
@@ -196,7 +217,7 @@ impl Episodes {
             out.push(withdrawn(known));
         }
         out.push(draft.clone());
-        self.open.insert(place, draft);
+        self.open.insert(place, Known { draft, reach });
         self.watch(finding.rule, finding.end);
     }
 
@@ -204,24 +225,25 @@ impl Episodes {
     pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
         let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
-        let goes_on = |known: &AlertDraft| {
-            finding.start <= known.last.saturating_add(resolve_after)
-                && known.first <= finding.end.saturating_add(resolve_after)
-        };
-        if self.open.get(&place).is_some_and(goes_on) || self.provisional.contains_key(&place) {
+        if let Some(provisional) = self.provisional.get_mut(&place) {
+            // There is one at a time.
+            provisional.goes_on(finding, resolve_after);
+            return;
+        }
+        if self.open.get_mut(&place).is_some_and(|open| open.goes_on(finding, resolve_after)) {
             return;
         }
         let draft = AlertDraft::new(finding, Change::Provisional);
         out.push(draft.clone());
-        self.provisional.insert(place, draft);
+        self.provisional.insert(place, Known { draft, reach: finding.end });
         self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
     }
 
     /// The provisional firing that a closed finding confirms or takes the place of.
-    fn confirm(&mut self, place: &(u32, KeyBytes), finding: &Finding) -> Option<AlertDraft> {
+    fn confirm(&mut self, place: &(u32, KeyBytes), finding: &Finding) -> Option<Known> {
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let known = self.provisional.get(place)?;
-        if known.first <= finding.end.saturating_add(resolve_after) {
+        if known.draft.first <= finding.end.saturating_add(resolve_after) {
             return self.provisional.remove(place);
         }
         None
@@ -251,7 +273,7 @@ impl Episodes {
             let Times { window, resolve_after } = rules[draft.rule as usize];
             draft.last.saturating_add(resolve_after).saturating_add(window).saturating_add(lateness)
         };
-        self.open.retain(|_, draft| {
+        self.open.retain(|_, Known { draft, .. }| {
             let at = ends_at(draft);
             if at <= frontier {
                 out.push(ended(draft.clone(), AlertState::Resolved));
@@ -260,7 +282,7 @@ impl Episodes {
             }
             at > frontier
         });
-        self.provisional.retain(|_, draft| {
+        self.provisional.retain(|_, Known { draft, .. }| {
             let at = draft.first_end.saturating_add(lateness);
             if at <= frontier {
                 out.push(withdrawn(draft.clone()));
@@ -277,11 +299,11 @@ impl Episodes {
     /// passed by then, else firing. Provisional firings left over are withdrawn.
     pub fn finish(&mut self, last_event: u64) -> Vec<AlertDraft> {
         let mut out = Vec::new();
-        for (_, draft) in self.open.drain() {
+        for (_, Known { draft, .. }) in self.open.drain() {
             let over = draft.last.saturating_add(self.rules[draft.rule as usize].resolve_after) <= last_event;
             out.push(ended(draft, if over { AlertState::Resolved } else { AlertState::Firing }));
         }
-        for (_, draft) in self.provisional.drain() {
+        for (_, Known { draft, .. }) in self.provisional.drain() {
             out.push(withdrawn(draft));
         }
         self.next = u64::MAX;
@@ -291,13 +313,14 @@ impl Episodes {
 
     /// The open episodes, to be recorded; in no order.
     pub fn open(&self) -> impl Iterator<Item = &AlertDraft> {
-        self.open.values()
+        self.open.values().map(|known| &known.draft)
     }
 
     /// Takes up an open episode from a record.
     pub fn restore(&mut self, draft: AlertDraft) {
         self.watch(draft.rule, draft.last);
-        self.open.insert((draft.rule, draft.key.clone()), draft);
+        let reach = draft.last;
+        self.open.insert((draft.rule, draft.key.clone()), Known { draft, reach });
     }
 }
 
@@ -439,5 +462,25 @@ mod tests {
         assert!(out.iter().all(|d| d.change != Change::Withdrawn));
         episodes.advance(527, &mut out);
         assert_eq!(out.last().map(|d| (d.change, d.first)), Some((Change::Withdrawn, 500)));
+    }
+
+    #[test]
+    fn windows_that_are_not_closed_go_on_with_an_alert() {
+        // Windows close long after they fill: the findings of the first one come while later windows speak already.
+        for confirmed_after in 0..4 {
+            let mut episodes = Episodes::new(&set(), 1000);
+            let mut out = Vec::new();
+            for (n, start) in [100, 130, 180, 230].into_iter().enumerate() {
+                episodes.fold_provisional(&finding(start, 5.0), &mut out);
+                if n == confirmed_after {
+                    episodes.fold(&finding(100, 6.0), &mut out);
+                }
+            }
+            let want = [(Change::Provisional, 100, 120, 1), (Change::Fired, 100, 120, 1)];
+            assert_eq!(changes(&out), want, "confirmed after {confirmed_after}");
+            out.clear();
+            episodes.fold_provisional(&finding(281, 5.0), &mut out);
+            assert_eq!(changes(&out), [(Change::Provisional, 281, 301, 1)], "31 after the last");
+        }
     }
 }

@@ -1,0 +1,28 @@
+//! One process a data directory: a lock that ends with the process, however that ends.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long another process may take to leave: one that was just killed is not gone at once.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Locks a file, made if need be, for as long as the returned value lives. `None`: another process holds it.
+///
+/// # Errors
+/// Where the file cannot be made or locked.
+pub fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
