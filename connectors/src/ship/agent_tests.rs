@@ -1,10 +1,11 @@
 //! The agent with a collector of the test's own making on the other side.
 
-use super::super::chunk::FRAME_HEAD;
+use super::super::chunk::{FRAME_HEAD, Origin, Record};
 use super::super::forward::CollectorOutput;
 use super::super::guard::{look_at_collectors, sender};
 use super::super::positions;
-use super::super::settings::{CollectorSettings, InputSettings, OutputSettings};
+use super::super::settings::{CollectorSettings, InputSettings, OutputSettings, SpoolPlan};
+use super::super::spool::Fsync;
 use super::super::wire::{self, Greeting};
 use super::*;
 use std::io::{Read as _, Write as _};
@@ -253,4 +254,31 @@ fn a_position_beyond_its_file_is_told_from_a_loss() {
     std::fs::write(dir.path().join("new"), "three\n").unwrap();
     std::fs::rename(dir.path().join("new"), &path).unwrap();
     assert_eq!(ship(1), [0, 1, 2]);
+}
+
+#[test]
+fn files_go_on_behind_a_spool_that_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.log");
+    std::fs::write(&path, "one\ntwo\n").unwrap();
+    let (address, came) = collector(Manner::Takes);
+    let plan = SpoolPlan { max_bytes: 1 << 24, after: Duration::from_secs(1), fsync: Fsync::Never };
+    let settings = ShipSettings { spool: Some(plan), ..settings(dir.path(), vec![input(&path, None)], &address) };
+    let spool = settings.data_dir.join("spool");
+    let plan = SpoolSettings { dir: spool.clone(), max_bytes: 1 << 24, segment_bytes: 1 << 20, fsync: Fsync::Never };
+    let origin = Arc::new(Origin { host: "h".into(), file: "f".into(), stream: 1, topic: String::new() });
+    let records = vec![Record { start: 0, end: 5, at: 0, length: 4 }];
+    let chunk = Chunk { origin, read_at: 0, end: 5, bytes: b"zero".to_vec(), records };
+    Spool::open(plan).unwrap().append(&chunk).unwrap().unwrap();
+    let segment = spool.join("00000002.spool");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() ^= 0xff;
+    std::fs::write(&segment, bytes).unwrap();
+    let running = Running::start(settings);
+    running.until("the lines", acknowledged(2));
+    let counts = [&running.counters.spool_damaged_frames, &running.counters.spool_bytes].map(|c| c.load(Relaxed));
+    running.end();
+    assert_eq!(counts, [1, 0]);
+    assert_eq!(came.lock().unwrap().lines.len(), 2);
+    assert!(!segment.exists());
 }

@@ -11,6 +11,7 @@
 //! - The segments take at most `max_bytes` and one frame's head; what does not fit is not taken.
 //! - After a crash at any byte every frame written whole is there again; what was torn or is damaged is counted and
 //!   skipped. Frames may come again (the head is written now and then), never be missing.
+//! - What is skipped counts as delivered once all before it is: where nothing readable is left, the spool is empty.
 
 use super::chunk::{Chunk, FRAME_HEAD, FrameError};
 use super::positions::{replace, sync_directory};
@@ -82,6 +83,8 @@ pub struct Spool {
     head_written: (Mark, Instant),
     /// The frame to be read next.
     next: Mark,
+    /// Behind the last frame that was given out or is being sent: from there to `next` all is skipped.
+    given: Mark,
     reader: Option<(u64, File)>,
     damage: Damage,
 }
@@ -118,12 +121,13 @@ impl Spool {
             head,
             head_written: (head, Instant::now()),
             next: head,
+            given: head,
             reader: None,
             damage: Damage::default(),
         };
         // A head that points nowhere must not delete anything.
         if let Some(why) = written.and_then(|written| spool.why_not(written)) {
-            (spool.head, spool.next, spool.damage.head) = (start, start, true);
+            (spool.head, spool.next, spool.given, spool.damage.head) = (start, start, start, true);
             tracing::warn!(
                 reason = why,
                 bytes = spool.bytes(),
@@ -305,8 +309,19 @@ impl Spool {
     /// skipped.
     ///
     /// # Errors
-    /// Where a segment cannot be read.
+    /// Where a segment cannot be read, or what was skipped cannot be deleted.
     pub fn read(&mut self) -> io::Result<Option<(Mark, Chunk)>> {
+        let read = self.read_next()?;
+        match &read {
+            Some((mark, _)) => self.given = *mark,
+            // What was skipped at the end has no frame behind it whose delivery would move the head.
+            None if self.next > self.head => self.delivered(self.head)?,
+            None => {}
+        }
+        Ok(read)
+    }
+
+    fn read_next(&mut self) -> io::Result<Option<(Mark, Chunk)>> {
         loop {
             let Some(segment) = self.segments.iter().find(|segment| segment.number >= self.next.segment) else {
                 return Ok(None);
@@ -375,6 +390,9 @@ impl Spool {
     pub fn delivered(&mut self, mark: Mark) -> io::Result<()> {
         self.head = self.head.max(mark);
         self.next = self.next.max(self.head);
+        if self.head >= self.given {
+            self.head = self.next;
+        }
         self.forget_delivered()?;
         if self.head_written.1.elapsed() >= HEAD_EVERY {
             self.write_head()?;
@@ -425,12 +443,13 @@ impl Spool {
 
     /// Reads again from the first frame that is not delivered.
     pub fn rewind(&mut self) {
-        self.next = self.head;
+        (self.next, self.given) = (self.head, self.head);
     }
 
     /// What was appended last counts as read: it is being sent already.
     pub fn skip_to(&mut self, mark: Mark) {
         self.next = self.next.max(mark);
+        self.given = self.given.max(mark);
     }
 }
 

@@ -211,3 +211,80 @@ fn a_head_that_points_nowhere_drops_nothing() {
         assert!(!spool.damage().head, "behind {n}");
     }
 }
+
+#[test]
+fn what_is_skipped_counts_as_delivered_once_all_before_it_is() {
+    // name, a segment's bytes, how many frames, those damaged
+    let rows: &[(&str, u64, u64, &[u64])] = &[
+        ("the only one", 1 << 20, 1, &[0]),
+        ("the last", 1 << 20, 3, &[2]),
+        ("the last ones", 1 << 20, 4, &[2, 3]),
+        ("the first and the last", 1 << 20, 4, &[0, 3]),
+        ("all of several segments", 1, 3, &[0, 1, 2]),
+        ("the last segment", 1, 3, &[2]),
+        ("a segment between others", 1, 3, &[1]),
+    ];
+    for (name, segment_bytes, count, damaged) in rows {
+        // Delivered one by one before the next is read, or all after what is damaged was seen.
+        for is_late in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let plan = SpoolSettings { segment_bytes: *segment_bytes, ..settings(dir.path()) };
+            let mut spool = Spool::open(plan.clone()).unwrap();
+            for n in 0..*count {
+                let mark = spool.append(&chunk(n)).unwrap().unwrap();
+                if damaged.contains(&n) {
+                    let path = spool.path(mark.segment);
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    bytes[mark.offset as usize - 2] ^= 0xff;
+                    std::fs::write(&path, bytes).unwrap();
+                }
+            }
+            drop(spool);
+            let want = Vec::from_iter((0..*count).filter(|n| !damaged.contains(n)));
+            let mut spool = Spool::open(plan.clone()).unwrap();
+            let (mut seen, mut marks) = (Vec::new(), Vec::new());
+            while let Some((mark, chunk)) = spool.read().unwrap() {
+                seen.push(chunk.records[0].start);
+                if is_late {
+                    marks.push(mark);
+                } else {
+                    spool.delivered(mark).unwrap();
+                }
+            }
+            assert_eq!(seen, want, "{name}");
+            assert_eq!(spool.is_empty(), marks.is_empty(), "{name}: what is not delivered is kept");
+            if is_late {
+                spool.rewind();
+                assert_eq!(rest(&mut spool), want, "{name}: again after a failed output");
+            }
+            for mark in marks {
+                assert!(!spool.is_empty(), "{name}");
+                spool.delivered(mark).unwrap();
+            }
+            assert!(spool.is_empty() && spool.is_read(), "{name}, late: {is_late}");
+            assert_eq!((spool.bytes(), segments(dir.path()).len()), (0, 0), "{name}: nothing is left on disk");
+            // What comes then is neither lost nor held up, in this run and in the next.
+            spool.append(&chunk(9)).unwrap().unwrap();
+            assert_eq!(rest(&mut spool), [9], "{name}");
+            drop(spool);
+            let mut spool = Spool::open(plan).unwrap();
+            assert_eq!(rest(&mut spool), [9], "{name}: at the next start");
+            assert_eq!(spool.damage(), Damage::default(), "{name}: at the next start");
+        }
+    }
+}
+
+#[test]
+fn a_segment_without_frames_behind_one_that_is_delivered_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 1);
+    let (mark, _) = spool.read().unwrap().unwrap();
+    // A crash came after the next segment was begun, and before a frame was in it.
+    std::fs::write(spool.path(mark.segment + 1), MAGIC).unwrap();
+    std::fs::write(dir.path().join("head"), format!("{} {}\n", mark.segment, mark.offset)).unwrap();
+    drop(spool);
+    let mut spool = Spool::open(settings(dir.path())).unwrap();
+    assert_eq!(rest(&mut spool), [0; 0]);
+    assert!(spool.is_empty());
+    assert_eq!(segments(dir.path()).len(), 0);
+}
