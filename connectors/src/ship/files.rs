@@ -11,6 +11,7 @@ use super::settings::ShipSettings;
 use crate::feed::{Feed, Message};
 use crate::source::file::{
     FIRST_BYTES, FilePosition, FollowFiles, FollowOptions, Input as Reader, LeftOut, Positions, open_file, rotated,
+    shown,
 };
 use crate::source::{Identity, SourceError, wall_clock};
 use std::collections::{BTreeMap, HashMap};
@@ -254,7 +255,7 @@ impl Files {
         let (named, topic) = &self.topics[input];
         if !place.topic.is_empty() && place.topic != *topic {
             tracing::info!(
-                file = %place.path.display(), offset = place.offset, before = %place.topic, now = %topic,
+                file = %shown(&place.path), offset = place.offset, before = %place.topic, now = %topic,
                 "the lines of a file go to another topic from here on"
             );
         }
@@ -435,7 +436,7 @@ fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePos
             if let Some(length) = shorter(place) {
                 counters.positions_beyond.fetch_add(1, Relaxed);
                 tracing::warn!(
-                    file = %path.display(), position = place.offset, length,
+                    file = %shown(&path), position = place.offset, length,
                     "a file ends before its position, and begins as it did: it was cut short, or its position was changed by \
                      hand; it is read from its beginning, and readers take its lines for new ones"
                 );
@@ -443,7 +444,7 @@ fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePos
                 counters.files_lost.fetch_add(1, Relaxed);
                 counters.bytes_lost.fetch_add(*bytes, Relaxed);
                 tracing::warn!(
-                    file = %path.display(), shipped = place.offset, bytes,
+                    file = %shown(&path), shipped = place.offset, bytes,
                     "a file was deleted before all of it was shipped; these bytes, at least, are lost"
                 );
             }

@@ -34,7 +34,8 @@ impl Refusals {
         let Some(record) = chunk.records.get(index) else { return };
         let line = chunk.bytes_of(record);
         tracing::warn!(
-            file = %chunk.origin.file, offset = record.start, bytes = line.len(), error = %printable(words.as_bytes()),
+            file = %printable(chunk.origin.file.as_bytes()), offset = record.start, bytes = line.len(),
+            error = %printable(words.as_bytes()),
             "the output refuses a record for good; it is kept in refused.jsonl"
         );
         let (text, base64) = match std::str::from_utf8(line) {

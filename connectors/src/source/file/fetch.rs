@@ -2,6 +2,7 @@
 
 use super::input::{Encoding, Input, encoding};
 use super::positions::{FilePosition, Positions};
+use super::shown;
 use super::tail::rotated;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::recent::{FetchLines, line_of};
@@ -83,7 +84,7 @@ impl FetchLines for LineFetcher {
         places.sort_unstable();
         for of_file in places.chunk_by(|a, b| a.0 == b.0) {
             if let Err(error) = fetch_from(of_file, &mut lines) {
-                tracing::warn!(file = %of_file[0].0.display(), %error, "cannot read example lines again");
+                tracing::warn!(file = %shown(of_file[0].0), %error, "cannot read example lines again");
             }
         }
         lines
@@ -118,7 +119,7 @@ impl FollowedLines {
             let Some(position) = self.positions.at(*partition, *offset) else { continue };
             let Some(path) = find_file(&position) else { continue };
             if let Err(error) = fetch_from(&[(&path, position.offset, index)], lines) {
-                tracing::warn!(file = %path.display(), %error, "cannot read an example line again");
+                tracing::warn!(file = %shown(&path), %error, "cannot read an example line again");
             }
         }
     }

@@ -13,6 +13,7 @@ use super::fetch::FollowedLines;
 use super::input::{Encoding, encoding};
 use super::names;
 use super::positions::{FilePosition, Positions};
+use super::shown;
 use super::tail::{Done, Open, Tail, rotated};
 use super::walk::{self, Bound, open_file};
 use crate::feed::{Feed, PartitionInfo};
@@ -324,7 +325,7 @@ impl Run {
     fn leave_out(&mut self, path: &Path, why: impl FnOnce() -> String) {
         self.left_out += 1;
         if self.said.len() < MOST_SAID && self.said.insert(path.to_owned()) {
-            tracing::warn!(file = %path.display(), error = %why(), "cannot follow this; going on without it, and looking again");
+            tracing::warn!(file = %shown(path), error = %why(), "cannot follow this; going on without it, and looking again");
         }
     }
 
@@ -339,7 +340,7 @@ impl Run {
         }
         if by_pattern && let Some(why) = self.why_not(&path, &meta) {
             if self.said.len() < MOST_SAID && self.said.insert(path.clone()) {
-                tracing::info!(file = %path.display(), "a file that the pattern names is not followed: {why}");
+                tracing::info!(file = %shown(&path), "a file that the pattern names is not followed: {why}");
             }
             return;
         }
@@ -400,7 +401,7 @@ impl Run {
                     resumed_at = Some(position.partition_offset);
                 }
                 None => tracing::warn!(
-                    file = %path.display(),
+                    file = %shown(path),
                     "the file that was read last is gone; starting with the one that is there, from its beginning"
                 ),
             }
@@ -426,7 +427,7 @@ impl Run {
             passing: false,
             reference_time: (self.source.clock)(),
         });
-        tracing::info!(file = %path.display(), files = files.len(), "following");
+        tracing::info!(file = %shown(path), files = files.len(), "following");
         let positions = self.source.positions.clone();
         Ok(Tail::new(path.to_owned(), outlet, positions, files, resumed_at, options.linger))
     }
@@ -457,7 +458,7 @@ fn resume(position: &FilePosition) -> Option<Vec<Open>> {
         let offset = if n == 0 { position.offset } else { 0 };
         match open(n as u64 + 1, path, offset) {
             Ok(open) => files.push(open),
-            Err(error) => tracing::warn!(file = %path.display(), %error, "cannot read a rotated file"),
+            Err(error) => tracing::warn!(file = %shown(path), %error, "cannot read a rotated file"),
         }
     }
     Some(files)

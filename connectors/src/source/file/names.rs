@@ -4,6 +4,7 @@
 //! its own. All results are sorted by bytes, so they depend on the names only.
 
 use super::super::SourceError;
+use super::shown;
 use super::walk;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -110,13 +111,13 @@ pub(crate) fn is_pattern(path: &str) -> bool {
 pub(crate) fn matches(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     let found = walk::find(pattern, walk::Bound::default())?;
     if let Some((path, why)) = found.closed.first() {
-        return Err(SourceError::Usage(format!("cannot list {}: {why}", path.display())));
+        return Err(SourceError::Usage(format!("cannot list {}: {why}", shown(path))));
     }
     if let Some(cut) = found.cut {
         return Err(SourceError::Usage(format!("{pattern} names too much: {cut}; name directories in it")));
     }
     for (path, kind) in &found.others {
-        tracing::warn!(path = %path.display(), "what the pattern names is {kind}, and is left out");
+        tracing::warn!(path = %shown(path), "what the pattern names is {kind}, and is left out");
     }
     Ok(found.files)
 }
@@ -153,7 +154,7 @@ pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
         Ok(meta) => {
             let first = seen.insert((meta.dev(), meta.ino()));
             if !first {
-                tracing::warn!(file = %file.display(), "the same file was named twice; it is read once");
+                tracing::warn!(file = %shown(file), "the same file was named twice; it is read once");
             }
             first
         }

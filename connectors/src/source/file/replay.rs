@@ -12,6 +12,7 @@
 use super::fetch::{Layout, LayoutPartition, LineFetcher};
 use super::input::{Input, is_tar};
 use super::names;
+use super::shown;
 use crate::feed::{Feed, PartitionInfo};
 use crate::source::frame::{Lines, Outlet};
 use crate::source::{Identity, SourceError, partition_id};
@@ -45,7 +46,7 @@ impl ReplayFiles {
             if meta.is_file() {
                 std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
                 if is_tar(path) {
-                    let path = path.display();
+                    let path = shown(path);
                     let hint = "unpack it, and name the files that were in it";
                     return Err(SourceError::Usage(format!("{path} is a tar archive, not a log\n hint: {hint}")));
                 }
@@ -182,14 +183,11 @@ impl Partition {
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
-    SourceError::Usage(format!("cannot read {}: {error}", path.display()))
+    SourceError::Usage(format!("cannot read {}: {error}", shown(path)))
 }
 
 fn failed(path: &Path, offset: u64, error: &io::Error) -> SourceError {
-    SourceError::Io(format!(
-        "reading {} failed at byte {offset} of its (uncompressed) content: {error}",
-        path.display()
-    ))
+    SourceError::Io(format!("reading {} failed at byte {offset} of its (uncompressed) content: {error}", shown(path)))
 }
 
 /// When a file was last written; the epoch where that is not known.

@@ -15,6 +15,7 @@
 use super::input::Input;
 use super::names;
 use super::positions::{FIRST_BYTES, Positions};
+use super::shown;
 use super::walk::open_file;
 use crate::source::frame::{Lines, Outlet};
 use std::collections::{HashSet, VecDeque};
@@ -284,7 +285,7 @@ impl Tail {
     fn warn(&mut self, error: &io::Error) {
         let trouble = error.to_string();
         if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!(file = %self.way.path.display(), error = %trouble, "cannot read a followed file; trying again");
+            tracing::warn!(file = %shown(&self.way.path), error = %trouble, "cannot read a followed file; trying again");
         }
         self.trouble = Some(trouble);
     }
@@ -355,7 +356,7 @@ impl Tail {
         let new = Open::live(self.opened, file.try_clone()?, 0);
         let copy = find_copy(&self.way.path, &old);
         tracing::info!(
-            file = %self.way.path.display(), read = old.lines.position(), copy = ?copy.as_ref().map(|(path, _)| path),
+            file = %shown(&self.way.path), read = old.lines.position(), copy = ?copy.as_ref().map(|(path, _)| path),
             "a followed file was truncated; reading it from its start"
         );
         match copy {
