@@ -371,6 +371,18 @@ fn the_page_listens_where_the_command_line_says() {
 }
 
 #[test]
+fn a_damaged_file_ends_a_replay() {
+    let dir = folder();
+    std::fs::write(dir.path().join("damaged.gz"), [0x1f, 0x8b, 8, 0, 0]).unwrap();
+    for workers in [1, 2] {
+        let ran = tidewatch(dir.path(), &format!("replay --from damaged.gz access.log --out out -w {workers}"));
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        let want = "reading damaged.gz failed at byte 0 of its (uncompressed) content";
+        assert!(ran.err.contains(want) && !ran.err.contains("panicked"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn a_data_directory_is_of_one_run() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;

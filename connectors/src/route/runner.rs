@@ -8,7 +8,7 @@ use super::journal::Journal;
 use super::known::Intent;
 use super::policy::{Policy, Silence};
 use super::router::{Acknowledged, Counts, Next, Router};
-use super::{Channel, Document, SendError};
+use super::{Body, Channel, Document, SendError};
 use crate::sink::backoff::Backoff;
 use crate::source::wall_clock;
 use std::io;
@@ -175,7 +175,8 @@ impl RouteRunner {
         self.shared.changed.notify_all();
     }
 
-    /// Waits for the end of a route that was closed. How many alert states are not told: they are in the journal.
+    /// Waits for the end of a route that was closed. How many alert states are not told, or may not have been: they are in
+    /// the journal.
     pub fn finish(&self) -> u64 {
         let mut state = self.shared.lock();
         while !state.ended {
@@ -183,7 +184,11 @@ impl RouteRunner {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.router.counts().pending
+        let in_flight = state.router.in_flight().map_or(0, |intent| match &intent.message.body {
+            Body::Alerts(notice) => notice.items.len() as u64,
+            _ => 0,
+        });
+        state.router.counts().pending + in_flight
     }
 }
 
@@ -335,7 +340,7 @@ impl Worker {
         match result {
             Ok(()) => self.delivered(&intent, now),
             Err(SendError::Rejected(words)) => {
-                warn!(route = %self.shared.name, message = %intent.message.id, error = %shown(&words),
+                warn!(route = %self.shared.name, id = %intent.message.id, error = %shown(&words),
                     "a message was refused for good; the next one says so");
                 (self.attempt, self.wait, self.again) = (0, None, None);
                 self.settle(&intent, &words, now);
@@ -406,6 +411,7 @@ impl Worker {
         state.status.needs_a_person = needs_a_person;
         state.status.last_error = Some(words);
         if matches!(error, SendError::Unclear(_)) || self.again.is_some() {
+            drop(state);
             self.again = Some(intent);
         } else {
             let mut records = state.router.returned(now);

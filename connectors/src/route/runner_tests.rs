@@ -1,7 +1,7 @@
 //! A route at work, against a receiver that does as told.
 
+use super::super::Message;
 use super::super::testing::alert;
-use super::super::{Body, Message};
 use super::*;
 use std::collections::VecDeque;
 use tidewatch_events::alert::AlertState;
@@ -130,16 +130,27 @@ fn a_message_that_is_refused_is_not_tried_again() {
 
 #[test]
 fn the_end_does_not_wait_for_a_route_that_is_away() {
-    let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::answering((0..100).map(|_| Err(SendError::person("no"))));
-    let route = start(&fake, dir.path());
-    route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
-    fake.wait_for(1);
-    let begun = Instant::now();
-    route.close(Duration::from_secs(10));
-    assert_eq!(route.finish(), 1, "it waits in the journal");
-    assert!(begun.elapsed() < Duration::from_secs(2));
-    let later = Fake::default();
-    let _route = start(&later, dir.path());
-    assert_eq!(ids(&later.wait_for(1)[0].1), ["fired r/1/0"]);
+    let errors: [fn() -> SendError; 2] = [|| SendError::person("no"), || SendError::Unclear("no answer".into())];
+    for error in errors {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake::answering((0..100).map(|_| Err(error())));
+        let route = start(&fake, dir.path());
+        route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+        fake.wait_for(1);
+        let begun = Instant::now();
+        route.close(Duration::from_secs(10));
+        let ended = wait_for_end(route);
+        assert_eq!(ended, Some(1), "it waits in the journal: {}", error());
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        let later = Fake::default();
+        let _route = start(&later, dir.path());
+        assert_eq!(ids(&later.wait_for(1)[0].1), ["fired r/1/0"]);
+    }
+}
+
+/// What [`RouteRunner::finish`] says; `None` where it says nothing for ten seconds.
+fn wait_for_end(route: RouteRunner) -> Option<u64> {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || tell.send(route.finish()));
+    told.recv_timeout(Duration::from_secs(10)).ok()
 }

@@ -16,6 +16,7 @@ use super::writer::Writer;
 use crate::cli::options::{ReplayOptions, Speed};
 use crate::config::{Config, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
+use crossbeam_channel::RecvTimeoutError;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -166,6 +167,9 @@ fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
 /// still in the caches when it is parsed.
 const IN_FLIGHT: usize = 4 << 20;
 
+/// How often it is looked whether reading failed or somebody wants the end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Runs a backtest.
 ///
 /// # Errors
@@ -225,10 +229,19 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), lateness, privacy)?;
         let mut writer = writer.judging(judge);
         let progress = Progress::start(read, total, ledger.clone());
-        for output in &received {
-            writer.take(output)?;
-            if exit::stop_requested() {
-                return Err(Failure::new(ExitCode::Interrupted, "interrupted; no results were written"));
+        loop {
+            match received.recv_timeout(LOOK_EVERY) {
+                Ok(output) => writer.take(output)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let interrupted = || Failure::new(ExitCode::Interrupted, "interrupted; no results were written");
+            let failed = ledger.failure().map(Failure::from);
+            if let Some(failure) = failed.or_else(|| exit::stop_requested().then(interrupted)) {
+                // Workers wait for what does not come any more: they end with the process.
+                feed.stop();
+                std::mem::forget(guards);
+                return Err(failure);
             }
         }
         progress.stop();
