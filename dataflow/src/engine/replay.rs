@@ -4,7 +4,7 @@
 //! fields of `summary.json`.
 
 use super::allowed::Allowed;
-use super::assembly::Plan;
+use super::assembly::{Output, Plan};
 use super::inexact::Inexact;
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
@@ -16,7 +16,7 @@ use super::writer::Writer;
 use crate::cli::options::{ReplayOptions, Speed};
 use crate::config::{Config, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -229,20 +229,11 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), lateness, privacy)?;
         let mut writer = writer.judging(judge);
         let progress = Progress::start(read, total, ledger.clone());
-        loop {
-            match received.recv_timeout(LOOK_EVERY) {
-                Ok(output) => writer.take(output)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            let interrupted = || Failure::new(ExitCode::Interrupted, "interrupted; no results were written");
-            let failed = ledger.failure().map(Failure::from);
-            if let Some(failure) = failed.or_else(|| exit::stop_requested().then(interrupted)) {
-                // Workers wait for what does not come any more: they end with the process.
-                feed.stop();
-                std::mem::forget(guards);
-                return Err(failure);
-            }
+        if let Err(failure) = take_all(&received, &mut writer, &ledger) {
+            // Workers may wait for what does not come any more: they end with the process.
+            feed.stop();
+            std::mem::forget(guards);
+            return Err(failure);
         }
         progress.stop();
         Some(writer)
@@ -265,6 +256,23 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;
     }
     Ok(summary)
+}
+
+/// Gives the writer what the workers say, until they have said all.
+fn take_all(received: &Receiver<Output>, writer: &mut Writer, ledger: &Ledger) -> Result<(), Failure> {
+    loop {
+        match received.recv_timeout(LOOK_EVERY) {
+            Ok(output) => writer.take(output)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        if let Some(error) = ledger.failure() {
+            return Err(error.into());
+        }
+        if exit::stop_requested() {
+            return Err(Failure::new(ExitCode::Interrupted, "interrupted; no results were written"));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::reload::Reloader;
 use super::replay::{self, Summary};
 use super::routes::Routes;
 use super::sinks::{self, Ring};
-use super::sources::{Place, Sources};
+use super::sources::{Place, Sources, writable};
 use super::workers::{self, Shared, Wakers};
 use crate::cli::options::{ClusterOptions, RunOptions};
 use crate::cluster::{Control, Status};
@@ -124,8 +124,8 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
 /// Keeps others out of the data directory: two would write into each other's store, results and journals.
 fn alone(config: &Config) -> Result<std::fs::File, Failure> {
     let dir = &config.data_dir;
-    let cannot = |error: std::io::Error| Failure::failed(format!("cannot write in {}: {error}", dir.display()));
-    std::fs::create_dir_all(dir).map_err(cannot)?;
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot lock {}/run.lock: {error}", dir.display()));
+    writable(dir)?;
     let only = tidewatch_connectors::lock::lock(&dir.join("run.lock")).map_err(cannot)?;
     let taken = || format!("another tidewatch runs in {}; give each its own data_dir (--data-dir)", dir.display());
     only.ok_or_else(|| Failure::usage(taken()))
