@@ -109,6 +109,16 @@ describe("live", () => {
       await page.waitForFunction((old) => document.querySelector("tbody tr time").textContent > old, first, { timeout: 6000 });
     }));
 
+  test("a row keeps the focus while others arrive above it", () =>
+    on("#/requests", async (page) => {
+      const held = await page.locator("tbody tr.opens button").first().elementHandle();
+      await held.focus();
+      const first = await page.locator("tbody tr").first().elementHandle();
+      await page.waitForFunction((row) => row !== document.querySelector("tbody tr"), first);
+      await page.waitForTimeout(1500);
+      assert.ok(await held.evaluate((button) => document.activeElement === button), "the focus was lost");
+    }));
+
   test("an alert that fires is listed and said without asking again", () =>
     on("#/overview", async (page) => {
       const before = await page.locator('[aria-label="Newest alerts"] tbody tr').first().innerText();
@@ -354,6 +364,39 @@ describe("keyboard and screen reader", () => {
       await page.keyboard.press("Escape");
       await page.getByRole("dialog").waitFor({ state: "detached" });
       assert.equal(await focused(), "Silence…");
+    }));
+
+  test("a closed dialog gives the focus back at once, though alerts arrived meanwhile", () =>
+    on("#/security", async (page) => {
+      await page.addInitScript(() => {
+        globalThis.EventSource = class extends EventSource {
+          constructor(...rest) {
+            super(...rest);
+            globalThis.source = this;
+          }
+        };
+      });
+      await page.reload();
+      await settled(page);
+      await page.getByRole("button", { name: /^Evidence of/ }).first().press("Enter");
+      const silence = await page.getByRole("button", { name: "Silence…" }).elementHandle();
+      await silence.press("Enter");
+      await page.getByRole("dialog").waitFor();
+      await page.evaluate(async () => {
+        const [alert] = (await (await fetch("api/v1/alerts?limit=1")).json()).rows;
+        source.dispatchEvent(new MessageEvent("alert", { data: JSON.stringify({ ...alert, id: "afresh", rule: "newest", fired: alert.fired + 1 }) }));
+        // Before the browser paints, so before anybody can press a key.
+        globalThis.focused = new Promise((tell) => new MutationObserver(() => document.querySelector("dialog") ?? tell(document.activeElement)).observe(document.body, { childList: true, subtree: true }));
+      });
+      await page.getByRole("table", { name: "Alerts", exact: true }).locator("tbody tr").first().getByText("newest").waitFor();
+      await page.keyboard.press("Escape");
+      assert.ok(await silence.evaluate(async (button) => (await globalThis.focused) === button), "the focus is elsewhere");
+      await silence.press("Enter");
+      await page.getByRole("dialog").waitFor();
+      await silence.evaluate((button) => button.remove());
+      await page.keyboard.press("Escape");
+      await page.getByRole("dialog").waitFor({ state: "detached" });
+      assert.equal(await page.evaluate(() => document.activeElement.id), "main", "what had the focus is gone");
     }));
 
   test("charts say what they show, and show it as a table", () =>

@@ -1,7 +1,7 @@
 // Small pieces every view uses.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
@@ -164,13 +164,22 @@ export function Split({ parts }: { parts: { name: string; value: number; class: 
   );
 }
 
-/** A window over the page. Focus goes in, stays in, and comes back. */
+/**
+ * A window over the page. Focus goes in, stays in, and comes back: to what had it, or, where that is gone, to the content.
+ *
+ * Both in the same step as the window comes and goes (a layout effect): a key pressed in between must not meet a page without
+ * focus. It is closed before focus is given back: while it is open, all else takes none.
+ */
 export function Dialog(props: { title: string; onClose: () => void; closable?: boolean; children: ComponentChildren }) {
   const box = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement as HTMLElement | null;
-    box.current?.showModal();
-    return () => before?.focus?.();
+    const dialog = box.current;
+    dialog?.showModal();
+    return () => {
+      dialog?.close();
+      (before?.isConnected ? before : document.getElementById("main"))?.focus();
+    };
   }, []);
   const closable = props.closable ?? true;
   return (

@@ -3,8 +3,9 @@
 //
 // - A row is rendered again only where the row, the columns or its class are others: a tail of requests adds some rows a
 //   second to hundreds. Whoever wants that keeps rows and columns the same objects.
+// - A row stays the same element, and keeps the focus, while others come and go: it is known by its key, not by its place.
 
-import type { ComponentChildren, RefObject } from "preact";
+import { Fragment, type ComponentChildren, type RefObject } from "preact";
 import { memo } from "preact/compat";
 import { useRef, useState } from "preact/hooks";
 
@@ -89,14 +90,16 @@ export function Table<Row>(props: TableProps<Row>) {
           {rows.map((row) => {
             const key = props.rowKey(row);
             const isOpen = props.open === key;
-            return [
-              <TableRow key={key} row={row} id={key} columns={columns as Column<unknown>[]} isOpen={isOpen} class={props.rowClass?.(row) ?? ""} table={latest as unknown as RefObject<TableProps<unknown>>} />,
-              isOpen && detail && (
-                <tr key={`${key} detail`} role="row" class="detail">
-                  <td role="cell" colSpan={columns.length + 1}>{detail(row)}</td>
-                </tr>
-              ),
-            ];
+            return (
+              <Fragment key={key}>
+                <TableRow row={row} id={key} columns={columns as Column<unknown>[]} isOpen={isOpen} class={props.rowClass?.(row) ?? ""} table={latest as unknown as RefObject<TableProps<unknown>>} />
+                {isOpen && detail && (
+                  <tr role="row" class="detail">
+                    <td role="cell" colSpan={columns.length + 1}>{detail(row)}</td>
+                  </tr>
+                )}
+              </Fragment>
+            );
           })}
         </tbody>
       </table>
