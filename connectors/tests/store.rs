@@ -495,6 +495,7 @@ fn alerts_are_filtered_paged_acknowledged_and_silenced() {
     for (rule, ip, want) in [
         (Some("path-scan"), None, "4"),
         (None, Some("10.0.0.2"), "2"),
+        (None, Some("::ffff:10.0.0.2"), "2"),
         (Some("path-scan"), Some("10.0.0.2"), ""),
         (None, None, "43210"),
     ] {

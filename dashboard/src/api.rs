@@ -4,16 +4,17 @@ use crate::app::{self, App, json};
 use crate::auth::{COOKIE, Shown};
 use crate::error::ApiError;
 use crate::http::{body, nothing, visitor};
-use crate::params::Params;
+use crate::params::{Params, shorten};
 use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery};
+use crate::view::RuleRow;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ipnet::IpNet;
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_events::event::LogLevel;
 use tidewatch_events::field::Field;
+use tidewatch_events::subject;
 
 type Answered = Result<Response, ApiError>;
 
@@ -74,10 +75,23 @@ pub async fn tops(State(app): State<App>, RawQuery(query): RawQuery) -> Answered
 
 pub async fn errors(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let mut p = Params::new(query.as_deref())?;
-    let query =
-        ErrorsQuery { span: span(&mut p)?, host: p.text("host"), severity: p.text("severity"), limit: limit(&mut p)? };
+    let query = ErrorsQuery {
+        span: span(&mut p)?,
+        host: p.text("host"),
+        severity: p.text("severity").map(|text| level(&text)).transpose()?,
+        limit: limit(&mut p)?,
+    };
     p.end()?;
     Ok(json(app.ask(move |data| data.errors(&query)).await?))
+}
+
+/// A severity of messages as results name it, from any of the words for it.
+fn level(text: &str) -> Result<String, ApiError> {
+    let found = if text == "none" { Some(LogLevel::None) } else { LogLevel::from_word(text.as_bytes()) };
+    found.map(|level| level.as_str().to_owned()).ok_or_else(|| {
+        let words = "emerg, alert, crit, error, warn, notice, info, debug, trace, none";
+        ApiError::bad_request(format!("severity={:?}: expected one of {words}", shorten(text)))
+    })
 }
 
 pub async fn alerts(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
@@ -96,6 +110,14 @@ pub async fn alerts(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
         before: p.text("before"),
     };
     p.end()?;
+    if let Some(rule) = &query.rule {
+        // One that the configuration had at some time has alerts still.
+        let (rules, rule) = (app.wait_for(|app| app.engine.rules()).await?, rule.clone());
+        let is_known = known("rule", &rule, rules.iter().map(|row| row.name.as_str()));
+        if is_known.is_err() && !app.ask(move |data| data.knows_rule(&rule)).await? {
+            is_known?;
+        }
+    }
     Ok(json(app.ask(move |data| data.alerts(&query)).await?))
 }
 
@@ -158,16 +180,44 @@ pub async fn silence(State(app): State<App>, request: Request) -> Answered {
     if wished.rule.is_none() && is_empty {
         return Err(ApiError::bad_request("a silence names a rule, a subject, or both"));
     }
-    if let Some(rule) = &wished.rule {
-        let rules = app.wait_for(|app| app.engine.rules()).await?;
-        known("rule", rule, rules.iter().map(|row| row.name.as_str()))?;
-    }
-    for field in wished.subject.iter().flat_map(|subject| subject.keys()) {
-        known("field of a subject", field, Field::ALL.iter().map(|(_, name)| *name))?;
-    }
+    let rules = app.wait_for(|app| app.engine.rules()).await?;
+    can_cover(&wished, &rules)?;
     let made = app.ask(move |data| data.silence(&wished, now)).await?;
     tell_silences(&app).await?;
     Ok((StatusCode::CREATED, json(made)).into_response())
+}
+
+/// Whether there can be an alert that a silence covers.
+fn can_cover(wished: &NewSilence, rules: &[RuleRow]) -> Result<(), ApiError> {
+    for (name, value) in wished.subject.iter().flatten() {
+        known("field of a subject", name, Field::ALL.iter().map(|(_, name)| *name))?;
+        if let Some(looks) = Field::from_name(name).and_then(|field| subject::cannot_hold(field, value)) {
+            return Err(ApiError::bad_request(format!("no alert has {name}={:?}: write {looks}", shorten(value))));
+        }
+    }
+    let lacking = |row: &RuleRow| {
+        let mut fields = wished.subject.iter().flat_map(|subject| subject.keys());
+        fields.find(|field| !row.group_by.contains(field)).cloned()
+    };
+    let Some(name) = &wished.rule else {
+        let is_any = rules.iter().any(|row| lacking(row).is_none());
+        return if is_any {
+            Ok(())
+        } else {
+            Err(ApiError::bad_request("no rule groups by all of this subject's fields"))
+        };
+    };
+    known("rule", name, rules.iter().map(|row| row.name.as_str()))?;
+    match rules.iter().find(|row| row.name == *name).and_then(|row| Some((row, lacking(row)?))) {
+        None => Ok(()),
+        Some((row, field)) => {
+            let has = match row.group_by.as_slice() {
+                [] => "they have no subject".to_owned(),
+                groups => format!("their subjects have {}", groups.join(", ")),
+            };
+            Err(ApiError::bad_request(format!("no alert of {name:?} has a {field:?}: {has}")))
+        }
+    }
 }
 
 /// Whether a name is one of those there are; else the nearest of them is said.
@@ -175,7 +225,7 @@ fn known<'a>(what: &str, name: &str, all: impl Iterator<Item = &'a str> + Clone)
     if all.clone().any(|one| one == name) {
         return Ok(());
     }
-    let found: String = name.chars().take(60).collect();
+    let found = shorten(name);
     let near = all.clone().map(|one| (strsim::damerau_levenshtein(&found.to_lowercase(), one), one));
     let near = near.filter(|(distance, one)| *distance <= (found.len().max(one.len()) / 3).max(1)).min();
     Err(ApiError::bad_request(match near {
@@ -211,13 +261,16 @@ pub async fn client(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
     let what = "the client's address, as requests have it";
     let (ip, span) = (p.needed("ip", what)?, span(&mut p)?);
     p.end()?;
-    // The clients of IPv6 that alerts name are networks.
-    if ip.parse::<IpAddr>().is_err() && ip.parse::<IpNet>().is_err() {
-        let found: String = ip.chars().take(60).collect();
-        let what = "an address such as 203.0.113.7 or 2001:db8::7, or a network such as 2001:db8::/64";
-        return Err(ApiError::bad_request(format!("ip={found:?}: expected {what}")));
-    }
+    let ip = a_client("ip", ip)?;
     Ok(json(app.ask(move |data| data.client(&ip, span)).await?))
+}
+
+/// A client as requests or alerts have it: an address, the network of those of IPv6, or the name that some servers write.
+fn a_client(key: &str, text: String) -> Result<String, ApiError> {
+    match subject::cannot_hold(Field::ClientIp, &text) {
+        None => Ok(text),
+        Some(looks) => Err(ApiError::bad_request(format!("{key}={:?}: expected {looks}", shorten(&text)))),
+    }
 }
 
 pub async fn requests(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
@@ -225,7 +278,7 @@ pub async fn requests(State(app): State<App>, RawQuery(query): RawQuery) -> Answ
     let query = RequestsQuery {
         span: span(&mut p)?,
         host: p.text("host"),
-        client: p.text("client"),
+        client: p.text("client").map(|text| a_client("client", text)).transpose()?,
         path: p.text("path"),
         status: p.text("status").map(|text| statuses(&text)).transpose()?,
         text: p.text("text"),
@@ -245,7 +298,7 @@ fn statuses(text: &str) -> Result<(u16, u16), ApiError> {
         None => one().map(|status| (status, status)),
     }
     .ok_or_else(|| {
-        let found: String = text.chars().take(20).collect();
+        let found = shorten(text);
         ApiError::bad_request(format!("status={found:?}: expected a status such as 404, or a class such as 4xx"))
     })
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tidewatch_events::subject;
 use tokio::sync::broadcast;
 
 /// What the page asks of the engine. Calls may take a moment (in a cluster the other processes are asked): they are made from
@@ -57,8 +58,21 @@ pub struct Silenced {
     pub rule: Option<String>,
     /// Whose subject holds these.
     pub subject: BTreeMap<String, String>,
+    /// From then on, wall clock, ms; 0: at once.
+    pub from: u64,
     /// Until then, wall clock, ms.
     pub until: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Silenced {
+    /// Whether it is about an alert, at a time of the wall clock, ms.
+    pub fn covers(&self, rule: &str, subject: &BTreeMap<String, String>, now: u64) -> bool {
+        (self.from..self.until).contains(&now)
+            && self.rule.as_deref().is_none_or(|of| of == rule)
+            && subject::holds(subject, &self.subject)
+    }
 }
 
 /// What happens, for whoever looks. Cloning gives another handle.
@@ -110,12 +124,7 @@ impl Feed {
     /// Whether an alert is silenced, as was last looked; `None` where that is not known.
     pub fn is_silenced(&self, rule: &str, subject: &BTreeMap<String, String>, now: u64) -> Option<bool> {
         let kept = self.inner.silenced.lock().unwrap_or_else(PoisonError::into_inner);
-        let covers = |one: &Silenced| {
-            one.until > now
-                && one.rule.as_deref().is_none_or(|of| of == rule)
-                && one.subject.iter().all(|(field, value)| subject.get(field) == Some(value))
-        };
-        kept.as_ref().map(|all| all.iter().any(covers))
+        kept.as_ref().map(|all| all.iter().any(|one| one.covers(rule, subject, now)))
     }
 
     pub(crate) fn set_silenced(&self, all: Vec<Silenced>) {

@@ -7,10 +7,14 @@ use crate::store::{
 };
 use crate::view::RequestsView;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::store::{self as tables, RingWatch, SilenceRequest, StoreError, StoreMarks, StoreReader};
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_connectors::store::{
+    self as tables, AlertRow, RingWatch, SilenceRequest, StoreError, StoreMarks, StoreReader,
+};
 use tidewatch_events::alert::{AlertState, Severity};
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -32,6 +36,8 @@ pub struct Kept {
     marks: StoreMarks,
     ring: Option<RingWatch>,
     countries: Option<Countries>,
+    /// Those of the configuration, that are not over.
+    configured: Vec<Silenced>,
     hosts: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
@@ -42,7 +48,7 @@ impl Kept {
     /// Where there is none, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Kept, StoreError> {
         let (reader, marks) = (StoreReader::open(dir, LIMIT)?, StoreMarks::open(dir)?);
-        Ok(Kept { reader, marks, ring: None, countries: None, hosts: Mutex::default() })
+        Ok(Kept { reader, marks, ring: None, countries: None, configured: Vec::new(), hosts: Mutex::default() })
     }
 
     /// With a ring of requests that is being written.
@@ -53,6 +59,62 @@ impl Kept {
     /// With a file that says where clients are.
     pub fn with_countries(self, countries: Countries) -> Kept {
         Kept { countries: Some(countries), ..self }
+    }
+
+    /// With silences that hold besides those that people make.
+    pub fn with_silences(self, configured: Vec<Silenced>) -> Kept {
+        Kept { configured, ..self }
+    }
+
+    /// Marks the alerts that the configuration silences.
+    fn mark(&self, rows: &mut [AlertRow]) {
+        let now = wall_clock().0;
+        for row in rows.iter_mut().filter(|row| !row.silenced) {
+            row.silenced = self.configured.iter().any(|one| one.covers(&row.rule, &row.subject, now));
+        }
+    }
+}
+
+/// A silence as the API has it. Times are those of the wall clock, ms.
+#[derive(Serialize)]
+struct SilenceRow {
+    /// By which it can be ended; none of one that the configuration makes.
+    id: Option<i64>,
+    rule: Option<String>,
+    subject: Option<BTreeMap<String, String>>,
+    /// None: it holds since it was made.
+    from: Option<u64>,
+    until: u64,
+    reason: String,
+    created: Option<u64>,
+    configured: bool,
+}
+
+impl SilenceRow {
+    fn made(one: tables::Silence) -> SilenceRow {
+        SilenceRow {
+            id: Some(one.id),
+            rule: one.rule,
+            subject: one.subject,
+            from: None,
+            until: one.until.0,
+            reason: one.reason,
+            created: Some(one.created.0),
+            configured: false,
+        }
+    }
+
+    fn configured(one: &Silenced) -> SilenceRow {
+        SilenceRow {
+            id: None,
+            rule: one.rule.clone(),
+            subject: Some(one.subject.clone()).filter(|subject| !subject.is_empty()),
+            from: Some(one.from).filter(|from| *from > 0),
+            until: one.until,
+            reason: one.reason.clone(),
+            created: None,
+            configured: true,
+        }
     }
 }
 
@@ -133,15 +195,22 @@ impl Data for Kept {
         self.countries.is_some()
     }
 
+    fn knows_rule(&self, rule: &str) -> Result<bool, DataError> {
+        let query = tables::AlertsQuery { rule: Some(rule.to_owned()), limit: 1, ..tables::AlertsQuery::default() };
+        self.reader.alerts(&query).map(|found| !found.rows.is_empty()).map_err(wrong)
+    }
+
     fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError> {
         let all = self.reader.silences().map_err(wrong)?;
         let holding = all.into_iter().filter(|one| one.until.0 > now);
         let said = |one: tables::Silence| Silenced {
             rule: one.rule,
             subject: one.subject.unwrap_or_default(),
+            from: 0,
             until: one.until.0,
+            reason: one.reason,
         };
-        Ok(holding.map(said).collect())
+        Ok(holding.map(said).chain(self.configured.iter().cloned()).collect())
     }
 
     fn series(&self, query: &SeriesQuery) -> Answer {
@@ -168,7 +237,7 @@ impl Data for Kept {
 
     fn alerts(&self, query: &AlertsQuery) -> Answer {
         let (from, to) = span(query.span);
-        answer(self.reader.alerts(&tables::AlertsQuery {
+        let found = self.reader.alerts(&tables::AlertsQuery {
             from,
             to,
             rule: query.rule.clone(),
@@ -178,11 +247,16 @@ impl Data for Kept {
             subject: query.subject.clone(),
             limit: query.limit,
             before: query.before.clone(),
+        });
+        answer(found.map(|mut found| {
+            self.mark(&mut found.rows);
+            found
         }))
     }
 
     fn alert(&self, id: &str) -> Answer {
-        let found = self.reader.alert(id).map_err(wrong)?;
+        let mut found = self.reader.alert(id).map_err(wrong)?;
+        self.mark(found.as_mut_slice());
         answer(found.ok_or_else(|| StoreError::Unknown { what: "alert", name: id.chars().take(100).collect() }))
     }
 
@@ -196,22 +270,25 @@ impl Data for Kept {
         self.alert(id)
     }
 
-    fn silences(&self, _now: u64) -> Answer {
+    fn silences(&self, now: u64) -> Answer {
         #[derive(Serialize)]
         struct Rows<T> {
             rows: Vec<T>,
             truncated: bool,
         }
-        answer(self.reader.silences().map(|rows| Rows { rows, truncated: false }))
+        let configured = self.configured.iter().filter(|one| one.until > now).map(SilenceRow::configured);
+        let all = |made: Vec<tables::Silence>| made.into_iter().map(SilenceRow::made).chain(configured).collect();
+        answer(self.reader.silences().map(|made| Rows { rows: all(made), truncated: false }))
     }
 
     fn silence(&self, wished: &NewSilence, _now: u64) -> Answer {
-        answer(self.marks.silence(&SilenceRequest {
+        let made = self.marks.silence(&SilenceRequest {
             rule: wished.rule.clone(),
             subject: wished.subject.clone(),
             until: EventTime(wished.until),
             reason: wished.reason.clone(),
-        }))
+        });
+        answer(made.map(SilenceRow::made))
     }
 
     fn end_silence(&self, id: &str) -> Result<(), DataError> {
@@ -222,7 +299,10 @@ impl Data for Kept {
 
     fn client(&self, ip: &str, at: Span) -> Answer {
         let (from, to) = span(at);
-        answer(self.reader.client(ip, from, to))
+        answer(self.reader.client(ip, from, to).map(|mut found| {
+            self.mark(&mut found.alerts);
+            found
+        }))
     }
 
     fn requests(&self, query: &RequestsQuery) -> Answer {

@@ -102,7 +102,8 @@ fn wrong(key: &str, found: &str, what: &str) -> ApiError {
     ApiError::bad_request(format!("{key}={:?}: expected {what}", shorten(found)))
 }
 
-fn shorten(text: &str) -> String {
+/// As much of what was sent as a message shows.
+pub fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }
 

@@ -157,6 +157,8 @@ pub trait Data: Send + Sync + 'static {
     fn knows_countries(&self) -> bool {
         false
     }
+    /// Whether an alert of a rule is kept.
+    fn knows_rule(&self, rule: &str) -> Result<bool, DataError>;
     /// The silences that hold at `now`.
     fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError>;
     fn series(&self, query: &SeriesQuery) -> Answer;

@@ -11,7 +11,7 @@
 //! | [`field`], [`key`] | fields by name; group keys as bytes |
 //! | [`dead_letter`] | lines that could not be read, and why |
 //! | [`rule`], [`filter`] | rules as checked data; one filter language |
-//! | [`alert`] | episodes as they leave |
+//! | [`alert`], [`subject`] | episodes as they leave; what they are about |
 //! | [`line_protocol`], [`histogram`] | points as they leave; distributions from which quantiles come |
 //! | [`hash`], [`text`] | stable hashes; log text made safe to show |
 
@@ -30,6 +30,7 @@ pub mod line_protocol;
 pub mod pattern;
 pub mod privacy;
 pub mod rule;
+pub mod subject;
 mod swar;
 pub mod text;
 pub mod time;

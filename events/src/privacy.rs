@@ -101,6 +101,15 @@ impl Privacy {
         }
     }
 
+    /// Whether an address can stand where clients are shown: as shortened, or where pseudonyms are.
+    pub fn may_show(&self, ip: IpAddr) -> bool {
+        match (&self.client, ip) {
+            (ClientPrivacy::Hmac(_), IpAddr::V4(ip)) => ip.octets()[0] >= 0xf0,
+            (ClientPrivacy::Hmac(_), IpAddr::V6(ip)) => ip.octets()[0] == 0xfd,
+            _ => self.client_ip(ip) == ip,
+        }
+    }
+
     /// Whether anything is to be done to lines: callers may keep spans of the raw line where not.
     pub fn redacts(&self) -> bool {
         !self.redact_query.is_empty() || self.client != ClientPrivacy::Full

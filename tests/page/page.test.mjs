@@ -243,7 +243,9 @@ describe("alerts", () => {
       const silences = page.getByRole("table", { name: "Silences" });
       await silences.getByText("a load test").waitFor();
       await silences.getByRole("button", { name: /^End/ }).click();
-      await silences.waitFor({ state: "detached" });
+      await silences.getByText("a load test").waitFor({ state: "detached" });
+      assert.match(await silences.innerText(), /198\.51\.100\.0\/24[\s\S]*configured/);
+      assert.equal(await silences.getByRole("button", { name: /^End/ }).count(), 0, "what the configuration makes ends there");
     }));
 
   test("what one page says of them is on the others at once", () =>
@@ -267,7 +269,7 @@ describe("alerts", () => {
         const silences = other.page.getByRole("table", { name: "Silences" });
         await silences.getByText("known").waitFor();
         await silences.getByRole("button", { name: /^End/ }).click();
-        await page.getByRole("table", { name: "Silences" }).waitFor({ state: "detached" });
+        await page.getByRole("table", { name: "Silences" }).getByText("known").waitFor({ state: "detached" });
         await there.getByText("silenced").waitFor({ state: "detached" });
         other.calm();
       } finally {
@@ -349,10 +351,11 @@ describe("keyboard and screen reader", () => {
       await page.keyboard.press("Enter");
       await page.waitForFunction(() => document.activeElement?.tagName === "H1" && document.activeElement.textContent === "Security");
       await settled(page);
-      const opener = page.getByRole("button", { name: /^Evidence of/ }).first();
+      // This one: another may come above it meanwhile.
+      const opener = await page.getByRole("button", { name: /^Evidence of/ }).first().elementHandle();
       await opener.focus();
       await page.keyboard.press("Enter");
-      assert.equal(await opener.getAttribute("aria-expanded"), "true");
+      await page.waitForFunction((button) => button.ariaExpanded === "true", opener);
       const silence = page.getByRole("button", { name: "Silence…" });
       await silence.focus();
       await page.keyboard.press("Enter");

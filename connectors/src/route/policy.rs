@@ -4,6 +4,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use std::collections::BTreeMap;
 use tidewatch_events::alert::{Alert, Mode, Severity};
+use tidewatch_events::subject;
 
 /// How a route decides. Lengths of time in ms.
 #[derive(Clone, Debug)]
@@ -190,13 +191,14 @@ pub struct Silence {
     pub from: u64,
     /// When it ends.
     pub until: u64,
+    /// Why, for whoever reads it.
+    pub reason: String,
 }
 
 impl Silence {
     /// Whether it covers an alert.
     pub fn covers(&self, alert: &Alert) -> bool {
-        (self.rules.is_empty() || self.rules.contains(&alert.rule))
-            && self.subject.iter().all(|(field, value)| alert.subject.get(field) == Some(value))
+        (self.rules.is_empty() || self.rules.contains(&alert.rule)) && subject::holds(&alert.subject, &self.subject)
     }
 }
 
@@ -208,6 +210,7 @@ impl From<crate::store::Silence> for Silence {
             subject: silence.subject.unwrap_or_default(),
             from: 0,
             until: silence.until.0,
+            reason: silence.reason,
         }
     }
 }
@@ -286,6 +289,7 @@ mod tests {
             subject: subject.iter().map(|(f, v)| ((*f).to_owned(), (*v).to_owned())).collect(),
             from: 0,
             until: 1,
+            reason: String::new(),
         };
         let rows: &[(&str, Silence, bool)] = &[
             ("everything", silence(&[], &[]), true),
@@ -294,6 +298,7 @@ mod tests {
             ("its client", silence(&[], &[("client_ip", "10.0.0.1")]), true),
             ("another client", silence(&[], &[("client_ip", "10.0.0.2")]), false),
             ("a field it has not", silence(&[], &[("host", "web1")]), false),
+            ("its network", silence(&[], &[("client_ip", "10.0.0.0/24")]), true),
         ];
         for (name, silence, want) in rows {
             assert_eq!(silence.covers(&base), *want, "{name}");

@@ -244,7 +244,7 @@ fn what_quiet_hours_hold_back_comes_after_them() {
 
 fn silence(from: u64, until: u64, client: &str) -> Arc<Vec<Silence>> {
     let subject = BTreeMap::from([("client_ip".to_owned(), client.to_owned())]);
-    Arc::new(vec![Silence { rules: Vec::new(), subject, from, until }])
+    Arc::new(vec![Silence { rules: Vec::new(), subject, from, until, reason: String::new() }])
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tidewatch_events::subject;
 use tidewatch_events::text;
 use tidewatch_events::time::EventTime;
 
@@ -70,7 +71,7 @@ impl Silence {
     /// Whether it covers alerts of a rule about a subject.
     pub fn covers(&self, rule: &str, subject: &BTreeMap<String, String>) -> bool {
         self.rule.as_deref().is_none_or(|r| r == rule)
-            && self.subject.iter().flatten().all(|(field, value)| subject.get(field) == Some(value))
+            && self.subject.as_ref().is_none_or(|wanted| subject::holds(subject, wanted))
     }
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Silence> {

@@ -1,17 +1,22 @@
 //! The API over a real embedded store.
 
-use super::support::start;
+use super::support::{Server, start};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{StoreSettings, StoreSink};
+use tidewatch_dashboard::engine::Silenced;
 use tidewatch_dashboard::kept::Kept;
-use tidewatch_dashboard::serve::{Bound, Settings};
+use tidewatch_dashboard::serve::{Bound, Page, Settings};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
 
 /// Long ago: an old log is no empty page.
 const THEN: u64 = 1_772_704_800_000;
+
+/// The year 2100.
+const NEVER: u64 = 4_102_444_800_000;
 
 fn delivery() -> Delivery {
     let mut points = Vec::new();
@@ -35,17 +40,39 @@ fn delivery() -> Delivery {
     Delivery { seq: 1, points, alerts: vec![alert], ..Delivery::default() }
 }
 
+/// Another page of the same server, over a store of its own; asked from now on.
+fn bound_to(server: &mut Server, kept: Arc<Kept>) -> Page {
+    let settings = Settings { listen: "127.0.0.1:0".into(), base_path: "/".into(), ..Settings::default() };
+    let page = Bound::new(settings).unwrap().serve(server.engine.clone(), server.feed.clone(), Some(kept)).unwrap();
+    server.address = page.address();
+    page
+}
+
 #[test]
 fn what_was_written_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open(dir.path(), StoreSettings::default()).unwrap();
     sink.deliver(&delivery()).unwrap();
     let mut server = start(|_| {});
-    let settings = Settings { listen: "127.0.0.1:0".into(), base_path: "/".into(), ..Settings::default() };
-    let bound = Bound::new(settings).unwrap();
-    let kept = Arc::new(Kept::open(dir.path()).unwrap());
-    let page = bound.serve(server.engine.clone(), server.feed.clone(), Some(kept)).unwrap();
-    server.address = page.address();
+    let network = std::collections::BTreeMap::from([("client_ip".to_owned(), "10.0.0.0/8".to_owned())]);
+    let maintenance = Silenced { subject: network, until: NEVER, reason: "maintenance".into(), ..Silenced::default() };
+    let of_another = Silenced { rule: Some("path-scan".into()), from: 5, until: NEVER, ..Silenced::default() };
+    let over = Silenced { until: THEN, ..Silenced::default() };
+    let kept = |silences| Arc::new(Kept::open(dir.path()).unwrap().with_silences(silences));
+    let configured = bound_to(&mut server, kept(vec![maintenance, of_another, over]));
+    let silences = server.get("/api/v1/silences").json();
+    let row = |rule: Value, subject: Value, from: Value, reason: &str| json!({ "id": null, "rule": rule, "subject": subject, "from": from, "until": NEVER, "reason": reason, "created": null, "configured": true });
+    let maintenance = row(Value::Null, json!({ "client_ip": "10.0.0.0/8" }), Value::Null, "maintenance");
+    let want = json!([maintenance, row(json!("path-scan"), Value::Null, json!(5), "")]);
+    assert_eq!(silences["rows"], want, "what is over is not shown");
+    for path in ["alerts/a1", "alerts", "client?ip=10.0.0.1"] {
+        let got = server.get(&format!("/api/v1/{path}"));
+        assert!(got.body.contains("\"silenced\":true"), "{path}: {}", got.body);
+    }
+    assert_eq!(server.change("DELETE", "/api/v1/silences/null", "", "X-Tidewatch: 1\r\n").status, 404);
+    drop(configured);
+    let kept = kept(Vec::new());
+    let _page = bound_to(&mut server, kept);
     let get = |path: &str| {
         let got = server.get(&format!("/api/v1/{path}"));
         assert_eq!(got.status, 200, "{path}: {}", got.body);

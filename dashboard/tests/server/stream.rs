@@ -48,7 +48,7 @@ fn what_people_say_is_told_to_every_page() {
     let told: Value = serde_json::from_str(&event_of(&mut page, "alert")).unwrap();
     assert!(told["asked"].as_str().unwrap().contains("\"x\""), "the whole alert, as the store has it: {told}");
     *server.data.silences.lock().unwrap() = vec![
-        Silenced { rule: Some("a".into()), subject: subject("1"), until: 10 },
+        Silenced { rule: Some("a".into()), subject: subject("1"), until: 10, ..Silenced::default() },
         Silenced { rule: Some("b".into()), until: 10, ..Silenced::default() },
     ];
     let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 60_000;

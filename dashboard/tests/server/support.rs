@@ -27,6 +27,9 @@ impl Engine for FakeEngine {
         Status {
             version: "0".into(),
             events: 7,
+            first_event: Some(1),
+            last_event: Some(2),
+            durable: Some(1),
             hosts: vec![HOSTILE.into()],
             sinks: vec![SinkView { name: "files".into(), state: SinkState::Away, waiting_bytes: 5 }],
             routes: vec![RouteView { name: "mail".into(), error: HOSTILE.into(), pending: 3, ..RouteView::default() }],
@@ -40,18 +43,35 @@ impl Engine for FakeEngine {
         let row = PartitionRow {
             source: "file".into(),
             partition: HOSTILE.into(),
+            watermark: Some(3),
+            last_event: Some(4),
             watermark_delay_ms: Some(9),
+            lag_messages: Some(0),
             ..PartitionRow::default()
         };
         TimeView { frontier: Some(3), held_by: Some(held_by), partitions: vec![row], truncated: false }
     }
 
     fn dataflow(&self) -> DataflowView {
-        DataflowView { workers: vec![WorkerRow { busy: 0.5, ..WorkerRow::default() }], ..DataflowView::default() }
+        DataflowView {
+            workers: vec![WorkerRow { busy: 0.5, ..WorkerRow::default() }],
+            operators: vec![OperatorRow { name: HOSTILE.into(), address: vec![0, 1], ..OperatorRow::default() }],
+            frontiers: vec![FrontierRow { name: "rules".into(), time: Some(3) }],
+            ..DataflowView::default()
+        }
     }
 
     fn rules(&self) -> Vec<RuleRow> {
-        ["r", "ip-spike"].map(|name| RuleRow { name: name.into(), at_least: 1, ..RuleRow::default() }).to_vec()
+        let rule = |(name, group): (&str, &str)| RuleRow {
+            name: name.into(),
+            group_by: vec![group.into()],
+            at_least: 1,
+            mode: "live".into(),
+            severity: "high".into(),
+            baseline_factor: Some(3.0),
+            ..RuleRow::default()
+        };
+        [("r", "host"), ("ip-spike", "client_ip")].map(rule).to_vec()
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -79,6 +99,9 @@ impl Data for FakeData {
     }
     fn requests_kept(&self) -> RequestsView {
         RequestsView { enabled: true, kept: 3, from: Some(1), ..RequestsView::default() }
+    }
+    fn knows_rule(&self, rule: &str) -> Result<bool, DataError> {
+        Ok(rule == "of old")
     }
     fn silenced(&self, _now: u64) -> Result<Vec<Silenced>, DataError> {
         Ok(self.silences.lock().unwrap().clone())

@@ -137,7 +137,9 @@ const RULES = [
   ["error-log", "critical", "count", ["host", "pattern"], 1, 10_000, 10_000], ["dark-paths", "low", "dark_paths(2)", ["client_ip"], 2, 600_000, 60_000],
   ["slow-pages <i>mine</i>", "info", "quantile(latency_ms, 0.95)", ["host"], 1500, 60_000, 60_000]];
 const acknowledged = new Map();
-let silences = [];
+const CONFIGURED = { id: null, rule: "path-scan", subject: { client_ip: "198.51.100.0/24" }, from: null, until: STARTED + 7 * 86_400_000, reason: "our own scanner <i>of links</i>", created: null, configured: true };
+let silences = [CONFIGURED];
+let silencesMade = 0;
 const EVERY = 45_000;
 
 function alertAt(serial) {
@@ -150,7 +152,7 @@ function alertAt(serial) {
   const line = (n) => `${subject.client_ip ?? "192.0.2.9"} - - [26/Nov/2026:10:${10 + n}:02 +0000] "GET ${PATHS[9 + n]} HTTP/1.1" 404 153 "<svg/onload=alert(1)>" "${AGENTS[5 + (n % 2)][0]}"`;
   return { id, key: `k${rule}`, rule, severity, host: subject.host ?? "*", subject, first: fired - window / 2, last, fired, value, threshold, score: value / (value + threshold), findings: 1 + Math.floor(noise(serial, 5) * 9),
     state: now() - fired < 120_000 ? "firing" : noise(serial, 6) < 0.05 ? "withdrawn" : "resolved", evidence: [line(0), line(1), line(2)], mode: noise(serial, 7) < 0.08 ? "shadow" : "live", replaces: null,
-    acknowledged: acknowledged.get(id) ?? null, silenced: silences.some((silence) => (silence.rule ?? rule) === rule) };
+    acknowledged: acknowledged.get(id) ?? null, silenced: silences.some((silence) => !silence.configured && (silence.rule ?? rule) === rule) };
 }
 
 function alerts(query) {
@@ -283,7 +285,7 @@ function api(path, method, query, body, response) {
     return answer(response, 200, alertAt(parseInt(one[1], 16)));
   }
   if (path === "silences" && method === "POST") {
-    const silence = { id: String(silences.length + 1), created: Date.now(), rule: null, subject: null, ...JSON.parse(body) };
+    const silence = { id: (silencesMade += 1), created: Date.now(), rule: null, subject: null, from: null, configured: false, ...JSON.parse(body) };
     silences.push(silence);
     for (const tell of streams) tell("silences", { rows: silences });
     return answer(response, 201, silence);

@@ -1,6 +1,6 @@
 // The API's filters, applied on the page to what the stream brings. Says the same as docs/openapi.yaml.
 
-import type { Alert, RequestRow, Silence } from "./types";
+import type { Alert, RequestRow } from "./types";
 
 export interface RequestFilter {
   host?: string;
@@ -19,6 +19,15 @@ export function statusMatches(status: number, wanted: string): boolean {
 /** Is this what a status filter may say? */
 export function isStatusFilter(text: string): boolean {
   return /^[1-5](xx|\d\d)$/i.test(text);
+}
+
+/** Is this what a client filter may say: an address, a network, or the name that some servers write? */
+export function isClientFilter(text: string): boolean {
+  const [address = "", bits, ...rest] = text.split("/");
+  if (rest.length || (bits !== undefined && !/^\d{1,3}$/.test(bits))) return false;
+  if (/^\d{1,3}(\.\d{1,3}){3}$/.test(address)) return address.split(".").every((part) => Number(part) <= 255) && Number(bits ?? 0) <= 32;
+  if (address.includes(":")) return URL.canParse(`ip://[${address}]`) && Number(bits ?? 0) <= 128;
+  return bits === undefined && /^[\w-]+(\.[\w-]+)*\.[\w-]*[a-z][\w-]*$/i.test(address);
 }
 
 export function requestMatches(row: RequestRow, filter: RequestFilter): boolean {
@@ -59,13 +68,6 @@ export function alertMatches(alert: Alert, filter: AlertFilter): boolean {
 
 export function alertHost(alert: Alert): string {
   return alert.host ?? alert.subject["host"] ?? "*";
-}
-
-/** Whether one of the silences is about this alert. */
-export function isSilenced(alert: Alert, silences: readonly Silence[], now: number): boolean {
-  return silences.some(
-    ({ rule, subject, until }) => until > now && (!rule || rule === alert.rule) && Object.entries(subject ?? {}).every(([field, value]) => alert.subject[field] === value),
-  );
 }
 
 /** What an alert's event made of what was known of it: made again, the same object, so that its row is not rendered again. */

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, isStored, NO_STORE, onUnauthorised, send, type Params } from "./api";
 import { useWatched, Watched } from "./cell";
-import { isSilenced, upsertAlerts } from "./match";
+import { upsertAlerts } from "./match";
 import { LiveWindows } from "./series";
 import { Stream, type Connection } from "./stream";
 import type { Alert, RequestRow, Status } from "./types";
@@ -142,9 +142,9 @@ export const stream = new Stream({
     if (batch.requests.length) tail.set([...batch.requests.reverse(), ...tail.get()].slice(0, MOST_TAIL));
     beat.set(beat.get() + 1);
   },
-  onSilences: (silences) => {
-    const now = status.get()?.now ?? Date.now();
-    alerts.set(alerts.get().map((alert) => ({ ...alert, silenced: isSilenced(alert, silences, now) })));
+  onSilences: () => {
+    // Which alerts they cover is the server's to say: it is asked again, and what was known before holds no more.
+    alerts.set(alerts.get().map(({ silenced: _, ...alert }) => alert));
     marks.set(marks.get() + 1);
   },
   onReset: () => {

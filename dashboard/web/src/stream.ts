@@ -5,7 +5,7 @@
 
 import { get } from "./api";
 import { backoff } from "./backoff";
-import type { Alert, LiveWindow, RequestRow, Silence, Status } from "./types";
+import type { Alert, LiveWindow, RequestRow, Status } from "./types";
 
 export type Connection =
   | { state: "connecting" }
@@ -19,8 +19,8 @@ export interface Handlers {
   onAlert(alert: Alert): void;
   /** Once a second, if anything came. */
   onBatch(batch: { status: Status | null; windows: LiveWindow[]; requests: RequestRow[] }): void;
-  /** Somebody silenced something, or ended a silence: all that hold now. */
-  onSilences(silences: Silence[]): void;
+  /** Somebody silenced something, or ended a silence. */
+  onSilences(): void;
   onReset(): void;
 }
 
@@ -110,7 +110,7 @@ export class Stream {
       }),
     );
     on("alert", (alert: { alert?: Alert } & Alert) => this.handlers.onAlert(alert.alert ?? alert));
-    on("silences", (all: { rows?: Silence[] }) => this.handlers.onSilences(all.rows ?? []));
+    on("silences", () => this.handlers.onSilences());
     on("reset", () => this.handlers.onReset());
     source.onerror = () => {
       if (this.source === source) this.lost();

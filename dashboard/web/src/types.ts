@@ -149,12 +149,15 @@ export interface Alert {
 }
 
 export interface Silence {
-  id: string;
+  /** None of one that the configuration makes: it ends only there. */
+  id: number | null;
   rule?: string | null;
   subject?: Record<string, string> | null;
+  from?: number | null;
   until: number;
   reason: string;
-  created: number;
+  created: number | null;
+  configured: boolean;
 }
 
 export interface Rule {

@@ -233,7 +233,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     if sinks.as_ref().is_some_and(|sinks| sinks.stdout.is_some()) {
         routes::warn_of_two_kinds_of_lines(cx, node("route"));
     }
-    let silences = routes::silences(cx, node("silence"), &all_rules);
+    let silences = routes::silences(cx, node("silence"), &all_rules, privacy.0.as_ref().unwrap_or(&Privacy::default()));
     let report = table("report").map(|table| outputs::report(cx, table, &routes));
     let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
     let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));

@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
+#[cfg(feature = "store")]
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_dashboard::engine::{self as shown, Engine};
@@ -176,6 +178,7 @@ fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
                 if let Some(ring) = ring {
                     kept = kept.with_requests(ring);
                 }
+                kept = kept.with_silences(silences(config));
                 if let Some(geoip) = &config.page.geoip {
                     match tidewatch_dashboard::countries::Countries::open(geoip) {
                         Ok(countries) => kept = kept.with_countries(countries),
@@ -193,6 +196,26 @@ fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
     }
     let _ = (config, ring);
     None
+}
+
+/// The configuration's silences as they are shown, one a rule.
+#[cfg(feature = "store")]
+fn silences(config: &Config) -> Vec<shown::Silenced> {
+    let rules = |rules: &[String]| match rules {
+        [] => vec![None],
+        rules => rules.iter().cloned().map(Some).collect(),
+    };
+    let shown = |silence: &Silence| {
+        let Silence { subject, from, until, reason, .. } = silence.clone();
+        rules(&silence.rules).into_iter().map(move |rule| shown::Silenced {
+            rule,
+            subject: subject.clone(),
+            from,
+            until,
+            reason: reason.clone(),
+        })
+    };
+    config.silences.iter().flat_map(shown).collect()
 }
 
 struct PageTap {

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { isStatusFilter, requestMatches, thinned, type RequestFilter } from "../match";
+import { isClientFilter, isStatusFilter, requestMatches, thinned, type RequestFilter } from "../match";
 import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
@@ -99,7 +99,8 @@ export function RequestsPage() {
   const fresh = useWatched(tail);
   const { client = "", path = "", status: code = "", text = "" } = here.filters;
   const usable = code === "" || isStatusFilter(code);
-  const filter: RequestFilter = { host: here.host, client, path, status: usable ? code.toLowerCase() : "", text };
+  const isClient = client === "" || isClientFilter(client);
+  const filter: RequestFilter = { host: here.host, client: isClient ? client : "", path, status: usable ? code.toLowerCase() : "", text };
   const key = JSON.stringify(filter);
   const enabled = now?.requests.enabled ?? false;
   const answer = useAnswer<Requests>(enabled ? `requests?${rangeKey(here)}|${key}` : null, () => ({ ...shown(), ...filter, limit: LIMIT }));
@@ -170,7 +171,7 @@ export function RequestsPage() {
         </label>
         <label>
           <span>Client</span>
-          <input type="search" class="medium" value={client} placeholder="address" onInput={(event) => setFilter("client", event.currentTarget.value.trim())} />
+          <input type="search" class="medium" value={client} placeholder="address" aria-invalid={!isClient} onInput={(event) => setFilter("client", event.currentTarget.value.trim())} />
         </label>
         <label>
           <span>Status</span>

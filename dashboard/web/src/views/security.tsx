@@ -8,7 +8,7 @@ import type { Model } from "../charts/model";
 import * as format from "../format";
 import { Card, LogText, SeverityBadge, Subject, Trouble, When } from "../parts/basic";
 import { Table } from "../parts/table";
-import { alerts as feed, go, marks, route, setFilter, shown, useAnswer } from "../state";
+import { alerts as feed, go, marks, route, setFilter, shown, status, useAnswer } from "../state";
 import { histogram } from "../series";
 import type { Alert, Rows, Rule, Silence } from "../types";
 import { AlertTable, SEVERITIES, useAlerts } from "./alerts";
@@ -181,16 +181,28 @@ function Silences({ rows, error, onChanged }: { rows: Silence[]; error: ApiError
       <Table
         cards label="Silences"
         rows={rows}
-        rowKey={(silence) => String(silence.id)}
+        rowKey={(silence) => (silence.id === null ? JSON.stringify(silence) : String(silence.id))}
         empty="Nothing is silenced."
         columns={[
           { name: "Rule", cell: (silence) => (silence.rule ? <LogText text={silence.rule} limit={60} class="rule" /> : "every rule"), class: "tight" },
           { name: "Subject", cell: (silence) => <Subject subject={silence.subject ?? {}} /> },
           { name: "Reason", cell: (silence) => <LogText text={silence.reason} limit={160} />, wide: true },
-          { name: "Until", cell: (silence) => <When ms={silence.until} />, by: (silence) => silence.until, class: "tight" },
+          {
+            name: "Until",
+            cell: (silence) => (
+              <>
+                {(silence.from ?? 0) > (status.get()?.now ?? Date.now()) && <>from <When ms={silence.from} /> to </>}
+                <When ms={silence.until} />
+              </>
+            ),
+            by: (silence) => silence.until,
+            class: "tight",
+          },
           {
             name: "End",
-            cell: (silence) => (
+            cell: (silence) => silence.configured ? (
+              <span class="badge plain" title="A [[silence]] of the configuration: it ends by itself, or there">configured</span>
+            ) : (
               <button type="button" onClick={() => send("DELETE", `silences/${encodeURIComponent(String(silence.id))}`).then(() => (setProblem(null), onChanged()), setProblem)}>
                 End<span class="visually-hidden"> the silence of {silence.rule ? format.visible(silence.rule) : "every rule"}</span>
               </button>
