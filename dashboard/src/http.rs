@@ -72,6 +72,10 @@ fn check(app: &App, request: &Request) -> Result<(), ApiError> {
     if uri.path_and_query().is_some_and(|all| all.as_str().len() > most) {
         return Err(ApiError::too_long(most));
     }
+    let named = headers.get_all(header::HOST).iter().count();
+    if named > 1 {
+        return Err(ApiError::bad_request(format!("the head has {named} `Host` lines: expected one")));
+    }
     if app.loopback {
         check_host(app, uri, headers)?;
     }

@@ -24,6 +24,7 @@ mod http;
 pub mod kept;
 mod metrics;
 mod params;
+mod places;
 pub mod serve;
 pub mod store;
 mod stream;

@@ -4,6 +4,7 @@
 //! bounded: connections, time without a whole head, time without reading, streams, bodies, addresses.
 //!
 //! Invariants
+//! - Connections that send no whole head keep nobody out: [`crate::places`].
 //! - A connection that takes nothing for [`Limits::stall`] is closed; so is one that does not send a whole head in
 //!   [`Limits::head`].
 //! - After [`Page::stop`] nothing listens any more.
@@ -11,6 +12,7 @@
 use crate::app::{App, Shared};
 use crate::engine::{Engine, Feed};
 use crate::http::Peer;
+use crate::places::{Place, Places};
 use crate::store::Data;
 use axum::http::{Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -26,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Sleep;
 
 /// What visitors may take.
@@ -207,11 +209,9 @@ async fn accept(
     app: App,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(app.settings.limits.connections));
+    let places = Places::new(app.settings.limits.connections);
     let router = crate::app::router(app.clone());
     loop {
-        // Whoever comes when all places are taken waits in the kernel's queue.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -226,39 +226,57 @@ async fn accept(
             }
         };
         let _ = socket.set_nodelay(true);
+        // Where all are busy, whoever comes after this one waits in the kernel's queue.
+        let place = tokio::select! {
+            place = places.take() => Arc::new(place),
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
         let (tls, app, router, stopped) = (tls.clone(), app.clone(), router.clone(), stopped.clone());
         tokio::spawn(async move {
             let limits = app.settings.limits;
-            match tls {
-                None => connection(Patient::new(socket, limits.stall), peer, app, router, stopped).await,
-                Some(tls) => {
-                    let shake = tokio::time::timeout(limits.head.min(Duration::from_secs(10)), tls.accept(socket));
-                    if let Ok(Ok(socket)) = shake.await {
-                        connection(Patient::new(socket, limits.stall), peer, app, router, stopped).await;
+            let visitor = Visitor { peer, place: place.clone() };
+            let visit = async {
+                match tls {
+                    None => connection(Patient::new(socket, limits.stall), visitor, app, router, stopped).await,
+                    Some(tls) => {
+                        let shake = tokio::time::timeout(limits.head.min(Duration::from_secs(10)), tls.accept(socket));
+                        if let Ok(Ok(socket)) = shake.await {
+                            connection(Patient::new(socket, limits.stall), visitor, app, router, stopped).await;
+                        }
                     }
                 }
+            };
+            tokio::select! {
+                () = visit => {}
+                () = place.lost() => {}
             }
-            drop(place);
         });
     }
 }
 
+/// Who is at the other end, and the place it has.
+struct Visitor {
+    peer: SocketAddr,
+    place: Arc<Place>,
+}
+
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     socket: Patient<S>,
-    peer: SocketAddr,
+    visitor: Visitor,
     app: App,
     router: axum::Router,
     mut stopped: watch::Receiver<bool>,
 ) {
     let limits = app.settings.limits;
     let inner = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (app, inner) = (app.clone(), inner.clone());
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        let (app, inner, place) = (app.clone(), inner.clone(), visitor.place.clone());
+        request.extensions_mut().insert(Peer(visitor.peer));
         async move {
-            let mut request = request;
-            request.extensions_mut().insert(Peer(peer));
-            Ok::<Response, Infallible>(match under(&app.settings.base_path, request.uri()) {
-                Place::Here(uri) => {
+            let mut answering = None;
+            let response = match under(&app.settings.base_path, request.uri()) {
+                Where::Here(uri) => {
+                    answering = keeps_place(uri.path()).then(|| place.answering());
                     *request.uri_mut() = uri;
                     let answer: Result<Response, Infallible> = inner.call(request).await;
                     match answer {
@@ -266,8 +284,12 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                         Err(never) => match never {},
                     }
                 }
-                Place::At(path) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, path)]).into_response(),
-                Place::Elsewhere => crate::http::nowhere(),
+                Where::At(path) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, path)]).into_response(),
+                Where::Elsewhere => crate::http::nowhere(),
+            };
+            Ok::<Response, Infallible>(match answering {
+                Some(answering) => answering.with(response),
+                None => response,
             })
         }
     });
@@ -285,9 +307,15 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let _ = tokio::time::timeout(Duration::from_millis(900), connection).await;
 }
 
+/// Whether whoever asks for this keeps the place until it has the answer. Not where no token was shown: somebody who is slow to
+/// send a login or to take the page's files may lose it.
+fn keeps_place(path: &str) -> bool {
+    path.starts_with("/api/") && path != "/api/v1/login"
+}
+
 /// Where a request belongs, seen from the base path.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum Where {
     /// Here, as this.
     Here(Uri),
     /// The visitor should go there.
@@ -297,17 +325,17 @@ enum Place {
 
 /// Takes the base path away. Probes and metrics are also found without it: those who ask for them do not come through a
 /// proxy.
-fn under(base: &str, uri: &Uri) -> Place {
+fn under(base: &str, uri: &Uri) -> Where {
     let path = uri.path();
     if base == "/" || ["/healthz", "/readyz", "/metrics"].contains(&path) {
-        return Place::Here(uri.clone());
+        return Where::Here(uri.clone());
     }
     if path == base.trim_end_matches('/') {
-        return Place::At(base.to_owned());
+        return Where::At(base.to_owned());
     }
-    let Some(rest) = path.strip_prefix(base) else { return Place::Elsewhere };
+    let Some(rest) = path.strip_prefix(base) else { return Where::Elsewhere };
     let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
-    format!("/{rest}{query}").parse().map_or(Place::Elsewhere, Place::Here)
+    format!("/{rest}{query}").parse().map_or(Where::Elsewhere, Where::Here)
 }
 
 /// A connection that is given up when nothing of what is sent is taken for a while.
@@ -368,17 +396,17 @@ mod tests {
 
     #[test]
     fn the_base_path_is_taken_away() {
-        let here = |path: &str| Place::Here(path.parse().unwrap());
+        let here = |path: &str| Where::Here(path.parse().unwrap());
         let rows = [
             ("/", "/a?b", here("/a?b")),
             ("/tw/", "/tw/", here("/")),
             ("/tw/", "/tw/api/v1/status?x=%2F", here("/api/v1/status?x=%2F")),
-            ("/tw/", "/tw", Place::At("/tw/".into())),
-            ("/tw/", "/", Place::Elsewhere),
-            ("/tw/", "/twice", Place::Elsewhere),
+            ("/tw/", "/tw", Where::At("/tw/".into())),
+            ("/tw/", "/", Where::Elsewhere),
+            ("/tw/", "/twice", Where::Elsewhere),
             ("/tw/", "/healthz", here("/healthz")),
             ("/tw/", "/tw/healthz", here("/healthz")),
-            ("/a/b/", "/a/", Place::Elsewhere),
+            ("/a/b/", "/a/", Where::Elsewhere),
             ("/tw/", "/tw//evil.example/", here("//evil.example/")),
         ];
         for (base, path, want) in rows {

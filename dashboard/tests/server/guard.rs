@@ -1,6 +1,6 @@
 //! Who may look, and what a browser or an attacker can make of it.
 
-use super::support::{Got, Server, read, start};
+use super::support::{Got, Server, event_of, read, start};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -121,6 +121,10 @@ fn names_that_are_not_ours_are_refused_on_loopback() {
     }
     let absolute = "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(server.send(absolute, "").status, 421, "the name in the request line counts");
+    for path in ["/", "/api/v1/status", "/healthz", "/metrics"] {
+        let two = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+        assert_eq!(server.send(&two, "").status, 400, "{path} with two names");
+    }
     let none = "GET / HTTP/1.0\r\n\r\n";
     assert_eq!(server.send(none, "").status, 421, "no name at all");
 }
@@ -240,8 +244,7 @@ fn slow_visitors_and_slow_answers_have_an_end() {
 #[test]
 fn connections_have_a_limit_and_places_come_back() {
     let server = start(|settings| settings.limits.connections = 2);
-    let (one, two) = (server.connect(), server.connect());
-    std::thread::sleep(Duration::from_millis(50));
+    let (one, two) = (server.stream(""), server.stream(""));
     let mut third = server.connect();
     third.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -249,6 +252,29 @@ fn connections_have_a_limit_and_places_come_back() {
     drop((one, two));
     third.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(read(third).status, 200);
+}
+
+#[test]
+fn connections_that_are_only_held_open_keep_nobody_out() {
+    let server = start(|settings| settings.limits.connections = 8);
+    let mut open = server.stream("");
+    event_of(&mut open, "hello");
+    let login = "POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nX-Tidewatch: 1\r\nContent-Length: 50\r\n\r\n{";
+    let mut held = Vec::new();
+    for half in
+        ["", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nx: ", login].iter().cycle().take(40)
+    {
+        let mut socket = server.connect();
+        let _ = socket.write_all(half.as_bytes());
+        held.push(socket);
+    }
+    for path in ["/healthz", "/readyz", "/metrics", "/", "/api/v1/status"] {
+        let begun = Instant::now();
+        assert_eq!(server.get(path).status, 200, "{path}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{path}: {:?}", begun.elapsed());
+    }
+    event_of(&mut open, "status");
+    event_of(&mut open, "status");
 }
 
 #[test]
