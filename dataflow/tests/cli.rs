@@ -34,7 +34,10 @@ fn folder() -> tempfile::TempDir {
         ("good.toml", "[[source]]\nkind = \"file\"\npaths = [\"access.log\"]\n"),
         ("bad.toml", "[time]\nidle_after = 30\n[windows]\nsise = \"1s\"\n"),
         ("gone.toml", "[[source]]\nkind = \"file\"\npaths = [\"gone.log\", \"*.none\"]\n"),
-        ("influx.toml", "[sink.influx]\ntoken = \"${HAS_NO_TOKEN}\"\n"),
+        (
+            "influx.toml",
+            "[sink.influx]\ntoken = \"${HAS_NO_TOKEN}\"\n\n[[source]]\nkind = \"tcp\"\nlisten = \"127.0.0.1:0\"\nformat = \"combined\"\n",
+        ),
         ("empty.toml", ""),
         ("route.toml", "[[route]]\nkind = \"webhook\"\nurl = \"${HAS_NO_URL}\"\nca = \"hosts\"\n"),
     ];
@@ -246,6 +249,19 @@ fn answers_go_to_standard_output() {
         }
         assert_eq!(ran.err, "", "{name}: nothing on standard error");
     }
+}
+
+#[test]
+fn check_says_what_run_would_miss() {
+    let dir = folder();
+    let ran = tidewatch(dir.path(), "check -c empty.toml");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("warning: there is no [[source]]"), "{}", ran.err);
+    let source = "[[source]]\nkind = \"tcp\"\nlisten = \"0.0.0.0:2101\"\nformat = \"combined\"\n";
+    std::fs::write(dir.path().join("tcp.toml"), source).unwrap();
+    let ran = tidewatch(dir.path(), "run -c tcp.toml -n 2 -p 0");
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("would listen on 0.0.0.0:2101, where the cluster listens: localhost:2101"), "{}", ran.err);
 }
 
 #[test]

@@ -312,7 +312,10 @@ fn short(network: &IpNet) -> String {
 const HEAD: &str = "# Written by Tidewatch";
 
 /// Whether the file may be replaced: it is not there, or is an earlier list. What somebody else wrote is left alone.
-fn may_replace(path: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// Why it may not, for a person.
+pub fn may_replace(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     let shown = path.display();
     if !found.is_file() {

@@ -56,6 +56,10 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = config::load(Some(&args.config), &Overrides { services, ..Overrides::default() })?;
     let mut found = Findings { problems: config.warnings().clone(), ..Findings::default() };
     missing_sources(&config, &mut found.problems);
+    if config.sources.is_empty() {
+        let words = "there is no [[source]]: `run` reads nothing but what --input names";
+        found.problems.push(Diagnostic::warning(words).hint("add [[source]] with kind = \"file\" and paths"));
+    }
     for source in &config.sources {
         check_source(source, &mut found);
     }

@@ -239,6 +239,9 @@ fn live(args: RunArgs) -> Result<(), Failure> {
             problems.push(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log"));
         }
     }
+    if let (Some(config), Some(cluster)) = (&config, &cluster) {
+        taken_by_the_cluster(config, cluster, !args.no_page, &mut problems);
+    }
     let config = match config {
         Some(config) if !problems.has_errors() => config,
         _ => return Err(problems.into()),
@@ -294,6 +297,32 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         eprint!("{judged}");
     }
     print(&format!("{summary}\n"))
+}
+
+/// Reports listeners of process 0 where this process, or on one host any of them, talks to its peers.
+fn taken_by_the_cluster(
+    config: &Config,
+    cluster: &options::ClusterOptions,
+    has_page: bool,
+    problems: &mut Diagnostics,
+) {
+    let own = cluster.bind.as_ref().or_else(|| cluster.hosts.get(cluster.index)).filter(|_| cluster.index == 0);
+    let all = cluster.hosts.iter().filter(|_| cluster.is_loopback());
+    let theirs: Vec<&String> = own.into_iter().chain(all).collect();
+    let sources = config.sources.iter().filter_map(|source| match &source.kind {
+        config::SourceKind::Tcp { listen, .. } | config::SourceKind::Syslog { listen, .. } => {
+            Some((format!("source `{}`", source.name), listen))
+        }
+        _ => None,
+    });
+    let page = (has_page && config.page_given).then(|| ("the page".to_owned(), &config.page.listen));
+    for (who, listen) in sources.chain(page) {
+        if let Some(address) = theirs.iter().find(|address| config::listeners::clash(address, listen)) {
+            let words = format!("{who} would listen on {listen}, where the cluster listens: {address}");
+            problems
+                .push(Diagnostic::error(words).hint("give the cluster other ports (-h, --bind), or this another port"));
+        }
+    }
 }
 
 /// Loads a configuration and says its warnings.

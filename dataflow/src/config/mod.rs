@@ -14,6 +14,7 @@ pub mod docs;
 pub mod filter;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod listeners;
 pub mod low;
 pub mod measure;
 pub mod outputs;
@@ -228,12 +229,17 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let sinks = outputs::sinks(cx, node("sink"));
     let store = outputs::store(cx, table("store"));
     let page = outputs::page(cx, table("page"));
+    listeners::check(cx, node("source"), table("page"), page.as_ref());
     let client = privacy.0.as_ref().map_or(&ClientPrivacy::Full, |privacy| &privacy.client);
     let routes = routes::routes(cx, node("route"), &all_rules, client);
     if sinks.as_ref().is_some_and(|sinks| sinks.stdout.is_some()) {
         routes::warn_of_two_kinds_of_lines(cx, node("route"));
     }
     let silences = routes::silences(cx, node("silence"), &all_rules, privacy.0.as_ref().unwrap_or(&Privacy::default()));
+    if let (Some(report), Some(false)) = (table("report"), store.as_ref().and_then(|store| store.enabled)) {
+        let hint = "write enabled = true in [store], or leave [report] out; `report --url` asks a run that keeps one";
+        cx.wrong(&report.span, "reports are made from the store, and [store] enabled = false keeps none", hint);
+    }
     let report = table("report").map(|table| outputs::report(cx, table, &routes));
     let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
     let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));

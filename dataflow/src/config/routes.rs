@@ -106,10 +106,25 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
+    /// The file that is written, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            RouteKind::File { path } | RouteKind::Blocklist { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether reports can be delivered there.
     pub fn takes_reports(&self) -> bool {
         !matches!(self, RouteKind::Alertmanager { .. } | RouteKind::Blocklist { .. })
     }
+}
+
+/// Whether two paths lead to one file, as far as they say so themselves or the file is there.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let place =
+        |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    place(one) == place(other)
 }
 
 fn same(word: &'static str) -> (&'static str, &'static str) {
@@ -149,6 +164,13 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
         }
         if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
             cx.wrong(&r.span_of("name"), format!("there are two routes named `{name}`"), "");
+        }
+        if let Some((path, other)) = parsed.as_ref().and_then(|kind| {
+            let path = kind.path()?;
+            Some((path, routes.iter().find(|route| route.kind.path().is_some_and(|other| is_same_file(other, path)))?))
+        }) {
+            let message = format!("the route `{}` writes to {} too", other.name, path.display());
+            cx.wrong(&r.span_of("path"), message, "each route has a file of its own: name another");
         }
         let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
         let rules = rules.into_iter().map(|(rule, _)| rule).collect();
@@ -279,8 +301,12 @@ fn check_files(r: &Reader<'_>, kind: &str, ca: Option<&Path>) {
         r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.display()), hint);
     }
     let path = if ["file", "blocklist"].contains(&kind) { r.given("path").and_then(|_| r.path("path")) } else { None };
-    if path.is_some_and(|path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
+    if path.as_ref().is_some_and(|path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
         r.cx.wrong(&r.span_of("path"), "this is a folder, not a file", "name a file in it: path = \"…/alerts.jsonl\"");
+    } else if let Some(path) = path.filter(|_| kind == "blocklist")
+        && let Err(why) = tidewatch_connectors::route::blocklist::may_replace(&path)
+    {
+        r.cx.wrong(&r.span_of("path"), why, "a list is written whole: it needs a file of its own");
     }
 }
 
@@ -436,29 +462,6 @@ pub fn silences(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], privac
     silences
 }
 
-/// The routes by which reports are delivered: `[report] routes`.
-pub fn of_report(r: &Reader<'_>, routes: &[Route]) -> Vec<String> {
-    let mut good = Vec::new();
-    for (name, span) in r.texts("routes") {
-        match routes.iter().find(|route| route.name == name) {
-            None => {
-                let known: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
-                let hint = match diagnostic::nearest(&name, known.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None if known.is_empty() => "add a [[route]] with this name".to_owned(),
-                    None => format!("the routes are {}", super::reader::list(&known)),
-                };
-                r.cx.wrong(&span, format!("there is no route `{name}`"), hint);
-            }
-            Some(route) if !route.kind.takes_reports() => {
-                let hint = "name a route of kind smtp, webhook, file, stdout or kafka";
-                r.cx.wrong(&span, format!("the route `{name}` takes no reports"), hint);
-            }
-            Some(_) => good.push(name),
-        }
-    }
-    good
-}
 /// What a subject must hold is something that a subject can hold.
 fn check_subject(r: &Reader<'_>, subject: &BTreeMap<String, String>, privacy: &Privacy) {
     for (name, value) in subject {
@@ -520,3 +523,26 @@ fn value_span(r: &Reader<'_>, name: &str) -> Range<usize> {
     .unwrap_or_else(|| r.span_of("subject"))
 }
 
+/// The routes by which reports are delivered: `[report] routes`.
+pub fn of_report(r: &Reader<'_>, routes: &[Route]) -> Vec<String> {
+    let mut good = Vec::new();
+    for (name, span) in r.texts("routes") {
+        match routes.iter().find(|route| route.name == name) {
+            None => {
+                let known: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+                let hint = match diagnostic::nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if known.is_empty() => "add a [[route]] with this name".to_owned(),
+                    None => format!("the routes are {}", super::reader::list(&known)),
+                };
+                r.cx.wrong(&span, format!("there is no route `{name}`"), hint);
+            }
+            Some(route) if !route.kind.takes_reports() => {
+                let hint = "name a route of kind smtp, webhook, file, stdout or kafka";
+                r.cx.wrong(&span, format!("the route `{name}` takes no reports"), hint);
+            }
+            Some(_) => good.push(name),
+        }
+    }
+    good
+}

@@ -84,6 +84,12 @@ fn check(cx: &Context<'_>, root: &Table) -> Option<ShipSettings> {
         }
         Some(listen)
     });
+    if let (Some(Some(own)), Some(Some(metrics)), Some(table)) = (&collector, &metrics, table("metrics"))
+        && super::listeners::clash(&own.listen, metrics)
+    {
+        let span = table.get("listen").map_or(table.span.clone(), |entry| entry.node.span.clone());
+        cx.wrong(&span, format!("the [collector] listens on {} already", own.listen), "give [metrics] another port");
+    }
     if let (Some(OutputSettings::Collector { addresses, .. }), Some(Some(own))) = (&output, &collector)
         && let Some(address) = addresses.iter().find(|address| is_at(address, &own.listen))
     {

@@ -42,8 +42,15 @@ pub struct Reports {
 
 impl Reports {
     /// Starts them where they are configured.
-    pub fn start(config: &Config, routes: Option<Arc<Routes>>) -> Result<Option<Reports>, Failure> {
+    ///
+    /// # Errors
+    /// 2 where this run keeps no store to make them from, 1 where no thread can be started.
+    pub fn start(config: &Config, keeps_store: bool, routes: Option<Arc<Routes>>) -> Result<Option<Reports>, Failure> {
         let Some(plan) = config.report.clone() else { return Ok(None) };
+        if !keeps_store {
+            let words = "[report] is made from the store, and beside InfluxDB a run without a page keeps none";
+            return Err(Failure::usage(format!("{words}\n hint: write enabled = true in [store]")));
+        }
         let settled =
             config.windows.size.0 + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + DELIVERY;
         let dir = config.data_dir.clone();

@@ -89,6 +89,8 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         true => page::bind(config, page::Wish::Run { port: options.port })?,
         false => None,
     };
+    #[cfg(feature = "store")]
+    let has_page = page.is_some();
     let observer = if options.page { Observer::new(place.index) } else { Observer::default() };
     let tap = page.as_ref().map(Bound::tap);
     let mut pipeline =
@@ -100,8 +102,10 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     // Without a file there is nothing to read again, and a hang-up means what it always does.
     let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
     #[cfg(feature = "store")]
-    let _reports =
-        if place.index == 0 { super::reports::Reports::start(config, pipeline.routes.clone())? } else { None };
+    let _reports = match place.index {
+        0 => super::reports::Reports::start(config, sinks::keeps_store(config, has_page), pipeline.routes.clone())?,
+        _ => None,
+    };
     while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
         std::thread::sleep(Duration::from_millis(20));
         pipeline.tend();

@@ -11,7 +11,7 @@ use tidewatch_connectors::sink::stdout::{Form, Stdout};
 use tidewatch_connectors::sink::{Parts, Sink};
 
 /// Whether the embedded store is kept.
-fn keeps_store(config: &Config, has_page: bool) -> bool {
+pub(super) fn keeps_store(config: &Config, has_page: bool) -> bool {
     let is_wanted = config.store.enabled.unwrap_or(config.sinks.influx.is_none() || has_page);
     cfg!(feature = "store") && is_wanted
 }
