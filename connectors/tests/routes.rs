@@ -65,6 +65,7 @@ fn mail_settings(server: &MailServer) -> MailSettings {
         ca: None,
         timeout: Duration::from_secs(3),
         wording: Wording::default(),
+        late: std::env::temp_dir().join("tidewatch-no-mail-is-late"),
     }
 }
 
@@ -190,6 +191,45 @@ fn what_a_mail_server_may_say() {
     }
 }
 
+#[test]
+fn who_puts_a_mail_off_gets_it_later_and_nobody_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = dir.path().join("mail.late");
+    let answers = vec![("RCPT", "250 ok"), ("RCPT", "450 4.2.1 busy")];
+    let server = MailServer::start(0, Manners { answers, ..Manners::default() });
+    let settings = MailSettings { late: late.clone(), ..mail_settings(&server) };
+    let mut mail = Mail::new(settings.clone()).unwrap();
+    assert_eq!(mail.tend(0), Some(u64::MAX), "nothing waits, and it is asked again after a mail");
+    mail.send(&fired("b-1", "10.0.0.9")).unwrap();
+    let said = mail.remarks().join("\n");
+    assert!(said.contains("second@example.org put a mail off that others have") && said.contains("450"), "{said}");
+    let first = server.got().remove(0);
+    let port = server.server.port();
+    drop(server);
+    // A stop and a start.
+    let mut mail = Mail::new(settings.clone()).unwrap();
+    let mut next = mail.tend(0).unwrap();
+    next = mail.tend(next).unwrap();
+    let answers = vec![("RCPT", "451 4.7.1 later"), (".", "452 4.3.1 full")];
+    let server = MailServer::start(port, Manners { answers, ..Manners::default() });
+    mail.tend(next - 1).unwrap();
+    assert_eq!(server.got().len(), 0, "nobody was there, and it is not tried before its time");
+    for (name, mails) in [("put off again", 0), ("no room for the mail", 0), ("taken", 1)] {
+        next = mail.tend(next).unwrap();
+        assert_eq!((server.got().len(), next == u64::MAX, late.exists()), (mails, mails == 1, mails == 0), "{name}");
+    }
+    let second = server.got().remove(0);
+    assert_eq!(second.to, ["TO:<second@example.org>"], "for that receiver alone");
+    assert_eq!(header(&first.text, "Message-ID"), header(&second.text, "Message-ID"), "the same mail");
+    assert_eq!(header(&second.text, "To"), ["ops@example.org, second@example.org"]);
+    // A test is not kept for later.
+    let answers = vec![("RCPT", "450 4.2.1 busy")];
+    let server = MailServer::start(0, Manners { answers, ..Manners::default() });
+    let mut mail = Mail::new(MailSettings { late: late.clone(), ..mail_settings(&server) }).unwrap();
+    mail.send(&Message { id: "t".into(), at: 0, body: Body::Test }).unwrap();
+    assert!(!late.exists() && mail.remarks()[0].contains("put it off"));
+}
+
 /// Says something every now and then until nobody listens: how much of it went out.
 fn babble(what: Vec<u8>, every: Duration, most: usize) -> (Server, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
@@ -216,6 +256,7 @@ fn a_mail_server_that_never_comes_to_the_point_is_left() {
         login: None,
         ca: None,
         wording: Wording::default(),
+        late: std::env::temp_dir().join("tidewatch-no-mail-is-late"),
     };
     let line = |n: usize| format!("220-{}\r\n", "x".repeat(n)).into_bytes();
     let rows: [(&str, Vec<u8>, Duration, usize, &str); 3] = [

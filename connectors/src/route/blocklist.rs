@@ -333,7 +333,7 @@ pub fn may_replace(path: &Path) -> Result<(), String> {
 }
 
 /// Writes a file whole beside the old one, and renames it. What stands in the place beside it is removed, not followed.
-fn replace(path: &Path, bytes: &[u8], is_private: bool) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8], is_private: bool) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir)?;
     }

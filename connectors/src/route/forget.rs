@@ -1,4 +1,4 @@
-//! Erases addresses from the journals of routes: each byte of them becomes `*`.
+//! Erases addresses from the journals of routes, and from mails that some receivers are still to get: each byte of them becomes `*`.
 //!
 //! A journal keeps its length, so that a process that appends to it meanwhile writes on. What such a process holds in memory stays
 //! there, and comes back when it writes the file anew.
@@ -33,7 +33,8 @@ pub fn forget(dir: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
     for entry in entries {
         let path = entry?.path();
         // A `.tmp` is one that was not finished.
-        let is_journal = path.extension().is_some_and(|extension| extension == "journal" || extension == "tmp");
+        let kinds = ["journal", "late", "tmp"];
+        let is_journal = path.extension().is_some_and(|extension| kinds.iter().any(|kind| extension == *kind));
         if is_journal && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
             masked += one(&path, addresses)?;
         }
@@ -122,5 +123,7 @@ mod tests {
         let said = serde_json::to_string(&intent.message).unwrap();
         assert!(said.contains("\"***********\"") && !said.contains("203.0.113.7\""), "{said}");
         assert_eq!(forget(&dir.path().join("gone"), &gone).unwrap(), 0);
+        fs::write(dir.path().join("mail.late"), "{\"client_ip\":\"203.0.113.7\"}\n").unwrap();
+        assert_eq!(forget(dir.path(), &gone).unwrap(), 1);
     }
 }

@@ -1,24 +1,29 @@
 //! Mail by SMTP: STARTTLS, TLS from the first byte, or none; PLAIN or LOGIN.
 //!
 //! A mail has a text and an HTML part. Its Message-ID is the message's id: a mail sent again after a crash is recognised by
-//! whoever keeps it. Where some receivers are refused and others not, it goes to the others.
+//! whoever keeps it. Where some receivers are refused and others not, it goes to the others; those that were put off (4xx) are
+//! tried again by themselves.
 //!
 //! Invariants
 //! - No header holds a line end that is not the mail library's own: values are printable before they come to it.
 //! - Nothing is sent unencrypted unless that was asked for; with STARTTLS a server that does not offer it is refused.
 //! - A refusal for good (5xx) of the mail, its sender or all its receivers ends that message; of the login, it waits for a person.
 
+use super::late::{Late, Waiting};
 use super::smtp::{self, Conversation, Trouble};
 use super::template::Medium;
 use super::text::Wording;
 use super::{Body, Channel, Message, SendError};
 use crate::secret::Secret;
+use crate::source::wall_clock;
+use lettre::Address;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use rustls::ClientConfig;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidewatch_events::text::bounded;
@@ -56,6 +61,8 @@ pub struct MailSettings {
     pub timeout: Duration,
     /// How it is worded.
     pub wording: Wording,
+    /// Where mails are kept that some receivers put off.
+    pub late: PathBuf,
 }
 
 /// See the module.
@@ -66,6 +73,8 @@ pub struct Mail {
     from: Mailbox,
     to: Vec<Mailbox>,
     tls: Option<Arc<ClientConfig>>,
+    late: Late,
+    is_loaded: bool,
     remarks: Vec<String>,
 }
 
@@ -88,7 +97,8 @@ impl Mail {
             Tls::None => None,
             _ => Some(smtp::tls(settings.ca.as_deref()).map_err(|why| format!("`ca` {why}"))?),
         };
-        Ok(Mail { settings, host, port, from, to, tls, remarks: Vec::new() })
+        let late = Late::new(settings.late.clone());
+        Ok(Mail { settings, host, port, from, to, tls, late, is_loaded: false, remarks: Vec::new() })
     }
 
     /// The mail of a message.
@@ -171,7 +181,8 @@ impl Mail {
         Ok(talk)
     }
 
-    fn deliver(&mut self, mail: &lettre::Message) -> Result<(), SendError> {
+    /// Gives a mail to these receivers; those that put it off where others took it, and why one did.
+    fn deliver(&mut self, mail: &lettre::Message, to: &[Address]) -> Result<PutOff, SendError> {
         let mut talk = self.connect()?;
         let bytes = mail.formatted();
         let mut options = Vec::new();
@@ -183,33 +194,34 @@ impl Mail {
         }
         let from = mail.envelope().from().cloned();
         talk.ask(MailFrom::new(from, options)).map_err(|trouble| self.not_taken("the sender", &trouble))?;
-        let (mut taken, mut refused) = (0, None);
-        for to in mail.envelope().to() {
+        let (mut taken, mut refused, mut put_off) = (0, Vec::new(), PutOff::default());
+        for to in to {
             match talk.ask(Rcpt::new(to.clone(), Vec::new())) {
                 Ok(_) => taken += 1,
-                Err(trouble @ Trouble::Refused(..)) => {
-                    let error = self.not_taken(&format!("the receiver {to}"), &trouble);
-                    // One that may be taken later is worth another try.
-                    let is_better = !matches!(refused, Some(SendError::Away { .. }));
-                    refused = if is_better { Some(error) } else { refused };
-                }
+                Err(trouble @ Trouble::Refused(..)) => match self.not_taken(&format!("the receiver {to}"), &trouble) {
+                    error @ SendError::Away { .. } => {
+                        put_off.to.push(to.to_string());
+                        put_off.why.get_or_insert(error);
+                    }
+                    error => refused.push(error),
+                },
                 Err(trouble) => return Err(self.failed("a receiver", &trouble)),
             }
         }
-        match refused {
-            Some(error) if taken == 0 => {
-                talk.leave();
-                return Err(error);
-            }
-            Some(error) => self.remarks.push(format!("a receiver was refused, others were not: {error}")),
-            None => {}
+        if taken == 0 {
+            talk.leave();
+            // One that may be taken later is worth another try.
+            let nobody = || SendError::Rejected(format!("{}: no receiver is left", self.place()));
+            return Err(put_off.why.or_else(|| refused.into_iter().next()).unwrap_or_else(nobody));
         }
+        let for_good = refused.iter().map(|error| format!("a receiver was refused, others were not: {error}"));
+        self.remarks.extend(for_good);
         talk.ask(Data).map_err(|trouble| self.not_taken("DATA", &trouble))?;
         match talk.give(&bytes) {
             Ok(()) => {
                 // It is theirs now, whatever they say to this.
                 talk.leave();
-                Ok(())
+                Ok(put_off)
             }
             Err(trouble @ Trouble::Refused(..)) => Err(self.not_taken("the mail", &trouble)),
             Err(trouble) => {
@@ -217,6 +229,52 @@ impl Mail {
                 Err(SendError::Unclear(format!("{}: no answer to the mail: {words}", self.place())))
             }
         }
+    }
+}
+
+/// Receivers that put a mail off which others took.
+#[derive(Debug, Default)]
+struct PutOff {
+    to: Vec<String>,
+    /// What one of them said.
+    why: Option<SendError>,
+}
+
+impl Mail {
+    /// Keeps a mail for those who put it off.
+    fn put_off(&mut self, message: &Message, put_off: PutOff) {
+        let Some(why) = put_off.why else { return };
+        let who = put_off.to.join(", ");
+        if matches!(message.body, Body::Test) {
+            return self.remarks.push(format!("{who} put it off, others did not: {why}"));
+        }
+        self.remarks.push(format!("{who} put a mail off that others have: {why}; it is tried again for them alone"));
+        let now = wall_clock().0;
+        let waiting = Waiting { message: message.clone(), to: put_off.to, since: now, tries: 0, next: now };
+        self.load();
+        let given_up = self.late.put(waiting, now);
+        self.remarks.extend(given_up);
+        self.keep();
+    }
+
+    fn load(&mut self) {
+        if !std::mem::replace(&mut self.is_loaded, true) {
+            self.remarks.extend(self.late.load());
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Err(error) = self.late.keep() {
+            let path = self.settings.late.display();
+            self.remarks.push(format!("{path} cannot be written: a stop forgets who put a mail off: {error}"));
+        }
+    }
+
+    /// Tries a mail again for those who put it off; who still does.
+    fn again(&mut self, one: &Waiting) -> Result<PutOff, SendError> {
+        let mail = self.compose(&one.message)?;
+        let to: Vec<Address> = one.to.iter().filter_map(|to| to.parse().ok()).collect();
+        self.deliver(&mail, &to)
     }
 }
 
@@ -239,7 +297,36 @@ fn hello() -> ClientId {
 impl Channel for Mail {
     fn send(&mut self, message: &Message) -> Result<(), SendError> {
         let mail = self.compose(message)?;
-        self.deliver(&mail)
+        let to = mail.envelope().to().to_vec();
+        let put_off = self.deliver(&mail, &to)?;
+        self.put_off(message, put_off);
+        Ok(())
+    }
+
+    fn tend(&mut self, now: u64) -> Option<u64> {
+        self.load();
+        let due = self.late.due(now);
+        let (was_any, mut is_away) = (!due.is_empty(), false);
+        for mut one in due {
+            // Where nobody answers, one try is enough.
+            let tried = if is_away { Err(SendError::away("not tried")) } else { self.again(&one) };
+            match tried {
+                Ok(put_off) if put_off.to.is_empty() => continue,
+                Ok(put_off) => one.to = put_off.to,
+                Err(SendError::Rejected(words)) => {
+                    let who = one.to.join(", ");
+                    self.remarks.push(format!("the mail {} is refused for good for {who}: {words}", one.message.id));
+                    continue;
+                }
+                Err(_) => is_away = true,
+            }
+            let given_up = self.late.put(one, now);
+            self.remarks.extend(given_up);
+        }
+        if was_any {
+            self.keep();
+        }
+        Some(self.late.next().unwrap_or(u64::MAX))
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
@@ -273,6 +360,7 @@ mod tests {
             ca: None,
             timeout: Duration::from_secs(1),
             wording: Wording::default(),
+            late: PathBuf::new(),
         };
         change(&mut settings);
         Mail::new(settings)

@@ -22,6 +22,8 @@ pub mod blocklist;
 pub mod forget;
 pub mod journal;
 pub mod known;
+#[cfg(feature = "mail")]
+mod late;
 pub mod lines;
 #[cfg(feature = "mail")]
 pub mod mail;

@@ -217,6 +217,7 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
                 ca,
                 timeout: route.timeout,
                 wording,
+                late: home.join(format!("{}.late", route.name)),
             };
             Box::new(Mail::new(settings).map_err(wrong)?)
         }
