@@ -10,11 +10,11 @@ function absent(value: Maybe): value is null | undefined {
   return value === null || value === undefined || !Number.isFinite(value);
 }
 
-/** Three significant digits below a thousand, none lost above. */
+/** Three significant digits below a thousand, none lost above; whole numbers as they are. Zeros at the end stay, so that numbers below each other align. */
 function digits(value: number): string {
   const size = Math.abs(value);
-  if (size >= 100 || Number.isInteger(value)) return grouped(value);
-  return size >= 10 ? trim(value.toFixed(1)) : trim(value.toFixed(2));
+  if (size >= 99.95 || Math.abs(value - Math.round(value)) < 1e-9) return grouped(value);
+  return value.toFixed(size >= 9.995 ? 1 : 2);
 }
 
 function trim(text: string): string {
@@ -83,8 +83,7 @@ export function percent(ratio: Maybe): string {
   if (absent(ratio)) return NONE;
   const value = ratio * 100;
   if (value > 0 && value < 0.01) return `<${NO_BREAK}0.01${NO_BREAK}%`;
-  const text = value >= 99.95 || value === 0 ? Math.round(value).toString() : value >= 10 ? trim(value.toFixed(1)) : trim(value.toFixed(2));
-  return `${text}${NO_BREAK}%`;
+  return `${digits(value)}${NO_BREAK}%`;
 }
 
 /** A length of time in its two largest units. */

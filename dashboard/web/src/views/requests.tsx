@@ -128,6 +128,8 @@ export function RequestsPage() {
     if (following && open === null) {
       const news = fresh.filter((row) => !now.seen.has(row) && row.time > newest && requestMatches(row, filter));
       news.forEach((row) => now.seen.add(row));
+      // Partitions are read beside each other: they come in order of arrival.
+      news.sort((a, b) => b.time - a.time);
       now.thin = news.length > LIVE_NEW;
       now.rows = [...thinned(news, LIVE_NEW), ...now.rows].slice(0, MOST);
     }

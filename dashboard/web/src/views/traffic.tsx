@@ -128,7 +128,7 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
           share,
         ]}
       />
-      <TopCard title="Methods" kind="methods" class="span-2" columns={[named("Method"), requests, share]} />
+      <TopCard title="Methods" kind="methods" class="span-2" columns={[named("Method"), requests, { name: "Share", cell: (row) => format.percent(row.share), by: (row) => row.share, number: true }]} />
       <TopCard title="Referrers" kind="referrers" class="span-4" columns={[named("Referrer"), requests, share]} empty="No request came with a referrer." />
       <TopCard
         title="Hosts"
