@@ -277,6 +277,14 @@ describe("alerts", () => {
       }
     }));
 
+  test("values stand in the unit of what their rule measures", () =>
+    on("#/security?rule=error-surge&range=24h", async (page) => {
+      const first = page.getByRole("table", { name: "Alerts", exact: true }).locator("tbody tr").first();
+      await first.getByText(/^≥ 5\s%$/).waitFor();
+      assert.match(await first.innerText(), /[\d.]+\s% ≥ 5\s%/);
+      assert.match(await page.getByRole("table", { name: "Rules" }).innerText(), /slow-pages[\s\S]*≥ 1,500\sms/);
+    }));
+
   test("one click leads from a client to all it did", () =>
     on("#/security?rule=ip-spike", async (page) => {
       const link = page.getByRole("table", { name: "Alerts", exact: true }).locator("a.client").first();

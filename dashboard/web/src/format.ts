@@ -86,6 +86,13 @@ export function percent(ratio: Maybe): string {
   return `${digits(value)}${NO_BREAK}%`;
 }
 
+/** What a rule measures, in its unit; `measure` as rules are written. */
+export function inUnit(value: Maybe, measure: string | undefined): string {
+  if (measure?.startsWith("ratio(")) return percent(value);
+  const field = /^(?:sum|avg|quantile)\((\w+)/.exec(measure ?? "")?.[1];
+  return field === "latency_ms" ? latency(value) : field === "bytes" ? bytes(value) : measured(value);
+}
+
 /** A length of time in its two largest units. */
 export function duration(ms: Maybe): string {
   if (absent(ms)) return NONE;

@@ -6,7 +6,7 @@ import { useWatched, Watched } from "./cell";
 import { upsertAlerts } from "./match";
 import { LiveWindows } from "./series";
 import { Stream, type Connection } from "./stream";
-import type { Alert, RequestRow, Status } from "./types";
+import type { Alert, RequestRow, Rows, Rule, Status } from "./types";
 import { parseRoute, showRoute, type Route } from "./url";
 
 /** Alerts kept from the stream, to show before the API is asked again. */
@@ -27,6 +27,8 @@ export const marks = new Watched(0);
 export const needsToken = new Watched(false);
 /** The newest alert that began to fire while the page is open. */
 export const announced = new Watched<Alert | null>(null);
+/** What rules measure, by name. */
+export const measures = new Watched<ReadonlyMap<string, string>>(new Map());
 export const windows = new LiveWindows();
 
 // ---- settings ----
@@ -126,6 +128,8 @@ export const stream = new Stream({
     status.set(next);
     needsToken.set(false);
     epoch.set(epoch.get() + 1);
+    // Without them values stand without units.
+    get<Rows<Rule>>("rules").then(({ rows }) => measures.set(new Map(rows.map(({ name, measure }) => [name, measure]))), () => {});
   },
   onAlert: (alert) => {
     const known = alerts.get().some((old) => old.id === alert.id);

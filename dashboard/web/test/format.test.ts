@@ -43,6 +43,12 @@ test.each<[string, string, string]>([
   ["a threshold", format.measured(0.05), "0.05"],
   ["a value", format.measured(0.13944), "0.139"],
   ["a whole value", format.measured(12_000), "12,000"],
+  ["a count", format.inUnit(602, "count"), "602"],
+  ["a ratio", format.inUnit(0.22903, "ratio({status|gte = [500]})"), "22.9 %"],
+  ["a quantile of latencies", format.inUnit(500, "quantile(latency_ms, 0.99)"), "500 ms"],
+  ["a sum of bytes", format.inUnit(5 * 1024 * 1024, "sum(bytes)"), "5 MiB"],
+  ["distinct paths", format.inUnit(20, "distinct(path)"), "20"],
+  ["of an unknown rule", format.inUnit(0.05, undefined), "0.05"],
 ])("%s", (_, found, wanted) => expect(plain(found)).toBe(wanted));
 
 test("times of day and dates", () => {

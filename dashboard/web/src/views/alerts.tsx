@@ -7,19 +7,30 @@ import * as format from "../format";
 import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
 import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
-import { alerts as feed, go, hasHistory, marks, rangeKey, route, shown, status, useAnswer } from "../state";
+import { alerts as feed, go, hasHistory, marks, measures, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { Alert, Rows, Severity } from "../types";
 import { showRoute, type Route } from "../url";
 
 export const SEVERITIES: readonly Severity[] = ["critical", "high", "medium", "low", "info"];
 const RANK: Record<Severity, number> = { critical: 4, high: 3, medium: 2, low: 1, info: 0 };
 
+/** The value of an alert against its threshold, or a part of that, in the unit of its rule. */
+function Value({ alert, of }: { alert: Alert; of?: "value" | "threshold" }) {
+  const measure = useWatched(measures).get(alert.rule);
+  if (of) return <>{format.inUnit(alert[of], measure)}</>;
+  return (
+    <>
+      {format.inUnit(alert.value, measure)} <span class="note">≥ {format.inUnit(alert.threshold, measure)}</span>
+    </>
+  );
+}
+
 export const ALERT_COLUMNS: Column<Alert>[] = [
   { name: "Fired", cell: (alert) => <When ms={alert.fired} />, by: (alert) => alert.fired, class: "tight" },
   { name: "Severity", cell: (alert) => <SeverityBadge severity={alert.severity} />, by: (alert) => RANK[alert.severity], class: "tight" },
   { name: "Rule", cell: (alert) => <LogText text={alert.rule} limit={60} class="rule" />, by: (alert) => alert.rule, class: "tight" },
   { name: "Subject", cell: (alert) => <Subject subject={alert.subject} />, wide: true },
-  { name: "Value", cell: (alert) => <span title={`threshold ${format.measured(alert.threshold)}`}>{format.measured(alert.value)} <span class="note">≥ {format.measured(alert.threshold)}</span></span>, by: (alert) => alert.value, number: true },
+  { name: "Value", cell: (alert) => <Value alert={alert} />, by: (alert) => alert.value, number: true },
   { name: "Score", cell: (alert) => alert.score.toFixed(2), by: (alert) => alert.score, number: true, minor: true },
   { name: "State", cell: (alert) => <StateBadge alert={alert} />, by: (alert) => alert.state, class: "tight" },
 ];
@@ -118,7 +129,7 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
         <div>
           <dt>Peak</dt>
           <dd>
-            {format.measured(alert.value)} <span class="note">threshold {format.measured(alert.threshold)}</span>
+            <Value alert={alert} of="value" /> <span class="note">threshold <Value alert={alert} of="threshold" /></span>
           </dd>
         </div>
         <div>
