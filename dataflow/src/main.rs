@@ -8,16 +8,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// touched anywhere is cleared and resident as a whole, again and again as windows come and go (docs/PERFORMANCE.md has the
 /// figures). Where the kernel does not know the call, nothing changes.
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
 fn use_small_pages() {
-    use std::ffi::{c_int, c_ulong};
-    const PR_SET_THP_DISABLE: c_int = 41;
-    unsafe extern "C" {
-        fn prctl(option: c_int, ...) -> c_int;
-    }
-    let (yes, none): (c_ulong, c_ulong) = (1, 0);
-    // SAFETY: sets a flag of this process; no memory is passed.
-    unsafe { prctl(PR_SET_THP_DISABLE, yes, none, none, none) };
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// After how many milliseconds memory that was freed is given back to the system. What windows leave is often of another
