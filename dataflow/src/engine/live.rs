@@ -39,7 +39,7 @@ use tidewatch_operators::rules::episodes::{AlertDraft, Change};
 /// How long results are collected before they are offered.
 const STEP: Duration = Duration::from_millis(50);
 
-/// An alert that goes on is written again at most this often.
+/// An alert that goes on is written again at most this often, unless its value has doubled.
 const UPDATE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often health points are written.
@@ -102,6 +102,20 @@ pub trait Tap: Send {
 
 /// How many alerts [`Figures`] keeps.
 const KEPT_ALERTS: usize = 10_000;
+/// How an alert was told last.
+struct Told {
+    at: Instant,
+    state: AlertState,
+    value: f64,
+}
+
+impl Told {
+    fn is_old(&self, draft: &AlertDraft) -> bool {
+        let has_doubled = draft.value > self.value && draft.value >= 2.0 * self.value;
+        self.state != draft.state || has_doubled || self.at.elapsed() >= UPDATE_EVERY
+    }
+}
+
 
 /// Gives consumer lags, in records, by the names of their partitions.
 pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, KafkaReading)> + Send + Sync>;
@@ -133,7 +147,7 @@ pub struct Live {
     step: Delivery,
     seq: u64,
     changes: Vec<AlertDraft>,
-    told: HashMap<String, (Instant, AlertState)>,
+    told: HashMap<String, Told>,
     /// Steps that carried the end of something, and what is durable once they are acknowledged.
     waiting: VecDeque<(u64, u64)>,
     reached: Option<u64>,
@@ -304,13 +318,13 @@ impl Live {
             let rule = self.book.rules().rule_at(draft.rule, draft.first);
             let id = draft.id(rule);
             let known = self.told.get(&id);
-            let again = known.is_none_or(|(at, state)| *state != draft.state || at.elapsed() >= UPDATE_EVERY);
+            let again = known.is_none_or(|told| told.is_old(&draft));
             if !again && matches!(draft.change, Change::Updated | Change::Fired) {
                 continue;
             }
             self.figures.count(rule, known.is_some(), draft.state);
             if draft.state == AlertState::Firing {
-                self.told.insert(id, (Instant::now(), draft.state));
+                self.told.insert(id, Told { at: Instant::now(), state: draft.state, value: draft.value });
             } else {
                 self.told.remove(&id);
             }

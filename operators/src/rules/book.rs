@@ -63,21 +63,21 @@ impl AlertBook {
         }
     }
 
-    /// Takes findings of windows that are still open: writes their points into the next free slots, and says which
-    /// alerts they begin.
+    /// Takes findings of windows that are still open: writes their points into the next free slots, or where the same was
+    /// found before, and says which alerts they begin or raise.
     pub fn provisional(&mut self, findings: Vec<Finding>, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
         self.texts.clear();
         for finding in findings {
-            self.episodes.fold_provisional(&finding, changes);
-            let first_end = Some(finding.end);
+            let first_end = Some(self.episodes.fold_provisional(&finding, changes));
             let Shown { start, rule, host, row } = self.show(finding, first_end);
             let row = Row { subject: 0..row.subject.len(), text: self.texts[row.subject].to_owned(), ..row };
             let place = (start, rule, self.texts[host].to_owned());
             let rows = self.early.entry(place.clone()).or_default();
-            if rows.len() < MAX_SLOTS {
-                let at = At { start, rule, host: &place.2, slot: rows.len() };
+            let slot = rows.iter().position(|known| known.finding.key == row.finding.key).unwrap_or(rows.len());
+            if slot < MAX_SLOTS {
+                let at = At { start, rule, host: &place.2, slot };
                 write_point(&self.set, at, &row, &row.text, "firing", &mut self.room, points);
-                rows.push(row);
+                if slot == rows.len() { rows.push(row) } else { rows[slot] = row }
             }
         }
     }

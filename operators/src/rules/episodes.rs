@@ -28,7 +28,7 @@ pub enum Change {
     Provisional,
     /// A closed window began the episode.
     Fired,
-    /// Another closed window goes on with it.
+    /// Another closed window goes on with it, or one that is not closed raises its value.
     Updated,
     /// It ended, or stands as it is at the end of a replay.
     Ended,
@@ -53,7 +53,7 @@ pub struct AlertDraft {
     pub last: u64,
     /// End of the first pane at which the condition was met, ms.
     pub fired: u64,
-    /// The highest value.
+    /// The highest value: of closed windows once it has ended, before that of all.
     pub value: f64,
     /// The limit in force there.
     pub threshold: f64,
@@ -143,8 +143,8 @@ pub struct Episodes {
     rules: Vec<Times>,
     allowed_lateness: u64,
     open: HashMap<(u32, KeyBytes), Known>,
-    /// Firings of windows not closed yet.
-    provisional: HashMap<(u32, KeyBytes), Known>,
+    /// Firings of windows not closed yet, in order of their windows: more than one where they are far apart.
+    provisional: HashMap<(u32, KeyBytes), Vec<Known>>,
     /// No open episode ends, and no provisional one lapses, before the frontier is here.
     next: u64,
 }
@@ -159,9 +159,33 @@ struct Known {
     draft: AlertDraft,
     /// End of the last window with a finding, closed or not, ms: windows close long after they fill.
     reach: u64,
+    /// The highest value of windows, closed or not, and the limit in force there.
+    peak: (f64, f64),
 }
 
 impl Known {
+    fn new(draft: AlertDraft) -> Known {
+        Known { reach: draft.last, peak: (draft.value, draft.threshold), draft }
+    }
+
+    /// Whether a value is higher than any before.
+    fn raise(&mut self, (value, limit): (f64, f64)) -> bool {
+        let is_higher = value > self.peak.0;
+        if is_higher {
+            self.peak = (value, limit);
+        }
+        is_higher
+    }
+
+    /// As it is told before all its windows are closed: with the value it has reached.
+    fn told(&self, change: Change) -> AlertDraft {
+        AlertDraft { change, value: self.peak.0, threshold: self.peak.1, ..self.draft.clone() }
+    }
+
+    fn withdrawn(&self) -> AlertDraft {
+        AlertDraft { state: AlertState::Withdrawn, ..self.told(Change::Withdrawn) }
+    }
+
     /// Whether a finding of a window that is not closed belongs to it; then it reaches further.
     fn goes_on(&mut self, finding: &Finding, resolve_after: u64) -> bool {
         let does = finding.start <= self.reach.saturating_add(resolve_after)
@@ -190,63 +214,77 @@ impl Episodes {
     pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
         let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
-        let (known, known_reach) = self.confirm(&place, finding).map(|known| (known.draft, known.reach)).unzip();
-        let reach = known_reach.unwrap_or(0).max(finding.end);
-        if let Some(Known { draft: open, reach: open_reach }) = self.open.get_mut(&place) {
-            if finding.start <= open.last.saturating_add(resolve_after) {
-                open.last = finding.end;
-                *open_reach = reach.max(*open_reach);
-                open.findings += 1;
-                if finding.value > open.value {
-                    (open.value, open.threshold) = (finding.value, finding.limit);
+        let known = self.confirm(&place, finding);
+        let (reach, peak) =
+            known.as_ref().map_or((0, (finding.value, finding.limit)), |known| (known.reach, known.peak));
+        let replaces = |first_end| known.as_ref().filter(|known| known.draft.first_end != first_end);
+        if let Some(open) = self.open.get_mut(&place) {
+            let draft = &mut open.draft;
+            if finding.start <= draft.last.saturating_add(resolve_after) {
+                draft.last = finding.end;
+                draft.findings += 1;
+                if finding.value > draft.value {
+                    (draft.value, draft.threshold) = (finding.value, finding.limit);
                 }
-                open.evidence = open.evidence.with(&finding.evidence);
-                if let Some(known) = known.filter(|known| known.first_end != open.first_end) {
-                    open.replaces = Some(known.first_end);
-                    out.push(withdrawn(known));
+                draft.evidence = draft.evidence.with(&finding.evidence);
+                if let Some(known) = replaces(draft.first_end) {
+                    draft.replaces = Some(known.draft.first_end);
+                    out.push(known.withdrawn());
                 }
-                out.push(AlertDraft { change: Change::Updated, ..open.clone() });
+                open.reach = open.reach.max(reach).max(finding.end);
+                open.raise(peak);
+                open.raise((finding.value, finding.limit));
+                out.push(open.told(Change::Updated));
                 self.watch(finding.rule, finding.end);
                 return;
             }
-            out.push(ended(open.clone(), AlertState::Resolved));
+            out.push(ended(open.draft.clone(), AlertState::Resolved));
         }
-        let mut draft = AlertDraft::new(finding, Change::Fired);
-        if let Some(known) = known.filter(|known| known.first_end != finding.end) {
-            draft.replaces = Some(known.first_end);
-            out.push(withdrawn(known));
+        let mut open = Known::new(AlertDraft::new(finding, Change::Fired));
+        if let Some(known) = replaces(finding.end) {
+            open.draft.replaces = Some(known.draft.first_end);
+            out.push(known.withdrawn());
         }
-        out.push(draft.clone());
-        self.open.insert(place, Known { draft, reach });
+        open.reach = open.reach.max(reach);
+        open.raise(peak);
+        out.push(open.told(Change::Fired));
+        self.open.insert(place, open);
         self.watch(finding.rule, finding.end);
     }
 
-    /// Takes a finding of a window that is not closed yet. Says nothing where the alert is known already.
-    pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
+    /// Takes a finding of a window that is not closed yet, and says which alert that makes: a new one, or a higher value of
+    /// one that is known. Returns the end of the alert's first window (ms), by which it is named.
+    pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> u64 {
         let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
-        if let Some(provisional) = self.provisional.get_mut(&place) {
-            // There is one at a time.
-            provisional.goes_on(finding, resolve_after);
-            return;
-        }
-        if self.open.get_mut(&place).is_some_and(|open| open.goes_on(finding, resolve_after)) {
-            return;
+        let provisional = self.provisional.get_mut(&place).into_iter().flatten();
+        let mut known = self.open.get_mut(&place).into_iter().chain(provisional);
+        if let Some(known) = known.find_map(|known| known.goes_on(finding, resolve_after).then_some(known)) {
+            if known.raise((finding.value, finding.limit)) {
+                out.push(known.told(Change::Updated));
+            }
+            return known.draft.first_end;
         }
         let draft = AlertDraft::new(finding, Change::Provisional);
         out.push(draft.clone());
-        self.provisional.insert(place, Known { draft, reach: finding.end });
+        let provisional = self.provisional.entry(place).or_default();
+        let at = provisional.partition_point(|known| known.draft.first <= draft.first);
+        provisional.insert(at, Known::new(draft));
         self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
+        finding.end
     }
 
-    /// The provisional firing that a closed finding confirms or takes the place of.
+    /// The provisional firing that a closed finding confirms or takes the place of: of the same window, else the first.
     fn confirm(&mut self, place: &(u32, KeyBytes), finding: &Finding) -> Option<Known> {
-        let resolve_after = self.rules[finding.rule as usize].resolve_after;
-        let known = self.provisional.get(place)?;
-        if known.draft.first <= finding.end.saturating_add(resolve_after) {
-            return self.provisional.remove(place);
+        let reach = finding.end.saturating_add(self.rules[finding.rule as usize].resolve_after);
+        let all = self.provisional.get_mut(place)?;
+        let same = all.iter().position(|known| known.draft.first_end == finding.end);
+        let at = same.or_else(|| all.iter().position(|known| known.draft.first <= reach));
+        let known = at.map(|at| all.remove(at));
+        if all.is_empty() {
+            self.provisional.remove(place);
         }
-        None
+        known
     }
 
     fn watch(&mut self, rule: u32, last: u64) {
@@ -282,14 +320,17 @@ impl Episodes {
             }
             at > frontier
         });
-        self.provisional.retain(|_, Known { draft, .. }| {
-            let at = draft.first_end.saturating_add(lateness);
-            if at <= frontier {
-                out.push(withdrawn(draft.clone()));
-            } else {
-                next = next.min(at);
-            }
-            at > frontier
+        self.provisional.retain(|_, all| {
+            all.retain(|known| {
+                let at = known.draft.first_end.saturating_add(lateness);
+                if at <= frontier {
+                    out.push(known.withdrawn());
+                } else {
+                    next = next.min(at);
+                }
+                at > frontier
+            });
+            !all.is_empty()
         });
         self.next = next;
         in_order(&mut out[from..]);
@@ -303,9 +344,7 @@ impl Episodes {
             let over = draft.last.saturating_add(self.rules[draft.rule as usize].resolve_after) <= last_event;
             out.push(ended(draft, if over { AlertState::Resolved } else { AlertState::Firing }));
         }
-        for (_, Known { draft, .. }) in self.provisional.drain() {
-            out.push(withdrawn(draft));
-        }
+        out.extend(self.provisional.drain().flat_map(|(_, all)| all).map(|known| known.withdrawn()));
         self.next = u64::MAX;
         in_order(&mut out);
         out
@@ -319,17 +358,12 @@ impl Episodes {
     /// Takes up an open episode from a record.
     pub fn restore(&mut self, draft: AlertDraft) {
         self.watch(draft.rule, draft.last);
-        let reach = draft.last;
-        self.open.insert((draft.rule, draft.key.clone()), Known { draft, reach });
+        self.open.insert((draft.rule, draft.key.clone()), Known::new(draft));
     }
 }
 
 fn ended(draft: AlertDraft, state: AlertState) -> AlertDraft {
     AlertDraft { change: Change::Ended, state, ..draft }
-}
-
-fn withdrawn(draft: AlertDraft) -> AlertDraft {
-    AlertDraft { change: Change::Withdrawn, state: AlertState::Withdrawn, ..draft }
 }
 
 fn in_order(drafts: &mut [AlertDraft]) {
@@ -462,6 +496,44 @@ mod tests {
         assert!(out.iter().all(|d| d.change != Change::Withdrawn));
         episodes.advance(527, &mut out);
         assert_eq!(out.last().map(|d| (d.change, d.first)), Some((Change::Withdrawn, 500)));
+    }
+
+    #[test]
+    fn windows_that_are_not_closed_raise_the_value_and_the_closed_ones_decide_it() {
+        let mut episodes = Episodes::new(&set(), 1000);
+        let mut out = Vec::new();
+        let values = |out: &mut Vec<AlertDraft>| out.drain(..).map(|d| (d.change, d.value)).collect::<Vec<_>>();
+        assert_eq!(episodes.fold_provisional(&finding(100, 5.0), &mut out), 120);
+        assert_eq!(episodes.fold_provisional(&finding(110, 80.0), &mut out), 120, "it is the same alert");
+        episodes.fold_provisional(&finding(110, 80.0), &mut out);
+        assert_eq!(values(&mut out), [(Change::Provisional, 5.0), (Change::Updated, 80.0)], "said when it is higher");
+        episodes.fold(&finding(100, 6.0), &mut out);
+        assert_eq!(values(&mut out), [(Change::Fired, 80.0)], "what was reached is not taken back by the first window");
+        assert_eq!(episodes.fold_provisional(&finding(120, 90.0), &mut out), 120);
+        episodes.fold(&finding(110, 70.0), &mut out);
+        assert_eq!(values(&mut out), [(Change::Updated, 90.0), (Change::Updated, 90.0)]);
+        assert_eq!(episodes.finish(0).remove(0).value, 70.0, "what closed windows came to");
+    }
+
+    #[test]
+    fn a_second_firing_far_from_one_that_is_not_closed_is_said_too() {
+        let mut episodes = Episodes::new(&set(), 1000);
+        let mut out = Vec::new();
+        for (start, alert) in [(100, 120), (151, 171), (181, 171), (232, 252), (99, 120)] {
+            assert_eq!(episodes.fold_provisional(&finding(start, 5.0), &mut out), alert, "{start}");
+        }
+        let firsts = |out: &mut Vec<AlertDraft>| out.drain(..).map(|d| (d.change, d.first)).collect::<Vec<_>>();
+        let provisional = |first| (Change::Provisional, first);
+        assert_eq!(firsts(&mut out), [provisional(100), provisional(151), provisional(232)], "31 after the one before");
+        // Something late in the gap makes one of the first two; the third lapses.
+        for start in [100, 130, 151] {
+            episodes.fold(&finding(start, 5.0), &mut out);
+        }
+        let want = [(Change::Fired, 100), (Change::Withdrawn, 151), (Change::Updated, 100), (Change::Updated, 100)];
+        assert_eq!(firsts(&mut out), want);
+        episodes.advance(1252, &mut out);
+        assert_eq!(firsts(&mut out), [(Change::Ended, 100), (Change::Withdrawn, 232)]);
+        assert!(episodes.provisional.is_empty() && episodes.open.is_empty());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::keys::KeyBytes;
 use super::local::PanePartials;
 use super::measured::Measured;
 use super::plan::MeasurePlan;
+use super::provisional::Said;
 use super::sparse::Sparse;
 use super::values::Values;
 use super::versions::{Floor, Reload, Versions};
@@ -69,8 +70,8 @@ pub struct PaneStore {
     changed: VecDeque<u64>,
     /// One for each rule of the plan.
     baselines: Vec<Baselines>,
-    /// End of the last window of a key, by (slot, rule), that was said to hold before it was closed.
-    said: HashMap<(u32, u32), u64>,
+    /// What was said last, by (slot, rule), of a key's windows that are not closed.
+    said: HashMap<(u32, u32), Said>,
     /// End of the last window closed, or skipped because nothing was in it.
     closed: u64,
     /// What that was at the start of this life.
@@ -569,12 +570,12 @@ impl PaneStore {
         &self.versions
     }
 
-    pub(super) fn said(&self, slot: u32, rule: u32) -> Option<u64> {
+    pub(super) fn said(&self, slot: u32, rule: u32) -> Option<Said> {
         self.said.get(&(slot, rule)).copied()
     }
 
-    pub(super) fn say(&mut self, slot: u32, rule: u32, end: u64) {
-        self.said.insert((slot, rule), end);
+    pub(super) fn say(&mut self, slot: u32, rule: u32, said: Said) {
+        self.said.insert((slot, rule), said);
     }
 }
 

@@ -245,7 +245,7 @@ fn a_reader_keeps_to_itself_what_is_dark_in_no_window() {
 }
 
 #[test]
-fn what_cannot_be_undone_is_said_at_once_and_once() {
+fn what_cannot_be_undone_is_said_at_once_and_when_it_has_doubled() {
     let mut store = store(Measure::Count, 3.0, limits());
     let mut said = |pane, n: &[(&[u8], u64)]| {
         let mut out = Vec::new();
@@ -256,8 +256,11 @@ fn what_cannot_be_undone_is_said_at_once_and_once() {
     assert_eq!(said(1030, &[(b"a", 1)]), [], "no window holds both");
     assert_eq!(said(1020, &[(b"b", 2)]), [], "another key");
     assert_eq!(said(1020, &[(b"a", 1)]), [(1000, 1030, 3, 1030, 2)], "the earliest window");
-    assert_eq!(said(1020, &[(b"a", 9)]), [], "said already");
-    assert_eq!(said(1050, &[(b"a", 9)]), [(1030, 1060, 10, 1060, 2)], "a window further");
+    assert_eq!(said(1020, &[(b"a", 2)]), [], "said already, and not twice as much");
+    assert_eq!(said(1020, &[(b"a", 1)]), [(1000, 1030, 6, 1030, 2)], "twice as much");
+    assert_eq!(said(1020, &[(b"a", 5)]), [], "twice is counted from what was said last");
+    assert_eq!(said(1040, &[(b"a", 1)]), [], "in a later window too");
+    assert_eq!(said(1050, &[(b"a", 8)]), [(1030, 1060, 10, 1060, 3)], "a window further");
     assert_eq!(said(1000, &[(b"b", 1)]), [(1000, 1030, 3, 1030, 2)], "late but in time");
     store.close(1035);
     let mut out = Vec::new();

@@ -2,7 +2,8 @@
 //!
 //! Only measures that grow (count, distinct, sum) without baseline are tested. A key is tested when a partial touches it,
 //! and only while all it has near the touched pane could be enough. What is said here is provisional: closing the
-//! window says it again, or `episodes` withdraws it.
+//! window says it again, or `episodes` withdraws it. A key's value grows on until its windows close: within a window's
+//! length it is said again each time it is twice what was said last, so never more often than a number has bits.
 
 use super::Finding;
 use super::evidence::EVIDENCE;
@@ -13,9 +14,27 @@ use super::panes::{PaneStore, Touched};
 use super::plan::Condition;
 use tidewatch_events::rule::Measure;
 
+/// How many times the value that was said last is said too.
+const SAID_AGAIN_AT: f64 = 2.0;
+
+/// What was said last of a key's windows that are not closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    /// End of the last window, ms.
+    end: u64,
+    /// The value, in the measure's unit.
+    value: f64,
+}
+
+impl Said {
+    fn is_far_below(self, value: f64) -> bool {
+        value > self.value && value >= SAID_AGAIN_AT * self.value
+    }
+}
+
 impl PaneStore {
     /// Adds a message, and says where a condition holds now in a window that is not closed: the earliest such window of the
-    /// key that holds the touched pane. Said once per rule, key and window's length.
+    /// key that holds the touched pane. Said once per rule, key and window's length, and again where the value has doubled.
     pub fn merge_testing(&mut self, partials: PanePartials, out: &mut Vec<Finding>) {
         let speaks = self.versions().iter().any(|v| v.condition.baseline_factor.is_none());
         if !self.plan().measure.is_monotone() || !speaks {
@@ -52,23 +71,25 @@ impl PaneStore {
         for index in 0..self.versions().iter().count() {
             let Some(version) = self.versions().iter().nth(index).copied() else { continue };
             let condition = &version.condition;
-            let said = self.said(slot, condition.rule);
-            if condition.baseline_factor.is_some() || said.is_some_and(|end| end > reach.start) {
+            if condition.baseline_factor.is_some() {
                 continue;
             }
+            let said = self.said(slot, condition.rule).filter(|said| said.end > reach.start);
+            let is_news = |value: f64| said.is_none_or(|said| said.is_far_below(value));
             let (events, most) = near.iter().fold((0, 0.0), |(events, most), number| {
                 let n = self.row_at(*number).n;
                 (events + n, most + self.measured().at_most(self.plan(), n, *number as usize))
             });
-            if events < condition.at_least || most < condition.threshold {
+            if events < condition.at_least || most < condition.threshold || !is_news(most) {
                 continue;
             }
             let open = self.closed_end().saturating_sub(window) + if self.closed_end() >= window { hop } else { 0 };
             let mut start = reach.start.max(open);
             while start <= pane {
                 let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, near)).flatten();
-                if let Some(found) = found {
-                    self.say(slot, condition.rule, found.end);
+                if let Some(found) = found.filter(|found| is_news(found.value)) {
+                    let end = said.map_or(found.end, |said| said.end.max(found.end));
+                    self.say(slot, condition.rule, Said { end, value: found.value });
                     out.push(found);
                     break;
                 }
