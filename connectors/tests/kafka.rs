@@ -520,6 +520,7 @@ fn results_are_written_as_json_and_acknowledged() {
         offset: 7,
         reason: "format".into(),
         line: "\u{1b}[31m".into(),
+        ..DeadLetterRecord::default()
     };
     let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter] };
     let mut sink = KafkaSink::new(&settings, &topic, with.clone()).unwrap();
@@ -631,6 +632,7 @@ fn tls_and_an_account_are_needed_where_the_broker_wants_them() {
         offset: 7,
         reason: "format".into(),
         line: "no line".into(),
+        ..DeadLetterRecord::default()
     };
     let points = b"http_stats,host=web1 requests=1i 1\n".to_vec();
     let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter] };

@@ -165,12 +165,14 @@ fn a_delivery_twice_is_a_delivery_once() {
         offset: 7,
         reason: "format".into(),
         line: "x".into(),
+        ..DeadLetterRecord::default()
     };
+    let run = DeadLetterRecord { reason: "empty".into(), lines: Some(40), last_offset: Some(47), ..letter.clone() };
     let delivery = Delivery {
         seq: 1,
         points: lines,
         alerts: vec![alert("1", T0, "10.0.0.1"), alert("2", T0 + 1, "10.0.0.2"), resolved],
-        dead_letters: vec![letter],
+        dead_letters: vec![letter, run],
     };
     for _ in 0..2 {
         let delivered = sink.deliver(&delivery).unwrap();
@@ -184,6 +186,7 @@ fn a_delivery_twice_is_a_delivery_once() {
     assert_eq!(number(&c, "SELECT requests FROM http_stats WHERE latency_p95 IS NULL"), 20);
     assert_eq!(number(&c, "SELECT COUNT(*) FROM alerts"), 2);
     assert_eq!(number(&c, "SELECT count FROM dead_letters WHERE reason = 'format'"), 2);
+    assert_eq!(number(&c, "SELECT count FROM dead_letters WHERE reason = 'empty'"), 80, "lines, not letters");
     let rows = read(dir.path()).alerts(&AlertsQuery { limit: 10, ..AlertsQuery::default() }).unwrap().rows;
     let shown: Vec<_> = rows.iter().map(|a| (a.id.as_str(), a.state.as_str(), a.value)).collect();
     assert_eq!(shown, [("2", "firing", 0.1 + 0.2), ("1", "resolved", 0.1 + 0.2)]);

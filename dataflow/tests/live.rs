@@ -121,3 +121,71 @@ fn a_second_attack_is_told_before_the_first_is_confirmed() {
     run.until("both are told", |run| ids(run).len() == 2);
     assert_eq!(run.stop().0, Some(130));
 }
+
+/// The most memory a process has held, in MiB.
+fn peak(mut child: Child) -> (u64, Option<i32>) {
+    let mut most = 0;
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let held =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        most = most.max(held.unwrap_or(0) / 1024);
+        if let Some(status) = child.try_wait().unwrap() {
+            return (most, status.code());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_read_take_bounded_memory() {
+    let rows: &[(&str, &str, usize, usize)] =
+        // name, a line, how many, how many records they make
+        &[("blank lines", "\n", 3_000_000, 3 * 101), ("lines of a byte", "x\n", 1_000_000, 1_000_000)];
+    for (name, line, count, records) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x.log"), line.repeat(*count)).unwrap();
+        let (held, code) = peak(tidewatch(dir.path(), &["replay", "--from", "x.log", "--out", "out", "-w", "2"]));
+        assert_eq!(code, Some(0), "{name}");
+        assert!(held < 300, "{name}: {held} MiB");
+        let text = std::fs::read_to_string(dir.path().join("out/rejected.jsonl")).unwrap();
+        let letters: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(letters.len(), *records, "{name}");
+        let lines: u64 = letters.iter().map(|letter| letter["lines"].as_u64().unwrap_or(1)).sum();
+        assert_eq!(lines, *count as u64, "{name}");
+        let last = letters.last().unwrap();
+        let last = last["last_offset"].as_u64().or(last["offset"].as_u64());
+        assert_eq!(last, Some(((count - 1) * line.len()) as u64), "{name}");
+        let summary = std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap();
+        assert!(summary.contains(&format!("\"rejected\": {count}")), "{name}: {summary}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_code_is_1() {
+    // Writing to /dev/full fails as on a full disk.
+    let full = |path: PathBuf| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/dev/full", path).unwrap();
+    };
+    for file in ["alerts.jsonl", "rejected.jsonl", "summary.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("access.log"), requests(150, 2) + "nonsense\n").unwrap();
+        full(dir.path().join(format!("out/.{file}.tmp")));
+        let child = tidewatch(dir.path(), &["replay", "--from", "access.log", "--out", "out"]);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{file}: {said}");
+        assert!(said.contains(&format!("error: cannot write out/{file}: No space left on device")), "{file}: {said}");
+        assert!(!dir.path().join("out/summary.json").exists(), "{file}: nothing looks complete");
+    }
+    let mut run = Run::new(&requests(150, 2));
+    full(run.path("data/results/alerts.jsonl"));
+    run.start();
+    run.until("the store is there", |run| run.path("data/store.db").exists());
+    std::thread::sleep(Duration::from_secs(2));
+    let (code, said) = run.stop();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("alerts.jsonl: No space left on device"), "{said}");
+    assert!(said.contains("error: not all results could be delivered before the end"), "{said}");
+}

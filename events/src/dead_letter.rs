@@ -64,4 +64,8 @@ pub struct DeadLetter {
     pub reason: Reason,
     /// The line's bytes.
     pub line: Vec<u8>,
+    /// How many lines this stands for: one, or the rest of a run of blank lines.
+    pub lines: u64,
+    /// Offset of the last of them.
+    pub last_offset: u64,
 }

@@ -186,6 +186,7 @@ mod tests {
             offset,
             reason: "format".into(),
             line: "x".repeat(100),
+            ..DeadLetterRecord::default()
         }
     }
 

@@ -144,6 +144,7 @@ mod tests {
             offset,
             reason: reason.into(),
             line: "\u{1b}x".into(),
+            ..DeadLetterRecord::default()
         };
         Delivery { seq: 1, dead_letters: offsets.map(letter).collect(), ..Delivery::default() }
     }

@@ -279,7 +279,7 @@ mod tests {
 
     fn letter(reason: &str) -> DeadLetterRecord {
         let (source, partition, line) = ("file".into(), "a.log".into(), "a \"line\"\n\u{1b}".into());
-        DeadLetterRecord { source, partition, offset: 7, reason: reason.into(), line }
+        DeadLetterRecord { source, partition, offset: 7, reason: reason.into(), line, ..DeadLetterRecord::default() }
     }
 
     fn delivery(seq: u64) -> Delivery {

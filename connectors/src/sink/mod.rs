@@ -31,7 +31,7 @@ pub struct Delivery {
 }
 
 /// A dead letter as it leaves: with names instead of numbers, redacted.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetterRecord {
     /// The source's name.
     pub source: String,
@@ -43,6 +43,12 @@ pub struct DeadLetterRecord {
     pub reason: String,
     /// The line, or its base64 where it is not UTF-8.
     pub line: String,
+    /// How many lines this stands for, where that is more than one: the rest of a run of blank lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u64>,
+    /// Offset of the last of them, where there is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_offset: Option<u64>,
 }
 
 /// What became of a delivery.

@@ -239,6 +239,7 @@ mod tests {
             offset,
             reason: text(reason),
             line: text("l"),
+            ..DeadLetterRecord::default()
         }
     }
 

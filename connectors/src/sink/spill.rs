@@ -136,6 +136,8 @@ mod tests {
             offset: u64::MAX,
             reason: "format".into(),
             line: "\u{0}\n".into(),
+            lines: Some(3),
+            last_offset: Some(u64::MAX),
         });
         assert!(spill.push(&first, false).unwrap());
         assert!(spill.push(&delivery(2, 0), true).unwrap());

@@ -227,8 +227,10 @@ fn write(
         write_alert(transaction, alert)?;
     }
     for letter in &delivery.dead_letters {
-        let sql = "INSERT INTO dead_letters VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1";
-        transaction.prepare_cached(sql)?.execute([&letter.source, &letter.reason])?;
+        let sql =
+            "INSERT INTO dead_letters VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET count = count + excluded.count";
+        let lines = letter.lines.unwrap_or(1) as i64;
+        transaction.prepare_cached(sql)?.execute((&letter.source, &letter.reason, lines))?;
     }
     Ok(())
 }

@@ -12,11 +12,11 @@
 //! `replay`, `run` and `demo` build the same; only clocks, sources and what the results thread does differ.
 
 use super::ingest::{self, Ingest};
+use super::letters::Letters;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidewatch_events::dead_letter::DeadLetter;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::inexact::Tell;
 use tidewatch_operators::rules::closed_streams::Preview;
@@ -49,7 +49,7 @@ pub enum Output {
     /// All findings of windows that close before this tick were sent; `None`: all there will ever be.
     Judged(Option<u64>),
     /// Lines that could not be read, late and future events.
-    DeadLetters(Vec<DeadLetter>),
+    DeadLetters(Vec<Letters>),
     /// All points of windows that close before this tick were sent; `None`: all there will ever be.
     Reached(Option<u64>),
 }

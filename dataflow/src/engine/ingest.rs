@@ -10,14 +10,13 @@
 //! - No message is sent per event; buffers are returned to the feed once their events are aggregated.
 
 use super::ledger::{Judgement, Ledger, Pending, Taken};
+use super::letters::{Account, Letters, letters_of};
 use crossbeam_channel::Receiver;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_events::batch::{Batch, PartitionId};
-use tidewatch_events::dead_letter::{DeadLetter, Reason};
-use tidewatch_events::event::Verdict;
 use tidewatch_events::formats::Parser;
 use tidewatch_operators::lanes::{self, LANES, Lanes};
 use tidewatch_operators::rules::dark::DarkPart;
@@ -35,6 +34,9 @@ use timely::dataflow::{Scope, StreamVec};
 /// How many parsed batches a worker keeps while it can judge others.
 const MAX_PENDING: usize = 4;
 
+/// Room for rejects that a batch to be used again may keep: lines of a byte make a million.
+const SPARE_REJECTS: usize = 16 << 10;
+
 /// So many partitions are known before a worker looks which of them are over.
 const FEW_PARTITIONS: usize = 64;
 
@@ -49,7 +51,7 @@ pub struct Streams<'s> {
     /// Paths for the rules on dark paths.
     pub dark: StreamVec<'s, u64, DarkPart>,
     /// Lines that could not be read, late and future events.
-    pub dead_letters: StreamVec<'s, u64, DeadLetter>,
+    pub dead_letters: StreamVec<'s, u64, Letters>,
     /// Changes of rules, for every worker.
     pub changes: StreamVec<'s, u64, Notice>,
     /// The operator's address, by which it is woken.
@@ -89,6 +91,8 @@ pub struct Ingest {
     pub send_every: Option<Duration>,
     /// Shown what was read; `None`: nobody is (replays).
     pub tap: Option<Tap>,
+    /// What the process's dead letters take.
+    pub letters: Arc<Account>,
 }
 
 /// Adds the source edge to a dataflow.
@@ -157,7 +161,7 @@ struct Sending {
     parts: Vec<Part>,
     deltas: Vec<HostDelta>,
     panes: Drained,
-    dead: Vec<DeadLetter>,
+    dead: Vec<Letters>,
     changes: Vec<Notice>,
 }
 
@@ -200,7 +204,8 @@ impl Work {
     fn step(&mut self, sending: &mut Sending) -> bool {
         let mut busy = self.judge(sending);
         // Where nothing can be judged, what follows may be what the judging waits for.
-        if !busy || self.pending.len() + self.unparsed.len() < MAX_PENDING {
+        let has_room = !busy || self.pending.len() + self.unparsed.len() < MAX_PENDING;
+        if has_room && !self.ingest.letters.is_overdrawn() {
             match self.ingest.ledger.take(&self.ingest.feed) {
                 Some(Taken::Batch(raw)) => {
                     let default_host = match self.info(raw.partition) {
@@ -295,25 +300,17 @@ impl Work {
 
     fn aggregate(&mut self, mut batch: Batch, sending: &mut Sending) {
         self.unsent = true;
-        let partition = batch.raw.partition;
-        let dead =
-            |offset: u64, reason: Reason, line: &[u8]| DeadLetter { partition, offset, reason, line: line.to_vec() };
+        let mut all = true;
         for events in batch.events.chunks(LANES) {
             let in_time = lanes::in_time(events);
             self.lanes.fill(&batch, events, in_time);
             self.ingest.traffic.observe(&batch, events, in_time, &self.lanes);
             self.ingest.panes.observe_some(&batch, events, in_time, &self.lanes);
-            if in_time.count_ones() as usize == events.len() {
-                continue;
-            }
-            sending.dead.extend(events.iter().filter_map(|event| match event.verdict {
-                Verdict::InTime => None,
-                Verdict::Late => Some(dead(event.offset, Reason::Late, batch.get(event.line))),
-                Verdict::Future => Some(dead(event.offset, Reason::Future, batch.get(event.line))),
-                Verdict::Unjudged => panic!("an event at offset {} was aggregated before it was judged", event.offset),
-            }));
+            all &= in_time.count_ones() as usize == events.len();
         }
-        sending.dead.extend(batch.rejects.iter().map(|r| dead(r.offset, r.reason, batch.get(r.line))));
+        if !all || !batch.rejects.is_empty() {
+            sending.dead.extend(self.ingest.letters.charge(letters_of(&batch)));
+        }
         if let Some(tap) = &self.ingest.tap {
             tap(&batch);
         }
@@ -322,6 +319,7 @@ impl Work {
             batch.extra.clear();
             batch.events.clear();
             batch.rejects.clear();
+            batch.rejects.shrink_to(SPARE_REJECTS);
             self.spare.push(batch);
         }
     }

@@ -13,6 +13,7 @@ use super::assembly::{Output, Plan};
 use super::evidence::{Found, Lookup};
 use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
+use super::letters::{Charge, Letters};
 use super::peers::{Health, Peers};
 use super::reload::Previews;
 use super::routes::Routes;
@@ -145,6 +146,8 @@ pub struct Live {
     /// Size of the windows whose ends may be made durable.
     size: u64,
     step: Delivery,
+    /// Of dead letters that were offered: credited once no sink is full.
+    charges: Vec<Arc<Charge>>,
     seq: u64,
     changes: Vec<AlertDraft>,
     told: HashMap<String, Told>,
@@ -210,6 +213,7 @@ impl Live {
             size: plan.traffic.size.0,
             step: Delivery::default(),
             seq: 0,
+            charges: Vec::new(),
             changes: Vec::new(),
             told: HashMap::new(),
             waiting: VecDeque::new(),
@@ -298,10 +302,12 @@ impl Live {
                 let last = self.ledger.totals().iter().filter_map(|(_, t)| t.last_event).max().unwrap_or(0);
                 self.changes.extend(self.book.finish(last));
             }
-            Output::DeadLetters(letters) => {
-                for letter in letters {
-                    let record = self.record(&letter);
-                    self.step.dead_letters.push(record);
+            Output::DeadLetters(batches) => {
+                for Letters { letters, charge } in batches {
+                    self.step
+                        .dead_letters
+                        .extend(letters.iter().map(|letter| record_of(&self.peers, &self.privacy, letter)));
+                    self.charges.extend(charge);
                 }
             }
             Output::Reached(reached) => self.reached = Some(reached.unwrap_or(u64::MAX)),
@@ -359,11 +365,6 @@ impl Live {
         if let Some(routes) = &self.routes {
             routes.offer(&self.step.alerts[before..]);
         }
-    }
-
-    fn record(&self, letter: &DeadLetter) -> DeadLetterRecord {
-        let name = self.peers.name(letter.partition);
-        record(letter, name.as_ref().map(|name| (&*name.source, &*name.partition)), None, &self.privacy)
     }
 
     /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.
@@ -490,7 +491,8 @@ impl Live {
             for (line, words) in runner.take_refused() {
                 let line = String::from_utf8_lossy(&self.privacy.redact_line(line.as_bytes())).into_owned();
                 let (source, reason) = (runner.name().to_owned(), format!("refused: {words}"));
-                let letter = DeadLetterRecord { source, partition: "sink".into(), offset: 0, reason, line };
+                let partition = "sink".into();
+                let letter = DeadLetterRecord { source, partition, reason, line, ..DeadLetterRecord::default() };
                 self.step.dead_letters.push(letter);
             }
         }
@@ -504,7 +506,11 @@ impl Live {
         while let Some((_, durable)) = self.waiting.pop_front_if(|(seq, _)| *seq <= acked) {
             self.figures.durable.fetch_max(durable, Ordering::Relaxed);
         }
-        self.figures.full.store(self.runners.iter().any(SinkRunner::is_full), Ordering::Relaxed);
+        let is_full = self.runners.iter().any(SinkRunner::is_full);
+        self.figures.full.store(is_full, Ordering::Relaxed);
+        if !is_full {
+            self.charges.clear();
+        }
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
             let stand = self.runners.iter().map(|runner| (runner.name().to_owned(), runner.status())).collect();
@@ -519,3 +525,8 @@ impl Live {
 fn memchr_count(points: &[u8]) -> u64 {
     points.iter().filter(|b| **b == b'\n').count() as u64
 }
+fn record_of(peers: &Peers, privacy: &Privacy, letter: &DeadLetter) -> DeadLetterRecord {
+    let name = peers.name(letter.partition);
+    record(letter, name.as_ref().map(|name| (&*name.source, &*name.partition)), None, privacy)
+}
+

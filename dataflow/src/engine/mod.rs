@@ -28,6 +28,7 @@ pub mod inexact;
 pub mod ingest;
 pub mod labels;
 pub mod ledger;
+pub mod letters;
 pub mod live;
 #[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]
 pub mod observe;

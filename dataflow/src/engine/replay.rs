@@ -8,6 +8,7 @@ use super::assembly::{Output, Plan};
 use super::inexact::Inexact;
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
+use super::letters::Account;
 use super::observe::Observer;
 use super::parsers::SourceParsers;
 use super::progress::Progress;
@@ -219,6 +220,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         observer: Observer::default(),
     };
     let guards = workers::start(shared, options.workers, process, sockets)?;
+        letters: Account::new(IN_FLIGHT * (2 + options.workers)),
     for source in sources {
         source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     }

@@ -5,6 +5,7 @@
 
 use super::assembly::Plan;
 use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
+use super::letters::Account;
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
 use super::page::{self, Bound, Page, Shown};
@@ -251,6 +252,7 @@ impl Pipeline {
         let stopping = Arc::new(AtomicBool::new(false));
         let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone());
         let here = Arc::new(here.following(std::mem::take(&mut sources.files)));
+            letters: Account::new(admitted),
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));

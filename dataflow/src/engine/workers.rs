@@ -3,6 +3,7 @@
 use super::assembly::{self, Output, Plan};
 use super::ingest::{Ingest, Parsers, Tap};
 use super::ledger::Ledger;
+use super::letters::Account;
 use super::observe::Observer;
 use crate::cli::options::ClusterOptions;
 use crate::cluster::{self, Control, Members};
@@ -51,6 +52,8 @@ pub struct Shared {
     pub wakers: Wakers,
     /// Shown what was read; `None` in a replay.
     pub tap: Option<Tap>,
+    /// What the process's dead letters take.
+    pub letters: Arc<Account>,
     /// The other processes, in a cluster.
     pub control: Option<Control>,
     /// Looks at them, where somebody may ask.
@@ -141,6 +144,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         patience: shared.patience,
         send_every: shared.early_every.map(|_| SEND_EVERY),
         tap: shared.tap.clone(),
+        letters: shared.letters.clone(),
     };
     let results = (worker.index() == 0).then(|| shared.results.clone());
     let first_here = worker.index().is_multiple_of(local_workers(worker, shared));

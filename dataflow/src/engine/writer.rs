@@ -95,9 +95,9 @@ impl Writer {
                 self.book.advance(reached, &mut self.points, &mut self.changes);
                 self.settle();
             }
-            Output::DeadLetters(letters) => {
-                for letter in letters {
-                    let record = self.record(&letter);
+            Output::DeadLetters(batches) => {
+                for letter in batches.iter().flat_map(|batch| &batch.letters) {
+                    let record = self.record(letter);
                     self.files.dead_letter(&record).map_err(failed)?;
                 }
             }
@@ -179,6 +179,7 @@ pub(super) fn record(
     privacy: &Privacy,
 ) -> DeadLetterRecord {
     let line = privacy.redact_line(&letter.line);
+    let offset = located.map_or(letter.offset, |(_, offset)| offset);
     DeadLetterRecord {
         source: name.map_or_else(String::new, |(source, _)| source.to_owned()),
         partition: match (located, name) {
@@ -186,12 +187,14 @@ pub(super) fn record(
             (None, Some((_, partition))) => partition.to_owned(),
             (None, None) => String::new(),
         },
-        offset: located.map_or(letter.offset, |(_, offset)| offset),
+        offset,
         reason: letter.reason.as_str().to_owned(),
         line: match std::str::from_utf8(&line) {
             Ok(line) => line.to_owned(),
             Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
         },
+        lines: (letter.lines > 1).then_some(letter.lines),
+        last_offset: (letter.lines > 1).then(|| offset + (letter.last_offset - letter.offset)),
     }
 }
 

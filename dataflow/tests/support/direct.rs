@@ -9,6 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch::config::Config;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
+use tidewatch::engine::letters::Account;
 use tidewatch::engine::observe::Observer;
 use tidewatch::engine::replay::{self, Summary};
 use tidewatch::engine::workers::{self, Shared, Wakers};
@@ -185,6 +186,7 @@ pub fn run(
         early_every: None,
         changes: None,
         tap: None,
+        letters: Account::new(schedule.bytes),
         patience: Duration::from_millis(20),
         wakers,
         control: None,

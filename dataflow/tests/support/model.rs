@@ -230,6 +230,7 @@ impl Input {
                 Ok(line) => line.to_owned(),
                 Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
             },
+            ..DeadLetterRecord::default()
         }
     }
 }

@@ -1,0 +1,186 @@
+//! Dead letters on their way to where they are kept, within a bound of memory.
+//!
+//! A line of one byte takes fifty as a dead letter, is made in nanoseconds and written in microseconds, and log content is
+//! written by attackers. So letters are charged to an [`Account`] of their process when they are made, and credited when
+//! they are dropped; while the account is overdrawn, the process's workers take no more batches.
+//!
+//! Of blank lines that follow each other, [`BLANK_LINES`] are letters of their own; the rest of a run is one.
+//!
+//! Invariants
+//! - What is charged is credited once: where it was written, or where it was sent to another process.
+//! - Each line that was rejected, late or from the future is in exactly one letter.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tidewatch_events::batch::{Batch, Framing, Reject};
+use tidewatch_events::dead_letter::{DeadLetter, Reason};
+use tidewatch_events::event::Verdict;
+
+/// How many blank lines that follow each other in a batch are letters of their own.
+const BLANK_LINES: usize = 100;
+
+/// What the letters of a process may take before its workers wait.
+#[derive(Debug)]
+pub struct Account {
+    charged: AtomicUsize,
+    most: usize,
+}
+
+/// Bytes charged; credited when the last clone is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+/// Letters of one batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Letters {
+    /// In the order of the batch's events, then of its rejects.
+    pub letters: Vec<DeadLetter>,
+    /// Not known in another process: there the letters are charged to nobody.
+    #[serde(skip)]
+    pub charge: Option<Arc<Charge>>,
+}
+
+impl Account {
+    /// An account for about `most` bytes.
+    pub fn new(most: usize) -> Arc<Account> {
+        Arc::new(Account { charged: AtomicUsize::new(0), most })
+    }
+
+    /// Whether no more should be made for now.
+    pub fn is_overdrawn(&self) -> bool {
+        self.charged.load(Ordering::Relaxed) >= self.most
+    }
+
+    /// Charges what is not empty.
+    pub fn charge(self: &Arc<Account>, letters: Vec<DeadLetter>) -> Option<Letters> {
+        if letters.is_empty() {
+            return None;
+        }
+        let bytes = letters.iter().map(|letter| size_of::<DeadLetter>() + letter.line.len()).sum();
+        self.charged.fetch_add(bytes, Ordering::Relaxed);
+        Some(Letters { letters, charge: Some(Arc::new(Charge { account: self.clone(), bytes })) })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.charged.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The letters of a judged batch.
+///
+/// # Panics
+/// Where an event has no verdict.
+pub fn letters_of(batch: &Batch) -> Vec<DeadLetter> {
+    let letter = |offset: u64, reason: Reason, line: &[u8]| DeadLetter {
+        partition: batch.raw.partition,
+        offset,
+        reason,
+        line: line.to_vec(),
+        lines: 1,
+        last_offset: offset,
+    };
+    let of_event = |event: &tidewatch_events::event::Event| match event.verdict {
+        Verdict::InTime => None,
+        Verdict::Late => Some(letter(event.offset, Reason::Late, batch.get(event.line))),
+        Verdict::Future => Some(letter(event.offset, Reason::Future, batch.get(event.line))),
+        Verdict::Unjudged => panic!("an event at offset {} was aggregated before it was judged", event.offset),
+    };
+    let mut letters: Vec<DeadLetter> = batch.events.iter().filter_map(of_event).collect();
+    // How many blank lines were seen in a row, and the offset behind the last.
+    let (mut blank, mut next) = (0, None);
+    for reject in &batch.rejects {
+        let goes_on = reject.reason == Reason::Empty && next == Some(reject.offset);
+        blank = if goes_on { blank + 1 } else { usize::from(reject.reason == Reason::Empty) };
+        next = (reject.reason == Reason::Empty).then(|| behind(batch, reject));
+        match letters.last_mut() {
+            Some(last) if blank > BLANK_LINES + 1 => {
+                last.lines += 1;
+                last.last_offset = reject.offset;
+            }
+            _ => letters.push(letter(reject.offset, reject.reason, batch.get(reject.line))),
+        }
+    }
+    letters
+}
+
+/// The offset behind a line.
+fn behind(batch: &Batch, line: &Reject) -> u64 {
+    let (start, end) = line.line.range();
+    match batch.raw.framing {
+        Framing::Records(_) => line.offset + 1,
+        Framing::Lines { .. } => {
+            let rest = batch.raw.bytes.get(end..).unwrap_or_default();
+            line.offset + (end - start + memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1)) as u64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use tidewatch_events::batch::{PartitionId, RawBatch, WallTime};
+    use tidewatch_events::formats::{Format, Parser, SourceOptions};
+
+    fn batch(text: &str) -> Batch {
+        let raw = RawBatch {
+            partition: PartitionId(1),
+            seq: 0,
+            bytes: text.into(),
+            framing: Framing::Lines { offset: 1000 },
+            read_at: WallTime(0),
+        };
+        let mut batch = Batch::new(raw, Arc::from(&b"h"[..]));
+        Parser::new(Format::compile("combined", &BTreeMap::new()).unwrap(), SourceOptions::default()).parse(&mut batch);
+        batch
+    }
+
+    #[test]
+    fn blank_lines_that_follow_each_other_are_one_letter_past_the_first_hundred() {
+        let blank = |n: usize| "\n".repeat(n);
+        // name, text, number of letters, lines and offsets (less 1000) of the last
+        let rows: &[(&str, String, usize, (u64, u64, u64))] = &[
+            ("as many", blank(100), 100, (1, 99, 99)),
+            ("one more", blank(101), 101, (1, 100, 100)),
+            ("two more", blank(102), 101, (2, 100, 101)),
+            ("many", blank(100_000), 101, (99_900, 100, 99_999)),
+            ("with carriage returns", "\r\n".repeat(150), 101, (50, 200, 298)),
+            ("something between", format!("{}x\n{}", blank(80), blank(80)), 161, (1, 161, 161)),
+            ("something after", format!("{}x\n", blank(150)), 102, (1, 150, 150)),
+            ("again after something", format!("{}x\n{}", blank(150), blank(150)), 203, (50, 252, 301)),
+            ("an unfinished last line", format!("{}\r", blank(150)), 101, (51, 100, 150)),
+            ("not blank", "x\n".repeat(150), 150, (1, 298, 298)),
+        ];
+        for (name, text, count, last) in rows {
+            let batch = batch(text);
+            let letters = letters_of(&batch);
+            let end = letters.last().map(|l| (l.lines, l.offset - 1000, l.last_offset - 1000));
+            assert_eq!((letters.len(), end), (*count, Some(*last)), "{name}");
+            assert_eq!(letters.iter().map(|l| l.lines).sum::<u64>(), batch.lines(), "{name}: every line once");
+        }
+    }
+
+    #[test]
+    fn a_charge_is_credited_once_the_letters_are_gone() {
+        let account = Account::new(6400);
+        assert!(account.charge(Vec::new()).is_none());
+        let letters = letters_of(&batch(&"x\n".repeat(120)));
+        let charged = account.charge(letters).unwrap();
+        let kept = charged.clone();
+        assert!(account.is_overdrawn());
+        drop(charged);
+        assert!(account.is_overdrawn(), "a clone is left");
+        let elsewhere: Letters = serde_json::from_slice(&serde_json::to_vec(&kept).unwrap()).unwrap();
+        assert_eq!((elsewhere.letters.len(), elsewhere.charge.is_none()), (120, true));
+        drop(kept);
+        assert_eq!(account.charged.load(Ordering::Relaxed), 0);
+        drop(elsewhere);
+        assert_eq!(account.charged.load(Ordering::Relaxed), 0);
+    }
+}
