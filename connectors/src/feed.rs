@@ -82,6 +82,7 @@ struct Inner {
     needed: BTreeSet<PartitionId>,
     frontier: u64,
     finishing: bool,
+    winding_down: bool,
     paused: bool,
     stopped: bool,
 }
@@ -134,6 +135,7 @@ impl Feed {
                 needed: BTreeSet::new(),
                 frontier: 0,
                 finishing: false,
+                winding_down: false,
                 paused: false,
                 stopped: false,
             }),
@@ -270,6 +272,11 @@ impl Feed {
         self.lock().finishing
     }
 
+    /// Whether sources of files should end: hand over unfinished last lines that nobody writes on, and end.
+    pub fn winding_down(&self) -> bool {
+        self.lock().winding_down
+    }
+
     /// Whether source threads should end.
     pub fn stopped(&self) -> bool {
         self.lock().stopped
@@ -378,6 +385,12 @@ impl Feed {
     /// more: for a run that is over, not for one that is to go on after a restart (that is [`Feed::stop`]).
     pub fn finish(&self) {
         self.lock().finishing = true;
+        self.changed.notify_all();
+    }
+
+    /// Asks sources of files to end before a [`Feed::stop`]. See [`Feed::winding_down`]. Their partitions stay open.
+    pub fn wind_down(&self) {
+        self.lock().winding_down = true;
         self.changed.notify_all();
     }
 

@@ -122,6 +122,17 @@ fn a_second_attack_is_told_before_the_first_is_confirmed() {
     assert_eq!(run.stop().0, Some(130));
 }
 
+#[test]
+fn a_last_line_that_no_newline_ends_is_read_at_the_end() {
+    let mut run = Run::new(requests(3, 2).trim_end());
+    run.start();
+    run.until("something is read", |run| run.path("data/store.db-wal").metadata().is_ok_and(|wal| wal.len() > 0));
+    std::thread::sleep(Duration::from_secs(1));
+    let (code, said) = run.stop();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("3 lines: 3 events, 0 rejected"), "{said}");
+}
+
 /// The most memory a process has held, in MiB.
 fn peak(mut child: Child) -> (u64, Option<i32>) {
     let mut most = 0;

@@ -39,6 +39,9 @@ use tidewatch_operators::watermark::Guard;
 /// Memory for lines that alerts may show, bytes.
 const RECENT_BYTES: usize = 64 << 20;
 
+/// How long a stop waits for last lines of followed files that no newline ends: twice as long as they must be quiet.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 /// How often offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,8 @@ pub struct Pipeline {
     workers: Option<JoinHandle<Result<(), String>>>,
     control: Option<Control>,
     sources: Sources,
+    /// What follows files.
+    following: Vec<JoinHandle<()>>,
     generator: Option<live::Live>,
     stopped: Arc<AtomicBool>,
     lateness: Millis,
@@ -270,7 +275,7 @@ impl Pipeline {
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
         });
         let results = results.transpose()?;
-        sources.spawn(&feed)?;
+        let following = sources.spawn(&feed)?;
         let joined = spawn("join", move || guards.join().into_iter().collect::<Result<Vec<()>, String>>().map(drop))?;
         Ok(Pipeline {
             feed,
@@ -285,6 +290,7 @@ impl Pipeline {
             generator: None,
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
+            following,
             rules,
             entries: Arc::new(Mutex::new(config.all_rules.clone())),
             to_rules,
@@ -399,6 +405,11 @@ impl Pipeline {
             self.feed.stop();
             let deadline = Instant::now() + patience;
             let drained = |p: &Pipeline| p.feed.waiting() == 0 && p.feed.bytes_in_flight() == 0 && p.ledger.is_quiet();
+            self.feed.wind_down();
+            let last_lines = Instant::now() + LAST_LINES;
+            while !self.following.iter().all(JoinHandle::is_finished) && Instant::now() < last_lines {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             while !drained(&self) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -4,6 +4,7 @@ use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, So
 use crate::exit::Failure;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
@@ -240,13 +241,14 @@ impl Sources {
         Err(Failure::usage(format!("source {}: this build is without Kafka (feature `kafka`)", source.name)))
     }
 
-    /// Starts all of them.
-    pub fn spawn(&mut self, feed: &Arc<Feed>) -> Result<(), Failure> {
+    /// Starts all of them. What follows files ends when the feed winds down.
+    pub fn spawn(&mut self, feed: &Arc<Feed>) -> Result<Vec<JoinHandle<()>>, Failure> {
+        let mut following = Vec::new();
         let cannot = |e: std::io::Error| Failure::failed(format!("cannot start a thread: {e}"));
         for ready in self.ready.drain(..) {
             let feed = feed.clone();
             match ready {
-                Ready::Files(source) => drop(source.spawn(feed).map_err(cannot)?),
+                Ready::Files(source) => following.push(source.spawn(feed).map_err(cannot)?),
                 Ready::Stdin(source) => drop(source.spawn(feed).map_err(cannot)?),
                 Ready::Tcp(source) => drop(source.spawn(feed).map_err(cannot)?),
                 Ready::Syslog(source) => drop(source.spawn(feed).map_err(cannot)?),
@@ -255,7 +257,7 @@ impl Sources {
                 Ready::Kafka(source) => drop(source.spawn(feed)?),
             }
         }
-        Ok(())
+        Ok(following)
     }
 }
 

@@ -59,6 +59,8 @@ pub struct FollowOptions {
     pub rescan: Duration,
     /// How long a renamed file is watched after it last grew.
     pub linger: Duration,
+    /// At the end, how long a file must not have grown for its last line to count although no newline ends it.
+    pub quiet: Duration,
 }
 
 impl Default for FollowOptions {
@@ -75,6 +77,7 @@ impl Default for FollowOptions {
             poll: Duration::from_millis(100),
             rescan: Duration::from_secs(1),
             linger: Duration::from_secs(5),
+            quiet: Duration::from_secs(1),
         }
     }
 }
@@ -155,7 +158,7 @@ impl FollowFiles {
         FollowedLines::new(self.positions.clone())
     }
 
-    /// Starts following, on a thread of its own, until the feed stops or is finishing.
+    /// Starts following, on a thread of its own, until the feed stops, is finishing or winding down.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -269,6 +272,13 @@ impl Run {
         }
     }
 
+            if self.feed.winding_down() {
+                let quiet = self.source.options.quiet;
+                self.tails.retain_mut(|tail| !ready.contains(&tail.id()) && !tail.leave(quiet));
+                if self.tails.is_empty() {
+                    return;
+                }
+            }
     /// Ends the partitions that are read to their end.
     fn finish(&mut self, ready: Vec<PartitionId>) {
         let (unread, read) = std::mem::take(&mut self.tails).into_iter().partition(|tail| ready.contains(&tail.id()));

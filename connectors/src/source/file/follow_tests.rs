@@ -392,6 +392,43 @@ fn a_restart_goes_on_where_it_was_whatever_happened_to_the_files() {
 }
 
 #[test]
+fn a_last_line_without_end_counts_at_the_end_unless_it_is_being_written() {
+    let mut case = Case::new();
+    case.append("a.log", "one\nunfinished");
+    case.start(FollowOptions { quiet: Duration::ZERO, ..case.options(&["a.log"]) });
+    case.lines(1);
+    case.caught_up();
+    case.rest(50);
+    assert_eq!(case.engine.only().texts(), ["one"], "it may go on");
+    case.engine.feed.wind_down();
+    case.lines(2);
+    case.thread.take().unwrap().join().unwrap();
+    assert_eq!(case.engine.only().texts(), ["one", "unfinished"]);
+    assert!(!case.engine.only().ended, "time is held as before");
+    // The next life starts at the end: the rest of that line is no line.
+    case.engine = Engine::new(1 << 20);
+    case.start(FollowOptions { from_beginning: false, ..case.options(&["a.log"]) });
+    case.caught_up();
+    case.append("a.log", " line\ntwo\nthr");
+    case.lines(1);
+    let quiet = Duration::from_millis(300);
+    case.engine.feed.stop();
+    case.thread.take().unwrap().join().unwrap();
+    assert_eq!(case.engine.only().texts(), ["two"]);
+    case.engine = Engine::new(1 << 20);
+    case.start(FollowOptions { quiet, ..case.options(&["a.log"]) });
+    case.lines(3);
+    case.append("a.log", "e");
+    case.engine.feed.wind_down();
+    case.rest(quiet.as_millis() as u64 / 3);
+    assert_eq!(case.engine.only().texts().len(), 3, "somebody writes it");
+    case.append("a.log", "e\n");
+    case.lines(4);
+    case.thread.take().unwrap().join().unwrap();
+    assert_eq!(case.engine.only().texts(), ["one", "unfinished line", "two", "three"]);
+}
+
+#[test]
 fn what_cannot_be_followed_is_said_at_once() {
     let case = Case::new();
     case.append("a.log", "a\n");

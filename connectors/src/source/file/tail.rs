@@ -422,6 +422,19 @@ impl Tail {
         }
     }
 
+    /// Hands over unfinished last lines where no file has grown for `quiet`; else `false`. The partition stays open: a later
+    /// reader that starts at the end of the file leaves out the rest of such a line, should it come.
+    pub fn leave(&mut self, quiet: Duration) -> bool {
+        let opens = || self.older.iter().chain(&self.current);
+        if opens().any(|open| open.lines.carried() > 0 && open.grew.elapsed() < quiet) {
+            return false;
+        }
+        for open in self.older.iter_mut().chain(&mut self.current) {
+            open.finish(&mut self.way);
+        }
+        true
+    }
+
     /// Hands over unfinished last lines and ends the partition.
     pub fn finish(mut self) {
         for mut open in self.older.into_iter().chain(self.current) {
