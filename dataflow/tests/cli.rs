@@ -39,6 +39,7 @@ fn folder() -> tempfile::TempDir {
             "[sink.influx]\ntoken = \"${HAS_NO_TOKEN}\"\n\n[[source]]\nkind = \"tcp\"\nlisten = \"127.0.0.1:0\"\nformat = \"combined\"\n",
         ),
         ("empty.toml", ""),
+        ("tar.toml", "[[source]]\nkind = \"file\"\npaths = [\"logs.tar\"]\n"),
         ("route.toml", "[[route]]\nkind = \"webhook\"\nurl = \"${HAS_NO_URL}\"\nca = \"hosts\"\n"),
     ];
     for (name, text) in files {
@@ -118,6 +119,18 @@ fn refusals_have_a_code_a_message_and_no_effect() {
             "replay --from logs.tar --out x",
             2,
             &["logs.tar is a tar archive, not a log", " hint: unpack it"],
+        ),
+        (
+            "an archive to follow",
+            "run --input logs.tar",
+            2,
+            &["logs.tar is a tar archive, not a log", " hint: unpack it"],
+        ),
+        (
+            "the same from check",
+            "check -c tar.toml",
+            2,
+            &["source `file`: logs.tar is a tar archive, not a log", " hint: unpack it"],
         ),
         ("a page and none", "run --input access.log --port 1 --no-page", 2, &["cannot be used with"]),
         (
@@ -298,6 +311,37 @@ fn an_allow_list_is_seen_wherever_it_acts() {
         serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
     assert_eq!(summary["allowed"]["lists"][0]["events"], 5);
     assert_eq!(summary["allowed"]["prevented"]["ip-spike"], 10);
+}
+
+#[test]
+fn a_file_that_two_sources_read_is_named() {
+    let dir = folder();
+    std::os::unix::fs::symlink("access.log", dir.path().join("link.log")).unwrap();
+    std::fs::write(dir.path().join("other.log"), "").unwrap();
+    let source = |name: &str, paths: &str| format!("[[source]]\nname = {name:?}\nkind = \"file\"\npaths = [{paths}]\n");
+    let rows: &[(&str, String, &[&str])] = &[
+        ("one source", source("a", "\"access.log\", \"*.log\""), &[]),
+        ("two files", source("a", "\"access.log\"") + &source("b", "\"other.log\""), &[]),
+        (
+            "by name and by pattern",
+            source("a", "\"access.log\"") + &source("b", "\"acc*.log\""),
+            &[
+                "warning: source `b`: access.log is read by source `a` too: its lines count twice\n hint: name it in one",
+            ],
+        ),
+        (
+            "by a link",
+            source("a", "\"access.log\"") + &source("b", "\"link.log\""),
+            &["source `b`: link.log is read by source `a` too (as access.log)"],
+        ),
+    ];
+    for (name, text, want) in rows {
+        std::fs::write(dir.path().join("two.toml"), text).unwrap();
+        let ran = tidewatch(dir.path(), "check -c two.toml");
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.err);
+        assert_eq!(ran.err.matches("too").count(), want.len(), "{name}: {}", ran.err);
+        assert!(want.iter().all(|words| ran.err.contains(words)), "{name}: {}", ran.err);
+    }
 }
 
 #[test]

@@ -133,6 +133,17 @@ fn a_last_line_that_no_newline_ends_is_read_at_the_end() {
     assert!(said.contains("3 lines: 3 events, 0 rejected"), "{said}");
 }
 
+#[test]
+fn much_that_cannot_be_read_is_said_at_the_end() {
+    let mut run = Run::new(&(requests(20, 2) + &"nonsense\n".repeat(20)));
+    run.start();
+    run.until("dead letters", |run| {
+        std::fs::read_to_string(run.path("data/results/rejected.jsonl")).is_ok_and(|text| text.lines().count() == 20)
+    });
+    let (_, said) = run.stop();
+    assert!(said.contains("warning: 20 of 40 lines could not be read"), "{said}");
+}
+
 /// The most memory a process has held, in MiB.
 fn peak(mut child: Child) -> (u64, Option<i32>) {
     let mut most = 0;

@@ -1,7 +1,8 @@
 //! `tidewatch check`: everything that can be wrong before a start, with its place.
 
 use super::inspect::{self, Seen};
-use super::{is_pattern, missing_sources};
+use super::shared::shared_files;
+use super::{is_pattern, missing_sources, packed_sources};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
 use crate::engine::routes;
@@ -60,9 +61,11 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         let words = "there is no [[source]]: `run` reads nothing but what --input names";
         found.problems.push(Diagnostic::warning(words).hint("add [[source]] with kind = \"file\" and paths"));
     }
+    packed_sources(&config, &mut found.problems);
     for source in &config.sources {
         check_source(source, &mut found);
     }
+    shared_files(&config).into_iter().for_each(|warning| found.problems.push(warning));
     summarise(&config, &mut found.report);
     if args.connect {
         connect(&config, &mut found);

@@ -13,6 +13,7 @@ pub mod options;
 pub mod rules;
 #[cfg(any(feature = "kafka", feature = "influx"))]
 pub mod setup;
+pub mod shared;
 #[cfg(feature = "ship")]
 pub mod ship;
 #[cfg(any(feature = "http", feature = "store"))]
@@ -236,6 +237,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
             missing_sources(config, &mut problems);
         }
         if config.sources.is_empty() {
+        packed_sources(config, &mut problems);
             problems.push(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log"));
         }
     }
@@ -248,6 +250,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
     };
     say_warnings(&config);
     exit::handle_signals()?;
+    shared::shared_files(&config).iter().for_each(|warning| eprint!("{warning}"));
     let options = RunOptions {
         inputs: args.input,
         workers: args.cluster.workers.into(),
@@ -377,6 +380,18 @@ pub(crate) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
 }
 
 /// Whether a path is a pattern.
+/// Reports files that are there and cannot be followed: compressed, archives.
+pub(crate) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
+    for source in &config.sources {
+        let config::SourceKind::File { paths, .. } = &source.kind else { continue };
+        for path in paths.iter().filter(|path| !is_pattern(path) && readable(Path::new(path)).is_ok()) {
+            if let Err(error) = file::can_follow(path) {
+                problems.push(Diagnostic::error(format!("source `{}`: {error}", source.name)));
+            }
+        }
+    }
+}
+
 pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }

@@ -14,6 +14,7 @@ use super::evidence::{Found, Lookup};
 use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
 use super::letters::{Charge, Letters};
+use super::misfits::{Misfit, Misfits};
 use super::peers::{Health, Peers};
 use super::reload::Previews;
 use super::routes::Routes;
@@ -101,8 +102,6 @@ pub trait Tap: Send {
     }
 }
 
-/// How many alerts [`Figures`] keeps.
-const KEPT_ALERTS: usize = 10_000;
 /// How an alert was told last.
 struct Told {
     at: Instant,
@@ -117,6 +116,8 @@ impl Told {
     }
 }
 
+/// How many alerts [`Figures`] keeps.
+const KEPT_ALERTS: usize = 10_000;
 
 /// Gives consumer lags, in records, by the names of their partitions.
 pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, KafkaReading)> + Send + Sync>;
@@ -161,6 +162,7 @@ pub struct Live {
     held: VecDeque<(u64, u64)>,
     /// Inexact results that were warned about.
     warned: BTreeSet<String>,
+    misfits: Misfits,
 }
 
 impl Figures {
@@ -212,8 +214,8 @@ impl Live {
             lateness: lateness.0,
             size: plan.traffic.size.0,
             step: Delivery::default(),
-            seq: 0,
             charges: Vec::new(),
+            seq: 0,
             changes: Vec::new(),
             told: HashMap::new(),
             waiting: VecDeque::new(),
@@ -222,6 +224,7 @@ impl Live {
             held: VecDeque::new(),
             warned: BTreeSet::new(),
             previews: Previews::default(),
+            misfits: Misfits::default(),
         })
     }
 
@@ -243,7 +246,12 @@ impl Live {
             }
             if health.elapsed() >= HEALTH_EVERY || ended {
                 health = Instant::now();
-                self.write_health();
+                let rows = self.peers.health();
+                self.write_health(&rows);
+                // At the end it is said of all that was read.
+                if !ended {
+                    self.misfits.look(&rows, health).iter().for_each(Misfit::warn);
+                }
             }
             if begun.elapsed() >= STEP || self.step.points.len() >= FULL || ended {
                 begun = Instant::now();
@@ -368,17 +376,17 @@ impl Live {
     }
 
     /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.
-    fn write_health(&mut self) {
+    fn write_health(&mut self, health: &[Health]) {
         let now = wall_clock();
         let mut rows: BTreeMap<(String, String), (Totals, Option<u64>)> = BTreeMap::new();
-        for Health { name, totals, lag } in self.peers.health() {
+        for Health { name, totals, lag } in health {
             let (topic, partition) = match name.partition.rsplit_once('/').filter(|_| lag.is_some()) {
                 Some((topic, partition)) => (topic.to_owned(), partition.to_owned()),
                 None => (name.source.to_string(), "-".to_owned()),
             };
             let row = rows.entry((topic, partition)).or_default();
-            row.0.merge(&totals);
-            row.1 = row.1.into_iter().chain(lag).reduce(|a, b| a + b);
+            row.0.merge(totals);
+            row.1 = row.1.into_iter().chain(*lag).reduce(|a, b| a + b);
         }
         for ((topic, partition), (totals, lag)) in rows {
             let mut line = LineWriter::new(&mut self.step.points);
@@ -522,11 +530,11 @@ impl Live {
     }
 }
 
-fn memchr_count(points: &[u8]) -> u64 {
-    points.iter().filter(|b| **b == b'\n').count() as u64
-}
 fn record_of(peers: &Peers, privacy: &Privacy, letter: &DeadLetter) -> DeadLetterRecord {
     let name = peers.name(letter.partition);
     record(letter, name.as_ref().map(|name| (&*name.source, &*name.partition)), None, privacy)
 }
 
+fn memchr_count(points: &[u8]) -> u64 {
+    points.iter().filter(|b| **b == b'\n').count() as u64
+}

@@ -30,6 +30,7 @@ pub mod labels;
 pub mod ledger;
 pub mod letters;
 pub mod live;
+pub mod misfits;
 #[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]
 pub mod observe;
 #[cfg_attr(not(feature = "api"), path = "page_nothing.rs")]

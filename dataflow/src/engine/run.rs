@@ -152,6 +152,9 @@ fn say_what_was_done(ledger: &Ledger, figures: &Figures, begun: Instant, cluster
         Some(cluster) => exit::say(&format!("process {} of {}: {summary}", cluster.index, cluster.processes)),
         None => exit::say(&summary.to_string()),
     }
+    if let Some(hint) = summary.hint() {
+        exit::say(&format!("warning: {hint}"));
+    }
 }
 
 fn sum(ledger: &Ledger) -> Totals {
@@ -249,6 +252,7 @@ impl Pipeline {
             patience: Duration::from_millis(20),
             wakers,
             tap: sinks::tap_of(&ring),
+            letters: Account::new(admitted),
             control: control.clone(),
             observer: observer.clone(),
         };
@@ -257,7 +261,6 @@ impl Pipeline {
         let stopping = Arc::new(AtomicBool::new(false));
         let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone());
         let here = Arc::new(here.following(std::mem::take(&mut sources.files)));
-            letters: Account::new(admitted),
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));
@@ -287,10 +290,10 @@ impl Pipeline {
             workers: Some(joined),
             control,
             sources,
+            following,
             generator: None,
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
-            following,
             rules,
             entries: Arc::new(Mutex::new(config.all_rules.clone())),
             to_rules,
@@ -402,14 +405,14 @@ impl Pipeline {
             if let Some(control) = &self.control {
                 control.publish(|s| s.stopping = true);
             }
-            self.feed.stop();
-            let deadline = Instant::now() + patience;
-            let drained = |p: &Pipeline| p.feed.waiting() == 0 && p.feed.bytes_in_flight() == 0 && p.ledger.is_quiet();
             self.feed.wind_down();
             let last_lines = Instant::now() + LAST_LINES;
             while !self.following.iter().all(JoinHandle::is_finished) && Instant::now() < last_lines {
                 std::thread::sleep(Duration::from_millis(10));
             }
+            self.feed.stop();
+            let deadline = Instant::now() + patience;
+            let drained = |p: &Pipeline| p.feed.waiting() == 0 && p.feed.bytes_in_flight() == 0 && p.ledger.is_quiet();
             while !drained(&self) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(10));
             }

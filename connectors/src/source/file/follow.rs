@@ -10,7 +10,7 @@
 //! - Looking for files takes a tenth of the time at most, whatever patterns name ([`walk`]); only regular files are opened.
 
 use super::fetch::FollowedLines;
-use super::input::{Encoding, encoding};
+use super::input::{Encoding, TAR_HEAD, encoding, is_tar_head};
 use super::names;
 use super::positions::{FilePosition, Positions};
 use super::shown;
@@ -137,7 +137,7 @@ impl FollowFiles {
                 }
                 tracing::warn!(path, "there is no such file yet; waiting for it");
             } else if !is_pattern && !options.forgiving {
-                check(path)?;
+                can_follow(path)?;
             }
         }
         Ok(FollowFiles { identity, options, clock, positions: Positions::default(), left_out: Arc::default() })
@@ -179,7 +179,10 @@ impl FollowFiles {
 }
 
 /// Whether a path given by name can be followed.
-fn check(path: &str) -> Result<(), SourceError> {
+///
+/// # Errors
+/// [`SourceError::Usage`], naming the path: not there, not readable, a directory, no file, compressed, an archive.
+pub fn can_follow(path: &str) -> Result<(), SourceError> {
     let cannot = |e: io::Error| SourceError::Usage(format!("cannot read {path}: {e}"));
     let meta = std::fs::metadata(path).map_err(cannot)?;
     if meta.is_dir() {
@@ -188,20 +191,45 @@ fn check(path: &str) -> Result<(), SourceError> {
     if !meta.is_file() {
         return Err(SourceError::Usage(format!("{path} is not a file; pipe it in with --input -")));
     }
-    let mut first = Vec::new();
-    File::open(path).and_then(|file| file.take(4).read_to_end(&mut first)).map_err(cannot)?;
-    if encoding(&first) != Encoding::Plain {
-        let hint = "a compressed file does not grow; read it with tidewatch replay, or pipe it in decompressed";
-        return Err(SourceError::Usage(format!("{path} is compressed; {hint}")));
+    let packed = File::open(path).and_then(|file| packed(&file)).map_err(cannot)?;
+    packed.map_or(Ok(()), |packed| Err(SourceError::Usage(format!("{path} is {packed}\n hint: {}", packed.hint()))))
+}
+
+/// Why a file is no log that grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packed {
+    Compressed,
+    Archive,
+}
+
+impl Packed {
+    fn hint(self) -> &'static str {
+        match self {
+            Packed::Compressed => {
+                "such a file does not grow; read it with tidewatch replay, or pipe it in decompressed"
+            }
+            Packed::Archive => "unpack it, and name the files that were in it",
+        }
     }
-    Ok(())
+}
+
+impl std::fmt::Display for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Packed::Compressed => "compressed",
+            Packed::Archive => "a tar archive, not a log",
+        })
+    }
 }
 
 /// Whether a file's first bytes are those of a packed one.
-fn is_packed(file: &File) -> io::Result<bool> {
-    let mut first = [0; 4];
-    let n = std::os::unix::fs::FileExt::read_at(file, &mut first, 0)?;
-    Ok(encoding(&first[..n]) != Encoding::Plain)
+fn packed(file: &File) -> io::Result<Option<Packed>> {
+    let mut head = [0; TAR_HEAD];
+    let n = std::os::unix::fs::FileExt::read_at(file, &mut head, 0)?;
+    Ok(match encoding(&head[..n]) {
+        Encoding::Plain => is_tar_head(&head[..n]).then_some(Packed::Archive),
+        _ => Some(Packed::Compressed),
+    })
 }
 
 struct Run {
@@ -244,6 +272,13 @@ impl Run {
             let busy = !ready.is_empty();
             self.read(&mut ready);
             let more = !ready.is_empty();
+            if self.feed.winding_down() {
+                let quiet = self.source.options.quiet;
+                self.tails.retain_mut(|tail| !ready.contains(&tail.id()) && !tail.leave(quiet));
+                if self.tails.is_empty() {
+                    return;
+                }
+            }
             if finishing {
                 self.finish(ready);
                 if self.tails.is_empty() {
@@ -272,13 +307,6 @@ impl Run {
         }
     }
 
-            if self.feed.winding_down() {
-                let quiet = self.source.options.quiet;
-                self.tails.retain_mut(|tail| !ready.contains(&tail.id()) && !tail.leave(quiet));
-                if self.tails.is_empty() {
-                    return;
-                }
-            }
     /// Ends the partitions that are read to their end.
     fn finish(&mut self, ready: Vec<PartitionId>) {
         let (unread, read) = std::mem::take(&mut self.tails).into_iter().partition(|tail| ready.contains(&tail.id()));
@@ -418,8 +446,10 @@ impl Run {
         }
         if files.is_empty() {
             let file = open_file(path)?;
-            if options.forgiving && !by_pattern && is_packed(&file)? {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is compressed; such a file does not grow"));
+            // A pattern that names them leaves compressed files out by their names.
+            let is_wrong = |packed: &Packed| *packed == Packed::Archive || (options.forgiving && !by_pattern);
+            if let Some(packed) = packed(&file)?.filter(is_wrong) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is {packed}: {}", packed.hint())));
             }
             let known = options.resume.iter().any(|p| p.path == path);
             let from_end = self.first_scan && !options.from_beginning && !known;

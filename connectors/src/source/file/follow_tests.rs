@@ -391,6 +391,27 @@ fn a_restart_goes_on_where_it_was_whatever_happened_to_the_files() {
     }
 }
 
+/// The beginning of a tar archive.
+fn archive() -> Vec<u8> {
+    let mut archive = b"access.log".to_vec();
+    archive.resize(1024, 0);
+    archive[257..265].copy_from_slice(b"ustar\x0000");
+    archive
+}
+
+#[test]
+fn an_archive_that_a_pattern_names_is_left_out() {
+    let mut case = Case::new();
+    case.append("a.log", "a\n");
+    std::fs::write(case.path("b.log"), archive()).unwrap();
+    let source = FollowFiles::new(identity(), case.options(&["*.log"]), wall_clock).unwrap();
+    let left_out = source.left_out();
+    case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
+    case.lines(1);
+    assert_eq!(case.finish(), ["a"]);
+    assert_eq!(left_out.paths.load(Ordering::Relaxed), 1);
+}
+
 #[test]
 fn a_last_line_without_end_counts_at_the_end_unless_it_is_being_written() {
     let mut case = Case::new();
@@ -434,9 +455,11 @@ fn what_cannot_be_followed_is_said_at_once() {
     case.append("a.log", "a\n");
     std::fs::write(case.path("b.log"), zstd::encode_all(&b"b"[..], 1).unwrap()).unwrap();
     std::fs::create_dir(case.path("logs")).unwrap();
+    std::fs::write(case.path("t.log"), archive()).unwrap();
     let rows = [
         ("logs", false, "DIR/logs is a directory; name its files, or a pattern such as DIR/logs/*.log"),
-        ("b.log", false, "DIR/b.log is compressed; a compressed file does not grow; read it with tidewatch replay"),
+        ("b.log", false, "DIR/b.log is compressed\n hint: such a file does not grow; read it with tidewatch replay"),
+        ("t.log", false, "DIR/t.log is a tar archive, not a log\n hint: unpack it"),
         ("c.log", true, "cannot read DIR/c.log: there is no such file"),
         ("c*.log", true, "no file matches DIR/c*.log"),
         ("c[", false, "\"DIR/c[\" is not a pattern"),

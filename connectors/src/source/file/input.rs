@@ -28,10 +28,17 @@ pub(crate) fn encoding(first: &[u8]) -> Encoding {
 
 /// Whether the decoded content of a file is a tar archive, by its magic; `false` where that cannot be read.
 pub(crate) fn is_tar(path: &Path) -> bool {
-    let mut head = Vec::with_capacity(512);
-    let read = Input::open(path, Arc::default()).and_then(|mut input| input.read_into(&mut head, 512));
-    // `ustar` and a NUL (POSIX) or a space (GNU).
-    read.is_ok() && matches!(head.get(257..263), Some([b'u', b's', b't', b'a', b'r', 0 | b' ']))
+    let mut head = Vec::with_capacity(TAR_HEAD);
+    let read = Input::open(path, Arc::default()).and_then(|mut input| input.read_into(&mut head, TAR_HEAD));
+    read.is_ok() && is_tar_head(&head)
+}
+
+/// The bytes of a tar archive's beginning that tell what it is.
+pub(crate) const TAR_HEAD: usize = 263;
+
+/// Whether content that begins so is a tar archive: `ustar` and a NUL (POSIX) or a space (GNU).
+pub(crate) fn is_tar_head(head: &[u8]) -> bool {
+    matches!(head.get(257..TAR_HEAD), Some([b'u', b's', b't', b'a', b'r', 0 | b' ']))
 }
 
 /// A file that counts the bytes read from it.

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 pub use fetch::{FollowedLines, LineFetcher};
-pub use follow::{FollowFiles, FollowOptions, LeftOut};
+pub use follow::{FollowFiles, FollowOptions, LeftOut, can_follow};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
 pub use walk::{Bound, Cut, Found, find, open_file};

@@ -1,0 +1,141 @@
+//! Says of a live source that much of what it reads is left out: lines that cannot be read, events that come too late or from
+//! the future. A replay says that at its end; a live run may never end.
+//!
+//! Invariants
+//! - What is said is of at least [`LEAST_LINES`] lines, of which a tenth or more was left out.
+//! - Each of the two is said of a source at most every [`SAY_EVERY`].
+
+use super::ledger::Totals;
+use super::peers::Health;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Of fewer lines nothing is said.
+const LEAST_LINES: u64 = 100;
+
+/// How long nothing is said again.
+const SAY_EVERY: Duration = Duration::from_secs(600);
+
+/// What is left out, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Lines that could not be read.
+    Rejected,
+    /// Events too late for their windows, or from the future.
+    Late,
+}
+
+/// Much of a source was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// What.
+    pub kind: Kind,
+    /// How much of it.
+    pub count: u64,
+    /// Of how many lines.
+    pub lines: u64,
+}
+
+#[derive(Default)]
+struct Source {
+    /// As it was when it was last looked at.
+    totals: Totals,
+    said: [Option<Instant>; 2],
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Misfits {
+    sources: BTreeMap<Arc<str>, Source>,
+}
+
+impl Misfits {
+    /// Looks at what was read of all partitions, and gives what there is to say.
+    pub fn look(&mut self, health: &[Health], now: Instant) -> Vec<Misfit> {
+        let mut sums: BTreeMap<&Arc<str>, Totals> = BTreeMap::new();
+        health.iter().for_each(|row| sums.entry(&row.name.source).or_default().merge(&row.totals));
+        let mut found = Vec::new();
+        for (name, totals) in sums {
+            let source = self.sources.entry(name.clone()).or_default();
+            let before = source.totals;
+            // Where a process gives no answer for a while, there is less than before.
+            let lines = totals.lines.saturating_sub(before.lines);
+            if totals.lines >= before.lines && lines < LEAST_LINES {
+                continue;
+            }
+            source.totals = totals;
+            let late = |totals: &Totals| totals.late + totals.future;
+            let rows = [
+                (Kind::Rejected, totals.rejected.saturating_sub(before.rejected)),
+                (Kind::Late, late(&totals).saturating_sub(late(&before))),
+            ];
+            for ((kind, count), said) in rows.into_iter().zip(&mut source.said) {
+                let is_due = said.is_none_or(|at| now.saturating_duration_since(at) >= SAY_EVERY);
+                if is_due && lines >= LEAST_LINES && count >= lines.div_ceil(10) {
+                    *said = Some(now);
+                    found.push(Misfit { source: name.clone(), kind, count, lines });
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Misfit {
+    /// Says it to the log.
+    pub fn warn(&self) {
+        let Misfit { source, kind, count, lines } = self;
+        match kind {
+            Kind::Rejected => tracing::warn!(
+                source = %source, lines, rejected = count,
+                "many lines cannot be read: the dead letters say why; is it the right `format`?"
+            ),
+            Kind::Late => tracing::warn!(
+                source = %source, lines, late = count,
+                "many events are in no window, too late or from the future: are clocks right and lines in order of time? \
+                 `max_out_of_order` and `allowed_lateness` in [time] bound how far they may be off"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peers::Name;
+    use super::*;
+
+    fn row(source: &str, partition: &str, lines: u64, rejected: u64, late: u64) -> Health {
+        let name = Name { index: 0, source: source.into(), partition: partition.into() };
+        Health { name, totals: Totals { lines, rejected, late, ..Totals::default() }, lag: None }
+    }
+
+    #[test]
+    fn much_that_is_left_out_is_said_now_and_then() {
+        let begun = Instant::now();
+        let mut misfits = Misfits::default();
+        // name, seconds, (lines, rejected, late) so far of a partition, what is said
+        let rows: &[(&str, u64, (u64, u64, u64), &[(Kind, u64, u64)])] = &[
+            ("too few lines", 0, (99, 99, 0), &[]),
+            ("with those before", 10, (100, 99, 0), &[(Kind::Rejected, 99, 100)]),
+            ("said just now", 20, (300, 299, 0), &[]),
+            ("something else", 30, (400, 299, 10), &[(Kind::Late, 10, 100)]),
+            ("not yet again", 609, (500, 399, 10), &[]),
+            ("again", 610, (600, 499, 10), &[(Kind::Rejected, 100, 100)]),
+            ("a process is away", 700, (50, 0, 0), &[]),
+            ("below a tenth", 2000, (1050, 99, 99), &[]),
+        ];
+        for (name, seconds, (lines, rejected, late), want) in rows {
+            let now = begun + Duration::from_secs(*seconds);
+            let health = [
+                row("a", "1", lines - lines / 2, *rejected, 0),
+                row("a", "2", lines / 2, 0, *late),
+                row("b", "1", 9999, 0, 0),
+            ];
+            let said: Vec<_> = misfits.look(&health, now).iter().map(|m| (m.kind, m.count, m.lines)).collect();
+            assert_eq!(said, *want, "{name}");
+        }
+    }
+}
