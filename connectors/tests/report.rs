@@ -223,6 +223,11 @@ fn intervals() {
     }
     let text = store.report(HOUR, Some(T0 + 10 * HOUR)).render(Form::Text);
     assert!(text.contains("no requests in it; the newest data ends at 2026-03-05 02:00:00"), "{text}");
+    let text = store.report(HOUR, Some(T0 - 10 * HOUR)).render(Form::Text);
+    assert!(
+        text.contains("no requests in it; the data begins at 2026-03-05 00:00:00 UTC, after the interval"),
+        "{text}"
+    );
     let text = store.report(2 * HOUR, None).render(Form::Text);
     assert!(text.contains("no requests in the interval before"), "{text}");
 }
@@ -243,6 +248,24 @@ fn error_logs_alone_are_reported() {
     let lead = "There are no requests in it, but 7 messages of error and application logs; the newest data ends at";
     assert!(text.contains(lead) && text.contains("7 messages in all; 3 in the interval before."), "{text}");
     assert!(text.contains("open() <*> failed"), "{text}");
+    assert!(text.contains("no requests in the interval before, but 3 messages of such logs"), "{text}");
+    let of =
+        |host: &str| Wanted { since: Millis(HOUR), until: Some(EventTime(T0 - HOUR)), host: Some(host.to_owned()) };
+    assert!(gather(&store.answers(), &of("web1"), WallTime(0)).is_ok(), "a host that has messages, but none then");
+}
+
+#[test]
+fn a_host_that_is_not_there_is_an_error_that_names_those_there_are() {
+    let store = two_hours();
+    let ask = |host: &str, until| {
+        let wanted = Wanted { since: Millis(HOUR), until, host: Some(host.to_owned()) };
+        gather(&store.answers(), &wanted, WallTime(0))
+    };
+    assert!(ask("web1", None).is_ok());
+    assert!(ask("web1", Some(EventTime(T0 - HOUR))).is_ok(), "it has nothing then, but it is there");
+    let error = ask("web3\u{1b}", None).unwrap_err();
+    let AnswersError::Usage(message) = error else { panic!("{error:?}") };
+    assert!(message.starts_with("there is no host web3\\x1B in ") && message.ends_with("web1, web2"), "{message}");
 }
 
 #[test]

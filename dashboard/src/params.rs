@@ -55,7 +55,7 @@ impl Params {
 
     /// A time, ms since the epoch.
     pub fn time(&mut self, key: &'static str) -> Result<Option<u64>, ApiError> {
-        let what = "a time is milliseconds since the epoch";
+        let what = "a time in milliseconds since the epoch";
         match self.parsed::<u64>(key, what)? {
             Some(time) if time > MAX_TIME => Err(wrong(key, &time.to_string(), what)),
             time => Ok(time),

@@ -112,8 +112,11 @@ fn coverage(report: &Report) -> Vec<String> {
                 0 => String::new(),
                 total => format!(", but {} messages of error and application logs", grouped(total)),
             };
-            let newest = second(report.newest);
-            lines.push(format!("There are no requests in it{errors}; the newest data ends at {newest} UTC."));
+            let data = match report.oldest.filter(|oldest| *oldest >= now.to) {
+                Some(oldest) => format!("the data begins at {} UTC, after the interval", second(oldest)),
+                None => format!("the newest data ends at {} UTC", second(report.newest)),
+            };
+            lines.push(format!("There are no requests in it{errors}; {data}."));
         }
         Some(_) if report.newest < now.to => {
             lines.push(format!("The newest data ends at {} UTC, before the interval does.", second(report.newest)));
@@ -121,6 +124,10 @@ fn coverage(report: &Report) -> Vec<String> {
         Some(_) => {}
     }
     match before.first {
+        None if report.errors.before > 0 => {
+            let messages = grouped(report.errors.before);
+            lines.push(format!("There are no requests in the interval before, but {messages} messages of such logs."));
+        }
         None => lines.push("There are no requests in the interval before: changes are not known.".to_owned()),
         Some(first) if first > before.from + report.series.step => {
             lines.push(format!("In the interval before, requests begin only at {} UTC.", second(first)));

@@ -94,6 +94,9 @@ pub struct Report {
     pub host: Option<String>,
     /// End of the newest data.
     pub newest: u64,
+    /// Start of the oldest data with requests, to the minute; looked for where the interval has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
     /// What is reported.
     pub interval: Interval,
     /// What it is compared with.
@@ -289,7 +292,7 @@ fn step(since: Millis) -> Option<u64> {
 /// Gathers a report; `generated` by the wall clock.
 ///
 /// # Errors
-/// [`AnswersError::Usage`] where there is no data at all; what the answers fail with.
+/// [`AnswersError::Usage`] where there is no data at all, or none of the host; what the answers fail with.
 pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Result<Report, AnswersError> {
     let host = wanted.host.as_deref();
     let usual = answers.series(Span::default(), None, None)?;
@@ -320,6 +323,13 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     let messages =
         |errors: &crate::answers::Errors| errors.rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.count));
     let (total, before_total) = (messages(&errors), messages(&errors_before));
+    let alerts = alerts(answers, host, (before_from, from, to))?;
+    let oldest = if interval.first.is_none() { oldest(answers, host, newest)? } else { None };
+    if let Some(host) = host
+        && (interval.first, oldest, total, alerts.rows.len()) == (None, None, 0, 0)
+    {
+        check_host(answers, host, newest)?;
+    }
     errors.truncated |= errors.rows.len() > RANKED;
     let pattern = |row: crate::answers::ErrorRow| ErrorPattern {
         host: clean(&row.host),
@@ -332,6 +342,7 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
         generated: generated.0,
         host: host.map(clean),
         newest,
+        oldest,
         series: traffic(from, to, step, &series.rows),
         hosts: if host.is_some() { Ranked::default() } else { rank(Ranking::Hosts)? },
         clients: rank(Ranking::Clients)?,
@@ -343,10 +354,39 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
             rows: errors.rows.into_iter().take(RANKED).map(pattern).collect(),
             truncated: errors.truncated,
         },
-        alerts: alerts(answers, host, (before_from, from, to))?,
+        alerts,
         interval,
         before,
     })
+}
+
+/// Start of the oldest data with requests, to the minute.
+fn oldest(answers: &dyn Answers, host: Option<&str>, newest: u64) -> Result<Option<u64>, AnswersError> {
+    let (mut from, mut to) = (0, newest);
+    // No answer has more than 1500 rows.
+    for step in [28 * DAY, HOUR, MINUTE] {
+        let series = answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)))?;
+        let Some(first) = series.rows.first() else { return Ok(None) };
+        (from, to) = (first.time.0, first.time.0.saturating_add(series.step.0).min(newest));
+    }
+    Ok(Some(from))
+}
+
+/// Whether a host without requests has anything else; else those there are, are named.
+fn check_host(answers: &dyn Answers, host: &str, newest: u64) -> Result<(), AnswersError> {
+    if !answers.errors(Span::of(EventTime(0), EventTime(newest)), Some(host), 1)?.rows.is_empty() {
+        return Ok(());
+    }
+    let hosts = answers.status()?.hosts;
+    let mut names: Vec<String> = hosts.iter().take(RANKED).map(|name| clean(name)).collect();
+    if hosts.len() > RANKED {
+        names.push("…".to_owned());
+    }
+    let hint = match names.is_empty() {
+        true => String::new(),
+        false => format!("; hosts of the last day: {}", names.join(", ")),
+    };
+    Err(AnswersError::Usage(format!("there is no host {} in {}{hint}", clean(host), answers.name())))
 }
 
 fn clean(text: &str) -> String {

@@ -30,6 +30,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidewatch_connectors::source::file;
+use tidewatch_events::time::Millis;
 
 /// Real-time analytics of web-server and application logs.
 #[derive(Debug, Parser)]
@@ -236,8 +237,8 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         if args.input.is_empty() {
             missing_sources(config, &mut problems);
         }
-        if config.sources.is_empty() {
         packed_sources(config, &mut problems);
+        if config.sources.is_empty() {
             problems.push(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log"));
         }
     }
@@ -249,8 +250,8 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         _ => return Err(problems.into()),
     };
     say_warnings(&config);
-    exit::handle_signals()?;
     shared::shared_files(&config).iter().for_each(|warning| eprint!("{warning}"));
+    exit::handle_signals()?;
     let options = RunOptions {
         inputs: args.input,
         workers: args.cluster.workers.into(),
@@ -379,7 +380,6 @@ pub(crate) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
     }
 }
 
-/// Whether a path is a pattern.
 /// Reports files that are there and cannot be followed: compressed, archives.
 pub(crate) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
     for source in &config.sources {
@@ -392,6 +392,7 @@ pub(crate) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
     }
 }
 
+/// Whether a path is a pattern.
 pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
@@ -440,8 +441,9 @@ fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
 
 fn length(text: &str) -> Result<Duration, String> {
     match config::values::parse_length(text) {
-        Some(length) if length.0 > 0 => Ok(Duration::from_millis(length.0)),
-        _ => Err("not a length of time: write 500ms, 30s, 5m".into()),
+        Some(Millis(0)) => Err("the length is zero: write 500ms, 30s, 5m".into()),
+        Some(length) => Ok(Duration::from_millis(length.0)),
+        None => Err("not a length of time: write 500ms, 30s, 5m".into()),
     }
 }
 

@@ -128,8 +128,9 @@ impl From<AnswersError> for Failure {
 /// A length of time on the command line.
 pub fn length(text: &str) -> Result<Millis, String> {
     match values::parse_length(text) {
-        Some(length) if length.0 > 0 => Ok(length),
-        _ => Err("not a length of time: write 15m, 1h, 7d".into()),
+        Some(Millis(0)) => Err("the length is zero: write 15m, 1h, 7d".into()),
+        Some(length) => Ok(length),
+        None => Err("not a length of time: write 15m, 1h, 7d".into()),
     }
 }
 

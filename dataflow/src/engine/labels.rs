@@ -1,5 +1,6 @@
 //! Judges a replay's alerts by a label file: precision, recall and time to detect, rule by rule (docs/RULES.md, "Labels").
 
+use crate::config::diagnostic::nearest;
 use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ const MAX_LINE: u64 = 64 << 10;
 
 /// A line of the file; `kind` and what else stands there is for people.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 struct Written {
     rule: Option<String>,
     #[serde(default)]
@@ -107,6 +109,22 @@ impl Judge {
             })?);
         }
         Ok(Judge { labels, alerts: BTreeMap::new() })
+    }
+
+    /// A warning for each rule that labels expect and that is none of those there are.
+    pub fn unknown_rules<'a>(&self, known: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+        let mut labels: BTreeMap<&str, u64> = BTreeMap::new();
+        self.labels
+            .iter()
+            .filter_map(|label| label.rule.as_deref())
+            .for_each(|rule| *labels.entry(rule).or_default() += 1);
+        let unknown = labels.into_iter().filter(|(rule, _)| !known.clone().any(|known| known == *rule));
+        let warning = |(rule, labels): (&str, u64)| {
+            let hint = nearest(rule, known.clone()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let rule = text::printable(rule.as_bytes()).into_owned();
+            format!("--labels: {labels} of them expect the rule {rule}, which there is not{hint}")
+        };
+        unknown.map(warning).collect()
     }
 
     /// Takes the last state of an alert.
@@ -285,11 +303,26 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_are_misspelt_are_named_with_the_nearest() {
+        let other = |rule: &str| SPIKE.replace("\"a\"", &format!("{rule:?}"));
+        let nobody = r#"{"rule":null,"from":"1970-01-01T00:00:00Z","to":"1970-01-02T00:00:00Z"}"#;
+        let judge =
+            judge(&[&other("ip-spike"), &other("ip-spkie"), &other("ip-spkie"), &other("xyz"), nobody].join("\n"));
+        let said = judge.unknown_rules(["dark-paths", "ip-spike"].into_iter());
+        let want = [
+            "--labels: 2 of them expect the rule ip-spkie, which there is not; did you mean ip-spike?",
+            "--labels: 1 of them expect the rule xyz, which there is not",
+        ];
+        assert_eq!(said, want);
+    }
+
+    #[test]
     fn what_is_no_label_is_named_with_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.jsonl");
         let rows: &[(&str, String, &str)] = &[
             ("not JSON", format!("{SPIKE}\n\nnope\n"), "labels.jsonl:3: this is no label: "),
+            ("no object", "7\n".to_owned(), "invalid type: integer `7`, expected an object"),
             ("no time", r#"{"rule":"a","to":"1970-01-01T00:00:00Z"}"#.to_owned(), "missing field `from`"),
             ("not a time", r#"{"from":"now","to":"1970-01-01T00:00:01Z"}"#.to_owned(), "\"now\" is not a time"),
             ("turned", r#"{"from":"1970-01-01T00:00:02Z","to":"1970-01-01T00:00:01Z"}"#.to_owned(), "`to` is before"),

@@ -179,6 +179,10 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let started = Instant::now();
     refuse_what_is_not_built(&options)?;
     let judge = options.labels.as_deref().map(Judge::read).transpose()?;
+    let rules = config.all_rules.iter().map(|entry| entry.rule.name.as_str());
+    for warning in judge.iter().flat_map(|judge| judge.unknown_rules(rules.clone())) {
+        exit::say(&format!("warning: {warning}"));
+    }
     let mut config = config.clone();
     config.sources = config.input_sources(&options.from);
     let parsers = Arc::new(SourceParsers::new(&config)?);
@@ -216,11 +220,11 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         patience: Duration::from_millis(20),
         wakers,
         tap: None,
+        letters: Account::new(IN_FLIGHT * (2 + options.workers)),
         control: control.clone(),
         observer: Observer::default(),
     };
     let guards = workers::start(shared, options.workers, process, sockets)?;
-        letters: Account::new(IN_FLIGHT * (2 + options.workers)),
     for source in sources {
         source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     }
