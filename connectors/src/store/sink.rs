@@ -136,7 +136,8 @@ fn tend_on(shared: &Shared) {
             Ok(false) => IDLE,
             Err(error) => {
                 if !failing {
-                    warn!(%error, cause = ?std::error::Error::source(&error), "the store cannot be tended; trying on");
+                    let error = SinkError::from(error);
+                    warn!(%error, "the store cannot be tended; trying on");
                 }
                 Duration::from_secs(5)
             }
