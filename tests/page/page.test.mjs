@@ -166,11 +166,15 @@ describe("the address", () => {
   test("dragging over a chart chooses a stretch of time", () =>
     on("#/overview", async (page) => {
       await page.locator("canvas").first().waitFor();
+      // Before it is drawn there is no time to choose from.
+      const canvas = await page.locator(".drawing canvas").first().elementHandle();
+      await page.waitForFunction((of) => of.getContext("2d").getImageData(0, 0, of.width, of.height).data.some((value) => value !== 0), canvas);
       const box = await page.locator(".drawing").first().boundingBox();
       await page.mouse.move(box.x + box.width * 0.4, box.y + 60);
       await page.mouse.down();
       await page.mouse.move(box.x + box.width * 0.6, box.y + 60, { steps: 5 });
       await page.mouse.up();
+      await page.waitForURL(/from=/);
       const params = new URLSearchParams(new URL(page.url()).hash.split("?")[1]);
       const length = Number(params.get("to")) - Number(params.get("from"));
       assert.ok(length > 120_000 && length < 240_000, `${length} ms of 15 minutes`);
