@@ -6,15 +6,16 @@
 //! - `again` (chunks that a failed output had, where there is no room in a spool) goes before anything new.
 
 use super::chunk::Chunk;
-use super::collector::{Collector, Received};
+use super::collector::{Collector, Limits, Received};
 use super::files::{Files, Part};
 use super::guard::{Refusals, lock, look};
 use super::metrics::{Counters, MetricsServer, TopicCounts};
-use super::output::{self, Event, Output};
+use super::output::{self, Event, Output, Retry};
 use super::settings::ShipSettings;
 use super::spool::{Mark, Spool, SpoolSettings};
+use super::upstream::Upstream;
+use super::wire::Hop;
 use crate::feed::Feed;
-use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::VecDeque;
@@ -64,14 +65,14 @@ pub struct Agent {
     settings: ShipSettings,
     /// This process, as collectors are told.
     number: u64,
+    upstream: Arc<Upstream>,
     counters: Arc<Counters>,
     files: Files,
     peers: Option<Collector>,
     wake: Receiver<()>,
     spool: Option<Spool>,
     output: Option<Box<dyn Output>>,
-    retry_at: Instant,
-    attempts: u32,
+    retry: Retry,
     flights: VecDeque<Flight>,
     again: VecDeque<(Arc<Chunk>, Meaning)>,
     next_number: u64,
@@ -124,10 +125,14 @@ impl Agent {
             server.spawn().map_err(failed("no thread could be started"))?;
         }
         let (ring, wake) = bounded(1);
+        let own = settings.collector.as_ref().map(|_| Hop { agent: number, host: settings.host.clone() });
+        let upstream = Arc::new(Upstream::new(own));
         let peers = match &settings.collector {
             None => None,
             Some(collector) => {
-                Some(Collector::start(collector, (number, settings.own_topic()), counters.clone(), ring.clone())?)
+                let (this, ring) = ((number, settings.own_topic()), ring.clone());
+                let with = (Limits::default(), upstream.clone());
+                Some(Collector::start(collector, this, with, counters.clone(), ring)?)
             }
         };
         let wakes = move || {
@@ -141,14 +146,14 @@ impl Agent {
         Ok(Agent {
             settings,
             number,
+            upstream,
             counters,
             files,
             peers,
             wake,
             spool,
             output: None,
-            retry_at: now,
-            attempts: 0,
+            retry: Retry::new(now),
             flights: VecDeque::new(),
             again: VecDeque::new(),
             next_number: 0,
@@ -223,14 +228,14 @@ impl Agent {
 
     /// Opens the output where there is none, not more often than back-off allows.
     fn open_output(&mut self) {
-        if self.output.is_some() || Instant::now() < self.retry_at {
+        if self.output.is_some() || !self.retry.is_due() {
             return;
         }
-        let opened = output::open(&self.settings, self.number);
+        let opened = output::open(&self.settings, (self.number, &self.upstream));
         match opened {
             Ok(output) => {
                 self.output = Some(output);
-                self.progress = Instant::now();
+                self.progress = self.retry.opened();
             }
             Err(error) => self.later(&error.to_string()),
         }
@@ -238,12 +243,8 @@ impl Agent {
 
     /// The output is of no use: another try later.
     fn later(&mut self, words: &str) {
-        self.attempts += 1;
         self.counters.output_failures.fetch_add(1, Relaxed);
-        let backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(15) };
-        let wait = backoff.delay(self.attempts, u64::from(std::process::id()), None);
-        self.retry_at = Instant::now() + wait;
-        tracing::warn!(error = %words, again_ms = wait.as_millis() as u64, "the output failed; opening it anew");
+        self.retry.failed(words);
     }
 
     /// Takes acknowledgements. Whether there were any.
@@ -295,7 +296,7 @@ impl Agent {
         }
         if delivered > 0 {
             self.progress = Instant::now();
-            self.attempts = 0;
+            self.retry.works();
             if std::mem::take(&mut self.away) {
                 tracing::info!(spool_bytes = self.spool.as_ref().map_or(0, Spool::bytes), "the output answers again");
             }

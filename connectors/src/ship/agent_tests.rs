@@ -6,7 +6,7 @@ use super::super::guard::{look_at_collectors, sender};
 use super::super::positions;
 use super::super::settings::{CollectorSettings, InputSettings, OutputSettings, SpoolPlan};
 use super::super::spool::Fsync;
-use super::super::wire::{self, Greeting};
+use super::super::wire::{self, Form, Greeting, Hop};
 use super::*;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -39,7 +39,7 @@ fn settings(dir: &Path, inputs: Vec<InputSettings>, address: &str) -> ShipSettin
         collector: None,
         metrics: None,
         report_every: Duration::from_secs(60),
-        drain_within: Duration::from_secs(5),
+        drain_within: Duration::from_millis(500),
     }
 }
 
@@ -78,8 +78,12 @@ impl Running {
 enum Manner {
     /// As releases before topics: a greeting it does not know ends the connection.
     Old,
+    /// As releases before circles were looked for.
+    BeforeVia,
     /// Keeps everything.
     Takes,
+    /// Lets in, and says something for ever.
+    Says(&'static [u8]),
     /// Lets in, and refuses the first frame.
     Refuses,
 }
@@ -88,6 +92,7 @@ enum Manner {
 #[derive(Default)]
 struct Came {
     greetings: Vec<Greeting>,
+    via: Vec<Vec<Hop>>,
     lines: Vec<(String, String)>,
 }
 
@@ -107,13 +112,29 @@ fn collector(manner: Manner) -> (String, Arc<Mutex<Came>>) {
 fn serve(mut stream: TcpStream, manner: Manner, came: &Mutex<Came>) -> io::Result<()> {
     let greeting = Greeting::read(&mut stream)?;
     came.lock().unwrap().greetings.push(greeting.clone());
-    if manner == Manner::Old && !greeting.is_old {
-        return Ok(());
+    match manner {
+        Manner::Old if greeting.form > Form::Plain => return Ok(()),
+        Manner::BeforeVia if greeting.form > Form::Topics => return Ok(()),
+        _ => stream.write_all(&wire::answer(true, ""))?,
     }
-    stream.write_all(&wire::answer(true, ""))?;
-    for kept in 1u64.. {
+    if let Manner::Says(answer) = manner {
+        loop {
+            stream.write_all(answer)?;
+        }
+    }
+    let mut kept = 0u64;
+    loop {
         let mut frame = vec![0; FRAME_HEAD];
         stream.read_exact(&mut frame)?;
+        if frame.starts_with(&wire::VIA.to_le_bytes()) {
+            while wire::read_via(&frame)?.is_none() {
+                let mut more = [0];
+                stream.read_exact(&mut more)?;
+                frame.extend(more);
+            }
+            came.lock().unwrap().via.extend(wire::read_via(&frame)?.map(|(hops, _)| hops));
+            continue;
+        }
         frame.resize(Chunk::frame_length(&frame).unwrap(), 0);
         stream.read_exact(&mut frame[FRAME_HEAD..])?;
         if manner == Manner::Refuses {
@@ -125,9 +146,9 @@ fn serve(mut stream: TcpStream, manner: Manner, came: &Mutex<Came>) -> io::Resul
             let line = String::from_utf8_lossy(chunk.bytes_of(record)).into_owned();
             came.lock().unwrap().lines.push((chunk.origin.topic.clone(), line));
         }
+        kept += 1;
         stream.write_all(&kept.to_le_bytes())?;
     }
-    Ok(())
 }
 
 fn acknowledged(count: u64) -> impl Fn(&Counters) -> bool {
@@ -172,8 +193,8 @@ fn a_collector_of_a_release_before_topics_is_greeted_as_it_knows_it() {
     let running = Running::start(settings(dir.path(), vec![input(&path, None)], &address));
     running.until("the line", acknowledged(1));
     running.end();
-    let greetings: Vec<bool> = came.lock().unwrap().greetings.iter().map(|greeting| greeting.is_old).collect();
-    assert_eq!(greetings, [false, true]);
+    let forms: Vec<Form> = came.lock().unwrap().greetings.iter().map(|greeting| greeting.form).collect();
+    assert_eq!(forms, Form::ALL);
     // With a topic it would send what that cannot read.
     let plan = settings(dir.path(), vec![input(&path, Some("web-errors"))], &address);
     let asked = look_at_collectors(&plan).unwrap();
@@ -181,6 +202,26 @@ fn a_collector_of_a_release_before_topics_is_greeted_as_it_knows_it() {
     assert!(words.contains("one of a release before topics"), "{words}");
     let asked = look_at_collectors(&settings(dir.path(), vec![input(&path, None)], &address)).unwrap();
     assert_eq!(asked, [(address, Ok(()))]);
+    // One that knows topics and no circles is greeted so, whatever is behind the agent.
+    let (address, came) = collector(Manner::BeforeVia);
+    let asked = look_at_collectors(&settings(dir.path(), vec![input(&path, Some("web-errors"))], &address)).unwrap();
+    assert_eq!(asked, [(address, Ok(()))]);
+    assert_eq!(came.lock().unwrap().greetings[1].topics, ["web-errors"]);
+}
+
+fn chunk(topic: &str) -> Arc<Chunk> {
+    let origin = Origin { host: "h".into(), file: "f".into(), stream: 1, topic: topic.into() };
+    Arc::new(Chunk { origin: Arc::new(origin), read_at: 0, end: 0, bytes: Vec::new(), records: Vec::new() })
+}
+
+fn next_event(output: &mut CollectorOutput) -> Event {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut events = Vec::new();
+    while events.is_empty() {
+        assert!(Instant::now() < deadline, "nothing is said");
+        output.poll(Duration::ZERO, &mut events);
+    }
+    events.remove(0)
 }
 
 #[test]
@@ -189,19 +230,107 @@ fn a_refusal_of_a_frame_is_said_with_its_reason() {
     let path = dir.path().join("a.log");
     std::fs::write(&path, "one\n").unwrap();
     let (address, _) = collector(Manner::Refuses);
-    let sender = sender(&settings(dir.path(), Vec::new(), &address), 1);
-    let mut output = CollectorOutput::start(vec![address], None, None, sender).unwrap();
-    let origin = super::super::chunk::Origin { host: "h".into(), file: "f".into(), stream: 1, topic: "x".into() };
-    let chunk = Chunk { origin: Arc::new(origin), read_at: 0, end: 0, bytes: Vec::new(), records: Vec::new() };
-    output.send(1, &Arc::new(chunk));
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut events = Vec::new();
-    while events.is_empty() {
-        assert!(Instant::now() < deadline, "nothing is said");
-        output.poll(Duration::ZERO, &mut events);
+    let sender = sender(&settings(dir.path(), Vec::new(), &address), 1, &Arc::default());
+    let mut output = CollectorOutput::start(vec![address.clone()], None, None, sender).unwrap();
+    output.send(1, &chunk("x"));
+    let words = format!("collector {address}: it does not take what is sent: there is no topic for it");
+    assert_eq!(next_event(&mut output), Event::Failed(words));
+}
+
+#[test]
+fn a_collector_that_talks_nonsense_ends_its_connection_and_is_waited_for() {
+    let rows: &[(&str, &[u8], &str)] = &[
+        ("nothing new, for ever", &[0; 8], "it breaks the protocol: it says again and again that it keeps 0 frames"),
+        ("more than it was sent", &[1, 0, 0, 0, 0, 0, 0, 0], "it breaks the protocol: it keeps 1 frames, and was sent 0"),
+        ("bytes", b"\r\nHTTP/1.1 400 Bad Request", "it breaks the protocol: it keeps "),
+        ("a refusal without words", &[0xff; 8], "it does not take what is sent: \\xFF"),
+    ];
+    for (name, says, want) in rows {
+        let (address, came) = collector(Manner::Says(says));
+        let settings = settings(Path::new("."), Vec::new(), &address);
+        let sender = sender(&settings, 1, &Arc::default());
+        let mut output = CollectorOutput::start(vec![address], None, None, sender).unwrap();
+        let Event::Failed(words) = next_event(&mut output) else { panic!("{name}: it goes on") };
+        assert!(words.contains(want), "{name}: {words}");
+        // The agent waits ever longer before it comes again.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "one\n").unwrap();
+        let running = Running::start(ShipSettings { data_dir: dir.path().join("data"), inputs: vec![input(&path, None)], ..settings });
+        running.until("three failures", |counters| counters.output_failures.load(Relaxed) >= 3);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(running.counters.output_failures.load(Relaxed) < 10, "{name}: {:?}", running.counters);
+        assert_eq!(running.counters.records_acknowledged.load(Relaxed), 0, "{name}");
+        running.end();
+        assert!(came.lock().unwrap().greetings.len() < 12, "{name}");
     }
-    let words = "the collector does not take what is sent: there is no topic for it";
-    assert_eq!(events, [Event::Failed(words.into())]);
+}
+
+#[test]
+fn a_collector_hears_who_is_behind_before_what_comes_from_there() {
+    let (address, came) = collector(Manner::Takes);
+    let own = Hop { agent: 1, host: "a".into() };
+    let upstream = Arc::new(Upstream::new(Some(own.clone())));
+    let sender = sender(&settings(Path::new("."), Vec::new(), &address), 1, &upstream);
+    let mut output = CollectorOutput::start(vec![address], None, None, sender).unwrap();
+    output.send(1, &chunk(""));
+    assert_eq!(next_event(&mut output), Event::Delivered(1));
+    assert_eq!(came.lock().unwrap().greetings[0].via, std::slice::from_ref(&own));
+    let other = Hop { agent: 2, host: "b".into() };
+    upstream.set(7, vec![other.clone()]);
+    output.send(2, &chunk(""));
+    assert_eq!(next_event(&mut output), Event::Delivered(2));
+    assert_eq!(came.lock().unwrap().via, [[own.clone(), other]]);
+    upstream.set(7, Vec::new());
+    output.send(3, &chunk(""));
+    assert_eq!(next_event(&mut output), Event::Delivered(3));
+    assert_eq!(came.lock().unwrap().via.last(), Some(&vec![own]));
+}
+
+fn collects(listen: &str) -> CollectorSettings {
+    CollectorSettings {
+        listen: listen.into(),
+        identity: None,
+        client_ca: None,
+        token: None,
+        max_connections: 10,
+        topics: Vec::new(),
+    }
+}
+
+fn unused_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Whoever would close the circle is refused, in whatever order they start; no line goes round.
+#[test]
+fn a_circle_over_several_collectors_is_refused() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "one\n").unwrap();
+        let addresses: [String; 3] = std::array::from_fn(|_| unused_address());
+        let mut agents: Vec<(usize, Running)> = Vec::new();
+        for at in order {
+            let inputs = if at == 0 { vec![input(&path, None)] } else { Vec::new() };
+            let plan = settings(&dir.path().join(at.to_string()), inputs, &addresses[(at + 1) % 3]);
+            std::fs::create_dir_all(&plan.data_dir).unwrap();
+            agents.push((at, Running::start(ShipSettings { collector: Some(collects(&addresses[at])), ..plan })));
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let count = |of: fn(&Counters) -> u64| agents.iter().map(|(_, agent)| of(&agent.counters)).sum::<u64>();
+        while count(|counters| counters.connections_refused.load(Relaxed)) < 3 {
+            assert!(Instant::now() < deadline, "{order:?}: nobody is refused");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // The line is with the last one before the closed link, at most: each got it once a connection, none twice round.
+        for (at, agent) in &agents {
+            assert_eq!(agent.counters.records_acknowledged.load(Relaxed), 0, "{order:?}: {at}");
+        }
+        let first = agents.iter().find(|(at, _)| *at == 0).unwrap();
+        assert_eq!(first.1.counters.records_received.load(Relaxed), 0, "{order:?}: it came back");
+        agents.into_iter().for_each(|(_, agent)| agent.end());
+    }
 }
 
 #[test]
@@ -209,16 +338,8 @@ fn an_agent_that_would_send_to_itself_is_not_let_in() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
     std::fs::write(&path, "one\n").unwrap();
-    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let own = CollectorSettings {
-        listen: listen.clone(),
-        identity: None,
-        client_ca: None,
-        token: None,
-        max_connections: 10,
-        topics: Vec::new(),
-    };
-    let plan = ShipSettings { collector: Some(own), ..settings(dir.path(), vec![input(&path, None)], &listen) };
+    let listen = unused_address();
+    let plan = ShipSettings { collector: Some(collects(&listen)), ..settings(dir.path(), vec![input(&path, None)], &listen) };
     let running = Running::start(plan);
     running.until("it is refused", |counters| counters.connections_refused.load(Relaxed) > 0);
     running.until("the output fails", |counters| counters.output_failures.load(Relaxed) > 0);

@@ -3,28 +3,47 @@
 //! A thread accepts, a thread a peer reads. A peer is answered when its chunk is durable here ([`Received::answer`]).
 //!
 //! Invariants
-//! - Before a peer is let in it may send a greeting of some hundred bytes within [`GREETING`], and nothing else counts.
+//! - Before a peer is let in it may send a greeting within [`Limits::greeting`], whatever trickles in, and nothing else
+//!   counts. Where all places are taken, who has waited longest to be let in makes room.
 //! - A peer has at most [`AHEAD`] chunks unanswered for in this queue; more wait in its connection.
-//! - What a peer sends is checked ([`Chunk::from_frame`]) before it goes on; a wrong frame ends its connection.
+//! - What a peer sends is checked ([`Chunk::from_frame`]) before it goes on; a wrong frame, or one that does not come whole
+//!   within [`Limits::frame`], ends its connection.
+//! - Who has been sent, by whatever way, what comes from here is not let in ([`Upstream`]).
 
 use super::chunk::{Chunk, FRAME_HEAD};
 use super::metrics::Counters;
 use super::settings::CollectorSettings;
+use super::sparing::Sparing;
 use super::tls::{self, Connection, is_nothing_yet, words};
-use super::wire::{self, Greeting};
+use super::upstream::{Upstream, circle};
+use super::wire::{self, Form, Greeting};
 use crate::secret::Secret;
 use crate::source::SourceError;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use rustls::ServerConfig;
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::text::printable;
 
-/// How long a greeting may take, with the handshake.
-const GREETING: Duration = Duration::from_secs(10);
+/// How long peers may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For the handshake and the greeting.
+    pub greeting: Duration,
+    /// For a frame, from its first byte to its last.
+    pub frame: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        // A frame has at most 4 MiB: 14 kB/s.
+        Limits { greeting: Duration::from_secs(10), frame: Duration::from_secs(300) }
+    }
+}
 
 /// How many chunks wait for the agent, of all peers.
 const AHEAD: usize = 8;
@@ -66,6 +85,12 @@ struct Shared {
     topics: Vec<String>,
     tls: Option<Arc<ServerConfig>>,
     most: usize,
+    limits: Limits,
+    upstream: Arc<Upstream>,
+    /// Connections that are not let in yet, by number: the oldest first.
+    waiting: Mutex<BTreeMap<u64, TcpStream>>,
+    refusals: Sparing,
+    meetings: Sparing,
     counters: Arc<Counters>,
     chunks: Sender<(Chunk, Received)>,
     ring: Sender<()>,
@@ -74,13 +99,14 @@ struct Shared {
 
 impl Collector {
     /// Listens. `ring` is rung whenever something came. `agent` is this process's number and `own_topic` where its output
-    /// writes to, if that is known: peers may name it.
+    /// writes to, if that is known: peers may name it. `upstream` is told which collectors are behind peers.
     ///
     /// # Errors
     /// `Usage` for certificates that are none; `Io` where it cannot listen.
     pub fn start(
         settings: &CollectorSettings,
         (agent, own_topic): (u64, &str),
+        (limits, upstream): (Limits, Arc<Upstream>),
         counters: Arc<Counters>,
         ring: Sender<()>,
     ) -> Result<Collector, SourceError> {
@@ -101,6 +127,11 @@ impl Collector {
             topics: settings.topics.iter().map(String::as_str).chain([own_topic]).map(str::to_owned).collect(),
             tls,
             most: settings.max_connections,
+            limits,
+            upstream,
+            waiting: Mutex::default(),
+            refusals: Sparing::new(),
+            meetings: Sparing::new(),
             counters,
             chunks: send,
             ring,
@@ -135,6 +166,7 @@ impl Drop for Collector {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut number = 0;
     while !shared.stopped.load(Ordering::Acquire) {
         let (stream, peer) = match listener.accept() {
             Ok(accepted) => accepted,
@@ -144,71 +176,109 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
         };
         let peers = &shared.counters.peers;
-        if peers.load(Ordering::Relaxed) >= shared.most as u64 {
-            refuse(shared, peer, "there are too many connections");
+        if peers.load(Ordering::Relaxed) >= shared.most as u64 && !shared.make_room() {
+            shared.refuse(peer, "there are too many connections");
             continue;
+        }
+        number += 1;
+        if let Ok(stream) = stream.try_clone() {
+            shared.waiting().insert(number, stream);
         }
         peers.fetch_add(1, Ordering::Relaxed);
         let of_thread = shared.clone();
         let serve = move || {
-            serve(stream, peer, &of_thread);
+            serve(stream, (number, peer), &of_thread);
             of_thread.counters.peers.fetch_sub(1, Ordering::Relaxed);
         };
         if let Err(error) = std::thread::Builder::new().name("peer".into()).spawn(serve) {
             peers.fetch_sub(1, Ordering::Relaxed);
-            refuse(shared, peer, &format!("no thread could be started: {error}"));
+            shared.waiting().remove(&number);
+            shared.refuse(peer, &format!("no thread could be started: {error}"));
         }
     }
 }
 
-fn refuse(shared: &Shared, peer: SocketAddr, reason: &str) {
-    shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-    tracing::warn!(%peer, reason, "a connection was not let in");
-}
-
-fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
-    let (greeting, connection) = match let_in(stream, shared) {
+fn serve(stream: TcpStream, (number, peer): (u64, SocketAddr), shared: &Shared) {
+    let (greeting, connection) = match let_in(stream, number, shared) {
         Ok(both) => both,
         Err(error) => {
-            refuse(shared, peer, &words(&error));
-            return;
+            shared.waiting().remove(&number);
+            return shared.refuse(peer, &words(&error));
         }
     };
-    tracing::info!(%peer, host = %printable(greeting.host.as_bytes()), "an agent connected");
-    let is_old = greeting.is_old;
-    let mut peer_of = Peer { connection, is_old, kept: Arc::default(), said: 0, said_at: Instant::now(), count: 0 };
-    match peer_of.run(shared) {
-        Ok(()) => tracing::info!(%peer, frames = peer_of.count, "an agent has gone"),
-        Err(error) => {
+    if let Some(unsaid) = shared.meetings.may_say() {
+        tracing::info!(%peer, host = %printable(greeting.host.as_bytes()), unsaid, "an agent connected");
+    }
+    shared.upstream.set(number, greeting.via);
+    let mut peer_of = Peer {
+        connection,
+        number,
+        form: greeting.form,
+        kept: Arc::default(),
+        said: 0,
+        said_at: Instant::now(),
+        count: 0,
+    };
+    let ended = peer_of.run(shared);
+    shared.upstream.set(number, Vec::new());
+    let frames = peer_of.count;
+    match (ended, shared.meetings.may_say()) {
+        (_, None) => {}
+        (Ok(()), Some(unsaid)) => tracing::info!(%peer, frames, unsaid, "an agent has gone"),
+        (Err(error), Some(unsaid)) => {
             let error = words(&error);
-            tracing::warn!(%peer, frames = peer_of.count, error, "the connection of an agent ended");
+            tracing::warn!(%peer, frames, error, unsaid, "the connection of an agent ended");
         }
     }
 }
 
 /// The handshake, the greeting and the token.
-fn let_in(stream: TcpStream, shared: &Shared) -> io::Result<(Greeting, Connection)> {
+fn let_in(stream: TcpStream, number: u64, shared: &Shared) -> io::Result<(Greeting, Connection)> {
     // A socket accepted from a listener that does not wait may not wait either.
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
     let mut connection = match &shared.tls {
-        None => Connection::Plain(stream),
+        None => Connection::plain(stream),
         Some(tls) => Connection::server(stream, tls.clone()).map_err(io::Error::other)?,
     };
-    connection.patience(Duration::from_millis(500), GREETING)?;
-    let deadline = Instant::now() + GREETING;
+    let deadline = Instant::now() + shared.limits.greeting;
+    connection.patience(Duration::from_millis(500), shared.limits.greeting)?;
+    connection.until(Some(deadline));
     let mut patient = Patient { connection: &mut connection, deadline };
     let greeting = Greeting::read(&mut patient)?;
     if let Some((to_it, to_log)) = shared.why_not(&greeting) {
         let _ = wire::write_all(&mut connection, &wire::answer(false, &to_it));
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, to_log));
     }
+    // From here on it has a place of its own.
+    if shared.waiting().remove(&number).is_none() {
+        return Err(io::Error::other("it made room for another connection"));
+    }
     wire::write_all(&mut connection, &wire::answer(true, ""))?;
+    connection.until(None);
     Ok((greeting, connection))
 }
 
 impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection that has waited longest to be let in: an agent says at once what it has to say. `false` where
+    /// none waits.
+    fn make_room(&self) -> bool {
+        let oldest = self.waiting().pop_first();
+        oldest.is_some_and(|(_, stream)| stream.shutdown(Shutdown::Both).is_ok())
+    }
+
+    fn refuse(&self, peer: SocketAddr, reason: &str) {
+        self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(unsaid) = self.refusals.may_say() {
+            tracing::warn!(%peer, reason, unsaid, "a connection was not let in");
+        }
+    }
+
     /// Why a peer is not let in: what it is told, and what the log says. Of topics nothing is said to who does not know the
     /// token.
     fn why_not(&self, greeting: &Greeting) -> Option<(String, String)> {
@@ -217,9 +287,12 @@ impl Shared {
         {
             return Some(("the token is not the collector's".into(), "it does not know the token".into()));
         }
-        if !greeting.is_old && greeting.agent == self.agent {
+        if greeting.form >= Form::Topics && greeting.agent == self.agent {
             let words = "this collector is the sender itself: its [output] leads back to its own [collector]";
             return Some((words.into(), words.into()));
+        }
+        if let Some(words) = circle(self.agent, &greeting.via) {
+            return Some((words.clone(), words));
         }
         greeting.topics.iter().find_map(|topic| self.why_not_to(topic)).map(|words| (words.clone(), words))
     }
@@ -259,7 +332,8 @@ impl io::Read for Patient<'_> {
 
 struct Peer {
     connection: Connection,
-    is_old: bool,
+    number: u64,
+    form: Form,
     kept: Arc<AtomicU64>,
     said: u64,
     said_at: Instant,
@@ -271,8 +345,16 @@ impl Peer {
         self.connection.patience(TURN, Duration::from_secs(30))?;
         let mut buffer: Vec<u8> = Vec::new();
         let mut read = vec![0; 64 << 10];
+        // When what waits in the buffer began to come.
+        let mut begun = Instant::now();
         while !shared.stopped.load(Ordering::Acquire) {
             self.answer()?;
+            if buffer.is_empty() {
+                begun = Instant::now();
+            } else if begun.elapsed() > shared.limits.frame {
+                let words = format!("a frame did not come whole within {} s", shared.limits.frame.as_secs());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+            }
             match self.connection.read(&mut read) {
                 Ok(0) if buffer.is_empty() => return Ok(()),
                 // A process that was killed says no farewell; between frames that loses nothing.
@@ -283,27 +365,52 @@ impl Peer {
                 Err(error) => return Err(error),
             }
             let mut at = 0;
-            while buffer.len() - at >= FRAME_HEAD {
-                let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-                let length = Chunk::frame_length(&buffer[at..]).map_err(wrong)?;
-                let Some(frame) = buffer.get(at..at + length) else { break };
-                let chunk = Chunk::from_frame(frame).map_err(wrong)?;
+            while let Some(length) = self.take(&buffer[at..], shared, &mut read)? {
                 at += length;
-                if let Some(words) = shared.why_not_to(&chunk.origin.topic) {
-                    // What came before may be kept by now.
-                    self.answer()?;
-                    if !self.is_old {
-                        wire::write_all(&mut self.connection, &wire::refusal(&words))?;
-                        self.hear_out(&mut read);
-                    }
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
-                }
-                self.hand_over(chunk, shared)?;
+                // Where the agent had no room, it was not the peer that took long.
+                begun = Instant::now();
             }
             buffer.drain(..at);
         }
         // Answers that are due still go out.
         self.answer()
+    }
+
+    /// Takes what stands at the front of what came; how many bytes that were, or `None` while it has not come whole.
+    fn take(&mut self, bytes: &[u8], shared: &Shared, read: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.form >= Form::Via && bytes.starts_with(&wire::VIA.to_le_bytes()) {
+            let Some((hops, length)) = wire::read_via(bytes)? else { return Ok(None) };
+            if let Some(words) = circle(shared.agent, &hops) {
+                return Err(self.refuse(words, read));
+            }
+            shared.upstream.set(self.number, hops);
+            return Ok(Some(length));
+        }
+        if bytes.len() < FRAME_HEAD {
+            return Ok(None);
+        }
+        let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let length = Chunk::frame_length(bytes).map_err(wrong)?;
+        let Some(frame) = bytes.get(..length) else { return Ok(None) };
+        let chunk = Chunk::from_frame(frame).map_err(wrong)?;
+        if let Some(words) = shared.why_not_to(&chunk.origin.topic) {
+            return Err(self.refuse(words, read));
+        }
+        self.hand_over(chunk, shared)?;
+        Ok(Some(length))
+    }
+
+    /// Says why nothing more is taken, where the peer understands it.
+    fn refuse(&mut self, words: String, read: &mut [u8]) -> io::Error {
+        // What came before may be kept by now.
+        let said = self.answer().and_then(|()| match self.form {
+            Form::Plain => Ok(()),
+            _ => wire::write_all(&mut self.connection, &wire::refusal(&words)),
+        });
+        if said.is_ok() && self.form != Form::Plain {
+            self.hear_out(read);
+        }
+        io::Error::new(io::ErrorKind::PermissionDenied, words)
     }
 
     /// Reads what a peer sends until it has heard that it is refused: a connection that is closed over unread bytes may take
@@ -347,3 +454,7 @@ impl Peer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "collector_tests.rs"]
+mod tests;

@@ -3,13 +3,19 @@
 //! A thread owns the connection. When it ends, for whatever reason, the output has failed and the agent makes another,
 //! with back-off; what was not kept by the collector is sent again then.
 //!
-//! Invariant: whatever the collector does, this thread neither waits for ever nor holds more than the agent's window.
+//! Invariants
+//! - Whatever the collector does, this thread neither waits for ever nor holds more than the agent's window, and a collector
+//!   that breaks the protocol ends the connection ([`Answers`]).
+//! - The collector knows which others a frame may have come through before it comes ([`Upstream`]).
 
+use super::answers::Answers;
 use super::chunk::Chunk;
 use super::output::{Event, Output};
 use super::settings::ClientTls;
+use super::sparing::Sparing;
 use super::tls::{self, Connection, is_gone, is_nothing_yet, words};
-use super::wire::{self, Greeting};
+use super::upstream::Upstream;
+use super::wire::{self, Form, Greeting, Hop};
 use crate::secret::Secret;
 use crate::source::SourceError;
 use crossbeam_channel::{self as channel, Receiver, RecvTimeoutError, unbounded};
@@ -21,11 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::text::printable;
 
-/// How long connecting to one address may take, and each of handshake and greeting.
+/// How long connecting to one address may take, and then handshake and greeting.
 const CONNECT: Duration = Duration::from_secs(5);
-
-/// A collector that says nothing for this long is gone; it gives a sign of life every 5 s.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// How long a read or a write waits before the other is looked at.
 const TURN: Duration = Duration::from_millis(5);
@@ -42,7 +45,12 @@ pub struct Sender {
     pub agent: u64,
     /// The topics that frames may name.
     pub topics: Vec<String>,
+    /// The collectors that frames may have come through.
+    pub upstream: Arc<Upstream>,
 }
+
+/// Connections come and go with what a collector does.
+static CONNECTED: Sparing = Sparing::new();
 
 /// Where to and how.
 struct Way {
@@ -90,7 +98,10 @@ impl CollectorOutput {
         let trouble = Arc::new(Mutex::new(None));
         let said = trouble.clone();
         let run = move || {
-            let ended = way.connect().and_then(|connection| Link::new(connection, &to_send, &tell).run());
+            let ended = way.connect().and_then(|(address, welcome)| {
+                let run = Link::new(welcome, &way.sender.upstream, &to_send, &tell).run();
+                run.map_err(|words| format!("collector {address}: {words}"))
+            });
             if let Err(words) = ended {
                 *said.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.clone());
                 let _ = tell.send(Event::Failed(words));
@@ -132,13 +143,15 @@ impl Way {
     }
 
     /// The first collector that lets us in; else why none did.
-    fn connect(&self) -> Result<Connection, String> {
+    fn connect(&self) -> Result<(&str, Welcome), String> {
         let mut reasons = Vec::new();
         for address in &self.addresses {
             match self.connect_to(address) {
-                Ok(connection) => {
-                    tracing::info!(collector = %address, "connected");
-                    return Ok(connection);
+                Ok(welcome) => {
+                    if let Some(unsaid) = CONNECTED.may_say() {
+                        tracing::info!(collector = %address, unsaid, "connected");
+                    }
+                    return Ok((address, welcome));
                 }
                 Err(reason) => reasons.push(format!("collector {address}: {reason}")),
             }
@@ -146,28 +159,30 @@ impl Way {
         Err(reasons.join("; "))
     }
 
-    /// A connection that was let in. A collector that ends it at the greeting may be of a release before topics: then it is
+    /// A connection that was let in. A collector that ends it at the greeting may be of an earlier release: then it is
     /// greeted as that knows it, where that says all there is to say.
-    fn connect_to(&self, address: &str) -> Result<Connection, String> {
+    fn connect_to(&self, address: &str) -> Result<Welcome, String> {
+        let version = self.sender.upstream.version();
         let mut greeting = Greeting {
             host: self.sender.host.clone(),
             token: self.token.as_ref().map_or("", Secret::expose).to_owned(),
             agent: self.sender.agent,
             topics: self.sender.topics.clone(),
-            is_old: false,
+            via: self.sender.upstream.hops(),
+            form: Form::default(),
         };
-        let answered = self.greet(address, &greeting)?;
-        if let Some(connection) = answered {
-            return Ok(connection);
+        for form in Form::ALL {
+            if form == Form::Plain && !greeting.topics.is_empty() {
+                return Err(
+                    "it ends the connection at the greeting: not a collector, or one of a release before topics".into(),
+                );
+            }
+            greeting.form = form;
+            if let Some(connection) = self.greet(address, &greeting)? {
+                return Ok(Welcome { connection, form, told: (version, greeting.via) });
+            }
         }
-        if !self.sender.topics.is_empty() {
-            return Err(
-                "it ends the connection at the greeting: not a collector, or one of a release before topics".into()
-            );
-        }
-        greeting.is_old = true;
-        self.greet(address, &greeting)?
-            .ok_or_else(|| "it ends the connection at the greeting: not a collector, or it wants a certificate".into())
+        Err("it ends the connection at the greeting: not a collector, or it wants a certificate".into())
     }
 
     /// `None` where the other side ends the connection instead of an answer.
@@ -184,7 +199,7 @@ impl Way {
         stream.set_nodelay(true).map_err(words)?;
         rustix::net::sockopt::set_socket_keepalive(&stream, true).map_err(|error| words(error.into()))?;
         let mut connection = match &self.tls {
-            None => Connection::Plain(stream),
+            None => Connection::plain(stream),
             Some((config, name)) => {
                 let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
                 let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -192,13 +207,17 @@ impl Way {
             }
         };
         connection.patience(CONNECT, CONNECT).map_err(words)?;
+        connection.until(Some(Instant::now() + CONNECT));
         let answered =
             wire::write_all(&mut connection, &greeting.bytes()).and_then(|()| wire::read_answer(&mut connection));
         match answered {
-            Ok(Ok(())) => Ok(Some(connection)),
+            Ok(Ok(())) => {
+                connection.until(None);
+                Ok(Some(connection))
+            }
             Ok(Err(reason)) => Err(format!("it does not let us in: {}", printable(reason.as_bytes()))),
             Err(error) if is_nothing_yet(&error) => {
-                Err(format!("it says nothing for {} s: not a collector", CONNECT.as_secs()))
+                Err(format!("it gives no answer within {} s: not a collector", CONNECT.as_secs()))
             }
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(words(error)),
@@ -206,36 +225,45 @@ impl Way {
     }
 }
 
-struct Link<'a> {
+/// A collector that let the agent in.
+struct Welcome {
     connection: Connection,
+    form: Form,
+    /// What it was told of [`Upstream`], and of which version that was.
+    told: (u64, Vec<Hop>),
+}
+
+struct Link<'a> {
+    welcome: Welcome,
+    upstream: &'a Upstream,
     chunks: &'a Receiver<(u64, Arc<Chunk>)>,
     events: &'a channel::Sender<Event>,
     /// Numbers of frames that are sent and not known to be kept.
     sent: VecDeque<u64>,
     kept: u64,
-    /// Bytes of an answer that has not come whole.
-    partial: Vec<u8>,
-    heard: Instant,
+    answers: Answers,
 }
 
 impl<'a> Link<'a> {
     fn new(
-        connection: Connection,
+        welcome: Welcome,
+        upstream: &'a Upstream,
         chunks: &'a Receiver<(u64, Arc<Chunk>)>,
         events: &'a channel::Sender<Event>,
     ) -> Link<'a> {
-        let (sent, partial) = (VecDeque::new(), Vec::new());
-        Link { connection, chunks, events, sent, kept: 0, partial, heard: Instant::now() }
+        let answers = Answers::new(Instant::now());
+        Link { welcome, upstream, chunks, events, sent: VecDeque::new(), kept: 0, answers }
     }
 
     /// Until the agent drops the output, or the connection ends.
     fn run(mut self) -> Result<(), String> {
-        self.connection.patience(TURN, TURN).map_err(|error| error.to_string())?;
+        self.welcome.connection.patience(TURN, TURN).map_err(|error| error.to_string())?;
         let mut frame = Vec::new();
         loop {
             let rest = if self.sent.is_empty() { REST } else { Duration::ZERO };
             match self.chunks.recv_timeout(rest) {
                 Ok((number, chunk)) => {
+                    self.tell()?;
                     frame.clear();
                     chunk.frame(&mut frame);
                     self.sent.push_back(number);
@@ -245,18 +273,35 @@ impl<'a> Link<'a> {
                         continue;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.tell()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             self.listen()?;
         }
     }
 
+    /// Says which collectors what follows may have come through, where that changed and the collector knows what it means.
+    fn tell(&mut self) -> Result<(), String> {
+        let version = self.upstream.version();
+        let (told_version, told) = &mut self.welcome.told;
+        if *told_version == version || self.welcome.form < Form::Via {
+            return Ok(());
+        }
+        let hops = self.upstream.hops();
+        *told_version = version;
+        if *told == hops {
+            return Ok(());
+        }
+        let message = wire::via(&hops);
+        *told = hops;
+        self.write(&message)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut at = 0;
         while at < bytes.len() {
-            match self.connection.write(&bytes[at..]) {
-                Ok(0) => return Err("the collector ended the connection".into()),
+            match self.welcome.connection.write(&bytes[at..]) {
+                Ok(0) => return Err("it ended the connection".into()),
                 Ok(n) => at += n,
                 // It takes nothing now; it may have something to say.
                 Err(error) if is_nothing_yet(&error) => self.listen()?,
@@ -264,7 +309,7 @@ impl<'a> Link<'a> {
             }
         }
         loop {
-            match self.connection.flush() {
+            match self.welcome.connection.flush() {
                 Ok(()) => return Ok(()),
                 Err(error) if is_nothing_yet(&error) => self.listen()?,
                 Err(error) => return Err(words(&error)),
@@ -275,54 +320,18 @@ impl<'a> Link<'a> {
     /// Takes answers, waiting for at most a turn.
     fn listen(&mut self) -> Result<(), String> {
         let mut read = [0; 1024];
-        match self.connection.read(&mut read) {
-            Ok(0) => return Err("the collector ended the connection".into()),
-            Ok(n) => {
-                self.heard = Instant::now();
-                self.partial.extend_from_slice(&read[..n]);
-            }
-            Err(error) if is_nothing_yet(&error) => {
-                if self.heard.elapsed() > SILENCE {
-                    return Err(format!("the collector has said nothing for {} s", SILENCE.as_secs()));
-                }
-            }
+        let came = match self.welcome.connection.read(&mut read) {
+            Ok(0) => return Err("it ended the connection".into()),
+            Ok(n) => n,
+            Err(error) if is_nothing_yet(&error) => 0,
             Err(error) => return Err(words(&error)),
-        }
-        let (mut last, mut is_refused) = (None, false);
-        while let Some(number) = self.partial.first_chunk().copied().map(u64::from_le_bytes) {
-            if number == wire::REFUSAL {
-                is_refused = true;
-                break;
-            }
-            last = Some(number);
-            self.partial.drain(..8);
-        }
-        self.keep(last.unwrap_or(self.kept))?;
-        if is_refused { self.refused() } else { Ok(()) }
-    }
-
-    /// The collector keeps so many frames.
-    fn keep(&mut self, kept: u64) -> Result<(), String> {
-        let fresh = kept.saturating_sub(self.kept);
-        if fresh > self.sent.len() as u64 {
-            return Err("the collector keeps more than it was sent".into());
-        }
-        for number in self.sent.drain(..fresh as usize) {
+        };
+        let sent = self.kept + self.sent.len() as u64;
+        let kept = self.answers.take(&read[..came], sent, Instant::now())?;
+        for number in self.sent.drain(..(kept - self.kept) as usize) {
             let _ = self.events.send(Event::Delivered(number));
         }
-        self.kept = self.kept.max(kept);
+        self.kept = kept;
         Ok(())
-    }
-
-    /// The collector does not take a frame; its reason may not have come whole.
-    fn refused(&self) -> Result<(), String> {
-        let whole = self.partial.get(8..10).and_then(|n| {
-            let length = usize::from(u16::from_le_bytes(n.try_into().ok()?));
-            self.partial.get(10..10 + length.min(wire::MOST_TEXT))
-        });
-        match whole {
-            Some(reason) => Err(format!("the collector does not take what is sent: {}", printable(reason))),
-            None => Ok(()),
-        }
     }
 }

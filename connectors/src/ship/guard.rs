@@ -5,6 +5,7 @@ use super::chunk::Chunk;
 use super::forward::{self, Sender};
 use super::settings::{CollectorSettings, OutputSettings, ShipSettings};
 use super::tls;
+use super::upstream::Upstream;
 use crate::kafka::{TopicState, look_at};
 use crate::source::SourceError;
 use base64::Engine as _;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tidewatch_events::text::printable;
 
@@ -104,13 +106,13 @@ pub fn look(settings: &ShipSettings) -> Result<(), SourceError> {
 /// `Usage` for certificates that are none.
 pub fn look_at_collectors(settings: &ShipSettings) -> Result<Vec<(String, Result<(), String>)>, SourceError> {
     let OutputSettings::Collector { addresses, tls, token } = &settings.output else { return Ok(Vec::new()) };
-    forward::probe(addresses, tls.as_ref(), token.as_ref(), &sender(settings, 0))
+    forward::probe(addresses, tls.as_ref(), token.as_ref(), &sender(settings, 0, &Arc::default()))
 }
 
 /// What a collector is told of this agent.
-pub fn sender(settings: &ShipSettings, agent: u64) -> Sender {
+pub fn sender(settings: &ShipSettings, agent: u64, upstream: &Arc<Upstream>) -> Sender {
     let topics = settings.topics().into_iter().map(str::to_owned).collect();
-    Sender { host: settings.host.clone(), agent, topics }
+    Sender { host: settings.host.clone(), agent, topics, upstream: upstream.clone() }
 }
 
 /// Looks whether the files of TLS are what they should be: what the agent itself would say at its start.

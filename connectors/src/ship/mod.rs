@@ -19,6 +19,7 @@
 //! - Memory is bounded by the window, the feed and one chunk a peer, whatever is away for however long.
 
 mod agent;
+mod answers;
 pub mod chunk;
 pub mod collector;
 mod cut;
@@ -29,8 +30,10 @@ mod metrics;
 mod output;
 pub mod positions;
 pub mod settings;
+mod sparing;
 pub mod spool;
 mod tls;
+mod upstream;
 mod wire;
 
 pub use agent::Agent;

@@ -4,11 +4,14 @@ use super::chunk::{Chunk, Origin};
 use super::forward::CollectorOutput;
 use super::guard::sender;
 use super::settings::{KeyBy, OutputSettings, ShipSettings};
+use super::sparing::Sparing;
+use super::upstream::Upstream;
 use crate::kafka::{Outcome, ProducerSettings, RecordProducer, Sent};
+use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What became of chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +36,11 @@ pub trait Output: Send {
     fn trouble(&self) -> Option<String>;
 }
 
-/// Opens the output; `agent` is this process's number.
+/// Opens the output; `agent` is this process's number, `upstream` the collectors before it.
 ///
 /// # Errors
 /// `Usage` for settings that cannot be; `Io` where no thread can be started.
-pub fn open(settings: &ShipSettings, agent: u64) -> Result<Box<dyn Output>, SourceError> {
+pub fn open(settings: &ShipSettings, (agent, upstream): (u64, &Arc<Upstream>)) -> Result<Box<dyn Output>, SourceError> {
     Ok(match &settings.output {
         OutputSettings::Kafka { settings: kafka, topic, compression, linger, key } => {
             let with = ProducerSettings {
@@ -49,10 +52,58 @@ pub fn open(settings: &ShipSettings, agent: u64) -> Result<Box<dyn Output>, Sour
             Box::new(KafkaOutput::new(RecordProducer::new(kafka, topic, &with)?, topic.clone(), *key))
         }
         OutputSettings::Collector { addresses, tls, token } => {
-            let sender = sender(settings, agent);
+            let sender = sender(settings, agent, upstream);
             Box::new(CollectorOutput::start(addresses.clone(), tls.as_ref(), token.clone(), sender)?)
         }
     })
+}
+
+/// When an output that failed is opened anew: with back-off, and said sparingly.
+pub struct Retry {
+    at: Instant,
+    attempts: u32,
+    opened: Instant,
+    failures: Sparing,
+}
+
+/// An output that has not failed for so long works.
+const WORKS_AFTER: Duration = Duration::from_secs(10);
+
+impl Retry {
+    /// At once.
+    pub fn new(now: Instant) -> Retry {
+        Retry { at: now, attempts: 0, opened: now, failures: Sparing::new() }
+    }
+
+    /// Whether it is time.
+    pub fn is_due(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    /// It was opened; the moment.
+    pub fn opened(&mut self) -> Instant {
+        self.opened = Instant::now();
+        self.opened
+    }
+
+    /// It acknowledged something. One that does and fails at once, again and again, is waited for ever longer.
+    pub fn works(&mut self) {
+        if self.opened.elapsed() >= WORKS_AFTER {
+            self.attempts = 0;
+        }
+    }
+
+    /// It failed.
+    pub fn failed(&mut self, words: &str) {
+        self.attempts += 1;
+        let backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(15) };
+        let wait = backoff.delay(self.attempts, u64::from(std::process::id()), None);
+        self.at = Instant::now() + wait;
+        if let Some(unsaid) = self.failures.may_say() {
+            let again_ms = wait.as_millis() as u64;
+            tracing::warn!(error = %words, again_ms, unsaid, "the output failed; opening it anew");
+        }
+    }
 }
 
 /// Bits of a record's number that are its index in the chunk.

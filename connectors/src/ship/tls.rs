@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
@@ -79,17 +79,56 @@ pub fn server((cert, of): &(PathBuf, PathBuf), client_ca: Option<&Path>) -> Resu
     config.map(Arc::new).map_err(|error| usage(cert, &error))
 }
 
+/// A socket that may be given a moment after which nothing is read or written: a read of TLS goes on for as long as bytes
+/// trickle in.
+pub struct Socket {
+    stream: TcpStream,
+    until: Option<Instant>,
+}
+
+impl Socket {
+    fn look_at_the_clock(&self) -> io::Result<()> {
+        match self.until {
+            Some(until) if Instant::now() >= until => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.look_at_the_clock()?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.look_at_the_clock()?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 /// A connection.
 pub enum Connection {
     /// Without encryption: on loopback.
-    Plain(TcpStream),
+    Plain(Socket),
     /// An agent's side of TLS.
-    Client(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Client(Box<StreamOwned<ClientConnection, Socket>>),
     /// A collector's side.
-    Server(Box<StreamOwned<ServerConnection, TcpStream>>),
+    Server(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
 impl Connection {
+    /// Without encryption.
+    pub fn plain(stream: TcpStream) -> Connection {
+        Connection::Plain(Socket { stream, until: None })
+    }
+
     /// The agent's side. The handshake happens with the first bytes.
     ///
     /// # Errors
@@ -97,7 +136,7 @@ impl Connection {
     pub fn client(stream: TcpStream, config: Arc<ClientConfig>, name: &str) -> Result<Connection, String> {
         let name = ServerName::try_from(name.to_owned()).map_err(|error| format!("{name}: {error}"))?;
         let tls = ClientConnection::new(config, name).map_err(|error| error.to_string())?;
-        Ok(Connection::Client(Box::new(StreamOwned::new(tls, stream))))
+        Ok(Connection::Client(Box::new(StreamOwned::new(tls, Socket { stream, until: None }))))
     }
 
     /// The collector's side.
@@ -106,24 +145,30 @@ impl Connection {
     /// Where TLS cannot be begun.
     pub fn server(stream: TcpStream, config: Arc<ServerConfig>) -> Result<Connection, String> {
         let tls = ServerConnection::new(config).map_err(|error| error.to_string())?;
-        Ok(Connection::Server(Box::new(StreamOwned::new(tls, stream))))
+        Ok(Connection::Server(Box::new(StreamOwned::new(tls, Socket { stream, until: None }))))
     }
 
-    fn socket(&self) -> &TcpStream {
+    fn socket(&mut self) -> &mut Socket {
         match self {
-            Connection::Plain(stream) => stream,
-            Connection::Client(stream) => stream.get_ref(),
-            Connection::Server(stream) => stream.get_ref(),
+            Connection::Plain(socket) => socket,
+            Connection::Client(stream) => stream.get_mut(),
+            Connection::Server(stream) => stream.get_mut(),
         }
     }
 
-    /// How long reads and writes wait.
+    /// How long a read or a write waits while nothing moves.
     ///
     /// # Errors
     /// Where the system does not know it.
-    pub fn patience(&self, read: Duration, write: Duration) -> io::Result<()> {
-        self.socket().set_read_timeout(Some(read))?;
-        self.socket().set_write_timeout(Some(write))
+    pub fn patience(&mut self, read: Duration, write: Duration) -> io::Result<()> {
+        let stream = &self.socket().stream;
+        stream.set_read_timeout(Some(read))?;
+        stream.set_write_timeout(Some(write))
+    }
+
+    /// The moment from which on nothing moves, whatever comes; `None` for never.
+    pub fn until(&mut self, until: Option<Instant>) {
+        self.socket().until = until;
     }
 }
 

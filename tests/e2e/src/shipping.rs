@@ -1,7 +1,7 @@
 //! What tests of the host agent share: a broker of their own, writers of logs, and what stands in a topic.
 #![allow(clippy::unwrap_used)]
 
-use crate::process::{finish, free_ports, root};
+use crate::process::{Running, Signal, finish, free_ports, root};
 use crate::servers::kafka_tool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -162,6 +162,18 @@ pub fn once(all: Vec<Seen>) -> (Vec<String>, usize) {
         }
     }
     (lines, twice)
+}
+
+/// Starts `tidewatch ship`; what it says goes to `log`.
+pub fn start_agent(config: &Path, log: PathBuf) -> Running {
+    Running::start(&["ship", "-c", config.to_str().unwrap()], log)
+}
+
+/// Ends one, expects 0 of it, and gives what it said.
+pub fn end_agent(mut agent: Running) -> String {
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait(Duration::from_secs(20)).0, 0, "{}", agent.said());
+    agent.said()
 }
 
 /// The value of a metric, where it is served.

@@ -10,19 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidewatch_e2e::process::{Running, Signal, finish, free_ports, tidewatch};
+use tidewatch_e2e::process::{Signal, finish, free_ports, tidewatch};
 use tidewatch_e2e::servers::{Topics, kafka, unique};
-use tidewatch_e2e::shipping::{Broker, certificates, compare, create_topic, line, metric, once, records, until, write};
-
-fn start(config: &Path, log: PathBuf) -> Running {
-    Running::start(&["ship", "-c", config.to_str().unwrap()], log)
-}
-
-fn end(mut agent: Running) -> String {
-    agent.signal(Signal::TERM);
-    assert_eq!(agent.wait(Duration::from_secs(20)).0, 0, "{}", agent.said());
-    agent.said()
-}
+use tidewatch_e2e::shipping::{
+    Broker, certificates, compare, create_topic, end_agent, line, metric, once, records, start_agent, until, write,
+};
 
 /// A configuration of an agent that ships files to a topic; `rest` are more keys of `[output]`, and tables.
 fn to_kafka(dir: &Path, paths: &[PathBuf], (address, topic): (&str, &str), rest: &str, port: u16) -> PathBuf {
@@ -68,7 +60,7 @@ fn what_was_sent_to_a_broker_that_is_gone_is_sent_again_by_the_next_agent() {
     };
     let value = |name: &str| metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0);
     for round in 0..2 {
-        let agent = start(&config, dir.path().join(format!("agent-{round}.log")));
+        let agent = start_agent(&config, dir.path().join(format!("agent-{round}.log")));
         until("records are acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") > 500);
         broker.tell("down");
         std::thread::sleep(Duration::from_millis(300));
@@ -80,12 +72,12 @@ fn what_was_sent_to_a_broker_that_is_gone_is_sent_again_by_the_next_agent() {
         drop(agent);
         broker.tell("up");
     }
-    let last = start(&config, dir.path().join("agent-last.log"));
+    let last = start_agent(&config, dir.path().join("agent-last.log"));
     std::thread::sleep(Duration::from_secs(1));
     stop.store(true, Ordering::Relaxed);
     let written = writer.join().unwrap();
     shipped(port);
-    end(last);
+    end_agent(last);
     let (got, twice) = once(records(&address, &topic));
     eprintln!("{} lines written, {twice} came twice", written.len());
     compare(got, &written);
@@ -138,7 +130,7 @@ fn one_agent_ships_to_two_topics_through_a_collector() {
     assert_eq!(said.code, Some(3), "{said:#?}");
     assert!(said.err.contains(&format!("collector 127.0.0.1:{}: Connection refused", ports[0])), "{said:#?}");
     std::fs::write(&collector, collector_text("")).unwrap();
-    let narrow = start(&collector, at("narrow.log"));
+    let narrow = start_agent(&collector, at("narrow.log"));
     until("it listens", Duration::from_secs(10), || narrow.said().contains("collecting"));
     let said = check();
     assert_eq!(said.code, Some(3), "{said:#?}");
@@ -158,22 +150,22 @@ fn one_agent_ships_to_two_topics_through_a_collector() {
             }
         }
     }
-    let first = start(&agent, at("agent-0.log"));
+    let first = start_agent(&agent, at("agent-0.log"));
     until("the refusal is said", Duration::from_secs(20), || {
         first.said().contains("is not among the `topics` of this [collector]")
     });
     first.signal(Signal::KILL);
     drop(first);
-    end(narrow);
+    end_agent(narrow);
 
     let topics_line = format!("topics = [{errors:?}]\n");
     std::fs::write(&collector, collector_text(&topics_line)).unwrap();
-    let wide = start(&collector, at("wide.log"));
+    let wide = start_agent(&collector, at("wide.log"));
     until("it listens", Duration::from_secs(10), || wide.said().contains("collecting"));
     let said = check();
     assert_eq!(said.code, Some(0), "{said:#?}");
     assert!(said.out.contains("it lets this agent in") && said.out.contains(&format!("topic {errors}")), "{said:#?}");
-    let second = start(&agent, at("agent-1.log"));
+    let second = start_agent(&agent, at("agent-1.log"));
     let count = |port: u16, what: &str, topic: &str| {
         metric(port, &format!("tidewatch_ship_topic_records_{what}_total{{topic=\"{topic}\"}}")).unwrap_or(0)
     };
@@ -181,8 +173,8 @@ fn one_agent_ships_to_two_topics_through_a_collector() {
         count(ports[1], "acknowledged", logs) >= 300 && count(ports[1], "acknowledged", errors) >= 50
     });
     assert!(count(ports[2], "taken", errors) >= 1, "the agent counts by topic");
-    end(second);
-    end(wide);
+    end_agent(second);
+    end_agent(wide);
     let (got, _) = once(records(&address, logs));
     compare(got, &(0..300).map(|n| line("access", n)).collect::<Vec<_>>());
     // Of a record with line ends in it, Kafka's tool shows the first line and the rest without headers.
@@ -227,7 +219,7 @@ fn a_full_spool_is_said_and_the_files_wait() {
         port,
     );
     std::fs::write(&log, "first\n").unwrap();
-    let agent = start(&config, dir.path().join("agent.log"));
+    let agent = start_agent(&config, dir.path().join("agent.log"));
     let value = |name: &str| metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0);
     until("the first is acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") == 1);
     broker.tell("down");
@@ -261,14 +253,14 @@ fn a_full_spool_is_said_and_the_files_wait() {
     // The file is renamed and deleted meanwhile, as rotation does: its rest is found under its new name.
     std::fs::rename(&log, dir.path().join("a.log.1")).unwrap();
     std::fs::write(&log, "last\n").unwrap();
-    let agent = start(&config, dir.path().join("agent-1.log"));
+    let agent = start_agent(&config, dir.path().join("agent-1.log"));
     until("the spool is full again", Duration::from_secs(60), || value("spool_full") == 1);
     broker.tell("up");
     until("all is acknowledged", Duration::from_secs(120), || value("spool_bytes") == 0 && value("spool_full") == 0);
     shipped(port);
     let lost = ["bytes_lost_total", "files_lost_total", "spool_damaged_frames_total"].map(value);
     assert_eq!(lost, [0; 3]);
-    end(agent);
+    end_agent(agent);
     let (got, twice) = once(records(&address, &topic));
     let number = |text: &String| text.split(' ').next().unwrap().to_owned();
     let got: Vec<String> = got.iter().map(number).collect();
@@ -311,7 +303,7 @@ fn what_is_no_file_is_left_out_and_said() {
     ] {
         assert!(said.out.contains(want), "{want}: {}", said.out);
     }
-    let mut agent = start(&config, dir.path().join("agent.log"));
+    let mut agent = start_agent(&config, dir.path().join("agent.log"));
     let value = |name: &str| metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0);
     until("the line is acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") == 1);
     until("they are counted", Duration::from_secs(20), || value("paths_left_out") > 0);
@@ -319,7 +311,7 @@ fn what_is_no_file_is_left_out_and_said() {
     std::fs::write(at("dir.log"), "two\n").unwrap();
     until("the file is followed", Duration::from_secs(20), || value("records_acknowledged_total") == 2);
     assert!(agent.ended().is_none());
-    let said = end(agent);
+    let said = end_agent(agent);
     assert_eq!(said.matches("it is a socket").count(), 1, "said once: {said}");
 }
 
@@ -345,11 +337,11 @@ fn a_broker_that_wants_a_certificate_gets_the_agents() {
     assert!(said.err.to_lowercase().contains("certificate"), "{said:#?}");
     let said = check(true);
     assert_eq!(said.code, Some(0), "{said:#?}");
-    let agent = start(&config, dir.path().join("agent.log"));
+    let agent = start_agent(&config, dir.path().join("agent.log"));
     until("both are acknowledged", Duration::from_secs(20), || {
         metric(port, "tidewatch_ship_records_acknowledged_total") == Some(2)
     });
-    end(agent);
+    end_agent(agent);
     let (got, _) = once(records(&broker.address(), &topic));
     compare(got, &["one".to_owned(), "two".to_owned()]);
 }
