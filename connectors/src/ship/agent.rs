@@ -12,7 +12,7 @@ use super::guard::{Refusals, lock, look};
 use super::metrics::{Counters, MetricsServer, TopicCounts};
 use super::output::{self, Event, Output, Retry};
 use super::settings::ShipSettings;
-use super::spool::{Mark, Spool, SpoolSettings};
+use super::spool::{Found, Mark, Spool, SpoolSettings};
 use super::upstream::Upstream;
 use super::wire::Hop;
 use crate::feed::Feed;
@@ -379,9 +379,12 @@ impl Agent {
         let mut some = false;
         while !stopping && self.room() > 0 {
             let Some(spool) = &mut self.spool else { break };
-            let Some((mark, chunk)) = spool.read().map_err(failed("the spool cannot be read"))? else { break };
+            let Some(found) = spool.read().map_err(failed("the spool cannot be read"))? else { break };
             some = true;
-            self.give(Arc::new(chunk), From::Spool(mark));
+            match found {
+                Found::Chunk(mark, chunk) => self.give(Arc::new(chunk), From::Spool(mark)),
+                Found::Hole(hole) => self.mend(&hole),
+            }
         }
         let is_read = self.spool.as_ref().is_none_or(Spool::is_read);
         while is_read && self.room() > 0 {
@@ -587,6 +590,9 @@ fn append(spool: &mut Spool, chunk: &Chunk, counters: &Counters) -> Result<Optio
     }
     Ok(mark)
 }
+
+#[path = "mend.rs"]
+mod mend;
 
 #[cfg(test)]
 #[path = "agent_tests.rs"]

@@ -241,7 +241,11 @@ fn a_refusal_of_a_frame_is_said_with_its_reason() {
 fn a_collector_that_talks_nonsense_ends_its_connection_and_is_waited_for() {
     let rows: &[(&str, &[u8], &str)] = &[
         ("nothing new, for ever", &[0; 8], "it breaks the protocol: it says again and again that it keeps 0 frames"),
-        ("more than it was sent", &[1, 0, 0, 0, 0, 0, 0, 0], "it breaks the protocol: it keeps 1 frames, and was sent 0"),
+        (
+            "more than it was sent",
+            &[1, 0, 0, 0, 0, 0, 0, 0],
+            "it breaks the protocol: it keeps 1 frames, and was sent 0",
+        ),
         ("bytes", b"\r\nHTTP/1.1 400 Bad Request", "it breaks the protocol: it keeps "),
         ("a refusal without words", &[0xff; 8], "it does not take what is sent: \\xFF"),
     ];
@@ -256,7 +260,11 @@ fn a_collector_that_talks_nonsense_ends_its_connection_and_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         std::fs::write(&path, "one\n").unwrap();
-        let running = Running::start(ShipSettings { data_dir: dir.path().join("data"), inputs: vec![input(&path, None)], ..settings });
+        let running = Running::start(ShipSettings {
+            data_dir: dir.path().join("data"),
+            inputs: vec![input(&path, None)],
+            ..settings
+        });
         running.until("three failures", |counters| counters.output_failures.load(Relaxed) >= 3);
         std::thread::sleep(Duration::from_secs(1));
         assert!(running.counters.output_failures.load(Relaxed) < 10, "{name}: {:?}", running.counters);
@@ -339,7 +347,8 @@ fn an_agent_that_would_send_to_itself_is_not_let_in() {
     let path = dir.path().join("a.log");
     std::fs::write(&path, "one\n").unwrap();
     let listen = unused_address();
-    let plan = ShipSettings { collector: Some(collects(&listen)), ..settings(dir.path(), vec![input(&path, None)], &listen) };
+    let plan =
+        ShipSettings { collector: Some(collects(&listen)), ..settings(dir.path(), vec![input(&path, None)], &listen) };
     let running = Running::start(plan);
     running.until("it is refused", |counters| counters.connections_refused.load(Relaxed) > 0);
     running.until("the output fails", |counters| counters.output_failures.load(Relaxed) > 0);
@@ -377,29 +386,86 @@ fn a_position_beyond_its_file_is_told_from_a_loss() {
     assert_eq!(ship(1), [0, 1, 2]);
 }
 
+/// A damaged part of the spool: its lines are read again where a file holds them, and lost to the line where none does. Files go
+/// on behind it.
 #[test]
-fn files_go_on_behind_a_spool_that_is_damaged() {
+fn what_a_damaged_spool_held_is_read_again_or_said() {
+    type Change = fn(&Path);
+    let as_it_is: Change = |_| {};
+    let renamed: Change = |path| std::fs::rename(path, path.with_file_name("a.log.1")).unwrap();
+    let changed: Change = |path| std::fs::write(path, "zero\nONE\ntwo\n").unwrap();
+    let cut_short: Change = |path| std::fs::write(path, "zero\n").unwrap();
+    // name, what became of the file, whether there are labels; read again, lost, its bytes, unknown
+    let rows: &[(&str, Change, bool, [u64; 4])] = &[
+        ("the file is there", as_it_is, true, [2, 0, 0, 0]),
+        ("it was renamed", renamed, true, [2, 0, 0, 0]),
+        ("it holds something else", changed, true, [0, 2, 6, 0]),
+        ("it is too short", cut_short, true, [0, 2, 6, 0]),
+        ("there are no labels", as_it_is, false, [0, 0, 0, 1]),
+    ];
+    for (name, change, has_labels, want) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "zero\none\ntwo\n").unwrap();
+        let (address, came) = collector(Manner::Takes);
+        let plan = SpoolPlan { max_bytes: 1 << 24, after: Duration::from_secs(1), fsync: Fsync::Never };
+        let other = dir.path().join("other.log");
+        std::fs::write(&other, "other\n").unwrap();
+        let inputs = vec![input(&path, None), input(&other, None)];
+        let settings = ShipSettings { spool: Some(plan), ..settings(dir.path(), inputs, &address) };
+        let spool = settings.data_dir.join("spool");
+        let plan =
+            SpoolSettings { dir: spool.clone(), max_bytes: 1 << 24, segment_bytes: 1 << 20, fsync: Fsync::Never };
+        let file = path.display().to_string();
+        let origin = Arc::new(Origin { host: "web1".into(), file, stream: 1, topic: String::new() });
+        let record = |start: u64, at: usize| Record { start, end: start + 4, at, length: 3 };
+        let records = vec![record(5, 0), record(9, 3)];
+        let chunk = Chunk { origin, read_at: 0, end: 13, bytes: b"onetwo".to_vec(), records };
+        Spool::open(plan).unwrap().append(&chunk).unwrap().unwrap();
+        let segment = spool.join("00000002.spool");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        *bytes.last_mut().unwrap() ^= 0xff;
+        std::fs::write(&segment, bytes).unwrap();
+        if !has_labels {
+            std::fs::remove_file(segment.with_extension("labels")).unwrap();
+        }
+        change(&path);
+        let running = Running::start(settings);
+        let is_there = |line: &str| came.lock().unwrap().lines.iter().any(|(_, came)| came == line);
+        running.until("files go on", |_| is_there("other"));
+        let c = &running.counters;
+        let counts = [&c.spool_reread_records, &c.spool_lost_records, &c.spool_lost_bytes, &c.spool_lost_unknown];
+        assert_eq!(counts.map(|count| count.load(Relaxed)), *want, "{name}");
+        assert_eq!([&c.spool_damaged_frames, &c.spool_bytes].map(|c| c.load(Relaxed)), [1, 0], "{name}");
+        if want[0] > 0 {
+            let first: Vec<String> = came.lock().unwrap().lines.iter().take(2).map(|(_, line)| line.clone()).collect();
+            assert_eq!(first, ["one", "two"], "{name}: in their place");
+        }
+        running.end();
+        assert!(!segment.exists(), "{name}");
+    }
+}
+
+/// A part that the next run has not come to is behind all the same.
+#[test]
+fn what_an_earlier_run_left_is_behind_from_the_start() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.log");
+    let (path, idle) = (dir.path().join("a.log"), dir.path().join("b.log"));
     std::fs::write(&path, "one\ntwo\n").unwrap();
-    let (address, came) = collector(Manner::Takes);
-    let plan = SpoolPlan { max_bytes: 1 << 24, after: Duration::from_secs(1), fsync: Fsync::Never };
-    let settings = ShipSettings { spool: Some(plan), ..settings(dir.path(), vec![input(&path, None)], &address) };
-    let spool = settings.data_dir.join("spool");
-    let plan = SpoolSettings { dir: spool.clone(), max_bytes: 1 << 24, segment_bytes: 1 << 20, fsync: Fsync::Never };
-    let origin = Arc::new(Origin { host: "h".into(), file: "f".into(), stream: 1, topic: String::new() });
-    let records = vec![Record { start: 0, end: 5, at: 0, length: 4 }];
-    let chunk = Chunk { origin, read_at: 0, end: 5, bytes: b"zero".to_vec(), records };
-    Spool::open(plan).unwrap().append(&chunk).unwrap().unwrap();
-    let segment = spool.join("00000002.spool");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    *bytes.last_mut().unwrap() ^= 0xff;
-    std::fs::write(&segment, bytes).unwrap();
-    let running = Running::start(settings);
-    running.until("the lines", acknowledged(2));
-    let counts = [&running.counters.spool_damaged_frames, &running.counters.spool_bytes].map(|c| c.load(Relaxed));
+    std::fs::write(&idle, "three\n").unwrap();
+    let (address, _) = collector(Manner::Takes);
+    let inputs = || vec![input(&path, None), input(&idle, Some("web-errors"))];
+    let running = Running::start(settings(dir.path(), inputs(), &address));
+    running.until("all", acknowledged(3));
     running.end();
-    assert_eq!(counts, [1, 0]);
-    assert_eq!(came.lock().unwrap().lines.len(), 2);
-    assert!(!segment.exists());
+    // More comes while no agent runs, to a file that goes on and to one that is new; and then the collector is away.
+    std::fs::write(&path, "one\ntwo\n4567890\n").unwrap();
+    std::fs::rename(&idle, dir.path().join("b.log.1")).unwrap();
+    std::fs::write(&idle, "four\n").unwrap();
+    let plan = ShipSettings { in_flight: 0, ..settings(dir.path(), inputs(), &unused_address()) };
+    let running = Running::start(plan);
+    running.until("what waits is counted", |counters| counters.bytes_behind.load(Relaxed) == 8 + 5);
+    let text = running.counters.text();
+    assert!(text.contains("tidewatch_ship_topic_bytes_behind{topic=\"web-errors\"} 5\n"), "{text}");
+    running.end();
 }

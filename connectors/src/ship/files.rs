@@ -5,18 +5,15 @@
 
 use super::chunk::{Chunk, Origin};
 use super::cut::{Cut, Cutter};
+use super::find::{at_end, candidates, holds, look_for};
 use super::metrics::Counters;
 use super::positions::{self, Place, PositionsError};
 use super::settings::ShipSettings;
 use crate::feed::{Feed, Message};
-use crate::source::file::{
-    FIRST_BYTES, FilePosition, FollowFiles, FollowOptions, Input as Reader, LeftOut, Positions, open_file, rotated,
-    shown,
-};
+use crate::source::file::{FilePosition, FollowFiles, FollowOptions, LeftOut, Positions, shown};
 use crate::source::{Identity, SourceError, wall_clock};
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -51,6 +48,7 @@ struct Stream {
 /// A path that is followed.
 struct Follow {
     input: usize,
+    path: PathBuf,
     /// Numbers of its contents, and their streams; the newest last.
     contents: Vec<(u64, u64)>,
 }
@@ -63,6 +61,7 @@ pub struct Files {
     /// By input: the topic that frames name, empty for the output's own, and the topic as far as it is known.
     topics: Vec<(String, String)>,
     joining: Vec<Option<super::Multiline>>,
+    patterns: Vec<Vec<glob::Pattern>>,
     max_line: usize,
     pub feed: Arc<Feed>,
     positions: Vec<Positions>,
@@ -110,6 +109,11 @@ impl Files {
                 })
                 .collect(),
             joining: settings.inputs.iter().map(|i| i.multiline.clone()).collect(),
+            patterns: settings
+                .inputs
+                .iter()
+                .map(|input| input.paths.iter().filter_map(|path| glob::Pattern::new(path).ok()).collect())
+                .collect(),
             max_line: settings.max_line,
             feed: feed.clone(),
             positions: Vec::new(),
@@ -147,6 +151,7 @@ impl Files {
             let thread = follower.spawn(feed.clone());
             files.threads.push(thread.map_err(|e| SourceError::Io(format!("no thread could be started: {e}")))?);
         }
+        files.tend();
         Ok(files)
     }
 
@@ -162,7 +167,8 @@ impl Files {
                 None => break,
                 Some(Message::Opened(info)) => {
                     self.note_end(info.id, info.source, Path::new(&*info.name));
-                    self.follows.insert(info.id, Follow { input: info.source, contents: Vec::new() });
+                    let path = PathBuf::from(&*info.name);
+                    self.follows.insert(info.id, Follow { input: info.source, path, contents: Vec::new() });
                     self.counters.files.store(self.follows.len() as u64, Relaxed);
                 }
                 Some(Message::Batch(batch)) => {
@@ -335,27 +341,31 @@ impl Files {
     /// Looks how large files are, and forgets contents that are done with. To be called now and then.
     pub fn tend(&mut self) {
         let mut gone = Vec::new();
-        let (mut behind, mut by_topic) = (0, BTreeMap::new());
+        let mut behind = Behind::default();
         for (number, stream) in &mut self.streams {
-            let named = std::fs::metadata(&stream.place.path).ok();
-            let is_current =
-                named.as_ref().is_some_and(|m| (m.dev(), m.ino()) == (stream.place.device, stream.place.inode));
             let contents = self.follows.get(&stream.partition).map(|follow| &follow.contents);
             let is_newest = contents.and_then(|all| all.last()).is_some_and(|(_, newest)| newest == number);
-            if let Some(meta) = named.filter(|_| is_current && is_newest) {
-                stream.place.size = meta.len().max(stream.place.offset);
-            }
-            let missing = stream.place.size.saturating_sub(stream.place.offset);
-            behind += missing;
-            *by_topic.entry(stream.place.topic.as_str()).or_default() += missing;
+            let is_named = behind.look(&mut stream.place, is_newest);
             let is_whole = stream.place.offset >= stream.place.size && !stream.cutter.is_waiting();
             let is_idle = stream.outstanding == 0 && stream.moved.elapsed() > FORGET_AFTER;
-            if is_whole && is_idle && !(is_current && is_newest) {
+            if is_whole && is_idle && !(is_named && is_newest) {
                 gone.push((*number, stream.partition));
             }
         }
-        self.counters.bytes_behind.store(behind, Relaxed);
-        self.counters.topics.set_behind(&by_topic);
+        // What nothing was read of in this run: it is not shipped either.
+        for place in self.kept.iter_mut().chain(self.ends.iter_mut().map(|(_, place)| place)) {
+            let is_newest = !behind.seen.contains(&(place.device, place.inode));
+            behind.look(place, is_newest);
+        }
+        for follow in self.follows.values() {
+            behind.look_at_new(&follow.path, &self.topics[follow.input].1);
+        }
+        // And what was read and waits to be taken, where the output takes nothing.
+        for (positions, (_, topic)) in self.positions.iter().zip(&self.topics) {
+            positions.all().values().for_each(|position| behind.look_at_new(&position.path, topic));
+        }
+        self.counters.bytes_behind.store(behind.by_topic.values().sum(), Relaxed);
+        self.counters.topics.set_behind(&behind.by_topic);
         self.count_left_out();
         for (number, partition) in gone {
             self.streams.remove(&number);
@@ -364,6 +374,21 @@ impl Files {
             }
             self.moved = true;
         }
+    }
+
+    /// What there is to read again a part of a stream by: its place where it is known, how its lines are joined, and the
+    /// longest line. `None` where it is of no file of this agent.
+    pub fn known(&self, stream: u64, host: &str, file: &str) -> Option<(Place, Option<super::Multiline>, usize)> {
+        let of_stream = self.streams.get(&stream).map(|stream| &stream.place);
+        let place = of_stream.or_else(|| self.kept.iter().find(|place| place.stream == stream)).cloned();
+        if place.is_none() && !self.hosts.iter().any(|own| own == host) {
+            return None;
+        }
+        // One that was shipped whole into the spool, and rotated away, is forgotten.
+        let place = place.unwrap_or_else(|| Place { stream, path: file.into(), ..Place::default() });
+        let input = self.patterns.iter().position(|all| all.iter().any(|pattern| pattern.matches_path(&place.path)));
+        let joining = input.and_then(|input| self.joining[input].clone());
+        Some((place, joining, self.max_line))
     }
 
     /// Counts what is named and not followed.
@@ -393,126 +418,49 @@ impl Stream {
     }
 }
 
+/// Bytes of files that are not shipped, by topic.
+#[derive(Default)]
+struct Behind {
+    by_topic: BTreeMap<String, u64>,
+    /// Files that places are in.
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Behind {
+    /// Counts what is behind a place; its file may have grown where it is the newest content. Whether the path that is
+    /// followed names that file still.
+    fn look(&mut self, place: &mut Place, is_newest: bool) -> bool {
+        let named = std::fs::metadata(&place.path).ok();
+        let named = named.filter(|meta| (meta.dev(), meta.ino()) == (place.device, place.inode));
+        let mut missing = place.size.saturating_sub(place.offset);
+        if let Some(length) = named.as_ref().filter(|_| is_newest).map(|meta| meta.len()) {
+            place.size = length.max(place.offset);
+            // Shorter than its position: what is in it by now is new, from its beginning.
+            missing = if length < place.offset { length } else { length - place.offset };
+        }
+        self.seen.insert((place.device, place.inode));
+        self.add(&place.topic, missing);
+        named.is_some()
+    }
+
+    /// Counts all of a file in which no place is.
+    fn look_at_new(&mut self, path: &Path, topic: &str) {
+        if let Ok(meta) = std::fs::metadata(path)
+            && self.seen.insert((meta.dev(), meta.ino()))
+        {
+            self.add(topic, meta.len());
+        }
+    }
+
+    fn add(&mut self, topic: &str, bytes: u64) {
+        *self.by_topic.entry(topic.to_owned()).or_default() += bytes;
+    }
+}
+
 /// How many files an input may follow: three quarters of the descriptors there are, shared among the inputs; the rest is
 /// for rotated files, the spool and connections.
 fn most_files(inputs: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let all = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 20);
     (all / 4 * 3 / inputs.max(1)).max(8)
-}
-
-/// The place at the end of a file as it is now.
-fn at_end(path: &Path) -> io::Result<Place> {
-    let file = open_file(path)?;
-    let meta = file.metadata()?;
-    let offset = meta.len();
-    let read = |at: u64, length: u64| -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, at)?;
-        Ok(bytes)
-    };
-    let (first, tail) = (offset.min(FIRST_BYTES as u64), offset.min(positions::TAIL_BYTES as u64));
-    Ok(Place {
-        stream: positions::new_stream(),
-        path: path.to_owned(),
-        device: meta.dev(),
-        inode: meta.ino(),
-        first: read(0, first)?,
-        offset,
-        tail: read(offset - tail, tail)?,
-        size: offset,
-        topic: String::new(),
-    })
-}
-
-/// Finds the contents that were kept, path by path, and says what is lost.
-fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePosition>) {
-    let mut by_path: BTreeMap<PathBuf, Vec<Place>> = BTreeMap::new();
-    places.into_iter().for_each(|place| by_path.entry(place.path.clone()).or_default().push(place));
-    let (mut kept, mut resume) = (Vec::new(), Vec::new());
-    for (path, places) in by_path {
-        let found = positions::find(places, candidates, holds);
-        for (place, bytes) in &found.lost {
-            if let Some(length) = shorter(place) {
-                counters.positions_beyond.fetch_add(1, Relaxed);
-                tracing::warn!(
-                    file = %shown(&path), position = place.offset, length,
-                    "a file ends before its position, and begins as it did: it was cut short, or its position was changed by \
-                     hand; it is read from its beginning, and readers take its lines for new ones"
-                );
-            } else if *bytes > 0 {
-                counters.files_lost.fetch_add(1, Relaxed);
-                counters.bytes_lost.fetch_add(*bytes, Relaxed);
-                tracing::warn!(
-                    file = %shown(&path), shipped = place.offset, bytes,
-                    "a file was deleted before all of it was shipped; these bytes, at least, are lost"
-                );
-            }
-        }
-        // What is there instead is new, and read from its beginning.
-        let anew = FilePosition { path, device: 0, inode: 0, offset: 0, partition_offset: 0, first: Vec::new() };
-        resume.push(found.resume.unwrap_or(anew));
-        kept.extend(found.there);
-    }
-    (kept, resume)
-}
-
-/// The length of the file of a place where it is the same file, begins as it did, and ends before the position: then
-/// nothing says that a line is lost.
-fn shorter(place: &Place) -> Option<u64> {
-    let look = || -> io::Result<Option<u64>> {
-        let file = open_file(&place.path)?;
-        let meta = file.metadata()?;
-        let mut first = vec![0; place.first.len()];
-        let is_same = (meta.dev(), meta.ino()) == (place.device, place.inode) && !first.is_empty();
-        if !is_same || meta.len() >= place.offset || meta.len() < first.len() as u64 {
-            return Ok(None);
-        }
-        file.read_exact_at(&mut first, 0)?;
-        Ok((first == place.first).then_some(meta.len()))
-    };
-    look().ok().flatten()
-}
-
-/// Files that may hold a content, the likeliest first.
-fn candidates(place: &Place) -> Vec<PathBuf> {
-    let directory = place.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let same = entries.filter(|entry| {
-        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (place.device, place.inode))
-    });
-    let mut all: Vec<PathBuf> = same.map(|entry| place.path.with_file_name(entry.file_name())).collect();
-    all.push(place.path.clone());
-    all.extend(rotated(&place.path).into_iter().rev());
-    all
-}
-
-/// The length of a file if it holds a content.
-fn holds(path: &Path, place: &Place) -> Option<u64> {
-    let look = || -> io::Result<Option<u64>> {
-        let mut reader = Reader::open_file(path)?;
-        let mut first = Vec::new();
-        reader.read_into(&mut first, place.first.len())?;
-        if first != place.first {
-            return Ok(None);
-        }
-        let before = place.offset.saturating_sub(place.tail.len() as u64);
-        let mut reader = Reader::open_file(path)?;
-        let mut tail = Vec::new();
-        if reader.skip(before)? < before || reader.read_into(&mut tail, place.tail.len())? < place.tail.len() {
-            return Ok(None);
-        }
-        if tail != place.tail {
-            return Ok(None);
-        }
-        // The rest is read where it is packed; a plain file says how long it is.
-        let file = open_file(path)?;
-        let mut head = [0; 4];
-        let n = file.read_at(&mut head, 0)?;
-        Ok(Some(match crate::source::file::is_plain(&head[..n]) {
-            true => file.metadata()?.len(),
-            false => place.offset + reader.skip(u64::MAX)?,
-        }))
-    };
-    look().ok().flatten()
 }

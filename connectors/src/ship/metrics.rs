@@ -85,7 +85,7 @@ impl Topics {
     }
 
     /// How many bytes are behind, by topic; no others are.
-    pub fn set_behind(&self, behind: &BTreeMap<&str, u64>) {
+    pub fn set_behind(&self, behind: &BTreeMap<String, u64>) {
         self.lock().iter_mut().for_each(|(topic, counts)| {
             counts.bytes_behind = behind.get(topic.as_str()).copied().unwrap_or(0);
         });
@@ -131,6 +131,10 @@ counters! {
     output_failures "counter" "Times the output had to be opened anew.",
     spool_damaged_frames "counter" "Parts of the spool that were damaged and skipped.",
     spool_damaged_bytes "counter" "Bytes of the spool that were torn or damaged.",
+    spool_reread_records "counter" "Records of damaged parts of the spool that were read again from their files.",
+    spool_lost_records "counter" "Records of damaged parts of the spool that no file holds any more.",
+    spool_lost_bytes "counter" "Bytes of those records.",
+    spool_lost_unknown "counter" "Damaged parts of the spool of which nothing says what they held.",
     spool_heads_ignored "counter" "Starts at which the spool's head pointed nowhere: all of the spool is sent again.",
     connections_refused "counter" "Connections of other agents that were not let in.",
     files "gauge" "Paths that are followed.",

@@ -34,7 +34,7 @@ const MOST_BYTES: u64 = 256 << 20;
 const MOST_CONTENTS: usize = 16;
 
 /// One content of one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Its number.
     pub stream: u64,

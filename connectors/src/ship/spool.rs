@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! spool/00000001.spool   "TWSPOOL1", then frames (see `chunk`), one after the other
+//! spool/00000001.labels  what each of them holds (see `labels`)
 //! spool/head             segment number and offset of the first frame that is not delivered
 //! ```
 //! Appended at the end of the newest segment, read from the head; a segment is deleted when all of it is delivered.
 //!
 //! Invariants
 //! - What [`Spool::append`] took is on disk when [`Spool::sync`] returns (at [`Fsync::Never`]: with the operating system).
-//! - The segments take at most `max_bytes` and one frame's head; what does not fit is not taken.
+//! - Segments and labels take at most `max_bytes`; what does not fit is not taken.
 //! - After a crash at any byte every frame written whole is there again; what was torn or is damaged is counted and
-//!   skipped. Frames may come again (the head is written now and then), never be missing.
+//!   given out as a [`Hole`]. Frames may come again (the head is written now and then), never be missing.
 //! - What is skipped counts as delivered once all before it is: where nothing readable is left, the spool is empty.
 
 use super::chunk::{Chunk, FRAME_HEAD, FrameError};
+use super::labels::{Label, Labels};
 use super::positions::{replace, sync_directory};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -62,6 +64,33 @@ pub struct Damage {
 struct Segment {
     number: u64,
     length: u64,
+    /// Bytes of its labels.
+    labels: u64,
+}
+
+/// What is read from the spool.
+#[derive(Debug)]
+pub enum Found {
+    /// A chunk, and the mark to deliver it by.
+    Chunk(Mark, Chunk),
+    /// A part that is damaged. It counts as delivered once all before it is, unless [`Spool::skip_to`] says that it is being
+    /// sent after all.
+    Hole(Hole),
+}
+
+/// A damaged part of the spool.
+#[derive(Clone, Debug)]
+pub struct Hole {
+    /// Where it begins, and ends.
+    pub from: Mark,
+    /// See `from`.
+    pub mark: Mark,
+    /// What is wrong.
+    pub error: FrameError,
+    /// What it held, where that is known.
+    pub label: Option<Label>,
+    /// Whether it is the first time in this run that it is read.
+    pub is_new: bool,
 }
 
 /// Where a frame ends.
@@ -71,12 +100,19 @@ pub struct Mark {
     offset: u64,
 }
 
+impl Mark {
+    /// The segment's number and the offset in it.
+    pub fn place(self) -> (u64, u64) {
+        (self.segment, self.offset)
+    }
+}
+
 /// Chunks on disk.
 pub struct Spool {
     settings: SpoolSettings,
     /// Oldest first; the last is written to where `writer` is there.
     segments: VecDeque<Segment>,
-    writer: Option<File>,
+    writer: Option<(File, File)>,
     unsynced: bool,
     /// Behind the last delivered frame, and the same as it is on disk.
     head: Mark,
@@ -86,7 +122,10 @@ pub struct Spool {
     /// Behind the last frame that was given out or is being sent: from there to `next` all is skipped.
     given: Mark,
     reader: Option<(u64, File)>,
+    labels: Option<(u64, Labels)>,
     damage: Damage,
+    /// Damage before this is counted.
+    counted: Mark,
 }
 
 impl Spool {
@@ -102,10 +141,12 @@ impl Spool {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).and_then(|n| n.parse().ok());
             if let Some(number) = number {
-                segments.push(Segment { number, length: entry.metadata()?.len() });
+                let labels = std::fs::metadata(entry.path().with_extension("labels")).map_or(0, |meta| meta.len());
+                segments.push(Segment { number, length: entry.metadata()?.len(), labels });
             }
         }
         segments.sort_by_key(|segment| segment.number);
+        forget_lone_labels(&settings.dir, &segments)?;
         let first = segments.first().map_or(1, |segment| segment.number);
         let start = Mark { segment: first, offset: MAGIC.len() as u64 };
         let written = read_head(&settings.dir)?;
@@ -123,7 +164,9 @@ impl Spool {
             next: head,
             given: head,
             reader: None,
+            labels: None,
             damage: Damage::default(),
+            counted: start,
         };
         // A head that points nowhere must not delete anything.
         if let Some(why) = written.and_then(|written| spool.why_not(written)) {
@@ -219,6 +262,10 @@ impl Spool {
         self.settings.dir.join(format!("{number:08}.spool"))
     }
 
+    fn labels_path(&self, number: u64) -> PathBuf {
+        self.path(number).with_extension("labels")
+    }
+
     /// Whether everything is delivered.
     pub fn is_empty(&self) -> bool {
         self.segments.back().is_none_or(|last| (Mark { segment: last.number, offset: last.length }) <= self.head)
@@ -226,7 +273,7 @@ impl Spool {
 
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.length).sum()
+        self.segments.iter().map(|segment| segment.length + segment.labels).sum()
     }
 
     /// What was damaged so far.
@@ -247,7 +294,9 @@ impl Spool {
         let mut frame = Vec::new();
         chunk.frame(&mut frame);
         let length = frame.len() as u64;
-        if self.bytes() + length + MAGIC.len() as u64 > self.settings.max_bytes {
+        // A little more than its label takes in the end: its place is not known yet.
+        let mut label = Label::new(chunk, u64::MAX, length);
+        if self.bytes() + length + label.line()?.len() as u64 + MAGIC.len() as u64 > self.settings.max_bytes {
             return Ok(None);
         }
         let is_full =
@@ -255,10 +304,12 @@ impl Spool {
         if self.writer.is_none() || is_full {
             self.open_segment()?;
         }
-        let (Some(writer), Some(last)) = (&mut self.writer, self.segments.back_mut()) else {
+        let (Some((writer, labels)), Some(last)) = (&mut self.writer, self.segments.back_mut()) else {
             return Err(io::Error::other("the spool has no segment"));
         };
-        if let Err(error) = writer.write_all(&frame) {
+        label.at = last.length;
+        let label = label.line()?;
+        if let Err(error) = labels.write_all(label.as_bytes()).and_then(|()| writer.write_all(&frame)) {
             // What was written of it is cut off, or, where even that fails, left behind with its segment.
             if writer.set_len(last.length).is_err() || writer.seek(SeekFrom::Start(last.length)).is_err() {
                 self.writer = None;
@@ -266,6 +317,7 @@ impl Spool {
             return Err(error);
         }
         last.length += length;
+        last.labels += label.len() as u64;
         self.unsynced = true;
         Ok(Some(Mark { segment: last.number, offset: last.length }))
     }
@@ -277,6 +329,7 @@ impl Spool {
         let number = self.segments.back().map_or(self.head.segment, |last| last.number) + 1;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(self.path(number))?;
         file.write_all(MAGIC)?;
+        let labels = OpenOptions::new().write(true).create(true).truncate(true).open(self.labels_path(number))?;
         if self.settings.fsync == Fsync::Always {
             file.sync_data()?;
             sync_directory(&self.settings.dir)?;
@@ -286,8 +339,8 @@ impl Spool {
             let start = Mark { segment: number, offset: length };
             (self.head, self.next) = (start, start);
         }
-        self.segments.push_back(Segment { number, length });
-        self.writer = Some(file);
+        self.segments.push_back(Segment { number, length, labels: 0 });
+        self.writer = Some((file, labels));
         Ok(())
     }
 
@@ -297,7 +350,7 @@ impl Spool {
     /// Where the disk says so. What was appended since the last time may be lost then.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.unsynced {
-            if let (Fsync::Always, Some(writer)) = (self.settings.fsync, &self.writer) {
+            if let (Fsync::Always, Some((writer, _))) = (self.settings.fsync, &self.writer) {
                 writer.sync_data()?;
             }
             self.unsynced = false;
@@ -305,23 +358,22 @@ impl Spool {
         Ok(())
     }
 
-    /// The next chunk in order, with the mark to deliver it by; `None` where all were read. Damaged ones are counted and
-    /// skipped.
+    /// What is next in order; `None` where all was read. What is damaged is counted.
     ///
     /// # Errors
     /// Where a segment cannot be read, or what was skipped cannot be deleted.
-    pub fn read(&mut self) -> io::Result<Option<(Mark, Chunk)>> {
+    pub fn read(&mut self) -> io::Result<Option<Found>> {
         let read = self.read_next()?;
         match &read {
-            Some((mark, _)) => self.given = *mark,
+            Some(Found::Chunk(mark, _)) => self.given = *mark,
             // What was skipped at the end has no frame behind it whose delivery would move the head.
             None if self.next > self.head => self.delivered(self.head)?,
-            None => {}
+            Some(Found::Hole(_)) | None => {}
         }
         Ok(read)
     }
 
-    fn read_next(&mut self) -> io::Result<Option<(Mark, Chunk)>> {
+    fn read_next(&mut self) -> io::Result<Option<Found>> {
         loop {
             let Some(segment) = self.segments.iter().find(|segment| segment.number >= self.next.segment) else {
                 return Ok(None);
@@ -339,16 +391,40 @@ impl Spool {
             }
             let read = self.read_frame(number, length)?;
             match read {
-                Ok((mark, chunk)) => return Ok(Some((mark, chunk))),
-                Err((error, behind)) => {
-                    let bytes = behind - self.next.offset;
-                    self.damage.frames += 1;
-                    self.damage.bytes += bytes;
-                    tracing::warn!(segment = number, offset = self.next.offset, bytes, %error, "a damaged part of the spool is skipped");
-                    self.next.offset = behind;
-                }
+                Ok((mark, chunk)) => return Ok(Some(Found::Chunk(mark, chunk))),
+                Err((error, behind)) => return Ok(Some(Found::Hole(self.hole(error, behind, length)))),
             }
         }
+    }
+
+    /// The damaged part at `next`, which ends at `behind` as far as the frame itself says; reading goes on behind it.
+    fn hole(&mut self, error: FrameError, behind: u64, length: u64) -> Hole {
+        let from = self.next;
+        let (label, next) = self.label(from);
+        // A frame whose length is damaged does not say where the next one is; labels do.
+        let known = label.as_ref().map(|label| label.at + label.length).or(next.filter(|_| behind == length));
+        let behind = known.filter(|known| (from.offset + 1..=length).contains(known)).unwrap_or(behind);
+        let mark = Mark { offset: behind, ..from };
+        let is_new = mark > self.counted;
+        if is_new {
+            self.counted = mark;
+            self.damage.frames += 1;
+            self.damage.bytes += behind - from.offset;
+        }
+        self.next = mark;
+        Hole { from, mark, error, label, is_new }
+    }
+
+    /// The label of the frame at a mark, if there is one; otherwise where the next frame with a label begins.
+    fn label(&mut self, at: Mark) -> (Option<Label>, Option<u64>) {
+        let is_ahead = self
+            .labels
+            .as_ref()
+            .is_some_and(|(segment, labels)| *segment == at.segment && !labels.is_behind(at.offset));
+        if !is_ahead {
+            self.labels = Labels::open(&self.labels_path(at.segment)).ok().map(|labels| (at.segment, labels));
+        }
+        self.labels.as_mut().map_or((None, None), |(_, labels)| labels.find(at.offset))
     }
 
     /// The frame at `next`, or what is wrong with it and where to go on.
@@ -417,8 +493,15 @@ impl Spool {
             if self.reader.as_ref().is_some_and(|(open, _)| *open == number) {
                 self.reader = None;
             }
+            if self.labels.as_ref().is_some_and(|(open, _)| *open == number) {
+                self.labels = None;
+            }
             self.segments.pop_front();
             std::fs::remove_file(self.path(number))?;
+            match std::fs::remove_file(self.labels_path(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             if is_last {
                 let start = Mark { segment: number + 1, offset: MAGIC.len() as u64 };
                 (self.head, self.next) = (start, start);
@@ -451,6 +534,19 @@ impl Spool {
         self.next = self.next.max(mark);
         self.given = self.given.max(mark);
     }
+}
+
+/// Removes labels whose segment is gone: a crash came between the two.
+fn forget_lone_labels(dir: &Path, segments: &[Segment]) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_lone = |name: &str| !segments.iter().any(|segment| format!("{:08}.labels", segment.number) == name);
+        let is_labels = path.extension().is_some_and(|end| end == "labels");
+        if is_labels && path.file_name().and_then(|name| name.to_str()).is_some_and(is_lone) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The head as it is on disk: `None` where there is none, the beginning of its text where that is no head.

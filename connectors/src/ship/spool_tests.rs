@@ -22,12 +22,18 @@ fn filled(dir: &Path, count: u64) -> Spool {
     spool
 }
 
-fn rest(spool: &mut Spool) -> Vec<u64> {
-    let mut seen = Vec::new();
-    while let Some((_, chunk)) = spool.read().unwrap() {
-        seen.push(chunk.records[0].start);
+/// The next chunk; holes are passed over.
+fn next(spool: &mut Spool) -> Option<(Mark, Chunk)> {
+    loop {
+        match spool.read().unwrap()? {
+            Found::Chunk(mark, chunk) => return Some((mark, chunk)),
+            Found::Hole(_) => {}
+        }
     }
-    seen
+}
+
+fn rest(spool: &mut Spool) -> Vec<u64> {
+    std::iter::from_fn(|| next(spool)).map(|(_, chunk)| chunk.records[0].start).collect()
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
@@ -44,7 +50,7 @@ fn chunks_come_out_in_order_and_segments_go() {
     assert!(segments(dir.path()).len() > 3, "several segments");
     assert!(!spool.is_empty() && !spool.is_read());
     for n in 0..20 {
-        let (mark, got) = spool.read().unwrap().unwrap();
+        let (mark, got) = next(&mut spool).unwrap();
         assert_eq!(got, chunk(n));
         spool.delivered(mark).unwrap();
         if n == 9 {
@@ -54,7 +60,7 @@ fn chunks_come_out_in_order_and_segments_go() {
     assert_eq!(rest(&mut spool), [20]);
     assert!(spool.is_read() && !spool.is_empty(), "read and not delivered");
     spool.rewind();
-    let (mark, _) = spool.read().unwrap().unwrap();
+    let (mark, _) = next(&mut spool).unwrap();
     spool.delivered(mark).unwrap();
     assert!(spool.is_empty());
     assert_eq!((spool.bytes(), segments(dir.path()).len()), (0, 0), "nothing is left on disk");
@@ -67,7 +73,7 @@ fn a_restart_goes_on_behind_what_was_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = filled(dir.path(), 20);
     for _ in 0..7 {
-        let (mark, _) = spool.read().unwrap().unwrap();
+        let (mark, _) = next(&mut spool).unwrap();
         spool.delivered(mark).unwrap();
     }
     spool.write_head().unwrap();
@@ -84,7 +90,7 @@ fn a_restart_goes_on_behind_what_was_delivered() {
     assert!(seen.ends_with(&Vec::from_iter(7..=20)) && seen[0] <= 7, "{seen:?}");
     // All delivered, and a segment begun after that.
     let mut spool = Spool::open(settings(dir.path())).unwrap();
-    while let Some((mark, _)) = spool.read().unwrap() {
+    while let Some((mark, _)) = next(&mut spool) {
         spool.delivered(mark).unwrap();
     }
     drop(spool);
@@ -105,9 +111,10 @@ fn what_does_not_fit_is_not_taken() {
         assert!(taken < 100);
     }
     assert!(taken > 2 && spool.bytes() <= 1000, "{taken} in {}", spool.bytes());
-    let on_disk: u64 = segments(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    let size = |path: PathBuf| path.metadata().map_or(0, |meta| meta.len());
+    let on_disk: u64 = segments(dir.path()).iter().map(|p| size(p.clone()) + size(p.with_extension("labels"))).sum();
     assert_eq!(on_disk, spool.bytes());
-    while let Some((mark, _)) = spool.read().unwrap() {
+    while let Some((mark, _)) = next(&mut spool) {
         spool.delivered(mark).unwrap();
     }
     assert!(spool.append(&chunk(99)).unwrap().is_some(), "room again");
@@ -146,28 +153,71 @@ fn a_crash_at_any_byte_keeps_every_whole_frame() {
 }
 
 #[test]
-fn what_is_damaged_is_counted_and_the_rest_kept() {
-    // name, byte of the second frame, what comes out
-    let rows: &[(&str, usize, &[u64])] = &[
-        ("its content", FRAME_HEAD + 3, &[0, 2, 3]),
-        ("its checksum", 5, &[0, 2, 3]),
-        ("its length, which says where the next is", 3, &[0]),
+fn what_is_damaged_is_told_and_the_rest_kept() {
+    let length = "its length, which says where the next is";
+    // name, byte of the second frame, whether there are labels, what comes out
+    let rows: &[(&str, usize, bool, &[u64])] = &[
+        ("its content", FRAME_HEAD + 3, true, &[0, 2, 3]),
+        ("its checksum", 5, true, &[0, 2, 3]),
+        (length, 3, true, &[0, 2, 3]),
+        ("its content", FRAME_HEAD + 3, false, &[0, 2, 3]),
+        (length, 3, false, &[0]),
     ];
-    for (name, at, want) in rows {
+    for (name, at, has_labels, want) in rows {
         let dir = tempfile::tempdir().unwrap();
         let whole = SpoolSettings { segment_bytes: 1 << 20, ..settings(dir.path()) };
         let mut spool = Spool::open(whole.clone()).unwrap();
-        let first = spool.append(&chunk(0)).unwrap().unwrap().offset as usize;
-        (1..4).for_each(|n| assert!(spool.append(&chunk(n)).unwrap().is_some()));
+        let marks: Vec<Mark> = (0..4).map(|n| spool.append(&chunk(n)).unwrap().unwrap()).collect();
         drop(spool);
         let path = segments(dir.path()).remove(0);
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[first + at] ^= 0xff;
+        bytes[marks[0].offset as usize + at] ^= 0xff;
         std::fs::write(&path, bytes).unwrap();
+        if !has_labels {
+            std::fs::remove_file(path.with_extension("labels")).unwrap();
+        }
         let mut spool = Spool::open(whole).unwrap();
+        assert_eq!(next(&mut spool).unwrap().1, chunk(0), "{name}");
+        let Some(Found::Hole(hole)) = spool.read().unwrap() else { panic!("{name}: it is not told") };
+        let label = has_labels.then(|| Label::new(&chunk(1), marks[0].offset, marks[1].offset - marks[0].offset));
+        assert_eq!((hole.from, &hole.label, hole.is_new), (marks[0], &label, true), "{name}");
+        let damage = spool.damage();
+        assert_eq!((damage.frames, damage.bytes), (1, hole.mark.offset - hole.from.offset), "{name}");
+        spool.rewind();
         assert_eq!(rest(&mut spool), *want, "{name}");
-        assert!(spool.damage().frames == 1 && spool.damage().bytes > 0, "{name}: {:?}", spool.damage());
+        assert_eq!(spool.damage(), damage, "{name}: counted once");
+        // What is being sent after all is delivered only when its mark is.
+        spool.rewind();
+        while !matches!(spool.read().unwrap(), Some(Found::Hole(_))) {}
+        spool.skip_to(hole.mark);
+        spool.delivered(marks[0]).unwrap();
+        assert_eq!(spool.head, marks[0], "{name}");
+        spool.delivered(hole.mark).unwrap();
+        assert!(spool.head >= hole.mark, "{name}");
     }
+}
+
+#[test]
+fn labels_go_with_their_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 20);
+    let labels = || {
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .flatten()
+            .filter(|e| e.path().extension().is_some_and(|e| e == "labels"))
+            .count()
+    };
+    assert_eq!(labels(), segments(dir.path()).len());
+    // Written by a release before labels, and left by a crash.
+    std::fs::remove_file(segments(dir.path())[0].with_extension("labels")).unwrap();
+    std::fs::write(dir.path().join("00000001.labels"), "").unwrap();
+    spool = Spool::open(spool.settings.clone()).unwrap();
+    assert_eq!(labels() + 1, segments(dir.path()).len());
+    while let Some((mark, _)) = next(&mut spool) {
+        spool.delivered(mark).unwrap();
+    }
+    assert_eq!((spool.bytes(), labels()), (0, 0));
 }
 
 #[test]
@@ -202,7 +252,7 @@ fn a_head_that_points_nowhere_drops_nothing() {
     // One that is right is believed: at the end of each frame.
     let dir = tempfile::tempdir().unwrap();
     let mut spool = filled(dir.path(), 20);
-    let marks: Vec<Mark> = (0..20).map(|_| spool.read().unwrap().unwrap().0).collect();
+    let marks: Vec<Mark> = (0..20).map(|_| next(&mut spool).unwrap().0).collect();
     drop(spool);
     for (n, mark) in marks.iter().enumerate().take(19) {
         std::fs::write(dir.path().join("head"), format!("{} {}\n", mark.segment, mark.offset)).unwrap();
@@ -243,7 +293,7 @@ fn what_is_skipped_counts_as_delivered_once_all_before_it_is() {
             let want = Vec::from_iter((0..*count).filter(|n| !damaged.contains(n)));
             let mut spool = Spool::open(plan.clone()).unwrap();
             let (mut seen, mut marks) = (Vec::new(), Vec::new());
-            while let Some((mark, chunk)) = spool.read().unwrap() {
+            while let Some((mark, chunk)) = next(&mut spool) {
                 seen.push(chunk.records[0].start);
                 if is_late {
                     marks.push(mark);
@@ -278,7 +328,7 @@ fn what_is_skipped_counts_as_delivered_once_all_before_it_is() {
 fn a_segment_without_frames_behind_one_that_is_delivered_holds_nothing_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = filled(dir.path(), 1);
-    let (mark, _) = spool.read().unwrap().unwrap();
+    let (mark, _) = next(&mut spool).unwrap();
     // A crash came after the next segment was begun, and before a frame was in it.
     std::fs::write(spool.path(mark.segment + 1), MAGIC).unwrap();
     std::fs::write(dir.path().join("head"), format!("{} {}\n", mark.segment, mark.offset)).unwrap();

@@ -1,0 +1,126 @@
+//! Files that hold what was shipped before, by whatever name they go now.
+
+use super::metrics::Counters;
+use super::positions::{self, Place};
+use crate::source::file::{FIRST_BYTES, FilePosition, Input as Reader, open_file, rotated, shown};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The place at the end of a file as it is now.
+pub fn at_end(path: &Path) -> io::Result<Place> {
+    let file = open_file(path)?;
+    let meta = file.metadata()?;
+    let offset = meta.len();
+    let read = |at: u64, length: u64| -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    };
+    let (first, tail) = (offset.min(FIRST_BYTES as u64), offset.min(positions::TAIL_BYTES as u64));
+    Ok(Place {
+        stream: positions::new_stream(),
+        path: path.to_owned(),
+        device: meta.dev(),
+        inode: meta.ino(),
+        first: read(0, first)?,
+        offset,
+        tail: read(offset - tail, tail)?,
+        size: offset,
+        topic: String::new(),
+    })
+}
+
+/// Finds the contents that were kept, path by path, and says what is lost.
+pub fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePosition>) {
+    let mut by_path: BTreeMap<PathBuf, Vec<Place>> = BTreeMap::new();
+    places.into_iter().for_each(|place| by_path.entry(place.path.clone()).or_default().push(place));
+    let (mut kept, mut resume) = (Vec::new(), Vec::new());
+    for (path, places) in by_path {
+        let found = positions::find(places, candidates, holds);
+        for (place, bytes) in &found.lost {
+            if let Some(length) = shorter(place) {
+                counters.positions_beyond.fetch_add(1, Relaxed);
+                tracing::warn!(
+                    file = %shown(&path), position = place.offset, length,
+                    "a file ends before its position, and begins as it did: it was cut short, or its position was changed by \
+                     hand; it is read from its beginning, and readers take its lines for new ones"
+                );
+            } else if *bytes > 0 {
+                counters.files_lost.fetch_add(1, Relaxed);
+                counters.bytes_lost.fetch_add(*bytes, Relaxed);
+                tracing::warn!(
+                    file = %shown(&path), shipped = place.offset, bytes,
+                    "a file was deleted before all of it was shipped; these bytes, at least, are lost"
+                );
+            }
+        }
+        // What is there instead is new, and read from its beginning.
+        let anew = FilePosition { path, device: 0, inode: 0, offset: 0, partition_offset: 0, first: Vec::new() };
+        resume.push(found.resume.unwrap_or(anew));
+        kept.extend(found.there);
+    }
+    (kept, resume)
+}
+
+/// The length of the file of a place where it is the same file, begins as it did, and ends before the position: then
+/// nothing says that a line is lost.
+fn shorter(place: &Place) -> Option<u64> {
+    let look = || -> io::Result<Option<u64>> {
+        let file = open_file(&place.path)?;
+        let meta = file.metadata()?;
+        let mut first = vec![0; place.first.len()];
+        let is_same = (meta.dev(), meta.ino()) == (place.device, place.inode) && !first.is_empty();
+        if !is_same || meta.len() >= place.offset || meta.len() < first.len() as u64 {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut first, 0)?;
+        Ok((first == place.first).then_some(meta.len()))
+    };
+    look().ok().flatten()
+}
+
+/// Files that may hold a content, the likeliest first.
+pub fn candidates(place: &Place) -> Vec<PathBuf> {
+    let directory = place.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let same = entries.filter(|entry| {
+        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (place.device, place.inode))
+    });
+    let mut all: Vec<PathBuf> = same.map(|entry| place.path.with_file_name(entry.file_name())).collect();
+    all.push(place.path.clone());
+    all.extend(rotated(&place.path).into_iter().rev());
+    all
+}
+
+/// The length of a file if it holds a content.
+pub fn holds(path: &Path, place: &Place) -> Option<u64> {
+    let look = || -> io::Result<Option<u64>> {
+        let mut reader = Reader::open_file(path)?;
+        let mut first = Vec::new();
+        reader.read_into(&mut first, place.first.len())?;
+        if first != place.first {
+            return Ok(None);
+        }
+        let before = place.offset.saturating_sub(place.tail.len() as u64);
+        let mut reader = Reader::open_file(path)?;
+        let mut tail = Vec::new();
+        if reader.skip(before)? < before || reader.read_into(&mut tail, place.tail.len())? < place.tail.len() {
+            return Ok(None);
+        }
+        if tail != place.tail {
+            return Ok(None);
+        }
+        // The rest is read where it is packed; a plain file says how long it is.
+        let file = open_file(path)?;
+        let mut head = [0; 4];
+        let n = file.read_at(&mut head, 0)?;
+        Ok(Some(match crate::source::file::is_plain(&head[..n]) {
+            true => file.metadata()?.len(),
+            false => place.offset + reader.skip(u64::MAX)?,
+        }))
+    };
+    look().ok().flatten()
+}
