@@ -100,7 +100,12 @@ impl fmt::Display for Failure {
         if !self.is_rendered && !is_wished {
             f.write_str("error: ")?;
         }
-        f.write_str(self.message.trim_end())
+        // Lines are the message's own; what else hides text or moves a terminal's cursor came with somebody's words.
+        for (at, line) in self.message.trim_end().split('\n').enumerate() {
+            f.write_str(if at > 0 { "\n" } else { "" })?;
+            f.write_str(&tidewatch_events::text::printable(line.as_bytes()))?;
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::hash;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// The longest key or value, in bytes, that results carry before it is cut by [`bounded`].
 pub const MAX_VALUE_BYTES: usize = 256;
@@ -49,6 +50,18 @@ pub fn bounded(bytes: &[u8]) -> Cow<'_, str> {
     let mut out = head[..cut].to_owned();
     let _ = write!(out, "~{:016x}", hash::of(bytes));
     Cow::Owned(out)
+}
+
+/// A path as people and logs see it. File names are made by whoever may write in a directory: a rotated log, an upload.
+pub trait Shown {
+    /// [`printable`].
+    fn shown(&self) -> Cow<'_, str>;
+}
+
+impl Shown for Path {
+    fn shown(&self) -> Cow<'_, str> {
+        printable(self.as_os_str().as_encoded_bytes())
+    }
 }
 
 fn is_hidden(c: char) -> bool {

@@ -7,6 +7,7 @@ use super::{
 use crate::store::{AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, TopsQuery};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
 /// Hosts that are named.
@@ -51,7 +52,7 @@ fn through<T: serde::de::DeserializeOwned>(what: &str, answer: &impl serde::Seri
 
 impl Answers for FromStore {
     fn name(&self) -> String {
-        self.dir.display().to_string()
+        self.dir.shown().into_owned()
     }
 
     fn status(&self) -> Result<Status, AnswersError> {

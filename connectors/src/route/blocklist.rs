@@ -20,6 +20,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tidewatch_events::alert::Alert;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::EventTime;
 
 /// How the file is written.
@@ -158,7 +159,7 @@ impl Blocklist {
             }
             Err(error) => self.remarks.push(format!(
                 "{} cannot be read ({error}): what was blocked before is forgotten",
-                self.settings.state.display()
+                self.settings.state.shown()
             )),
         }
     }
@@ -271,8 +272,7 @@ impl Blocklist {
     /// Writes both files where they do not say what is to be said.
     fn write(&mut self, now: u64) -> Result<(), SendError> {
         self.tidy(now);
-        let failed =
-            |path: &Path, error: io::Error| SendError::away(format!("cannot write {}: {error}", path.display()));
+        let failed = |path: &Path, error: io::Error| SendError::away(format!("cannot write {}: {error}", path.shown()));
         let entries: Vec<&Entry> = self.entries.values().collect();
         let state = serde_json::to_vec(&entries).map_err(|error| SendError::Rejected(error.to_string()))?;
         let is_same = self.kept.as_ref() == Some(&state);
@@ -317,7 +317,7 @@ const HEAD: &str = "# Written by Tidewatch";
 /// Why it may not, for a person.
 pub fn may_replace(path: &Path) -> Result<(), String> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    let shown = path.display();
+    let shown = path.shown();
     if !found.is_file() {
         return Err(format!("{shown} is no regular file: name another `path`"));
     }
@@ -375,8 +375,8 @@ impl Channel for Blocklist {
         may_replace(&self.settings.path).map_err(SendError::person)?;
         let dir = self.settings.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         super::lines::may_make_in(dir)
-            .map_err(|error| SendError::person(format!("cannot write in {}: {error}", dir.display())))?;
-        Ok(format!("{} can be written", self.settings.path.display()))
+            .map_err(|error| SendError::person(format!("cannot write in {}: {error}", dir.shown())))?;
+        Ok(format!("{} can be written", self.settings.path.shown()))
     }
 
     fn tend(&mut self, now: u64) -> Option<u64> {

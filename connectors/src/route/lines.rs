@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tidewatch_events::alert::Alert;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::EventTime;
 
 #[derive(Serialize)]
@@ -87,7 +88,7 @@ impl ToFile {
     fn ready(&mut self) -> Result<u64, SendError> {
         if let Some(dir) = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir)
-                .map_err(|error| SendError::away(format!("cannot create {}: {error}", dir.display())))?;
+                .map_err(|error| SendError::away(format!("cannot create {}: {error}", dir.shown())))?;
         }
         self.file.ready().map_err(|error| SendError::away(caused(&error)))
     }
@@ -112,7 +113,7 @@ impl Channel for ToFile {
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
-        let path = self.path.display();
+        let path = self.path.shown();
         match may_write(&self.path) {
             Ok(true) => Ok(format!("{path} can be written")),
             Ok(false) => Ok(format!("{path} can be made")),
@@ -138,7 +139,7 @@ pub(super) fn may_make_in(folder: &Path) -> io::Result<()> {
     let nearest = folder.ancestors().find(is_there).filter(|folder| !folder.as_os_str().is_empty());
     let nearest = nearest.unwrap_or(Path::new("."));
     if !nearest.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is no folder", nearest.display())));
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is no folder", nearest.shown())));
     }
     Ok(rustix::fs::access(nearest, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
 }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::alert::Alert;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::{hash, text};
 use tracing::{debug, info, warn};
 
@@ -97,7 +98,7 @@ impl RouteRunner {
         router.silence(settings.silences, now);
         let journal = Journal::open(&settings.journal, &mut router, now)?;
         if journal.skipped > 0 {
-            warn!(route = %settings.name, lines = journal.skipped, path = %settings.journal.display(),
+            warn!(route = %settings.name, lines = journal.skipped, path = %settings.journal.shown(),
                 "lines of the route's journal could not be read: what they knew may be told again");
         }
         let again = router.in_flight();

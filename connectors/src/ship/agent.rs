@@ -24,6 +24,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tidewatch_events::text::Shown as _;
 
 /// How often positions are written while they move, by how many there are at most: what is sent between two writes is
 /// sent again after a kill, and a write costs an fsync.
@@ -99,7 +100,7 @@ impl Agent {
     /// for); `Io` where the data directory cannot be used, or another agent uses it.
     pub fn start(settings: ShipSettings) -> Result<Agent, SourceError> {
         let dir = &settings.data_dir;
-        let shown = dir.display().to_string();
+        let shown = dir.shown().into_owned();
         std::fs::create_dir_all(dir).map_err(failed(&format!("the data directory {shown} cannot be made")))?;
         let lock = lock(&settings)?;
         let refusals = Refusals::new(dir);

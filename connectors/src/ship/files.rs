@@ -10,7 +10,7 @@ use super::metrics::Counters;
 use super::positions::{self, Place, PositionsError};
 use super::settings::ShipSettings;
 use crate::feed::{Feed, Message};
-use crate::source::file::{FilePosition, FollowFiles, FollowOptions, LeftOut, Positions, shown};
+use crate::source::file::{FilePosition, FollowFiles, FollowOptions, LeftOut, Positions};
 use crate::source::{Identity, SourceError, wall_clock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch};
-use tidewatch_events::text::printable;
+use tidewatch_events::text::{Shown as _, printable};
 
 /// A content that is not the newest of its path is forgotten when nothing came for so long and all of it is shipped.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -261,7 +261,7 @@ impl Files {
         let (named, topic) = &self.topics[input];
         if !place.topic.is_empty() && place.topic != *topic {
             tracing::info!(
-                file = %shown(&place.path), offset = place.offset, before = %place.topic, now = %topic,
+                file = %place.path.shown(), offset = place.offset, before = %place.topic, now = %topic,
                 "the lines of a file go to another topic from here on"
             );
         }

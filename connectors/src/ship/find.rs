@@ -2,12 +2,13 @@
 
 use super::metrics::Counters;
 use super::positions::{self, Place};
-use crate::source::file::{FIRST_BYTES, FilePosition, Input as Reader, open_file, rotated, shown};
+use crate::source::file::{FIRST_BYTES, FilePosition, Input as Reader, open_file, rotated};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
+use tidewatch_events::text::Shown as _;
 
 /// The place at the end of a file as it is now.
 pub fn at_end(path: &Path) -> io::Result<Place> {
@@ -44,7 +45,7 @@ pub fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<Fil
             if let Some(length) = shorter(place) {
                 counters.positions_beyond.fetch_add(1, Relaxed);
                 tracing::warn!(
-                    file = %shown(&path), position = place.offset, length,
+                    file = %path.shown(), position = place.offset, length,
                     "a file ends before its position, and begins as it did: it was cut short, or its position was changed by \
                      hand; it is read from its beginning, and readers take its lines for new ones"
                 );
@@ -52,7 +53,7 @@ pub fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<Fil
                 counters.files_lost.fetch_add(1, Relaxed);
                 counters.bytes_lost.fetch_add(*bytes, Relaxed);
                 tracing::warn!(
-                    file = %shown(&path), shipped = place.offset, bytes,
+                    file = %path.shown(), shipped = place.offset, bytes,
                     "a file was deleted before all of it was shipped; these bytes, at least, are lost"
                 );
             }

@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tidewatch_events::text::printable;
+use tidewatch_events::text::{Shown as _, printable};
 
 /// The most bytes of `refused.jsonl`.
 const MOST_REFUSED: u64 = 64 << 20;
@@ -53,11 +53,11 @@ impl Refusals {
             Ok(false) if self.said_full => {}
             Ok(false) => {
                 self.said_full = true;
-                let file = self.path.display();
+                let file = self.path.shown();
                 tracing::error!(%file, "the file is full: more refused records are counted, and lost");
             }
             Err(error) => {
-                tracing::error!(file = %self.path.display(), %error, "a refused record cannot be kept, and is lost");
+                tracing::error!(file = %self.path.shown(), %error, "a refused record cannot be kept, and is lost");
             }
         }
     }
@@ -76,9 +76,9 @@ impl Refusals {
 /// One agent a data directory.
 pub fn lock(settings: &ShipSettings) -> Result<File, SourceError> {
     let path = settings.data_dir.join("lock");
-    let doing = format!("{} cannot be locked", path.display());
+    let doing = format!("{} cannot be locked", path.shown());
     crate::lock::lock(&path).map_err(failed(&doing))?.ok_or_else(|| {
-        let dir = settings.data_dir.display();
+        let dir = settings.data_dir.shown();
         SourceError::Usage(format!("another agent uses {dir}; give each its own data_dir"))
     })
 }

@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tidewatch_events::hash;
+use tidewatch_events::text::Shown as _;
 
 /// The file's name.
 pub const FILE: &str = "positions.json";
@@ -84,7 +85,7 @@ struct WrittenPlace {
 #[derive(Debug, thiserror::Error)]
 pub enum PositionsError {
     /// The file cannot be read or written.
-    #[error("{} cannot be {doing}: {error}", path.display())]
+    #[error("{} cannot be {doing}: {error}", path.shown())]
     Io {
         /// The file.
         path: PathBuf,
@@ -94,7 +95,7 @@ pub enum PositionsError {
         error: io::Error,
     },
     /// The file says nothing that can be read.
-    #[error("{} is damaged ({reason}); every line may be sent again or be missing: move it away to start anew", path.display())]
+    #[error("{} is damaged ({reason}); every line may be sent again or be missing: move it away to start anew", path.shown())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -146,7 +147,7 @@ pub fn load(dir: &Path, machine: &str) -> Result<Vec<Place>, PositionsError> {
     let is_ours = written.machine == machine;
     if !is_ours && !written.files.is_empty() {
         tracing::warn!(
-            file = %path.display(),
+            file = %path.shown(),
             "positions of another machine or host name: they are used, under new stream numbers"
         );
     }

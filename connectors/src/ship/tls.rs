@@ -13,13 +13,14 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidewatch_events::text::Shown as _;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
 fn usage(path: &Path, error: &dyn std::fmt::Display) -> SourceError {
-    SourceError::Usage(format!("{}: {error}", path.display()))
+    SourceError::Usage(format!("{}: {error}", path.shown()))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SourceError> {

@@ -13,11 +13,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tidewatch_events::dead_letter::Reason;
+use tidewatch_events::text::Shown as _;
 use tracing::warn;
 
 /// Why an output file cannot be written. `source()` says what the system answered.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}", path.display())]
+#[error("cannot {doing} {}", path.shown())]
 pub struct FilesError {
     /// What was tried: `create`, `write` …
     pub doing: &'static str,
@@ -163,7 +164,7 @@ impl Drop for LiveFiles {
         if self.fsync != Fsync::Never {
             for live in self.files.iter().filter(|f| f.dirty) {
                 if let Some(Err(error)) = live.file.as_ref().map(File::sync_data) {
-                    warn!(path = %live.path.display(), %error, "cannot force a result file to the disk");
+                    warn!(path = %live.path.shown(), %error, "cannot force a result file to the disk");
                 }
             }
         }
@@ -207,7 +208,7 @@ impl LiveFile {
         let whole = whole_lines(&mut file).map_err(FilesError::new("read", &self.path))?;
         let len = file.metadata().map_err(FilesError::new("read", &self.path))?.len();
         if whole < len {
-            warn!(path = %self.path.display(), bytes = len - whole, "cut off a torn last line");
+            warn!(path = %self.path.shown(), bytes = len - whole, "cut off a torn last line");
             file.set_len(whole).map_err(FilesError::new("write", &self.path))?;
         }
         self.file = Some(file);
@@ -224,7 +225,7 @@ impl LiveFile {
 
     pub(crate) fn cut(&mut self, len: u64) {
         if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(len)) {
-            warn!(path = %self.path.display(), %error, "cannot take back a delivery that failed; it will stand there twice");
+            warn!(path = %self.path.shown(), %error, "cannot take back a delivery that failed; it will stand there twice");
         }
     }
 }

@@ -18,6 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tidewatch_events::text::Shown as _;
 use tracing::{debug, info, warn};
 
 /// Deliveries that waited are joined, and cut, to about this many bytes.
@@ -429,7 +430,7 @@ impl Worker {
                     }
                     Ok(false) => full = true,
                     Err(error) => {
-                        warn!(sink = %self.shared.name, path = %spill.path().display(), %error, "cannot write the spill file");
+                        warn!(sink = %self.shared.name, path = %spill.path().shown(), %error, "cannot write the spill file");
                         full = true;
                     }
                 }

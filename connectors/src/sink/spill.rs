@@ -13,6 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::hash;
+use tidewatch_events::text::Shown as _;
 
 /// seq, length of points, length of the rest, whether it acknowledges, hash: 8 bytes each.
 const HEADER: usize = 40;
@@ -105,7 +106,7 @@ impl Spill {
     }
 
     fn damaged(&self) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("the spill file {} was damaged", self.path.display()))
+        io::Error::new(io::ErrorKind::InvalidData, format!("the spill file {} was damaged", self.path.shown()))
     }
 }
 

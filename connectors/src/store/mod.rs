@@ -36,6 +36,7 @@ pub use tap::RequestTap;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
 /// The store's file in the data directory.
@@ -93,10 +94,10 @@ impl Default for StoreSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no file.
-    #[error("there is no store at {}; `tidewatch run` makes one (that of `demo` is in its data directory's `demo`)", .0.display())]
+    #[error("there is no store at {}; `tidewatch run` makes one (that of `demo` is in its data directory's `demo`)", .0.shown())]
     Missing(PathBuf),
     /// The file is of a newer release.
-    #[error("the store {} has version {found}, and this release reads up to {known}: use the newer release, or move the file away", .path.display())]
+    #[error("the store {} has version {found}, and this release reads up to {known}: use the newer release, or move the file away", .path.shown())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -106,7 +107,7 @@ pub enum StoreError {
         known: i64,
     },
     /// The file is no store, or damaged.
-    #[error("{} is damaged or no store of Tidewatch: move it away, and a new one is made", .path.display())]
+    #[error("{} is damaged or no store of Tidewatch: move it away, and a new one is made", .path.shown())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -115,7 +116,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// There is no room.
-    #[error("the store {} is full: its disk, or [store] max_size", .path.display())]
+    #[error("the store {} is full: its disk, or [store] max_size", .path.shown())]
     Full {
         /// The file.
         path: PathBuf,
@@ -138,7 +139,7 @@ pub enum StoreError {
     #[error("{0}")]
     BadQuery(String),
     /// Anything else.
-    #[error("cannot {doing} the store {}", .path.display())]
+    #[error("cannot {doing} the store {}", .path.shown())]
     Failed {
         /// What was tried.
         doing: &'static str,
@@ -149,7 +150,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// The directory cannot be made.
-    #[error("cannot create {}", .path.display())]
+    #[error("cannot create {}", .path.shown())]
     Directory {
         /// The directory.
         path: PathBuf,

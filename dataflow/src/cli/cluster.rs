@@ -8,6 +8,7 @@ use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceText};
 use crate::config::values;
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
+use tidewatch_events::text::Shown as _;
 
 /// Workers and processes.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,7 +61,7 @@ impl ClusterArgs {
 }
 
 fn hosts(path: &Path, processes: usize) -> Result<Vec<String>, Failure> {
-    let name = path.display().to_string();
+    let name = path.shown().into_owned();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = "-h takes a file with one HOST:PORT a line; for help write --help";
         Diagnostics::from(Diagnostic::error(format!("the host file {name} cannot be read: {error}")).hint(hint))

@@ -6,6 +6,7 @@ use crate::exit::Failure;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tidewatch_connectors::store;
+use tidewatch_events::text::Shown as _;
 
 /// Erase a client from the store, the ring of recent requests and the journals of alert routes.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,7 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     }
     let done = store::forget(dir, &addresses).map_err(|error| Failure::caused(&error))?;
     let masked = tidewatch_connectors::route::forget::forget(&journals, &addresses);
-    let masked = masked.map_err(|error| Failure::failed(format!("{}: {error}", journals.display())))?;
+    let masked = masked.map_err(|error| Failure::failed(format!("{}: {error}", journals.shown())))?;
     let mut said = format!(
         "{}: removed {} rows and masked {} of the store, erased {} requests, and masked it {masked} times in journals of routes\n",
         args.client, done.removed, done.masked, done.requests
@@ -75,13 +76,13 @@ fn out_of_reach(config: &Config) -> Vec<String> {
     places.extend(sinks::dead_letter_place(config).map(|place| format!("dead letters in {place}")));
     let waiting = config.data_dir.join("spill");
     if waiting.exists() {
-        places.push(format!("what waits for sinks in {}", waiting.display()));
+        places.push(format!("what waits for sinks in {}", waiting.shown()));
     }
     for route in &config.routes {
         places.push(match &route.kind {
-            RouteKind::File { path } => format!("route `{}`: {}", route.name, path.display()),
+            RouteKind::File { path } => format!("route `{}`: {}", route.name, path.shown()),
             RouteKind::Blocklist { path, .. } => {
-                format!("route `{}`: {} lists an address until its time is over", route.name, path.display())
+                format!("route `{}`: {} lists an address until its time is over", route.name, path.shown())
             }
             _ => format!("route `{}`: what it told", route.name),
         });

@@ -16,6 +16,7 @@ use tidewatch_connectors::generator::{
     to_json_lines,
 };
 use tidewatch_events::time::EventTime;
+use tidewatch_events::text::Shown as _;
 
 /// Realistic logs in every format, with traffic peaks and injected attacks.
 #[derive(Debug, clap::Args)]
@@ -228,7 +229,7 @@ struct Labels {
 
 impl Labels {
     fn create(path: &Path) -> Result<Labels, Failure> {
-        let name = path.display().to_string();
+        let name = path.shown().into_owned();
         let file =
             File::create(path).map_err(|error| Failure::failed(format!("{name:?} cannot be written: {error}")))?;
         Ok(Labels { path: name, file })

@@ -30,6 +30,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidewatch_connectors::source::file;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
 /// Real-time analytics of web-server and application logs.
@@ -271,7 +272,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         missing_files(std::slice::from_ref(labels), &mut problems);
     }
     if args.out.exists() && !args.out.is_dir() {
-        problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.display())));
+        problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.shown())));
     }
     let overrides = Overrides { services: Services::None, ..Overrides::default() };
     let config = match config::load(args.config.as_deref(), &overrides) {
@@ -362,7 +363,7 @@ fn nothing_to_read(command: &str, example: &str) -> Diagnostic {
 fn missing_files(paths: &[PathBuf], problems: &mut Diagnostics) {
     for path in paths.iter().filter(|path| path.as_os_str() != "-") {
         if let Err(reason) = readable(path) {
-            problems.push(Diagnostic::error(format!("{} {reason}", path.display())));
+            problems.push(Diagnostic::error(format!("{} {reason}", path.shown())));
         }
     }
 }

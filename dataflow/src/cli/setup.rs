@@ -6,6 +6,7 @@ use crate::exit::Failure;
 use clap::Subcommand;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
 /// Create the topics or the bucket a configuration names; may be repeated.
@@ -233,7 +234,7 @@ fn influx(
     match (&report.token, &mut file) {
         (Some(token), Some(file)) => {
             write_token(file, token)?;
-            let _ = writeln!(out, "token written: token = \"file:{}\"", file.0.display());
+            let _ = writeln!(out, "token written: token = \"file:{}\"", file.0.shown());
         }
         (Some(token), None) => {
             let _ = writeln!(out, "token for [sink.influx], shown only now: {}", token.expose());
@@ -242,7 +243,7 @@ fn influx(
     }
     if let (Some(token), Some(file)) = (&report.read_token, &mut read_file) {
         write_token(file, token)?;
-        let _ = writeln!(out, "token that may only read written to {}", file.0.display());
+        let _ = writeln!(out, "token that may only read written to {}", file.0.shown());
     }
     super::print(&out)?;
     done
@@ -253,7 +254,7 @@ fn influx(
 fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Failure> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))?;
+    let file = file.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.shown())))?;
     Ok((path.to_owned(), file))
 }
 
@@ -261,5 +262,5 @@ fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Fail
 fn write_token((path, file): &mut (PathBuf, std::fs::File), token: &crate::config::Secret) -> Result<(), Failure> {
     use std::io::Write as _;
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
-    written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+    written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.shown())))
 }

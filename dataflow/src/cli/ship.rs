@@ -8,7 +8,7 @@ use tidewatch_connectors::kafka::{TopicState, look_at};
 use tidewatch_connectors::ship::settings::{OutputSettings, ShipSettings};
 use tidewatch_connectors::ship::{Agent, look_at_certificates, look_at_collectors};
 use tidewatch_connectors::source::file;
-use tidewatch_events::text::printable;
+use tidewatch_events::text::{Shown as _, printable};
 
 /// The host agent: follows files and sends their lines to Kafka or to a collector, losing none.
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ pub fn run(args: &ShipArgs) -> Result<(), Failure> {
 /// Says what a configuration means, and whether the output is there.
 pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> Result<(), Failure> {
     let mut report = String::new();
-    let _ = writeln!(report, "host {}, data in {}", settings.host, settings.data_dir.display());
+    let _ = writeln!(report, "host {}, data in {}", settings.host, settings.data_dir.shown());
     for input in &settings.inputs {
         let joined = if input.multiline.is_some() { ", lines joined" } else { "" };
         let topic = input.topic.as_ref().map_or(String::new(), |topic| format!(", topic {topic}"));

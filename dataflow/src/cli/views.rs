@@ -9,6 +9,7 @@ use std::time::Duration;
 use tidewatch_connectors::answers::{Answers, AnswersError};
 use tidewatch_connectors::report::{self, Form, Wanted};
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// How long a question of a report may take.
@@ -110,7 +111,7 @@ fn page(place: &PlaceArgs, url: &str, patience: Duration) -> Result<Box<dyn Answ
         }
         Some((None, token)) => Some(values::Secret::new(token)),
     };
-    let read = |path: &PathBuf| std::fs::read(path).map_err(|e| cannot("--ca", format!("{}: {e}", path.display())));
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|e| cannot("--ca", format!("{}: {e}", path.shown())));
     let ca = place.ca.as_ref().map(read).transpose()?;
     Ok(Box::new(FromApi::new(&ApiSettings { url: url.to_owned(), token, ca, timeout: patience })?))
 }

@@ -19,6 +19,7 @@ use tidewatch_events::alert::Severity;
 use tidewatch_events::client::parse_ip;
 use tidewatch_events::field::Field;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// `[[route]]`.
@@ -298,7 +299,7 @@ fn check_files(r: &Reader<'_>, kind: &str, ca: Option<&Path>) {
         && let Err(why) = usable_authorities(kind, ca)
     {
         let hint = "name a file of certificates (PEM), readable by who runs Tidewatch; leave `ca` out for the system's";
-        r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.display()), hint);
+        r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.shown()), hint);
     }
     let path = if ["file", "blocklist"].contains(&kind) { r.given("path").and_then(|_| r.path("path")) } else { None };
     if path.as_ref().is_some_and(|path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")) {

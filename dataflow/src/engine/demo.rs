@@ -15,6 +15,7 @@ use tidewatch_connectors::generator::live::LiveOptions;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// The generator of a configured source.
@@ -59,7 +60,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     }
     println!(
         "{RATE} requests/s from generated hosts, with attacks; results in {}",
-        config.data_dir.join("results").display()
+        config.data_dir.join("results").shown()
     );
     println!("Ctrl-C ends it{}.", options.duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs())));
     let _ = std::io::stdout().flush();

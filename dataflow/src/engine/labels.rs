@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::text;
+use tidewatch_events::text::Shown as _;
 
 /// The longest line of a label file, bytes.
 const MAX_LINE: u64 = 64 << 10;
@@ -89,7 +90,7 @@ impl Judge {
     /// # Errors
     /// 2, with the place, for a line that is no label.
     pub fn read(path: &Path) -> Result<Judge, Failure> {
-        let failed = |error: std::io::Error| Failure::usage(format!("--labels {}: {error}", path.display()));
+        let failed = |error: std::io::Error| Failure::usage(format!("--labels {}: {error}", path.shown()));
         let mut lines = BufReader::new(File::open(path).map_err(failed)?);
         let mut labels = Vec::new();
         let mut line = Vec::new();
@@ -105,7 +106,7 @@ impl Judge {
             labels.push(label(&line).map_err(|words| {
                 let words = text::printable(words.as_bytes()).into_owned();
                 let hint = r#"a label is {"kind":"ip-spike","rule":"ip-spike","subject":{"client_ip":"192.0.2.1"},"from":"2026-03-05T10:00:00Z","to":"2026-03-05T10:00:20Z"}, as `generate --labels` writes it"#;
-                Failure::usage(format!("{}:{number}: {words}\n hint: {hint}", path.display()))
+                Failure::usage(format!("{}:{number}: {words}\n hint: {hint}", path.shown()))
             })?);
         }
         Ok(Judge { labels, alerts: BTreeMap::new() })

@@ -19,6 +19,7 @@ use tidewatch_connectors::answers::{AnswersError, FromStore};
 use tidewatch_connectors::report::{Form, Report, Wanted, gather};
 use tidewatch_connectors::route::Document;
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::EventTime;
 use tracing::{info, warn};
 
@@ -132,7 +133,7 @@ impl ToFile {
 impl Courier for ToFile {
     fn deliver(&mut self, report: &Report, form: Form) -> Result<(), String> {
         let path = path(&self.pattern, report.interval.from, report.interval.to, form);
-        let cannot = |doing: &str, error: std::io::Error| format!("cannot {doing} {}: {error}", path.display());
+        let cannot = |doing: &str, error: std::io::Error| format!("cannot {doing} {}: {error}", path.shown());
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir).map_err(|error| cannot("create the directory of", error))?;
         }
@@ -140,7 +141,7 @@ impl Courier for ToFile {
         temporary.push(".tmp");
         std::fs::write(&temporary, report.render(form)).map_err(|error| cannot("write", error))?;
         std::fs::rename(&temporary, &path).map_err(|error| cannot("write", error))?;
-        info!(file = %path.display(), "report written");
+        info!(file = %path.shown(), "report written");
         Ok(())
     }
 }

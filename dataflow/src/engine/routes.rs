@@ -18,6 +18,7 @@ use tidewatch_connectors::route::text::Wording;
 use tidewatch_connectors::route::{Body, Channel, Document, Message, Runbooks};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::Alert;
+use tidewatch_events::text::Shown as _;
 
 /// How often it is looked for what people silenced and acknowledged.
 #[cfg(feature = "store")]
@@ -49,7 +50,7 @@ impl Routes {
             let mut settings = RouteSettings::new(&route.name, route.policy.clone(), journal.clone());
             settings.silences = silences.clone();
             let runner = RouteRunner::start(channel, settings).map_err(|error| {
-                Failure::failed(format!("route `{}`: its journal {}: {error}", route.name, journal.display()))
+                Failure::failed(format!("route `{}`: its journal {}: {error}", route.name, journal.shown()))
             })?;
             runners.push(runner);
         }
@@ -192,7 +193,7 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
     let wrong = |words: String| Failure::usage(format!("route `{}`: {words}", route.name));
     let wording = wording(config, route);
     let ca = route.ca.as_ref().map(|path| {
-        std::fs::read(path).map_err(|error| wrong(format!("`ca` {} cannot be read: {error}", path.display())))
+        std::fs::read(path).map_err(|error| wrong(format!("`ca` {} cannot be read: {error}", path.shown())))
     });
     let ca = ca.transpose()?;
     let home = home(config);

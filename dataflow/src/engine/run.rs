@@ -31,6 +31,7 @@ use tidewatch_connectors::generator::live::{self, LiveOptions};
 use tidewatch_connectors::generator::{Generator, Label};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::rules::plan::RuleSet;
 use tidewatch_operators::rules::versions::RuleChange;
@@ -134,10 +135,10 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
 /// Keeps others out of the data directory: two would write into each other's store, results and journals.
 fn alone(config: &Config) -> Result<std::fs::File, Failure> {
     let dir = &config.data_dir;
-    let cannot = |error: std::io::Error| Failure::failed(format!("cannot lock {}/run.lock: {error}", dir.display()));
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot lock {}/run.lock: {error}", dir.shown()));
     writable(dir)?;
     let only = tidewatch_connectors::lock::lock(&dir.join("run.lock")).map_err(cannot)?;
-    let taken = || format!("another tidewatch runs in {}; give each its own data_dir (--data-dir)", dir.display());
+    let taken = || format!("another tidewatch runs in {}; give each its own data_dir (--data-dir)", dir.shown());
     only.ok_or_else(|| Failure::usage(taken()))
 }
 

@@ -9,6 +9,7 @@ use tidewatch_connectors::sink::files::{Fsync, LiveFiles};
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
 use tidewatch_connectors::sink::stdout::{Form, Stdout};
 use tidewatch_connectors::sink::{Parts, Sink};
+use tidewatch_events::text::Shown as _;
 
 /// Whether the embedded store is kept.
 pub(super) fn keeps_store(config: &Config, has_page: bool) -> bool {
@@ -68,9 +69,9 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
         start(&mut runners, Box::new(files_in(config, &dir, fsync, !keeps_store)?), None)?;
         let points = if keeps_store { "the store" } else { "files" };
         if !quiet && !shows_alerts(config) {
-            tracing::info!(dir = %dir.display(), %points, "no sink configured: alerts go to files; a route has standard output");
+            tracing::info!(dir = %dir.shown(), %points, "no sink configured: alerts go to files; a route has standard output");
         } else if !quiet {
-            tracing::info!(dir = %dir.display(), %points, "no sink configured: alerts go to standard output and files");
+            tracing::info!(dir = %dir.shown(), %points, "no sink configured: alerts go to standard output and files");
             start(&mut runners, Box::new(Stdout::new(Form::Text)), None)?;
         }
     }
@@ -82,10 +83,10 @@ pub fn places(config: &Config, has_page: bool) -> Vec<String> {
     let sinks = &config.sinks;
     let mut places = Vec::new();
     if keeps_store(config, has_page) {
-        places.push(format!("store {}", config.data_dir.join("store.db").display()));
+        places.push(format!("store {}", config.data_dir.join("store.db").shown()));
     }
     if let Some(files) = &sinks.files {
-        places.push(format!("files in {}", files.dir.display()));
+        places.push(format!("files in {}", files.dir.shown()));
     }
     if let Some(influx) = &sinks.influx {
         places.push(format!("influx at {}, bucket {}", influx.url, influx.bucket));
@@ -98,7 +99,7 @@ pub fn places(config: &Config, has_page: bool) -> Vec<String> {
     }
     if is_none(config) {
         let what = if keeps_store(config, has_page) { "alerts and dead letters" } else { "all results" };
-        places.push(format!("{what} in {}", config.data_dir.join("results").display()));
+        places.push(format!("{what} in {}", config.data_dir.join("results").shown()));
         if shows_alerts(config) {
             places.push("alerts on standard output".into());
         }
@@ -122,7 +123,7 @@ pub fn dead_letter_place(config: &Config) -> Option<String> {
     let is_any = sinks.influx.is_some() || sinks.kafka.is_some() || sinks.stdout.is_some();
     (sinks.dead_letters.given || (sinks.files.is_none() && is_any)).then(|| match &sinks.dead_letters.topic {
         Some(LetterTopic { brokers, topic, .. }) => format!("topic {topic} at {brokers}"),
-        None => dead_letter_path(config).display().to_string(),
+        None => dead_letter_path(config).shown().into_owned(),
     })
 }
 
@@ -257,7 +258,7 @@ fn start(runners: &mut Vec<SinkRunner>, sink: Box<dyn Sink>, spill: Option<(Path
     if let Some((path, _)) = &spill
         && let Some(dir) = path.parent()
     {
-        std::fs::create_dir_all(dir).map_err(|e| Failure::failed(format!("cannot create {}: {e}", dir.display())))?;
+        std::fs::create_dir_all(dir).map_err(|e| Failure::failed(format!("cannot create {}: {e}", dir.shown())))?;
     }
     let settings = RunnerSettings { spill, ..RunnerSettings::default() };
     runners.push(SinkRunner::start(sink, settings).map_err(failed)?);

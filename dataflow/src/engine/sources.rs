@@ -14,6 +14,7 @@ use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions};
 use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, wall_clock};
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::text::Shown as _;
 
 /// This process among all.
 #[derive(Clone, Copy, Debug)]
@@ -283,7 +284,7 @@ fn floors(
 
 /// Whether a directory can be made and written in; the message names it.
 pub fn writable(dir: &Path) -> Result<(), Failure> {
-    let cannot = |e: std::io::Error| Failure::failed(format!("cannot write in {}: {e}", dir.display()));
+    let cannot = |e: std::io::Error| Failure::failed(format!("cannot write in {}: {e}", dir.shown()));
     std::fs::create_dir_all(dir).map_err(cannot)?;
     let probe = dir.join(format!(".probe-{}", std::process::id()));
     std::fs::write(&probe, b"").map_err(cannot)?;

@@ -2,7 +2,6 @@
 
 use super::input::{Encoding, Input, encoding};
 use super::positions::{FilePosition, Positions};
-use super::shown;
 use super::tail::rotated;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::recent::{FetchLines, line_of};
@@ -14,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::text::Shown as _;
 
 /// The files of a replay by partition. Starts of generations become known as they are read.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl FetchLines for LineFetcher {
         places.sort_unstable();
         for of_file in places.chunk_by(|a, b| a.0 == b.0) {
             if let Err(error) = fetch_from(of_file, &mut lines) {
-                tracing::warn!(file = %shown(of_file[0].0), %error, "cannot read example lines again");
+                tracing::warn!(file = %of_file[0].0.shown(), %error, "cannot read example lines again");
             }
         }
         lines
@@ -119,7 +119,7 @@ impl FollowedLines {
             let Some(position) = self.positions.at(*partition, *offset) else { continue };
             let Some(path) = find_file(&position) else { continue };
             if let Err(error) = fetch_from(&[(&path, position.offset, index)], lines) {
-                tracing::warn!(file = %shown(&path), %error, "cannot read an example line again");
+                tracing::warn!(file = %path.shown(), %error, "cannot read an example line again");
             }
         }
     }

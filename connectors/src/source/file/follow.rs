@@ -13,7 +13,6 @@ use super::fetch::FollowedLines;
 use super::input::{Encoding, TAR_HEAD, encoding, is_tar_head};
 use super::names;
 use super::positions::{FilePosition, Positions};
-use super::shown;
 use super::tail::{Done, Open, Tail, rotated};
 use super::walk::{self, Bound, open_file};
 use crate::feed::{Feed, PartitionInfo};
@@ -31,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::text::Shown as _;
 
 /// How files are followed.
 #[derive(Clone, Debug)]
@@ -363,7 +363,7 @@ impl Run {
     fn leave_out(&mut self, path: &Path, why: impl FnOnce() -> String) {
         self.left_out += 1;
         if self.said.len() < MOST_SAID && self.said.insert(path.to_owned()) {
-            tracing::warn!(file = %shown(path), error = %why(), "cannot follow this; going on without it, and looking again");
+            tracing::warn!(file = %path.shown(), error = %why(), "cannot follow this; going on without it, and looking again");
         }
     }
 
@@ -378,7 +378,7 @@ impl Run {
         }
         if by_pattern && let Some(why) = self.why_not(&path, &meta) {
             if self.said.len() < MOST_SAID && self.said.insert(path.clone()) {
-                tracing::info!(file = %shown(&path), "a file that the pattern names is not followed: {why}");
+                tracing::info!(file = %path.shown(), "a file that the pattern names is not followed: {why}");
             }
             return;
         }
@@ -439,7 +439,7 @@ impl Run {
                     resumed_at = Some(position.partition_offset);
                 }
                 None => tracing::warn!(
-                    file = %shown(path),
+                    file = %path.shown(),
                     "the file that was read last is gone; starting with the one that is there, from its beginning"
                 ),
             }
@@ -467,7 +467,7 @@ impl Run {
             passing: false,
             reference_time: (self.source.clock)(),
         });
-        tracing::info!(file = %shown(path), files = files.len(), "following");
+        tracing::info!(file = %path.shown(), files = files.len(), "following");
         let positions = self.source.positions.clone();
         Ok(Tail::new(path.to_owned(), outlet, positions, files, resumed_at, options.linger))
     }
@@ -498,7 +498,7 @@ fn resume(position: &FilePosition) -> Option<Vec<Open>> {
         let offset = if n == 0 { position.offset } else { 0 };
         match open(n as u64 + 1, path, offset) {
             Ok(open) => files.push(open),
-            Err(error) => tracing::warn!(file = %shown(path), %error, "cannot read a rotated file"),
+            Err(error) => tracing::warn!(file = %path.shown(), %error, "cannot read a rotated file"),
         }
     }
     Some(files)

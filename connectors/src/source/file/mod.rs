@@ -12,9 +12,6 @@ mod replay;
 mod tail;
 mod walk;
 
-use std::borrow::Cow;
-use std::path::Path;
-
 pub use fetch::{FollowedLines, LineFetcher};
 pub use follow::{FollowFiles, FollowOptions, LeftOut, can_follow};
 pub use positions::{FilePosition, Positions};
@@ -27,9 +24,4 @@ pub(crate) use {input::Input, positions::FIRST_BYTES, tail::rotated};
 #[cfg(feature = "ship")]
 pub(crate) fn is_plain(first: &[u8]) -> bool {
     input::encoding(first) == input::Encoding::Plain
-}
-
-/// A path for log lines and errors: whoever may make files chooses their names.
-pub(crate) fn shown(path: &Path) -> Cow<'_, str> {
-    tidewatch_events::text::printable(path.as_os_str().as_encoded_bytes())
 }

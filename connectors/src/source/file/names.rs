@@ -4,13 +4,13 @@
 //! its own. All results are sorted by bytes, so they depend on the names only.
 
 use super::super::SourceError;
-use super::shown;
 use super::walk;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use tidewatch_events::text::Shown as _;
 
 /// What the suffix of a rotated file says about its age. Oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,19 +111,21 @@ pub(crate) fn is_pattern(path: &str) -> bool {
 pub(crate) fn matches(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     let found = walk::find(pattern, walk::Bound::default())?;
     if let Some((path, why)) = found.closed.first() {
-        return Err(SourceError::Usage(format!("cannot list {}: {why}", shown(path))));
+        return Err(SourceError::Usage(format!("cannot list {}: {why}", path.shown())));
     }
     if let Some(cut) = found.cut {
+        let pattern = Path::new(pattern).shown();
         return Err(SourceError::Usage(format!("{pattern} names too much: {cut}; name directories in it")));
     }
     for (path, kind) in &found.others {
-        tracing::warn!(path = %shown(path), "what the pattern names is {kind}, and is left out");
+        tracing::warn!(path = %path.shown(), "what the pattern names is {kind}, and is left out");
     }
     Ok(found.files)
 }
 
 /// The error for a directory where a file is wanted.
 pub(crate) fn is_directory(path: &str) -> SourceError {
+    let path = Path::new(path).shown();
     let bare = path.trim_end_matches('/');
     SourceError::Usage(format!("{path} is a directory; name its files, or a pattern such as {bare}/*.log"))
 }
@@ -133,17 +135,18 @@ pub(crate) fn is_directory(path: &str) -> SourceError {
 pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
     let mut files = Vec::new();
     for path in paths {
+        let shown = Path::new(path).shown();
         if is_pattern(path) {
             let found = matches(path)?;
             if found.is_empty() {
-                return Err(SourceError::Usage(format!("no file matches {path}")));
+                return Err(SourceError::Usage(format!("no file matches {shown}")));
             }
             files.extend(found);
         } else {
             match std::fs::metadata(path) {
                 Ok(meta) if meta.is_dir() => return Err(is_directory(path)),
                 Ok(_) => files.push(PathBuf::from(path)),
-                Err(e) => return Err(SourceError::Usage(format!("cannot read {path}: {e}"))),
+                Err(e) => return Err(SourceError::Usage(format!("cannot read {shown}: {e}"))),
             }
         }
     }
@@ -154,7 +157,7 @@ pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
         Ok(meta) => {
             let first = seen.insert((meta.dev(), meta.ino()));
             if !first {
-                tracing::warn!(file = %shown(file), "the same file was named twice; it is read once");
+                tracing::warn!(file = %file.shown(), "the same file was named twice; it is read once");
             }
             first
         }

@@ -12,7 +12,6 @@
 use super::fetch::{Layout, LayoutPartition, LineFetcher};
 use super::input::{Input, is_tar};
 use super::names;
-use super::shown;
 use crate::feed::{Feed, PartitionInfo};
 use crate::source::frame::{Lines, Outlet};
 use crate::source::{Identity, SourceError, partition_id};
@@ -23,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 use tidewatch_events::batch::{PartitionId, WallTime};
+use tidewatch_events::text::Shown as _;
 
 /// Files to read from their beginning to their end.
 pub struct ReplayFiles {
@@ -46,7 +46,7 @@ impl ReplayFiles {
             if meta.is_file() {
                 std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
                 if is_tar(path) {
-                    let path = shown(path);
+                    let path = path.shown();
                     let hint = "unpack it, and name the files that were in it";
                     return Err(SourceError::Usage(format!("{path} is a tar archive, not a log\n hint: {hint}")));
                 }
@@ -183,11 +183,11 @@ impl Partition {
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
-    SourceError::Usage(format!("cannot read {}: {error}", shown(path)))
+    SourceError::Usage(format!("cannot read {}: {error}", path.shown()))
 }
 
 fn failed(path: &Path, offset: u64, error: &io::Error) -> SourceError {
-    SourceError::Io(format!("reading {} failed at byte {offset} of its (uncompressed) content: {error}", shown(path)))
+    SourceError::Io(format!("reading {} failed at byte {offset} of its (uncompressed) content: {error}", path.shown()))
 }
 
 /// When a file was last written; the epoch where that is not known.

@@ -15,7 +15,6 @@
 use super::input::Input;
 use super::names;
 use super::positions::{FIRST_BYTES, Positions};
-use super::shown;
 use super::walk::open_file;
 use crate::source::frame::{Lines, Outlet};
 use std::collections::{HashSet, VecDeque};
@@ -27,6 +26,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::text::Shown as _;
 
 /// How many bytes before the place that was read last are compared.
 const BEFORE_BYTES: usize = 128;
@@ -285,7 +285,7 @@ impl Tail {
     fn warn(&mut self, error: &io::Error) {
         let trouble = error.to_string();
         if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!(file = %shown(&self.way.path), error = %trouble, "cannot read a followed file; trying again");
+            tracing::warn!(file = %self.way.path.shown(), error = %trouble, "cannot read a followed file; trying again");
         }
         self.trouble = Some(trouble);
     }
@@ -356,7 +356,7 @@ impl Tail {
         let new = Open::live(self.opened, file.try_clone()?, 0);
         let copy = find_copy(&self.way.path, &old);
         tracing::info!(
-            file = %shown(&self.way.path), read = old.lines.position(), copy = ?copy.as_ref().map(|(path, _)| path),
+            file = %self.way.path.shown(), read = old.lines.position(), copy = ?copy.as_ref().map(|(path, _)| path),
             "a followed file was truncated; reading it from its start"
         );
         match copy {
