@@ -21,7 +21,7 @@ use support::{cases, within};
 use tidewatch::cli::options::{ReplayOptions, Speed};
 use tidewatch::config::Config;
 use tidewatch::config::diagnostic::SourceText;
-use tidewatch_connectors::generator::{Generator, GeneratorSpec, spec};
+use tidewatch_connectors::generator::{Generator, GeneratorSpec, flags};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::time::EventTime;
 use tidewatch_reference::{Guard, Partition, Settings, arb};
@@ -191,7 +191,7 @@ fn attacked(dir: &Path, count: u64) -> (Vec<PathBuf>, Vec<tidewatch_connectors::
     for extra in
         ["slow-scan:10s:100s", "credential-stuffing:15s:60s", "exfiltration:30s:30s", "silence:80s:20s:host=web3"]
     {
-        spec.attacks.push(spec::attack(extra).unwrap());
+        spec.attacks.push(flags::attack(extra).unwrap());
     }
     let mut generator = Generator::new(spec).unwrap();
     let mut logs = vec![Vec::new(); generator.hosts().len()];

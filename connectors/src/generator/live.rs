@@ -149,7 +149,7 @@ fn generate(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{GeneratorSpec, spec};
+    use super::super::{GeneratorSpec, flags};
     use super::*;
     use crate::feed::Message;
 
@@ -157,7 +157,7 @@ mod tests {
     fn batches_of_a_partition_are_in_order_and_whole() {
         let spec = GeneratorSpec {
             count: Some(5_000),
-            attacks: vec![spec::attack("ip-spike:5s:10s").unwrap()],
+            attacks: vec![flags::attack("ip-spike:5s:10s").unwrap()],
             ..GeneratorSpec::default()
         };
         let feed = Arc::new(Feed::new(1 << 16, u64::MAX, || {}));

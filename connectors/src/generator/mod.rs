@@ -16,6 +16,7 @@ mod access_format;
 mod attack;
 mod attack_words;
 mod dist;
+pub mod flags;
 mod label;
 mod line;
 pub mod live;

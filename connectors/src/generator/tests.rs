@@ -1,6 +1,7 @@
 //! The generator as a whole: the same bytes, the promised shape, attacks that rules can see, lines that parsers can read.
 
-use super::spec::{FORMAT_NAMES, attack, class, peak};
+use super::flags::{attack, class, peak};
+use super::spec::FORMAT_NAMES;
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

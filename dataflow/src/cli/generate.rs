@@ -1,6 +1,6 @@
 //! `tidewatch generate`: realistic logs from a seed, with injected attacks and labels.
 //!
-//! Flags are read by [`tidewatch_connectors::generator::spec`], one function a flag; here they are put together and
+//! Flags are read by [`tidewatch_connectors::generator::flags`], one function a flag; here they are put together and
 //! checked against each other before anything is opened.
 
 use crate::exit::{self, Failure};
@@ -12,11 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tidewatch_connectors::generator::run::{RunOptions, run as write_lines};
 use tidewatch_connectors::generator::target::{self, Stop, TargetError, TargetSpec};
 use tidewatch_connectors::generator::{
-    AttackSpec, ClassSpec, Generator, GeneratorSpec, PartitionBy, Peak, SpecError, Spread, format_facts, spec,
+    AttackSpec, ClassSpec, Generator, GeneratorSpec, PartitionBy, Peak, SpecError, Spread, flags, format_facts, spec,
     to_json_lines,
 };
-use tidewatch_events::time::EventTime;
 use tidewatch_events::text::Shown as _;
+use tidewatch_events::time::EventTime;
 
 /// Realistic logs in every format, with traffic peaks and injected attacks.
 #[derive(Debug, clap::Args)]
@@ -62,29 +62,29 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TARGET", value_parser = target::parse)]
     to: TargetSpec,
     /// Lines per second of event time, attacks not counted [default: 100; 2 for error logs, 20 for app].
-    #[arg(long, value_name = "N", value_parser = spec::rate)]
+    #[arg(long, value_name = "N", value_parser = flags::rate)]
     rate: Option<u64>,
     /// N lines per second during the last FOR of every EVERY, for example 50000:60s:5s.
-    #[arg(long, value_name = "N:EVERY:FOR", value_parser = spec::peak)]
+    #[arg(long, value_name = "N:EVERY:FOR", value_parser = flags::peak)]
     peak: Option<Peak>,
     /// Statuses and their weights, or percentages that make 100 %.
     #[arg(long, value_name = "STATUS:WEIGHT,...", default_value = spec::DEFAULT_STATUS_MIX, value_parser = status_mix)]
     status_mix: StatusMix,
     /// How many clients, and how requests spread over them: binomial, zipf or uniform.
-    #[arg(long, value_name = "N:DIST", default_value = "5000:binomial", value_parser = spec::clients)]
+    #[arg(long, value_name = "N:DIST", default_value = "5000:binomial", value_parser = flags::clients)]
     clients: (u32, Spread),
     /// How many hosts: web1, web2 ... [default: 3; 1 where neither lines nor target name the host].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     hosts: Option<u32>,
     /// Inject an attack AT after the start, for a length of time. May be given several times.
-    #[arg(long, value_name = "KIND:AT:FOR[:KEY=VALUE...]", value_parser = spec::attack)]
+    #[arg(long, value_name = "KIND:AT:FOR[:KEY=VALUE...]", value_parser = flags::attack)]
     attack: Vec<AttackSpec>,
     /// Write what was injected to this file, a JSON object a line.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// A message class of an error or application log, after each MIN to MAX. May be given several times; without --rate
     /// there are no other messages.
-    #[arg(long, value_name = "NAME:LEVEL:MIN..MAX[:MESSAGE]", value_parser = spec::class)]
+    #[arg(long, value_name = "NAME:LEVEL:MIN..MAX[:MESSAGE]", value_parser = flags::class)]
     class: Vec<ClassSpec>,
     /// Every host says that it is alive this often.
     #[arg(long, value_name = "LENGTH", value_parser = heartbeat)]
@@ -96,7 +96,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// Time of the first line, RFC 3339 [default: now].
-    #[arg(long, value_name = "TIME", value_parser = spec::start)]
+    #[arg(long, value_name = "TIME", value_parser = flags::start)]
     start: Option<EventTime>,
     /// Stop after so many lines, attacks counted.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -114,7 +114,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "BY", default_value = "host", value_parser = partition_by)]
     partition_by: PartitionBy,
     /// Shift the times of one partition (of a topic), for example 0:-1h. May be given several times.
-    #[arg(long, value_name = "PARTITION:OFFSET", value_parser = spec::skew, allow_hyphen_values = true)]
+    #[arg(long, value_name = "PARTITION:OFFSET", value_parser = flags::skew, allow_hyphen_values = true)]
     skew: Vec<(u32, i64)>,
 }
 
@@ -131,15 +131,15 @@ fn known_format(text: &str) -> Result<String, SpecError> {
 }
 
 fn status_mix(text: &str) -> Result<StatusMix, SpecError> {
-    spec::status_mix(text).map(StatusMix)
+    flags::status_mix(text).map(StatusMix)
 }
 
 fn length(text: &str) -> Result<Length, SpecError> {
-    spec::length(text).map(Length)
+    flags::length(text).map(Length)
 }
 
 fn heartbeat(text: &str) -> Result<Length, SpecError> {
-    spec::positive_length(text).map(Length)
+    flags::positive_length(text).map(Length)
 }
 
 fn partition_by(text: &str) -> Result<PartitionBy, String> {
