@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::process::{Running, Signal, finish, free_ports, root};
-use crate::servers::kafka_tool;
+use crate::servers::{kafka, kafka_tool, unique};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -92,6 +92,64 @@ impl Drop for Broker {
         let mut command = Command::new(root().join("scripts/kafka-up"));
         let _ = command.arg("wipe").env("KAFKA_PORT", self.port.to_string()).env("KAFKA_HOME", &self.home).output();
     }
+}
+
+/// A broker of a test's own, a topic there, and a directory and a port for the agent.
+pub struct OwnBroker {
+    /// Of the test.
+    pub dir: tempfile::TempDir,
+    /// Stopped when dropped.
+    pub broker: Broker,
+    /// The broker's listener without TLS.
+    pub address: String,
+    /// A topic of three partitions.
+    pub topic: String,
+    /// For the agent's metrics.
+    pub port: u16,
+}
+
+impl OwnBroker {
+    /// `None`, with a line that says so, where tests may not use a broker.
+    pub fn start(test: &str) -> Option<OwnBroker> {
+        kafka(test)?;
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::start(dir.path());
+        let (address, topic, port) = (broker.address(), unique("ship"), free_ports(1)[0]);
+        create_topic(&address, &topic);
+        Some(OwnBroker { dir, broker, address, topic, port })
+    }
+
+    /// See [`ship_to`].
+    pub fn config(&self, paths: &[PathBuf], rest: &str) -> PathBuf {
+        ship_to(self.dir.path(), paths, (&self.address, &self.topic), rest, self.port)
+    }
+}
+
+/// A configuration of an agent that ships files to a topic; `rest` are more keys of `[output]`, and tables.
+pub fn ship_to(dir: &Path, paths: &[PathBuf], (address, topic): (&str, &str), rest: &str, port: u16) -> PathBuf {
+    let config = dir.join("ship.toml");
+    let text = format!(
+        "data_dir = {:?}\nhost = \"web1\"\n[[input]]\npaths = {paths:?}\n[output]\nkind = \"kafka\"\nbrokers = {address:?}\n\
+         topic = {topic:?}\n{rest}[metrics]\nlisten = \"127.0.0.1:{port}\"\n",
+        dir.join("data"),
+    );
+    std::fs::write(&config, text).unwrap();
+    config
+}
+
+/// What an agent counts under a name, 0 where it does not answer.
+pub fn counted(port: u16, name: &str) -> u64 {
+    metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0)
+}
+
+/// Waits until nothing is read, spooled or under way that is not shipped.
+pub fn shipped(port: u16) {
+    std::thread::sleep(Duration::from_secs(6)); // behind is looked at every 5 s
+    until("everything is shipped", Duration::from_secs(60), || {
+        ["bytes_behind", "bytes_in_flight", "spool_bytes"]
+            .iter()
+            .all(|name| metric(port, &format!("tidewatch_ship_{name}")) == Some(0))
+    });
 }
 
 /// Makes a topic of three partitions.

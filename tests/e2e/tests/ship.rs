@@ -11,31 +11,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidewatch_e2e::process::{Running, Signal, free_ports};
 use tidewatch_e2e::servers::{Topics, kafka, unique};
-use tidewatch_e2e::shipping::{Broker, certificates, compare, create_topic, metric, once, records, until, write};
+use tidewatch_e2e::shipping::{
+    OwnBroker, certificates, compare, counted, create_topic, end_agent, metric, once, records, shipped, start_agent,
+    until, write,
+};
 
 #[test]
 fn every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker() {
-    if kafka("every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker").is_none() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let (address, topic) = (broker.address(), unique("ship"));
-    create_topic(&address, &topic);
+    let test = "every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker";
+    let Some(own) = OwnBroker::start(test) else { return };
+    let OwnBroker { dir, broker, address, topic, port } = &own;
     let logs = dir.path().join("logs");
     std::fs::create_dir(&logs).unwrap();
-    let ports = free_ports(2);
-    let config = dir.path().join("ship.toml");
-    let (data, pattern) = (dir.path().join("data"), logs.join("*.log"));
-    std::fs::write(
-        &config,
-        format!(
-            "data_dir = {data:?}\nhost = \"web1\"\n[[input]]\npaths = [{pattern:?}]\n[output]\nkind = \"kafka\"\nbrokers = {address:?}\n\
-             topic = {topic:?}\npartition_by = \"file\"\n[spool]\nafter = \"500ms\"\n[metrics]\nlisten = \"127.0.0.1:{}\"\n",
-            ports[0]
-        ),
-    )
-    .unwrap();
+    let config = own.config(&[logs.join("*.log")], "partition_by = \"file\"\n[spool]\nafter = \"500ms\"\n");
     let args = ["ship", "-c", config.to_str().unwrap()];
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = [("renamed", false), ("copied", true)]
@@ -52,9 +40,7 @@ fn every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker() 
         if round == 4 {
             // The broker goes while the agent runs: what comes goes into the spool.
             broker.tell("down");
-            until("the spool is used", Duration::from_secs(20), || {
-                metric(ports[0], "tidewatch_ship_records_spooled_total").is_some_and(|n| n > 2000)
-            });
+            until("the spool is used", Duration::from_secs(20), || counted(*port, "records_spooled_total") > 2000);
         }
         running.signal(Signal::KILL);
         drop(running);
@@ -64,41 +50,33 @@ fn every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker() 
     }
     stop.store(true, Ordering::Relaxed);
     let written: Vec<String> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
-    let mut last = Running::start(&args, dir.path().join("ship-last.log"));
-    until("everything is shipped", Duration::from_secs(40), || {
-        let is = |name: &str, value: u64| metric(ports[0], name) == Some(value);
-        let read = metric(ports[0], "tidewatch_ship_files").is_some_and(|files| files == 2);
-        // Behind is looked at every 5 s.
-        read && is("tidewatch_ship_bytes_behind", 0)
-            && is("tidewatch_ship_bytes_in_flight", 0)
-            && is("tidewatch_ship_spool_bytes", 0)
-            && last.said().contains("shipping")
+    let last = Running::start(&args, dir.path().join("ship-last.log"));
+    until("both files are followed", Duration::from_secs(40), || {
+        counted(*port, "files") == 2 && last.said().contains("shipping")
     });
-    std::thread::sleep(Duration::from_secs(6));
+    shipped(*port);
     let lost = ["tidewatch_ship_bytes_lost_total", "tidewatch_ship_spool_damaged_frames_total"];
-    assert_eq!(lost.map(|name| metric(ports[0], name)), [Some(0), Some(0)]);
-    last.signal(Signal::TERM);
-    assert_eq!(last.wait(Duration::from_secs(20)).0, 0, "{}", last.said());
-    let all = records(&address, &topic);
+    assert_eq!(lost.map(|name| metric(*port, name)), [Some(0), Some(0)]);
+    end_agent(last);
+    let all = records(address, topic);
     let total = all.len();
     let (got, twice) = once(all);
     eprintln!("{} lines written, {total} records in the topic, {twice} of them twice", written.len());
     compare(got, &written);
     // The same as the engine sees it.
-    let run = dir.path().join("run.toml");
+    let (run, page) = (dir.path().join("run.toml"), free_ports(1)[0]);
     std::fs::write(
         &run,
         format!(
             "data_dir = {:?}\n[[source]]\nkind = \"kafka\"\nbrokers = {address:?}\ntopics = [{topic:?}]\nstart = \"earliest\"\nformat = \"combined\"\n\
-             [page]\nlisten = \"127.0.0.1:{}\"\n",
+             [page]\nlisten = \"127.0.0.1:{page}\"\n",
             dir.path().join("run"),
-            ports[1]
         ),
     )
     .unwrap();
     let mut engine = Running::start(&["run", "-c", run.to_str().unwrap()], dir.path().join("run.log"));
     let counts = || {
-        let count = |name: &str| metric(ports[1], name).unwrap_or(0);
+        let count = |name: &str| metric(page, name).unwrap_or(0);
         (
             count("tidewatch_events_parsed_total"),
             count("tidewatch_lines_rejected_total"),
@@ -151,7 +129,7 @@ fn every_line_arrives_once_through_a_collector_that_is_killed_as_the_agent_is() 
         let (path, stop) = (at("a.log"), stop.clone());
         std::thread::spawn(move || write(&path, "a", false, &stop))
     };
-    let start = |config: &Path, name: &str| Running::start(&["ship", "-c", config.to_str().unwrap()], at(name));
+    let start = |config: &Path, name: &str| start_agent(config, at(name));
     let mut both = (start(&collector, "collector-0.log"), start(&agent, "agent-0.log"));
     for round in 1..8 {
         std::thread::sleep(Duration::from_millis(600 + 170 * (round % 3)));
@@ -176,14 +154,13 @@ fn every_line_arrives_once_through_a_collector_that_is_killed_as_the_agent_is() 
     std::thread::sleep(Duration::from_secs(6));
     // One that does not know the token is not let in.
     std::fs::write(&stranger, agent_text(&at("stranger-data"), "or me", free_ports(1)[0])).unwrap();
-    let mut third = start(&stranger, "stranger.log");
+    let third = start(&stranger, "stranger.log");
     until("the stranger is refused", Duration::from_secs(10), || {
         third.said().contains("the token is not the collector's")
     });
     assert!(metric(ports[1], "tidewatch_ship_connections_refused_total").is_some_and(|n| n > 0));
-    for process in [&mut third, &mut both.1, &mut both.0] {
-        process.signal(Signal::TERM);
-        assert_eq!(process.wait(Duration::from_secs(20)).0, 0, "{}", process.said());
+    for process in [third, both.1, both.0] {
+        end_agent(process);
     }
     let all = records(&address, topic);
     assert!(all.iter().all(|seen| seen.host == "web1"), "the host stays that of the agent");

@@ -6,59 +6,34 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidewatch_e2e::process::{Signal, finish, free_ports, tidewatch};
 use tidewatch_e2e::servers::{Topics, kafka, unique};
 use tidewatch_e2e::shipping::{
-    Broker, certificates, compare, create_topic, end_agent, line, metric, once, records, start_agent, until, write,
+    Broker, OwnBroker, certificates, compare, counted, create_topic, end_agent, line, metric, once, records, ship_to,
+    shipped, start_agent, until, write,
 };
-
-/// A configuration of an agent that ships files to a topic; `rest` are more keys of `[output]`, and tables.
-fn to_kafka(dir: &Path, paths: &[PathBuf], (address, topic): (&str, &str), rest: &str, port: u16) -> PathBuf {
-    let config = dir.join("ship.toml");
-    let text = format!(
-        "data_dir = {:?}\nhost = \"web1\"\n[[input]]\npaths = {paths:?}\n[output]\nkind = \"kafka\"\nbrokers = {address:?}\n\
-         topic = {topic:?}\n{rest}[metrics]\nlisten = \"127.0.0.1:{port}\"\n",
-        dir.join("data"),
-    );
-    std::fs::write(&config, text).unwrap();
-    config
-}
-
-/// Waits until nothing is read, spooled or under way that is not shipped.
-fn shipped(port: u16) {
-    std::thread::sleep(Duration::from_secs(6)); // behind is looked at every 5 s
-    until("everything is shipped", Duration::from_secs(60), || {
-        ["bytes_behind", "bytes_in_flight", "spool_bytes"]
-            .iter()
-            .all(|name| metric(port, &format!("tidewatch_ship_{name}")) == Some(0))
-    });
-}
 
 /// A position stands behind the acknowledgement. Were it moved when a record is sent, what the client of a broker that is
 /// away holds in memory would be gone with the agent.
 #[test]
 fn what_was_sent_to_a_broker_that_is_gone_is_sent_again_by_the_next_agent() {
-    if kafka("what_was_sent_to_a_broker_that_is_gone_is_sent_again_by_the_next_agent").is_none() {
+    let Some(own) = OwnBroker::start("what_was_sent_to_a_broker_that_is_gone_is_sent_again_by_the_next_agent") else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let (address, topic, port) = (broker.address(), unique("ship"), free_ports(1)[0]);
-    create_topic(&address, &topic);
+    };
+    let OwnBroker { dir, broker, address, topic, port } = &own;
     let log = dir.path().join("a.log");
     // The spool must not come to the rescue: the output is given ten minutes.
-    let config =
-        to_kafka(dir.path(), std::slice::from_ref(&log), (&address, &topic), "[spool]\nafter = \"10m\"\n", port);
+    let config = own.config(std::slice::from_ref(&log), "[spool]\nafter = \"10m\"\n");
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let (path, stop) = (log.clone(), stop.clone());
         std::thread::spawn(move || write(&path, "a", false, &stop))
     };
-    let value = |name: &str| metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0);
+    let value = |name: &str| counted(*port, name);
     for round in 0..2 {
         let agent = start_agent(&config, dir.path().join(format!("agent-{round}.log")));
         until("records are acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") > 500);
@@ -76,9 +51,9 @@ fn what_was_sent_to_a_broker_that_is_gone_is_sent_again_by_the_next_agent() {
     std::thread::sleep(Duration::from_secs(1));
     stop.store(true, Ordering::Relaxed);
     let written = writer.join().unwrap();
-    shipped(port);
+    shipped(*port);
     end_agent(last);
-    let (got, twice) = once(records(&address, &topic));
+    let (got, twice) = once(records(address, topic));
     eprintln!("{} lines written, {twice} came twice", written.len());
     compare(got, &written);
 }
@@ -202,25 +177,14 @@ fn one_agent_ships_to_two_topics_through_a_collector() {
 /// The spool's bound is reached while the broker is away: said, counted, and nothing is lost.
 #[test]
 fn a_full_spool_is_said_and_the_files_wait() {
-    if kafka("a_full_spool_is_said_and_the_files_wait").is_none() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let (address, topic, port) = (broker.address(), unique("ship"), free_ports(1)[0]);
-    create_topic(&address, &topic);
+    let Some(own) = OwnBroker::start("a_full_spool_is_said_and_the_files_wait") else { return };
+    let OwnBroker { dir, broker, address, topic, port } = &own;
     let log = dir.path().join("a.log");
     let bound = 64 << 20;
-    let config = to_kafka(
-        dir.path(),
-        std::slice::from_ref(&log),
-        (&address, &topic),
-        "[spool]\nafter = \"500ms\"\nmax_size = \"64MiB\"\n",
-        port,
-    );
+    let config = own.config(std::slice::from_ref(&log), "[spool]\nafter = \"500ms\"\nmax_size = \"64MiB\"\n");
     std::fs::write(&log, "first\n").unwrap();
     let agent = start_agent(&config, dir.path().join("agent.log"));
-    let value = |name: &str| metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0);
+    let value = |name: &str| counted(*port, name);
     until("the first is acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") == 1);
     broker.tell("down");
     // Lines that do not pack: random letters.
@@ -257,11 +221,11 @@ fn a_full_spool_is_said_and_the_files_wait() {
     until("the spool is full again", Duration::from_secs(60), || value("spool_full") == 1);
     broker.tell("up");
     until("all is acknowledged", Duration::from_secs(120), || value("spool_bytes") == 0 && value("spool_full") == 0);
-    shipped(port);
+    shipped(*port);
     let lost = ["bytes_lost_total", "files_lost_total", "spool_damaged_frames_total"].map(value);
     assert_eq!(lost, [0; 3]);
     end_agent(agent);
-    let (got, twice) = once(records(&address, &topic));
+    let (got, twice) = once(records(address, topic));
     let number = |text: &String| text.split(' ').next().unwrap().to_owned();
     let got: Vec<String> = got.iter().map(number).collect();
     let want: Vec<String> =
@@ -290,7 +254,7 @@ fn what_is_no_file_is_left_out_and_said() {
     std::fs::write(at("a.log"), "one\n").unwrap();
     let port = free_ports(1)[0];
     let paths = [at("*.log"), at("**/**/*.log"), at("named-fifo"), at("dir.log"), PathBuf::from("/dev/null")];
-    let config = to_kafka(dir.path(), &paths, (&address, topic), "", port);
+    let config = ship_to(dir.path(), &paths, (&address, topic), "", port);
     let said = tidewatch(&["ship", "-c", config.to_str().unwrap(), "--check"], &[]);
     assert_eq!(said.code, Some(0), "{said:#?}");
     for want in [
@@ -304,7 +268,7 @@ fn what_is_no_file_is_left_out_and_said() {
         assert!(said.out.contains(want), "{want}: {}", said.out);
     }
     let mut agent = start_agent(&config, dir.path().join("agent.log"));
-    let value = |name: &str| metric(port, &format!("tidewatch_ship_{name}")).unwrap_or(0);
+    let value = |name: &str| counted(port, name);
     until("the line is acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") == 1);
     until("they are counted", Duration::from_secs(20), || value("paths_left_out") > 0);
     std::fs::remove_dir(at("dir.log")).unwrap();
@@ -329,7 +293,7 @@ fn a_broker_that_wants_a_certificate_gets_the_agents() {
     std::fs::write(&log, "one\ntwo\n").unwrap();
     let check = |cert: bool| {
         let to = (broker.secure_address(), broker.security(cert));
-        to_kafka(dir.path(), std::slice::from_ref(&log), (&to.0, &topic), &to.1, port);
+        ship_to(dir.path(), std::slice::from_ref(&log), (&to.0, &topic), &to.1, port);
         tidewatch(&["ship", "-c", config.to_str().unwrap(), "--check", "--connect"], &[])
     };
     let said = check(false);
