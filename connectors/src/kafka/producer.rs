@@ -50,6 +50,8 @@ pub struct ProducerSettings {
     pub deliver_within: Duration,
     /// Bytes of records that wait for the broker; more make the caller wait. Default 64 MiB.
     pub queue_bytes: usize,
+    /// The most bytes and records that are sent together. Default 1 MB, 10,000.
+    pub batch: (usize, usize),
 }
 
 impl Default for ProducerSettings {
@@ -59,6 +61,7 @@ impl Default for ProducerSettings {
             linger: Duration::from_millis(5),
             deliver_within: Duration::from_secs(30),
             queue_bytes: 64 << 20,
+            batch: (1_000_000, 10_000),
         }
     }
 }

@@ -314,13 +314,18 @@ impl KafkaSettings {
             .set("message.timeout.ms", producer.deliver_within.as_millis().max(1).to_string())
             .set("queue.buffering.max.kbytes", (producer.queue_bytes / 1024).max(1).to_string())
             .set("queue.buffering.max.messages", "500000")
-            .set("batch.size", "1000000")
-            .set("batch.num.messages", "10000")
+            .set("batch.size", producer.batch.0.to_string())
+            .set("batch.num.messages", producer.batch.1.to_string())
             // A topic that is not there is said so after this time, not after half a minute.
             .set("topic.metadata.propagation.max.ms", "3000")
             // A key goes to the partition where a Java client would put it.
             .set("partitioner", "murmur2_random");
-        self.finish(config)
+        let mut config = self.finish(config)?;
+        if producer.batch.1 == 1 {
+            // Whatever the properties say: alone is alone.
+            config.set("batch.num.messages", "1");
+        }
+        Ok(config)
     }
 
     /// An administrator's configuration.

@@ -43,6 +43,9 @@ pub enum Outcome {
     Acknowledged,
     /// They will never take it, e.g. as too large; others they do.
     Refused(String),
+    /// They do not take it together with those it was sent with: brokers refuse a batch as a whole. Make another producer
+    /// with a smaller one, and send again.
+    Together(String),
     /// It was not written, and the producer may have lost its order: make another, and send again.
     Failed(String),
 }
@@ -90,6 +93,8 @@ pub struct RecordProducer {
     status: Arc<KafkaStatus>,
     base: Option<(u64, OwnedHeaders)>,
     position: String,
+    /// Whether each record is sent alone.
+    is_single: bool,
 }
 
 impl RecordProducer {
@@ -103,7 +108,8 @@ impl RecordProducer {
         // As long as the client can count: 24 days.
         let with = ProducerSettings { deliver_within: Duration::from_millis(i32::MAX as u64), ..with.clone() };
         let producer = producer(&settings, &with, &status, true).map_err(client::usage)?;
-        Ok(RecordProducer { producer, status, base: None, position: String::new() })
+        let is_single = with.batch.1 == 1;
+        Ok(RecordProducer { producer, status, base: None, position: String::new(), is_single })
     }
 
     /// Gives it a record. `number` comes back with the outcome.
@@ -164,7 +170,8 @@ impl RecordProducer {
             self.producer.context().works();
         }
         let words = |code: RDKafkaErrorCode| match verdict(code) {
-            Verdict::Record => Outcome::Refused(code.to_string()),
+            Verdict::Record if self.is_single => Outcome::Refused(code.to_string()),
+            Verdict::Record => Outcome::Together(code.to_string()),
             Verdict::Refused => Outcome::Failed(code.to_string()),
             Verdict::Later => Outcome::Failed(self.producer.context().words(Some(code))),
         };

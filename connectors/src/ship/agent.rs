@@ -10,7 +10,7 @@ use super::collector::{Collector, Limits, Received};
 use super::files::{Files, Part};
 use super::guard::{Refusals, lock, look};
 use super::metrics::{Counters, MetricsServer, TopicCounts};
-use super::output::{self, Event, Output, Retry};
+use super::output::{self, Batches, Common, Event, Output, Retry};
 use super::settings::ShipSettings;
 use super::spool::{Found, Mark, Spool, SpoolSettings};
 use super::upstream::Upstream;
@@ -21,8 +21,8 @@ use crossbeam_channel::{Receiver, bounded};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
 
@@ -64,9 +64,7 @@ struct Flight {
 /// The host agent. See the module above.
 pub struct Agent {
     settings: ShipSettings,
-    /// This process, as collectors are told.
-    number: u64,
-    upstream: Arc<Upstream>,
+    common: Common,
     counters: Arc<Counters>,
     files: Files,
     peers: Option<Collector>,
@@ -146,8 +144,7 @@ impl Agent {
         tracing::info!(host = %settings.host, inputs = settings.inputs.len(), spool_bytes = backlog, "shipping");
         Ok(Agent {
             settings,
-            number,
-            upstream,
+            common: Common { agent: number, upstream, batches: Arc::new(Mutex::new(Batches::new(now))) },
             counters,
             files,
             peers,
@@ -232,7 +229,7 @@ impl Agent {
         if self.output.is_some() || !self.retry.is_due() {
             return;
         }
-        let opened = output::open(&self.settings, (self.number, &self.upstream));
+        let opened = output::open(&self.settings, &self.common);
         match opened {
             Ok(output) => {
                 self.output = Some(output);

@@ -4,6 +4,7 @@ use super::agent::failed;
 use super::chunk::Chunk;
 use super::forward::{self, Sender};
 use super::settings::{CollectorSettings, OutputSettings, ShipSettings};
+use super::sparing::Sparing;
 use super::tls;
 use super::upstream::Upstream;
 use crate::kafka::{TopicState, look_at};
@@ -24,22 +25,25 @@ const MOST_REFUSED: u64 = 64 << 20;
 pub struct Refusals {
     path: PathBuf,
     said_full: bool,
+    said: Sparing,
 }
 
 impl Refusals {
     pub fn new(dir: &Path) -> Refusals {
-        Refusals { path: dir.join("refused.jsonl"), said_full: false }
+        Refusals { path: dir.join("refused.jsonl"), said_full: false, said: Sparing::new() }
     }
 
     /// Keeps a record of a chunk, as a line of JSON, and says so.
     pub fn keep(&mut self, chunk: &Chunk, index: usize, words: &str) {
         let Some(record) = chunk.records.get(index) else { return };
         let line = chunk.bytes_of(record);
-        tracing::warn!(
-            file = %printable(chunk.origin.file.as_bytes()), offset = record.start, bytes = line.len(),
-            error = %printable(words.as_bytes()),
-            "the output refuses a record for good; it is kept in refused.jsonl"
-        );
+        if let Some(unsaid) = self.said.may_say() {
+            tracing::warn!(
+                file = %printable(chunk.origin.file.as_bytes()), offset = record.start, bytes = line.len(),
+                error = %printable(words.as_bytes()), unsaid,
+                "the output refuses a record for good; it is kept in refused.jsonl"
+            );
+        }
         let (text, base64) = match std::str::from_utf8(line) {
             Ok(text) => (Some(text), None),
             Err(_) => (None, Some(BASE64.encode(line))),

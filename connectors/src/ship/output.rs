@@ -6,11 +6,11 @@ use super::guard::sender;
 use super::settings::{KeyBy, OutputSettings, ShipSettings};
 use super::sparing::Sparing;
 use super::upstream::Upstream;
-use crate::kafka::{Outcome, ProducerSettings, RecordProducer, Sent};
+use crate::kafka::{KafkaSettings, Outcome, ProducerSettings, RecordProducer, Sent};
 use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What became of chunks.
@@ -36,11 +36,21 @@ pub trait Output: Send {
     fn trouble(&self) -> Option<String>;
 }
 
-/// Opens the output; `agent` is this process's number, `upstream` the collectors before it.
+/// What an agent's outputs share, one after the other.
+pub struct Common {
+    /// This process's number.
+    pub agent: u64,
+    /// The collectors before it.
+    pub upstream: Arc<Upstream>,
+    /// How much goes to Kafka together.
+    pub batches: Arc<Mutex<Batches>>,
+}
+
+/// Opens the output.
 ///
 /// # Errors
 /// `Usage` for settings that cannot be; `Io` where no thread can be started.
-pub fn open(settings: &ShipSettings, (agent, upstream): (u64, &Arc<Upstream>)) -> Result<Box<dyn Output>, SourceError> {
+pub fn open(settings: &ShipSettings, common: &Common) -> Result<Box<dyn Output>, SourceError> {
     Ok(match &settings.output {
         OutputSettings::Kafka { settings: kafka, topic, compression, linger, key } => {
             let with = ProducerSettings {
@@ -49,10 +59,10 @@ pub fn open(settings: &ShipSettings, (agent, upstream): (u64, &Arc<Upstream>)) -
                 queue_bytes: settings.in_flight * 2,
                 ..ProducerSettings::default()
             };
-            Box::new(KafkaOutput::new(RecordProducer::new(kafka, topic, &with)?, topic.clone(), *key))
+            Box::new(KafkaOutput::new((kafka, with), topic.clone(), *key, common.batches.clone())?)
         }
         OutputSettings::Collector { addresses, tls, token } => {
-            let sender = sender(settings, agent, upstream);
+            let sender = sender(settings, common.agent, &common.upstream);
             Box::new(CollectorOutput::start(addresses.clone(), tls.as_ref(), token.clone(), sender)?)
         }
     })
@@ -109,9 +119,66 @@ impl Retry {
 /// Bits of a record's number that are its index in the chunk.
 const INDEX_BITS: u32 = 16;
 
+/// How many bytes and records go to Kafka together, the most first.
+const BATCHES: [(usize, usize); 4] = [(1_000_000, 10_000), (100_000, 10_000), (10_000, 10_000), (10_000, 1)];
+
+/// How long smaller batches are kept at least, and at most.
+const NARROW: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// How long records go alone once one was refused so: then it is known which it was.
+const FOUND: Duration = Duration::from_secs(10);
+
+/// How much goes to Kafka together. Brokers refuse a batch as a whole, for one record in it that they do not take, and where
+/// it is larger than the topic's `max.message.bytes`: what was refused so is sent again in smaller ones, in the end each
+/// record alone. After a while larger ones are tried again.
+pub struct Batches {
+    level: usize,
+    wait: Duration,
+    wider_at: Instant,
+}
+
+impl Batches {
+    /// As large as they may be.
+    pub fn new(now: Instant) -> Batches {
+        Batches { level: 0, wait: NARROW.0, wider_at: now }
+    }
+
+    fn size(&self) -> (usize, usize) {
+        BATCHES[self.level]
+    }
+
+    /// One was refused.
+    fn narrow(&mut self, now: Instant) {
+        self.level = (self.level + 1).min(BATCHES.len() - 1);
+        self.wider_at = now + self.wait;
+        self.wait = (self.wait * 2).min(NARROW.1);
+    }
+
+    /// A record was refused that was alone.
+    fn found(&mut self, now: Instant) {
+        self.wait = NARROW.0;
+        self.wider_at = self.wider_at.min(now + FOUND);
+    }
+
+    /// Whether larger ones are to be tried now.
+    fn is_due(&self, now: Instant) -> bool {
+        self.level > 0 && now >= self.wider_at
+    }
+
+    fn widen(&mut self, now: Instant) {
+        self.level = self.level.saturating_sub(1);
+        self.wider_at = now + NARROW.0;
+    }
+}
+
 /// Kafka.
 pub struct KafkaOutput {
     producer: RecordProducer,
+    /// What producers are made of.
+    made_of: (Box<KafkaSettings>, ProducerSettings),
+    batches: Arc<Mutex<Batches>>,
+    /// Records that the producer has.
+    under_way: usize,
     /// The topic of what names none.
     topic: String,
     key: KeyBy,
@@ -123,12 +190,56 @@ pub struct KafkaOutput {
 }
 
 impl KafkaOutput {
-    pub fn new(producer: RecordProducer, topic: String, key: KeyBy) -> KafkaOutput {
-        KafkaOutput { producer, topic, key, waiting: VecDeque::new(), missing: HashMap::new(), broken: None }
+    fn new(
+        (kafka, with): (&KafkaSettings, ProducerSettings),
+        topic: String,
+        key: KeyBy,
+        batches: Arc<Mutex<Batches>>,
+    ) -> Result<KafkaOutput, SourceError> {
+        let with = ProducerSettings { batch: lock(&batches).size(), ..with };
+        Ok(KafkaOutput {
+            producer: RecordProducer::new(kafka, &topic, &with)?,
+            made_of: (Box::new(kafka.clone()), with),
+            batches,
+            under_way: 0,
+            topic,
+            key,
+            waiting: VecDeque::new(),
+            missing: HashMap::new(),
+            broken: None,
+        })
+    }
+
+    /// Takes a producer with larger batches when it is time. `false` while what the one there is has must be waited for.
+    fn widen(&mut self) -> bool {
+        let now = Instant::now();
+        if !lock(&self.batches).is_due(now) {
+            return true;
+        }
+        if self.under_way > 0 {
+            return false;
+        }
+        let mut batches = lock(&self.batches);
+        batches.widen(now);
+        self.made_of.1.batch = batches.size();
+        // Where none can be made, the one there is does.
+        if let Ok(producer) = RecordProducer::new(&self.made_of.0, &self.topic, &self.made_of.1) {
+            self.producer = producer;
+        }
+        true
+    }
+
+    /// The topic of a chunk.
+    fn topic_of(&self, chunk: u64) -> &str {
+        let topic = self.missing.get(&chunk).map_or("", |(_, origin)| &origin.topic);
+        if topic.is_empty() { &self.topic } else { topic }
     }
 
     /// Queues what there is room for.
     fn push(&mut self, events: &mut Vec<Event>) {
+        if !self.widen() {
+            return;
+        }
         while let Some((number, chunk, next)) = self.waiting.front_mut() {
             let origin = &*chunk.origin;
             let topic = if origin.topic.is_empty() { &self.topic } else { &origin.topic };
@@ -151,7 +262,7 @@ impl KafkaOutput {
                     (*number << INDEX_BITS) as usize | *next,
                 );
                 match sent {
-                    Sent::Queued => {}
+                    Sent::Queued => self.under_way += 1,
                     Sent::Full => return,
                     Sent::Refused(words) => {
                         events.push(Event::Refused(*number, *next, words));
@@ -167,6 +278,10 @@ impl KafkaOutput {
             self.waiting.pop_front();
         }
     }
+}
+
+fn lock(batches: &Mutex<Batches>) -> MutexGuard<'_, Batches> {
+    batches.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One record less is missing.
@@ -190,16 +305,24 @@ impl Output for KafkaOutput {
         self.push(events);
         let wait = if self.missing.is_empty() { Duration::ZERO } else { wait };
         for (number, what) in self.producer.outcomes(wait) {
+            self.under_way = self.under_way.saturating_sub(1);
             let (chunk, index) = ((number >> INDEX_BITS) as u64, number & ((1 << INDEX_BITS) - 1));
             match what {
                 Outcome::Acknowledged => outcome(&mut self.missing, chunk, events),
                 Outcome::Refused(words) => {
+                    lock(&self.batches).found(Instant::now());
                     events.push(Event::Refused(chunk, index, words));
                     outcome(&mut self.missing, chunk, events);
                 }
+                Outcome::Together(words) => {
+                    if self.broken.is_none() {
+                        lock(&self.batches).narrow(Instant::now());
+                        let topic = self.topic_of(chunk);
+                        self.broken = Some(format!("kafka topic {topic}: {words}: sending smaller batches"));
+                    }
+                }
                 Outcome::Failed(words) => {
-                    let topic = self.missing.get(&chunk).map_or("", |(_, origin)| &origin.topic);
-                    let topic = if topic.is_empty() { &self.topic } else { topic };
+                    let topic = self.topic_of(chunk);
                     self.broken = Some(format!("kafka topic {topic}: {words}"));
                 }
             }
@@ -212,5 +335,32 @@ impl Output for KafkaOutput {
 
     fn trouble(&self) -> Option<String> {
         self.producer.trouble()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_narrowed_at_once_and_widened_after_a_while() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut batches = Batches::new(begin);
+        assert!(!batches.is_due(at(100_000)), "none larger than the largest");
+        (0..5).for_each(|_| batches.narrow(at(0)));
+        assert_eq!(batches.size().1, 1, "in the end each alone");
+        assert!(!batches.is_due(at(900)), "longer each time");
+        // Alone it is known which record it was.
+        batches.found(at(901));
+        assert!(!batches.is_due(at(910)) && batches.is_due(at(911)));
+        let mut sizes = Vec::new();
+        for second in 911..2000 {
+            if batches.is_due(at(second)) {
+                batches.widen(at(second));
+                sizes.push((second, batches.size().0));
+            }
+        }
+        assert_eq!(sizes, [(911, 10_000), (971, 100_000), (1031, 1_000_000)]);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidewatch_e2e::process::{Signal, finish, free_ports, tidewatch};
-use tidewatch_e2e::servers::{Topics, kafka, unique};
+use tidewatch_e2e::servers::{Topics, kafka, kafka_tool, unique};
 use tidewatch_e2e::shipping::{
     Broker, OwnBroker, certificates, compare, counted, create_topic, end_agent, line, metric, once, records, ship_to,
     shipped, start_agent, until, write,
@@ -187,20 +187,11 @@ fn a_full_spool_is_said_and_the_files_wait() {
     let value = |name: &str| counted(*port, name);
     until("the first is acknowledged", Duration::from_secs(20), || value("records_acknowledged_total") == 1);
     broker.tell("down");
-    // Lines that do not pack: random letters.
-    let mut state = 1u64;
-    let mut random = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        state >> 33
-    };
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut random = letters();
     let mut file = std::io::BufWriter::new(OpenOptions::new().append(true).open(&log).unwrap());
     let count = 120_000;
     for n in 0..count {
-        let tail: Vec<u8> = (0..1000).map(|_| LETTERS[(random() % 64) as usize]).collect();
-        file.write_all(format!("{n} ").as_bytes()).unwrap();
-        file.write_all(&tail).unwrap();
-        file.write_all(b"\n").unwrap();
+        writeln!(file, "{n} {}", random(1000)).unwrap();
     }
     file.flush().unwrap();
     drop(file);
@@ -232,6 +223,49 @@ fn a_full_spool_is_said_and_the_files_wait() {
         ["first".into()].into_iter().chain((0..count).map(|n| n.to_string())).chain(["last".into()]).collect();
     eprintln!("{} lines, {twice} came twice", got.len());
     compare(got, &want);
+}
+
+/// Brokers refuse a batch as a whole, for its size or for one record in it. What they take alone gets there all the same, in
+/// order; what they do not is kept, with the reason.
+#[test]
+fn only_what_brokers_refuse_alone_is_refused() {
+    let Some(own) = OwnBroker::start("only_what_brokers_refuse_alone_is_refused") else { return };
+    let OwnBroker { dir, address, topic, port, .. } = &own;
+    let alter =
+        ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", "max.message.bytes=20000"];
+    let said =
+        kafka_tool("org.apache.kafka.tools.ConfigCommand", &[&["--bootstrap-server", address], &alter[..]].concat());
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let log = dir.path().join("a.log");
+    // Far more than fits together, and does not pack; one line in the middle is too long by itself.
+    let (mut random, mut lines) = (letters(), Vec::new());
+    for n in 0..2000 {
+        lines.push(format!("{n} {}", random(if n == 1000 { 50_000 } else { 200 })));
+    }
+    std::fs::write(&log, lines.join("\n") + "\n").unwrap();
+    let agent = start_agent(&own.config(std::slice::from_ref(&log), ""), dir.path().join("agent.log"));
+    until("all is settled", Duration::from_secs(60), || counted(*port, "records_acknowledged_total") >= 2000);
+    shipped(*port);
+    assert_eq!(counted(*port, "records_refused_total"), 1);
+    let said = end_agent(agent);
+    assert!(said.contains("sending smaller batches"), "{said}");
+    let refused = std::fs::read_to_string(dir.path().join("data/refused.jsonl")).unwrap();
+    assert!(refused.contains("MessageSizeTooLarge") && refused.contains(&lines[1000]), "{} bytes", refused.len());
+    assert_eq!(refused.lines().count(), 1);
+    lines.remove(1000);
+    let (got, _) = once(records(address, topic));
+    compare(got, &lines);
+}
+
+/// Text that does not pack: random letters.
+fn letters() -> impl FnMut(usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = 1u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(LETTERS[(state >> 33) as usize % 64])
+    };
+    move |count| (0..count).map(|_| next()).collect()
 }
 
 /// What is no file among `paths` ends nothing; what cannot be read is said and read once it can be.

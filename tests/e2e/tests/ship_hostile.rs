@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tidewatch_e2e::process::{Running, free_ports};
+use tidewatch_e2e::process::{Running, free_ports, tidewatch};
 use tidewatch_e2e::shipping::{certificates, end_agent, line, metric, start_agent, until};
 
 /// Somebody in the place of a collector, for as long as it is there.
@@ -188,6 +188,47 @@ fn strangers_at_a_collectors_door_keep_nobody_out() {
     let said = end_agent(collector);
     assert!(said.contains("a connection was not let in"), "{said}");
     assert!(said.lines().count() < 60, "{} lines: {said}", said.lines().count());
+}
+
+/// Whoever is not who the agent's authority says is sent nothing: not the greeting with its token either.
+#[test]
+fn an_agent_trusts_nobody_but_its_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+    for of in [&ours, &theirs] {
+        std::fs::create_dir(of).unwrap();
+        certificates(of);
+    }
+    let port = free_ports(1)[0];
+    let rest = format!(
+        "[collector]\nlisten = \"127.0.0.1:{port}\"\ncert = {:?}\nkey = {:?}\ntoken = \"let me in\"\n\
+         [output]\nkind = \"tidewatch\"\naddresses = [\"127.0.0.1:1\"]\n",
+        ours.join("collector.pem"),
+        ours.join("collector.key")
+    );
+    let collector = start_agent(&config(dir.path(), &rest), dir.path().join("collector.log"));
+    until("it listens", Duration::from_secs(10), || collector.said().contains("collecting"));
+    // whose authority, which name, the exit code, what is said
+    let rows: &[(&str, &Path, &str, i32, &str)] = &[
+        ("its own", &ours, "", 0, "it lets this agent in"),
+        ("another one's", &theirs, "", 3, "invalid peer certificate"),
+        ("its own, for another name", &ours, ", server_name = \"collector.example\"", 3, "not valid for name"),
+    ];
+    for (name, of, server_name, code, want) in rows {
+        let own = dir.path().join("agent");
+        std::fs::create_dir_all(&own).unwrap();
+        let rest = format!(
+            "[[input]]\npaths = [{:?}]\n[output]\nkind = \"tidewatch\"\naddresses = [\"127.0.0.1:{port}\"]\ntoken = \"let me in\"\n\
+             tls = {{ ca = {:?}{server_name} }}\n",
+            own.join("a.log"),
+            of.join("ca.pem")
+        );
+        let config = config(&own, &rest);
+        let said = tidewatch(&["ship", "-c", config.to_str().unwrap(), "--check", "--connect"], &[]);
+        assert_eq!(said.code, Some(*code), "{name}: {said:#?}");
+        assert!(said.out.contains(want) || said.err.contains(want), "{name}: {said:#?}");
+    }
+    end_agent(collector);
 }
 
 /// Three collectors in a circle: nobody's line goes round, and all say why.
