@@ -71,6 +71,8 @@ pub struct Files {
     follows: HashMap<PartitionId, Follow>,
     /// Contents known from an earlier run that nothing was read of so far.
     kept: Vec<Place>,
+    /// Streams of them that reading has passed by: what is behind them is counted with what is read instead.
+    passed: HashSet<u64>,
     /// Where files that are read from their end were found, until something is read of them.
     ends: Vec<(PartitionId, Place)>,
     from_end: Vec<bool>,
@@ -122,6 +124,7 @@ impl Files {
             streams: BTreeMap::new(),
             follows: HashMap::new(),
             kept,
+            passed: HashSet::new(),
             ends: Vec::new(),
             from_end: settings.inputs.iter().map(|i| !i.from_beginning).collect(),
             counters,
@@ -235,7 +238,11 @@ impl Files {
                 && (place.device, place.inode) == (found.device, found.inode)
                 && place.first[..common] == found.first[..common]
         };
-        let known = self.kept.iter().position(is_it).map(|at| self.kept.remove(at));
+        let at = self.kept.iter().position(is_it);
+        // A path's contents are read in order: those before this one are over, and all where it is none of them.
+        let earlier = self.kept[..at.unwrap_or(self.kept.len())].iter().filter(|place| place.path == found.path);
+        self.passed.extend(earlier.map(|place| place.stream));
+        let known = at.map(|at| self.kept.remove(at));
         // The same inode with the same beginning may have been truncated and filled again since.
         let known = known.filter(|place| candidates(place).iter().any(|path| holds(path, place).is_some()));
         let mut place = match known {
@@ -353,7 +360,8 @@ impl Files {
             }
         }
         // What nothing was read of in this run: it is not shipped either.
-        for place in self.kept.iter_mut().chain(self.ends.iter_mut().map(|(_, place)| place)) {
+        let kept = self.kept.iter_mut().filter(|place| !self.passed.contains(&place.stream));
+        for place in kept.chain(self.ends.iter_mut().map(|(_, place)| place)) {
             let is_newest = !behind.seen.contains(&(place.device, place.inode));
             behind.look(place, is_newest);
         }

@@ -154,9 +154,14 @@ pub fn shipped(port: u16) {
 
 /// Makes a topic of three partitions.
 pub fn create_topic(broker: &str, topic: &str) {
+    create_topic_with(broker, topic, &[]);
+}
+
+/// The same, with more arguments of Kafka's tool.
+pub fn create_topic_with(broker: &str, topic: &str, more: &[&str]) {
     let class = "org.apache.kafka.tools.TopicCommand";
     let args = ["--bootstrap-server", broker, "--create", "--topic", topic, "--partitions", "3"];
-    let said = kafka_tool(class, &args);
+    let said = kafka_tool(class, &[&args[..], more].concat());
     assert_eq!(said.code, Some(0), "{said:#?}");
 }
 
@@ -183,7 +188,7 @@ pub fn records(broker: &str, topic: &str) -> Vec<Seen> {
         topic,
         "--from-beginning",
         "--timeout-ms",
-        "4000",
+        "8000",
         "--formatter-property",
         "print.headers=true",
     ];
@@ -279,7 +284,8 @@ pub fn write(path: &Path, writer: &str, copy: bool, stop: &AtomicBool) -> Vec<St
         }
         file.write_all(text.as_bytes()).unwrap();
         if written.len() % 4000 == 0 {
-            (1..8).rev().for_each(|n| drop(std::fs::rename(rotated(n), rotated(n + 1))));
+            // Far more generations than are written while a broker starts.
+            (1..60).rev().for_each(|n| drop(std::fs::rename(rotated(n), rotated(n + 1))));
             if copy {
                 std::fs::copy(path, rotated(1)).unwrap();
                 file.set_len(0).unwrap();

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidewatch_e2e::process::{Signal, finish, free_ports, tidewatch};
-use tidewatch_e2e::servers::{Topics, kafka, kafka_tool, unique};
+use tidewatch_e2e::servers::{Topics, kafka, unique};
 use tidewatch_e2e::shipping::{
-    Broker, OwnBroker, certificates, compare, counted, create_topic, end_agent, line, metric, once, records, ship_to,
-    shipped, start_agent, until, write,
+    Broker, OwnBroker, certificates, compare, counted, create_topic, create_topic_with, end_agent, line, metric, once,
+    records, ship_to, shipped, start_agent, until, write,
 };
 
 /// A position stands behind the acknowledgement. Were it moved when a record is sent, what the client of a broker that is
@@ -230,12 +230,9 @@ fn a_full_spool_is_said_and_the_files_wait() {
 #[test]
 fn only_what_brokers_refuse_alone_is_refused() {
     let Some(own) = OwnBroker::start("only_what_brokers_refuse_alone_is_refused") else { return };
-    let OwnBroker { dir, address, topic, port, .. } = &own;
-    let alter =
-        ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", "max.message.bytes=20000"];
-    let said =
-        kafka_tool("org.apache.kafka.tools.ConfigCommand", &[&["--bootstrap-server", address], &alter[..]].concat());
-    assert_eq!(said.code, Some(0), "{said:#?}");
+    let OwnBroker { dir, address, port, .. } = &own;
+    let topic = &unique("small");
+    create_topic_with(address, topic, &["--config", "max.message.bytes=20000"]);
     let log = dir.path().join("a.log");
     // Far more than fits together, and does not pack; one line in the middle is too long by itself.
     let (mut random, mut lines) = (letters(), Vec::new());
@@ -243,7 +240,8 @@ fn only_what_brokers_refuse_alone_is_refused() {
         lines.push(format!("{n} {}", random(if n == 1000 { 50_000 } else { 200 })));
     }
     std::fs::write(&log, lines.join("\n") + "\n").unwrap();
-    let agent = start_agent(&own.config(std::slice::from_ref(&log), ""), dir.path().join("agent.log"));
+    let config = ship_to(dir.path(), std::slice::from_ref(&log), (address, topic), "", *port);
+    let agent = start_agent(&config, dir.path().join("agent.log"));
     until("all is settled", Duration::from_secs(60), || counted(*port, "records_acknowledged_total") >= 2000);
     shipped(*port);
     assert_eq!(counted(*port, "records_refused_total"), 1);
