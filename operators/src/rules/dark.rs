@@ -12,23 +12,18 @@
 //! - Where the table of served paths is full, an unknown path of that shard is not counted: nobody is accused for lack of
 //!   memory.
 
+mod local;
+
+pub(super) use local::{LocalDark, path_of};
+
 use super::keys::KeyBytes;
 use super::plan::RuleSet;
 use super::{Limits, Missed, SHARDS, owner, shard};
-use crate::lanes::{LANES, Lanes, bits, each};
-use crate::names::{NONE, Names};
-use crate::tally::{Candidate, Keyed, Tally};
-use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tidewatch_events::batch::Batch;
-use tidewatch_events::event::{Event, Kind};
 use tidewatch_events::hash;
 use tidewatch_events::rule::Measure;
-
-/// Served paths a worker remembers having told; beyond, it forgets and tells again.
-const TOLD: usize = 1 << 20;
 
 /// Who asked for which paths in one pane, and which paths were served, for one owner of paths.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,192 +66,6 @@ impl DarkCounts {
             start = *end as usize;
             (key, *change)
         })
-    }
-}
-
-/// A path with its host as one number, of the hashes of both.
-#[inline]
-fn path_hash(path: u64, host: u64) -> u64 {
-    (path ^ host.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
-}
-
-/// The path of one of the events being observed, with its host, as one number.
-#[inline]
-pub(super) fn path_of(lane: usize, batch: &Batch, event: &Event, lanes: &Lanes) -> u64 {
-    let host = lanes.hosts().name(lanes.host[lane]).hash;
-    let is_cut = lanes.cut_paths & 1 << lane != 0;
-    let path = if is_cut { hash::of(batch.get(event.path)) } else { lanes.paths().name(lanes.path[lane]).hash };
-    path_hash(path, host)
-}
-
-fn is_success(event: &Event) -> bool {
-    event.kind == Kind::Access && ((200..300).contains(&event.status) || event.status == 304)
-}
-
-/// One worker's view: what it saw served, and who asked for the rest.
-pub(super) struct LocalDark {
-    /// As told to the owners. A path that was cut is always told, and always asked for.
-    told: Tally<Told>,
-    /// Where the results of [`Tally::touch`] go.
-    touched: u64,
-    /// By which numbers.
-    generation: u64,
-    /// What is not told yet.
-    untold: Vec<(u64, u64)>,
-    /// When the paths of the events being observed were served first (`u64::MAX`: not yet; 0: there is none).
-    served: [u64; LANES],
-    plans: Vec<LocalDarkPlan>,
-}
-
-/// The least time of a success on a path of a host.
-struct Told {
-    /// Numbers of host and path.
-    key: u64,
-    time: u64,
-}
-
-impl Keyed for Told {
-    #[inline]
-    fn key(&self) -> u64 {
-        self.key
-    }
-}
-
-struct LocalDarkPlan {
-    plan: u32,
-    hop: u64,
-    panes: BTreeMap<u64, Pairs>,
-}
-
-/// Different (path, client) pairs; clients by the numbers of their group.
-#[derive(Default)]
-struct Pairs {
-    table: HashTable<(u64, u32)>,
-}
-
-impl LocalDark {
-    pub(super) fn new(set: &RuleSet) -> LocalDark {
-        let plans = set.plans.iter().enumerate().filter(|(_, p)| matches!(p.measure, Measure::DarkPaths { .. }));
-        LocalDark {
-            told: Tally::default(),
-            touched: 0,
-            generation: 0,
-            untold: Vec::new(),
-            served: [0; LANES],
-            plans: plans.map(|(i, p)| LocalDarkPlan { plan: i as u32, hop: p.hop, panes: BTreeMap::new() }).collect(),
-        }
-    }
-
-    /// Looks up the paths of the events being observed, those of `mask`; remembers successes.
-    #[inline]
-    pub(super) fn fill(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes) {
-        if self.generation != lanes.generation() || self.told.len() >= TOLD {
-            self.generation = lanes.generation();
-            self.told.clear();
-        }
-        let key = |lane: usize| u64::from(lanes.host[lane]) << 32 | u64::from(lanes.path[lane]);
-        let mut candidates = [Candidate::default(); LANES];
-        each(mask, |lane| candidates[lane] = self.told.candidate(key(lane)));
-        each(mask, |lane| self.touched ^= self.told.touch(candidates[lane]));
-        for lane in bits(mask) {
-            if lanes.path[lane] == NONE {
-                self.served[lane] = 0;
-                continue;
-            }
-            let (event, is_cut) = (&events[lane], lanes.cut_paths & 1 << lane != 0);
-            let told = if is_cut { Err(0) } else { self.told.position_at(key(lane), candidates[lane]) };
-            let mut served = told.map_or(u64::MAX, |told| self.told.rows()[told].time);
-            if event.time.0 < served && is_success(event) {
-                served = event.time.0;
-                self.untold.push((path_of(lane, batch, event, lanes), served));
-                match told {
-                    Ok(told) => self.told.row_mut(told).time = served,
-                    Err(at) if !is_cut => {
-                        self.told.insert(at, Told { key: key(lane), time: served });
-                    }
-                    Err(_) => {}
-                }
-            }
-            self.served[lane] = served;
-        }
-    }
-
-    /// Notes that a client asked for the path of one of the events being observed. Says how many more pairs are kept.
-    #[inline]
-    pub(super) fn ask(
-        &mut self,
-        position: usize,
-        pane: u64,
-        lane: usize,
-        client: u32,
-        path: impl Fn() -> u64,
-    ) -> usize {
-        let plan = &mut self.plans[position];
-        // Every window that holds this pane ends at its end or later: already served before that, it is dark in none.
-        if self.served[lane] < pane.saturating_add(plan.hop) {
-            return 0;
-        }
-        usize::from(plan.panes.entry(pane).or_default().insert(path(), client))
-    }
-
-    pub(super) fn oldest_end(&self) -> Option<u64> {
-        let panes = self.plans.iter().filter_map(|p| p.panes.keys().next().map(|start| start.saturating_add(p.hop)));
-        panes.chain(self.untold.iter().map(|(_, time)| time + 1)).min()
-    }
-
-    /// Hands over panes and all that is new of served paths; says how many rows fewer are kept. `names` are those of the
-    /// clients of each plan.
-    pub(super) fn drain_before<'n>(
-        &mut self,
-        end: u64,
-        peers: usize,
-        names: impl Fn(usize) -> &'n Names,
-        out: &mut Vec<DarkPart>,
-    ) -> usize {
-        let peers = peers.max(1);
-        let mut rows = 0;
-        let mut served: Vec<DarkPart> = vec![DarkPart::default(); peers];
-        for (path, time) in self.untold.drain(..) {
-            served[owner(path, peers)].served.push((path, time));
-        }
-        let mut push = |parts: Vec<DarkPart>| {
-            for (dest, part) in parts.into_iter().enumerate() {
-                if !part.rows.is_empty() || !part.served.is_empty() {
-                    out.push(DarkPart { dest: dest as u64, ..part });
-                }
-            }
-        };
-        push(served);
-        for (position, plan) in self.plans.iter_mut().enumerate() {
-            while let Some(first) = plan.panes.first_entry() {
-                if end != u64::MAX && first.key().saturating_add(plan.hop) > end {
-                    break;
-                }
-                let (pane, pairs) = first.remove_entry();
-                rows += pairs.table.len();
-                let mut parts = vec![DarkPart { plan: plan.plan, pane, ..DarkPart::default() }; peers];
-                for (path, client) in pairs.table {
-                    let part = &mut parts[owner(path, peers)];
-                    part.keys.extend_from_slice(names(position).text(client));
-                    part.rows.push((path, part.keys.len() as u32));
-                }
-                push(parts);
-            }
-        }
-        rows
-    }
-}
-
-impl Pairs {
-    fn insert(&mut self, path: u64, client: u32) -> bool {
-        let hash = |pair: &(u64, u32)| pair.0 ^ u64::from(pair.1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        match self.table.entry(hash(&(path, client)), |pair| *pair == (path, client), hash) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(vacant) => {
-                vacant.insert((path, client));
-                true
-            }
-        }
     }
 }
 

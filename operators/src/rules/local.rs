@@ -1,9 +1,10 @@
 //! What one worker read, counted per plan, pane and key until it is handed over.
 //!
 //! The hot path: [`LocalPanes::observe_some`] takes events by 32, looks up which plans an event of its kind and status
-//! matches, finds the number of its key once for all plans that group alike, and updates one row of 24 bytes. Memory is
-//! allocated only when tables grow and, for quantiles, when a key is new. [`LocalPanes::drain_before`] turns finished panes into messages; call it
-//! after every batch.
+//! matches, finds the number of its key once for all plans that group alike, and updates one row of 24 bytes. A plan that sees the
+//! events of another, by the same key in longer panes, is *fed*: it takes in the other's rows when they are handed over, and is
+//! not touched event by event. Memory is allocated only when tables grow and, for quantiles, when a key is new.
+//! [`LocalPanes::drain_before`] turns finished panes into messages; call it after every batch.
 //!
 //! Invariants
 //! - Only in-time events are observed; each is handed over exactly once.
@@ -15,11 +16,10 @@
 use super::Origin;
 use super::dark::{self, DarkPart, LocalDark};
 use super::plan::{MeasurePlan, RuleSet};
-use super::table::{Partitions, Table, place};
+use super::table::{Partitions, Seen, Table};
 use super::values::{LocalValues, Observed, Recorder, Scratch, Values};
 use crate::lanes::{LANES, Lanes, bits, each, in_time};
 use crate::names::{NONE, Names};
-use crate::tally::Candidate;
 use serde::{Deserialize, Serialize};
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::event::{Event, Kind, LogLevel};
@@ -103,8 +103,6 @@ pub struct LocalPanes {
     partitions: Partitions,
     scratch: Scratch,
     rows: usize,
-    /// Where the results of [`Table::touch`] go.
-    touched: u64,
     /// For those who have none.
     lanes: Option<Box<Lanes>>,
 }
@@ -162,10 +160,15 @@ struct LocalPlan {
     /// Positions of the allow lists whose events it does not see; sees only, where `only_exempt`.
     exempt: Vec<u32>,
     only_exempt: bool,
+    /// What is recorded beside the number of events: what the plan measures, or the one that it feeds.
     recorder: Recorder,
     group: usize,
     hop: u64,
     measure: Measure,
+    /// The plan that takes in its rows.
+    feeds: Option<usize>,
+    /// The plan whose rows it takes in.
+    fed_by: Option<usize>,
     /// Position among the dark-path plans.
     dark: Option<usize>,
     /// The pane of the last event: most events follow one of the same pane.
@@ -191,7 +194,7 @@ impl LocalPanes {
     pub fn new(set: &RuleSet) -> LocalPanes {
         let mut groups: Vec<Group> = Vec::new();
         let mut dark_plans = 0;
-        let plans: Vec<LocalPlan> = set
+        let mut plans: Vec<LocalPlan> = set
             .plans
             .iter()
             .map(|plan| {
@@ -206,6 +209,7 @@ impl LocalPanes {
                 LocalPlan::new(plan, group, dark)
             })
             .collect();
+        feed(&mut plans);
         LocalPanes {
             groups,
             classes: Classes::new(&plans),
@@ -215,7 +219,6 @@ impl LocalPanes {
             partitions: Partitions::new(),
             scratch: Scratch::new(set.ipv6_prefix),
             rows: 0,
-            touched: 0,
             lanes: None,
         }
     }
@@ -267,11 +270,14 @@ impl LocalPanes {
             group.fill(batch, events, lanes, &mut self.scratch);
         }
         if let Some(dark) = &mut self.dark {
-            dark.fill(batch, events, mask, lanes);
+            let asking = self.plans.iter().filter(|plan| plan.dark.is_some()).fold(0, |all, plan| all | plan.mask);
+            dark.fill(batch, events, mask, asking, lanes);
         }
-        for plan in &mut self.plans {
+        for index in 0..self.plans.len() {
+            let taken = self.plans[index].fed_by.map_or(0, |finer| self.plans[finer].mask);
+            let plan = &mut self.plans[index];
             let group = &self.groups[plan.group];
-            let mut left = plan.mask & group.mask;
+            let mut left = plan.mask & group.mask & !taken;
             while left != 0 {
                 // Those of one pane together; nearly always all.
                 let pane = plan.pane(events[left.trailing_zeros() as usize].time.0);
@@ -284,19 +290,12 @@ impl LocalPanes {
                 }
                 left &= !mask;
                 let table = &mut plan.tables[pane.table];
-                let mut candidates = [Candidate::default(); LANES];
-                each(mask, |lane| candidates[lane] = table.candidate(group.keys[lane]));
-                if !table.is_small() {
-                    each(mask, |lane| self.touched ^= table.touch(candidates[lane]));
-                }
                 let mut rows = [0; LANES];
-                for lane in bits(mask) {
-                    let (event, key) = (&events[lane], group.keys[lane]);
-                    let place = place(event.time.0 - pane.start, partition);
-                    let (row, new) = table.count(key, candidates[lane], place, event.offset, &self.partitions);
-                    self.rows += usize::from(new);
-                    rows[lane] = row;
-                }
+                let seen = Seen { events, mask, start: pane.start, partition, partitions: &self.partitions };
+                self.rows += match group.by {
+                    By::Host => table.count_few(&seen, &group.keys, least, &mut rows),
+                    _ => table.count(&seen, &group.keys, &mut rows),
+                };
                 let observed = Observed { batch, events, mask, rows: &rows };
                 self.rows += table.values.record(&plan.recorder, &observed, &mut self.scratch);
                 if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
@@ -334,6 +333,13 @@ impl LocalPanes {
     pub fn drain_before(&mut self, end: u64, peers: usize, out: &mut Drained) {
         let is_full = self.partitions.is_full() || self.groups.iter().any(|group| group.names.is_full());
         let end = if self.rows >= MAX_ROWS || is_full { u64::MAX } else { end };
+        for index in 0..self.plans.len() {
+            if let Some(longer) = self.plans[index].feeds
+                && let Ok([finer, longer]) = self.plans.get_disjoint_mut([index, longer])
+            {
+                self.rows += longer.take_in(finer, end, &self.partitions);
+            }
+        }
         for (index, plan) in self.plans.iter_mut().enumerate() {
             let names = &self.groups[plan.group].names;
             self.rows -= plan.drain_before(index, end, peers, names, &self.partitions, &mut out.partials);
@@ -389,6 +395,30 @@ impl Classes {
         match self.requests.get(usize::from(event.status)) {
             Some(known) if event.kind == Kind::Access && event.level == LogLevel::None => *known,
             _ => plans_of(event, plans),
+        }
+    }
+}
+
+/// Finds out which plans can be fed by others: by one that counts, in panes that theirs are made of, events of theirs.
+fn feed(plans: &mut [LocalPlan]) {
+    for longer in 0..plans.len() {
+        let plan = &plans[longer];
+        let sees_all_of = |other: &LocalPlan| {
+            (plan.filter.is_empty() || plan.filter == other.filter)
+                && (&plan.exempt, plan.only_exempt, plan.group) == (&other.exempt, other.only_exempt, other.group)
+        };
+        let feeds = |other: &LocalPlan| {
+            let is_free = other.feeds.is_none() && other.fed_by.is_none() && other.measure == Measure::Count;
+            is_free && plan.hop.is_multiple_of(other.hop) && sees_all_of(other)
+        };
+        if plan.dark.is_none()
+            && plan.feeds.is_none()
+            && let Some(finer) = (0..plans.len()).find(|at| *at != longer && feeds(&plans[*at]))
+        {
+            let recorder = Recorder::of(&plan.measure);
+            plans[longer].fed_by = Some(finer);
+            plans[finer].recorder = recorder;
+            plans[finer].feeds = Some(longer);
         }
     }
 }
@@ -491,6 +521,8 @@ impl LocalPlan {
             group,
             hop: plan.hop,
             measure: plan.measure.clone(),
+            feeds: None,
+            fed_by: None,
             dark,
             current: Current::default(),
             open: Vec::new(),
@@ -541,6 +573,22 @@ impl LocalPlan {
         (start, table)
     }
 
+    /// How many of the open panes end at or before `end`.
+    fn done(&self, end: u64) -> usize {
+        self.open.partition_point(|(start, _)| end == u64::MAX || start.saturating_add(self.hop) <= end)
+    }
+
+    /// Takes in the panes of the plan that feeds this one which are about to be handed over; says how many more rows are
+    /// kept.
+    fn take_in(&mut self, finer: &mut LocalPlan, end: u64, partitions: &Partitions) -> usize {
+        let mut more = 0;
+        for (start, table) in &finer.open[..finer.done(end)] {
+            let pane = self.pane(*start);
+            more += self.tables[pane.table].take_in(&mut finer.tables[*table], start - pane.start, partitions);
+        }
+        more
+    }
+
     /// Hands over panes; says how many rows fewer are kept.
     fn drain_before(
         &mut self,
@@ -551,8 +599,7 @@ impl LocalPlan {
         partitions: &Partitions,
         out: &mut Vec<PanePartials>,
     ) -> usize {
-        let done = self.open.partition_point(|(start, _)| end == u64::MAX || start.saturating_add(self.hop) <= end);
-        let mut rows = 0;
+        let (mut rows, done) = (0, self.done(end));
         for (start, table) in self.open.drain(..done) {
             if start == self.current.start {
                 self.current = Current::default();

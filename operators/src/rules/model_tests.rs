@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Verdict;
 use tidewatch_events::filter::{Filter, FilterValue, TestSpec};
-use tidewatch_events::rule::{Allow, Rule};
+use tidewatch_events::rule::{Allow, Measure, Rule};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_reference::{Feed, Settings, arb, batches_of, judge, rules::evaluate};
 
@@ -222,11 +222,23 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     out
 }
 
-/// The rules and, so that plans are shared, one of them again with another threshold.
-fn with_variant(mut settings: Settings) -> Settings {
+/// The rules and, so that plans are shared, one of them again with another threshold, and one that counts the same, or a part
+/// of it, in shorter panes.
+fn with_variants(mut settings: Settings) -> Settings {
     if let Some(first) = settings.rules.first() {
         let variant = Rule { name: "variant".into(), threshold: first.threshold * 2.0, at_least: 2, ..first.clone() };
-        settings.rules.push(variant);
+        let failed = || Filter::build(&[TestSpec::new("status|gte", [400]).into()]).unwrap();
+        let finer = Rule {
+            name: "finer".into(),
+            filter: if first.filter.is_empty() { failed() } else { first.filter.clone() },
+            measure: Measure::Count,
+            hop: Millis(if first.hop.0.is_multiple_of(2) { first.hop.0 / 2 } else { first.hop.0 }),
+            threshold: 2.0,
+            baseline_factor: None,
+            at_least: 1,
+            ..first.clone()
+        };
+        settings.rules.extend([variant, finer]);
     }
     settings
 }
@@ -241,7 +253,7 @@ proptest! {
     fn findings_and_alerts_equal_the_model(
         feed in arb::feed(3, 60),
         settings in (arb::settings(3), arb::allow(3, |n| format!("rule {n}")))
-            .prop_map(|(settings, allow)| with_variant(Settings { allow, ..settings })),
+            .prop_map(|(settings, allow)| with_variants(Settings { allow, ..settings })),
         workers in 1usize..4,
         provisional in any::<bool>(),
         numbers in proptest::collection::vec(any::<u32>(), 8),

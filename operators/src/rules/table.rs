@@ -7,16 +7,38 @@
 use super::local::{PanePartials, PaneRow};
 use super::values::{LocalValues, Values};
 use super::{Origin, owner};
-use crate::lanes::LANES;
+use crate::lanes::{LANES, bits, each};
 use crate::names::Names;
 use crate::tally::{Candidate, Keyed, Tally};
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::event::Event;
 
 pub(super) struct Table {
     rows: Tally<Entry>,
     pub(super) values: LocalValues,
     /// Rows whose count went past 32 bits, once for each time.
     wrapped: Vec<u32>,
+    /// Where the results of [`Tally::touch`] go.
+    touched: u64,
+}
+
+/// Events being counted in a pane.
+pub(super) struct Seen<'a> {
+    pub(super) events: &'a [Event],
+    /// Which of them.
+    pub(super) mask: u32,
+    /// Start of the pane, ms.
+    pub(super) start: u64,
+    /// The number of their partition.
+    pub(super) partition: u64,
+    pub(super) partitions: &'a Partitions,
+}
+
+impl Seen<'_> {
+    #[inline]
+    fn place(&self, lane: usize) -> u64 {
+        place(self.events[lane].time.0 - self.start, self.partition)
+    }
 }
 
 /// 24 bytes.
@@ -82,13 +104,13 @@ impl Partitions {
 
 /// Where an event stands in a pane: its time and its partition's number.
 #[inline]
-pub(super) fn place(distance: u64, partition: u64) -> u64 {
+fn place(distance: u64, partition: u64) -> u64 {
     distance.min(MAX_DISTANCE) << PARTITION_BITS | partition
 }
 
 impl Table {
     pub(super) fn new(values: LocalValues) -> Table {
-        Table { rows: Tally::default(), values, wrapped: Vec::new() }
+        Table { rows: Tally::default(), values, wrapped: Vec::new(), touched: 0 }
     }
 
     /// Rows, and distinct values.
@@ -96,60 +118,129 @@ impl Table {
         self.rows.len() + if let LocalValues::Distinct(all) = &self.values { all.len() } else { 0 }
     }
 
-    /// Where the row of a key is likely to stand.
+    /// Counts the events of the mask, whose keys are given; notes their rows. Says how many rows are new.
     #[inline]
-    pub(super) fn candidate(&self, key: u32) -> Candidate {
-        self.rows.candidate(key.into())
+    pub(super) fn count(&mut self, seen: &Seen<'_>, keys: &[u32; LANES], rows: &mut [u32; LANES]) -> usize {
+        let mut candidates = [Candidate::default(); LANES];
+        each(seen.mask, |lane| candidates[lane] = self.rows.candidate(keys[lane].into()));
+        if !self.rows.is_small() {
+            each(seen.mask, |lane| self.touched ^= self.rows.touch(candidates[lane]));
+        }
+        let before = self.rows.len();
+        for lane in bits(seen.mask) {
+            let (place, offset) = (seen.place(lane), seen.events[lane].offset);
+            rows[lane] = match self.rows.position_at(keys[lane].into(), candidates[lane]) {
+                Ok(position) => {
+                    let entry = self.rows.row_mut(position);
+                    entry.n = entry.n.wrapping_add(1);
+                    if entry.n == 0 {
+                        entry.n = 1;
+                        self.wrapped.push(position as u32);
+                    }
+                    entry.see(place, offset, seen.partitions);
+                    position as u32
+                }
+                Err(at) => self.insert(at, Entry { key: keys[lane], offset, place, n: 1 }),
+            };
+        }
+        self.rows.len() - before
     }
 
-    /// Whether loading rows beforehand gains nothing.
+    /// The same for events of a few different keys: those of one key are counted together. `earliest` is the least time of
+    /// all.
     #[inline]
-    pub(super) fn is_small(&self) -> bool {
-        self.rows.is_small()
-    }
-
-    /// Loads the row that [`Table::count`] needs. The result has no meaning but must be used.
-    #[inline]
-    pub(super) fn touch(&self, candidate: Candidate) -> u64 {
-        self.rows.touch(candidate)
-    }
-
-    /// Counts an event of a key; says its row and whether that is new.
-    #[inline]
-    pub(super) fn count(
+    pub(super) fn count_few(
         &mut self,
-        key: u32,
-        candidate: Candidate,
-        place: u64,
-        offset: u64,
-        partitions: &Partitions,
-    ) -> (u32, bool) {
-        let position = match self.rows.position_at(key.into(), candidate) {
-            Ok(position) => position,
-            Err(at) => {
-                self.values.push();
-                return (self.rows.insert(at, Entry { key, offset, place, n: 1 }) as u32, true);
+        seen: &Seen<'_>,
+        keys: &[u32; LANES],
+        earliest: u64,
+        rows: &mut [u32; LANES],
+    ) -> usize {
+        let (mut left, before) = (seen.mask, self.rows.len());
+        while left != 0 {
+            let first = left.trailing_zeros() as usize % LANES;
+            let key = keys[first];
+            let mut same = 0;
+            each(left, |lane| same |= u32::from(keys[lane] == key) << lane);
+            left &= !same;
+            let position = match self.rows.position_at(key.into(), self.rows.candidate(key.into())) {
+                Ok(position) => position as u32,
+                Err(at) => {
+                    let (place, offset) = (seen.place(first), seen.events[first].offset);
+                    self.insert(at, Entry { key, offset, place, n: 0 })
+                }
+            };
+            self.add(position, same.count_ones().into());
+            let entry = self.rows.row_mut(position as usize);
+            let is_earlier = earliest.saturating_sub(seen.start) <= entry.place >> PARTITION_BITS;
+            for lane in bits(same) {
+                rows[lane] = position;
+                if is_earlier {
+                    entry.see(seen.place(lane), seen.events[lane].offset, seen.partitions);
+                }
             }
+        }
+        self.rows.len() - before
+    }
+
+    /// Takes in what a pane counted that lies in this one and starts `later` (ms) after it. Says how many more rows, and
+    /// distinct values, are kept.
+    pub(super) fn take_in(&mut self, finer: &mut Table, later: u64, partitions: &Partitions) -> usize {
+        let before = self.rows();
+        finer.wrapped.sort_unstable();
+        let others = finer.values.others();
+        let mut values = Vec::new();
+        for (chunk, entries) in (0u32..).zip(finer.rows.rows().chunks(LANES)) {
+            let mut candidates = [Candidate::default(); LANES];
+            for (entry, candidate) in entries.iter().zip(&mut candidates) {
+                *candidate = self.rows.candidate(entry.key.into());
+                self.touched ^= self.rows.touch(*candidate);
+            }
+            for (lane, entry) in (0u32..).zip(entries) {
+                let from = chunk * LANES as u32 + lane;
+                let place = place((entry.place >> PARTITION_BITS) + later, entry.place & PARTITION_MASK);
+                let own = match self.rows.position_at(entry.key.into(), candidates[lane as usize]) {
+                    Ok(position) => position as u32,
+                    Err(at) => self.insert(at, Entry { place, n: 0, ..*entry }),
+                };
+                self.rows.row_mut(own as usize).see(place, entry.offset, partitions);
+                self.add(own, finer.n_of(from));
+                self.values.add(own, &finer.values, from, &others, &mut values);
+            }
+        }
+        self.rows() - before
+    }
+
+    fn insert(&mut self, at: usize, entry: Entry) -> u32 {
+        self.values.push();
+        self.rows.insert(at, entry) as u32
+    }
+
+    /// Adds to the number of events of a row.
+    fn add(&mut self, position: u32, n: u64) {
+        let entry = self.rows.row_mut(position as usize);
+        let mut sum = u64::from(entry.n) + n;
+        while sum > u64::from(u32::MAX) {
+            sum -= u64::from(u32::MAX);
+            self.wrapped.push(position);
+        }
+        entry.n = sum as u32;
+    }
+
+    /// The number of events of a row; `wrapped` is in order.
+    fn n_of(&self, position: u32) -> u64 {
+        // Each time the count went from 2^32 − 1 to 1, that many more than one were counted.
+        let wraps = match self.wrapped.as_slice() {
+            [] => 0,
+            all => all.partition_point(|r| *r <= position) - all.partition_point(|r| *r < position),
         };
-        let entry = self.rows.row_mut(position);
-        entry.n = entry.n.wrapping_add(1);
-        if entry.n == 0 {
-            entry.n = 1;
-            self.wrapped.push(position as u32);
-        }
-        if place >> PARTITION_BITS <= entry.place >> PARTITION_BITS {
-            entry.see(place, offset, partitions);
-        }
-        (position as u32, false)
+        u64::from(self.rows.rows()[position as usize].n) + wraps as u64 * u64::from(u32::MAX)
     }
 
     /// Puts the rows into the messages of their owners and forgets them; `names` are those of the keys.
     pub(super) fn drain(&mut self, pane: u64, names: &Names, partitions: &Partitions, messages: &mut [PanePartials]) {
         self.wrapped.sort_unstable();
-        let others = match &mut self.values {
-            LocalValues::Distinct(all) => all.others(),
-            _ => Vec::new(),
-        };
+        let others = self.values.others();
         // Room for an even share and a little more, so that no message grows by doubling.
         let (all, peers) = (self.rows.len(), messages.len());
         let share = if peers > 1 { all / peers + all / 64 + 8 } else { all };
@@ -168,15 +259,10 @@ impl Table {
             let hash = names.name(entry.key).hash;
             let message = &mut messages[owner(hash, peers)];
             names.push_text(entry.key, &mut message.keys);
-            // Each time the count went from 2^32 − 1 to 1, that many more than one were counted.
-            let wraps = match self.wrapped.as_slice() {
-                [] => 0,
-                all => (all.partition_point(|r| *r <= position) - all.partition_point(|r| *r < position)) as u64,
-            };
             message.rows.push(PaneRow {
                 hash,
                 key_end: message.keys.len() as u32,
-                n: u64::from(entry.n) + wraps * u64::from(u32::MAX),
+                n: self.n_of(position),
                 origin: Origin {
                     time: pane + (entry.place >> PARTITION_BITS),
                     partition: partitions.ids[(entry.place & PARTITION_MASK) as usize],
@@ -206,6 +292,9 @@ impl Entry {
     /// Takes an event for the least if it is.
     #[inline]
     fn see(&mut self, place: u64, offset: u64, partitions: &Partitions) {
+        if place >> PARTITION_BITS > self.place >> PARTITION_BITS {
+            return;
+        }
         let order = |place: u64, offset: u64| {
             (place >> PARTITION_BITS, partitions.ids[(place & PARTITION_MASK) as usize], offset)
         };
@@ -218,7 +307,26 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::NONE;
+    use tidewatch_events::event::Kind;
     use tidewatch_events::rule::Measure;
+    use tidewatch_events::time::EventTime;
+
+    /// A way to count events of one key.
+    type Counting = fn(&mut Table, &Seen<'_>, &[u32; LANES]) -> usize;
+
+    const WAYS: [(&str, Counting); 2] = [
+        ("one by one", |table, seen, keys| table.count(seen, keys, &mut [0; LANES])),
+        ("by key", |table, seen, keys| {
+            let earliest = seen.events.iter().map(|event| event.time.0).min().unwrap_or(u64::MAX);
+            table.count_few(seen, keys, earliest, &mut [0; LANES])
+        }),
+    ];
+
+    /// An event at a distance from the pane's start, at an offset.
+    fn event(distance: u64, offset: u64) -> Event {
+        Event { offset, ..Event::new(Kind::Access, EventTime(1000 + distance)) }
+    }
 
     fn drained(table: &mut Table, names: &Names, partitions: &Partitions) -> Vec<(Vec<u8>, u64, Origin)> {
         let mut messages = vec![PanePartials {
@@ -246,15 +354,24 @@ mod tests {
             ("later in every way", &[(5, low, 1), (6, low, 0)], (5, 7, 1)),
         ];
         let mut names = Names::default();
-        let key = names.number(b"k");
-        for (name, events, (distance, partition, offset)) in rows {
-            let mut table = Table::new(LocalValues::Count);
-            for (distance, partition, offset) in *events {
-                table.count(key, table.candidate(key), place(*distance, *partition), *offset, &partitions);
+        let keys = [names.number(b"k"); LANES];
+        for (way, count) in WAYS {
+            for (name, events, (distance, partition, offset)) in rows {
+                let mut table = Table::new(LocalValues::Count);
+                for (distance, partition, offset) in *events {
+                    let events = [event(*distance, *offset)];
+                    let (mask, start) = (1, 1000);
+                    let seen = Seen { events: &events, mask, start, partition: *partition, partitions: &partitions };
+                    count(&mut table, &seen, &keys);
+                }
+                let want = Origin { time: 1000 + distance, partition: *partition, offset: *offset };
+                let mut longer = Table::new(LocalValues::Count);
+                assert_eq!(longer.take_in(&mut table, 500, &partitions), 1);
+                assert_eq!(drained(&mut table, &names, &partitions), [(b"k".to_vec(), 2, want)], "{name}, {way}");
+                assert_eq!(table.rows(), 0);
+                let later = Origin { time: want.time + 500, ..want };
+                assert_eq!(drained(&mut longer, &names, &partitions), [(b"k".to_vec(), 2, later)], "{name}, {way}");
             }
-            let want = Origin { time: 1000 + distance, partition: *partition, offset: *offset };
-            assert_eq!(drained(&mut table, &names, &partitions), [(b"k".to_vec(), 2, want)], "{name}");
-            assert_eq!(table.rows(), 0);
         }
     }
 
@@ -262,30 +379,53 @@ mod tests {
     fn every_key_keeps_its_own_count() {
         let mut partitions = Partitions::new();
         let partition = partitions.number(PartitionId(3));
-        let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
-        let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
-        for round in 0..3 {
-            for key in &keys {
-                let number = names.number(key);
-                table.count(number, table.candidate(number), place(round, partition), 1, &partitions);
+        let names_of: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
+        for (way, count) in WAYS {
+            let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
+            for round in 0..3 {
+                for some in names_of.chunks(20) {
+                    // Twice each in one go, and the last lanes left out.
+                    let mut keys = [NONE; LANES];
+                    let some: Vec<u32> = some.iter().map(|name| names.number(name)).collect();
+                    some.iter().chain(&some).take(30).zip(&mut keys).for_each(|(number, key)| *key = *number);
+                    let events: Vec<Event> = (0..30).map(|n| event(round, n)).collect();
+                    let (mask, start) = ((1 << 30) - 1, 1000);
+                    let seen = Seen { events: &events, mask, start, partition, partitions: &partitions };
+                    let new = count(&mut table, &seen, &keys);
+                    assert_eq!(new, if round == 0 { 20 } else { 0 }, "{way}");
+                }
+            }
+            let rows = drained(&mut table, &names, &partitions);
+            assert_eq!(rows.iter().map(|(key, ..)| key.clone()).collect::<Vec<_>>(), names_of, "{way}");
+            for (position, (key, n, origin)) in rows.iter().enumerate() {
+                let (first, twice) = (position as u64 % 20, position % 20 < 10);
+                assert_eq!(
+                    (*n, origin.time, origin.offset),
+                    (if twice { 6 } else { 3 }, 1000, first),
+                    "{way}, {key:?}"
+                );
             }
         }
-        let rows = drained(&mut table, &names, &partitions);
-        assert_eq!(rows.iter().map(|(key, ..)| key.clone()).collect::<Vec<_>>(), keys);
-        assert!(rows.iter().all(|(_, n, _)| *n == 3));
     }
 
     #[test]
     fn a_count_goes_past_32_bits() {
         let mut partitions = Partitions::new();
         let partition = partitions.number(PartitionId(0));
-        let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
-        let key = names.number(b"k");
-        let count = |table: &mut Table| table.count(key, table.candidate(key), place(0, partition), 0, &partitions);
-        count(&mut table);
-        count(&mut table);
-        table.rows.row_mut(0).n = u32::MAX;
-        count(&mut table);
-        assert_eq!(drained(&mut table, &names, &partitions)[0].1, 1 << 32);
+        let mut names = Names::default();
+        let keys = [names.number(b"k"); LANES];
+        let events = [event(0, 0); 3];
+        for (way, count) in WAYS {
+            let mut table = Table::new(LocalValues::Count);
+            let seen = |mask| Seen { events: &events, mask, start: 1000, partition, partitions: &partitions };
+            count(&mut table, &seen(0b11), &keys);
+            table.rows.row_mut(0).n = u32::MAX;
+            count(&mut table, &seen(0b111), &keys);
+            let mut longer = Table::new(LocalValues::Count);
+            longer.take_in(&mut table, 0, &partitions);
+            assert_eq!(longer.take_in(&mut table, 0, &partitions), 0, "the row is known");
+            assert_eq!(drained(&mut table, &names, &partitions)[0].1, (1 << 32) + 2, "{way}");
+            assert_eq!(drained(&mut longer, &names, &partitions)[0].1, 2 * ((1 << 32) + 2), "{way}");
+        }
     }
 }

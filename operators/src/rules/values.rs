@@ -180,6 +180,49 @@ impl LocalValues {
         }
     }
 
+    /// See [`LocalDistinct::others`]; nothing where other things are measured.
+    pub(super) fn others(&mut self) -> Vec<(u32, u64)> {
+        match self {
+            LocalValues::Distinct(all) => all.others(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Adds another's part to the part of a row. `others` are its, `scratch` is room for values.
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        row: u32,
+        other: &LocalValues,
+        from: u32,
+        others: &[(u32, u64)],
+        scratch: &mut Vec<u64>,
+    ) {
+        let (own, at) = (row as usize, from as usize);
+        match (self, other) {
+            (LocalValues::Sums(own_sums), LocalValues::Sums(sums)) => {
+                own_sums[own].total += sums[at].total;
+                own_sums[own].events += sums[at].events;
+            }
+            (LocalValues::Histograms(all), LocalValues::Histograms(more)) => all[own].merge(&more[at]),
+            (LocalValues::Inner(all), LocalValues::Inner(more)) => all[own] += more[at],
+            (LocalValues::Distinct(all), LocalValues::Distinct(more)) => {
+                if others.is_empty() {
+                    if more.first[at] != 0 {
+                        all.insert(row, more.first[at]);
+                    }
+                    return;
+                }
+                scratch.clear();
+                more.values_of(from, others, scratch);
+                scratch.iter().for_each(|value| {
+                    all.insert(row, *value);
+                });
+            }
+            _ => {}
+        }
+    }
+
     /// Makes room for a new row.
     #[inline]
     pub(super) fn push(&mut self) {
