@@ -8,9 +8,9 @@
 //! - A window handed over early and again later is no mistake: the owners add up.
 //! - Keys longer than `text::MAX_VALUE_BYTES` are cut before they become keys.
 
-use super::paths::{Durations, PathCounts};
-use super::table::Slot;
-use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Part, Row, Settings, Timing};
+use super::part::{Part, Row, mix};
+use super::paths::Durations;
+use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Settings};
 use crate::lanes::{LANES, Lanes, bits, each};
 use crate::names::{NONE, Names};
 use crate::rules::owner;
@@ -44,8 +44,8 @@ struct Window {
     agents: Tally<KeyRow>,
     referrers: Tally<KeyRow>,
     overflow: [u64; 4],
-    /// Bytes of all keys when a window was last handed over.
-    key_bytes: usize,
+    /// What all rows took when a window was last handed over.
+    part_bytes: usize,
     /// Where the results of [`Tally::touch`] go.
     touched: u64,
 }
@@ -233,20 +233,16 @@ impl Window {
     fn drain(&mut self, start: u64, peers: u64, lanes: &Lanes, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
         let hosts: Vec<Vec<u8>> = self.hosts.iter().map(|h| lanes.hosts().text(h.number).to_vec()).collect();
         let first = parts.len();
-        parts.extend((0..peers).map(|owner| Part { owner, window: start, hosts: hosts.clone(), ..Part::default() }));
-        let mut handing = Handing { parts: &mut parts[first..], places: &self.places, lanes };
+        parts.extend((0..peers).map(|owner| Part::new(owner, start, hosts.clone())));
         // Room for an even share and a little more, so that no part grows by doubling.
-        let rows = self.clients.len() + self.paths.len() + self.agents.len() + self.referrers.len();
         let share = |all: usize| all / peers as usize + all / 64 / peers as usize + 64;
-        for part in &mut *handing.parts {
-            part.rows.reserve_exact(share(rows));
-            part.keys.reserve_exact(share(self.key_bytes));
-            part.latencies.reserve_exact(share(self.durations.len()));
-        }
+        let rows = self.clients.len() + self.paths.len() + self.agents.len() + self.referrers.len();
+        let room = (share(self.part_bytes.max(12 * rows)), share(self.durations.len()));
+        parts[first..].iter_mut().for_each(|part| part.reserve(room));
+        let mut handing = Handing { parts: &mut parts[first..], places: &self.places, lanes };
         let durations = self.durations.sort(self.paths.len());
         for (position, row) in (0..).zip(self.paths.rows()) {
-            let part = handing.give(Dimension::Path, lanes.paths(), row.key, row.counts);
-            part.time_last(durations.of(position), row.longest_us);
+            handing.give(Dimension::Path, lanes.paths(), row.key, row.counts, durations.of(position), row.longest_us);
         }
         for (dimension, names, tally) in [
             (Dimension::Client, lanes.clients(), &self.clients),
@@ -257,11 +253,11 @@ impl Window {
                 // Names go ahead of the work, so that it waits for memory once for all.
                 self.touched ^= rows.iter().fold(0, |all, row| all ^ names.touch(row.key.name()));
                 for row in rows {
-                    handing.give(dimension, names, row.key, row.counts);
+                    handing.give(dimension, names, row.key, row.counts, &[], 0);
                 }
             }
         }
-        self.key_bytes = parts[first..].iter().map(|part| part.keys.len()).sum();
+        self.part_bytes = parts[first..].iter().map(|part| part.size().0).sum();
         self.clients.clear();
         self.paths.clear();
         self.agents.clear();
@@ -273,7 +269,7 @@ impl Window {
         // Owners without rows still hear of the window from no one: nothing to add is nothing to say.
         let mut at = first;
         while at < parts.len() {
-            if parts[at].rows.is_empty() && parts[at].overflow == [0; 4] {
+            if parts[at].is_empty() && parts[at].overflow == [0; 4] {
                 parts.swap_remove(at);
             } else {
                 at += 1;
@@ -360,15 +356,22 @@ struct Handing<'a> {
 }
 
 impl Handing<'_> {
-    /// Appends the row of a key of a host; gives the part it went to.
-    fn give(&mut self, dimension: Dimension, names: &Names, key: Key, counts: Counts) -> &mut Part {
-        let (host, number) = (key.host(), key.name());
-        let hash = mix(names.name(number).hash, self.lanes.hosts().name(host).hash, dimension);
-        let part = &mut self.parts[owner(hash, self.parts.len())];
-        let (host, len) = (self.places[host as usize] - 1, names.text(number).len() as u16);
-        part.rows.push(Row { hash, counts, host, len, dimension });
-        names.push_text(number, &mut part.keys);
-        part
+    /// Appends the row of a key of a host to the part of its owner.
+    #[inline]
+    fn give(
+        &mut self,
+        dimension: Dimension,
+        names: &Names,
+        key: Key,
+        counts: Counts,
+        buckets: &[u16],
+        longest_us: u32,
+    ) {
+        let hash = || mix(names.name(key.name()).hash, self.lanes.hosts().name(key.host()).hash, dimension);
+        let peers = self.parts.len();
+        let owner = if peers == 1 { 0 } else { owner(hash(), peers) };
+        let host = self.places[key.host() as usize] - 1;
+        self.parts[owner].push(Row { dimension, host, key: names.text(key.name()), counts, buckets, longest_us });
     }
 }
 
@@ -412,26 +415,4 @@ impl Host {
             row.example = text::bounded(message).into_owned();
         }
     }
-}
-
-impl Part {
-    /// Adds the buckets of durations to the last row, that of a path.
-    fn time_last(&mut self, buckets: &[u16], longest_us: u32) {
-        self.timings.push(Timing { timed: buckets.len() as u32, longest_us });
-        self.latencies.extend_from_slice(buckets);
-    }
-
-    /// Appends the row of a path.
-    pub(super) fn push_path(&mut self, slot: &Slot<PathCounts>, host: u32, key: &[u8], buckets: &[u16]) {
-        let (hash, len, dimension) = (slot.hash, slot.len, Dimension::Path);
-        self.rows.push(Row { hash, counts: slot.value.counts, host, len, dimension });
-        self.keys.extend_from_slice(key);
-        self.time_last(buckets, slot.value.longest_us);
-    }
-}
-
-/// The hash of a key within its host and dimension: routes it and finds it.
-#[inline]
-fn mix(key: u64, host: u64, dimension: Dimension) -> u64 {
-    (key ^ host.rotate_left(dimension as u32 + 1)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32)
 }

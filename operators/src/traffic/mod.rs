@@ -16,6 +16,7 @@
 
 pub mod boards;
 pub mod local;
+pub mod part;
 pub mod paths;
 pub mod shard;
 pub mod streams;
@@ -160,83 +161,6 @@ pub struct ErrorRow {
     pub least: (u64, u64, u64),
     /// Its message, bounded.
     pub example: String,
-}
-
-/// Rows of one worker for one owner, of one window.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// The worker that owns these keys.
-    pub owner: u64,
-    /// Start of the window.
-    pub window: u64,
-    /// Names of the hosts that rows refer to by position.
-    pub hosts: Vec<Vec<u8>>,
-    /// The keys' bytes, one after another.
-    pub keys: Vec<u8>,
-    /// The rows.
-    pub rows: Vec<Row>,
-    /// What is known of the durations of the path rows, in their order.
-    pub timings: Vec<Timing>,
-    /// Buckets of the durations of the path rows, in their order; each has `timed` of them.
-    pub latencies: Vec<u16>,
-    /// Requests whose key found no room (`max_keys`), by dimension: results of this window are inexact where not zero.
-    pub overflow: [u64; 4],
-}
-
-/// Counts of one key of one host: 40 bytes. Windows have hundreds of thousands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
-    /// The key's hash, combined with the host's.
-    pub hash: u64,
-    /// The counts.
-    pub counts: Counts,
-    /// Position of the host's name in the part.
-    pub host: u32,
-    /// Length of the key; its bytes begin where those of the row before end.
-    pub len: u16,
-    /// What the key is.
-    pub dimension: Dimension,
-}
-
-/// Durations of a path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Timing {
-    /// Requests with a duration.
-    pub timed: u32,
-    /// Longest duration, µs.
-    pub longest_us: u32,
-}
-
-/// A row of a part with all that belongs to it.
-#[derive(Clone, Copy, Debug)]
-pub struct Whole<'a> {
-    /// The row.
-    pub row: &'a Row,
-    /// Its key.
-    pub key: &'a [u8],
-    /// Buckets of the durations of a path.
-    pub buckets: &'a [u16],
-    /// Longest duration of a path, µs.
-    pub longest_us: u32,
-}
-
-impl Part {
-    /// The rows, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = Whole<'_>> {
-        let (mut keys, mut latencies) = (&self.keys[..], &self.latencies[..]);
-        let mut timings = self.timings.iter();
-        self.rows.iter().map(move |row| {
-            let (key, other_keys) = keys.split_at(row.len.into());
-            keys = other_keys;
-            let timing = match row.dimension {
-                Dimension::Path => timings.next().copied().unwrap_or_default(),
-                _ => Timing::default(),
-            };
-            let (buckets, other_latencies) = latencies.split_at(timing.timed as usize);
-            latencies = other_latencies;
-            Whole { row, key, buckets, longest_us: timing.longest_us }
-        })
-    }
 }
 
 /// A path in the order of its slowness.

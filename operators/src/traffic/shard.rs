@@ -1,17 +1,19 @@
 //! The owner of a share of all keys: merges rows of all workers window by window and summarises them per host.
 //!
-//! Parts are only kept until somebody asks for the window; a window that arrived in one part is never hashed again.
+//! Parts are only kept until somebody asks for the window; a window that arrived in one part is never hashed.
 //!
 //! Invariants
 //! - A key is in exactly one shard, so distinct counts of shards add up.
 //! - The keys of a summary are ordered by requests descending, then bytes of the key ascending.
 
+use super::part::{Part, Row, mix};
 use super::paths::{Paths, quantile_us};
 use super::table::Table;
-use super::{Counts, Dimension, Part, Row, Settings, SlowPath, Summary, Whole};
+use super::{Counts, Dimension, Settings, SlowPath, Summary};
 use crate::rules::{SHARDS, shard};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use tidewatch_events::hash;
 
 /// One worker's share of the keys of all windows that are not closed.
 pub struct Shard {
@@ -69,8 +71,16 @@ impl Settings {
 #[derive(Default)]
 struct Tally<'a> {
     clients: u64,
-    rows: [Vec<(&'a [u8], Counts)>; 4],
+    tops: [Best<'a>; 4],
     slow: Vec<Slow<'a>>,
+}
+
+/// The keys with most requests so far, and some that may be among them.
+#[derive(Default)]
+struct Best<'a> {
+    rows: Vec<(&'a [u8], Counts)>,
+    /// With fewer requests a key is not among them.
+    least: u64,
 }
 
 /// A path in the order of its slowness: slowest first, then most requests, then bytes.
@@ -87,17 +97,16 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
     let Some(part) = parts.first() else { return };
     let mut tallies: Vec<Tally> = part.hosts.iter().map(|_| Tally::default()).collect();
     let mut scratch = Vec::new();
-    for whole in part.iter() {
-        let Whole { row, key, .. } = whole;
+    for row in part.iter() {
         let tally = &mut tallies[row.host as usize];
         if row.dimension == Dimension::Path {
-            tally.add_slow(settings.top, whole, &mut scratch);
+            tally.add_slow(settings.top, row, &mut scratch);
         }
         tally.clients += u64::from(row.dimension == Dimension::Client);
-        keep_best(&mut tally.rows[row.dimension as usize], settings.top, (key, row.counts));
+        tally.tops[row.dimension as usize].add(settings.top, (row.key, row.counts));
     }
     for (host, tally) in part.hosts.iter().zip(tallies) {
-        let tops = tally.rows.map(|mut rows| {
+        let tops = tally.tops.map(|Best { mut rows, .. }| {
             rows.sort_unstable_by_key(order);
             rows.truncate(settings.top);
             rows.into_iter().map(|(key, counts)| (key.to_vec(), counts)).collect::<Vec<_>>()
@@ -120,14 +129,14 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
 
 impl<'a> Tally<'a> {
     /// Ranks a path by its durations, where it has enough of them.
-    fn add_slow(&mut self, top: usize, path: Whole<'a>, scratch: &mut Vec<u16>) {
+    fn add_slow(&mut self, top: usize, path: Row<'a>, scratch: &mut Vec<u16>) {
         if path.buckets.len() < MIN_TIMED {
             return;
         }
         scratch.clear();
         scratch.extend_from_slice(path.buckets);
         let Some(p95_us) = quantile_us(scratch, 0.95, path.longest_us) else { return };
-        self.slow.push((Reverse(p95_us), Reverse(path.row.counts.requests), path.key));
+        self.slow.push((Reverse(p95_us), Reverse(path.counts.requests), path.key));
         if self.slow.len() >= (4 * top).max(16) {
             self.slow.sort_unstable();
             self.slow.truncate(top);
@@ -140,14 +149,21 @@ fn order<'a>(row: &(&'a [u8], Counts)) -> (Reverse<u64>, &'a [u8]) {
     (Reverse(row.1.requests), row.0)
 }
 
-/// Adds a row to the best `top`, amortised: the list is cut back whenever it has grown to four times that.
-fn keep_best<'a>(rows: &mut Vec<(&'a [u8], Counts)>, top: usize, row: (&'a [u8], Counts)) {
-    let room = (4 * top).max(16);
-    if rows.len() >= room {
-        rows.select_nth_unstable_by_key(top.max(1) - 1, order);
-        rows.truncate(top.max(1));
+impl<'a> Best<'a> {
+    /// Adds a row where it may be among the best `top`; the list is cut back whenever it has grown to four times that.
+    #[inline]
+    fn add(&mut self, top: usize, row: (&'a [u8], Counts)) {
+        if row.1.requests < self.least {
+            return;
+        }
+        let top = top.max(1);
+        if self.rows.len() >= (4 * top).max(16) {
+            let (_, last, _) = self.rows.select_nth_unstable_by_key(top - 1, order);
+            self.least = last.1.requests;
+            self.rows.truncate(top);
+        }
+        self.rows.push(row);
     }
-    rows.push(row);
 }
 
 /// Keys of a window by dimension and hash shard: each shard has room for its share of `max_keys`.
@@ -162,14 +178,14 @@ impl Room {
     }
 
     /// How many keys a table may have for a row's key to be taken in where it is new: all, or none.
-    fn most(&self, row: &Row) -> usize {
-        let is_full = self.keys[row.dimension as usize][shard(row.hash)] as usize >= self.per_shard;
+    fn most(&self, row: &Row, hash: u64) -> usize {
+        let is_full = self.keys[row.dimension as usize][shard(hash)] as usize >= self.per_shard;
         if is_full { 0 } else { usize::MAX }
     }
 
     /// Notes what became of a row; its requests, where it was not taken in.
-    fn note(&mut self, row: &Row, is_in: bool, is_new: bool) -> u64 {
-        self.keys[row.dimension as usize][shard(row.hash)] += u32::from(is_new);
+    fn note(&mut self, row: &Row, hash: u64, is_in: bool, is_new: bool) -> u64 {
+        self.keys[row.dimension as usize][shard(hash)] += u32::from(is_new);
         if is_in { 0 } else { row.counts.requests }
     }
 }
@@ -180,62 +196,67 @@ const TOGETHER: usize = 32;
 fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
     let mut room = Room::new(settings);
     let mut by_name: HashMap<&[u8], u32> = HashMap::new();
-    let mut merged = Part { window, owner: parts[0].owner, ..Part::default() };
+    let mut merged = Part::new(parts[0].owner, window, Vec::new());
     // Room for what the largest part holds, so that the tables hardly grow.
-    let rows_of = |dimension: Dimension| {
-        let of = |part: &Part| part.rows.iter().filter(|row| row.dimension == dimension).count();
-        parts.iter().map(of).max().unwrap_or(0)
-    };
     let mut tables: [Table<Counts>; 4] = Dimension::ALL.map(|dimension| match dimension {
         Dimension::Path => Table::default(),
-        _ => Table::with_capacity(rows_of(dimension)),
+        _ => Table::with_capacity(parts.iter().map(|part| part.rows(dimension)).max().unwrap_or(0)),
     });
     let mut touched = 0;
     let mut paths = Paths::default();
+    let mut ahead: Vec<(u64, Row<'_>)> = Vec::with_capacity(TOGETHER);
     for part in parts {
-        let hosts: Vec<u32> = part
-            .hosts
-            .iter()
-            .map(|name| {
-                *by_name.entry(name).or_insert_with(|| {
-                    merged.hosts.push(name.clone());
-                    merged.hosts.len() as u32 - 1
-                })
+        // Of each host its position and its hash.
+        let position_of = |name| {
+            *by_name.entry(name).or_insert_with(|| {
+                merged.hosts.push(name.to_vec());
+                merged.hosts.len() as u32 - 1
             })
-            .collect();
+        };
+        let hosts: Vec<u32> = part.hosts.iter().map(Vec::as_slice).map(position_of).collect();
+        let host_hashes: Vec<u64> = part.hosts.iter().map(|name| hash::of(name)).collect();
         merged.overflow.iter_mut().zip(part.overflow).for_each(|(a, b)| *a += b);
-        for (position, Whole { row, key, buckets, longest_us }) in part.iter().enumerate() {
-            if position.is_multiple_of(TOGETHER) {
-                // Look-ups go ahead of the work, so that they wait for memory together.
-                let next = part.rows[position..].iter().take(TOGETHER);
-                touched ^= next.fold(0, |all, row| all ^ tables[row.dimension as usize].touch(row.hash));
+        let mut rows = part.iter();
+        loop {
+            // Look-ups go ahead of the work, so that they wait for memory together.
+            ahead.clear();
+            ahead.extend(
+                rows.by_ref()
+                    .take(TOGETHER)
+                    .map(|row| (mix(hash::of(row.key), host_hashes[row.host as usize], row.dimension), row)),
+            );
+            if ahead.is_empty() {
+                break;
             }
-            let host = hosts[row.host as usize];
-            if row.dimension == Dimension::Path {
-                let before = paths.len();
-                let is_in = paths.add((row.hash, host, key), &row.counts, buckets, longest_us, room.most(row));
-                let is_new = paths.len() > before;
-                merged.overflow[Dimension::Path as usize] += room.note(row, is_in, is_new);
-                continue;
+            touched ^= ahead.iter().fold(0, |all, (hash, row)| all ^ tables[row.dimension as usize].touch(*hash));
+            for (hash, row) in &ahead {
+                let (hash, host, most) = (*hash, hosts[row.host as usize], room.most(row, *hash));
+                let (is_in, is_new) = if row.dimension == Dimension::Path {
+                    let before = paths.len();
+                    let is_in = paths.add((hash, host, row.key), &row.counts, row.buckets, row.longest_us, most);
+                    (is_in, paths.len() > before)
+                } else {
+                    let table = &mut tables[row.dimension as usize];
+                    let before = table.len();
+                    let counts = table.entry(hash, host, row.key, most);
+                    (counts.map(|counts| counts.merge(&row.counts)).is_some(), table.len() > before)
+                };
+                merged.overflow[row.dimension as usize] += room.note(row, hash, is_in, is_new);
             }
-            let table = &mut tables[row.dimension as usize];
-            let before = table.len();
-            let counts = table.entry(row.hash, host, key, room.most(row));
-            let is_in = counts.map(|counts| counts.merge(&row.counts)).is_some();
-            merged.overflow[row.dimension as usize] += room.note(row, is_in, table.len() > before);
         }
     }
     std::hint::black_box(touched);
-    merged.rows.reserve_exact(tables.iter().map(Table::len).sum::<usize>() + paths.len());
-    merged.keys.reserve_exact(tables.iter().map(Table::key_bytes).sum());
+    merged.reserve(parts.iter().map(Part::size).fold((0, 0), |most, size| (most.0.max(size.0), most.1 + size.1)));
     for dimension in Dimension::ALL {
         for (slot, key) in tables[dimension as usize].iter() {
-            merged.keys.extend_from_slice(key);
-            let (hash, host, len, counts) = (slot.hash, slot.group, slot.len, slot.value);
-            merged.rows.push(Row { hash, counts, host, len, dimension });
+            let (host, counts) = (slot.group, slot.value);
+            merged.push(Row { dimension, host, key, counts, buckets: &[], longest_us: 0 });
         }
     }
-    paths.drain(|slot, key, buckets| merged.push_path(slot, slot.group, key, buckets));
+    paths.drain(|slot, key, buckets| {
+        let (host, counts, longest_us) = (slot.group, slot.value.counts, slot.value.longest_us);
+        merged.push(Row { dimension: Dimension::Path, host, key, counts, buckets, longest_us });
+    });
     merged
 }
 
@@ -248,12 +269,11 @@ mod tests {
         Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX, max_hosts: 1000 };
 
     fn part(window: u64, host: &str, rows: &[(Dimension, &str, u64)]) -> Part {
-        let mut part = Part { window, hosts: vec![host.into()], ..Part::default() };
+        let mut part = Part::new(0, window, vec![host.into()]);
         for (dimension, key, requests) in rows {
+            let (dimension, key) = (*dimension, key.as_bytes());
             let counts = Counts { requests: *requests, ..Counts::default() };
-            let (hash, len) = (key.len() as u64, key.len() as u16);
-            part.keys.extend_from_slice(key.as_bytes());
-            part.rows.push(Row { hash, counts, host: 0, len, dimension: *dimension });
+            part.push(Row { dimension, host: 0, key, counts, buckets: &[], longest_us: 0 });
         }
         part
     }
@@ -290,16 +310,20 @@ mod tests {
 
     #[test]
     fn a_full_shard_says_how_much_it_missed() {
-        // Keys whose hash is their length are all of shard 0: it holds one of 256.
+        // Two paths of one hash shard, which holds one.
+        let shard_of =
+            |path: &str| crate::rules::shard(mix(hash::of(path.as_bytes()), hash::of(b"h"), Dimension::Path));
+        let paths: Vec<String> = (0..).map(|n| format!("/{n}")).filter(|path| shard_of(path) == 0).take(2).collect();
+        let [a, b] = [&*paths[0], &*paths[1]];
         let settings = Settings { max_keys: 256, ..SETTINGS };
         let mut shard = Shard::new(settings, 0);
         for parts in [
-            [(Dimension::Path, "/a", 3), (Dimension::Client, "c", 1)],
-            [(Dimension::Path, "/b", 4), (Dimension::Client, "c", 1)],
+            [(Dimension::Path, a, 3), (Dimension::Client, "c", 1)],
+            [(Dimension::Path, b, 4), (Dimension::Client, "c", 1)],
         ] {
             shard.add(part(0, "h", &parts));
         }
-        shard.add(part(0, "h", &[(Dimension::Path, "/a", 5)]));
+        shard.add(part(0, "h", &[(Dimension::Path, a, 5)]));
         let mut out = Vec::new();
         shard.peek(0, &mut out);
         assert_eq!(shard.take_missed(), [0; 4], "a window that is open may be asked again");

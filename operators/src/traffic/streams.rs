@@ -4,8 +4,9 @@
 //! Early results of open windows are written when the engine raises the [`Early`] signal, never by a clock in here.
 
 use super::boards::Boards;
+use super::part::Part;
 use super::shard::Shard;
-use super::{Dimension, HostDelta, Part, Settings, Summary, host_shard, tick};
+use super::{Dimension, HostDelta, Settings, Summary, host_shard, tick};
 use crate::inexact::{Place, Tell};
 use crate::rules::Missed;
 use serde::{Deserialize, Serialize};

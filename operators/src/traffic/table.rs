@@ -100,11 +100,6 @@ impl<V: Default> Table<V> {
 }
 
 impl<V> Table<V> {
-    /// Bytes of all keys.
-    pub fn key_bytes(&self) -> usize {
-        self.keys.len()
-    }
-
     /// How many keys.
     pub fn len(&self) -> usize {
         self.slots.len()
