@@ -16,6 +16,9 @@ use tidewatch_events::text;
 /// How many events are taken together: as many as a mask has bits.
 pub const LANES: usize = 32;
 
+/// Bytes that are loaded together.
+const CACHE_LINE: usize = 64;
+
 /// Hosts beyond which all names should be forgotten.
 pub const MAX_HOSTS: usize = 1 << 14;
 
@@ -95,6 +98,13 @@ impl Lanes {
         number(&mut self.agents, &mut self.agent, batch, mask, |lane| events[lane].agent, &mut touched);
         number(&mut self.referrers, &mut self.referrer, batch, mask, |lane| events[lane].referrer, &mut touched);
         self.touched ^= touched;
+    }
+
+    /// Loads the lines of events that are to be taken next: parsed a whole batch ago, they have left the nearest caches.
+    pub fn load(&mut self, batch: &Batch, events: &[Event]) {
+        let [first, .., last] = events else { return };
+        let lines = batch.raw.bytes.get(first.line.range().0..last.line.range().1).unwrap_or_default();
+        self.touched ^= lines.iter().step_by(CACHE_LINE).fold(0, |all, byte| all ^ u32::from(*byte));
     }
 
     /// Names of the hosts.

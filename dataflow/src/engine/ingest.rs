@@ -302,7 +302,9 @@ impl Work {
     fn aggregate(&mut self, mut batch: Batch, sending: &mut Sending) {
         self.unsent = true;
         let mut all = true;
-        for events in batch.events.chunks(LANES) {
+        let mut chunks = batch.events.chunks(LANES).peekable();
+        while let Some(events) = chunks.next() {
+            self.lanes.load(&batch, chunks.peek().copied().unwrap_or_default());
             let in_time = lanes::in_time(events);
             self.lanes.fill(&batch, events, in_time);
             self.ingest.traffic.observe(&batch, events, in_time, &self.lanes);
