@@ -273,6 +273,22 @@ fn what_cannot_be_undone_is_said_at_once_and_when_it_has_doubled() {
 }
 
 #[test]
+fn distinct_values_that_come_again_are_no_news() {
+    let mut store = store(Measure::Distinct(Field::Path), 3.0, limits());
+    let mut said = |pane, values: &[u64]| {
+        let mut out = Vec::new();
+        store.merge_testing(message(pane, &[(1, values.to_vec())], true), &mut out);
+        out.into_iter().map(|found| found.value).collect::<Vec<_>>()
+    };
+    let none: [f64; 0] = [];
+    assert_eq!(said(1000, &[1, 2, 3]), [3.0]);
+    assert_eq!(said(1010, &[1, 2, 3]), none, "twice as many events, and the same values");
+    assert_eq!(said(1010, &[1, 2, 3]), none, "no more than before");
+    assert_eq!(said(1020, &[4, 5, 6]), [6.0], "twice as many values");
+    assert_eq!(said(1020, &[7, 8, 9]), none, "not twice as many again");
+}
+
+#[test]
 fn a_lower_floor_looks_at_keys_that_nothing_touched() {
     // Windows of 3 s every second; the key has 4 events in the pane that ends at 11 s, so no window changes after that.
     let rule = Rule { window: Millis(3000), hop: Millis(1000), ..rule(Measure::Count, 10.0) };

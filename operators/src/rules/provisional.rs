@@ -17,6 +17,10 @@ use tidewatch_events::rule::Measure;
 /// How many times the value that was said last is said too.
 const SAID_AGAIN_AT: f64 = 2.0;
 
+/// A key that was said is looked at again where the bound of its value is so many times what it was at the last look: to unite
+/// the same distinct values at each message would be work that whoever sends them chooses.
+const LOOKED_AGAIN_AT: f64 = 1.25;
+
 /// What was said last of a key's windows that are not closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Said {
@@ -24,6 +28,8 @@ pub(super) struct Said {
     end: u64,
     /// The value, in the measure's unit.
     value: f64,
+    /// What the value could have been when the key was last looked at.
+    bound: f64,
 }
 
 impl Said {
@@ -83,19 +89,39 @@ impl PaneStore {
             if events < condition.at_least || most < condition.threshold || !is_news(most) {
                 continue;
             }
+            let bound = self.most_in_a_window(reach.start, pane, near);
+            if let Some(said) = said {
+                if !said.is_far_below(bound) || bound < LOOKED_AGAIN_AT * said.bound {
+                    continue;
+                }
+                self.say(slot, condition.rule, Said { bound, ..said });
+            }
             let open = self.closed_end().saturating_sub(window) + if self.closed_end() >= window { hop } else { 0 };
             let mut start = reach.start.max(open);
             while start <= pane {
                 let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, near)).flatten();
                 if let Some(found) = found.filter(|found| is_news(found.value)) {
                     let end = said.map_or(found.end, |said| said.end.max(found.end));
-                    self.say(slot, condition.rule, Said { end, value: found.value });
+                    self.say(slot, condition.rule, Said { end, value: found.value, bound });
                     out.push(found);
                     break;
                 }
                 start += hop;
             }
         }
+    }
+
+    /// An upper bound of the measure in the windows that start at `first` to `last`.
+    fn most_in_a_window(&self, first: u64, last: u64, near: &[u32]) -> f64 {
+        let window = self.plan().window;
+        let most = |number: &u32| {
+            let row = self.row_at(*number);
+            (row.pane, self.measured().at_most(self.plan(), row.n, *number as usize))
+        };
+        let starts = (first..=last).step_by(self.plan().hop as usize);
+        let in_window =
+            |start: u64| near.iter().map(most).filter(move |(pane, _)| (start..start + window).contains(pane));
+        starts.map(|start| in_window(start).map(|(_, most)| most).sum::<f64>()).fold(0.0, f64::max)
     }
 
     /// Whether a condition holds in the window that starts at `start`, by the rows known so far.
