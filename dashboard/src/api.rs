@@ -127,7 +127,7 @@ pub async fn alert(State(app): State<App>, Path(id): Path<String>, RawQuery(quer
 }
 
 #[derive(Default, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Note {
     #[serde(default)]
     note: String,
@@ -328,7 +328,7 @@ pub async fn session(State(app): State<App>, RawQuery(query): RawQuery, request:
 }
 
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Login {
     token: String,
 }

@@ -163,6 +163,8 @@ fn changes_are_made_and_checked() {
         ("POST", "alerts/7/acknowledge", "{\"by\":\" \"}".into(), 400, "`by` is empty"),
         ("POST", "alerts/7/acknowledge", "{\"who\":\"x\"}".into(), 400, "unknown field"),
         ("POST", "alerts/7/acknowledge", "nonsense".into(), 400, "not what is expected"),
+        ("POST", "alerts/7/acknowledge", "7".into(), 400, "invalid type: integer `7`, expected an object"),
+        ("POST", "silences", "7".into(), 400, "invalid type: integer `7`, expected an object"),
         ("POST", "alerts/7/acknowledge", String::new(), 400, "the body is missing: send JSON, such as {"),
         ("POST", "silences", " \n".into(), 400, "the body is missing: send JSON, such as {"),
         ("POST", "silences", silence(now + 60_000, ",\"rule\":\"ip-spik\""), 400, "did you mean \\\"ip-spike\\\"?"),
