@@ -1,6 +1,8 @@
 //! What of addresses and secrets may leave: masked clients, and query parameters without their values.
 //!
-//! Applied before store, sinks, dead letters, alerts and captures.
+//! Applied before store, sinks, dead letters, alerts and captures: addresses of clients where they become keys of windows
+//! and rules, so that what is counted, shown and sent has the masked ones only; lines where they leave. Filters and allow
+//! lists see whole addresses.
 //!
 //! Invariants
 //! - Redaction works on any line of any format, parsed or not: it looks for `name=value` behind `?`, `&`, `;`, a quote
@@ -82,10 +84,10 @@ impl Default for Privacy {
     }
 }
 
-impl Privacy {
+impl ClientPrivacy {
     /// A client's address as it may leave.
-    pub fn client_ip(&self, ip: IpAddr) -> IpAddr {
-        match (&self.client, ip) {
+    pub fn shown(&self, ip: IpAddr) -> IpAddr {
+        match (self, ip) {
             (ClientPrivacy::Full, ip) => ip,
             (ClientPrivacy::Truncate, IpAddr::V4(ip)) => Ipv4Addr::from(u32::from(ip) & 0xffff_ff00).into(),
             (ClientPrivacy::Truncate, IpAddr::V6(ip)) => Ipv6Addr::from(u128::from(ip) & u128::MAX << 80).into(),
@@ -99,6 +101,21 @@ impl Privacy {
                 Ipv6Addr::from(octets).into()
             }
         }
+    }
+
+    /// By how many bits IPv6 addresses are grouped where `ipv6_prefix` is configured: no more than are left of them.
+    pub fn ipv6_prefix(&self, configured: u8) -> u8 {
+        match self {
+            ClientPrivacy::Truncate => configured.min(48),
+            ClientPrivacy::Full | ClientPrivacy::Hmac(_) => configured,
+        }
+    }
+}
+
+impl Privacy {
+    /// A client's address as it may leave.
+    pub fn client_ip(&self, ip: IpAddr) -> IpAddr {
+        self.client.shown(ip)
     }
 
     /// Whether an address can stand where clients are shown: as shortened, or where pseudonyms are.

@@ -11,6 +11,7 @@ use crate::names::{Clients, NONE, Names, sample};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidewatch_events::batch::{Batch, Span};
 use tidewatch_events::event::{Event, Verdict};
+use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_events::text;
 
 /// How many events are taken together: as many as a mask has bits.
@@ -46,12 +47,20 @@ pub struct Lanes {
     pub cut_paths: u32,
 }
 
+/// With addresses of clients as they are.
 impl Default for Lanes {
     fn default() -> Lanes {
+        Lanes::new(ClientPrivacy::Full)
+    }
+}
+
+impl Lanes {
+    /// Nothing numbered yet. Clients are named as they may be shown.
+    pub fn new(privacy: ClientPrivacy) -> Lanes {
         let none = [NONE; LANES];
         Lanes {
             hosts: Names::default(),
-            clients: Clients::default(),
+            clients: Clients::new(privacy),
             paths: Names::default(),
             agents: Names::default(),
             referrers: Names::default(),
@@ -140,14 +149,14 @@ impl Lanes {
 
     /// Whether so many names are kept that all should be forgotten.
     pub fn is_full(&self) -> bool {
-        let names = [self.clients.names(), &self.paths, &self.agents, &self.referrers];
-        self.hosts.is_full() || self.hosts.len() >= MAX_HOSTS || names.into_iter().any(Names::is_full)
+        let names = [&self.hosts, &self.paths, &self.agents, &self.referrers];
+        self.clients.is_full() || self.hosts.len() >= MAX_HOSTS || names.into_iter().any(Names::is_full)
     }
 
     /// Forgets all names where so many are kept: call it when nobody keeps numbers.
     pub fn renew(&mut self) {
         if self.is_full() {
-            *self = Lanes::default();
+            *self = Lanes::new(self.clients.privacy().clone());
         }
     }
 }

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Client;
 use tidewatch_events::field::Value;
+use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_events::{hash, key};
 
 /// No number.
@@ -196,29 +197,30 @@ impl Names {
     }
 }
 
-/// Clients by number: names are their keys (`events::key`), with IPv6 addresses whole.
+/// Clients by number: names are their keys (`events::key`), with IPv6 addresses whole, all as `[privacy]` shows them.
 pub struct Clients {
+    privacy: ClientPrivacy,
     names: Names,
-    /// IPv4 addresses with one more than their numbers; 0 is free. As `Names::index`.
+    /// IPv4 addresses, as they came, with one more than their numbers; 0 is free. As `Names::index`.
     addresses: Vec<u64>,
     known: usize,
     key: Vec<u8>,
 }
 
-impl Default for Clients {
-    fn default() -> Clients {
-        Clients { names: Names::default(), addresses: vec![0; LEAST_CAPACITY], known: 0, key: Vec::new() }
-    }
-}
-
 impl Clients {
+    /// None yet.
+    pub fn new(privacy: ClientPrivacy) -> Clients {
+        let addresses = vec![0; LEAST_CAPACITY];
+        Clients { privacy, names: Names::default(), addresses, known: 0, key: Vec::new() }
+    }
+
     /// The number of a client; [`NONE`] for none.
     #[inline]
     pub fn number(&mut self, batch: &Batch, client: &Client) -> u32 {
         match client {
             Client::None => NONE,
             Client::Ip(IpAddr::V4(ip)) => self.address(*ip),
-            Client::Ip(ip) => self.long(Value::Ip(*ip)),
+            Client::Ip(ip) => self.long(Value::Ip(self.privacy.shown(*ip))),
             Client::Name(name) => self.long(Value::Text(batch.get(*name))),
         }
     }
@@ -266,8 +268,14 @@ impl Clients {
 
     #[cold]
     fn learn(&mut self, at: usize, ip: Ipv4Addr) -> u32 {
-        let key = ipv4_key(ip);
-        let number = self.names.push(hash::of(&key), &key);
+        let number = match (&self.privacy, self.privacy.shown(ip.into())) {
+            // Different addresses, different keys: nothing is to be looked up.
+            (ClientPrivacy::Full, _) => {
+                let key = ipv4_key(ip);
+                self.names.push(hash::of(&key), &key)
+            }
+            (_, shown) => self.long(Value::Ip(shown)),
+        };
         self.addresses[at] = u64::from(ip.to_bits()) << 32 | u64::from(number + 1);
         self.known += 1;
         if self.known > self.addresses.len() / 2 {
@@ -289,6 +297,16 @@ impl Clients {
         self.key.clear();
         key::push(&mut self.key, value, 128);
         self.names.number(&self.key)
+    }
+
+    /// How they are shown.
+    pub fn privacy(&self) -> &ClientPrivacy {
+        &self.privacy
+    }
+
+    /// Whether so much is kept that all should be forgotten as soon as nobody keeps numbers.
+    pub fn is_full(&self) -> bool {
+        self.names.is_full() || self.known >= MAX_NAMES
     }
 
     /// The clients' keys.
@@ -388,7 +406,7 @@ mod tests {
         let framing = Framing::Lines { offset: 0 };
         let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
         let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(ClientPrivacy::Full);
         let mut all: Vec<Client> = (0..1_000u32).map(|n| Client::Ip(Ipv4Addr::from(n * 7_919).into())).collect();
         all.push(Client::Ip("2001:db8::1".parse().unwrap()));
         all.push(Client::Ip("2001:db8::2".parse().unwrap()));
@@ -408,5 +426,33 @@ mod tests {
             }
         }
         assert_eq!(clients.number(&batch, &Client::None), NONE);
+    }
+
+    #[test]
+    fn masked_clients_are_one_where_they_look_the_same() {
+        let raw = RawBatch {
+            partition: PartitionId(1),
+            seq: 0,
+            bytes: Vec::new(),
+            framing: Framing::Lines { offset: 0 },
+            read_at: WallTime(0),
+        };
+        let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
+        let client = |ip: &str| Client::Ip(ip.parse().unwrap());
+        let mut clients = Clients::new(ClientPrivacy::Truncate);
+        for (ip, number, key) in [
+            ("203.0.113.7", 0, &[2, 203, 0, 113, 0][..]),
+            ("203.0.113.200", 0, &[2, 203, 0, 113, 0]),
+            ("203.0.114.7", 1, &[2, 203, 0, 114, 0]),
+            ("203.0.113.7", 0, &[2, 203, 0, 113, 0]),
+            ("2001:db8:1:2::3", 2, &[3, 0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            ("2001:db8:1:9::9", 2, &[3, 0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ] {
+            assert_eq!(clients.number(&batch, &client(ip)), number, "{ip}");
+            assert_eq!(clients.names().text(number), key, "{ip}");
+        }
+        // Many addresses of few networks are bounded too.
+        (0..MAX_NAMES as u32).for_each(|n| _ = clients.number(&batch, &Client::Ip(Ipv4Addr::from(n).into())));
+        assert!(clients.is_full() && !clients.names().is_full());
     }
 }

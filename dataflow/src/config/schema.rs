@@ -371,7 +371,8 @@ pub static PRIVACY: Section = section(
             "client",
             Kind::Choice(&["full", "truncate", "hmac"]),
             Is("full"),
-            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`.",
+            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`. Clients are counted by what is \
+             left of them: with `truncate` those of one network are one. Filters of rules and `[[allow]]` see whole addresses.",
         ),
         key(
             "key",

@@ -17,6 +17,7 @@ use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::inexact::Tell;
 use tidewatch_operators::rules::closed_streams::Preview;
@@ -61,6 +62,8 @@ pub struct Plan {
     pub traffic: Settings,
     /// The rules.
     pub rules: Arc<RuleSet>,
+    /// What of addresses and secrets may leave.
+    pub privacy: Arc<Privacy>,
     /// Bounds of the rules' state.
     pub limits: Limits,
     /// How long closed rows of rules are kept.
@@ -82,14 +85,14 @@ pub fn build<'s>(
     let tell: Tell = Rc::new(move |place, missed| ledger.note_inexact(place, missed));
     let sources = ingest::ingest(scope, ingest);
     let summaries = streams::shards(sources.parts, plan.traffic, early.clone(), tell.clone());
-    let points = streams::boards(sources.deltas, summaries, plan.traffic, early);
+    let points = streams::boards(sources.deltas, summaries, plan.traffic, plan.privacy.clone(), early);
     let settings =
         RuleSettings { limits: plan.limits, speak_early: plan.live, may_change: plan.live, retain: plan.retain };
     let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
     let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, tell);
     let probe = Handle::new();
     let (to_points, to_findings, to_dead) = (results.clone(), results.clone(), results);
-    let mut others = Others::new(plan.traffic);
+    let mut others = Others::new(plan.traffic, plan.privacy.clone());
     deliver(points, "DeliverPoints", move |points, reached| {
         let Some(results) = &to_points else { return };
         for mut points in points.drain(..) {

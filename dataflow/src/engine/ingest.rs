@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::formats::Parser;
+use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_operators::lanes::{self, LANES, Lanes};
 use tidewatch_operators::rules::dark::DarkPart;
 use tidewatch_operators::rules::local::{Drained, LocalPanes, PanePartials};
@@ -94,6 +95,8 @@ pub struct Ingest {
     pub tap: Option<Tap>,
     /// What the process's dead letters take.
     pub letters: Arc<Account>,
+    /// How clients are shown.
+    pub privacy: ClientPrivacy,
 }
 
 /// Adds the source edge to a dataflow.
@@ -187,6 +190,7 @@ struct Work {
 impl Work {
     fn new(ingest: Ingest) -> Work {
         Work {
+            lanes: Lanes::new(ingest.privacy.clone()),
             ingest,
             infos: HashMap::new(),
             parsers: HashMap::new(),
@@ -194,7 +198,6 @@ impl Work {
             unparsed: VecDeque::new(),
             pending: VecDeque::new(),
             spare: Vec::new(),
-            lanes: Lanes::default(),
             sent: Instant::now(),
             unsent: false,
             changed: 0,

@@ -135,7 +135,11 @@ pub fn plan(config: &Config) -> Plan {
             max_keys: 1_000_000,
             max_hosts: config.windows.max_hosts,
         },
-        rules: Arc::new(RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)),
+        rules: Arc::new(
+            RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)
+                .under(config.privacy.client.clone()),
+        ),
+        privacy: Arc::new(config.privacy.clone()),
         limits: Limits::new(config.time.allowed_lateness),
         retain: Millis(0),
         live: false,

@@ -231,12 +231,9 @@ impl Pipeline {
         let feed = Arc::new(Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone()));
         let ring = if process == 0 { sinks::open_ring(config, tap.as_deref())? } else { sinks::no_ring() };
         let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
-        let rules = Arc::new(RuleSet::with_dormant(
-            config.rules.clone(),
-            off.collect(),
-            config.allow.clone(),
-            config.ipv6_prefix,
-        ));
+        let rules =
+            RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
+        let rules = Arc::new(rules.under(config.privacy.client.clone()));
         let plan = Plan { live: true, rules: rules.clone(), retain: config.retain, ..replay::plan(config) };
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();

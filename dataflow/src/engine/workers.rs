@@ -145,6 +145,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         send_every: shared.early_every.map(|_| SEND_EVERY),
         tap: shared.tap.clone(),
         letters: shared.letters.clone(),
+        privacy: shared.plan.privacy.client.clone(),
     };
     let results = (worker.index() == 0).then(|| shared.results.clone());
     let first_here = worker.index().is_multiple_of(local_workers(worker, shared));

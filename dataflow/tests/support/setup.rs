@@ -7,6 +7,7 @@ use tidewatch::config::diagnostic::SourceText;
 use tidewatch::config::{self, Config, Overrides};
 use tidewatch_events::alert::Mode;
 use tidewatch_events::filter::Filter;
+use tidewatch_events::privacy::{ClientPrivacy, Key};
 use tidewatch_events::rule::{Measure, Rule};
 use tidewatch_events::time::EventTime;
 use tidewatch_reference::{Guard, RefAllow, Settings, arb};
@@ -26,6 +27,9 @@ const FILTERS: [&str; 9] = [
     r#""referrer|exists" = false"#,
 ];
 
+/// The key of pseudonyms.
+const KEY: &str = "0123456789abcdef";
+
 /// A configuration but for its sources.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -43,7 +47,14 @@ pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
     let drift = prop_oneof![1_000u64..3_000, Just(60_000u64)];
     // A list may only name rules that there are.
     let allow = prop_oneof![1 => Just(Vec::new()), 1 => arb::allow(2, |n| format!("rule-{n}"))];
-    (arb::settings(rules), drift, filters, allow).prop_map(|(mut settings, max_drift, filters, mut allow)| {
+    let privacy = prop_oneof![
+        2 => Just(ClientPrivacy::Full),
+        1 => Just(ClientPrivacy::Truncate),
+        1 => Just(ClientPrivacy::Hmac(Key::new(KEY))),
+    ];
+    let all = (arb::settings(rules), drift, filters, allow, privacy);
+    all.prop_map(|(mut settings, max_drift, filters, mut allow, privacy)| {
+        settings.privacy.client = privacy;
         let names: Vec<String> = (0..settings.rules.len()).map(|i| format!("rule-{i}")).collect();
         for list in &mut allow {
             list.rules.retain(|name| names.contains(name));
@@ -80,6 +91,11 @@ impl Setup {
             s.top,
             s.max_hosts
         );
+        match s.privacy.client {
+            ClientPrivacy::Full => {}
+            ClientPrivacy::Truncate => text += "[privacy]\nclient = \"truncate\"\n",
+            ClientPrivacy::Hmac(_) => _ = writeln!(text, "[privacy]\nclient = \"hmac\"\nkey = \"{KEY}\""),
+        }
         for allow in &s.allow {
             text += &allow_text(allow);
         }

@@ -217,7 +217,7 @@ impl LocalPanes {
             dark: (dark_plans > 0).then(|| LocalDark::new(set)),
             exemptions: set.allow.iter().map(|allow| Exemption { allow: allow.clone(), mask: 0, events: 0 }).collect(),
             partitions: Partitions::new(),
-            scratch: Scratch::new(set.ipv6_prefix),
+            scratch: Scratch::new(set.ipv6_prefix, set.privacy.clone()),
             rows: 0,
             lanes: None,
         }
@@ -226,7 +226,7 @@ impl LocalPanes {
     /// Counts an event that is in time. Whole batches are counted faster by [`LocalPanes::observe_batch`].
     pub fn observe(&mut self, batch: &Batch, event: &Event, partition: PartitionId) {
         let partition = self.partitions.number(partition);
-        let mut lanes = self.lanes.take().unwrap_or_default();
+        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.clone())));
         lanes.fill(batch, std::slice::from_ref(event), 1);
         self.observe_of(batch, std::slice::from_ref(event), 1, &lanes, partition);
         self.lanes = Some(lanes);
@@ -234,7 +234,7 @@ impl LocalPanes {
 
     /// Counts a whole batch: its events that are in time.
     pub fn observe_batch(&mut self, batch: &Batch) {
-        let mut lanes = self.lanes.take().unwrap_or_default();
+        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.clone())));
         for events in batch.events.chunks(LANES) {
             let mask = in_time(events);
             lanes.fill(batch, events, mask);

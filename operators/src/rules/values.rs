@@ -5,11 +5,13 @@
 use crate::lanes::{LANES, bits};
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Event;
 use tidewatch_events::field::{Field, Value};
 use tidewatch_events::filter::Filter;
 use tidewatch_events::histogram::Histogram;
+use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_events::rule::Measure;
 use tidewatch_events::{hash, key};
 
@@ -292,6 +294,9 @@ fn spread(row: u32) -> u64 {
 /// Room to put a value's bytes together.
 pub(super) struct Scratch {
     pub(super) ipv6_prefix: u8,
+    pub(super) privacy: ClientPrivacy,
+    /// The last address that was masked, and what is shown of it.
+    shown: (IpAddr, IpAddr),
     /// The last number that was hashed, and its hash: ports hardly change.
     number: Option<(u64, u64)>,
     bytes: Vec<u8>,
@@ -299,8 +304,21 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(ipv6_prefix: u8) -> Scratch {
-        Scratch { ipv6_prefix, number: None, bytes: Vec::new(), template: String::new() }
+    pub(super) fn new(ipv6_prefix: u8, privacy: ClientPrivacy) -> Scratch {
+        let nobody = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let shown = (nobody, privacy.shown(nobody));
+        Scratch { ipv6_prefix, privacy, shown, number: None, bytes: Vec::new(), template: String::new() }
+    }
+
+    #[inline]
+    fn shown(&mut self, ip: IpAddr) -> IpAddr {
+        if self.privacy == ClientPrivacy::Full {
+            return ip;
+        }
+        if self.shown.0 != ip {
+            self.shown = (ip, self.privacy.shown(ip));
+        }
+        self.shown.1
     }
 
     /// Appends a field's value to a key; false (and nothing appended) where the event lacks it.
@@ -310,9 +328,11 @@ impl Scratch {
             Field::Pattern => template(batch, event, &mut self.template),
             _ => field.value(batch, event),
         };
-        if value == Value::None {
-            return false;
-        }
+        let value = match value {
+            Value::None => return false,
+            Value::Ip(ip) => Value::Ip(self.shown(ip)),
+            value => value,
+        };
         key::push(key, value, self.ipv6_prefix);
         true
     }

@@ -12,8 +12,10 @@ use super::{
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use tidewatch_events::event::Method;
 use tidewatch_events::line_protocol::LineWriter;
+use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::EventTime;
 use tidewatch_events::{hash, key, text};
 
@@ -23,6 +25,7 @@ pub const MAX_PATTERNS: usize = 200;
 /// The windows of the hosts that one worker owns.
 pub struct Boards {
     settings: Settings,
+    privacy: Arc<Privacy>,
     windows: BTreeMap<u64, Hosts>,
     dirty: BTreeSet<(u64, Vec<u8>)>,
 }
@@ -57,8 +60,8 @@ pub struct Written {
 
 impl Boards {
     /// No windows yet.
-    pub fn new(settings: Settings) -> Boards {
-        Boards { settings, windows: BTreeMap::new(), dirty: BTreeSet::new() }
+    pub fn new(settings: Settings, privacy: Arc<Privacy>) -> Boards {
+        Boards { settings, privacy, windows: BTreeMap::new(), dirty: BTreeSet::new() }
     }
 
     /// The board of a host; `None` where it has no room.
@@ -123,13 +126,14 @@ impl Boards {
                 self.dirty.remove(&(window, host.clone()));
                 if board.is_shown {
                     // What was shown of it is counted in another point now.
-                    Board::default().write_stats(&self.settings, &mut Pen::new(out, window, &host, &mut written));
+                    let mut pen = Pen::new(out, window, &host, &self.privacy, &mut written);
+                    Board::default().write_stats(&self.settings, &mut pen);
                 }
                 hosts.other.get_or_insert_default().take_in(board);
             }
             for (host, board) in hosts.boards {
                 self.dirty.remove(&(window, host.clone()));
-                board.write(&self.settings, &mut Pen::new(out, window, &host, &mut written));
+                board.write(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
             }
             others.extend(hosts.other.map(|board| board.into_delta(window, OTHER)));
         }
@@ -152,7 +156,7 @@ impl Boards {
                 hidden.entry(window).or_insert_with(|| hosts.crowded_out(&self.settings).into_iter().collect());
             if let Some(board) = hosts.boards.get_mut(&host).filter(|_| !hidden.contains(&host)) {
                 board.is_shown = true;
-                board.write(&self.settings, &mut Pen::new(out, window, &host, &mut written));
+                board.write(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
             }
         }
         written
@@ -180,13 +184,14 @@ impl Hosts {
 /// place.
 pub struct Others {
     settings: Settings,
+    privacy: Arc<Privacy>,
     windows: BTreeMap<u64, Board>,
 }
 
 impl Others {
     /// None yet.
-    pub fn new(settings: Settings) -> Others {
-        Others { settings, windows: BTreeMap::new() }
+    pub fn new(settings: Settings, privacy: Arc<Privacy>) -> Others {
+        Others { settings, privacy, windows: BTreeMap::new() }
     }
 
     /// Adds what one owner does not tell apart in a window that is closed.
@@ -202,7 +207,7 @@ impl Others {
                 break;
             }
             let (window, board) = first.remove_entry();
-            board.write(&self.settings, &mut Pen::new(out, window, OTHER, &mut written));
+            board.write(&self.settings, &mut Pen::new(out, window, OTHER, &self.privacy, &mut written));
         }
         written
     }
@@ -317,11 +322,14 @@ impl Board {
                         line.count("requests", counts.requests);
                         line.float("share", share);
                     }),
-                    Dimension::Referrer => pen.point("top_referrers", &rank, |line| {
-                        line.text("name", &text::bounded(key));
-                        line.count("requests", counts.requests);
-                        line.float("share", share);
-                    }),
+                    Dimension::Referrer => {
+                        let name = pen.redacted(&text::bounded(key));
+                        pen.point("top_referrers", &rank, |line| {
+                            line.text("name", &name);
+                            line.count("requests", counts.requests);
+                            line.float("share", share);
+                        });
+                    }
                 }
             }
         }
@@ -360,9 +368,10 @@ impl Board {
             }
         }
         for ((severity, pattern), row) in rows {
+            let example = pen.redacted(&row.example);
             pen.point("error_events", &[("pattern", pattern), ("severity", severity)], |line| {
                 line.count("count", row.count);
-                line.text("example", &row.example);
+                line.text("example", &example);
             });
         }
     }
@@ -389,12 +398,24 @@ struct Pen<'a> {
     out: &'a mut Vec<u8>,
     time: EventTime,
     host: std::borrow::Cow<'a, str>,
+    privacy: &'a Privacy,
     written: &'a mut Written,
 }
 
 impl<'a> Pen<'a> {
-    fn new(out: &'a mut Vec<u8>, window: u64, host: &'a [u8], written: &'a mut Written) -> Pen<'a> {
-        Pen { out, time: EventTime(window), host: text::bounded(host), written }
+    fn new(
+        out: &'a mut Vec<u8>,
+        window: u64,
+        host: &'a [u8],
+        privacy: &'a Privacy,
+        written: &'a mut Written,
+    ) -> Pen<'a> {
+        Pen { out, time: EventTime(window), host: text::bounded(host), privacy, written }
+    }
+
+    /// A text that may hold secrets or addresses, as it may leave.
+    fn redacted(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.privacy.redact_line(text.as_bytes())).into_owned()
     }
 
     /// One point; `tags` come after `host` in name order.
@@ -441,7 +462,7 @@ mod tests {
     }
 
     fn closed(deltas: impl Iterator<Item = HostDelta>) -> (Vec<u8>, Vec<HostDelta>) {
-        let mut boards = Boards::new(SETTINGS);
+        let mut boards = Boards::new(SETTINGS, Arc::default());
         deltas.for_each(|delta| boards.add(delta));
         let (mut out, mut others) = (Vec::new(), Vec::new());
         boards.close(None, &mut out, &mut others);
@@ -474,7 +495,7 @@ mod tests {
             let ones = again.iter().rev().flat_map(|d| (0..d.stats.requests).map(|_| delta(&d.host, 1)));
             assert_eq!(closed(ones), (out, left), "{row}");
         }
-        let mut others = Others::new(SETTINGS);
+        let mut others = Others::new(SETTINGS, Arc::default());
         others.add(delta(OTHER, 2));
         others.add(delta(OTHER, 3));
         let mut out = Vec::new();
@@ -487,7 +508,7 @@ mod tests {
     #[test]
     fn what_was_shown_early_of_a_host_that_is_crowded_out_is_taken_back() {
         let hosts = crowd(2);
-        let mut boards = Boards::new(SETTINGS);
+        let mut boards = Boards::new(SETTINGS, Arc::default());
         boards.add(delta(&hosts[0], 2));
         let mut out = Vec::new();
         boards.early(&mut out);

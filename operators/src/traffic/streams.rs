@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use tidewatch_events::hash;
+use tidewatch_events::privacy::Privacy;
 use timely::PartialOrder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
@@ -149,6 +151,7 @@ pub fn boards<'s>(
     deltas: StreamVec<'s, u64, HostDelta>,
     summaries: StreamVec<'s, u64, Summary>,
     settings: Settings,
+    privacy: Arc<Privacy>,
     early: Early,
 ) -> StreamVec<'s, u64, Points> {
     let by_host = Exchange::new(|d: &HostDelta| host_shard(hash::of(&d.host)));
@@ -156,7 +159,7 @@ pub fn boards<'s>(
     let scope = deltas.scope();
     deltas.binary_frontier(summaries, by_host, by_host_too, "Boards", move |capability, info| {
         drop(capability);
-        let mut boards = Boards::new(settings);
+        let mut boards = Boards::new(settings, privacy);
         let mut held: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
         let mut waiter = Waiter::new(early, scope.activator_for(info.address));
         move |(input, frontier), (input_too, frontier_too), output| {

@@ -169,6 +169,7 @@ fn settings(config: &Config) -> Settings {
         top: config.windows.top,
         max_hosts: config.windows.max_hosts,
         ipv6_prefix: config.ipv6_prefix,
+        privacy: config.privacy.clone(),
         rules: config.rules.clone(),
         ..Settings::default()
     }

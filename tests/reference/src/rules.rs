@@ -156,12 +156,12 @@ fn key_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<
             (settings.template)(message, &mut template);
             Value::Text(template.as_bytes())
         }
-        _ => event.field(field),
+        _ => settings.field(event, field),
     };
     if value == Value::None {
         return None;
     }
-    key::push(&mut bytes, value, settings.ipv6_prefix);
+    key::push(&mut bytes, value, settings.shown_prefix());
     Some(bytes)
 }
 
@@ -449,7 +449,7 @@ fn evidence(rule: &Rule, episode: &[&Finding], own: &[&Matched]) -> Vec<(Partiti
 
 /// The group fields and their values as text, in the rule's order.
 fn subject(rule: &Rule, key: &[u8], settings: &Settings) -> Vec<(&'static str, String)> {
-    rule.group_by.iter().map(|f| f.name()).zip(key::show(key, settings.ipv6_prefix)).collect()
+    rule.group_by.iter().map(|f| f.name()).zip(key::show(key, settings.shown_prefix())).collect()
 }
 
 fn subject_text(subject: &[(&str, String)]) -> String {

@@ -2,6 +2,8 @@
 
 use crate::feed::{RefClient, RefEvent};
 use std::net::IpAddr;
+use tidewatch_events::field::{Field, Value};
+use tidewatch_events::privacy::Privacy;
 use tidewatch_events::rule::Rule;
 
 /// How an event is found to be dated in the future.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub templates: usize,
     /// To how many bits IPv6 clients are grouped in rules.
     pub ipv6_prefix: u8,
+    /// What may be shown; by what is shown of clients they are told apart. Filters and allow lists see them whole.
+    pub privacy: Privacy,
     /// How many findings of one rule, host and window start become points.
     pub anomaly_slots: usize,
     /// The rules.
@@ -44,6 +48,26 @@ pub struct Settings {
     pub allow: Vec<RefAllow>,
     /// The template of a message, appended to the (empty) text.
     pub template: fn(&[u8], &mut String),
+}
+
+impl Settings {
+    /// A field's value as results have it: of a client what may be shown.
+    pub(crate) fn field<'a>(&self, event: &'a RefEvent, field: Field) -> Value<'a> {
+        match event.field(field) {
+            Value::Ip(ip) => Value::Ip(self.privacy.client_ip(ip)),
+            value => value,
+        }
+    }
+
+    /// A text as results have it.
+    pub(crate) fn redacted(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.privacy.redact_line(text.as_bytes())).into_owned()
+    }
+
+    /// To how many bits IPv6 clients are grouped in rules, where fewer than all are shown.
+    pub(crate) fn shown_prefix(&self) -> u8 {
+        self.privacy.client.ipv6_prefix(self.ipv6_prefix)
+    }
 }
 
 impl Default for Settings {
@@ -58,6 +82,7 @@ impl Default for Settings {
             max_hosts: 1_000,
             templates: 200,
             ipv6_prefix: 64,
+            privacy: Privacy::default(),
             anomaly_slots: 100,
             rules: Vec::new(),
             allow: Vec::new(),

@@ -3,7 +3,7 @@
 //! Every result is computed from the list of events of one host in one window.
 
 use crate::clock;
-use crate::feed::{Feed, RefClient, RefEvent};
+use crate::feed::{Feed, RefEvent};
 use crate::point::Point;
 use crate::settings::{Settings, cut, quantile};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +71,7 @@ pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
         points.push(window.http_stats());
         points.extend(window.http_methods());
         points.extend(window.top("top_paths", "path", |e| text_key(&e.path)));
-        points.extend(window.top("top_clients", "client_ip", client_key));
+        points.extend(window.top("top_clients", "client_ip", |e| client_key(e, settings)));
         points.extend(window.top("top_agents", "name", |e| text_key(&e.agent)));
         points.extend(window.top("top_referrers", "name", |e| text_key(&e.referrer)));
         points.extend(window.slow_paths());
@@ -142,16 +142,15 @@ fn text_key(value: &Option<Vec<u8>>) -> Ranked {
     value.as_ref().map(|v| (cut(v), bounded(v).into_owned()))
 }
 
-fn client_key(event: &RefEvent) -> Ranked {
-    let value = event.field(Field::ClientIp);
+fn client_key(event: &RefEvent, settings: &Settings) -> Ranked {
+    let value = settings.field(event, Field::ClientIp);
     let mut bytes = Vec::new();
     key::push(&mut bytes, value, 128);
-    let shown = match &event.client {
-        RefClient::None => return None,
-        RefClient::Ip(ip) => ip.to_string(),
-        RefClient::Name(name) => bounded(name).into_owned(),
+    let shown = match value {
+        Value::Ip(ip) => ip.to_string(),
+        Value::Text(name) => bounded(name).into_owned(),
+        _ => return None,
     };
-    debug_assert!(value != Value::None);
     Some((bytes, shown))
 }
 
@@ -182,7 +181,7 @@ impl<'a> Window<'a> {
         let requests = self.events.len() as u64;
         let seconds = self.settings.window_size as f64 / 1000.0;
         let bytes = bytes(&self.events);
-        let clients: BTreeSet<_> = self.events.iter().filter_map(|e| client_key(e)).collect();
+        let clients: BTreeSet<_> = self.events.iter().filter_map(|e| client_key(e, self.settings)).collect();
         let errors = by_hundreds(&self.events, 5);
         let mut point = Point::new("http_stats", self.start, &[("host", &self.host)])
             .int("requests", requests)
@@ -243,6 +242,7 @@ impl<'a> Window<'a> {
         ranked.truncate(self.settings.top);
         let mut points = Vec::new();
         for (position, ((key, shown), events)) in ranked.iter().enumerate() {
+            let shown = if measurement == "top_referrers" { &self.settings.redacted(shown) } else { shown };
             let mut point = self.rank(measurement, position).text(name, shown).int("requests", events.len() as u64);
             if name == "path" || name == "client_ip" {
                 point = point
@@ -318,7 +318,7 @@ fn error_events(start: u64, host: &str, seen: &[Seen], settings: &Settings) -> V
         points.push(
             Point::new("error_events", start, &tags)
                 .int("count", events.len() as u64)
-                .text("example", &bounded(least.unwrap_or_default())),
+                .text("example", &settings.redacted(&bounded(least.unwrap_or_default()))),
         );
     }
     points

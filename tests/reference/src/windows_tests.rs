@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::feed::Partition;
+use crate::feed::RefClient;
 use tidewatch_events::event::Method;
 
 fn settings() -> Settings {
