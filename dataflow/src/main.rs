@@ -30,7 +30,15 @@ fn give_memory_back_soon() {
     unsafe { mi_option_set_default(PURGE_DELAY, GIVE_BACK_AFTER) };
 }
 
+/// Has a write beyond the limit of a file's size (`ulimit -f`) fail, with a message that names the file, instead of ending
+/// the process without a word.
+fn let_limits_be_errors() {
+    let ignored = std::sync::Arc::default();
+    let _ = signal_hook::flag::register(rustix::process::Signal::XFSZ.as_raw(), ignored);
+}
+
 fn main() -> std::process::ExitCode {
+    let_limits_be_errors();
     give_memory_back_soon();
     #[cfg(target_os = "linux")]
     use_small_pages();

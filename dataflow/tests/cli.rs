@@ -270,6 +270,11 @@ fn check_says_what_run_would_miss() {
     let ran = tidewatch(dir.path(), "check -c empty.toml");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("warning: there is no [[source]]"), "{}", ran.err);
+    assert!(Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
+    std::fs::write(dir.path().join("pipe.toml"), "[[source]]\nkind = \"file\"\npaths = [\"pipe\"]\n").unwrap();
+    let ran = tidewatch(dir.path(), "check -c pipe.toml");
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("pipe: it is a named pipe, not a file"), "{}", ran.err);
     let source = "[[source]]\nkind = \"tcp\"\nlisten = \"0.0.0.0:2101\"\nformat = \"combined\"\n";
     std::fs::write(dir.path().join("tcp.toml"), source).unwrap();
     let ran = tidewatch(dir.path(), "run -c tcp.toml -n 2 -p 0");

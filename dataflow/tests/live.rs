@@ -184,6 +184,56 @@ fn lines_that_cannot_be_read_take_bounded_memory() {
 }
 
 #[test]
+fn lines_that_cannot_be_read_are_not_kept_until_the_next_event() {
+    const BLANK: usize = 12_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let log = requests(1, 0) + &"\n".repeat(BLANK) + &requests(2, 5);
+    std::fs::write(dir.path().join("x.log"), log).unwrap();
+    let (held, code) = peak(tidewatch(dir.path(), &["replay", "--from", "x.log", "--out", "out"]));
+    assert_eq!(code, Some(0));
+    assert!(held < 200, "{held} MiB");
+    let summary = std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let count = |key: &str| summary[key].as_u64().unwrap();
+    assert_eq!([count("lines"), count("events"), count("rejected")], [BLANK as u64 + 3, 3, BLANK as u64]);
+}
+
+#[test]
+fn masked_clients_and_secrets_are_in_no_result() {
+    for privacy in ["client = \"truncate\"", "client = \"hmac\"\nkey = \"0123456789abcdef\""] {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = requests(1, 4).replace("\"-\" \"curl\"", "\"https://a.example/?token=s3cret\" \"curl\"");
+        assert!(secret.contains("s3cret"));
+        std::fs::write(dir.path().join("access.log"), requests(150, 2) + &secret).unwrap();
+        std::fs::write(dir.path().join("c.toml"), format!("[privacy]\n{privacy}\n")).unwrap();
+        let arguments = ["replay", "-c", "c.toml", "--from", "access.log", "--out", "out"];
+        let output = tidewatch(dir.path(), &arguments).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let alerts = std::fs::read_to_string(dir.path().join("out/alerts.jsonl")).unwrap();
+        assert_eq!(alerts.lines().count(), 1, "{alerts}");
+        let metrics = std::fs::read_to_string(dir.path().join("out/metrics.lp")).unwrap();
+        for text in [&alerts, &metrics] {
+            assert!(!text.contains("192.0.2.7") && !text.contains("s3cret"), "{privacy}: {text}");
+        }
+        let alert: serde_json::Value = serde_json::from_str(&alerts).unwrap();
+        let client = alert["subject"]["client_ip"].as_str().unwrap();
+        assert!(alert["evidence"][0].as_str().unwrap().starts_with(&format!("{client} ")), "the same in its evidence");
+        assert!(metrics.contains(&format!("client_ip=\"{client}\"")), "and in the results: {metrics}");
+    }
+}
+
+#[test]
+fn a_limit_of_file_size_is_an_error_with_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.log"), "x\n".repeat(100_000)).unwrap();
+    let script = format!("ulimit -f 1000; exec {} replay --from x.log --out out", env!("CARGO_BIN_EXE_tidewatch"));
+    let output = Command::new("bash").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: cannot write out/rejected.jsonl: File too large"), "{said}");
+}
+
+#[test]
 fn a_full_disk_is_said_and_the_code_is_1() {
     // Writing to /dev/full fails as on a full disk.
     let full = |path: PathBuf| {

@@ -138,6 +138,11 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
             let _ = writeln!(found.report, "  {shown}: nothing to look at yet");
             return;
         }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            let text = format!("source `{}`: {shown}: {error}, not a file", source.name);
+            found.problems.push(Diagnostic::error(text).hint("pipe it in with `--input -`, or name a file"));
+            return;
+        }
         // Said by `missing_sources` already, but for files a pattern names.
         Err(error) => {
             if is_pattern(&path.to_string_lossy()) || error.kind() != std::io::ErrorKind::NotFound {

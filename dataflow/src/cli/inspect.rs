@@ -40,12 +40,12 @@ pub struct Seen {
     pub zone: Option<i32>,
 }
 
-/// Looks into a file. `None`: it is empty, compressed, or no regular file.
+/// Looks into a file. `None`: it is empty or compressed.
 pub fn inspect(path: &Path, lines: &Lines) -> io::Result<Option<Seen>> {
     let is_compressed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
-    let mut file = File::open(path)?;
+    let mut file = tidewatch_connectors::source::file::open_file(path)?;
     let meta = file.metadata()?;
-    if is_compressed || !meta.is_file() || meta.len() == 0 {
+    if is_compressed || meta.len() == 0 {
         return Ok(None);
     }
     let written = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());

@@ -9,14 +9,14 @@
 //!   taken and not sent lies in windows that close at or after it.
 //! - No message is sent per event; buffers are returned to the feed once their events are aggregated.
 
-use super::ledger::{Judgement, Ledger, Pending, Taken};
+use super::ledger::{Gone, Judgement, Ledger, Pending, Taken};
 use super::letters::{Account, Letters, letters_of};
 use crossbeam_channel::Receiver;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
-use tidewatch_events::batch::{Batch, PartitionId};
+use tidewatch_events::batch::{Batch, Framing, PartitionId};
 use tidewatch_events::formats::Parser;
 use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_operators::lanes::{self, LANES, Lanes};
@@ -231,7 +231,7 @@ impl Work {
                 None => {}
             }
         }
-        if self.parse() {
+        if self.parse(sending) {
             busy |= self.judge(sending);
         }
         busy
@@ -259,7 +259,7 @@ impl Work {
     }
 
     /// Parses the batches whose format is known. True when there was one.
-    fn parse(&mut self) -> bool {
+    fn parse(&mut self, sending: &mut Sending) -> bool {
         let mut any = false;
         for _ in 0..self.unparsed.len() {
             let Some(mut batch) = self.unparsed.pop_front() else { break };
@@ -277,10 +277,26 @@ impl Work {
                 parser.parse(&mut batch);
             }
             self.ingest.ledger.publish(&batch);
-            self.pending.push_back(Pending { batch, judged: 0 });
+            let gone = self.give_away(&mut batch, sending);
+            self.pending.push_back(Pending { batch, judged: 0, gone });
             any = true;
         }
         any
+    }
+
+    /// Sends on the lines of a batch of which none could be read, and frees what they take: there is no end of them where
+    /// batches wait for the next event, and nothing in them is to be judged.
+    fn give_away(&mut self, batch: &mut Batch, sending: &mut Sending) -> Gone {
+        let Framing::Lines { .. } = batch.raw.framing else { return Gone::default() };
+        if !batch.events.is_empty() || batch.rejects.is_empty() || !self.ingest.ledger.looks_ahead() {
+            return Gone::default();
+        }
+        sending.dead.extend(self.ingest.letters.charge(letters_of(batch)));
+        let bytes = std::mem::take(&mut batch.raw.bytes);
+        let gone = Gone { lines: batch.rejects.len() as u64, bytes: bytes.len() as u64 };
+        self.ingest.feed.credit(bytes);
+        (batch.rejects, batch.events, batch.extra) = Default::default();
+        gone
     }
 
     /// Judges and aggregates every waiting batch whose turn it is. True when there was one.
@@ -320,7 +336,9 @@ impl Work {
         if let Some(tap) = &self.ingest.tap {
             tap(&batch);
         }
-        self.ingest.feed.credit(std::mem::take(&mut batch.raw.bytes));
+        if batch.raw.bytes.capacity() > 0 {
+            self.ingest.feed.credit(std::mem::take(&mut batch.raw.bytes));
+        }
         if self.spare.len() < MAX_PENDING {
             batch.extra.clear();
             batch.events.clear();

@@ -30,6 +30,17 @@ pub struct Pending {
     pub batch: Batch,
     /// Index of the first event not judged.
     pub judged: usize,
+    /// What was given away before it was judged: lines that could not be read, and their bytes.
+    pub gone: Gone,
+}
+
+/// Lines that a waiting batch no longer holds, and how many bytes they had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gone {
+    /// Lines.
+    pub lines: u64,
+    /// Bytes, line ends included.
+    pub bytes: u64,
 }
 
 /// The name under which connections that have ended are summed up.
@@ -272,13 +283,18 @@ impl Ledger {
 
     /// Says how a parsed batch begins, for the future guard of the batch before it.
     pub fn publish(&self, batch: &Batch) {
-        if self.time.guard == Guard::Limit {
+        if !self.looks_ahead() {
             return;
         }
         let times = batch.events.iter().take(2).map(|e| e.time).collect();
         if let Some(entry) = self.lock().partitions.get_mut(&batch.raw.partition) {
             entry.heads.insert(batch.raw.seq, Head { times });
         }
+    }
+
+    /// Whether batches may wait for what follows them, however much that is.
+    pub fn looks_ahead(&self) -> bool {
+        self.time.guard != Guard::Limit
     }
 
     /// Judges a batch as far as possible. Where what follows it has not been read, asks the feed for it.
@@ -511,7 +527,7 @@ impl Entry {
     }
 
     fn judge(&mut self, pending: &mut Pending, time: TimeSettings) -> Judgement {
-        let Pending { batch, judged } = pending;
+        let Pending { batch, judged, gone } = pending;
         if batch.raw.seq != self.next_seq {
             return Judgement::Waits;
         }
@@ -535,9 +551,9 @@ impl Entry {
         self.reached = self.clock.effective();
         self.next_seq += 1;
         self.heads.remove(&batch.raw.seq);
-        self.totals.lines += batch.lines();
+        self.totals.lines += batch.lines() + gone.lines;
         self.totals.events += batch.events.len() as u64;
-        self.totals.rejected += batch.rejects.len() as u64;
+        self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
         let size = time.commit_window.0;
         let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);
         for event in batch.events.iter().filter(|e| e.verdict == Verdict::InTime) {
@@ -553,7 +569,7 @@ impl Entry {
             self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
         }
         self.next_offset = match &batch.raw.framing {
-            Framing::Lines { offset } => offset + batch.raw.bytes.len() as u64,
+            Framing::Lines { offset } => offset + batch.raw.bytes.len() as u64 + gone.bytes,
             Framing::Records(records) => records.last().map_or(self.next_offset, |r| r.offset + 1),
         };
         Judgement::Whole

@@ -33,7 +33,7 @@ fn take(ledger: &Ledger, feed: &Feed, time: u64) {
         if let Taken::Batch(raw) = taken {
             let mut batch = Batch::new(raw, b"h"[..].into());
             batch.events.push(Event::new(Kind::Access, EventTime(time)));
-            let mut pending = Pending { batch, judged: 0 };
+            let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
             assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
         }
     }
