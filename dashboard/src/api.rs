@@ -10,8 +10,10 @@ use crate::view::RuleRow;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_events::client;
 use tidewatch_events::event::LogLevel;
 use tidewatch_events::field::Field;
 use tidewatch_events::subject;
@@ -262,11 +264,22 @@ pub async fn client(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
     let (ip, span) = (p.needed("ip", what)?, span(&mut p)?);
     p.end()?;
     let ip = a_client("ip", ip)?;
+    if ip.split_once('/').is_some_and(|(address, _)| address.parse::<std::net::Ipv4Addr>().is_ok()) {
+        let message = format!("ip={:?}: expected one client; /api/v1/requests takes networks", shorten(&ip));
+        return Err(ApiError::bad_request(message));
+    }
     Ok(json(app.ask(move |data| data.client(&ip, span)).await?))
 }
 
 /// A client as requests or alerts have it: an address, the network of those of IPv6, or the name that some servers write.
+/// Addresses in any spelling become those that are shown.
 fn a_client(key: &str, text: String) -> Result<String, ApiError> {
+    let address = text.strip_suffix("/32").or_else(|| text.strip_suffix("/128")).unwrap_or(&text);
+    let found = client::parse_ip(address.as_bytes());
+    let is_whole = |ip: &IpAddr| address.len() == text.len() || ip.is_ipv4() == text.ends_with("/32");
+    if let Some(ip) = found.filter(is_whole) {
+        return Ok(ip.to_string());
+    }
     match subject::cannot_hold(Field::ClientIp, &text) {
         None => Ok(text),
         Some(looks) => Err(ApiError::bad_request(format!("{key}={:?}: expected {looks}", shorten(&text)))),

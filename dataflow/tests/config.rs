@@ -257,6 +257,20 @@ format = \"app\"
         "stdin auto",
     ];
     assert_eq!(got, want);
+    for path in
+        ["/var/log/./nginx//a.log", "/var/log/app.log.1", "/var/log/app.log-20260305.gz", "/var/log/nginx/b.log.2.gz"]
+    {
+        let want = if path.contains("app") { "app" } else { "nginx-json" };
+        assert_eq!(config.lines_of(Path::new(path)).format, want, "{path}");
+        assert!(config.doubts_about(&[path.into()]).is_empty(), "{path}");
+    }
+    let doubts = config.doubts_about(&["/var/log/app.log".into(), "other.log".into(), "/var/lib/app.log".into()]);
+    let said = doubts.to_string();
+    assert_eq!(doubts.len(), 2, "{said}");
+    assert!(said.contains("no configured source names other.log: it is read with format `auto`"), "{said}");
+    let only = parse("a.toml", "[[source]]\nkind = \"stdin\"\nformat = \"common\"\n").unwrap();
+    assert_eq!(only.lines_of(Path::new("-")).format, "common");
+    assert_eq!(only.lines_of(Path::new("y")).format, "common", "the only source says how");
     let only = parse("a.toml", "[[source]]\nkind = \"file\"\npaths = \"x\"\nformat = \"common\"\n").unwrap();
     assert_eq!(only.lines_of(Path::new("y")).format, "common", "the only file source says how");
 }

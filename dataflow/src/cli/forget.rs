@@ -42,9 +42,11 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
         let error = store::StoreError::Missing(dir.join(store::FILE_NAME));
         return Err(Failure::usage(format!("{error}\n hint: name its directory with --data-dir")));
     }
-    let shown = config.privacy.client_ip(args.client);
-    let mut addresses = vec![args.client];
-    if shown != args.client {
+    // As lines are read: IPv4 addresses that are written as IPv6 are IPv4.
+    let client = args.client.to_canonical();
+    let shown = config.privacy.client_ip(client);
+    let mut addresses = vec![client];
+    if shown != client {
         addresses.push(shown);
     }
     let done = store::forget(dir, &addresses).map_err(|error| Failure::caused(&error))?;
@@ -52,7 +54,7 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     let masked = masked.map_err(|error| Failure::failed(format!("{}: {error}", journals.shown())))?;
     let mut said = format!(
         "{}: removed {} rows and masked {} of the store, erased {} requests, and masked it {masked} times in journals of routes\n",
-        args.client, done.removed, done.masked, done.requests
+        client, done.removed, done.masked, done.requests
     );
     for place in out_of_reach(&config) {
         said.push_str(&format!("not touched: {place}\n"));

@@ -52,6 +52,7 @@ use tidewatch_connectors::route::policy::Silence;
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::{Allow, Rule};
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 use top_level::{Layout, TopLevel};
 
@@ -274,6 +275,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         config.data_dir.clone_from(dir);
     }
     if !overrides.inputs.is_empty() {
+        cx.problems.borrow_mut().extend(config.doubts_about(&overrides.inputs));
         config.sources = config.input_sources(&overrides.inputs);
     }
     Some(config)
@@ -400,6 +402,19 @@ fn windows(cx: &Context<'_>, table: Option<&Table>) -> Option<Windows> {
     Some(Windows { size: size?, early_every: early_every?, top: top? as usize, max_hosts: max_hosts? as usize })
 }
 
+/// The one there is, where there is but one.
+fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    all.next().filter(|_| all.next().is_none())
+}
+
+/// A file's path and that of the log of which it is a part, absolute, and with links followed.
+fn spellings(path: &Path) -> Vec<PathBuf> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = std::fs::canonicalize(path).ok();
+    let paths = [Some(absolute), real].into_iter().flatten();
+    paths.flat_map(|path| [tidewatch_connectors::source::file::log_of(&path), path]).collect()
+}
+
 impl Config {
     /// What could be used, but not as written.
     pub fn warnings(&self) -> &Diagnostics {
@@ -417,24 +432,41 @@ impl Config {
         rest(self) != rest(other)
     }
 
-    /// How lines of a file that is named on the command line are read: as the configured source that has its path
-    /// says; as the only file source says, where there is only one; else with `auto`.
+    /// How lines of a file that is named on the command line are read: as the configured source says that names it or the
+    /// log of which it is a rotated part, in any spelling of the path; as the only source says, or the only source of files,
+    /// where there is but one; else with `auto`.
     pub fn lines_of(&self, path: &Path) -> Lines {
-        let files = || {
-            self.sources.iter().filter_map(|source| match &source.kind {
-                SourceKind::File { paths, .. } => Some((paths, &source.lines)),
-                _ => None,
-            })
+        self.source_of(path).map_or_else(Lines::auto, |source| source.lines.clone())
+    }
+
+    /// A warning for each of some files that are read with `auto` although sources are configured: none of these names it.
+    pub fn doubts_about(&self, inputs: &[PathBuf]) -> Diagnostics {
+        let mut doubts = Diagnostics::default();
+        for path in inputs.iter().filter(|path| !self.sources.is_empty() && self.source_of(path).is_none()) {
+            let message = format!("no configured source names {}: it is read with format `auto`", path.shown());
+            let hint = "add its path to the `paths` of the source whose format, time zone and client it has";
+            doubts.push(Diagnostic::warning(message).hint(hint));
+        }
+        doubts
+    }
+
+    fn source_of(&self, path: &Path) -> Option<&Source> {
+        let spellings = spellings(path);
+        let names = |pattern: &String| {
+            let paths = [std::path::absolute(pattern).ok(), std::fs::canonicalize(pattern).ok()];
+            let is_same = paths.iter().flatten().any(|path| spellings.contains(path));
+            let mut globs = paths.iter().flatten().filter_map(|path| glob::Pattern::new(path.to_str()?).ok());
+            is_same || globs.any(|glob| spellings.iter().any(|spelling| glob.matches_path(spelling)))
         };
-        let text = path.to_string_lossy();
-        let is_match =
-            |pattern: &str| pattern == text || glob::Pattern::new(pattern).is_ok_and(|p| p.matches_path(path));
-        let by_path = files().find(|(paths, _)| paths.iter().any(|p| is_match(p))).map(|(_, lines)| lines);
-        let only = || {
-            let mut all = files();
-            all.next().filter(|_| all.next().is_none()).map(|(_, lines)| lines)
+        let has_it = |source: &&Source| match &source.kind {
+            SourceKind::File { paths, .. } => paths.iter().any(names),
+            SourceKind::Stdin => path.as_os_str() == "-",
+            _ => false,
         };
-        by_path.or_else(only).cloned().unwrap_or_else(Lines::auto)
+        let reads_files = |source: &&Source| matches!(source.kind, SourceKind::File { .. });
+        (self.sources.iter().find(has_it))
+            .or_else(|| only(self.sources.iter().filter(reads_files)))
+            .or_else(|| only(self.sources.iter()))
     }
 
     /// The sources that stand for files named on the command line: read from their beginning; `-` is standard input.

@@ -187,6 +187,10 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     for warning in judge.iter().flat_map(|judge| judge.unknown_rules(rules.clone())) {
         exit::say(&format!("warning: {warning}"));
     }
+    let doubts = config.doubts_about(&options.from);
+    if !doubts.is_empty() {
+        exit::say(doubts.to_string().trim_end());
+    }
     let mut config = config.clone();
     config.sources = config.input_sources(&options.from);
     let parsers = Arc::new(SourceParsers::new(&config)?);

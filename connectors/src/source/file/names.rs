@@ -84,6 +84,11 @@ fn date(digits: &str) -> Option<u64> {
     }
 }
 
+/// The path of the log of which a file is a part by its name: of `access.log.2.gz` it is `access.log`.
+pub fn log_of(path: &Path) -> PathBuf {
+    parse_path(path).0
+}
+
 /// The same for a path: the base's path, and the age.
 pub(crate) fn parse_path(path: &Path) -> (PathBuf, Generation) {
     let Some(name) = path.file_name() else { return (path.to_owned(), Generation::Current) };
