@@ -1,7 +1,7 @@
 //! Listens for syslog messages over TCP (octet-counted, or ended by newlines) and UDP, and hands over what they say.
 //!
-//! The header (RFC 5424, or RFC 3164 as it is written in practice) is taken off; the message is the line, its host the
-//! header's, else the peer's address. What is no syslog message is handed over whole.
+//! The header (RFC 5424, or RFC 3164 as it is written in practice) is taken off, but for the format `syslog`, which reads it;
+//! the message is the line, its host the header's, else the peer's address. What is no syslog message is handed over whole.
 //!
 //! Invariants
 //! - A TCP connection is a partition, as in [`super::tcp`], whose limits hold here too; the UDP socket is one.
@@ -29,10 +29,19 @@ pub struct SyslogOptions {
     pub tcp: Option<String>,
     /// `HOST:PORT` for UDP.
     pub udp: Option<String>,
-    /// Seconds east of UTC of the senders' RFC 3164 times. Without it these times, which name no zone, are not used.
-    pub zone: Option<i32>,
+    /// What is taken of a message.
+    pub taking: Taking,
     /// Limits, as for other connections.
     pub limits: ListenOptions,
+}
+
+/// What is taken of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taking {
+    /// Seconds east of UTC of the senders' RFC 3164 times. Without it these times, which name no zone, are not used.
+    pub zone: Option<i32>,
+    /// Whether the header stays in the line: the format `syslog` reads it.
+    pub header: bool,
 }
 
 /// Syslog messages over TCP, UDP or both.
@@ -52,8 +61,8 @@ impl SyslogListener {
         }
         let listener = options.tcp.as_deref().map(listen_on).transpose()?;
         let own_host = identity.host.is_some();
-        let datagrams = options.udp.as_deref().map(|at| Datagrams::bind(at, own_host, options.zone)).transpose()?;
-        let wire = Wire::Syslog { zone: options.zone };
+        let datagrams = options.udp.as_deref().map(|at| Datagrams::bind(at, own_host, options.taking)).transpose()?;
+        let wire = Wire::Syslog(options.taking);
         Ok(SyslogListener { server: Server::new(identity, listener, datagrams, wire, options.limits, clock) })
     }
 
@@ -91,13 +100,13 @@ impl SyslogListener {
 struct Records {
     bytes: Vec<u8>,
     metas: Vec<RecordMeta>,
-    zone: Option<i32>,
+    taking: Taking,
     now: WallTime,
 }
 
 impl Records {
-    fn new(bytes: Vec<u8>, zone: Option<i32>, now: WallTime) -> Records {
-        Records { bytes, metas: Vec::new(), zone, now }
+    fn new(bytes: Vec<u8>, taking: Taking, now: WallTime) -> Records {
+        Records { bytes, metas: Vec::new(), taking, now }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {
@@ -111,10 +120,11 @@ impl Records {
         let end = message.iter().rposition(|b| !matches!(b, b'\n' | b'\r' | 0)).map_or(0, |at| at + 1);
         let message = &message[..end];
         let (time, host, value) = match header::parse(message) {
+            Some(header) if self.taking.header => (header.time, &message[header.host], message),
             Some(header) => (header.time, &message[header.host], &message[header.message]),
             None => (None, &[][..], message),
         };
-        let time = time.and_then(|time| time.resolve(self.zone, self.now.0));
+        let time = time.and_then(|time| time.resolve(self.taking.zone, self.now.0));
         let host = match (host, peer) {
             ([], []) => Span::NONE,
             ([], peer) => self.append(peer),
@@ -154,7 +164,7 @@ pub(crate) struct SyslogStream {
     /// So many carried bytes were searched for a newline.
     searched: usize,
     skip: Skip,
-    zone: Option<i32>,
+    taking: Taking,
 }
 
 /// What is left of a message that is too long.
@@ -177,8 +187,8 @@ enum Next {
 }
 
 impl SyslogStream {
-    pub fn new(zone: Option<i32>) -> SyslogStream {
-        SyslogStream { zone, ..SyslogStream::default() }
+    pub fn new(taking: Taking) -> SyslogStream {
+        SyslogStream { taking, ..SyslogStream::default() }
     }
 
     /// Memory taken by unfinished messages.
@@ -189,7 +199,7 @@ impl SyslogStream {
     /// Takes bytes and hands over the messages they complete, as one batch.
     pub fn push(&mut self, fresh: &[u8], now: WallTime, outlet: &mut Outlet) {
         self.carry.extend_from_slice(fresh);
-        let mut records = Records::new(outlet.feed.buffer(), self.zone, now);
+        let mut records = Records::new(outlet.feed.buffer(), self.taking, now);
         let mut at = 0;
         loop {
             at = self.skip_from(at);
@@ -287,7 +297,7 @@ impl SyslogStream {
         if rest[digits..].starts_with(b" <") {
             rest = &rest[digits + 1..];
         }
-        let mut records = Records::new(Vec::new(), self.zone, now);
+        let mut records = Records::new(Vec::new(), self.taking, now);
         match rest.len() {
             ..=LONGEST => records.add(self.offset, rest, &[]),
             _ => records.add_cut(self.offset, rest),
@@ -303,7 +313,7 @@ pub(crate) struct Datagrams {
     pub ready: bool,
     /// Whether the configuration names the host of messages that name none.
     own_host: bool,
-    zone: Option<i32>,
+    taking: Taking,
     outlet: Option<Outlet>,
     number: u64,
     caught_up: bool,
@@ -316,14 +326,14 @@ const RECEIVE_BYTES: usize = 256 << 10;
 const RECEIVE_QUEUE: usize = 8 << 20;
 
 impl Datagrams {
-    fn bind(listen: &str, own_host: bool, zone: Option<i32>) -> Result<Datagrams, SourceError> {
+    fn bind(listen: &str, own_host: bool, taking: Taking) -> Result<Datagrams, SourceError> {
         let socket = std::net::UdpSocket::bind(&addresses(listen)?[..])
             .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
             .map_err(|e| cannot_listen(listen, &e))?;
         // As much as the system allows.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_QUEUE);
         let socket = UdpSocket::from_std(socket);
-        Ok(Datagrams { socket, ready: true, own_host, zone, outlet: None, number: 0, caught_up: false })
+        Ok(Datagrams { socket, ready: true, own_host, taking, outlet: None, number: 0, caught_up: false })
     }
 
     pub fn local_address(&self) -> io::Result<SocketAddr> {
@@ -346,7 +356,7 @@ impl Datagrams {
         if !admitted {
             return 0;
         }
-        let mut records = Records::new(feed.buffer(), self.zone, clock());
+        let mut records = Records::new(feed.buffer(), self.taking, clock());
         let mut received = 0;
         while records.bytes.len() < RECEIVE_BYTES && received < 4096 {
             match self.socket.recv_from(scratch) {

@@ -9,7 +9,7 @@
 //! - The unfinished lines of all connections take at most `max_buffered` bytes and one read.
 
 use super::frame::{Lines, Outlet};
-use super::syslog::{Datagrams, SyslogStream};
+use super::syslog::{Datagrams, SyslogStream, Taking};
 use super::{Clock, Identity, SourceError, arriving_partition_id};
 use crate::feed::{Feed, PartitionInfo};
 use mio::net::{TcpListener, TcpStream};
@@ -130,7 +130,7 @@ pub(crate) fn listen_on(listen: &str) -> Result<TcpListener, SourceError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     Lines,
-    Syslog { zone: Option<i32> },
+    Syslog(Taking),
 }
 
 /// A thread that serves one listener and, for syslog, one UDP socket.
@@ -323,7 +323,7 @@ impl Run {
         counters.connections_accepted_total.fetch_add(1, Ordering::Relaxed);
         let framer = match self.server.wire {
             Wire::Lines => Framer::Lines(Lines::new(0)),
-            Wire::Syslog { zone } => Framer::Syslog(SyslogStream::new(zone)),
+            Wire::Syslog(taking) => Framer::Syslog(SyslogStream::new(taking)),
         };
         let host = self.server.identity.host.clone();
         let host = host.unwrap_or_else(|| peer.ip().to_canonical().to_string().into_bytes().into());

@@ -10,7 +10,7 @@ use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
 use tidewatch_connectors::source::stdin::Stdin;
-use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions};
+use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, wall_clock};
 use tidewatch_events::batch::PartitionId;
@@ -187,11 +187,8 @@ impl Sources {
             SourceKind::Syslog { listen, max_connections } if listeners_here => {
                 let limits = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
                 let (tcp, udp) = (Some(listen.clone()), Some(listen.clone()));
-                Ready::Syslog(SyslogListener::bind(
-                    identity,
-                    SyslogOptions { tcp, udp, zone: None, limits },
-                    wall_clock,
-                )?)
+                let taking = Taking { zone: None, header: source.lines.format == "syslog" };
+                Ready::Syslog(SyslogListener::bind(identity, SyslogOptions { tcp, udp, taking, limits }, wall_clock)?)
             }
             SourceKind::Generator { rate, seed } if listeners_here => {
                 let start = tidewatch_events::time::EventTime(wall_clock().0);

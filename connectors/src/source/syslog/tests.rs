@@ -16,6 +16,10 @@ fn octets(message: &[u8]) -> Vec<u8> {
 
 /// Offset, host and text of each message of a stream that is read in parts of a size.
 fn divide(input: &[u8], size: usize) -> Vec<(u64, String, String)> {
+    divide_taking(Taking::default(), input, size)
+}
+
+fn divide_taking(taking: Taking, input: &[u8], size: usize) -> Vec<(u64, String, String)> {
     let mut engine = Engine::new(64 << 20);
     let id = PartitionId(1);
     engine.feed.open(crate::feed::PartitionInfo {
@@ -28,7 +32,7 @@ fn divide(input: &[u8], size: usize) -> Vec<(u64, String, String)> {
         reference_time: WallTime(0),
     });
     let mut outlet = Outlet::new(engine.feed.clone(), id, wall_clock);
-    let mut stream = SyslogStream::new(None);
+    let mut stream = SyslogStream::new(taking);
     for part in input.chunks(size) {
         stream.push(part, WallTime(2_000_000_000_000), &mut outlet);
         engine.turn();
@@ -76,6 +80,16 @@ fn a_stream_is_divided_by_lengths_and_by_newlines() {
             assert_eq!(divide(input, size), want, "{name}, in parts of {size}");
         }
     }
+}
+
+#[test]
+fn headers_stay_where_the_format_reads_them() {
+    let line = "<38>Nov 26 12:17:22 bastion sshd[123]: Failed password for root from 198.51.100.7 port 4000 ssh2";
+    let input = [&octets(FRAMED)[..], line.as_bytes(), b"\n<13>x\n"].concat();
+    let got = divide_taking(Taking { header: true, ..Taking::default() }, &input, 1000);
+    let framed = std::str::from_utf8(FRAMED).unwrap();
+    let want = [("web1", framed), ("bastion", line), ("", "<13>x")];
+    assert_eq!(got.iter().map(|(_, host, line)| (host.as_str(), line.as_str())).collect::<Vec<_>>(), want);
 }
 
 #[test]
