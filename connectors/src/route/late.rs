@@ -9,6 +9,7 @@ use super::blocklist::replace;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
+use tidewatch_events::text::Shown as _;
 
 /// Most mails that are kept.
 const MOST: usize = 100;
@@ -47,12 +48,12 @@ impl Late {
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => return Some(format!("{} cannot be read: {error}", self.path.display())),
+            Err(error) => return Some(format!("{} cannot be read: {error}", self.path.shown())),
         };
         let lines: Vec<Option<Waiting>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
         let lost = lines.iter().filter(|line| line.is_none()).count();
         self.waiting = lines.into_iter().flatten().collect();
-        (lost > 0).then(|| format!("{}: {lost} lines cannot be read and are left out", self.path.display()))
+        (lost > 0).then(|| format!("{}: {lost} lines cannot be read and are left out", self.path.shown()))
     }
 
     /// When something is to be tried.

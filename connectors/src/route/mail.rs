@@ -26,7 +26,7 @@ use rustls::ClientConfig;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tidewatch_events::text::bounded;
+use tidewatch_events::text::{Shown as _, bounded};
 
 /// How the connection is encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -265,7 +265,7 @@ impl Mail {
 
     fn keep(&mut self) {
         if let Err(error) = self.late.keep() {
-            let path = self.settings.late.display();
+            let path = self.settings.late.shown();
             self.remarks.push(format!("{path} cannot be written: a stop forgets who put a mail off: {error}"));
         }
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::source::file;
-use tidewatch_events::text;
+use tidewatch_events::text::Shown as _;
 
 /// How many files are named.
 const NAMED: usize = 10;
@@ -31,9 +31,9 @@ pub fn shared_files(config: &Config) -> Vec<Diagnostic> {
                 continue;
             }
             if let Some((other, other_path)) = known.iter().find(|(reader, _)| place(*reader) == place(index)) {
-                let link = if *other_path == path { String::new() } else { format!(" (as {})", shown(other_path)) };
+                let link = if *other_path == path { String::new() } else { format!(" (as {})", other_path.shown()) };
                 let (name, other) = (&source.name, &config.sources[*other].name);
-                shared.push(format!("source `{name}`: {} is read by source `{other}` too{link}", shown(&path)));
+                shared.push(format!("source `{name}`: {} is read by source `{other}` too{link}", path.shown()));
             }
             known.push((index, path));
         }
@@ -52,8 +52,4 @@ fn files(path: &str) -> Vec<PathBuf> {
         true => file::find(path, file::Bound::default()).unwrap_or_default().files,
         false => vec![PathBuf::from(path)],
     }
-}
-
-fn shown(path: &Path) -> String {
-    text::printable(path.as_os_str().as_encoded_bytes()).into_owned()
 }

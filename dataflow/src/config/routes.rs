@@ -170,7 +170,7 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
             let path = kind.path()?;
             Some((path, routes.iter().find(|route| route.kind.path().is_some_and(|other| is_same_file(other, path)))?))
         }) {
-            let message = format!("the route `{}` writes to {} too", other.name, path.display());
+            let message = format!("the route `{}` writes to {} too", other.name, path.shown());
             cx.wrong(&r.span_of("path"), message, "each route has a file of its own: name another");
         }
         let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
