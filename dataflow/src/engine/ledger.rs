@@ -12,51 +12,26 @@
 //! - A connection that has ended leaves its totals in one sum per source, and for a while its name: what is kept does not
 //!   grow with the connections that ever were.
 
-use serde::{Deserialize, Serialize};
+mod partition;
+
+pub use partition::{Gone, Judgement, Pending, Totals};
+
+use partition::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
 use tidewatch_connectors::source::SourceError;
-use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
-use tidewatch_events::event::{Event, Verdict};
+use tidewatch_events::batch::{Batch, PartitionId, RawBatch, WallTime};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::inexact::Place;
 use tidewatch_operators::rules::Missed;
-use tidewatch_operators::watermark::{Ahead, Bounds, Counts, Guard, PartitionClock};
-
-/// A batch some worker parsed, as far as it is judged.
-pub struct Pending {
-    /// The parsed batch.
-    pub batch: Batch,
-    /// Index of the first event not judged.
-    pub judged: usize,
-    /// What was given away before it was judged: lines that could not be read, and their bytes.
-    pub gone: Gone,
-}
-
-/// Lines that a waiting batch no longer holds, and how many bytes they had.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gone {
-    /// Lines.
-    pub lines: u64,
-    /// Bytes, line ends included.
-    pub bytes: u64,
-}
+use tidewatch_operators::watermark::{Bounds, Guard, PartitionClock};
 
 /// The name under which connections that have ended are summed up.
 const ENDED: &str = "ended connections";
 
 /// How many connections that have ended are still known by name.
 const NAMES_KEPT: usize = 1024;
-
-/// How far a batch was judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// Every event has its verdict.
-    Whole,
-    /// Batches before it are not judged yet, or what follows it is not parsed.
-    Waits,
-}
 
 /// What a worker got from the feed.
 pub enum Taken {
@@ -66,45 +41,6 @@ pub enum Taken {
     Opened(PartitionInfo),
     /// Something the ledger dealt with.
     Noted,
-}
-
-/// What one partition has read so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    /// Lines read.
-    pub lines: u64,
-    /// Parsed.
-    pub events: u64,
-    /// Not parsed.
-    pub rejected: u64,
-    /// Records of Kafka that the host agent had sent before: read, and not among the lines.
-    #[serde(default)]
-    pub duplicates: u64,
-    /// Parsed, and too old.
-    pub late: u64,
-    /// Parsed, and too far in the future.
-    pub future: u64,
-    /// Least time of an in-time event, ms.
-    pub first_event: Option<u64>,
-    /// Largest time of an in-time event, ms.
-    pub last_event: Option<u64>,
-    /// The effective watermark, ms.
-    pub watermark: u64,
-}
-
-impl Totals {
-    /// Adds another partition's or process's.
-    pub fn merge(&mut self, other: &Totals) {
-        self.lines += other.lines;
-        self.events += other.events;
-        self.rejected += other.rejected;
-        self.duplicates += other.duplicates;
-        self.late += other.late;
-        self.future += other.future;
-        self.first_event = self.first_event.into_iter().chain(other.first_event).min();
-        self.last_event = self.last_event.into_iter().chain(other.last_event).max();
-        self.watermark = self.watermark.max(other.watermark);
-    }
 }
 
 /// How a partition stands at this moment.
@@ -120,28 +56,6 @@ pub struct Standing {
     pub idle: bool,
     /// Read up to its end.
     pub at_end: bool,
-}
-
-struct Entry {
-    info: PartitionInfo,
-    clock: PartitionClock,
-    /// The effective watermark after the last batch that was judged to its end: a batch half judged waits with its
-    /// worker, and time must not pass it.
-    reached: EventTime,
-    totals: Totals,
-    next_seq: u64,
-    taken: u64,
-    heads: BTreeMap<u64, Head>,
-    ended: bool,
-    done: bool,
-    caught_up_at: Option<WallTime>,
-    idle: bool,
-    open_windows: BTreeMap<u64, u64>,
-    next_offset: u64,
-}
-
-struct Head {
-    times: Vec<EventTime>,
 }
 
 /// How time is kept.
@@ -288,7 +202,7 @@ impl Ledger {
         }
         let times = batch.events.iter().take(2).map(|e| e.time).collect();
         if let Some(entry) = self.lock().partitions.get_mut(&batch.raw.partition) {
-            entry.heads.insert(batch.raw.seq, Head { times });
+            entry.heads.insert(batch.raw.seq, times);
         }
     }
 
@@ -507,113 +421,5 @@ impl Inner {
     }
 }
 
-impl Entry {
-    fn new(info: PartitionInfo, clock: PartitionClock) -> Entry {
-        Entry {
-            info,
-            reached: clock.effective(),
-            clock,
-            totals: Totals::default(),
-            next_seq: 0,
-            taken: 0,
-            heads: BTreeMap::new(),
-            ended: false,
-            done: false,
-            caught_up_at: None,
-            idle: false,
-            open_windows: BTreeMap::new(),
-            next_offset: 0,
-        }
-    }
-
-    fn judge(&mut self, pending: &mut Pending, time: TimeSettings) -> Judgement {
-        let Pending { batch, judged, gone } = pending;
-        if batch.raw.seq != self.next_seq {
-            return Judgement::Waits;
-        }
-        let mut times = Vec::new();
-        let mut seq = self.next_seq + 1;
-        while times.len() < 2
-            && let Some(head) = self.heads.get(&seq)
-        {
-            times.extend_from_slice(&head.times);
-            seq += 1;
-        }
-        let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
-        let limits = Limits::new(&batch.raw);
-        let mut counts = Counts::default();
-        *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
-        self.totals.late += counts.late;
-        self.totals.future += counts.future;
-        if *judged < batch.events.len() {
-            return Judgement::Waits;
-        }
-        self.reached = self.clock.effective();
-        self.next_seq += 1;
-        self.heads.remove(&batch.raw.seq);
-        self.totals.lines += batch.lines() + gone.lines;
-        self.totals.events += batch.events.len() as u64;
-        self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
-        let size = time.commit_window.0;
-        let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);
-        for event in batch.events.iter().filter(|e| e.verdict == Verdict::InTime) {
-            let at = event.time.0;
-            (first, last) = (first.min(at), last.max(at));
-            if size > 0 && at - at % size != window {
-                window = at - at % size;
-                self.open_windows.entry(window).or_insert(event.offset);
-            }
-        }
-        if first <= last {
-            self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
-            self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
-        }
-        self.next_offset = match &batch.raw.framing {
-            Framing::Lines { offset } => offset + batch.raw.bytes.len() as u64 + gone.bytes,
-            Framing::Records(records) => records.last().map_or(self.next_offset, |r| r.offset + 1),
-        };
-        Judgement::Whole
-    }
-
-    /// Whether it is this batch's turn and no worker has taken what must follow it.
-    fn starves(&self, pending: &Pending) -> bool {
-        let known = self.heads.range(self.next_seq + 1..).count() as u64;
-        pending.batch.raw.seq == self.next_seq && !self.ended && self.next_seq + 1 + known == self.taken
-    }
-
-    /// Whether the partition is over: ended, and all of it judged.
-    fn settle(&mut self, feed: &Feed) {
-        if self.ended && !self.done && self.next_seq == self.taken {
-            self.done = true;
-            feed.retire(self.info.id);
-        }
-    }
-}
-
-/// By what each event of a batch is measured by [`Guard::Limit`].
-struct Limits<'a> {
-    read_at: WallTime,
-    records: Option<&'a [tidewatch_events::batch::RecordMeta]>,
-}
-
-impl<'a> Limits<'a> {
-    fn new(raw: &'a RawBatch) -> Limits<'a> {
-        let records = match &raw.framing {
-            Framing::Lines { .. } => None,
-            Framing::Records(records) => Some(records.as_slice()),
-        };
-        Limits { read_at: raw.read_at, records }
-    }
-
-    fn of(&self, event: &Event) -> EventTime {
-        let record = self.records.and_then(|records| {
-            let at = records.binary_search_by_key(&event.offset, |r| r.offset).ok()?;
-            records[at].timestamp
-        });
-        EventTime(record.unwrap_or(self.read_at).0)
-    }
-}
-
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

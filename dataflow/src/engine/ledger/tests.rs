@@ -1,5 +1,7 @@
 use super::*;
 use std::sync::Arc;
+use tidewatch_events::batch::Framing;
+use tidewatch_events::event::Event;
 
 const B: u64 = 5;
 const IDLE: u64 = 100;

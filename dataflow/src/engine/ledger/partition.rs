@@ -1,0 +1,208 @@
+//! One partition of the ledger: its clock, what it has read, and how a batch of it is judged.
+//!
+//! Invariants
+//! - Batches are judged in `seq` order, each event once.
+//! - `reached` stands still while a batch is half judged.
+
+use super::TimeSettings;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidewatch_connectors::feed::{Feed, PartitionInfo};
+use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
+use tidewatch_events::event::{Event, Verdict};
+use tidewatch_events::time::EventTime;
+use tidewatch_operators::watermark::{Ahead, Counts, PartitionClock};
+
+/// A batch some worker parsed, as far as it is judged.
+pub struct Pending {
+    /// The parsed batch.
+    pub batch: Batch,
+    /// Index of the first event not judged.
+    pub judged: usize,
+    /// What was given away before it was judged: lines that could not be read, and their bytes.
+    pub gone: Gone,
+}
+
+/// Lines that a waiting batch no longer holds, and how many bytes they had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gone {
+    /// Lines.
+    pub lines: u64,
+    /// Bytes, line ends included.
+    pub bytes: u64,
+}
+
+/// How far a batch was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Every event has its verdict.
+    Whole,
+    /// Batches before it are not judged yet, or what follows it is not parsed.
+    Waits,
+}
+
+/// What one partition has read so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Lines read.
+    pub lines: u64,
+    /// Parsed.
+    pub events: u64,
+    /// Not parsed.
+    pub rejected: u64,
+    /// Records of Kafka that the host agent had sent before: read, and not among the lines.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// Parsed, and too old.
+    pub late: u64,
+    /// Parsed, and too far in the future.
+    pub future: u64,
+    /// Least time of an in-time event, ms.
+    pub first_event: Option<u64>,
+    /// Largest time of an in-time event, ms.
+    pub last_event: Option<u64>,
+    /// The effective watermark, ms.
+    pub watermark: u64,
+}
+
+impl Totals {
+    /// Adds another partition's or process's.
+    pub fn merge(&mut self, other: &Totals) {
+        self.lines += other.lines;
+        self.events += other.events;
+        self.rejected += other.rejected;
+        self.duplicates += other.duplicates;
+        self.late += other.late;
+        self.future += other.future;
+        self.first_event = self.first_event.into_iter().chain(other.first_event).min();
+        self.last_event = self.last_event.into_iter().chain(other.last_event).max();
+        self.watermark = self.watermark.max(other.watermark);
+    }
+}
+
+/// A partition as the ledger knows it.
+pub(super) struct Entry {
+    pub info: PartitionInfo,
+    pub clock: PartitionClock,
+    /// The effective watermark after the last batch that was judged to its end: a batch half judged waits with its
+    /// worker, and time must not pass it.
+    pub reached: EventTime,
+    pub totals: Totals,
+    pub next_seq: u64,
+    pub taken: u64,
+    /// The first times of batches that are not judged yet.
+    pub heads: BTreeMap<u64, Vec<EventTime>>,
+    pub ended: bool,
+    pub done: bool,
+    pub caught_up_at: Option<WallTime>,
+    pub idle: bool,
+    pub open_windows: BTreeMap<u64, u64>,
+    pub next_offset: u64,
+}
+
+impl Entry {
+    pub fn new(info: PartitionInfo, clock: PartitionClock) -> Entry {
+        Entry {
+            info,
+            reached: clock.effective(),
+            clock,
+            totals: Totals::default(),
+            next_seq: 0,
+            taken: 0,
+            heads: BTreeMap::new(),
+            ended: false,
+            done: false,
+            caught_up_at: None,
+            idle: false,
+            open_windows: BTreeMap::new(),
+            next_offset: 0,
+        }
+    }
+
+    pub fn judge(&mut self, pending: &mut Pending, time: TimeSettings) -> Judgement {
+        let Pending { batch, judged, gone } = pending;
+        if batch.raw.seq != self.next_seq {
+            return Judgement::Waits;
+        }
+        let mut times = Vec::new();
+        let mut seq = self.next_seq + 1;
+        while times.len() < 2
+            && let Some(head) = self.heads.get(&seq)
+        {
+            times.extend_from_slice(head);
+            seq += 1;
+        }
+        let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
+        let limits = Limits::new(&batch.raw);
+        let mut counts = Counts::default();
+        *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
+        self.totals.late += counts.late;
+        self.totals.future += counts.future;
+        if *judged < batch.events.len() {
+            return Judgement::Waits;
+        }
+        self.reached = self.clock.effective();
+        self.next_seq += 1;
+        self.heads.remove(&batch.raw.seq);
+        self.totals.lines += batch.lines() + gone.lines;
+        self.totals.events += batch.events.len() as u64;
+        self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
+        let size = time.commit_window.0;
+        let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);
+        for event in batch.events.iter().filter(|e| e.verdict == Verdict::InTime) {
+            let at = event.time.0;
+            (first, last) = (first.min(at), last.max(at));
+            if size > 0 && at - at % size != window {
+                window = at - at % size;
+                self.open_windows.entry(window).or_insert(event.offset);
+            }
+        }
+        if first <= last {
+            self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
+            self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
+        }
+        self.next_offset = match &batch.raw.framing {
+            Framing::Lines { offset } => offset + batch.raw.bytes.len() as u64 + gone.bytes,
+            Framing::Records(records) => records.last().map_or(self.next_offset, |r| r.offset + 1),
+        };
+        Judgement::Whole
+    }
+
+    /// Whether it is this batch's turn and no worker has taken what must follow it.
+    pub fn starves(&self, pending: &Pending) -> bool {
+        let known = self.heads.range(self.next_seq + 1..).count() as u64;
+        pending.batch.raw.seq == self.next_seq && !self.ended && self.next_seq + 1 + known == self.taken
+    }
+
+    /// Whether the partition is over: ended, and all of it judged.
+    pub fn settle(&mut self, feed: &Feed) {
+        if self.ended && !self.done && self.next_seq == self.taken {
+            self.done = true;
+            feed.retire(self.info.id);
+        }
+    }
+}
+
+/// By what each event of a batch is measured by [`Guard::Limit`].
+struct Limits<'a> {
+    read_at: WallTime,
+    records: Option<&'a [tidewatch_events::batch::RecordMeta]>,
+}
+
+impl<'a> Limits<'a> {
+    fn new(raw: &'a RawBatch) -> Limits<'a> {
+        let records = match &raw.framing {
+            Framing::Lines { .. } => None,
+            Framing::Records(records) => Some(records.as_slice()),
+        };
+        Limits { read_at: raw.read_at, records }
+    }
+
+    fn of(&self, event: &Event) -> EventTime {
+        let record = self.records.and_then(|records| {
+            let at = records.binary_search_by_key(&event.offset, |r| r.offset).ok()?;
+            records[at].timestamp
+        });
+        EventTime(record.unwrap_or(self.read_at).0)
+    }
+}
