@@ -18,6 +18,7 @@ pub mod listeners;
 pub mod low;
 pub mod measure;
 pub mod outputs;
+mod places;
 pub mod reader;
 pub mod routes;
 pub mod rules;
@@ -48,6 +49,7 @@ use reader::{Context, Environment, Reader};
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::paths::OwnFiles;
 use tidewatch_connectors::route::policy::Silence;
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
@@ -105,6 +107,8 @@ pub struct Config {
     pub never_block: Vec<(IpNet, Option<EventTime>)>,
     /// What the processes of a cluster share.
     pub cluster: Cluster,
+    /// The files that `run` writes.
+    pub own: OwnFiles,
     warnings: Diagnostics,
 }
 
@@ -269,6 +273,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         silences,
         never_block,
         cluster: Cluster { secret, id: id? },
+        own: OwnFiles::default(),
         warnings: Diagnostics::default(),
     };
     if let Some(dir) = &overrides.data_dir {
@@ -278,6 +283,9 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         cx.problems.borrow_mut().extend(config.doubts_about(&overrides.inputs));
         config.sources = config.input_sources(&overrides.inputs);
     }
+    let data_dir = root.get("data_dir").map(|entry| &entry.node);
+    let written = places::Written { data_dir, sources: node("source"), sinks: node("sink"), routes: node("route") };
+    config.own = places::check(cx, &written, &config, overrides);
     Some(config)
 }
 

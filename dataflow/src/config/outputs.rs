@@ -29,6 +29,13 @@ pub struct Sinks {
     pub dead_letters: DeadLetters,
 }
 
+impl Sinks {
+    /// Whether results go nowhere that the configuration names.
+    pub fn are_none(&self) -> bool {
+        self.files.is_none() && self.influx.is_none() && self.kafka.is_none() && self.stdout.is_none()
+    }
+}
+
 /// `[sink.influx]`.
 #[derive(Clone, Debug)]
 pub struct InfluxSink {

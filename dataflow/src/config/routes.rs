@@ -107,25 +107,10 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
-    /// The file that is written, where it is one.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            RouteKind::File { path } | RouteKind::Blocklist { path, .. } => Some(path),
-            _ => None,
-        }
-    }
-
     /// Whether reports can be delivered there.
     pub fn takes_reports(&self) -> bool {
         !matches!(self, RouteKind::Alertmanager { .. } | RouteKind::Blocklist { .. })
     }
-}
-
-/// Whether two paths lead to one file, as far as they say so themselves or the file is there.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let place =
-        |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
-    place(one) == place(other)
 }
 
 fn same(word: &'static str) -> (&'static str, &'static str) {
@@ -165,13 +150,6 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
         }
         if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
             cx.wrong(&r.span_of("name"), format!("there are two routes named `{name}`"), "");
-        }
-        if let Some((path, other)) = parsed.as_ref().and_then(|kind| {
-            let path = kind.path()?;
-            Some((path, routes.iter().find(|route| route.kind.path().is_some_and(|other| is_same_file(other, path)))?))
-        }) {
-            let message = format!("the route `{}` writes to {} too", other.name, path.shown());
-            cx.wrong(&r.span_of("path"), message, "each route has a file of its own: name another");
         }
         let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
         let rules = rules.into_iter().map(|(rule, _)| rule).collect();

@@ -27,7 +27,7 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     writable(&config.data_dir)?;
     let sinks = &config.sinks;
     let mut runners = Vec::new();
-    let none = is_none(config);
+    let none = sinks.are_none();
     let keeps_store = keeps_store(config, has_page);
     #[cfg(feature = "store")]
     if keeps_store {
@@ -97,7 +97,7 @@ pub fn places(config: &Config, has_page: bool) -> Vec<String> {
     if sinks.stdout.is_some() {
         places.push("standard output".into());
     }
-    if is_none(config) {
+    if config.sinks.are_none() {
         let what = if keeps_store(config, has_page) { "alerts and dead letters" } else { "all results" };
         places.push(format!("{what} in {}", config.data_dir.join("results").shown()));
         if shows_alerts(config) {
@@ -107,14 +107,9 @@ pub fn places(config: &Config, has_page: bool) -> Vec<String> {
     places
 }
 
-fn is_none(config: &Config) -> bool {
-    let sinks = &config.sinks;
-    sinks.files.is_none() && sinks.influx.is_none() && sinks.kafka.is_none() && sinks.stdout.is_none()
-}
-
 /// Whether alerts are shown as lines of text although no sink asks for it: not where a route writes its own lines there.
 fn shows_alerts(config: &Config) -> bool {
-    is_none(config) && !config.routes.iter().any(|route| matches!(route.kind, RouteKind::Stdout))
+    config.sinks.are_none() && !config.routes.iter().any(|route| matches!(route.kind, RouteKind::Stdout))
 }
 
 /// Where dead letters are kept, in words, unless they are among other results.

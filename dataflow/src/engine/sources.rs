@@ -173,6 +173,7 @@ impl Sources {
                     from_beginning: *from_beginning,
                     must_exist: named,
                     process: place.index,
+                    own: config.own.clone(),
                     ..FollowOptions::default()
                 };
                 let files = FollowFiles::new(identity, options, wall_clock)?;

@@ -16,6 +16,7 @@ use super::positions::{FilePosition, Positions};
 use super::tail::{Done, Open, Tail, rotated};
 use super::walk::{self, Bound, open_file};
 use crate::feed::{Feed, PartitionInfo};
+use crate::paths::OwnFiles;
 use crate::source::frame::Outlet;
 use crate::source::{Clock, Identity, SourceError, named_partition_id};
 use std::collections::{HashSet, VecDeque};
@@ -39,6 +40,8 @@ pub struct FollowOptions {
     pub paths: Vec<String>,
     /// Patterns of paths that are left out although a pattern of `paths` names them.
     pub exclude: Vec<String>,
+    /// What is never followed: who writes it reads here.
+    pub own: OwnFiles,
     /// Whether files that exist at the start are read from their beginning; else from their end. Files found later are
     /// read from their beginning.
     pub from_beginning: bool,
@@ -68,6 +71,7 @@ impl Default for FollowOptions {
         FollowOptions {
             paths: Vec::new(),
             exclude: Vec::new(),
+            own: OwnFiles::default(),
             from_beginning: false,
             must_exist: false,
             forgiving: false,
@@ -375,6 +379,9 @@ impl Run {
         let Ok(meta) = std::fs::metadata(&path) else { return };
         if !meta.is_file() || self.tails.iter().any(|tail| tail.holds(&meta)) {
             return;
+        }
+        if let Some(owner) = self.source.options.own.owner(&path).map(str::to_owned) {
+            return self.leave_out(&path, || format!("it would read what it writes itself: {owner}"));
         }
         if by_pattern && let Some(why) = self.why_not(&path, &meta) {
             if self.said.len() < MOST_SAID && self.said.insert(path.clone()) {

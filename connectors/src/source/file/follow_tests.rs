@@ -527,6 +527,34 @@ fn what_cannot_be_followed_is_left_out_counted_and_tried_again() {
 }
 
 #[test]
+fn what_is_written_by_who_reads_is_never_followed() {
+    let mut case = Case::new();
+    case.append("a.log", "a\n");
+    let mut own = OwnFiles::default();
+    own.add(&case.path("sub/../rejected.log"), "dead letters");
+    own.add_directory(&case.path("spill"), "spill");
+    std::fs::create_dir(case.path("spill")).unwrap();
+    let options = FollowOptions { own, ..case.options(&["*.log", "spill/*"]) };
+    let source = FollowFiles::new(identity(), options, wall_clock).unwrap();
+    let left_out = source.left_out();
+    case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
+    case.lines(1);
+    // They appear later, one of them by another name.
+    case.append("rejected.log", "x\n");
+    case.append("spill/x", "x\n");
+    std::os::unix::fs::symlink(case.path("rejected.log"), case.path("link.log")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while left_out.paths.load(Ordering::Relaxed) != 3 {
+        assert!(Instant::now() < deadline, "{} left out", left_out.paths.load(Ordering::Relaxed));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    case.append("a.log", "b\n");
+    case.lines(2);
+    case.engine.feed.finish();
+    case.engine.until("the end", |e| e.all_ended());
+}
+
+#[test]
 fn no_more_files_are_followed_than_may_be_open() {
     let mut case = Case::new();
     (0..5).for_each(|n| case.append(&format!("{n}.log"), "a\n"));
