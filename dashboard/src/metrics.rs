@@ -111,6 +111,8 @@ fn engine(app: &Shared, registry: &mut Registry) {
     labelled(registry, "sink_waiting_bytes", "Results that wait for a sink", waiting);
     let works = status.sinks.iter().map(|sink| (of(&sink.name), u64::from(sink.state == SinkState::Ok)));
     labelled(registry, "sink_works", "1 while a sink takes results", works);
+    let dropped = status.sinks.iter().map(|sink| (of(&sink.name), sink.dropped_bytes));
+    counted(registry, "sink_dropped_bytes", "Older dead letters that made room for newer ones", dropped);
     routes(&status.routes, registry);
 }
 

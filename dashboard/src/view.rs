@@ -105,6 +105,8 @@ pub struct SinkView {
     pub state: SinkState,
     /// Bytes that wait for it.
     pub waiting_bytes: u64,
+    /// Bytes of older results there that made room for newer ones.
+    pub dropped_bytes: u64,
 }
 
 /// A route of alerts.

@@ -1,20 +1,23 @@
-//! `[sink.dead_letters]`: dead letters appended to a file of their own that cannot fill the disk; what was late or from the
-//! future goes to `late.jsonl` beside it.
+//! Dead letters in files that cannot fill the disk; what was late or from the future goes to `late.jsonl` beside the others.
 //!
 //! Invariants
 //! - Each file is at most `max_size`, or one line; when the next line has no room it is renamed to `NAME.1`, whose
-//!   predecessor is gone.
+//!   predecessor is gone, which is counted and said.
 //! - Every file ends with a whole line. A delivery that failed half-way goes on where it stopped when it comes again.
 
 use super::files::{FilesError, LiveFile, is_late, json_line};
 use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
-use std::ffi::OsString;
+use crate::paths::older;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tidewatch_events::text::Shown as _;
 
 /// How often what was written is forced to the disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is said that older letters are gone.
+const SAY_EVERY: Duration = Duration::from_secs(600);
 
 /// Lines are written together up to about this many bytes.
 const CHUNK: usize = 256 << 10;
@@ -22,19 +25,68 @@ const CHUNK: usize = 256 << 10;
 /// The file of late and future events, in the same directory.
 const LATE: &str = "late.jsonl";
 
-/// The sink. See the module.
+/// `[sink.dead_letters]`: letters in files of their own. See the module.
 pub struct DeadLetterFile {
+    files: LetterFiles,
+    synced: Instant,
+}
+
+/// The two files, for a sink that writes them.
+pub(super) struct LetterFiles {
     rejected: Rotating,
     late: Rotating,
-    synced: Instant,
 }
 
 struct Rotating {
     file: LiveFile,
     older: PathBuf,
     max_size: u64,
-    /// How many letters of a delivery that failed are written already.
+    /// How many letters of a delivery that is not done are written already.
     written: usize,
+    /// Bytes of older files that made room, since the last delivery that was done, and ever.
+    dropped: u64,
+    dropped_total: u64,
+    said: Option<Instant>,
+}
+
+impl LetterFiles {
+    /// Opens the file at `path`, making what is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be created, or is named like the file of late events beside it.
+    pub(super) fn open(path: &Path, max_size: u64) -> Result<LetterFiles, FilesError> {
+        let late = path.with_file_name(LATE);
+        if late == path {
+            let source = std::io::Error::other("late events have a file of this name beside it");
+            return Err(FilesError::new("create", path)(source));
+        }
+        let mut files = LetterFiles { rejected: Rotating::new(path, max_size), late: Rotating::new(&late, max_size) };
+        files.rejected.ready()?;
+        Ok(files)
+    }
+
+    /// Writes what of a delivery is not written yet. The same delivery may come again until it is [done](LetterFiles::done).
+    pub(super) fn write(&mut self, delivery: &Delivery) -> Result<(), FilesError> {
+        for (file, late) in [(&mut self.rejected, false), (&mut self.late, true)] {
+            let letters: Vec<&DeadLetterRecord> =
+                delivery.dead_letters.iter().filter(|letter| is_late(letter) == late).collect();
+            while file.written < letters.len() {
+                file.written += file.append(&letters[file.written..])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A delivery was written. How many bytes of older letters went for it.
+    pub(super) fn done(&mut self) -> u64 {
+        let both = [&mut self.rejected, &mut self.late];
+        both.into_iter().map(Rotating::done).sum()
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), FilesError> {
+        self.rejected.file.sync()?;
+        self.late.file.sync()
+    }
 }
 
 impl DeadLetterFile {
@@ -43,43 +95,30 @@ impl DeadLetterFile {
     /// # Errors
     /// Where it cannot be created, or is named like the file of late events beside it.
     pub fn open(path: &Path, max_size: u64) -> Result<DeadLetterFile, FilesError> {
-        let late = path.with_file_name(LATE);
-        if late == path {
-            let source = std::io::Error::other("late events have a file of this name beside it");
-            return Err(FilesError::new("create", path)(source));
-        }
-        let mut sink = DeadLetterFile {
-            rejected: Rotating::new(path, max_size),
-            late: Rotating::new(&late, max_size),
-            synced: Instant::now(),
-        };
-        sink.rejected.ready()?;
-        Ok(sink)
+        Ok(DeadLetterFile { files: LetterFiles::open(path, max_size)?, synced: Instant::now() })
     }
 
     fn write(&mut self, delivery: &Delivery) -> Result<(), FilesError> {
-        for (file, late) in [(&mut self.rejected, false), (&mut self.late, true)] {
-            let letters: Vec<&DeadLetterRecord> =
-                delivery.dead_letters.iter().filter(|letter| is_late(letter) == late).collect();
-            while file.written < letters.len() {
-                file.written += file.append(&letters[file.written..])?;
-            }
-        }
+        self.files.write(delivery)?;
         if self.synced.elapsed() >= SYNC_EVERY {
-            self.rejected.file.sync()?;
-            self.late.file.sync()?;
+            self.files.sync()?;
             self.synced = Instant::now();
         }
-        (self.rejected.written, self.late.written) = (0, 0);
         Ok(())
     }
 }
 
 impl Rotating {
     fn new(path: &Path, max_size: u64) -> Rotating {
-        let mut older = path.file_name().map_or_else(OsString::new, OsString::from);
-        older.push(".1");
-        Rotating { file: LiveFile::new(path.to_owned()), older: path.with_file_name(older), max_size, written: 0 }
+        Rotating {
+            file: LiveFile::new(path.to_owned()),
+            older: older(path),
+            max_size,
+            written: 0,
+            dropped: 0,
+            dropped_total: 0,
+            said: None,
+        }
     }
 
     fn ready(&mut self) -> Result<u64, FilesError> {
@@ -104,7 +143,9 @@ impl Rotating {
             }
             if is_over && length > 0 {
                 self.file.sync()?;
+                let before = fs::metadata(&self.older).map_or(0, |older| older.len());
                 fs::rename(self.file.path(), &self.older).map_err(FilesError::new("rename", self.file.path()))?;
+                self.dropped += before;
                 length = self.ready()?;
             }
             count += 1;
@@ -114,6 +155,20 @@ impl Rotating {
             self.file.cut(length);
         }
         result.map(|()| count)
+    }
+
+    fn done(&mut self) -> u64 {
+        self.written = 0;
+        let dropped = std::mem::take(&mut self.dropped);
+        self.dropped_total += dropped;
+        if dropped > 0 && self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.said = Some(Instant::now());
+            tracing::warn!(
+                file = %self.file.path().shown(), bytes = self.dropped_total, max_size = self.max_size,
+                "older dead letters are gone: newer ones need their room"
+            );
+        }
+        dropped
     }
 }
 
@@ -128,7 +183,7 @@ impl Sink for DeadLetterFile {
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
         self.write(delivery)?;
-        Ok(Delivered::default())
+        Ok(Delivered { dropped_bytes: self.files.done(), ..Delivered::default() })
     }
 }
 
@@ -174,10 +229,12 @@ mod tests {
             ("one more", 3..4, &[3], &[0, 1, 2]),
             ("several rotations in one delivery", 4..9, &[6, 7, 8], &[3, 4, 5]),
         ];
+        let mut gone = 0;
         for (name, some, now, before) in rows {
-            sink.deliver(&letters(some.clone(), "format")).unwrap();
+            gone += sink.deliver(&letters(some.clone(), "format")).unwrap().dropped_bytes;
             assert_eq!((offsets(&path).as_slice(), offsets(&older).as_slice()), (*now, *before), "{name}");
         }
+        assert_eq!(gone, 3 * line, "what went is counted");
         sink.deliver(&letters(0..1, "late")).unwrap();
         sink.deliver(&letters(1..2, "future")).unwrap();
         assert_eq!((offsets(&late), offsets(&path).len()), (vec![0, 1], 3));

@@ -4,9 +4,12 @@
 //! be renamed or removed at any time (logrotate without `copytruncate`): the next delivery makes a new file.
 //!
 //! Invariants
-//! - A delivery is in the files whole or not at all: after a failure what was written of it is cut off again.
+//! - Points and alerts of a delivery are in the files whole or not at all: after a failure what was written of them is cut
+//!   off again. Dead letters go on where they stopped.
+//! - The files of dead letters are bounded; those of results grow until somebody renames or removes them.
 //! - Every file ends with a whole line, also after a crash: a torn last line is cut off when the file is opened.
 
+use super::dead_letters::LetterFiles;
 use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -59,9 +62,8 @@ pub enum Fsync {
 
 const METRICS: usize = 0;
 const ALERTS: usize = 1;
-const REJECTED: usize = 2;
-const LATE: usize = 3;
-const NAMES: [&str; 4] = ["metrics.lp", "alerts.jsonl", "rejected.jsonl", "late.jsonl"];
+const NAMES: [&str; 2] = ["metrics.lp", "alerts.jsonl"];
+const REJECTED: &str = "rejected.jsonl";
 
 /// A file that is appended to and may be renamed or removed by others at any time.
 pub(crate) struct LiveFile {
@@ -73,26 +75,25 @@ pub(crate) struct LiveFile {
 /// The sink. See the module.
 pub struct LiveFiles {
     dir: PathBuf,
-    files: [LiveFile; 4],
+    files: [LiveFile; 2],
+    letters: Option<LetterFiles>,
     takes: Parts,
     fsync: Fsync,
     synced: Instant,
 }
 
 impl LiveFiles {
-    /// Opens the files in `dir`, which is created if it is missing; `late.jsonl` only once there is something late.
-    pub fn open(dir: &Path, fsync: Fsync) -> Result<LiveFiles, FilesError> {
-        LiveFiles::open_for(dir, fsync, Parts::ALL)
-    }
-
-    /// The same for some parts of what is delivered: the others have no file.
-    pub fn open_for(dir: &Path, fsync: Fsync, takes: Parts) -> Result<LiveFiles, FilesError> {
+    /// Opens the files in `dir`, which is created if it is missing, for some parts of what is delivered: the others have no
+    /// file. Those of dead letters are rotated at `max_letters` bytes; `late.jsonl` is there once there is something late.
+    pub fn open(dir: &Path, fsync: Fsync, takes: Parts, max_letters: u64) -> Result<LiveFiles, FilesError> {
         let files = NAMES.map(|name| LiveFile::new(dir.join(name)));
-        let mut live = LiveFiles { dir: dir.to_owned(), files, takes, fsync, synced: Instant::now() };
+        let mut live = LiveFiles { dir: dir.to_owned(), files, letters: None, takes, fsync, synced: Instant::now() };
         live.create_dir()?;
-        let files = [(METRICS, takes.points), (ALERTS, takes.alerts), (REJECTED, takes.dead_letters)];
-        for (index, _) in files.into_iter().filter(|(_, taken)| *taken) {
+        for (index, _) in [(METRICS, takes.points), (ALERTS, takes.alerts)].into_iter().filter(|(_, taken)| *taken) {
             live.files[index].ready()?;
+        }
+        if takes.dead_letters {
+            live.letters = Some(LetterFiles::open(&dir.join(REJECTED), max_letters)?);
         }
         Ok(live)
     }
@@ -102,16 +103,15 @@ impl LiveFiles {
     }
 
     fn write(&mut self, delivery: &Delivery) -> Result<(), FilesError> {
-        let mut lines: [Vec<u8>; 4] = Default::default();
-        let Parts { points, alerts, dead_letters } = self.takes;
-        delivery.alerts.iter().filter(|_| alerts).for_each(|alert| json_line(&mut lines[ALERTS], alert));
-        for letter in delivery.dead_letters.iter().filter(|_| dead_letters) {
-            json_line(&mut lines[if is_late(letter) { LATE } else { REJECTED }], letter);
+        if let Some(letters) = &mut self.letters {
+            letters.write(delivery)?;
         }
+        let Parts { points, alerts, .. } = self.takes;
+        let mut lines = Vec::new();
+        delivery.alerts.iter().filter(|_| alerts).for_each(|alert| json_line(&mut lines, alert));
         let mut done: Vec<(usize, u64)> = Vec::new();
         let result = (|| {
-            for index in [METRICS, ALERTS, REJECTED, LATE] {
-                let bytes = if index == METRICS { &delivery.points } else { &lines[index] };
+            for (index, bytes) in [(METRICS, &delivery.points), (ALERTS, &lines)] {
                 if !bytes.is_empty() && (points || index != METRICS) {
                     self.create_dir()?;
                     let file = &mut self.files[index];
@@ -138,6 +138,7 @@ impl LiveFiles {
         };
         if due {
             self.files.iter_mut().try_for_each(LiveFile::sync)?;
+            self.letters.as_mut().map_or(Ok(()), LetterFiles::sync)?;
             self.synced = Instant::now();
         }
         Ok(())
@@ -155,13 +156,17 @@ impl Sink for LiveFiles {
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
         self.write(delivery)?;
-        Ok(Delivered::default())
+        let dropped_bytes = self.letters.as_mut().map_or(0, LetterFiles::done);
+        Ok(Delivered { dropped_bytes, ..Delivered::default() })
     }
 }
 
 impl Drop for LiveFiles {
     fn drop(&mut self) {
         if self.fsync != Fsync::Never {
+            if let Some(Err(error)) = self.letters.as_mut().map(LetterFiles::sync) {
+                warn!(%error, "cannot force a result file to the disk");
+            }
             for live in self.files.iter().filter(|f| f.dirty) {
                 if let Some(Err(error)) = live.file.as_ref().map(File::sync_data) {
                     warn!(path = %live.path.shown(), %error, "cannot force a result file to the disk");
@@ -278,6 +283,12 @@ mod tests {
     use super::super::stdout::tests::alert;
     use super::*;
 
+    const ALL: [&str; 4] = ["metrics.lp", "alerts.jsonl", "rejected.jsonl", "late.jsonl"];
+
+    fn open(dir: &Path, fsync: Fsync) -> LiveFiles {
+        LiveFiles::open(dir, fsync, Parts::ALL, 1 << 20).unwrap()
+    }
+
     fn letter(reason: &str) -> DeadLetterRecord {
         let (source, partition, line) = ("file".into(), "a.log".into(), "a \"line\"\n\u{1b}".into());
         DeadLetterRecord { source, partition, offset: 7, reason: reason.into(), line, ..DeadLetterRecord::default() }
@@ -300,15 +311,15 @@ mod tests {
     fn results_are_appended_each_to_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("out/deep");
-        let mut live = LiveFiles::open(&dir, Fsync::Always).unwrap();
+        let mut live = open(&dir, Fsync::Always);
         assert!(dir.join("alerts.jsonl").exists() && !dir.join("late.jsonl").exists());
         assert_eq!(live.deliver(&delivery(1)), Ok(Delivered::default()));
         drop(live);
-        let mut live = LiveFiles::open(&dir, Fsync::Every(Duration::from_secs(1))).unwrap();
+        let mut live = open(&dir, Fsync::Every(Duration::from_secs(1)));
         live.deliver(&delivery(2)).unwrap();
         live.deliver(&Delivery { seq: 3, ..Delivery::default() }).unwrap();
         assert_eq!(fs::read_to_string(dir.join("metrics.lp")).unwrap(), "m x=1 1\nm x=2 1\n");
-        let counts = NAMES.map(|name| lines(&dir, name));
+        let counts = ALL.map(|name| lines(&dir, name));
         assert_eq!(counts, [2, 2, 2, 2]);
         let rejected = fs::read_to_string(dir.join("rejected.jsonl")).unwrap();
         let want = r#"{"source":"file","partition":"a.log","offset":7,"reason":"format","line":"a \"line\"\n\u001b"}"#;
@@ -319,7 +330,7 @@ mod tests {
     fn parts_that_are_not_taken_have_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let takes = Parts { points: false, ..Parts::ALL };
-        let mut live = LiveFiles::open_for(dir.path(), Fsync::Never, takes).unwrap();
+        let mut live = LiveFiles::open(dir.path(), Fsync::Never, takes, 1 << 20).unwrap();
         live.deliver(&delivery(1)).unwrap();
         assert!(!dir.path().join("metrics.lp").exists());
         assert_eq!(["alerts.jsonl", "rejected.jsonl", "late.jsonl"].map(|name| lines(dir.path(), name)), [1, 1, 1]);
@@ -327,10 +338,37 @@ mod tests {
     }
 
     #[test]
+    fn dead_letters_cannot_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut live = LiveFiles::open(dir, Fsync::Never, Parts::ALL, 1000).unwrap();
+        let dropped: u64 = (1..=100).map(|seq| live.deliver(&delivery(seq)).unwrap().dropped_bytes).sum();
+        assert!(dropped > 10_000, "{dropped}");
+        for name in ["rejected.jsonl", "rejected.jsonl.1", "late.jsonl", "late.jsonl.1"] {
+            let len = fs::metadata(dir.join(name)).unwrap().len();
+            assert!((1..=1000).contains(&len), "{name}: {len}");
+        }
+        assert_eq!((lines(dir, "metrics.lp"), lines(dir, "alerts.jsonl")), (100, 100), "results are kept");
+    }
+
+    #[test]
+    fn a_delivery_whose_alerts_fail_leaves_its_letters_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut live = open(dir, Fsync::Never);
+        fs::remove_file(dir.join("alerts.jsonl")).unwrap();
+        fs::create_dir(dir.join("alerts.jsonl")).unwrap();
+        live.deliver(&delivery(1)).unwrap_err();
+        fs::remove_dir(dir.join("alerts.jsonl")).unwrap();
+        live.deliver(&delivery(1)).unwrap();
+        assert_eq!(ALL.map(|name| lines(dir, name)), [1, 1, 1, 1]);
+    }
+
+    #[test]
     fn files_may_be_rotated_away() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut live = LiveFiles::open(dir, Fsync::Never).unwrap();
+        let mut live = open(dir, Fsync::Never);
         live.deliver(&delivery(1)).unwrap();
         fs::rename(dir.join("metrics.lp"), dir.join("metrics.lp.1")).unwrap();
         fs::remove_file(dir.join("alerts.jsonl")).unwrap();
@@ -356,7 +394,7 @@ mod tests {
         for (name, before, want) in rows {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join("metrics.lp"), before).unwrap();
-            let mut live = LiveFiles::open(dir.path(), Fsync::Never).unwrap();
+            let mut live = open(dir.path(), Fsync::Never);
             live.deliver(&delivery(1)).unwrap();
             let text = fs::read_to_string(dir.path().join("metrics.lp")).unwrap();
             assert_eq!(text, format!("{want}m x=1 1\n"), "{name}");
@@ -367,24 +405,28 @@ mod tests {
     fn a_delivery_that_fails_is_taken_back_whole() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut live = LiveFiles::open(dir, Fsync::Always).unwrap();
+        let mut live = open(dir, Fsync::Always);
         live.deliver(&Delivery { dead_letters: Vec::new(), ..delivery(1) }).unwrap();
-        // A folder stands where the last of the four files would be made.
+        // A folder stands where the file of late events would be made.
         fs::create_dir(dir.join("late.jsonl")).unwrap();
         let error = live.deliver(&delivery(2)).unwrap_err();
         assert!(matches!(&error, SinkError::Retry { message, .. } if message.contains("late.jsonl")), "{error}");
         assert_eq!(fs::read_to_string(dir.join("metrics.lp")).unwrap(), "m x=1 1\n");
-        assert_eq!((lines(dir, "alerts.jsonl"), lines(dir, "rejected.jsonl")), (1, 0));
+        assert_eq!(
+            (lines(dir, "alerts.jsonl"), lines(dir, "rejected.jsonl")),
+            (1, 1),
+            "letters go on where they stopped"
+        );
         fs::remove_dir(dir.join("late.jsonl")).unwrap();
         live.deliver(&delivery(2)).unwrap();
-        assert_eq!(NAMES.map(|name| lines(dir, name)), [2, 2, 1, 1]);
+        assert_eq!(ALL.map(|name| lines(dir, name)), [2, 2, 1, 1]);
     }
 
     #[test]
     fn a_place_that_cannot_be_written_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
-        let error = LiveFiles::open(&dir.path().join("file"), Fsync::Never).err().unwrap();
+        let error = LiveFiles::open(&dir.path().join("file"), Fsync::Never, Parts::ALL, 1 << 20).err().unwrap();
         assert_eq!(error.to_string(), format!("cannot create {}", dir.path().join("file").display()));
         assert!(std::error::Error::source(&error).is_some());
     }

@@ -56,6 +56,8 @@ pub struct DeadLetterRecord {
 pub struct Delivered {
     /// Lines the destination refused for good, with its words. They become dead letters of the sink.
     pub refused: Vec<(String, String)>,
+    /// Bytes of older results that made room for these.
+    pub dropped_bytes: u64,
 }
 
 /// Why a delivery failed.

@@ -75,6 +75,8 @@ pub struct SinkStatus {
     pub refused_total: u64,
     /// Deliveries that went through the file.
     pub spilled_total: u64,
+    /// Bytes of older results at the destination that made room for newer ones.
+    pub dropped_bytes_total: u64,
 }
 
 #[derive(Default)]
@@ -322,6 +324,7 @@ impl Worker {
                     }
                     state.take_in_refused(delivered.refused);
                     state.status.deliveries_total += 1;
+                    state.status.dropped_bytes_total += delivered.dropped_bytes;
                     state.status.failing_attempts = 0;
                     state.status.needs_a_person = false;
                     if self.spill.as_ref().is_some_and(Spill::is_empty) {

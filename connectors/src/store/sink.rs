@@ -161,7 +161,7 @@ impl Writer {
         write(&transaction, delivery, &mut times, &mut refused).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         self.tending.note(&times, now);
-        Ok(Delivered { refused })
+        Ok(Delivered { refused, ..Delivered::default() })
     }
 }
 

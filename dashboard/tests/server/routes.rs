@@ -132,6 +132,7 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
     let expected = [
         "tidewatch_events_parsed_total 7",
         "tidewatch_sink_works{sink=\"files\"} 0",
+        "tidewatch_sink_dropped_bytes_total{sink=\"files\"} 6",
         "tidewatch_route_works{route=\"mail\"} 0",
         "tidewatch_route_pending{route=\"mail\"} 3",
         "tidewatch_route_messages_total{route=\"mail\"} 0",

@@ -31,7 +31,7 @@ impl Engine for FakeEngine {
             last_event: Some(2),
             durable: Some(1),
             hosts: vec![HOSTILE.into()],
-            sinks: vec![SinkView { name: "files".into(), state: SinkState::Away, waiting_bytes: 5 }],
+            sinks: vec![SinkView { name: "files".into(), state: SinkState::Away, waiting_bytes: 5, dropped_bytes: 6 }],
             routes: vec![RouteView { name: "mail".into(), error: HOSTILE.into(), pending: 3, ..RouteView::default() }],
             ..Status::default()
         }

@@ -34,6 +34,7 @@ export interface Sink {
   name: string;
   state: "ok" | "away" | "full";
   waiting_bytes: number;
+  dropped_bytes: number;
 }
 
 /** Who is told of alerts. */

@@ -37,7 +37,8 @@ pub static INFLUX: Section = section(
 /// `[sink.files]`.
 pub static FILES: Section = section(
     "sink.files",
-    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl`.",
+    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, and `rejected.jsonl` and `late.jsonl`, which `run` rotates \
+     at 256 MiB (`[sink.dead_letters]` gives them another place and bound).",
     &[
         key("dir", Kind::Path, Required, "Directory; made where it is missing."),
         key(

@@ -355,6 +355,7 @@ impl ShownPipeline {
                 false => SinkState::Ok,
             },
             waiting_bytes: status.memory_bytes + status.spilled_bytes,
+            dropped_bytes: status.dropped_bytes_total,
         };
         sinks.iter().map(sink).collect()
     }

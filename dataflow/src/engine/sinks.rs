@@ -162,7 +162,7 @@ fn dead_letter_topic(_: &Config, _: &LetterTopic) -> Result<(Box<dyn Sink>, (Pat
 /// Result files; dead letters among them unless they have a place of their own.
 fn files_in(config: &Config, dir: &Path, fsync: Fsync, points: bool) -> Result<LiveFiles, Failure> {
     let takes = Parts { points, dead_letters: !config.sinks.dead_letters.given, ..Parts::ALL };
-    LiveFiles::open_for(dir, fsync, takes).map_err(failed)
+    LiveFiles::open(dir, fsync, takes, config.sinks.dead_letters.max_size.0).map_err(failed)
 }
 
 /// The ring of recent requests, where one is kept.

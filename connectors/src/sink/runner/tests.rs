@@ -42,7 +42,7 @@ impl Sink for Fake {
         }
         place.seqs.push(delivery.seq);
         let refused = place.refuse.take().map(|line| (line, "bad".to_owned()));
-        Ok(Delivered { refused: refused.into_iter().collect() })
+        Ok(Delivered { refused: refused.into_iter().collect(), ..Delivered::default() })
     }
 }
 
