@@ -34,6 +34,14 @@ pub(super) fn is_empty_for(delivery: &Delivery, takes: Parts) -> bool {
         && (!takes.dead_letters || delivery.dead_letters.is_empty())
 }
 
+/// How many points, alerts and dead letters a delivery holds for a sink.
+pub(super) fn contents(delivery: &Delivery, takes: Parts) -> (u64, u64, u64) {
+    let points = if takes.points { memchr::memchr_iter(b'\n', &delivery.points).count() } else { 0 };
+    let alerts = if takes.alerts { delivery.alerts.len() } else { 0 };
+    let letters = if takes.dead_letters { delivery.dead_letters.len() } else { 0 };
+    (points as u64, alerts as u64, letters as u64)
+}
+
 fn alert_bytes(alert: &Alert) -> usize {
     let subject: usize = alert.subject.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
     let evidence: usize = alert.evidence.iter().map(|line| line.len() + 24).sum();

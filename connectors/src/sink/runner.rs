@@ -24,6 +24,12 @@ use tracing::{debug, info, warn};
 /// Deliveries that waited are joined, and cut, to about this many bytes.
 const PIECE_BYTES: usize = 4 << 20;
 
+/// How long a destination that fails is tried once the end was asked for.
+const LAST_TRIES: Duration = Duration::from_secs(3);
+
+/// How long a thread whose time is over may take to count what is left.
+const COUNTING: Duration = Duration::from_millis(500);
+
 /// Refused lines kept until they are asked for; more are counted only.
 const MAX_REFUSED_BYTES: usize = 4 << 20;
 
@@ -91,7 +97,47 @@ struct State {
     status: SinkStatus,
     /// Attempts end at this time.
     deadline: Option<Instant>,
-    ended: bool,
+    /// Of a destination that fails, at this time.
+    last_try: Option<Instant>,
+    /// What was not delivered, once the thread has ended.
+    left: Option<Left>,
+}
+
+/// What a destination did not take before the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Points, of each its newest version.
+    pub points: u64,
+    /// Alert states.
+    pub alerts: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Bytes in the file for what waits.
+    pub spilled_bytes: u64,
+    /// Whether the destination still held a request at the end: what else there is could not be counted.
+    pub hangs: bool,
+}
+
+impl Left {
+    fn add(&mut self, delivery: &Delivery, takes: Parts) {
+        let of = backlog::contents(delivery, takes);
+        self.points += of.0;
+        self.alerts += of.1;
+        self.dead_letters += of.2;
+    }
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.hangs {
+            return f.write_str("a request that was not answered, and all behind it");
+        }
+        write!(f, "{} points, {} alerts, {} dead letters", self.points, self.alerts, self.dead_letters)?;
+        if self.spilled_bytes > 0 {
+            write!(f, ", {} bytes in its file", self.spilled_bytes)?;
+        }
+        Ok(())
+    }
 }
 
 impl State {
@@ -150,6 +196,7 @@ impl SinkRunner {
             spill,
             pieces: VecDeque::new(),
             backlog: Backlog::default(),
+            closing: false,
         };
         std::thread::Builder::new().name(format!("sink-{}", shared.name)).spawn(move || worker.run())?;
         Ok(SinkRunner { shared })
@@ -205,24 +252,55 @@ impl SinkRunner {
         std::mem::take(&mut state.refused)
     }
 
-    /// Waits until everything offered is durable, at most `timeout`; then the thread ends. Whether it all was.
-    pub fn drain(self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
+    /// Whether nothing more has room because the destination fails.
+    pub fn is_stuck(&self) -> bool {
+        let state = self.shared.lock();
+        state.status.failing_attempts > 0 && self.shared.is_full(&state)
+    }
+
+    /// From now on only delivers what was offered, for at most `timeout`, and a destination that fails is tried for
+    /// [`LAST_TRIES`] only; then the thread ends.
+    pub fn close(&self, timeout: Duration) {
+        let now = Instant::now();
         let mut state = self.shared.lock();
-        state.deadline = Some(deadline);
+        state.deadline.get_or_insert(now + timeout);
+        state.last_try.get_or_insert(now + timeout.min(LAST_TRIES));
+        drop(state);
         self.shared.changed.notify_all();
-        while !state.ended {
+    }
+
+    /// Waits for the end of a runner that was closed. What is not durable.
+    ///
+    /// # Errors
+    /// What was left.
+    pub fn finish(self) -> Result<(), Left> {
+        let mut state = self.shared.lock();
+        // The thread counts what is left once its time is over.
+        let deadline = *state.deadline.get_or_insert_with(Instant::now) + COUNTING;
+        while state.left.is_none() {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.status.acked >= state.status.offered
+        match state.left {
+            _ if state.status.acked >= state.status.offered => Ok(()),
+            Some(left) => Err(left),
+            None => Err(Left { hangs: true, ..Left::default() }),
+        }
+    }
+
+    /// [`SinkRunner::close`] and [`SinkRunner::finish`].
+    ///
+    /// # Errors
+    /// What was left.
+    pub fn drain(self, timeout: Duration) -> Result<(), Left> {
+        self.close(timeout);
+        self.finish()
     }
 }
 
 impl Drop for SinkRunner {
     fn drop(&mut self) {
-        self.shared.lock().deadline.get_or_insert_with(Instant::now);
-        self.shared.changed.notify_all();
+        self.close(Duration::ZERO);
     }
 }
 
@@ -236,6 +314,8 @@ struct Worker {
     /// Deliveries to make, with the sequence number each acknowledges, if it does.
     pieces: VecDeque<(Delivery, bool)>,
     backlog: Backlog,
+    /// Whether the end was asked for, and one more try made at once.
+    closing: bool,
 }
 
 /// What to deliver next.
@@ -247,16 +327,22 @@ enum Work {
 
 impl Worker {
     fn run(mut self) {
+        let mut left = Left::default();
         while let Some(work) = self.next() {
             let (delivery, acknowledges) = match &work {
                 Work::Whole(delivery) => (&**delivery, true),
                 Work::Piece(delivery, last) => (delivery, *last),
             };
             if !self.deliver(delivery, acknowledges) {
+                left.add(delivery, self.shared.takes);
                 break;
             }
         }
-        self.shared.lock().ended = true;
+        self.absorb();
+        let waiting = self.pieces.drain(..).map(|(piece, _)| piece).chain(self.backlog.take(usize::MAX));
+        waiting.for_each(|delivery| left.add(&delivery, self.shared.takes));
+        left.spilled_bytes = self.spill.as_ref().map_or(0, Spill::bytes);
+        self.shared.lock().left = Some(left);
         self.shared.changed.notify_all();
     }
 
@@ -373,10 +459,13 @@ impl Worker {
             self.account(&mut state);
             state.held_bytes += own_bytes;
             let now = Instant::now();
-            if state.deadline.is_some_and(|at| at <= now) {
+            if state.last_try.is_some_and(|at| at <= now) {
                 return false;
             }
-            let until = state.deadline.map_or(until, |at| until.min(at));
+            if state.last_try.is_some() && !std::mem::replace(&mut self.closing, true) {
+                return true;
+            }
+            let until = state.last_try.map_or(until, |at| until.min(at));
             match until.checked_duration_since(now) {
                 Some(left) if !left.is_zero() => {
                     if state.queue.is_empty() {

@@ -268,19 +268,9 @@ impl Live {
         if let Some(routes) = &self.routes {
             routes.close(patience / 2);
         }
-        // All of them are waited for, also after one that did not.
-        let done: Vec<bool> = self
-            .runners
-            .drain(..)
-            .map(|runner| {
-                let name = runner.name().to_owned();
-                let all = runner.drain(patience);
-                if !all {
-                    tracing::warn!(sink = %name, "it did not take everything before the end");
-                }
-                all
-            })
-            .collect();
+        // They end at the same time, and all of them are waited for.
+        self.runners.iter().for_each(|runner| runner.close(patience));
+        let done: Vec<bool> = self.runners.drain(..).map(finish).collect();
         if let Some(routes) = &self.routes {
             routes.finish();
         }
@@ -528,6 +518,16 @@ impl Live {
             }
         }
     }
+}
+
+/// Waits for a sink that was told to end. Whether it took everything.
+fn finish(runner: SinkRunner) -> bool {
+    let (name, error) = (runner.name().to_owned(), runner.status().last_error.unwrap_or_default());
+    let left = runner.finish();
+    if let Err(left) = &left {
+        tracing::warn!(sink = %name, left = %left, last_error = %error, "it did not take everything before the end");
+    }
+    left.is_ok()
 }
 
 fn record_of(peers: &Peers, privacy: &Privacy, letter: &DeadLetter) -> DeadLetterRecord {

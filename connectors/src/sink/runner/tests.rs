@@ -74,7 +74,7 @@ fn what_is_offered_arrives_and_is_acknowledged() {
     }
     eventually("all acknowledged", || runner.acked() == 50);
     assert_eq!(runner.status().failures_total, 0);
-    assert!(runner.drain(Duration::from_secs(5)));
+    assert_eq!(runner.drain(Duration::from_secs(5)), Ok(()));
     let place = fake.0.lock().unwrap();
     assert_eq!(place.points[&("m".into(), 24)], "x=49");
     assert!(place.seqs.is_sorted());
@@ -109,7 +109,7 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
         assert_eq!(status.last_error.as_deref(), Some("away"), "{name}");
         assert_eq!(status.spilled_total > 0, limit.is_some(), "{name}: the file was never used");
         assert!(!status.full && status.broken.is_none(), "{name}");
-        assert!(runner.drain(Duration::from_secs(5)), "{name}");
+        assert_eq!(runner.drain(Duration::from_secs(5)), Ok(()), "{name}");
         let place = fake.0.lock().unwrap();
         assert!(place.seqs.is_sorted(), "{name}: {:?}", place.seqs);
         for (key, seq) in &want {
@@ -190,11 +190,55 @@ fn draining_ends_in_time() {
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
     let begun = Instant::now();
-    assert!(!runner.drain(Duration::from_millis(50)), "nothing was acknowledged");
+    let left = Left { points: 1, ..Left::default() };
+    assert_eq!(runner.drain(Duration::from_millis(50)), Err(left), "nothing was acknowledged");
     assert!(begun.elapsed() < Duration::from_secs(5));
     let attempts = || fake.0.lock().unwrap().attempts;
     eventually("the thread ends", || Arc::strong_count(&fake.0) == 1);
     assert!(attempts() > 0);
     let idle = SinkRunner::start(Box::new(Fake::default()), settings(1 << 20, None)).unwrap();
-    assert!(idle.drain(Duration::from_secs(5)), "nothing to do");
+    assert_eq!(idle.drain(Duration::from_secs(5)), Ok(()), "nothing to do");
+}
+
+#[test]
+fn at_the_end_a_destination_that_fails_gets_one_more_try_at_once_and_few_seconds() {
+    let slow = Backoff { first: Duration::from_secs(60), most: Duration::from_secs(60) };
+    let start = |fake: &Fake| {
+        let settings = RunnerSettings { backoff: slow, ..settings(1 << 20, None) };
+        let runner = SinkRunner::start(Box::new(fake.clone()), settings).unwrap();
+        offer(&runner, 1, "m x=1 1\n".into());
+        eventually("away", || runner.status().failures_total > 0);
+        offer(&runner, 2, "m x=2 1\nm x=2 2\n".into());
+        offer(&runner, 3, "m x=3 2\n".into());
+        runner
+    };
+    let again = Fake::default();
+    again.0.lock().unwrap().failures = 1;
+    let begun = Instant::now();
+    assert_eq!(start(&again).drain(Duration::from_secs(60)), Ok(()), "it works again");
+    let gone = Fake::default();
+    gone.0.lock().unwrap().failures = u32::MAX;
+    // The first delivery was being tried; of those behind it each point counts once.
+    let left = Left { points: 3, ..Left::default() };
+    assert_eq!(start(&gone).drain(Duration::from_secs(60)), Err(left));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_destination_that_hangs_is_said_to() {
+    struct Hanging;
+    impl Sink for Hanging {
+        fn name(&self) -> &str {
+            "hanging"
+        }
+        fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(Delivered::default())
+        }
+    }
+    let runner = SinkRunner::start(Box::new(Hanging), settings(1 << 20, None)).unwrap();
+    offer(&runner, 1, "m x=1 1\n".into());
+    eventually("taken", || runner.shared.lock().queue.is_empty());
+    let left = runner.drain(Duration::from_millis(50)).unwrap_err();
+    assert!(left.hangs && left.to_string().contains("not answered"), "{left}");
 }
