@@ -15,7 +15,8 @@
 //! - Whenever nothing waits in the queue and bytes are left, some partition may be read: workers may need what follows
 //!   a batch to judge it.
 //! - What is kept per partition is forgotten when it is retired.
-//! - After [`Feed::stop`], `choose` answers `None` and `send` drops: source threads end soon.
+//! - After [`Feed::stop`], `choose` answers `None` and `send` drops: source threads end soon. What waited to be handed over
+//!   at the stop still is.
 
 use crate::source::SourceError;
 use crate::source::recent::RecentLines;
@@ -216,19 +217,19 @@ impl Feed {
         self.lock().spare.pop().unwrap_or_default()
     }
 
-    /// Hands over a batch. Waits while the limit of bytes is reached; dropped after [`Feed::stop`].
+    /// Hands over a batch. Waits while the limit of bytes is reached; a batch that comes after [`Feed::stop`] is dropped.
     pub fn send(&self, batch: RawBatch) {
         if let Some(recent) = &self.recent {
             recent.remember(&batch);
         }
         let mut inner = self.lock();
+        if inner.stopped {
+            return;
+        }
         // Not while paused: what was read is admitted, so that its thread goes on looking at its files and connections.
         // While a batch is needed, nobody waits here with another one: its own thread may have to read it next.
         while inner.bytes >= self.max_bytes && inner.needed.is_empty() && !inner.stopped {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
-        if inner.stopped {
-            return;
         }
         inner.bytes += batch.bytes.len();
         inner.needed.remove(&batch.partition);
@@ -543,6 +544,26 @@ mod tests {
         feed.need(PartitionId(1), 2);
         feed.end(PartitionId(1));
         assert_eq!(feed.choose(&both, now), None, "there is none");
+    }
+
+    #[test]
+    fn what_waits_at_a_stop_is_handed_over() {
+        let feed = Arc::new(feed());
+        feed.send(batch(1, 100));
+        let begun = Arc::new(std::sync::Barrier::new(2));
+        let waiting = std::thread::spawn({
+            let (feed, begun) = (feed.clone(), begun.clone());
+            move || {
+                begun.wait();
+                feed.send(batch(2, 10));
+            }
+        });
+        begun.wait();
+        // Whether it waits shows nowhere.
+        std::thread::sleep(Duration::from_millis(500));
+        feed.stop();
+        assert!(waiting.join().is_ok());
+        assert_eq!(feed.bytes_in_flight(), 110);
     }
 
     #[test]
