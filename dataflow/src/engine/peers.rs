@@ -34,6 +34,9 @@ const LINES: usize = 256;
 /// How many names of partitions are kept before they are asked for anew: connections come and go for ever.
 const NAMES: usize = 4096;
 
+/// How long a partition that nobody knows is not asked for again: each of its dead letters would wait for the answers.
+const UNKNOWN: Duration = Duration::from_secs(10);
+
 /// A source's and a partition's name, as outputs have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
@@ -131,11 +134,32 @@ impl Here {
     }
 }
 
+/// Names that were asked for, and partitions that nobody knew.
+#[derive(Default)]
+struct Names {
+    asked: HashMap<PartitionId, (Option<Name>, Instant)>,
+}
+
+impl Names {
+    /// What is known; the outer `None` where it is to be asked.
+    fn get(&self, id: PartitionId, now: Instant) -> Option<Option<Name>> {
+        let (name, at) = self.asked.get(&id)?;
+        (name.is_some() || now.saturating_duration_since(*at) < UNKNOWN).then(|| name.clone())
+    }
+
+    fn learn(&mut self, id: PartitionId, name: Option<Name>, now: Instant) {
+        if self.asked.len() >= NAMES {
+            self.asked.clear();
+        }
+        self.asked.insert(id, (name, now));
+    }
+}
+
 /// What process 0 can find out. See the module.
 pub struct Peers {
     here: Arc<Here>,
     control: Option<Control>,
-    names: Mutex<HashMap<PartitionId, Name>>,
+    names: Mutex<Names>,
     #[cfg(feature = "kafka")]
     kafka: HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
 }
@@ -158,7 +182,7 @@ impl Peers {
         Peers { kafka, ..self }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<PartitionId, Name>> {
+    fn known(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -170,17 +194,13 @@ impl Peers {
 
     /// What a partition is called, whichever process reads it; `None` where nobody knows.
     pub fn name(&self, id: PartitionId) -> Option<Name> {
-        if let Some(name) = self.known().get(&id) {
-            return Some(name.clone());
+        if let Some(name) = self.known().get(id, Instant::now()) {
+            return name;
         }
         let found = self.here.name(id);
-        let found = found.or_else(|| self.ask::<Option<Name>>(&Question::Name(id.0)).into_iter().flatten().next())?;
-        let mut known = self.known();
-        if known.len() == NAMES {
-            known.clear();
-        }
-        known.insert(id, found.clone());
-        Some(found)
+        let found = found.or_else(|| self.ask::<Option<Name>>(&Question::Name(id.0)).into_iter().flatten().next());
+        self.known().learn(id, found.clone(), Instant::now());
+        found
     }
 
     /// How all partitions of all processes stand.
@@ -267,5 +287,24 @@ impl FindLines for Peers {
         self.ask_for_lines(wanted, lines, until);
         #[cfg(feature = "kafka")]
         self.read_from_kafka(wanted, lines, until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_nobody_knows_is_asked_for_now_and_then() {
+        let (mut names, now) = (Names::default(), Instant::now());
+        let (known, unknown) = (PartitionId(1), PartitionId(2));
+        assert_eq!(names.get(known, now), None);
+        names.learn(known, Some(Name::default()), now);
+        names.learn(unknown, None, now);
+        let later = now + UNKNOWN;
+        assert_eq!((names.get(unknown, now), names.get(unknown, later)), (Some(None), None));
+        assert_eq!(names.get(known, later), Some(Some(Name::default())));
+        (3..3 + NAMES as u64).for_each(|id| names.learn(PartitionId(id), None, now));
+        assert!(names.asked.len() <= NAMES);
     }
 }
