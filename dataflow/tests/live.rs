@@ -251,13 +251,23 @@ fn a_full_disk_is_said_and_the_code_is_1() {
         assert!(said.contains(&format!("error: cannot write out/{file}: No space left on device")), "{file}: {said}");
         assert!(!dir.path().join("out/summary.json").exists(), "{file}: nothing looks complete");
     }
-    let mut run = Run::new(&requests(150, 2));
-    full(run.path("data/results/alerts.jsonl"));
-    run.start();
-    run.until("the store is there", |run| run.path("data/store.db").exists());
-    std::thread::sleep(Duration::from_secs(2));
-    let (code, said) = run.stop();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("alerts.jsonl: No space left on device"), "{said}");
-    assert!(said.contains("error: not all results could be delivered before the end"), "{said}");
+    // What cannot be written: few results, and more lines that cannot be read than may wait.
+    let junk = requests(3, 2) + &"x\n".repeat(2_000_000);
+    let rows = [("alerts.jsonl", requests(150, 2), " alerts, "), ("rejected.jsonl", junk, " dead letters")];
+    for (file, log, left) in rows {
+        let mut run = Run::new(&log);
+        full(run.path(&format!("data/results/{file}")));
+        run.start();
+        run.until("the store is there", |run| run.path("data/store.db").exists());
+        std::thread::sleep(Duration::from_secs(3));
+        let begun = Instant::now();
+        let (code, said) = run.stop();
+        let took = begun.elapsed();
+        assert_eq!(code, Some(1), "{file}: {said}");
+        assert!(said.contains(&format!("{file}: No space left on device")), "{file}: {said}");
+        let sentence = said.lines().find(|line| line.contains("it did not take everything before the end"));
+        assert!(sentence.is_some_and(|sentence| sentence.contains(left)), "{file}: {said}");
+        assert!(said.contains("error: not all results could be delivered before the end"), "{file}: {said}");
+        assert!(took < Duration::from_secs(15), "{file}: it took {took:?}: {said}");
+    }
 }

@@ -53,8 +53,14 @@ pub struct Status {
     pub durable: u64,
     /// Whether its sinks can take no more for now, so that nobody may read on.
     pub full: bool,
+    /// Whether its sinks can take no more because their destinations fail.
+    pub stuck: bool,
+    /// Of the dead letters that each process made, the bytes that take no memory any more. Meaningful from process 0.
+    pub letters: Vec<u64>,
     /// Whether it is draining and will leave.
     pub stopping: bool,
+    /// Whether it has sent on all that it read.
+    pub drained: bool,
     /// Said last: it has finished, and its silence means nothing from here on.
     pub farewell: bool,
 }

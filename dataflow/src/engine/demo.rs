@@ -84,7 +84,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
         print!("\r\x1b[K");
     }
     let labels = pipeline.labels();
-    let all = pipeline.stop(Duration::from_secs(10))?;
+    let all = pipeline.stop()?;
     show_alerts(&figures, shown, terminal);
     summary(&labels, &figures);
     if !all {

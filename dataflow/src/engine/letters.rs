@@ -1,18 +1,20 @@
 //! Dead letters on their way to where they are kept, within a bound of memory.
 //!
 //! A line of one byte takes fifty as a dead letter, is made in nanoseconds and written in microseconds, and log content is
-//! written by attackers. So letters are charged to an [`Account`] of their process when they are made, and credited when
-//! they are dropped; while the account is overdrawn, the process's workers take no more batches.
+//! written by attackers. So letters are charged to the [`Account`] of the process that makes them, and credited when process
+//! 0, which keeps all letters, is rid of them; while the account is overdrawn, the process's workers take no more batches.
+//! What it was rid of process 0 tells the others with its heartbeats.
 //!
 //! Of blank lines that follow each other, [`BLANK_LINES`] are letters of their own; the rest of a run is one.
 //!
 //! Invariants
-//! - What is charged is credited once: where it was written, or where it was sent to another process.
+//! - What is charged is credited once, and only when it takes no memory any more, in no process.
+//! - Letters of all processes together never take more than the accounts allow, but for one batch a worker.
 //! - Each line that was rejected, late or from the future is in exactly one letter.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidewatch_events::batch::{Batch, Framing, Reject};
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::event::Verdict;
@@ -23,36 +25,62 @@ const BLANK_LINES: usize = 100;
 /// What the letters of a process may take before its workers wait.
 #[derive(Debug)]
 pub struct Account {
-    charged: AtomicUsize,
-    most: usize,
+    process: usize,
+    most: u64,
+    /// Bytes ever charged, and ever credited.
+    charged: AtomicU64,
+    credited: AtomicU64,
 }
 
 /// Bytes charged; credited when the last clone is dropped.
 #[derive(Debug)]
 pub struct Charge {
     account: Arc<Account>,
-    bytes: usize,
+    bytes: u64,
 }
 
 /// Letters of one batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Letters {
+    /// The process that made them.
+    pub process: usize,
     /// In the order of the batch's events, then of its rejects.
     pub letters: Vec<DeadLetter>,
-    /// Not known in another process: there the letters are charged to nobody.
+    /// `None` where they come from another process, or are to leave for it.
     #[serde(skip)]
     pub charge: Option<Arc<Charge>>,
 }
 
+/// Of all processes, on the one that keeps the letters.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    of: Vec<Arc<Account>>,
+}
+
 impl Account {
-    /// An account for about `most` bytes.
-    pub fn new(most: usize) -> Arc<Account> {
-        Arc::new(Account { charged: AtomicUsize::new(0), most })
+    /// An account of this process for about `most` bytes.
+    pub fn new(process: usize, most: usize) -> Arc<Account> {
+        Arc::new(Account { process, most: most as u64, charged: AtomicU64::new(0), credited: AtomicU64::new(0) })
     }
 
     /// Whether no more should be made for now.
     pub fn is_overdrawn(&self) -> bool {
-        self.charged.load(Ordering::Relaxed) >= self.most
+        self.outstanding() >= self.most
+    }
+
+    /// Bytes charged and not credited.
+    pub fn outstanding(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed).saturating_sub(self.credited())
+    }
+
+    /// Bytes ever credited.
+    pub fn credited(&self) -> u64 {
+        self.credited.load(Ordering::Relaxed)
+    }
+
+    /// Process 0 was rid of so many bytes since the start, as it says.
+    pub fn credit_up_to(&self, bytes: u64) {
+        self.credited.fetch_max(bytes, Ordering::Relaxed);
     }
 
     /// Charges what is not empty.
@@ -60,15 +88,44 @@ impl Account {
         if letters.is_empty() {
             return None;
         }
-        let bytes = letters.iter().map(|letter| size_of::<DeadLetter>() + letter.line.len()).sum();
+        let bytes = self.add(&letters);
+        // Those of other processes leave, and are credited by what process 0 says.
+        let charge = (self.process == 0).then(|| Arc::new(Charge { account: self.clone(), bytes }));
+        Some(Letters { process: self.process, letters, charge })
+    }
+
+    fn add(&self, letters: &[DeadLetter]) -> u64 {
+        let bytes = letters.iter().map(|letter| (size_of::<DeadLetter>() + letter.line.len()) as u64).sum();
         self.charged.fetch_add(bytes, Ordering::Relaxed);
-        Some(Letters { letters, charge: Some(Arc::new(Charge { account: self.clone(), bytes })) })
+        bytes
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.charged.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.account.credited.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Accounts {
+    /// Of this process (0) and those that there are besides it.
+    pub fn new(own: Arc<Account>, processes: usize) -> Accounts {
+        let others = (1..processes).map(|process| Account::new(process, 0));
+        Accounts { of: std::iter::once(own).chain(others).collect() }
+    }
+
+    /// What is to be kept as long as letters that have arrived take memory.
+    pub fn charge_of(&self, letters: &Letters) -> Option<Arc<Charge>> {
+        letters.charge.clone().or_else(|| {
+            let account = self.of.get(letters.process)?.clone();
+            let bytes = account.add(&letters.letters);
+            Some(Arc::new(Charge { account, bytes }))
+        })
+    }
+
+    /// Bytes ever credited, by process: what the others are told.
+    pub fn credited(&self) -> Vec<u64> {
+        self.of.iter().map(|account| account.credited()).collect()
     }
 }
 
@@ -168,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_charge_is_credited_once_the_letters_are_gone() {
-        let account = Account::new(6400);
+        let account = Account::new(0, 6400);
         assert!(account.charge(Vec::new()).is_none());
         let letters = letters_of(&batch(&"x\n".repeat(120)));
         let charged = account.charge(letters).unwrap();
@@ -176,11 +233,31 @@ mod tests {
         assert!(account.is_overdrawn());
         drop(charged);
         assert!(account.is_overdrawn(), "a clone is left");
-        let elsewhere: Letters = serde_json::from_slice(&serde_json::to_vec(&kept).unwrap()).unwrap();
-        assert_eq!((elsewhere.letters.len(), elsewhere.charge.is_none()), (120, true));
         drop(kept);
-        assert_eq!(account.charged.load(Ordering::Relaxed), 0);
-        drop(elsewhere);
-        assert_eq!(account.charged.load(Ordering::Relaxed), 0);
+        assert_eq!(account.outstanding(), 0);
+    }
+
+    #[test]
+    fn letters_that_leave_are_charged_until_the_process_that_keeps_them_is_rid_of_them() {
+        let (own, there) = (Account::new(0, 1 << 20), Account::new(2, 6400));
+        let accounts = Accounts::new(own.clone(), 3);
+        let made = there.charge(letters_of(&batch(&"x\n".repeat(120)))).unwrap();
+        let arrived: Letters = serde_json::from_slice(&serde_json::to_vec(&made).unwrap()).unwrap();
+        drop(made);
+        assert!(there.is_overdrawn(), "sent, and nowhere else than on the way");
+        let charge = accounts.charge_of(&arrived).unwrap();
+        drop(arrived);
+        there.credit_up_to(accounts.credited()[2]);
+        assert!(there.is_overdrawn(), "not written yet");
+        drop(charge);
+        assert_eq!((accounts.credited()[0], accounts.credited()[1]), (0, 0), "credited to who made them");
+        there.credit_up_to(accounts.credited()[2]);
+        there.credit_up_to(0);
+        assert_eq!(there.outstanding(), 0, "an older message changes nothing");
+        let here = own.charge(letters_of(&batch("x\n"))).unwrap();
+        let charge = accounts.charge_of(&here).unwrap();
+        assert!(own.outstanding() > 0);
+        drop((here, charge));
+        assert_eq!(own.outstanding(), 0, "charged once");
     }
 }

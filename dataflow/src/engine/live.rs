@@ -13,7 +13,7 @@ use super::assembly::{Output, Plan};
 use super::evidence::{Found, Lookup};
 use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
-use super::letters::{Charge, Letters};
+use super::letters::{Accounts, Charge};
 use super::misfits::{Misfit, Misfits};
 use super::peers::{Health, Peers};
 use super::reload::Previews;
@@ -21,7 +21,7 @@ use super::routes::Routes;
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::route::runner::RouteStatus;
@@ -69,7 +69,9 @@ pub struct Figures {
     /// Alerts that began.
     pub alerts_fired: AtomicU64,
     /// Whether some sink can take no more for now.
-    pub full: std::sync::atomic::AtomicBool,
+    pub full: AtomicBool,
+    /// Whether that is so because its destination fails.
+    pub stuck: AtomicBool,
     /// Alerts by rule, for rules that had one.
     pub rules: Mutex<BTreeMap<String, RuleFigures>>,
     /// Alerts of severity critical that began.
@@ -147,7 +149,9 @@ pub struct Live {
     /// Size of the windows whose ends may be made durable.
     size: u64,
     step: Delivery,
-    /// Of dead letters that were offered: credited once no sink is full.
+    /// What dead letters of all processes are charged to.
+    accounts: Accounts,
+    /// Of those that were offered: credited once no sink is full.
     charges: Vec<Arc<Charge>>,
     seq: u64,
     changes: Vec<AlertDraft>,
@@ -214,6 +218,7 @@ impl Live {
             lateness: lateness.0,
             size: plan.traffic.size.0,
             step: Delivery::default(),
+            accounts: Accounts::default(),
             charges: Vec::new(),
             seq: 0,
             changes: Vec::new(),
@@ -226,6 +231,11 @@ impl Live {
             previews: Previews::default(),
             misfits: Misfits::default(),
         })
+    }
+
+    /// The same, crediting these accounts for dead letters that are kept.
+    pub fn crediting(self, accounts: Accounts) -> Live {
+        Live { accounts, ..self }
     }
 
     /// Runs until the dataflow has ended or `stop` says so, then waits at most `patience` for the sinks. Whether they
@@ -301,11 +311,10 @@ impl Live {
                 self.changes.extend(self.book.finish(last));
             }
             Output::DeadLetters(batches) => {
-                for Letters { letters, charge } in batches {
-                    self.step
-                        .dead_letters
-                        .extend(letters.iter().map(|letter| record_of(&self.peers, &self.privacy, letter)));
-                    self.charges.extend(charge);
+                for batch in batches {
+                    let record = |letter| record_of(&self.peers, &self.privacy, letter);
+                    self.step.dead_letters.extend(batch.letters.iter().map(record));
+                    self.charges.extend(self.accounts.charge_of(&batch));
                 }
             }
             Output::Reached(reached) => self.reached = Some(reached.unwrap_or(u64::MAX)),
@@ -506,6 +515,7 @@ impl Live {
         }
         let is_full = self.runners.iter().any(SinkRunner::is_full);
         self.figures.full.store(is_full, Ordering::Relaxed);
+        self.figures.stuck.store(self.runners.iter().any(SinkRunner::is_stuck), Ordering::Relaxed);
         if !is_full {
             self.charges.clear();
         }

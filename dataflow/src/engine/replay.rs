@@ -228,7 +228,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         patience: Duration::from_millis(20),
         wakers,
         tap: None,
-        letters: Account::new(IN_FLIGHT * (2 + options.workers)),
+        letters: Account::new(process, IN_FLIGHT * (2 + options.workers)),
         control: control.clone(),
         observer: Observer::default(),
     };

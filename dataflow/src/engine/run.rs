@@ -5,7 +5,7 @@
 
 use super::assembly::Plan;
 use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
-use super::letters::Account;
+use super::letters::{Account, Accounts};
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
 use super::page::{self, Bound, Page, Shown};
@@ -43,6 +43,18 @@ const RECENT_BYTES: usize = 64 << 20;
 /// How long a stop waits for last lines of followed files that no newline ends: twice as long as they must be quiet.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
+/// How long a stop waits for what was read to be sent on.
+const DRAINING: Duration = Duration::from_secs(20);
+
+/// How long while sinks are full and their destinations fail.
+const DRAINING_INTO_NOTHING: Duration = Duration::from_secs(2);
+
+/// How long sinks have at the end.
+const DELIVERING: Duration = Duration::from_secs(10);
+
+/// Dead letters of a process may take so much in any case, bytes.
+const LEAST_LETTERS: usize = 1 << 20;
+
 /// How often offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,6 +63,11 @@ pub struct Pipeline {
     feed: Arc<Feed>,
     ledger: Arc<Ledger>,
     figures: Arc<Figures>,
+    /// What dead letters of this process take.
+    letters: Arc<Account>,
+    /// What those of all processes take, on process 0.
+    accounts: Accounts,
+    process: usize,
     early: Arc<AtomicU64>,
     stopping: Arc<AtomicBool>,
     results: Option<JoinHandle<bool>>,
@@ -124,7 +141,7 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         }
     }
     let (ledger, figures) = (pipeline.ledger.clone(), pipeline.figures());
-    let all = pipeline.stop(Duration::from_secs(20))?;
+    let all = pipeline.stop()?;
     say_what_was_done(&ledger, &figures, begun, options.cluster.as_ref());
     if !all {
         return Err(Failure::failed("not all results could be delivered before the end"));
@@ -238,6 +255,9 @@ impl Pipeline {
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let early = Arc::new(AtomicU64::new(0));
+        let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
+        let letters = Account::new(process, (admitted / processes).max(LEAST_LETTERS));
+        let accounts = if process == 0 { Accounts::new(letters.clone(), processes) } else { Accounts::default() };
         let shared = Shared {
             feed: feed.clone(),
             ledger: ledger.clone(),
@@ -250,7 +270,7 @@ impl Pipeline {
             patience: Duration::from_millis(20),
             wakers,
             tap: sinks::tap_of(&ring),
-            letters: Account::new(admitted),
+            letters: letters.clone(),
             control: control.clone(),
             observer: observer.clone(),
         };
@@ -272,8 +292,8 @@ impl Pipeline {
             let (privacy, figures, peers) = (config.privacy.clone(), figures.clone(), peers.clone());
             let live = Live::new(&plan, told, ledger.clone(), peers, tap, privacy, figures);
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
-            let stop = stopping.clone();
-            spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), Duration::from_secs(10)))
+            let (live, stop) = (live.crediting(accounts.clone()), stopping.clone());
+            spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;
         let following = sources.spawn(&feed)?;
@@ -282,6 +302,9 @@ impl Pipeline {
             feed,
             ledger,
             figures,
+            letters,
+            accounts,
+            process,
             early,
             stopping,
             results,
@@ -342,18 +365,25 @@ impl Pipeline {
         let others: Vec<Elsewhere> = self.control.iter().flat_map(|control| control.others()).map(elsewhere).collect();
         self.ledger.tick(wall_clock(), &others);
         self.observer.look(&self.ledger, &self.feed);
-        if let Some(control) = &self.control {
-            let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
-            let full = self.figures.full.load(Ordering::Relaxed);
-            let reached = self.ledger.reached();
-            control.publish(|s| {
-                *s = Status { effective, reached, listed: true, durable, full, ..s.clone() };
-            });
-        }
+        self.speak(|_| {});
         // Process 0 delivers for all: where it cannot, nobody reads on.
         let full = |control: &Control| control.others().iter().any(|s| s.full);
         let full = self.figures.full.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(full);
         self.feed.set_paused(full);
+    }
+
+    /// Tells the other processes how this one stands, and takes in what process 0 says of dead letters.
+    fn speak(&self, change: impl FnOnce(&mut Status)) {
+        let Some(control) = &self.control else { return };
+        let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
+        let (full, stuck) = (self.figures.full.load(Ordering::Relaxed), self.figures.stuck.load(Ordering::Relaxed));
+        let (reached, letters) = (self.ledger.reached(), self.accounts.credited());
+        control.publish(|s| {
+            *s = Status { effective, reached, listed: true, durable, full, stuck, letters, ..s.clone() };
+            change(s);
+        });
+        let credited = control.others().iter().filter_map(|s| s.letters.get(self.process).copied()).max();
+        self.letters.credit_up_to(credited.unwrap_or(0));
     }
 
     /// Starts committing the offsets behind which everything is durable, on a thread of its own, for a broker may take
@@ -396,23 +426,60 @@ impl Pipeline {
         self.control.as_ref().is_some_and(|c| c.others().iter().any(|s| s.stopping))
     }
 
-    /// Drains and ends; whether every sink took everything in time.
-    pub fn stop(mut self, patience: Duration) -> Result<bool, Failure> {
-        let ended = self.has_ended();
-        if !ended {
-            if let Some(control) = &self.control {
-                control.publish(|s| s.stopping = true);
+    /// Whether all that was read here is sent on, and its dead letters are kept.
+    fn is_drained(&self) -> bool {
+        let is_read = self.feed.waiting() == 0 && self.feed.bytes_in_flight() == 0 && self.ledger.is_quiet();
+        // What process 0 keeps itself is on its way to a thread that is waited for.
+        is_read && (self.process == 0 || self.letters.outstanding() == 0)
+    }
+
+    fn are_others_drained(&self) -> bool {
+        self.control.as_ref().is_none_or(|c| c.others().iter().all(|s| s.drained || s.farewell))
+    }
+
+    /// Whether nothing goes on because destinations of process 0 fail.
+    fn is_stuck(&self) -> bool {
+        let elsewhere = |control: &Control| control.others().iter().any(|s| s.stuck);
+        self.figures.stuck.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(elsewhere)
+    }
+
+    /// Waits until all processes have sent on what they read; whether this one has.
+    fn drain(&self) -> bool {
+        let begun = Instant::now();
+        let mut moved = begun;
+        loop {
+            let drained = self.is_drained();
+            self.speak(|s| s.drained = drained);
+            if drained && self.are_others_drained() {
+                return true;
             }
+            if !self.is_stuck() {
+                moved = Instant::now();
+            }
+            if begun.elapsed() >= DRAINING || moved.elapsed() >= DRAINING_INTO_NOTHING {
+                return drained;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Drains and ends; whether all that was read was taken by every sink in time.
+    pub fn stop(mut self) -> Result<bool, Failure> {
+        let ended = self.has_ended();
+        let mut all = true;
+        if !ended {
+            self.speak(|s| s.stopping = true);
             self.feed.wind_down();
             let last_lines = Instant::now() + LAST_LINES;
-            while !self.following.iter().all(JoinHandle::is_finished) && Instant::now() < last_lines {
+            let finished = |p: &Pipeline| p.following.iter().all(JoinHandle::is_finished) || p.is_stuck();
+            while !finished(&self) && Instant::now() < last_lines {
                 std::thread::sleep(Duration::from_millis(10));
             }
             self.feed.stop();
-            let deadline = Instant::now() + patience;
-            let drained = |p: &Pipeline| p.feed.waiting() == 0 && p.feed.bytes_in_flight() == 0 && p.ledger.is_quiet();
-            while !drained(&self) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(10));
+            all = self.drain();
+            if !all {
+                let (bytes, letters) = (self.feed.bytes_in_flight(), self.letters.outstanding());
+                tracing::warn!(bytes, letters, "not all that was read was dealt with before the end");
             }
             // What open windows hold is sent on within a tenth of a second; then they are shown once more.
             std::thread::sleep(Duration::from_millis(250));
@@ -420,12 +487,9 @@ impl Pipeline {
             std::thread::sleep(Duration::from_millis(400));
         }
         self.stopping.store(true, Ordering::Release);
-        let all = match self.results.take() {
-            Some(results) => {
-                results.join().map_err(|_| Failure::new(ExitCode::Panicked, "the results thread panicked"))?
-            }
-            None => true,
-        };
+        if let Some(results) = self.results.take() {
+            all &= results.join().map_err(|_| Failure::new(ExitCode::Panicked, "the results thread panicked"))?;
+        }
         self.stopped.store(true, Ordering::Release);
         if let Some(committing) = self.committing.take() {
             committing.join().map_err(|_| Failure::new(ExitCode::Panicked, "the committing thread panicked"))?;

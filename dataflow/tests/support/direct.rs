@@ -186,7 +186,7 @@ pub fn run(
         early_every: None,
         changes: None,
         tap: None,
-        letters: Account::new(schedule.bytes),
+        letters: Account::new(0, schedule.bytes),
         patience: Duration::from_millis(20),
         wakers,
         control: None,

@@ -111,6 +111,56 @@ fn sigterm_of_one_process_drains_both() {
     }
 }
 
+/// Two processes of which the second reads lines that cannot be read, so many; the directory of results.
+fn junk(dir: &Path, lines: usize) -> (Cluster, PathBuf) {
+    std::fs::write(dir.join("junk.log"), "x\n".repeat(lines)).unwrap();
+    let text = format!(
+        "data_dir = \"{0}/data\"\nmemory = \"64MiB\"\n[[source]]\nkind = \"file\"\npaths = [\"{0}/junk.log\"]\nfrom = \"beginning\"\n\
+         process = 1\nformat = \"combined\"\nhost = \"web\"\n[store]\nenabled = false\n[sink.files]\ndir = \"{0}/out\"\n",
+        dir.display()
+    );
+    let config = write(dir.join("tidewatch.toml"), &text);
+    (Cluster::start(&[&config, &config], dir, "run"), dir.join("out"))
+}
+
+/// How many lines dead letters stand for.
+fn letters(out: &Path) -> u64 {
+    let text = std::fs::read(out.join("rejected.jsonl")).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+#[test]
+fn dead_letters_of_another_process_take_bounded_memory() {
+    const LINES: usize = 1_200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cluster, out) = junk(dir.path(), LINES);
+    until("all letters", Duration::from_secs(180), || {
+        cluster.assert_running();
+        (letters(&out) == LINES as u64).then_some(())
+    });
+    for (index, process) in cluster.processes.iter().enumerate() {
+        let held = process.used().1 >> 20;
+        assert!(held < 300, "process {index}: {held} MiB");
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_stop_waits_for_what_other_processes_have_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cluster, out) = junk(dir.path(), 3_000_000);
+    until("some letters", Duration::from_secs(60), || {
+        cluster.assert_running();
+        (letters(&out) > 0).then_some(())
+    });
+    cluster.stop();
+    let said = cluster.processes[1].said();
+    let read: u64 =
+        said.split("process 1 of 2: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
+    assert!(read < 3_000_000, "stopped on the way: {said}");
+    assert_eq!(letters(&out), read, "{said}");
+}
+
 #[test]
 fn a_process_that_waits_for_peers_ends_when_asked() {
     for (signal, want) in [(Signal::TERM, 0), (Signal::INT, 130)] {
