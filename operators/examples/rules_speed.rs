@@ -109,7 +109,7 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
         let mut drained = Drained::default();
         local.drain_before(base.saturating_sub(5_000), 1, &mut drained);
         spent[1].push(now.elapsed());
-        rows += drained.partials.iter().map(|p| p.rows.len()).sum::<usize>();
+        rows += drained.partials.iter().map(|p| p.len()).sum::<usize>();
         let now = Instant::now();
         drained.partials.into_iter().for_each(|p| stores[p.plan as usize].merge(p));
         if let Some(dark) = &mut dark {

@@ -13,14 +13,13 @@
 //! - Never more than about [`MAX_ROWS`] rows and what one batch adds are kept: beyond, `drain_before` hands over
 //!   everything.
 
-use super::Origin;
 use super::dark::{self, DarkPart, LocalDark};
+use super::partials::PanePartials;
 use super::plan::{MeasurePlan, RuleSet};
 use super::table::{Partitions, Seen, Table};
 use super::values::{LocalValues, Observed, Recorder, Scratch, Values};
 use crate::lanes::{LANES, Lanes, bits, each, in_time};
 use crate::names::{NONE, Names};
-use serde::{Deserialize, Serialize};
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::field::Field;
@@ -30,59 +29,6 @@ use tidewatch_events::time::EventTime;
 
 /// Rows (keys in panes, and their distinct values) kept by one worker before all are handed over.
 pub const MAX_ROWS: usize = 1 << 20;
-
-/// One worker's rows for one owner, of one plan and pane.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PanePartials {
-    /// The worker that owns these keys.
-    pub dest: u64,
-    /// Position of the plan in the [`RuleSet`].
-    pub plan: u32,
-    /// Start of the pane, ms.
-    pub pane: u64,
-    /// The keys' bytes, one after another.
-    pub keys: Vec<u8>,
-    /// The rows; no key twice.
-    pub rows: Vec<PaneRow>,
-    /// The measure's parts of the rows.
-    pub values: Values,
-}
-
-/// One key in one pane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaneRow {
-    /// The key's hash.
-    pub hash: u64,
-    /// Where the key's bytes end; they begin where the row before ends.
-    pub key_end: u32,
-    /// Matching events.
-    pub n: u64,
-    /// The least of them.
-    pub origin: Origin,
-}
-
-impl PanePartials {
-    /// Rows, and distinct values.
-    pub(super) fn pieces(&self) -> usize {
-        self.rows.len() + if let Values::Distinct { hashes, .. } = &self.values { hashes.len() } else { 0 }
-    }
-
-    /// The same without rows.
-    pub(super) fn without_rows(&self) -> PanePartials {
-        let (dest, plan, pane) = (self.dest, self.plan, self.pane);
-        PanePartials { dest, plan, pane, keys: Vec::new(), rows: Vec::new(), values: Values::Count }
-    }
-
-    /// The rows with their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &PaneRow)> {
-        let mut start = 0;
-        self.rows.iter().map(move |row| {
-            let key = &self.keys[start..row.key_end as usize];
-            start = row.key_end as usize;
-            (key, row)
-        })
-    }
-}
 
 /// What is handed over.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -250,7 +196,7 @@ impl LocalPanes {
         self.observe_of(batch, events, mask, lanes, partition);
     }
 
-    fn observe_of(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes, partition: u64) {
+    fn observe_of(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes, partition: usize) {
         for exemption in &mut self.exemptions {
             exemption.observe(batch, events, mask);
         }
@@ -342,7 +288,7 @@ impl LocalPanes {
         }
         for (index, plan) in self.plans.iter_mut().enumerate() {
             let names = &self.groups[plan.group].names;
-            self.rows -= plan.drain_before(index, end, peers, names, &self.partitions, &mut out.partials);
+            self.rows -= plan.drain_before(index, end, peers, names, &mut self.partitions, &mut out.partials);
         }
         if let Some(dark) = &mut self.dark {
             let plans: Vec<&LocalPlan> = self.plans.iter().filter(|plan| plan.dark.is_some()).collect();
@@ -596,7 +542,7 @@ impl LocalPlan {
         end: u64,
         peers: usize,
         names: &Names,
-        partitions: &Partitions,
+        partitions: &mut Partitions,
         out: &mut Vec<PanePartials>,
     ) -> usize {
         let (mut rows, done) = (0, self.done(end));
@@ -607,22 +553,10 @@ impl LocalPlan {
             let table_number = table;
             let table = &mut self.tables[table];
             rows += table.rows();
-            let empty = || PanePartials {
-                dest: 0,
-                plan: index as u32,
-                pane: start,
-                keys: Vec::new(),
-                rows: Vec::new(),
-                values: Values::of(&self.measure),
-            };
-            let mut messages: Vec<PanePartials> = (0..peers.max(1)).map(|_| empty()).collect();
-            table.drain(start, names, partitions, &mut messages);
-            for (dest, mut message) in messages.into_iter().enumerate() {
-                if !message.rows.is_empty() {
-                    message.dest = dest as u64;
-                    out.push(message);
-                }
-            }
+            let empty = |dest| PanePartials::new(dest, index as u32, start, Values::of(&self.measure));
+            let mut messages: Vec<PanePartials> = (0..peers.max(1) as u64).map(empty).collect();
+            table.drain(names, partitions, &mut messages);
+            out.extend(messages.into_iter().filter(|message| !message.is_empty()));
             self.spare.push(table_number);
         }
         rows

@@ -28,6 +28,7 @@ pub mod keys;
 pub mod local;
 mod measured;
 pub mod panes;
+pub mod partials;
 pub mod plan;
 pub mod provisional;
 mod sparse;

@@ -19,8 +19,8 @@ use super::baseline::Baselines;
 use super::closed::ClosedRow;
 use super::dark::DarkCounts;
 use super::keys::KeyBytes;
-use super::local::PanePartials;
 use super::measured::Measured;
+use super::partials::PanePartials;
 use super::plan::MeasurePlan;
 use super::provisional::Said;
 use super::sparse::Sparse;
@@ -115,9 +115,8 @@ pub(super) struct Touched {
     pub slots: Vec<(u32, u32)>,
 }
 
-/// A key looked up: its bytes in the message, and its slot.
+/// A key looked up.
 struct Sought {
-    key: std::ops::Range<usize>,
     hash: u64,
     slot: Option<u32>,
 }
@@ -257,7 +256,7 @@ impl PaneStore {
         let resumes = self.closed == self.resumed && pane.saturating_add(self.plan.window) > self.closed;
         let is = pane.saturating_add(self.plan.hop) <= self.closed && !resumes;
         if is {
-            self.missed.too_late += partials.rows.iter().map(|r| r.n).sum::<u64>();
+            self.missed.too_late += partials.events();
         }
         is
     }
@@ -271,30 +270,25 @@ impl PaneStore {
         let mut entry = self.waiting.remove(&pane).unwrap_or_default();
         entry.shards.resize(SHARDS, 0);
         let mut sought = Vec::with_capacity(TOGETHER);
-        let mut start = 0;
-        for first in (0..partials.rows.len()).step_by(TOGETHER) {
+        for first in (0..partials.len()).step_by(TOGETHER) {
             // Look-ups go ahead of the work, so that they wait for memory together. No key comes twice in a message.
-            let rows = &partials.rows[first..partials.rows.len().min(first + TOGETHER)];
+            let rows = first..partials.len().min(first + TOGETHER);
             sought.clear();
-            for row in rows {
-                let end = row.key_end as usize;
-                sought.push(self.seek(row.hash, start..end, &partials.keys));
-                start = end;
-            }
-            for (index, (row, sought)) in rows.iter().zip(&sought).enumerate() {
-                let key = &partials.keys[sought.key.clone()];
-                let Some((slot, own)) = self.row(key, sought, pane, &mut entry) else {
-                    self.missed.events += row.n;
+            sought.extend(rows.clone().map(|row| self.seek(partials.key(row))));
+            for (row, sought) in rows.zip(&sought) {
+                let n = partials.n(row);
+                let Some((slot, own)) = self.row(partials.key(row), sought, pane, &mut entry) else {
+                    self.missed.events += n;
                     continue;
                 };
                 let kept = &mut self.rows[own as usize];
-                kept.n += row.n;
-                kept.origin = kept.origin.min(row.origin);
+                kept.n += n;
+                kept.origin = kept.origin.min(partials.origin(row));
                 let held = &mut self.slots[slot as usize].held;
-                *held += row.n;
+                *held += n;
                 let held = *held;
                 let room = self.limits.max_rows.saturating_sub(self.kept());
-                self.missed.values += self.measured.merge(own as usize, &mut values, first + index, room);
+                self.missed.values += self.measured.merge(own as usize, &mut values, row, room);
                 if let Some(touched) = touched.as_mut().filter(|touched| held >= touched.least) {
                     touched.slots.push((slot, own));
                 }
@@ -307,10 +301,10 @@ impl PaneStore {
 
     /// Looks a key up.
     #[inline]
-    fn seek(&self, hash: u64, key: std::ops::Range<usize>, keys: &[u8]) -> Sought {
-        let bytes = &keys[key.clone()];
-        let slot = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == bytes).copied();
-        Sought { key, hash, slot }
+    fn seek(&self, key: &[u8]) -> Sought {
+        let hash = hash::of(key);
+        let slot = self.table.find(hash, |slot| self.slots[*slot as usize].key.as_bytes() == key).copied();
+        Sought { hash, slot }
     }
 
     /// Adds changes of numbers of dark paths.

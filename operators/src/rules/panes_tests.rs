@@ -2,7 +2,8 @@ use super::*;
 use crate::rules::Finding;
 use crate::rules::closed::findings;
 use crate::rules::dark::{DarkPart, DarkStore};
-use crate::rules::local::{Drained, LocalPanes, PaneRow};
+use crate::rules::local::{Drained, LocalPanes};
+use crate::rules::partials::Place;
 use crate::rules::plan::RuleSet;
 use crate::rules::versions::{RuleChange, Terms};
 use tidewatch_events::alert::{Mode, Severity};
@@ -42,16 +43,15 @@ fn store(measure: Measure, threshold: f64, limits: Limits) -> PaneStore {
 
 /// Events of keys in a pane; each key's origin is its pane's start.
 fn counts(pane: u64, rows: &[(&[u8], u64)]) -> PanePartials {
-    let mut keys = Vec::new();
-    let rows = rows
-        .iter()
-        .map(|(key, n)| {
-            keys.extend_from_slice(key);
-            let origin = Origin { time: pane, partition: 0, offset: 0 };
-            PaneRow { hash: tidewatch_events::hash::of(key), key_end: keys.len() as u32, n: *n, origin }
-        })
-        .collect();
-    PanePartials { dest: 0, plan: 0, pane, keys, rows, values: Values::Count }
+    let mut partials = PanePartials::new(0, 0, pane, Values::Count);
+    partials.set_partitions(&[0]);
+    rows.iter().for_each(|(key, n)| partials.push(*n, 0, Place::new(0, 0), |keys| keys.extend_from_slice(key)));
+    partials
+}
+
+fn with(values: Values, mut partials: PanePartials) -> PanePartials {
+    partials.values = values;
+    partials
 }
 
 /// What the conditions find in the windows that close.
@@ -158,8 +158,8 @@ fn past_the_limit_keys_with_room_are_exact_and_the_rest_is_counted() {
 fn distinct_values_past_the_limit_are_counted() {
     let values = |hashes: Vec<u64>| Values::Distinct { ends: vec![hashes.len() as u32], hashes };
     let mut store = store(Measure::Distinct(Field::Path), 1.0, Limits { max_rows: 6, ..limits() });
-    store.merge(PanePartials { values: values(vec![1, 2, 3]), ..counts(1000, &[(b"a", 3)]) });
-    store.merge(PanePartials { values: values(vec![2, 3, 4, 5, 6, 7]), ..counts(1000, &[(b"a", 6)]) });
+    store.merge(with(values(vec![1, 2, 3]), counts(1000, &[(b"a", 3)])));
+    store.merge(with(values(vec![2, 3, 4, 5, 6, 7]), counts(1000, &[(b"a", 6)])));
     assert_eq!(store.missed().values, 2, "one row and five values fit");
     let found = close(&mut store, 1015);
     assert_eq!((found[0].n, found[0].value), (9, 5.0));
@@ -172,7 +172,7 @@ fn distinct_values_are_counted_once_whatever_the_order_of_messages() {
     let mut store = store(Measure::Distinct(Field::Path), 1.0, limits());
     for hashes in [vec![4, 5, 7, 9], vec![1], vec![1, 5], vec![1, 9]] {
         let values = Values::Distinct { ends: vec![hashes.len() as u32], hashes };
-        store.merge(PanePartials { values, ..counts(1000, &[(b"a", 1)]) });
+        store.merge(with(values, counts(1000, &[(b"a", 1)])));
     }
     assert_eq!(store.kept(), 1 + 5, "a row and its values");
     assert_eq!(close(&mut store, 1015)[0].value, 5.0);
@@ -268,7 +268,7 @@ fn what_cannot_be_undone_is_said_at_once_and_when_it_has_doubled() {
     assert_eq!(windows(&out), [(1010, 9, 1040)], "not of a window that is closed");
     let mut ratio = self::store(Measure::Avg(Field::Bytes), 1.0, limits());
     let sums = Values::Sums(vec![crate::rules::values::Sum { total: 50, events: 1 }]);
-    ratio.merge_testing(PanePartials { values: sums, ..counts(1000, &[(b"a", 1)]) }, &mut out);
+    ratio.merge_testing(with(sums, counts(1000, &[(b"a", 1)])), &mut out);
     assert_eq!((out.len(), close(&mut ratio, u64::MAX).len()), (1, 3), "an average may fall again");
 }
 

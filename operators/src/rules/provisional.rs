@@ -8,9 +8,9 @@
 use super::Finding;
 use super::evidence::EVIDENCE;
 use super::keys::KeyBytes;
-use super::local::PanePartials;
 use super::measured::Prefix;
 use super::panes::{PaneStore, Touched};
+use super::partials::PanePartials;
 use super::plan::Condition;
 use tidewatch_events::rule::Measure;
 

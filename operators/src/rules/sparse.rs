@@ -11,9 +11,9 @@
 
 use super::closed::{ClosedRow, Step};
 use super::keys::KeyBytes;
-use super::local::{PanePartials, PaneRow};
 use super::measured::Prefix;
 use super::panes::{Hot, Window};
+use super::partials::{PanePartials, Place};
 use super::plan::MeasurePlan;
 use super::values::Values;
 use super::versions::{Floor, Versions};
@@ -22,6 +22,7 @@ use crate::names::secret;
 use hashbrown::{HashMap, HashTable};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use tidewatch_events::hash;
 use tidewatch_events::rule::Measure;
 
 /// How many look-ups a warm row may cost for each event it must hold.
@@ -104,8 +105,8 @@ impl Sparse {
             before => unite(before.map(|before| before.rows), partials, limits, room, self.factor, missed),
         };
         self.kept += rows.pieces();
-        if !rows.rows.is_empty() {
-            let warm = (0..rows.rows.len() as u32).filter(|row| measure_of(&rows, *row) as f64 >= self.share).collect();
+        if !rows.is_empty() {
+            let warm = (0..rows.len() as u32).filter(|row| measure_of(&rows, *row) as f64 >= self.share).collect();
             self.waiting.insert(pane, Pane { rows, warm, index: OnceCell::new() });
         }
     }
@@ -127,12 +128,12 @@ impl Sparse {
         warm.clear();
         for (start, pane) in running.iter() {
             for row in &pane.warm {
-                let (hash, key) = (pane.rows.rows[*row as usize].hash, pane.key(*row));
+                let key = pane.key(*row);
+                let hash = hash::of(key);
                 let same = |(start, row): &(u64, u32)| running.get(start).is_some_and(|pane| pane.key(*row) == key);
                 if warm.find(hash, same).is_none() {
-                    let hash_of = |(start, row): &(u64, u32)| {
-                        running.get(start).map_or(0, |pane| pane.rows.rows[*row as usize].hash)
-                    };
+                    let hash_of =
+                        |(start, row): &(u64, u32)| running.get(start).map_or(0, |pane| hash::of(pane.key(*row)));
                     warm.insert_unique(hash, (*start, *row), hash_of);
                 }
             }
@@ -142,10 +143,11 @@ impl Sparse {
         let mut own: Vec<(&Pane, u32)> = Vec::with_capacity(running.len());
         for (start, row) in warm.iter() {
             let Some(pane) = running.get(start) else { continue };
-            let (hash, key) = (pane.rows.rows[*row as usize].hash, pane.key(*row));
+            let key = pane.key(*row);
+            let hash = hash::of(key);
             own.clear();
             own.extend(running.values().filter_map(|pane| Some((pane, pane.find(hash, key, *factor)?))));
-            let n: u64 = own.iter().map(|(pane, row)| pane.rows.rows[*row as usize].n).sum();
+            let n: u64 = own.iter().map(|(pane, row)| pane.rows.n(*row as usize)).sum();
             let most: u64 = own.iter().map(|(pane, row)| measure_of(&pane.rows, *row)).sum();
             if !self.least.is_reached(n, most as f64) {
                 continue;
@@ -173,7 +175,7 @@ impl Sparse {
             if rises(n, value) {
                 let (mut n, mut prefix) = (0, Prefix::default());
                 for (pane, row) in &own {
-                    n += pane.rows.rows[*row as usize].n;
+                    n += pane.rows.n(*row as usize);
                     let value = match plan.measure {
                         Measure::Distinct(_) => prefix.unite(pane.rows.values.hashes(*row as usize)),
                         _ => n as f64,
@@ -191,7 +193,7 @@ impl Sparse {
                 closed: window.closes,
                 n,
                 value,
-                evidence: own.iter().map(|(pane, row)| pane.rows.rows[*row as usize].origin).collect(),
+                evidence: own.iter().map(|(pane, row)| pane.rows.origin(*row as usize)).collect(),
                 steps,
                 usual: Vec::new(),
             });
@@ -204,7 +206,7 @@ impl Sparse {
 fn measure_of(rows: &PanePartials, row: u32) -> u64 {
     match &rows.values {
         Values::Distinct { .. } => rows.values.hashes(row as usize).len() as u64,
-        _ => rows.rows[row as usize].n,
+        _ => rows.n(row as usize),
     }
 }
 
@@ -214,11 +216,11 @@ fn fits(partials: &PanePartials, limits: &Limits, room: usize) -> bool {
     if partials.pieces() > room {
         return false;
     }
-    if partials.rows.len() as u64 <= per_shard.into() {
+    if partials.len() as u64 <= per_shard.into() {
         return true;
     }
     let mut shards = [0u32; SHARDS];
-    partials.rows.iter().for_each(|row| shards[shard(row.hash)] += 1);
+    (0..partials.len()).for_each(|row| shards[shard(hash::of(partials.key(row)))] += 1);
     shards.iter().all(|keys| *keys <= per_shard)
 }
 
@@ -232,46 +234,74 @@ fn unite(
     missed: &mut Missed,
 ) -> PanePartials {
     let is_distinct = matches!(partials.values, Values::Distinct { .. });
-    let mut all = Pane { rows: partials.without_rows(), warm: Vec::new(), index: OnceCell::new() };
-    let most = before.as_ref().map_or(0, |before| before.rows.len()) + partials.rows.len();
-    let mut index = vec![0u32; (most * 2).next_power_of_two().max(2)];
-    all.rows.rows.reserve_exact(before.as_ref().map_or(0, |before| before.rows.len()).max(partials.rows.len()));
+    let rows = PanePartials::new(partials.dest, partials.plan, partials.pane, Values::Count);
+    let mut all = Pane { rows, warm: Vec::new(), index: OnceCell::new() };
+    let least = before.as_ref().map_or(0, PanePartials::len);
+    let mut index = vec![0u32; ((least + partials.len()) * 2).next_power_of_two().max(2)];
+    let mut partitions = Union::default();
+    all.rows.reserve(least.max(partials.len()), 0);
     let mut shards = [0u32; SHARDS];
     // (row, value)
     let mut values: Vec<(u32, u64)> = Vec::new();
     for message in before.into_iter().chain([partials]) {
-        for (from, (key, row)) in message.iter().enumerate() {
-            let own = match all.seek(&index, row.hash, key, factor) {
+        let numbers = partitions.take_in(message.partitions());
+        all.rows.set_partitions(&partitions.all);
+        for from in 0..message.len() {
+            let (key, n, (offset, place)) = (message.key(from), message.n(from), message.least(from));
+            let hash = hash::of(key);
+            let place = place.with_partition(numbers.get(place.partition()).copied().unwrap_or_default());
+            let own = match all.seek(&index, hash, key, factor) {
                 Ok(own) => {
-                    let known = &mut all.rows.rows[own as usize];
-                    known.n += row.n;
-                    known.origin = known.origin.min(row.origin);
+                    all.rows.add(own as usize, n, offset, place);
                     own
                 }
                 Err(at) => {
-                    let keys = &mut shards[shard(row.hash)];
+                    let keys = &mut shards[shard(hash)];
                     if room == 0 || *keys >= limits.keys_per_shard() {
-                        missed.events += row.n;
+                        missed.events += n;
                         continue;
                     }
                     (*keys, room) = (*keys + 1, room - 1);
-                    all.rows.keys.extend_from_slice(key);
-                    all.rows.rows.push(PaneRow { key_end: all.rows.keys.len() as u32, ..*row });
-                    index[at] = all.rows.rows.len() as u32;
-                    all.rows.rows.len() as u32 - 1
+                    all.rows.push(n, offset, place, |keys| keys.extend_from_slice(key));
+                    index[at] = all.rows.len() as u32;
+                    all.rows.len() as u32 - 1
                 }
             };
             values.extend(message.values.hashes(from).iter().map(|value| (own, *value)));
         }
     }
     if is_distinct {
-        let (ends, mut hashes) = by_row(&values, all.rows.rows.len());
+        let (ends, mut hashes) = by_row(&values, all.rows.len());
         missed.values += hashes.len().saturating_sub(room) as u64;
         hashes.truncate(room);
         let room = hashes.len() as u32;
         all.rows.values = Values::Distinct { ends: ends.into_iter().map(|end| end.min(room)).collect(), hashes };
     }
     all.rows
+}
+
+/// The partitions of several messages, numbered together.
+#[derive(Default)]
+struct Union {
+    all: Vec<u64>,
+    numbers: HashMap<u64, usize>,
+}
+
+impl Union {
+    /// The numbers here of a message's partitions. Beyond what a row can hold, all are the last: evidence may be shown of
+    /// another.
+    fn take_in(&mut self, partitions: &[u64]) -> Vec<usize> {
+        let Union { all, numbers } = self;
+        let mut number = |id: &u64| {
+            *numbers.entry(*id).or_insert_with(|| {
+                if all.len() < Place::PARTITIONS {
+                    all.push(*id);
+                }
+                all.len() - 1
+            })
+        };
+        partitions.iter().map(&mut number).collect()
+    }
 }
 
 /// Different values row by row, ascending, of (row, value) pairs: where each row's values end, and the values. Most rows have
@@ -311,21 +341,20 @@ fn by_row(pairs: &[(u32, u64)], rows: usize) -> (Vec<u32>, Vec<u64>) {
 
 impl Pane {
     fn key(&self, row: u32) -> &[u8] {
-        let start = row.checked_sub(1).map_or(0, |before| self.rows.rows[before as usize].key_end);
-        &self.rows.keys[start as usize..self.rows.rows[row as usize].key_end as usize]
+        self.rows.key(row as usize)
     }
 
     /// The row of a key.
     fn find(&self, hash: u64, key: &[u8], factor: u64) -> Option<u32> {
         let index = self.index.get_or_init(|| {
-            let mut index = vec![0u32; (self.rows.rows.len() * 2).next_power_of_two().max(2)];
+            let mut index = vec![0u32; (self.rows.len() * 2).next_power_of_two().max(2)];
             let mask = index.len() - 1;
-            for (position, row) in self.rows.rows.iter().enumerate() {
-                let mut at = start(row.hash, factor) & mask;
+            for row in 0..self.rows.len() as u32 {
+                let mut at = start(hash::of(self.key(row)), factor) & mask;
                 while index[at] > 0 {
                     at = (at + 1) & mask;
                 }
-                index[at] = position as u32 + 1;
+                index[at] = row + 1;
             }
             index
         });
@@ -337,10 +366,9 @@ impl Pane {
         let mask = index.len() - 1;
         let mut at = start(hash, factor) & mask;
         loop {
-            let row = index[at].wrapping_sub(1);
-            match self.rows.rows.get(row as usize) {
+            match index[at].checked_sub(1) {
                 None => return Err(at),
-                Some(found) if found.hash == hash && self.key(row) == key => return Ok(row),
+                Some(row) if self.key(row) == key => return Ok(row),
                 Some(_) => at = (at + 1) & mask,
             }
         }

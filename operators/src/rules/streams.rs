@@ -7,8 +7,8 @@
 use super::closed::ClosedRow;
 use super::closed_streams::{self, Preview};
 use super::dark::{DarkCounts, DarkPart, DarkStore};
-use super::local::PanePartials;
 use super::panes::PaneStore;
+use super::partials::PanePartials;
 use super::plan::{MeasurePlan, RuleSet};
 use super::versions::Reload;
 use super::{Finding, Limits, Missed};

@@ -4,9 +4,9 @@
 //! - Rows are numbered 0, 1, 2 … in order of arrival; the measure's column has that many parts.
 //! - Counts that pass 32 bits are noted in `wrapped`.
 
-use super::local::{PanePartials, PaneRow};
+use super::owner;
+use super::partials::{PanePartials, Place};
 use super::values::{LocalValues, Values};
-use super::{Origin, owner};
 use crate::lanes::{LANES, bits, each};
 use crate::names::Names;
 use crate::tally::{Candidate, Keyed, Tally};
@@ -30,14 +30,14 @@ pub(super) struct Seen<'a> {
     /// Start of the pane, ms.
     pub(super) start: u64,
     /// The number of their partition.
-    pub(super) partition: u64,
+    pub(super) partition: usize,
     pub(super) partitions: &'a Partitions,
 }
 
 impl Seen<'_> {
     #[inline]
-    fn place(&self, lane: usize) -> u64 {
-        place(self.events[lane].time.0 - self.start, self.partition)
+    fn place(&self, lane: usize) -> Place {
+        Place::new(self.events[lane].time.0 - self.start, self.partition)
     }
 }
 
@@ -49,8 +49,7 @@ struct Entry {
     n: u32,
     /// Offset of the least event.
     offset: u64,
-    /// Its distance from the pane's start (ms, 40 bits) and the number of its partition (24 bits).
-    place: u64,
+    place: Place,
 }
 
 impl Keyed for Entry {
@@ -60,29 +59,34 @@ impl Keyed for Entry {
     }
 }
 
-const PARTITION_BITS: u32 = 24;
-const PARTITION_MASK: u64 = (1 << PARTITION_BITS) - 1;
-/// 34 years in one pane; the least event of a longer one may be shown with an earlier time.
-const MAX_DISTANCE: u64 = (1 << (64 - PARTITION_BITS)) - 1;
-
 /// Numbers for partitions, so that an entry holds 24 bits instead of 64.
 pub(super) struct Partitions {
     ids: Vec<u64>,
-    last: (u64, u64),
-    numbers: std::collections::HashMap<u64, u64>,
+    last: (u64, usize),
+    numbers: std::collections::HashMap<u64, usize>,
+    /// One more than the number within the messages being put together; 0 where there is none.
+    within: Vec<u32>,
+    /// The partitions that have one, in their order.
+    used: Vec<u32>,
 }
 
 impl Partitions {
     pub(super) fn new() -> Partitions {
-        Partitions { ids: Vec::new(), last: (0, 0), numbers: std::collections::HashMap::new() }
+        Partitions {
+            ids: Vec::new(),
+            last: (0, 0),
+            numbers: std::collections::HashMap::new(),
+            within: Vec::new(),
+            used: Vec::new(),
+        }
     }
 
     #[inline]
-    pub(super) fn number(&mut self, id: PartitionId) -> u64 {
+    pub(super) fn number(&mut self, id: PartitionId) -> usize {
         if self.last.0 == id.0 && !self.ids.is_empty() {
             return self.last.1;
         }
-        let next = self.ids.len() as u64;
+        let next = self.ids.len();
         let number = *self.numbers.entry(id.0).or_insert(next);
         if number == next {
             self.ids.push(id.0);
@@ -93,19 +97,39 @@ impl Partitions {
 
     /// Whether so many were numbered that all tables should be emptied and the numbers given anew.
     pub(super) fn is_full(&self) -> bool {
-        self.ids.len() as u64 >= PARTITION_MASK / 2
+        self.ids.len() >= Place::PARTITIONS / 2
+    }
+
+    /// The number of a partition within the messages being put together.
+    #[inline]
+    fn within(&mut self, number: usize) -> usize {
+        match self.within.get(number) {
+            Some(within) if *within > 0 => *within as usize - 1,
+            _ => self.use_one(number),
+        }
+    }
+
+    #[cold]
+    fn use_one(&mut self, number: usize) -> usize {
+        self.within.resize(self.ids.len(), 0);
+        self.used.push(number as u32);
+        self.within[number] = self.used.len() as u32;
+        self.used.len() - 1
+    }
+
+    /// Messages are put together: says of what partitions, by their numbers within.
+    fn all_within(&mut self) -> Vec<u64> {
+        let all = self.used.iter().map(|number| self.ids[*number as usize]).collect();
+        for number in self.used.drain(..) {
+            self.within[number as usize] = 0;
+        }
+        all
     }
 
     pub(super) fn clear(&mut self) {
         self.ids.clear();
         self.numbers.clear();
     }
-}
-
-/// Where an event stands in a pane: its time and its partition's number.
-#[inline]
-fn place(distance: u64, partition: u64) -> u64 {
-    distance.min(MAX_DISTANCE) << PARTITION_BITS | partition
 }
 
 impl Table {
@@ -172,7 +196,7 @@ impl Table {
             };
             self.add(position, same.count_ones().into());
             let entry = self.rows.row_mut(position as usize);
-            let is_earlier = earliest.saturating_sub(seen.start) <= entry.place >> PARTITION_BITS;
+            let is_earlier = earliest.saturating_sub(seen.start) <= entry.place.distance();
             for lane in bits(same) {
                 rows[lane] = position;
                 if is_earlier {
@@ -198,7 +222,7 @@ impl Table {
             }
             for (lane, entry) in (0u32..).zip(entries) {
                 let from = chunk * LANES as u32 + lane;
-                let place = place((entry.place >> PARTITION_BITS) + later, entry.place & PARTITION_MASK);
+                let place = Place::new(entry.place.distance() + later, entry.place.partition());
                 let own = match self.rows.position_at(entry.key.into(), candidates[lane as usize]) {
                     Ok(position) => position as u32,
                     Err(at) => self.insert(at, Entry { place, n: 0, ..*entry }),
@@ -237,16 +261,15 @@ impl Table {
         u64::from(self.rows.rows()[position as usize].n) + wraps as u64 * u64::from(u32::MAX)
     }
 
-    /// Puts the rows into the messages of their owners and forgets them; `names` are those of the keys.
-    pub(super) fn drain(&mut self, pane: u64, names: &Names, partitions: &Partitions, messages: &mut [PanePartials]) {
+    /// Puts the rows into the messages of their owners, which are empty, and forgets them; `names` are those of the keys.
+    pub(super) fn drain(&mut self, names: &Names, partitions: &mut Partitions, messages: &mut [PanePartials]) {
         self.wrapped.sort_unstable();
         let others = self.values.others();
         // Room for an even share and a little more, so that no message grows by doubling.
         let (all, peers) = (self.rows.len(), messages.len());
         let share = if peers > 1 { all / peers + all / 64 + 8 } else { all };
         for message in &mut *messages {
-            message.rows.reserve_exact(share);
-            message.keys.reserve(share * 6);
+            message.reserve(share, share * 6);
         }
         let entries = self.rows.rows();
         let mut touched = 0;
@@ -258,17 +281,8 @@ impl Table {
             }
             let hash = names.name(entry.key).hash;
             let message = &mut messages[owner(hash, peers)];
-            names.push_text(entry.key, &mut message.keys);
-            message.rows.push(PaneRow {
-                hash,
-                key_end: message.keys.len() as u32,
-                n: self.n_of(position),
-                origin: Origin {
-                    time: pane + (entry.place >> PARTITION_BITS),
-                    partition: partitions.ids[(entry.place & PARTITION_MASK) as usize],
-                    offset: entry.offset,
-                },
-            });
+            let place = entry.place.with_partition(partitions.within(entry.place.partition()));
+            message.push(self.n_of(position), entry.offset, place, |keys| names.push_text(entry.key, keys));
             let row = position as usize;
             match (&mut message.values, &mut self.values) {
                 (Values::Sums(out), LocalValues::Sums(all)) => out.push(all[row]),
@@ -282,6 +296,8 @@ impl Table {
             }
         }
         std::hint::black_box(touched);
+        let within = partitions.all_within();
+        messages.iter_mut().filter(|message| !message.is_empty()).for_each(|message| message.set_partitions(&within));
         self.rows.clear();
         self.values.clear();
         self.wrapped.clear();
@@ -291,13 +307,11 @@ impl Table {
 impl Entry {
     /// Takes an event for the least if it is.
     #[inline]
-    fn see(&mut self, place: u64, offset: u64, partitions: &Partitions) {
-        if place >> PARTITION_BITS > self.place >> PARTITION_BITS {
+    fn see(&mut self, place: Place, offset: u64, partitions: &Partitions) {
+        if place.distance() > self.place.distance() {
             return;
         }
-        let order = |place: u64, offset: u64| {
-            (place >> PARTITION_BITS, partitions.ids[(place & PARTITION_MASK) as usize], offset)
-        };
+        let order = |place: Place, offset: u64| (place.distance(), partitions.ids[place.partition()], offset);
         if order(place, offset) < order(self.place, self.offset) {
             (self.place, self.offset) = (place, offset);
         }
@@ -308,8 +322,8 @@ impl Entry {
 mod tests {
     use super::*;
     use crate::names::NONE;
+    use crate::rules::Origin;
     use tidewatch_events::event::Kind;
-    use tidewatch_events::rule::Measure;
     use tidewatch_events::time::EventTime;
 
     /// A way to count events of one key.
@@ -328,17 +342,10 @@ mod tests {
         Event { offset, ..Event::new(Kind::Access, EventTime(1000 + distance)) }
     }
 
-    fn drained(table: &mut Table, names: &Names, partitions: &Partitions) -> Vec<(Vec<u8>, u64, Origin)> {
-        let mut messages = vec![PanePartials {
-            dest: 0,
-            plan: 0,
-            pane: 1000,
-            keys: Vec::new(),
-            rows: Vec::new(),
-            values: Values::of(&Measure::Count),
-        }];
-        table.drain(1000, names, partitions, &mut messages);
-        let mut rows: Vec<_> = messages[0].iter().map(|(key, row)| (key.to_vec(), row.n, row.origin)).collect();
+    fn drained(table: &mut Table, names: &Names, partitions: &mut Partitions) -> Vec<(Vec<u8>, u64, Origin)> {
+        let mut messages = [PanePartials::new(0, 0, 1000, Values::Count)];
+        table.drain(names, partitions, &mut messages);
+        let mut rows: Vec<_> = messages[0].iter().map(|(key, n, origin)| (key.to_vec(), n, origin)).collect();
         rows.sort();
         rows
     }
@@ -347,7 +354,7 @@ mod tests {
     fn the_least_event_is_by_time_then_partition_then_offset() {
         let mut partitions = Partitions::new();
         let (high, low) = (partitions.number(PartitionId(90)), partitions.number(PartitionId(7)));
-        let rows: &[(&str, &[(u64, u64, u64)], (u64, u64, u64))] = &[
+        let rows: &[(&str, &[(u64, usize, u64)], (u64, u64, u64))] = &[
             ("earlier time", &[(5, high, 1), (4, high, 9)], (4, 90, 9)),
             ("same time, lower partition", &[(5, high, 1), (5, low, 9)], (5, 7, 9)),
             ("same time and partition, lower offset", &[(5, low, 9), (5, low, 8)], (5, 7, 8)),
@@ -367,10 +374,10 @@ mod tests {
                 let want = Origin { time: 1000 + distance, partition: *partition, offset: *offset };
                 let mut longer = Table::new(LocalValues::Count);
                 assert_eq!(longer.take_in(&mut table, 500, &partitions), 1);
-                assert_eq!(drained(&mut table, &names, &partitions), [(b"k".to_vec(), 2, want)], "{name}, {way}");
+                assert_eq!(drained(&mut table, &names, &mut partitions), [(b"k".to_vec(), 2, want)], "{name}, {way}");
                 assert_eq!(table.rows(), 0);
                 let later = Origin { time: want.time + 500, ..want };
-                assert_eq!(drained(&mut longer, &names, &partitions), [(b"k".to_vec(), 2, later)], "{name}, {way}");
+                assert_eq!(drained(&mut longer, &names, &mut partitions), [(b"k".to_vec(), 2, later)], "{name}, {way}");
             }
         }
     }
@@ -395,7 +402,7 @@ mod tests {
                     assert_eq!(new, if round == 0 { 20 } else { 0 }, "{way}");
                 }
             }
-            let rows = drained(&mut table, &names, &partitions);
+            let rows = drained(&mut table, &names, &mut partitions);
             assert_eq!(rows.iter().map(|(key, ..)| key.clone()).collect::<Vec<_>>(), names_of, "{way}");
             for (position, (key, n, origin)) in rows.iter().enumerate() {
                 let (first, twice) = (position as u64 % 20, position % 20 < 10);
@@ -424,8 +431,8 @@ mod tests {
             let mut longer = Table::new(LocalValues::Count);
             longer.take_in(&mut table, 0, &partitions);
             assert_eq!(longer.take_in(&mut table, 0, &partitions), 0, "the row is known");
-            assert_eq!(drained(&mut table, &names, &partitions)[0].1, (1 << 32) + 2, "{way}");
-            assert_eq!(drained(&mut longer, &names, &partitions)[0].1, 2 * ((1 << 32) + 2), "{way}");
+            assert_eq!(drained(&mut table, &names, &mut partitions)[0].1, (1 << 32) + 2, "{way}");
+            assert_eq!(drained(&mut longer, &names, &mut partitions)[0].1, 2 * ((1 << 32) + 2), "{way}");
         }
     }
 }
