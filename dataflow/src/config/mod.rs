@@ -65,7 +65,7 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// Store, records, journal.
     pub data_dir: PathBuf,
-    /// The bound of what the pipeline keeps in memory.
+    /// How much the pipeline may keep: bounds are in proportion.
     pub memory: Bytes,
     /// How many bits of an IPv6 address make a client to the rules, 1 to 128.
     pub ipv6_prefix: u8,

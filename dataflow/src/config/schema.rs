@@ -212,7 +212,12 @@ pub static TOP: Section = section(
             Is("./tidewatch-data"),
             "Store, records and journal. `--data-dir` takes precedence.",
         ),
-        key("memory", Kind::Size, Is("1GiB"), "The bound of what the pipeline keeps in memory."),
+        key(
+            "memory",
+            Kind::Size,
+            Is("1GiB"),
+            "How much the pipeline may keep: bounds of keys and rows are in proportion (OPERATING, \"Inexact results\").",
+        ),
         key(
             "ipv6_prefix",
             Kind::Whole(1, 128),

@@ -127,12 +127,13 @@ impl fmt::Display for Summary {
 
 /// What is computed, by a configuration.
 pub fn plan(config: &Config) -> Plan {
+    let limits = Limits::new(config.time.allowed_lateness);
     Plan {
         traffic: Settings {
             size: config.windows.size,
             allowed_lateness: config.time.allowed_lateness,
             top: config.windows.top,
-            max_keys: 1_000_000,
+            max_keys: of_memory(config, limits.max_keys),
             max_hosts: config.windows.max_hosts,
         },
         rules: Arc::new(
@@ -140,10 +141,21 @@ pub fn plan(config: &Config) -> Plan {
                 .under(config.privacy.client.clone()),
         ),
         privacy: Arc::new(config.privacy.clone()),
-        limits: Limits::new(config.time.allowed_lateness),
+        limits: Limits {
+            max_keys: of_memory(config, limits.max_keys),
+            max_rows: of_memory(config, limits.max_rows),
+            ..limits
+        },
         retain: Millis(0),
         live: false,
     }
+}
+
+/// A bound that holds for the default of `memory`, by what `memory` is.
+fn of_memory(config: &Config, bound: usize) -> usize {
+    const DEFAULT: u128 = 1 << 30;
+    let scaled = bound as u128 * u128::from(config.memory.0) / DEFAULT;
+    usize::try_from(scaled).unwrap_or(usize::MAX).clamp(bound / 64, bound * 64)
 }
 
 /// What is removed before anything leaves.
