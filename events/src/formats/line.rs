@@ -349,15 +349,29 @@ pub(super) fn status(text: &[u8]) -> Result<u16, Reason> {
 pub(super) fn size(text: &[u8]) -> Result<u64, Reason> {
     match text {
         [] | b"-" => Ok(0),
-        _ => scan::unsigned(text).ok_or(Reason::BadNumber),
+        _ => scan::unsigned(text).or_else(|| scan::whole(text)).ok_or(Reason::BadNumber),
     }
 }
 
-/// A duration in units of which `scale` make a second's millionth: [`Event::NO_LATENCY`] where absent.
+/// A status that may be written as any number: `2e2`, `200.0`.
+#[cold]
+fn odd_status(text: &[u8]) -> Result<u16, Reason> {
+    match scan::whole(text) {
+        Some(found @ (0 | 100..=999)) => Ok(found as u16),
+        _ => Err(Reason::BadStatus),
+    }
+}
+
+/// A duration in units of so many microseconds: [`Event::NO_LATENCY`] where absent. A negative one is no duration (a
+/// clock was set back, or a server's word for "none").
 #[inline]
 pub(super) fn duration(text: &[u8], micros_per_unit: u64) -> Result<u32, Reason> {
     match text {
         [] | b"-" => Ok(Event::NO_LATENCY),
+        [b'-', number @ ..] => match scan::scaled(number, micros_per_unit).ok_or(Reason::BadNumber)? {
+            0 => Ok(0),
+            _ => Ok(Event::NO_LATENCY),
+        },
         _ => {
             let micros = scan::scaled(text, micros_per_unit).ok_or(Reason::BadNumber)?;
             Ok(latency(micros))
@@ -403,7 +417,7 @@ pub(super) fn assemble_into(
             cx.plain(piece, escape, |clock, text| clock.any(text))?
         }
     };
-    event.status = cx.plain(at(Slot::Status), escape, |_, text| status(text))?;
+    event.status = cx.plain(at(Slot::Status), escape, |_, text| status(text).or_else(|_| odd_status(text)))?;
     event.bytes = match cx.decimal(at(Slot::Bytes)) {
         Some(bytes) => bytes,
         None => cx.plain(at(Slot::Bytes), escape, |_, text| size(text))?,

@@ -195,18 +195,27 @@ pub(super) fn unsigned(text: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// A decimal number times `scale` (a power of ten up to a million), cut to a whole number: `"0.0125"` × 1,000,000 is
-/// 12,500. Saturates; a negative number (a clock that went backwards) is zero.
-pub(super) fn scaled(text: &[u8], scale: u64) -> Option<u64> {
-    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
-    if text.len() > 40 {
-        return None;
+/// A whole number written as any number may be: `2e2`, `200.0`. `None` where it is none, or too large.
+#[cold]
+pub(super) fn whole(text: &[u8]) -> Option<u64> {
+    match scientific(text, 0)? {
+        (value, true) => u64::try_from(value).ok(),
+        _ => None,
     }
+}
+
+/// A decimal number times `scale` (a power of ten up to a million), cut to a whole number: `"0.0125"` × 1,000,000 is
+/// 12,500. Saturates.
+pub(super) fn scaled(text: &[u8], scale: u64) -> Option<u64> {
     let (mut value, mut scale_left, mut digits) = (0u64, scale, 0);
     let mut point = false;
     for b in text {
         let digit = u64::from(b.wrapping_sub(b'0'));
         if digit > 9 {
+            if matches!(b, b'e' | b'E') {
+                let (value, _) = scientific(text, i64::from(scale.ilog10()))?;
+                return Some(u64::try_from(value).unwrap_or(u64::MAX));
+            }
             if *b != b'.' || point {
                 return None;
             }
@@ -226,7 +235,63 @@ pub(super) fn scaled(text: &[u8], scale: u64) -> Option<u64> {
     if digits == 0 {
         return None;
     }
-    Some(if negative { 0 } else { value.saturating_mul(scale_left) })
+    Some(value.saturating_mul(scale_left))
+}
+
+/// A decimal number that may have an exponent (`3.6e-05`), times ten to the `power`: cut to a whole number, and whether
+/// nothing was cut off. Saturates.
+#[cold]
+fn scientific(text: &[u8], power: i64) -> Option<(u128, bool)> {
+    /// Below it one more digit has room.
+    const ROOM: u128 = 10u128.pow(37);
+    let (number, exponent) = match text.iter().position(|b| matches!(b, b'e' | b'E')) {
+        Some(at) => (&text[..at], exponent(&text[at + 1..])?),
+        None => (text, 0),
+    };
+    let (mut value, mut power, mut exact) = (0u128, power + exponent, true);
+    let (mut digits, mut point) = (0, false);
+    for b in number {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            if *b != b'.' || point {
+                return None;
+            }
+            point = true;
+            continue;
+        }
+        digits += 1;
+        if value < ROOM {
+            value = value * 10 + u128::from(digit);
+            power -= i64::from(point);
+        } else {
+            exact &= digit == 0;
+            power += i64::from(!point);
+        }
+    }
+    if digits == 0 {
+        return None;
+    }
+    let scale = u32::try_from(power.unsigned_abs().min(40)).ok().and_then(|n| 10u128.checked_pow(n));
+    match scale {
+        _ if value == 0 => Some((0, exact)),
+        Some(scale) if power < 0 => Some((value / scale, exact && value % scale == 0)),
+        Some(scale) => Some((value.saturating_mul(scale), exact)),
+        None if power < 0 => Some((0, false)),
+        None => Some((u128::MAX, exact)),
+    }
+}
+
+/// What stands behind the `e` of a number, cut at a million either way.
+fn exponent(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value = digits.iter().fold(0, |n: i64, b| (n * 10 + i64::from(b - b'0')).min(1_000_000));
+    Some(if negative { -value } else { value })
 }
 
 #[cfg(test)]
@@ -291,16 +356,53 @@ mod tests {
             ("12.3456789", Some(12_345_678)),
             (".5", Some(500_000)),
             ("1.", Some(1_000_000)),
-            ("-0.001", Some(0)),
             ("99999999999999999999", Some(u64::MAX)),
             (".", None),
             ("", None),
             ("-", None),
-            ("1e3", None),
+            ("-1", None),
             ("1.2.3", None),
+            ("1e3", Some(1_000_000_000)),
+            ("3.6e-05", Some(36)),
+            ("3.6E-5", Some(36)),
+            ("1.5e+0", Some(1_500_000)),
+            ("9.99e-7", Some(0)),
+            ("1e-6", Some(1)),
+            ("123456789e-9", Some(123_456)),
+            ("0.000000000000000000000000000000000000000000001e45", Some(1_000_000)),
+            ("10000000000000000000000000000000000000000000000e-46", Some(1_000_000)),
+            ("0.1000000000000000055511151231257827021181583404541015625", Some(100_000)),
+            ("0e999999999999", Some(0)),
+            ("1e999999999999", Some(u64::MAX)),
+            ("1e-999999999999", Some(0)),
+            ("e3", None),
+            ("1e", None),
+            ("1e+", None),
+            ("1e1.0", None),
+            ("1e--1", None),
+            ("1.2.3e1", None),
         ];
         for (text, want) in rows {
             assert_eq!(scaled(text.as_bytes(), 1_000_000), *want, "{text}");
+        }
+        let rows: &[(&str, Option<u64>)] = &[
+            ("2e2", Some(200)),
+            ("200.0", Some(200)),
+            ("2.04e2", Some(204)),
+            ("20400e-2", Some(204)),
+            ("0.0", Some(0)),
+            ("18446744073709551615.0", Some(u64::MAX)),
+            ("18446744073709551616.0", None),
+            ("1e20", None),
+            ("2.5", None),
+            ("2.045e2", None),
+            ("1e-1", None),
+            ("1e-99", None),
+            ("-2e2", None),
+            ("", None),
+        ];
+        for (text, want) in rows {
+            assert_eq!(whole(text.as_bytes()), *want, "{text}");
         }
     }
 }
