@@ -98,7 +98,16 @@ pub fn parse_endpoint(text: &[u8]) -> Option<IpAddr> {
         let digits = port.strip_prefix(b":").unwrap_or(port);
         return if digits.iter().all(u8::is_ascii_digit) { parse_ipv6(&text[1..close]) } else { None };
     }
-    parse_ipv6(text)
+    parse_ipv6(text).or_else(|| mapped_endpoint(text))
+}
+
+/// `::ffff:1.2.3.4:80`: behind the dots of IPv4 a colon can only be a port's.
+#[cold]
+fn mapped_endpoint(text: &[u8]) -> Option<IpAddr> {
+    let at = memchr::memrchr(b':', text)?;
+    let (address, port) = (&text[..at], &text[at + 1..]);
+    let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+    if is_port && address.contains(&b'.') { parse_ipv6(address) } else { None }
 }
 
 fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
@@ -257,6 +266,9 @@ mod tests {
             ("1:2:3:4:5:6:7:12345", None, None),
             ("0:0:0:0:0:ffff:a00:1", Some("10.0.0.1"), Some("10.0.0.1")),
             ("::ffff:10.0.0.1", Some("10.0.0.1"), Some("10.0.0.1")),
+            ("::ffff:10.0.0.1:80", None, Some("10.0.0.1")),
+            ("[::ffff:10.0.0.1]:80", None, Some("10.0.0.1")),
+            ("::ffff:10.0.0.1:", None, None),
             ("fe80::1%eth0", Some("fe80::1"), Some("fe80::1")),
             ("", None, None),
             ("-", None, None),

@@ -15,6 +15,7 @@
 //! | [`line_protocol`], [`histogram`] | points as they leave; distributions from which quantiles come |
 //! | [`hash`], [`text`] | stable hashes; log text made safe to show |
 
+pub mod addresses;
 pub mod alert;
 pub mod batch;
 pub mod client;

@@ -9,7 +9,7 @@
 //!   or a blank, with names in any case and percent-encoding.
 //! - The same key gives the same pseudonym for ever; without the key an address cannot be had back from it.
 
-use crate::client;
+use crate::addresses;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::borrow::Cow;
@@ -145,22 +145,13 @@ impl Privacy {
 
     /// The line with every address in it masked; `None` where it holds none.
     fn mask_addresses(&self, line: &[u8]) -> Option<Vec<u8>> {
-        let part = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':');
-        let mut out = None;
-        let (mut copied, mut at) = (0, 0);
-        while at < line.len() {
-            let length = line[at..].iter().take_while(|b| part(b)).count();
-            let (start, word) = (at, &line[at..at + length]);
-            at += length.max(1);
-            // `1.2.3.4:80` and a full stop behind an address are no part of it.
-            let colon = word.iter().position(|b| *b == b':').unwrap_or(length);
-            let cuts = [length, length - usize::from(word.ends_with(b".") || word.ends_with(b":")), colon];
-            let found = cuts.into_iter().find_map(|cut| Some((cut, client::parse_ip(&word[..cut])?)));
-            let Some((cut, ip)) = found.filter(|(cut, _)| *cut >= 3) else { continue };
+        let mut out: Option<Vec<u8>> = None;
+        let mut copied = 0;
+        for (place, ip) in addresses::of(line) {
             let out = out.get_or_insert_with(|| Vec::with_capacity(line.len()));
-            out.extend_from_slice(&line[copied..start]);
+            out.extend_from_slice(&line[copied..place.start]);
             out.extend_from_slice(self.client_ip(ip).to_string().as_bytes());
-            copied = start + cut;
+            copied = place.end;
         }
         if let Some(out) = &mut out {
             out.extend_from_slice(&line[copied..]);
@@ -342,6 +333,9 @@ mod tests {
             ("client: [2001:db8:1:2::3]:80,", "client: [2001:db8:1::]:80,"),
             ("at 2020-06-01T15:49:10Z v1.2 face: bad", "at 2020-06-01T15:49:10Z v1.2 face: bad"),
             ("::ffff:1.2.3.4", "1.2.3.0"),
+            ("\"::ffff:203.0.113.9:1234\"", "\"203.0.113.0:1234\""),
+            ("[::ffff:203.0.113.9]:1234, 1.2.3.4", "[203.0.113.0]:1234, 1.2.3.0"),
+            ("?ip=1.2.3.4%2C203.0.113.9%3A80", "?ip=1.2.3.0%2C203.0.113.0%3A80"),
             ("/?token=1.2.3.4", "/?token=***"),
         ];
         for (line, want) in rows {
@@ -354,6 +348,16 @@ mod tests {
         fn any_line_can_be_masked(line in proptest::collection::vec(any::<u8>(), 0..300)) {
             let privacy = Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() };
             let once = privacy.redact_line(&line).into_owned();
+            prop_assert_eq!(&*privacy.redact_line(&once), &once[..]);
+        }
+
+        #[test]
+        fn an_address_is_masked_however_it_is_written(
+            line in "((ip:|client:|a|%2C|)(\\[?::ffff:|\\[|)1\\.2\\.3\\.4(\\]|)(:80|%3A80|:|)(\\.|)[ ,;\"]){0,8}"
+        ) {
+            let privacy = Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() };
+            let once = privacy.redact_line(line.as_bytes()).into_owned();
+            prop_assert!(memchr::memmem::find(&once, b"1.2.3.4").is_none());
             prop_assert_eq!(&*privacy.redact_line(&once), &once[..]);
         }
 

@@ -1,0 +1,130 @@
+//! Finds addresses in texts of any kind, as people and programs write them.
+//!
+//! Invariants
+//! - `1.2.3.4:80`, `[::1]:80`, `::ffff:1.2.3.4:80` and a full stop behind an address: neither port nor stop are part of it.
+//! - What has a digit or a part more (`1.2.3.45`, `1.2.3.4.5`) is another address, or none.
+//! - The time taken grows with the text's length only.
+
+use crate::client;
+use std::net::IpAddr;
+use std::ops::Range;
+
+/// More than the longest address with its port has.
+const LONGEST: usize = 64;
+
+/// The shortest address (`::1`).
+const SHORTEST: usize = 3;
+
+/// All addresses of a text in their order, and where they stand.
+pub fn of(text: &[u8]) -> impl Iterator<Item = (Range<usize>, IpAddr)> {
+    Addresses { text, at: 0, end: 0 }
+}
+
+struct Addresses<'a> {
+    text: &'a [u8],
+    /// What is left of the word being looked at.
+    at: usize,
+    end: usize,
+}
+
+impl Iterator for Addresses<'_> {
+    type Item = (Range<usize>, IpAddr);
+
+    fn next(&mut self) -> Option<(Range<usize>, IpAddr)> {
+        let is_part = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'.' | b':');
+        loop {
+            if self.at < self.end {
+                let start = self.at;
+                let word = &self.text[start..self.end];
+                if let Some((place, ip)) = whole(word).or_else(|| ipv4_within(word)) {
+                    self.at = start + place.end;
+                    return Some((start + place.start..self.at, ip));
+                }
+                self.at = self.end;
+            }
+            let rest = self.text.get(self.at..)?;
+            self.at += match rest {
+                [] => return None,
+                // The digits of an encoded byte are no part of what follows it.
+                [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => 3,
+                [b, ..] if is_part(b) => 0,
+                _ => 1,
+            };
+            self.end = self.at + self.text[self.at..].iter().take_while(|b| is_part(b)).count();
+        }
+    }
+}
+
+/// The address that a word begins with, where nothing but a port or a stop is left of it.
+fn whole(word: &[u8]) -> Option<(Range<usize>, IpAddr)> {
+    if word.len() > LONGEST {
+        return None;
+    }
+    // `client:2001:db8::1`
+    let start = usize::from(matches!(word, [b':', b, ..] if *b != b':'));
+    let stop = word.len() - usize::from(matches!(word, [.., b'.' | b':']));
+    let port = word[..stop].iter().rposition(|b| *b == b':').unwrap_or(stop);
+    [word.len(), stop, port].into_iter().filter(|end| *end >= start + SHORTEST).find_map(|end| {
+        let ip = client::parse_ip(&word[start..end])?;
+        Some((start..end, ip))
+    })
+}
+
+/// The first IPv4 address within a word.
+fn ipv4_within(word: &[u8]) -> Option<(Range<usize>, IpAddr)> {
+    let mut from = 0;
+    word.split(|b| !b.is_ascii_digit() && *b != b'.').find_map(|run| {
+        let start = from + run.iter().take_while(|b| **b == b'.').count();
+        from += run.len() + 1;
+        let stops = run.iter().rev().take_while(|b| **b == b'.').count();
+        let end = from - 1 - stops;
+        let (ip, used) = client::ipv4_prefix(word.get(start..end)?)?;
+        (used == end - start).then_some((start..end, IpAddr::V4(ip)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_as_they_are_written() {
+        let rows: &[(&str, &[(&str, &str)])] = &[
+            ("", &[]),
+            ("1.2.3.4", &[("1.2.3.4", "1.2.3.4")]),
+            ("1.2.3.4:80, 5.6.7.8.", &[("1.2.3.4", "1.2.3.4"), ("5.6.7.8", "5.6.7.8")]),
+            ("1.2.3.4:5.6.7.8", &[("1.2.3.4", "1.2.3.4"), ("5.6.7.8", "5.6.7.8")]),
+            ("ip:1.2.3.4", &[("1.2.3.4", "1.2.3.4")]),
+            ("client:1.2.3.4:80", &[("1.2.3.4", "1.2.3.4")]),
+            ("..1.2.3.4..", &[("1.2.3.4", "1.2.3.4")]),
+            ("a%2C1.2.3.4%3A80", &[("1.2.3.4", "1.2.3.4")]),
+            ("\\x2c1.2.3.4", &[("1.2.3.4", "1.2.3.4")]),
+            ("::ffff:1.2.3.4", &[("::ffff:1.2.3.4", "1.2.3.4")]),
+            ("::ffff:1.2.3.4:1234", &[("::ffff:1.2.3.4", "1.2.3.4")]),
+            ("::FFFF:1.2.3.4:1234.", &[("::FFFF:1.2.3.4", "1.2.3.4")]),
+            ("[::ffff:1.2.3.4]:1234", &[("::ffff:1.2.3.4", "1.2.3.4")]),
+            ("::ffff:102:304", &[("::ffff:102:304", "1.2.3.4")]),
+            ("0:0:0:0:0:ffff:1.2.3.4:80", &[("0:0:0:0:0:ffff:1.2.3.4", "1.2.3.4")]),
+            ("client:2001:db8::1", &[("2001:db8::1", "2001:db8::1")]),
+            ("2001:db8::1: 2001:db8::.", &[("2001:db8::1", "2001:db8::1"), ("2001:db8::", "2001:db8::")]),
+            ("[2001:db8::1]:443", &[("2001:db8::1", "2001:db8::1")]),
+            ("fe80::1%eth0", &[("fe80::1", "fe80::1")]),
+            ("1:2:3:4:5:6:7:8:8080", &[("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8")]),
+            ("1.2.3.45.6 1.2.3 1.2.3.256 01.2.3.4 1203.0.113.7", &[]),
+            ("15:49:10 :: std::fee: aa:bb:cc:dd:ee:ff 2020-06-01T15:49:10Z", &[("d::fee", "d::fee")]),
+        ];
+        for (text, want) in rows {
+            let found: Vec<(&str, String)> =
+                of(text.as_bytes()).map(|(place, ip)| (&text[place], ip.to_string())).collect();
+            let want: Vec<(&str, String)> = want.iter().map(|(at, ip)| (*at, (*ip).to_owned())).collect();
+            assert_eq!(found, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_word_is_looked_at_once() {
+        let text = "1.2.3.4:".repeat(100_000);
+        assert_eq!(of(text.as_bytes()).count(), 100_000);
+        assert_eq!(of("f".repeat(1 << 20).as_bytes()).count(), 0);
+    }
+}
