@@ -19,5 +19,6 @@ pub mod secret;
 pub mod ship;
 pub mod sink;
 pub mod source;
+pub mod sparing;
 #[cfg(feature = "store")]
 pub mod store;

@@ -13,12 +13,12 @@
 use super::chunk::{Chunk, FRAME_HEAD};
 use super::metrics::Counters;
 use super::settings::CollectorSettings;
-use super::sparing::Sparing;
 use super::tls::{self, Connection, is_nothing_yet, words};
 use super::upstream::{Upstream, circle};
 use super::wire::{self, Form, Greeting};
 use crate::secret::Secret;
 use crate::source::SourceError;
+use crate::sparing::Sparing;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use rustls::ServerConfig;
 use std::collections::BTreeMap;

@@ -32,7 +32,6 @@ mod metrics;
 mod output;
 pub mod positions;
 pub mod settings;
-mod sparing;
 pub mod spool;
 mod tls;
 mod upstream;

@@ -25,8 +25,10 @@ use std::time::{Duration, Instant};
 /// Limits of a listening source.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// Connections at a time; more are closed at once.
+    /// Connections at a time. For one more the one that is silent for longest makes room; where none is, it is refused.
     pub max_connections: usize,
+    /// How long a connection must have been silent to make room.
+    pub room_after: Duration,
     /// How long a connection may send nothing. Dead peers are found by TCP's own keep-alive before that.
     pub idle: Duration,
     /// Memory for the unfinished lines of all connections (bytes); beyond it the connection that takes most is closed.
@@ -37,7 +39,13 @@ pub struct ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> ListenOptions {
-        ListenOptions { max_connections: 1024, idle: Duration::from_secs(3600), max_buffered: 64 << 20, process: 0 }
+        ListenOptions {
+            max_connections: 1024,
+            room_after: Duration::from_secs(5),
+            idle: Duration::from_secs(3600),
+            max_buffered: 64 << 20,
+            process: 0,
+        }
     }
 }
 
@@ -48,6 +56,8 @@ pub struct ListenCounters {
     pub connections_accepted_total: AtomicU64,
     /// Connections that were closed at once, as there were too many.
     pub connections_refused_total: AtomicU64,
+    /// Connections that were closed, silent for longest of all, to make room for others.
+    pub connections_displaced_total: AtomicU64,
     /// Connections that were closed as they sent nothing for too long.
     pub connections_idle_total: AtomicU64,
     /// Connections that were closed as their unfinished lines took too much memory.
@@ -207,7 +217,9 @@ impl Server {
             buffered: 0,
             scratch: vec![0; READ_BYTES],
             accepting: true,
+            crowded_until: Instant::now(),
             refused_said: 0,
+            displaced_said: 0,
         };
         std::thread::Builder::new().name(name.into()).spawn(move || run.run())
     }
@@ -226,7 +238,10 @@ struct Run {
     scratch: Vec<u8>,
     /// Whether connections may wait to be accepted.
     accepting: bool,
+    /// Before then none of the connections is silent for long enough to make room.
+    crowded_until: Instant,
     refused_said: u64,
+    displaced_said: u64,
 }
 
 impl Run {
@@ -309,9 +324,8 @@ impl Run {
     }
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
-        let counters = &self.server.counters;
-        if self.connections.len() >= self.server.options.max_connections {
-            counters.connections_refused_total.fetch_add(1, Ordering::Relaxed);
+        if self.connections.len() >= self.server.options.max_connections && !self.make_room() {
+            self.server.counters.connections_refused_total.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let token = self.next_token;
@@ -320,7 +334,7 @@ impl Run {
             return;
         }
         let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
-        counters.connections_accepted_total.fetch_add(1, Ordering::Relaxed);
+        self.server.counters.connections_accepted_total.fetch_add(1, Ordering::Relaxed);
         let framer = match self.server.wire {
             Wire::Lines => Framer::Lines(Lines::new(0)),
             Wire::Syslog(taking) => Framer::Syslog(SyslogStream::new(taking)),
@@ -339,6 +353,26 @@ impl Run {
             memory: 0,
         };
         self.connections.insert(token, connection);
+    }
+
+    /// Closes the connection that is silent for longest: whoever only holds places keeps nobody out. `false` where none is
+    /// silent for long.
+    fn make_room(&mut self) -> bool {
+        let now = Instant::now();
+        if now < self.crowded_until {
+            return false;
+        }
+        // One that has something to be read is not silent.
+        let silent = self.connections.iter().filter(|(_, c)| !c.ready);
+        let Some((heard, token)) = silent.map(|(token, c)| (c.heard, *token)).min() else { return false };
+        let room_at = heard + self.server.options.room_after;
+        if now < room_at {
+            self.crowded_until = room_at;
+            return false;
+        }
+        self.server.counters.connections_displaced_total.fetch_add(1, Ordering::Relaxed);
+        self.close(token);
+        true
     }
 
     /// Gives every connection that has something, and the socket, one turn. Whether anything was read.
@@ -448,7 +482,7 @@ impl Run {
         }
     }
 
-    /// Closes silent connections and says what was refused, once a second.
+    /// Closes silent connections and says what was refused and closed for others, once a second.
     fn keep_house(&mut self) {
         let idle = self.server.options.idle;
         let silent: Vec<usize> =
@@ -457,11 +491,22 @@ impl Run {
             self.server.counters.connections_idle_total.fetch_add(1, Ordering::Relaxed);
             self.close(token);
         }
-        let refused = self.server.counters.connections_refused_total.load(Ordering::Relaxed);
-        if refused > self.refused_said {
-            let (count, most) = (refused - self.refused_said, self.server.options.max_connections);
-            tracing::warn!(count, most, "connections refused: there are as many as allowed");
-            self.refused_said = refused;
+        let (counters, most) = (&self.server.counters, self.server.options.max_connections);
+        let grown = |counter: &AtomicU64, said: &mut u64| {
+            let now = counter.load(Ordering::Relaxed);
+            now - std::mem::replace(said, now)
+        };
+        let refused = grown(&counters.connections_refused_total, &mut self.refused_said);
+        if refused > 0 {
+            tracing::warn!(count = refused, most, "connections refused: there are as many as allowed");
+        }
+        let displaced = grown(&counters.connections_displaced_total, &mut self.displaced_said);
+        if displaced > 0 {
+            tracing::warn!(
+                count = displaced,
+                most,
+                "silent connections closed for new ones: there are as many as allowed"
+            );
         }
     }
 

@@ -113,6 +113,40 @@ fn there_are_only_so_many_connections() {
     case.stop();
 }
 
+#[test]
+fn silent_connections_keep_nobody_out() {
+    let room_after = Duration::from_millis(300);
+    let mut case = start(ListenOptions { max_connections: 3, room_after, ..ListenOptions::default() });
+    let mut held: Vec<Client> = (0..3).map(|_| case.connect()).collect();
+    for client in &mut held {
+        client.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    case.engine.until("all of them", |e| e.partitions.len() == 3);
+    let mut early = case.connect();
+    assert!(Case::is_closed(&mut early), "none is silent for long");
+    std::thread::sleep(room_after);
+    // The one in the middle speaks again: it is not the next to go.
+    held[1].write_all(b"y").unwrap();
+    let mut sender = case.connect();
+    sender.write_all(b"one\n").unwrap();
+    case.engine.until("the sender's line", |e| e.partitions.values().any(|s| s.texts() == ["one"]));
+    assert!(Case::is_closed(&mut held[0]));
+    let mut second = case.connect();
+    second.write_all(b"two\n").unwrap();
+    case.engine.until("another sender's line", |e| e.partitions.values().any(|s| s.texts() == ["two"]));
+    assert!(Case::is_closed(&mut held[2]));
+    // What they had sent is a line, as at any end.
+    let ended = |e: &Engine| e.partitions.values().filter(|s| s.ended && s.texts() == ["x"]).count();
+    case.engine.until("what was not finished", |e| ended(e) == 2);
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!(load(&case.counters.connections_displaced_total), 2);
+    assert_eq!(load(&case.counters.connections_refused_total), 1);
+    held[1].write_all(b"z\n").unwrap();
+    case.engine.until("the one that spoke", |e| e.partitions.values().any(|s| s.texts() == ["xyz"]));
+    case.stop();
+}
+
 fn case_connect(address: SocketAddr) -> Client {
     Client::connect(address).unwrap()
 }

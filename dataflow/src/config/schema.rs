@@ -312,8 +312,13 @@ pub static SOURCE: Section = Section {
         )
         .only(&["kafka"]),
         key("listen", Kind::Listen, Required, "The address to listen on.").only(&["tcp", "syslog"]),
-        key("max_connections", Kind::Whole(1, 65_536), Is("1024"), "Connections beyond this are refused.")
-            .only(&["tcp", "syslog"]),
+        key(
+            "max_connections",
+            Kind::Whole(1, 65_536),
+            Is("1024"),
+            "Connections at a time. For one more the one silent for longest, for 5 s at least, is closed.",
+        )
+        .only(&["tcp", "syslog"]),
         key("rate", Kind::Number(0.0), Is("1000"), "Lines a second.").only(&["generator"]),
         key("seed", Kind::Whole(0, i64::MAX as u64), Is("1"), "The same seed gives the same lines.")
             .only(&["generator"]),

@@ -57,14 +57,14 @@ pub enum SourceKind {
     Tcp {
         /// The address to listen on.
         listen: String,
-        /// Connections beyond this are refused.
+        /// Connections at a time.
         max_connections: usize,
     },
     /// Syslog over TCP and UDP.
     Syslog {
         /// The address to listen on.
         listen: String,
-        /// Connections beyond this are refused.
+        /// Connections at a time.
         max_connections: usize,
     },
     /// Standard input.

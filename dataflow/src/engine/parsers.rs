@@ -6,12 +6,23 @@ use crate::exit::Failure;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use tidewatch_connectors::feed::PartitionInfo;
+use tidewatch_connectors::sparing::Sparing;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::formats::{self, Format, Parser, SourceOptions};
 
+/// The format of a source.
+struct SourceParser {
+    /// `None`: recognised, partition by partition.
+    format: Option<Format>,
+    options: SourceOptions,
+    /// What is said of partitions: whoever connects makes one.
+    recognitions: Sparing,
+    misses: Sparing,
+}
+
 /// The formats of the configured sources.
 pub struct SourceParsers {
-    sources: Vec<(Option<Format>, SourceOptions)>,
+    sources: Vec<SourceParser>,
     recognised: Mutex<HashMap<PartitionId, Format>>,
     /// What a partition is read as whose first lines look like nothing known.
     fallback: Format,
@@ -29,7 +40,7 @@ impl SourceParsers {
     }
 }
 
-fn compile(source: &Source) -> Result<(Option<Format>, SourceOptions), Failure> {
+fn compile(source: &Source) -> Result<SourceParser, Failure> {
     let lines = &source.lines;
     let format = match lines.format.as_str() {
         "auto" => None,
@@ -46,14 +57,14 @@ fn compile(source: &Source) -> Result<(Option<Format>, SourceOptions), Failure> 
         client_header: lines.proxies.header,
         ..SourceOptions::default()
     };
-    Ok((format, options))
+    Ok(SourceParser { format, options, recognitions: Sparing::new(), misses: Sparing::new() })
 }
 
 impl Parsers for SourceParsers {
     fn parser(&self, info: &PartitionInfo, head: Option<&[u8]>) -> Option<Parser> {
-        let (format, options) = &self.sources[info.source.min(self.sources.len() - 1)];
-        let options = SourceOptions { reference_time: info.reference_time, ..options.clone() };
-        if let Some(format) = format {
+        let source = &self.sources[info.source.min(self.sources.len() - 1)];
+        let options = SourceOptions { reference_time: info.reference_time, ..source.options.clone() };
+        if let Some(format) = &source.format {
             return Some(Parser::new(format.clone(), options));
         }
         let mut recognised = self.recognised.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,15 +73,19 @@ impl Parsers for SourceParsers {
             (None, Some(head)) => {
                 let format = match formats::detect(head) {
                     Some(format) => {
-                        tracing::info!(partition = %info.name, format = format.name(), "format recognised");
+                        if let Some(unsaid) = source.recognitions.may_say() {
+                            tracing::info!(partition = %info.name, format = format.name(), unsaid, "format recognised");
+                        }
                         format
                     }
                     None => {
-                        tracing::warn!(
-                            partition = %info.name,
-                            "no format recognised in the first lines; each line is recognised by itself, what fits no format \
-                             is rejected; better set `format` for this source"
-                        );
+                        if let Some(unsaid) = source.misses.may_say() {
+                            tracing::warn!(
+                                partition = %info.name, unsaid,
+                                "no format recognised in the first lines; each line is recognised by itself, what fits no format \
+                                 is rejected; better set `format` for this source"
+                            );
+                        }
                         self.fallback.clone()
                     }
                 };
