@@ -1,9 +1,9 @@
 //! One file to read to its end: plain, gzip (several members) or zstd (several frames), told apart by its first bytes.
 
 use super::walk;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,8 +61,56 @@ type Stored = Chain<Cursor<Vec<u8>>, Counted>;
 enum Kind {
     /// Read straight into the caller's buffer.
     Plain(Cursor<Vec<u8>>, File, Arc<AtomicU64>),
-    Gzip(Box<MultiGzDecoder<BufReader<Stored>>>),
+    Gzip(Members<BufReader<Stored>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Stored>>>),
+}
+
+/// The members of a gzip file, one after the other. As gzip itself does, it reads over zeros behind the last (tapes and
+/// some rotations fill blocks up with them); what else stands there is an error.
+struct Members<R>(Option<Box<GzDecoder<R>>>);
+
+impl<R: BufRead> Members<R> {
+    fn new(stored: R) -> Members<R> {
+        Members(Some(Box::new(GzDecoder::new(stored))))
+    }
+
+    /// Goes on to the next member, behind the end of one. `false` at the end of the file.
+    fn next(&mut self) -> io::Result<bool> {
+        let Some(ended) = self.0.take() else { return Ok(false) };
+        let mut stored = ended.into_inner();
+        let mut is_padded = false;
+        loop {
+            let rest = stored.fill_buf()?;
+            let zeros = rest.iter().take_while(|b| **b == 0).count();
+            match rest.get(zeros) {
+                None if rest.is_empty() => return Ok(false),
+                Some(_) if is_padded || zeros > 0 => {
+                    let words = "neither zeros nor a member behind the zeros that follow a gzip member";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+                }
+                Some(_) => {
+                    self.0 = Some(Box::new(GzDecoder::new(stored)));
+                    return Ok(true);
+                }
+                None => {
+                    is_padded = true;
+                    stored.consume(zeros);
+                }
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let n = member.read(buffer)?;
+            if n > 0 || buffer.is_empty() || !self.next()? {
+                return Ok(n);
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// An open file, decoded.
@@ -92,7 +140,7 @@ impl Input {
         };
         let kind = match encoding {
             Encoding::Plain => Kind::Plain(first, file, read),
-            Encoding::Gzip => Kind::Gzip(Box::new(MultiGzDecoder::new(stored(first, file, read)))),
+            Encoding::Gzip => Kind::Gzip(Members::new(stored(first, file, read))),
             Encoding::Zstd => {
                 Kind::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(stored(first, file, read))?))
             }
@@ -173,5 +221,40 @@ mod tests {
             assert_eq!(is_tar(&path), want, "{name}");
         }
         assert!(!is_tar(&dir.path().join("gone")));
+    }
+
+    #[test]
+    fn zeros_behind_the_last_member_are_no_part_of_it() {
+        let member = |text: &str| {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(text.as_bytes()).unwrap();
+            out.finish().unwrap()
+        };
+        let zeros = |n: usize| vec![0; n];
+        let rows: [(&str, Vec<Vec<u8>>, &str, bool); 9] = [
+            ("one", vec![member("a\n")], "a\n", true),
+            ("two", vec![member("a\n"), member("b\n")], "a\nb\n", true),
+            ("one that holds nothing", vec![member(""), member("b\n")], "b\n", true),
+            ("padded", vec![member("a\n"), member("b\n"), zeros(1)], "a\nb\n", true),
+            ("padded beyond the buffer", vec![member("a\n"), zeros(1 << 20)], "a\n", true),
+            ("junk behind it", vec![member("a\n"), b"junk".to_vec()], "a\n", false),
+            ("junk behind zeros", vec![member("a\n"), zeros(600_000), b"junk".to_vec()], "a\n", false),
+            ("a member behind zeros", vec![member("a\n"), zeros(8), member("b\n")], "a\n", false),
+            ("cut", vec![member("a\n"), member("b\n")[..5].to_vec()], "a\n", false),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        for (name, parts, want, is_whole) in rows {
+            let path = dir.path().join("x.gz");
+            std::fs::write(&path, parts.concat()).unwrap();
+            let mut input = Input::open_file(&path).unwrap();
+            let mut got = Vec::new();
+            let read = input.read_into(&mut got, 1000);
+            assert_eq!((String::from_utf8_lossy(&got), read.is_ok()), (want.into(), is_whole), "{name}");
+            assert_eq!(
+                Input::open_file(&path).unwrap().skip(1000).ok(),
+                is_whole.then_some(want.len() as u64),
+                "{name}"
+            );
+        }
     }
 }
