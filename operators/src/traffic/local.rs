@@ -382,7 +382,7 @@ impl Host {
         let class = event.status / 100;
         let stats = &mut self.stats;
         stats.requests += 1;
-        stats.bytes += event.bytes;
+        stats.bytes = stats.bytes.saturating_add(event.bytes);
         stats.methods[event.method as usize] += 1;
         if let 2..=5 = class {
             stats.status[class as usize - 2] += 1;

@@ -97,10 +97,10 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds another's counts; the two status counters saturate.
+    /// Adds another's counts; bytes and the two status counters saturate.
     pub fn merge(&mut self, other: &Counts) {
         self.requests += other.requests;
-        self.bytes += other.bytes;
+        self.bytes = self.bytes.saturating_add(other.bytes);
         self.status_4xx = self.status_4xx.saturating_add(other.status_4xx);
         self.status_5xx = self.status_5xx.saturating_add(other.status_5xx);
     }
@@ -127,7 +127,7 @@ impl HostStats {
     /// Adds another's counts.
     pub fn merge(&mut self, other: &HostStats) {
         self.requests += other.requests;
-        self.bytes += other.bytes;
+        self.bytes = self.bytes.saturating_add(other.bytes);
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.methods.iter_mut().zip(other.methods).for_each(|(a, b)| *a += b);
         self.latency_sum += other.latency_sum;

@@ -165,7 +165,7 @@ fn by_hundreds(events: &[&RefEvent], hundreds: u16) -> u64 {
 }
 
 fn bytes(events: &[&RefEvent]) -> u64 {
-    events.iter().map(|e| e.bytes).sum()
+    events.iter().fold(0, |sum, e| sum.saturating_add(e.bytes))
 }
 
 /// The access events of one host in one window.
@@ -180,7 +180,7 @@ impl<'a> Window<'a> {
     fn http_stats(&self) -> Point {
         let requests = self.events.len() as u64;
         let seconds = self.settings.window_size as f64 / 1000.0;
-        let bytes = bytes(&self.events);
+        let bytes = bytes(&self.events).min(i64::MAX as u64);
         let clients: BTreeSet<_> = self.events.iter().filter_map(|e| client_key(e, self.settings)).collect();
         let errors = by_hundreds(&self.events, 5);
         let mut point = Point::new("http_stats", self.start, &[("host", &self.host)])
