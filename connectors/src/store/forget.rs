@@ -6,12 +6,13 @@
 //! Invariants
 //! - An address is found in any spelling: texts are read as addresses, not compared as text.
 //! - What is removed is overwritten in the file, and the write-ahead log is emptied.
+//! - SQLite leaves copies of rows that it moved in unused space: where nobody else has a file open it is written anew.
 
 use super::schema::{ColumnKind, Level, MEASUREMENTS, Measurement};
 use super::{FILE_NAME, StoreError, open_for_writing, ring};
 use crate::addresses;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +24,7 @@ const AT_ONCE: usize = 200;
 const MASK: &str = "***";
 
 /// What was erased.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
     /// Rows removed from the store.
     pub removed: u64,
@@ -33,6 +34,8 @@ pub struct Forgotten {
     pub requests: u64,
     /// Whether the write-ahead logs are empty: not while somebody reads.
     pub is_log_empty: bool,
+    /// Files that were not written anew, as somebody has them open: copies may stand in their unused space.
+    pub kept_open: Vec<&'static str>,
 }
 
 /// Erases addresses from the files of a data directory. Files that are not there hold nothing.
@@ -47,6 +50,8 @@ pub fn forget(dir: &Path, addresses: &[IpAddr]) -> Result<Forgotten, StoreError>
         from_store(&c, addresses, &mut done)
             .and_then(|()| empty_log(&c, &mut done))
             .map_err(StoreError::new("write", &path))?;
+        drop(c);
+        write_anew(&path, FILE_NAME, &mut done)?;
     }
     let path = dir.join(ring::FILE_NAME);
     if path.exists() {
@@ -54,6 +59,8 @@ pub fn forget(dir: &Path, addresses: &[IpAddr]) -> Result<Forgotten, StoreError>
         from_ring(&c, addresses, &mut done)
             .and_then(|()| empty_log(&c, &mut done))
             .map_err(StoreError::new("write", &path))?;
+        drop(c);
+        write_anew(&path, ring::FILE_NAME, &mut done)?;
     }
     Ok(done)
 }
@@ -63,6 +70,32 @@ fn empty_log(c: &Connection, done: &mut Forgotten) -> rusqlite::Result<()> {
     let busy: i64 = c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     done.is_log_empty &= busy == 0;
     Ok(())
+}
+
+/// Writes a file anew that nobody else has open. Also where nothing was erased just now: rows that went earlier leave copies
+/// too, and so does a run of this beside another process.
+fn write_anew(path: &Path, name: &'static str, done: &mut Forgotten) -> Result<(), StoreError> {
+    let failed = StoreError::new("write", path);
+    let c = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(&failed)?;
+    match alone(&c) {
+        Ok(()) => c
+            .execute_batch("VACUUM")
+            .and_then(|()| c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+            .map_err(&failed),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+            done.kept_open.push(name);
+            Ok(())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Takes a file for this connection alone; busy where another has it open.
+fn alone(c: &Connection) -> rusqlite::Result<()> {
+    c.busy_timeout(Duration::ZERO)?;
+    c.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+    c.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
 /// What becomes of a row.

@@ -56,6 +56,11 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
         "{}: removed {} rows and masked {} of the store, erased {} requests, and masked it {masked} times in journals of routes\n",
         client, done.removed, done.masked, done.requests
     );
+    for name in &done.kept_open {
+        said.push_str(&format!(
+            "not touched: unused space of {name}, where copies may stand: another process has it open; stop it and run this again\n"
+        ));
+    }
     for place in out_of_reach(&config) {
         said.push_str(&format!("not touched: {place}\n"));
     }
