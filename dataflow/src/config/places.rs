@@ -109,7 +109,8 @@ impl Places<'_> {
         };
         let default = sinks.are_none().then(|| data_dir.join("results"));
         if let Some(dir) = sinks.files.as_ref().map(|files| &files.dir).or(default.as_ref()) {
-            let (owner, at) = ("[sink.files]", at("files", "dir"));
+            let owner = if sinks.files.is_some() { "[sink.files]" } else { "the results" };
+            let at = at("files", "dir");
             self.directory("dir", dir, at);
             for name in RESULTS {
                 self.add(&dir.join(name), owner, at);
