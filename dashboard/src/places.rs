@@ -1,8 +1,8 @@
 //! Who is connected, and who makes room when no place is left.
 //!
 //! A connection is busy while an answer of the API is being made or sent (a stream: as long as it is open), else it waits: for a
-//! whole head, or between two requests. Whoever comes when all places are taken gets that of the connection that waits longest, so
-//! connections that are only held open keep nobody out.
+//! whole request, head and body, or between two. Whoever comes when all places are taken gets that of the connection that waits
+//! longest, so connections that are only held open keep nobody out.
 //!
 //! Invariants
 //! - At most as many places are taken as there are.
@@ -95,6 +95,52 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.places.taken().remove(&self.id);
         self.places.freed.notify_one();
+    }
+}
+
+/// The body of a request: once it is read to its end, an answer is being made, where the place is kept for it.
+pub struct Received<B> {
+    body: B,
+    place: Option<Arc<Place>>,
+    answering: Arc<Mutex<Option<Answering>>>,
+}
+
+impl<B: HttpBody> Received<B> {
+    pub fn new(body: B, place: Option<Arc<Place>>) -> Received<B> {
+        let received = Received { body, place, answering: Arc::default() };
+        received.look(received.body.is_end_stream());
+        received
+    }
+
+    /// Where the answer stands once it is being made.
+    pub fn answering(&self) -> Arc<Mutex<Option<Answering>>> {
+        self.answering.clone()
+    }
+
+    fn look(&self, is_whole: bool) {
+        if let Some(place) = self.place.as_ref().filter(|_| is_whole) {
+            let mut answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
+            answering.get_or_insert_with(|| place.answering());
+        }
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Received<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.look(matches!(polled, Poll::Ready(None)) || self.body.is_end_stream());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::app::{App, Shared};
 use crate::engine::{Engine, Feed};
 use crate::http::Peer;
-use crate::places::{Place, Places};
+use crate::places::{Place, Places, Received};
 use crate::store::Data;
 use axum::http::{Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -273,23 +273,22 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let (app, inner, place) = (app.clone(), inner.clone(), visitor.place.clone());
         request.extensions_mut().insert(Peer(visitor.peer));
         async move {
-            let mut answering = None;
-            let response = match under(&app.settings.base_path, request.uri()) {
+            Ok::<Response, Infallible>(match under(&app.settings.base_path, request.uri()) {
                 Where::Here(uri) => {
-                    answering = keeps_place(uri.path()).then(|| place.answering());
+                    let place = Some(place).filter(|_| keeps_place(uri.path()));
                     *request.uri_mut() = uri;
+                    let request = request.map(|body| Received::new(body, place));
+                    let answering = request.body().answering();
                     let answer: Result<Response, Infallible> = inner.call(request).await;
-                    match answer {
-                        Ok(response) => response,
-                        Err(never) => match never {},
+                    let Ok(response) = answer;
+                    let answering = answering.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    match answering {
+                        Some(answering) => answering.with(response),
+                        None => response,
                     }
                 }
                 Where::At(path) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, path)]).into_response(),
                 Where::Elsewhere => crate::http::nowhere(),
-            };
-            Ok::<Response, Infallible>(match answering {
-                Some(answering) => answering.with(response),
-                None => response,
             })
         }
     });
@@ -307,10 +306,9 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let _ = tokio::time::timeout(Duration::from_millis(900), connection).await;
 }
 
-/// Whether whoever asks for this keeps the place until it has the answer. Not where no token was shown: somebody who is slow to
-/// send a login or to take the page's files may lose it.
+/// Whether whoever asked for this keeps the place until the answer is sent. Not the page's files: who takes them slowly may lose it.
 fn keeps_place(path: &str) -> bool {
-    path.starts_with("/api/") && path != "/api/v1/login"
+    path.starts_with("/api/")
 }
 
 /// Where a request belongs, seen from the base path.

@@ -259,11 +259,20 @@ fn connections_that_are_only_held_open_keep_nobody_out() {
     let server = start(|settings| settings.limits.connections = 8);
     let mut open = server.stream("");
     event_of(&mut open, "hello");
-    let login = "POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nX-Tidewatch: 1\r\nContent-Length: 50\r\n\r\n{";
+    let body = |path: &str, length: &str| {
+        format!("POST /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nX-Tidewatch: 1\r\n{length}\r\n\r\n1\r\n{{")
+    };
+    let halves = [
+        "".to_owned(),
+        "G".into(),
+        "GET / HTTP/1.1\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: localhost\r\nx: ".into(),
+        body("login", "Content-Length: 50"),
+        body("silences", "Content-Length: 50"),
+        body("alerts/7/acknowledge", "Transfer-Encoding: chunked"),
+    ];
     let mut held = Vec::new();
-    for half in
-        ["", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nx: ", login].iter().cycle().take(40)
-    {
+    for half in halves.iter().cycle().take(42) {
         let mut socket = server.connect();
         let _ = socket.write_all(half.as_bytes());
         held.push(socket);
@@ -275,6 +284,23 @@ fn connections_that_are_only_held_open_keep_nobody_out() {
     }
     event_of(&mut open, "status");
     event_of(&mut open, "status");
+}
+
+#[test]
+fn a_whole_body_keeps_its_place_until_it_is_answered() {
+    let server = start(|settings| settings.limits.connections = 2);
+    let body = r#"{"note":"slow"}"#;
+    let head = format!(
+        "POST /api/v1/alerts/slow/acknowledge HTTP/1.1\r\nHost: localhost\r\nX-Tidewatch: 1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut asking = server.connect();
+    asking.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    asking.write_all(body.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let held: Vec<_> = (0..6).map(|_| server.connect()).collect();
+    assert_eq!(read(asking).status, 200, "{} wait for its place", held.len());
 }
 
 #[test]

@@ -130,6 +130,9 @@ impl Data for FakeData {
         if id == "none" { Err(DataError::NotFound(format!("there is no alert {id:?}"))) } else { self.note(id) }
     }
     fn acknowledge(&self, id: &str, by: &str, note: &str, _now: u64) -> Answer {
+        if id == "slow" {
+            std::thread::sleep(Duration::from_millis(600));
+        }
         self.note((id, by, note))
     }
     fn take_back(&self, id: &str) -> Answer {
