@@ -3,11 +3,11 @@
 use crate::app::{self, App, json};
 use crate::auth::{COOKIE, Shown};
 use crate::error::ApiError;
-use crate::http::{body, nothing, visitor};
+use crate::http::{Named, fields, nothing, visitor};
 use crate::params::{Params, shorten};
 use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery};
 use crate::view::RuleRow;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
@@ -123,27 +123,20 @@ pub async fn alerts(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
     Ok(json(app.ask(move |data| data.alerts(&query)).await?))
 }
 
-pub async fn alert(State(app): State<App>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answered {
+pub async fn alert(State(app): State<App>, Named(id): Named, RawQuery(query): RawQuery) -> Answered {
     none(query)?;
     Ok(json(app.ask(move |data| data.alert(&id)).await?))
 }
 
-#[derive(Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
-struct Note {
-    #[serde(default)]
-    note: String,
-    #[serde(default)]
-    by: Option<String>,
-}
-
-pub async fn acknowledge(State(app): State<App>, Path(id): Path<String>, request: Request) -> Answered {
+pub async fn acknowledge(State(app): State<App>, Named(id): Named, request: Request) -> Answered {
     let from = visitor(&request);
-    let note: Note = body(&app, request.into_body(), r#"{"note":"known","by":"ann"}, or {}"#).await?;
-    check_note("note", &note.note, true)?;
-    let by = note.by.unwrap_or_else(|| from.to_string());
+    let mut fields = fields(&app, request.into_body(), r#"{"note":"known","by":"ann"}, or {}"#).await?;
+    let note = fields.text("note")?.unwrap_or_default();
+    let by = fields.text("by")?.unwrap_or_else(|| from.to_string());
+    fields.end()?;
+    check_note("note", &note, true)?;
     check_note("by", &by, false)?;
-    let alert = app.ask(move |data| data.acknowledge(&id, &by, &note.note, app::now())).await?;
+    let alert = app.ask(move |data| data.acknowledge(&id, &by, &note, app::now())).await?;
     app.feed.alert(alert.as_str());
     Ok(json(alert))
 }
@@ -158,7 +151,7 @@ fn check_note(what: &str, text: &str, may_be_empty: bool) -> Result<(), ApiError
     Ok(())
 }
 
-pub async fn take_back(State(app): State<App>, Path(id): Path<String>) -> Answered {
+pub async fn take_back(State(app): State<App>, Named(id): Named) -> Answered {
     let alert = app.ask(move |data| data.take_back(&id)).await?;
     app.feed.alert(alert.as_str());
     Ok(json(alert))
@@ -171,7 +164,12 @@ pub async fn silences(State(app): State<App>, RawQuery(query): RawQuery) -> Answ
 
 pub async fn silence(State(app): State<App>, request: Request) -> Answered {
     let example = r#"{"rule":"ip-spike","until":1772704800000,"reason":"known"}"#;
-    let wished: NewSilence = body(&app, request.into_body(), example).await?;
+    let mut fields = fields(&app, request.into_body(), example).await?;
+    let (rule, subject) = (fields.text("rule")?, fields.texts("subject")?);
+    let (until, reason) = (fields.time("until")?, fields.text("reason")?);
+    fields.end()?;
+    let (until, reason) = (fields.needed("until", until)?, fields.needed("reason", reason)?);
+    let wished = NewSilence { rule, subject, until, reason };
     check_note("reason", &wished.reason, false)?;
     let now = app::now();
     if wished.until <= now || wished.until > now + MAX_SILENCE {
@@ -236,7 +234,7 @@ fn known<'a>(what: &str, name: &str, all: impl Iterator<Item = &'a str> + Clone)
     }))
 }
 
-pub async fn end_silence(State(app): State<App>, Path(id): Path<String>) -> Answered {
+pub async fn end_silence(State(app): State<App>, Named(id): Named) -> Answered {
     app.ask(move |data| data.end_silence(&id)).await?;
     tell_silences(&app).await?;
     Ok(nothing())
@@ -340,16 +338,13 @@ pub async fn session(State(app): State<App>, RawQuery(query): RawQuery, request:
     rendered(&serde_json::json!({ "token_needed": app.auth.is_needed(), "logged_in": shown == Shown::Valid }))
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
-struct Login {
-    token: String,
-}
-
 pub async fn login(State(app): State<App>, request: Request) -> Answered {
     let (from, secure) = (visitor(&request), is_secure(&app, request.headers()));
-    let login: Login = body(&app, request.into_body(), r#"{"token":"…"}"#).await?;
-    if let Err(error) = app.auth.try_token(login.token.as_bytes(), from) {
+    let mut fields = fields(&app, request.into_body(), r#"{"token":"…"}"#).await?;
+    let token = fields.text("token")?;
+    fields.end()?;
+    let token = fields.needed("token", token)?;
+    if let Err(error) = app.auth.try_token(token.as_bytes(), from) {
         app.counters.refused.fetch_add(1, Ordering::Relaxed);
         return Err(error);
     }

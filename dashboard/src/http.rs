@@ -9,8 +9,10 @@
 use crate::app::{self, App};
 use crate::auth::Shown;
 use crate::error::ApiError;
+use crate::fields::Fields;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -126,18 +128,28 @@ pub fn visitor(request: &Request) -> IpAddr {
     last.and_then(|address| address.trim().parse().ok()).unwrap_or(peer)
 }
 
-/// The body of a request, JSON of one form; `example` shows it to whoever sends none.
-pub async fn body<T: serde::de::DeserializeOwned>(app: &App, body: Body, example: &str) -> Result<T, ApiError> {
+/// The fields of the body of a request; `example` shows them to whoever sends something else.
+pub async fn fields(app: &App, body: Body, example: &'static str) -> Result<Fields, ApiError> {
     let most = app.settings.limits.body;
     if body.size_hint().lower() > most as u64 {
         return Err(ApiError::too_large(most));
     }
     let bytes = axum::body::to_bytes(body, most).await.map_err(|_| ApiError::too_large(most))?;
-    if bytes.trim_ascii().is_empty() {
-        return Err(ApiError::bad_request(format!("the body is missing: send JSON, such as {example}")));
+    Fields::new(&bytes, example)
+}
+
+/// The part of a path that is a name: that of an alert or a silence.
+pub struct Named(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Named(name)),
+            Err(_) => Err(ApiError::bad_request("the name in the path is not UTF-8 once its %XX are decoded")),
+        }
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::bad_request(format!("the body is not what is expected: {error}")))
 }
 
 /// An answer without a body.

@@ -19,6 +19,7 @@ mod auth;
 pub mod countries;
 pub mod engine;
 mod error;
+mod fields;
 mod http;
 #[cfg(feature = "store")]
 pub mod kept;

@@ -110,8 +110,7 @@ pub struct RequestsQuery {
 }
 
 /// A silence that is wished for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewSilence {
     /// The rule whose alerts are not told; all rules where none is named.
     pub rule: Option<String>,
