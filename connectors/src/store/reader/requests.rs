@@ -4,13 +4,15 @@ use super::super::StoreError;
 use super::super::ring::RequestRow;
 use super::StoreReader;
 use super::alerts::{AlertRow, AlertsQuery};
+use ipnet::IpNet;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::time::Instant;
+use tidewatch_events::client::parse_ip;
+use tidewatch_events::subject::network;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// No answer has more rows.
@@ -146,36 +148,16 @@ impl Serialize for ClientPoint {
 
 const COLUMNS: &str = "time, id, host, client, method, path, query, status, bytes, latency_us, agent, referrer, one_in";
 
-/// A network, or one address.
-#[derive(Clone, Copy)]
-struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-impl Network {
-    /// `ADDRESS/BITS`.
-    fn parse(text: &str) -> Option<Network> {
-        let (address, bits) = text.split_once('/')?;
-        let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u32>().ok()?);
-        (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Network { address, bits })
-    }
-
-    fn holds(self, ip: IpAddr) -> bool {
-        let differ = match (self.address, ip) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a) ^ u32::from(b)).leading_zeros(),
-            (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros(),
-            _ => return false,
-        };
-        differ >= self.bits
-    }
+/// An address as requests have it.
+fn canonical(client: &str) -> String {
+    parse_ip(client.as_bytes()).map_or_else(|| client.to_owned(), |ip| ip.to_string())
 }
 
 /// What a search looks for, as SQL and what SQL cannot say.
 struct Search {
     wheres: String,
     values: Vec<Value>,
-    network: Option<Network>,
+    network: Option<IpNet>,
     has_index: bool,
 }
 
@@ -193,13 +175,12 @@ impl Search {
             let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
             Value::Text(format!("%{escaped}%"))
         };
-        let (mut network, mut has_index) = (None, false);
+        let (mut within, mut has_index) = (None, false);
         if let Some(client) = &query.client {
-            network = Network::parse(client);
-            if network.is_none() {
+            within = network(client).filter(|_| client.contains('/'));
+            if within.is_none() {
                 has_index = true;
-                let canonical = client.parse::<IpAddr>().map_or_else(|_| client.clone(), |ip| ip.to_string());
-                only("client = ?", Value::Text(canonical));
+                only("client = ?", Value::Text(canonical(client)));
             }
         }
         if let Some(host) = &query.host {
@@ -217,7 +198,7 @@ impl Search {
             let any: Vec<String> = fields.iter().map(|field| format!("{field} LIKE ? ESCAPE '\\'")).collect();
             only(&format!("({})", any.join(" OR ")), like(text));
         }
-        Search { wheres, values, network, has_index }
+        Search { wheres, values, network: within, has_index }
     }
 }
 
@@ -256,8 +237,7 @@ impl StoreReader {
         to: Option<EventTime>,
     ) -> Result<ClientActivity, StoreError> {
         let alerts = self.alerts_of(client, from, to)?;
-        let canonical = client.parse::<IpAddr>().map_or_else(|_| client.to_owned(), |ip| ip.to_string());
-        let activity = match self.ring.ask(|c| activity(c, &canonical, from, to)) {
+        let activity = match self.ring.ask(|c| activity(c, &canonical(client), from, to)) {
             Err(StoreError::Missing(_)) => ClientActivity { one_in: 1, ..ClientActivity::default() },
             answer => answer?,
         };
@@ -272,12 +252,12 @@ impl StoreReader {
         from: Option<EventTime>,
         to: Option<EventTime>,
     ) -> Result<Vec<AlertRow>, StoreError> {
-        let ip = client.parse::<IpAddr>().ok();
+        let ip = parse_ip(client.as_bytes());
         // An IPv6 client is shown by its network; other texts stand in a subject as they are.
         let subject = if ip.is_some_and(|ip| ip.is_ipv6()) { "/".to_owned() } else { client.to_owned() };
         let query = AlertsQuery { from, to, subject: Some(subject), limit: MAX_ROWS, ..AlertsQuery::default() };
         let is_its_own = |value: &String| {
-            value == client || ip.is_some_and(|ip| Network::parse(value).is_some_and(|network| network.holds(ip)))
+            value == client || ip.is_some_and(|ip| network(value).is_some_and(|network| network.contains(&ip)))
         };
         let mut rows = self.alerts(&query)?.rows;
         rows.retain(|alert| alert.subject.values().any(is_its_own));
@@ -319,7 +299,7 @@ fn find(
         let mut rows = statement.query(params_from_iter(&search.values))?;
         while let Some(row) = rows.next()? {
             let client = row.get_ref(3)?.as_str()?;
-            let is_wanted = |network: Network| client.parse().is_ok_and(|ip| network.holds(ip));
+            let is_wanted = |network: IpNet| parse_ip(client.as_bytes()).is_some_and(|ip| network.contains(&ip));
             if !search.network.is_none_or(is_wanted) {
                 continue;
             }
