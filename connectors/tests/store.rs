@@ -194,6 +194,27 @@ fn a_delivery_twice_is_a_delivery_once() {
 }
 
 #[test]
+fn of_the_states_of_an_alert_in_a_delivery_the_last_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let state = |id: &str, state: AlertState, value: f64| Alert { state, value, ..alert(id, T0, "203.0.113.1") };
+    let mut alerts = Vec::new();
+    for n in 0..50 {
+        // Neither in the order of ids, nor together.
+        let id = format!("{:02}", n * 37 % 50);
+        alerts.insert(n / 2, state(&id, AlertState::Firing, 1.0));
+        alerts.push(state(&id, AlertState::Resolved, 2.0));
+    }
+    sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
+    let later = vec![state("07", AlertState::Firing, 3.0)];
+    sink.deliver(&Delivery { seq: 2, alerts: later, ..Delivery::default() }).unwrap();
+    let c = sql(dir.path());
+    assert_eq!(number(&c, "SELECT COUNT(*) FROM alerts"), 50);
+    assert_eq!(number(&c, "SELECT COUNT(*) FROM alerts WHERE state = 'resolved' AND value = 2"), 49);
+    assert_eq!(number(&c, "SELECT COUNT(*) FROM alerts WHERE id = '07' AND state = 'firing' AND value = 3"), 1);
+}
+
+#[test]
 fn minutes_and_hours_sum_up_their_windows() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open_untended(dir.path(), StoreSettings { top: 2, ..settings() }).unwrap();

@@ -121,7 +121,7 @@ impl Sink for InfluxSink {
     }
 
     fn takes(&self) -> Parts {
-        Parts { points: true, alerts: false, dead_letters: false }
+        Parts { alerts: false, dead_letters: false, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {

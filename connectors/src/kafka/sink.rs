@@ -188,7 +188,7 @@ impl Sink for KafkaSink {
     }
 
     fn takes(&self) -> Parts {
-        Parts { points: true, alerts: true, dead_letters: false }
+        Parts { dead_letters: false, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
@@ -220,7 +220,7 @@ impl Sink for DeadLetterTopic {
     }
 
     fn takes(&self) -> Parts {
-        Parts { points: false, alerts: false, dead_letters: true }
+        Parts { points: false, alerts: false, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {

@@ -1,10 +1,12 @@
-//! What waits for a sink that is away: of each point the newest version only, alerts and dead letters in order.
+//! What waits for a sink that is away or slow: of each point the newest version only, alerts and dead letters in order; of
+//! alerts too only the newest state, where the sink has no use for the others.
 //!
 //! Filled by the runner whenever more than one delivery waits; emptied as deliveries of bounded size.
 //!
 //! Invariants
 //! - A point is known by its series and time; a later version takes the place of an earlier one, and stands behind
 //!   everything older than itself.
+//! - A newer state of an alert stands where the older one stood.
 //! - Replaced versions hold at most as much memory as those that count, plus 1 MiB.
 
 use super::{DeadLetterRecord, Delivery, Parts};
@@ -74,6 +76,8 @@ pub(super) struct Backlog {
     replaced_bytes: usize,
     counting: usize,
     alerts: Vec<Alert>,
+    /// Hash of an alert's id → its place.
+    places: HashMap<u64, usize>,
     dead_letters: Vec<DeadLetterRecord>,
     other_bytes: usize,
     upto: u64,
@@ -96,13 +100,28 @@ impl Backlog {
             delivery.points.split_inclusive(|b| *b == b'\n').for_each(|line| self.point(line));
         }
         if takes.alerts {
-            self.other_bytes += delivery.alerts.iter().map(alert_bytes).sum::<usize>();
-            self.alerts.extend_from_slice(&delivery.alerts);
+            delivery.alerts.iter().for_each(|alert| self.alert(alert, takes.newest_of_alerts));
         }
         if takes.dead_letters {
             self.other_bytes += delivery.dead_letters.iter().map(letter_bytes).sum::<usize>();
             self.dead_letters.extend_from_slice(&delivery.dead_letters);
         }
+    }
+
+    fn alert(&mut self, alert: &Alert, newest_only: bool) {
+        self.other_bytes += alert_bytes(alert);
+        if newest_only {
+            let next = self.alerts.len();
+            let place = *self.places.entry(hash::of(alert.id.as_bytes())).or_insert(next);
+            // Two ids of one hash are told apart here; both then stay.
+            if let Some(old) = self.alerts.get_mut(place).filter(|old| old.id == alert.id) {
+                self.other_bytes -= alert_bytes(old);
+                old.clone_from(alert);
+                return;
+            }
+            self.other_bytes += ENTRY_BYTES;
+        }
+        self.alerts.push(alert.clone());
     }
 
     fn point(&mut self, line: &[u8]) {
@@ -182,6 +201,8 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::testing::alert;
+    use tidewatch_events::alert::AlertState;
 
     fn points(seq: u64, lines: &str) -> Delivery {
         Delivery { seq, points: lines.as_bytes().to_vec(), ..Delivery::default() }
@@ -241,6 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_state_of_an_alert_is_enough_for_some() {
+        let alerts = |of: &[(&str, f64)]| {
+            let alert =
+                |(client, value): &(&str, f64)| Alert { value: *value, ..alert("r", client, 0, AlertState::Firing) };
+            Delivery { seq: 1, alerts: of.iter().map(alert).collect(), ..Delivery::default() }
+        };
+        let newest = Parts { newest_of_alerts: true, ..Parts::ALL };
+        for (takes, want) in [(Parts::ALL, "a1 b2 a3 c4 a5 b6"), (newest, "a5 b6 c4")] {
+            let mut backlog = Backlog::default();
+            backlog.absorb(&alerts(&[("a", 1.0), ("b", 2.0), ("a", 3.0)]), takes);
+            backlog.absorb(&alerts(&[("c", 4.0), ("a", 5.0), ("b", 6.0)]), takes);
+            let bytes = backlog.bytes();
+            let left = backlog.take(usize::MAX).remove(0);
+            let said: Vec<String> =
+                left.alerts.iter().map(|alert| format!("{}{}", alert.subject["client_ip"], alert.value)).collect();
+            assert_eq!(said.join(" "), want);
+            let each = ENTRY_BYTES * usize::from(takes.newest_of_alerts);
+            assert_eq!(bytes, left.alerts.iter().map(|alert| alert_bytes(alert) + each).sum::<usize>());
+        }
+    }
+
+    #[test]
     fn it_leaves_in_pieces_of_bounded_size() {
         let mut backlog = Backlog::default();
         let mut delivery = points(7, &"m x=1 ".repeat(0));
@@ -258,7 +301,7 @@ mod tests {
     fn parts_without_use_take_no_room() {
         let mut delivery = points(1, "m x=1 1\n");
         delivery.dead_letters = vec![letter(1)];
-        let only_letters = Parts { points: false, alerts: false, dead_letters: true };
+        let only_letters = Parts { points: false, alerts: false, ..Parts::ALL };
         let mut backlog = Backlog::default();
         backlog.absorb(&delivery, only_letters);
         assert!(taken(&mut backlog).is_empty());

@@ -178,7 +178,7 @@ impl Sink for DeadLetterFile {
     }
 
     fn takes(&self) -> Parts {
-        Parts { points: false, alerts: false, dead_letters: true }
+        Parts { points: false, alerts: false, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {

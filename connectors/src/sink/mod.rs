@@ -83,11 +83,13 @@ pub struct Parts {
     pub points: bool,
     pub alerts: bool,
     pub dead_letters: bool,
+    /// Of an alert only the newest of the states that wait, not each.
+    pub newest_of_alerts: bool,
 }
 
 impl Parts {
     /// All of it.
-    pub const ALL: Parts = Parts { points: true, alerts: true, dead_letters: true };
+    pub const ALL: Parts = Parts { points: true, alerts: true, dead_letters: true, newest_of_alerts: false };
 }
 
 /// A destination of results.

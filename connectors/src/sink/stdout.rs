@@ -57,7 +57,7 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
     }
 
     fn takes(&self) -> Parts {
-        Parts { points: false, alerts: true, dead_letters: false }
+        Parts { points: false, dead_letters: false, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {

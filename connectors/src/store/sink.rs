@@ -6,7 +6,7 @@
 use super::schema::{self, ColumnKind, Measurement};
 use super::tend::{self, Tending};
 use super::{StoreError, StoreSettings, open_for_writing};
-use crate::sink::{Delivered, Delivery, Sink, SinkError};
+use crate::sink::{Delivered, Delivery, Parts, Sink, SinkError};
 use crate::source::wall_clock;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter};
@@ -91,6 +91,10 @@ impl StoreSink {
 impl Sink for StoreSink {
     fn name(&self) -> &str {
         "store"
+    }
+
+    fn takes(&self) -> Parts {
+        Parts { newest_of_alerts: true, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
@@ -224,9 +228,7 @@ fn write(
             due.execute([unit, minute - minute % unit])?;
         }
     }
-    for alert in &delivery.alerts {
-        write_alert(transaction, alert)?;
-    }
+    write_alerts(transaction, &delivery.alerts)?;
     for letter in &delivery.dead_letters {
         let sql =
             "INSERT INTO dead_letters VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET count = count + excluded.count";
@@ -273,37 +275,43 @@ fn values<'a>(measurement: &Measurement, point: &'a PointRef<'_>) -> Result<Vec<
     Ok(values)
 }
 
-fn write_alert(transaction: &Transaction<'_>, alert: &Alert) -> rusqlite::Result<()> {
+/// In the order of their ids, so that neighbours of the table are written together; of each the newest state.
+fn write_alerts(transaction: &Transaction<'_>, alerts: &[Alert]) -> rusqlite::Result<()> {
+    // What an id is made of does not change with it: an index over that is left alone.
     let sql = "INSERT INTO alerts (id, key, rule, severity, host, subject, first, last, fired, value, threshold, score, findings,
         state, evidence, mode, replaces, changed, addresses)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 1)
-        ON CONFLICT (id) DO UPDATE SET key = excluded.key, rule = excluded.rule, severity = excluded.severity,
-        host = excluded.host, subject = excluded.subject, first = excluded.first, last = excluded.last, fired = excluded.fired,
-        value = excluded.value, threshold = excluded.threshold, score = excluded.score, findings = excluded.findings,
-        state = excluded.state, evidence = excluded.evidence, mode = excluded.mode, replaces = excluded.replaces,
-        changed = excluded.changed, addresses = 1";
-    let host = alert.subject.get("host").map_or("*", String::as_str);
+        ON CONFLICT (id) DO UPDATE SET severity = excluded.severity, subject = excluded.subject, first = excluded.first,
+        last = excluded.last, fired = excluded.fired, value = excluded.value, threshold = excluded.threshold,
+        score = excluded.score, findings = excluded.findings, state = excluded.state, evidence = excluded.evidence,
+        mode = excluded.mode, replaces = excluded.replaces, changed = excluded.changed, addresses = 1";
     let whole = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
-    transaction.prepare_cached(sql)?.execute(params![
-        alert.id,
-        alert.key,
-        alert.rule,
-        alert.severity.as_str(),
-        host,
-        json(&alert.subject),
-        whole(alert.first.0),
-        whole(alert.last.0),
-        whole(alert.fired.0),
-        alert.value,
-        alert.threshold,
-        alert.score,
-        whole(alert.findings),
-        word(&alert.state),
-        json(&alert.evidence),
-        word(&alert.mode),
-        alert.replaces,
-        whole(wall_clock().0),
-    ])?;
+    let changed = whole(wall_clock().0);
+    let mut alerts: Vec<&Alert> = alerts.iter().collect();
+    alerts.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut upsert = transaction.prepare_cached(sql)?;
+    for alert in alerts.chunk_by(|a, b| a.id == b.id).filter_map(<[&Alert]>::last) {
+        upsert.execute(params![
+            alert.id,
+            alert.key,
+            alert.rule,
+            alert.severity.as_str(),
+            alert.subject.get("host").map_or("*", String::as_str),
+            json(&alert.subject),
+            whole(alert.first.0),
+            whole(alert.last.0),
+            whole(alert.fired.0),
+            alert.value,
+            alert.threshold,
+            alert.score,
+            whole(alert.findings),
+            word(&alert.state),
+            json(&alert.evidence),
+            word(&alert.mode),
+            alert.replaces,
+            changed,
+        ])?;
+    }
     Ok(())
 }
 
