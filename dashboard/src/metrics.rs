@@ -124,7 +124,12 @@ fn routes(routes: &[crate::view::RouteView], registry: &mut Registry) {
     let works = routes.iter().map(|route| (of(&route.name), u64::from(route.works)));
     labelled(registry, "route_works", "1 while a route of alerts takes messages", works);
     let pending = routes.iter().map(|route| (of(&route.name), route.pending));
-    labelled(registry, "route_pending", "Alert states that wait to be told by a route", pending);
+    labelled(
+        registry,
+        "route_pending",
+        "Alert states that wait to be told by a route, without those that a silence holds back",
+        pending,
+    );
     let counts: [(&str, &str, fn(&crate::view::RouteView) -> u64); 5] = [
         ("route_messages", "Messages delivered by a route", |route| route.messages),
         ("route_told", "Alert states told in them", |route| route.told),

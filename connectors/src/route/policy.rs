@@ -196,9 +196,14 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// Whether it covers an alert.
-    pub fn covers(&self, alert: &Alert) -> bool {
-        (self.rules.is_empty() || self.rules.contains(&alert.rule)) && subject::holds(&alert.subject, &self.subject)
+    /// Whether it is time for it.
+    pub fn is_on(&self, now: u64) -> bool {
+        self.from <= now && now < self.until
+    }
+
+    /// Whether it covers alerts of a rule about a subject.
+    pub fn covers(&self, rule: &str, about: &BTreeMap<String, String>) -> bool {
+        (self.rules.is_empty() || self.rules.iter().any(|one| one == rule)) && subject::holds(about, &self.subject)
     }
 }
 
@@ -301,7 +306,7 @@ mod tests {
             ("its network", silence(&[], &[("client_ip", "10.0.0.0/24")]), true),
         ];
         for (name, silence, want) in rows {
-            assert_eq!(silence.covers(&base), *want, "{name}");
+            assert_eq!(silence.covers(&base.rule, &base.subject), *want, "{name}");
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct Counts {
     pub rejected: u64,
     /// Documents that made room for newer ones.
     pub documents_dropped: u64,
-    /// Alert states that wait to be told.
+    /// Alert states that wait to be told; not those that a silence holds back.
     pub pending: u64,
 }
 
@@ -159,7 +159,9 @@ impl Router {
 
     /// Counters.
     pub fn counts(&self) -> Counts {
-        Counts { pending: self.groups.values().map(|group| group.keys.len() as u64).sum(), ..self.counts }
+        let keys = self.groups.values().flat_map(|group| &group.keys);
+        let is_pending = |key: &&String| self.entries.get(*key).is_some_and(|entry| entry.silenced_until == 0);
+        Counts { pending: keys.filter(is_pending).count() as u64, ..self.counts }
     }
 
     /// Takes the newest state of an alert.
@@ -218,7 +220,7 @@ impl Router {
             first = Some(group.first);
         }
         let Some(newest) = &entry.newest else { return };
-        let until = self.silences.iter().filter(|s| s.from <= now && s.until > now && s.covers(newest));
+        let until = self.silences.iter().filter(|s| s.is_on(now) && s.covers(&newest.rule, &newest.subject));
         let until = until.map(|silence| silence.until).max().unwrap_or(0);
         let is_over = newest.state != AlertState::Firing;
         let known_firing = entry.told.as_ref().is_some_and(|told| told.firing);
@@ -332,11 +334,14 @@ impl Router {
             }
             let mut any = false;
             for key in &group.keys {
-                let Some(entry) = self.entries.get(key) else { continue };
+                let Some(entry) = self.entries.get_mut(key) else { continue };
                 let Some(newest) = &entry.newest else { continue };
                 if entry.silenced_until > now {
                     wait_until(entry.silenced_until);
-                } else if let Some(quiet) = quiet.as_ref().filter(|quiet| !quiet.lets_pass(newest.severity)) {
+                    continue;
+                }
+                entry.silenced_until = 0;
+                if let Some(quiet) = quiet.as_ref().filter(|quiet| !quiet.lets_pass(newest.severity)) {
                     is_kept_quiet = true;
                     wait_until(quiet.look_again(now));
                 } else {

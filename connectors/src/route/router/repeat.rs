@@ -34,7 +34,7 @@ impl Router {
             if !goes_on || news(&self.policy, Some(told), newest).is_some() {
                 continue;
             }
-            let is_silenced = self.silences.iter().any(|s| s.from <= now && s.until > now && s.covers(newest));
+            let is_silenced = self.silences.iter().any(|s| s.is_on(now) && s.covers(&newest.rule, &newest.subject));
             let is_held = is_silenced || self.is_acknowledged(newest);
             // A little early, so that alerts find together.
             if entry.repeated + every * 9 / 10 <= now && !is_held && keys.len() < self.policy.listing {
