@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 use tidewatch_connectors::answers::{Answers as _, AnswersError, FromStore};
 use tidewatch_connectors::report::{Form, Report, Wanted, gather};
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{StoreSettings, StoreSink};
 use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
@@ -228,8 +229,69 @@ fn intervals() {
         text.contains("no requests in it; the data begins at 2026-03-05 00:00:00 UTC, after the interval"),
         "{text}"
     );
-    let text = store.report(2 * HOUR, None).render(Form::Text);
-    assert!(text.contains("no requests in the interval before"), "{text}");
+}
+
+#[test]
+fn what_the_data_does_not_reach_is_said() {
+    let store = two_hours();
+    let (whole, begins, ends) = (
+        "",
+        "The data begins only at 2026-03-05 00:00:00 UTC, within the interval.",
+        "The newest data ends at 2026-03-05 02:00:00 UTC, before the interval does.",
+    );
+    let before_none = "There is no data of the interval before: changes are not known.";
+    let before_part =
+        "The data begins only at 2026-03-05 00:00:00 UTC, within the interval before: compare rates, not counts.";
+    // since, until after T0, whether interval and the one before are complete, requests/s in both, what is said
+    let rows: &[(&str, u64, u64, (bool, bool), (f64, f64), [&str; 2])] = &[
+        ("both whole", HOUR, 2 * HOUR, (true, true), (17.0, 15.0), [whole, whole]),
+        ("from the first window on", 2 * HOUR, 2 * HOUR, (true, false), (16.0, 0.0), [whole, before_none]),
+        ("half of the one before", 80 * MINUTE, 2 * HOUR, (true, false), (16.5, 15.0), [whole, before_part]),
+        ("half of it", 2 * HOUR, HOUR, (false, false), (15.0, 0.0), [begins, before_none]),
+        ("it ends within", HOUR, 2 * HOUR + 30 * MINUTE, (false, true), (17.0, 16.0), [ends, whole]),
+        ("within on both sides", 2 * HOUR, 3 * HOUR, (false, false), (17.0, 15.0), [ends, before_part]),
+    ];
+    for (name, since, until, complete, rps, said) in rows {
+        let report = store.report(*since, Some(T0 + until));
+        assert_eq!((report.interval.complete, report.before.complete), *complete, "{name}");
+        assert_eq!((report.interval.totals.rps, report.before.totals.rps), *rps, "{name}");
+        for form in [Form::Text, Form::Html] {
+            let text = report.render(form);
+            for line in [begins, ends, before_none, before_part] {
+                assert_eq!(text.contains(line), said.contains(&line), "{name}: {line}\n{text}");
+            }
+        }
+        assert!(report.render(Form::Json).contains(&format!("\"complete\": {}", complete.1)), "{name}");
+    }
+}
+
+#[test]
+fn silences_of_the_configuration_are_known_where_there_is_one() {
+    let store = two_hours();
+    let wanted = Wanted { since: Millis(HOUR), until: None, host: None };
+    let silence = Silence {
+        rules: vec!["ip-spike".into()],
+        subject: BTreeMap::from([("client_ip".into(), "192.0.2.4".into())]),
+        from: 0,
+        until: u64::MAX,
+        reason: "known".into(),
+    };
+    let over = Silence { subject: BTreeMap::new(), until: 1, ..silence.clone() };
+    let hint = "Silences of the configuration are not known: name it with -c.";
+    for (silences, silenced) in
+        [(None, 0), (Some(vec![]), 0), (Some(vec![over.clone()]), 0), (Some(vec![over, silence]), 1)]
+    {
+        let is_known = silences.is_some();
+        let answers = store.answers();
+        let answers = match silences {
+            Some(silences) => answers.with_silences(silences),
+            None => answers,
+        };
+        let report = gather(&answers, &wanted, WallTime(0)).unwrap();
+        assert_eq!(report.alerts.rows.iter().filter(|alert| alert.silenced).count(), silenced);
+        assert_eq!(report.alerts.silences_known, is_known);
+        assert_eq!(report.render(Form::Text).contains(hint), !is_known);
+    }
 }
 
 #[test]

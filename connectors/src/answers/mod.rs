@@ -97,6 +97,10 @@ pub trait Answers: Send {
     fn tops(&self, what: Ranking, span: Span, host: Option<&str>, limit: usize) -> Result<Tops, AnswersError>;
     fn errors(&self, span: Span, host: Option<&str>, limit: usize) -> Result<Errors, AnswersError>;
     fn alerts(&self, wanted: &AlertsWanted) -> Result<Alerts, AnswersError>;
+    /// Whether alerts say of themselves that they are silenced also where the configuration says so.
+    fn knows_silences(&self) -> bool {
+        true
+    }
     /// How time stands.
     fn time(&self) -> Result<Time, AnswersError>;
 }

@@ -4,6 +4,8 @@ use super::{
     AlertCounts, Alerts, AlertsWanted, Answers, AnswersError, Errors, Partition, Ranking, Series, SeriesAnswer, Span,
     Status, Time, Tops, read,
 };
+use crate::route::policy::Silence;
+use crate::source::wall_clock;
 use crate::store::{AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, TopsQuery};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +19,8 @@ const HOSTS: usize = 1000;
 pub struct FromStore {
     reader: StoreReader,
     dir: PathBuf,
+    /// Those of the configuration, where there is one.
+    silences: Option<Vec<Silence>>,
 }
 
 impl FromStore {
@@ -25,7 +29,12 @@ impl FromStore {
     /// # Errors
     /// Where there is none, or this release cannot read it.
     pub fn open(dir: &Path, limit: Duration) -> Result<FromStore, AnswersError> {
-        Ok(FromStore { reader: StoreReader::open(dir, limit)?, dir: dir.to_owned() })
+        Ok(FromStore { reader: StoreReader::open(dir, limit)?, dir: dir.to_owned(), silences: None })
+    }
+
+    /// With the silences of the configuration, besides those that people made.
+    pub fn with_silences(self, silences: Vec<Silence>) -> FromStore {
+        FromStore { silences: Some(silences), ..self }
     }
 }
 
@@ -94,7 +103,17 @@ impl Answers for FromStore {
             before: wanted.before.clone(),
             ..AlertsQuery::default()
         };
-        through("alerts", &self.reader.alerts(&query)?)
+        let mut found = self.reader.alerts(&query)?;
+        let now = wall_clock().0;
+        for row in &mut found.rows {
+            let mut configured = self.silences.iter().flatten();
+            row.silenced |= configured.any(|silence| silence.is_on(now) && silence.covers(&row.rule, &row.subject));
+        }
+        through("alerts", &found)
+    }
+
+    fn knows_silences(&self) -> bool {
+        self.silences.is_some()
     }
 
     fn time(&self) -> Result<Time, AnswersError> {

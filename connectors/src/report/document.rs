@@ -105,6 +105,7 @@ pub(super) fn of(report: &Report) -> Document {
 /// What must be known of the data to read the figures.
 fn coverage(report: &Report) -> Vec<String> {
     let (now, before) = (&report.interval, &report.before);
+    let begins_in = |of: &Interval| report.oldest.filter(|oldest| *oldest > of.from && *oldest < of.to);
     let mut lines = Vec::new();
     match now.first {
         None => {
@@ -118,17 +119,30 @@ fn coverage(report: &Report) -> Vec<String> {
             };
             lines.push(format!("There are no requests in it{errors}; {data}."));
         }
-        Some(_) if report.newest < now.to => {
-            lines.push(format!("The newest data ends at {} UTC, before the interval does.", second(report.newest)));
+        Some(_) => {
+            if let Some(oldest) = begins_in(now) {
+                lines.push(format!("The data begins only at {} UTC, within the interval.", second(oldest)));
+            }
+            if report.newest < now.to {
+                lines.push(format!("The newest data ends at {} UTC, before the interval does.", second(report.newest)));
+            }
         }
-        Some(_) => {}
     }
     match before.first {
+        None if report.errors.before == 0 && report.oldest.is_some_and(|oldest| oldest >= before.to) => {
+            lines.push("There is no data of the interval before: changes are not known.".to_owned());
+        }
         None if report.errors.before > 0 => {
             let messages = grouped(report.errors.before);
             lines.push(format!("There are no requests in the interval before, but {messages} messages of such logs."));
         }
         None => lines.push("There are no requests in the interval before: changes are not known.".to_owned()),
+        Some(_) if let Some(oldest) = begins_in(before) => {
+            let begin = second(oldest);
+            lines.push(format!(
+                "The data begins only at {begin} UTC, within the interval before: compare rates, not counts."
+            ));
+        }
         Some(first) if first > before.from + report.series.step => {
             lines.push(format!("In the interval before, requests begin only at {} UTC.", second(first)));
         }
@@ -224,6 +238,9 @@ fn alerts(alerts: &AlertSummary) -> Section {
     }
     if alerts.truncated {
         notes.push("There are more alerts than could be listed.".to_owned());
+    }
+    if !rows.is_empty() && !alerts.silences_known {
+        notes.push("Silences of the configuration are not known: name it with -c.".to_owned());
     }
     Section {
         title: "Alerts",

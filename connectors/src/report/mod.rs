@@ -94,7 +94,8 @@ pub struct Report {
     pub host: Option<String>,
     /// End of the newest data.
     pub newest: u64,
-    /// Start of the oldest data with requests, to the minute; looked for where the interval has none.
+    /// Start of the oldest data with requests, to the minute; looked for where the interval has none, or the one before does
+    /// not begin with some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
     /// What is reported.
@@ -128,6 +129,8 @@ pub struct Interval {
     pub first: Option<u64>,
     /// End of the last row with data.
     pub last: Option<u64>,
+    /// Whether the data reaches over all of it: it neither begins later nor ends earlier.
+    pub complete: bool,
     /// Of all of it.
     pub totals: Totals,
 }
@@ -137,7 +140,7 @@ pub struct Interval {
 #[allow(missing_docs)]
 pub struct Totals {
     pub requests: u64,
-    /// Requests a second, over the whole interval.
+    /// Requests a second, over as much of the interval as the data reaches.
     pub rps: f64,
     /// Those of the row (a window, minute or hour) with the most.
     pub peak_rps: f64,
@@ -242,6 +245,8 @@ pub struct AlertSummary {
     pub rows: Vec<AlertEntry>,
     /// Whether there are more than are listed or counted.
     pub truncated: bool,
+    /// Whether `silenced` knows the silences of the configuration, besides those that people made.
+    pub silences_known: bool,
 }
 
 /// How many alerts of a severity fired.
@@ -314,8 +319,12 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     // An end within a row is one of the newest data: there is nothing behind it.
     let ask = |from: u64, to: u64| answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)));
     let (series, series_before) = (ask(from, to)?, ask(before_from, from)?);
-    let interval = interval(from, to, &series);
-    let before = self::interval(before_from, from, &series_before);
+    let begins_late = |series: &Series, from: u64| with_data(series).next().is_none_or(|row| row.time.0 > from + step);
+    let is_asked = with_data(&series).next().is_none() || begins_late(&series_before, before_from);
+    let oldest = if is_asked { oldest(answers, host, newest)? } else { None };
+    let reach = (oldest.unwrap_or(0), newest);
+    let interval = interval((from, to), &series, reach);
+    let before = self::interval((before_from, from), &series_before, reach);
     let rank = |what: Ranking| ranked(answers, what, host, (before_from, from, to));
     let span = Span::of(EventTime(from), EventTime(to));
     let mut errors = answers.errors(span, host, LOOKED_UP)?;
@@ -324,7 +333,6 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
         |errors: &crate::answers::Errors| errors.rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.count));
     let (total, before_total) = (messages(&errors), messages(&errors_before));
     let alerts = alerts(answers, host, (before_from, from, to))?;
-    let oldest = if interval.first.is_none() { oldest(answers, host, newest)? } else { None };
     if let Some(host) = host
         && (interval.first, oldest, total, alerts.rows.len()) == (None, None, 0, 0)
     {
@@ -393,8 +401,14 @@ fn clean(text: &str) -> String {
     bounded(text.as_bytes()).into_owned()
 }
 
-fn interval(from: u64, to: u64, series: &Series) -> Interval {
-    let rows: Vec<&SeriesRow> = series.rows.iter().filter(|row| row.requests > 0 || row.anomalies > 0).collect();
+fn with_data(series: &Series) -> impl Iterator<Item = &SeriesRow> {
+    series.rows.iter().filter(|row| row.requests > 0 || row.anomalies > 0)
+}
+
+/// `reach`: where the data begins and ends.
+fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Interval {
+    let rows: Vec<&SeriesRow> = with_data(series).collect();
+    let reached = to.min(reach.1).saturating_sub(from.max(reach.0));
     let sum = |value: fn(&SeriesRow) -> u64| rows.iter().fold(0u64, |sum, row| sum.saturating_add(value(row)));
     let most = |value: fn(&SeriesRow) -> Option<f64>| rows.iter().filter_map(|row| value(row)).max_by(f64::total_cmp);
     let requests = sum(|row| row.requests);
@@ -407,9 +421,10 @@ fn interval(from: u64, to: u64, series: &Series) -> Interval {
         to,
         first: rows.first().map(|row| row.time.0.max(from)),
         last: rows.last().map(|row| (row.time.0.saturating_add(series.step.0)).min(to)),
+        complete: reached == to - from,
         totals: Totals {
             requests,
-            rps: requests as f64 * 1000.0 / (to - from).max(1) as f64,
+            rps: requests as f64 * 1000.0 / reached.max(1) as f64,
             peak_rps: most(|row| Some(row.rps)).unwrap_or(0.0),
             bytes: sum(|row| row.bytes),
             status_2xx: sum(|row| row.status_2xx),
@@ -477,6 +492,7 @@ fn alerts(
             .rev()
             .map(|severity| OfSeverity { severity, fired: 0, before: 0 })
             .collect(),
+        silences_known: answers.knows_silences(),
         ..AlertSummary::default()
     };
     let mut wanted = AlertsWanted {

@@ -2,7 +2,7 @@
 //! the page of a running Tidewatch.
 
 use super::print;
-use crate::config::{self, Diagnostic, Overrides, Services, values};
+use crate::config::{self, Config, Diagnostic, Overrides, Services, values};
 use crate::exit::Failure;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where results are looked at.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PlaceArgs {
-    /// Configuration, for its data_dir.
+    /// Configuration, for its data_dir and its silences.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The data directory whose store is read [default: the configured one, ./tidewatch-data].
@@ -80,17 +80,17 @@ pub fn open(place: &PlaceArgs, patience: Duration) -> Result<Box<dyn Answers>, F
     }
     let overrides = Overrides { data_dir: place.data_dir.clone(), services: Services::None, ..Overrides::default() };
     let config = config::load(place.config.as_deref(), &overrides)?;
-    store(&config.data_dir, patience)
+    store(config, place.config.is_some(), patience)
 }
 
 #[cfg(feature = "store")]
-fn store(dir: &std::path::Path, patience: Duration) -> Result<Box<dyn Answers>, Failure> {
-    let store = tidewatch_connectors::answers::FromStore::open(dir, patience)?;
-    Ok(Box::new(store))
+fn store(config: Config, is_given: bool, patience: Duration) -> Result<Box<dyn Answers>, Failure> {
+    let store = tidewatch_connectors::answers::FromStore::open(&config.data_dir, patience)?;
+    Ok(Box::new(if is_given { store.with_silences(config.silences) } else { store }))
 }
 
 #[cfg(not(feature = "store"))]
-fn store(_: &std::path::Path, _: Duration) -> Result<Box<dyn Answers>, Failure> {
+fn store(_: Config, _: bool, _: Duration) -> Result<Box<dyn Answers>, Failure> {
     let problem = Diagnostic::error("this build has no store (it was built without the feature `store`)");
     Err(problem.hint("ask a running Tidewatch: --url http://127.0.0.1:8080/").into())
 }

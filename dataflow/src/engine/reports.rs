@@ -18,6 +18,7 @@ use std::time::Duration;
 use tidewatch_connectors::answers::{AnswersError, FromStore};
 use tidewatch_connectors::report::{Form, Report, Wanted, gather};
 use tidewatch_connectors::route::Document;
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::EventTime;
@@ -54,7 +55,7 @@ impl Reports {
         }
         let settled =
             config.windows.size.0 + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + DELIVERY;
-        let dir = config.data_dir.clone();
+        let (dir, silences) = (config.data_dir.clone(), config.silences.clone());
         let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
         let mut couriers: Vec<Box<dyn Courier>> = vec![Box::new(ToFile::new(&plan, &dir))];
         if let Some(routes) = routes.filter(|_| !plan.routes.is_empty()) {
@@ -69,7 +70,7 @@ impl Reports {
                     _ => return,
                 }
                 if wall_clock().0 >= end + settled {
-                    report(&dir, &plan, end, &mut couriers);
+                    report(&dir, &silences, &plan, end, &mut couriers);
                     end = next_end(wall_clock().0, plan.every.0, settled).max(end + plan.every.0);
                 }
             }
@@ -97,9 +98,10 @@ fn next_end(now: u64, every: u64, settled: u64) -> u64 {
     (now.saturating_sub(settled) / every + 1) * every
 }
 
-fn report(dir: &Path, plan: &ReportPlan, end: u64, couriers: &mut [Box<dyn Courier>]) {
+fn report(dir: &Path, silences: &[Silence], plan: &ReportPlan, end: u64, couriers: &mut [Box<dyn Courier>]) {
     let wanted = Wanted { since: plan.every, until: Some(EventTime(end)), host: None };
-    let gathered = FromStore::open(dir, PATIENCE).and_then(|store| gather(&store, &wanted, wall_clock()));
+    let opened = FromStore::open(dir, PATIENCE).map(|store| store.with_silences(silences.to_vec()));
+    let gathered = opened.and_then(|store| gather(&store, &wanted, wall_clock()));
     let report = match gathered {
         Ok(report) => report,
         Err(AnswersError::Usage(why)) => {
