@@ -81,6 +81,11 @@ impl Field {
         matches!(self, Field::Status | Field::Bytes | Field::LatencyMs | Field::Port)
     }
 
+    /// Whether it is text of a kind that may hold parameters whose values are secrets, or addresses of clients.
+    pub fn may_hold_secrets(self) -> bool {
+        matches!(self, Field::Path | Field::Query | Field::UserAgent | Field::Referrer | Field::Message)
+    }
+
     /// The field's value in an event. `Pattern` is computed by `events::pattern` and is `None` here.
     #[inline]
     pub fn value<'a>(self, batch: &'a Batch, event: &Event) -> Value<'a> {

@@ -394,7 +394,7 @@ pub static PRIVACY: Section = section(
             "redact_query",
             Kind::Texts,
             Is("token, password, passwd, pwd, secret, api_key, apikey, access_token, auth, session, sessionid, sid"),
-            "Query parameters whose values become `***`. An empty list turns it off.",
+            "Query parameters whose values become `***`: in lines, in what alerts are about, in names and patterns of results. An empty list turns it off.",
         ),
         key(
             "keep_addresses",

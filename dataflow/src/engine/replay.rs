@@ -138,7 +138,7 @@ pub fn plan(config: &Config) -> Plan {
         },
         rules: Arc::new(
             RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)
-                .under(config.privacy.client.clone()),
+                .under(config.privacy.clone()),
         ),
         privacy: Arc::new(config.privacy.clone()),
         limits: Limits {

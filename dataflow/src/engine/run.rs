@@ -250,7 +250,7 @@ impl Pipeline {
         let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
         let rules =
             RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
-        let rules = Arc::new(rules.under(config.privacy.client.clone()));
+        let rules = Arc::new(rules.under(config.privacy.clone()));
         let plan = Plan { live: true, rules: rules.clone(), retain: config.retain, ..replay::plan(config) };
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();

@@ -138,7 +138,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         feed: shared.feed.clone(),
         ledger: shared.ledger.clone(),
         parsers: shared.parsers.clone(),
-        traffic: LocalTraffic::new(shared.plan.traffic),
+        traffic: LocalTraffic::new(shared.plan.traffic, shared.plan.privacy.clone()),
         panes: LocalPanes::new(&shared.plan.rules),
         changes: shared.changes.clone().filter(|_| worker.index() == 0),
         patience: shared.patience,

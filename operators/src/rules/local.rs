@@ -172,7 +172,7 @@ impl LocalPanes {
     /// Counts an event that is in time. Whole batches are counted faster by [`LocalPanes::observe_batch`].
     pub fn observe(&mut self, batch: &Batch, event: &Event, partition: PartitionId) {
         let partition = self.partitions.number(partition);
-        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.clone())));
+        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.client.clone())));
         lanes.fill(batch, std::slice::from_ref(event), 1);
         self.observe_of(batch, std::slice::from_ref(event), 1, &lanes, partition);
         self.lanes = Some(lanes);
@@ -180,7 +180,7 @@ impl LocalPanes {
 
     /// Counts a whole batch: its events that are in time.
     pub fn observe_batch(&mut self, batch: &Batch) {
-        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.clone())));
+        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.client.clone())));
         for events in batch.events.chunks(LANES) {
             let mask = in_time(events);
             lanes.fill(batch, events, mask);

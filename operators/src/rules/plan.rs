@@ -9,7 +9,7 @@
 use super::versions::{RuleChange, Terms};
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
-use tidewatch_events::privacy::ClientPrivacy;
+use tidewatch_events::privacy::Privacy;
 use tidewatch_events::rule::{Allow, Measure, Rule};
 
 /// When a rule of a plan finds something.
@@ -97,8 +97,8 @@ pub struct RuleSet {
     pub plans: Vec<MeasurePlan>,
     /// IPv6 addresses are grouped by this many bits.
     pub ipv6_prefix: u8,
-    /// How clients are shown: by what is shown of them they are grouped, too.
-    pub privacy: ClientPrivacy,
+    /// How values are shown: by what is shown of them they are grouped, too.
+    pub privacy: Privacy,
     /// (rule, from): a rule as it is for windows that start at or after `from`, in order of time.
     changed: Vec<(u32, u64, Rule)>,
 }
@@ -166,12 +166,12 @@ impl RuleSet {
                 twins.push(at as u32);
             }
         }
-        RuleSet { rules, twins, allow, plans, ipv6_prefix, privacy: ClientPrivacy::Full, changed: Vec::new() }
+        RuleSet { rules, twins, allow, plans, ipv6_prefix, privacy: Privacy::default(), changed: Vec::new() }
     }
 
-    /// The same, with clients as they may be shown.
-    pub fn under(self, privacy: ClientPrivacy) -> RuleSet {
-        RuleSet { ipv6_prefix: privacy.ipv6_prefix(self.ipv6_prefix), privacy, ..self }
+    /// The same, with values as they may be shown.
+    pub fn under(self, privacy: Privacy) -> RuleSet {
+        RuleSet { ipv6_prefix: privacy.client.ipv6_prefix(self.ipv6_prefix), privacy, ..self }
     }
 
     /// How many rules there are without the twins.

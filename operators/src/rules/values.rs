@@ -11,7 +11,7 @@ use tidewatch_events::event::Event;
 use tidewatch_events::field::{Field, Value};
 use tidewatch_events::filter::Filter;
 use tidewatch_events::histogram::Histogram;
-use tidewatch_events::privacy::ClientPrivacy;
+use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tidewatch_events::rule::Measure;
 use tidewatch_events::{hash, key};
 
@@ -294,7 +294,7 @@ fn spread(row: u32) -> u64 {
 /// Room to put a value's bytes together.
 pub(super) struct Scratch {
     pub(super) ipv6_prefix: u8,
-    pub(super) privacy: ClientPrivacy,
+    pub(super) privacy: Privacy,
     /// The last address that was masked, and what is shown of it.
     shown: (IpAddr, IpAddr),
     /// The last number that was hashed, and its hash: ports hardly change.
@@ -304,31 +304,44 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(ipv6_prefix: u8, privacy: ClientPrivacy) -> Scratch {
+    pub(super) fn new(ipv6_prefix: u8, privacy: Privacy) -> Scratch {
         let nobody = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-        let shown = (nobody, privacy.shown(nobody));
+        let shown = (nobody, privacy.client_ip(nobody));
         Scratch { ipv6_prefix, privacy, shown, number: None, bytes: Vec::new(), template: String::new() }
     }
 
     #[inline]
     fn shown(&mut self, ip: IpAddr) -> IpAddr {
-        if self.privacy == ClientPrivacy::Full {
+        if self.privacy.client == ClientPrivacy::Full {
             return ip;
         }
         if self.shown.0 != ip {
-            self.shown = (ip, self.privacy.shown(ip));
+            self.shown = (ip, self.privacy.client_ip(ip));
         }
         self.shown.1
     }
 
-    /// Appends a field's value to a key; false (and nothing appended) where the event lacks it.
+    /// Appends a field's value, as it may be shown, to a key; false (and nothing appended) where the event lacks it.
     #[inline]
     pub(super) fn push(&mut self, key: &mut Vec<u8>, field: Field, batch: &Batch, event: &Event) -> bool {
-        let value = match field {
-            Field::Pattern => template(batch, event, &mut self.template),
-            _ => field.value(batch, event),
-        };
+        match field.value(batch, event) {
+            Value::Text(text) if field.may_hold_secrets() => {
+                key::push(key, Value::Text(&self.privacy.redact_line(text)), self.ipv6_prefix);
+                true
+            }
+            value => self.append(key, field, value, batch, event),
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, key: &mut Vec<u8>, field: Field, value: Value<'_>, batch: &Batch, event: &Event) -> bool {
         let value = match value {
+            Value::None if field == Field::Pattern && !event.message.is_none() => {
+                self.template.clear();
+                let message = self.privacy.redact_line(batch.get(event.message));
+                tidewatch_events::pattern::template(&message, &mut self.template);
+                Value::Text(self.template.as_bytes())
+            }
             Value::None => return false,
             Value::Ip(ip) => Value::Ip(self.shown(ip)),
             value => value,
@@ -337,7 +350,7 @@ impl Scratch {
         true
     }
 
-    /// The hash of a field's value as it would stand in a key.
+    /// The hash of a field's value, which nobody is shown.
     #[inline]
     fn hash_of(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
         // The built-in rules ask it of every request.
@@ -347,7 +360,7 @@ impl Scratch {
         match field.value(batch, event) {
             Value::None if field != Field::Pattern => None,
             Value::Number(n) => Some(self.hash_of_number(n)),
-            _ => self.hash_of_bytes(field, batch, event),
+            value => self.hash_of_bytes(field, value, batch, event),
         }
     }
 
@@ -368,23 +381,13 @@ impl Scratch {
         hash
     }
 
-    fn hash_of_bytes(&mut self, field: Field, batch: &Batch, event: &Event) -> Option<u64> {
+    fn hash_of_bytes(&mut self, field: Field, value: Value<'_>, batch: &Batch, event: &Event) -> Option<u64> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        let found = self.push(&mut bytes, field, batch, event).then(|| hash::of(&bytes));
+        let found = self.append(&mut bytes, field, value, batch, event).then(|| hash::of(&bytes));
         self.bytes = bytes;
         found
     }
-}
-
-/// The template of an event's message; nothing where it has no message.
-fn template<'a>(batch: &Batch, event: &Event, out: &'a mut String) -> Value<'a> {
-    if event.message.is_none() {
-        return Value::None;
-    }
-    out.clear();
-    tidewatch_events::pattern::template(batch.get(event.message), out);
-    Value::Text(out.as_bytes())
 }
 
 #[cfg(test)]

@@ -315,15 +315,18 @@ impl Board {
                         pen.point("top_clients", &rank, |line| count_fields(line, "client_ip", &client, counts));
                     }
                     Dimension::Path => {
-                        let path = text::bounded(key);
+                        let path = pen.redacted(&text::bounded(key));
                         pen.point("top_paths", &rank, |line| count_fields(line, "path", &path, counts));
                     }
-                    Dimension::Agent => pen.point("top_agents", &rank, |line| {
-                        line.boolean("bot", is_bot(key));
-                        line.text("name", &text::bounded(key));
-                        line.count("requests", counts.requests);
-                        line.float("share", share);
-                    }),
+                    Dimension::Agent => {
+                        let name = pen.redacted(&text::bounded(key));
+                        pen.point("top_agents", &rank, |line| {
+                            line.boolean("bot", is_bot(key));
+                            line.text("name", &name);
+                            line.count("requests", counts.requests);
+                            line.float("share", share);
+                        });
+                    }
                     Dimension::Referrer => {
                         let name = pen.redacted(&text::bounded(key));
                         pen.point("top_referrers", &rank, |line| {
@@ -341,9 +344,10 @@ impl Board {
         let mut slow: Vec<&SlowPath> = self.shards.values().flat_map(|s| &s.slow).collect();
         slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         for (rank, path) in slow.into_iter().take(settings.top).enumerate() {
+            let name = pen.redacted(&text::bounded(&path.path));
             pen.point("slow_paths", &[("rank", itoa::Buffer::new().format(rank + 1))], |line| {
                 line.float("latency_p95", path.p95_us as f64 / 1000.0);
-                line.text("name", &text::bounded(&path.path));
+                line.text("name", &name);
                 line.count("requests", path.requests);
                 line.float("share", path.requests as f64 / self.stats.requests as f64);
             });

@@ -16,8 +16,10 @@ use crate::names::{NONE, Names};
 use crate::rules::owner;
 use crate::tally::{Candidate, Keyed, Tally};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind, LogLevel};
+use tidewatch_events::privacy::Privacy;
 use tidewatch_events::{histogram, pattern, text};
 
 /// Hosts kept by one worker over all its windows before all are handed over.
@@ -30,7 +32,21 @@ pub struct LocalTraffic {
     /// The window of the last event, kept out of the map: most events follow one of the same window.
     current: Option<(u64, Window)>,
     spare: Vec<Window>,
-    template: String,
+    templates: Templates,
+}
+
+/// Makes templates of messages, without secrets: a template is a tag.
+struct Templates {
+    privacy: Arc<Privacy>,
+    text: String,
+}
+
+impl Templates {
+    fn of(&mut self, message: &[u8]) -> &str {
+        self.text.clear();
+        pattern::template(&self.privacy.redact_line(message), &mut self.text);
+        &self.text
+    }
 }
 
 #[derive(Default)]
@@ -105,8 +121,9 @@ impl Key {
 
 impl LocalTraffic {
     /// Nothing observed yet.
-    pub fn new(settings: Settings) -> LocalTraffic {
-        LocalTraffic { settings, open: BTreeMap::new(), current: None, spare: Vec::new(), template: String::new() }
+    pub fn new(settings: Settings, privacy: Arc<Privacy>) -> LocalTraffic {
+        let templates = Templates { privacy, text: String::new() };
+        LocalTraffic { settings, open: BTreeMap::new(), current: None, spare: Vec::new(), templates }
     }
 
     /// Counts up to [`LANES`] events, those of `mask`, which are in time.
@@ -122,7 +139,7 @@ impl LocalTraffic {
             let (mut here, size) = (0, self.settings.size.0);
             each(left, |lane| here |= u32::from(events[lane].time.0.wrapping_sub(start) < size) << lane);
             left &= !here;
-            window.observe(batch, events, here, lanes, self.settings.max_keys, &mut self.template);
+            window.observe(batch, events, here, lanes, self.settings.max_keys, &mut self.templates);
         }
     }
 
@@ -197,7 +214,7 @@ impl Window {
         mask: u32,
         lanes: &Lanes,
         max_keys: usize,
-        template: &mut String,
+        templates: &mut Templates,
     ) {
         let mut ones = [Counts::default(); LANES];
         let mut access = 0;
@@ -208,7 +225,7 @@ impl Window {
                 access |= 1 << lane;
                 ones[lane] = self.hosts[at].access(event);
             } else {
-                self.hosts[at].error(batch, event, template);
+                self.hosts[at].error(batch, event, templates);
             }
         }
         let mut counting = Counting { lanes, ones: &ones, access, max_keys, touched: 0 };
@@ -394,17 +411,16 @@ impl Host {
         Counts { requests: 1, bytes: event.bytes, status_4xx: u32::from(class == 4), status_5xx: u32::from(class == 5) }
     }
 
-    fn error(&mut self, batch: &Batch, event: &Event, template: &mut String) {
+    fn error(&mut self, batch: &Batch, event: &Event, templates: &mut Templates) {
         if event.kind == Kind::App && event.level > LogLevel::Warn {
             return;
         }
         let message = batch.get(event.message);
-        template.clear();
-        pattern::template(message, template);
+        let template = templates.of(message);
         let least = (event.time.0, batch.raw.partition.0, event.offset);
-        let row = self.errors.entry((event.level, template.clone())).or_insert_with(|| ErrorRow {
+        let row = self.errors.entry((event.level, template.to_owned())).or_insert_with(|| ErrorRow {
             severity: event.level.as_str().to_owned(),
-            pattern: template.clone(),
+            pattern: template.to_owned(),
             count: 0,
             least: (u64::MAX, u64::MAX, u64::MAX),
             example: String::new(),

@@ -141,11 +141,20 @@ fn event() -> impl Strategy<Value = RefEvent> {
     let port = prop::sample::select(&[0u16, 80, 443, 8080][..]);
     let texts = (
         path(),
-        maybe(&["q=1", ""]),
+        maybe(&["q=1", "", "token=s1&q=1", "token=s2&q=1"]),
         maybe(&["curl/8", "Mozilla/5.0", "Googlebot/2.1", "x (+https://example.org)"]),
-        maybe(&["http://r/", "-r"]),
+        maybe(&["http://r/", "-r", "http://r/?Token=s1", "http://r/?Token=s2"]),
         maybe(&["alice", "bob"]),
-        maybe(&["disk 1 failed", "disk 22 failed", "disk full", "net down", "client 10.0.0.1 gone", "other"]),
+        maybe(&[
+            "disk 1 failed",
+            "disk 22 failed",
+            "disk full",
+            "net down",
+            "client 10.0.0.1 gone",
+            "other",
+            "no token=sa",
+            "no token=sb",
+        ]),
         maybe(&["core", "auth"]),
     );
     let host = prop_oneof![
@@ -278,6 +287,14 @@ pub fn rule() -> impl Strategy<Value = Rule> {
     ];
     let group =
         prop::sample::subsequence(vec![Field::Host, Field::ClientIp, Field::Path, Field::User, Field::Severity], 0..3);
+    // Some by fields that may hold secrets.
+    let group = group.prop_map(|group| match group[..] {
+        [Field::User, Field::Severity] => vec![Field::Query],
+        [Field::Path, Field::Severity] => vec![Field::Referrer],
+        [Field::ClientIp, Field::Severity] => vec![Field::Message],
+        [Field::Host, Field::Severity] => vec![Field::Pattern],
+        _ => group,
+    });
     // (hop, how many hops a window has)
     let lengths =
         (prop::sample::select(&[100u64, 500, 1_000, 2_500][..]), prop::sample::select(&[1u64, 1, 2, 3, 5][..]));

@@ -135,7 +135,7 @@ fn matching<'a>(rule: &Rule, feed: &'a Feed, settings: &Settings) -> Vec<Matched
             continue;
         }
         let values: Option<Vec<Vec<u8>>> =
-            rule.group_by.iter().map(|field| key_bytes(seen.event, *field, settings)).collect();
+            rule.group_by.iter().map(|field| shown_bytes(seen.event, *field, settings)).collect();
         let Some(values) = values else { continue };
         let inner = match &rule.measure {
             Measure::Ratio(filter) => filter.matches(batch, event),
@@ -153,7 +153,7 @@ fn key_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<
     let value = match (field, &event.message) {
         (Field::Pattern, None) => Value::None,
         (Field::Pattern, Some(message)) => {
-            (settings.template)(message, &mut template);
+            (settings.template)(&settings.privacy.redact_line(message), &mut template);
             Value::Text(template.as_bytes())
         }
         _ => settings.field(event, field),
@@ -163,6 +163,18 @@ fn key_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<
     }
     key::push(&mut bytes, value, settings.shown_prefix());
     Some(bytes)
+}
+
+/// The same as subjects show it: without secrets.
+fn shown_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<u8>> {
+    match settings.field(event, field) {
+        Value::Text(text) if field.may_hold_secrets() => {
+            let mut bytes = Vec::new();
+            key::push(&mut bytes, Value::Text(&settings.privacy.redact_line(text)), settings.shown_prefix());
+            Some(bytes)
+        }
+        _ => key_bytes(event, field, settings),
+    }
 }
 
 /// A path as the dark-path rules tell it apart: with its host.

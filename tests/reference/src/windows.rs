@@ -242,7 +242,7 @@ impl<'a> Window<'a> {
         ranked.truncate(self.settings.top);
         let mut points = Vec::new();
         for (position, ((key, shown), events)) in ranked.iter().enumerate() {
-            let shown = if measurement == "top_referrers" { &self.settings.redacted(shown) } else { shown };
+            let shown = if measurement == "top_clients" { shown } else { &self.settings.redacted(shown) };
             let mut point = self.rank(measurement, position).text(name, shown).int("requests", events.len() as u64);
             if name == "path" || name == "client_ip" {
                 point = point
@@ -276,7 +276,7 @@ impl<'a> Window<'a> {
         for (position, (p95, requests, shown)) in ranked.iter().enumerate() {
             points.push(
                 self.rank("slow_paths", position)
-                    .text("name", shown)
+                    .text("name", &self.settings.redacted(shown))
                     .int("requests", *requests as u64)
                     .float("share", *requests as f64 / self.events.len() as f64)
                     .float("latency_p95", *p95 as f64 / 1000.0),
@@ -295,7 +295,8 @@ fn is_bot(agent: &[u8]) -> bool {
 fn error_events(start: u64, host: &str, seen: &[Seen], settings: &Settings) -> Vec<Point> {
     let template = |seen: &Seen| {
         let mut text = String::new();
-        (settings.template)(seen.event.message.as_deref().unwrap_or_default(), &mut text);
+        let message = settings.privacy.redact_line(seen.event.message.as_deref().unwrap_or_default());
+        (settings.template)(&message, &mut text);
         bounded(text.as_bytes()).into_owned()
     };
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
