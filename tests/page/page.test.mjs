@@ -142,6 +142,16 @@ describe("the address", () => {
       assert.equal(await page.getByLabel("Severity").inputValue(), "high");
       const severities = await page.locator('[aria-label="Alerts"] tbody .badge[class*="severity-"]').allInnerTexts();
       assert.ok(severities.length > 0 && severities.every((text) => text === "high"), severities.join());
+  test("says so where nothing came from the host it names", () =>
+    on("#/overview?host=web-eins", async (page) => {
+      const notice = page.locator(".warning", { hasText: "Nothing came from a host web-eins" });
+      await notice.waitFor();
+      assert.equal(await page.getByText("These logs carry no durations").count(), 0);
+      await notice.getByRole("button", { name: "All hosts" }).click();
+      await notice.waitFor({ state: "detached" });
+      assert.doesNotMatch(await page.evaluate(() => location.hash), /host=/);
+    }));
+
       await page.getByLabel("Severity").selectOption("critical");
       await page.getByLabel("Time range").selectOption({ label: "Last 6 hours" });
       await page.getByLabel("Host").selectOption("");

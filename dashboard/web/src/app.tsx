@@ -265,6 +265,9 @@ function Controls({ here }: { here: Route }) {
   );
 }
 
+/** The server names no more. */
+const MOST_HOSTS = 1000;
+
 /** What somebody must know before believing the numbers. */
 function Warnings() {
   const now = useWatched(status);
@@ -313,6 +316,16 @@ function Warnings() {
           <span>
             <b>No store in this run.</b> Charts and alerts begin when this page was opened; rankings, messages and single requests are not kept.
           </span>
+        </div>
+      )}
+      {now && here.host && !MOMENTARY.has(here.view) && now.hosts.length < MOST_HOSTS && !now.hosts.includes(here.host) && (
+        <div class="warning mild" role="status">
+          <span>
+            Nothing came from a host <b>{format.shorten(format.visible(here.host), 60)}</b> within the last day of the data.
+          </span>
+          <button type="button" onClick={() => go({ host: "" })}>
+            All hosts
+          </button>
         </div>
       )}
       {now && now.last_event !== null && here.live && now.mode !== "store" && now.now - now.last_event > 10 * 60_000 && "last" in here.range && (

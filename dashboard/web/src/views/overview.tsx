@@ -51,7 +51,7 @@ export function OverviewPage() {
           <Chart stamp={stamp} title="Requests per second" model={models?.requests ?? null} />
           <Chart stamp={stamp} title="Status classes" note={series ? `per ${format.duration(series.step)}` : undefined} model={models?.statuses ?? null} />
           <Chart stamp={stamp} title="Error share" note="5xx of all" model={models?.errors ?? null} />
-          <Chart stamp={stamp} title="Latency" note={approximate(series, "latency_p95", here.host)} model={models?.latency ?? null} empty="These logs carry no durations" />
+          <Chart stamp={stamp} title="Latency" note={approximate(series, "latency_p95", here.host)} model={models?.latency ?? null} empty={totals?.requests ? "These logs carry no durations" : undefined} />
           <Chart stamp={stamp} title="Bandwidth" model={models?.bandwidth ?? null} />
           <Chart stamp={stamp} title="Distinct clients" note={approximate(series, "clients", here.host) && "busiest host"} model={models?.clients ?? null} />
         </div>
