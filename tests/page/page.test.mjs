@@ -66,6 +66,12 @@ describe("every view", () => {
       assert.match(await page.locator("h1").innerText(), /Client 203\.0\.113\.5/);
       assert.ok((await page.getByRole("table", { name: "Requests of this client" }).getByRole("row").count()) > 20);
       assert.equal(await page.locator("canvas").count(), 1);
+      // Shares are of all its requests, not of those with a path that is listed.
+      const number = async (locator) => Number((await locator.first().innerText()).replace(/[^\d.]/g, ""));
+      const row = page.getByRole("table", { name: "Paths" }).locator("tbody tr").first();
+      const all = await number(page.locator(".tile", { hasText: "kept, in range" }).locator(".tile-value"));
+      const [requests, share] = [await number(row.locator("td").nth(1)), await number(row.locator("td").nth(2))];
+      assert.ok(all > 0 && Math.abs(share - (requests / Math.max(all, requests)) * 100) < 1, `${requests} of ${all} are ${share} %`);
     },
   };
   for (const [view, check] of Object.entries(wanted)) {
@@ -136,12 +142,6 @@ describe("live", () => {
 });
 
 describe("the address", () => {
-  test("holds view, host, range and filters, and gives them back", () =>
-    on("#/security?host=web1&range=1h&severity=high", async (page) => {
-      assert.equal(await page.getByLabel("Host").inputValue(), "web1");
-      assert.equal(await page.getByLabel("Severity").inputValue(), "high");
-      const severities = await page.locator('[aria-label="Alerts"] tbody .badge[class*="severity-"]').allInnerTexts();
-      assert.ok(severities.length > 0 && severities.every((text) => text === "high"), severities.join());
   test("says so where nothing came from the host it names", () =>
     on("#/overview?host=web-eins", async (page) => {
       const notice = page.locator(".warning", { hasText: "Nothing came from a host web-eins" });
@@ -152,6 +152,12 @@ describe("the address", () => {
       assert.doesNotMatch(await page.evaluate(() => location.hash), /host=/);
     }));
 
+  test("holds view, host, range and filters, and gives them back", () =>
+    on("#/security?host=web1&range=1h&severity=high", async (page) => {
+      assert.equal(await page.getByLabel("Host").inputValue(), "web1");
+      assert.equal(await page.getByLabel("Severity").inputValue(), "high");
+      const severities = await page.locator('[aria-label="Alerts"] tbody .badge[class*="severity-"]').allInnerTexts();
+      assert.ok(severities.length > 0 && severities.every((text) => text === "high"), severities.join());
       await page.getByLabel("Severity").selectOption("critical");
       await page.getByLabel("Time range").selectOption({ label: "Last 6 hours" });
       await page.getByLabel("Host").selectOption("");

@@ -22,9 +22,10 @@ export function ClientPage() {
   const [openAlert, setOpenAlert] = useState<string | null>(null);
   const [openRequest, setOpenRequest] = useState<string | null>(null);
   const rows = useMemo(() => keyed(data?.requests ?? []), [data]);
-  const share = (row: TopRow, of: readonly TopRow[]) => row.share ?? row.requests / Math.max(1, of.reduce((sum, one) => sum + one.requests, 0));
   const sums = model ? model.lines.map((line) => [line.name, line.values.reduce<number>((sum, value) => sum + (value ?? 0), 0)] as const) : [];
   const requests = sums.reduce((sum, [, value]) => sum + value, 0);
+  // Of all requests: more paths and agents may be kept than are listed.
+  const share = (row: TopRow) => row.requests / Math.max(requests, row.requests, 1);
   const failed = sums.filter(([name]) => name === "4xx" || name === "5xx").reduce((sum, [, value]) => sum + value, 0);
   if (error?.isNotKept) return <NotKept what="All requests of a client" />;
   return (
@@ -79,7 +80,7 @@ interface NamesProps {
   title: string;
   name: string;
   rows: TopRow[] | undefined;
-  share: (row: TopRow, of: readonly TopRow[]) => number;
+  share: (row: TopRow) => number;
   /** Where a name leads. */
   link?: (name: string) => Route;
 }
@@ -114,8 +115,8 @@ function Names({ title, name, rows, share, link }: NamesProps) {
             name: "Share",
             cell: (row) => (
               <span class="metered">
-                {format.percent(share(row, rows ?? []))}
-                <Meter share={share(row, rows ?? [])} />
+                {format.percent(share(row))}
+                <Meter share={share(row)} />
               </span>
             ),
             number: true,
