@@ -33,6 +33,7 @@ export interface ChartProps {
 }
 
 const SELDOM_MS = 5000;
+const BEAT_MS = 1000;
 
 export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true, stamp }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
@@ -58,9 +59,10 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     if (!now || of === undefined || of !== last.current.stamp) return update();
     const pixel = (now.to - now.from) / (box.current?.clientWidth || 400);
     const wait = last.current.at + Math.min(SELDOM_MS, 2 * pixel) - performance.now();
-    if (wait < 50) return update();
+    if (wait < BEAT_MS / 2) return update();
+    // The next beat draws it, in one frame with all else that changes; only where none comes, a timer.
     window.clearTimeout(last.current.timer);
-    last.current.timer = window.setTimeout(update, wait);
+    last.current.timer = window.setTimeout(update, wait + 2 * BEAT_MS);
   };
 
   const drawn = has && !asTable;
