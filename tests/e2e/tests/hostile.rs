@@ -131,7 +131,7 @@ fn letters(out: &Path) -> u64 {
 
 #[test]
 fn dead_letters_of_another_process_take_bounded_memory() {
-    const LINES: usize = 1_200_000;
+    const LINES: usize = 2_200_000;
     let dir = tempfile::tempdir().unwrap();
     let (mut cluster, out) = junk(dir.path(), LINES);
     until("all letters", Duration::from_secs(180), || {
@@ -140,7 +140,7 @@ fn dead_letters_of_another_process_take_bounded_memory() {
     });
     for (index, process) in cluster.processes.iter().enumerate() {
         let held = process.used().1 >> 20;
-        assert!(held < 300, "process {index}: {held} MiB");
+        assert!(held < 600, "process {index}: {held} MiB");
     }
     cluster.stop();
 }
@@ -148,16 +148,17 @@ fn dead_letters_of_another_process_take_bounded_memory() {
 #[test]
 fn a_stop_waits_for_what_other_processes_have_read() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut cluster, out) = junk(dir.path(), 3_000_000);
+    let (mut cluster, out) = junk(dir.path(), 2_000_000);
     until("some letters", Duration::from_secs(60), || {
         cluster.assert_running();
         (letters(&out) > 0).then_some(())
     });
+    let before = letters(&out);
     cluster.stop();
     let said = cluster.processes[1].said();
-    let read: u64 =
-        said.split("process 1 of 2: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
-    assert!(read < 3_000_000, "stopped on the way: {said}");
+    let rest = said.split("process 1 of 2: ").nth(1).unwrap();
+    let read: u64 = rest.split(' ').next().unwrap().parse().unwrap();
+    assert!(before < read, "stopped on the way: {said}");
     assert_eq!(letters(&out), read, "{said}");
 }
 
