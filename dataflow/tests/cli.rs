@@ -2,28 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is the message
 
+#[path = "support/command.rs"]
+mod command;
+
+use command::{run_over, tidewatch};
 use std::path::Path;
-use std::process::{Command, Output};
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn tidewatch(dir: &Path, arguments: &str) -> Ran {
-    let arguments = arguments.split(' ').filter(|word| !word.is_empty());
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
-        .args(arguments)
-        .current_dir(dir)
-        .env_remove("RUST_LOG")
-        .env_remove("RUST_BACKTRACE")
-        .env("HAS_TOKEN", "0123456789")
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { code: status.code(), out: text(stdout), err: text(stderr) }
-}
+use std::process::Command;
 
 /// A folder with a few files.
 fn folder() -> tempfile::TempDir {
@@ -392,18 +376,6 @@ fn dead_letters_are_kept_whatever_the_sinks() {
 fn busy(dir: &Path) {
     let line = |second: u32| format!("1.2.3.4 - - [05/Mar/2026:10:00:{second:02} +0000] \"GET / HTTP/1.1\" 200 5\n");
     std::fs::write(dir.join("busy.log"), (0..6).map(line).collect::<String>() + "nonsense\n").unwrap();
-}
-
-/// `run` over a file as standard input.
-fn run_over(dir: &Path, input: &str, arguments: &str) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
-        .args(arguments.split(' '))
-        .current_dir(dir)
-        .stdin(std::fs::File::open(dir.join(input)).unwrap())
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 #[test]

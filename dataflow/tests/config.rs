@@ -56,8 +56,8 @@ fn every_message_is_as_it_was() {
             Ok(config) => format!("accepted\n{}", config.warnings()),
             Err(problems) => problems.to_string(),
         };
-        if !got.contains(": error: ") {
-            let _ = writeln!(failures, "--- {name} has no error: {got}");
+        if !got.contains(": error: ") && !got.contains(": warning: ") {
+            let _ = writeln!(failures, "--- {name} has neither error nor warning: {got}");
         }
         let golden = path.with_extension("txt");
         if let Err(difference) = compare(&golden, &got) {
@@ -188,6 +188,36 @@ fn a_built_in_rule_changes_in_the_keys_given_only() {
     assert_eq!(surge.baseline_factor, None);
     let own = rule("[[rule]]\nname = \"mine\"\nwindow = \"10s\"\nthreshold = 1\n", "mine").unwrap();
     assert_eq!((own.hop, own.at_least), (own.window, 1), "a rule without hop is tumbling");
+}
+
+#[test]
+fn what_may_be_meant_is_not_warned_of() {
+    let rule = |keys: &str| format!("[[rule]]\nname = \"mine\"\nwindow = \"10s\"\nthreshold = 5\n{keys}\n");
+    let name = |name: &str| format!("[[rule]]\nname = {name:?}\nwindow = \"10s\"\nthreshold = 5\n");
+    let rows = [
+        name("ip-spike-eu"),
+        name("ip-spike2"),
+        name("host-scan"),
+        name("slow-scan"),
+        "[[rule]]\nname = \"ip-spike\"\nthreshold = 1\n".into(),
+        "[[rule]]\nname = \"error-log\"\nwhere = { severity = \"error\" }\n".into(),
+        rule("where = { status = [100, 599, \"4*\", \"404\"] }"),
+        rule("where = { \"status|gte\" = 599, \"status|lt\" = 700 }"),
+        rule("where = { \"status|gt\" = 99, \"status|lte\" = 100 }"),
+        rule("where = { \"status|exists\" = false, kind = \"error\" }"),
+        rule("where = { path = [\"/x\", \"*\", \"*.php\", \"host:443\", \"\", \"\\u0016\\u0003*\"] }"),
+        rule("where = { \"path|contains\" = \"admin\", \"path|endswith\" = \".php\", \"path|re\" = \"^x\" }"),
+        rule("where = { client_ip = [\"10.0.0.1\", \"2001:db8::1\", \"10.0.0.*\", \"crawler/1\"] }"),
+        rule("where = { method = \"get\" }"),
+        rule("measure = \"distinct(path)\"\ngroup_by = [\"client_ip\"]"),
+        rule("measure = \"ratio({status=404})\"").replace("= 5", "= 0.5"),
+        rule("at_least = 5").replace("= 5\nat", "= 1\nat"),
+        "[[allow]]\npaths = [\"/health\", \"*/ping\"]\nreason = \"x\"\n".into(),
+    ];
+    for text in rows {
+        let config = parse("a.toml", &text).unwrap_or_else(|e| panic!("{text}{e}"));
+        assert!(config.warnings().is_empty(), "{text}{}", config.warnings());
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ mod build;
 mod text;
 
 use crate::batch::Batch;
-use crate::event::{Client, Event};
+use crate::event::{Client, Event, Kind};
 use crate::field::{Field, Value};
 use ipnet::IpNet;
 use std::fmt;
@@ -357,6 +357,16 @@ impl Filter {
         self.tests.is_empty()
     }
 
+    /// Whether some event may match. `false` is certain: tests of kind, level or a number that leave nothing to each other.
+    pub fn can_match(&self) -> bool {
+        let Quick { kinds, levels, status: (least, most) } = self.quick;
+        let access = 1 << Kind::Access as u8;
+        // Only requests have a status.
+        let kinds = if least > 0 { kinds & access } else { kinds };
+        let all = access | 1 << Kind::Error as u8 | 1 << Kind::App as u8;
+        kinds & all != 0 && levels != 0 && least <= most && self.rest.iter().all(Check::can_hold)
+    }
+
     /// What the filter says, in a form that equal filters, and only they, share: to be hashed and shown.
     pub fn describe(&self) -> String {
         self.tests.iter().map(|test| test.text.as_str()).collect::<Vec<_>>().join(" and ")
@@ -382,6 +392,16 @@ impl fmt::Debug for Filter {
 }
 
 impl Check {
+    /// Whether the check may hold; see [`Filter::can_match`].
+    fn can_hold(&self) -> bool {
+        match self {
+            Check::Numbers { ranges, absent, .. } => *absent || !ranges.is_empty(),
+            Check::Methods { mask, absent } => *absent || *mask != 0,
+            Check::Any(filters) => filters.iter().any(Filter::can_match),
+            _ => true,
+        }
+    }
+
     #[inline]
     fn holds(&self, batch: &Batch, event: &Event) -> bool {
         match self {

@@ -83,8 +83,17 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         super::print(&found.report)?;
         return Err(Failure::new(ExitCode::Refused, found.refused.join("\nerror: ")));
     }
-    found.report.push_str("the configuration is right\n");
+    let _ = writeln!(found.report, "the configuration is right{}", with_warnings(found.problems.len()));
     super::print(&found.report)
+}
+
+/// How many warnings were printed, for the last line.
+pub(super) fn with_warnings(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", with 1 warning".into(),
+        _ => format!(", with {count} warnings"),
+    }
 }
 
 fn check_source(source: &Source, found: &mut Findings) {

@@ -1,5 +1,6 @@
 //! `tidewatch rules`: what is evaluated, as a table; whether it is right.
 
+use super::check::with_warnings;
 use super::load;
 use crate::config::{Config, Overrides, RuleEntry, Services, measure};
 use crate::engine::allowed;
@@ -54,8 +55,9 @@ pub fn run(args: &RulesArgs) -> Result<(), Failure> {
             let own = config.all_rules.iter().filter(|entry| !entry.built_in).count();
             let off = config.all_rules.len() - config.rules.len();
             super::print(&format!(
-                "{} rules are right: {} built in, {own} of your own, {off} turned off\n",
+                "{} rules are right{}: {} built in, {own} of your own, {off} turned off\n",
                 config.all_rules.len(),
+                with_warnings(config.warnings().len()),
                 config.all_rules.len() - own,
             ))
         }

@@ -1,5 +1,6 @@
 //! `tidewatch ship`: the host agent.
 
+use super::check::with_warnings;
 use crate::config::{self, Diagnostics, Services};
 use crate::exit::{self, Failure};
 use std::fmt::Write as _;
@@ -112,7 +113,7 @@ pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> 
         super::print(&report)?;
         return Err(Failure::refused(refused.join("\nerror: ")));
     }
-    report.push_str("the configuration is right\n");
+    let _ = writeln!(report, "the configuration is right{}", with_warnings(warnings.len()));
     super::print(&report)
 }
 

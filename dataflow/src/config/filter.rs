@@ -4,6 +4,7 @@
 //! `any = [{ … }, { … }]` where one of its filters does. Every test is built on its own first, so that each mistake is
 //! found at its place.
 
+use super::doubts;
 use super::low::{Entry, Node, Table, Value};
 use super::reader::Context;
 use tidewatch_events::field::Field;
@@ -67,7 +68,10 @@ fn test(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
         Filter::build(&[FilterSpec::Test(spec.clone())]).map(|_| FilterSpec::Test(spec))
     };
     match build(&values) {
-        Ok(spec) => Some(spec),
+        Ok(spec) => {
+            doubts::about_test(cx, entry, items);
+            Some(spec)
+        }
         Err(error) => {
             // Which of the values it is: the first that fails alone.
             let at_fault = match error {
@@ -85,6 +89,7 @@ fn test(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
             let hint = match (&error, error.nearest()) {
                 (FilterError::Regex { source, .. }, _) => regex_reason(source),
                 (_, Some(name)) => format!("did you mean {name:?}?"),
+                (FilterError::Value { found, .. }, None) => doubts::hint(&entry.key, found),
                 (FilterError::UnknownField { .. }, None) => {
                     format!("the fields are {}", super::reader::list(&Field::ALL.map(|(_, name)| name)))
                 }

@@ -11,6 +11,7 @@
 pub mod builtin;
 pub mod diagnostic;
 pub mod docs;
+mod doubts;
 pub mod filter;
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -44,7 +45,7 @@ pub use values::{Bytes, Secret};
 
 use diagnostic::SourceText;
 use ipnet::IpNet;
-use low::{Node, Table};
+use low::{Node, Table, Value};
 use reader::{Context, Environment, Reader};
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -306,6 +307,11 @@ fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> (Vec<Allow
         part("client_ip|cidr", networks.collect());
         part("user_agent|contains", text("agents").map(|agent| escape_wildcards(&agent)).collect());
         part("path", text("paths").collect());
+        if let Some(paths) = r.given("paths") {
+            let one = std::slice::from_ref(paths);
+            let paths = if let Value::List(items) = &paths.value { items } else { one };
+            paths.iter().for_each(|path| doubts::about_path(cx, path));
+        }
         let is_any = ["networks", "agents", "paths"].iter().any(|key| r.given(key).is_some());
         if !is_any {
             let hint = "add networks, agents or paths; to turn a rule off, write enabled = false in its [[rule]]";

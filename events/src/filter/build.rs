@@ -379,13 +379,21 @@ impl Builder<'_> {
         let mut ips = Vec::new();
         let mut texts = Vec::new();
         for value in self.present() {
-            if self.modifiers.op == Op::Equal
+            if self.modifiers.op != Op::Re
                 && let FilterValue::Text(text) = value
             {
-                if text.contains('/') && text.parse::<IpNet>().is_ok() {
-                    return Err(self.modifier("a network needs the modifier \"cidr\""));
+                let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+                match text.split_once('/') {
+                    Some(_) if text.parse::<IpNet>().is_ok() => {
+                        return Err(self.modifier("a network needs the modifier \"cidr\""));
+                    }
+                    Some((address, _)) if is_address(address) => {
+                        return Err(self.value(value, "an address, nor a network such as 10.0.0.0/8", None));
+                    }
+                    _ => {}
                 }
                 if let Ok(ip) = text.parse::<IpAddr>()
+                    && self.modifiers.op == Op::Equal
                     && !self.modifiers.all
                 {
                     ips.push(ip.to_canonical());

@@ -51,6 +51,29 @@ fn null(field_text: &str) -> FilterSpec {
 }
 
 #[test]
+fn a_filter_that_matches_nothing_is_known() {
+    let not = |spec| FilterSpec::Not(vec![spec]);
+    let rows: Vec<(&str, Vec<FilterSpec>, bool)> = vec![
+        ("nothing is tested", vec![], true),
+        ("a range", vec![one("status|gte", 500), one("status|lt", 501)], true),
+        ("an empty one", vec![one("status|gte", 500), one("status|lt", 500)], false),
+        ("two values", vec![one("status", 404), one("status", 500)], false),
+        ("one of two values", vec![TestSpec::new("status", [404i64, 500]).into(), one("status", 500)], true),
+        ("bytes below none", vec![one("bytes|lt", 0)], false),
+        ("two kinds", vec![text("kind", &["access"]), text("kind", &["app"])], false),
+        ("a status of what has none", vec![text("kind", &["error"]), one("status|gte", 400)], false),
+        ("no status of it", vec![text("kind", &["error"]), one("status|exists", false)], true),
+        ("not a status", vec![text("kind", &["error"]), not(one("status", 404))], true),
+        ("two levels", vec![text("severity", &["warn"]), text("severity", &["error"])], false),
+        ("no way of two", vec![FilterSpec::Any(vec![vec![one("bytes|lt", 0)], vec![one("port|lt", 0)]])], false),
+        ("one way of two", vec![FilterSpec::Any(vec![vec![one("bytes|lt", 0)], vec![one("port|lt", 1)]])], true),
+    ];
+    for (name, specs, want) in rows {
+        assert_eq!(Filter::build(&specs).unwrap().can_match(), want, "{name}");
+    }
+}
+
+#[test]
 fn tests_mean_what_sigma_says() {
     let (batch, event) = access();
     let rows: Vec<(&str, FilterSpec, bool)> = vec![
@@ -220,6 +243,11 @@ fn mistakes_are_named() {
         (one("path|gt", 5), "in \"path|gt\", path is not a number"),
         (one("path|cidr", "10.0.0.0/8"), "in \"path|cidr\", \"cidr\" is for client_ip"),
         (one("client_ip", "10.0.0.0/8"), "in \"client_ip\", a network needs the modifier \"cidr\""),
+        (one("client_ip|contains", "10.0.0.0/8"), "in \"client_ip|contains\", a network needs the modifier \"cidr\""),
+        (
+            one("client_ip", "10.0.0.0/33"),
+            "the value \"10.0.0.0/33\" of \"client_ip\" is not an address, nor a network such as 10.0.0.0/8",
+        ),
         (
             one("client_ip|cidr", "10.0.0"),
             "the value \"10.0.0\" of \"client_ip|cidr\" is not a network such as 10.0.0.0/8",

@@ -1,0 +1,47 @@
+//! What the binary says of what is right and not meant, of addresses that are taken, and of alerts in words.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is the message
+
+#[path = "support/command.rs"]
+mod command;
+
+use command::tidewatch;
+use std::path::Path;
+
+fn write(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join(name), text).unwrap();
+}
+
+#[test]
+fn the_last_line_counts_warnings() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "access.log", "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n");
+    let source = "[[source]]\nkind = \"file\"\npaths = [\"access.log\"]\n";
+    let misspelt = "[[rule]]\nname = \"path-scn\"\nwindow = \"10s\"\nthreshold = 5\n";
+    let impossible = "where = { status = 700, path = \"admin\" }\n";
+    let rows = [
+        (source.to_owned(), 0, "the configuration is right\n", "7 rules are right: 7 built in"),
+        (
+            format!("{source}{misspelt}"),
+            1,
+            "the configuration is right, with 1 warning\n",
+            "8 rules are right, with 1 warning: 7 built in, 1 of your own",
+        ),
+        (
+            format!("{source}{misspelt}{impossible}"),
+            3,
+            "the configuration is right, with 3 warnings\n",
+            "8 rules are right, with 3 warnings: ",
+        ),
+    ];
+    for (text, warnings, checked, linted) in rows {
+        write(dir.path(), "c.toml", &text);
+        for (arguments, want) in [("check -c c.toml", checked), ("rules lint -c c.toml", linted)] {
+            let ran = tidewatch(dir.path(), arguments);
+            assert_eq!(ran.code, Some(0), "{arguments}: {}", ran.err);
+            assert!(ran.out.contains(want), "{arguments}: {want:?} is not in\n{}", ran.out);
+            assert_eq!(ran.err.matches("warning: ").count(), warnings, "{arguments}: {}", ran.err);
+        }
+    }
+}
+
