@@ -399,7 +399,7 @@ fn the_page_listens_where_the_command_line_says() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     let ran = run_over(dir.path(), "busy.log", &format!("run --input - --port {port}"));
-    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
     assert!(ran.err.contains(&format!("error: --port {port}: ")), "{}", ran.err);
     drop(free);
     let ran = run_over(dir.path(), "busy.log", &format!("run --input - --port {port}"));

@@ -16,7 +16,7 @@ use super::spool::{Found, Mark, Spool, SpoolSettings};
 use super::upstream::Upstream;
 use super::wire::Hop;
 use crate::feed::Feed;
-use crate::source::SourceError;
+use crate::source::{SourceError, cannot_listen};
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -120,7 +120,7 @@ impl Agent {
         };
         if let Some(listen) = &settings.metrics {
             let server = MetricsServer::bind(listen, counters.clone());
-            let server = server.map_err(failed(&format!("metrics cannot be served at {listen}")))?;
+            let server = server.map_err(|error| cannot_listen(listen, &error).of("metrics"))?;
             server.spawn().map_err(failed("no thread could be started"))?;
         }
         let (ring, wake) = bounded(1);

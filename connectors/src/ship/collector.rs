@@ -17,7 +17,7 @@ use super::tls::{self, Connection, is_nothing_yet, words};
 use super::upstream::{Upstream, circle};
 use super::wire::{self, Form, Greeting};
 use crate::secret::Secret;
-use crate::source::SourceError;
+use crate::source::{SourceError, cannot_listen};
 use crate::sparing::Sparing;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use rustls::ServerConfig;
@@ -102,7 +102,7 @@ impl Collector {
     /// writes to, if that is known: peers may name it. `upstream` is told which collectors are behind peers.
     ///
     /// # Errors
-    /// `Usage` for certificates that are none; `Io` where it cannot listen.
+    /// `Usage` for certificates that are none, and where it cannot listen; `Service` where the address is taken.
     pub fn start(
         settings: &CollectorSettings,
         (agent, own_topic): (u64, &str),
@@ -115,7 +115,7 @@ impl Collector {
             Some(identity) => Some(tls::server(identity, settings.client_ca.as_deref())?),
         };
         let listen = &settings.listen;
-        let cannot = |error: io::Error| SourceError::Io(format!("the collector cannot listen on {listen}: {error}"));
+        let cannot = |error: io::Error| cannot_listen(listen, &error).of("[collector]");
         let listener = TcpListener::bind(listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;

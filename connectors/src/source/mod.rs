@@ -16,6 +16,7 @@
 //! [`Feed::may_read`]: crate::feed::Feed::may_read
 //! [`Feed::stopped`]: crate::feed::Feed::stopped
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidewatch_events::batch::{PartitionId, WallTime};
@@ -44,6 +45,32 @@ pub enum SourceError {
     /// Reading failed at run time: exit code 1.
     #[error("{0}")]
     Io(String),
+}
+
+impl SourceError {
+    /// The same, said of what it happened to.
+    pub fn of(self, what: &str) -> SourceError {
+        match self {
+            SourceError::Usage(message) => SourceError::Usage(format!("{what}: {message}")),
+            SourceError::Service(message) => SourceError::Service(format!("{what}: {message}")),
+            SourceError::Io(message) => SourceError::Io(format!("{what}: {message}")),
+        }
+    }
+}
+
+/// Why an address cannot be listened on, and what to do: a taken one may be free at the next start, any other is a mistake.
+pub fn cannot_listen(listen: &str, error: &io::Error) -> SourceError {
+    let message = |why: &str| format!("cannot listen on {listen}: {why}");
+    match error.kind() {
+        ErrorKind::AddrInUse => SourceError::Service(message(
+            "another program does; end it (`ss -tulpn` names it), or choose another address",
+        )),
+        ErrorKind::AddrNotAvailable => SourceError::Usage(message("this machine has no such address")),
+        ErrorKind::PermissionDenied => SourceError::Usage(message(
+            "it is not permitted; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        )),
+        _ => SourceError::Usage(message(&error.to_string())),
+    }
 }
 
 /// Which configured source this is, and what its partitions inherit from it.

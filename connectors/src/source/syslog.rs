@@ -12,8 +12,8 @@
 mod header;
 
 use super::frame::Outlet;
-use super::tcp::{ListenCounters, ListenOptions, Server, Wire, addresses, cannot_listen, listen_on};
-use super::{Clock, Identity, MAX_LINE_BYTES, SourceError};
+use super::tcp::{ListenCounters, ListenOptions, Server, Wire, addresses, listen_on};
+use super::{Clock, Identity, MAX_LINE_BYTES, SourceError, cannot_listen};
 use crate::feed::Feed;
 use mio::net::UdpSocket;
 use std::io::{self, ErrorKind};

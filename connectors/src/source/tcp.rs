@@ -10,7 +10,7 @@
 
 use super::frame::{Lines, Outlet};
 use super::syslog::{Datagrams, SyslogStream, Taking};
-use super::{Clock, Identity, SourceError, arriving_partition_id};
+use super::{Clock, Identity, SourceError, arriving_partition_id, cannot_listen};
 use crate::feed::{Feed, PartitionInfo};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -116,15 +116,6 @@ pub(crate) fn addresses(listen: &str) -> Result<Vec<SocketAddr>, SourceError> {
         Ok(addresses) if !addresses.is_empty() => Ok(addresses),
         Ok(_) => Err(SourceError::Usage(format!("{listen} names no address"))),
         Err(e) => Err(SourceError::Usage(format!("{listen} is not an address to listen on (HOST:PORT): {e}"))),
-    }
-}
-
-/// Why an address cannot be listened on.
-pub(crate) fn cannot_listen(listen: &str, error: &io::Error) -> SourceError {
-    let message = format!("cannot listen on {listen}: {error}");
-    match error.kind() {
-        ErrorKind::AddrInUse => SourceError::Service(message),
-        _ => SourceError::Usage(message),
     }
 }
 

@@ -23,6 +23,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::source::cannot_listen;
 
 /// How long a handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -72,16 +73,12 @@ enum Found {
 ///
 /// # Errors
 /// 2 where a peer belongs to another cluster, configuration or version, or the addresses make no sense; 3 where the
-/// own address cannot be listened on; 75 where not all peers came in time.
+/// own address is taken; 75 where not all peers came in time.
 pub fn form(members: &Members) -> Result<Connections, Failure> {
     members.check()?;
     let own = members.bind.as_deref().unwrap_or(&members.addresses[members.index]);
-    let listener = TcpListener::bind(own).map_err(|e| {
-        Failure::new(
-            ExitCode::Refused,
-            format!("cannot listen for peers on {own}: {e}; is it this host's address, and free?"),
-        )
-    })?;
+    let listener =
+        TcpListener::bind(own).map_err(|e| cannot_listen(own, &e).of(&format!("process {}", members.index)))?;
     let nonce = handshake::nonce();
     let (found, arrivals) = channel();
     accept(listener, members.clone(), nonce, found.clone())?;

@@ -86,7 +86,8 @@ type Hosts = Arc<Mutex<BTreeSet<String>>>;
 /// Takes the page's address.
 ///
 /// # Errors
-/// 1 where it cannot be had and was asked for: by `[page]`, or by `--port`. Where it was not, a warning; then there is none.
+/// Where it was asked for, by `[page]` or by `--port`, and cannot be had: 3 where it is taken, as of other listeners. Where
+/// it was not, a warning; then there is none.
 pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
     let page = &config.page;
     let settings = |listen: String| Settings {
@@ -101,14 +102,13 @@ pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
     let bound = match wish {
         Wish::Run { port: Some(port) } => {
             let host = page.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
-            make(format!("{host}:{port}")).map_err(|e| Failure::failed(format!("--port {port}: {e}")))?
+            let hint = "end it, give another --port (0 takes a free one), or start with --no-page";
+            make(format!("{host}:{port}")).map_err(|error| failure(&format!("--port {port}:"), &error, hint))?
         }
         Wish::Run { port: None } => match make(page.listen.clone()) {
             Ok(bound) => bound,
             Err(error) if config.page_given => {
-                return Err(Failure::failed(format!(
-                    "[page] {error}\n hint: change `listen`, or start with --no-page"
-                )));
+                return Err(failure("[page]", &error, "end it, change `listen`, or start with --no-page"));
             }
             Err(error) => {
                 tracing::warn!(
@@ -118,12 +118,22 @@ pub fn bind(config: &Config, wish: Wish) -> Result<Option<Bound>, Failure> {
             }
         },
         Wish::Demo { port: Some(port) } => {
-            make(format!("127.0.0.1:{port}")).map_err(|e| Failure::failed(format!("--port {port}: {e}")))?
+            let hint = "end it, or give another --port; 0 takes a free one";
+            make(format!("127.0.0.1:{port}")).map_err(|error| failure(&format!("--port {port}:"), &error, hint))?
         }
         Wish::Demo { port: None } => usual_or_next(make)?,
     };
     let mode = if matches!(wish, Wish::Run { .. }) { Mode::Run } else { Mode::Demo };
     Ok(Some(Bound { bound, feed: shown::Feed::default(), hosts: Hosts::default(), mode }))
+}
+
+/// Why there is no page at an address that was asked for; `hint` is for one that is taken.
+fn failure(asked: &str, error: &PageError, hint: &str) -> Failure {
+    match error {
+        PageError::Taken(_) => Failure::refused(format!("{asked} {error}\n hint: {hint}")),
+        PageError::Listen { .. } | PageError::Tls { .. } => Failure::usage(format!("{asked} {error}")),
+        PageError::Start(_) => Failure::failed(format!("{asked} {error}")),
+    }
 }
 
 /// The usual port of a demonstration, and how many after it are tried.

@@ -12,7 +12,7 @@ use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLin
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
-use tidewatch_connectors::source::{Identity, wall_clock};
+use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
 
@@ -158,6 +158,7 @@ impl Sources {
         let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
         let identity = Identity { index, name: source.name.as_str().into(), host };
         let listeners_here = place.index == 0;
+        let of_source = |error: SourceError| error.of(&format!("source `{}`", source.name));
         Ok(Some(match &source.kind {
             SourceKind::File { paths, process, from_beginning } => {
                 let here = match process {
@@ -183,13 +184,14 @@ impl Sources {
             SourceKind::Stdin if listeners_here => Ready::Stdin(Stdin::new(identity, false, wall_clock)?),
             SourceKind::Tcp { listen, max_connections } if listeners_here => {
                 let options = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
-                Ready::Tcp(TcpListenerSource::bind(identity, listen, options, wall_clock)?)
+                Ready::Tcp(TcpListenerSource::bind(identity, listen, options, wall_clock).map_err(of_source)?)
             }
             SourceKind::Syslog { listen, max_connections } if listeners_here => {
                 let limits = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
                 let (tcp, udp) = (Some(listen.clone()), Some(listen.clone()));
                 let taking = Taking { zone: None, header: source.lines.format == "syslog" };
-                Ready::Syslog(SyslogListener::bind(identity, SyslogOptions { tcp, udp, taking, limits }, wall_clock)?)
+                let options = SyslogOptions { tcp, udp, taking, limits };
+                Ready::Syslog(SyslogListener::bind(identity, options, wall_clock).map_err(of_source)?)
             }
             SourceKind::Generator { rate, seed } if listeners_here => {
                 let start = tidewatch_events::time::EventTime(wall_clock().0);

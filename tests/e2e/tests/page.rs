@@ -156,7 +156,7 @@ fn a_taken_port_ends_run_only_where_the_page_was_asked_for() {
     let port = free_ports(1)[0];
     let asked = config(dir.path(), port, &format!("[page]\nlisten = \"127.0.0.1:{page}\"\n"));
     let mut run = Running::start(&["run", "-c", asked.to_str().unwrap()], dir.path().join("asked.log"));
-    assert_eq!(run.wait(LIMIT).0, 1);
+    assert_eq!(run.wait(LIMIT).0, 3);
     let said = run.said();
     assert!(said.contains(&format!("[page] 127.0.0.1:{page} is taken by another program")), "{said}");
     let mut run = Running::start(&["run", "-c", asked.to_str().unwrap(), "--no-page"], dir.path().join("no-page.log"));
@@ -253,6 +253,6 @@ fn the_demonstration_shows_traffic_soon() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let said = tidewatch_e2e::process::tidewatch(&["demo", "--port", &port, "--duration", "1s"], &[]);
-    assert_eq!(said.code, Some(1));
+    assert_eq!(said.code, Some(3));
     assert!(said.err.contains(&format!("--port {port}: 127.0.0.1:{port} is taken by another program")), "{}", said.err);
 }

@@ -5,6 +5,7 @@
 //! - A client that reads slower than lines are made for [`PATIENCE`] is dropped; it does not hold up the others.
 
 use super::{LineMeta, Stop, Target, TargetError};
+use crate::source::{SourceError, cannot_listen};
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -111,8 +112,10 @@ pub struct Listener {
 impl Listener {
     /// Listens.
     pub fn open(address: &str, stop: Stop) -> Result<Listener, TargetError> {
-        let failed =
-            |error: std::io::Error| TargetError::Failed(format!("tcp-listen://{address} cannot be used: {error}"));
+        let failed = |error: std::io::Error| match cannot_listen(address, &error) {
+            SourceError::Service(text) => TargetError::Service(text),
+            SourceError::Usage(text) | SourceError::Io(text) => TargetError::Usage(text),
+        };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
