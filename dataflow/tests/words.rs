@@ -6,8 +6,11 @@
 mod command;
 
 use command::tidewatch;
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn write(dir: &Path, name: &str, text: &str) {
     std::fs::write(dir.join(name), text).unwrap();
@@ -90,3 +93,48 @@ fn a_taken_address_is_a_refused_service_wherever_it_is_listened_on() {
     }
 }
 
+#[test]
+fn messages_of_any_program_are_read_over_syslog() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    write(dir.path(), "c.toml", &format!("[[source]]\nkind = \"syslog\"\nlisten = \"127.0.0.1:{port}\"\n"));
+    let child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+        .args(["run", "-c", "c.toml", "--no-page"])
+        .current_dir(dir.path())
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let now = jiff::Timestamp::now();
+    let (short, long) = (now.strftime("%b %e %H:%M:%S").to_string(), now.to_string());
+    let request =
+        now.strftime("1.2.3.4 - - [%d/%b/%Y:%H:%M:%S +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"x\"").to_string();
+    let messages = [
+        format!("<34>{short} web1 sshd[24200]: Failed password for root from 1.2.3.4 port 38926 ssh2"),
+        format!("<34>1 {long} web1 su 17 ID47 - 'su root' failed"),
+        format!("<190>{short} web1 nginx: {request}"),
+        format!("<13>{short} web2 shop: {long} [CRITICAL] payment - card refused | IP: 1.2.3.4 | ResponseTime: 120ms"),
+        "no syslog at all".to_owned(),
+    ];
+    stream.write_all((messages.join("\n") + "\n").as_bytes()).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    messages.iter().for_each(|message| _ = socket.send_to(message.as_bytes(), ("127.0.0.1", port)).unwrap());
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(err.contains("10 lines: 8 events, 2 rejected, 0 late, 0 future"), "{err}");
+    // Critical messages of two hosts, of which the header names severity and host.
+    for host in ["web1", "web2"] {
+        assert!(out.contains(&format!("error-log host={host} ")), "{host}: {out}{err}");
+    }
+}

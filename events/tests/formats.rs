@@ -581,6 +581,16 @@ fn auto_reads_each_line_by_itself() {
                 b"Feb 15 16:23:00 srv nginx: 2025/06/25 11:41:50 [warn] 1#1: x",
                 "2025-06-25T11:41:50.000Z error host=srv level=warn message=x",
             ),
+            (
+                "an application over syslog",
+                b"<13>1 2025-06-25T11:41:50Z srv shop - - - 2025-06-25 11:41:49 [ERROR] pay - refused | User: bob",
+                "2025-06-25T11:41:49.000Z app host=srv level=error user=bob logger=pay message=refused",
+            ),
+            (
+                "any program over syslog",
+                b"<34>1 2025-06-25T11:41:50Z srv su - - - x",
+                "2025-06-25T11:41:50.000Z app host=srv level=crit logger=su message=x",
+            ),
             ("junk", b"hello", "format"),
             ("broken JSON", br#"{"time":"#, "json"),
         ],

@@ -1,7 +1,7 @@
 //! Listens for syslog messages over TCP (octet-counted, or ended by newlines) and UDP, and hands over what they say.
 //!
-//! The header (RFC 5424, or RFC 3164 as it is written in practice) is taken off, but for the format `syslog`, which reads it;
-//! the message is the line, its host the header's, else the peer's address. What is no syslog message is handed over whole.
+//! The header (RFC 5424, or RFC 3164 as it is written in practice) is taken off, but for the formats `syslog` and `auto`, which
+//! read it; the message is the line, its host the header's, else the peer's address. What is no syslog message is handed over whole.
 //!
 //! Invariants
 //! - A TCP connection is a partition, as in [`super::tcp`], whose limits hold here too; the UDP socket is one.
@@ -40,7 +40,7 @@ pub struct SyslogOptions {
 pub struct Taking {
     /// Seconds east of UTC of the senders' RFC 3164 times. Without it these times, which name no zone, are not used.
     pub zone: Option<i32>,
-    /// Whether the header stays in the line: the format `syslog` reads it.
+    /// Whether the header stays in the line: the formats `syslog` and `auto` read it.
     pub header: bool,
 }
 

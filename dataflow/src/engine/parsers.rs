@@ -1,7 +1,7 @@
 //! Parsers for partitions: the format and options of their source; `auto` is recognised once per partition.
 
 use super::ingest::Parsers;
-use crate::config::{Config, Source};
+use crate::config::{Config, Source, SourceKind};
 use crate::exit::Failure;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -43,7 +43,8 @@ impl SourceParsers {
 fn compile(source: &Source) -> Result<SourceParser, Failure> {
     let lines = &source.lines;
     let format = match lines.format.as_str() {
-        "auto" => None,
+        // Many programs speak over one socket: each message is recognised by itself.
+        "auto" if !matches!(source.kind, SourceKind::Syslog { .. }) => None,
         text => {
             let mapping: BTreeMap<String, String> = lines.fields.iter().cloned().collect();
             let format = Format::compile(text, &mapping)

@@ -189,7 +189,9 @@ impl Sources {
             SourceKind::Syslog { listen, max_connections } if listeners_here => {
                 let limits = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
                 let (tcp, udp) = (Some(listen.clone()), Some(listen.clone()));
-                let taking = Taking { zone: None, header: source.lines.format == "syslog" };
+                // These read it: a message of any program says what it is about there.
+                let header = matches!(source.lines.format.as_str(), "syslog" | "auto");
+                let taking = Taking { zone: None, header };
                 let options = SyslogOptions { tcp, udp, taking, limits };
                 Ready::Syslog(SyslogListener::bind(identity, options, wall_clock).map_err(of_source)?)
             }

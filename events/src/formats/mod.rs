@@ -497,7 +497,11 @@ fn read_json(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader)
 fn read_any(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
     let guess = match cx.line {
         [b'<' | b'A'..=b'Z', ..] if let Some(header) = app::header(cx.line) => {
-            return behind(cx, header, |cx| read_server(cx, keys, reader)).or_else(|_| app::syslog(cx));
+            let read = |cx: &mut Context<'_>| match cx.line {
+                [b'0'..=b'9', _, _, _, b'-', ..] => app::app(cx),
+                _ => read_server(cx, keys, reader),
+            };
+            return behind(cx, header, read).or_else(|_| app::syslog(cx));
         }
         [b'0'..=b'9', _, _, _, b'-', ..] => app::app(cx).or_else(|_| app::syslog(cx)),
         [b'0'..=b'9', _, _, _, b'/', ..] => error_logs::nginx(cx).or_else(|_| app::app(cx)),
