@@ -5,7 +5,7 @@
 #[path = "support/command.rs"]
 mod command;
 
-use command::tidewatch;
+use command::{run_over, tidewatch};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -90,6 +90,42 @@ fn a_taken_address_is_a_refused_service_wherever_it_is_listened_on() {
         let ran = tidewatch(dir.path(), arguments);
         assert_eq!(ran.code, Some(3), "{arguments}: {}", ran.err);
         assert!(ran.err.contains(want), "{arguments}: {want:?} is not in\n{}", ran.err);
+    }
+}
+
+/// Requests of one client in one second of the fifth minute after ten, and one of another at `end` seconds after ten.
+fn attacked(end: u32) -> String {
+    let line = |client: &str, at: u32| {
+        let (minute, second) = (at / 60, at % 60);
+        format!("{client} - - [05/Mar/2026:10:{minute:02}:{second:02} +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"x\"\n")
+    };
+    line("192.0.2.1", 0) + &line("192.0.2.7", 300).repeat(150) + &line("192.0.2.1", end)
+}
+
+#[test]
+fn a_run_over_all_of_its_input_ends_alerts_as_a_replay_does() {
+    let last = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut alerts = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let mut last = alerts.rfind(|alert| alert["rule"] == "ip-spike").unwrap();
+        last.as_object_mut().unwrap().remove("replaces");
+        last
+    };
+    // The spike's last window ends at 310 s; it is over a minute later.
+    for (end, state) in [(301, "firing"), (369, "firing"), (370, "resolved")] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "a.log", &attacked(end));
+        let ran = run_over(dir.path(), "a.log", "run --input - --no-page");
+        assert_eq!(ran.code, Some(0), "{end}: {}", ran.err);
+        let live = last(&dir.path().join("tidewatch-data/results/alerts.jsonl"));
+        assert_eq!(tidewatch(dir.path(), "replay --from a.log --out out").code, Some(0));
+        let replayed = last(&dir.path().join("out/alerts.jsonl"));
+        assert_eq!(replayed["state"], state, "{end}");
+        assert_eq!(live, replayed, "{end}");
+        let lines: Vec<&str> = ran.out.lines().filter(|line| line.contains("ip-spike")).collect();
+        assert!(lines[0].ends_with(", firing"), "{end}: {}", ran.out);
+        let want = if state == "firing" { ", still firing" } else { ", resolved" };
+        assert!(lines.len() > 1 && lines[lines.len() - 1].ends_with(want), "{end}: {}", ran.out);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing in a line comes from a log unescaped: control characters would reach the terminal.
 
 use super::{Delivered, Delivery, Parts, Sink, SinkError};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use tidewatch_events::alert::{Alert, AlertState, Mode};
@@ -22,25 +23,33 @@ pub enum Form {
 pub struct Stdout<W: Write + Send + 'static = io::Stdout> {
     out: W,
     form: Form,
+    /// Ids of alerts that were written as firing, at most [`KNOWN`].
+    known: HashSet<String>,
 }
+
+/// How many firing alerts are known; where there are more, some are said to fire anew.
+const KNOWN: usize = 10_000;
 
 impl Stdout {
     /// To standard output.
     pub fn new(form: Form) -> Stdout {
-        Stdout { out: io::stdout(), form }
+        Stdout::to(io::stdout(), form)
     }
 }
 
 impl<W: Write + Send + 'static> Stdout<W> {
     /// To `out`.
     pub fn to(out: W, form: Form) -> Stdout<W> {
-        Stdout { out, form }
+        Stdout { out, form, known: HashSet::new() }
     }
 
     fn write(&mut self, alerts: &[Alert]) -> io::Result<()> {
         for alert in alerts {
             match self.form {
-                Form::Text => writeln!(self.out, "{}", one_line(alert))?,
+                Form::Text => {
+                    let goes_on = self.goes_on(alert);
+                    writeln!(self.out, "{}", one_line(alert, goes_on))?;
+                }
                 Form::Json => {
                     serde_json::to_writer(&mut self.out, alert)?;
                     self.out.write_all(b"\n")?;
@@ -48,6 +57,18 @@ impl<W: Write + Send + 'static> Stdout<W> {
             }
         }
         self.out.flush()
+    }
+
+    /// Whether an alert was written as firing before, and still is.
+    fn goes_on(&mut self, alert: &Alert) -> bool {
+        if alert.state != AlertState::Firing {
+            self.known.remove(&alert.id);
+            return false;
+        }
+        if self.known.len() >= KNOWN {
+            self.known.clear();
+        }
+        !self.known.insert(alert.id.clone())
     }
 }
 
@@ -73,8 +94,9 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
 }
 
 /// An alert as one line for people, safe to show in a terminal:
-/// `2026-03-05T10:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), until 2026-03-05T10:00:20.000Z`.
-pub fn one_line(alert: &Alert) -> String {
+/// `2026-03-05T10:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), until 2026-03-05T10:00:20.000Z, firing`.
+/// `goes_on`: it was firing before.
+pub fn one_line(alert: &Alert, goes_on: bool) -> String {
     let severity = alert.severity.as_str();
     let mut line = format!("{} {severity:<8} {}", alert.first, text::bounded(alert.rule.as_bytes()));
     for (field, value) in &alert.subject {
@@ -82,7 +104,8 @@ pub fn one_line(alert: &Alert) -> String {
     }
     let _ = write!(line, ": {} (threshold {}), until {}", number(alert.value), number(alert.threshold), alert.last);
     line.push_str(match alert.state {
-        AlertState::Firing => "",
+        AlertState::Firing if goes_on => ", still firing",
+        AlertState::Firing => ", firing",
         AlertState::Resolved => ", resolved",
         AlertState::Withdrawn => ", withdrawn",
     });
@@ -134,10 +157,10 @@ pub(super) mod tests {
     fn a_line_says_it_all_and_nothing_hidden() {
         let plain = alert("ip-spike", "10.0.0.9", 0);
         let want = "1970-01-01T00:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 0.125), \
-                    until 1970-01-01T00:00:20.000Z";
-        assert_eq!(one_line(&plain), want);
+                    until 1970-01-01T00:00:20.000Z, firing";
+        assert_eq!(one_line(&plain, false), want);
         let evil = Alert { state: AlertState::Withdrawn, mode: Mode::Shadow, ..alert("r", "\x1b[2J\n\u{202e}", 0) };
-        let line = one_line(&evil);
+        let line = one_line(&evil, false);
         assert!(
             line.contains("client_ip=\\x1B[2J\\x0A\\xE2\\x80\\xAE:") && line.ends_with(", withdrawn [shadow]"),
             "{line}"
@@ -163,6 +186,20 @@ pub(super) mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn an_alert_that_goes_on_is_said_to() {
+        let out = Shared::default();
+        let mut sink = Stdout::to(out.clone(), Form::Text);
+        let with = |id: &str, state| Alert { id: id.into(), state, ..alert("r", "1", 0) };
+        use AlertState::{Firing, Resolved, Withdrawn};
+        let steps = [("a", Firing), ("b", Firing), ("a", Firing), ("a", Resolved), ("b", Withdrawn), ("b", Firing)];
+        let alerts = steps.map(|(id, state)| with(id, state)).to_vec();
+        sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let said: Vec<&str> = text.lines().map(|line| line.rsplit(", ").next().unwrap()).collect();
+        assert_eq!(said, ["firing", "firing", "still firing", "resolved", "withdrawn", "firing"]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn show_alerts(figures: &Figures, shown: usize, terminal: bool) -> usize {
         let before = alerts.iter().take(at).any(|a| a.key == alert.key && a.state == alert.state);
         if alert.state == AlertState::Firing && !before {
             let clear = if terminal { "\r\x1b[K" } else { "" };
-            println!("{clear}{}", tidewatch_connectors::sink::stdout::one_line(alert));
+            println!("{clear}{}", tidewatch_connectors::sink::stdout::one_line(alert, false));
         }
     }
     alerts.len()

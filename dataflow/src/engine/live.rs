@@ -298,7 +298,9 @@ impl Live {
             Output::Provisional(findings) => self.book.provisional(findings, &mut self.step.points, &mut self.changes),
             Output::Findings(findings) => self.book.closed(findings, &mut self.step.points, &mut self.changes),
             Output::Judged(Some(reached)) => {
+                let from = self.changes.len();
                 self.book.advance(reached, &mut self.step.points, &mut self.changes);
+                self.settle_at_the_end(from);
                 self.previews.tell(reached, self.book.rules());
             }
             Output::Changed(reload) => {
@@ -307,7 +309,7 @@ impl Live {
             }
             Output::Preview(preview) => self.previews.add(preview),
             Output::Judged(None) => {
-                let last = self.ledger.totals().iter().filter_map(|(_, t)| t.last_event).max().unwrap_or(0);
+                let last = self.last_event();
                 self.changes.extend(self.book.finish(last));
             }
             Output::DeadLetters(batches) => {
@@ -321,6 +323,23 @@ impl Live {
         }
         if !self.changes.is_empty() {
             self.tell();
+        }
+    }
+
+    fn last_event(&self) -> u64 {
+        self.ledger.totals().iter().filter_map(|(_, totals)| totals.last_event).max().unwrap_or(0)
+    }
+
+    /// Once all input has ended no more time passes: windows close, but an alert is over only if the last event says so, as
+    /// in a replay. `from`: where in the changes those begin that were just made.
+    fn settle_at_the_end(&mut self, from: usize) {
+        if from == self.changes.len() || self.peers.processes() > 1 || self.ledger.effective().is_some() {
+            return;
+        }
+        let last = self.last_event();
+        for draft in &mut self.changes[from..] {
+            let rule = self.book.rules().rule_at(draft.rule, draft.first);
+            draft.settle(rule, last);
         }
     }
 
