@@ -93,6 +93,26 @@ fn a_taken_address_is_a_refused_service_wherever_it_is_listened_on() {
     }
 }
 
+#[test]
+fn an_attack_after_the_end_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let generate = "generate --to - --no-pace --start 2026-03-05T00:00:00Z --rate 10";
+    let begins = "warning: --attack path-scan: it begins after 10s, when --duration is over";
+    let ended = "warning: --attack path-scan: the lines ended before it";
+    let rows: &[(&str, &[&str])] = &[
+        ("--duration 11s --attack path-scan:10s:5s", &[]),
+        ("--duration 10s --attack path-scan:10s:5s", &[begins]),
+        ("--count 150 --attack path-scan:10s:5s", &[]),
+        ("--count 50 --attack path-scan:10s:5s --attack ip-spike:0s:1s", &[ended]),
+    ];
+    for (arguments, want) in rows {
+        let ran = tidewatch(dir.path(), &format!("{generate} {arguments}"));
+        assert_eq!(ran.code, Some(0), "{arguments}: {}", ran.err);
+        assert_eq!(ran.err.lines().count(), want.len(), "{arguments}: {}", ran.err);
+        assert!(want.iter().all(|words| ran.err.contains(words)), "{arguments}: {}", ran.err);
+    }
+}
+
 /// Requests of one client in one second of the fifth minute after ten, and one of another at `end` seconds after ten.
 fn attacked(end: u32) -> String {
     let line = |client: &str, at: u32| {

@@ -156,6 +156,11 @@ impl Attack {
         Ok(attack)
     }
 
+    /// Whether nothing of it was injected so far.
+    pub fn is_unseen(&self) -> bool {
+        self.seen.iter().all(Option::is_none)
+    }
+
     /// How many attacker addresses it uses.
     pub fn clients(&self) -> u32 {
         self.clients

@@ -267,6 +267,11 @@ impl Generator {
         labels
     }
 
+    /// Positions of the attacks of which nothing was injected so far.
+    pub fn unseen(&self) -> impl Iterator<Item = usize> {
+        (0..self.attacks.len()).filter(|at| self.attacks[*at].is_unseen())
+    }
+
     /// Appends the next line, without a line end; `None` (and nothing appended) at the end.
     pub fn next_line(&mut self, out: &mut Vec<u8>) -> Option<LineMeta> {
         loop {

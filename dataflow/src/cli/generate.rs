@@ -16,7 +16,7 @@ use tidewatch_connectors::generator::{
     to_json_lines,
 };
 use tidewatch_events::text::Shown as _;
-use tidewatch_events::time::EventTime;
+use tidewatch_events::time::{EventTime, Millis};
 
 /// Realistic logs in every format, with traffic peaks and injected attacks.
 #[derive(Debug, clap::Args)]
@@ -206,6 +206,11 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     if !args.no_pace && ahead > 5 {
         eprintln!("tidewatch: the first line is due in {ahead} s; --no-pace writes at once");
     }
+    let too_late = |attack: &AttackSpec| args.duration.is_some_and(|length| attack.at_ms >= length.0);
+    for attack in args.attack.iter().filter(|attack| too_late(attack)) {
+        let (kind, at) = (attack.kind.name(), Millis(attack.at_ms));
+        warn(&format!("--attack {kind}: it begins after {at}, when --duration is over: nothing of it is injected"));
+    }
     let options = RunOptions {
         paced: !args.no_pace,
         start_ms: start.0,
@@ -218,7 +223,17 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     if let Some(labels) = &mut labels {
         labels.write(&to_json_lines(&generator.labels()))?;
     }
+    if written.as_ref().is_ok_and(|summary| summary.complete) {
+        for attack in generator.unseen().map(|at| &args.attack[at]).filter(|attack| !too_late(attack)) {
+            let kind = attack.kind.name();
+            warn(&format!("--attack {kind}: the lines ended before it, nothing of it was injected"));
+        }
+    }
     written.map(|_| ()).map_err(failure)
+}
+
+fn warn(words: &str) {
+    eprintln!("tidewatch: warning: {words}");
 }
 
 /// The label file: created at the start, so that one that cannot be written is known at once.
