@@ -26,3 +26,20 @@ pub fn lock(path: &Path) -> io::Result<Option<File>> {
         }
     }
 }
+
+/// Whether no process holds the lock of a file now; nothing is made or kept.
+///
+/// # Errors
+/// Where the file cannot be read or locked.
+pub fn is_free(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

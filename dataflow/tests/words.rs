@@ -113,6 +113,19 @@ fn an_attack_after_the_end_is_said() {
     }
 }
 
+#[test]
+fn forget_names_the_memory_of_a_process_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.log", "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n");
+    let ran = run_over(dir.path(), "a.log", "run --input - --no-page");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let said = || tidewatch(dir.path(), "forget --client 1.2.3.4").out;
+    assert!(said().contains("removed") && !said().contains("memory"), "{}", said());
+    let lock = std::fs::File::open(dir.path().join("tidewatch-data/run.lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(said().contains("not touched: what the running process holds in memory"), "{}", said());
+}
+
 /// Requests of one client in one second of the fifth minute after ten, and one of another at `end` seconds after ten.
 fn attacked(end: u32) -> String {
     let line = |client: &str, at: u32| {

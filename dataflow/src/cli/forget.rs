@@ -11,8 +11,8 @@ use tidewatch_events::text::Shown as _;
 /// Erase a client from the store, the ring of recent requests and the journals of alert routes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Result files, other sinks, lists of addresses to block, what was told already and what a running process still holds in
-memory are not touched; what of it there is, is said.
+Result files, other sinks, lists of addresses to block, what was told already and what a process
+that runs now holds in memory are not touched; what of it there is, is said.
 
 Examples:
   tidewatch forget --client 203.0.113.7
@@ -94,6 +94,9 @@ fn out_of_reach(config: &Config) -> Vec<String> {
             _ => format!("route `{}`: what it told", route.name),
         });
     }
-    places.push("what a running process holds in memory".into());
+    // Where that cannot be told, one may run.
+    if !tidewatch_connectors::lock::is_free(&config.data_dir.join("run.lock")).unwrap_or(false) {
+        places.push("what the running process holds in memory".into());
+    }
     places
 }

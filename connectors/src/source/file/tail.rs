@@ -356,7 +356,7 @@ impl Tail {
         let new = Open::live(self.opened, file.try_clone()?, 0);
         let copy = find_copy(&self.way.path, &old);
         tracing::info!(
-            file = %self.way.path.shown(), read = old.lines.position(), copy = ?copy.as_ref().map(|(path, _)| path),
+            file = %self.way.path.shown(), read = old.lines.position(), copy = copy.as_ref().map(|(path, _)| path.shown().into_owned()),
             "a followed file was truncated; reading it from its start"
         );
         match copy {
