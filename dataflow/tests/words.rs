@@ -163,6 +163,26 @@ fn a_run_over_all_of_its_input_ends_alerts_as_a_replay_does() {
 }
 
 #[test]
+fn labels_find_masked_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.log", &attacked(310));
+    write(
+        dir.path(),
+        "labels.jsonl",
+        r#"{"rule":"ip-spike","subject":{"client_ip":"192.0.2.7"},"from":"2026-03-05T10:05:00Z","to":"2026-03-05T10:05:01Z"}"#,
+    );
+    for privacy in ["client = \"full\"", "client = \"truncate\"", "client = \"hmac\"\nkey = \"0123456789abcdef\""] {
+        write(dir.path(), "c.toml", &format!("[privacy]\n{privacy}\n"));
+        let ran = tidewatch(dir.path(), "replay -c c.toml --from a.log --out out --labels labels.jsonl");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let summary: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
+        let verdict = &summary["judged"]["ip-spike"];
+        assert_eq!((&verdict["right"], &verdict["found"]), (&1.into(), &1.into()), "{privacy}: {verdict}");
+    }
+}
+
+#[test]
 fn messages_of_any_program_are_read_over_syslog() {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::Path;
 use tidewatch_events::alert::Alert;
+use tidewatch_events::field::{Field, Value};
+use tidewatch_events::key;
+use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tidewatch_events::text;
 use tidewatch_events::text::Shown as _;
 
@@ -110,6 +114,23 @@ impl Judge {
             })?);
         }
         Ok(Judge { labels, alerts: BTreeMap::new() })
+    }
+
+    /// The same, with clients as alerts show them: as [privacy] says, IPv6 by the network its rules group by.
+    pub fn under(mut self, privacy: &Privacy, ipv6_prefix: u8) -> Judge {
+        let prefix = privacy.client.ipv6_prefix(ipv6_prefix);
+        for client in self.labels.iter_mut().filter_map(|label| label.subject.get_mut(Field::ClientIp.name())) {
+            let Ok(ip) = client.parse::<IpAddr>() else { continue };
+            let ip = ip.to_canonical();
+            // Somebody may have taken it from an alert.
+            let is_pseudonym = matches!(privacy.client, ClientPrivacy::Hmac(_)) && privacy.may_show(ip);
+            let shown = if is_pseudonym { ip } else { privacy.client_ip(ip) };
+            let mut bytes = Vec::new();
+            key::push(&mut bytes, Value::Ip(shown), prefix);
+            client.clear();
+            key::show_next(&bytes, prefix, client);
+        }
+        self
     }
 
     /// A warning for each rule that labels expect and that is none of those there are.
@@ -228,6 +249,7 @@ impl fmt::Display for Judged {
 mod tests {
     use super::*;
     use tidewatch_events::alert::{AlertState, Mode, Severity};
+    use tidewatch_events::privacy::Key;
     use tidewatch_events::time::EventTime;
 
     fn alert(rule: &str, client: &str, first: u64, last: u64, fired: u64) -> Alert {
@@ -273,6 +295,29 @@ mod tests {
             judge.take(alert);
             let judged = judge.judged();
             assert_eq!((judged.rules[&alert.rule].right, judged.rules["a"].found), (*right, *found), "{name}");
+        }
+    }
+
+    #[test]
+    fn clients_are_known_as_alerts_show_them() {
+        let hmac = || ClientPrivacy::Hmac(Key::new("0123456789abcdef"));
+        let masked = hmac().shown("203.0.113.9".parse().unwrap()).to_string();
+        let rows = [
+            ("as it is", ClientPrivacy::Full, "203.0.113.9", "203.0.113.9"),
+            ("IPv4 as IPv6", ClientPrivacy::Full, "::ffff:203.0.113.9", "203.0.113.9"),
+            ("by its network", ClientPrivacy::Full, "2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+            ("a network", ClientPrivacy::Full, "2001:db8:1:2::/64", "2001:db8:1:2::/64"),
+            ("a name", ClientPrivacy::Full, "crawler", "crawler"),
+            ("shortened", ClientPrivacy::Truncate, "203.0.113.9", "203.0.113.0"),
+            ("shortened before", ClientPrivacy::Truncate, "203.0.113.0", "203.0.113.0"),
+            ("of its network what is left", ClientPrivacy::Truncate, "2001:db8:1:2:3::4", "2001:db8:1::/48"),
+            ("a pseudonym", hmac(), "203.0.113.9", &masked),
+            ("the pseudonym itself", hmac(), &masked, &masked),
+        ];
+        for (name, client, written, want) in rows {
+            let privacy = Privacy { client, ..Privacy::default() };
+            let judge = judge(&SPIKE.replace("\"x\"", &format!("{written:?}"))).under(&privacy, 64);
+            assert_eq!(judge.labels[0].subject["client_ip"], want, "{name}");
         }
     }
 

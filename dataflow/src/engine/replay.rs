@@ -195,6 +195,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let started = Instant::now();
     refuse_what_is_not_built(&options)?;
     let judge = options.labels.as_deref().map(Judge::read).transpose()?;
+    let judge = judge.map(|judge| judge.under(&config.privacy, config.ipv6_prefix));
     let rules = config.all_rules.iter().map(|entry| entry.rule.name.as_str());
     for warning in judge.iter().flat_map(|judge| judge.unknown_rules(rules.clone())) {
         exit::say(&format!("warning: {warning}"));
