@@ -183,6 +183,42 @@ fn labels_find_masked_clients() {
 }
 
 #[test]
+fn one_file_in_two_spellings_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.log", "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n");
+    std::os::unix::fs::symlink("a.log", dir.path().join("link.log")).unwrap();
+    for (files, is_said) in [("a.log a.log", false), ("a.log ./a.log", true), ("*.log a.log", true)] {
+        let ran = tidewatch(dir.path(), &format!("replay --from {files} --out out"));
+        assert!(ran.code == Some(0) && ran.out.starts_with("1 lines: "), "{files}: {}{}", ran.out, ran.err);
+        assert_eq!(ran.err.contains("the same file was named twice; it is read once"), is_said, "{files}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_file_without_its_flag_is_helped_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = [
+        ("run a.log", "tip: `--input FILE` reads a file, `-c FILE` takes a configuration"),
+        ("replay a.log --out x", "tip: `--from FILE` reads a file"),
+        ("check c.toml", "tip: `-c FILE` takes a configuration"),
+        ("replay --from kafka://b/t --out x", "kafka://b/t: replays of topics are not built yet"),
+        ("replay --from . --out x", "hint: name files in it, as ./*"),
+    ];
+    for (arguments, want) in rows {
+        let ran = tidewatch(dir.path(), arguments);
+        assert_eq!(ran.code, Some(2), "{arguments}: {}", ran.err);
+        assert!(ran.err.contains(want), "{arguments}: {}", ran.err);
+    }
+    write(dir.path(), "a.log", &attacked(310));
+    write(dir.path(), "hosts", "127.0.0.1:1\n127.0.0.1:2\n");
+    let ran = tidewatch(dir.path(), "replay --from a.log --out out -h hosts");
+    assert!(ran.code == Some(0) && ran.err.contains("warning: -h says nothing of one process"), "{}", ran.err);
+    let ran = tidewatch(dir.path(), "check -c a.log");
+    assert!(ran.code == Some(2) && ran.err.lines().count() < 70, "{}", ran.err);
+    assert!(ran.err.contains(" more mistakes in a.log\n hint: is it a configuration?"), "{}", ran.err);
+}
+
+#[test]
 fn messages_of_any_program_are_read_over_syslog() {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

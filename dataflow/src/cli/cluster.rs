@@ -54,6 +54,11 @@ impl ClusterArgs {
             None => (0..processes).map(|i| format!("localhost:{}", FIRST_PORT + i)).collect(),
         };
         if processes == 1 {
+            let unused = [("-h", self.hostfile.is_some()), ("--bind", self.bind.is_some())];
+            for (flag, _) in unused.iter().filter(|(_, is_given)| *is_given) {
+                let warning = Diagnostic::warning(format!("{flag} says nothing of one process, which has no peers"));
+                eprint!("{}", warning.hint("-n is the number of processes"));
+            }
             return Ok(None);
         }
         Ok(Some(ClusterOptions { processes, index, hosts, bind: self.bind.clone() }))

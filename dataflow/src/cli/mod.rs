@@ -49,18 +49,20 @@ struct Arguments {
     #[command(flatten)]
     logs: LogArgs,
     /// Print help.
-    #[arg(long, action = clap::ArgAction::Help, global = true)]
+    #[arg(long, action = clap::ArgAction::Help, global = true, display_order = 1000)]
     help: Option<bool>,
 }
+
+const LOGS: &str = "Logs, on standard error";
 
 /// How Tidewatch logs about itself, on standard error.
 #[derive(Clone, Debug, clap::Args)]
 struct LogArgs {
     /// Form of log lines.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, value_name = "FORM")]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true, value_name = "FORM", help_heading = LOGS)]
     log_format: LogFormat,
     /// Least level: error, warn, info, debug, trace, or directives as in RUST_LOG (which is the default).
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = LOGS)]
     log_level: Option<String>,
 }
 
@@ -143,7 +145,8 @@ struct RunArgs {
 #[command(after_help = "\
 Examples:
   tidewatch replay --from access.log --out results
-  tidewatch replay -c tidewatch.toml --from access.log.2.gz access.log.1 access.log --out results -w 4")]
+  tidewatch replay -c tidewatch.toml --from access.log.2.gz access.log.1 access.log --out results
+  tidewatch replay --from 'access.log*' --out results --labels labels.jsonl -w 4")]
 struct ReplayArgs {
     /// Configuration; without it the defaults.
     #[arg(short = 'c', long, value_name = "FILE")]
@@ -171,6 +174,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
             let _ = error.print(); // a closed pipe is no reason to say more
+            if let Some(tip) = tip(&error) {
+                let _ = writeln!(std::io::stderr(), "  tip: {tip}");
+            }
             return code;
         }
     };
@@ -188,6 +194,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.code
         }
     }
+}
+
+/// What somebody wanted who gave a command a file without the flag for it.
+fn tip(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(file)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument || file.starts_with('-') {
+        return None;
+    }
+    let usage = error.get(ContextKind::Usage)?.to_string();
+    let flag = if usage.contains(" run ") {
+        "`--input FILE` reads a file, `-c FILE` takes a configuration"
+    } else if usage.contains("--from") {
+        "`--from FILE` reads a file, `-c FILE` takes a configuration"
+    } else if usage.contains("--config") {
+        "`-c FILE` takes a configuration"
+    } else {
+        return None;
+    };
+    Some(flag.to_owned())
 }
 
 fn run(command: Command) -> Result<(), Failure> {
@@ -268,8 +294,10 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
     let from = expand(&args.from, &mut problems);
-    if let Some(labels) = &args.labels {
-        missing_files(std::slice::from_ref(labels), &mut problems);
+    if let Some(labels) = &args.labels
+        && let Err(reason) = readable(labels)
+    {
+        problems.push(Diagnostic::error(format!("--labels {} {reason}", labels.shown())));
     }
     if args.out.exists() && !args.out.is_dir() {
         problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.shown())));
@@ -363,7 +391,10 @@ fn nothing_to_read(command: &str, example: &str) -> Diagnostic {
 fn missing_files(paths: &[PathBuf], problems: &mut Diagnostics) {
     for path in paths.iter().filter(|path| path.as_os_str() != "-") {
         if let Err(reason) = readable(path) {
-            problems.push(Diagnostic::error(format!("{} {reason}", path.shown())));
+            let problem = Diagnostic::error(format!("{} {reason}", path.shown()));
+            let all = path.join("*");
+            let is_dir = path.is_dir();
+            problems.push(if is_dir { problem.hint(format!("name files in it, as {}", all.shown())) } else { problem });
         }
     }
 }
@@ -416,6 +447,11 @@ fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
     for path in paths {
         let text = path.to_string_lossy();
         let mut found = vec![path.clone()];
+        if text.starts_with("kafka://") {
+            let words = format!("{}: replays of topics are not built yet", path.shown());
+            problems.push(Diagnostic::error(words).hint("`run` reads topics; a replay reads files"));
+            continue;
+        }
         if is_pattern(&text) && !path.exists() {
             let named = file::find(&text, file::Bound::default()).unwrap_or_default();
             found = named.files;

@@ -43,8 +43,9 @@ Examples:
   tidewatch setup influx -c tidewatch.toml --token-file influx.token
   INFLUX_OPERATOR_TOKEN=… tidewatch setup influx -c tidewatch.toml --read-token-file grafana.token
 
-The operator token (of a server that is set up already) is read from the variable INFLUX_OPERATOR_TOKEN, the password of
-a fresh server's first user from INFLUX_PASSWORD; without it one is made and printed.")]
+The operator token (of a server that is set up already) is read from the variable
+INFLUX_OPERATOR_TOKEN, the password of a fresh server's first user from INFLUX_PASSWORD; without it
+one is made and printed.")]
     Influx {
         /// Configuration.
         #[arg(short = 'c', long, value_name = "FILE")]

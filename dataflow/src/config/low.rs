@@ -65,8 +65,11 @@ pub enum Value {
     Table(Table),
 }
 
+/// How many syntax errors are shown: each may be the consequence of the one before, or the file of another kind.
+const SYNTAX_SHOWN: usize = 20;
+
 impl LowConfig {
-    /// Reads TOML. All syntax errors are reported, not only the first.
+    /// Reads TOML. Syntax errors are reported together, the first [`SYNTAX_SHOWN`] with their places.
     pub fn parse(mut source: SourceText) -> Result<LowConfig, Diagnostics> {
         let (table, errors) = DeTable::parse_recoverable(&source.text);
         let span = table.span();
@@ -79,11 +82,16 @@ impl LowConfig {
         find_secrets(&source.text, &root, &mut hidden);
         source.hidden = hidden;
         let mut problems = Diagnostics::default();
-        for (span, message) in wrong.into_iter().take(super::reader::MAX_PROBLEMS) {
+        let more = wrong.len().saturating_sub(SYNTAX_SHOWN);
+        for (span, message) in wrong.into_iter().take(SYNTAX_SHOWN) {
             problems.push(Diagnostic::error(message).at(source.place(span)));
         }
         if problems.has_errors() {
             problems.sort();
+            if more > 0 {
+                let hint = "is it a configuration? That is TOML: docs/CONFIG.md has all keys, config/ samples";
+                problems.push(Diagnostic::error(format!("{more} more mistakes in {}", source.name)).hint(hint));
+            }
             return Err(problems);
         }
         Ok(LowConfig { source, root })

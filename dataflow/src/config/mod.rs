@@ -199,7 +199,7 @@ fn read(path: &Path) -> Result<SourceText, Diagnostics> {
     let cannot = |reason: String| Diagnostic::error(format!("the configuration {name} cannot be read: {reason}"));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path)
-        .map_err(|error| cannot(error.to_string()).hint("name a file with -c, or leave -c out for the defaults"))?;
+        .map_err(|error| cannot(error.to_string()).hint("-c names the file of the configuration"))?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| cannot(error.to_string()))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(cannot(format!("it is larger than {}", Bytes(MAX_FILE))).into());

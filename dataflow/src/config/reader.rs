@@ -10,7 +10,7 @@ pub use special::parse_zone;
 use super::Services;
 use super::diagnostic::{Diagnostic, Diagnostics, SourceText, nearest};
 use super::low::{Node, Table, Value};
-use super::schema::{Absent, Key, Kind, Section};
+use super::schema::{self, Absent, Key, Kind, Section};
 use super::values::{self, Bytes};
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -145,6 +145,9 @@ impl<'a> Reader<'a> {
             if self.section.many { format!("[[{}]]", self.section.path) } else { format!("[{}]", self.section.path) };
         let hint = match nearest(key, known.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
+            None if schema::TOP.keys.iter().any(|top| top.name == key) => {
+                format!("`{key}` stands at the top of the file, above the first table")
+            }
             None => format!("{place} has {}", list(&known)),
         };
         self.cx.wrong(span, format!("{place} has no key `{key}`"), hint);

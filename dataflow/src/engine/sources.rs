@@ -287,6 +287,9 @@ fn floors(
 /// Whether a directory can be made and written in; the message names it.
 pub fn writable(dir: &Path) -> Result<(), Failure> {
     let cannot = |e: std::io::Error| Failure::failed(format!("cannot write in {}: {e}", dir.shown()));
+    if dir.is_file() {
+        return Err(Failure::usage(format!("{} is a file, and a directory is needed", dir.shown())));
+    }
     std::fs::create_dir_all(dir).map_err(cannot)?;
     let probe = dir.join(format!(".probe-{}", std::process::id()));
     std::fs::write(&probe, b"").map_err(cannot)?;

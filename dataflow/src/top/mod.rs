@@ -33,6 +33,7 @@ Examples:
   tidewatch top
   tidewatch top --url http://127.0.0.1:8080/
   TIDEWATCH_TOKEN=… tidewatch top --url https://ops.example.org/tidewatch/
+
 Keys: q quit, tab next view, h next host, p pause, ? help.")]
 pub struct TopArgs {
     /// How much time is shown.
