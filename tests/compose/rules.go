@@ -58,8 +58,23 @@ func check(root, text, said string) []string {
 		if got := project.ServiceNames(); !slices.Equal(got, started[profile]) {
 			find("profile %s starts %v, expected %v", profile, got, started[profile])
 		}
+		builds := map[string][]string{}
 		for _, service := range project.Services {
 			hardened(root, service, find)
+			if service.Build != nil {
+				builds[service.Image] = append(builds[service.Image], service.Name)
+			}
+		}
+		for image, by := range builds {
+			if len(by) > 1 {
+				slices.Sort(by)
+				find("%s is built by %v at once; leave build to one of them", image, by)
+			}
+		}
+		for _, service := range project.Services {
+			if strings.HasPrefix(service.Image, "tidewatch:") && builds[service.Image] == nil {
+				find("profile %s: nobody builds %s", profile, service.Image)
+			}
 		}
 		same, err := load(root, text, profile, example)
 		if err != nil {
