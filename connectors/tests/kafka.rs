@@ -558,6 +558,104 @@ fn results_are_written_as_json_and_acknowledged() {
     assert!(matches!(&error, SinkError::Retry { message, .. } if message.contains("Connection refused")), "{error}");
 }
 
+/// Makes a topic of one partition that takes records of at most so many bytes.
+fn make_small_topic(broker: &str, name: &str, most: usize) {
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    let admin: AdminClient<_> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", broker).create().expect("an admin client");
+    let most = most.to_string();
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &most);
+    let options = AdminOptions::new();
+    let mut made = Box::pin(admin.create_topics([&topic], &options));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while made.as_mut().poll(&mut context).is_pending() {
+        assert!(Instant::now() < deadline, "no topic {name}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    make_topic(&topic_settings(broker, name), name, 1);
+}
+
+/// Text that does not pack.
+fn noise(bytes: usize) -> String {
+    let mut state = bytes as u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + (state >> 60) as u8)
+    };
+    (0..bytes).map(|_| letter()).collect()
+}
+
+/// Brokers refuse a batch as a whole: for one record in it, and where it is larger than the topic takes.
+#[test]
+fn no_result_is_refused_for_the_sake_of_another() {
+    let Some(broker) = broker("no_result_is_refused") else { return };
+    let (results, letters) = (unique("small-results"), unique("small-letters"));
+    make_small_topic(&broker, &results, 20_000);
+    make_small_topic(&broker, &letters, 20_000);
+    let settings = topic_settings(&broker, &results);
+    let with = ProducerSettings { deliver_within: Duration::from_secs(10), ..ProducerSettings::default() };
+    let values = |topic: &str, count: usize| {
+        let of_topic = topic_settings(&broker, topic);
+        let engine = read(KafkaSource::connect(of_topic, ProcessShare::WHOLE, 0).unwrap(), topic, |e| {
+            e.total() >= count && e.caught_up.len() == 1
+        });
+        let seen = engine.by_name(&format!("{topic}/0")).iter();
+        seen.map(|s| serde_json::from_slice(&s.value).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+
+    // 300 points, one of them twice, and one in the middle that is too large by itself.
+    let mut points = String::new();
+    for i in 0..300 {
+        let text = noise(if i == 150 { 30_000 } else { 500 + i });
+        points += &format!("http_stats,host=a message=\"{text}\",number={i}i {i}\n");
+    }
+    points += "http_stats,host=a number=1000i 7\n";
+    let delivery = Delivery { seq: 1, points: points.into_bytes(), ..Delivery::default() };
+    let mut sink = KafkaSink::new(&settings, &results, with.clone()).unwrap();
+    let refused = sink.deliver(&delivery).unwrap().refused;
+    assert_eq!(refused.len(), 1, "{:?}", refused.iter().map(|(_, words)| words).collect::<Vec<_>>());
+    assert!(refused[0].0.contains("\"number\":150") && refused[0].1.contains("MessageSizeTooLarge"));
+    let mut last = BTreeMap::new();
+    for value in values(&results, 300) {
+        last.insert(value["time"].as_u64().unwrap(), value["fields"]["number"].as_u64().unwrap());
+    }
+    let want = (0..300).filter(|i| *i != 150).map(|i| (i, if i == 7 { 1000 } else { i }));
+    assert_eq!(last, want.collect(), "of each point the last version stays the last");
+
+    // Dead letters that are too large keep as much of their line as goes in; each is there once.
+    let letter = |offset: u64, line: String| DeadLetterRecord {
+        source: "s".into(),
+        partition: "p".into(),
+        offset,
+        reason: "format".into(),
+        line,
+        ..DeadLetterRecord::default()
+    };
+    let mut all: Vec<DeadLetterRecord> = (0..100).map(|i| letter(i, noise(500 + i as usize))).collect();
+    all[30].line = format!("{}é{}", "\u{1}".repeat(1023), noise(100_000));
+    all[60].line = noise(2_000_000);
+    let delivery = Delivery { seq: 1, dead_letters: all.clone(), ..Delivery::default() };
+    let mut sink = DeadLetterTopic::new(&settings, &letters, with.clone()).unwrap();
+    assert_eq!(sink.deliver(&delivery).unwrap().refused, []);
+    let mut got = values(&letters, 100);
+    got.sort_by_key(|value| value["offset"].as_u64());
+    for index in [30, 60] {
+        all[index].cut = Some(all[index].line.len() as u64);
+        all[index].line.truncate(if index == 30 { 1023 } else { 1024 });
+    }
+    assert_eq!(got, all.iter().map(|letter| serde_json::to_value(letter).unwrap()).collect::<Vec<_>>());
+
+    // A topic that takes more keeps more.
+    let large = unique("letters");
+    make_topic(&settings, &large, 1);
+    let delivery = Delivery { seq: 1, dead_letters: vec![letter(1, noise(1 << 20))], ..Delivery::default() };
+    let mut sink = DeadLetterTopic::new(&settings, &large, with).unwrap();
+    assert_eq!(sink.deliver(&delivery).unwrap().refused, []);
+    let got = values(&large, 1);
+    assert_eq!((got[0]["line"].as_str().unwrap().len(), got[0]["cut"].as_u64()), (64 << 10, Some(1 << 20)));
+}
+
 /// A broker of our own, taken down at the end.
 struct OwnBroker {
     port: u16,

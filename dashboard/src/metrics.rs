@@ -113,6 +113,8 @@ fn engine(app: &Shared, registry: &mut Registry) {
     labelled(registry, "sink_works", "1 while a sink takes results", works);
     let dropped = status.sinks.iter().map(|sink| (of(&sink.name), sink.dropped_bytes));
     counted(registry, "sink_dropped_bytes", "Older dead letters that made room for newer ones", dropped);
+    let refused = status.sinks.iter().map(|sink| (of(&sink.name), sink.refused));
+    counted(registry, "sink_lines_refused", "Results that a sink refused for good", refused);
     routes(&status.routes, registry);
 }
 

@@ -107,6 +107,8 @@ pub struct SinkView {
     pub waiting_bytes: u64,
     /// Bytes of older results there that made room for newer ones.
     pub dropped_bytes: u64,
+    /// Lines it refused for good.
+    pub refused: u64,
 }
 
 /// A route of alerts.

@@ -14,6 +14,7 @@
 //! - A password is never in a log, an error or a `Debug` output.
 
 mod batch;
+mod batches;
 mod client;
 mod dedup;
 mod fetch;
@@ -30,6 +31,7 @@ mod source;
 mod status;
 mod topics;
 
+pub use batches::Batches;
 pub use client::LIBRARY_VERSION;
 pub use fetch::LineFetcher;
 pub use offsets::{Commit, Committed, Committer};

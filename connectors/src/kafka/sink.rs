@@ -5,21 +5,23 @@
 //! have their `key` as the record's key, points their host, so what belongs together stays in order in one partition.
 //!
 //! Invariants
-//! - A delivery is acknowledged when the brokers acknowledged every record of it.
-//! - After a failure what was acknowledged is not written again. A crash between the two may repeat records: a reader
-//!   takes the last one of an alert's `id`, or of a point's measurement, tags and time.
+//! - A delivery is acknowledged when the brokers acknowledged every record of it, but for those they refuse alone: no
+//!   record is given up for another's sake.
+//! - After a failure what was acknowledged is not written again. A crash between the two may repeat records, and so may a
+//!   refusal: a reader takes the last one of an alert's `id`, or of a point's measurement, tags and time.
+//! - A dead letter that is too large keeps the beginning of its line.
 
 use super::producer::{Producer, ProducerSettings, Verdict, verdict};
 use super::settings::KafkaSettings;
 use super::status::KafkaStatus;
-use super::{client, producer};
+use super::{Batches, client, producer};
 use crate::sink::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
 use crate::source::SourceError;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseRecord, Producer as _};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::alert::Alert;
@@ -39,65 +41,103 @@ impl Record {
     }
 }
 
+/// A record's index, and why it is refused for good.
+type Refused = (usize, String);
+
+/// What became of a record, in the end.
+type Outcome = Result<(), RDKafkaErrorCode>;
+
 /// Writes records to one topic and waits for every acknowledgement.
 struct TopicWriter {
     settings: KafkaSettings,
     with: ProducerSettings,
     topic: String,
+    /// Whether of records with one key the last one counts, so that it has to stay the last.
+    last_counts: bool,
     status: Arc<KafkaStatus>,
     producer: Option<Producer>,
+    batches: Batches,
     /// What an unfinished delivery got acknowledged: how often each record.
     acknowledged: HashMap<u64, u32>,
 }
 
 impl TopicWriter {
-    fn new(settings: &KafkaSettings, topic: &str, with: ProducerSettings) -> Result<TopicWriter, SourceError> {
+    fn new(
+        settings: &KafkaSettings,
+        topic: &str,
+        with: ProducerSettings,
+        last_counts: bool,
+    ) -> Result<TopicWriter, SourceError> {
         let settings = settings.with_topic(topic).map_err(client::usage)?;
         settings.producer(&with).map_err(client::usage)?;
-        let (topic, status) = (topic.to_owned(), Arc::default());
-        Ok(TopicWriter { settings, with, topic, status, producer: None, acknowledged: HashMap::new() })
+        Ok(TopicWriter {
+            settings,
+            with,
+            topic: topic.to_owned(),
+            last_counts,
+            status: Arc::default(),
+            producer: None,
+            batches: Batches::new(Instant::now()),
+            acknowledged: HashMap::new(),
+        })
     }
 
-    fn write(&mut self, records: &[Record]) -> Result<Delivered, SinkError> {
-        let mut done = self.acknowledged.clone();
-        let open = records.iter().filter(|record| match done.get_mut(&record.digest()) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                false
+    /// Writes what is not acknowledged yet. Returns what is refused for good.
+    fn write(&mut self, records: &[Record]) -> Result<Vec<Refused>, SinkError> {
+        loop {
+            let mut done = self.acknowledged.clone();
+            let mut open: Vec<usize> = (0..records.len()).collect();
+            open.retain(|index| match done.get_mut(&records[*index].digest()) {
+                Some(count) if *count > 0 => {
+                    *count -= 1;
+                    false
+                }
+                _ => true,
+            });
+            if open.is_empty() {
+                return Ok(Vec::new());
             }
-            _ => true,
-        });
-        let open: Vec<&Record> = open.collect();
-        if open.is_empty() {
-            self.acknowledged.clear();
-            return Ok(Delivered::default());
-        }
-        let producer = match self.producer.take() {
-            Some(producer) => producer,
-            None => producer::producer(&self.settings, &self.with, &self.status, true)
-                .map_err(|error| SinkError::Refused(format!("kafka: {error}")))?,
-        };
-        match self.write_with(&producer, &open) {
-            Ok(delivered) => {
-                self.acknowledged.clear();
+            let producer = self.producer()?;
+            let outcomes = self.write_with(&producer, records, &open);
+            // After a failure the producer is dropped with what it still holds, so that nothing of this attempt arrives
+            // after the next.
+            if let Some(refused) = self.judge(&producer, records, &open, &outcomes)? {
                 producer.context().works();
                 self.producer = Some(producer);
-                Ok(delivered)
+                return Ok(refused);
             }
-            // The producer is dropped with what it still holds, so that nothing of this attempt arrives after the next.
-            Err(error) => Err(error),
         }
     }
 
-    fn write_with(&mut self, producer: &Producer, open: &[&Record]) -> Result<Delivered, SinkError> {
+    /// All of a delivery is written or refused.
+    fn done(&mut self) {
+        self.acknowledged.clear();
+    }
+
+    fn producer(&mut self) -> Result<Producer, SinkError> {
+        let now = Instant::now();
+        if self.batches.is_due(now) {
+            self.batches.widen(now);
+            self.producer = None;
+        }
+        if let Some(producer) = self.producer.take() {
+            return Ok(producer);
+        }
+        let with = ProducerSettings { batch: self.batches.size(), ..self.with.clone() };
+        producer::producer(&self.settings, &with, &self.status, true)
+            .map_err(|error| SinkError::Refused(format!("kafka: {error}")))
+    }
+
+    /// What became of each record, and whether it was alone.
+    fn write_with(&self, producer: &Producer, records: &[Record], open: &[usize]) -> Vec<Option<(Outcome, bool)>> {
         // The client gives up on a record after `deliver_within`; a little more, so that it says so itself.
         let deadline = Instant::now() + self.with.deliver_within + Duration::from_secs(2);
-        let mut outcomes: Vec<Option<Result<(), RDKafkaErrorCode>>> = vec![None; open.len()];
+        let mut outcomes: Vec<Option<(Outcome, bool)>> = vec![None; open.len()];
         let mut queued = 0;
         let mut missing = open.len();
         while missing > 0 && Instant::now() < deadline {
             while queued < open.len() {
-                let record = open[queued];
+                let record = &records[open[queued]];
                 let message =
                     BaseRecord::with_opaque_to(&self.topic, queued).key(record.key.as_str()).payload(&record.value[..]);
                 let code = match producer.send(message) {
@@ -107,7 +147,7 @@ impl TopicWriter {
                 match code {
                     Some(RDKafkaErrorCode::QueueFull) => break,
                     Some(code) => {
-                        outcomes[queued] = Some(Err(code));
+                        outcomes[queued] = Some((Err(code), true));
                         missing -= 1;
                     }
                     None => {}
@@ -124,40 +164,58 @@ impl TopicWriter {
             }
             for (number, outcome) in producer.context().take_outcomes() {
                 if let Some(slot @ None) = outcomes.get_mut(number) {
-                    *slot = Some(outcome);
+                    *slot = Some((outcome, self.batches.is_single()));
                     missing -= 1;
                 }
             }
         }
-        self.judge(producer, open, &outcomes)
+        outcomes
     }
 
+    /// What is refused for good; `None` where smaller batches are to be tried with what was refused together.
     fn judge(
         &mut self,
         producer: &Producer,
-        open: &[&Record],
-        outcomes: &[Option<Result<(), RDKafkaErrorCode>>],
-    ) -> Result<Delivered, SinkError> {
-        let mut delivered = Delivered::default();
+        records: &[Record],
+        open: &[usize],
+        outcomes: &[Option<(Outcome, bool)>],
+    ) -> Result<Option<Vec<Refused>>, SinkError> {
+        let mut refused = Vec::new();
+        let mut together = None;
+        let mut keys = HashSet::new();
         let mut failure: Option<(Verdict, String)> = None;
-        for (record, outcome) in open.iter().zip(outcomes) {
+        for (index, outcome) in open.iter().zip(outcomes) {
+            let record = &records[*index];
             match outcome {
-                Some(Ok(())) => *self.acknowledged.entry(record.digest()).or_default() += 1,
-                Some(Err(code)) if verdict(*code) == Verdict::Record => {
-                    let line = String::from_utf8_lossy(&record.value).into_owned();
-                    delivered.refused.push((line, format!("kafka topic {}: {code}", self.topic)));
+                // Behind one that is sent again it would not be the last any more.
+                Some((Ok(()), _)) if self.last_counts && keys.contains(&record.key) => {}
+                Some((Ok(()), _)) => *self.acknowledged.entry(record.digest()).or_default() += 1,
+                Some((Err(code), is_alone)) if verdict(*code) == Verdict::Record => {
+                    if *is_alone {
+                        refused.push((*index, format!("kafka topic {}: {code}", self.topic)));
+                    } else {
+                        together = Some(*code);
+                        keys.insert(&record.key);
+                    }
                 }
-                Some(Err(code)) if verdict(*code) == Verdict::Refused => {
+                Some((Err(code), _)) if verdict(*code) == Verdict::Refused => {
                     failure = Some((Verdict::Refused, code.to_string()));
                 }
                 other => {
-                    let code = other.as_ref().and_then(|outcome| outcome.err());
+                    let code = other.as_ref().and_then(|(outcome, _)| outcome.err());
                     failure.get_or_insert_with(|| (Verdict::Later, producer.context().words(code)));
                 }
             }
         }
+        let now = Instant::now();
+        if let Some(code) = together {
+            self.batches.narrow(now);
+            tracing::info!(topic = %self.topic, %code, "a batch is refused as a whole: sending smaller ones");
+        } else if !refused.is_empty() && self.batches.is_single() {
+            self.batches.found(now);
+        }
         match failure {
-            None => Ok(delivered),
+            None => Ok(together.is_none().then_some(refused)),
             Some((Verdict::Refused, words)) => Err(SinkError::Refused(format!("kafka topic {}: {words}", self.topic))),
             Some((_, words)) => {
                 let (topic, brokers) = (&self.topic, self.settings.brokers());
@@ -178,7 +236,7 @@ impl KafkaSink {
     /// # Errors
     /// `Usage` for settings that librdkafka does not accept.
     pub fn new(settings: &KafkaSettings, topic: &str, with: ProducerSettings) -> Result<KafkaSink, SourceError> {
-        Ok(KafkaSink { writer: TopicWriter::new(settings, topic, with)? })
+        Ok(KafkaSink { writer: TopicWriter::new(settings, topic, with, true)? })
     }
 }
 
@@ -192,10 +250,12 @@ impl Sink for KafkaSink {
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
-        let (records, unreadable) = records(delivery);
-        let mut delivered = self.writer.write(&records)?;
-        delivered.refused.extend(unreadable);
-        Ok(delivered)
+        let (records, mut refused) = records(delivery);
+        for (index, words) in self.writer.write(&records)? {
+            refused.push((String::from_utf8_lossy(&records[index].value).into_owned(), words));
+        }
+        self.writer.done();
+        Ok(Delivered { refused, ..Delivered::default() })
     }
 }
 
@@ -210,7 +270,7 @@ impl DeadLetterTopic {
     /// # Errors
     /// `Usage` for settings that librdkafka does not accept.
     pub fn new(settings: &KafkaSettings, topic: &str, with: ProducerSettings) -> Result<DeadLetterTopic, SourceError> {
-        Ok(DeadLetterTopic { writer: TopicWriter::new(settings, topic, with)? })
+        Ok(DeadLetterTopic { writer: TopicWriter::new(settings, topic, with, false)? })
     }
 }
 
@@ -224,9 +284,41 @@ impl Sink for DeadLetterTopic {
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
-        let records: Vec<Record> = delivery.dead_letters.iter().map(dead_letter).collect();
-        self.writer.write(&records)
+        let letters = &delivery.dead_letters;
+        let records: Vec<Record> = letters.iter().map(dead_letter).collect();
+        let mut refused = self.writer.write(&records)?;
+        let whole = refused.len();
+        for most in KEPT {
+            if refused.is_empty() {
+                break;
+            }
+            let indexes: Vec<usize> = refused.iter().map(|(index, _)| *index).collect();
+            let records: Vec<Record> = indexes.iter().map(|index| dead_letter(&cut(&letters[*index], most))).collect();
+            refused = self.writer.write(&records)?;
+            refused.iter_mut().for_each(|(index, _)| *index = indexes[*index]);
+        }
+        self.writer.done();
+        if whole > refused.len() {
+            let (topic, lines) = (&self.writer.topic, whole - refused.len());
+            tracing::warn!(%topic, lines, "the topic does not take dead letters so large: their lines are cut");
+        }
+        let refused = refused.into_iter().map(|(index, words)| (letters[index].line.clone(), words)).collect();
+        Ok(Delivered { refused, ..Delivered::default() })
     }
+}
+
+/// How many bytes are kept of the line of a dead letter that is refused as too large; where that is too much too, how
+/// many then. Multiples of four: a line in base64 stays readable.
+const KEPT: [usize; 2] = [64 << 10, 1 << 10];
+
+/// A letter with at most `most` bytes of its line.
+fn cut(letter: &DeadLetterRecord, most: usize) -> DeadLetterRecord {
+    let mut end = letter.line.len().min(most);
+    while !letter.line.is_char_boundary(end) {
+        end -= 1;
+    }
+    let whole = (end < letter.line.len()).then_some(letter.line.len() as u64);
+    DeadLetterRecord { line: letter.line[..end].to_owned(), cut: whole, ..letter.clone() }
 }
 
 fn dead_letter(letter: &DeadLetterRecord) -> Record {

@@ -19,7 +19,8 @@ pub struct ToTopic {
 impl ToTopic {
     /// To a topic, which must exist; nothing is asked yet.
     pub fn new(settings: KafkaSettings, brokers: &str, topic: &str, timeout: Duration, runbooks: Runbooks) -> ToTopic {
-        let with = ProducerSettings { deliver_within: timeout, ..ProducerSettings::default() };
+        // Each record alone: brokers refuse a batch as a whole, for one record in it.
+        let with = ProducerSettings { deliver_within: timeout, batch: (1_000_000, 1), ..ProducerSettings::default() };
         ToTopic { settings, brokers: brokers.to_owned(), topic: topic.to_owned(), with, runbooks, producer: None }
     }
 

@@ -49,6 +49,9 @@ pub struct DeadLetterRecord {
     /// Offset of the last of them, where there is more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_offset: Option<u64>,
+    /// How many bytes `line` had before its end was cut off, where the destination did not take all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<u64>,
 }
 
 /// What became of a delivery.

@@ -139,6 +139,7 @@ mod tests {
             line: "\u{0}\n".into(),
             lines: Some(3),
             last_offset: Some(u64::MAX),
+            cut: Some(u64::MAX),
         });
         assert!(spill.push(&first, false).unwrap());
         assert!(spill.push(&delivery(2, 0), true).unwrap());

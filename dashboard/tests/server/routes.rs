@@ -134,6 +134,7 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
         "tidewatch_events_parsed_total 7",
         "tidewatch_sink_works{sink=\"files\"} 0",
         "tidewatch_sink_dropped_bytes_total{sink=\"files\"} 6",
+        "tidewatch_sink_lines_refused_total{sink=\"files\"} 2",
         "tidewatch_route_works{route=\"mail\"} 0",
         "tidewatch_route_pending{route=\"mail\"} 3",
         "tidewatch_route_messages_total{route=\"mail\"} 0",

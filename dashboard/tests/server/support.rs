@@ -31,7 +31,13 @@ impl Engine for FakeEngine {
             last_event: Some(2),
             durable: Some(1),
             hosts: vec![HOSTILE.into()],
-            sinks: vec![SinkView { name: "files".into(), state: SinkState::Away, waiting_bytes: 5, dropped_bytes: 6 }],
+            sinks: vec![SinkView {
+                name: "files".into(),
+                state: SinkState::Away,
+                waiting_bytes: 5,
+                dropped_bytes: 6,
+                refused: 2,
+            }],
             routes: vec![RouteView { name: "mail".into(), error: HOSTILE.into(), pending: 3, ..RouteView::default() }],
             ..Status::default()
         }

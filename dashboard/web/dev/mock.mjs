@@ -233,7 +233,7 @@ function status() {
     alerts: { fired: 1920, firing: alerts(new URLSearchParams({ state: "firing" })).rows.length, critical: 38 }, anomaly_rate: 0.00042, workers: 2, processes: 1, memory_bytes: 187 << 20,
     history: !options["no-store"],
     countries: !options["no-store"],
-    sinks: [{ name: "store", state: "ok", waiting_bytes: 0 }, { name: "influx", state: options.trouble ? "away" : "ok", waiting_bytes: options.trouble ? 48 << 20 : 0 }],
+    sinks: [{ name: "store", state: "ok", waiting_bytes: 0, dropped_bytes: 0, refused: 0 }, { name: "influx", state: options.trouble ? "away" : "ok", waiting_bytes: options.trouble ? 48 << 20 : 0, dropped_bytes: 0, refused: 0 }],
     requests: { enabled: !options["no-requests"] && !options["no-store"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble), partial: Boolean(options.trouble) } };
 }
 

@@ -35,6 +35,7 @@ export interface Sink {
   state: "ok" | "away" | "full";
   waiting_bytes: number;
   dropped_bytes: number;
+  refused: number;
 }
 
 /** Who is told of alerts. */

@@ -366,6 +366,7 @@ impl ShownPipeline {
             },
             waiting_bytes: status.memory_bytes + status.spilled_bytes,
             dropped_bytes: status.dropped_bytes_total,
+            refused: status.refused_total,
         };
         sinks.iter().map(sink).collect()
     }

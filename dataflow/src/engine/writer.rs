@@ -195,6 +195,7 @@ pub(super) fn record(
         },
         lines: (letter.lines > 1).then_some(letter.lines),
         last_offset: (letter.lines > 1).then(|| offset + (letter.last_offset - letter.offset)),
+        cut: None,
     }
 }
 
