@@ -243,8 +243,8 @@ fn a_collector_that_talks_nonsense_ends_its_connection_and_is_waited_for() {
         ("nothing new, for ever", &[0; 8], "it breaks the protocol: it says again and again that it keeps 0 frames"),
         (
             "more than it was sent",
-            &[1, 0, 0, 0, 0, 0, 0, 0],
-            "it breaks the protocol: it keeps 1 frames, and was sent 0",
+            &[9, 0, 0, 0, 0, 0, 0, 0],
+            "it breaks the protocol: it keeps 9 frames, and was sent 0",
         ),
         ("bytes", b"\r\nHTTP/1.1 400 Bad Request", "it breaks the protocol: it keeps "),
         ("a refusal without words", &[0xff; 8], "it does not take what is sent: \\xFF"),
