@@ -9,7 +9,7 @@
 //! Invariants
 //! - What is not told is pending, silenced, or counted: alerts beyond the room for keys are counted by rule in the next message.
 //! - An alert is old, and not told again, where the journal knows its id, where it ends no later than what was told as over, or before
-//!   what was told as firing, or waits to be told, begins.
+//!   what was told as firing, or waits to be told, begins; but for one that takes the place of that.
 //! - Taking an alert costs the same however many wait.
 
 mod flight;
@@ -176,7 +176,11 @@ impl Router {
         let is_known = known.is_some();
         let current = known.and_then(|entry| entry.newest.as_ref().map(|newest| (&newest.id, newest.first.0)));
         let current = current.or_else(|| told.filter(|told| told.firing).map(|told| (&told.id, told.first)));
-        if current.is_some_and(|(id, first)| *id != alert.id && alert.last.0 <= first) {
+        // The closed windows of one that takes its place may all lie before it.
+        let is_before = |(id, first): (&String, u64)| {
+            *id != alert.id && alert.last.0 <= first && alert.replaces.as_ref() != Some(id)
+        };
+        if current.is_some_and(is_before) {
             self.counts.known += 1;
             return;
         }

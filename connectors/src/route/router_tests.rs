@@ -160,6 +160,27 @@ fn a_provisional_alert_is_replaced_withdrawn_or_forgotten() {
 }
 
 #[test]
+fn an_alert_that_takes_the_place_of_a_later_one_goes_on() {
+    // Catching up jumps in time: what is not closed yet looks like an alert of its own, until closing makes one of the two.
+    let takes_its_place =
+        |last: u64| Alert { last: EventTime(last), replaces: Some("r/1/900000".into()), ..alert("r", "1", 0, Firing) };
+    for last in [895_000, 910_000] {
+        let mut s = Script::new(Policy { group_interval: 0, ..Policy::programs() });
+        s.take(0, "r", "1", 0, Firing).run(0);
+        s.take(1, "r", "1", 900_000, Firing).run(1);
+        s.take(2, "r", "1", 0, Firing).run(2);
+        assert_eq!(s.said(), ["fired r/1/0", "updated r/1/900000"]);
+        s.take(3, "r", "1", 900_000, Withdrawn);
+        s.router.take(&takes_its_place(last), 3);
+        s.run(3);
+        assert_eq!(s.said(), ["updated r/1/0"], "{last}");
+        s.router.take(&Alert { state: Resolved, ..takes_its_place(last) }, 4);
+        s.run(4);
+        assert_eq!(s.said(), ["resolved r/1/0"], "{last}");
+    }
+}
+
+#[test]
 fn a_route_that_was_away_tells_how_things_stand() {
     let mut s = Script::new(Policy::people());
     s.take(0, "r", "1", 0, Firing).take(0, "r", "2", 0, Firing);

@@ -118,6 +118,14 @@ impl Told {
     }
 }
 
+/// Whether a change is told. `withdrawn` names the firing whose withdrawal came right before: whoever hears of that must
+/// hear which alert goes on instead.
+fn is_told(draft: &AlertDraft, told: Option<&Told>, withdrawn: Option<u64>) -> bool {
+    let goes_on = matches!(draft.change, Change::Updated | Change::Fired);
+    let takes_its_place = withdrawn.is_some() && withdrawn == draft.replaces;
+    !goes_on || takes_its_place || told.is_none_or(|told| told.is_old(draft))
+}
+
 /// How many alerts [`Figures`] keeps.
 const KEPT_ALERTS: usize = 10_000;
 
@@ -345,13 +353,14 @@ impl Live {
 
     /// Turns changes of alerts into what sinks are told: each change of state, and now and then that one goes on.
     fn tell(&mut self) {
-        let mut drafts: Vec<AlertDraft> = Vec::new();
+        let (mut drafts, mut withdrawn) = (Vec::<AlertDraft>::new(), None);
         for draft in std::mem::take(&mut self.changes) {
             let rule = self.book.rules().rule_at(draft.rule, draft.first);
             let id = draft.id(rule);
             let known = self.told.get(&id);
-            let again = known.is_none_or(|told| told.is_old(&draft));
-            if !again && matches!(draft.change, Change::Updated | Change::Fired) {
+            let is_withdrawal = draft.change == Change::Withdrawn;
+            let before = std::mem::replace(&mut withdrawn, is_withdrawal.then_some(draft.first_end));
+            if !is_told(&draft, known, before) {
                 continue;
             }
             self.figures.count(rule, known.is_some(), draft.state);
@@ -566,4 +575,38 @@ fn record_of(peers: &Peers, privacy: &Privacy, letter: &DeadLetter) -> DeadLette
 
 fn memchr_count(points: &[u8]) -> u64 {
     points.iter().filter(|b| **b == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewatch_operators::rules::keys::KeyBytes;
+
+    #[test]
+    fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
+        let draft = AlertDraft {
+            change: Change::Updated,
+            rule: 0,
+            key: KeyBytes::new(b"1"),
+            first: 0,
+            first_end: 10,
+            last: 10,
+            fired: 5,
+            value: 5.0,
+            threshold: 5.0,
+            findings: 1,
+            evidence: std::iter::once(Origin { time: 0, partition: 0, offset: 0 }).collect(),
+            state: AlertState::Firing,
+            replaces: None,
+        };
+        let told = Told { at: Instant::now(), state: draft.state, value: draft.value };
+        let is_told = |draft: AlertDraft, withdrawn| is_told(&draft, Some(&told), withdrawn);
+        assert!(!is_told(AlertDraft { last: 20, value: 9.0, findings: 2, ..draft.clone() }, None));
+        assert!(is_told(AlertDraft { value: 10.0, ..draft.clone() }, None), "twice the value");
+        assert!(is_told(AlertDraft { change: Change::Ended, ..draft.clone() }, None));
+        let instead = AlertDraft { replaces: Some(90), ..draft };
+        assert!(is_told(instead.clone(), Some(90)), "the other was withdrawn right before");
+        assert!(!is_told(instead.clone(), None), "once");
+        assert!(!is_told(instead, Some(80)), "that was of something else");
+    }
 }
