@@ -584,7 +584,7 @@ fn auto_reads_each_line_by_itself() {
             (
                 "an application over syslog",
                 b"<13>1 2025-06-25T11:41:50Z srv shop - - - 2025-06-25 11:41:49 [ERROR] pay - refused | User: bob",
-                "2025-06-25T11:41:49.000Z app host=srv level=error user=bob logger=pay message=refused",
+                "2025-06-25T11:41:49.000Z app host=srv user=bob level=error logger=pay message=refused",
             ),
             (
                 "any program over syslog",

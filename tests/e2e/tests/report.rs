@@ -99,7 +99,8 @@ fn a_report_is_the_same_from_the_store_and_over_the_page() {
         &["--format", "html", "--since", "30h"],
         &["--format", "json", "--until", "2026-03-05T01:00:00Z", "--host", "web1"],
     ] {
-        let arguments = [&["report", "--data-dir", data.to_str().unwrap()], more].concat();
+        // With the configuration, for its silences, which the page knows.
+        let arguments = [&["report", "-c", config.to_str().unwrap()], more].concat();
         let (here, there) = (settled(tidewatch_ok(&arguments, &[])), over(more, "a-long-enough-token"));
         assert_eq!(there.code, Some(0), "{more:?}: {there:?}");
         assert_eq!(settled(there), here, "{more:?}");
