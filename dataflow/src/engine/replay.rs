@@ -305,6 +305,24 @@ fn take_all(received: &Receiver<Output>, writer: &mut Writer, ledger: &Ledger) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::diagnostic::SourceText;
+    use crate::config::{self, Overrides};
+
+    #[test]
+    fn bounds_are_in_proportion_to_memory() {
+        for (memory, keys, rows) in [
+            ("", 1_000_000, 8_000_000),
+            ("memory = \"1GiB\"", 1_000_000, 8_000_000),
+            ("memory = \"256MiB\"", 250_000, 2_000_000),
+            ("memory = \"3GiB\"", 3_000_000, 24_000_000),
+            ("memory = \"1000TiB\"", 64_000_000, 512_000_000),
+        ] {
+            let config = config::parse(SourceText::new("test", memory), &Overrides::default(), &|_| None);
+            let plan = plan(&config.unwrap_or_else(|problems| panic!("{memory}: {problems}")));
+            assert_eq!((plan.limits.max_keys, plan.limits.max_rows), (keys, rows), "{memory}");
+            assert_eq!(plan.traffic.max_keys, keys, "{memory}");
+        }
+    }
 
     #[test]
     fn a_replay_that_left_much_out_says_what_to_do() {
