@@ -1,7 +1,7 @@
 //! A file of addresses to block, for a web server or a packet filter to read.
 //!
-//! The client of an alert is listed when it fires and for some time after the last that was heard of it; a withdrawn alert takes
-//! it off at once. The file is written whole beside the old one and renamed over it, when what it says has changed.
+//! The client of an alert is listed when it fires and for some time after the last that was heard of it; where the last alert
+//! that lists it is withdrawn, it is taken off at once. The file is written whole beside the old one and renamed over it, when what it says has changed.
 //! The entries stand in a file of Tidewatch's own too, so that a restart forgets none.
 //!
 //! Invariants
@@ -58,13 +58,29 @@ pub struct BlocklistSettings {
     pub state: PathBuf,
 }
 
+/// So many alerts of an address are remembered; a client that can make more keys of its own stays listed by the last ones.
+const MOST_ALERTS: usize = 16;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     network: IpNet,
     /// When it goes, ms of the wall clock.
     until: u64,
-    /// The rule that listed it last; a checked name.
-    rule: String,
+    /// The alerts that list it, by key, and until when each does: one that is withdrawn takes back its own word only.
+    #[serde(default)]
+    alerts: BTreeMap<String, u64>,
+}
+
+impl Entry {
+    fn list(&mut self, key: &str, until: u64) {
+        self.until = self.until.max(until);
+        self.alerts.insert(key.to_owned(), until);
+        if self.alerts.len() > MOST_ALERTS
+            && let Some(first) = self.alerts.iter().min_by_key(|(_, until)| **until).map(|(key, _)| key.clone())
+        {
+            self.alerts.remove(&first);
+        }
+    }
 }
 
 /// See the module.
@@ -173,9 +189,11 @@ impl Blocklist {
             return;
         };
         if what == What::Withdrawn {
-            // Another rule may have listed it too.
-            if self.entries.get(&network).is_some_and(|entry| entry.rule == alert.rule) {
-                self.entries.remove(&network);
+            if let Some(entry) = self.entries.get_mut(&network)
+                && entry.alerts.remove(&alert.key).is_some()
+            {
+                // Another rule, or another key of the same, may have listed it too.
+                entry.until = entry.alerts.values().copied().max().unwrap_or(0);
             }
             return;
         }
@@ -186,8 +204,8 @@ impl Blocklist {
             return;
         }
         let until = now + self.settings.expire;
-        let entry = Entry { network, until, rule: alert.rule.clone() };
-        self.entries.insert(network, entry);
+        let entry = self.entries.entry(network).or_insert_with(|| Entry { network, until, alerts: BTreeMap::new() });
+        entry.list(&alert.key, until);
     }
 
     /// Removes what is over and what finds no room.

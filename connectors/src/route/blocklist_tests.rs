@@ -126,6 +126,72 @@ fn it_expires_is_bounded_and_outlives_a_restart() {
 }
 
 #[test]
+fn a_client_stays_as_long_as_an_alert_lists_it() {
+    use What::*;
+    // What is told of alerts of one client, by rule and host, and whether it is listed after that.
+    type Step<'a> = (What, &'a str, &'a str, bool);
+    let rows: &[(&str, &[Step])] = &[
+        ("withdrawn", &[(Fired, "a", "1", true), (Withdrawn, "a", "1", false)]),
+        (
+            "two keys of a rule",
+            &[
+                (Fired, "a", "1", true),
+                (Fired, "a", "2", true),
+                (Withdrawn, "a", "2", true),
+                (Withdrawn, "a", "1", false),
+            ],
+        ),
+        (
+            "one of them is over",
+            &[
+                (Fired, "a", "1", true),
+                (Fired, "a", "2", true),
+                (Resolved, "a", "1", true),
+                (Withdrawn, "a", "2", true),
+            ],
+        ),
+        (
+            "two rules",
+            &[
+                (Fired, "a", "1", true),
+                (Fired, "b", "1", true),
+                (Withdrawn, "b", "1", true),
+                (Withdrawn, "a", "1", false),
+            ],
+        ),
+        ("what did not list it", &[(Fired, "a", "1", true), (Withdrawn, "b", "1", true)]),
+        ("again", &[(Fired, "a", "1", true), (Withdrawn, "a", "1", false), (Fired, "a", "1", true)]),
+    ];
+    for (name, steps) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        for (at, (what, rule, host, is_listed)) in steps.iter().enumerate() {
+            // Each step by another life: what lists it outlives a restart.
+            let mut list = Blocklist::new(settings(dir.path(), Form::Plain));
+            let mut told = alert(rule, "203.0.113.5", 0, AlertState::Firing);
+            told.subject.insert("host".into(), (*host).into());
+            told.key = format!("{rule}/{host}");
+            list.load(at as u64);
+            list.take(*what, &told, at as u64);
+            list.write(at as u64).unwrap();
+            assert_eq!(!text(dir.path()).is_empty(), *is_listed, "{name}, step {at}");
+        }
+    }
+    // A state of before alerts were kept in it.
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("state.json"), r#"[{"network":"203.0.113.5/32","until":99,"rule":"a"}]"#).unwrap();
+    Blocklist::new(settings(dir.path(), Form::Plain)).tend(0);
+    assert_eq!(text(dir.path()), "203.0.113.5\n");
+    // However many alerts list it, what is kept is bounded.
+    let mut list = Blocklist::new(settings(dir.path(), Form::Plain));
+    for n in 0..100 {
+        let told = alert("a", "203.0.113.5", 0, AlertState::Firing);
+        list.take(Fired, &Alert { key: n.to_string(), ..told }, n);
+    }
+    let kept = &list.entries.values().next().unwrap().alerts;
+    assert!(kept.len() == MOST_ALERTS && kept.contains_key("99"));
+}
+
+#[test]
 fn the_file_is_there_whole_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut list = Blocklist::new(settings(dir.path(), Form::Plain));
