@@ -23,8 +23,9 @@ pub struct Policy {
     pub group_interval: u64,
     /// After how long an alert that goes on is told again.
     pub repeat_every: Option<u64>,
-    /// Whether that goes on when somebody has acknowledged it: for programs that would take silence for an end.
-    pub repeats_acknowledged: bool,
+    /// Whether that goes on whatever holds messages back (an acknowledgement, a silence, quiet hours): for programs that
+    /// would take it for an end that they hear nothing.
+    pub repeats_always: bool,
     /// Most messages in an hour.
     pub max_per_hour: Option<u64>,
     /// When nobody is to be disturbed.
@@ -50,7 +51,7 @@ impl Policy {
             group_wait: 0,
             group_interval: 60_000,
             repeat_every: None,
-            repeats_acknowledged: false,
+            repeats_always: false,
             max_per_hour: Some(60),
             quiet: None,
             resolved: true,

@@ -376,9 +376,9 @@ impl Router {
             self.held_by_quiet = self.held_by_quiet.filter(|_| quiet.is_some());
         }
         let repeats = match self.next_repeat {
-            Some(at) if at <= now && quiet.is_none() => true,
+            Some(at) if at <= now => true,
             Some(at) => {
-                wait_until(at.max(now + 1));
+                wait_until(at);
                 false
             }
             None => false,
@@ -400,7 +400,7 @@ impl Router {
             return Next::Wait(wake);
         }
         if due.is_empty() && repeats {
-            return match self.repetitions(now) {
+            return match self.repetitions(now, quiet.as_ref()) {
                 Some(intent) => intent,
                 None => self.next(now),
             };

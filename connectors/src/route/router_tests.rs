@@ -339,12 +339,46 @@ fn what_is_acknowledged_is_not_repeated() {
     s.router.acknowledge(seen(1000));
     s.take(3 * MINUTE, "r", "1", 0, Resolved).run(3 * MINUTE);
     assert_eq!(s.said(), ["resolved r/1/0"], "its end is told");
-    let kept = Policy { repeat_every: Some(MINUTE), repeats_acknowledged: true, ..Policy::programs() };
+    let kept = Policy { repeat_every: Some(MINUTE), repeats_always: true, ..Policy::programs() };
     let mut s = Script::new(kept);
     s.router.acknowledge(seen(1000));
     s.take(0, "r", "1", 0, Firing).run(0);
     s.run(MINUTE);
     assert_eq!(s.said(), ["fired r/1/0", "repeated r/1/0"], "a program would take it for an end");
+}
+
+#[test]
+fn what_goes_on_is_repeated_in_quiet_hours_as_it_is_told_there() {
+    // From 00:00 to 00:10; the clock begins there. Before it, an hour ago, both were told.
+    let quiet = || {
+        let zone = jiff::tz::TimeZone::UTC;
+        Some(Quiet { from: 0, to: 10, zone, except: Some(Severity::Critical) })
+    };
+    let hour = 60 * MINUTE;
+    let (midnight, over) = (24 * hour, 24 * hour + 10 * MINUTE);
+    let told = |policy: Policy| {
+        let mut s = Script::new(Policy { repeat_every: Some(hour), quiet: quiet(), ..policy });
+        let high = alert("r", "1", 0, Firing);
+        let critical = Alert { severity: Severity::Critical, ..alert("r", "2", 0, Firing) };
+        s.router.take(&high, midnight - hour);
+        s.router.take(&critical, midnight - hour);
+        s.run(midnight - hour);
+        assert_eq!(s.said(), ["fired r/2/0, fired r/1/0"]);
+        s
+    };
+    let mut s = told(Policy::programs());
+    // It is not looked again all the time.
+    assert_eq!(s.run(midnight), Some(midnight + MINUTE));
+    assert_eq!(s.said(), ["repeated r/2/0"]);
+    s.run(over);
+    assert_eq!(s.said(), ["repeated r/1/0"]);
+    // A program that would take it for an end hears of both; in a silence too.
+    let mut s = told(Policy { repeats_always: true, ..Policy::programs() });
+    let silence =
+        Silence { rules: vec!["r".into()], subject: BTreeMap::new(), from: 0, until: 48 * hour, reason: String::new() };
+    s.router.silence(Arc::new(vec![silence]), midnight - 1);
+    assert_eq!(s.run(midnight), Some(midnight + hour));
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
 }
 
 #[test]

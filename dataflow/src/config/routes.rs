@@ -177,9 +177,7 @@ pub fn warn_of_two_kinds_of_lines(cx: &Context<'_>, node: Option<&Node>) {
 fn policy(r: &Reader<'_>, kind: &str, parsed: Option<&RouteKind>) -> Option<Policy> {
     let mut policy = match kind {
         "smtp" | "webhook" => Policy::people(),
-        "alertmanager" => {
-            Policy { repeat_every: Some(60_000), repeats_acknowledged: true, ids: false, ..Policy::programs() }
-        }
+        "alertmanager" => Policy { repeat_every: Some(60_000), repeats_always: true, ids: false, ..Policy::programs() },
         "blocklist" => {
             let expire = match parsed {
                 Some(RouteKind::Blocklist { expire, .. }) => expire.0,
@@ -187,7 +185,7 @@ fn policy(r: &Reader<'_>, kind: &str, parsed: Option<&RouteKind>) -> Option<Poli
             };
             // While an alert goes on its client stays.
             let repeat_every = Some((expire / 3).max(1000));
-            return Some(Policy { repeat_every, repeats_acknowledged: true, ids: false, ..Policy::programs() });
+            return Some(Policy { repeat_every, repeats_always: true, ids: false, ..Policy::programs() });
         }
         _ => Policy::programs(),
     };

@@ -157,7 +157,7 @@ fn all_silences(config: &Config) -> Option<Vec<Silence>> {
 /// What people acknowledged, where a route would tell it again; nothing where that cannot be read now.
 #[cfg(feature = "store")]
 fn acknowledged(config: &Config) -> Option<Acknowledged> {
-    let repeats = |route: &Route| route.policy.repeat_every.is_some() && !route.policy.repeats_acknowledged;
+    let repeats = |route: &Route| route.policy.repeat_every.is_some() && !route.policy.repeats_always;
     if !config.routes.iter().any(repeats) || !config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
         return None;
     }

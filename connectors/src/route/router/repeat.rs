@@ -2,6 +2,7 @@
 
 use super::{Flying, Next, Router, item};
 use crate::route::known::news;
+use crate::route::policy::Quiet;
 use crate::route::{Body, Notice, What};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +19,23 @@ impl Router {
 
     /// Whether an alert need not be told again: somebody has seen it since it fired.
     fn is_acknowledged(&self, alert: &Alert) -> bool {
-        let at = self.acknowledged.get(&alert.key);
-        !self.policy.repeats_acknowledged && at.is_some_and(|at| *at >= alert.fired.0)
+        self.acknowledged.get(&alert.key).is_some_and(|at| *at >= alert.fired.0)
+    }
+
+    /// Until when an alert that goes on is not told again, whenever it is due; nothing where it is.
+    fn held_until(&self, alert: &Alert, quiet: Option<&Quiet>, now: u64, every: u64) -> Option<u64> {
+        if self.policy.repeats_always {
+            return None;
+        }
+        let is_silenced = self.silences.iter().any(|s| s.is_on(now) && s.covers(&alert.rule, &alert.subject));
+        if is_silenced || self.is_acknowledged(alert) {
+            return Some(now + every);
+        }
+        quiet.filter(|quiet| !quiet.lets_pass(alert.severity)).map(|quiet| quiet.look_again(now))
     }
 
     /// A message of what goes on and was not told for a while.
-    pub(super) fn repetitions(&mut self, now: u64) -> Option<Next> {
+    pub(super) fn repetitions(&mut self, now: u64, quiet: Option<&Quiet>) -> Option<Next> {
         let every = self.policy.repeat_every?;
         self.next_repeat = None;
         let (mut notice, mut keys) = (Notice::default(), Vec::new());
@@ -34,13 +46,12 @@ impl Router {
             if !goes_on || news(&self.policy, Some(told), newest).is_some() {
                 continue;
             }
-            let is_silenced = self.silences.iter().any(|s| s.is_on(now) && s.covers(&newest.rule, &newest.subject));
-            let is_held = is_silenced || self.is_acknowledged(newest);
+            let held = self.held_until(newest, quiet, now, every);
             // A little early, so that alerts find together.
-            if entry.repeated + every * 9 / 10 <= now && !is_held && keys.len() < self.policy.listing {
+            if entry.repeated + every * 9 / 10 <= now && held.is_none() && keys.len() < self.policy.listing {
                 keys.push(key.clone());
             } else {
-                let due = (entry.repeated + every).max(now + if is_held { every } else { 0 });
+                let due = (entry.repeated + every).max(held.unwrap_or(now));
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
         }
