@@ -1,7 +1,7 @@
 //! Messages in words: a title of one line, and a body as plain text, for a chat, or as HTML.
 
 use super::template::{Filling, Medium, Template, number, state, subject};
-use super::{Body, Item, Message, Notice, Runbooks};
+use super::{Body, Item, Message, Notice, Runbooks, What};
 use std::fmt::Write as _;
 use tidewatch_events::time::EventTime;
 
@@ -10,6 +10,10 @@ const MAX_TITLE: usize = 200;
 
 /// The longest body for a chat, in characters: receivers cut or refuse longer ones.
 const MAX_CHAT: usize = 12_000;
+
+/// As long after its end, an attack that is told for the first time is told as one of the past, ms: a start that catches up,
+/// quiet hours, a receiver that was away.
+const LONG_AGO: u64 = 600_000;
 
 /// How the messages of a route are worded.
 #[derive(Clone, Debug, Default)]
@@ -22,13 +26,27 @@ pub struct Wording {
     pub runbooks: Runbooks,
 }
 
+/// How long ago that was which a message of `at` (ms of the wall clock) tells first, where it is long: of the newest.
+fn ago(notice: &Notice, at: u64) -> String {
+    let fired = notice.items.iter().filter(|item| item.what == What::Fired);
+    let Some(newest) = fired.map(|item| item.alert.last.0).max() else { return String::new() };
+    let passed = at.saturating_sub(newest);
+    match passed / 60_000 {
+        _ if passed < LONG_AGO => String::new(),
+        minutes @ ..120 => format!(", {minutes} min ago"),
+        minutes @ ..2880 => format!(", {} h ago", minutes / 60),
+        minutes => format!(", {} d ago", minutes / 1440),
+    }
+}
+
 impl Wording {
     /// The title of a message.
     pub fn title(&self, message: &Message, medium: Medium) -> String {
         let title = match &message.body {
             Body::Test => "Tidewatch: this is a test".to_owned(),
             Body::Document(document) => medium.words(&document.title),
-            Body::Alerts(notice) => self.title_of(notice, medium),
+            Body::Alerts(notice) if self.title.is_some() => self.title_of(notice, medium),
+            Body::Alerts(notice) => self.title_of(notice, medium) + &ago(notice, message.at),
         };
         match title.char_indices().nth(MAX_TITLE) {
             Some((cut, _)) => format!("{}…", &title[..cut]),

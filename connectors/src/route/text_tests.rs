@@ -56,6 +56,22 @@ fn titles() {
     for (name, message, want) in rows {
         assert_eq!(Wording::default().title(message, Medium::Header), *want, "{name}");
     }
+    // Its last window ends at 10 s.
+    let minutes = |n: u64| 1_772_704_810_000 + n * 60_000;
+    let rows: &[(u64, What, &str)] = &[
+        (minutes(10) - 1, What::Fired, ""),
+        (minutes(10), What::Fired, ", 10 min ago"),
+        (minutes(119), What::Fired, ", 119 min ago"),
+        (minutes(120), What::Fired, ", 2 h ago"),
+        (minutes(2880), What::Fired, ", 2 d ago"),
+        (minutes(120), What::Resolved, ""),
+        (minutes(120), What::Repeated, ""),
+    ];
+    for (at, what, want) in rows {
+        let message = Message { at: *at, ..of(vec![item(*what, "r", "1")]) };
+        let title = Wording::default().title(&message, Medium::Header);
+        assert!(title.ends_with(&format!("client_ip=1{want}")), "{what:?} at {at}: {title}");
+    }
     let long = of(vec![item(What::Fired, "ip-spike", &"é".repeat(300))]);
     assert_eq!(Wording::default().title(&long, Medium::Header).chars().count(), MAX_TITLE + 1);
 }
