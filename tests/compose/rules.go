@@ -166,6 +166,13 @@ func hardened(root string, service types.ServiceConfig, find func(string, ...any
 			say("mounts %s, which is not there", relative)
 		}
 	}
+	// Java loads native libraries from files that it makes in /tmp, where a tmpfs is noexec unless it says otherwise.
+	if strings.HasPrefix(service.Image, "apache/kafka:") {
+		loads := func(mount string) bool { return strings.HasPrefix(mount, "/tmp:") && strings.Contains(mount+",", ",exec,") }
+		if !slices.ContainsFunc(service.Tmpfs, loads) {
+			say("cannot load zstd and snappy: /tmp is not mounted with exec")
+		}
+	}
 	for _, secret := range service.Secrets {
 		if secret.Target != "" && !strings.HasPrefix(secret.Target, "/run/secrets/") {
 			say("secret %s lies at %s", secret.Source, secret.Target)

@@ -38,6 +38,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"a dependency of another profile", "topics: { condition: service_completed_successfully, required: false }", "topics: { condition: service_completed_successfully }", "profile external"},
 		{"an image built twice", "    hostname: tidewatch-1", "    hostname: tidewatch-1\n    build: .", "is built by [tidewatch-0 tidewatch-1] at once"},
 		{"an image that nobody builds", "    build: .\n", "", "nobody builds tidewatch:0.1.0"},
+		{"libraries that cannot be loaded", "mode=1777,exec\"", "mode=1777\"", "kafka: cannot load zstd and snappy"},
 		{"no version", "image: influxdb:2.7.12", "image: influxdb:latest", `image "influxdb:latest" has no version`},
 		{"half a version", "image: influxdb:2.7.12", "image: influxdb:2", `image "influxdb:2" has no version`},
 		{"root", `user: "10001:0"`, `user: "0:0"`, "grafana: runs as root"},
