@@ -10,8 +10,8 @@ const INTRO: &str = "\
 
 Printed by `tidewatch config-docs`; a test compares it with the code.
 
-A configuration is a TOML file given with `-c`. Every key has a default unless it says *required*; `tidewatch check -c FILE` reports
-every problem with its place. Unknown keys are errors. Relative paths are relative to the directory Tidewatch is started in.
+A configuration is a TOML file given with `-c`. Every key has a default unless it says *required*. Unknown keys are errors;
+`tidewatch check -c FILE` reports every problem with its place. Relative paths start from the directory Tidewatch is started in.
 
 | value | how it is written |
 |---|---|
@@ -19,7 +19,7 @@ every problem with its place. Unknown keys are errors. Relative paths are relati
 | size | a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB` (or `KB`, `MB`, `GB`, `TB`): `\"1GiB\"` |
 | secret | `\"${NAME}\"`: the environment variable; `\"file:/run/secrets/token\"`: the file's content; else the text itself |
 | network | `\"10.0.0.0/8\"`, `\"2001:db8::/32\"`, or one address |
-| filter | `{ status = [404, 410], \"path\\|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: all keys must hold, of a list one value; `any = [{ … }, { … }]` |
+| filter | `{ status = [404, 410], \"path\\|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: all keys must hold, and one value of a list; `any = [{ … }, { … }]` |
 | measure | `count`, `distinct(field)`, `sum(field)`, `avg(field)`, `quantile(field, 0.95)`, `ratio({status\\|gte=500})`, `dark_paths(2)` |
 ";
 

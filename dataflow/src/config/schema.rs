@@ -204,7 +204,7 @@ pub(super) const NONE: Absent = Nothing("none");
 /// The top level.
 pub static TOP: Section = section(
     "",
-    "Keys of the top level stand before the first table.",
+    "These keys come before the first table.",
     &[
         key(
             "data_dir",
@@ -216,13 +216,13 @@ pub static TOP: Section = section(
             "memory",
             Kind::Size,
             Is("1GiB"),
-            "How much the pipeline may keep: bounds of keys and rows are in proportion (OPERATING, \"Inexact results\").",
+            "How much the pipeline may keep. The bounds of keys and rows are in proportion to it (docs/OPERATING.md, \"Inexact results\").",
         ),
         key(
             "ipv6_prefix",
             Kind::Whole(1, 128),
             Is("64"),
-            "IPv6 clients with the same first bits are one client to the rules; they are shown as `2001:db8::/64`.",
+            "Rules treat IPv6 clients that share this many first bits as one client, shown as `2001:db8::/64`.",
         ),
     ],
 );
@@ -231,7 +231,7 @@ pub static TOP: Section = section(
 pub static SOURCE: Section = Section {
     path: "source",
     many: true,
-    doc: "Where lines come from. Without any, `--input` names files.",
+    doc: "Where lines come from. Without a source, name files with `--input`.",
     keys: &[
         key("kind", Kind::Choice(&["file", "kafka", "tcp", "syslog", "stdin", "generator"]), Required, "What it is."),
         key(
@@ -244,7 +244,7 @@ pub static SOURCE: Section = Section {
             "format",
             Kind::Format,
             Is("auto"),
-            "`auto`, `combined`, `common`, `nginx-json`, `nginx-error`, `apache-error`, `app`, `syslog`, or an Nginx `log_format` or Apache `LogFormat` string as it is.",
+            "`auto`, `combined`, `common`, `nginx-json`, `nginx-error`, `apache-error`, `app`, `syslog`, or a pasted Nginx `log_format` or Apache `LogFormat` string (docs/FORMATS.md).",
         ),
         key(
             "fields",
@@ -262,13 +262,13 @@ pub static SOURCE: Section = Section {
             "time_zone",
             Kind::Zone,
             Is("UTC"),
-            "The zone of formats whose times name none: `Europe/Berlin`, `+02:00`.",
+            "The zone of times that name none: `Europe/Berlin`, `+02:00`.",
         ),
         key(
             "trusted_proxies",
             Kind::Networks,
             NONE,
-            "Peers whose `client_header` is believed. The client is the right-most address in it that is not one of them.",
+            "Proxies whose `client_header` is trusted. The client is the right-most address in it that is not one of them.",
         ),
         key(
             "client_header",
@@ -281,34 +281,34 @@ pub static SOURCE: Section = Section {
             "process",
             Kind::Process,
             Nothing("`0` where all hosts are loopback, else `\"each\"`"),
-            "Which process of a cluster reads the files: each those of its own host, or the one of this index.",
+            "Which process of a cluster reads the files: each process those of its own host, or only the process with this index.",
         )
         .only(&["file"]),
         key("from", Kind::Choice(&["beginning", "end"]), Is("beginning"), "Where to start in files never read before.")
             .only(&["file"]),
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
-        key("topics", Kind::Texts, Required, "Topics; one that starts with `^` is a regular expression of names.")
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first.").only(&["kafka"]),
+        key("topics", Kind::Texts, Required, "Topics; one that starts with `^` is a regular expression that matches topic names.")
             .only(&["kafka"]),
-        key("group", Kind::Text, Is("tidewatch"), "The consumer group that positions are committed to.")
+        key("group", Kind::Text, Is("tidewatch"), "The consumer group that offsets are committed to.")
             .only(&["kafka"]),
         key(
             "start",
             Kind::Text,
             Is("committed"),
-            "`committed`, `earliest`, `latest`, or an RFC 3339 time: where to start where there is no record.",
+            "Where to start: `committed`, `earliest`, `latest`, or an RFC 3339 time.",
         )
         .only(&["kafka"]),
         key("security", Kind::Table, NONE, "TLS and SASL, see `[source.security]`.").only(&["kafka"]),
-        key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are.").only(&["kafka"]),
-        key("partitions", Kind::Whole(1, 10_000), Is("4"), "How many partitions `setup kafka` gives the topics.")
+        key("properties", Kind::Map, NONE, "librdkafka properties, passed through unchanged.").only(&["kafka"]),
+        key("partitions", Kind::Whole(1, 10_000), Is("4"), "How many partitions `setup kafka` creates for each topic.")
             .only(&["kafka"]),
-        key("retention", Kind::Length, Is("7d"), "How long `setup kafka` has the topics keep records.")
+        key("retention", Kind::Length, Is("7d"), "How long the topics keep records; set by `setup kafka`.")
             .only(&["kafka"]),
         key(
             "replication",
             Kind::Whole(1, 32),
             Nothing("the broker's default"),
-            "Copies that `setup kafka` has of each partition.",
+            "Copies of each partition; set by `setup kafka`.",
         )
         .only(&["kafka"]),
         key("listen", Kind::Listen, Required, "The address to listen on.").only(&["tcp", "syslog"]),
@@ -316,7 +316,7 @@ pub static SOURCE: Section = Section {
             "max_connections",
             Kind::Whole(1, 65_536),
             Is("1024"),
-            "Connections at a time. For one more the one silent for longest, for 5 s at least, is closed.",
+            "Connections at a time. To admit one more, the one silent for longest (at least 5 s) is closed.",
         )
         .only(&["tcp", "syslog"]),
         key("rate", Kind::Number(0.0), Is("1000"), "Lines a second.").only(&["generator"]),
@@ -329,7 +329,7 @@ pub static SOURCE: Section = Section {
 /// `[source.security]`, `[sink.kafka.security]` and `[sink.dead_letters.security]`.
 pub static SECURITY: Section = section(
     "source.security",
-    "How a Kafka source (or `[sink.kafka]`, or the topic of `[sink.dead_letters]`) talks to its brokers.",
+    "TLS and SASL towards Kafka brokers: for a Kafka source, `[sink.kafka]`, and the topic of `[sink.dead_letters]`.",
     &[
         key(
             "protocol",
@@ -355,7 +355,7 @@ pub static SECURITY: Section = section(
 pub static ALLOW: Section = Section {
     path: "allow",
     many: true,
-    doc: "Who is counted but never alerted (docs/RULES.md). Within a table every given key must hold, within a list one entry.",
+    doc: "Clients that are counted but never alerted (docs/RULES.md). Every key of a table must match, and one entry of each list.",
     keys: &[
         key("networks", Kind::Networks, NONE, "Clients in these networks."),
         key("agents", Kind::Texts, NONE, "User agents that contain one of these, in any case."),
@@ -365,8 +365,8 @@ pub static ALLOW: Section = Section {
             NONE,
             "Paths, without query, in any case; `*` stands for anything, `?` for one character.",
         ),
-        key("rules", Kind::Texts, Nothing("all rules"), "Rules this is an exception from."),
-        key("until", Kind::Date, Nothing("for ever"), "Event time from which it no longer holds."),
+        key("rules", Kind::Texts, Nothing("all rules"), "Rules that it exempts from."),
+        key("until", Kind::Date, Nothing("for ever"), "Event time at which the exemption ends."),
         key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
     ],
     later: None,
@@ -375,14 +375,14 @@ pub static ALLOW: Section = Section {
 /// `[privacy]`.
 pub static PRIVACY: Section = section(
     "privacy",
-    "What is removed before anything is stored, sent or shown.",
+    "What is masked before anything is stored, sent or shown.",
     &[
         key(
             "client",
             Kind::Choice(&["full", "truncate", "hmac"]),
             Is("full"),
-            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`. Clients are counted by what is \
-             left of them: with `truncate` those of one network are one. Filters of rules and `[[allow]]` see whole addresses.",
+            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`. Clients are counted by what \
+             remains: with `truncate`, all clients of a network are one. Filters of rules and `[[allow]]` see whole addresses.",
         ),
         key(
             "key",
@@ -394,13 +394,13 @@ pub static PRIVACY: Section = section(
             "redact_query",
             Kind::Texts,
             Is("token, password, passwd, pwd, secret, api_key, apikey, access_token, auth, session, sessionid, sid"),
-            "Query parameters whose values become `***`: in lines, in what alerts are about, in names and patterns of results. An empty list turns it off.",
+            "Query parameters whose values become `***` in lines, in subjects of alerts, and in names and patterns of results. An empty list turns this off.",
         ),
         key(
             "keep_addresses",
             Kind::Length,
             Nothing("for ever"),
-            "How long addresses stay in the store, in event time; then alerts keep only their network.",
+            "How long addresses stay in the store, in event time. Afterwards alerts keep only the network.",
         ),
     ],
 );
@@ -414,13 +414,13 @@ pub static TIME: Section = section(
             "max_out_of_order",
             Kind::Length,
             Is("5s"),
-            "How far lines of one partition may be out of order before the watermark passes them.",
+            "How far lines of one partition may be out of order: the watermark is the newest time minus this.",
         ),
         key(
             "allowed_lateness",
             Kind::Length,
             Is("2m"),
-            "How long a finished window is still corrected by late lines; what comes later is kept and counted as late.",
+            "How long after its end a window still accepts late lines. Lines that come later are kept, counted as late, and in no window.",
         ),
         key(
             "idle_after",
@@ -432,14 +432,19 @@ pub static TIME: Section = section(
             "max_ahead",
             Kind::Length,
             Is("1m"),
-            "A line further ahead of its record's time (or the clock) is from the future: kept, not counted. At most `max_out_of_order` + `allowed_lateness`.",
+            "A line further ahead of its record's time (or the clock) than this is from the future: kept, but in no window. At most `max_out_of_order` + `allowed_lateness`.",
         ),
-        key("max_drift", Kind::Length, Is("1m"), "A partition further ahead of the slowest one waits for it."),
+        key(
+            "max_drift",
+            Kind::Length,
+            Is("1m"),
+            "A partition that is further ahead of the slowest one than this waits for it.",
+        ),
         key(
             "retain",
             Kind::Length,
             Is("10m"),
-            "How long `run` keeps what closed windows came to, to say what a changed rule would have found (docs/OPERATING.md). Changes no result.",
+            "How long `run` keeps the outcomes of closed windows, to say what a changed rule would have found (docs/OPERATING.md). Does not change results.",
         ),
     ],
 );
@@ -450,13 +455,18 @@ pub static WINDOWS: Section = section(
     "The windows of `http_stats`, `top_*` and `error_events`.",
     &[
         key("size", Kind::Length, Is("10s"), "Length of a window, at least 100ms."),
-        key("early_every", Kind::Length, Is("1s"), "How often an open window's numbers are shown, at least 100ms."),
+        key(
+            "early_every",
+            Kind::Length,
+            Is("1s"),
+            "How often the numbers of open windows are updated, at least 100ms.",
+        ),
         key("top", Kind::Whole(1, 1000), Is("10"), "How many ranks `top_*` and `slow_paths` have."),
         key(
             "max_hosts",
             Kind::Whole(1, 1_000_000),
             Is("1000"),
-            "How many hosts a window tells apart: a 16th of it, rounded up, in each of 16 hash shards; the others are one host, `other`.",
+            "How many hosts a window tells apart: a 16th of this, rounded up, in each of 16 hash shards. All others are counted as one host, `other`.",
         ),
     ],
 );
@@ -465,37 +475,52 @@ pub static WINDOWS: Section = section(
 pub static RULE: Section = Section {
     path: "rule",
     many: true,
-    doc: "A rule. The name of a built-in rule changes that rule in the keys given; another name makes a new rule (docs/RULES.md).",
+    doc: "A rule (docs/RULES.md). With the name of a built-in rule, the given keys change that rule; another name makes a new rule.",
     keys: &[
         key("name", Kind::Name, Required, "The rule's name."),
         key("enabled", Kind::Flag, Is("true"), "`false` turns the rule off."),
         key("where", Kind::Filter, Nothing("every event"), "Which events count."),
-        key("group_by", Kind::Fields, Nothing("one subject for everything"), "The fields that make the subject."),
+        key(
+            "group_by",
+            Kind::Fields,
+            Nothing("one subject for everything"),
+            "The fields that identify the subject, such as `client_ip`.",
+        ),
         key("measure", Kind::Measure, Is("count"), "What is measured over the events of one subject in one window."),
         key("window", Kind::Length, Required, "Length of a window, 100ms to 30d."),
-        key("hop", Kind::Length, Nothing("`window`"), "Distance of window starts; divides `window`."),
+        key(
+            "hop",
+            Kind::Length,
+            Nothing("`window`"),
+            "Time from one window's start to the next; must divide `window`.",
+        ),
         key(
             "threshold",
             Kind::Number(0.0),
             Required,
-            "Fires where the measure is at least this; above 0. Durations in ms.",
+            "Fires when the measure is at least this; above 0. Durations in ms.",
         ),
         key(
             "baseline_factor",
             Kind::Number(0.0),
             Is("0"),
-            "Fires only where the measure is also at least this many times the subject's own baseline; 0 for no baseline.",
+            "Fires only if the measure is also at least this many times the subject's own baseline; 0: no baseline.",
         ),
-        key("at_least", Kind::Whole(1, i64::MAX as u64), Is("1"), "Fires only with this many events in the window."),
-        key("resolve_after", Kind::Length, Is("5m"), "An alert ends when there was no finding for this long."),
+        key(
+            "at_least",
+            Kind::Whole(1, i64::MAX as u64),
+            Is("1"),
+            "Fires only with at least this many events in the window.",
+        ),
+        key("resolve_after", Kind::Length, Is("5m"), "An alert resolves after this long without a finding."),
         key(
             "severity",
             Kind::Choice(&["info", "low", "medium", "high", "critical"]),
             Is("medium"),
             "How much it matters.",
         ),
-        key("mode", Kind::Choice(&["live", "shadow"]), Is("live"), "`shadow`: recorded, told to nobody."),
-        key("runbook", Kind::Url, NONE, "What to do about it: a link that messages of routes carry."),
+        key("mode", Kind::Choice(&["live", "shadow"]), Is("live"), "`shadow`: recorded, but sent to nobody."),
+        key("runbook", Kind::Url, NONE, "A link to instructions, included in messages of routes."),
     ],
     later: None,
 };
@@ -505,8 +530,18 @@ pub static CLUSTER: Section = section(
     "cluster",
     "What the processes of one cluster share.",
     &[
-        key("secret", Kind::Secret, NONE, "Processes that know another secret are not let in."),
-        key("id", Kind::Name, Is("tidewatch"), "The cluster's name: two clusters on the same topics need two."),
+        key(
+            "secret",
+            Kind::Secret,
+            NONE,
+            "Processes with another secret are not admitted. Required if addresses are not loopback.",
+        ),
+        key(
+            "id",
+            Kind::Name,
+            Is("tidewatch"),
+            "The cluster's name. Two clusters on the same topics need different ones.",
+        ),
     ],
 );
 

@@ -6,30 +6,30 @@ use super::schema::*;
 /// `[sink.influx]`.
 pub static INFLUX: Section = section(
     "sink.influx",
-    "InfluxDB 2 (or 3 by its version 2 API).",
+    "InfluxDB 2, or InfluxDB 3 by its version 2 write API (docs/INFLUX.md).",
     &[
-        key("url", Kind::Url, Is("http://127.0.0.1:8086"), "Where it answers."),
+        key("url", Kind::Url, Is("http://127.0.0.1:8086"), "The server's address."),
         key("org", Kind::Text, Is("tidewatch"), "Organisation."),
         key("bucket", Kind::Text, Is("tidewatch"), "Bucket."),
         key("token", Kind::Secret, Required, "A token that may write to the bucket."),
-        key("retention", Kind::Length, Nothing("for ever"), "How long `setup influx` has the bucket keep points."),
+        key("retention", Kind::Length, Nothing("for ever"), "How long the bucket keeps points; set by `setup influx`."),
         key(
             "long_bucket",
             Kind::Text,
             Nothing("`bucket` and `_long`"),
-            "Bucket of sums by minute and hour, which `setup influx` makes with the tasks that fill it.",
+            "Bucket for sums by minute and hour; `setup influx` creates it, and the tasks that fill it.",
         ),
         key(
             "long_retention",
             Kind::Length,
             Nothing("for ever"),
-            "How long `setup influx` has that bucket keep points.",
+            "How long that bucket keeps points; set by `setup influx`.",
         ),
         key(
             "spill",
             Kind::Size,
             Is("1GiB"),
-            "What waits while the destination is away goes on in a file of at most this size; when it is full, reading pauses.",
+            "Largest size of the file that holds results while the destination is away; when it is full, reading pauses.",
         ),
     ],
 );
@@ -37,15 +37,15 @@ pub static INFLUX: Section = section(
 /// `[sink.files]`.
 pub static FILES: Section = section(
     "sink.files",
-    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, and `rejected.jsonl` and `late.jsonl`, which `run` rotates \
-     at 256 MiB (`[sink.dead_letters]` gives them another place and bound).",
+    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl` and `late.jsonl`. `run` rotates the last two \
+     at 256 MiB; `[sink.dead_letters]` can put them elsewhere, with another bound.",
     &[
-        key("dir", Kind::Path, Required, "Directory; made where it is missing."),
+        key("dir", Kind::Path, Required, "Directory; created if missing."),
         key(
             "fsync",
             Kind::Text,
             Is("1s"),
-            "`always`: forced to the disk before it counts as written; `never`; or a length of time: at most this often.",
+            "When results are forced to disk: `always` (before they count as written), `never`, or a length of time (at most this often).",
         ),
     ],
 );
@@ -56,16 +56,16 @@ pub static KAFKA: Section = Section {
     many: false,
     doc: "Findings, alerts and metrics as JSON to a topic.",
     keys: &[
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first."),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first."),
         key("topic", Kind::Text, Required, "The topic."),
         key(
             "spill",
             Kind::Size,
             Is("1GiB"),
-            "What waits while the destination is away goes on in a file of at most this size; when it is full, reading pauses.",
+            "Largest size of the file that holds results while the destination is away; when it is full, reading pauses.",
         ),
         key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`."),
-        key("properties", Kind::Map, NONE, "librdkafka properties, passed on as they are."),
+        key("properties", Kind::Map, NONE, "librdkafka properties, passed through unchanged."),
     ],
     later: None,
 };
@@ -81,25 +81,25 @@ pub static STDOUT: Section = section(
 pub static DEAD_LETTERS: Section = Section {
     path: "sink.dead_letters",
     many: false,
-    doc: "Where lines go that could not be read, came too late or from the future. Without this table they go to the files of \
-          `[sink.files]`, where there is none to `path`'s default.",
+    doc: "Where lines go that could not be read, came too late or from the future. Without this table they go to \
+          `[sink.files]`; without that, to the default of `path`.",
     keys: &[
         key(
             "path",
             Kind::Path,
             Nothing("`rejected.jsonl` in `data_dir`"),
-            "The file they are appended to, as JSON lines; late and future ones to `late.jsonl` beside it.",
+            "The file they are appended to, as JSON lines; late and future lines go to `late.jsonl` beside it.",
         ),
         key(
             "max_size",
             Kind::Size,
             Is("256MiB"),
-            "Each file is rotated at this size; one older one is kept, as `rejected.jsonl.1`.",
+            "Each file is rotated at this size, and one older file is kept, as `rejected.jsonl.1`.",
         ),
-        key("topic", Kind::Text, NONE, "A Kafka topic they are sent to instead of the file."),
+        key("topic", Kind::Text, NONE, "A Kafka topic to use instead of the file."),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "The brokers of `topic`."),
         key("security", Kind::Table, NONE, "TLS and SASL of `topic`, as in `[source.security]`."),
-        key("properties", Kind::Map, NONE, "librdkafka properties for `topic`, passed on as they are."),
+        key("properties", Kind::Map, NONE, "librdkafka properties for `topic`, passed through unchanged."),
     ],
     later: None,
 };
@@ -113,24 +113,24 @@ pub static STORE: Section = section(
             "enabled",
             Kind::Flag,
             Nothing("`true` without `[sink.influx]`, or where the page is shown"),
-            "Whether results are kept in it.",
+            "Whether results are stored.",
         ),
-        key("raw", Kind::Length, Is("1d"), "How long points stay as they came."),
-        key("minutes", Kind::Length, Is("30d"), "How long their sums by minute and hour stay."),
-        key("alerts", Kind::Length, Is("90d"), "How long alerts stay after their last finding."),
+        key("raw", Kind::Length, Is("1d"), "How long points are kept in full detail."),
+        key("minutes", Kind::Length, Is("30d"), "How long sums by minute and hour are kept."),
+        key("alerts", Kind::Length, Is("90d"), "How long alerts are kept after their last finding."),
         key(
             "max_size",
             Kind::Size,
             Is("4GiB"),
-            "The largest size of the file; from nine tenths of it, what is oldest goes before its time.",
+            "Largest size of the file. From nine tenths of it on, the oldest data is removed before its time.",
         ),
         key(
             "requests",
             Kind::Size,
             Is("1GiB"),
-            "The largest size of the ring of recent requests; `\"0\"`: no ring. The oldest go first; at high rates a sample is kept.",
+            "Largest size of the ring of recent requests; `\"0\"`: no ring. The oldest go first; at high rates a sample is kept.",
         ),
-        key("requests_for", Kind::Length, Is("1h"), "How long requests stay in the ring."),
+        key("requests_for", Kind::Length, Is("1h"), "How long requests are kept in the ring."),
     ],
 );
 
@@ -141,21 +141,21 @@ pub static PAGE: Section = Section {
     doc: "The web page.",
     keys: &[
         key("listen", Kind::Listen, Is("127.0.0.1:8080"), "The address to listen on."),
-        key("token", Kind::Secret, NONE, "Asked for from every visitor; needed where `listen` is not loopback."),
+        key("token", Kind::Secret, NONE, "Every visitor must know it. Required if `listen` is not loopback."),
         key("tls_cert", Kind::Path, NONE, "Certificate chain (PEM)."),
         key("tls_key", Kind::Path, NONE, "The certificate's key (PEM)."),
-        key("base_path", Kind::Text, Is("/"), "The path under which a reverse proxy shows the page."),
+        key("base_path", Kind::Text, Is("/"), "The path under which a reverse proxy serves the page."),
         key(
             "hosts",
             Kind::Texts,
             NONE,
-            "Names by which the page may be asked for where `listen` is loopback, besides `localhost` and addresses.",
+            "Host names that requests may use if `listen` is loopback, besides `localhost` and addresses (docs/PAGE.md).",
         ),
         key(
             "geoip",
             Kind::Path,
             NONE,
-            "A MaxMind DB file with countries (GeoLite2-Country.mmdb): *Traffic* shows those of the top clients. Read at the start.",
+            "A MaxMind DB file with countries (GeoLite2-Country.mmdb), read at the start. *Traffic* shows the countries of the top clients.",
         ),
     ],
     later: None,
@@ -164,7 +164,7 @@ pub static PAGE: Section = Section {
 /// `[report]`.
 pub static REPORT: Section = section(
     "report",
-    "Summaries at every full interval of `run`, each compared with the one before: what `tidewatch report` prints. They need the store. Without this table there are none.",
+    "Reports that `run` writes at every full interval, as `tidewatch report` prints them (docs/REPORTS.md). They need the store. Without this table there are none.",
     &[
         key(
             "every",
@@ -177,7 +177,7 @@ pub static REPORT: Section = section(
             "to",
             Kind::Path,
             Nothing("`reports/tidewatch-{to}.{ext}` in the data directory"),
-            "The file; `{from}` and `{to}` become the interval's ends (`20260305T100000Z`), `{ext}` `txt`, `html` or `json`. Without `{from}` and `{to}` it is always the newest.",
+            "The file. `{from}` and `{to}` become the interval's ends (`20260305T100000Z`), `{ext}` becomes `txt`, `html` or `json`. Without `{from}` and `{to}` each report replaces the one before.",
         ),
         key(
             "routes",

@@ -16,7 +16,7 @@ const HTTP: &[&str] = &["webhook", "alertmanager"];
 pub static ROUTE: Section = Section {
     path: "route",
     many: true,
-    doc: "Who is told of alerts, and how (docs/ROUTES.md). Process 0 tells them.",
+    doc: "Where alerts are sent, and how (docs/ROUTES.md). In a cluster, process 0 sends them.",
     keys: &[
         key(
             "kind",
@@ -24,12 +24,12 @@ pub static ROUTE: Section = Section {
             Required,
             "What it is.",
         ),
-        key("name", Kind::Name, Nothing("the kind, numbered where there are several"), "The name in logs and metrics; what was told is remembered by it."),
+        key("name", Kind::Name, Nothing("the kind, numbered where there are several"), "The name in logs and metrics. What was sent is remembered under it."),
         key(
             "min_severity",
             Kind::Choice(&["info", "low", "medium", "high", "critical"]),
             Is("info"),
-            "Alerts below are not told here.",
+            "Alerts below this severity are not sent.",
         ),
         key("rules", Kind::Texts, Nothing("all rules"), "Only alerts of these rules."),
         key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts whose subject names one of these hosts."),
@@ -37,50 +37,50 @@ pub static ROUTE: Section = Section {
             "group_by",
             Kind::Texts,
             Nothing("`rule` for `smtp` and `webhook`; else all are one group"),
-            "Alerts with these in common share a message: `rule`, `severity`, fields of the subject, or `alert` for a message each.",
+            "Alerts with these in common share a message: `rule`, `severity`, fields of the subject. `alert`: one message each.",
         )
         .only(TELLS),
-        key("group_wait", Kind::Length, Is("0s"), "How long the first message of a group waits for company.").only(TELLS),
+        key("group_wait", Kind::Length, Is("0s"), "How long the first message of a group waits for more alerts.").only(TELLS),
         key(
             "group_interval",
             Kind::Length,
             Nothing("`1m` for `smtp` and `webhook`, else `0s`"),
-            "The least time between two messages of a group; what comes meanwhile shares the second.",
+            "Least time between two messages of a group; alerts in between share the second.",
         )
         .only(TELLS),
         key(
             "repeat_every",
             Kind::Length,
             Nothing("never; `1m` for `alertmanager`"),
-            "After how long an alert that still fires is told again, at least 10s.",
+            "After how long an alert that still fires is sent again, at least 10s.",
         )
         .only(TELLS),
         key(
             "max_per_hour",
             Kind::Whole(1, 100_000),
             Nothing("60 for `smtp` and `webhook`, else no limit"),
-            "Most messages in an hour; what is held back comes in one message after it, which says so.",
+            "Most messages in an hour. What is held back is sent afterwards in one message that says so.",
         )
         .only(TELLS),
-        key("send_resolved", Kind::Flag, Is("true"), "Whether it is told that an alert ended or was withdrawn.")
+        key("send_resolved", Kind::Flag, Is("true"), "Whether to send a message when an alert resolves or is withdrawn.")
             .only(TELLS),
         key(
             "quiet_hours",
             Kind::Text,
             NONE,
-            "`22:00-07:00`: in these hours only the worst is told; the rest comes in one message after them.",
+            "`22:00-07:00`: in these hours only alerts of `quiet_except` are sent; the rest follows in one message.",
         )
         .only(TELLS),
-        key("quiet_zone", Kind::Zone, Is("UTC"), "Where `quiet_hours` are.").only(TELLS),
+        key("quiet_zone", Kind::Zone, Is("UTC"), "The time zone of `quiet_hours`.").only(TELLS),
         key(
             "quiet_except",
             Kind::Choice(&["info", "low", "medium", "high", "critical", "none"]),
             Is("critical"),
-            "From this severity on alerts are told in `quiet_hours` too.",
+            "Alerts of this severity and above are sent in `quiet_hours` too.",
         )
         .only(TELLS),
-        key("subject", Kind::Text, Nothing("severity, rule, state and subject"), "The title, with placeholders, filled from the worst alert: `[{severity}] {rule} {subject}`.").only(WORDS),
-        key("text", Kind::Text, Nothing("everything of it"), "What is said of each alert, with placeholders.").only(WORDS),
+        key("subject", Kind::Text, Nothing("severity, rule, state and subject"), "The title, with placeholders filled from the worst alert: `[{severity}] {rule} {subject}`.").only(WORDS),
+        key("text", Kind::Text, Nothing("everything of it"), "The text for each alert, with placeholders.").only(WORDS),
         key("server", Kind::Address, Required, "The mail server.").only(&["smtp"]),
         key("tls", Kind::Choice(&["starttls", "tls", "none"]), Is("starttls"), "How the connection is encrypted.")
             .only(&["smtp"]),
@@ -94,13 +94,13 @@ pub static ROUTE: Section = Section {
             "payload",
             Kind::Choice(&["full", "slack"]),
             Is("full"),
-            "`full`: everything as JSON, with a `text`; `slack`: what Slack's incoming webhooks take.",
+            "`full`: everything as JSON, with a `text`. `slack`: what Slack's incoming webhooks accept.",
         )
         .only(&["webhook"]),
         key("labels", Kind::Map, NONE, "Labels that every alert carries.").only(&["alertmanager"]),
         key("ca", Kind::Path, Nothing("the system's"), "Certificates (PEM) of authorities to trust besides the system's.")
             .only(&["smtp", "webhook", "alertmanager"]),
-        key("timeout", Kind::Length, Is("10s"), "How long the destination may take to answer; a conversation with a mail server may take six times as long.")
+        key("timeout", Kind::Length, Is("10s"), "How long the destination may take to answer. A conversation with a mail server may take six times as long.")
             .only(&["smtp", "webhook", "alertmanager", "kafka"]),
         key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
         key(
@@ -112,11 +112,11 @@ pub static ROUTE: Section = Section {
         .only(&["blocklist"]),
         key("expire", Kind::Length, Is("1h"), "How long an address stays after its alert ended, at least 10s.")
             .only(&["blocklist"]),
-        key("max_entries", Kind::Whole(1, 1_000_000), Is("10000"), "Most addresses; beyond, those nearest to their end go.")
+        key("max_entries", Kind::Whole(1, 1_000_000), Is("10000"), "Most addresses in the list. Beyond, those closest to expiry are dropped.")
             .only(&["blocklist"]),
         key("private", Kind::Flag, Is("false"), "Whether private and loopback addresses may be listed.")
             .only(&["blocklist"]),
-        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to ask first.").only(&["kafka"]),
+        key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first.").only(&["kafka"]),
         key("topic", Kind::Text, Required, "The topic.").only(&["kafka"]),
         key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`.").only(&["kafka"]),
     ],
@@ -127,15 +127,15 @@ pub static ROUTE: Section = Section {
 pub static SILENCE: Section = Section {
     path: "silence",
     many: true,
-    doc: "Alerts of which nobody is told for some time, by the wall clock; they are computed and recorded all the same. Others are made on the \
-          page.",
+    doc: "Alerts that are not sent for some time (wall clock). They are computed and recorded all the same. Silences can also be \
+          made on the page.",
     keys: &[
         key("rules", Kind::Texts, Nothing("all rules"), "Alerts of these rules."),
         key(
             "subject",
             Kind::Map,
             Nothing("any subject"),
-            "Only where the subject holds these: `{ client_ip = \"203.0.113.5\" }`.",
+            "Alerts whose subject has these values: `{ client_ip = \"203.0.113.5\" }`.",
         ),
         key("from", Kind::Date, Nothing("at once"), "When it begins."),
         key("until", Kind::Date, Required, "When it ends."),
