@@ -2,10 +2,12 @@
 //!
 //! Invariants
 //! - `1.2.3.4:80`, `[::1]:80`, `::ffff:1.2.3.4:80` and a full stop behind an address: neither port nor stop are part of it.
+//! - Escapes (`%2E`, `\x2e`, `\u002e`) are the characters they stand for.
 //! - What has a digit or a part more (`1.2.3.45`, `1.2.3.4.5`) is another address, or none.
 //! - The time taken grows with the text's length only.
 
-use crate::client;
+use crate::{client, escape};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -17,14 +19,53 @@ const SHORTEST: usize = 3;
 
 /// All addresses of a text in their order, and where they stand.
 pub fn of(text: &[u8]) -> impl Iterator<Item = (Range<usize>, IpAddr)> {
-    Addresses { text, at: 0, end: 0 }
+    let (text, escapes) = plain(text);
+    Addresses { text, escapes, at: 0, end: 0 }
+}
+
+/// An escape that was read: the place behind it in the text without escapes, and by how much it and all before it are longer.
+struct Escape {
+    behind: usize,
+    longer: usize,
+}
+
+/// The text without its escapes; as it is where it has none.
+fn plain(text: &[u8]) -> (Cow<'_, [u8]>, Vec<Escape>) {
+    let mut plain = Vec::new();
+    let mut escapes = Vec::new();
+    let (mut copied, mut longer) = (0, 0);
+    for at in memchr::memchr2_iter(b'%', b'\\', text) {
+        if let Some((b, used)) = escape::first(&text[at..])
+            && used > 1
+        {
+            plain.extend_from_slice(&text[copied..at]);
+            plain.push(b);
+            copied = at + used;
+            longer += used - 1;
+            escapes.push(Escape { behind: plain.len(), longer });
+        }
+    }
+    if escapes.is_empty() {
+        return (Cow::Borrowed(text), escapes);
+    }
+    plain.extend_from_slice(&text[copied..]);
+    (Cow::Owned(plain), escapes)
 }
 
 struct Addresses<'a> {
-    text: &'a [u8],
+    text: Cow<'a, [u8]>,
+    escapes: Vec<Escape>,
     /// What is left of the word being looked at.
     at: usize,
     end: usize,
+}
+
+impl Addresses<'_> {
+    /// Where a place in the text without escapes is in the text as it was given.
+    fn place(&self, at: usize) -> usize {
+        let before = self.escapes.partition_point(|escape| escape.behind <= at);
+        at + before.checked_sub(1).map_or(0, |last| self.escapes[last].longer)
+    }
 }
 
 impl Iterator for Addresses<'_> {
@@ -38,18 +79,12 @@ impl Iterator for Addresses<'_> {
                 let word = &self.text[start..self.end];
                 if let Some((place, ip)) = whole(word).or_else(|| ipv4_within(word)) {
                     self.at = start + place.end;
-                    return Some((start + place.start..self.at, ip));
+                    return Some((self.place(start + place.start)..self.place(self.at), ip));
                 }
                 self.at = self.end;
             }
             let rest = self.text.get(self.at..)?;
-            self.at += match rest {
-                [] => return None,
-                // The digits of an encoded byte are no part of what follows it.
-                [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => 3,
-                [b, ..] if is_part(b) => 0,
-                _ => 1,
-            };
+            self.at += rest.iter().position(is_part)?;
             self.end = self.at + self.text[self.at..].iter().take_while(|b| is_part(b)).count();
         }
     }
@@ -99,6 +134,9 @@ mod tests {
             ("..1.2.3.4..", &[("1.2.3.4", "1.2.3.4")]),
             ("a%2C1.2.3.4%3A80", &[("1.2.3.4", "1.2.3.4")]),
             ("\\x2c1.2.3.4", &[("1.2.3.4", "1.2.3.4")]),
+            ("%31.2.3%2E4\\u0026", &[("%31.2.3%2E4", "1.2.3.4")]),
+            ("\\u00261\\u002e2.3.4\\x26", &[("1\\u002e2.3.4", "1.2.3.4")]),
+            ("2001%3Adb8%3A:1%2c::%31", &[("2001%3Adb8%3A:1", "2001:db8::1"), ("::%31", "::1")]),
             ("::ffff:1.2.3.4", &[("::ffff:1.2.3.4", "1.2.3.4")]),
             ("::ffff:1.2.3.4:1234", &[("::ffff:1.2.3.4", "1.2.3.4")]),
             ("::FFFF:1.2.3.4:1234.", &[("::FFFF:1.2.3.4", "1.2.3.4")]),

@@ -46,13 +46,13 @@ impl Proxies {
     }
 
     /// The right-most untrusted address of the header's value; the left-most trusted one where all are trusted; `None`
-    /// where its right end is no address.
+    /// where its right end is no address. Empty elements of the list are skipped, as RFC 9110 (5.6.1) asks.
     pub fn rightmost(&self, header: &[u8]) -> Option<IpAddr> {
         let mut known = None;
-        for element in header.rsplit(|b| *b == b',') {
+        for element in header.rsplit(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()) {
             let address = match self.header {
                 Some(ClientHeader::Forwarded) => forwarded_for(element).and_then(parse_endpoint),
-                _ => parse_endpoint(element.trim_ascii()),
+                _ => parse_endpoint(element),
             };
             let Some(address) = address else { break };
             known = Some(address);
@@ -296,6 +296,8 @@ mod tests {
             ("trusted hops on the right", XForwardedFor, "10.0.0.1", "6.6.6.6, 1.1.1.1, 10.2.3.4", "1.1.1.1"),
             ("all trusted", XForwardedFor, "10.0.0.1", "10.0.0.9,10.0.0.8", "10.0.0.9"),
             ("absent", XForwardedFor, "10.0.0.1", "", "10.0.0.1"),
+            ("empty elements", XForwardedFor, "10.0.0.1", "6.6.6.6, 2001:db8::2, , 10.2.3.4,,", "2001:db8::2"),
+            ("empty elements only", XForwardedFor, "10.0.0.1", ", ,", "10.0.0.1"),
             ("unknown", XForwardedFor, "10.0.0.1", "1.1.1.1, unknown", "10.0.0.1"),
             ("unknown behind a trusted hop", XForwardedFor, "10.0.0.1", "1.1.1.1, unknown, 10.0.0.7", "10.0.0.7"),
             ("port", XForwardedFor, "10.0.0.1", "1.1.1.1:5000", "1.1.1.1"),

@@ -32,7 +32,7 @@ use std::fmt;
 use std::net::IpAddr;
 use text::{Rendered, Texts};
 
-pub use build::MAX_NESTING;
+pub use build::{MAX_NESTING, modifiers};
 
 /// A value as written in a configuration or a rule file.
 #[derive(Clone, Debug, PartialEq)]

@@ -20,6 +20,7 @@ pub mod alert;
 pub mod batch;
 pub mod client;
 pub mod dead_letter;
+mod escape;
 pub mod event;
 pub mod field;
 pub mod filter;

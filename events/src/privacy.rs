@@ -6,15 +6,17 @@
 //!
 //! Invariants
 //! - Redaction works on any line of any format, parsed or not: it looks for `name=value` behind `?`, `&`, `;`, a quote
-//!   or a blank, with names in any case and percent-encoding.
+//!   or a blank, with names in any case, and all of them also escaped (`%26`, `\x26`, `\u0026`).
+//! - The time taken grows with the line's length only.
 //! - The same key gives the same pseudonym for ever; without the key an address cannot be had back from it.
 
-use crate::addresses;
+use crate::{addresses, escape};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 /// Names of parameters whose values are secrets, unless configured otherwise.
 pub const SECRET_PARAMETERS: &[&str] = &[
@@ -35,7 +37,7 @@ pub const SECRET_PARAMETERS: &[&str] = &[
 /// What stands in place of a secret.
 const MASK: &[u8] = b"***";
 
-/// The longest parameter name that is compared, percent-encoding included.
+/// The longest parameter name that is compared, with its escapes.
 const MAX_NAME_BYTES: usize = 192;
 
 /// A secret key. `Debug` shows `***`.
@@ -166,18 +168,19 @@ impl Privacy {
         let mut out: Option<Vec<u8>> = None;
         let mut copied = 0;
         let mut from = 0;
+        let mut quotes = Quotes::default();
         while let Some((start, after)) = next_equals(line, from) {
             from = after;
-            if !self.is_secret(&line[name_start(line, start)..start]) {
+            if !self.names_secret(line, start) {
                 continue;
             }
-            let end = after + line[after..].iter().position(|b| ends_value(*b)).unwrap_or(line.len() - after);
-            if end > after {
+            let value = value(line, start, after, &mut quotes);
+            if !value.is_empty() {
                 let out = out.get_or_insert_with(|| Vec::with_capacity(line.len()));
-                out.extend_from_slice(&line[copied..after]);
+                out.extend_from_slice(&line[copied..value.start]);
                 out.extend_from_slice(MASK);
-                copied = end;
-                from = end;
+                copied = value.end;
+                from = value.end;
             }
         }
         match out {
@@ -187,6 +190,19 @@ impl Privacy {
             }
             None => Cow::Borrowed(line),
         }
+    }
+
+    /// Whether the parameter name before the `=` at `equals` is one whose value is a secret.
+    fn names_secret(&self, line: &[u8], equals: usize) -> bool {
+        let end = equals - blanks_before(line, equals);
+        let start = name_start(line, end);
+        let name = &line[start..end];
+        // Behind a backslash, `ntoken` may be a line feed and `token`.
+        let behind_escape = match name {
+            [b'b' | b'f' | b'n' | b'r' | b't' | b'v', rest @ ..] if line[..start].ends_with(b"\\") => rest,
+            _ => &[],
+        };
+        self.is_secret(name) || self.is_secret(behind_escape)
     }
 
     /// Whether a parameter name, as written, is one whose value is a secret.
@@ -212,13 +228,28 @@ impl Privacy {
     }
 }
 
-/// The next `=` or `%3D`: where it starts, and where the value behind it does.
+/// The next `=`, plain or escaped: where it starts, and where the value behind it does.
 fn next_equals(line: &[u8], from: usize) -> Option<(usize, usize)> {
-    memchr::memchr2_iter(b'=', b'%', line.get(from..)?).map(|at| from + at).find_map(|at| match line[at] {
-        b'=' => Some((at, at + 1)),
-        _ if line.get(at + 1) == Some(&b'3') && matches!(line.get(at + 2), Some(b'd' | b'D')) => Some((at, at + 3)),
-        _ => None,
+    memchr::memchr3_iter(b'=', b'%', b'\\', line.get(from..)?).map(|at| from + at).find_map(|at| {
+        let (b, used) = escape::first(&line[at..])?;
+        (b == b'=').then_some((at, at + used))
     })
+}
+
+/// The most blanks between a name and its `=`.
+const MOST_BLANKS: usize = 8;
+
+/// How many bytes of blanks stand before `end`, as they are or as a query writes them.
+fn blanks_before(line: &[u8], end: usize) -> usize {
+    let mut at = end;
+    for _ in 0..MOST_BLANKS {
+        at -= match &line[..at] {
+            [.., b' ' | b'\t' | b'+'] => 1,
+            [.., b'%', b'2', b'0'] => 3,
+            _ => break,
+        };
+    }
+    end - at
 }
 
 /// Where the name that ends at `end` begins.
@@ -227,18 +258,96 @@ fn name_start(line: &[u8], end: usize) -> usize {
     let mut start = end;
     while start > least {
         let b = line[start - 1];
-        if !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'[' | b']' | b'+' | b'~')) {
-            break;
-        }
-        // An encoded separator (`%3F`, `%26`) ends the name before it.
-        if b == b'%'
-            && matches!(line.get(start..start + 2), Some(b"3F" | b"3f" | b"26" | b"20" | b"22" | b"3B" | b"3b"))
-        {
-            return start + 2;
+        match escape::first(&line[start - 1..end]) {
+            // An escaped separator (`%3F`, `\u0026`) ends the name before it.
+            Some((b, used)) if used > 1 && separates(b) => return start - 1 + used,
+            Some((_, 2..)) => {}
+            _ if b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%' | b'[' | b']' | b'+' | b'~') => {}
+            _ => break,
         }
         start -= 1;
     }
     start
+}
+
+/// Whether an escaped character separates a name from what is before it.
+fn separates(b: u8) -> bool {
+    b <= b' ' || matches!(b, b'?' | b'&' | b';' | b'"' | b'\'' | b'/' | b',' | b'(' | b'{' | b'=' | b'<' | b'#')
+}
+
+/// The value behind the `=` of `equals..from`, as far as it is a secret's.
+///
+/// It ends with the parameter: at a blank, `&`, a quote and the like. What comes first in it is part of it though it could
+/// end a value: a quote in `password="a b"` (up to the one that closes it), and a `;` that no other parameter follows. A
+/// blank does not end it within a request target, which is known by the ` HTTP/1.1"` at its end: there `&` and `#` do.
+fn value(line: &[u8], equals: usize, from: usize, quotes: &mut Quotes) -> Range<usize> {
+    // `password = secret`
+    let is_spaced = blanks_before(line, equals) > 0 && line[from - 1] == b'=';
+    let from = from + usize::from(is_spaced && line.get(from) == Some(&b' '));
+    let rest = &line[from..];
+    let quoted = match rest {
+        [quote @ (b'"' | b'\''), ..] => Some((*quote, from + 1)),
+        [b'\\', quote @ (b'"' | b'\''), ..] => Some((*quote, from + 2)),
+        _ => None,
+    };
+    if let Some((quote, start)) = quoted {
+        // A quote that nothing of a value follows closes what is around the parameter.
+        let is_opening = line.get(start).is_some_and(|b| !ends_value(*b) && !matches!(b, b'}' | b']' | b'\\' | b':'));
+        if !is_opening {
+            return from..from;
+        }
+        let double = quotes.next(line, start);
+        let close = match quote {
+            b'"' => double,
+            _ => memchr::memchr(b'\'', &line[start..double]).map_or(value_end(line, start), |at| start + at),
+        };
+        return start..close - usize::from(close > start && line[close - 1] == b'\\' && close < line.len());
+    }
+    let end = match rest {
+        [b';', ..] => {
+            let end = value_end(line, from + 1);
+            if end > from + 1 && !line[from..end].contains(&b'=') { end } else { from }
+        }
+        _ => value_end(line, from),
+    };
+    if end == from || line.get(end) != Some(&b' ') {
+        return from..end;
+    }
+    let closing = quotes.next(line, end);
+    let protocol = match &line[..closing] {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', _, b'.', _] => closing - 9,
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', _] => closing - 7,
+        _ => return from..end,
+    };
+    if closing == line.len() || protocol <= end {
+        return from..end;
+    }
+    let more = line[end..protocol].iter().position(|b| matches!(b, b'&' | b'#'));
+    from..more.map_or(protocol, |more| end + more)
+}
+
+/// Where the value that begins at `from` ends.
+fn value_end(line: &[u8], from: usize) -> usize {
+    let ends = |at: usize| match line[at] {
+        // `\u0026` as JSON and `\x26` as servers write it. `%26` is part of the value.
+        b'\\' => line.get(at + 1) == Some(&b'"') || escape::first(&line[at..]).is_some_and(|(b, _)| b == b'&'),
+        b => ends_value(b),
+    };
+    (from..line.len()).find(|at| ends(*at)).unwrap_or(line.len())
+}
+
+/// Where the next `"` of a line is, looked for once.
+#[derive(Default)]
+struct Quotes(Option<usize>);
+
+impl Quotes {
+    /// The first at or behind `from`, which never gets less; the line's end where there is none.
+    fn next(&mut self, line: &[u8], from: usize) -> usize {
+        match self.0 {
+            Some(at) if at >= from => at,
+            _ => *self.0.insert(memchr::memchr(b'"', &line[from..]).map_or(line.len(), |at| from + at)),
+        }
+    }
 }
 
 /// Whether a byte ends a parameter's value.
@@ -246,20 +355,15 @@ fn ends_value(b: u8) -> bool {
     b <= b' ' || matches!(b, b'&' | b';' | b'"' | b'\'' | b'#' | b',' | b'|' | b')' | b'>')
 }
 
-/// Percent-decodes; a name that does not fit is cut, which only makes it no secret's name.
+/// Reads the escapes of a name; one that does not fit is cut, which only makes it no secret's name.
 fn decode(text: &[u8], out: &mut [u8; MAX_NAME_BYTES]) -> usize {
-    let hex = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    let (mut at, mut length) = (0, 0);
-    while at < text.len() && length < out.len() {
-        let (b, used) = match text[at..] {
-            [b'%', high, low, ..] if let (Some(high), Some(low)) = (hex(high), hex(low)) => (high << 4 | low, 3),
-            _ => (text[at], 1),
-        };
-        out[length] = b;
+    let mut at = 0;
+    for (length, place) in out.iter_mut().enumerate() {
+        let Some((b, used)) = escape::first(&text[at..]) else { return length };
+        *place = b;
         at += used;
-        length += 1;
     }
-    length
+    out.len()
 }
 
 fn pseudonym<const N: usize>(key: &Key, bytes: &[u8]) -> [u8; N] {
@@ -289,6 +393,35 @@ mod tests {
             ("\"http://a/?sid=abc\" \"agent\"", "\"http://a/?sid=***\" \"agent\""),
             ("{\"args\":\"token=abc\"}", "{\"args\":\"token=***\"}"),
             ("password=abc;x", "password=***;x"),
+            // As loggers of JSON and servers escape it.
+            (r"GET /reset?u=1\u0026token=abc HTTP/1.1", r"GET /reset?u=1\u0026token=*** HTTP/1.1"),
+            (r"/a?token\u003dabc\u0026x=1", r"/a?token\u003d***\u0026x=1"),
+            (r"/a\u003ftoken=abc", r"/a\u003ftoken=***"),
+            (r"/a?t\u006Fken=abc", r"/a?t\u006Fken=***"),
+            (r"/a?x=1\x26token\x3Dabc\x26y=2", r"/a?x=1\x26token\x3D***\x26y=2"),
+            (r"\/a?token=abc\/d&x", r"\/a?token=***&x"),
+            (r"/a?to%256Ben=abc", r"/a?to%256Ben=***"),
+            (r"/a?x%2526token%253Dabc", r"/a?x%2526token%253D***"),
+            (r"/a?x%5Cu0026token=abc", r"/a?x%5Cu0026token=***"),
+            (r#"{"msg":"first\ntoken=abc\" x"}"#, r#"{"msg":"first\ntoken=***\" x"}"#),
+            (r"C:\token=abc", r"C:\token=***"),
+            (r#"{"msg":"password=\"a b\" x"}"#, r#"{"msg":"password=\"***\" x"}"#),
+            // Values with blanks, quotes and separators in them.
+            (r#""GET /a?token=ab cd HTTP/1.1" 404"#, r#""GET /a?token=*** HTTP/1.1" 404"#),
+            (r#""GET /a?token=ab cd&x=1 HTTP/2" 404"#, r#""GET /a?token=***&x=1 HTTP/2" 404"#),
+            (r#""GET /a?token=ab sid='c' HTTP/1.1" 404"#, r#""GET /a?token=*** HTTP/1.1" 404"#),
+            (r#"token=abc did "GET / HTTP/1.1" 404"#, r#"token=*** did "GET / HTTP/1.1" 404"#),
+            (r#""GET /a?token=ab cd" "GET / HTTP/1.1""#, r#""GET /a?token=*** cd" "GET / HTTP/1.1""#),
+            ("/a?token=;abc", "/a?token=***"),
+            ("/a;sid=;page=1", "/a;sid=;page=1"),
+            ("Token =abc", "Token =***"),
+            ("/a?token%20=abc", "/a?token%20=***"),
+            ("password = abc, user = x", "password = ***, user = x"),
+            ("password=\"a b\" user=x", "password=\"***\" user=x"),
+            ("password='a b' user=x", "password='***' user=x"),
+            ("password='a b user=x", "password='*** b user=x"),
+            (r#"{"a":"token=","b":"x"}"#, r#"{"a":"token=","b":"x"}"#),
+            (r#""/a?token=" "agent""#, r#""/a?token=" "agent""#),
             ("/a?token=", "/a?token="),
             ("/a?token=&sid=", "/a?token=&sid="),
             ("/a?mytoken=abc&token2=x", "/a?mytoken=abc&token2=x"),
@@ -337,6 +470,9 @@ mod tests {
             ("[::ffff:203.0.113.9]:1234, 1.2.3.4", "[203.0.113.0]:1234, 1.2.3.0"),
             ("?ip=1.2.3.4%2C203.0.113.9%3A80", "?ip=1.2.3.0%2C203.0.113.0%3A80"),
             ("/?token=1.2.3.4", "/?token=***"),
+            (r"198\u002e51.100.77", "198.51.100.0"),
+            (r"/?ip=198%2E51.100.77\u0026x", r"/?ip=198.51.100.0\u0026x"),
+            (r"/?a\u0026198.51.100.77", r"/?a\u0026198.51.100.0"),
         ];
         for (line, want) in rows {
             assert_eq!(String::from_utf8_lossy(&privacy.redact_line(line.as_bytes())), *want, "{line}");
@@ -365,6 +501,15 @@ mod tests {
         fn any_line_survives_and_twice_is_once(line in proptest::collection::vec(any::<u8>(), 0..300)) {
             let privacy = Privacy::default();
             let once = privacy.redact_line(&line).into_owned();
+            prop_assert_eq!(&*privacy.redact_line(&once), &once[..]);
+        }
+
+        #[test]
+        fn parameters_twice_masked_are_masked_once(
+            line in "((token|sid|x|t\\\\u006fken)( |\\+|%20)?(=|%3D|\\\\u003d| = )(;|\"|'|\\\\\"|)(ab|)([ &;\"',}]|\\\\u0026|\\\\\"| HTTP/1\\.1\"|)){0,8}"
+        ) {
+            let privacy = Privacy::default();
+            let once = privacy.redact_line(line.as_bytes()).into_owned();
             prop_assert_eq!(&*privacy.redact_line(&once), &once[..]);
         }
 

@@ -141,6 +141,11 @@ fn test(spec: &TestSpec) -> Result<Test, FilterError> {
     Ok(Test { cost, text: builder.describe(), check })
 }
 
+/// All modifiers, as they are written behind a field: `path|startswith`.
+pub fn modifiers() -> Vec<&'static str> {
+    OPS.iter().map(|(name, _)| *name).chain(FLAGS).collect()
+}
+
 fn parse_field(text: &str) -> Result<(Field, Modifiers), FilterError> {
     let mut parts = text.split('|');
     let name = parts.next().unwrap_or_default();
