@@ -119,33 +119,21 @@ fn parse_ipv6(text: &[u8]) -> Option<IpAddr> {
 
 /// An IPv6 address written in full, as most clients' are: eight groups of one to four digits.
 fn eight_groups(text: &[u8]) -> Option<Ipv6Addr> {
-    let (mut groups, mut group, mut value, mut digits) = ([0u16; 8], 0, 0u16, 0);
-    for b in text {
-        if *b == b':' {
-            if digits == 0 || group == 7 {
-                return None;
-            }
-            groups[group] = value;
-            (group, value, digits) = (group + 1, 0, 0);
-        } else {
-            let digit = match *b {
-                b'0'..=b'9' => *b - b'0',
-                b'a'..=b'f' => *b - b'a' + 10,
-                b'A'..=b'F' => *b - b'A' + 10,
-                _ => return None,
-            };
-            if digits == 4 {
-                return None;
-            }
-            value = value << 4 | u16::from(digit);
-            digits += 1;
-        }
-    }
-    if group < 7 || digits == 0 {
+    const LONGEST: usize = 39;
+    if text.len() > LONGEST {
         return None;
     }
-    groups[7] = value;
-    Some(Ipv6Addr::from(groups))
+    // Every group ends at a colon, and eight bytes can be loaded wherever one begins.
+    let mut padded = [b':'; LONGEST + 9];
+    padded[..text.len()].copy_from_slice(text);
+    let (mut groups, mut at) = ([0; 8], 0);
+    for group in &mut groups {
+        let word = u64::from_le_bytes(*padded.get(at..)?.first_chunk()?);
+        let length = swar::find_in(word, b':');
+        *group = swar::hexadecimal(word as u32, length)?;
+        at += length + 1;
+    }
+    (at == text.len() + 1).then(|| Ipv6Addr::from(groups))
 }
 
 #[cold]
@@ -264,6 +252,14 @@ mod tests {
             ("1:2:3:4:5:6:7:", None, None),
             ("1:2:3:4:5:6:7:8:9", None, None),
             ("1:2:3:4:5:6:7:12345", None, None),
+            ("1:2:3:4:5:6:7:8:", None, None),
+            (":1:2:3:4:5:6:7:8", None, None),
+            ("1:2:3:4:5:6:7:g", None, None),
+            (
+                "aaaa:bbbb:cccc:dddd:eeee:ffff:0000:1111",
+                Some("aaaa:bbbb:cccc:dddd:eeee:ffff:0:1111"),
+                Some("aaaa:bbbb:cccc:dddd:eeee:ffff:0:1111"),
+            ),
             ("0:0:0:0:0:ffff:a00:1", Some("10.0.0.1"), Some("10.0.0.1")),
             ("::ffff:10.0.0.1", Some("10.0.0.1"), Some("10.0.0.1")),
             ("::ffff:10.0.0.1:80", None, Some("10.0.0.1")),

@@ -72,6 +72,33 @@ pub(crate) fn thousandths(buffer: &[u8], start: usize, end: usize) -> Option<u64
     (end - start > 4 && word >> 32 & 0xff == u64::from(b'.') && no_digits(digits) == 0).then(|| value(digits))
 }
 
+/// Where a byte stands first in a word; 8 where it does not.
+#[inline]
+pub(crate) fn find_in(word: u64, byte: u8) -> usize {
+    ((other_than(word, byte) ^ HIGH).trailing_zeros() / 8) as usize
+}
+
+/// The value of the first one to four bytes of a word as hexadecimal digits; `None` where they are none, or the length is
+/// another.
+#[inline]
+pub(crate) fn hexadecimal(word: u32, length: usize) -> Option<u16> {
+    const HALF_LOW: u32 = LOW as u32;
+    const HALF_HIGH: u32 = HIGH as u32;
+    if length.wrapping_sub(1) > 3 {
+        return None;
+    }
+    // Flush right, with `0` before it.
+    let digits = word << (32 - 8 * length) | ((ZEROS & 0xffff_ffff) >> (8 * length)) as u32;
+    let lower = (digits | (HALF_LOW * 0x20)) & LOW_SEVEN as u32;
+    let letters = (lower + HALF_LOW * 0x1f) & !(lower + HALF_LOW * 0x19) & !digits & HALF_HIGH;
+    if no_digits(digits.into()) as u32 & !letters != 0 {
+        return None;
+    }
+    let values = ((digits & (HALF_LOW * 0x0f)) + (letters >> 7) * 9).swap_bytes();
+    let pairs = values | values >> 4;
+    Some((pairs & 0xff | pairs >> 8 & 0xff00) as u16)
+}
+
 /// Whether a text of one to eight bytes begins with a digit and holds but digits and points. `None`: it must be looked at
 /// another way.
 #[inline]
@@ -87,16 +114,15 @@ pub(crate) fn find(text: &[u8], byte: u8) -> Option<usize> {
     if text.len() > 64 {
         return memchr::memchr(byte, text);
     }
-    let found = |word: &[u8; 8]| other_than(u64::from_le_bytes(*word), byte) ^ HIGH;
     for (n, word) in text.as_chunks::<8>().0.iter().enumerate() {
-        let found = found(word);
-        if found != 0 {
-            return Some(8 * n + (found.trailing_zeros() / 8) as usize);
+        let at = find_in(u64::from_le_bytes(*word), byte);
+        if at < 8 {
+            return Some(8 * n + at);
         }
     }
     // The last word overlaps those looked at, in which there is none.
-    let found = found(last);
-    (found != 0).then(|| text.len() - 8 + (found.trailing_zeros() / 8) as usize)
+    let at = find_in(u64::from_le_bytes(*last), byte);
+    (at < 8).then(|| text.len() - 8 + at)
 }
 
 #[cfg(test)]
@@ -114,6 +140,24 @@ mod tests {
                 assert_eq!(bits(no_digits(word)), want(&|b| !b.is_ascii_digit()), "{bytes:?}");
                 assert_eq!(bits(other_than(word, b'.')), want(&|b| b != b'.'), "{bytes:?}");
             }
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_read_or_left() {
+        for b in 0..=255u8 {
+            for length in 1..=4 {
+                for at in 0..length {
+                    let mut text = *b"1fA9";
+                    text[at] = b;
+                    let want = std::str::from_utf8(&text[..length]).ok().filter(|_| b != b'+');
+                    let want = want.and_then(|text| u16::from_str_radix(text, 16).ok());
+                    assert_eq!(hexadecimal(u32::from_le_bytes(text), length), want, "{text:?}, {length}");
+                }
+            }
+        }
+        for length in [0, 5, 8] {
+            assert_eq!(hexadecimal(u32::from_le_bytes(*b"1234"), length), None, "{length}");
         }
     }
 
