@@ -10,6 +10,7 @@
 use super::{
     Counts, Dimension, ErrorRow, HOST_ROOM, HostDelta, HostStats, OTHER, Settings, SlowPath, Summary, host_shard,
 };
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -301,6 +302,7 @@ impl Board {
 
     fn write_tops(&self, settings: &Settings, pen: &mut Pen<'_>) {
         let all = self.stats.requests as f64;
+        let mut client = String::new();
         for dimension in Dimension::ALL {
             let mut rows: Vec<&(Vec<u8>, Counts)> =
                 self.shards.values().flat_map(|s| &s.tops[dimension as usize]).collect();
@@ -311,15 +313,18 @@ impl Board {
                 let share = counts.requests as f64 / all;
                 match dimension {
                     Dimension::Client => {
-                        let client = key::show(key, 128).pop().unwrap_or_default();
+                        client.clear();
+                        key::show_next(key, 128, &mut client);
                         pen.point("top_clients", &rank, |line| count_fields(line, "client_ip", &client, counts));
                     }
                     Dimension::Path => {
-                        let path = pen.redacted(&text::bounded(key));
+                        let shown = text::bounded(key);
+                        let path = pen.redacted(&shown);
                         pen.point("top_paths", &rank, |line| count_fields(line, "path", &path, counts));
                     }
                     Dimension::Agent => {
-                        let name = pen.redacted(&text::bounded(key));
+                        let shown = text::bounded(key);
+                        let name = pen.redacted(&shown);
                         pen.point("top_agents", &rank, |line| {
                             line.boolean("bot", is_bot(key));
                             line.text("name", &name);
@@ -328,7 +333,8 @@ impl Board {
                         });
                     }
                     Dimension::Referrer => {
-                        let name = pen.redacted(&text::bounded(key));
+                        let shown = text::bounded(key);
+                        let name = pen.redacted(&shown);
                         pen.point("top_referrers", &rank, |line| {
                             line.text("name", &name);
                             line.count("requests", counts.requests);
@@ -344,7 +350,8 @@ impl Board {
         let mut slow: Vec<&SlowPath> = self.shards.values().flat_map(|s| &s.slow).collect();
         slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         for (rank, path) in slow.into_iter().take(settings.top).enumerate() {
-            let name = pen.redacted(&text::bounded(&path.path));
+            let shown = text::bounded(&path.path);
+            let name = pen.redacted(&shown);
             pen.point("slow_paths", &[("rank", itoa::Buffer::new().format(rank + 1))], |line| {
                 line.float("latency_p95", path.p95_us as f64 / 1000.0);
                 line.text("name", &name);
@@ -386,8 +393,8 @@ impl Board {
 /// Whether a user agent names itself a robot, or leaves an address as crawlers do.
 fn is_bot(agent: &[u8]) -> bool {
     const WORDS: [&[u8]; 6] = [b"bot", b"crawl", b"spider", b"slurp", b"http://", b"https://"];
-    let lower = agent.to_ascii_lowercase();
-    WORDS.iter().any(|w| lower.windows(w.len()).any(|at| at == *w))
+    let is_at = |at: &[u8], word: &[u8]| at[0] | 0x20 == word[0] && at.eq_ignore_ascii_case(word);
+    WORDS.iter().any(|word| agent.windows(word.len()).any(|at| is_at(at, word)))
 }
 
 fn count_fields(line: &mut LineWriter<'_>, name: &str, key: &str, counts: &Counts) {
@@ -403,7 +410,7 @@ fn count_fields(line: &mut LineWriter<'_>, name: &str, key: &str, counts: &Count
 struct Pen<'a> {
     out: &'a mut Vec<u8>,
     time: EventTime,
-    host: std::borrow::Cow<'a, str>,
+    host: Cow<'a, str>,
     privacy: &'a Privacy,
     written: &'a mut Written,
 }
@@ -420,8 +427,11 @@ impl<'a> Pen<'a> {
     }
 
     /// A text that may hold secrets or addresses, as it may leave.
-    fn redacted(&self, text: &str) -> String {
-        String::from_utf8_lossy(&self.privacy.redact_line(text.as_bytes())).into_owned()
+    fn redacted<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.privacy.redact_line(text.as_bytes()) {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        }
     }
 
     /// One point; `tags` come after `host` in name order.
@@ -446,6 +456,26 @@ mod tests {
 
     const SETTINGS: Settings =
         Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX, max_hosts: 1 };
+
+    #[test]
+    fn robots_are_told_by_their_words_in_either_case() {
+        let rows: &[(&str, bool)] = &[
+            ("", false),
+            ("bo", false),
+            ("bot", true),
+            ("Mozilla/5.0 (compatible; GoogleBOT/2.1)", true),
+            ("a CRAWLer", true),
+            ("Spider", true),
+            ("Yahoo! Slurp", true),
+            ("see HTTP://a.example", true),
+            ("(+https://a.example)", true),
+            ("http:/ b ot", false),
+            ("Mozilla/5.0 (X11; Linux x86_64)", false),
+        ];
+        for (agent, want) in rows {
+            assert_eq!(is_bot(agent.as_bytes()), *want, "{agent:?}");
+        }
+    }
 
     /// Hosts of one shard, by hash ascending.
     fn crowd(n: usize) -> Vec<Vec<u8>> {
