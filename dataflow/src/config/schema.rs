@@ -459,7 +459,7 @@ pub static WINDOWS: Section = section(
             "early_every",
             Kind::Length,
             Is("1s"),
-            "How often the numbers of open windows are updated, at least 100ms.",
+            "How often the numbers of open windows are updated, at least 100ms. A tenth as often while old records are caught up with.",
         ),
         key("top", Kind::Whole(1, 1000), Is("10"), "How many ranks `top_*` and `slow_paths` have."),
         key(

@@ -90,7 +90,7 @@ pub struct Ingest {
     pub changes: Option<Receiver<Vec<RuleChange>>>,
     /// How long to sleep when there is nothing to do, unless woken.
     pub patience: Duration,
-    /// How often to send on what open windows hold; `None`: only when their time has passed (replays).
+    /// How often to send on what open windows hold, at the ledger's pace; `None`: only when their time has passed (replays).
     pub send_every: Option<Duration>,
     /// Shown what was read; `None`: nobody is (replays).
     pub tap: Option<Tap>,
@@ -349,14 +349,18 @@ impl Work {
         }
     }
 
-    /// Whether open windows are to be sent on now: at once when there is nothing else to do, else now and then.
+    /// Whether open windows are to be sent on now: at once where nothing more is to come for the moment, else now and then.
+    /// A worker with nothing to do is no sign of that: its sources may be slower than it is.
     fn is_time_to_send(&mut self, busy: bool) -> bool {
-        let Some(every) = self.ingest.send_every else { return false };
-        let due = self.unsent && (!busy || self.sent.elapsed() >= every);
-        if due {
+        let Ingest { feed, ledger, send_every, .. } = &self.ingest;
+        let Some(every) = *send_every else { return false };
+        let since = self.sent.elapsed();
+        let is_due = self.unsent
+            && (since >= every && since >= ledger.pace(every) || !busy && (ledger.is_at_end() || feed.stopped()));
+        if is_due {
             (self.sent, self.unsent) = (Instant::now(), false);
         }
-        due
+        is_due
     }
 
     /// Stamps the next change of rules, if there is one, with the tick after `now`: nothing that it concerns can have been

@@ -19,6 +19,7 @@ pub use partition::{Gone, Judgement, Pending, Totals};
 use partition::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
 use tidewatch_connectors::source::SourceError;
 use tidewatch_events::batch::{Batch, PartitionId, RawBatch, WallTime};
@@ -32,6 +33,9 @@ const ENDED: &str = "ended connections";
 
 /// How many connections that have ended are still known by name.
 const NAMES_KEPT: usize = 1024;
+
+/// How many times as long a process that catches up waits. See [`Ledger::pace`].
+const CATCHING_UP: u32 = 10;
 
 /// What a worker got from the feed.
 pub enum Taken {
@@ -91,6 +95,8 @@ struct Inner {
     failed: Option<SourceError>,
     effective: u64,
     stopping: bool,
+    /// See [`Ledger::pace`].
+    catches_up: bool,
     /// Events that each allow list matched.
     exempted: Vec<u64>,
     /// What could not be counted, by place.
@@ -120,6 +126,7 @@ impl Ledger {
                 failed: None,
                 effective: 0,
                 stopping: false,
+                catches_up: false,
                 exempted: Vec::new(),
                 inexact: BTreeMap::new(),
             }),
@@ -172,7 +179,7 @@ impl Ledger {
             }
             Message::CaughtUp(id) => {
                 if let Some(entry) = inner.partitions.get_mut(&id) {
-                    entry.caught_up_at = Some(WallTime(0));
+                    (entry.caught_up_at, entry.behind_since) = (Some(WallTime(0)), None);
                 }
                 Taken::Noted
             }
@@ -259,17 +266,20 @@ impl Ledger {
         if inner.sources_to_list > 0 {
             return;
         }
-        let mut all_idle = true;
+        let (mut all_idle, mut all_old) = (true, true);
         for entry in inner.partitions.values_mut().filter(|e| !e.done) {
             match entry.caught_up_at {
                 Some(WallTime(0)) => entry.caught_up_at = Some(now),
                 Some(since) if entry.taken == entry.next_seq => {
                     entry.idle |= now.0.saturating_sub(since.0) >= idle_after.0;
                 }
+                None => _ = entry.behind_since.get_or_insert(now),
                 _ => {}
             }
             all_idle &= entry.idle;
+            all_old &= entry.idle || entry.reads_history(now, self.time.bounds.max_out_of_order);
         }
+        inner.catches_up = all_old && !all_idle;
         if all_idle {
             let wall = now.0.saturating_sub(self.time.bounds.max_out_of_order.0);
             let has_read = !inner.ended.is_empty() || inner.partitions.values().any(|e| e.totals.events > 0);
@@ -321,6 +331,18 @@ impl Ledger {
     /// How far time has moved here, ms.
     pub fn reached(&self) -> u64 {
         self.lock().effective
+    }
+
+    /// Whether every partition was read up to its end, or has ended.
+    pub fn is_at_end(&self) -> bool {
+        self.lock().partitions.values().all(|e| e.ended || e.caught_up_at.is_some())
+    }
+
+    /// How often to do for those who look at open windows what is usually done every so often: much less while the process
+    /// *catches up*, that is while all partitions that hold time have had more to read for a second, and what they read
+    /// is ten seconds old or older.
+    pub fn pace(&self, every: Duration) -> Duration {
+        if self.lock().catches_up { every * CATCHING_UP } else { every }
     }
 
     /// Whether everything taken from the feed was judged.

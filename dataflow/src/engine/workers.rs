@@ -24,7 +24,7 @@ use timely::communication::{Hooks, WorkerGuards};
 use timely::scheduling::activate::SyncActivator;
 use timely::{CommunicationConfig, WorkerConfig};
 
-/// How often a busy live worker sends on what open windows hold.
+/// How often a live worker sends on what open windows hold.
 const SEND_EVERY: Duration = Duration::from_millis(100);
 
 /// What all workers of a process share.
@@ -42,7 +42,7 @@ pub struct Shared {
     pub results: Sender<Output>,
     /// Grows when early results are due; never in a replay.
     pub early: Arc<AtomicU64>,
-    /// How often to show early results; `None` in a replay.
+    /// How often to show early results, at the ledger's pace; `None` in a replay.
     pub early_every: Option<Duration>,
     /// Where changes of rules come from, on process 0 of a live pipeline.
     pub changes: Option<Receiver<Vec<RuleChange>>>,
@@ -162,7 +162,8 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
                 told = frontier;
                 shared.feed.set_frontier(frontier);
             }
-            if shared.early_every.is_some_and(|every| shown.elapsed() >= every) {
+            let is_due = |every| shown.elapsed() >= every && shown.elapsed() >= shared.ledger.pace(every);
+            if shared.early_every.is_some_and(is_due) {
                 shown = Instant::now();
                 shared.early.fetch_add(1, Ordering::Relaxed);
             }

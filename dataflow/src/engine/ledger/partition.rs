@@ -10,8 +10,14 @@ use std::collections::BTreeMap;
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Event, Verdict};
-use tidewatch_events::time::EventTime;
+use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::watermark::{Ahead, Counts, PartitionClock};
+
+/// How long there must have been more to read.
+const BEHIND_FOR: Millis = Millis(1_000);
+
+/// How much older than the clock the newest event must be.
+const HISTORY: Millis = Millis(10_000);
 
 /// A batch some worker parsed, as far as it is judged.
 pub struct Pending {
@@ -95,6 +101,8 @@ pub(super) struct Entry {
     pub ended: bool,
     pub done: bool,
     pub caught_up_at: Option<WallTime>,
+    /// When it was first seen with more to read, since it was last caught up.
+    pub behind_since: Option<WallTime>,
     pub idle: bool,
     pub open_windows: BTreeMap<u64, u64>,
     pub next_offset: u64,
@@ -113,6 +121,7 @@ impl Entry {
             ended: false,
             done: false,
             caught_up_at: None,
+            behind_since: None,
             idle: false,
             open_windows: BTreeMap::new(),
             next_offset: 0,
@@ -172,6 +181,13 @@ impl Entry {
     pub fn starves(&self, pending: &Pending) -> bool {
         let known = self.heads.range(self.next_seq + 1..).count() as u64;
         pending.batch.raw.seq == self.next_seq && !self.ended && self.next_seq + 1 + known == self.taken
+    }
+
+    /// Whether there has been more to read for a while, and what is read is old.
+    pub fn reads_history(&self, now: WallTime, max_out_of_order: Millis) -> bool {
+        let newest = self.reached.0.saturating_add(max_out_of_order.0);
+        let is_behind = self.behind_since.is_some_and(|since| now.0.saturating_sub(since.0) >= BEHIND_FOR.0);
+        is_behind && now.0.saturating_sub(newest) >= HISTORY.0
     }
 
     /// Whether the partition is over: ended, and all of it judged.

@@ -106,6 +106,52 @@ fn a_process_without_traffic_follows_the_others() {
 }
 
 #[test]
+fn reading_what_is_old_without_a_pause_is_catching_up() {
+    // A partition with an event at 1000 is seen behind at 20 000, and looked at again.
+    // name, another partition: its event and whether it is at its end; when the first says it is caught up, if it does;
+    // looked at, catches up
+    let rows: &[(&str, Option<(u64, bool)>, Option<u64>, u64, bool)] = &[
+        ("not for long", None, None, 20_999, false),
+        ("for a second", None, None, 21_000, true),
+        ("it paused in between", None, Some(20_500), 21_000, false),
+        ("another one too", Some((2000, false)), None, 21_000, true),
+        ("another one is live", Some((19_000, false)), None, 21_000, false),
+        ("another one is just too young", Some((11_001, false)), None, 21_000, false),
+        ("another one is just old enough", Some((11_000, false)), None, 21_000, true),
+        ("another one has read all it has", Some((2000, true)), None, 20_949 + IDLE, false),
+        ("another one is idle", Some((2000, true)), None, 20_950 + IDLE, true),
+    ];
+    for (name, other, paused, at, want) in rows {
+        let (ledger, feed) = (ledger(1), feed());
+        feed.open(info(1));
+        feed.send(batch(1, 0));
+        take(&ledger, &feed, 1000);
+        if let Some((time, _)) = other {
+            feed.open(info(2));
+            feed.send(batch(2, 0));
+            take(&ledger, &feed, *time);
+        }
+        feed.listed();
+        take(&ledger, &feed, 0);
+        ledger.tick(WallTime(20_000), &[]);
+        if other.is_some_and(|(_, at_end)| at_end) {
+            feed.caught_up(PartitionId(2));
+            take(&ledger, &feed, 0);
+            ledger.tick(WallTime(20_950), &[]);
+        }
+        if let Some(paused) = paused {
+            feed.caught_up(PartitionId(1));
+            feed.send(batch(1, 1));
+            take(&ledger, &feed, 1000);
+            ledger.tick(WallTime(*paused), &[]);
+        }
+        ledger.tick(WallTime(*at), &[]);
+        let every = Duration::from_millis(100);
+        assert_eq!(ledger.pace(every) > every, *want, "{name}");
+    }
+}
+
+#[test]
 fn what_reads_again_has_the_time_that_passed_as_its_floor() {
     let (ledger, feed) = (ledger(1).open_ended(true), feed());
     feed.open(info(1));
