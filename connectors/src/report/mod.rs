@@ -2,7 +2,8 @@
 //! as text, HTML or JSON ([`Report::render`]).
 //!
 //! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (above two hours to
-//! whole minutes, above a day to whole hours), so that figures are exact sums, also where only sums by minute or hour are kept.
+//! whole minutes, above a day to whole hours; up to two hours to ten seconds, where there are too many windows), so that
+//! figures are exact sums, also where only sums by minute or hour are kept.
 //!
 //! Invariants
 //! - The same data, interval and `generated` give the same bytes.
@@ -284,14 +285,19 @@ const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// Length of a row for an interval; none: a window.
-fn step(since: Millis) -> Option<u64> {
-    match since.0 {
-        ..=7_200_000 => None,
-        length if length <= DAY => Some(MINUTE),
-        length if length <= 60 * DAY => Some(HOUR),
-        _ => Some(DAY),
-    }
+/// The most windows that are asked for one by one: no answer has more than 1500 rows.
+const WINDOWS: u64 = 1400;
+
+/// Length of a row for an interval: a window where they are few enough, or whole windows.
+fn step(since: Millis, window: u64) -> u64 {
+    let step = match since.0 {
+        length if length <= 2 * HOUR && length / window <= WINDOWS => window,
+        length if length <= 2 * HOUR => 10_000,
+        length if length <= DAY => MINUTE,
+        length if length <= 60 * DAY => HOUR,
+        _ => DAY,
+    };
+    step.next_multiple_of(window)
 }
 
 /// Gathers a report; `generated` by the wall clock.
@@ -307,7 +313,7 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     }
     // Whole windows in any case: points are of windows.
     let window = usual.step.0.max(1);
-    let step = step(wanted.since).map_or(window, |step| step.next_multiple_of(window));
+    let step = step(wanted.since, window);
     let to = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
     let start = to.saturating_sub(wanted.since.0.max(1));
     let from = start - start % step;
@@ -577,5 +583,22 @@ impl Report {
     /// One line that says what it is, for a subject of a mail: without a line end or any other control character.
     pub fn title(&self) -> String {
         document::title(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_interval_has_more_rows_than_an_answer() {
+        for window in [1000, 2000, 3000, 5000, 10_000, 60_000, 7_000] {
+            for since in [MINUTE, HOUR, 2 * HOUR, 2 * HOUR + 1, DAY, DAY + 1, 60 * DAY, 1000 * DAY] {
+                let step = step(Millis(since), window);
+                assert!(step.is_multiple_of(window) && since / step <= 1450, "{since} in windows of {window}: {step}");
+            }
+        }
+        assert_eq!([step(Millis(HOUR), 10_000), step(Millis(MINUTE), 1000)], [10_000, 1000]);
+        assert_eq!([step(Millis(HOUR), 1000), step(Millis(HOUR), 2000)], [10_000, 10_000]);
     }
 }
