@@ -1,11 +1,12 @@
 //! Which files a list of paths and patterns names, and which of them are generations of one log.
 //!
-//! logrotate's names are understood: `BASE.2.gz`, `BASE.1`, `BASE-20260305[.gz]`, `BASE`. Everything else is a log of
-//! its own. All results are sorted by bytes, so they depend on the names only.
+//! logrotate's names are understood: `BASE.2.gz`, `BASE.1`, `BASE-20260305[.gz]`, `BASE`; and with its `extension .log`
+//! `access-20260305.log[.gz]`, where `access.log` or another such file is named too. Everything else is a log of its own.
+//! All results are sorted by bytes, so they depend on the names only.
 
 use super::super::SourceError;
 use super::walk;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -67,6 +68,23 @@ pub(crate) fn parse(name: &[u8]) -> (&[u8], Generation) {
         return (base, Generation::Dated(age));
     }
     whole
+}
+
+/// The same for a date before the extension, of which a name alone does not say that it is logrotate's:
+/// `access-20260305.log.gz` may be of `access.log`.
+fn parse_extension(path: &Path) -> Option<(PathBuf, u64)> {
+    let bare = without_compression(path.file_name()?.as_bytes());
+    let dot = bare.iter().rposition(|b| *b == b'.')?;
+    let (stem, extension) = bare.split_at(dot);
+    if extension.len() < 2 || !extension[1..].iter().all(u8::is_ascii_alphabetic) {
+        return None;
+    }
+    match parse(stem) {
+        (base, Generation::Dated(age)) => {
+            Some((path.with_file_name(OsStr::from_bytes(&[base, extension].concat())), age))
+        }
+        _ => None,
+    }
 }
 
 /// A date (and hour), or seconds since 1970, as YYYYMMDDHH and so on: dates and seconds are never mixed by one logrotate.
@@ -157,7 +175,7 @@ pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
     }
     files.sort();
     // The same file by two names (twice on the command line, a link) is read once.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     files.retain(|file| match std::fs::metadata(file) {
         Ok(meta) => {
             let first = seen.insert((meta.dev(), meta.ino()));
@@ -171,17 +189,34 @@ pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
     Ok(files)
 }
 
-/// Groups files into logs, sorted by name.
+/// Groups files into logs, sorted by name. Of a generation that is there twice, plain and compressed, the plain file is
+/// taken: the other one is being written, or is a copy.
 pub(crate) fn group(files: Vec<PathBuf>) -> Vec<Log> {
     let mut logs: BTreeMap<PathBuf, Vec<(Generation, PathBuf)>> = BTreeMap::new();
+    let mut dated: BTreeMap<PathBuf, Vec<(Generation, PathBuf)>> = BTreeMap::new();
     for file in files {
-        let (base, generation) = parse_path(&file);
-        logs.entry(base).or_default().push((generation, file));
+        match parse_extension(&file) {
+            Some((base, age)) => dated.entry(base).or_default().push((Generation::Dated(age), file)),
+            None => {
+                let (base, generation) = parse_path(&file);
+                logs.entry(base).or_default().push((generation, file));
+            }
+        }
+    }
+    for (base, members) in dated {
+        if members.len() > 1 || logs.contains_key(&base) {
+            logs.entry(base).or_default().extend(members);
+        } else {
+            for (_, file) in members {
+                logs.entry(file.clone()).or_default().push((Generation::Current, file));
+            }
+        }
     }
     let mut logs: Vec<Log> = logs
         .into_iter()
         .map(|(base, mut members)| {
             members.sort();
+            leave_out_copies(&mut members);
             let generations: Vec<PathBuf> = members.into_iter().map(|(_, path)| path).collect();
             // A file that is alone keeps its own name.
             let base = if let [alone] = &generations[..] { alone.clone() } else { base };
@@ -190,6 +225,25 @@ pub(crate) fn group(files: Vec<PathBuf>) -> Vec<Log> {
         .collect();
     logs.sort_by(|a, b| a.base.cmp(&b.base));
     logs
+}
+
+/// Leaves out compressed generations whose plain file is there too, and says so.
+fn leave_out_copies(members: &mut Vec<(Generation, PathBuf)>) {
+    let all: HashSet<PathBuf> = members.iter().map(|(_, path)| path.clone()).collect();
+    members.retain(|(generation, path)| {
+        let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
+        let bare = without_compression(name);
+        let plain = path.with_file_name(OsStr::from_bytes(bare));
+        let is_copy = *generation != Generation::Current && bare.len() < name.len() && all.contains(&plain);
+        if is_copy {
+            tracing::warn!(
+                "{} is left out: it is the compressed form of {}, which is read",
+                path.shown(),
+                plain.shown()
+            );
+        }
+        !is_copy
+    });
 }
 
 #[cfg(test)]
@@ -228,7 +282,36 @@ mod tests {
 
     #[test]
     fn generations_are_grouped_oldest_first() {
-        let files = ["b.log", "a.log.1", "a.log.10.gz", "a.log", "a.log.2.gz", "a.log-20260305", "d/a.log", "c.log.3"];
+        let files = [
+            "b.log",
+            "a.log.1",
+            "a.log.10.gz",
+            "a.log",
+            "a.log.2.gz",
+            "a.log-20260305",
+            "d/a.log",
+            "c.log.3",
+            // A date before the extension.
+            "e-20260304.log.gz",
+            "e.log",
+            "e-20260303.log",
+            "f-20260304.log",
+            "f-20260303.log.gz",
+            "g-20260303.log",
+            "h/g.log",
+            "i-20260303.7",
+            "i.7",
+            // There twice.
+            "j.log.1",
+            "j.log.1.gz",
+            "j.log.2.gz",
+            "j.log.2.zst",
+            "k-20260303.log",
+            "k-20260303.log.gz",
+            "k.log",
+            "l.log",
+            "l.log.gz",
+        ];
         let logs = group(files.iter().map(PathBuf::from).collect());
         let got: Vec<(String, Vec<String>)> = logs
             .iter()
@@ -242,6 +325,16 @@ mod tests {
             ("b.log", &["b.log"]),
             ("c.log.3", &["c.log.3"]),
             ("d/a.log", &["d/a.log"]),
+            ("e.log", &["e-20260303.log", "e-20260304.log.gz", "e.log"]),
+            ("f.log", &["f-20260303.log.gz", "f-20260304.log"]),
+            ("g-20260303.log", &["g-20260303.log"]),
+            ("h/g.log", &["h/g.log"]),
+            ("i-20260303.7", &["i-20260303.7"]),
+            ("i.7", &["i.7"]),
+            ("j.log", &["j.log.2.gz", "j.log.2.zst", "j.log.1"]),
+            ("k.log", &["k-20260303.log", "k.log"]),
+            ("l.log", &["l.log"]),
+            ("l.log.gz", &["l.log.gz"]),
         ];
         let want: Vec<(String, Vec<String>)> =
             want.iter().map(|(b, g)| (b.to_string(), g.iter().map(|s| s.to_string()).collect())).collect();

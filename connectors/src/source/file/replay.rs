@@ -187,7 +187,13 @@ fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
 }
 
 fn failed(path: &Path, offset: u64, error: &io::Error) -> SourceError {
-    SourceError::Io(format!("reading {} failed at byte {offset} of its (uncompressed) content: {error}", path.shown()))
+    let path = path.shown();
+    let words = format!("reading {path} failed at byte {offset} of its (uncompressed) content: {error}");
+    // What is damaged, not what the disk refuses.
+    let is_damaged = error.raw_os_error().is_none();
+    let hint =
+        "no results were written; leave the file out, or decompress what is whole of it (`gzip -dc`, `zstd -dc`)";
+    SourceError::Io(if is_damaged { format!("{words}\n hint: {hint} and name that instead") } else { words })
 }
 
 /// When a file was last written; the epoch where that is not known.

@@ -208,6 +208,7 @@ fn what_can_be_read_of_a_damaged_file_is_handed_over() {
         let error = engine.failed.unwrap();
         assert!(matches!(error, SourceError::Io(_)));
         assert!(error.to_string().starts_with(&format!("reading {path} failed at byte ")), "{name}: {error}");
+        assert!(error.to_string().contains("\n hint: no results were written; leave the file out"), "{name}: {error}");
     }
 }
 
