@@ -74,7 +74,7 @@ pub struct Attack {
     clients: u32,
     paths: u32,
     serial: u64,
-    /// First and last line's time in ms, by client; one entry where the subject is not a client.
+    /// First and last line's time in ms, by subject.
     seen: Vec<Option<(u64, u64)>>,
 }
 
@@ -150,7 +150,8 @@ impl Attack {
             clients,
             paths: attack.paths.unwrap_or(5),
             serial: 0,
-            seen: vec![None; clients.max(1) as usize],
+            // The subject of lines of logs without requests is the message.
+            seen: vec![None; if matches!(lines, Lines::Access { .. }) { clients.max(1) as usize } else { 1 }],
         };
         attack.advance();
         Ok(attack)
@@ -271,6 +272,7 @@ impl Attack {
                 r.agent = BROWSERS[number as usize % BROWSERS.len()].1;
                 let status = if rng.chance(30_000) { 302 } else { 401 };
                 traffic.answer(rng, r, status, Pace::Api, 0);
+                return (any_host, Some(number as usize));
             }
             AttackKind::Injection => {
                 let (path, query, agent) = PAYLOADS[((serial + mix(serial / 20) % 20) % 20) as usize];
@@ -345,7 +347,8 @@ impl Attack {
         any_host
     }
 
-    /// What happened so far, by subject. `hosts` are the hosts' names as rules see them.
+    /// What happened so far, by subject: each client of `dark-paths` and `credential-stuffing` has a label of its own (in logs
+    /// without requests the latter has one, by its message). `hosts` are the hosts' names as rules see them.
     pub fn labels(&self, hosts: &[String], labels: &mut Vec<Label>) {
         let access = matches!(self.lines, Lines::Access { .. });
         let rule = match self.kind {
@@ -362,8 +365,7 @@ impl Attack {
                 AttackKind::ErrorSurge | AttackKind::Silence => {
                     ("host", hosts.get(self.host).cloned().unwrap_or_default())
                 }
-                AttackKind::CredentialStuffing if access => ("path", "/login".to_owned()),
-                AttackKind::CredentialStuffing => ("message", "Login failed, wrong password".to_owned()),
+                AttackKind::CredentialStuffing if !access => ("message", "Login failed, wrong password".to_owned()),
                 _ => ("client_ip", client(self.first_client + subject as u32).to_string()),
             };
             labels.push(Label {

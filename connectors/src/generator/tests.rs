@@ -187,7 +187,7 @@ fn each_attack_is_labelled_and_strong_enough() {
         ("dark-paths", Some("dark-paths"), ("client_ip", "203.0.113.1"), 40),
         ("login-bruteforce", None, ("client_ip", "203.0.113.1"), 180),
         ("slow-scan", None, ("client_ip", "203.0.113.1"), 3),
-        ("credential-stuffing", None, ("path", "/login"), 300),
+        ("credential-stuffing", None, ("client_ip", "203.0.113.1"), 300),
         ("injection", None, ("client_ip", "203.0.113.1"), 60),
         ("exfiltration", None, ("client_ip", "203.0.113.1"), 30),
         ("silence", None, ("host", "web1"), 0),
@@ -253,6 +253,15 @@ fn attacks_cross_the_thresholds_of_their_rules() {
     }
     assert_eq!(by_path.len(), 4);
     assert!(by_path.values().all(|clients| clients.len() >= 2), "{by_path:?}");
+
+    let (batch, metas, labels) = attacked("credential-stuffing:30s:60s:clients=6");
+    let by_label: BTreeMap<_, _> = labels.iter().map(|l| (l.subject["client_ip"].clone(), (l.from, l.to))).collect();
+    let mut by_client: BTreeMap<_, (EventTime, EventTime)> = BTreeMap::new();
+    for (event, meta) in batch.events.iter().zip(&metas).filter(|(_, m)| m.attack.is_some()) {
+        let seen = by_client.entry(meta.client.unwrap().to_string()).or_insert((event.time, event.time));
+        *seen = (seen.0.min(event.time), seen.1.max(event.time));
+    }
+    assert_eq!((labels.len(), by_label), (6, by_client), "a label for each client");
 
     let (batch, metas, _) = attacked("exfiltration:30s:60s");
     assert!(of_attack(&batch, &metas).all(|e| e.bytes >= 30_000_000));
