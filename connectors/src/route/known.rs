@@ -20,6 +20,9 @@ pub struct Told {
     pub first: u64,
     /// Up to which event time it was told as over, ms.
     pub last: u64,
+    /// When it fired, as it was told first: the end of a slice of its window, or that moment if the end was still to come, ms.
+    #[serde(default = "never")]
+    pub fired: u64,
     /// When, ms of the wall clock.
     pub at: u64,
 }
@@ -78,7 +81,14 @@ pub(super) fn news(policy: &Policy, told: Option<&Told>, newest: &Alert) -> Opti
     }
 }
 
-pub(super) fn told_of(alert: &Alert, now: u64) -> Told {
+/// Journals of before this was kept do not say.
+fn never() -> u64 {
+    u64::MAX
+}
+
+/// What is known of an alert once this is told of it, `now` by the wall clock.
+pub(super) fn told_of(before: Option<&Told>, alert: &Alert, now: u64) -> Told {
+    let before = before.filter(|told| told.id == alert.id);
     Told {
         key: alert.key.clone(),
         id: alert.id.clone(),
@@ -87,6 +97,7 @@ pub(super) fn told_of(alert: &Alert, now: u64) -> Told {
         first: alert.first.0,
         // What was withdrawn may come back for good in the same windows.
         last: if alert.state == AlertState::Resolved { alert.last.0 } else { 0 },
+        fired: alert.fired.0.min(before.map_or(now, |told| told.fired)),
         at: now,
     }
 }

@@ -251,8 +251,10 @@ impl Router {
                         told.id.clone_from(&newest.id);
                         told.first = newest.first.0;
                     }
-                    Some(told) if told.firing || was_silenced_away => *told = told_of(newest, now),
-                    None if is_over && newest.state == AlertState::Resolved => entry.told = Some(told_of(newest, now)),
+                    Some(told) if told.firing || was_silenced_away => *told = told_of(Some(&*told), newest, now),
+                    None if is_over && newest.state == AlertState::Resolved => {
+                        entry.told = Some(told_of(None, newest, now));
+                    }
                     _ => {}
                 }
                 let repeats = self.policy.repeat_every.is_some() && !is_over;
@@ -463,12 +465,12 @@ impl Router {
         for (at, (what, key)) in all.into_iter().enumerate() {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             let Some(newest) = &entry.newest else { continue };
+            let new = told_of(entry.told.as_ref(), newest, now);
             if at < self.policy.listing {
-                notice.items.push(item(what, newest, now));
+                notice.items.push(item(what, newest, &new));
             } else {
                 *rest.entry((Reverse(newest.severity), newest.rule.clone(), what)).or_default() += 1;
             }
-            let new = told_of(newest, now);
             flying.before.insert(key.clone(), entry.told.replace(new.clone()));
             entry.repeated = now;
             told.push(new);
@@ -513,10 +515,11 @@ impl Router {
     }
 }
 
-/// An alert in a message. It fired at the end of a slice of its window, which may not have come yet when that is told.
-fn item(what: What, newest: &Alert, now: u64) -> Item {
+/// An alert in a message. It fired at the end of a slice of its window, which may not have come yet when that is told first;
+/// that moment stands then, however often it is told.
+fn item(what: What, newest: &Alert, told: &Told) -> Item {
     let mut alert = newest.clone();
-    alert.fired = alert.fired.min(EventTime(now));
+    alert.fired = alert.fired.min(EventTime(told.fired));
     Item { what, alert }
 }
 

@@ -321,6 +321,31 @@ fn nothing_fired_later_than_it_is_told() {
 }
 
 #[test]
+fn when_it_fired_does_not_change_while_it_is_told() {
+    let policy = || Policy { repeat_every: Some(MINUTE), ..Policy::programs() };
+    let mut router = Router::new(policy(), "b".into());
+    let fired = |router: &mut Router, now: u64| {
+        let Next::Send(intent) = router.next(now) else { panic!("nothing to send at {now}") };
+        router.delivered(now);
+        let Body::Alerts(notice) = intent.message.body else { panic!("no alerts") };
+        (notice.items[0].what, notice.items[0].alert.fired.0)
+    };
+    // Its window of an hour ends long after.
+    let state = |state: AlertState| Alert { fired: EventTime(HOUR), ..alert("r", "1", 0, state) };
+    router.take(&state(Firing), 10);
+    assert_eq!(fired(&mut router, 10), (What::Fired, 10));
+    assert_eq!(fired(&mut router, 10 + MINUTE), (What::Repeated, 10));
+    // Another process that has read the journal.
+    let snapshot = router.snapshot();
+    let mut router = Router::new(policy(), "c".into());
+    snapshot.records.into_iter().for_each(|record| router.restore(record, 2 * MINUTE));
+    router.take(&state(Firing), 2 * MINUTE);
+    assert_eq!(fired(&mut router, 3 * MINUTE), (What::Repeated, 10));
+    router.take(&state(Resolved), 3 * MINUTE + 1);
+    assert_eq!(fired(&mut router, 3 * MINUTE + 1), (What::Resolved, 10));
+}
+
+#[test]
 fn what_is_acknowledged_is_not_repeated() {
     let seen = |at: u64| Arc::new(Acknowledged::from([("r/1".to_owned(), at)]));
     let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });

@@ -60,7 +60,7 @@ impl Router {
         for key in &keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let (Some(known), Some(newest)) = (&entry.told, &entry.newest) else { continue };
-            notice.items.push(item(What::Repeated, newest, now));
+            notice.items.push(item(What::Repeated, newest, known));
             told.push(known.clone());
             entry.repeated = now;
             let due = now + every;
