@@ -339,6 +339,8 @@ pub struct RuleRow {
     pub at_least: u64,
     /// Fires at or above this many times the baseline.
     pub baseline_factor: Option<f64>,
+    /// The baseline never asks for more than this.
+    pub ceiling: Option<f64>,
     /// An alert ends after this long without a finding.
     pub resolve_after_ms: u64,
     /// Alerts firing now.

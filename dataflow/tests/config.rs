@@ -186,6 +186,8 @@ fn a_built_in_rule_changes_in_the_keys_given_only() {
     assert_eq!(rule("[[rule]]\nname = \"ip-spike\"\nenabled = false\n", "ip-spike"), None);
     let surge = rule("[[rule]]\nname = \"error-surge\"\nbaseline_factor = 0\n", "error-surge").unwrap();
     assert_eq!(surge.baseline_factor, None);
+    let lax = rule("[[rule]]\nname = \"error-surge\"\nthreshold = 0.3\n", "error-surge").unwrap();
+    assert_eq!((lax.threshold, lax.ceiling), (0.3, Some(0.15)), "above its ceiling the baseline asks for no more");
     let own = rule("[[rule]]\nname = \"mine\"\nwindow = \"10s\"\nthreshold = 1\n", "mine").unwrap();
     assert_eq!((own.hop, own.at_least), (own.window, 1), "a rule without hop is tumbling");
 }

@@ -59,8 +59,10 @@ pub struct Rule {
     pub hop: Millis,
     /// A finding needs value >= this.
     pub threshold: f64,
-    /// A finding also needs value >= `factor` × the key's own baseline; `None` for no baseline.
+    /// A finding also needs value >= `baseline_factor` × the key's own baseline; `None` for no baseline.
     pub baseline_factor: Option<f64>,
+    /// The baseline never asks for more than this; `None` for no such bound.
+    pub ceiling: Option<f64>,
     /// A finding needs at least this many events of the key in the window.
     pub at_least: u64,
     /// An episode ends when this much time passes without a finding.

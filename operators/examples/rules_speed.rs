@@ -33,6 +33,7 @@ fn rule(name: &str, tests: &[TestSpec], group_by: &[Field], measure: Measure, wi
         hop: Millis::seconds(window / 10),
         threshold,
         baseline_factor: None,
+        ceiling: None,
         at_least: 1,
         resolve_after: Millis::minutes(1),
         severity: Severity::High,

@@ -75,6 +75,7 @@ impl Engine for FakeEngine {
             mode: "live".into(),
             severity: "high".into(),
             baseline_factor: Some(3.0),
+            ceiling: Some(5.0),
             ..RuleRow::default()
         };
         [("r", "host"), ("ip-spike", "client_ip")].map(rule).to_vec()

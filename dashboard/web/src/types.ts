@@ -175,6 +175,7 @@ export interface Rule {
   threshold: number;
   at_least?: number | null;
   baseline_factor?: number | null;
+  ceiling?: number | null;
   resolve_after_ms: number;
   firing: number;
   fired: number;

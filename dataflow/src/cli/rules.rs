@@ -70,6 +70,9 @@ fn condition(entry: &RuleEntry) -> String {
     let mut text = format!(">= {}", rule.threshold);
     if let Some(factor) = rule.baseline_factor {
         let _ = write!(text, ", {factor} x baseline");
+        if let Some(ceiling) = rule.ceiling {
+            let _ = write!(text, " or {ceiling}");
+        }
     }
     if rule.at_least > 1 {
         let _ = write!(text, ", n >= {}", rule.at_least);
@@ -145,6 +148,7 @@ fn as_json(config: &Config) -> String {
             "hop_ms": rule.hop.0,
             "threshold": rule.threshold,
             "baseline_factor": rule.baseline_factor,
+            "ceiling": rule.ceiling,
             "at_least": rule.at_least,
             "resolve_after_ms": rule.resolve_after.0,
             "where": rule.filter.describe(),

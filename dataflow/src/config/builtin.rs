@@ -16,7 +16,7 @@ threshold = 100
 resolve_after = "1m"
 severity = "high"
 
-# The share of 5xx of a host, against its own past and a floor.
+# The share of 5xx of a host, against its own past, a floor and a ceiling.
 [[rule]]
 name = "error-surge"
 where = { kind = "access" }
@@ -26,6 +26,7 @@ window = "1m"
 hop = "10s"
 threshold = 0.05
 baseline_factor = 3
+ceiling = 0.15
 at_least = 50
 resolve_after = "2m"
 severity = "high"

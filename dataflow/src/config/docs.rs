@@ -37,6 +37,9 @@ pub fn markdown() -> String {
         let mut condition = format!("≥ {}", rule.threshold);
         if let Some(factor) = rule.baseline_factor {
             let _ = write!(condition, " and {factor} × baseline");
+            if let Some(ceiling) = rule.ceiling {
+                let _ = write!(condition, ", or ≥ {ceiling}");
+            }
         }
         if rule.at_least > 1 {
             let _ = write!(condition, ", of at least {} events", rule.at_least);

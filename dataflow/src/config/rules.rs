@@ -144,6 +144,11 @@ fn read(reader: &Reader<'_>, base: Option<&RuleEntry>) -> Option<RuleEntry> {
     } else {
         old.map(|old| old.baseline_factor)
     };
+    let ceiling = if is_new("ceiling") {
+        reader.number("ceiling").map(|ceiling| (ceiling > 0.0).then_some(ceiling))
+    } else {
+        old.map(|old| old.ceiling)
+    };
     let at_least = if is_new("at_least") { reader.whole("at_least") } else { old.map(|old| old.at_least) };
     let resolve_after = pick_length("resolve_after", Millis(0), old.map(|old| old.resolve_after));
     let severity =
@@ -160,6 +165,7 @@ fn read(reader: &Reader<'_>, base: Option<&RuleEntry>) -> Option<RuleEntry> {
     if threshold == Some(0.0) {
         cx.wrong(&reader.span_of("threshold"), "`threshold` is above 0", "with 0 the rule would fire always");
     }
+    check_ceiling(reader, threshold, factor.flatten(), ceiling.flatten());
     Some(RuleEntry {
         rule: Rule {
             name: name?,
@@ -170,6 +176,7 @@ fn read(reader: &Reader<'_>, base: Option<&RuleEntry>) -> Option<RuleEntry> {
             hop: hop?,
             threshold: threshold?,
             baseline_factor: factor?,
+            ceiling: ceiling?,
             at_least: at_least?,
             resolve_after: resolve_after?,
             severity: severity?,
@@ -179,6 +186,19 @@ fn read(reader: &Reader<'_>, base: Option<&RuleEntry>) -> Option<RuleEntry> {
         built_in: base.is_some(),
         runbook: runbook.or_else(|| base.and_then(|base| base.runbook.clone())),
     })
+}
+
+/// A bound of what a baseline asks for that is given is above what is asked for anyway. Where a built-in rule's threshold was
+/// raised above its ceiling, its baseline asks for no more.
+fn check_ceiling(reader: &Reader<'_>, threshold: Option<f64>, factor: Option<f64>, ceiling: Option<f64>) {
+    let (Some(threshold), Some(ceiling), Some(_)) = (threshold, ceiling, reader.given("ceiling")) else { return };
+    let span = reader.span_of("ceiling");
+    if factor.is_none() {
+        reader.cx.warn(&span, "`ceiling` bounds what a baseline asks for, and there is none", "set baseline_factor");
+    } else if ceiling < threshold {
+        let message = format!("a ceiling of {ceiling} is below the threshold of {threshold}");
+        reader.cx.wrong(&span, message, "set `ceiling` to what is too much whatever is usual, or to 0");
+    }
 }
 
 /// The hop divides the window, into not too many panes.

@@ -507,6 +507,12 @@ pub static RULE: Section = Section {
             "Fires only if the measure is also at least this many times the subject's own baseline; 0: no baseline.",
         ),
         key(
+            "ceiling",
+            Kind::Number(0.0),
+            Is("0"),
+            "The baseline never asks for more than this: at this value the rule fires whatever is usual; 0: no such bound.",
+        ),
+        key(
             "at_least",
             Kind::Whole(1, i64::MAX as u64),
             Is("1"),

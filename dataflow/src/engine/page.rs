@@ -458,6 +458,7 @@ impl Engine for ShownPipeline {
                 threshold: rule.threshold,
                 at_least: rule.at_least,
                 baseline_factor: rule.baseline_factor,
+                ceiling: rule.ceiling,
                 resolve_after_ms: rule.resolve_after.0,
                 firing: alerts.firing,
                 fired: alerts.fired,

@@ -184,6 +184,7 @@ fn rule_text(rule: &Rule, filter: Option<usize>, inner: usize) -> String {
     );
     if let Some(factor) = rule.baseline_factor {
         let _ = writeln!(text, "baseline_factor = {factor:?}");
+        let _ = writeln!(text, "ceiling = {:?}", rule.ceiling.unwrap_or(0.0));
     }
     text
 }

@@ -158,7 +158,7 @@ mod tests {
         ];
         for (name, steps, threshold, at_least, want) in rows {
             let (threshold, at_least) = (*threshold, *at_least);
-            let condition = Condition { rule: 0, threshold, baseline_factor: None, at_least };
+            let condition = Condition { rule: 0, threshold, baseline_factor: None, ceiling: None, at_least };
             assert_eq!(row(steps).finding(&condition).map(|f| f.fired), *want, "{name}");
         }
     }
@@ -174,8 +174,13 @@ mod tests {
             ("another rule has no usual", 2, Some(9.0), 10.0, Some((10.0, 1030))),
         ];
         for (name, rule, baseline_factor, threshold, want) in rows {
-            let condition =
-                Condition { rule: *rule, threshold: *threshold, baseline_factor: *baseline_factor, at_least: 0 };
+            let condition = Condition {
+                rule: *rule,
+                threshold: *threshold,
+                baseline_factor: *baseline_factor,
+                ceiling: None,
+                at_least: 0,
+            };
             assert_eq!(row(&steps).finding(&condition).map(|f| (f.limit, f.fired)), *want, "{name}");
         }
     }

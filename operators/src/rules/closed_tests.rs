@@ -337,7 +337,7 @@ fn rows_leave_the_trace_after_their_time() {
                     .probe_with(&probe);
                 (input, versions, trace, probe)
             });
-            let condition = Condition { rule: 0, threshold: 1.0, baseline_factor: None, at_least: 0 };
+            let condition = Condition { rule: 0, threshold: 1.0, baseline_factor: None, ceiling: None, at_least: 0 };
             let version = Version { condition, from: 0, until: u64::MAX };
             versions.send(((0u32, version), 0u64, 1isize));
             let mut largest = 0;

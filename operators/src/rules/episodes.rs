@@ -389,6 +389,7 @@ mod tests {
             hop: Millis(10),
             threshold: 5.0,
             baseline_factor: None,
+            ceiling: None,
             at_least: 0,
             resolve_after: Millis(30),
             severity: Severity::High,

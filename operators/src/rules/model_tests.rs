@@ -236,6 +236,7 @@ fn with_variants(mut settings: Settings) -> Settings {
             hop: Millis(if first.hop.0.is_multiple_of(2) { first.hop.0 / 2 } else { first.hop.0 }),
             threshold: 2.0,
             baseline_factor: None,
+            ceiling: None,
             at_least: 1,
             ..first.clone()
         };

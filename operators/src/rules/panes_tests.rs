@@ -26,6 +26,7 @@ fn rule(measure: Measure, threshold: f64) -> Rule {
         hop: Millis(10),
         threshold,
         baseline_factor: None,
+        ceiling: None,
         at_least: 0,
         resolve_after: Millis(0),
         severity: Severity::High,
@@ -182,13 +183,14 @@ fn distinct_values_are_counted_once_whatever_the_order_of_messages() {
 fn a_baseline_asks_for_more_than_the_threshold() {
     let rule = Rule { window: Millis(10), baseline_factor: Some(2.0), ..rule(Measure::Count, 3.0) };
     let mut store = PaneStore::new(&RuleSet::compile(vec![rule], 64).plans[0], limits());
-    // Calm windows of 2; then 3 is not twice as much, 4 is. The window at 1020 is the first to know the one at 1000.
-    for (pane, n) in [(1000, 2), (1010, 3), (1020, 3), (1030, 4)] {
+    // Calm windows of 2; then 3 is not twice as much, 5 is. The window at 1020 is the first to know the one at 1000, that at
+    // 1030 the one at 1010 too, which was a finding.
+    for (pane, n) in [(1000, 2), (1010, 3), (1020, 3), (1030, 5)] {
         store.merge(counts(pane, &[(b"a", n)]));
     }
     let found = close(&mut store, u64::MAX);
     let limits: Vec<(u64, f64)> = found.iter().map(|f| (f.start, f.limit)).collect();
-    assert_eq!(limits, [(1010, 3.0), (1030, 4.0)]);
+    assert_eq!(limits, [(1010, 3.0), (1030, 2.0 * (0.99 * 2.0 + 0.01 * 3.0))]);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Condition {
     pub threshold: f64,
     /// value >= this × the key's baseline, where there is one.
     pub baseline_factor: Option<f64>,
+    /// The baseline never asks for more than this.
+    pub ceiling: Option<f64>,
     /// Events of the key in the window >= this.
     pub at_least: u64,
 }
@@ -31,7 +33,9 @@ impl Condition {
     #[inline]
     pub fn reached(&self, n: u64, value: f64, usual: Option<f64>) -> Option<f64> {
         let limit = match (self.baseline_factor, usual) {
-            (Some(factor), Some(usual)) => self.threshold.max(factor * usual),
+            (Some(factor), Some(usual)) => {
+                self.threshold.max((factor * usual).min(self.ceiling.unwrap_or(f64::INFINITY)))
+            }
             _ => self.threshold,
         };
         (n >= self.at_least && value >= limit).then_some(limit)
@@ -237,6 +241,7 @@ mod tests {
             hop: Millis::seconds(1),
             threshold: 100.0,
             baseline_factor: None,
+            ceiling: None,
             at_least: 0,
             resolve_after: Millis::minutes(1),
             severity: Severity::High,

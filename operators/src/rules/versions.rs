@@ -21,6 +21,8 @@ pub struct Terms {
     pub threshold: f64,
     /// See [`Rule::baseline_factor`].
     pub baseline_factor: Option<f64>,
+    /// See [`Rule::ceiling`].
+    pub ceiling: Option<f64>,
     /// See [`Rule::at_least`].
     pub at_least: u64,
     /// See [`Rule::severity`].
@@ -32,20 +34,20 @@ pub struct Terms {
 impl Terms {
     /// Those of a rule.
     pub fn of(rule: &Rule) -> Terms {
-        let Rule { threshold, baseline_factor, at_least, severity, mode, .. } = *rule;
-        Terms { threshold, baseline_factor, at_least, severity, mode }
+        let Rule { threshold, baseline_factor, ceiling, at_least, severity, mode, .. } = *rule;
+        Terms { threshold, baseline_factor, ceiling, at_least, severity, mode }
     }
 
     /// The rule with these terms.
     pub fn apply(&self, rule: &Rule) -> Rule {
-        let Terms { threshold, baseline_factor, at_least, severity, mode } = *self;
-        Rule { threshold, baseline_factor, at_least, severity, mode, ..rule.clone() }
+        let Terms { threshold, baseline_factor, ceiling, at_least, severity, mode } = *self;
+        Rule { threshold, baseline_factor, ceiling, at_least, severity, mode, ..rule.clone() }
     }
 
     /// The condition of the rule at this position.
     pub fn condition(&self, rule: u32) -> Condition {
-        let Terms { threshold, baseline_factor, at_least, .. } = *self;
-        Condition { rule, threshold, baseline_factor, at_least }
+        let Terms { threshold, baseline_factor, ceiling, at_least, .. } = *self;
+        Condition { rule, threshold, baseline_factor, ceiling, at_least }
     }
 }
 
@@ -258,6 +260,7 @@ mod tests {
             hop: Millis(500),
             threshold: *threshold,
             baseline_factor: None,
+            ceiling: None,
             at_least: 2,
             resolve_after: Millis(0),
             severity: Severity::High,
@@ -270,6 +273,7 @@ mod tests {
         let terms = |threshold| Terms {
             threshold,
             baseline_factor: None,
+            ceiling: None,
             at_least: 2,
             severity: Severity::Low,
             mode: Mode::Live,

@@ -300,12 +300,13 @@ pub fn rule() -> impl Strategy<Value = Rule> {
         (prop::sample::select(&[100u64, 500, 1_000, 2_500][..]), prop::sample::select(&[1u64, 1, 2, 3, 5][..]));
     let condition = (1u64..6, prop::option::weighted(0.4, prop::sample::select(&[0.5, 1.5, 2.5, 3.0][..])), 1u64..4);
     let resolve_after = prop::sample::select(&[0u64, 100, 2_500, 5_000, 60_000][..]);
+    let above = prop::option::of(0u64..3);
     (
         filter(),
         group,
         measure,
         lengths,
-        condition,
+        (condition, above),
         resolve_after,
         prop::sample::select(&Severity::ALL[..]),
         any::<bool>(),
@@ -316,7 +317,7 @@ pub fn rule() -> impl Strategy<Value = Rule> {
                 group,
                 measure,
                 (hop, hops),
-                (level, baseline_factor, at_least),
+                ((level, baseline_factor, at_least), above),
                 resolve_after,
                 severity,
                 shadow,
@@ -348,6 +349,7 @@ pub fn rule() -> impl Strategy<Value = Rule> {
                     hop: Millis(hop),
                     threshold: level as f64 * scale,
                     baseline_factor,
+                    ceiling: above.filter(|_| baseline_factor.is_some()).map(|above| (level + above) as f64 * scale),
                     at_least,
                     resolve_after: Millis(resolve_after),
                     severity,

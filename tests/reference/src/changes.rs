@@ -1,7 +1,7 @@
 //! Rules that change on the way (docs/RULES.md, "When rules change"): findings and previews, by loops over all windows.
 
 use crate::feed::Feed;
-use crate::rules::{Finding, windows};
+use crate::rules::{Finding, learn, limit, windows};
 use crate::settings::Settings;
 use tidewatch_events::rule::Rule;
 
@@ -44,7 +44,9 @@ fn spans(rule: usize, settings: &Settings, changes: &[Change]) -> Vec<Span> {
     own.sort_by_key(|change| change.from);
     for change in own {
         let last = spans.len() - 1;
-        let condition = |r: &Rule| (r.threshold.to_bits(), r.baseline_factor.map(f64::to_bits), r.at_least);
+        let condition = |r: &Rule| {
+            (r.threshold.to_bits(), r.baseline_factor.map(f64::to_bits), r.ceiling.map(f64::to_bits), r.at_least)
+        };
         if spans[last].rule.as_ref().map(condition) != change.to.as_ref().map(condition) {
             spans[last].until = change.from;
             spans.push(Span { from: change.from, until: u64::MAX, rule: change.to.clone() });
@@ -99,17 +101,13 @@ pub fn evaluate_changing(
         let mut own: Vec<Preview> =
             changed.map(|span| Preview { rule: index, from: span.from, findings: Vec::new() }).collect();
         for (key, windows) in windows(rule, feed, settings) {
-            // Windows that a baseline may take part of: (start, value).
-            let mut calm: Vec<(u64, f64)> = Vec::new();
+            // Windows that a baseline takes part of.
+            let mut learnt: Vec<Learnt> = Vec::new();
             for (start, n, value) in windows {
                 let Some(value) = value else { continue };
                 let end = start + rule.window.0;
-                let usual = baseline(&calm, start, rule.window.0 + settings.allowed_lateness);
+                let usual = baseline(&learnt, start, rule.window.0 + settings.allowed_lateness);
                 let Some(span) = spans.iter().find(|span| span.from <= start && start < span.until) else { continue };
-                let limit = |rule: &Rule, usual: Option<f64>| match (rule.baseline_factor, usual) {
-                    (Some(factor), Some(usual)) => rule.threshold.max(factor * usual),
-                    _ => rule.threshold,
-                };
                 let found = |rule: &Rule, usual: Option<f64>| {
                     let limit = limit(rule, usual);
                     let (name, key) = (rule.name.clone(), key.clone());
@@ -126,9 +124,9 @@ pub fn evaluate_changing(
                 let finding = span.rule.as_ref().and_then(|rule| found(rule, usual));
                 // Only a rule with a baseline knows what is usual.
                 let known = span.rule.as_ref().is_some_and(|rule| rule.baseline_factor.is_some());
-                let is_calm = known && finding.is_none() && span.rule.as_ref().is_some_and(|r| n >= r.at_least);
-                if is_calm && start % rule.window.0 == 0 {
-                    calm.push((start, value));
+                if let Some(rule) = span.rule.as_ref().filter(|r| known && n >= r.at_least && start % r.window.0 == 0) {
+                    let (limit, finding) = (limit(rule, usual), finding.is_some());
+                    learnt.push(Learnt { start, rule: rule.clone(), value, limit, finding });
                 }
                 findings.extend(finding);
                 if !is_kept(rule, end, n, value, settings, changes) {
@@ -152,8 +150,17 @@ pub fn evaluate_changing(
     (findings, previews)
 }
 
-/// The baseline for a window at `start`, from calm windows that closed by then; `reach` is from start to closing.
-fn baseline(calm: &[(u64, f64)], start: u64, reach: u64) -> Option<f64> {
-    let closed = calm.iter().filter(|(earlier, _)| earlier + reach <= start);
-    closed.fold(None, |usual, (_, value)| Some(usual.map_or(*value, |usual| 0.9 * usual + 0.1 * value)))
+/// A window that a baseline takes part of, and the rule by which it was judged.
+struct Learnt {
+    start: u64,
+    rule: Rule,
+    value: f64,
+    limit: f64,
+    finding: bool,
+}
+
+/// The baseline for a window at `start`, from windows that closed by then; `reach` is from start to closing.
+fn baseline(learnt: &[Learnt], start: u64, reach: u64) -> Option<f64> {
+    let closed = learnt.iter().filter(|earlier| earlier.start + reach <= start);
+    closed.fold(None, |usual, one| Some(learn(&one.rule, usual, one.value, one.limit, one.finding)))
 }

@@ -278,6 +278,7 @@ struct Row {
     start: u64,
     n: u64,
     value: Option<f64>,
+    limit: f64,
     finding: bool,
 }
 
@@ -334,12 +335,9 @@ fn findings(
     for (key, windows) in measured(rule, matched, successes, settings) {
         let mut rows: Vec<Row> = Vec::new();
         for (start, n, value) in windows {
-            let limit = match (rule.baseline_factor, baseline(rule, &rows, start, settings)) {
-                (Some(factor), Some(baseline)) => rule.threshold.max(factor * baseline),
-                _ => rule.threshold,
-            };
+            let limit = limit(rule, baseline(rule, &rows, start, settings));
             let finding = n >= rule.at_least && value.is_some_and(|v| v >= limit);
-            rows.push(Row { start, n, value, finding });
+            rows.push(Row { start, n, value, limit, finding });
             if let (true, Some(value)) = (finding, value) {
                 let (rule, key) = (rule.name.clone(), key.clone());
                 out.push(Finding { rule, key, start, end: start + window, n, value, limit });
@@ -349,17 +347,34 @@ fn findings(
     out
 }
 
+/// What a value must reach, by what is usual.
+pub(crate) fn limit(rule: &Rule, usual: Option<f64>) -> f64 {
+    let (Some(factor), Some(usual)) = (rule.baseline_factor, usual) else { return rule.threshold };
+    let wanted = factor * usual;
+    let wanted = match rule.ceiling {
+        Some(ceiling) if wanted > ceiling => ceiling,
+        _ => wanted,
+    };
+    rule.threshold.max(wanted)
+}
+
+/// What is usual after a window with a value more, that was a finding by `limit` or none.
+pub(crate) fn learn(rule: &Rule, usual: Option<f64>, value: f64, limit: f64, finding: bool) -> f64 {
+    match (usual, finding) {
+        (None, false) => value,
+        (Some(b), false) => 0.9 * b + 0.1 * value,
+        (None, true) => limit / rule.baseline_factor.unwrap_or(1.0),
+        (Some(b), true) => 0.99 * b + 0.01 * limit,
+    }
+}
+
 /// The baseline of a key for its window at `start`, from all its earlier windows.
 fn baseline(rule: &Rule, earlier: &[Row], start: u64, settings: &Settings) -> Option<f64> {
     let mut baseline = None;
     for row in earlier {
         let closed = row.start + rule.window.0 + settings.allowed_lateness <= start;
-        if row.start % rule.window.0 == 0 && closed && row.n >= rule.at_least && !row.finding {
-            baseline = match (baseline, row.value) {
-                (None, v) => v,
-                (Some(b), Some(v)) => Some(0.9 * b + 0.1 * v),
-                (b, None) => b,
-            };
+        if let (true, Some(value)) = (row.start % rule.window.0 == 0 && closed && row.n >= rule.at_least, row.value) {
+            baseline = Some(learn(rule, baseline, value, row.limit, row.finding));
         }
     }
     baseline

@@ -18,6 +18,7 @@ fn rule(measure: Measure, group_by: &[Field], threshold: f64) -> Rule {
         hop: Millis(5),
         threshold,
         baseline_factor: None,
+        ceiling: None,
         at_least: 1,
         resolve_after: Millis(20),
         severity: Severity::High,
@@ -171,7 +172,7 @@ fn the_value_is_the_peak_and_the_threshold_is_of_the_earliest_peak() {
     let outcome = evaluate(&feed(at(&[1, 11, 12, 13, 21, 22, 23, 31])), &settings(rule.clone()));
     let a = &outcome.alerts[0].alert;
     assert_eq!((a.value, a.threshold, a.score, a.findings), (3.0, 1.0, 0.75, 4));
-    // Factor 3, L = 0. 0: 1 is calm. 10: b = 1, limit 3, 4 is a finding. 20: 2 is calm, b = 0.9 + 0.2. 30: limit 3.3, 4 again.
+    // Factor 3, L = 0. 0: 1 is calm. 10: b = 1, limit 3, 4 is a finding. 20: b = 1.02, 2 is calm. 30: b = 0.918 + 0.2, 4 again.
     let rule = Rule { baseline_factor: Some(3.0), threshold: 1.5, ..rule };
     let settings = Settings { allowed_lateness: 0, ..settings(rule) };
     let outcome = evaluate(&feed(at(&[1, 11, 11, 11, 11, 21, 21, 31, 31, 31, 31])), &settings);
@@ -273,7 +274,7 @@ fn only_matching_in_time_events_with_the_whole_key_count() {
 }
 
 #[test]
-fn a_baseline_knows_only_closed_calm_windows_before_it() {
+fn a_baseline_knows_only_closed_windows_before_it_and_learns_little_from_findings() {
     let rule =
         Rule { baseline_factor: Some(2.0), resolve_after: Millis(0), ..tumbling(rule(Measure::Count, &[], 3.0)) };
     // Number of events in the windows 0, 10, 20 …
@@ -287,9 +288,19 @@ fn a_baseline_knows_only_closed_calm_windows_before_it() {
     };
     // L = 5: a window [s, s+10) knows the windows that end at s - 5 or before, that is all but the one before it.
     // 0: none, limit 3. 10: none yet. 20: b = 2, limit 4, 4 is a finding. 30: b = 0.9 * 2 + 0.1 * 2 = 2, 3 is none.
-    // 40: 20 was a finding, 30 is not closed: b = 2, 10 is a finding. 50: b = 1.8 + 0.3 = 2.1, limit 4.2, 4 is none.
-    // 60: b = 2.1, 5 is a finding.
-    assert_eq!(found(5, &rule, &[2, 2, 4, 3, 10, 4, 5]), [(20, 4.0, 4.0), (40, 10.0, 4.0), (60, 5.0, 4.2)]);
+    // 40: 20 was a finding by the limit 4, 30 is not closed: b = 0.99 * 2 + 0.01 * 4 = 2.02, limit 4.04, 10 is a finding.
+    // 50: b = 0.9 * 2.02 + 0.1 * 3 = 2.118, limit 4.236, 4 is none. 60: b = 0.99 * 2.118 + 0.01 * 4.04, 5 is a finding.
+    let (at_40, at_60) = (0.99 * 2.0 + 0.01 * 4.0, 0.99 * (0.9 * (0.99 * 2.0 + 0.01 * 4.0) + 0.1 * 3.0));
+    let limit = 2.0 * (at_60 + 0.01 * (2.0 * at_40));
+    assert_eq!(found(5, &rule, &[2, 2, 4, 3, 10, 4, 5]), [(20, 4.0, 4.0), (40, 10.0, 2.0 * at_40), (60, 5.0, limit)]);
+    // Nothing known, and a finding by the limit 3: b = 1.5, limit 3. Then b = 0.99 * 1.5 + 0.01 * 3.
+    assert_eq!(found(0, &rule, &[9, 3, 3]), [(0, 9.0, 3.0), (10, 3.0, 3.0)]);
+    assert_eq!(found(0, &rule, &[9, 3, 4])[2], (20, 4.0, 2.0 * (0.99 * 1.5 + 0.01 * 3.0)));
+    // A ceiling bounds what the baseline asks for, b = 2 and b = 2.1, and not the threshold.
+    let bounded = |ceiling| Rule { ceiling: Some(ceiling), ..rule.clone() };
+    assert_eq!(found(0, &bounded(3.5), &[2, 3, 4]), [(20, 4.0, 3.5)]);
+    assert_eq!(found(0, &bounded(1.0), &[2, 3]), [(10, 3.0, 3.0)]);
+    assert_eq!(found(0, &bounded(4.5), &[2, 4]), [(10, 4.0, 4.0)]);
     // L = 0: the window before is closed exactly at the start.
     assert_eq!(found(0, &rule, &[2, 3]), []);
     assert_eq!(found(0, &rule, &[2, 4]), [(10, 4.0, 4.0)]);

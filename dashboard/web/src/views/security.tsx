@@ -159,7 +159,7 @@ function Condition({ rule }: { rule: Rule }) {
   return (
     <span class="condition">
       <code>{format.visible(rule.measure)}</code> ≥ <b>{format.inUnit(rule.threshold, rule.measure)}</b>
-      {rule.baseline_factor ? <> and ≥ {format.measured(rule.baseline_factor)}× baseline</> : null}
+      {rule.baseline_factor ? <> and ≥ {format.measured(rule.baseline_factor)}× baseline{rule.ceiling ? `, or ≥ ${format.measured(rule.ceiling)}` : ""}</> : null}
       {(rule.at_least ?? 1) > 1 ? <>, of at least {format.count(rule.at_least)}</> : null}
       {rule.group_by.length > 0 && <span class="note"> per {rule.group_by.map(format.visible).join(", ")}</span>}
       {where && where !== "{}" && (

@@ -1,6 +1,7 @@
 //! What the windows of keys came to: which keys of a window that closes are looked at, and the rows made of them.
 
 use super::{Hot, PaneStore, Slot, Window};
+use crate::rules::baseline::Said;
 use crate::rules::closed::{ClosedRow, Step};
 use crate::rules::measured::Prefix;
 use crate::rules::plan::Condition;
@@ -84,9 +85,13 @@ impl PaneStore {
             if reached {
                 usual.extend(known.map(|known| (condition.rule, known)));
             }
-            if notes && n >= condition.at_least && condition.reached(n, value, known).is_none() {
+            if notes && n >= condition.at_least {
                 let closed_at = end.saturating_add(self.limits.allowed_lateness.0);
-                if !self.baselines[own].note(key, closed_at, value) {
+                let said = match (condition.reached(n, value, known), condition.baseline_factor) {
+                    (Some(limit), Some(factor)) => Said::finding(limit, factor),
+                    _ => Said::calm(value),
+                };
+                if !self.baselines[own].note(key, closed_at, said) {
                     self.missed.values += 1;
                 }
             }
