@@ -159,6 +159,22 @@ fn a_run_over_all_of_its_input_ends_alerts_as_a_replay_does() {
         assert!(lines[0].ends_with(", firing"), "{end}: {}", ran.out);
         let want = if state == "firing" { ", still firing" } else { ", resolved" };
         assert!(lines.len() > 1 && lines[lines.len() - 1].ends_with(want), "{end}: {}", ran.out);
+        // And by two processes, of which the second has nothing to read.
+        let ports: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let hosts: String = ports.iter().map(|port| format!("{}\n", port.local_addr().unwrap())).collect();
+        write(dir.path(), "hosts", &hosts);
+        drop(ports);
+        let process = |index: u32| format!("run --input - --no-page -n 2 -p {index} -h hosts --data-dir data-{index}");
+        let other = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+            .args(process(1).split(' '))
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let ran = run_over(dir.path(), "a.log", &process(0));
+        assert_eq!((ran.code, other.unwrap().wait().unwrap().code()), (Some(0), Some(0)), "{end}: {}", ran.err);
+        assert_eq!(last(&dir.path().join("data-0/results/alerts.jsonl")), replayed, "{end}, by two processes");
     }
 }
 

@@ -317,7 +317,7 @@ impl Live {
             }
             Output::Preview(preview) => self.previews.add(preview),
             Output::Judged(None) => {
-                let last = self.last_event();
+                let last = self.peers.last_event_of_all().unwrap_or_else(|| self.last_event());
                 self.changes.extend(self.book.finish(last));
             }
             Output::DeadLetters(batches) => {
@@ -341,10 +341,10 @@ impl Live {
     /// Once all input has ended no more time passes: windows close, but an alert is over only if the last event says so, as
     /// in a replay. `from`: where in the changes those begin that were just made.
     fn settle_at_the_end(&mut self, from: usize) {
-        if from == self.changes.len() || self.peers.processes() > 1 || self.ledger.effective().is_some() {
+        if self.changes[from..].iter().all(|draft| draft.change != Change::Ended) {
             return;
         }
-        let last = self.last_event();
+        let Some(last) = self.peers.last_event_of_all() else { return };
         for draft in &mut self.changes[from..] {
             let rule = self.book.rules().rule_at(draft.rule, draft.first);
             draft.settle(rule, last);

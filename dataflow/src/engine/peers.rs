@@ -68,6 +68,7 @@ enum Question {
     Exempted,
     Standing,
     Inexact,
+    End,
 }
 
 /// What one process knows of its own partitions.
@@ -114,6 +115,12 @@ impl Here {
         self.ledger.totals().into_iter().map(row).collect()
     }
 
+    /// Whether all input has ended, and the time of the last event, ms.
+    fn end(&self) -> (bool, u64) {
+        let last = self.ledger.totals().iter().filter_map(|(_, totals)| totals.last_event).max();
+        (self.ledger.effective().is_none(), last.unwrap_or(0))
+    }
+
     /// The answer to another process's question; `null` for one that is not understood.
     pub fn answer(&self, question: serde_json::Value) -> serde_json::Value {
         let answer = match serde_json::from_value(question) {
@@ -126,6 +133,7 @@ impl Here {
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
             Ok(Question::Inexact) => serde_json::to_value(self.ledger.inexact()),
+            Ok(Question::End) => serde_json::to_value(self.end()),
             Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
             Ok(Question::Standing) => Ok(self.observer.standing(&self.ledger, &self.lags())),
             Err(_) => return serde_json::Value::Null,
@@ -228,6 +236,16 @@ impl Peers {
     /// How many processes there are.
     pub fn processes(&self) -> usize {
         self.control.as_ref().map_or(0, |control| control.others().len()) + 1
+    }
+
+    /// The time of the last event (ms) once all input of all processes has ended; `None` while some goes on, or where a
+    /// process does not answer.
+    pub fn last_event_of_all(&self) -> Option<u64> {
+        // Nobody is asked while there is input here.
+        let here = Some(self.here.end()).filter(|(has_ended, _)| *has_ended)?;
+        let others = self.ask::<(bool, u64)>(&Question::End);
+        let all = (others.len() + 1 == self.processes()).then(|| others.into_iter().chain([here]));
+        all?.try_fold(0, |last, (has_ended, own)| has_ended.then(|| last.max(own)))
     }
 
     /// What could not be counted, in all processes.
