@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery, Sink, SinkError};
+use tidewatch_connectors::source::wall_clock;
 use tidewatch_connectors::store::schema::{self, ColumnKind, MEASUREMENTS, Measurement};
 use tidewatch_connectors::store::{
     AlertsQuery, ErrorsQuery, SeriesQuery, SilenceRequest, StoreError, StoreMarks, StoreReader, StoreSettings,
@@ -455,6 +456,7 @@ fn alerts_are_filtered_paged_acknowledged_and_silenced() {
     alerts[4].rule = "path-scan".into();
     alerts[3].state = AlertState::Withdrawn;
     alerts[2].severity = Severity::Critical;
+    alerts[2].state = AlertState::Resolved;
     sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
     let reader = read(dir.path());
     let ids = |query: AlertsQuery| -> String {
@@ -487,7 +489,7 @@ fn alerts_are_filtered_paged_acknowledged_and_silenced() {
     assert_eq!(paged, "43210");
     assert!(matches!(reader.alerts(&AlertsQuery { before: Some("x".into()), ..all() }), Err(StoreError::BadQuery(_))));
     let counts = reader.alert_counts().unwrap();
-    assert_eq!((counts.fired, counts.firing, counts.critical), (4, 4, 1));
+    assert_eq!((counts.fired, counts.firing, counts.critical), (4, 3, 1), "critical: of those that fired");
 
     let marks = StoreMarks::open(dir.path()).unwrap();
     marks.acknowledge("1", "ann", "a\u{1b}[31m test").unwrap();
@@ -572,6 +574,33 @@ fn hostile_text_stays_text() {
 }
 
 #[test]
+fn a_severity_that_is_asked_for_is_in_the_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let mut points = Vec::new();
+    for (count, severity) in [(1, "emerg"), (2, "warn"), (3, "notice"), (4, "debug")] {
+        let mut line = LineWriter::new(&mut points);
+        line.start("error_events").tag("host", "web1").tag("pattern", "p").tag("severity", severity);
+        line.count("count", count).text("example", "p").end(EventTime(T0));
+    }
+    sink.deliver(&Delivery { seq: 1, points, ..Delivery::default() }).unwrap();
+    let reader = read(dir.path());
+    let usual = ["time", "emerg", "alert", "crit", "error", "warn"];
+    let rows: &[(Option<&str>, Option<&str>, &[u64])] = &[
+        (None, None, &[1, 0, 0, 0, 2]),
+        (Some("warn"), None, &[0, 0, 0, 0, 2]),
+        (Some("notice"), Some("notice"), &[0, 0, 0, 0, 0, 3]),
+        (Some("debug"), Some("debug"), &[0, 0, 0, 0, 0, 4]),
+    ];
+    for (asked, added, want) in rows {
+        let query = ErrorsQuery { severity: asked.map(str::to_owned), limit: 9, ..ErrorsQuery::default() };
+        let series = reader.errors(&query).unwrap().series;
+        let columns: Vec<&str> = usual.into_iter().chain(*added).collect();
+        assert_eq!((series.columns, series.rows[0].counts.as_slice()), (columns, *want), "{asked:?}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_used_are_refused_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -594,7 +623,7 @@ fn files_that_cannot_be_used_are_refused_in_words() {
         assert!(matches!(error, StoreError::Newer { .. }), "{error}");
         let words = error.to_string();
         assert!(
-            words.contains("version 2") && words.contains("up to 1") && words.contains("move the file away"),
+            words.contains("version 3") && words.contains("up to 2") && words.contains("move the file away"),
             "{words}"
         );
     }
@@ -603,6 +632,43 @@ fn files_that_cannot_be_used_are_refused_in_words() {
     for error in [StoreSink::open(dir, settings()).err(), StoreReader::open(dir, Duration::from_secs(1)).err()] {
         assert!(matches!(&error, Some(StoreError::Damaged { .. })), "{error:?}");
     }
+}
+
+#[test]
+fn a_store_of_version_1_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    sink.deliver(&Delivery { seq: 1, alerts: vec![alert("1", T0, "10.0.0.1")], ..Delivery::default() }).unwrap();
+    StoreMarks::open(dir.path()).unwrap().acknowledge("1", "ann", "known").unwrap();
+    drop(sink);
+    let c = Connection::open(dir.path().join("store.db")).unwrap();
+    c.execute_batch("ALTER TABLE acknowledgements DROP COLUMN covers; PRAGMA user_version = 1;").unwrap();
+    drop(c);
+    let only_read = StoreReader::open(dir.path(), Duration::from_secs(1)).err().unwrap();
+    assert!(matches!(only_read, StoreError::Older(_)), "{only_read}");
+    drop(StoreSink::open_untended(dir.path(), settings()).unwrap());
+    let found = read(dir.path()).alert("1").unwrap().unwrap();
+    assert_eq!(found.acknowledged.map(|said| said.by).as_deref(), Some("ann"));
+}
+
+#[test]
+fn what_has_just_fired_can_be_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let (reader, marks) = (read(dir.path()), StoreMarks::open(dir.path()).unwrap());
+    // A window of an hour without hops: it fires at its end, and is told long before.
+    let fired = EventTime(wall_clock().0 + 3_600_000);
+    let firing = |id: &str, fired: EventTime| Alert { key: "k".into(), fired, ..alert(id, T0, "10.0.0.1") };
+    let earlier = firing("0", EventTime(fired.0 - 7_200_000));
+    sink.deliver(&Delivery { seq: 1, alerts: vec![earlier, firing("1", fired)], ..Delivery::default() }).unwrap();
+    let before = wall_clock();
+    let made = marks.acknowledge("1", "ann", "known").unwrap();
+    assert!((before.0..=wall_clock().0).contains(&made.at.0), "said when it was said");
+    let later = firing("2", EventTime(fired.0 + 1));
+    sink.deliver(&Delivery { seq: 2, alerts: vec![later], ..Delivery::default() }).unwrap();
+    let seen = |id: &str| reader.alert(id).unwrap().unwrap().acknowledged;
+    assert_eq!((seen("1"), seen("0"), seen("2")), (Some(made.clone()), Some(made), None));
+    assert_eq!(reader.acknowledged().unwrap(), BTreeMap::from([("k".to_owned(), fired)]), "for reminders");
 }
 
 #[test]

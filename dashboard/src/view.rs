@@ -76,11 +76,11 @@ pub struct Status {
 /// Alerts, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertCounts {
-    /// Began.
+    /// Began since the start, with those that were withdrawn.
     pub fired: u64,
     /// Firing now.
     pub firing: u64,
-    /// Began with severity critical.
+    /// Those of `fired` of severity critical, whether they still fire or not.
     pub critical: u64,
 }
 

@@ -3,7 +3,8 @@
 //! A connection of its own with short transactions: the sink waits for one as it would for a reader, a moment.
 //!
 //! Invariants
-//! - An acknowledgement holds for what its rule said about its subject up to then, not for what it says later.
+//! - An acknowledgement holds for the alert it is made for, which may have *fired* at the end of a slice of its window that is
+//!   still to come, and for what its rule said about its subject before; not for what it says later.
 //! - What a person writes is bounded and made printable before it is kept.
 
 use super::{FILE_NAME, StoreError, open_for_writing};
@@ -122,7 +123,8 @@ impl StoreMarks {
     /// [`StoreError::Unknown`] where there is no such alert.
     pub fn acknowledge(&self, alert: &str, by: &str, note: &str) -> Result<Acknowledgement, StoreError> {
         let made = Acknowledgement { at: EventTime(wall_clock().0), by: said(by), note: said(note) };
-        let sql = "INSERT OR REPLACE INTO acknowledgements SELECT key, ?2, ?3, ?4 FROM alerts WHERE id = ?1";
+        let sql = "INSERT OR REPLACE INTO acknowledgements (alert_key, at, \"by\", note, covers)
+            SELECT key, ?2, ?3, ?4, MAX(?2, fired) FROM alerts WHERE id = ?1";
         let changed = self
             .with("write", |c| c.prepare_cached(sql)?.execute(params![alert, made.at.0 as i64, made.by, made.note]))?;
         if changed == 0 {

@@ -106,6 +106,9 @@ pub enum StoreError {
         /// The newest this release knows.
         known: i64,
     },
+    /// The file is of an earlier release, and can only be read here.
+    #[error("the store {} is of an earlier release: `tidewatch run` brings it up to date", .0.shown())]
+    Older(PathBuf),
     /// The file is no store, or damaged.
     #[error("{} is damaged or no store of Tidewatch: move it away, and a new one is made", .path.shown())]
     Damaged {
@@ -176,11 +179,12 @@ impl StoreError {
 
 /// Opens the store for writing, makes what it lacks, and refuses a newer one.
 fn open_for_writing(path: &Path, max_size: u64) -> Result<Connection, StoreError> {
-    set_up(path, max_size, schema::VERSION, &schema::create())
+    set_up(path, max_size, schema::VERSION, &schema::create(), &schema::UPGRADES)
 }
 
-/// Opens a file for writing, makes its tables where it has none, and refuses one of a newer version.
-fn set_up(path: &Path, max_size: u64, version: i64, tables: &str) -> Result<Connection, StoreError> {
+/// Opens a file for writing, makes its tables where it has none, upgrades one of an earlier version (`upgrades[0]` is from
+/// version 1 to 2), and refuses one of a newer.
+fn set_up(path: &Path, max_size: u64, version: i64, tables: &str, upgrades: &[&str]) -> Result<Connection, StoreError> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
     }
@@ -188,9 +192,11 @@ fn set_up(path: &Path, max_size: u64, version: i64, tables: &str) -> Result<Conn
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
     connection.busy_timeout(BUSY).map_err(&failed)?;
-    if version_of(&connection, path, version)? < version {
+    let found = version_of(&connection, path, version)?;
+    if found < version {
         prepare_file(&connection).map_err(&failed)?;
-        make(&connection, version, tables).map_err(&failed)?;
+        let missing = usize::try_from(found - 1).map_or(&[][..], |done| &upgrades[done.min(upgrades.len())..]);
+        make(&connection, version, &format!("{} {tables}", missing.concat())).map_err(&failed)?;
     }
     prepare(&connection, max_size).map_err(&failed)?;
     connection.set_prepared_statement_cache_capacity(128);

@@ -197,7 +197,7 @@ impl Drop for RequestRing {
 }
 
 pub(super) fn open_for_writing(path: &Path, max_size: u64) -> Result<Connection, StoreError> {
-    let connection = set_up(path, max_size, VERSION, TABLES)?;
+    let connection = set_up(path, max_size, VERSION, TABLES, &[])?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::new("open", path))?;
     Ok(connection)
 }

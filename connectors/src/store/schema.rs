@@ -10,7 +10,7 @@
 use std::fmt::Write as _;
 
 /// The version of the tables' form. A file of a newer one is refused.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// How fine the points of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -391,9 +391,15 @@ CREATE INDEX IF NOT EXISTS alerts_fired ON alerts (fired, id);
 CREATE INDEX IF NOT EXISTS alerts_last ON alerts (last);
 CREATE INDEX IF NOT EXISTS alerts_key ON alerts (key);
 CREATE INDEX IF NOT EXISTS alerts_firing ON alerts (severity) WHERE state = 'firing';
-CREATE TABLE IF NOT EXISTS acknowledgements (alert_key TEXT PRIMARY KEY, at INTEGER NOT NULL, "by" TEXT NOT NULL, note TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS acknowledgements (alert_key TEXT PRIMARY KEY, at INTEGER NOT NULL, "by" TEXT NOT NULL, note TEXT NOT NULL, covers INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS silences (id INTEGER PRIMARY KEY, rule TEXT, subject TEXT, until INTEGER NOT NULL, reason TEXT NOT NULL, created INTEGER NOT NULL);
 "#;
+
+/// What brings a store of an earlier version to the next one: the first is of version 1.
+pub const UPGRADES: [&str; (VERSION - 1) as usize] =
+    ["ALTER TABLE acknowledgements ADD COLUMN covers INTEGER NOT NULL DEFAULT 0;
+UPDATE acknowledgements SET covers = at;
+"];
 
 /// All statements that make an empty store.
 pub fn create() -> String {

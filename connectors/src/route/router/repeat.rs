@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidewatch_events::alert::{Alert, AlertState};
 
-/// Keys of alerts that somebody has seen, and when that was said, ms of the wall clock.
+/// Keys of alerts that somebody has seen, and up to which `fired` (ms) that was said.
 pub type Acknowledged = BTreeMap<String, u64>;
 
 impl Router {
@@ -17,9 +17,9 @@ impl Router {
         self.acknowledged = acknowledged;
     }
 
-    /// Whether an alert need not be told again: somebody has seen it since it fired.
+    /// Whether an alert need not be told again: somebody has seen this firing of it.
     fn is_acknowledged(&self, alert: &Alert) -> bool {
-        self.acknowledged.get(&alert.key).is_some_and(|at| *at >= alert.fired.0)
+        self.acknowledged.get(&alert.key).is_some_and(|covers| *covers >= alert.fired.0)
     }
 
     /// Until when an alert that goes on is not told again, whenever it is due; nothing where it is.

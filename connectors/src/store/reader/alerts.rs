@@ -83,7 +83,7 @@ pub struct AlertCounts {
     pub fired: u64,
     /// Those that fire.
     pub firing: u64,
-    /// Those of severity critical that fire.
+    /// Those of `fired` of severity critical, whether they still fire or not.
     pub critical: u64,
 }
 
@@ -94,8 +94,8 @@ const COLUMNS: &str =
 /// How many acknowledgements are given, the newest.
 const MAX_ACKNOWLEDGED: i64 = 20_000;
 
-/// An acknowledgement is of what fired before it.
-const FROM: &str = "alerts a LEFT JOIN acknowledgements k ON k.alert_key = a.key AND k.at >= a.fired";
+/// An acknowledgement is of what had fired when it was made.
+const FROM: &str = "alerts a LEFT JOIN acknowledgements k ON k.alert_key = a.key AND k.covers >= a.fired";
 
 impl StoreReader {
     /// Alerts, newest first.
@@ -178,7 +178,7 @@ impl StoreReader {
             Ok(AlertCounts {
                 fired: count("SELECT COUNT(*) FROM alerts WHERE state <> 'withdrawn'")?,
                 firing: count("SELECT COUNT(*) FROM alerts WHERE state = 'firing'")?,
-                critical: count("SELECT COUNT(*) FROM alerts WHERE state = 'firing' AND severity = 'critical'")?,
+                critical: count("SELECT COUNT(*) FROM alerts WHERE state <> 'withdrawn' AND severity = 'critical'")?,
             })
         })
     }
@@ -191,13 +191,14 @@ impl StoreReader {
         self.ask(silences)
     }
 
-    /// What is acknowledged: keys of alerts, and when that was said by the wall clock. The newest, if they are very many.
+    /// What is acknowledged: keys of alerts, and up to which `fired`. The newest, if they are very many.
     ///
     /// # Errors
     /// Where the file cannot be read.
     pub fn acknowledged(&self) -> Result<BTreeMap<String, EventTime>, StoreError> {
         self.ask(|c| {
-            let mut all = c.prepare_cached("SELECT alert_key, at FROM acknowledgements ORDER BY at DESC LIMIT ?1")?;
+            let mut all =
+                c.prepare_cached("SELECT alert_key, covers FROM acknowledgements ORDER BY at DESC LIMIT ?1")?;
             let row = |row: &Row<'_>| Ok((row.get(0)?, EventTime(row.get::<_, i64>(1)?.max(0) as u64)));
             all.query_map([MAX_ACKNOWLEDGED], row)?.collect()
         })

@@ -70,11 +70,11 @@ pub struct ErrorRow {
     pub last: EventTime,
 }
 
-/// Events by severity over time.
+/// Events by severity over time; milder ones than a warning only where one of these is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ErrorSeries {
     /// What stands in a row.
-    pub columns: &'static [&'static str],
+    pub columns: Vec<&'static str>,
     /// Length of a row, ms.
     pub step: Millis,
     /// Rows with data, in time order.
@@ -86,15 +86,21 @@ pub struct ErrorSeries {
 #[allow(missing_docs)]
 pub struct ErrorPoint {
     pub time: EventTime,
-    pub counts: [u64; 5],
+    pub counts: Vec<u64>,
 }
 
-/// The columns of the series.
-pub static COLUMNS: [&str; 6] = ["time", "emerg", "alert", "crit", "error", "warn"];
+/// How many of [`SEVERITIES`] are columns of any series: the worst.
+const COLUMNS: usize = 5;
+
+/// The severities that are columns of a series.
+fn columns(asked: Option<&str>) -> impl Iterator<Item = &'static str> {
+    let is_column = move |(at, name): &(usize, &str)| *at < COLUMNS || Some(*name) == asked;
+    SEVERITIES.into_iter().enumerate().filter(is_column).map(|(_, name)| name)
+}
 
 impl Serialize for ErrorPoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(Some(COLUMNS.len()))?;
+        let mut seq = serializer.serialize_seq(Some(1 + self.counts.len()))?;
         seq.serialize_element(&self.time)?;
         self.counts.iter().try_for_each(|count| seq.serialize_element(count))?;
         seq.end()
@@ -125,9 +131,13 @@ impl StoreReader {
             let limit = query.limit.clamp(1, MAX_ROWS);
             let truncated = rows.len() > limit;
             rows.truncate(limit);
-            let point = |(time, counts): (i64, [u64; 5])| ErrorPoint { time: EventTime(time as u64), counts };
+            let names: Vec<&str> = columns(severity).collect();
+            let point = |(time, counts): (i64, Counts)| ErrorPoint {
+                time: EventTime(time as u64),
+                counts: counts[..names.len()].to_vec(),
+            };
             let series = ErrorSeries {
-                columns: &COLUMNS,
+                columns: std::iter::once("time").chain(names.iter().copied()).collect(),
                 step: Millis(step as u64),
                 rows: points.into_iter().map(point).collect(),
             };
@@ -181,6 +191,9 @@ fn ranked(
     Ok(found)
 }
 
+/// A number for each column; the last is for one that is asked for.
+type Counts = [u64; COLUMNS + 1];
+
 /// Events by severity and step.
 fn over_time(
     c: &Connection,
@@ -188,19 +201,20 @@ fn over_time(
     host: Option<&str>,
     severity: Option<&str>,
     step: i64,
-) -> rusqlite::Result<BTreeMap<i64, [u64; 5]>> {
-    let mut points: BTreeMap<i64, [u64; 5]> = BTreeMap::new();
+) -> rusqlite::Result<BTreeMap<i64, Counts>> {
+    let names: Vec<&str> = columns(severity).collect();
+    let mut points: BTreeMap<i64, Counts> = BTreeMap::new();
     for piece in pieces {
         let mut statement = over(c, "time, severity, count", "error_events", *piece, host)?;
         let mut rows = statement.query(params![piece.from, piece.to, host])?;
         // Rows come in time order.
-        let (mut at, mut counts) = (i64::MIN, [0u64; 5]);
+        let (mut at, mut counts) = (i64::MIN, Counts::default());
         while let Some(row) = rows.next()? {
             let of = row.get_ref(1)?.as_str_or_null()?.unwrap_or_default();
             if severity.is_some_and(|severity| severity != of) {
                 continue;
             }
-            let Some(column) = COLUMNS[1..].iter().position(|name| *name == of) else { continue };
+            let Some(column) = names.iter().position(|name| *name == of) else { continue };
             let time: i64 = row.get(0)?;
             let start = time - time % step;
             if start != at {

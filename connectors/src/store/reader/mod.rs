@@ -176,8 +176,10 @@ impl Reading {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
         connection.busy_timeout(Duration::from_secs(1)).map_err(&failed)?;
-        if version_of(&connection, path, pool.version)? == 0 {
-            return Err(StoreError::Missing(path.to_owned()));
+        match version_of(&connection, path, pool.version)? {
+            0 => return Err(StoreError::Missing(path.to_owned())),
+            found if found < pool.version => return Err(StoreError::Older(path.to_owned())),
+            _ => {}
         }
         connection.pragma_update(None, "cache_size", -8192).map_err(&failed)?;
         connection.pragma_update(None, "temp_store", "MEMORY").map_err(&failed)?;
