@@ -266,6 +266,36 @@ fn what_the_data_does_not_reach_is_said() {
 }
 
 #[test]
+fn a_window_of_a_rule_before_the_first_request_is_no_data() {
+    let mut store = Store::new();
+    let mut points = Vec::new();
+    // Four minutes of requests, and a finding whose window of ten minutes begins before them.
+    let begin = T0 + 10 * MINUTE + 20_000;
+    (0..24).for_each(|n| stats(&mut points, begin + n * 10_000, "web1", 100, 0));
+    let mut line = LineWriter::new(&mut points);
+    line.start("anomaly").tag("host", "*").tag("rule", "dark-paths").tag_number("slot", 0).float("score", 0.5);
+    line.text("severity", "high")
+        .text("state", "open")
+        .text("subject", "a")
+        .float("threshold", 4.0)
+        .float("value", 5.0);
+    assert!(line.end(EventTime(begin - 6 * MINUTE)));
+    store.deliver(points, Vec::new());
+    for since in [15 * MINUTE, 24 * HOUR, 30 * 24 * HOUR] {
+        let report = store.report(since, None);
+        let found = &report.interval;
+        assert_eq!((report.oldest, report.before.first), (Some(begin), None), "{since}");
+        assert_eq!((found.totals.requests, found.totals.rps, found.totals.findings), (2400, 10.0, 1), "{since}");
+        let text = report.render(Form::Text);
+        assert!(text.contains("The data begins only at 2026-03-05 00:10:20 UTC"), "{since}: {text}");
+    }
+    let report = store.report(4 * MINUTE, None);
+    assert_eq!((report.before.first, report.before.totals.findings, report.before.totals.rps), (None, 0, 0.0));
+    let report = store.report(5 * MINUTE, None);
+    assert_eq!((report.before.first, report.before.totals.findings), (None, 1));
+}
+
+#[test]
 fn silences_of_the_configuration_are_known_where_there_is_one() {
     let store = two_hours();
     let wanted = Wanted { since: Millis(HOUR), until: None, host: None };

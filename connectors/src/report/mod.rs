@@ -95,7 +95,7 @@ pub struct Report {
     pub host: Option<String>,
     /// End of the newest data.
     pub newest: u64,
-    /// Start of the oldest data with requests, to the minute; looked for where the interval has none, or the one before does
+    /// Start of the oldest window with requests, or of the minute where only sums are kept; looked for where the interval has none, or the one before does
     /// not begin with some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
@@ -126,9 +126,9 @@ pub struct Interval {
     pub from: u64,
     /// Not included.
     pub to: u64,
-    /// Start of the first row with data; `null`: there is none.
+    /// Start of the first row with requests; `null`: there is none.
     pub first: Option<u64>,
-    /// End of the last row with data.
+    /// End of the last row with requests.
     pub last: Option<u64>,
     /// Whether the data reaches over all of it: it neither begins later nor ends earlier.
     pub complete: bool,
@@ -325,9 +325,10 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     // An end within a row is one of the newest data: there is nothing behind it.
     let ask = |from: u64, to: u64| answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)));
     let (series, series_before) = (ask(from, to)?, ask(before_from, from)?);
-    let begins_late = |series: &Series, from: u64| with_data(series).next().is_none_or(|row| row.time.0 > from + step);
-    let is_asked = with_data(&series).next().is_none() || begins_late(&series_before, before_from);
-    let oldest = if is_asked { oldest(answers, host, newest)? } else { None };
+    let begins_late =
+        |series: &Series, from: u64| with_requests(series).next().is_none_or(|row| row.time.0 > from + step);
+    let is_asked = with_requests(&series).next().is_none() || begins_late(&series_before, before_from);
+    let oldest = if is_asked { oldest(answers, host, (newest, window))? } else { None };
     let reach = (oldest.unwrap_or(0), newest);
     let interval = interval((from, to), &series, reach);
     let before = self::interval((before_from, from), &series_before, reach);
@@ -374,16 +375,21 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     })
 }
 
-/// Start of the oldest data with requests, to the minute.
-fn oldest(answers: &dyn Answers, host: Option<&str>, newest: u64) -> Result<Option<u64>, AnswersError> {
-    let (mut from, mut to) = (0, newest);
+/// Start of the oldest window (of `window` ms) with requests, or of the minute where only sums are kept.
+fn oldest(
+    answers: &dyn Answers,
+    host: Option<&str>,
+    (newest, window): (u64, u64),
+) -> Result<Option<u64>, AnswersError> {
+    let (mut found, mut from, mut to) = (None, 0, newest);
     // No answer has more than 1500 rows.
-    for step in [28 * DAY, HOUR, MINUTE] {
+    for step in [28 * DAY, HOUR, MINUTE, window.min(MINUTE)] {
         let series = answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)))?;
-        let Some(first) = series.rows.first() else { return Ok(None) };
-        (from, to) = (first.time.0, first.time.0.saturating_add(series.step.0).min(newest));
+        let Some(first) = with_requests(&series).next() else { break };
+        (from, to) = (first.time.0.max(from), first.time.0.saturating_add(series.step.0).min(newest));
+        found = Some(from);
     }
-    Ok(Some(from))
+    Ok(found)
 }
 
 /// Whether a host without requests has anything else; else those there are, are named.
@@ -407,13 +413,14 @@ fn clean(text: &str) -> String {
     bounded(text.as_bytes()).into_owned()
 }
 
-fn with_data(series: &Series) -> impl Iterator<Item = &SeriesRow> {
-    series.rows.iter().filter(|row| row.requests > 0 || row.anomalies > 0)
+/// Rows of traffic. A row may have findings only: a window of a rule can begin long before the first request.
+fn with_requests(series: &Series) -> impl Iterator<Item = &SeriesRow> {
+    series.rows.iter().filter(|row| row.requests > 0)
 }
 
 /// `reach`: where the data begins and ends.
 fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Interval {
-    let rows: Vec<&SeriesRow> = with_data(series).collect();
+    let rows: Vec<&SeriesRow> = with_requests(series).collect();
     let reached = to.min(reach.1).saturating_sub(from.max(reach.0));
     let sum = |value: fn(&SeriesRow) -> u64| rows.iter().fold(0u64, |sum, row| sum.saturating_add(value(row)));
     let most = |value: fn(&SeriesRow) -> Option<f64>| rows.iter().filter_map(|row| value(row)).max_by(f64::total_cmp);
@@ -442,7 +449,7 @@ fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Inter
             latency_p95: most(|row| row.latency_p95),
             latency_max: most(|row| row.latency_max),
             clients: rows.iter().map(|row| row.clients).max().unwrap_or(0),
-            findings: sum(|row| row.anomalies),
+            findings: series.rows.iter().fold(0, |sum, row| sum.saturating_add(row.anomalies)),
         },
     }
 }
