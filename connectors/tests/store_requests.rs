@@ -178,6 +178,35 @@ fn a_client_is_shown_with_all_it_did() {
 }
 
 #[test]
+fn a_network_is_shown_with_all_its_clients_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let clients = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1", "10.0.0.1", "10.0.0.255", "10.0.1.0"];
+    let requests: Vec<Asked> = clients.iter().map(|client| asked(0, client, &format!("/{client}"), 200)).collect();
+    ring_of(dir.path(), settings(), &requests);
+    let mut sink = StoreSink::open_untended(dir.path(), StoreSettings::default()).unwrap();
+    let alerts = vec![alert("six", "2001:db8:1:2::/64", ""), alert("four", "10.0.0.1", "")];
+    sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
+    let reader = read(dir.path());
+    let rows: &[(&str, &str, usize, &[&str])] = &[
+        ("as an alert shows it", "2001:db8:1:2::/64", 2, &["six"]),
+        ("another spelling", "2001:0DB8:0001:0002::/64", 2, &["six"]),
+        ("wider", "2001:db8::/32", 3, &["six"]),
+        ("one within it", "2001:db8:1:2::1", 1, &["six"]),
+        ("one within it, with bits", "2001:db8:1:2::1/128", 1, &["six"]),
+        ("another", "2001:db8:1:4::/64", 0, &[]),
+        ("of the older family", "10.0.0.0/24", 2, &["four"]),
+    ];
+    for (name, client, count, alerts) in rows {
+        let found = reader.client(client, None, None).unwrap();
+        assert_eq!((found.requests.len(), found.paths.len(), found.truncated), (*count, *count, false), "{name}");
+        let sum: u64 = found.series.rows.iter().flat_map(|row| row.counts).sum();
+        assert_eq!(sum, *count as u64, "{name}");
+        let ids: Vec<&str> = found.alerts.iter().map(|alert| alert.id.as_str()).collect();
+        assert_eq!((ids.as_slice(), found.seen), (*alerts, *count > 0), "{name}");
+    }
+}
+
+#[test]
 fn the_ring_is_bounded_by_time_and_by_size() {
     let dir = tempfile::tempdir().unwrap();
     // Name, age of the old request in ms, whether it stays.

@@ -19,7 +19,7 @@ use tidewatch_events::time::{EventTime, Millis};
 pub const MAX_ROWS: usize = 1000;
 
 /// Requests of a client that are looked at, newest first.
-const MAX_OF_CLIENT: i64 = 50_000;
+const MAX_OF_CLIENT: usize = 50_000;
 
 /// Requests of a client that are shown.
 const SHOWN_OF_CLIENT: usize = 200;
@@ -73,7 +73,7 @@ pub struct Requests {
     pub next: Option<String>,
 }
 
-/// All that one client did.
+/// All that one client, or one network, did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClientActivity {
     /// Whether anything of it is kept: a request or an alert.
@@ -96,7 +96,7 @@ pub struct ClientActivity {
     pub sampled: bool,
     /// One of this many requests is kept, where most were left out; 1: every one.
     pub one_in: u32,
-    /// Whether it made more requests than were looked at.
+    /// Whether it made, or may have made, more requests than were looked at.
     pub truncated: bool,
 }
 
@@ -148,6 +148,14 @@ impl Serialize for ClientPoint {
 
 const COLUMNS: &str = "time, id, host, client, method, path, query, status, bytes, latency_us, agent, referrer, one_in";
 
+/// How many requests are passed over between two looks at the clock.
+const LOOK_EVERY: u32 = 1024;
+
+/// The network that a text names, where it names more than an address.
+fn named_network(client: &str) -> Option<IpNet> {
+    network(client).filter(|_| client.contains('/'))
+}
+
 /// An address as requests have it.
 fn canonical(client: &str) -> String {
     parse_ip(client.as_bytes()).map_or_else(|| client.to_owned(), |ip| ip.to_string())
@@ -177,7 +185,7 @@ impl Search {
         };
         let (mut within, mut has_index) = (None, false);
         if let Some(client) = &query.client {
-            within = network(client).filter(|_| client.contains('/'));
+            within = named_network(client);
             if within.is_none() {
                 has_index = true;
                 only("client = ?", Value::Text(canonical(client)));
@@ -226,7 +234,7 @@ impl StoreReader {
         self.ring.ask(|c| find(c, query, &mut search, before, until))
     }
 
-    /// All that one client did: alerts from the store, requests from the ring.
+    /// All that one client did, or all clients of a network (`ADDRESS/BITS`): alerts from the store, requests from the ring.
     ///
     /// # Errors
     /// Where a file cannot be read, or it takes too long.
@@ -237,7 +245,8 @@ impl StoreReader {
         to: Option<EventTime>,
     ) -> Result<ClientActivity, StoreError> {
         let alerts = self.alerts_of(client, from, to)?;
-        let activity = match self.ring.ask(|c| activity(c, &canonical(client), from, to)) {
+        let until = Instant::now() + self.ring.limit / 2;
+        let activity = match self.ring.ask(|c| activity(c, client, from, to, until)) {
             Err(StoreError::Missing(_)) => ClientActivity { one_in: 1, ..ClientActivity::default() },
             answer => answer?,
         };
@@ -252,12 +261,18 @@ impl StoreReader {
         from: Option<EventTime>,
         to: Option<EventTime>,
     ) -> Result<Vec<AlertRow>, StoreError> {
-        let ip = parse_ip(client.as_bytes());
+        let wanted = network(client);
         // An IPv6 client is shown by its network; other texts stand in a subject as they are.
-        let subject = if ip.is_some_and(|ip| ip.is_ipv6()) { "/".to_owned() } else { client.to_owned() };
-        let query = AlertsQuery { from, to, subject: Some(subject), limit: MAX_ROWS, ..AlertsQuery::default() };
+        let subject = match wanted {
+            Some(IpNet::V6(_)) => "/",
+            Some(IpNet::V4(_)) if client.contains('/') => ".",
+            _ => client,
+        };
+        let query =
+            AlertsQuery { from, to, subject: Some(subject.to_owned()), limit: MAX_ROWS, ..AlertsQuery::default() };
         let is_its_own = |value: &String| {
-            value == client || ip.is_some_and(|ip| network(value).is_some_and(|network| network.contains(&ip)))
+            let shown = || wanted.zip(network(value));
+            value == client || shown().is_some_and(|(one, other)| one.contains(&other) || other.contains(&one))
         };
         let mut rows = self.alerts(&query)?.rows;
         rows.retain(|alert| alert.subject.values().any(is_its_own));
@@ -342,29 +357,44 @@ fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
     })
 }
 
+/// What a client, or a network, did; what it can find until then.
 fn activity(
     c: &Connection,
     client: &str,
     from: Option<EventTime>,
     to: Option<EventTime>,
+    until: Instant,
 ) -> rusqlite::Result<ClientActivity> {
     let time = |t: Option<EventTime>, or: i64| t.map_or(or, |t| t.0.min(EventTime::MAX.0) as i64);
+    let within = named_network(client);
+    let whose = if within.is_some() { "?1 IS NULL" } else { "client = ?1" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM requests WHERE client = ?1 AND time >= ?2 AND time < ?3 ORDER BY time DESC, id DESC LIMIT ?4"
+        "SELECT {COLUMNS} FROM requests WHERE {whose} AND time >= ?2 AND time < ?3 ORDER BY time DESC, id DESC"
     );
     let mut out = ClientActivity { one_in: 1, ..ClientActivity::default() };
     let (mut paths, mut agents): (HashMap<String, u64>, HashMap<String, u64>) = Default::default();
     let mut seen: Vec<(i64, u16, u64)> = Vec::new();
     let mut statement = c.prepare_cached(&sql)?;
     let values = [
-        Value::Text(client.to_owned()),
+        if within.is_some() { Value::Null } else { Value::Text(canonical(client)) },
         Value::Integer(time(from, 0)),
         Value::Integer(time(to, i64::MAX)),
-        Value::Integer(MAX_OF_CLIENT + 1),
     ];
     let mut rows = statement.query(params_from_iter(&values))?;
+    let mut passed = 0u32;
     while let Some(row) = rows.next()? {
-        if seen.len() as i64 == MAX_OF_CLIENT {
+        let is_of = |network: IpNet, client: &str| parse_ip(client.as_bytes()).is_some_and(|ip| network.contains(&ip));
+        if let Some(network) = within
+            && !is_of(network, row.get_ref(3)?.as_str()?)
+        {
+            passed = passed.wrapping_add(1);
+            if passed % LOOK_EVERY == 0 && Instant::now() >= until {
+                out.truncated = true;
+                break;
+            }
+            continue;
+        }
+        if seen.len() == MAX_OF_CLIENT {
             out.truncated = true;
             break;
         }
