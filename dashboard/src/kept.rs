@@ -39,7 +39,11 @@ pub struct Kept {
     /// Those of the configuration, that are not over.
     configured: Vec<Silenced>,
     hosts: Mutex<Option<(Instant, Vec<String>)>>,
+    on_marks: Option<OnMarks>,
 }
+
+/// Told when a silence or an acknowledgement was written or taken back, before that is answered.
+pub type OnMarks = Box<dyn Fn() + Send + Sync>;
 
 impl Kept {
     /// The store of a data directory.
@@ -48,7 +52,8 @@ impl Kept {
     /// Where there is none, or it cannot be read.
     pub fn open(dir: &Path) -> Result<Kept, StoreError> {
         let (reader, marks) = (StoreReader::open(dir, LIMIT)?, StoreMarks::open(dir)?);
-        Ok(Kept { reader, marks, ring: None, countries: None, configured: Vec::new(), hosts: Mutex::default() })
+        let (ring, countries, configured, on_marks) = (None, None, Vec::new(), None);
+        Ok(Kept { reader, marks, ring, countries, configured, hosts: Mutex::default(), on_marks })
     }
 
     /// With a ring of requests that is being written.
@@ -64,6 +69,20 @@ impl Kept {
     /// With silences that hold besides those that people make.
     pub fn with_silences(self, configured: Vec<Silenced>) -> Kept {
         Kept { configured, ..self }
+    }
+
+    /// With somebody who acts on what people silence and acknowledge: it is in force when they are answered.
+    pub fn telling_of_marks(self, on_marks: OnMarks) -> Kept {
+        Kept { on_marks: Some(on_marks), ..self }
+    }
+
+    /// Tells of a mark that was made, if it was.
+    fn tell<T>(&self, made: Result<T, StoreError>) -> Result<T, DataError> {
+        let made = made.map_err(wrong)?;
+        if let Some(tell) = &self.on_marks {
+            tell();
+        }
+        Ok(made)
     }
 
     /// Marks the alerts that the configuration silences.
@@ -261,12 +280,12 @@ impl Data for Kept {
     }
 
     fn acknowledge(&self, id: &str, by: &str, note: &str, _now: u64) -> Answer {
-        self.marks.acknowledge(id, by, note).map_err(wrong)?;
+        self.tell(self.marks.acknowledge(id, by, note))?;
         self.alert(id)
     }
 
     fn take_back(&self, id: &str) -> Answer {
-        self.marks.unacknowledge(id).map_err(wrong)?;
+        self.tell(self.marks.unacknowledge(id))?;
         self.alert(id)
     }
 
@@ -282,19 +301,19 @@ impl Data for Kept {
     }
 
     fn silence(&self, wished: &NewSilence, _now: u64) -> Answer {
-        let made = self.marks.silence(&SilenceRequest {
+        let made = self.tell(self.marks.silence(&SilenceRequest {
             rule: wished.rule.clone(),
             subject: wished.subject.clone(),
             until: EventTime(wished.until),
             reason: wished.reason.clone(),
-        });
-        answer(made.map(SilenceRow::made))
+        }))?;
+        answer(Ok(SilenceRow::made(made)))
     }
 
     fn end_silence(&self, id: &str) -> Result<(), DataError> {
         let unknown = || StoreError::Unknown { what: "silence", name: id.chars().take(100).collect() };
         let id = id.parse().map_err(|_| wrong(unknown()))?;
-        self.marks.end_silence(id).map_err(wrong)
+        self.tell(self.marks.end_silence(id))
     }
 
     fn client(&self, ip: &str, at: Span) -> Answer {

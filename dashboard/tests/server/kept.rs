@@ -3,6 +3,7 @@
 use super::support::{Server, start};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{StoreSettings, StoreSink};
 use tidewatch_dashboard::engine::Silenced;
@@ -71,7 +72,11 @@ fn what_was_written_is_answered() {
     }
     assert_eq!(server.change("DELETE", "/api/v1/silences/null", "", "X-Tidewatch: 1\r\n").status, 404);
     drop(configured);
-    let kept = kept(Vec::new());
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    let on_marks = Box::new(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+    let kept = Arc::new(Kept::open(dir.path()).unwrap().telling_of_marks(on_marks));
+    let is_told = |times: usize| assert_eq!(told.load(Ordering::SeqCst), times, "by the time of the answer");
     let _page = bound_to(&mut server, kept);
     let get = |path: &str| {
         let got = server.get(&format!("/api/v1/{path}"));
@@ -96,17 +101,21 @@ fn what_was_written_is_answered() {
     let ours = "X-Tidewatch: 1\r\n";
     let seen = server.change("POST", "/api/v1/alerts/a1/acknowledge", "{\"note\":\"mine\",\"by\":\"ann\"}", ours);
     assert_eq!((seen.status, &seen.json()["acknowledged"]["by"]), (200, &"ann".into()), "{}", seen.body);
+    is_told(1);
     assert_eq!(server.change("POST", "/api/v1/alerts/zz/acknowledge", "{}", ours).status, 404);
     let back = server.change("DELETE", "/api/v1/alerts/a1/acknowledge", "", ours);
     assert_eq!((back.status, &back.json()["acknowledged"]), (200, &().into()));
+    is_told(2);
     let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64 + 60_000;
     let body = format!("{{\"rule\":\"ip-spike\",\"until\":{until},\"reason\":\"known\"}}");
     let made = server.change("POST", "/api/v1/silences", &body, ours);
     assert_eq!(made.status, 201, "{}", made.body);
+    is_told(3);
     assert_eq!(get("alerts/a1")["silenced"], true);
     let id = get("silences")["rows"][0]["id"].to_string();
     assert_eq!(server.change("DELETE", &format!("/api/v1/silences/{id}"), "", ours).status, 204);
     assert_eq!(server.change("DELETE", "/api/v1/silences/nonsense", "", ours).status, 404);
+    is_told(4);
     assert_eq!(get("alerts/a1")["silenced"], false);
     assert_eq!(get("client?ip=10.0.0.1")["alerts"][0]["id"], "a1");
     let requests = server.get("/api/v1/requests");

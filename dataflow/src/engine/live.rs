@@ -68,6 +68,8 @@ pub struct Figures {
     pub alerts: Mutex<VecDeque<Alert>>,
     /// Alerts that began.
     pub alerts_fired: AtomicU64,
+    /// Those of them that were withdrawn.
+    pub alerts_withdrawn: AtomicU64,
     /// Whether some sink can take no more for now.
     pub full: AtomicBool,
     /// Whether that is so because its destination fails.
@@ -178,6 +180,12 @@ pub struct Live {
 }
 
 impl Figures {
+    /// Alerts that began and were not withdrawn: as many as a replay finds.
+    pub fn confirmed_alerts(&self) -> u64 {
+        let withdrawn = self.alerts_withdrawn.load(Ordering::Relaxed);
+        self.alerts_fired.load(Ordering::Relaxed).saturating_sub(withdrawn)
+    }
+
     /// Counts a change of an alert that was firing before, or not.
     fn count(&self, rule: &Rule, was_firing: bool, state: AlertState) {
         let fires = state == AlertState::Firing;
@@ -188,6 +196,7 @@ impl Figures {
         let figures = rules.entry(rule.name.clone()).or_default();
         if !fires {
             figures.firing = figures.firing.saturating_sub(1);
+            self.alerts_withdrawn.fetch_add(u64::from(state == AlertState::Withdrawn), Ordering::Relaxed);
             return;
         }
         (figures.fired, figures.firing) = (figures.fired + 1, figures.firing + 1);
@@ -580,7 +589,19 @@ fn memchr_count(points: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Overrides, diagnostic::SourceText};
     use tidewatch_operators::rules::keys::KeyBytes;
+
+    #[test]
+    fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
+        use AlertState::{Firing, Resolved, Withdrawn};
+        let config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+        let figures = Figures::default();
+        let changes =
+            [(false, Firing), (true, Firing), (true, Withdrawn), (false, Firing), (true, Resolved), (false, Resolved)];
+        changes.into_iter().for_each(|(was_firing, state)| figures.count(&config.rules[0], was_firing, state));
+        assert_eq!((figures.alerts_fired.load(Ordering::Relaxed), figures.confirmed_alerts()), (2, 1));
+    }
 
     #[test]
     fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {

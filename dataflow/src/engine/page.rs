@@ -8,6 +8,7 @@
 use super::live::{Figures, Tap};
 use super::observe::ProcessView;
 use super::peers::Peers;
+use super::routes::Routes;
 use crate::config::{Config, RuleEntry, measure};
 use crate::exit::Failure;
 use std::collections::BTreeSet;
@@ -76,6 +77,8 @@ pub struct Shown {
     pub workers: usize,
     /// Of recent requests.
     pub ring: super::sinks::Watch,
+    /// Who acts on what people silence and acknowledge.
+    pub routes: Option<Arc<Routes>>,
 }
 
 /// Rules that may change while they are shown.
@@ -164,7 +167,7 @@ impl Bound {
 
     /// Starts to answer.
     pub fn serve(self, config: &Config, shown: Shown) -> Result<Page, Failure> {
-        let data = data(config, shown.ring.clone());
+        let data = data(config, shown.ring.clone(), shown.routes.as_ref());
         let pipeline = ShownPipeline {
             mode: self.mode,
             started: wall_clock().0,
@@ -180,7 +183,7 @@ impl Bound {
 }
 
 /// Where history is read: the embedded store, where there is one.
-fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
+fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>) -> Option<Arc<dyn Data>> {
     #[cfg(feature = "store")]
     if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
         match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
@@ -189,6 +192,11 @@ fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
                     kept = kept.with_requests(ring);
                 }
                 kept = kept.with_silences(silences(config));
+                if let Some(routes) = routes {
+                    let routes = Arc::downgrade(routes);
+                    let look = move || routes.upgrade().iter().for_each(|routes| routes.look());
+                    kept = kept.telling_of_marks(Box::new(look));
+                }
                 if let Some(geoip) = &config.page.geoip {
                     match tidewatch_dashboard::countries::Countries::open(geoip) {
                         Ok(countries) => kept = kept.with_countries(countries),
@@ -204,7 +212,7 @@ fn data(config: &Config, ring: super::sinks::Watch) -> Option<Arc<dyn Data>> {
             Err(error) => tracing::warn!(%error, "the page shows no history"),
         }
     }
-    let _ = (config, ring);
+    let _ = (config, ring, routes);
     None
 }
 

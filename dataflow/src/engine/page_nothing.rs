@@ -32,6 +32,7 @@ pub struct Shown {
     pub rules: Entries,
     pub workers: usize,
     pub ring: super::sinks::Watch,
+    pub routes: Option<Arc<super::routes::Routes>>,
 }
 
 #[allow(missing_docs)]

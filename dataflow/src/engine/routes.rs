@@ -1,12 +1,14 @@
 //! The configured routes at work: on process 0, beside the sinks.
 //!
-//! Alerts go to them from the results thread, which never waits for one. A thread of its own looks each second for silences that
-//! people made.
+//! Alerts go to them from the results thread, which never waits for one. What people silence and acknowledge is looked for when
+//! the page has written it, and each second by a thread of its own: another program may write it too.
 
 use crate::config::{Config, Route, RouteKind};
 use crate::exit::Failure;
 use std::path::PathBuf;
 use std::sync::Arc;
+#[cfg(feature = "store")]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidewatch_connectors::route::blocklist::{Blocklist, BlocklistSettings};
 use tidewatch_connectors::route::lines::{ToFile, ToOutput};
@@ -27,9 +29,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// All routes. Dropping the last of them ends their threads after what is in flight.
 pub struct Routes {
     runners: Vec<RouteRunner>,
+    #[cfg(feature = "store")]
+    marks: Mutex<Marks>,
     /// Its end ends the thread.
     #[cfg(feature = "store")]
-    watch: std::sync::Mutex<Option<crossbeam_channel::Sender<()>>>,
+    watch: Mutex<Option<crossbeam_channel::Sender<()>>>,
+}
+
+/// What people say of alerts, as the routes know it.
+#[cfg(feature = "store")]
+struct Marks {
+    config: Config,
+    silences: Arc<Vec<Silence>>,
+    acknowledged: Arc<Acknowledged>,
 }
 
 impl Routes {
@@ -58,10 +70,12 @@ impl Routes {
         let routes = Arc::new(Routes {
             runners,
             #[cfg(feature = "store")]
-            watch: std::sync::Mutex::new(None),
+            marks: Mutex::new(Marks { config: config.clone(), silences, acknowledged: Arc::default() }),
+            #[cfg(feature = "store")]
+            watch: Mutex::new(None),
         });
         #[cfg(feature = "store")]
-        routes.watch(config, &silences)?;
+        routes.watch()?;
         Ok(Some(routes))
     }
 
@@ -103,30 +117,37 @@ impl Routes {
         }
     }
 
-    /// Looks for silences and acknowledgements as long as the routes live.
+    /// Takes what people silenced and acknowledged by now: it is in force when this returns.
     #[cfg(feature = "store")]
-    fn watch(self: &Arc<Routes>, config: &Config, known: &Arc<Vec<Silence>>) -> Result<(), Failure> {
+    pub fn look(&self) {
+        // Held while the store is read, so that what was read before never follows what was read after.
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (silences, acknowledged) = (all_silences(&marks.config), acknowledged(&marks.config));
+        if let Some(now) = silences.filter(|now| *now != *marks.silences) {
+            marks.silences = Arc::new(now);
+            self.runners.iter().for_each(|runner| runner.silence(marks.silences.clone()));
+        }
+        if let Some(now) = acknowledged.filter(|now| *now != *marks.acknowledged) {
+            marks.acknowledged = Arc::new(now);
+            self.runners.iter().for_each(|runner| runner.acknowledge(marks.acknowledged.clone()));
+        }
+    }
+
+    /// Looks now, and then again and again as long as the routes live.
+    #[cfg(feature = "store")]
+    fn watch(self: &Arc<Routes>) -> Result<(), Failure> {
+        self.look();
         let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
-        let (config, mut known, routes) = (config.clone(), known.clone(), Arc::downgrade(self));
-        let mut seen = Arc::new(acknowledged(&config).unwrap_or_default());
-        self.runners.iter().for_each(|runner| runner.acknowledge(seen.clone()));
+        let routes = Arc::downgrade(self);
         let run = move || {
             while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
-                let (silences, acknowledged) = (all_silences(&config), acknowledged(&config));
                 let Some(routes) = routes.upgrade() else { return };
-                if let Some(now) = silences.filter(|now| *now != *known) {
-                    known = Arc::new(now);
-                    routes.runners.iter().for_each(|runner| runner.silence(known.clone()));
-                }
-                if let Some(now) = acknowledged.filter(|now| *now != *seen) {
-                    seen = Arc::new(now);
-                    routes.runners.iter().for_each(|runner| runner.acknowledge(seen.clone()));
-                }
+                routes.look();
             }
         };
         let thread = std::thread::Builder::new().name("silences".into()).spawn(run);
         thread.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
-        *self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(stop);
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
         Ok(())
     }
 }

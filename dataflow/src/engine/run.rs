@@ -87,7 +87,7 @@ pub struct Pipeline {
     peers: Arc<Peers>,
     worker_count: usize,
     ring: Ring,
-    /// Reports go by them.
+    /// Reports go by them, and the page tells them of what people silence.
     #[cfg_attr(not(feature = "store"), allow(dead_code))]
     routes: Option<Arc<Routes>>,
 }
@@ -163,7 +163,7 @@ fn alone(config: &Config) -> Result<std::fs::File, Failure> {
 fn say_what_was_done(ledger: &Ledger, figures: &Figures, begun: Instant, cluster: Option<&ClusterOptions>) {
     let summary = Summary {
         windows: figures.windows.load(Ordering::Relaxed),
-        alerts: figures.alerts_fired.load(Ordering::Relaxed),
+        alerts: figures.confirmed_alerts(),
         ..Summary::of(&sum(ledger), begun.elapsed())
     };
     match cluster {
@@ -336,6 +336,7 @@ impl Pipeline {
             rules: self.entries.clone(),
             workers: self.worker_count,
             ring: sinks::watch(&self.ring),
+            routes: self.routes.clone(),
         };
         page.map(|page| page.serve(config, shown())).transpose()
     }

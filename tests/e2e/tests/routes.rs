@@ -288,7 +288,7 @@ fn what_somebody_silenced_is_not_told() {
     );
     let answer = ask(page, "POST /api/v1/silences", &silence);
     assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
-    std::thread::sleep(Duration::from_millis(2500));
+    // It is in force when it is answered.
     attack(&mut stream, "203.0.113.1", "x");
     attack(&mut stream, "203.0.113.2", "x");
     web.wait_for(1);
