@@ -74,7 +74,8 @@ pub struct Verdict {
     pub found: u64,
     /// Their share; none without labels.
     pub recall: Option<f64>,
-    /// From the first moment of what it found to the firing, half of them within this, in seconds.
+    /// From the first moment of what it found to the firing, half of them within this, in seconds; without those for which an
+    /// alert fired already.
     pub time_to_detect_p50_s: Option<f64>,
     /// The same for 95 %.
     pub time_to_detect_p95_s: Option<f64>,
@@ -179,7 +180,8 @@ impl Judge {
             verdict.labels += 1;
             if let Some(fired) = label.found {
                 verdict.found += 1;
-                times.entry(rule).or_default().push(fired.saturating_sub(label.from));
+                // An alert that fired before was about something else: it says nothing of how fast this was found.
+                times.entry(rule).or_default().extend(fired.checked_sub(label.from));
             }
         }
         for (rule, verdict) in &mut rules {
@@ -346,6 +348,23 @@ mod tests {
         assert_eq!(judged.rules["b"], want, "nobody expects it: no recall");
         assert!(judged.to_string().contains("0.500"), "{judged}");
         assert_eq!(nearest_rank(&[1000, 2000, 3000], 50), Some(2.0));
+    }
+
+    #[test]
+    fn an_alert_that_fired_already_has_no_time_to_detect() {
+        // name, when it fired, seconds to detect
+        let rows: &[(&str, u64, Option<f64>)] = &[
+            ("long before", 0, None),
+            ("a millisecond before", 9_999, None),
+            ("at the first moment", 10_000, Some(0.0)),
+            ("after", 14_000, Some(4.0)),
+        ];
+        for (name, fired, want) in rows {
+            let mut judge = judge(SPIKE);
+            judge.take(&alert("a", "x", 0, 30_000, *fired));
+            let verdict = &judge.judged().rules["a"];
+            assert_eq!((verdict.found, verdict.time_to_detect_p50_s), (1, *want), "{name}");
+        }
     }
 
     #[test]
