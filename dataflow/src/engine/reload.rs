@@ -13,7 +13,7 @@ use super::page::Entries;
 use crate::cli::options::RunOptions;
 use crate::config::{self, Config, Overrides, RuleEntry, Services};
 use crossbeam_channel::Sender;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use tidewatch_events::key;
 use tidewatch_events::rule::Rule;
@@ -51,7 +51,7 @@ impl Reloader {
                 services: Services::All,
             },
             is_first: options.cluster.as_ref().is_none_or(|cluster| cluster.index == 0),
-            rules: Running::new(set, &config.rules),
+            rules: Running::new(set, config),
             entries,
             to_rules,
         }
@@ -100,13 +100,16 @@ struct Running {
     set: Arc<RuleSet>,
     /// By position in the set; `None` where a rule is off.
     terms: Vec<Option<Terms>>,
+    /// Rules that the configuration had at the start, on or off.
+    known: BTreeSet<String>,
 }
 
 impl Running {
-    fn new(set: Arc<RuleSet>, on: &[Rule]) -> Running {
+    fn new(set: Arc<RuleSet>, config: &Config) -> Running {
         let own = &set.rules[..set.own_rules()];
-        let terms = own.iter().map(|rule| on.iter().any(|r| r.name == rule.name).then(|| Terms::of(rule)));
-        Running { terms: terms.collect(), set }
+        let terms = own.iter().map(|rule| config.rules.iter().any(|r| r.name == rule.name).then(|| Terms::of(rule)));
+        let known = config.all_rules.iter().map(|entry| entry.rule.name.clone()).collect();
+        Running { terms: terms.collect(), known, set }
     }
 
     /// What changes where these are all rules; or every reason why that needs a restart.
@@ -128,8 +131,12 @@ impl Running {
         for entry in all.iter().filter(|entry| entry.enabled) {
             let name = &entry.rule.name;
             if !self.set.rules[..self.terms.len()].iter().any(|rule| rule.name == *name) {
-                let why = "it was not there or off at the start, and no other rule counts what it needs";
-                reasons.push(format!("rule `{name}`: `enabled`: {why}: restart"));
+                reasons.push(match self.known.contains(name) {
+                    true => format!(
+                        "rule `{name}`: `enabled`: it was off at the start, and no other rule counts what it needs: restart"
+                    ),
+                    false => format!("rule `{name}`: it is new, and new rules are taken at a start only: restart"),
+                });
             }
         }
         if reasons.is_empty() { Ok(changes) } else { Err(reasons) }
@@ -238,7 +245,7 @@ mod tests {
     fn running(config: &Config) -> Running {
         let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone()).collect();
         let set = RuleSet::with_dormant(config.rules.clone(), off, config.allow.clone(), config.ipv6_prefix);
-        Running::new(Arc::new(set), &config.rules)
+        Running::new(Arc::new(set), config)
     }
 
     const OWN: &str = "[[rule]]\nname = \"own\"\ngroup_by = [\"client_ip\"]\nwindow = \"10s\"\nhop = \"5s\"\n";
@@ -256,12 +263,12 @@ mod tests {
             ("turned off", rule("threshold = 50"), rule("threshold = 50\nenabled = false"), Ok(1)),
             ("taken out", rule("threshold = 50"), String::new(), Ok(1)),
             ("a twin turned on", twin("threshold = 60\nenabled = false"), twin("threshold = 60"), Ok(1)),
-            ("a new rule", rule("threshold = 50"), twin("threshold = 60"), Err(vec!["rule `twin`: `enabled`"])),
+            ("a new rule", rule("threshold = 50"), twin("threshold = 60"), Err(vec!["rule `twin`: it is new"])),
             (
                 "turned on alone",
                 rule("threshold = 50\nenabled = false"),
                 rule("threshold = 50"),
-                Err(vec!["rule `own`: `enabled`"]),
+                Err(vec!["rule `own`: `enabled`: it was off at the start"]),
             ),
             (
                 "another plan",

@@ -46,6 +46,9 @@ pub struct Summary {
     pub late: u64,
     /// Parsed, too far in the future: in `late.jsonl`.
     pub future: u64,
+    /// How far the last of those was ahead of the clock, ms; a replay does not measure by it.
+    #[serde(skip)]
+    pub ahead: Option<u64>,
     /// Number of `http_stats` points.
     pub windows: u64,
     /// Number of alerts.
@@ -78,6 +81,7 @@ impl Summary {
             rejected: totals.rejected,
             late: totals.late,
             future: totals.future,
+            ahead: totals.ahead,
             first_event: totals.first_event.map(|t| EventTime(t).to_string()),
             last_event: totals.last_event.map(|t| EventTime(t).to_string()),
             wall_seconds: took.as_secs_f64(),
@@ -95,14 +99,32 @@ impl Summary {
                 self.rejected, self.lines
             ));
         }
-        much(self.late + self.future).then(|| {
-            format!(
-                "{} of {} lines are in no window, too late or from the future: the lines are not in order of time. Sort them, or raise \
-                 `max_out_of_order` in [time]; late.jsonl has them",
-                self.late + self.future,
+        let outside = self.late + self.future;
+        if !much(outside) {
+            return None;
+        }
+        if self.late >= self.future {
+            return Some(format!(
+                "{outside} of {} lines are in no window, too late or from the future: the lines are not in order of time. Sort them, or \
+                 raise `max_out_of_order` in [time]; late.jsonl has them",
                 self.lines
-            )
-        })
+            ));
+        }
+        let why = match self.ahead.map(|ahead| (ahead, (ahead + HOUR / 2) / HOUR)) {
+            Some((ahead, hours @ 1..=14)) if ahead.abs_diff(hours * HOUR) <= NEAR => format!(
+                "the last is about {hours} h ahead of the clock: is the source's `time_zone` right? `tidewatch check` says which zone \
+                 fits"
+            ),
+            Some((ahead, _)) => format!(
+                "the last is {} ahead of the clock: are the clocks right? `max_ahead` in [time] bounds how far lines may be",
+                Millis(ahead - ahead % if ahead < MINUTE { 1000 } else { MINUTE })
+            ),
+            None => "they are far ahead of the lines around them: `max_ahead` in [time] bounds how far".to_owned(),
+        };
+        Some(format!(
+            "{outside} of {} lines are in no window, most of them from the future; {why}; late.jsonl has them",
+            self.lines
+        ))
     }
 }
 
@@ -124,6 +146,12 @@ impl fmt::Display for Summary {
         self.allowed.iter().try_for_each(|allowed| write!(f, "\n{allowed}"))
     }
 }
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+/// How far a distance may be from whole hours, ms, to be that of a time zone.
+const NEAR: u64 = 5 * MINUTE;
 
 /// What is computed, by a configuration.
 pub fn plan(config: &Config) -> Plan {
@@ -332,8 +360,26 @@ mod tests {
             ("below a tenth", (100, 9, 9, 0), None),
             ("a tenth rejected", (100, 10, 0, 0), Some("could not be read")),
             ("late and future together", (100, 0, 6, 4), Some("not in order of time")),
+            (
+                "future",
+                (100, 0, 4, 6),
+                Some("10 of 100 lines are in no window, most of them from the future; they are far ahead"),
+            ),
             ("one of one", (1, 1, 0, 0), Some("1 of 1 lines")),
         ];
+        let future =
+            |ahead: u64| Summary { lines: 9, future: 9, ahead: Some(ahead), ..Summary::default() }.hint().unwrap();
+        for (ahead, want) in [
+            (HOUR - NEAR - 1, "the last is 54m ahead"),
+            (HOUR - NEAR, "about 1 h ahead of the clock: is the source's `time_zone` right"),
+            (2 * HOUR + NEAR, "about 2 h ahead"),
+            (2 * HOUR + NEAR + 1, "the last is 125m ahead"),
+            (14 * HOUR, "about 14 h ahead"),
+            (15 * HOUR, "the last is 15h ahead"),
+        ] {
+            let hint = future(ahead);
+            assert!(hint.contains(want) && !hint.contains("order of time"), "{ahead}: {hint}");
+        }
         for (name, (lines, rejected, late, future), want) in rows {
             let summary = Summary { lines, rejected, late, future, ..Summary::default() };
             match (summary.hint(), want) {

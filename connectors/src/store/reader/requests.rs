@@ -388,7 +388,7 @@ fn activity(
             && !is_of(network, row.get_ref(3)?.as_str()?)
         {
             passed = passed.wrapping_add(1);
-            if passed % LOOK_EVERY == 0 && Instant::now() >= until {
+            if passed.is_multiple_of(LOOK_EVERY) && Instant::now() >= until {
                 out.truncated = true;
                 break;
             }

@@ -11,7 +11,7 @@ use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Event, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
-use tidewatch_operators::watermark::{Ahead, Counts, PartitionClock};
+use tidewatch_operators::watermark::{Ahead, Counts, Guard, PartitionClock};
 
 /// How long there must have been more to read.
 const BEHIND_FOR: Millis = Millis(1_000);
@@ -63,6 +63,9 @@ pub struct Totals {
     pub late: u64,
     /// Parsed, and too far in the future.
     pub future: u64,
+    /// How far the last of those was ahead of the clock, ms, where there is one to be measured by.
+    #[serde(default)]
+    pub ahead: Option<u64>,
     /// Least time of an in-time event, ms.
     pub first_event: Option<u64>,
     /// Largest time of an in-time event, ms.
@@ -80,6 +83,7 @@ impl Totals {
         self.duplicates += other.duplicates;
         self.late += other.late;
         self.future += other.future;
+        self.ahead = self.ahead.max(other.ahead);
         self.first_event = self.first_event.into_iter().chain(other.first_event).min();
         self.last_event = self.last_event.into_iter().chain(other.last_event).max();
         self.watermark = self.watermark.max(other.watermark);
@@ -147,6 +151,12 @@ impl Entry {
         *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
         self.totals.late += counts.late;
         self.totals.future += counts.future;
+        if counts.future > 0
+            && time.guard == Guard::Limit
+            && let Some(last) = batch.events[..*judged].iter().rfind(|e| e.verdict == Verdict::Future)
+        {
+            self.totals.ahead = Some(last.time.since(limits.of(last)).0);
+        }
         if *judged < batch.events.len() {
             return Judgement::Waits;
         }
