@@ -74,7 +74,9 @@ fn what_was_written_is_answered() {
     drop(configured);
     let told = Arc::new(AtomicUsize::new(0));
     let counted = told.clone();
-    let on_marks = Box::new(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+    let on_marks = Box::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
     let kept = Arc::new(Kept::open(dir.path()).unwrap().telling_of_marks(on_marks));
     let is_told = |times: usize| assert_eq!(told.load(Ordering::SeqCst), times, "by the time of the answer");
     let _page = bound_to(&mut server, kept);
