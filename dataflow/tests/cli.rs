@@ -211,7 +211,7 @@ fn answers_go_to_standard_output() {
         ("-h without a file is help", "-h", &["Usage: tidewatch", "Examples:"]),
         ("-h of a command is help", "run -h", &["Usage: tidewatch run", "--hostfile", "Examples:"]),
         ("version", "--version", &["tidewatch "]),
-        ("rules", "rules list", &["ip-spike", "distinct(path)", ">= 0.05, 3 x baseline, n >= 50", "1h/10m"]),
+        ("rules", "rules list", &["ip-spike", "distinct(path)", ">= 0.05, 3 x baseline or 0.15, n >= 50", "1h/10m"]),
         ("rules as JSON", "rules list --json", &["{\"at_least\":50,", "\"name\":\"dark-paths\""]),
         ("rules are right", "rules lint -c good.toml", &["7 rules are right: 7 built in, 0 of your own, 0 turned off"]),
         ("rules without the token of a sink", "rules lint -c influx.toml", &["7 rules are right"]),
