@@ -7,7 +7,7 @@
 //! Invariants
 //! - Numbers hold until [`Lanes::renew`] says that they were given anew; [`Lanes::generation`] tells by which they were.
 
-use crate::names::{Clients, NONE, Names, sample};
+use crate::names::{Clients, NONE, Names, Sample, sample};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidewatch_events::batch::{Batch, Span};
 use tidewatch_events::event::{Event, Verdict};
@@ -173,7 +173,7 @@ fn number(
     touched: &mut u32,
 ) -> u32 {
     let mut texts: [&[u8]; LANES] = [&[]; LANES];
-    let (mut samples, mut candidates) = ([0; LANES], [NONE; LANES]);
+    let (mut samples, mut candidates) = ([Sample::default(); LANES], [NONE; LANES]);
     let (mut named, mut cut) = (mask, 0);
     for lane in bits(mask) {
         let span = span(lane);

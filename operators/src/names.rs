@@ -1,7 +1,8 @@
 //! Texts and clients by number: what an event names is looked up once; everything after that is about small numbers.
 //!
 //! [`Names`] numbers texts 0, 1, 2 … in order of arrival. Most texts of a log are one of a few that were just there: a small
-//! cache, looked at by a sample of the text, finds those with one comparison and no hashing.
+//! cache, looked at by a sample of the text, finds those with one comparison and no hashing. It remembers two texts for each
+//! place and a piece of their samples, so that a text is hardly ever compared with another one.
 //!
 //! Invariants
 //! - A number stands for its text until [`Names::clear`]; whoever keeps numbers forgets them before that.
@@ -9,7 +10,7 @@
 //! - Where a text stands in a table depends on a secret of this process: who writes log lines cannot make look-ups slow.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Client;
 use tidewatch_events::field::Value;
@@ -25,7 +26,12 @@ pub const MAX_NAMES: usize = 1 << 18;
 /// Bytes of texts of one kind beyond which all should be forgotten.
 pub const MAX_BYTES: usize = 16 << 20;
 
-const RECENT: usize = 1 << 13;
+/// Places of the cache of recent texts.
+const RECENT: usize = 1 << RECENT_BITS;
+const RECENT_BITS: u32 = 13;
+
+/// A word of that cache holds a number in so many bits, below a piece of its text's sample; larger numbers are not kept there.
+const NUMBER_BITS: u32 = 20;
 const LEAST_CAPACITY: usize = 64;
 
 /// Texts by number.
@@ -35,9 +41,12 @@ pub struct Names {
     index: Vec<u32>,
     names: Vec<Name>,
     bytes: Vec<u8>,
-    /// One more than the number of the last text of each sample.
-    recent: Box<[u32; RECENT]>,
+    /// The last two texts of each place: a piece of the sample, and one more than the number; 0 is free.
+    recent: Box<[[u32; 2]; RECENT]>,
 }
+
+/// The bits of a word of the cache that hold a number.
+const LOW: u32 = (1 << NUMBER_BITS) - 1;
 
 /// What is known of a number.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +64,7 @@ impl Default for Names {
             index: vec![0; LEAST_CAPACITY],
             names: Vec::new(),
             bytes: Vec::new(),
-            recent: Box::new([0; RECENT]),
+            recent: Box::new([[0; 2]; RECENT]),
         }
     }
 }
@@ -69,8 +78,8 @@ impl Names {
 
     /// The same for a text whose [`sample`] is known.
     #[inline]
-    pub fn number_at(&mut self, sample: usize, text: &[u8]) -> u32 {
-        let number = self.recent[sample % RECENT].wrapping_sub(1);
+    pub fn number_at(&mut self, sample: Sample, text: &[u8]) -> u32 {
+        let number = self.candidate(sample);
         match self.names.get(number as usize) {
             Some(name) if self.text_of(name) == text => number,
             _ => self.seek(sample, text),
@@ -79,8 +88,12 @@ impl Names {
 
     /// The number that a text of this sample is likely to have; [`NONE`] where there was none.
     #[inline]
-    pub fn candidate(&self, sample: usize) -> u32 {
-        self.recent[sample % RECENT].wrapping_sub(1)
+    pub fn candidate(&self, sample: Sample) -> u32 {
+        let [first, second] = self.recent[sample.place()];
+        let of = |word: u32| word >> NUMBER_BITS == sample.piece();
+        let second = if of(second) { second } else { 0 };
+        let word = if of(first) { first } else { second };
+        (word & LOW).wrapping_sub(1)
     }
 
     /// The text of a candidate; empty where there is none.
@@ -90,7 +103,7 @@ impl Names {
     }
 
     #[inline(never)]
-    pub(crate) fn seek(&mut self, sample: usize, text: &[u8]) -> u32 {
+    pub(crate) fn seek(&mut self, sample: Sample, text: &[u8]) -> u32 {
         let hash = hash::of(text);
         let mask = self.index.len() - 1;
         let mut at = self.start(hash) & mask;
@@ -102,7 +115,13 @@ impl Names {
             }
             at = (at + 1) & mask;
         };
-        self.recent[sample % RECENT] = number + 1;
+        if number < LOW {
+            let set = &mut self.recent[sample.place()];
+            let word = sample.piece() << NUMBER_BITS | (number + 1);
+            if set[0] != word {
+                *set = [word, set[0]];
+            }
+        }
         number
     }
 
@@ -204,14 +223,32 @@ pub struct Clients {
     /// IPv4 addresses, as they came, with one more than their numbers; 0 is free. As `Names::index`.
     addresses: Vec<u64>,
     known: usize,
+    /// The same for IPv6 addresses.
+    long_addresses: Vec<Long>,
+    known_long: usize,
     key: Vec<u8>,
+}
+
+/// An IPv6 address, as it came, with one more than its number; 0 is free.
+#[derive(Clone, Copy, Default)]
+struct Long {
+    high: u64,
+    low: u64,
+    number: u32,
 }
 
 impl Clients {
     /// None yet.
     pub fn new(privacy: ClientPrivacy) -> Clients {
-        let addresses = vec![0; LEAST_CAPACITY];
-        Clients { privacy, names: Names::default(), addresses, known: 0, key: Vec::new() }
+        Clients {
+            privacy,
+            names: Names::default(),
+            addresses: vec![0; LEAST_CAPACITY],
+            known: 0,
+            long_addresses: vec![Long::default(); LEAST_CAPACITY],
+            known_long: 0,
+            key: Vec::new(),
+        }
     }
 
     /// The number of a client; [`NONE`] for none.
@@ -220,7 +257,7 @@ impl Clients {
         match client {
             Client::None => NONE,
             Client::Ip(IpAddr::V4(ip)) => self.address(*ip),
-            Client::Ip(ip) => self.long(Value::Ip(self.privacy.shown(*ip))),
+            Client::Ip(IpAddr::V6(ip)) => self.long_address(*ip),
             Client::Name(name) => self.long(Value::Text(batch.get(*name))),
         }
     }
@@ -259,6 +296,51 @@ impl Clients {
             Client::Ip(IpAddr::V4(ip)) => self.addresses[self.start(ip.to_bits()) & (self.addresses.len() - 1)] as u32,
             _ => 0,
         }
+    }
+
+    #[inline]
+    fn long_address(&mut self, ip: Ipv6Addr) -> u32 {
+        let (high, low) = halves(ip);
+        let mask = self.long_addresses.len() - 1;
+        let mut at = self.start_long(high, low) & mask;
+        loop {
+            let known = &self.long_addresses[at];
+            if known.number == 0 {
+                return self.learn_long(at, ip);
+            }
+            if (known.high, known.low) == (high, low) {
+                return known.number - 1;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    #[cold]
+    fn learn_long(&mut self, at: usize, ip: Ipv6Addr) -> u32 {
+        let number = self.long(Value::Ip(self.privacy.shown(ip.into())));
+        let (high, low) = halves(ip);
+        self.long_addresses[at] = Long { high, low, number: number + 1 };
+        self.known_long += 1;
+        if self.known_long > self.long_addresses.len() / 2 {
+            let old = std::mem::take(&mut self.long_addresses);
+            self.long_addresses = vec![Long::default(); old.len() * 2];
+            let mask = self.long_addresses.len() - 1;
+            for known in old.into_iter().filter(|known| known.number > 0) {
+                let mut at = self.start_long(known.high, known.low) & mask;
+                while self.long_addresses[at].number > 0 {
+                    at = (at + 1) & mask;
+                }
+                self.long_addresses[at] = known;
+            }
+        }
+        number
+    }
+
+    #[inline]
+    fn start_long(&self, high: u64, low: u64) -> usize {
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let secret = self.names.secret;
+        fold(fold(high ^ secret, FACTOR) ^ low ^ secret.rotate_left(32), FACTOR) as usize
     }
 
     #[inline]
@@ -306,7 +388,7 @@ impl Clients {
 
     /// Whether so much is kept that all should be forgotten as soon as nobody keeps numbers.
     pub fn is_full(&self) -> bool {
-        self.names.is_full() || self.known >= MAX_NAMES
+        self.names.is_full() || self.known + self.known_long >= MAX_NAMES
     }
 
     /// The clients' keys.
@@ -322,6 +404,13 @@ fn ipv4_key(ip: Ipv4Addr) -> [u8; 5] {
     [2, a, b, c, d]
 }
 
+/// An address as two words.
+#[inline]
+fn halves(ip: Ipv6Addr) -> (u64, u64) {
+    let bits = ip.to_bits();
+    ((bits >> 64) as u64, bits as u64)
+}
+
 /// A number nobody outside knows.
 pub(crate) fn secret() -> u64 {
     RandomState::new().hash_one(0)
@@ -334,8 +423,26 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 /// A number by a few of a text's bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample(u64);
+
+impl Sample {
+    /// Its place in a cache.
+    #[inline]
+    fn place(self) -> usize {
+        (self.0 >> (u64::BITS - RECENT_BITS)) as usize % RECENT
+    }
+
+    /// Other bits of it.
+    #[inline]
+    fn piece(self) -> u32 {
+        (self.0 >> (u32::BITS - RECENT_BITS)) as u32 >> NUMBER_BITS
+    }
+}
+
+/// The sample of a text.
 #[inline]
-pub fn sample(text: &[u8]) -> usize {
+pub fn sample(text: &[u8]) -> Sample {
     let word = |at: usize| text.get(at..).and_then(|t| t.first_chunk()).map_or(0, |w| u64::from_le_bytes(*w));
     let half = |at: usize| text.get(at..).and_then(|t| t.first_chunk()).map_or(0, |w| u32::from_le_bytes(*w).into());
     let len = text.len();
@@ -348,7 +455,7 @@ pub fn sample(text: &[u8]) -> usize {
     let mixed = (a ^ (len as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed.rotate_left(29) ^ b).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let mixed = (mixed.rotate_left(29) ^ c).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 40) as usize
+    Sample(mixed)
 }
 
 #[cfg(test)]
@@ -408,8 +515,8 @@ mod tests {
         let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
         let mut clients = Clients::new(ClientPrivacy::Full);
         let mut all: Vec<Client> = (0..1_000u32).map(|n| Client::Ip(Ipv4Addr::from(n * 7_919).into())).collect();
-        all.push(Client::Ip("2001:db8::1".parse().unwrap()));
-        all.push(Client::Ip("2001:db8::2".parse().unwrap()));
+        let long = |n: u128| Ipv6Addr::from(0x2001_0db8 << 96 | (n % 7) << 64 | n);
+        all.extend((1..1_000).map(|n| Client::Ip(long(n).into())));
         all.push(Client::Name(Span::new(0, 12)));
         for round in 0..2 {
             for (want, client) in all.iter().enumerate() {

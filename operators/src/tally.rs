@@ -63,7 +63,11 @@ impl<R: Keyed> Tally<R> {
     pub fn position_at(&self, key: u64, candidate: Candidate) -> Result<usize, usize> {
         match self.rows.get(candidate.0 as usize) {
             Some(row) if row.key() == key => Ok(candidate.0 as usize),
-            _ => self.position(key),
+            _ => {
+                // Most keys without a candidate are new, and find the first word free.
+                let (at, _) = self.start(key);
+                if self.index.get(at) == Some(&0) { Err(at) } else { self.position(key) }
+            }
         }
     }
 

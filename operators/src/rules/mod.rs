@@ -31,6 +31,7 @@ pub mod panes;
 pub mod partials;
 pub mod plan;
 pub mod provisional;
+mod rows;
 mod sparse;
 pub mod streams;
 mod table;

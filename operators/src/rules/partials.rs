@@ -28,6 +28,8 @@ pub struct PanePartials {
     large: Vec<(u32, u64)>,
     /// Identities of partitions, by number.
     partitions: Vec<u64>,
+    /// Keys in the fullest hash shard, where who made the message knew their hashes.
+    fullest_shard: Option<u32>,
 }
 
 /// One key in one pane.
@@ -84,7 +86,7 @@ impl PanePartials {
     /// Without rows.
     pub(super) fn new(dest: u64, plan: u32, pane: u64, values: Values) -> PanePartials {
         let (keys, rows, large, partitions) = Default::default();
-        PanePartials { dest, plan, pane, values, keys, rows, large, partitions }
+        PanePartials { dest, plan, pane, values, keys, rows, large, partitions, fullest_shard: None }
     }
 
     /// Makes room for rows, and for the bytes of keys.
@@ -96,6 +98,16 @@ impl PanePartials {
     /// Says which partitions the places of rows mean, by number.
     pub(super) fn set_partitions(&mut self, partitions: &[u64]) {
         self.partitions = partitions.to_vec();
+    }
+
+    /// Says how many keys are in the fullest hash shard; no row is added after that.
+    pub(super) fn set_fullest_shard(&mut self, keys: u32) {
+        self.fullest_shard = Some(keys);
+    }
+
+    /// How many keys are in the fullest hash shard, where that is known.
+    pub(super) fn fullest_shard(&self) -> Option<u32> {
+        self.fullest_shard
     }
 
     /// Adds a row; its key is what `write` appends.

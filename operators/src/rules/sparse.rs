@@ -106,7 +106,8 @@ impl Sparse {
         };
         self.kept += rows.pieces();
         if !rows.is_empty() {
-            let warm = (0..rows.len() as u32).filter(|row| measure_of(&rows, *row) as f64 >= self.share).collect();
+            let least = self.share.ceil() as u64;
+            let warm = (0..rows.len() as u32).filter(|row| measure_of(&rows, *row) >= least).collect();
             self.waiting.insert(pane, Pane { rows, warm, index: OnceCell::new() });
         }
     }
@@ -218,6 +219,9 @@ fn fits(partials: &PanePartials, limits: &Limits, room: usize) -> bool {
     }
     if partials.len() as u64 <= per_shard.into() {
         return true;
+    }
+    if let Some(keys) = partials.fullest_shard() {
+        return keys <= per_shard;
     }
     let mut shards = [0u32; SHARDS];
     (0..partials.len()).for_each(|row| shards[shard(hash::of(partials.key(row)))] += 1);

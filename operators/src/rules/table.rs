@@ -4,22 +4,22 @@
 //! - Rows are numbered 0, 1, 2 … in order of arrival; the measure's column has that many parts.
 //! - Counts that pass 32 bits are noted in `wrapped`.
 
-use super::owner;
 use super::partials::{PanePartials, Place};
+use super::rows::{Numbered, Rows};
 use super::values::{LocalValues, Values};
+use super::{SHARDS, owner, shard};
 use crate::lanes::{LANES, bits, each};
 use crate::names::Names;
-use crate::tally::{Candidate, Keyed, Tally};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::Event;
 
 pub(super) struct Table {
-    rows: Tally<Entry>,
+    rows: Rows<Entry>,
     pub(super) values: LocalValues,
     /// Rows whose count went past 32 bits, once for each time.
     wrapped: Vec<u32>,
-    /// Where the results of [`Tally::touch`] go.
-    touched: u64,
+    /// Where the results of [`Rows::touch`] go.
+    touched: u32,
 }
 
 /// Events being counted in a pane.
@@ -52,10 +52,10 @@ struct Entry {
     place: Place,
 }
 
-impl Keyed for Entry {
+impl Numbered for Entry {
     #[inline]
-    fn key(&self) -> u64 {
-        self.key.into()
+    fn number(&self) -> u32 {
+        self.key
     }
 }
 
@@ -134,7 +134,7 @@ impl Partitions {
 
 impl Table {
     pub(super) fn new(values: LocalValues) -> Table {
-        Table { rows: Tally::default(), values, wrapped: Vec::new(), touched: 0 }
+        Table { rows: Rows::default(), values, wrapped: Vec::new(), touched: 0 }
     }
 
     /// Rows, and distinct values.
@@ -145,16 +145,12 @@ impl Table {
     /// Counts the events of the mask, whose keys are given; notes their rows. Says how many rows are new.
     #[inline]
     pub(super) fn count(&mut self, seen: &Seen<'_>, keys: &[u32; LANES], rows: &mut [u32; LANES]) -> usize {
-        let mut candidates = [Candidate::default(); LANES];
-        each(seen.mask, |lane| candidates[lane] = self.rows.candidate(keys[lane].into()));
-        if !self.rows.is_small() {
-            each(seen.mask, |lane| self.touched ^= self.rows.touch(candidates[lane]));
-        }
+        self.touched ^= self.rows.touch(bits(seen.mask).map(|lane| keys[lane]));
         let before = self.rows.len();
         for lane in bits(seen.mask) {
             let (place, offset) = (seen.place(lane), seen.events[lane].offset);
-            rows[lane] = match self.rows.position_at(keys[lane].into(), candidates[lane]) {
-                Ok(position) => {
+            rows[lane] = match self.rows.position(keys[lane]) {
+                Some(position) => {
                     let entry = self.rows.row_mut(position);
                     entry.n = entry.n.wrapping_add(1);
                     if entry.n == 0 {
@@ -164,7 +160,7 @@ impl Table {
                     entry.see(place, offset, seen.partitions);
                     position as u32
                 }
-                Err(at) => self.insert(at, Entry { key: keys[lane], offset, place, n: 1 }),
+                None => self.insert(Entry { key: keys[lane], offset, place, n: 1 }),
             };
         }
         self.rows.len() - before
@@ -187,11 +183,11 @@ impl Table {
             let mut same = 0;
             each(left, |lane| same |= u32::from(keys[lane] == key) << lane);
             left &= !same;
-            let position = match self.rows.position_at(key.into(), self.rows.candidate(key.into())) {
-                Ok(position) => position as u32,
-                Err(at) => {
+            let position = match self.rows.position(key) {
+                Some(position) => position as u32,
+                None => {
                     let (place, offset) = (seen.place(first), seen.events[first].offset);
-                    self.insert(at, Entry { key, offset, place, n: 0 })
+                    self.insert(Entry { key, offset, place, n: 0 })
                 }
             };
             self.add(position, same.count_ones().into());
@@ -214,18 +210,14 @@ impl Table {
         finer.wrapped.sort_unstable();
         let others = finer.values.others();
         let mut values = Vec::new();
-        for (chunk, entries) in (0u32..).zip(finer.rows.rows().chunks(LANES)) {
-            let mut candidates = [Candidate::default(); LANES];
-            for (entry, candidate) in entries.iter().zip(&mut candidates) {
-                *candidate = self.rows.candidate(entry.key.into());
-                self.touched ^= self.rows.touch(*candidate);
-            }
+        for (chunk, entries) in (0u32..).zip(finer.rows.all().chunks(LANES)) {
+            self.touched ^= self.rows.touch(entries.iter().map(|entry| entry.key));
             for (lane, entry) in (0u32..).zip(entries) {
                 let from = chunk * LANES as u32 + lane;
                 let place = Place::new(entry.place.distance() + later, entry.place.partition());
-                let own = match self.rows.position_at(entry.key.into(), candidates[lane as usize]) {
-                    Ok(position) => position as u32,
-                    Err(at) => self.insert(at, Entry { place, n: 0, ..*entry }),
+                let own = match self.rows.position(entry.key) {
+                    Some(position) => position as u32,
+                    None => self.insert(Entry { place, n: 0, ..*entry }),
                 };
                 self.rows.row_mut(own as usize).see(place, entry.offset, partitions);
                 self.add(own, finer.n_of(from));
@@ -235,9 +227,9 @@ impl Table {
         self.rows() - before
     }
 
-    fn insert(&mut self, at: usize, entry: Entry) -> u32 {
+    fn insert(&mut self, entry: Entry) -> u32 {
         self.values.push();
-        self.rows.insert(at, entry) as u32
+        self.rows.insert(entry) as u32
     }
 
     /// Adds to the number of events of a row.
@@ -258,7 +250,7 @@ impl Table {
             [] => 0,
             all => all.partition_point(|r| *r <= position) - all.partition_point(|r| *r < position),
         };
-        u64::from(self.rows.rows()[position as usize].n) + wraps as u64 * u64::from(u32::MAX)
+        u64::from(self.rows.all()[position as usize].n) + wraps as u64 * u64::from(u32::MAX)
     }
 
     /// Puts the rows into the messages of their owners, which are empty, and forgets them; `names` are those of the keys.
@@ -271,7 +263,8 @@ impl Table {
         for message in &mut *messages {
             message.reserve(share, share * 6);
         }
-        let entries = self.rows.rows();
+        let entries = self.rows.all();
+        let mut shards = vec![[0u32; SHARDS]; peers];
         let mut touched = 0;
         for (position, entry) in (0..).zip(entries) {
             if (position as usize).is_multiple_of(LANES) {
@@ -280,7 +273,9 @@ impl Table {
                 touched ^= next.fold(0, |all, entry| all ^ names.touch(entry.key));
             }
             let hash = names.name(entry.key).hash;
-            let message = &mut messages[owner(hash, peers)];
+            let owner = owner(hash, peers);
+            shards[owner][shard(hash)] += 1;
+            let message = &mut messages[owner];
             let place = entry.place.with_partition(partitions.within(entry.place.partition()));
             message.push(self.n_of(position), entry.offset, place, |keys| names.push_text(entry.key, keys));
             let row = position as usize;
@@ -297,7 +292,10 @@ impl Table {
         }
         std::hint::black_box(touched);
         let within = partitions.all_within();
-        messages.iter_mut().filter(|message| !message.is_empty()).for_each(|message| message.set_partitions(&within));
+        for (message, shards) in messages.iter_mut().zip(shards).filter(|(message, _)| !message.is_empty()) {
+            message.set_partitions(&within);
+            message.set_fullest_shard(shards.into_iter().max().unwrap_or(0));
+        }
         self.rows.clear();
         self.values.clear();
         self.wrapped.clear();
@@ -412,6 +410,27 @@ mod tests {
                     "{way}, {key:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_message_says_how_full_its_fullest_shard_is() {
+        let mut partitions = Partitions::new();
+        let partition = partitions.number(PartitionId(3));
+        let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
+        for some in 0..100u32 {
+            let keys = std::array::from_fn(|lane| names.number(&(some * 32 + lane as u32).to_be_bytes()));
+            let events = [event(0, 0); LANES];
+            let seen = Seen { events: &events, mask: u32::MAX, start: 1000, partition, partitions: &partitions };
+            table.count(&seen, &keys, &mut [0; LANES]);
+        }
+        let mut messages = [0, 1].map(|dest| PanePartials::new(dest, 0, 1000, Values::Count));
+        table.drain(&names, &mut partitions, &mut messages);
+        assert_eq!(messages.iter().map(PanePartials::len).sum::<usize>(), 3200);
+        for message in &messages {
+            let mut shards = [0; SHARDS];
+            (0..message.len()).for_each(|row| shards[shard(tidewatch_events::hash::of(message.key(row)))] += 1);
+            assert_eq!(message.fullest_shard(), shards.into_iter().max());
         }
     }
 

@@ -58,6 +58,9 @@ const IS_TIMED: u8 = 1 << 5;
 const SIZES: u32 = 6;
 const WIDTHS: [usize; 4] = [2, 3, 4, 8];
 
+/// Head, host and key of a row whose key has five bytes, of one of the first 128 hosts: nearly all rows are such.
+const SHORT: usize = 7;
+
 impl Part {
     /// An empty one.
     pub fn new(owner: u64, window: u64, hosts: Vec<Vec<u8>>) -> Part {
@@ -100,22 +103,24 @@ impl Part {
             | flag(!buckets.is_empty(), IS_TIMED)
             | size << SIZES;
         let bytes = &mut self.bytes;
-        if host < 0x80 {
-            bytes.extend_from_slice(&[head, host as u8]);
+        // All eight bytes of the response bytes, of which as many stay as are needed.
+        let width = WIDTHS[usize::from(size)];
+        if let (Ok([a, b, c, d, e]), 0..0x80) = (<&[u8; 5]>::try_from(key), host) {
+            let [s, t, u, v, w, x, y, z] = counts.bytes.to_le_bytes();
+            let end = bytes.len() + SHORT + width;
+            bytes.extend_from_slice(&[head, host as u8, *a, *b, *c, *d, *e, s, t, u, v, w, x, y, z, 0]);
+            bytes.truncate(end);
         } else {
             bytes.push(head);
             push_number(bytes, host.into());
-        }
-        if let Ok(five) = <&[u8; 5]>::try_from(key) {
-            bytes.extend_from_slice(five);
-        } else {
-            push_number(bytes, key.len() as u64);
+            if key.len() != 5 {
+                push_number(bytes, key.len() as u64);
+            }
             bytes.extend_from_slice(key);
+            let end = bytes.len() + width;
+            bytes.extend_from_slice(&counts.bytes.to_le_bytes());
+            bytes.truncate(end);
         }
-        // All eight, of which as many stay as are needed.
-        let end = bytes.len() + WIDTHS[usize::from(size)];
-        bytes.extend_from_slice(&counts.bytes.to_le_bytes());
-        bytes.truncate(end);
         if counts.requests != 1 {
             push_number(bytes, counts.requests);
         }
@@ -148,13 +153,31 @@ impl<'a> Iterator for Rows<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Row<'a>> {
+        if let Some([head, host @ 0..0x80, _, _, _, _, _, s, t, u, v, w, x, y, z, _]) = self.bytes.first_chunk()
+            && head & IS_FIVE != 0
+        {
+            let width = WIDTHS[usize::from(head >> SIZES)];
+            let bytes = u64::from_le_bytes([*s, *t, *u, *v, *w, *x, *y, *z]) & (u64::MAX >> (64 - 8 * width));
+            let key = &self.bytes[SHORT - 5..SHORT];
+            self.bytes = &self.bytes[SHORT + width..];
+            return self.rest(*head, (*host).into(), key, bytes);
+        }
         let head = self.byte()?;
-        let dimension = Dimension::ALL[usize::from(head) % 4];
         let host = self.number()? as u32;
         let len = if head & IS_FIVE != 0 { 5 } else { self.number()? as usize };
         let (key, rest) = self.bytes.split_at_checked(len)?;
         self.bytes = rest;
-        let mut counts = Counts { requests: 1, bytes: self.fixed(usize::from(head >> SIZES))?, ..Counts::default() };
+        let bytes = self.fixed(usize::from(head >> SIZES))?;
+        self.rest(head, host, key, bytes)
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// What stands behind a row's response bytes, and the row.
+    #[inline(always)]
+    fn rest(&mut self, head: u8, host: u32, key: &'a [u8], bytes: u64) -> Option<Row<'a>> {
+        let dimension = Dimension::ALL[usize::from(head) % 4];
+        let mut counts = Counts { requests: 1, bytes, ..Counts::default() };
         if head & IS_MANY != 0 {
             counts.requests = self.number()?;
         }
@@ -169,9 +192,7 @@ impl<'a> Iterator for Rows<'a> {
         }
         Some(Row { dimension, host, key, counts, buckets, longest_us })
     }
-}
 
-impl Rows<'_> {
     #[inline]
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
