@@ -42,6 +42,29 @@ pub struct PartitionInfo {
     pub passing: bool,
     /// The time by which dates without a year are completed: a file's modification time, else when it was opened.
     pub reference_time: WallTime,
+    /// What of it was there to be read when it was opened; `None` for what only comes as it is written (connections) and
+    /// for input with an end.
+    pub unread: Option<Unread>,
+}
+
+/// The part of a log that is read to catch up with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Where reading starts.
+    pub from: u64,
+    /// The end of the log when it was opened.
+    pub to: u64,
+    /// What offsets count.
+    pub unit: Unit,
+}
+
+/// What offsets of a partition count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Records, some of which may be gone.
+    Records,
+    /// Bytes.
+    Bytes,
 }
 
 /// What a source hands over.
@@ -437,6 +460,7 @@ mod tests {
             default_host: Arc::from(&b"h"[..]),
             passing: false,
             reference_time: WallTime(0),
+            unread: None,
         }
     }
 

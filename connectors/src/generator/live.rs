@@ -72,6 +72,7 @@ pub fn spawn_into_feed(generator: Generator, feed: Arc<Feed>, options: LiveOptio
             default_host: host.as_bytes().into(),
             passing: false,
             reference_time: WallTime(wall_ms()),
+            unread: None,
         });
         partitions.push(Partition { id, bytes: Vec::new(), offset: 0, seq: 0 });
     }

@@ -23,7 +23,7 @@ use super::settings::{HostFrom, KafkaSettings};
 use super::source::{KafkaPartition, KafkaSource, clash, first_status, mine};
 use super::status::KafkaStatus;
 use super::topics::{ProcessShare, partition_id};
-use crate::feed::{Feed, PartitionInfo};
+use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::source::SourceError;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
@@ -202,6 +202,7 @@ impl Reader {
             default_host: self.settings.default_host.clone(),
             passing: false,
             reference_time: now_ms(),
+            unread: Some(Unread { from: *start, to: partition.log_end, unit: Unit::Records }),
         });
         Ok(())
     }

@@ -68,6 +68,7 @@ impl Stdin {
             default_host: self.identity.host.clone().unwrap_or_else(|| b"stdin"[..].into()),
             passing: false,
             reference_time: (self.clock)(),
+            unread: None,
         });
         feed.listed();
         let mut outlet = Outlet::new(feed.clone(), id, self.clock);

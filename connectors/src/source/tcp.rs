@@ -529,6 +529,7 @@ fn open(
         default_host,
         passing: true,
         reference_time: clock(),
+        unread: None,
     });
     Outlet::new(feed.clone(), id, clock)
 }

@@ -49,6 +49,8 @@ pub struct Status {
     pub reached: u64,
     /// Whether what is said here of its time is known yet.
     pub listed: bool,
+    /// How far it has caught up with what its logs held at its start.
+    pub backlog: Backlog,
     /// Everything before this event time (ms) is durable at every sink. Meaningful from process 0.
     pub durable: u64,
     /// Whether its sinks can take no more for now, so that nobody may read on.
@@ -63,6 +65,70 @@ pub struct Status {
     pub drained: bool,
     /// Said last: it has finished, and its silence means nothing from here on.
     pub farewell: bool,
+}
+
+/// What the logs of a process held when it opened them, and how much of that it has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Whether that is known: all sources have listed their partitions.
+    pub listed: bool,
+    /// How many partitions are not read that far.
+    pub partitions: usize,
+    /// Records of Kafka.
+    pub records: Amount,
+    /// Bytes of files.
+    pub bytes: Amount,
+}
+
+/// How much there was, and how much of it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Read.
+    pub read: u64,
+    /// There at the start.
+    pub total: u64,
+}
+
+impl Amount {
+    fn with(self, other: Amount) -> Amount {
+        Amount { read: self.read + other.read, total: self.total + other.total }
+    }
+
+    /// What is left.
+    pub fn left(self) -> u64 {
+        self.total.saturating_sub(self.read)
+    }
+
+    fn share(self) -> f64 {
+        if self.total == 0 { 1.0 } else { (self.read as f64 / self.total as f64).min(1.0) }
+    }
+}
+
+impl Backlog {
+    /// This and another process's; known where both are.
+    pub fn with(self, other: &Backlog) -> Backlog {
+        Backlog {
+            listed: self.listed && other.listed,
+            partitions: self.partitions + other.partitions,
+            records: self.records.with(other.records),
+            bytes: self.bytes.with(other.bytes),
+        }
+    }
+
+    /// Whether there was nothing.
+    pub fn is_empty(&self) -> bool {
+        self.records.total == 0 && self.bytes.total == 0
+    }
+
+    /// Grows with all that is read.
+    pub fn read(&self) -> u64 {
+        self.records.read + self.bytes.read
+    }
+
+    /// How much of it is read, 0 to 1: of records or of bytes, whichever is less.
+    pub fn share(&self) -> f64 {
+        self.records.share().min(self.bytes.share())
+    }
 }
 
 /// The control side of a cluster.

@@ -13,7 +13,7 @@
 mod control;
 mod handshake;
 
-pub use control::{Control, Status};
+pub use control::{Amount, Backlog, Control, Status};
 
 use crate::exit::{self, ExitCode, Failure};
 use handshake::{Hello, Purpose, Refusal};

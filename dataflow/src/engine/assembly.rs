@@ -85,11 +85,11 @@ pub fn build<'s>(
     let tell: Tell = Rc::new(move |place, missed| ledger.note_inexact(place, missed));
     let sources = ingest::ingest(scope, ingest);
     let summaries = streams::shards(sources.parts, plan.traffic, early.clone(), tell.clone());
-    let points = streams::boards(sources.deltas, summaries, plan.traffic, plan.privacy.clone(), early);
+    let points = streams::boards(sources.deltas, summaries, plan.traffic, plan.privacy.clone(), early.clone());
     let settings =
         RuleSettings { limits: plan.limits, speak_early: plan.live, may_change: plan.live, retain: plan.retain };
     let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
-    let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, tell);
+    let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, early, tell);
     let probe = Handle::new();
     let (to_points, to_findings, to_dead) = (results.clone(), results.clone(), results);
     let mut others = Others::new(plan.traffic, plan.privacy.clone());

@@ -9,6 +9,7 @@
 //!   taken and not sent lies in windows that close at or after it.
 //! - No message is sent per event; buffers are returned to the feed once their events are aggregated.
 
+use super::gate::Gate;
 use super::ledger::{Gone, Judgement, Ledger, Pending, Taken};
 use super::letters::{Account, Letters, letters_of};
 use crossbeam_channel::Receiver;
@@ -90,8 +91,11 @@ pub struct Ingest {
     pub changes: Option<Receiver<Vec<RuleChange>>>,
     /// How long to sleep when there is nothing to do, unless woken.
     pub patience: Duration,
-    /// How often to send on what open windows hold, at the ledger's pace; `None`: only when their time has passed (replays).
+    /// How often to send on what open windows hold, as far as the gate lets; `None`: only when their time has passed
+    /// (replays).
     pub send_every: Option<Duration>,
+    /// Whether open windows are shown.
+    pub gate: Arc<Gate>,
     /// Shown what was read; `None`: nobody is (replays).
     pub tap: Option<Tap>,
     /// What the process's dead letters take.
@@ -352,11 +356,12 @@ impl Work {
     /// Whether open windows are to be sent on now: at once where nothing more is to come for the moment, else now and then.
     /// A worker with nothing to do is no sign of that: its sources may be slower than it is.
     fn is_time_to_send(&mut self, busy: bool) -> bool {
-        let Ingest { feed, ledger, send_every, .. } = &self.ingest;
+        let Ingest { feed, ledger, send_every, gate, .. } = &self.ingest;
         let Some(every) = *send_every else { return false };
         let since = self.sent.elapsed();
-        let is_due = self.unsent
-            && (since >= every && since >= ledger.pace(every) || !busy && (ledger.is_at_end() || feed.stopped()));
+        let is_time =
+            || since >= every && gate.sends(every, ledger.reads_history()).is_some_and(|every| since >= every);
+        let is_due = self.unsent && (is_time() || !busy && (ledger.is_at_end() || feed.stopped()));
         if is_due {
             (self.sent, self.unsent) = (Instant::now(), false);
         }

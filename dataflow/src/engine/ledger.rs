@@ -16,11 +16,11 @@ mod partition;
 
 pub use partition::{Gone, Judgement, Pending, Totals};
 
+use crate::cluster::Backlog;
 use partition::Entry;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidewatch_connectors::feed::{Feed, Message, PartitionInfo, Unit};
 use tidewatch_connectors::source::SourceError;
 use tidewatch_events::batch::{Batch, PartitionId, RawBatch, WallTime};
 use tidewatch_events::time::{EventTime, Millis};
@@ -33,9 +33,6 @@ const ENDED: &str = "ended connections";
 
 /// How many connections that have ended are still known by name.
 const NAMES_KEPT: usize = 1024;
-
-/// How many times as long a process that catches up waits. See [`Ledger::pace`].
-const CATCHING_UP: u32 = 10;
 
 /// What a worker got from the feed.
 pub enum Taken {
@@ -95,8 +92,8 @@ struct Inner {
     failed: Option<SourceError>,
     effective: u64,
     stopping: bool,
-    /// See [`Ledger::pace`].
-    catches_up: bool,
+    /// See [`Ledger::reads_history`].
+    reads_history: bool,
     /// Events that each allow list matched.
     exempted: Vec<u64>,
     /// What could not be counted, by place.
@@ -126,7 +123,7 @@ impl Ledger {
                 failed: None,
                 effective: 0,
                 stopping: false,
-                catches_up: false,
+                reads_history: false,
                 exempted: Vec::new(),
                 inexact: BTreeMap::new(),
             }),
@@ -161,7 +158,10 @@ impl Ledger {
                 // A partition found later starts with the time that passed without it.
                 clock.raise_floor(EventTime(inner.effective));
                 clock.raise_floor(EventTime(inner.floors.remove(&info.id).unwrap_or(0)));
-                inner.partitions.insert(info.id, Entry::new(info.clone(), clock));
+                let mut entry = Entry::new(info.clone(), clock);
+                // What is found later was written since.
+                entry.unread = info.unread.filter(|_| inner.sources_to_list > 0);
+                inner.partitions.insert(info.id, entry);
                 Taken::Opened(info)
             }
             Message::Batch(raw) => {
@@ -180,6 +180,7 @@ impl Ledger {
             Message::CaughtUp(id) => {
                 if let Some(entry) = inner.partitions.get_mut(&id) {
                     (entry.caught_up_at, entry.behind_since) = (Some(WallTime(0)), None);
+                    entry.end_seen.get_or_insert(entry.taken);
                 }
                 Taken::Noted
             }
@@ -279,7 +280,7 @@ impl Ledger {
             all_idle &= entry.idle;
             all_old &= entry.idle || entry.reads_history(now, self.time.bounds.max_out_of_order);
         }
-        inner.catches_up = all_old && !all_idle;
+        inner.reads_history = all_old && !all_idle;
         if all_idle {
             let wall = now.0.saturating_sub(self.time.bounds.max_out_of_order.0);
             let has_read = !inner.ended.is_empty() || inner.partitions.values().any(|e| e.totals.events > 0);
@@ -338,11 +339,36 @@ impl Ledger {
         self.lock().partitions.values().all(|e| e.ended || e.caught_up_at.is_some())
     }
 
-    /// How often to do for those who look at open windows what is usually done every so often: much less while the process
-    /// *catches up*, that is while all partitions that hold time have had more to read for a second, and what they read
-    /// is ten seconds old or older.
-    pub fn pace(&self, every: Duration) -> Duration {
-        if self.lock().catches_up { every * CATCHING_UP } else { every }
+    /// Whether all partitions that hold time have had more to read for a second, and what they read is ten seconds old or
+    /// older: then hardly anybody looks at open windows.
+    pub fn reads_history(&self) -> bool {
+        self.lock().reads_history
+    }
+
+    /// What the logs here held when they were opened, as far as that is known, and how much of it was read.
+    pub fn backlog(&self) -> Backlog {
+        let inner = self.lock();
+        let mut sum = Backlog { listed: inner.sources_to_list == 0, ..Backlog::default() };
+        for entry in inner.partitions.values() {
+            let Some(unread) = entry.unread else { continue };
+            let is_read = entry.has_caught_up();
+            let total = unread.to.saturating_sub(unread.from);
+            let read = if is_read { total } else { entry.next_offset.saturating_sub(unread.from).min(total) };
+            let of = match unread.unit {
+                Unit::Records => &mut sum.records,
+                Unit::Bytes => &mut sum.bytes,
+            };
+            (of.read, of.total) = (of.read + read, of.total + total);
+            sum.partitions += usize::from(!is_read);
+        }
+        sum
+    }
+
+    /// Names of partitions that were not read as far as they went when they were opened.
+    pub fn unread(&self, most: usize) -> Vec<Arc<str>> {
+        let inner = self.lock();
+        let unread = inner.partitions.values().filter(|e| !e.has_caught_up());
+        unread.take(most).map(|e| e.info.name.clone()).collect()
     }
 
     /// Whether everything taken from the feed was judged.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ledger`] | the process's partitions, their clocks, the order in which their batches are judged |
 //! | [`ingest`] | the source edge: parse, judge, aggregate, stamp |
+//! | [`gate`] | what is held back while old records are caught up with |
 //! | [`parsers`] | formats of partitions |
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
@@ -24,6 +25,7 @@ pub mod allowed;
 pub mod assembly;
 pub mod demo;
 pub mod evidence;
+pub mod gate;
 pub mod inexact;
 pub mod ingest;
 pub mod labels;

@@ -5,6 +5,7 @@
 
 use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
+use super::gate::Gate;
 use super::inexact::Inexact;
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
@@ -265,6 +266,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         results,
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
+        gate: Arc::new(Gate::open()),
         changes: None,
         patience: Duration::from_millis(20),
         wakers,

@@ -4,6 +4,7 @@
 //! aggregated, open windows are written as early results, sinks get what they can take, offsets stay at what is durable.
 
 use super::assembly::Plan;
+use super::gate::{Gate, Seen};
 use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
 use super::letters::{Account, Accounts};
 use super::live::{Figures, Live, Tap};
@@ -62,6 +63,7 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 pub struct Pipeline {
     feed: Arc<Feed>,
     ledger: Arc<Ledger>,
+    gate: Arc<Gate>,
     figures: Arc<Figures>,
     /// What dead letters of this process take.
     letters: Arc<Account>,
@@ -242,6 +244,7 @@ impl Pipeline {
         let floors = std::mem::take(&mut sources.floors);
         let ledger = Ledger::new(time, sources.count()).resuming(floors).open_ended(sources.are_open_ended());
         let ledger = Arc::new(ledger);
+        let gate = Arc::new(Gate::shut(wall_clock()));
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
@@ -266,6 +269,7 @@ impl Pipeline {
             results,
             early: early.clone(),
             early_every: Some(Duration::from_millis(config.windows.early_every.0)),
+            gate: gate.clone(),
             changes: (process == 0).then_some(changes),
             patience: Duration::from_millis(20),
             wakers,
@@ -301,6 +305,7 @@ impl Pipeline {
         Ok(Pipeline {
             feed,
             ledger,
+            gate,
             figures,
             letters,
             accounts,
@@ -366,11 +371,23 @@ impl Pipeline {
         let others: Vec<Elsewhere> = self.control.iter().flat_map(|control| control.others()).map(elsewhere).collect();
         self.ledger.tick(wall_clock(), &others);
         self.observer.look(&self.ledger, &self.feed);
-        self.speak(|_| {});
         // Process 0 delivers for all: where it cannot, nobody reads on.
         let full = |control: &Control| control.others().iter().any(|s| s.full);
         let full = self.figures.full.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(full);
         self.feed.set_paused(full);
+        if self.gate.is_open() {
+            return self.speak(|_| {});
+        }
+        let here = self.ledger.backlog();
+        self.speak(|s| s.backlog = here);
+        let others: Vec<Status> = self.control.iter().flat_map(|control| control.others()).collect();
+        let backlog = others.iter().fold(here, |sum, other| sum.with(&other.backlog));
+        let holding = others.iter().map(|other| other.effective).chain([self.ledger.holding()]);
+        // Where nobody holds time, it goes with the clock.
+        let with_the_clock = others.iter().map(|other| other.reached).chain([self.ledger.reached()]).max();
+        let reached = holding.flatten().min().or(with_the_clock).unwrap_or(0);
+        let frontier = self.feed.pressure().frontier;
+        self.gate.look(&self.ledger, Seen { backlog, reached, frontier, is_paused: full });
     }
 
     /// Tells the other processes how this one stands, and takes in what process 0 says of dead letters.

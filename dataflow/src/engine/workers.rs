@@ -1,6 +1,7 @@
 //! Starts Timely's workers, in one process or as a part of a cluster, and runs each until its work is done.
 
 use super::assembly::{self, Output, Plan};
+use super::gate::Gate;
 use super::ingest::{Ingest, Parsers, Tap};
 use super::ledger::Ledger;
 use super::letters::Account;
@@ -42,8 +43,10 @@ pub struct Shared {
     pub results: Sender<Output>,
     /// Grows when early results are due; never in a replay.
     pub early: Arc<AtomicU64>,
-    /// How often to show early results, at the ledger's pace; `None` in a replay.
+    /// How often to show early results, as far as the gate lets; `None` in a replay.
     pub early_every: Option<Duration>,
+    /// Whether open windows are shown.
+    pub gate: Arc<Gate>,
     /// Where changes of rules come from, on process 0 of a live pipeline.
     pub changes: Option<Receiver<Vec<RuleChange>>>,
     /// How long a worker with nothing to do sleeps, unless woken.
@@ -134,6 +137,10 @@ pub fn start(
 fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     shared.observer.attach(worker);
     let early = Early::default();
+    let mut is_hushed = !shared.gate.is_open();
+    if is_hushed {
+        early.hush(shared.gate.past());
+    }
     let ingest = Ingest {
         feed: shared.feed.clone(),
         ledger: shared.ledger.clone(),
@@ -143,6 +150,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         changes: shared.changes.clone().filter(|_| worker.index() == 0),
         patience: shared.patience,
         send_every: shared.early_every.map(|_| SEND_EVERY),
+        gate: shared.gate.clone(),
         tap: shared.tap.clone(),
         letters: shared.letters.clone(),
         privacy: shared.plan.privacy.client.clone(),
@@ -156,13 +164,18 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     let mut told = 0;
     while !probe.done() {
         worker.step_or_park(Some(shared.patience));
+        if is_hushed && shared.gate.is_open() {
+            is_hushed = false;
+            early.speak();
+        }
         if first_here {
             let frontier = probe.with_frontier(|f| f.iter().min().copied()).unwrap_or(u64::MAX);
             if frontier > told {
                 told = frontier;
                 shared.feed.set_frontier(frontier);
             }
-            let is_due = |every| shown.elapsed() >= every && shown.elapsed() >= shared.ledger.pace(every);
+            let shows = |every| shared.gate.shows(every, shared.ledger.reads_history());
+            let is_due = |every| shown.elapsed() >= every && shows(every).is_some_and(|every| shown.elapsed() >= every);
             if shared.early_every.is_some_and(is_due) {
                 shown = Instant::now();
                 shared.early.fetch_add(1, Ordering::Relaxed);

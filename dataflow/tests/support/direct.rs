@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch::config::Config;
+use tidewatch::engine::gate::Gate;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
 use tidewatch::engine::letters::Account;
 use tidewatch::engine::observe::Observer;
@@ -184,6 +185,7 @@ pub fn run(
         results,
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
+        gate: Arc::new(Gate::open()),
         changes: None,
         tap: None,
         letters: Account::new(0, schedule.bytes),

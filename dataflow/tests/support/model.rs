@@ -59,6 +59,7 @@ pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
                 default_host: source.lines.host.as_deref().unwrap_or("?").as_bytes().into(),
                 passing: false,
                 reference_time: WallTime(0),
+                unread: None,
             };
             out.push(Input { info, generations: starts, bytes, records: None });
         }

@@ -12,6 +12,7 @@ use super::partials::PanePartials;
 use super::plan::{Condition, RuleSet};
 use super::streams::{self, Judged, Notice, RuleSettings};
 use super::versions::{Reload, RuleChange, Terms, Version};
+use crate::traffic::streams::Early;
 use crate::traffic::{TICK_MS, tick};
 use differential_dataflow::trace::{BatchReader, TraceReader};
 use proptest::prelude::*;
@@ -167,24 +168,32 @@ fn schedule(
 /// What came out, with the tick at which it was there.
 type Out = Vec<(u64, Judged)>;
 
-fn run(set: RuleSet, settings: RuleSettings, workers: usize, moments: Vec<Moment>) -> Out {
+/// Until when rules say nothing early: of windows that end by this time (ms), before this moment (by index).
+type Hush = (u64, usize);
+
+fn run(set: RuleSet, settings: RuleSettings, workers: usize, moments: Vec<Moment>, hush: Hush) -> Out {
     let (set, moments, out) = (Arc::new(set), Arc::new(moments), Arc::new(Mutex::new(Out::new())));
     let collected = out.clone();
     let config = if workers == 1 { timely::Config::thread() } else { timely::Config::process(workers) };
     let guards = timely::execute(config, move |worker| {
-        let index = worker.index();
+        let (index, signal) = (worker.index(), Early::default());
+        signal.hush(hush.0);
         let (mut panes, mut dark, mut changes, probe) = worker.dataflow::<u64, _, _>(|scope| {
             let (to_panes, panes) = scope.new_input();
             let (to_dark, dark) = scope.new_input();
             let (to_changes, changes) = scope.new_input();
-            let judged = streams::findings(panes, dark, changes, set.clone(), settings, Rc::new(|_, _| {}));
+            let judged =
+                streams::findings(panes, dark, changes, set.clone(), settings, signal.clone(), Rc::new(|_, _| {}));
             let (probe, collected) = (Handle::new(), collected.clone());
             judged
                 .inspect_time(move |time, judged| collected.lock().unwrap().push((*time, judged.clone())))
                 .probe_with(&probe);
             (to_panes, to_dark, to_changes, probe)
         });
-        for moment in moments.iter() {
+        for (at, moment) in moments.iter().enumerate() {
+            if at == hush.1 {
+                signal.speak();
+            }
             panes.advance_to(moment.tick);
             dark.advance_to(moment.tick);
             changes.advance_to(moment.tick);
@@ -240,6 +249,7 @@ proptest! {
         wishes in prop::collection::vec(wish(), 0..5),
         workers in 1usize..4,
         speak_early in any::<bool>(),
+        hush in (0u64..60_000, prop::option::of(0usize..20)),
         retain in prop::sample::select(&[0u64, 100, 3_000, 1_000_000][..]),
         numbers in proptest::collection::vec(any::<u32>(), 8),
     ) {
@@ -249,7 +259,8 @@ proptest! {
         let limits = Limits::new(Millis(settings.allowed_lateness));
         let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain) };
         let name = |rule: u32| settings.rules[rule as usize].name.clone();
-        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments));
+        let hush = (hush.0, hush.1.unwrap_or(usize::MAX));
+        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush));
 
         let fact = |f: &super::Finding| {
             (name(f.rule), f.key.as_bytes().to_vec(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())
@@ -272,7 +283,7 @@ proptest! {
                     }
                 }
                 Judged::Changed(reload) => changed.push(reload.from),
-                Judged::Provisional(_) => prop_assert!(speak_early),
+                Judged::Provisional(f) => prop_assert!(speak_early && (f.end > hush.0 || hush.1 < usize::MAX)),
             }
         }
         facts.sort();

@@ -243,6 +243,14 @@ impl PaneStore {
         }
     }
 
+    /// Merges all that was deferred. Pane, slot and row of what is in no running window yet, of keys with at least so many
+    /// events in all their rows.
+    pub(super) fn waiting_rows(&mut self, least: u64) -> Vec<(u64, u32, u32)> {
+        self.merge_deferred(0..=u64::MAX);
+        let rows = self.waiting.iter().flat_map(|(pane, of)| of.rows.iter().map(|(slot, row)| (*pane, *slot, *row)));
+        rows.filter(|(_, slot, _)| self.slots[*slot as usize].held >= least).collect()
+    }
+
     /// Adds a message at once; notes the keys it touched.
     pub(super) fn merge_noting(&mut self, partials: PanePartials, touched: Option<&mut Touched>) {
         if !self.is_too_late(&partials) {

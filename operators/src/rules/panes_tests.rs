@@ -275,6 +275,46 @@ fn what_cannot_be_undone_is_said_at_once_and_when_it_has_doubled() {
 }
 
 #[test]
+fn what_was_not_said_when_it_came_is_said_later_of_what_is_open() {
+    // Messages as they came, the frontier when they are spoken of, what is said of a: start, end, n.
+    type Row<'a> = (&'a str, Measure, &'a [(u64, &'a [u64])], u64, &'a [(u64, u64, u64)]);
+    let (count, paths) = (Measure::Count, Measure::Distinct(Field::Path));
+    let rows: &[Row<'_>] = &[
+        ("one too few", count.clone(), &[(1000, &[1, 1])], 0, &[]),
+        ("no window holds both", count.clone(), &[(1000, &[1, 1]), (1030, &[1])], 0, &[]),
+        ("in two messages", count.clone(), &[(1000, &[1]), (1000, &[1, 1])], 0, &[(980, 1010, 3)]),
+        ("the earliest window", count.clone(), &[(1020, &[1]), (1000, &[1, 1])], 0, &[(1000, 1030, 3)]),
+        ("the earliest that is open", count.clone(), &[(1000, &[1, 1, 1])], 1015, &[]),
+        ("what is closed counts on", count.clone(), &[(1000, &[1, 1]), (1020, &[1])], 1015, &[(1000, 1030, 3)]),
+        ("values that share a pane", paths.clone(), &[(1000, &[1, 2]), (1000, &[2, 3])], 0, &[(980, 1010, 4)]),
+        ("the same values", paths, &[(1000, &[1, 2]), (1000, &[2, 1])], 0, &[]),
+        ("one that may fall again", Measure::Avg(Field::Bytes), &[(1000, &[1, 1, 1])], 0, &[]),
+        ("a second attack", count, &[(1000, &[1; 3]), (1030, &[1; 4])], 0, &[(980, 1010, 3), (1010, 1040, 4)]),
+    ];
+    for (name, measure, messages, frontier, want) in rows {
+        let mut store = store(measure.clone(), 3.0, limits());
+        for (pane, values) in *messages {
+            let distinct = matches!(measure, Measure::Distinct(_));
+            let message = message(*pane, &[(b'a', values.to_vec())], distinct);
+            match measure {
+                Measure::Avg(_) => {
+                    let sum = crate::rules::values::Sum { total: 50, events: 1 };
+                    store.merge(with(Values::Sums(vec![sum]), message));
+                }
+                _ => store.merge(message),
+            }
+        }
+        store.close(*frontier);
+        let mut out = Vec::new();
+        store.speak(&mut out);
+        assert_eq!(out.iter().map(|f| (f.start, f.end, f.n)).collect::<Vec<_>>(), *want, "{name}");
+        out.clear();
+        store.speak(&mut out);
+        assert!(out.is_empty(), "{name}: once");
+    }
+}
+
+#[test]
 fn distinct_values_that_come_again_are_no_news() {
     let mut store = store(Measure::Distinct(Field::Path), 3.0, limits());
     let mut said = |pane, values: &[u64]| {

@@ -58,6 +58,19 @@ impl PaneStore {
         out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
     }
 
+    /// Says where conditions hold now in windows that are not closed, of what was only merged when it came.
+    pub fn speak(&mut self, out: &mut Vec<Finding>) {
+        let speaks = self.versions().iter().any(|v| v.condition.baseline_factor.is_none());
+        if !self.plan().measure.is_monotone() || !speaks {
+            return;
+        }
+        let (from, least, mut near) = (out.len(), self.least_held(), Vec::new());
+        for (pane, slot, row) in self.waiting_rows(least) {
+            self.test(slot, row, pane, &mut near, out);
+        }
+        out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
+    }
+
     /// With fewer events in all its rows a key cannot meet the condition of any version.
     fn least_held(&self) -> u64 {
         let least = self.versions().least();

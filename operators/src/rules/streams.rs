@@ -13,7 +13,7 @@ use super::plan::{MeasurePlan, RuleSet};
 use super::versions::Reload;
 use super::{Finding, Limits, Missed};
 use crate::inexact::{Place, Tell};
-use crate::traffic::streams::least;
+use crate::traffic::streams::{Early, least};
 use crate::traffic::tick;
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
@@ -76,12 +76,13 @@ pub fn findings<'s>(
     changes: StreamVec<'s, u64, Notice>,
     rules: Arc<RuleSet>,
     settings: RuleSettings,
+    signal: Early,
     tell: Tell,
 ) -> StreamVec<'s, u64, Judged> {
     let limits = settings.limits;
     let beside =
         dark_counts(dark, &rules, limits, tell.clone()).map(Beside::Counts).concat(changes.clone().map(Beside::Notice));
-    let (rows, early) = close_panes(panes, beside, rules.clone(), settings, tell).ok_err(|said| said);
+    let (rows, early) = close_panes(panes, beside, rules.clone(), settings, signal, tell).ok_err(|said| said);
     let told = closed_streams::judge(rows, changes.clone(), &rules, limits.allowed_lateness, settings.retain);
     let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
     told.concat(early.map(|finding| Judged::Provisional(*finding))).concat(changed)
@@ -95,8 +96,10 @@ fn close_panes<'s>(
     beside: StreamVec<'s, u64, Beside>,
     rules: Arc<RuleSet>,
     settings: RuleSettings,
+    signal: Early,
     tell: Tell,
 ) -> StreamVec<'s, u64, Said> {
+    let scope = panes.scope();
     let RuleSettings { limits, speak_early, may_change, .. } = settings;
     let by_owner = Exchange::new(|p: &PanePartials| p.dest);
     let by_owner_too = Exchange::new(|b: &Beside| match b {
@@ -108,8 +111,9 @@ fn close_panes<'s>(
         by_owner,
         by_owner_too,
         "Panes",
-        move |capability, _| {
+        move |capability, info| {
             drop(capability);
+            signal.when_it_speaks(scope.activator_for(info.address));
             let store = |plan: &MeasurePlan| {
                 let store = PaneStore::new(plan, limits);
                 if may_change || speak_early { store } else { store.only_findings() }
@@ -117,15 +121,19 @@ fn close_panes<'s>(
             let mut stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();
             let mut held = Held::default();
             let mut early = Vec::new();
+            // Whether there may be something to say that was not said when it came.
+            let mut owes = false;
             let mut told = vec![Missed::default(); stores.len()];
             move |(input, frontier), (input_too, frontier_too), output| {
                 input.for_each_time(|time, batches| {
                     for partials in batches.flat_map(|batch| batch.drain(..)) {
-                        let store = &mut stores[partials.plan as usize];
-                        if speak_early && !rules.plans[partials.plan as usize].only_exempt {
+                        let (store, plan) = (&mut stores[partials.plan as usize], &rules.plans[partials.plan as usize]);
+                        let speaks = speak_early && !plan.only_exempt;
+                        if speaks && !signal.is_hushed(partials.pane.saturating_add(plan.hop)) {
                             store.merge_testing(partials, &mut early);
                         } else {
                             store.merge(partials);
+                            owes |= speaks;
                         }
                         held.reach(&time, store.next_end(), limits);
                     }
@@ -177,6 +185,15 @@ fn close_panes<'s>(
                         }
                     }
                     held.settle(stores.iter().filter_map(PaneStore::next_end).min(), limits);
+                }
+                if owes && signal.speaks() {
+                    owes = false;
+                    let may_speak = stores.iter_mut().zip(&rules.plans).filter(|(_, plan)| !plan.only_exempt);
+                    may_speak.for_each(|(store, _)| store.speak(&mut early));
+                    // Where nothing is held, nothing is open.
+                    if let Some(capability) = &held.capability {
+                        output.session(capability).give_iterator(early.drain(..).map(|found| Err(Box::new(found))));
+                    }
                 }
             }
         },

@@ -39,11 +39,14 @@ pub struct Points {
 
 /// The engine's signal that early results are due: a number that grows. Cloning gives another handle.
 ///
-/// An operator that has something to show waits for it: nothing else may come that would make it run.
+/// An operator that has something to show waits for it: nothing else may come that would make it run. While old records are
+/// caught up with, it also says of which windows nothing is to be told before they are closed.
 #[derive(Clone, Default)]
 pub struct Early {
     raised: Rc<Cell<u64>>,
     waiting: Rc<RefCell<Vec<Activator>>>,
+    past: Rc<Cell<u64>>,
+    hushed: Rc<RefCell<Vec<Activator>>>,
 }
 
 impl Early {
@@ -56,6 +59,32 @@ impl Early {
 
     fn get(&self) -> u64 {
         self.raised.get()
+    }
+
+    /// Has rules say nothing of windows that end at or before `past` (ms) until they are closed.
+    pub fn hush(&self, past: u64) {
+        self.past.set(past);
+    }
+
+    /// Has rules speak of all open windows from now on, and at once of what they were silent about.
+    pub fn speak(&self) {
+        self.past.set(0);
+        self.hushed.borrow_mut().drain(..).for_each(|operator| operator.activate());
+    }
+
+    /// Whether rules are to be silent about a window that ends at `end`, ms.
+    pub fn is_hushed(&self, end: u64) -> bool {
+        end <= self.past.get()
+    }
+
+    /// Whether rules may speak of all open windows.
+    pub fn speaks(&self) -> bool {
+        self.past.get() == 0
+    }
+
+    /// Has an operator run once rules may speak of all open windows.
+    pub fn when_it_speaks(&self, operator: Activator) {
+        self.hushed.borrow_mut().push(operator);
     }
 }
 

@@ -15,7 +15,7 @@ use super::names;
 use super::positions::{FilePosition, Positions};
 use super::tail::{Done, Open, Tail, rotated};
 use super::walk::{self, Bound, open_file};
-use crate::feed::{Feed, PartitionInfo};
+use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::paths::OwnFiles;
 use crate::source::frame::Outlet;
 use crate::source::{Clock, Identity, SourceError, named_partition_id};
@@ -462,6 +462,8 @@ impl Run {
             let from_end = self.first_scan && !options.from_beginning && !known;
             files.push(Open::live(1, file, if from_end { u64::MAX } else { 0 })?);
         }
+        let from = resumed_at.unwrap_or_else(|| files.first().map_or(0, Open::position));
+        let left: u64 = files.iter().map(Open::unread).sum();
         let identity = &self.source.identity;
         let id = named_partition_id(options.process, identity.index, path.as_os_str().as_bytes());
         let outlet = Outlet::new(self.feed.clone(), id, self.source.clock);
@@ -473,6 +475,7 @@ impl Run {
             default_host: identity.host.clone().unwrap_or_else(|| names::host_of(path).into()),
             passing: false,
             reference_time: (self.source.clock)(),
+            unread: Some(Unread { from, to: from + left, unit: Unit::Bytes }),
         });
         tracing::info!(file = %path.shown(), files = files.len(), "following");
         let positions = self.source.positions.clone();

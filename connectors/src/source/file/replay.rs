@@ -124,6 +124,7 @@ impl ReplayFiles {
             default_host: self.identity.host.clone().unwrap_or_else(|| names::host_of(&log.base).into()),
             passing: false,
             reference_time: written,
+            unread: None,
         });
         Partition {
             position,

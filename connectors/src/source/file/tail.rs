@@ -130,6 +130,16 @@ impl Open {
         }
     }
 
+    /// Offset of the next byte to be read.
+    pub fn position(&self) -> u64 {
+        self.lines.position()
+    }
+
+    /// How many bytes it had to be read when it was opened; of a compressed one about.
+    pub fn unread(&self) -> u64 {
+        self.looked.0.saturating_sub(self.lines.position())
+    }
+
     fn is(&self, meta: &Metadata) -> bool {
         (self.device, self.inode) == (meta.dev(), meta.ino())
     }

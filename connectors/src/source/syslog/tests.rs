@@ -30,6 +30,7 @@ fn divide_taking(taking: Taking, input: &[u8], size: usize) -> Vec<(u64, String,
         default_host: b"peer"[..].into(),
         passing: false,
         reference_time: WallTime(0),
+        unread: None,
     });
     let mut outlet = Outlet::new(engine.feed.clone(), id, wall_clock);
     let mut stream = SyslogStream::new(taking);

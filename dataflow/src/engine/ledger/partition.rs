@@ -7,7 +7,7 @@
 use super::TimeSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidewatch_connectors::feed::{Feed, PartitionInfo};
+use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Event, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
@@ -110,6 +110,10 @@ pub(super) struct Entry {
     pub idle: bool,
     pub open_windows: BTreeMap<u64, u64>,
     pub next_offset: u64,
+    /// What was there to be read at the start.
+    pub unread: Option<Unread>,
+    /// How many batches came before its end was seen for the first time: where records are gone, no offset tells.
+    pub end_seen: Option<u64>,
 }
 
 impl Entry {
@@ -129,7 +133,15 @@ impl Entry {
             idle: false,
             open_windows: BTreeMap::new(),
             next_offset: 0,
+            unread: None,
+            end_seen: None,
         }
+    }
+
+    /// Whether what was there at the start was read and judged.
+    pub fn has_caught_up(&self) -> bool {
+        let is_read = |unread: Unread| unread.to <= self.next_offset.max(unread.from);
+        self.done || self.unread.is_none_or(is_read) || self.end_seen.is_some_and(|seen| self.next_seq >= seen)
     }
 
     pub fn judge(&mut self, pending: &mut Pending, time: TimeSettings) -> Judgement {

@@ -1,5 +1,6 @@
 use super::*;
 use std::sync::Arc;
+use tidewatch_connectors::feed::Unread;
 use tidewatch_events::batch::Framing;
 use tidewatch_events::event::Event;
 
@@ -25,6 +26,7 @@ fn info(id: u64) -> PartitionInfo {
         default_host: Arc::from(&b"h"[..]),
         passing: false,
         reference_time: WallTime(0),
+        unread: None,
     }
 }
 
@@ -146,9 +148,60 @@ fn reading_what_is_old_without_a_pause_is_catching_up() {
             ledger.tick(WallTime(*paused), &[]);
         }
         ledger.tick(WallTime(*at), &[]);
-        let every = Duration::from_millis(100);
-        assert_eq!(ledger.pace(every) > every, *want, "{name}");
+        assert_eq!(ledger.reads_history(), *want, "{name}");
     }
+}
+
+#[test]
+fn what_a_log_held_when_it_was_opened_is_read_some_day() {
+    let part = |from, to| Some(Unread { from, to, unit: Unit::Bytes });
+    // What it held, records of a byte read from the start on, whether its end is seen then; partitions left, read, in all
+    type Row = (&'static str, Option<Unread>, u64, bool, (usize, u64, u64));
+    let rows: &[Row] = &[
+        ("a connection", None, 3, false, (0, 0, 0)),
+        ("an empty log", part(5, 5), 0, false, (0, 0, 0)),
+        ("nothing read yet", part(5, 8), 0, false, (1, 0, 3)),
+        ("one before", part(5, 8), 2, false, (1, 2, 3)),
+        ("at its end", part(5, 8), 3, false, (0, 3, 3)),
+        ("what came since does not count", part(5, 8), 5, false, (0, 3, 3)),
+        ("its end is seen: the rest is gone", part(5, 8), 1, true, (0, 3, 3)),
+    ];
+    for (name, unread, records, ended, want) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        assert!(!ledger.backlog().listed, "{name}");
+        feed.open(PartitionInfo { unread: *unread, ..info(1) });
+        feed.listed();
+        for seq in 0..*records {
+            let offset = unread.map_or(0, |unread| unread.from) + seq;
+            feed.send(RawBatch { framing: Framing::Lines { offset }, ..batch(1, seq) });
+        }
+        if *ended {
+            feed.caught_up(PartitionId(1));
+            feed.send(RawBatch { framing: Framing::Lines { offset: 6 }, ..batch(1, *records) });
+        }
+        take(&ledger, &feed, 1000);
+        let backlog = ledger.backlog();
+        assert!(backlog.listed, "{name}");
+        assert_eq!((backlog.partitions, backlog.bytes.read, backlog.bytes.total), *want, "{name}");
+    }
+}
+
+#[test]
+fn an_end_is_reached_once_what_is_before_it_is_judged() {
+    let (ledger, feed) = (ledger(1), feed());
+    feed.open(PartitionInfo { unread: Some(Unread { from: 0, to: 9, unit: Unit::Records }), ..info(1) });
+    feed.listed();
+    feed.open(PartitionInfo { unread: Some(Unread { from: 0, to: 9, unit: Unit::Records }), ..info(2) });
+    feed.send(batch(1, 0));
+    feed.caught_up(PartitionId(1));
+    let mut taken = None;
+    while let Some(next) = ledger.take(&feed) {
+        taken = if let Taken::Batch(raw) = next { Some(raw) } else { taken };
+    }
+    assert_eq!((ledger.backlog().partitions, ledger.unread(5)), (1, vec!["1".into()]), "found later: not of the start");
+    let mut pending = Pending { batch: Batch::new(taken.unwrap(), b"h"[..].into()), judged: 0, gone: Gone::default() };
+    assert_eq!(ledger.judge(&mut pending, &feed), Judgement::Whole);
+    assert_eq!((ledger.backlog().partitions, ledger.unread(5)), (0, vec![]));
 }
 
 #[test]
