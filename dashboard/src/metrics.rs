@@ -106,6 +106,16 @@ fn engine(app: &Shared, registry: &mut Registry) {
     if let Some(last) = status.last_event {
         gauge(registry, "last_event_ms", "Event time of the newest event, ms since the epoch", last);
     }
+    let behind = status.catching_up;
+    gauge(
+        registry,
+        "catching_up",
+        "1 until what was in the logs at the start is read: only closed windows are shown",
+        u64::from(behind.is_some()),
+    );
+    let behind = behind.unwrap_or_default();
+    gauge(registry, "backlog_records", "Kafka records of before the start that are not read yet", behind.records_left);
+    gauge(registry, "backlog_bytes", "Bytes of files from before the start that are not read yet", behind.bytes_left);
     let of = |name: &str| vec![("sink", name.to_owned())];
     let waiting = status.sinks.iter().map(|sink| (of(&sink.name), sink.waiting_bytes));
     labelled(registry, "sink_waiting_bytes", "Results that wait for a sink", waiting);

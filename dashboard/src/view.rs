@@ -71,6 +71,23 @@ pub struct Status {
     pub countries: bool,
     /// What is kept of single requests.
     pub requests: RequestsView,
+    /// How far it has caught up with what was in its logs at the start; `None` once it has.
+    pub catching_up: Option<CatchingUpView>,
+}
+
+/// How far all processes have caught up with what was in their logs at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CatchingUpView {
+    /// For how long they have been at it.
+    pub for_ms: u64,
+    /// How much of it is read, 0 to 1: of records or of bytes, whichever is less.
+    pub share: f64,
+    /// Partitions that are not read so far.
+    pub partitions: usize,
+    /// Records of Kafka that are left.
+    pub records_left: u64,
+    /// Bytes of files that are left.
+    pub bytes_left: u64,
 }
 
 /// Alerts, counted.

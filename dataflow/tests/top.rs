@@ -10,8 +10,8 @@ use tidewatch::top::draw::draw;
 use tidewatch::top::poll::{Poller, Snapshot};
 use tidewatch::top::state::View;
 use tidewatch_connectors::answers::{
-    AlertCounts, AlertRow, Alerts, AlertsWanted, Answers, AnswersError, Errors, HeldBy, Partition, Ranking, Series,
-    SeriesRow, Span, Status, Time, TopRow, Tops,
+    AlertCounts, AlertRow, Alerts, AlertsWanted, Answers, AnswersError, CatchingUp, Errors, HeldBy, Partition, Ranking,
+    Series, SeriesRow, Span, Status, Time, TopRow, Tops,
 };
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 use tidewatch_events::time::{EventTime, Millis};
@@ -181,6 +181,17 @@ fn every_view_in_a_small_and_a_large_terminal() {
             golden(&format!("{name}-{width}x{height}"), &draw_at(&view, width, height));
         }
     }
+}
+
+#[test]
+fn what_is_caught_up_with_is_said() {
+    let mut view = View::new("store".into(), false);
+    let mut snapshot = snapshot(&["/a"]);
+    snapshot.status.catching_up = Some(CatchingUp { share: 0.999 });
+    view.take(Ok(snapshot));
+    let drawn = draw_at(&view, 80, 24);
+    let head = drawn.lines().next().unwrap();
+    assert!(head.contains(" UTC  catching up 99 %  1,235 "), "{head}");
 }
 
 #[test]

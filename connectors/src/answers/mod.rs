@@ -123,6 +123,17 @@ pub struct Status {
     pub rate: f64,
     pub alerts: AlertCounts,
     pub sinks: Vec<SinkState>,
+    /// While it catches up with what was in its logs at the start.
+    pub catching_up: Option<CatchingUp>,
+}
+
+/// How far it has caught up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct CatchingUp {
+    /// How much is read, 0 to 1.
+    pub share: f64,
 }
 
 /// Alerts, counted.

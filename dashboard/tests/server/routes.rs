@@ -107,6 +107,7 @@ fn what_the_engine_says() {
     assert_eq!(status["sinks"][0]["state"], "away");
     assert_eq!((&status["routes"][0]["works"], &status["routes"][0]["pending"]), (&false.into(), &3.into()));
     assert_eq!(status["requests"]["kept"], 3);
+    assert_eq!((&status["catching_up"]["share"], &status["catching_up"]["records_left"]), (&0.5.into(), &11.into()));
     assert_eq!(status["history"], true);
     let time = server.get("/api/v1/time").json();
     assert_eq!((&time["held_by"]["why"], &time["held_by"]["partition"]), (&"back-pressured".into(), &HOSTILE.into()));
@@ -138,6 +139,9 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
         "tidewatch_route_works{route=\"mail\"} 0",
         "tidewatch_route_pending{route=\"mail\"} 3",
         "tidewatch_route_messages_total{route=\"mail\"} 0",
+        "tidewatch_catching_up 1",
+        "tidewatch_backlog_records 11",
+        "tidewatch_backlog_bytes 12",
         "tidewatch_frontier_ms 3",
         "tidewatch_page_requests_total{status=\"2xx\"} 0",
     ];

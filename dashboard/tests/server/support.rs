@@ -39,6 +39,13 @@ impl Engine for FakeEngine {
                 refused: 2,
             }],
             routes: vec![RouteView { name: "mail".into(), error: HOSTILE.into(), pending: 3, ..RouteView::default() }],
+            catching_up: Some(CatchingUpView {
+                share: 0.5,
+                partitions: 2,
+                records_left: 11,
+                bytes_left: 12,
+                ..CatchingUpView::default()
+            }),
             ..Status::default()
         }
     }

@@ -232,6 +232,7 @@ function status() {
   return { version: "0.4.0", mode: "demo", started: STARTED, now: Date.now(), first_event: newest && newest - 86_400_000, last_event: newest, durable: newest && newest - 9000, hosts: options.empty ? [] : HOSTS.map(([name]) => name), events: options.empty ? 0 : 1_284_310 + Math.floor((Date.now() - STARTED) * 0.512), rejected: 12, late: 3, future: 0, rate: options.empty ? 0 : 512,
     alerts: { fired: 1920, firing: alerts(new URLSearchParams({ state: "firing" })).rows.length, critical: 38 }, anomaly_rate: 0.00042, workers: 2, processes: 1, memory_bytes: 187 << 20,
     history: !options["no-store"],
+    catching_up: options.trouble ? { for_ms: 9000, share: 0.437, partitions: 2, records_left: 1_200_000, bytes_left: 0 } : null,
     countries: !options["no-store"],
     sinks: [{ name: "store", state: "ok", waiting_bytes: 0, dropped_bytes: 0, refused: 0 }, { name: "influx", state: options.trouble ? "away" : "ok", waiting_bytes: options.trouble ? 48 << 20 : 0, dropped_bytes: 0, refused: 0 }],
     requests: { enabled: !options["no-requests"] && !options["no-store"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble), partial: Boolean(options.trouble) } };

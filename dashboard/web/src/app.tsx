@@ -289,6 +289,13 @@ function Warnings() {
           </button>
         </div>
       )}
+      {now?.catching_up && (
+        <div class="warning mild" role="status">
+          <span>
+            <b>Catching up:</b> {format.catchingUp(now.catching_up)}. Until then only closed windows are shown, and alerts on them.
+          </span>
+        </div>
+      )}
       {sinks.map((sink) => (
         <div key={sink.name} class={`warning ${sink.state === "full" ? "bad" : ""}`} role="status">
           <span>

@@ -183,3 +183,12 @@ export function shorten(text: string, limit: number): string {
 export function plural(amount: number, one: string, many = `${one}s`): string {
   return `${count(amount)}${NO_BREAK}${amount === 1 ? one : many}`;
 }
+
+/** How far what was in the logs at the start is read: never all of it while some is left. */
+export function catchingUp(behind: { share: number; records_left: number; bytes_left: number }): string {
+  const left = [];
+  if (behind.records_left > 0) left.push(plural(behind.records_left, "record"));
+  if (behind.bytes_left > 0) left.push(bytes(behind.bytes_left));
+  const read = `${Math.floor(Math.max(0, Math.min(1, behind.share)) * 100)}${NO_BREAK}% read`;
+  return left.length ? `${read}, ${left.join(" and ")} left` : read;
+}

@@ -28,6 +28,17 @@ export interface Status {
   requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean; partial?: boolean };
   /** Whether a GeoIP file says where clients are. */
   countries?: boolean;
+  /** While what was in the logs at the start is read: until then only closed windows are shown. */
+  catching_up?: CatchingUp | null;
+}
+
+export interface CatchingUp {
+  for_ms: number;
+  /** How much is read, 0 to 1. */
+  share: number;
+  partitions: number;
+  records_left: number;
+  bytes_left: number;
 }
 
 export interface Sink {

@@ -48,6 +48,10 @@ test.each<[string, string, string]>([
   ["a quantile of latencies", format.inUnit(500, "quantile(latency_ms, 0.99)"), "500 ms"],
   ["a sum of bytes", format.inUnit(5 * 1024 * 1024, "sum(bytes)"), "5 MiB"],
   ["distinct paths", format.inUnit(20, "distinct(path)"), "20"],
+  ["nothing caught up with", format.catchingUp({ share: 0, records_left: 1200, bytes_left: 0 }), "0 % read, 1,200 records left"],
+  ["both kinds", format.catchingUp({ share: 0.437, records_left: 1, bytes_left: 2048 }), "43 % read, 1 record and 2 KiB left"],
+  ["not all, while some is left", format.catchingUp({ share: 0.9999, records_left: 0, bytes_left: 1 }), "99 % read, 1 B left"],
+  ["a share that is none", format.catchingUp({ share: 7, records_left: 0, bytes_left: 0 }), "100 % read"],
   ["of an unknown rule", format.inUnit(0.05, undefined), "0.05"],
 ])("%s", (_, found, wanted) => expect(plain(found)).toBe(wanted));
 

@@ -5,6 +5,7 @@
 //! Invariants
 //! - What is shown never changes a result; the results thread only renders, and only while somebody looks.
 
+use super::gate::Gate;
 use super::live::{Figures, Tap};
 use super::observe::ProcessView;
 use super::peers::Peers;
@@ -75,6 +76,8 @@ pub struct Shown {
     pub rules: Entries,
     /// Worker threads of each process.
     pub workers: usize,
+    /// Whether open windows are shown.
+    pub gate: Arc<Gate>,
     /// Of recent requests.
     pub ring: super::sinks::Watch,
     /// Who acts on what people silence and acknowledge.
@@ -414,6 +417,13 @@ impl Engine for ShownPipeline {
             history: false, // said by who has the store, as what follows
             countries: false,
             requests: view::RequestsView::default(),
+            catching_up: self.shown.gate.catching_up().map(|behind| view::CatchingUpView {
+                for_ms: behind.elapsed.as_millis() as u64,
+                share: behind.backlog.share(),
+                partitions: behind.backlog.partitions,
+                records_left: behind.backlog.records.left(),
+                bytes_left: behind.backlog.bytes.left(),
+            }),
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Shown {
     pub feed: Arc<tidewatch_connectors::feed::Feed>,
     pub rules: Entries,
     pub workers: usize,
+    pub gate: Arc<super::gate::Gate>,
     pub ring: super::sinks::Watch,
     pub routes: Option<Arc<super::routes::Routes>>,
 }

@@ -340,6 +340,7 @@ impl Pipeline {
             feed: self.feed.clone(),
             rules: self.entries.clone(),
             workers: self.worker_count,
+            gate: self.gate.clone(),
             ring: sinks::watch(&self.ring),
             routes: self.routes.clone(),
         };

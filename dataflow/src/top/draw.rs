@@ -86,6 +86,11 @@ fn header(view: &View, paint: Paint, width: u16) -> Paragraph<'static> {
     if let Some(snapshot) = &view.snapshot {
         let to = snapshot.series.to.0;
         spans.push(Span::raw(if to == 0 { "no data yet  ".to_owned() } else { format!("to {} UTC  ", second(to)) }));
+        if let Some(behind) = snapshot.status.catching_up {
+            // A share that rounds to all of it is not all of it.
+            let words = format!("catching up {} %  ", (behind.share * 100.0).floor());
+            spans.push(Span::styled(words, paint.of(Color::Yellow)));
+        }
         if snapshot.status.mode != "store" {
             spans.push(Span::raw(format!("{} events/s  ", decimals(snapshot.status.rate))));
         }
