@@ -46,10 +46,10 @@ impl Proxies {
     }
 
     /// The right-most untrusted address of the header's value; the left-most trusted one where all are trusted; `None`
-    /// where its right end is no address. Empty elements of the list are skipped, as RFC 9110 (5.6.1) asks.
+    /// where its right end is no address.
     pub fn rightmost(&self, header: &[u8]) -> Option<IpAddr> {
         let mut known = None;
-        for element in header.rsplit(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()) {
+        for element in from_the_right(header) {
             let address = match self.header {
                 Some(ClientHeader::Forwarded) => forwarded_for(element).and_then(parse_endpoint),
                 _ => parse_endpoint(element),
@@ -62,6 +62,11 @@ impl Proxies {
         }
         known
     }
+}
+
+/// The elements of a header's list, the last one first. Empty ones are skipped, as RFC 9110 (5.6.1) asks.
+pub(crate) fn from_the_right(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.rsplit(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// The node of the `for=` parameter of one element of a `Forwarded` header.

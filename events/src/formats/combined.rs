@@ -273,8 +273,7 @@ fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> bool {
         at += line[at..].iter().take_while(|b| **b == b' ').count();
         if line.get(at) == Some(&b'"') {
             let Some((close, escaped)) = closing_quote(line, at + 1) else { return false };
-            let mut from_the_end = line[at + 1..close].rsplit(|b| *b == b',').map(<[u8]>::trim_ascii);
-            let last = from_the_end.find(|element| !element.is_empty()).unwrap_or_default();
+            let last = client::from_the_right(&line[at + 1..close]).next().unwrap_or_default();
             if fields.x_forwarded_for.is_absent() && client::parse_endpoint(last).is_some() {
                 fields.x_forwarded_for = Piece::new(at + 1, close, escaped);
             }
