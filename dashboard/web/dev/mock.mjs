@@ -195,8 +195,8 @@ function errors(query) {
   const wanted = query.get("severity");
   const rows = PATTERNS.flatMap(([severity, pattern], at) => HOSTS.slice(0, 1 + (at % 3)).map(([host], n) => ({ host, severity, pattern, count: Math.round(((to - from) / 1000) * (at + 1) * 0.05 / (n + 1)) + 1, example: pattern.replaceAll("<*>", "203.0.113.5"), last: to - at * 7000 })));
   const points = [];
-  for (let time = Math.ceil(from / step) * step; time < to; time += step) points.push([time, 0, 0, Math.round(noise(time, 1) * 2), Math.round(noise(time, 2) * 14), Math.round(noise(time, 3) * 9)]);
-  return { rows: options.empty ? [] : rows.filter((row) => !wanted || row.severity === wanted), series: { columns: ["time", "emerg", "alert", "crit", "error", "warn"], rows: options.empty ? [] : points, step }, truncated: false };
+  for (let time = Math.ceil(from / step) * step; time < to; time += step) points.push([time, 0, 0, Math.round(noise(time, 1) * 2), Math.round(noise(time, 2) * 14), Math.round(noise(time, 3) * 9), Math.round(noise(time, 4) * 5)]);
+  return { rows: options.empty ? [] : rows.filter((row) => !wanted || row.severity === wanted), series: { columns: ["time", "emerg", "alert", "crit", "error", "warn", "notice"], rows: options.empty ? [] : points, step }, truncated: false };
 }
 
 function client(query) {

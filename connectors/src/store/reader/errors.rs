@@ -70,7 +70,7 @@ pub struct ErrorRow {
     pub last: EventTime,
 }
 
-/// Events by severity over time; milder ones than a warning only where one of these is asked for.
+/// Events by severity over time: the five worst, and each milder one that there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ErrorSeries {
     /// What stands in a row.
@@ -92,10 +92,11 @@ pub struct ErrorPoint {
 /// How many of [`SEVERITIES`] are columns of any series: the worst.
 const COLUMNS: usize = 5;
 
-/// The severities that are columns of a series.
-fn columns(asked: Option<&str>) -> impl Iterator<Item = &'static str> {
-    let is_column = move |(at, name): &(usize, &str)| *at < COLUMNS || Some(*name) == asked;
-    SEVERITIES.into_iter().enumerate().filter(is_column).map(|(_, name)| name)
+/// The severities that are columns of a series, by position: those of any, the one asked for, and those with events.
+fn columns(asked: Option<&str>, points: &BTreeMap<i64, Counts>) -> Vec<usize> {
+    let has_events = |at: usize| points.values().any(|counts| counts[at] > 0);
+    let is_column = |at: &usize| *at < COLUMNS || Some(SEVERITIES[*at]) == asked || has_events(*at);
+    (0..SEVERITIES.len()).filter(is_column).collect()
 }
 
 impl Serialize for ErrorPoint {
@@ -131,13 +132,13 @@ impl StoreReader {
             let limit = query.limit.clamp(1, MAX_ROWS);
             let truncated = rows.len() > limit;
             rows.truncate(limit);
-            let names: Vec<&str> = columns(severity).collect();
+            let columns = columns(severity, &points);
             let point = |(time, counts): (i64, Counts)| ErrorPoint {
                 time: EventTime(time as u64),
-                counts: counts[..names.len()].to_vec(),
+                counts: columns.iter().map(|at| counts[*at]).collect(),
             };
             let series = ErrorSeries {
-                columns: std::iter::once("time").chain(names.iter().copied()).collect(),
+                columns: std::iter::once("time").chain(columns.iter().map(|at| SEVERITIES[*at])).collect(),
                 step: Millis(step as u64),
                 rows: points.into_iter().map(point).collect(),
             };
@@ -191,8 +192,8 @@ fn ranked(
     Ok(found)
 }
 
-/// A number for each column; the last is for one that is asked for.
-type Counts = [u64; COLUMNS + 1];
+/// A number for each severity.
+type Counts = [u64; SEVERITIES.len()];
 
 /// Events by severity and step.
 fn over_time(
@@ -202,7 +203,6 @@ fn over_time(
     severity: Option<&str>,
     step: i64,
 ) -> rusqlite::Result<BTreeMap<i64, Counts>> {
-    let names: Vec<&str> = columns(severity).collect();
     let mut points: BTreeMap<i64, Counts> = BTreeMap::new();
     for piece in pieces {
         let mut statement = over(c, "time, severity, count", "error_events", *piece, host)?;
@@ -214,7 +214,7 @@ fn over_time(
             if severity.is_some_and(|severity| severity != of) {
                 continue;
             }
-            let Some(column) = names.iter().position(|name| *name == of) else { continue };
+            let Some(column) = SEVERITIES.iter().position(|name| *name == of) else { continue };
             let time: i64 = row.get(0)?;
             let start = time - time % step;
             if start != at {

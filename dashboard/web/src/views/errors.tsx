@@ -11,10 +11,13 @@ import { column, niceStep } from "../series";
 import { go, rangeKey, route, setFilter, shown, useAnswer } from "../state";
 import type { ErrorRow, Errors } from "../types";
 
-const LEVELS = ["emerg", "alert", "crit", "error", "warn"] as const;
-const ALL_LEVELS = [...LEVELS, "notice", "info", "debug", "trace", "none"] as const;
+const LEVELS = ["emerg", "alert", "crit", "error", "warn", "notice", "info", "debug", "trace", "none"] as const;
 const TONE: Record<string, string> = { emerg: "critical", alert: "critical", crit: "critical", error: "high", warn: "medium", notice: "low" };
-const rank = (level: string) => ALL_LEVELS.length - (ALL_LEVELS as readonly string[]).indexOf(level);
+const COLOUR: Record<(typeof LEVELS)[number], string> = {
+  emerg: "--severity-critical", alert: "--severity-critical", crit: "--severity-critical", error: "--severity-high", warn: "--severity-medium",
+  notice: "--severity-low", info: "--severity-info", debug: "--chart-3", trace: "--chart-3", none: "--chart-4",
+};
+const rank = (level: string) => LEVELS.length - (LEVELS as readonly string[]).indexOf(level);
 
 export function ErrorsPage() {
   const here = useWatched(route);
@@ -28,14 +31,14 @@ export function ErrorsPage() {
   if (error?.isNotKept) return <NotKept what="Messages of error logs" />;
   return (
     <>
-      {(!data || model?.lines.length !== 0) && <Chart title="Errors over time" model={model} legend="sum" tall empty="No error message in this range" />}
+      {(!data || model?.lines.length !== 0) && <Chart title="Messages over time" model={model} legend="sum" tall empty="No message in this range" />}
       <Card title="Messages" note={data ? `${format.plural(rows.length, "pattern")}${data.truncated ? ", the most frequent of more" : ""}` : undefined}>
         <form class="filters" role="search" aria-label="Messages" onSubmit={(event) => event.preventDefault()}>
           <label>
             <span>Severity</span>
             <select value={severity} onChange={(event) => setFilter("severity", event.currentTarget.value)}>
               <option value="">any</option>
-              {ALL_LEVELS.map((level) => (
+              {LEVELS.map((level) => (
                 <option key={level}>{level}</option>
               ))}
             </select>
@@ -88,7 +91,6 @@ function draw(data: Errors): Model {
   const times = column(data.series, "time").map((time) => time ?? 0);
   const gaps = times.slice(1).map((time, at) => time - (times[at] ?? 0));
   const step = data.series.step ?? (gaps.length ? Math.min(...gaps) : niceStep((to - from) / 60));
-  const colours = ["--severity-critical", "--severity-critical", "--severity-critical", "--severity-high", "--severity-medium"];
   return {
     kind: "bars",
     stacked: true,
@@ -98,7 +100,7 @@ function draw(data: Errors): Model {
     to,
     show: format.count,
     atLeast: 4,
-    lines: LEVELS.map((name, at) => ({ name, colour: colours[at] ?? "--chart-1", values: column(data.series, name) }))
+    lines: LEVELS.map((name) => ({ name, colour: COLOUR[name], values: column(data.series, name) }))
       .filter((line) => line.values.some((value) => (value ?? 0) > 0))
       .reverse(),
   };
