@@ -36,11 +36,22 @@ pub fn older(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// What the pipeline writes: files, and directories of which everything is its own; each with who writes it.
+/// What the pipeline writes: files, directories of which everything is its own, and files whose names change; each with
+/// who writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnFiles {
     files: BTreeMap<PathBuf, String>,
     directories: BTreeMap<PathBuf, String>,
+    series: Vec<Series>,
+}
+
+/// Files that are written one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Series {
+    names: Pattern,
+    /// One of them.
+    one: PathBuf,
+    owner: String,
 }
 
 impl OwnFiles {
@@ -57,9 +68,22 @@ impl OwnFiles {
         self.directories.insert(place(path), owner.to_owned());
     }
 
+    /// Adds files whose names differ where `path` has marks, such as `{to}`, each given with what may stand there.
+    pub fn add_series(&mut self, path: &Path, marks: &[(&str, &str)], owner: &str) {
+        let whole = place(path);
+        let whole = whole.to_string_lossy();
+        let (mut names, mut one) = (Pattern::escape(&whole), whole.into_owned());
+        for (mark, example) in marks {
+            (names, one) = (names.replace(mark, "*"), one.replace(mark, example));
+        }
+        if let Ok(names) = Pattern::new(&names) {
+            self.series.push(Series { names, one: one.into(), owner: owner.to_owned() });
+        }
+    }
+
     /// Who writes a file.
     pub fn owner(&self, path: &Path) -> Option<&str> {
-        if self.files.is_empty() && self.directories.is_empty() {
+        if self.files.is_empty() && self.directories.is_empty() && self.series.is_empty() {
             return None;
         }
         self.of(&place(path))
@@ -67,7 +91,9 @@ impl OwnFiles {
 
     fn of(&self, place: &Path) -> Option<&str> {
         let of_directory = || place.ancestors().skip(1).find_map(|above| self.directories.get(above));
-        self.files.get(place).or_else(of_directory).map(String::as_str)
+        let is_in = |series: &&Series| series.names.matches_path_with(place, WITHIN);
+        let of_series = || self.series.iter().find(is_in).map(|series| series.owner.as_str());
+        self.files.get(place).or_else(of_directory).map(String::as_str).or_else(of_series)
     }
 
     /// The first file that a pattern names, and who writes it.
@@ -80,12 +106,15 @@ impl OwnFiles {
         let plain = place(if plain.as_os_str().is_empty() { Path::new(".") } else { &plain });
         let whole = Path::new(&Pattern::escape(&plain.to_string_lossy())).join(rest);
         let pattern = Pattern::new(&whole.to_string_lossy()).ok()?;
-        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
-        let mut files = self.files.iter();
-        let found = files.find(|(file, _)| pattern.matches_path_with(file, options))?;
-        Some((found.0, found.1))
+        let files = self.files.iter().map(|(file, owner)| (file.as_path(), owner.as_str()));
+        let series = self.series.iter().map(|series| (series.one.as_path(), series.owner.as_str()));
+        files.chain(series).find(|(file, _)| pattern.matches_path_with(file, WITHIN))
     }
 }
+
+/// `*` stands for no slash.
+const WITHIN: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
 #[cfg(test)]
 mod tests {
@@ -125,12 +154,16 @@ mod tests {
         assert_eq!(own.add(&dir.join("x/../out/t.jsonl"), "two").as_deref(), Some("one"));
         own.add_directory(&dir.join("spill"), "waiting");
         assert_eq!(own.add(&dir.join("spill/mine"), "three").as_deref(), Some("waiting"));
+        own.add_series(&dir.join("x/../r[1]/of-{to}.{ext}"), &[("{to}", "2026"), ("{ext}", "txt")], "reports");
         let rows = [
             ("a file", "out/../out/t.jsonl", Some("one")),
             ("beside it", "out/t.jsonl.1", None),
             ("in the directory", "spill/deep/x", Some("waiting")),
             ("the directory itself", "spill", None),
             ("named alike", "spill-2/x", None),
+            ("one of many", "r[1]/of-1999.html", Some("reports")),
+            ("not in a directory of its own", "r[1]/of-1999/x.html", None),
+            ("none of many", "r[1]/of-1999", None),
         ];
         for (name, path, want) in rows {
             assert_eq!(own.owner(&dir.join(path)), want, "{name}");
@@ -145,6 +178,8 @@ mod tests {
             ("no pattern", "out/t.jsonl", false),
             ("up first", "x/../out/t?jsonl", true),
         ];
+        let found = own.named_by(&dir.join("r*/*.txt").to_string_lossy());
+        assert_eq!(found.map(|(_, owner)| owner), Some("reports"));
         for (name, pattern, want) in rows {
             let found = own.named_by(&dir.join(pattern).to_string_lossy());
             assert_eq!(found.map(|(_, owner)| owner), want.then_some("one"), "{name}");

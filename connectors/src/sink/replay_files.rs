@@ -28,6 +28,9 @@ const REJECTED: &str = "rejected.jsonl";
 const LATE: &str = "late.jsonl";
 const SUMMARY: &str = "summary.json";
 
+/// The files, by name.
+pub const NAMES: [&str; 5] = [METRICS, ALERTS, REJECTED, LATE, SUMMARY];
+
 /// How many records the files hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

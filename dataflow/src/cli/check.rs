@@ -1,28 +1,29 @@
 //! `tidewatch check`: everything that can be wrong before a start, with its place.
 
+use super::inputs::{missing_sources, named_by, packed_sources};
 use super::inspect::{self, Seen};
 use super::shared::shared_files;
-use super::{is_pattern, missing_sources, packed_sources};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
 use crate::engine::routes;
 use crate::exit::{ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use tidewatch_events::text::bounded;
+use tidewatch_connectors::source::file::is_pattern;
+use tidewatch_events::text::{Shown as _, bounded};
 
 /// Check a configuration: keys, formats, rules, secrets, files; with --connect also the services it names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  tidewatch check -c tidewatch.toml
+  tidewatch check
   tidewatch check -c tidewatch.toml --elsewhere
   tidewatch check -c tidewatch.toml --connect
   tidewatch check -c tidewatch.toml --send-test")]
 pub struct CheckArgs {
-    /// Configuration.
+    /// Configuration; without it tidewatch.toml, or the defaults where that is not there.
     #[arg(short = 'c', long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// It runs on another host: its secrets and certificates are not looked for here.
     #[arg(long, conflicts_with_all = ["connect", "send_test"])]
     elsewhere: bool,
@@ -46,16 +47,18 @@ struct Findings {
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let path = given_or_usual(args.config.as_deref());
     #[cfg(feature = "ship")]
-    if config::ship::is_ship(&args.config) {
+    if let Some(path) = path.filter(|path| config::ship::is_ship(path)) {
         let services = if args.connect { Services::All } else { Services::None };
-        let (settings, warnings) = config::ship::load(&args.config, services)?;
+        let (settings, warnings) = config::ship::load(path, services)?;
         return super::ship::check(&settings, &warnings, args.connect);
     }
     // As `run` would read it.
     let services = if args.elsewhere { Services::None } else { Services::All };
-    let config = config::load(Some(&args.config), &Overrides { services, ..Overrides::default() })?;
-    let mut found = Findings { problems: config.warnings().clone(), ..Findings::default() };
+    let config = config::load(path, &Overrides { services, ..Overrides::default() })?;
+    let report = which(args.config.as_deref(), path);
+    let mut found = Findings { problems: config.warnings().clone(), report, ..Findings::default() };
     missing_sources(&config, &mut found.problems);
     if config.sources.is_empty() {
         let words = "there is no [[source]]: `run` reads nothing but what --input names";
@@ -87,6 +90,23 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     super::print(&found.report)
 }
 
+/// The configuration's usual name, in the directory a command is started in.
+const USUAL: &str = "tidewatch.toml";
+
+/// The configuration to look at: the one that is given, else the one with the usual name, else none.
+pub(super) fn given_or_usual(given: Option<&Path>) -> Option<&Path> {
+    given.or_else(|| Some(Path::new(USUAL)).filter(|usual| usual.exists()))
+}
+
+/// A line that says which one it is, where none was given.
+pub(super) fn which(given: Option<&Path>, path: Option<&Path>) -> String {
+    match (given, path) {
+        (Some(_), _) => String::new(),
+        (None, Some(path)) => format!("configuration: {0} (`run` takes it with -c {0})\n", path.shown()),
+        (None, None) => format!("configuration: the defaults; there is no {USUAL} here, -c names another\n"),
+    }
+}
+
 /// How many warnings were printed, for the last line.
 pub(super) fn with_warnings(count: usize) -> String {
     match count {
@@ -103,9 +123,10 @@ fn check_source(source: &Source, found: &mut Findings) {
         SourceKind::File { paths, .. } => {
             let _ = writeln!(report, "source {name}: files, format {}", source.lines.format);
             for path in paths {
-                let mut files = vec![PathBuf::from(path)];
-                if is_pattern(path) && !Path::new(path).exists() {
-                    let named = tidewatch_connectors::source::file::find(path, Default::default()).unwrap_or_default();
+                let mut files = vec![path.clone()];
+                if is_pattern(path) {
+                    let named = named_by(path);
+                    let path = path.shown();
                     if let Some(cut) = named.cut {
                         let words = format!("source `{name}`: {path} names too much: {cut}");
                         found.problems.push(Diagnostic::warning(words).hint("name directories in it"));
@@ -154,7 +175,7 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
         }
         // Said by `missing_sources` already, but for files a pattern names.
         Err(error) => {
-            if is_pattern(&path.to_string_lossy()) || error.kind() != std::io::ErrorKind::NotFound {
+            if is_pattern(path) || error.kind() != std::io::ErrorKind::NotFound {
                 let _ = writeln!(found.report, "  {shown}: {error}");
             }
             return;
@@ -205,7 +226,7 @@ fn ask_routes(config: &Config, args: &CheckArgs, found: &mut Findings) {
         let mut channel = match routes::channel(config, route) {
             Ok(channel) => channel,
             Err(failure) => {
-                found.problems.push(Diagnostic::error(failure.to_string().trim_start_matches("error: ")));
+                found.problems.push(Diagnostic::of_text(failure.to_string().trim_start_matches("error: ")));
                 continue;
             }
         };

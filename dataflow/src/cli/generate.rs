@@ -3,6 +3,7 @@
 //! Flags are read by [`tidewatch_connectors::generator::flags`], one function a flag; here they are put together and
 //! checked against each other before anything is opened.
 
+use crate::config::Diagnostic;
 use crate::exit::{self, Failure};
 use std::fs::File;
 use std::io::Write as _;
@@ -15,6 +16,7 @@ use tidewatch_connectors::generator::{
     AttackSpec, ClassSpec, Generator, GeneratorSpec, PartitionBy, Peak, SpecError, Spread, flags, format_facts, spec,
     to_json_lines,
 };
+use tidewatch_connectors::paths::place;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -194,6 +196,11 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     Generator::new(spec.clone()).map_err(usage)?;
     if !args.skew.is_empty() && !matches!(args.to, TargetSpec::Kafka { .. }) {
         return Err(Failure::usage("--skew shifts a partition of a topic; it needs --to kafka://BROKER:PORT/TOPIC"));
+    }
+    let is_log = |labels: &&PathBuf| args.to.paths(&hosts).iter().any(|log| place(Path::new(log)) == place(labels));
+    if let Some(labels) = args.labels.as_ref().filter(is_log) {
+        let message = format!("--labels {} is a file of --to: each would overwrite the other", labels.shown());
+        return Err(Diagnostic::error(message).hint("name another file for the labels").into());
     }
     exit::handle_signals()?;
     let mut labels = args.labels.as_deref().map(Labels::create).transpose()?;

@@ -8,6 +8,7 @@ pub mod cluster;
 #[cfg(feature = "store")]
 pub mod forget;
 pub mod generate;
+mod inputs;
 pub mod inspect;
 pub mod options;
 pub mod rules;
@@ -24,12 +25,12 @@ use crate::engine;
 use crate::exit::{self, ExitCode, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster::ClusterArgs;
+use inputs::{expand, missing_inputs, missing_sources, nothing_to_read, overwritten, packed_sources, readable};
 use options::{DemoOptions, ReplayOptions, RunOptions, Speed};
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tidewatch_connectors::source::file;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
@@ -124,7 +125,7 @@ struct RunArgs {
     /// Configuration; without it the defaults.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Read these files instead of the configured sources; `-` is standard input.
+    /// Read these files instead of the configured sources; patterns are allowed, `-` is standard input.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     input: Vec<PathBuf>,
     /// Where state is kept, instead of the configured place.
@@ -208,7 +209,7 @@ fn tip(error: &clap::Error) -> Option<String> {
         "`--input FILE` reads a file, `-c FILE` takes a configuration"
     } else if usage.contains("--from") {
         "`--from FILE` reads a file, `-c FILE` takes a configuration"
-    } else if usage.contains("--config") {
+    } else if ["--config", " check ", " rules "].iter().any(|words| usage.contains(words)) {
         "`-c FILE` takes a configuration"
     } else {
         return None;
@@ -251,8 +252,14 @@ fn live(args: RunArgs) -> Result<(), Failure> {
     }
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
-    missing_files(&args.input, &mut problems);
-    let overrides = Overrides { inputs: args.input.clone(), data_dir: args.data_dir, services: Services::All };
+    missing_inputs(&args.input, &mut problems);
+    let overrides = Overrides {
+        inputs: args.input.clone(),
+        data_dir: args.data_dir,
+        services: Services::All,
+        processes: Some(cluster.as_ref().map_or(1, |cluster| cluster.processes)),
+        is_run: true,
+    };
     let config = match config::load(args.config.as_deref(), &overrides) {
         Ok(config) => Some(config),
         Err(others) => {
@@ -302,6 +309,8 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     if args.out.exists() && !args.out.is_dir() {
         problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.shown())));
     }
+    let read = from.iter().chain(&args.labels).chain(&args.config).map(PathBuf::as_path);
+    overwritten(&args.out, read, &mut problems);
     let overrides = Overrides { services: Services::None, ..Overrides::default() };
     let config = match config::load(args.config.as_deref(), &overrides) {
         Ok(config) if !problems.has_errors() => config,
@@ -380,100 +389,6 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-fn nothing_to_read(command: &str, example: &str) -> Diagnostic {
-    Diagnostic::error(format!("`{command}` has nothing to read: neither --input nor a [[source]] in a configuration"))
-        .hint(format!("try `{example}`, or `tidewatch demo` for generated traffic"))
-}
-
-/// Reports files that cannot be read. `-` is standard input.
-fn missing_files(paths: &[PathBuf], problems: &mut Diagnostics) {
-    for path in paths.iter().filter(|path| path.as_os_str() != "-") {
-        if let Err(reason) = readable(path) {
-            let problem = Diagnostic::error(format!("{} {reason}", path.shown()));
-            let all = path.join("*");
-            let is_dir = path.is_dir();
-            problems.push(if is_dir { problem.hint(format!("name files in it, as {}", all.shown())) } else { problem });
-        }
-    }
-}
-
-/// Reports configured files that cannot be read; patterns may match nothing yet.
-pub(crate) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
-    for source in &config.sources {
-        let config::SourceKind::File { paths, .. } = &source.kind else { continue };
-        for path in paths.iter().filter(|path| !is_pattern(path)) {
-            if let Err(reason) = readable(Path::new(path)) {
-                let hint = "the file must be there when Tidewatch starts; a pattern such as \"/var/log/*.log\" need not match yet";
-                problems.push(Diagnostic::error(format!("source `{}`: {path} {reason}", source.name)).hint(hint));
-            }
-        }
-    }
-}
-
-/// Reports files that are there and cannot be followed: compressed, archives.
-pub(crate) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
-    for source in &config.sources {
-        let config::SourceKind::File { paths, .. } = &source.kind else { continue };
-        for path in paths.iter().filter(|path| !is_pattern(path) && readable(Path::new(path)).is_ok()) {
-            if let Err(error) = file::can_follow(path) {
-                problems.push(Diagnostic::error(format!("source `{}`: {error}", source.name)));
-            }
-        }
-    }
-}
-
-/// Whether a path is a pattern.
-pub(crate) fn is_pattern(path: &str) -> bool {
-    path.contains(['*', '?', '['])
-}
-
-/// Whether a path is a file this process may read, or why not.
-pub(crate) fn readable(path: &Path) -> Result<(), String> {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => Err("is a directory, not a file".into()),
-        // A named pipe would wait for its writer; that it is there is all that can be asked.
-        Ok(meta) if !meta.is_file() => Ok(()),
-        Ok(_) => std::fs::File::open(path).map(drop).map_err(|error| format!("cannot be read: {error}")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("does not exist".into()),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
-}
-
-/// The files patterns stand for, in the order given, each once; a path that exists is itself.
-fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for path in paths {
-        let text = path.to_string_lossy();
-        let mut found = vec![path.clone()];
-        if text.starts_with("kafka://") {
-            let words = format!("{}: replays of topics are not built yet", path.shown());
-            problems.push(Diagnostic::error(words).hint("`run` reads topics; a replay reads files"));
-            continue;
-        }
-        if is_pattern(&text) && !path.exists() {
-            let named = file::find(&text, file::Bound::default()).unwrap_or_default();
-            found = named.files;
-            if let Some(cut) = named.cut {
-                problems
-                    .push(Diagnostic::error(format!("{text} names too much: {cut}")).hint("name directories in it"));
-            }
-            if found.is_empty() {
-                problems.push(Diagnostic::error(format!("no file matches {text}")));
-            }
-        } else if path.as_os_str() == "-" {
-            problems
-                .push(Diagnostic::error("a replay reads files, not standard input").hint("tidewatch run --input -"));
-        }
-        missing_files(&found, problems);
-        for file in found {
-            if !files.contains(&file) {
-                files.push(file);
-            }
-        }
-    }
-    files
 }
 
 fn length(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,6 @@
 //! `tidewatch rules`: what is evaluated, as a table; whether it is right.
 
-use super::check::with_warnings;
+use super::check::{given_or_usual, which, with_warnings};
 use super::load;
 use crate::config::{Config, Overrides, RuleEntry, Services, measure};
 use crate::engine::allowed;
@@ -36,9 +36,9 @@ enum RulesCommand {
     /// Check the rules of a configuration.
     #[command(after_help = "Examples:\n  tidewatch rules lint -c tidewatch.toml")]
     Lint {
-        /// Configuration.
+        /// Configuration; without it tidewatch.toml, or the built-in rules where that is not there.
         #[arg(short = 'c', long, value_name = "FILE")]
-        config: PathBuf,
+        config: Option<PathBuf>,
     },
 }
 
@@ -51,11 +51,13 @@ pub fn run(args: &RulesArgs) -> Result<(), Failure> {
             super::print(&if *json { as_json(&config) } else { as_table(&config) })
         }
         RulesCommand::Lint { config } => {
-            let config = load(Some(config), &overrides)?;
+            let path = given_or_usual(config.as_deref());
+            let which = which(config.as_deref(), path);
+            let config = load(path, &overrides)?;
             let own = config.all_rules.iter().filter(|entry| !entry.built_in).count();
             let off = config.all_rules.len() - config.rules.len();
             super::print(&format!(
-                "{} rules are right{}: {} built in, {own} of your own, {off} turned off\n",
+                "{which}{} rules are right{}: {} built in, {own} of your own, {off} turned off\n",
                 config.all_rules.len(),
                 with_warnings(config.warnings().len()),
                 config.all_rules.len() - own,

@@ -3,12 +3,12 @@
 //! A file is known by its device and inode, so also under another name (a link). One source reads a file once, however many of
 //! its patterns name it.
 
-use super::is_pattern;
+use super::inputs::named_by;
 use crate::config::{Config, Diagnostic, SourceKind};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use tidewatch_connectors::source::file;
+use tidewatch_connectors::source::file::is_pattern;
 use tidewatch_events::text::Shown as _;
 
 /// How many files are named.
@@ -47,9 +47,9 @@ pub fn shared_files(config: &Config) -> Vec<Diagnostic> {
     shared.into_iter().map(warning).chain(rest).collect()
 }
 
-fn files(path: &str) -> Vec<PathBuf> {
-    match is_pattern(path) && !Path::new(path).exists() {
-        true => file::find(path, file::Bound::default()).unwrap_or_default().files,
-        false => vec![PathBuf::from(path)],
+fn files(path: &Path) -> Vec<PathBuf> {
+    match is_pattern(path) {
+        true => named_by(path).files,
+        false => vec![path.to_owned()],
     }
 }

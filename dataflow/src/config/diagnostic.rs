@@ -141,6 +141,14 @@ impl Diagnostic {
         Diagnostic { level: Level::Error, place: None, message: message.into(), hint: None }
     }
 
+    /// An error in no file that says its hint itself, in a line of its own, as what comes from sources does.
+    pub fn of_text(text: &str) -> Diagnostic {
+        match text.split_once("\n hint: ") {
+            Some((message, hint)) => Diagnostic::error(message).hint(hint),
+            None => Diagnostic::error(text),
+        }
+    }
+
     /// A warning that is in no file.
     pub fn warning(message: impl Into<String>) -> Diagnostic {
         Diagnostic { level: Level::Warning, ..Diagnostic::error(message) }

@@ -1,13 +1,18 @@
-//! What is right and surely not meant: conditions that nothing meets or everything does, a new rule by a misspelt name.
+//! What is right and surely not meant: conditions that nothing meets or everything does, a new rule by a misspelt name,
+//! exemptions that are over, proxies that are everybody.
 //!
 //! Each is a warning, and certain: a rule that somebody may want is left alone.
 
+use super::Services;
 use super::low::{Entry, Node, Value};
 use super::reader::{Context, Reader};
 use super::rules::RuleEntry;
+use ipnet::IpNet;
 use std::ops::RangeInclusive;
+use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::field::Field;
 use tidewatch_events::rule::{Measure, Rule};
+use tidewatch_events::time::{EventTime, Millis};
 
 /// The statuses HTTP has.
 const STATUSES: RangeInclusive<f64> = 100.0..=599.0;
@@ -48,14 +53,14 @@ fn about_status(cx: &Context<'_>, modifiers: &[&str], item: &Node) {
     }
 }
 
-/// What to write instead of a value that its field cannot have, where that is plain: `status = "4xx"`. Else nothing.
-pub fn hint(key: &str, found: &str) -> String {
+/// What to write instead of a value that its field cannot have: what fits, or what is plainly meant by `status = "4xx"`.
+pub fn hint(key: &str, found: &str, expected: &str) -> String {
     match (key.split('|').next(), found.trim_matches('"').as_bytes()) {
         (Some("status"), [class @ b'1'..=b'5', b'x' | b'X', b'x' | b'X']) => {
             let class = class - b'0';
             format!("write \"{class}*\", or \"status|gte\" = {class}00 and \"status|lt\" = {}00", class + 1)
         }
-        _ => String::new(),
+        _ => format!("write {}", expected.replace(", nor ", " or ")),
     }
 }
 
@@ -67,6 +72,37 @@ pub fn about_path(cx: &Context<'_>, item: &Node) {
     if !text.is_empty() && !text.starts_with(['/', '*']) && text.chars().all(is_plain) {
         let message = format!("no request for a path has {text:?}: paths begin with `/`");
         cx.warn(&item.span, message, format!("write \"/{text}\", or \"*/{text}\" for it in any folder"));
+    }
+}
+
+/// Warns of networks that hold more than anybody's proxies; `trusted` are those of the table.
+pub fn about_proxies(reader: &Reader<'_>, trusted: &[IpNet]) {
+    let is_wide = |network: &&IpNet| match network {
+        IpNet::V4(network) => network.prefix_len() < 8,
+        IpNet::V6(network) => network.prefix_len() < 7,
+    };
+    if let Some(network) = trusted.iter().find(is_wide) {
+        let message = format!("everyone in {network} is believed: whoever sends a request names the client it is from");
+        let hint = "name the proxies' own addresses: trusted_proxies = [\"10.0.0.0/8\"]";
+        reader.cx.warn(&reader.span_of("trusted_proxies"), message, hint);
+    }
+}
+
+/// Warns of an exemption that has ended.
+pub fn about_end(reader: &Reader<'_>, until: Option<EventTime>) {
+    // A replay may be of lines from before.
+    let is_live = reader.cx.services == Services::All;
+    if is_live && until.is_some_and(|until| until.0 <= wall_clock().0) {
+        let message = "this exemption is over: it does nothing for lines from now on";
+        reader.cx.warn(&reader.span_of("until"), message, "take it out, or give it a later `until`");
+    }
+}
+
+/// Warns where open windows are shown less often than there are new ones.
+pub fn about_early(reader: &Reader<'_>, size: Millis, early_every: Millis) {
+    if early_every > size && reader.given("early_every").is_some() {
+        let message = format!("a window of {size} is over before `early_every` ({early_every}) shows it");
+        reader.cx.warn(&reader.span_of("early_every"), message, format!("write early_every = \"{size}\" or less"));
     }
 }
 

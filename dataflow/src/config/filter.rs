@@ -8,7 +8,7 @@ use super::doubts;
 use super::low::{Entry, Node, Table, Value};
 use super::reader::Context;
 use tidewatch_events::field::Field;
-use tidewatch_events::filter::{Filter, FilterError, FilterSpec, FilterValue, TestSpec};
+use tidewatch_events::filter::{Filter, FilterError, FilterSpec, FilterValue, TestSpec, modifiers};
 
 /// The filter a table describes.
 pub fn filter(cx: &Context<'_>, table: &Table) -> Option<Filter> {
@@ -17,7 +17,7 @@ pub fn filter(cx: &Context<'_>, table: &Table) -> Option<Filter> {
         Ok(filter) => Some(filter),
         Err(error) => {
             // Every test was built by itself, so this is about the whole (nesting).
-            cx.wrong(&table.span, message(&error), "");
+            cx.wrong(&table.span, message(&error), "make several rules of it");
             None
         }
     }
@@ -34,7 +34,7 @@ fn part(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
         "not" => {
             let table = cx.table(&entry.node, "not", "write not = { status = 404 }")?;
             if table.entries.is_empty() {
-                cx.wrong(&entry.node.span, "`not` of nothing matches no event", "");
+                cx.wrong(&entry.node.span, "`not` of nothing matches no event", "write not = { status = 404 }");
                 return None;
             }
             Some(FilterSpec::Not(parts(cx, table)?))
@@ -89,7 +89,15 @@ fn test(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
             let hint = match (&error, error.nearest()) {
                 (FilterError::Regex { source, .. }, _) => regex_reason(source),
                 (_, Some(name)) => format!("did you mean {name:?}?"),
-                (FilterError::Value { found, .. }, None) => doubts::hint(&entry.key, found),
+                (FilterError::Value { found, expected, .. }, None) => doubts::hint(&entry.key, found, expected),
+                (FilterError::Modifiers { problem, .. }, None) if problem.contains("needs the modifier") => {
+                    format!("write \"{}|cidr\"", entry.key.split('|').next().unwrap_or_default())
+                }
+                (FilterError::Modifiers { .. }, None) => "leave out the one that does not fit".to_owned(),
+                (FilterError::UnknownModifier { .. }, None) => {
+                    format!("the modifiers are {}", super::reader::list(&modifiers()))
+                }
+                (FilterError::Empty { .. }, None) => "name at least one value".to_owned(),
                 (FilterError::UnknownField { .. }, None) => {
                     format!("the fields are {}", super::reader::list(&Field::ALL.map(|(_, name)| name)))
                 }
@@ -125,7 +133,7 @@ fn value(cx: &Context<'_>, node: &Node, key: &str) -> Option<FilterValue> {
         Value::Bool(flag) => FilterValue::Bool(*flag),
         Value::Time(_) | Value::List(_) | Value::Table(_) => {
             let message = format!("`{key}` is compared with strings, numbers or booleans, not {}", node.kind());
-            cx.wrong(&node.span, message, "");
+            cx.wrong(&node.span, message, "write a list for several values: status = [401, 403]");
             return None;
         }
     })

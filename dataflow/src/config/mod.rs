@@ -52,6 +52,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::paths::OwnFiles;
 use tidewatch_connectors::route::policy::Silence;
+use tidewatch_connectors::source::file;
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::{Allow, Rule};
@@ -159,6 +160,10 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// Which services will be talked to: secrets of others need not be there.
     pub services: Services,
+    /// How many processes there are, where that is known: sources are read by one of them.
+    pub processes: Option<usize>,
+    /// Whether this process is going to be `run`: it writes to where its messages go.
+    pub is_run: bool,
 }
 
 /// Which services a command talks to.
@@ -224,7 +229,8 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let (node, table) = (|name: &str| top_level.node(name), |name: &str| top_level.table(name));
     let (data_dir, memory) = (top.path("data_dir"), top.size("memory", Bytes(64 << 20)));
     let ipv6_prefix = top.whole("ipv6_prefix");
-    let sources = sources::sources(cx, node("source"));
+    let processes = overrides.processes.filter(|_| overrides.inputs.is_empty());
+    let sources = sources::sources(cx, node("source"), processes);
     let all_rules = rules::rules(cx, node("rule"));
     let (allow, mut never_block) = allow(cx, node("allow"), &all_rules);
     let proxies = sources.iter().flat_map(|source| source.lines.proxies.trusted.iter());
@@ -320,9 +326,10 @@ fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> (Vec<Allow
         let names = r.texts("rules");
         rules::check_names(cx, &names, all);
         let (until, reason) = (r.date("until"), r.text("reason"));
+        doubts::about_end(&r, until);
         all_networks.extend(given.iter().map(|network| (*network, until)));
         match Filter::build(&parts) {
-            Err(error) => cx.wrong(&r.span(), error, ""),
+            Err(error) => cx.wrong(&r.span(), error, "make several [[allow]] of it"),
             Ok(filter) => entries.extend(reason.map(|reason| Allow {
                 filter,
                 rules: names.into_iter().map(|(name, _)| name).collect(),
@@ -357,7 +364,7 @@ fn privacy(cx: &Context<'_>, table: Option<&Table>) -> (Option<Privacy>, Option<
     if let Some(node) = r.given("key")
         && kind.is_some_and(|kind| kind != 2)
     {
-        cx.wrong(&node.span, "`key` is for `client = \"hmac\"`", "");
+        cx.wrong(&node.span, "`key` is for `client = \"hmac\"`", "write client = \"hmac\", or leave `key` out");
     }
     if let Some(key) = &key
         && key.expose().len() < 16
@@ -385,7 +392,10 @@ fn bounds(cx: &Context<'_>, r: &Reader<'_>) -> Option<Time> {
     let any = |key: &str| r.length_within(key, Millis(0), most);
     let (max_out_of_order, allowed_lateness) = (any("max_out_of_order"), any("allowed_lateness"));
     let idle_after = r.length_within("idle_after", Millis(100), most);
-    let max_ahead = any("max_ahead");
+    let max_ahead = match (r.given("max_ahead"), max_out_of_order, allowed_lateness) {
+        (None, Some(order), Some(lateness)) => Some(Millis(schema::MAX_AHEAD.0.min(order.0 + lateness.0))),
+        _ => any("max_ahead"),
+    };
     let max_drift = r.length_within("max_drift", Millis::seconds(1), most);
     let time = Time {
         max_out_of_order: max_out_of_order?,
@@ -396,13 +406,12 @@ fn bounds(cx: &Context<'_>, r: &Reader<'_>) -> Option<Time> {
     };
     let bound = Millis(time.max_out_of_order.0 + time.allowed_lateness.0);
     if time.max_ahead > bound {
-        let key = ["max_ahead", "allowed_lateness", "max_out_of_order"].into_iter().find(|key| r.given(key).is_some());
         let message =
             format!("`max_ahead` ({}) is more than `max_out_of_order` + `allowed_lateness` ({bound})", time.max_ahead);
         let hint = format!(
             "a line that far ahead would make all others late: write max_ahead = \"{bound}\" or less, or more lateness"
         );
-        cx.wrong(&r.span_of(key.unwrap_or("max_ahead")), message, hint);
+        cx.wrong(&r.span_of("max_ahead"), message, hint);
         return None;
     }
     Some(time)
@@ -413,6 +422,9 @@ fn windows(cx: &Context<'_>, table: Option<&Table>) -> Option<Windows> {
     let size = r.length_within("size", rules::SHORTEST, Millis(86_400_000));
     let early_every = r.length_within("early_every", rules::SHORTEST, Millis(86_400_000));
     let (top, max_hosts) = (r.whole("top"), r.whole("max_hosts"));
+    if let (Some(size), Some(early_every)) = (size, early_every) {
+        doubts::about_early(&r, size, early_every);
+    }
     Some(Windows { size: size?, early_every: early_every?, top: top? as usize, max_hosts: max_hosts? as usize })
 }
 
@@ -421,12 +433,21 @@ fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
     all.next().filter(|_| all.next().is_none())
 }
 
+/// The files that a path or a pattern given on the command line names now; itself where there are none.
+fn named(input: &Path) -> Vec<PathBuf> {
+    let found = match file::is_pattern(input) {
+        true => file::find(&input.to_string_lossy(), file::Bound::default()).unwrap_or_default().files,
+        false => Vec::new(),
+    };
+    if found.is_empty() { vec![input.to_owned()] } else { found }
+}
+
 /// A file's path and that of the log of which it is a part, absolute, and with links followed.
 fn spellings(path: &Path) -> Vec<PathBuf> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let real = std::fs::canonicalize(path).ok();
     let paths = [Some(absolute), real].into_iter().flatten();
-    paths.flat_map(|path| [tidewatch_connectors::source::file::log_of(&path), path]).collect()
+    paths.flat_map(|path| [file::log_of(&path), path]).collect()
 }
 
 impl Config {
@@ -456,7 +477,10 @@ impl Config {
     /// A warning for each of some files that are read with `auto` although sources are configured: none of these names it.
     pub fn doubts_about(&self, inputs: &[PathBuf]) -> Diagnostics {
         let mut doubts = Diagnostics::default();
-        for path in inputs.iter().filter(|path| !self.sources.is_empty() && self.source_of(path).is_none()) {
+        if self.sources.is_empty() {
+            return doubts;
+        }
+        for path in inputs.iter().flat_map(|input| named(input)).filter(|path| self.source_of(path).is_none()) {
             let message = format!("no configured source names {}: it is read with format `auto`", path.shown());
             let hint = "add its path to the `paths` of the source whose format, time zone and client it has";
             doubts.push(Diagnostic::warning(message).hint(hint));
@@ -466,7 +490,7 @@ impl Config {
 
     fn source_of(&self, path: &Path) -> Option<&Source> {
         let spellings = spellings(path);
-        let names = |pattern: &String| {
+        let names = |pattern: &PathBuf| {
             let paths = [std::path::absolute(pattern).ok(), std::fs::canonicalize(pattern).ok()];
             let is_same = paths.iter().flatten().any(|path| spellings.contains(path));
             let mut globs = paths.iter().flatten().filter_map(|path| glob::Pattern::new(path.to_str()?).ok());
@@ -483,30 +507,40 @@ impl Config {
             .or_else(|| only(self.sources.iter()))
     }
 
+    /// How what is named on the command line is read. A pattern stays one, for files that come later, where all that it names
+    /// now are read the same way; else it is these files.
+    fn ways_of(&self, input: &Path) -> Vec<(PathBuf, Lines)> {
+        let files = named(input);
+        let ways: Vec<Lines> = files.iter().map(|file| self.lines_of(file)).collect();
+        let is_one = ways.windows(2).all(|two| two[0].describe() == two[1].describe());
+        match ways.first() {
+            Some(lines) if is_one => vec![(input.to_owned(), lines.clone())],
+            _ => files.into_iter().zip(ways).collect(),
+        }
+    }
+
     /// The sources that stand for files named on the command line: read from their beginning; `-` is standard input.
     /// Files that are read the same way are one source, named `file`, `file-2` …
     pub fn input_sources(&self, inputs: &[PathBuf]) -> Vec<Source> {
         let mut sources: Vec<Source> = Vec::new();
-        for input in inputs {
-            let lines = self.lines_of(input);
+        for (input, lines) in inputs.iter().flat_map(|input| self.ways_of(input)) {
             if input.as_os_str() == "-" {
                 if !sources.iter().any(|source| matches!(source.kind, SourceKind::Stdin)) {
                     sources.push(Source { name: "stdin".into(), kind: SourceKind::Stdin, lines });
                 }
                 continue;
             }
-            let path = input.to_string_lossy().into_owned();
             let key = lines.describe();
             let same = sources.iter_mut().find_map(|source| match &mut source.kind {
                 SourceKind::File { paths, .. } if source.lines.describe() == key => Some(paths),
                 _ => None,
             });
             if let Some(paths) = same {
-                paths.push(path);
+                paths.push(input);
                 continue;
             }
             let name = sources::unused("file", |name| sources.iter().any(|source| source.name == name));
-            let kind = SourceKind::File { paths: vec![path], process: None, from_beginning: true };
+            let kind = SourceKind::File { paths: vec![input], process: None, from_beginning: true };
             sources.push(Source { name, kind, lines });
         }
         sources

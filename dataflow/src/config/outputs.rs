@@ -274,8 +274,8 @@ pub fn store(cx: &Context<'_>, table: Option<&Table>) -> Option<Store> {
     let (requests, requests_for) =
         (r.size("requests", Bytes(0)), r.length_within("requests_for", Millis::minutes(1), super::values::LONGEST));
     if requests.is_some_and(|size| size.0 > 0 && size < SMALLEST_RING) {
-        let message = format!("`requests` is at least {SMALLEST_RING}, or \"0\" for no ring");
-        cx.wrong(&r.span_of("requests"), message, "");
+        let hint = "write requests = \"0\" for no ring";
+        cx.wrong(&r.span_of("requests"), format!("`requests` is at least {SMALLEST_RING}"), hint);
     }
     let enabled = r.given("enabled").and_then(|_| r.flag("enabled"));
     if let (Some(raw), Some(minutes)) = (raw, minutes)

@@ -43,8 +43,16 @@ pub fn check(cx: &Context<'_>, written: &Written<'_>, config: &Config, overrides
     places.own.add(&data_dir.join("run.lock"), "the lock of data_dir");
     places.own.add_directory(&data_dir.join("spill"), "what waits for sinks");
     places.own.add_directory(&data_dir.join("routes"), "the journals of routes");
-    if config.report.as_ref().is_some_and(|report| report.to.is_none()) {
-        places.own.add_directory(&data_dir.join("reports"), "the reports");
+    match config.report.as_ref().map(|report| (report.to.as_ref(), report.form.extension())) {
+        Some((None, _)) => places.own.add_directory(&data_dir.join("reports"), "the reports"),
+        Some((Some(to), ext)) => {
+            let time = "20260305T100000Z";
+            places.own.add_series(to, &[("{from}", time), ("{to}", time), ("{ext}", ext)], "the reports");
+        }
+        None => {}
+    }
+    if overrides.is_run {
+        places.streams();
     }
     places.sinks(&config.sinks, data_dir, written.sinks);
     for table in rules::tables(cx, written.routes) {
@@ -83,6 +91,16 @@ impl Places<'_> {
         if self.cx.services == Services::All && path.exists() && !path.is_dir() {
             let message = format!("`{key}` {} is a file, not a directory", path.shown());
             self.wrong(at, message, "name a directory, or one that is not there yet");
+        }
+    }
+
+    /// Adds the files that this process's messages go to.
+    fn streams(&mut self) {
+        for (name, owner) in [("1", "standard output"), ("2", "standard error")] {
+            let path = Path::new("/proc/self/fd").join(name);
+            if std::fs::metadata(&path).is_ok_and(|meta| meta.is_file()) {
+                self.own.add(&path, owner);
+            }
         }
     }
 

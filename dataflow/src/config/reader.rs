@@ -130,7 +130,11 @@ impl<'a> Reader<'a> {
                     if has_kinds && !key.only.is_empty() && reader.kind.is_some_and(|k| !key.only.contains(&k)) =>
                 {
                     let kinds: Vec<_> = key.only.iter().map(|kind| format!("`kind = \"{kind}\"`")).collect();
-                    cx.wrong(&entry.key_span, format!("`{}` is a key of {}", key.name, kinds.join(" and ")), "");
+                    cx.wrong(
+                        &entry.key_span,
+                        format!("`{}` is a key of {}", key.name, kinds.join(" and ")),
+                        "leave it out, or write that kind",
+                    );
                 }
                 Some(_) => {}
             }
@@ -174,6 +178,11 @@ impl<'a> Reader<'a> {
         self.cx.table(self.given(key)?, key, "")
     }
 
+    /// A hint that shows a value of a key.
+    fn as_in(&self, key: &str) -> String {
+        format!("write {key} = {}", self.section.key(key).kind.example())
+    }
+
     /// The value as written, or an error where the key is required; with the default's text where it has one.
     fn look(&self, key: &str) -> Result<&'a Node, Option<&'static str>> {
         let schema = self.section.key(key);
@@ -213,7 +222,7 @@ impl<'a> Reader<'a> {
             }
             Value::Text(text) => Some(text.clone()),
             _ => {
-                self.cx.expected(node, key, "a string", "");
+                self.cx.expected(node, key, "a string", &self.as_in(key));
                 None
             }
         }
@@ -265,10 +274,13 @@ impl<'a> Reader<'a> {
         for item in items {
             match &item.value {
                 Value::Text(text) if text.is_empty() => {
-                    self.cx.wrong(&item.span, format!("`{key}` has an empty entry"), "")
+                    self.cx.wrong(&item.span, format!("`{key}` has an empty entry"), "leave it out")
                 }
                 Value::Text(text) => texts.push((text.clone(), item.span.clone())),
-                _ => self.cx.wrong(&item.span, format!("`{key}` lists strings, not {}", item.kind()), ""),
+                _ => {
+                    let message = format!("`{key}` lists strings, not {}", item.kind());
+                    self.cx.wrong(&item.span, message, self.as_in(key));
+                }
             }
         }
         texts
@@ -285,7 +297,7 @@ impl<'a> Reader<'a> {
                 Value::Float(number) => number.to_string(),
                 Value::Bool(flag) => flag.to_string(),
                 _ => {
-                    self.cx.expected(&entry.node, &entry.key, "a string", "");
+                    self.cx.expected(&entry.node, &entry.key, "a string", "put it in quotes");
                     continue;
                 }
             };
@@ -323,15 +335,14 @@ impl<'a> Reader<'a> {
     /// A length of time that is at least and at most something.
     pub fn length_within(&self, key: &str, least: Millis, most: Millis) -> Option<Millis> {
         let length = self.length(key)?;
-        if length < least {
-            self.cx.wrong(&self.span_of(key), format!("`{key}` is at least {least}"), "");
-            return None;
-        }
-        if length > most {
-            self.cx.wrong(&self.span_of(key), format!("`{key}` is at most {most}"), "");
-            return None;
-        }
-        Some(length)
+        let (bound, words) = match length {
+            _ if length < least => (least, "least"),
+            _ if length > most => (most, "most"),
+            _ => return Some(length),
+        };
+        let hint = format!("write {key} = \"{bound}\"{}", if bound == least { " or more" } else { " or less" });
+        self.cx.wrong(&self.span_of(key), format!("`{key}` is at {words} {bound}"), hint);
+        None
     }
 
     /// A number of bytes, at least `least`.
@@ -350,7 +361,10 @@ impl<'a> Reader<'a> {
         };
         match size {
             None => self.cx.wrong(&node.span, format!("{} is not a size", show(node)), values::SIZE_HINT),
-            Some(size) if size < least => self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), ""),
+            Some(size) if size < least => {
+                let hint = format!("write {key} = \"{least}\" or more");
+                self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), hint);
+            }
             Some(size) => return Some(size),
         }
         None
@@ -367,16 +381,19 @@ impl<'a> Reader<'a> {
             Value::Integer(number) => match u64::try_from(number) {
                 Ok(number) if (least..=most).contains(&number) => Some(number),
                 _ if most >= i64::MAX as u64 => {
-                    self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), "");
+                    let hint = format!("write {key} = {least} or more");
+                    self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), hint);
                     None
                 }
                 _ => {
-                    self.cx.wrong(&node.span, format!("`{key}` is from {least} to {most}"), "");
+                    let near = if number < 0 || (number as u64) < least { least } else { most };
+                    let hint = format!("the nearest is {key} = {near}");
+                    self.cx.wrong(&node.span, format!("`{key}` is from {least} to {most}"), hint);
                     None
                 }
             },
             _ => {
-                self.cx.expected(node, key, "a whole number", "");
+                self.cx.expected(node, key, "a whole number", &self.as_in(key));
                 None
             }
         }
@@ -393,12 +410,13 @@ impl<'a> Reader<'a> {
             Value::Integer(number) => number as f64,
             Value::Float(number) => number,
             _ => {
-                self.cx.expected(node, key, "a number", "");
+                self.cx.expected(node, key, "a number", &self.as_in(key));
                 return None;
             }
         };
         if number < least {
-            self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), "");
+            let hint = format!("write {key} = {least} or more");
+            self.cx.wrong(&node.span, format!("`{key}` is at least {least}"), hint);
             return None;
         }
         Some(number)
@@ -413,7 +431,7 @@ impl<'a> Reader<'a> {
         match node.value {
             Value::Bool(flag) => Some(flag),
             _ => {
-                self.cx.expected(node, key, "true or false", "");
+                self.cx.expected(node, key, "true or false", &self.as_in(key));
                 None
             }
         }
@@ -426,7 +444,7 @@ impl<'a> Reader<'a> {
             Ok(node) => match &node.value {
                 Value::Text(text) => (text.as_str(), node.span.clone()),
                 _ => {
-                    self.cx.expected(node, key, "a string", "");
+                    self.cx.expected(node, key, "a string", &self.as_in(key));
                     return None;
                 }
             },

@@ -149,7 +149,11 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
             check_blocklist(&r, client);
         }
         if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
-            cx.wrong(&r.span_of("name"), format!("there are two routes named `{name}`"), "");
+            cx.wrong(
+                &r.span_of("name"),
+                format!("there are two routes named `{name}`"),
+                "give one of them another name",
+            );
         }
         let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
         let rules = rules.into_iter().map(|(rule, _)| rule).collect();
@@ -350,7 +354,8 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
                 if name.is_empty() || !name.chars().all(good) || name.starts_with(|c: char| c.is_ascii_digit()) {
                     r.cx.wrong(&r.span_of("labels"), format!("{name:?} is not a label"), "letters, digits and _");
                 } else if is_own {
-                    r.cx.wrong(&r.span_of("labels"), format!("the label `{name}` says what the alert is about"), "");
+                    let message = format!("the label `{name}` says what the alert is about");
+                    r.cx.wrong(&r.span_of("labels"), message, "give it another name");
                 }
                 labels.insert(name, value);
             }
@@ -427,7 +432,7 @@ pub fn silences(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], privac
             cx.wrong(&r.span(), "this would silence everything", "add rules or subject");
         }
         if from.zip(until).is_some_and(|(from, until)| until <= from) {
-            cx.wrong(&r.span_of("until"), "`until` is not after `from`", "");
+            cx.wrong(&r.span_of("until"), "`until` is not after `from`", "write a later `until`");
         }
         let rules = names.into_iter().map(|(name, _)| name).collect();
         let Some(until) = until else { continue };

@@ -3,6 +3,8 @@
 //! The one place that knows them. The reader takes defaults from here, unknown keys are found by it, and docs/CONFIG.md
 //! is printed from it, so that they cannot disagree. A key that is read but not listed here is a panic in every test.
 
+use tidewatch_events::time::Millis;
+
 /// A table of the configuration.
 #[derive(Debug)]
 pub struct Section {
@@ -405,6 +407,9 @@ pub static PRIVACY: Section = section(
     ],
 );
 
+/// `max_ahead` of `[time]`, where windows wait that long.
+pub const MAX_AHEAD: Millis = Millis(60_000);
+
 /// `[time]`.
 pub static TIME: Section = section(
     "time",
@@ -431,7 +436,7 @@ pub static TIME: Section = section(
         key(
             "max_ahead",
             Kind::Length,
-            Is("1m"),
+            Nothing("`1m`, or `max_out_of_order` + `allowed_lateness` where that is less"),
             "A line further ahead of its record's time (or the clock) than this is from the future: kept, but in no window. At most `max_out_of_order` + `allowed_lateness`.",
         ),
         key(

@@ -157,7 +157,11 @@ fn checked_topic(reader: &Reader<'_>, key: &str, topic: String) -> Option<String
 fn size_within(reader: &Reader<'_>, key: &str, least: Bytes, most: Bytes) -> Option<Bytes> {
     let size = reader.size(key, least)?;
     if size > most {
-        reader.cx.wrong(&reader.span_of(key), format!("`{key}` is at most {most}"), "");
+        reader.cx.wrong(
+            &reader.span_of(key),
+            format!("`{key}` is at most {most}"),
+            format!("write {key} = \"{most}\" or less"),
+        );
         return None;
     }
     Some(size)
@@ -172,7 +176,10 @@ fn inputs(cx: &Context<'_>, node: Option<&Node>) -> Vec<InputSettings> {
             for (text, span) in reader.texts(key) {
                 match glob::Pattern::new(&text) {
                     Ok(_) => good.push(text),
-                    Err(error) => cx.wrong(&span, format!("{text:?} is not a pattern: {}", error.msg), ""),
+                    Err(error) => {
+                        let hint = "`*`, `?` and `[…]` have a meaning; `[[]` is a bracket itself";
+                        cx.wrong(&span, format!("{text:?} is not a pattern: {}", error.msg), hint);
+                    }
                 }
             }
             good
@@ -184,7 +191,11 @@ fn inputs(cx: &Context<'_>, node: Option<&Node>) -> Vec<InputSettings> {
         let topic = reader.text("topic").and_then(|topic| checked_topic(&reader, "topic", topic));
         let given = reader.name("name");
         if let Some(name) = given.as_ref().filter(|name| inputs.iter().any(|input| input.name == **name)) {
-            cx.wrong(&reader.span_of("name"), format!("there are two inputs named `{name}`"), "");
+            cx.wrong(
+                &reader.span_of("name"),
+                format!("there are two inputs named `{name}`"),
+                "give one of them another name",
+            );
         }
         let name = given.unwrap_or_else(|| sources::unused("input", |name| inputs.iter().any(|i| i.name == name)));
         if let (Some(from_beginning), Some(multiline)) = (from_beginning, multiline) {
@@ -331,7 +342,7 @@ fn spool(reader: &Reader<'_>) -> Option<Option<SpoolPlan>> {
         return Some(None);
     }
     if max_size.0 < 64 << 20 {
-        reader.cx.wrong(&reader.span_of("max_size"), "`max_size` is at least 64MiB, or \"0\" for no spool", "");
+        reader.cx.wrong(&reader.span_of("max_size"), "`max_size` is at least 64MiB", "write \"0\" for no spool");
         return None;
     }
     Some(Some(SpoolPlan { max_bytes: max_size.0, after: Duration::from_millis(after?.0), fsync: fsync? }))
@@ -370,7 +381,11 @@ fn collector(reader: &Reader<'_>) -> Option<CollectorSettings> {
             let text = error.to_string();
             reader.cx.wrong(&span, text.split_once(": ").map_or(text.as_str(), |(_, message)| message), "");
         } else if topics.len() == MOST_TOPICS {
-            reader.cx.wrong(&span, format!("there are more than {MOST_TOPICS} topics"), "");
+            reader.cx.wrong(
+                &span,
+                format!("there are more than {MOST_TOPICS} topics"),
+                "start a second collector for the others",
+            );
             break;
         } else {
             topics.push(topic);

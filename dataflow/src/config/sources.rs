@@ -4,7 +4,7 @@ use super::diagnostic::nearest;
 use super::low::{Node, Value};
 use super::reader::{Context, Reader};
 use super::values::Secret;
-use super::{rules, schema};
+use super::{doubts, rules, schema};
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
 use tidewatch_events::client::{ClientHeader, Proxies};
@@ -45,7 +45,7 @@ pub enum SourceKind {
     /// Files, followed through rotation.
     File {
         /// Paths and patterns.
-        paths: Vec<String>,
+        paths: Vec<PathBuf>,
         /// Which process reads them; `None` for the default.
         process: Option<ProcessPlace>,
         /// Whether files never read before are read from their beginning.
@@ -172,8 +172,8 @@ impl Lines {
     }
 }
 
-/// All sources.
-pub fn sources(cx: &Context<'_>, node: Option<&Node>) -> Vec<Source> {
+/// All sources. Where it is known how many `processes` there are, each source has one that reads it.
+pub fn sources(cx: &Context<'_>, node: Option<&Node>, processes: Option<usize>) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
     for table in rules::tables(cx, node) {
         let reader = Reader::new(cx, &schema::SOURCE, Some(table));
@@ -191,9 +191,13 @@ pub fn sources(cx: &Context<'_>, node: Option<&Node>) -> Vec<Source> {
         let lines = lines(&reader);
         let given = reader.name("name");
         let Some(kind) = kind else { continue };
-        let parsed = source_kind(&reader, kind);
+        let parsed = source_kind(&reader, kind, processes);
         if let Some(name) = given.as_ref().filter(|name| sources.iter().any(|source| source.name == **name)) {
-            cx.wrong(&reader.span_of("name"), format!("there are two sources named `{name}`"), "");
+            cx.wrong(
+                &reader.span_of("name"),
+                format!("there are two sources named `{name}`"),
+                "give one of them another name",
+            );
         }
         let name = given.unwrap_or_else(|| unused(kind, |name| sources.iter().any(|source| source.name == name)));
         if let (Some(lines), Some(kind)) = (lines, parsed) {
@@ -203,7 +207,7 @@ pub fn sources(cx: &Context<'_>, node: Option<&Node>) -> Vec<Source> {
     let stdin: Vec<&Source> = sources.iter().filter(|source| matches!(source.kind, SourceKind::Stdin)).collect();
     if stdin.len() > 1 {
         let span = node.map_or(0..0, |node| node.span.clone());
-        cx.wrong(&span, "standard input can be only one source", "");
+        cx.wrong(&span, "standard input can be only one source", "leave the other one out");
     }
     sources
 }
@@ -225,6 +229,7 @@ fn lines(reader: &Reader<'_>) -> Option<Lines> {
     let format = format(reader, &fields);
     let zone = reader.zone("time_zone");
     let trusted = reader.networks("trusted_proxies");
+    doubts::about_proxies(reader, &trusted);
     let headers = [
         ("x_forwarded_for", ClientHeader::XForwardedFor),
         ("forwarded", ClientHeader::Forwarded),
@@ -276,7 +281,7 @@ fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
             (inside(*at, found.len()), format!("{found:?} is no variable of a log format"), format!("it is {expected}"))
         }
         FormatError::Unclosed { what, at } => {
-            (inside(*at, what.len()), format!("{what:?} is not closed"), String::new())
+            (inside(*at, what.len()), format!("{what:?} is not closed"), "add the brace that closes it".to_owned())
         }
         FormatError::Adjacent { first, second, at } => {
             let hint = "put a character between them that tells where one ends".to_owned();
@@ -290,7 +295,7 @@ fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
             let hint = "add $remote_addr, $request and $status (Nginx), %h, %r and %>s (Apache)".to_owned();
             (whole, "the format reads nothing but a time".to_owned(), hint)
         }
-        FormatError::TooLong { .. } => (whole, error.to_string(), String::new()),
+        FormatError::TooLong { .. } => (whole, error.to_string(), "leave out what is not needed".to_owned()),
         FormatError::UnknownField { found, expected } => {
             let known: Vec<&str> = expected.split(", ").collect();
             let hint = match nearest(found, known.iter().copied()) {
@@ -310,15 +315,15 @@ fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
     None
 }
 
-fn source_kind(reader: &Reader<'_>, kind: &str) -> Option<SourceKind> {
+fn source_kind(reader: &Reader<'_>, kind: &str, processes: Option<usize>) -> Option<SourceKind> {
     let listen = || {
         let (listen, most) = (reader.address("listen"), reader.whole("max_connections"));
         Some((listen?, most? as usize))
     };
     Some(match kind {
         "file" => {
-            let paths = reader.texts("paths").into_iter().map(|(path, _)| path).collect();
-            let process = process(reader);
+            let paths = reader.texts("paths").into_iter().map(|(path, _)| path.into()).collect();
+            let process = process(reader, processes);
             let from_beginning = reader.choice("from", &[("beginning", true), ("end", false)]);
             SourceKind::File { paths, process, from_beginning: from_beginning? }
         }
@@ -338,10 +343,19 @@ fn source_kind(reader: &Reader<'_>, kind: &str) -> Option<SourceKind> {
     })
 }
 
-fn process(reader: &Reader<'_>) -> Option<ProcessPlace> {
+fn process(reader: &Reader<'_>, processes: Option<usize>) -> Option<ProcessPlace> {
     let node = reader.given("process")?;
     match &node.value {
         Value::Text(text) if text == "each" => Some(ProcessPlace::Each),
+        Value::Integer(index) if processes.is_some_and(|count| (count as i64..=1023).contains(index)) => {
+            let count = processes.unwrap_or_default();
+            let most = count.saturating_sub(1);
+            let message = format!(
+                "`process = {index}`: nobody would read these files, the processes are 0 to {most} (-n {count})"
+            );
+            reader.cx.wrong(&node.span, message, "name one of them, or \"each\"; or start more processes with -n");
+            None
+        }
         Value::Integer(index) if (0..=1023).contains(index) => Some(ProcessPlace::Index(*index as usize)),
         _ => {
             reader.cx.wrong(

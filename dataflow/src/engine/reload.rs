@@ -49,6 +49,8 @@ impl Reloader {
                 inputs: options.inputs.clone(),
                 data_dir: Some(options.data_dir.clone()),
                 services: Services::All,
+                is_run: true,
+                ..Overrides::default()
             },
             is_first: options.cluster.as_ref().is_none_or(|cluster| cluster.index == 0),
             rules: Running::new(set, config),

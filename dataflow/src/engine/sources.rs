@@ -170,7 +170,7 @@ impl Sources {
                     return Ok(None);
                 }
                 let options = FollowOptions {
-                    paths: paths.clone(),
+                    paths: paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
                     from_beginning: *from_beginning,
                     must_exist: named,
                     process: place.index,

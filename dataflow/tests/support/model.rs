@@ -39,9 +39,9 @@ pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
     for (index, source) in config.input_sources(files).iter().enumerate() {
         let SourceKind::File { paths, .. } = &source.kind else { panic!("{source:?}") };
         let mut logs: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for path in paths {
-            let base = path.strip_suffix(".1").unwrap_or(path);
-            logs.entry(base.to_owned()).or_default().push(path.clone());
+        for path in paths.iter().map(|path| path.display().to_string()) {
+            let base = path.strip_suffix(".1").unwrap_or(&path);
+            logs.entry(base.to_owned()).or_default().push(path);
         }
         for (position, (base, mut generations)) in logs.into_iter().enumerate() {
             generations.sort_by_key(|path| *path == base);

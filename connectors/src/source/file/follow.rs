@@ -141,7 +141,7 @@ impl FollowFiles {
                 }
                 tracing::warn!(path, "there is no such file yet; waiting for it");
             } else if !is_pattern && !options.forgiving {
-                can_follow(path)?;
+                can_follow(Path::new(path))?;
             }
         }
         Ok(FollowFiles { identity, options, clock, positions: Positions::default(), left_out: Arc::default() })
@@ -186,17 +186,18 @@ impl FollowFiles {
 ///
 /// # Errors
 /// [`SourceError::Usage`], naming the path: not there, not readable, a directory, no file, compressed, an archive.
-pub fn can_follow(path: &str) -> Result<(), SourceError> {
-    let cannot = |e: io::Error| SourceError::Usage(format!("cannot read {path}: {e}"));
+pub fn can_follow(path: &Path) -> Result<(), SourceError> {
+    let shown = path.shown();
+    let cannot = |e: io::Error| SourceError::Usage(format!("cannot read {shown}: {e}"));
     let meta = std::fs::metadata(path).map_err(cannot)?;
     if meta.is_dir() {
         return Err(names::is_directory(path));
     }
     if !meta.is_file() {
-        return Err(SourceError::Usage(format!("{path} is not a file; pipe it in with --input -")));
+        return Err(SourceError::Usage(format!("{shown} is not a file; pipe it in with --input -")));
     }
     let packed = File::open(path).and_then(|file| packed(&file)).map_err(cannot)?;
-    packed.map_or(Ok(()), |packed| Err(SourceError::Usage(format!("{path} is {packed}\n hint: {}", packed.hint()))))
+    packed.map_or(Ok(()), |packed| Err(SourceError::Usage(format!("{shown} is {packed}\n hint: {}", packed.hint()))))
 }
 
 /// Why a file is no log that grows.

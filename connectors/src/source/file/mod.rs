@@ -14,7 +14,7 @@ mod walk;
 
 pub use fetch::{FollowedLines, LineFetcher};
 pub use follow::{FollowFiles, FollowOptions, LeftOut, can_follow};
-pub use names::log_of;
+pub use names::{is_pattern, log_of};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
 pub use walk::{Bound, Cut, Found, find, open_file};

@@ -126,8 +126,10 @@ pub(crate) fn host_of(path: &Path) -> Vec<u8> {
 }
 
 /// Whether a path is a pattern (and not the name of a file that has such characters in it).
-pub(crate) fn is_pattern(path: &str) -> bool {
-    path.contains(['*', '?', '[']) && std::fs::symlink_metadata(path).is_err()
+pub fn is_pattern(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    let is_special = |b: &u8| matches!(b, b'*' | b'?' | b'[');
+    path.as_os_str().as_bytes().iter().any(is_special) && std::fs::symlink_metadata(path).is_err()
 }
 
 /// The files that a pattern names now, sorted; all of them, or an error. What is no regular file is left out.
@@ -147,20 +149,20 @@ pub(crate) fn matches(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
 }
 
 /// The error for a directory where a file is wanted.
-pub(crate) fn is_directory(path: &str) -> SourceError {
-    let path = Path::new(path).shown();
+pub(crate) fn is_directory(path: &Path) -> SourceError {
+    let path = path.shown();
     let bare = path.trim_end_matches('/');
     SourceError::Usage(format!("{path} is a directory; name its files, or a pattern such as {bare}/*.log"))
 }
 
 /// The files that paths and patterns name, each once, sorted. A path that is not there, and a pattern that names
 /// nothing, is an error.
-pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
+pub(crate) fn expand(paths: &[impl AsRef<Path>]) -> Result<Vec<PathBuf>, SourceError> {
     let mut files = Vec::new();
-    for path in paths {
-        let shown = Path::new(path).shown();
-        if is_pattern(path) {
-            let found = matches(path)?;
+    for path in paths.iter().map(AsRef::as_ref) {
+        let shown = path.shown();
+        if let Some(pattern) = path.to_str().filter(|path| is_pattern(path)) {
+            let found = matches(pattern)?;
             if found.is_empty() {
                 return Err(SourceError::Usage(format!("no file matches {shown}")));
             }
@@ -168,7 +170,7 @@ pub(crate) fn expand(paths: &[String]) -> Result<Vec<PathBuf>, SourceError> {
         } else {
             match std::fs::metadata(path) {
                 Ok(meta) if meta.is_dir() => return Err(is_directory(path)),
-                Ok(_) => files.push(PathBuf::from(path)),
+                Ok(_) => files.push(path.to_owned()),
                 Err(e) => return Err(SourceError::Usage(format!("cannot read {shown}: {e}"))),
             }
         }

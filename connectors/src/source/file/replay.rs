@@ -38,7 +38,7 @@ impl ReplayFiles {
     ///
     /// # Errors
     /// [`SourceError::Usage`], naming the path: not there, not readable, a directory, an archive, or a pattern without a match.
-    pub fn new(identity: Identity, paths: &[String]) -> Result<ReplayFiles, SourceError> {
+    pub fn new(identity: Identity, paths: &[impl AsRef<Path>]) -> Result<ReplayFiles, SourceError> {
         let logs = names::group(names::expand(paths)?);
         let mut total_bytes = 0;
         for path in logs.iter().flat_map(|log| &log.generations) {

@@ -97,7 +97,7 @@ impl Reader<'_> {
         for (text, span) in self.texts(key) {
             let Some(field) = field(self.cx, &text, &span) else { continue };
             if fields.iter().any(|(other, _)| *other == field) {
-                self.cx.wrong(&span, format!("`{text}` is listed twice"), "");
+                self.cx.wrong(&span, format!("`{text}` is listed twice"), "leave one of them out");
             } else {
                 fields.push((field, span));
             }

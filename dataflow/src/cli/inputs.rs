@@ -1,0 +1,148 @@
+//! What commands are told to read: whether it is there, and which files a pattern names.
+//!
+//! Everything is said before anything is created.
+
+use crate::config::{Config, Diagnostic, Diagnostics, SourceKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use tidewatch_connectors::sink::replay_files;
+use tidewatch_connectors::source::file::{self, is_pattern};
+use tidewatch_events::text::Shown as _;
+
+/// Said by a command that has nothing to read.
+pub(super) fn nothing_to_read(command: &str, example: &str) -> Diagnostic {
+    Diagnostic::error(format!("`{command}` has nothing to read: neither --input nor a [[source]] in a configuration"))
+        .hint(format!("try `{example}`, or `tidewatch demo` for generated traffic"))
+}
+
+/// Reports files that cannot be read. `-` is standard input.
+fn missing_files(paths: &[PathBuf], problems: &mut Diagnostics) {
+    for path in paths.iter().filter(|path| path.as_os_str() != "-") {
+        if let Err(reason) = readable(path) {
+            let problem = Diagnostic::error(format!("{} {reason}", path.shown()));
+            let all = path.join("*");
+            let is_dir = path.is_dir();
+            problems.push(if is_dir { problem.hint(format!("name files in it, as {}", all.shown())) } else { problem });
+        }
+    }
+}
+
+/// Reports what `run --input` names and what cannot be read. A pattern names at least one file at the start.
+pub(super) fn missing_inputs(paths: &[PathBuf], problems: &mut Diagnostics) {
+    for path in paths {
+        let text = path.to_string_lossy();
+        if path.to_str().is_none() {
+            // The bytes that are none are one character each to a pattern.
+            let hint = format!("name it by a pattern: '{}'", text.replace(char::REPLACEMENT_CHARACTER, "?"));
+            problems.push(Diagnostic::error(format!("{}: the name is not UTF-8", path.shown())).hint(hint));
+            continue;
+        }
+        if !is_pattern(path) {
+            missing_files(std::slice::from_ref(path), problems);
+            continue;
+        }
+        match file::find(&text, file::Bound::default()) {
+            // Of one that was cut more may be there.
+            Ok(found) if !found.files.is_empty() || found.cut.is_some() => {}
+            Ok(_) => {
+                let hint = "it must match at the start; `paths` of a [[source]] wait for their first file";
+                problems.push(Diagnostic::error(format!("no file matches {}", path.shown())).hint(hint));
+            }
+            Err(error) => problems.push(Diagnostic::error(error.to_string())),
+        }
+    }
+}
+
+/// Reports configured files that cannot be read; patterns may match nothing yet.
+pub(super) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
+    for source in &config.sources {
+        let SourceKind::File { paths, .. } = &source.kind else { continue };
+        for path in paths.iter().filter(|path| !is_pattern(path)) {
+            if let Err(reason) = readable(path) {
+                let path = path.shown();
+                let hint = "the file must be there when Tidewatch starts; a pattern such as \"/var/log/*.log\" need not match yet";
+                problems.push(Diagnostic::error(format!("source `{}`: {path} {reason}", source.name)).hint(hint));
+            }
+        }
+    }
+}
+
+/// Reports files that are there and cannot be followed: compressed, archives.
+pub(super) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
+    for source in &config.sources {
+        let SourceKind::File { paths, .. } = &source.kind else { continue };
+        for path in paths.iter().filter(|path| !is_pattern(path) && readable(path).is_ok()) {
+            if let Err(error) = file::can_follow(path) {
+                problems.push(Diagnostic::of_text(&format!("source `{}`: {error}", source.name)));
+            }
+        }
+    }
+}
+
+/// Reports files that a replay into `out` reads and would put its results in the place of.
+pub(super) fn overwritten<'a>(out: &Path, read: impl Iterator<Item = &'a Path>, problems: &mut Diagnostics) {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let written: Vec<(u64, u64)> = replay_files::NAMES.iter().filter_map(|name| id(&out.join(name))).collect();
+    for path in read.filter(|path| id(path).is_some_and(|id| written.contains(&id))) {
+        let message = format!("{} is read, and --out {} would overwrite it", path.shown(), out.shown());
+        problems.push(Diagnostic::error(message).hint("name another directory for the results"));
+    }
+}
+
+/// What a pattern names now; nothing where it is none.
+pub(super) fn named_by(pattern: &Path) -> file::Found {
+    file::find(&pattern.to_string_lossy(), file::Bound::default()).unwrap_or_default()
+}
+
+/// Whether a path is a file this process may read, or why not.
+pub(super) fn readable(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Err("is a directory, not a file".into()),
+        // A named pipe would wait for its writer; that it is there is all that can be asked.
+        Ok(meta) if !meta.is_file() => Ok(()),
+        Ok(_) => std::fs::File::open(path).map(drop).map_err(|error| format!("cannot be read: {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("does not exist".into()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+/// The files patterns stand for, in the order given, each once; a path that exists is itself.
+pub(super) fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let text = path.to_string_lossy();
+        let mut found = vec![path.clone()];
+        if text.starts_with("kafka://") {
+            let words = format!("{}: replays of topics are not built yet", path.shown());
+            problems.push(Diagnostic::error(words).hint("`run` reads topics; a replay reads files"));
+            continue;
+        }
+        if is_pattern(path) {
+            let named = match file::find(&text, file::Bound::default()) {
+                Ok(named) => named,
+                Err(error) => {
+                    problems.push(Diagnostic::error(error.to_string()));
+                    continue;
+                }
+            };
+            found = named.files;
+            if let Some(cut) = named.cut {
+                problems
+                    .push(Diagnostic::error(format!("{text} names too much: {cut}")).hint("name directories in it"));
+            }
+            if found.is_empty() {
+                problems.push(Diagnostic::error(format!("no file matches {text}")));
+            }
+        } else if path.as_os_str() == "-" {
+            problems
+                .push(Diagnostic::error("a replay reads files, not standard input").hint("tidewatch run --input -"));
+        }
+        missing_files(&found, problems);
+        for file in found {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    files
+}
