@@ -199,3 +199,27 @@ fn a_hint_stands_in_its_own_line() {
         assert!(ran.err.contains("archive, not a log\n hint: unpack it") && !ran.err.contains("\\x"), "{}", ran.err);
     }
 }
+
+#[test]
+fn what_is_cut_is_not_taken_for_other_bytes() {
+    let long = |before: &str| format!("{before}{}\n", "é".repeat(1 << 20));
+    let label = |before: &str| format!("{{\"rule\":\"{before}{}", long(""));
+    let dir = folder(&[
+        ("even.log", &long("")),
+        ("odd.log", &long("x")),
+        ("even.jsonl", &label("")),
+        ("odd.jsonl", &label("x")),
+    ]);
+    for name in ["even", "odd"] {
+        let ran = tidewatch(dir.path(), &format!("replay --from {name}.log --out {name}"));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let rejected = std::fs::read_to_string(dir.path().join(name).join("rejected.jsonl")).unwrap();
+        let letter: serde_json::Value = serde_json::from_str(rejected.lines().next().unwrap()).unwrap();
+        let kept = letter["line"].as_str().unwrap();
+        assert_eq!(letter["reason"], "too_long");
+        assert!(kept.ends_with("éé") && kept.len() > 1 << 16, "{name}: {}", &kept[kept.len() - 9..]);
+        let ran = tidewatch(dir.path(), &format!("replay --from even.log --out x --labels {name}.jsonl"));
+        let want = format!("error: {name}.jsonl:1: the line is longer than 64 KiB\n hint: is it a file of labels?");
+        assert!(ran.code == Some(2) && ran.err.starts_with(&want), "{}", ran.err);
+    }
+}

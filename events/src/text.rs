@@ -52,6 +52,16 @@ pub fn bounded(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A text that was cut, without a last character of which only a part is left.
+pub fn whole(cut: &[u8]) -> &[u8] {
+    let Some(back) = cut.iter().rev().take(4).position(|b| b & 0xc0 != 0x80) else { return cut };
+    let last = cut.len() - 1 - back;
+    match std::str::from_utf8(&cut[last..]) {
+        Err(error) if error.error_len().is_none() => &cut[..last],
+        _ => cut,
+    }
+}
+
 /// A path as people and logs see it. File names are made by whoever may write in a directory: a rotated log, an upload.
 pub trait Shown {
     /// [`printable`].
@@ -90,6 +100,17 @@ mod tests {
         for (name, input, want) in rows {
             assert_eq!(printable(input), *want, "{name}");
         }
+    }
+
+    #[test]
+    fn a_cut_leaves_whole_characters() {
+        let text = "aé文\u{1f30a}".as_bytes();
+        let ends = [0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10];
+        for (length, end) in ends.into_iter().enumerate() {
+            assert_eq!(whole(&text[..length]).len(), end, "{length}");
+        }
+        let rows: &[&[u8]] = &[b"a\xff", b"\x80\x80\x80\x80\x80", b"\xe6a", b"\xff\x80"];
+        rows.iter().for_each(|bytes| assert_eq!(whole(bytes), *bytes, "what is no text stays: {bytes:?}"));
     }
 
     #[test]

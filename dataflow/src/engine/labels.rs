@@ -105,6 +105,10 @@ impl Judge {
             if read == 0 {
                 break;
             }
+            if read as u64 == MAX_LINE && line.last() != Some(&b'\n') {
+                let words = format!("{}:{number}: the line is longer than {} KiB", path.shown(), MAX_LINE >> 10);
+                return Err(Failure::usage(format!("{words}\n hint: is it a file of labels?")));
+            }
             if line.trim_ascii().is_empty() {
                 continue;
             }

@@ -18,7 +18,7 @@ use tidewatch_connectors::sink::replay_files::ReplayFiles;
 use tidewatch_connectors::source::file::LineFetcher;
 use tidewatch_connectors::source::recent::FetchLines;
 use tidewatch_events::batch::PartitionId;
-use tidewatch_events::dead_letter::DeadLetter;
+use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::text;
 use tidewatch_events::time::Millis;
@@ -179,6 +179,8 @@ pub(super) fn record(
     privacy: &Privacy,
 ) -> DeadLetterRecord {
     let line = privacy.redact_line(&letter.line);
+    // Of a line that is too long the beginning is kept.
+    let line = if letter.reason == Reason::TooLong { text::whole(&line) } else { &line[..] };
     let offset = located.map_or(letter.offset, |(_, offset)| offset);
     DeadLetterRecord {
         source: name.map_or_else(String::new, |(source, _)| source.to_owned()),
@@ -189,9 +191,9 @@ pub(super) fn record(
         },
         offset,
         reason: letter.reason.as_str().to_owned(),
-        line: match std::str::from_utf8(&line) {
+        line: match std::str::from_utf8(line) {
             Ok(line) => line.to_owned(),
-            Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
+            Err(_) => base64::engine::general_purpose::STANDARD.encode(line),
         },
         lines: (letter.lines > 1).then_some(letter.lines),
         last_offset: (letter.lines > 1).then(|| offset + (letter.last_offset - letter.offset)),
@@ -201,7 +203,9 @@ pub(super) fn record(
 
 /// A line made safe to show, and bounded.
 pub(super) fn shown(line: &[u8]) -> String {
-    let mut line = text::printable(&line[..line.len().min(MAX_EVIDENCE)]).into_owned();
+    let head = &line[..line.len().min(MAX_EVIDENCE)];
+    let head = if head.len() < line.len() { text::whole(head) } else { head };
+    let mut line = text::printable(head).into_owned();
     if line.len() > MAX_EVIDENCE {
         let mut cut = MAX_EVIDENCE;
         while !line.is_char_boundary(cut) {
