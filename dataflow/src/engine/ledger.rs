@@ -353,7 +353,11 @@ impl Ledger {
             let Some(unread) = entry.unread else { continue };
             let is_read = entry.has_caught_up();
             let total = unread.to.saturating_sub(unread.from);
-            let read = if is_read { total } else { entry.next_offset.saturating_sub(unread.from).min(total) };
+            let read = if is_read {
+                total
+            } else {
+                entry.next_offset.unwrap_or_default().saturating_sub(unread.from).min(total)
+            };
             let of = match unread.unit {
                 Unit::Records => &mut sum.records,
                 Unit::Bytes => &mut sum.bytes,
@@ -438,15 +442,16 @@ impl Ledger {
     }
 
     /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
-    /// time): reading may start there again.
+    /// time), or in none: reading may start there again. Not of partitions of which nothing was read: they stand where they
+    /// stood.
     pub fn commit_positions(&self, durable: u64) -> Vec<(PartitionInfo, u64)> {
         let size = self.time.commit_window.0;
         let mut inner = self.lock();
         let mut out = Vec::new();
         for entry in inner.partitions.values_mut() {
             entry.open_windows.retain(|window, _| window + size > durable);
-            let at = entry.open_windows.values().min().copied().unwrap_or(entry.next_offset);
-            out.push((entry.info.clone(), at));
+            let at = entry.open_windows.values().min().copied().or(entry.next_offset);
+            out.extend(at.map(|at| (entry.info.clone(), at)));
         }
         out
     }

@@ -15,6 +15,7 @@ use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
 use super::letters::{Accounts, Charge};
 use super::misfits::{Misfit, Misfits};
+use super::orphans::Orphans;
 use super::peers::{Health, Peers};
 use super::reload::Previews;
 use super::routes::Routes;
@@ -62,6 +63,8 @@ pub struct Figures {
     pub points: AtomicU64,
     /// Steps offered.
     pub steps: AtomicU64,
+    /// Steps that every sink has acknowledged.
+    pub acknowledged: AtomicU64,
     /// Points of windows of hosts that closed.
     pub windows: AtomicU64,
     /// The latest alerts, newest last, bounded.
@@ -176,6 +179,7 @@ pub struct Live {
     held: VecDeque<(u64, u64)>,
     /// Inexact results that were warned about.
     warned: BTreeSet<String>,
+    orphans: Orphans,
     misfits: Misfits,
 }
 
@@ -245,6 +249,7 @@ impl Live {
             looked: None,
             held: VecDeque::new(),
             warned: BTreeSet::new(),
+            orphans: Orphans::default(),
             previews: Previews::default(),
             misfits: Misfits::default(),
         })
@@ -253,6 +258,11 @@ impl Live {
     /// The same, crediting these accounts for dead letters that are kept.
     pub fn crediting(self, accounts: Accounts) -> Live {
         Live { accounts, ..self }
+    }
+
+    /// The same, ending what an earlier life left firing.
+    pub fn ending(self, orphans: Orphans) -> Live {
+        Live { orphans, ..self }
     }
 
     /// Runs until the dataflow has ended or `stop` says so, then waits at most `patience` for the sinks. Whether they
@@ -298,10 +308,14 @@ impl Live {
         // They end at the same time, and all of them are waited for.
         self.runners.iter().for_each(|runner| runner.close(patience));
         let done: Vec<bool> = self.runners.drain(..).map(finish).collect();
+        let all = done.iter().all(|one| *one);
+        if all {
+            self.figures.acknowledged.store(self.seq, Ordering::Relaxed);
+        }
         if let Some(routes) = &self.routes {
             routes.finish();
         }
-        done.iter().all(|one| *one)
+        all
     }
 
     fn take(&mut self, output: Output) {
@@ -318,6 +332,13 @@ impl Live {
                 let from = self.changes.len();
                 self.book.advance(reached, &mut self.step.points, &mut self.changes);
                 self.settle_at_the_end(from);
+                if !self.orphans.is_empty() {
+                    let over = match self.peers.last_event_of_all() {
+                        Some(last) => self.orphans.finish(last),
+                        None => self.orphans.advance(reached),
+                    };
+                    self.end(over);
+                }
                 self.previews.tell(reached, self.book.rules());
             }
             Output::Changed(reload) => {
@@ -328,6 +349,8 @@ impl Live {
             Output::Judged(None) => {
                 let last = self.peers.last_event_of_all().unwrap_or_else(|| self.last_event());
                 self.changes.extend(self.book.finish(last));
+                let over = self.orphans.finish(last);
+                self.end(over);
             }
             Output::DeadLetters(batches) => {
                 for batch in batches {
@@ -395,19 +418,37 @@ impl Live {
         for draft in drafts {
             let line = |origin: &Origin| lines.get(origin).map(|line| shown(&self.privacy.redact_line(line)));
             let alert = draft.into_alert(self.book.rules(), line);
-            let mut kept = self.figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == KEPT_ALERTS {
-                kept.pop_front();
-            }
-            kept.push_back(alert.clone());
-            drop(kept);
-            if let Some(tap) = &mut self.tap {
-                tap.alert(&alert);
-            }
-            self.step.alerts.push(alert);
+            self.orphans.meet(&alert).into_iter().for_each(|alert| self.put(alert));
+            self.put(alert);
         }
-        if let Some(routes) = &self.routes {
-            routes.offer(&self.step.alerts[before..]);
+        self.tell_routes(before);
+    }
+
+    /// Tells of alerts of an earlier life that are over.
+    fn end(&mut self, alerts: Vec<Alert>) {
+        let before = self.step.alerts.len();
+        alerts.into_iter().for_each(|alert| self.put(alert));
+        self.tell_routes(before);
+    }
+
+    /// Puts an alert into the step and shows it.
+    fn put(&mut self, alert: Alert) {
+        let mut kept = self.figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT_ALERTS {
+            kept.pop_front();
+        }
+        kept.push_back(alert.clone());
+        drop(kept);
+        if let Some(tap) = &mut self.tap {
+            tap.alert(&alert);
+        }
+        self.step.alerts.push(alert);
+    }
+
+    /// Tells routes of the alerts of the step from this one on.
+    fn tell_routes(&self, from: usize) {
+        if let Some(routes) = self.routes.as_ref().filter(|_| from < self.step.alerts.len()) {
+            routes.offer(&self.step.alerts[from..]);
         }
     }
 
@@ -545,6 +586,7 @@ impl Live {
     fn settle(&mut self) {
         self.take_refused();
         let acked = self.runners.iter().map(SinkRunner::acked).min().unwrap_or(self.seq);
+        self.figures.acknowledged.store(acked, Ordering::Relaxed);
         // An alert that is neither told nor in a journal must come again after a crash.
         let acked = if self.routes.as_ref().is_none_or(|routes| routes.are_recorded()) { acked } else { 0 };
         while let Some((_, durable)) = self.waiting.pop_front_if(|(seq, _)| *seq <= acked) {

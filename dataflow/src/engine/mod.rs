@@ -12,6 +12,8 @@
 //! | [`inexact`] | what could not be counted exactly |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
+//! | `orphans` | alerts that an earlier life left firing |
+//! | `commits` | how far offsets are committed |
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
@@ -23,6 +25,7 @@
 
 pub mod allowed;
 pub mod assembly;
+mod commits;
 pub mod demo;
 pub mod evidence;
 pub mod gate;
@@ -35,6 +38,7 @@ pub mod live;
 pub mod misfits;
 #[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]
 pub mod observe;
+mod orphans;
 #[cfg_attr(not(feature = "api"), path = "page_nothing.rs")]
 pub mod page;
 pub mod parsers;

@@ -4,11 +4,13 @@
 //! aggregated, open windows are written as early results, sinks get what they can take, offsets stay at what is durable.
 
 use super::assembly::Plan;
+use super::commits::Commits;
 use super::gate::{Gate, Seen};
 use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
 use super::letters::{Account, Accounts};
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
+use super::orphans::Orphans;
 use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
@@ -293,10 +295,11 @@ impl Pipeline {
         let peers = Arc::new(peers);
         let routes = told.1.clone();
         let results = (process == 0).then(|| {
+            let orphans = Orphans::read(config, tap.is_some());
             let (privacy, figures, peers) = (config.privacy.clone(), figures.clone(), peers.clone());
             let live = Live::new(&plan, told, ledger.clone(), peers, tap, privacy, figures);
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
-            let (live, stop) = (live.crediting(accounts.clone()), stopping.clone());
+            let (live, stop) = (live.crediting(accounts.clone()).ending(orphans), stopping.clone());
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;
@@ -413,17 +416,29 @@ impl Pipeline {
         }
         let (sources, ledger, figures) = (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
         let (control, stopped) = (self.control.clone(), self.stopped.clone());
-        let lateness = self.lateness;
-        let mut committed = 0;
+        let (lateness, letters) = (self.lateness, self.letters.clone());
+        // Another process knows only that its letters were taken, not that they were written.
+        let knows_letters = self.process == 0;
+        let mut commits = Commits::default();
         let run = move || {
             loop {
                 // Read before the last look: what became durable until the stop is still committed.
                 let last = stopped.load(Ordering::Acquire);
                 let durable = durable(&figures, control.as_ref());
-                if durable > committed {
-                    committed = durable;
-                    sources.commit(&ledger.commit_positions(durable), durable.saturating_add(lateness.0));
+                let positions = ledger.commit_positions(durable);
+                let offered = figures.steps.load(Ordering::Relaxed);
+                let are_offered = knows_letters && letters.outstanding() == 0;
+                let is_kept = are_offered && figures.acknowledged.load(Ordering::Relaxed) >= offered;
+                let mut commit = |positions| {
+                    if let Some(due) = commits.next(durable, positions, is_kept) {
+                        sources.commit(&due, durable.saturating_add(lateness.0));
+                    }
+                };
+                if last {
+                    // All letters are on their way by now: what was read since the last look counts too.
+                    commit(positions.clone());
                 }
+                commit(positions);
                 if last {
                     return;
                 }

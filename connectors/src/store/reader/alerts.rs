@@ -7,7 +7,9 @@ use crate::source::wall_clock;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use tidewatch_events::alert::Alert;
 use tidewatch_events::time::EventTime;
 
 /// No answer has more rows.
@@ -74,6 +76,33 @@ pub struct AlertRow {
     pub acknowledged: Option<Acknowledgement>,
     /// Whether a silence covers it now.
     pub silenced: bool,
+}
+
+impl AlertRow {
+    /// What was written; `None` where a newer release knows more words.
+    fn into_alert(self) -> Option<Alert> {
+        fn word<T: DeserializeOwned>(word: String) -> Option<T> {
+            serde_json::from_value(word.into()).ok()
+        }
+        Some(Alert {
+            id: self.id,
+            key: self.key,
+            rule: self.rule,
+            severity: word(self.severity)?,
+            subject: self.subject,
+            first: self.first,
+            last: self.last,
+            fired: self.fired,
+            value: self.value,
+            threshold: self.threshold,
+            score: self.score,
+            findings: self.findings,
+            state: word(self.state)?,
+            evidence: self.evidence,
+            mode: word(self.mode)?,
+            replaces: self.replaces,
+        })
+    }
 }
 
 /// How many alerts there are.
@@ -163,6 +192,19 @@ impl StoreReader {
             let silences = silences(c)?;
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE a.id = ?1");
             c.prepare_cached(&sql)?.query_row([id], |row| alert(row, &silences)).optional()
+        })
+    }
+
+    /// The alerts that fire, the latest, as they were written.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn firing(&self, limit: usize) -> Result<Vec<Alert>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE a.state = 'firing' ORDER BY a.last DESC, a.id LIMIT ?1");
+        self.ask(|c| {
+            let mut statement = c.prepare_cached(&sql)?;
+            let rows = statement.query_map([limit as i64], |row| alert(row, &[]))?;
+            rows.filter_map(|row| row.map(AlertRow::into_alert).transpose()).collect()
         })
     }
 

@@ -109,7 +109,8 @@ pub(super) struct Entry {
     pub behind_since: Option<WallTime>,
     pub idle: bool,
     pub open_windows: BTreeMap<u64, u64>,
-    pub next_offset: u64,
+    /// Where reading goes on; `None` while nothing was read.
+    pub next_offset: Option<u64>,
     /// What was there to be read at the start.
     pub unread: Option<Unread>,
     /// How many batches came before its end was seen for the first time: where records are gone, no offset tells.
@@ -132,7 +133,7 @@ impl Entry {
             behind_since: None,
             idle: false,
             open_windows: BTreeMap::new(),
-            next_offset: 0,
+            next_offset: None,
             unread: None,
             end_seen: None,
         }
@@ -140,7 +141,7 @@ impl Entry {
 
     /// Whether what was there at the start was read and judged.
     pub fn has_caught_up(&self) -> bool {
-        let is_read = |unread: Unread| unread.to <= self.next_offset.max(unread.from);
+        let is_read = |unread: Unread| unread.to <= self.next_offset.unwrap_or_default().max(unread.from);
         self.done || self.unread.is_none_or(is_read) || self.end_seen.is_some_and(|seen| self.next_seq >= seen)
     }
 
@@ -193,8 +194,8 @@ impl Entry {
             self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
         }
         self.next_offset = match &batch.raw.framing {
-            Framing::Lines { offset } => offset + batch.raw.bytes.len() as u64 + gone.bytes,
-            Framing::Records(records) => records.last().map_or(self.next_offset, |r| r.offset + 1),
+            Framing::Lines { offset } => Some(offset + batch.raw.bytes.len() as u64 + gone.bytes),
+            Framing::Records(records) => records.last().map(|r| r.offset + 1).or(self.next_offset),
         };
         Judgement::Whole
     }

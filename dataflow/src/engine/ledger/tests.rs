@@ -36,7 +36,11 @@ fn take(ledger: &Ledger, feed: &Feed, time: u64) {
     while let Some(taken) = ledger.take(feed) {
         if let Taken::Batch(raw) = taken {
             let mut batch = Batch::new(raw, b"h"[..].into());
-            batch.events.push(Event::new(Kind::Access, EventTime(time)));
+            let mut event = Event::new(Kind::Access, EventTime(time));
+            if let Framing::Lines { offset } = batch.raw.framing {
+                event.offset = offset;
+            }
+            batch.events.push(event);
             let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
             assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
         }
@@ -244,4 +248,27 @@ fn connections_that_have_ended_leave_a_sum_and_for_a_while_their_names() {
     assert_eq!((named(2), named(3)), (None, Some("3".to_owned())), "the oldest names make room");
     let standings: Vec<_> = ledger.standings().iter().map(|one| (one.id.0, one.done)).collect();
     assert_eq!(standings, [(0, false), (1, true)]);
+}
+
+#[test]
+fn positions_pass_what_is_in_no_window_and_stand_where_nothing_was_read() {
+    let (ledger, feed) = (ledger(1), feed());
+    (0..3).for_each(|id| feed.open(info(id)));
+    feed.listed();
+    let read = |partition, seq, time| {
+        feed.send(batch(partition, seq));
+        take(&ledger, &feed, time);
+    };
+    let positions = |durable| -> Vec<(u64, u64)> {
+        ledger.commit_positions(durable).iter().map(|(info, at)| (info.id.0, *at)).collect()
+    };
+    take(&ledger, &feed, 0);
+    assert!(positions(0).is_empty(), "nothing was read");
+    read(0, 0, 25);
+    read(1, 0, u64::MAX / 2 + 100);
+    assert_eq!(positions(0), [(0, 0), (1, 1)], "an open window is read again, what is from the future is not");
+    read(0, 1, 31);
+    assert_eq!(positions(30), [(0, 1), (1, 1)]);
+    read(1, 1, u64::MAX / 2 + 100);
+    assert_eq!(positions(40), [(0, 2), (1, 2)]);
 }

@@ -1,0 +1,222 @@
+//! Alerts that an earlier life of `run` left firing.
+//!
+//! A restart begins no episode again whose windows are all durable: nobody would end its alert. What stands as firing in
+//! the store, or in `alerts.jsonl` where there is none, is read at the start and ended here.
+//!
+//! Invariants
+//! - An alert that fires again under its id is left to the book of alerts.
+//! - Each other one ends once: when no window can go on with it any more, by the rules as they are now, or right before
+//!   another alert about the same fires.
+
+use super::sinks;
+use crate::config::Config;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::Path;
+use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::text::Shown as _;
+use tidewatch_events::time::Millis;
+
+/// How much of the end of `alerts.jsonl` is read, bytes.
+const MOST_READ: u64 = 64 << 20;
+
+/// The most that are remembered; the latest.
+const MOST: usize = 10_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    alerts: Vec<Orphan>,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    alert: Alert,
+    /// From here on (ms of event time) it is resolved.
+    resolved: u64,
+    /// When the frontier is beyond this, no window can go on with it.
+    over: u64,
+}
+
+impl Orphans {
+    /// Reads what `run` left; nothing where it left nothing. What cannot be read is said, and no reason not to start.
+    pub fn read(config: &Config, has_page: bool) -> Orphans {
+        let dir = config.sinks.files.as_ref().map(|files| files.dir.clone());
+        let dir = dir.or_else(|| config.sinks.are_none().then(|| config.data_dir.join("results")));
+        let found = match dir {
+            _ if sinks::keeps_store(config, has_page) => of_store(&config.data_dir),
+            Some(dir) => of_file(&dir.join("alerts.jsonl")).map_err(|error| error.to_string()),
+            None => Ok(Vec::new()),
+        };
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "alerts that fired at the last stop cannot be read; they stay as they are");
+            Vec::new()
+        });
+        if !found.is_empty() {
+            tracing::info!(count = found.len(), "alerts fired at the last stop; they end with their time");
+        }
+        let rule = |alert: &Alert| config.rules.iter().find(|rule| rule.name == alert.rule);
+        let orphan = |alert: Alert| {
+            let (window, after) = rule(&alert).map_or((Millis(0), Millis(0)), |rule| (rule.window, rule.resolve_after));
+            let resolved = alert.last.0.saturating_add(after.0);
+            let over = resolved.saturating_add(window.0).saturating_add(config.time.allowed_lateness.0);
+            Orphan { alert, resolved, over }
+        };
+        Orphans { alerts: found.into_iter().map(orphan).collect() }
+    }
+
+    /// Whether there are none (any more).
+    pub fn is_empty(&self) -> bool {
+        self.alerts.is_empty()
+    }
+
+    /// Those that no window can go on with once windows up to `frontier` (ms; those that close there may still come) are
+    /// closed: resolved.
+    pub fn advance(&mut self, frontier: u64) -> Vec<Alert> {
+        self.take(|orphan| orphan.over < frontier)
+    }
+
+    /// At the end of all input, whose last event is at `last_event` (ms): those that are resolved by then.
+    pub fn finish(&mut self, last_event: u64) -> Vec<Alert> {
+        self.take(|orphan| orphan.resolved <= last_event)
+    }
+
+    /// What ends because this alert fires: another one about the same. The same one is none any more.
+    pub fn meet(&mut self, alert: &Alert) -> Vec<Alert> {
+        if self.alerts.is_empty() {
+            return Vec::new();
+        }
+        self.alerts.retain(|orphan| orphan.alert.id != alert.id);
+        if alert.state != AlertState::Firing {
+            return Vec::new();
+        }
+        self.take(|orphan| orphan.alert.key == alert.key)
+    }
+
+    fn take(&mut self, is_over: impl Fn(&Orphan) -> bool) -> Vec<Alert> {
+        let ended = self.alerts.extract_if(.., |orphan| is_over(orphan));
+        ended.map(|orphan| Alert { state: AlertState::Resolved, ..orphan.alert }).collect()
+    }
+}
+
+#[cfg(feature = "store")]
+fn of_store(data_dir: &Path) -> Result<Vec<Alert>, String> {
+    use tidewatch_connectors::store::StoreReader;
+    let reader = StoreReader::open(data_dir, std::time::Duration::from_secs(10)).map_err(|error| error.to_string())?;
+    reader.firing(MOST).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "store"))]
+fn of_store(_: &Path) -> Result<Vec<Alert>, String> {
+    Ok(Vec::new())
+}
+
+/// The last line of an alert counts; a torn one is none.
+fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MOST_READ)))?;
+    let (mut firing, mut broken) = (BTreeMap::new(), 0);
+    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
+        match serde_json::from_slice::<Alert>(&line?) {
+            Ok(alert) if alert.state == AlertState::Firing => drop(firing.insert(alert.id.clone(), alert)),
+            Ok(alert) => drop(firing.remove(&alert.id)),
+            Err(_) => broken += usize::from(number > 0),
+        }
+    }
+    if broken > 1 {
+        tracing::warn!(file = %path.shown(), lines = broken, "lines of alerts cannot be read");
+    }
+    let mut alerts: Vec<Alert> = firing.into_values().collect();
+    alerts.sort_by_key(|alert| std::cmp::Reverse(alert.last));
+    alerts.truncate(MOST);
+    Ok(alerts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides, diagnostic::SourceText};
+    use std::fmt::Write as _;
+    use tidewatch_events::alert::{Mode, Severity};
+    use tidewatch_events::time::EventTime;
+
+    fn alert(id: &str, key: &str, rule: &str, last: u64, state: AlertState) -> Alert {
+        Alert {
+            id: id.into(),
+            key: key.into(),
+            rule: rule.into(),
+            severity: Severity::High,
+            subject: BTreeMap::new(),
+            first: EventTime(0),
+            last: EventTime(last),
+            fired: EventTime(0),
+            value: 1.0,
+            threshold: 1.0,
+            score: 0.5,
+            findings: 1,
+            state,
+            evidence: Vec::new(),
+            mode: Mode::Live,
+            replaces: None,
+        }
+    }
+
+    /// What is left by alerts.jsonl of these lines; ip-spike has windows of 10 s and resolves after 1 m, and lateness is 2 m.
+    fn left(alerts: &[Alert]) -> Orphans {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("data_dir = {:?}\n[store]\nenabled = false\n", dir.path());
+        let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+        std::fs::create_dir(dir.path().join("results")).unwrap();
+        let mut lines = String::from("half a li\n");
+        alerts.iter().for_each(|alert| _ = writeln!(lines, "{}", serde_json::to_string(alert).unwrap()));
+        lines.push_str("{\"id\":\"torn");
+        std::fs::write(dir.path().join("results/alerts.jsonl"), lines).unwrap();
+        Orphans::read(&config, false)
+    }
+
+    fn ids(alerts: &[Alert]) -> Vec<&str> {
+        assert!(alerts.iter().all(|alert| alert.state == AlertState::Resolved));
+        alerts.iter().map(|alert| alert.id.as_str()).collect()
+    }
+
+    const T: u64 = 1_772_704_800_000;
+
+    #[test]
+    fn what_was_left_firing_ends_with_its_time() {
+        use AlertState::{Firing, Resolved};
+        let spike = |id: &str, last, state| alert(id, id, "ip-spike", last, state);
+        let mut left = left(&[
+            spike("over", T, Firing),
+            spike("over", T, Resolved),
+            spike("goes on", T, Firing),
+            spike("goes on", T + 1, Firing),
+            spike("later", T + 2, Firing),
+            alert("of no rule", "x", "gone", T, Firing),
+        ]);
+        assert_eq!(ids(&left.advance(T + 120_000)), [""; 0], "time for late lines");
+        assert_eq!(ids(&left.advance(T + 120_001)), ["of no rule"]);
+        let over = T + 1 + 60_000 + 10_000 + 120_000;
+        assert_eq!(ids(&left.advance(over)), [""; 0]);
+        assert_eq!(ids(&left.advance(over + 1)), ["goes on"]);
+        assert_eq!(ids(&left.advance(over + 1)), [""; 0], "once");
+        assert_eq!(ids(&left.finish(T + 60_001)), [""; 0], "the input ends before its time");
+        assert_eq!(ids(&left.finish(T + 60_002)), ["later"]);
+    }
+
+    #[test]
+    fn an_alert_about_the_same_ends_it_and_the_same_alert_is_no_orphan() {
+        use AlertState::{Firing, Resolved};
+        let spike = |id: &str, key: &str, state| alert(id, key, "ip-spike", T, state);
+        let mut left = left(&[spike("a", "one", Firing), spike("b", "two", Firing), spike("c", "three", Firing)]);
+        assert_eq!(ids(&left.meet(&spike("a", "one", Firing))), [""; 0], "it fires again");
+        assert_eq!(ids(&left.meet(&spike("d", "two", Resolved))), [""; 0]);
+        assert_eq!(ids(&left.meet(&spike("d", "two", Firing))), ["b"]);
+        assert_eq!(ids(&left.meet(&spike("d", "two", Firing))), [""; 0], "once");
+        assert_eq!(ids(&left.advance(u64::MAX)), ["c"], "the others are nobody's or the book's");
+    }
+}
