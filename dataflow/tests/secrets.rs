@@ -1,10 +1,14 @@
-//! Values of secret parameters (`[privacy] redact_query`) leave by no way: not as what alerts are about, nor as names or patterns.
+//! Values of secret parameters (`[privacy] redact_query`) leave by no way: not as what alerts are about, nor as names or patterns,
+//! in files, on the page, in reports or messages.
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is the message
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const SECRET: &str = "swordfish";
 const FIELDS: [&str; 6] = ["query", "referrer", "path", "user_agent", "message", "pattern"];
@@ -89,4 +93,76 @@ fn secrets_are_in_no_result() {
         }
         clean(&dir.join("data"));
     }
+}
+
+/// What the page answers; `None` where it does not.
+#[cfg(all(feature = "api", feature = "store"))]
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).ok()?;
+    assert!(!has_secret(&answer), "{path} shows the secret");
+    Some(String::from_utf8_lossy(&answer).into_owned()).filter(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+#[cfg(all(feature = "api", feature = "store"))]
+#[test]
+fn secrets_are_in_no_answer_report_or_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    prepare(dir);
+    let app = "2026-03-05 10:00:00 [ERROR] auth - no login by /cb?token=swordfish for password=swordfish | IP: 1.2.3.4 | User: bob\n";
+    std::fs::write(dir.join("app.log"), app.repeat(4)).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let more = format!(
+        "[[source]]\nkind = \"file\"\npaths = [\"app.log\"]\nformat = \"app\"\n[page]\nlisten = \"127.0.0.1:{port}\"\n\
+         [sink.files]\ndir = \"files\"\n[[route]]\nkind = \"file\"\npath = \"told/alerts.jsonl\"\n"
+    );
+    std::fs::create_dir(dir.join("told")).unwrap();
+    let config = std::fs::read_to_string(dir.join("run.toml")).unwrap();
+    std::fs::write(dir.join("run.toml"), config + &more).unwrap();
+    std::fs::create_dir(dir.join("said")).unwrap();
+    let file = |name: &str| std::fs::File::create(dir.join("said").join(name)).unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+        .args(["run", "-c", "run.toml"])
+        .current_dir(dir)
+        .stdout(file("out"))
+        .stderr(file("err"))
+        .spawn()
+        .unwrap();
+    let is_told =
+        || std::fs::read_to_string(dir.join("told/alerts.jsonl")).is_ok_and(|told| told.contains("by-message"));
+    let holds = |path: &str, part: &str| get(port, path).is_some_and(|answer| answer.contains(part));
+    let end = Instant::now() + Duration::from_secs(60);
+    let range = "from=1772701200000&to=1772708400000";
+    let asked = [
+        (format!("/api/v1/alerts?{range}"), "by-pattern"),
+        (format!("/api/v1/errors?{range}"), "no login by"),
+        ("/api/v1/requests?limit=100".to_owned(), "token=***"),
+        (format!("/api/v1/client?ip=1.2.3.4&{range}"), "1.2.3.4"),
+        (format!("/api/v1/tops?kind=referrers&{range}"), "a.example"),
+        (format!("/api/v1/tops?kind=agents&{range}"), "agent"),
+        (format!("/api/v1/tops?kind=paths&{range}"), "/a"),
+        ("/api/v1/status".to_owned(), "events"),
+        ("/metrics".to_owned(), "tidewatch_events_parsed_total"),
+    ];
+    let mut missing: Vec<_> = asked.iter().collect();
+    while !(missing.is_empty() && is_told()) && Instant::now() < end {
+        missing.retain(|(path, part)| !holds(path, part));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told = is_told();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&run), rustix::process::Signal::TERM).unwrap();
+    assert!(run.wait().unwrap().success());
+    assert!(missing.is_empty() && told, "{missing:?} say nothing; told: {told}");
+    for form in ["text", "html", "json"] {
+        let report =
+            ["report", "--format", form, "--since", "2h", "--until", "2026-03-05T11:00:00Z", "--data-dir", "data"];
+        let output = tidewatch(dir, "app.log", &report);
+        assert!(!has_secret(&output.stdout) && !has_secret(&output.stderr), "{output:?}");
+        assert!(output.stdout.windows(7).any(|part| part == b"1.2.3.4"), "it reports on them: {output:?}");
+    }
+    ["data", "files", "told", "said"].iter().for_each(|name| clean(&dir.join(name)));
 }
