@@ -126,6 +126,23 @@ fn engine(app: &Shared, registry: &mut Registry) {
     let refused = status.sinks.iter().map(|sink| (of(&sink.name), sink.refused));
     counted(registry, "sink_lines_refused", "Results that a sink refused for good", refused);
     routes(&status.routes, registry);
+    rules(&app.engine.rules(), registry);
+}
+
+fn rules(rules: &[crate::view::RuleRow], registry: &mut Registry) {
+    let of = |rule: &crate::view::RuleRow| vec![("rule", shown(&rule.name))];
+    counted(
+        registry,
+        "rule_findings_limited",
+        "Findings that did not count, as their windows had stronger ones",
+        rules.iter().map(|rule| (of(rule), rule.limited)),
+    );
+    counted(
+        registry,
+        "rule_findings_unopened",
+        "Findings that began no alert, as many alerts of the rule were open",
+        rules.iter().map(|rule| (of(rule), rule.unopened)),
+    );
 }
 
 fn routes(routes: &[crate::view::RouteView], registry: &mut Registry) {

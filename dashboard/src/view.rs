@@ -364,6 +364,10 @@ pub struct RuleRow {
     pub firing: u64,
     /// Alerts that began.
     pub fired: u64,
+    /// Findings that did not count, as their windows had `max_findings` stronger ones.
+    pub limited: u64,
+    /// Findings that began no alert, as `max_open` alerts were open.
+    pub unopened: u64,
 }
 
 /// An alert as the API has it: as in `alerts.jsonl`, but with times in ms and what people said of it.

@@ -303,6 +303,24 @@ fn an_allow_list_is_seen_wherever_it_acts() {
 }
 
 #[test]
+fn more_findings_than_count_are_said() {
+    let dir = folder();
+    let line = |word: &str| format!("2026/03/05 10:00:00 [crit] 12#0: *1 {word} failed\n");
+    std::fs::write(dir.path().join("err.log"), ["one", "two", "three", "four", "five"].map(line).concat()).unwrap();
+    let text = "[alerts]\nmax_findings = 2\nmax_open = 1\n";
+    std::fs::write(dir.path().join("few.toml"), text).unwrap();
+    let ran = tidewatch(dir.path(), "replay -c few.toml --from err.log --out out");
+    // Windows of a minute, one each ten seconds: six hold them all.
+    let said = "limited: error-log, 18 findings beyond `max_findings` in 6 windows, 6 findings began no alert: `max_open` were open\n";
+    assert!(ran.code == Some(0) && ran.err.contains(said), "{}{}", ran.out, ran.err);
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["alerts"], 1);
+    let limited = serde_json::json!([{"rule": "error-log", "findings": 18, "windows": 6, "unopened": 6}]);
+    assert_eq!(summary["limited"], limited);
+}
+
+#[test]
 fn a_file_that_two_sources_read_is_named() {
     let dir = folder();
     std::os::unix::fs::symlink("access.log", dir.path().join("link.log")).unwrap();

@@ -190,6 +190,8 @@ export interface Rule {
   resolve_after_ms: number;
   firing: number;
   fired: number;
+  limited?: number;
+  unopened?: number;
 }
 
 export interface RequestRow {

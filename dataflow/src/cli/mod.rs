@@ -335,6 +335,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         eprintln!("tidewatch: warning: {hint}");
     }
     summary.inexact.iter().for_each(|row| eprintln!("{row}"));
+    summary.limited.iter().for_each(|row| eprintln!("{row}"));
     if let Some(judged) = &summary.judged {
         eprint!("{judged}");
     }

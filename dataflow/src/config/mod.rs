@@ -89,6 +89,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// All rules, also those turned off.
     pub all_rules: Vec<RuleEntry>,
+    /// How many alerts there may be.
+    pub alerts: Alerts,
     /// Where results go.
     pub sinks: Sinks,
     /// The embedded store.
@@ -140,6 +142,15 @@ pub struct Windows {
     pub top: usize,
     /// How many hosts a window tells apart.
     pub max_hosts: usize,
+}
+
+/// `[alerts]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alerts {
+    /// Findings of one rule and window that count.
+    pub max_findings: usize,
+    /// Alerts of one rule that are open at a time.
+    pub max_open: usize,
 }
 
 /// `[cluster]`.
@@ -238,6 +249,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let privacy = privacy(cx, table("privacy"));
     let (time, retain) = time(cx, table("time"));
     let windows = windows(cx, table("windows"));
+    let alerts = alerts(cx, table("alerts"));
     let sinks = outputs::sinks(cx, node("sink"));
     let store = outputs::store(cx, table("store"));
     let page = outputs::page(cx, table("page"));
@@ -270,6 +282,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         windows: windows?,
         rules: all_rules.iter().filter(|entry| entry.enabled).map(|entry| entry.rule.clone()).collect(),
         all_rules,
+        alerts: alerts?,
         sinks: sinks?,
         store: store?,
         page: page?,
@@ -428,6 +441,12 @@ fn windows(cx: &Context<'_>, table: Option<&Table>) -> Option<Windows> {
     Some(Windows { size: size?, early_every: early_every?, top: top? as usize, max_hosts: max_hosts? as usize })
 }
 
+fn alerts(cx: &Context<'_>, table: Option<&Table>) -> Option<Alerts> {
+    let r = Reader::new(cx, &schema::ALERTS, table);
+    let (max_findings, max_open) = (r.whole("max_findings"), r.whole("max_open"));
+    Some(Alerts { max_findings: max_findings? as usize, max_open: max_open? as usize })
+}
+
 /// The one there is, where there is but one.
 fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
     all.next().filter(|_| all.next().is_none())
@@ -551,7 +570,7 @@ impl Config {
     pub fn result_hash(&self) -> String {
         let mut text = String::new();
         let _ = write!(text, "{:?}|{}|{:?}|{:?}", self.memory, self.ipv6_prefix, self.time, self.windows.size);
-        let _ = write!(text, "|{}|{}", self.windows.top, self.windows.max_hosts);
+        let _ = write!(text, "|{}|{}|{:?}", self.windows.top, self.windows.max_hosts, self.alerts);
         for source in &self.sources {
             let _ = write!(text, "|source {:?} {}", source.name, source.lines.describe());
         }

@@ -557,7 +557,7 @@ pub static CLUSTER: Section = section(
 );
 
 /// All sections, in the order of the documentation.
-pub static SECTIONS: [&Section; 20] = [
+pub static SECTIONS: [&Section; 21] = [
     &TOP,
     &SOURCE,
     &SECURITY,
@@ -566,6 +566,7 @@ pub static SECTIONS: [&Section; 20] = [
     &TIME,
     &WINDOWS,
     &RULE,
+    &ALERTS,
     &INFLUX,
     &FILES,
     &KAFKA,

@@ -12,6 +12,26 @@ const WORDS: &[&str] = &["smtp", "webhook"];
 /// The kinds that call over HTTP.
 const HTTP: &[&str] = &["webhook", "alertmanager"];
 
+/// `[alerts]`.
+pub static ALERTS: Section = section(
+    "alerts",
+    "How many alerts there may be: what a log says is chosen by who writes to it (docs/RULES.md, \"When there are too many\").",
+    &[
+        key(
+            "max_findings",
+            Kind::Whole(1, 1_000_000),
+            Is("1000"),
+            "How many findings of one rule and window count: those of highest score. The others are only counted.",
+        ),
+        key(
+            "max_open",
+            Kind::Whole(1, 1_000_000),
+            Is("10000"),
+            "How many alerts of one rule are open at a time. Findings of further subjects begin none, and are counted.",
+        ),
+    ],
+);
+
 /// `[[route]]`.
 pub static ROUTE: Section = Section {
     path: "route",

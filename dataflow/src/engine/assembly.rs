@@ -21,6 +21,7 @@ use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::inexact::Tell;
 use tidewatch_operators::rules::closed_streams::Preview;
+use tidewatch_operators::rules::crowd::Beyond;
 use tidewatch_operators::rules::plan::RuleSet;
 use tidewatch_operators::rules::streams::{self as rule_streams, Judged, RuleSettings};
 use tidewatch_operators::rules::versions::Reload;
@@ -41,8 +42,8 @@ pub enum Output {
     Points(Points),
     /// Findings of windows that are still open; they may have been said before, and may yet be withdrawn.
     Provisional(Vec<Finding>),
-    /// All findings of windows that close at one tick; ticks come in order.
-    Findings(Vec<Finding>),
+    /// All findings of windows that close at one tick, and what workers had beyond those; ticks come in order.
+    Findings(Vec<Finding>, Vec<Beyond>),
     /// The rules changed: they hold so for windows that start at the change or later.
     Changed(Reload),
     /// What one worker's part of the rows kept would have been to a changed rule.
@@ -109,8 +110,9 @@ pub fn build<'s>(
         }
     })
     .probe_with(&probe);
-    let mut waiting: BTreeMap<u64, Vec<Finding>> = BTreeMap::new();
+    let mut waiting: BTreeMap<u64, (Vec<Finding>, Vec<Beyond>)> = BTreeMap::new();
     let lateness = plan.limits.allowed_lateness.0;
+    let closes = move |end: u64| tick(end.saturating_add(lateness));
     deliver(findings, "DeliverFindings", move |findings, reached| {
         let Some(results) = &to_findings else { return };
         let mut early = Vec::new();
@@ -118,8 +120,9 @@ pub fn build<'s>(
             match judged {
                 Judged::Provisional(finding) => early.push(finding),
                 Judged::Closed(finding) => {
-                    waiting.entry(tick(finding.end.saturating_add(lateness))).or_default().push(finding);
+                    waiting.entry(closes(finding.end)).or_default().0.push(finding);
                 }
+                Judged::Beyond(beyond) => waiting.entry(closes(beyond.end)).or_default().1.push(beyond),
                 Judged::Preview(preview) => drop(results.send(Output::Preview(preview))),
                 Judged::Changed(reload) => drop(results.send(Output::Changed(reload))),
             }
@@ -129,7 +132,8 @@ pub fn build<'s>(
         }
         let Some(reached) = reached else { return };
         while let Some(first) = waiting.first_entry().filter(|w| reached.is_none_or(|r| *w.key() < r)) {
-            let _ = results.send(Output::Findings(first.remove()));
+            let (findings, beyond) = first.remove();
+            let _ = results.send(Output::Findings(findings, beyond));
         }
         let _ = results.send(Output::Judged(reached));
     })

@@ -14,6 +14,7 @@ use super::evidence::{Found, Lookup};
 use super::inexact::inexact;
 use super::ledger::{Ledger, Totals};
 use super::letters::{Accounts, Charge};
+use super::limited::{self, limited};
 use super::misfits::{Misfit, Misfits};
 use super::orphans::Orphans;
 use super::peers::{Health, Peers};
@@ -94,6 +95,10 @@ pub struct RuleFigures {
     pub fired: u64,
     /// Firing now.
     pub firing: u64,
+    /// Findings beyond the strongest of their windows.
+    pub limited: u64,
+    /// Findings that began no alert, as many were open.
+    pub unopened: u64,
 }
 
 /// Sees results as they leave. Called on the results thread: it must not wait.
@@ -179,6 +184,8 @@ pub struct Live {
     held: VecDeque<(u64, u64)>,
     /// Inexact results that were warned about.
     warned: BTreeSet<String>,
+    /// What was said of rules of which too much was found.
+    said: limited::Said,
     orphans: Orphans,
     misfits: Misfits,
 }
@@ -227,7 +234,7 @@ impl Live {
     ) -> std::io::Result<Live> {
         let lateness = plan.traffic.allowed_lateness;
         Ok(Live {
-            book: AlertBook::new(plan.rules.clone(), lateness),
+            book: AlertBook::new(plan.rules.clone(), plan.limits),
             runners,
             routes,
             ledger,
@@ -249,6 +256,7 @@ impl Live {
             looked: None,
             held: VecDeque::new(),
             warned: BTreeSet::new(),
+            said: limited::Said::default(),
             orphans: Orphans::default(),
             previews: Previews::default(),
             misfits: Misfits::default(),
@@ -327,7 +335,9 @@ impl Live {
                 self.step.points.extend_from_slice(&points.lines);
             }
             Output::Provisional(findings) => self.book.provisional(findings, &mut self.step.points, &mut self.changes),
-            Output::Findings(findings) => self.book.closed(findings, &mut self.step.points, &mut self.changes),
+            Output::Findings(findings, beyond) => {
+                self.book.closed(findings, beyond, &mut self.step.points, &mut self.changes);
+            }
             Output::Judged(Some(reached)) => {
                 let from = self.changes.len();
                 self.book.advance(reached, &mut self.step.points, &mut self.changes);
@@ -502,6 +512,26 @@ impl Live {
         }
     }
 
+    /// Counts what was found beyond what counts, and says it now and then.
+    fn note_limited(&mut self) {
+        let rows = limited(self.book.rules(), self.book.crowds());
+        if rows.is_empty() {
+            return;
+        }
+        let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in &rows {
+            let figures = rules.entry(row.rule.clone()).or_default();
+            (figures.limited, figures.unopened) = (row.findings, row.unopened);
+        }
+        drop(rules);
+        for row in self.said.grown(&rows, Instant::now()) {
+            tracing::warn!(
+                rule = %row.rule, findings = row.findings, windows = row.windows, unopened = row.unopened,
+                "more findings than count: the strongest do ([alerts] max_findings, max_open)"
+            );
+        }
+    }
+
     /// One point a route.
     fn write_routes(&mut self, now: EventTime) {
         for (name, status) in self.routes.iter().flat_map(|routes| routes.status()) {
@@ -605,6 +635,7 @@ impl Live {
             if let Some(routes) = &self.routes {
                 *self.figures.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes.status();
             }
+            self.note_limited();
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`replay`], [`writer`] | backtests, and their files |
-//! | [`inexact`] | what could not be counted exactly |
+//! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | `orphans` | alerts that an earlier life left firing |
@@ -34,6 +34,7 @@ pub mod ingest;
 pub mod labels;
 pub mod ledger;
 pub mod letters;
+pub mod limited;
 pub mod live;
 pub mod misfits;
 #[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]

@@ -480,6 +480,8 @@ impl Engine for ShownPipeline {
                 resolve_after_ms: rule.resolve_after.0,
                 firing: alerts.firing,
                 fired: alerts.fired,
+                limited: alerts.limited,
+                unopened: alerts.unopened,
             }
         };
         self.shown.rules.lock().unwrap_or_else(PoisonError::into_inner).iter().map(row).collect()

@@ -10,6 +10,7 @@ use super::inexact::Inexact;
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::letters::Account;
+use super::limited::Limited;
 use super::observe::Observer;
 use super::parsers::SourceParsers;
 use super::progress::Progress;
@@ -71,6 +72,9 @@ pub struct Summary {
     /// Results that are not exact, and by how much at most, where there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inexact: Vec<Inexact>,
+    /// Rules of which more was found than counts, where there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limited: Vec<Limited>,
 }
 
 impl Summary {
@@ -173,6 +177,8 @@ pub fn plan(config: &Config) -> Plan {
         limits: Limits {
             max_keys: of_memory(config, limits.max_keys),
             max_rows: of_memory(config, limits.max_rows),
+            max_findings: config.alerts.max_findings,
+            max_open: config.alerts.max_open,
             ..limits
         },
         retain: Millis(0),
@@ -282,8 +288,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let written = if process == 0 {
         let plan = plan(&config);
         let privacy = privacy(&config);
-        let lateness = config.time.allowed_lateness;
-        let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), lateness, privacy)?;
+        let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), privacy)?;
         let mut writer = writer.judging(judge);
         let progress = Progress::start(read, total, ledger.clone());
         if let Err(failure) = take_all(&received, &mut writer, &ledger) {

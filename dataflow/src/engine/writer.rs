@@ -5,6 +5,7 @@ use super::assembly::{Output, Plan};
 use super::inexact::inexact;
 use super::labels::Judge;
 use super::ledger::Ledger;
+use super::limited::limited;
 use super::replay::Summary;
 use crate::exit::Failure;
 use base64::Engine as _;
@@ -21,13 +22,15 @@ use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::text;
-use tidewatch_events::time::Millis;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change};
 
 /// Memory for sorting results, bytes; what does not fit is sorted through a file.
 const SORT_MEMORY: usize = 42 << 20;
+
+/// The lines of so many alerts are read again at a time.
+const TOGETHER: usize = 16_384;
 
 /// The longest line of evidence that an alert carries, in bytes.
 const MAX_EVIDENCE: usize = 2048;
@@ -54,12 +57,11 @@ impl Writer {
         out: &Path,
         fetchers: Vec<LineFetcher>,
         ledger: Arc<Ledger>,
-        allowed_lateness: Millis,
         privacy: Privacy,
     ) -> Result<Writer, Failure> {
         Ok(Writer {
             files: ReplayFiles::create(out, SORT_MEMORY).map_err(failed)?,
-            book: AlertBook::new(plan.rules.clone(), allowed_lateness),
+            book: AlertBook::new(plan.rules.clone(), plan.limits),
             done: Vec::new(),
             changes: Vec::new(),
             points: Vec::new(),
@@ -84,9 +86,9 @@ impl Writer {
                 self.windows += points.windows;
                 self.files.points(&points.lines).map_err(failed)?;
             }
-            Output::Findings(findings) => {
+            Output::Findings(findings, beyond) => {
                 self.points.clear();
-                self.book.closed(findings, &mut self.points, &mut self.changes);
+                self.book.closed(findings, beyond, &mut self.points, &mut self.changes);
                 self.files.points(&self.points).map_err(failed)?;
                 self.settle();
             }
@@ -131,18 +133,23 @@ impl Writer {
     pub fn finish(mut self, summary: &mut Summary, last_event: u64, started: Instant) -> Result<(), Failure> {
         let rest = self.book.finish(last_event);
         self.done.extend(rest.into_iter().filter(|draft| draft.change == Change::Ended));
-        let lines = self.evidence();
-        for mut draft in std::mem::take(&mut self.done) {
-            // The frontier may have passed the last event while other windows were still to be closed.
-            draft.settle(&self.book.rules().rules[draft.rule as usize], last_event);
-            let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
-            if let Some(judge) = &mut self.judge {
-                judge.take(&alert);
+        let mut done = std::mem::take(&mut self.done).into_iter().peekable();
+        while done.peek().is_some() {
+            let some: Vec<AlertDraft> = done.by_ref().take(TOGETHER).collect();
+            let lines = self.evidence(&some);
+            for mut draft in some {
+                // The frontier may have passed the last event while other windows were still to be closed.
+                draft.settle(&self.book.rules().rules[draft.rule as usize], last_event);
+                let alert = draft.into_alert(self.book.rules(), |origin| lines.get(origin).cloned());
+                if let Some(judge) = &mut self.judge {
+                    judge.take(&alert);
+                }
+                self.files.alert(&alert).map_err(failed)?;
             }
-            self.files.alert(&alert).map_err(failed)?;
         }
         let finished = self.files.finish().map_err(failed)?;
         summary.inexact = inexact(self.book.rules(), &self.ledger.inexact());
+        summary.limited = limited(self.book.rules(), self.book.crowds());
         summary.judged = self.judge.as_ref().map(Judge::judged);
         summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
         summary.windows = self.windows;
@@ -152,9 +159,9 @@ impl Writer {
         finished.write_summary(summary).map_err(failed)
     }
 
-    /// The example lines of all alerts, read again from the files.
-    fn evidence(&self) -> HashMap<Origin, String> {
-        let mut wanted: Vec<Origin> = self.done.iter().flat_map(|d| d.evidence.iter()).copied().collect();
+    /// The example lines of some alerts, read again from the files.
+    fn evidence(&self, drafts: &[AlertDraft]) -> HashMap<Origin, String> {
+        let mut wanted: Vec<Origin> = drafts.iter().flat_map(|d| d.evidence.iter()).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();

@@ -215,10 +215,9 @@ pub fn run(
         }
     });
     let plan = replay::plan(config);
-    let lateness = config.time.allowed_lateness;
     let fetchers = if records { Vec::new() } else { fetchers(config, files) };
-    let mut writer = Writer::new(&plan, out, fetchers, ledger.clone(), lateness, config.privacy.clone())
-        .map_err(|e| e.to_string())?;
+    let mut writer =
+        Writer::new(&plan, out, fetchers, ledger.clone(), config.privacy.clone()).map_err(|e| e.to_string())?;
     for output in &received {
         writer.take(output).map_err(|e| e.to_string())?;
     }

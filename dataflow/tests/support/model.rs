@@ -173,6 +173,16 @@ impl Expected {
                 .collect();
             want["allowed"] = serde_json::json!({ "lists": lists, "prevented": r.prevented });
         }
+        // In the order of the rules, which is that of their names.
+        let limited: Vec<Value> = (r.limited.iter())
+            .map(|(rule, limited)| {
+                let (findings, windows, unopened) = (limited.findings, limited.windows, limited.unopened);
+                serde_json::json!({"rule": rule, "findings": findings, "windows": windows, "unopened": unopened})
+            })
+            .collect();
+        if !limited.is_empty() {
+            want["limited"] = limited.into();
+        }
         let mut got = got.clone();
         for wall in ["wall_seconds", "events_per_second"] {
             got.as_object_mut().and_then(|object| object.remove(wall)).ok_or(format!("summary.json has no {wall}"))?;

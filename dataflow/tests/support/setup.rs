@@ -52,9 +52,12 @@ pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
         1 => Just(ClientPrivacy::Truncate),
         1 => Just(ClientPrivacy::Hmac(Key::new(KEY))),
     ];
-    let all = (arb::settings(rules), drift, filters, allow, privacy);
-    all.prop_map(|(mut settings, max_drift, filters, mut allow, privacy)| {
+    // Half of them cross a bound now and then.
+    let bounds = prop_oneof![1 => Just((1_000usize, 10_000usize)), 1 => (1usize..4, prop::sample::select(&[1usize, 2, 3, 10_000][..]))];
+    let all = (arb::settings(rules), drift, filters, allow, privacy, bounds);
+    all.prop_map(|(mut settings, max_drift, filters, mut allow, privacy, bounds)| {
         settings.privacy.client = privacy;
+        (settings.max_findings, settings.max_open) = bounds;
         let names: Vec<String> = (0..settings.rules.len()).map(|i| format!("rule-{i}")).collect();
         for list in &mut allow {
             list.rules.retain(|name| names.contains(name));
@@ -81,7 +84,7 @@ impl Setup {
         let s = &self.settings;
         let mut text = format!(
             "ipv6_prefix = {}\n[time]\nmax_out_of_order = \"{}ms\"\nallowed_lateness = \"{}ms\"\nmax_ahead = \"{}ms\"\n\
-             max_drift = \"{}ms\"\n[windows]\nsize = \"{}ms\"\ntop = {}\nmax_hosts = {}\n{sources}",
+             max_drift = \"{}ms\"\n[windows]\nsize = \"{}ms\"\ntop = {}\nmax_hosts = {}\n[alerts]\nmax_findings = {}\nmax_open = {}\n{sources}",
             s.ipv6_prefix,
             s.max_out_of_order,
             s.allowed_lateness,
@@ -89,7 +92,9 @@ impl Setup {
             self.max_drift,
             s.window_size,
             s.top,
-            s.max_hosts
+            s.max_hosts,
+            s.max_findings,
+            s.max_open
         );
         match s.privacy.client {
             ClientPrivacy::Full => {}

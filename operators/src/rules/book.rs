@@ -2,11 +2,17 @@
 //!
 //! Kept in one place (process 0), for an `anomaly` slot is given among all findings of a rule, host and window. Findings
 //! come with all others of their closing tick, ticks in order.
+//!
+//! Invariants
+//! - Of one rule and window at most `max_findings` findings count: the strongest of those that closed; of windows that are not
+//!   closed, the first. The others make no point and no alert, and are counted.
+//! - What is kept of windows that are not closed is bounded by `max_findings` for each.
 
-use super::Finding;
-use super::episodes::{AlertDraft, Change, Episodes};
+use super::crowd::{Beyond, Crowd, by_end_and_strength, strongest};
+use super::episodes::{AlertDraft, Episodes};
 use super::plan::RuleSet;
 use super::versions::Reload;
+use super::{Finding, Limits};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +24,7 @@ use tidewatch_events::hash;
 use tidewatch_events::key;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::rule::Measure;
-use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_events::time::EventTime;
 
 /// Most findings of one rule, host and window that get an `anomaly` point.
 pub const MAX_SLOTS: usize = 100;
@@ -28,8 +34,13 @@ pub struct AlertBook {
     set: Arc<RuleSet>,
     episodes: Episodes,
     allowed_lateness: u64,
+    max_findings: usize,
     /// Points written for windows that are not closed, by slot.
     early: BTreeMap<Place, Vec<Row>>,
+    /// What came of such windows, by start and rule.
+    early_of: BTreeMap<(u64, u32), Early>,
+    /// What did not count, by rule.
+    crowds: Vec<Crowd>,
     /// Findings that allow lists prevented, by rule.
     prevented: Vec<u64>,
     /// Texts of the findings being written: hosts and subjects.
@@ -44,19 +55,34 @@ struct Room {
     id: Vec<u8>,
 }
 
+/// What came of a window that is not closed.
+#[derive(Default)]
+struct Early {
+    /// When it closes, ms.
+    closes: u64,
+    /// Alerts that it began.
+    begun: usize,
+    /// Points kept.
+    rows: usize,
+}
+
 /// A window's start, a rule and a host: among them slots are numbered.
 type Place = (u64, u32, String);
 
 impl AlertBook {
     /// No findings yet.
-    pub fn new(set: Arc<RuleSet>, allowed_lateness: Millis) -> AlertBook {
-        let episodes = Episodes::new(&set, allowed_lateness.0);
+    pub fn new(set: Arc<RuleSet>, limits: Limits) -> AlertBook {
+        let allowed_lateness = limits.allowed_lateness.0;
+        let episodes = Episodes::new(&set, allowed_lateness, limits.max_open);
         let prevented = vec![0; set.own_rules()];
         AlertBook {
+            crowds: vec![Crowd::default(); set.own_rules()],
             set,
             episodes,
-            allowed_lateness: allowed_lateness.0,
+            allowed_lateness,
+            max_findings: limits.max_findings,
             early: BTreeMap::new(),
+            early_of: BTreeMap::new(),
             prevented,
             texts: String::new(),
             room: Room::default(),
@@ -64,21 +90,36 @@ impl AlertBook {
     }
 
     /// Takes findings of windows that are still open: writes their points into the next free slots, or where the same was
-    /// found before, and says which alerts they begin or raise.
+    /// found before, and says which alerts they begin or raise. Those that neither go on with an alert nor find room for one
+    /// are left to the closing of their window.
     pub fn provisional(&mut self, findings: Vec<Finding>, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
         self.texts.clear();
         for finding in findings {
-            let first_end = Some(self.episodes.fold_provisional(&finding, changes));
+            let closes = finding.end.saturating_add(self.allowed_lateness);
+            let of = self.early_of.entry((finding.start, finding.rule)).or_insert(Early { closes, ..Early::default() });
+            let mut first_end = self.episodes.go_on(&finding, changes);
+            if first_end.is_none() && of.begun < self.max_findings {
+                first_end = self.episodes.begin(&finding, changes);
+                of.begun += usize::from(first_end.is_some());
+            }
+            if first_end.is_none() {
+                continue;
+            }
             let Shown { start, rule, host, row } = self.show(finding, first_end);
             let row = Row { subject: 0..row.subject.len(), text: self.texts[row.subject].to_owned(), ..row };
             let place = (start, rule, self.texts[host].to_owned());
-            let rows = self.early.entry(place.clone()).or_default();
-            let slot = rows.iter().position(|known| known.finding.key == row.finding.key).unwrap_or(rows.len());
-            if slot < MAX_SLOTS {
-                let at = At { start, rule, host: &place.2, slot };
-                write_point(&self.set, at, &row, &row.text, "firing", &mut self.room, points);
-                if slot == rows.len() { rows.push(row) } else { rows[slot] = row }
+            let known = self.early.get(&place).map_or(&[][..], |rows| &rows[..]);
+            let slot = known.iter().position(|known| known.finding.key == row.finding.key).unwrap_or(known.len());
+            let is_new = slot == known.len();
+            let of = self.early_of.entry((start, rule)).or_default();
+            if is_new && (slot >= MAX_SLOTS || of.rows >= self.max_findings) {
+                continue;
             }
+            of.rows += usize::from(is_new);
+            let at = At { start, rule, host: &place.2, slot };
+            write_point(&self.set, at, &row, &row.text, "firing", &mut self.room, points);
+            let rows = self.early.entry(place).or_default();
+            if is_new { rows.push(row) } else { rows[slot] = row }
         }
     }
 
@@ -112,23 +153,32 @@ impl AlertBook {
         Shown { start, rule, host, row: Row { finding, subject, text: String::new(), first_end } }
     }
 
-    /// Takes all findings of windows that closed at one tick: writes their points, and says how alerts changed.
-    pub fn closed(&mut self, mut findings: Vec<Finding>, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
-        findings.retain(|finding| match self.set.twin_of(finding.rule) {
+    /// Takes all findings of windows that closed at one tick, and what workers had beyond them: writes their points, and says
+    /// how alerts changed.
+    pub fn closed(
+        &mut self,
+        mut findings: Vec<Finding>,
+        mut beyond: Vec<Beyond>,
+        points: &mut Vec<u8>,
+        changes: &mut Vec<AlertDraft>,
+    ) {
+        let mut prevent = |rule: u32, n: u64| match self.set.twin_of(rule) {
             Some(rule) => {
-                self.prevented[rule as usize] += 1;
-                false
+                self.prevented[rule as usize] += n;
+                true
             }
-            None => true,
-        });
-        findings.sort_by(|a, b| (a.start, a.rule, &a.key).cmp(&(b.start, b.rule, &b.key)));
+            None => false,
+        };
+        findings.retain(|finding| !prevent(finding.rule, 1));
+        beyond.retain(|beyond| !prevent(beyond.rule, beyond.findings));
+        let findings = self.strongest(findings, beyond);
         self.texts.clear();
         let mut rows: Vec<Shown> = Vec::with_capacity(findings.len());
         for finding in findings {
-            let before = changes.len();
-            self.episodes.fold(&finding, changes);
-            let draft = changes[before..].iter().rev().find(|d| matches!(d.change, Change::Fired | Change::Updated));
-            let first_end = draft.map(|draft| draft.first_end);
+            let first_end = self.episodes.fold(&finding, changes);
+            if first_end.is_none() {
+                self.crowds[finding.rule as usize].unopened += 1;
+            }
             let shown = self.show(finding, first_end);
             rows.push(shown);
         }
@@ -147,6 +197,27 @@ impl AlertBook {
             }
         }
         self.texts = texts;
+    }
+
+    /// The findings that count, in the order in which they begin alerts.
+    fn strongest(&mut self, mut findings: Vec<Finding>, mut beyond: Vec<Beyond>) -> Vec<Finding> {
+        findings.sort_unstable_by_key(|finding| (finding.rule, finding.start));
+        let (mut left, mut counting) = (findings.into_iter().peekable(), Vec::new());
+        while let Some(first) = left.next() {
+            let is_same = |other: &Finding| (other.rule, other.start) == (first.rule, first.start);
+            let mut same: Vec<Finding> = std::iter::from_fn(|| left.next_if(is_same)).collect();
+            same.push(first);
+            beyond.extend(strongest(&mut same, self.max_findings));
+            counting.append(&mut same);
+        }
+        beyond.sort_unstable_by_key(|beyond| (beyond.rule, beyond.start));
+        for same in beyond.chunk_by(|a, b| (a.rule, a.start) == (b.rule, b.start)) {
+            let crowd = &mut self.crowds[same[0].rule as usize];
+            crowd.windows += 1;
+            crowd.findings += same.iter().map(|beyond| beyond.findings).sum::<u64>();
+        }
+        counting.sort_unstable_by(by_end_and_strength);
+        counting
     }
 
     /// Takes back what was written early into the slots of a window from `from` on.
@@ -169,6 +240,7 @@ impl AlertBook {
             .map(|(place, _)| place.clone())
             .collect();
         over.iter().for_each(|place| self.retract(place, 0, points));
+        self.early_of.retain(|_, early| early.closes >= frontier);
     }
 
     /// What is left at the end of a replay; see [`Episodes::finish`].
@@ -180,6 +252,11 @@ impl AlertBook {
     /// would have made.
     pub fn prevented(&self) -> &[u64] {
         &self.prevented
+    }
+
+    /// What of each rule did not count so far, as there was too much of it.
+    pub fn crowds(&self) -> &[Crowd] {
+        &self.crowds
     }
 
     /// Takes a change of rules, before findings of windows that start at the change or later.
@@ -292,3 +369,7 @@ fn write_point(
     line.count("window_ms", rule.window.0);
     line.end(EventTime(start));
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

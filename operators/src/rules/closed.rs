@@ -47,6 +47,8 @@ pub struct ClosedRow {
     pub evidence: Evidence,
     /// In order. Empty for measures that can fall, and where neither `n` nor `value` is higher than one hop before.
     pub steps: Vec<Step>,
+    /// Events and value of the window one hop before, where those reached the floor.
+    pub before: Option<(u64, f64)>,
     /// What was usual for the key, by rule, where the rule has a baseline and the key one.
     pub usual: Vec<(u32, f64)>,
 }
@@ -79,7 +81,8 @@ impl ClosedRow {
 
     /// End of the first pane up to which a condition was met; the window's end where that is not known.
     fn fired(&self, condition: &Condition) -> u64 {
-        if condition.baseline_factor.is_some() {
+        let was_met = self.before.is_some_and(|(n, value)| condition.reached(n, value, None).is_some());
+        if condition.baseline_factor.is_some() || was_met {
             return self.end;
         }
         let before = self.steps.partition_point(|step| condition.reached(step.n, step.value, None).is_none());
@@ -137,6 +140,7 @@ mod tests {
             value: last.value,
             evidence: Evidence::default(),
             steps,
+            before: None,
             usual: vec![(1, 20.0)],
         }
     }
@@ -160,6 +164,21 @@ mod tests {
             let (threshold, at_least) = (*threshold, *at_least);
             let condition = Condition { rule: 0, threshold, baseline_factor: None, ceiling: None, at_least };
             assert_eq!(row(steps).finding(&condition).map(|f| f.fired), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_went_on_from_the_window_before_fired_at_no_known_time() {
+        let condition = Condition { rule: 0, threshold: 10.0, baseline_factor: None, ceiling: None, at_least: 3 };
+        let rows = [
+            ("no window before", None, 1020),
+            ("met before", Some((3, 10.0)), 1030),
+            ("too low before", Some((3, 9.9)), 1020),
+            ("too few before", Some((2, 10.0)), 1020),
+        ];
+        for (name, before, want) in rows {
+            let row = ClosedRow { before, ..row(&[(1020, 4, 11.0), (1030, 9, 90.0)]) };
+            assert_eq!(row.finding(&condition).map(|f| f.fired), Some(want), "{name}");
         }
     }
 

@@ -13,12 +13,15 @@
 //! of earlier windows, is the version's preview. The rest is dropped.
 //!
 //! Invariants
-//! - A finding is told once, at its row's closing tick, when everything of that tick is known.
+//! - A finding is told once, at its row's closing tick, when everything of that tick is known. Of one rule and window a worker
+//!   tells the strongest ([`super::crowd`]), and how many there are beyond.
 //! - Rows and versions that are retracted leave the traces: the join lets them compact up to the frontier, and holds no
 //!   more than one batch of what is not.
 
 use super::Finding;
+use super::Limits;
 use super::closed::ClosedRow;
+use super::crowd::strongest_rows;
 use super::plan::{MeasurePlan, RuleSet};
 use super::streams::{Judged, Notice};
 use super::versions::{Reload, Update, Version, Versions};
@@ -76,12 +79,12 @@ pub fn judge<'s>(
     rows: StreamVec<'s, u64, Row>,
     changes: StreamVec<'s, u64, Notice>,
     rules: &RuleSet,
-    allowed_lateness: Millis,
+    limits: Limits,
     retain: Millis,
 ) -> StreamVec<'s, u64, Judged> {
     let rows = by_plan(retained(rows, retain), "ClosedRows");
-    let versions = by_plan(versions(changes, &rules.plans, allowed_lateness), "Conditions");
-    told(join(rows, versions))
+    let versions = by_plan(versions(changes, &rules.plans, limits.allowed_lateness), "Conditions");
+    told(join(rows, versions), limits.max_findings)
 }
 
 pub(super) fn by_plan<'s, V: Ord + Clone + 'static>(
@@ -98,6 +101,21 @@ pub(super) fn by_plan<'s, V: Ord + Clone + 'static>(
 pub(super) enum Wanted {
     Finding(Version, Row),
     Preview(Version, Row),
+}
+
+impl Wanted {
+    fn row(&self) -> &Row {
+        let (Wanted::Finding(_, row) | Wanted::Preview(_, row)) = self;
+        row
+    }
+
+    /// What it is, of which version and window.
+    fn place(&self) -> (bool, &Version, u64) {
+        match self {
+            Wanted::Finding(version, row) => (true, version, row.start),
+            Wanted::Preview(version, row) => (false, version, row.start),
+        }
+    }
 }
 
 pub(super) type Wants<'s> = StreamVec<'s, u64, (Wanted, u64, isize)>;
@@ -224,8 +242,8 @@ fn versions<'s>(
 }
 
 /// What the join says at the ticks that count, as something that is only ever added to.
-pub(super) fn told<'s>(wants: Wants<'s>) -> StreamVec<'s, u64, Judged> {
-    wants.unary_frontier::<CapacityContainerBuilder<Vec<Judged>>, _, _, _>(Pipeline, "Told", |capability, _| {
+pub(super) fn told<'s>(wants: Wants<'s>, max_findings: usize) -> StreamVec<'s, u64, Judged> {
+    wants.unary_frontier::<CapacityContainerBuilder<Vec<Judged>>, _, _, _>(Pipeline, "Told", move |capability, _| {
         drop(capability);
         let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(Wanted, isize)>)> = BTreeMap::new();
         move |(input, frontier), output| {
@@ -237,26 +255,33 @@ pub(super) fn told<'s>(wants: Wants<'s>) -> StreamVec<'s, u64, Judged> {
             });
             while let Some(first) = waiting.first_entry().filter(|entry| !frontier.less_equal(entry.key())) {
                 let (time, (capability, updates)) = first.remove_entry();
-                output.session(&capability).give_iterator(settle(time, updates).into_iter());
+                output.session(&capability).give_iterator(settle(time, updates, max_findings).into_iter());
             }
         }
     })
 }
 
 /// What stands at a tick when all its updates are added up.
-fn settle(time: u64, mut updates: Vec<(Wanted, isize)>) -> Vec<Judged> {
+fn settle(time: u64, mut updates: Vec<(Wanted, isize)>, max_findings: usize) -> Vec<Judged> {
     updates.sort_unstable();
     let mut judged = Vec::new();
     let mut previews: BTreeMap<u32, Preview> = BTreeMap::new();
-    for same in updates.chunk_by(|a, b| a.0 == b.0) {
+    let standing = updates.chunk_by(|a, b| a.0 == b.0).filter(|same| {
         let total: isize = same.iter().map(|(_, diff)| diff).sum();
         debug_assert!(total == 0 || total == 1, "a row meets a version once");
-        if total <= 0 {
-            continue;
-        }
-        match &same[0].0 {
-            Wanted::Finding(version, row) => judged.extend(row.finding(&version.condition).map(Judged::Closed)),
-            Wanted::Preview(version, row) => {
+        total > 0
+    });
+    let standing: Vec<&Wanted> = standing.map(|same| &same[0].0).collect();
+    // They come in order of version, window and key, and of a rule one version judges a window.
+    for together in standing.chunk_by(|a, b| a.place() == b.place()) {
+        let rows = together.iter().map(|wanted| &**wanted.row());
+        match together[0] {
+            Wanted::Finding(version, _) => {
+                let (findings, beyond) = strongest_rows(rows, &version.condition, max_findings);
+                judged.extend(findings.into_iter().map(Judged::Closed));
+                judged.extend(beyond.map(Judged::Beyond));
+            }
+            Wanted::Preview(version, _) => {
                 let rule = version.condition.rule;
                 let preview = previews.entry(rule).or_insert_with(|| Preview {
                     rule,
@@ -264,11 +289,9 @@ fn settle(time: u64, mut updates: Vec<(Wanted, isize)>) -> Vec<Judged> {
                     found: 0,
                     examples: Vec::new(),
                 });
-                preview.found += 1;
-                // They come in order of window and key.
-                if preview.examples.len() < EXAMPLES {
-                    preview.examples.extend(row.finding(&version.condition));
-                }
+                preview.found += together.len() as u64;
+                let room = EXAMPLES - preview.examples.len();
+                preview.examples.extend(rows.take(room).filter_map(|row| row.finding(&version.condition)));
             }
         }
     }

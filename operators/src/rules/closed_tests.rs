@@ -284,6 +284,7 @@ proptest! {
                 }
                 Judged::Changed(reload) => changed.push(reload.from),
                 Judged::Provisional(f) => prop_assert!(speak_early && (f.end > hush.0 || hush.1 < usize::MAX)),
+                Judged::Beyond(beyond) => prop_assert!(false, "{:?}", beyond),
             }
         }
         facts.sort();
@@ -318,6 +319,7 @@ fn row(closed: u64, key: u32) -> Rc<ClosedRow> {
         value: 1.0,
         evidence: Evidence::default(),
         steps: vec![],
+        before: None,
         usual: vec![],
     })
 }
@@ -343,7 +345,7 @@ fn rows_leave_the_trace_after_their_time() {
                 let trace = rows.trace.clone();
                 let (versions, stream) = scope.new_input();
                 let (counted, probe) = (found.clone(), Handle::new());
-                told(join(rows, by_plan(stream, "Versions")))
+                told(join(rows, by_plan(stream, "Versions")), usize::MAX)
                     .inspect(move |_| *counted.borrow_mut() += 1)
                     .probe_with(&probe);
                 (input, versions, trace, probe)

@@ -6,6 +6,9 @@
 //!
 //! Invariants
 //! - An episode goes on while next start − previous end <= `resolve_after`; its id is that of its first finding.
+//! - At most `max_open` episodes of a rule are open at a time: one is for as long as a window that ends then may go on with it.
+//!   Findings of further keys begin none. So which do is a function of the closed windows alone. Provisional firings take only
+//!   the room that open episodes leave.
 //! - A provisional firing ends in exactly one of: a closed firing of the same id, or a withdrawal. Where an alert of another
 //!   id takes its place, the withdrawal comes right before that alert, which names it in `replaces`.
 
@@ -142,16 +145,29 @@ pub fn subject(rule: &Rule, key: &[u8], ipv6_prefix: u8) -> BTreeMap<String, Str
 pub struct Episodes {
     rules: Vec<Times>,
     allowed_lateness: u64,
+    max_open: usize,
     open: HashMap<(u32, KeyBytes), Known>,
     /// Firings of windows not closed yet, in order of their windows: more than one where they are far apart.
     provisional: HashMap<(u32, KeyBytes), Vec<Known>>,
+    /// By rule.
+    taken: Vec<Taken>,
     /// No open episode ends, and no provisional one lapses, before the frontier is here.
     next: u64,
 }
 
+#[derive(Clone, Copy)]
 struct Times {
     window: u64,
     resolve_after: u64,
+}
+
+/// What room a rule's alerts take.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    open: usize,
+    provisional: usize,
+    /// No open episode of the rule is over for windows that end here or before.
+    until: u64,
 }
 
 /// An alert, and how far windows that are not closed go on with it.
@@ -199,20 +215,30 @@ impl Known {
 
 impl Episodes {
     /// None yet.
-    pub fn new(set: &RuleSet, allowed_lateness: u64) -> Episodes {
+    pub fn new(set: &RuleSet, allowed_lateness: u64, max_open: usize) -> Episodes {
         let times = |r: &Rule| Times { window: r.window.0, resolve_after: r.resolve_after.0 };
         Episodes {
             rules: set.rules.iter().map(times).collect(),
             allowed_lateness,
+            max_open,
             open: HashMap::new(),
             provisional: HashMap::new(),
+            taken: vec![Taken::default(); set.rules.len()],
             next: u64::MAX,
         }
     }
 
-    /// Takes a finding of a closed window; those of one rule and key come in order.
-    pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) {
+    /// Takes a finding of a closed window; those of one rule come in order of their ends, and where these are the same in the
+    /// order in which they may begin alerts. Returns the end of the first window (ms) of the alert it belongs to; `None` where
+    /// it begins none, as there are as many as may be.
+    pub fn fold(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
         let place = (finding.rule, finding.key.clone());
+        if !self.open.contains_key(&place) {
+            if !self.has_room(finding.rule, finding.end, out) {
+                return None;
+            }
+            self.taken[finding.rule as usize].open += 1;
+        }
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let known = self.confirm(&place, finding);
         let (reach, peak) =
@@ -235,8 +261,9 @@ impl Episodes {
                 open.raise(peak);
                 open.raise((finding.value, finding.limit));
                 out.push(open.told(Change::Updated));
+                let first_end = open.draft.first_end;
                 self.watch(finding.rule, finding.end);
-                return;
+                return Some(first_end);
             }
             out.push(ended(open.draft.clone(), AlertState::Resolved));
         }
@@ -250,28 +277,67 @@ impl Episodes {
         out.push(open.told(Change::Fired));
         self.open.insert(place, open);
         self.watch(finding.rule, finding.end);
+        Some(finding.end)
     }
 
-    /// Takes a finding of a window that is not closed yet, and says which alert that makes: a new one, or a higher value of
-    /// one that is known. Returns the end of the alert's first window (ms), by which it is named.
-    pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> u64 {
+    /// Whether one more episode of a rule may be open for windows that end at `end`. Says which are over, where that makes room.
+    fn has_room(&mut self, rule: u32, end: u64, out: &mut Vec<AlertDraft>) -> bool {
+        let taken = &mut self.taken[rule as usize];
+        if taken.open >= self.max_open && end > taken.until {
+            let (from, Times { window, resolve_after }) = (out.len(), self.rules[rule as usize]);
+            // Those that begin from here on go on at least until then.
+            taken.until = end.saturating_add(resolve_after).saturating_add(window);
+            self.open.retain(|(of, _), Known { draft, .. }| {
+                let goes_on_until = draft.last.saturating_add(resolve_after).saturating_add(window);
+                let is_over = *of == rule && goes_on_until < end;
+                if is_over {
+                    taken.open -= 1;
+                    out.push(ended(draft.clone(), AlertState::Resolved));
+                } else if *of == rule {
+                    taken.until = taken.until.min(goes_on_until);
+                }
+                !is_over
+            });
+            in_order(&mut out[from..]);
+        }
+        taken.open < self.max_open
+    }
+
+    /// Takes a finding of a window that is not closed yet where it belongs to an alert that is known, and says where it raises
+    /// its value. Returns the end of the alert's first window (ms), by which it is named.
+    pub fn go_on(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
         let place = (finding.rule, finding.key.clone());
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let provisional = self.provisional.get_mut(&place).into_iter().flatten();
         let mut known = self.open.get_mut(&place).into_iter().chain(provisional);
-        if let Some(known) = known.find_map(|known| known.goes_on(finding, resolve_after).then_some(known)) {
-            if known.raise((finding.value, finding.limit)) {
-                out.push(known.told(Change::Updated));
-            }
-            return known.draft.first_end;
+        let known = known.find_map(|known| known.goes_on(finding, resolve_after).then_some(known))?;
+        if known.raise((finding.value, finding.limit)) {
+            out.push(known.told(Change::Updated));
         }
+        Some(known.draft.first_end)
+    }
+
+    /// Makes an alert of a finding of a window that is not closed yet, where none that is known takes it. `None` where there are
+    /// as many as may be.
+    pub fn begin(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
+        let taken = &mut self.taken[finding.rule as usize];
+        if taken.open + taken.provisional >= self.max_open {
+            return None;
+        }
+        taken.provisional += 1;
         let draft = AlertDraft::new(finding, Change::Provisional);
         out.push(draft.clone());
-        let provisional = self.provisional.entry(place).or_default();
+        let provisional = self.provisional.entry((finding.rule, finding.key.clone())).or_default();
         let at = provisional.partition_point(|known| known.draft.first <= draft.first);
         provisional.insert(at, Known::new(draft));
         self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
-        finding.end
+        Some(finding.end)
+    }
+
+    /// Takes a finding of a window that is not closed yet, and says which alert that makes: a new one, or a higher value of
+    /// one that is known.
+    pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
+        self.go_on(finding, out).or_else(|| self.begin(finding, out))
     }
 
     /// The provisional firing that a closed finding confirms or takes the place of: of the same window, else the first.
@@ -284,6 +350,7 @@ impl Episodes {
         if all.is_empty() {
             self.provisional.remove(place);
         }
+        self.taken[finding.rule as usize].provisional -= usize::from(known.is_some());
         known
     }
 
@@ -306,7 +373,7 @@ impl Episodes {
         }
         let from = out.len();
         let mut next = u64::MAX;
-        let (rules, lateness) = (&self.rules, self.allowed_lateness);
+        let (rules, lateness, taken) = (&self.rules, self.allowed_lateness, &mut self.taken);
         let ends_at = |draft: &AlertDraft| {
             let Times { window, resolve_after } = rules[draft.rule as usize];
             draft.last.saturating_add(resolve_after).saturating_add(window).saturating_add(lateness)
@@ -314,6 +381,7 @@ impl Episodes {
         self.open.retain(|_, Known { draft, .. }| {
             let at = ends_at(draft);
             if at <= frontier {
+                taken[draft.rule as usize].open -= 1;
                 out.push(ended(draft.clone(), AlertState::Resolved));
             } else {
                 next = next.min(at);
@@ -324,6 +392,7 @@ impl Episodes {
             all.retain(|known| {
                 let at = known.draft.first_end.saturating_add(lateness);
                 if at <= frontier {
+                    taken[known.draft.rule as usize].provisional -= 1;
                     out.push(known.withdrawn());
                 } else {
                     next = next.min(at);
@@ -346,6 +415,7 @@ impl Episodes {
         }
         out.extend(self.provisional.drain().flat_map(|(_, all)| all).map(|known| known.withdrawn()));
         self.next = u64::MAX;
+        self.taken.fill(Taken::default());
         in_order(&mut out);
         out
     }
@@ -358,6 +428,7 @@ impl Episodes {
     /// Takes up an open episode from a record.
     pub fn restore(&mut self, draft: AlertDraft) {
         self.watch(draft.rule, draft.last);
+        self.taken[draft.rule as usize].open += 1;
         self.open.insert((draft.rule, draft.key.clone()), Known::new(draft));
     }
 }
@@ -371,189 +442,5 @@ fn in_order(drafts: &mut [AlertDraft]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tidewatch_events::alert::{Mode, Severity};
-    use tidewatch_events::field::{Field, Value};
-    use tidewatch_events::filter::Filter;
-    use tidewatch_events::rule::Measure;
-    use tidewatch_events::time::Millis;
-
-    fn set() -> RuleSet {
-        let rule = Rule {
-            name: "r".into(),
-            filter: Filter::default(),
-            group_by: vec![Field::ClientIp],
-            measure: Measure::Count,
-            window: Millis(20),
-            hop: Millis(10),
-            threshold: 5.0,
-            baseline_factor: None,
-            ceiling: None,
-            at_least: 0,
-            resolve_after: Millis(30),
-            severity: Severity::High,
-            mode: Mode::Live,
-        };
-        RuleSet::compile(vec![rule], 64)
-    }
-
-    fn finding(start: u64, value: f64) -> Finding {
-        let mut key = Vec::new();
-        key::push(&mut key, Value::Ip("10.0.0.1".parse().unwrap()), 64);
-        let evidence = std::iter::once(Origin { time: start, partition: 0, offset: start }).collect();
-        Finding {
-            rule: 0,
-            key: KeyBytes::new(&key),
-            start,
-            end: start + 20,
-            n: value as u64,
-            value,
-            limit: 5.0,
-            fired: start + 10,
-            evidence,
-        }
-    }
-
-    fn changes(out: &[AlertDraft]) -> Vec<(Change, u64, u64, u64)> {
-        out.iter().map(|d| (d.change, d.first, d.last, d.findings)).collect()
-    }
-
-    #[test]
-    fn an_episode_goes_on_until_resolve_after_has_passed() {
-        let rows: &[(&str, u64, &[(Change, u64, u64, u64)])] = &[
-            ("overlapping", 110, &[(Change::Fired, 100, 120, 1), (Change::Updated, 100, 130, 2)]),
-            ("a gap of exactly 30", 150, &[(Change::Fired, 100, 120, 1), (Change::Updated, 100, 170, 2)]),
-            (
-                "a gap of 31",
-                151,
-                &[(Change::Fired, 100, 120, 1), (Change::Ended, 100, 120, 1), (Change::Fired, 151, 171, 1)],
-            ),
-        ];
-        for (name, next, want) in rows {
-            let mut episodes = Episodes::new(&set(), 7);
-            let mut out = Vec::new();
-            episodes.fold(&finding(100, 6.0), &mut out);
-            episodes.fold(&finding(*next, 6.0), &mut out);
-            assert_eq!(changes(&out), *want, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_peak_is_the_earliest_highest_and_evidence_the_first_panes() {
-        let mut episodes = Episodes::new(&set(), 0);
-        let mut out = Vec::new();
-        for (start, value, limit) in [(100, 6.0, 5.0), (110, 9.0, 5.5), (120, 9.0, 6.0), (130, 8.0, 7.0)] {
-            episodes.fold(&Finding { limit, ..finding(start, value) }, &mut out);
-        }
-        let alert = episodes.finish(179).remove(0).into_alert(&set(), |o| Some(format!("line {}", o.offset)));
-        assert_eq!((alert.value, alert.threshold, alert.score), (9.0, 5.5, 9.0 / 14.5));
-        assert_eq!(alert.evidence, ["line 100", "line 110", "line 120"]);
-        assert_eq!((alert.first, alert.last, alert.findings), (EventTime(100), EventTime(150), 4));
-        assert_eq!(alert.subject["client_ip"], "10.0.0.1");
-        assert_eq!(alert.state, AlertState::Firing, "one ms before 150 + 30");
-        let mut again = Episodes::new(&set(), 0);
-        again.fold(&finding(100, 6.0), &mut out);
-        let alert = again.finish(150).remove(0).into_alert(&set(), |_| None);
-        assert_eq!(alert.state, AlertState::Resolved, "at 120 + 30");
-        assert_eq!(alert.id, hash::id(&[b"r", finding(100, 6.0).key.as_bytes(), &120u64.to_be_bytes()]));
-    }
-
-    #[test]
-    fn an_episode_ends_when_no_window_can_go_on_with_it() {
-        let mut episodes = Episodes::new(&set(), 7);
-        let mut out = Vec::new();
-        episodes.fold(&finding(100, 6.0), &mut out);
-        out.clear();
-        // A window that starts at 150 would go on; it is closed at 150 + 20 + 7.
-        for (frontier, ends) in [(0, 0), (176, 0), (177, 1), (200, 1), (u64::MAX, 1)] {
-            episodes.advance(frontier, &mut out);
-            assert_eq!(out.len(), ends, "at {frontier}");
-        }
-        assert_eq!((out[0].change, out[0].state), (Change::Ended, AlertState::Resolved));
-        assert!(episodes.finish(1000).is_empty());
-    }
-
-    #[test]
-    fn provisional_firings_are_confirmed_replaced_or_withdrawn() {
-        let mut episodes = Episodes::new(&set(), 7);
-        let mut out = Vec::new();
-        episodes.fold_provisional(&finding(100, 5.0), &mut out);
-        episodes.fold_provisional(&finding(110, 5.0), &mut out);
-        assert_eq!(changes(&out), [(Change::Provisional, 100, 120, 1)], "said once");
-        episodes.fold(&finding(100, 6.0), &mut out);
-        assert_eq!((out[1].change, out[1].replaces), (Change::Fired, None), "confirmed");
-        episodes.fold_provisional(&finding(140, 5.0), &mut out);
-        assert_eq!(out.len(), 2, "goes on with what is open");
-        episodes.fold_provisional(&finding(300, 5.0), &mut out);
-        episodes.fold(&finding(290, 6.0), &mut out);
-        let last = out.last().unwrap();
-        assert_eq!((last.change, last.replaces), (Change::Fired, Some(320)), "an earlier window took its place");
-        let before = &out[out.len() - 2];
-        assert_eq!((before.change, before.first), (Change::Withdrawn, 300), "and it is withdrawn");
-        episodes.fold_provisional(&finding(500, 5.0), &mut out);
-        out.clear();
-        episodes.advance(526, &mut out);
-        assert!(out.iter().all(|d| d.change != Change::Withdrawn));
-        episodes.advance(527, &mut out);
-        assert_eq!(out.last().map(|d| (d.change, d.first)), Some((Change::Withdrawn, 500)));
-    }
-
-    #[test]
-    fn windows_that_are_not_closed_raise_the_value_and_the_closed_ones_decide_it() {
-        let mut episodes = Episodes::new(&set(), 1000);
-        let mut out = Vec::new();
-        let values = |out: &mut Vec<AlertDraft>| out.drain(..).map(|d| (d.change, d.value)).collect::<Vec<_>>();
-        assert_eq!(episodes.fold_provisional(&finding(100, 5.0), &mut out), 120);
-        assert_eq!(episodes.fold_provisional(&finding(110, 80.0), &mut out), 120, "it is the same alert");
-        episodes.fold_provisional(&finding(110, 80.0), &mut out);
-        assert_eq!(values(&mut out), [(Change::Provisional, 5.0), (Change::Updated, 80.0)], "said when it is higher");
-        episodes.fold(&finding(100, 6.0), &mut out);
-        assert_eq!(values(&mut out), [(Change::Fired, 80.0)], "what was reached is not taken back by the first window");
-        assert_eq!(episodes.fold_provisional(&finding(120, 90.0), &mut out), 120);
-        episodes.fold(&finding(110, 70.0), &mut out);
-        assert_eq!(values(&mut out), [(Change::Updated, 90.0), (Change::Updated, 90.0)]);
-        assert_eq!(episodes.finish(0).remove(0).value, 70.0, "what closed windows came to");
-    }
-
-    #[test]
-    fn a_second_firing_far_from_one_that_is_not_closed_is_said_too() {
-        let mut episodes = Episodes::new(&set(), 1000);
-        let mut out = Vec::new();
-        for (start, alert) in [(100, 120), (151, 171), (181, 171), (232, 252), (99, 120)] {
-            assert_eq!(episodes.fold_provisional(&finding(start, 5.0), &mut out), alert, "{start}");
-        }
-        let firsts = |out: &mut Vec<AlertDraft>| out.drain(..).map(|d| (d.change, d.first)).collect::<Vec<_>>();
-        let provisional = |first| (Change::Provisional, first);
-        assert_eq!(firsts(&mut out), [provisional(100), provisional(151), provisional(232)], "31 after the one before");
-        // Something late in the gap makes one of the first two; the third lapses.
-        for start in [100, 130, 151] {
-            episodes.fold(&finding(start, 5.0), &mut out);
-        }
-        let want = [(Change::Fired, 100), (Change::Withdrawn, 151), (Change::Updated, 100), (Change::Updated, 100)];
-        assert_eq!(firsts(&mut out), want);
-        episodes.advance(1252, &mut out);
-        assert_eq!(firsts(&mut out), [(Change::Ended, 100), (Change::Withdrawn, 232)]);
-        assert!(episodes.provisional.is_empty() && episodes.open.is_empty());
-    }
-
-    #[test]
-    fn windows_that_are_not_closed_go_on_with_an_alert() {
-        // Windows close long after they fill: the findings of the first one come while later windows speak already.
-        for confirmed_after in 0..4 {
-            let mut episodes = Episodes::new(&set(), 1000);
-            let mut out = Vec::new();
-            for (n, start) in [100, 130, 180, 230].into_iter().enumerate() {
-                episodes.fold_provisional(&finding(start, 5.0), &mut out);
-                if n == confirmed_after {
-                    episodes.fold(&finding(100, 6.0), &mut out);
-                }
-            }
-            let want = [(Change::Provisional, 100, 120, 1), (Change::Fired, 100, 120, 1)];
-            assert_eq!(changes(&out), want, "confirmed after {confirmed_after}");
-            out.clear();
-            episodes.fold_provisional(&finding(281, 5.0), &mut out);
-            assert_eq!(changes(&out), [(Change::Provisional, 281, 301, 1)], "31 after the last");
-        }
-    }
-}
+#[path = "episodes_tests.rs"]
+mod tests;

@@ -10,7 +10,7 @@
 //! small messages. [`panes::PaneStore`] merges them, slides windows over the panes once they are closed, and says what each
 //! window of a key came to. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
 //! [`closed_streams`] joins closed rows with the conditions, which may change ([`versions`]). [`episodes::Episodes`] folds
-//! findings into alerts. [`provisional`] speaks before a window closes.
+//! findings into alerts. [`provisional`] speaks before a window closes. [`crowd`] bounds what many subjects may make.
 //!
 //! Invariants
 //! - Results are a function of the events alone: all merges are sums, minima and unions, so neither the order, the
@@ -21,6 +21,7 @@ pub mod baseline;
 pub mod book;
 pub mod closed;
 pub mod closed_streams;
+pub mod crowd;
 pub mod dark;
 pub mod episodes;
 pub mod evidence;
@@ -99,9 +100,9 @@ pub struct Finding {
     pub evidence: Evidence,
 }
 
-/// Bounds on what is kept, per plan.
+/// Bounds on what is kept: keys and rows per plan, findings and alerts per rule.
 ///
-/// Promised where a limit is crossed: keys that found room are counted exactly (a distinct count that lost values is a
+/// Promised where a limit of keys or rows is crossed: keys that found room are counted exactly (a distinct count that lost values is a
 /// lower bound); events of keys without room are counted as [`Missed`]; whether a pane's shard overflows depends on its
 /// content alone, but which of its keys found room depends on the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +113,16 @@ pub struct Limits {
     pub max_keys: usize,
     /// Rows (one key in one pane, or one of its distinct values) kept by one worker, over all panes.
     pub max_rows: usize,
+    /// Findings of one rule and window that count ([`crowd`]).
+    pub max_findings: usize,
+    /// Alerts of one rule open at a time ([`episodes`]).
+    pub max_open: usize,
 }
 
 impl Limits {
-    /// A million keys in a pane, eight million rows in all.
+    /// A million keys in a pane, eight million rows in all; a thousand findings, ten thousand alerts.
     pub fn new(allowed_lateness: Millis) -> Limits {
-        Limits { allowed_lateness, max_keys: 1_000_000, max_rows: 8_000_000 }
+        Limits { allowed_lateness, max_keys: 1_000_000, max_rows: 8_000_000, max_findings: 1_000, max_open: 10_000 }
     }
 
     /// Keys in one shard of one pane.

@@ -120,7 +120,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
         .map(|_| Owner {
             stores: set.plans.iter().map(&mut store).collect(),
             dark: DarkStore::new(&set, limits),
-            episodes: Episodes::new(&set, lateness),
+            episodes: Episodes::new(&set, lateness, limits.max_open),
         })
         .collect();
     let mut readers = readers(feed, settings, workers, dice);
@@ -195,7 +195,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
                         }
                         None => true,
                     });
-                    found.iter().for_each(|f| owner.episodes.fold(f, &mut out.drafts));
+                    found.iter().for_each(|f| _ = owner.episodes.fold(f, &mut out.drafts));
                     out.findings.extend(found);
                 }
                 owner.episodes.advance(frontier, &mut out.drafts);

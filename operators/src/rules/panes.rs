@@ -72,6 +72,8 @@ pub struct PaneStore {
     baselines: Vec<Baselines>,
     /// What was said last, by (slot, rule), of a key's windows that are not closed.
     said: HashMap<(u32, u32), Said>,
+    /// How many keys were said, by window (its start) and rule; those of windows that are not closed.
+    told: BTreeMap<(u64, u32), usize>,
     /// End of the last window closed, or skipped because nothing was in it.
     closed: u64,
     /// What that was at the start of this life.
@@ -172,6 +174,7 @@ impl PaneStore {
             keeps: true,
             touched: Vec::new(),
             said: HashMap::new(),
+            told: BTreeMap::new(),
             closed: 0,
             resumed: 0,
             missed: Missed::default(),
@@ -444,6 +447,10 @@ impl PaneStore {
             self.closed = self.closed.max(passed - passed % self.plan.hop);
             self.versions.forget(frontier);
         }
+        let open = self.closed.saturating_sub(self.plan.window);
+        while self.told.first_key_value().is_some_and(|((start, _), _)| *start < open) {
+            self.told.pop_first();
+        }
         out
     }
 
@@ -574,6 +581,14 @@ impl PaneStore {
 
     pub(super) fn said(&self, slot: u32, rule: u32) -> Option<Said> {
         self.said.get(&(slot, rule)).copied()
+    }
+
+    /// Whether one more key of a rule may be said of the window that starts at `start`; then it counts.
+    pub(super) fn may_tell(&mut self, rule: u32, start: u64) -> bool {
+        let told = self.told.entry((start, rule)).or_default();
+        let may = *told < self.limits.max_findings;
+        *told += usize::from(may);
+        may
     }
 
     pub(super) fn say(&mut self, slot: u32, rule: u32, said: Said) {

@@ -3,7 +3,8 @@
 //! Only measures that grow (count, distinct, sum) without baseline are tested. A key is tested when a partial touches it,
 //! and only while all it has near the touched pane could be enough. What is said here is provisional: closing the
 //! window says it again, or `episodes` withdraws it. A key's value grows on until its windows close: within a window's
-//! length it is said again each time it is twice what was said last, so never more often than a number has bits.
+//! length it is said again each time it is twice what was said last, so never more often than a number has bits. Of one rule and
+//! window `max_findings` keys are said at most, those that came first: which are the strongest, closing tells.
 
 use super::Finding;
 use super::evidence::EVIDENCE;
@@ -30,6 +31,8 @@ pub(super) struct Said {
     value: f64,
     /// What the value could have been when the key was last looked at.
     bound: f64,
+    /// Whether it was told: there may have been enough others.
+    told: bool,
 }
 
 impl Said {
@@ -115,8 +118,9 @@ impl PaneStore {
                 let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, near)).flatten();
                 if let Some(found) = found.filter(|found| is_news(found.value)) {
                     let end = said.map_or(found.end, |said| said.end.max(found.end));
-                    self.say(slot, condition.rule, Said { end, value: found.value, bound });
-                    out.push(found);
+                    let told = said.map_or_else(|| self.may_tell(condition.rule, start), |said| said.told);
+                    self.say(slot, condition.rule, Said { end, value: found.value, bound, told });
+                    out.extend(told.then_some(found));
                     break;
                 }
                 start += hop;

@@ -196,6 +196,7 @@ impl Sparse {
                 value,
                 evidence: own.iter().map(|(pane, row)| pane.rows.origin(*row as usize)).collect(),
                 steps,
+                before: before.map(|hot| (hot.n, hot.value)),
                 usual: Vec::new(),
             });
         }

@@ -6,6 +6,7 @@
 
 use super::closed::ClosedRow;
 use super::closed_streams::{self, Preview};
+use super::crowd::Beyond;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::panes::PaneStore;
 use super::partials::PanePartials;
@@ -32,6 +33,8 @@ use timely::dataflow::operators::{Capability, InputCapability};
 pub enum Judged {
     /// Of a closed window: the truth.
     Closed(Finding),
+    /// Of a closed window too: what of one worker's findings does not count, as it found stronger ones.
+    Beyond(Beyond),
     /// Of a window that is still open: what there is so far is enough.
     Provisional(Finding),
     /// What a changed rule would have found.
@@ -83,7 +86,7 @@ pub fn findings<'s>(
     let beside =
         dark_counts(dark, &rules, limits, tell.clone()).map(Beside::Counts).concat(changes.clone().map(Beside::Notice));
     let (rows, early) = close_panes(panes, beside, rules.clone(), settings, signal, tell).ok_err(|said| said);
-    let told = closed_streams::judge(rows, changes.clone(), &rules, limits.allowed_lateness, settings.retain);
+    let told = closed_streams::judge(rows, changes.clone(), &rules, limits, settings.retain);
     let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
     told.concat(early.map(|finding| Judged::Provisional(*finding))).concat(changed)
 }

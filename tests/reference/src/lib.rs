@@ -19,12 +19,14 @@
 //! | [`clock`] | in time, late or future |
 //! | [`windows`] | the windowed results |
 //! | [`rules`] | findings, alerts, anomaly points |
+//! | [`bounds`] | which findings count, and which begin alerts |
 //! | [`changes`] | findings and previews where rules change on the way |
 //! | [`point`], [`compare`] | results as line protocol; readable comparison with what an engine wrote |
 //! | `arb` | random feeds for property tests (feature `arbitrary`) |
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arb;
+pub mod bounds;
 pub mod changes;
 pub mod clock;
 pub mod compare;

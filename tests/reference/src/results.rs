@@ -1,5 +1,6 @@
 //! Everything a replay promises about a feed, in one call.
 
+use crate::bounds::Limited;
 use crate::clock::judge;
 use crate::feed::Feed;
 use crate::point::Point;
@@ -40,6 +41,8 @@ pub struct Results {
     pub exempted: Vec<u64>,
     /// How many findings allow lists prevented, by rule, where any.
     pub prevented: BTreeMap<String, u64>,
+    /// What did not count, by rule, where any.
+    pub limited: BTreeMap<String, Limited>,
 }
 
 /// Computes every result of a feed.
@@ -64,6 +67,7 @@ pub fn compute(feed: &Feed, settings: &Settings) -> Results {
         alerts: outcome.alerts,
         exempted: outcome.exempted,
         prevented: outcome.prevented,
+        limited: outcome.limited,
         verdicts,
     }
 }

@@ -1,8 +1,9 @@
 //! Findings, alerts and anomaly points of docs/RULES.md.
 //!
 //! For each rule: which events match, whose they are, every window that holds one of them, what is measured there;
-//! then the findings of each key, in order, cut into episodes.
+//! then the findings of each key that count, in order, cut into episodes.
 
+use crate::bounds::{Limited, episodes, strongest};
 use crate::feed::{Feed, RefEvent, batch_of};
 use crate::point::Point;
 use crate::settings::{RefAllow, Settings, cut, quantile};
@@ -36,7 +37,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn score(&self) -> f64 {
+    pub(crate) fn score(&self) -> f64 {
         self.value / (self.value + self.limit)
     }
 }
@@ -63,7 +64,7 @@ impl RefAlert {
 /// What the rules make of a feed.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Every finding, by rule (in the order of the settings), key, start.
+    /// Every finding that counts, by rule (in the order of the settings), key, start.
     pub findings: Vec<Finding>,
     /// Every alert, by first, rule, subject.
     pub alerts: Vec<RefAlert>,
@@ -73,6 +74,8 @@ pub struct Outcome {
     pub exempted: Vec<u64>,
     /// How many findings allow lists prevented, by rule, where any.
     pub prevented: BTreeMap<String, u64>,
+    /// What did not count, by rule, where any.
+    pub limited: BTreeMap<String, Limited>,
 }
 
 /// Evaluates all rules.
@@ -91,8 +94,14 @@ pub fn evaluate(feed: &Feed, settings: &Settings) -> Outcome {
             out.prevented.extend((prevented > 0).then(|| (rule.name.clone(), prevented)));
         }
         let successes = first_successes(feed, settings);
-        let findings = findings(rule, &matched, &successes, settings);
-        let alerts = alerts(rule, &findings, &matched, last_event, settings);
+        let all = findings(rule, &matched, &successes, settings);
+        let mut limited = Limited::default();
+        let findings = strongest(&all, settings.max_findings, &mut limited);
+        let episodes = episodes(rule, &findings, settings, &mut limited);
+        let alerts = alerts(rule, &episodes, &all, &matched, last_event, settings);
+        if limited != Limited::default() {
+            out.limited.insert(rule.name.clone(), limited);
+        }
         out.points.extend(anomaly_points(rule, &findings, &alerts, settings));
         out.findings.extend(findings);
         out.alerts.extend(alerts);
@@ -382,18 +391,12 @@ fn baseline(rule: &Rule, earlier: &[Row], start: u64, settings: &Settings) -> Op
 
 fn alerts(
     rule: &Rule,
-    findings: &[Finding],
+    episodes: &[Vec<&Finding>],
+    all: &[Finding],
     matched: &[Matched],
     last_event: u64,
     settings: &Settings,
 ) -> Vec<RefAlert> {
-    let mut episodes: Vec<Vec<&Finding>> = Vec::new();
-    for finding in findings {
-        match episodes.last_mut() {
-            Some(episode) if continues(rule, episode[episode.len() - 1], finding) => episode.push(finding),
-            _ => episodes.push(vec![finding]),
-        }
-    }
     let mut by_key: BTreeMap<&[u8], Vec<&Matched>> = BTreeMap::new();
     for m in matched {
         by_key.entry(&m.key).or_default().push(m);
@@ -402,7 +405,7 @@ fn alerts(
     for episode in episodes {
         let (first, last) = (episode[0], episode[episode.len() - 1]);
         let mut peak = first;
-        for finding in &episode {
+        for finding in episode {
             if finding.value > peak.value {
                 peak = finding;
             }
@@ -417,7 +420,7 @@ fn alerts(
             subject: subject(rule, &first.key, settings).into_iter().map(|(f, v)| (f.to_owned(), v)).collect(),
             first: EventTime(first.start),
             last: EventTime(last.end),
-            fired: EventTime(fired(rule, first, own, settings)),
+            fired: EventTime(fired(rule, first, all, own, settings)),
             value: peak.value,
             threshold: peak.limit,
             score: peak.score(),
@@ -427,23 +430,21 @@ fn alerts(
             mode: rule.mode,
             replaces: None,
         };
-        out.push(RefAlert { alert, evidence: evidence(rule, &episode, own), key: first.key.clone() });
+        out.push(RefAlert { alert, evidence: evidence(rule, episode, own), key: first.key.clone() });
     }
     out
-}
-
-fn continues(rule: &Rule, previous: &Finding, next: &Finding) -> bool {
-    previous.key == next.key && next.start <= previous.end + rule.resolve_after.0
 }
 
 fn alert_id(rule: &Rule, first: &Finding) -> String {
     hash::id(&[rule.name.as_bytes(), &first.key, &first.end.to_be_bytes()])
 }
 
-/// The end of the first pane of the first window up to which its events were a finding already.
-fn fired(rule: &Rule, first: &Finding, own: &[&Matched], settings: &Settings) -> u64 {
+/// The end of the first pane of the first window up to which its events were a finding already. Where the window one hop before
+/// was a finding too, one that did not count or began no alert, it had fired before: then the end of the window.
+fn fired(rule: &Rule, first: &Finding, all: &[Finding], own: &[&Matched], settings: &Settings) -> u64 {
     let grows = matches!(rule.measure, Measure::Count | Measure::Distinct(_) | Measure::Sum(_));
-    if !grows || rule.baseline_factor.is_some() {
+    let went_on = all.iter().any(|other| other.key == first.key && other.start + rule.hop.0 == first.start);
+    if !grows || rule.baseline_factor.is_some() || went_on {
         return first.end;
     }
     let mut end = first.start + rule.hop.0;

@@ -42,6 +42,10 @@ pub struct Settings {
     pub privacy: Privacy,
     /// How many findings of one rule, host and window start become points.
     pub anomaly_slots: usize,
+    /// How many findings of one rule and window count.
+    pub max_findings: usize,
+    /// How many alerts of one rule are open at a time.
+    pub max_open: usize,
     /// The rules.
     pub rules: Vec<Rule>,
     /// Exceptions from rules.
@@ -84,6 +88,8 @@ impl Default for Settings {
             ipv6_prefix: 64,
             privacy: Privacy::default(),
             anomaly_slots: 100,
+            max_findings: 1_000,
+            max_open: 10_000,
             rules: Vec::new(),
             allow: Vec::new(),
             template: tidewatch_events::pattern::template,

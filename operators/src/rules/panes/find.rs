@@ -133,6 +133,7 @@ impl PaneStore {
             value,
             evidence: self.rows_in(slot, window.end).take(3).map(|(_, row)| row.origin).collect(),
             steps: self.steps(slot, window, value, before),
+            before: before.map(|hot| (hot.n, hot.value)),
             usual,
         }
     }
