@@ -127,6 +127,28 @@ fn engine(app: &Shared, registry: &mut Registry) {
     counted(registry, "sink_lines_refused", "Results that a sink refused for good", refused);
     routes(&status.routes, registry);
     rules(&app.engine.rules(), registry);
+    listeners(&status.listeners, registry);
+}
+
+fn listeners(listeners: &[crate::view::ListenerView], registry: &mut Registry) {
+    use crate::view::ListenerView;
+    if listeners.is_empty() {
+        return;
+    }
+    let counts: [(&str, &str, fn(&ListenerView) -> u64); 9] = [
+        ("connections_accepted", "Connections of senders that were accepted", |one| one.accepted),
+        ("connections_refused", "Connections closed at once: there were as many as allowed", |one| one.refused),
+        ("connections_displaced", "Connections without a line for longest, closed for others", |one| one.displaced),
+        ("connections_idle", "Connections closed as they sent nothing for too long", |one| one.idle),
+        ("connections_slow", "Connections closed as they did not end a line for too long", |one| one.slow),
+        ("connections_overflowed", "Connections closed as unfinished lines took too much memory", |one| one.overflowed),
+        ("connection_lines_too_long", "Lines of connections that were cut and rejected", |one| one.too_long),
+        ("datagrams_received", "Syslog messages received by UDP", |one| one.datagrams),
+        ("connection_failures", "Connections and datagrams that the system failed to give", |one| one.failures),
+    ];
+    for (name, help, count) in counts {
+        counted(registry, name, help, listeners.iter().map(|one| (vec![("source", shown(&one.source))], count(one))));
+    }
 }
 
 fn rules(rules: &[crate::view::RuleRow], registry: &mut Registry) {

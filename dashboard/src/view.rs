@@ -65,6 +65,8 @@ pub struct Status {
     pub sinks: Vec<SinkView>,
     /// Who is told of alerts.
     pub routes: Vec<RouteView>,
+    /// What listening sources counted.
+    pub listeners: Vec<ListenerView>,
     /// Whether what was before can be asked: there is a store.
     pub history: bool,
     /// Whether it is known in which countries clients are.
@@ -88,6 +90,31 @@ pub struct CatchingUpView {
     pub records_left: u64,
     /// Bytes of files that are left.
     pub bytes_left: u64,
+}
+
+/// A source that listens, and what happened to its connections since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// Its name.
+    pub source: String,
+    /// Accepted.
+    pub accepted: u64,
+    /// Closed at once, as there were as many as allowed.
+    pub refused: u64,
+    /// Closed to make room for others, without a whole line for longest.
+    pub displaced: u64,
+    /// Closed as they sent nothing for an hour.
+    pub idle: u64,
+    /// Closed as they did not end a line for too long.
+    pub slow: u64,
+    /// Closed as unfinished lines took too much memory.
+    pub overflowed: u64,
+    /// Lines that were cut, as they were too long.
+    pub too_long: u64,
+    /// UDP messages received.
+    pub datagrams: u64,
+    /// Connections and messages that the system failed to give.
+    pub failures: u64,
 }
 
 /// Alerts, counted.

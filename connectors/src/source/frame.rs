@@ -33,6 +33,8 @@ pub(crate) struct Lines {
     /// In the rest of an over-long line.
     skipping: bool,
     longest: usize,
+    /// How many lines were cut.
+    too_long: u64,
 }
 
 impl Lines {
@@ -41,7 +43,7 @@ impl Lines {
     }
 
     pub fn with_longest(offset: u64, longest: usize) -> Lines {
-        Lines { carry: Vec::new(), offset, skipping: false, longest }
+        Lines { carry: Vec::new(), offset, skipping: false, longest, too_long: 0 }
     }
 
     /// Lines of a stream that is entered in the middle of one: what comes before the next newline is not handed over.
@@ -62,6 +64,16 @@ impl Lines {
     /// Memory taken by carried bytes.
     pub fn memory(&self) -> usize {
         self.carry.capacity()
+    }
+
+    /// Whether bytes came of a line whose end has not come.
+    pub fn is_unfinished(&self) -> bool {
+        self.skipping || !self.carry.is_empty()
+    }
+
+    /// How many lines were cut, as they were too long.
+    pub fn too_long(&self) -> u64 {
+        self.too_long
     }
 
     /// Bytes carried.
@@ -89,6 +101,7 @@ impl Lines {
             let end = memchr(b'\n', &buffer);
             if end.is_none_or(|end| end > self.longest) {
                 emit(self.offset, buffer[..=self.longest].to_vec());
+                self.too_long += 1;
                 self.skipping = end.is_none();
                 self.drop_front(&mut buffer, end.map_or(usize::MAX, |end| end + 1));
             }

@@ -164,6 +164,8 @@ pub(crate) struct SyslogStream {
     /// So many carried bytes were searched for a newline.
     searched: usize,
     skip: Skip,
+    /// How many messages were cut.
+    too_long: u64,
     taking: Taking,
 }
 
@@ -196,6 +198,16 @@ impl SyslogStream {
         self.carry.capacity()
     }
 
+    /// Whether bytes came of a message whose end has not come.
+    pub fn is_unfinished(&self) -> bool {
+        !matches!(self.skip, Skip::Nothing) || !self.carry.is_empty()
+    }
+
+    /// How many messages were cut, as they were too long.
+    pub fn too_long(&self) -> u64 {
+        self.too_long
+    }
+
     /// Takes bytes and hands over the messages they complete, as one batch.
     pub fn push(&mut self, fresh: &[u8], now: WallTime, outlet: &mut Outlet) {
         self.carry.extend_from_slice(fresh);
@@ -210,6 +222,7 @@ impl SyslogStream {
                 }
                 Next::TooLong { start, skip } => {
                     records.add_cut(self.offset + at as u64, &self.carry[start..]);
+                    self.too_long += 1;
                     at = start + MAX_LINE_BYTES + 1;
                     self.skip = skip;
                 }
@@ -348,6 +361,7 @@ impl Datagrams {
         clock: Clock,
         scratch: &mut [u8],
         open: impl FnOnce(String, Clock) -> Outlet,
+        failed: impl Fn(),
     ) -> u64 {
         let admitted = match &self.outlet {
             Some(outlet) => feed.may_read(outlet.id),
@@ -372,7 +386,8 @@ impl Datagrams {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
                     if e.kind() != ErrorKind::WouldBlock {
-                        tracing::warn!(error = %e, "receiving a datagram failed");
+                        tracing::debug!(error = %e, "receiving a datagram failed");
+                        failed();
                     }
                     self.ready = false;
                     break;

@@ -1,12 +1,18 @@
 //! Listens for connections that send lines, each line ended by a newline. A connection is a partition.
 //!
 //! One thread serves all connections. What a connection may cost is limited: their number, the memory of all unfinished
-//! lines together, and how long one may be silent; what the feed does not admit stays in the senders' sockets.
+//! lines together, how long one may be silent, and how long a line may stay unfinished; what the feed does not admit stays in
+//! the senders' sockets.
 //!
 //! Invariants
 //! - A connection that sends nothing makes no partition.
 //! - A partition ends with its connection, after its unfinished last line.
 //! - The unfinished lines of all connections take at most `max_buffered` bytes and one read.
+//! - Only whole lines keep a place: whoever sends a byte now and then holds none for longer than who sends nothing.
+
+mod counters;
+
+pub use counters::ListenCounters;
 
 use super::frame::{Lines, Outlet};
 use super::syslog::{Datagrams, SyslogStream, Taking};
@@ -18,17 +24,19 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Limits of a listening source.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// Connections at a time. For one more the one that is silent for longest makes room; where none is, it is refused.
+    /// Connections at a time. For one more the one without a whole line for longest makes room; where none is, it is refused.
     pub max_connections: usize,
-    /// How long a connection must have been silent to make room.
+    /// How long a connection must have been without a whole line to make room.
     pub room_after: Duration,
+    /// How long a line may take from its first byte to its end.
+    pub unfinished: Duration,
     /// How long a connection may send nothing. Dead peers are found by TCP's own keep-alive before that.
     pub idle: Duration,
     /// Memory for the unfinished lines of all connections (bytes); beyond it the connection that takes most is closed.
@@ -42,28 +50,12 @@ impl Default for ListenOptions {
         ListenOptions {
             max_connections: 1024,
             room_after: Duration::from_secs(5),
+            unfinished: Duration::from_secs(300),
             idle: Duration::from_secs(3600),
             max_buffered: 64 << 20,
             process: 0,
         }
     }
-}
-
-/// What a listening source counted; grows while it runs.
-#[derive(Debug, Default)]
-pub struct ListenCounters {
-    /// Connections that were accepted.
-    pub connections_accepted_total: AtomicU64,
-    /// Connections that were closed at once, as there were too many.
-    pub connections_refused_total: AtomicU64,
-    /// Connections that were closed, silent for longest of all, to make room for others.
-    pub connections_displaced_total: AtomicU64,
-    /// Connections that were closed as they sent nothing for too long.
-    pub connections_idle_total: AtomicU64,
-    /// Connections that were closed as their unfinished lines took too much memory.
-    pub connections_overflowed_total: AtomicU64,
-    /// UDP messages that were received (syslog).
-    pub datagrams_received_total: AtomicU64,
 }
 
 /// Connections that send lines.
@@ -170,10 +162,17 @@ struct Connection {
     framer: Framer,
     /// Once it has sent something.
     outlet: Option<Outlet>,
+    /// When it sent something last.
     heard: Instant,
+    /// When it ended a line last, or began.
+    whole: Instant,
+    /// Since when a line is unfinished.
+    unfinished: Option<Instant>,
     ready: bool,
     caught_up: bool,
     memory: usize,
+    /// Lines of it that were cut.
+    too_long: u64,
 }
 
 impl Server {
@@ -209,8 +208,7 @@ impl Server {
             scratch: vec![0; READ_BYTES],
             accepting: true,
             crowded_until: Instant::now(),
-            refused_said: 0,
-            displaced_said: 0,
+            said: counters::Said::default(),
         };
         std::thread::Builder::new().name(name.into()).spawn(move || run.run())
     }
@@ -231,8 +229,7 @@ struct Run {
     accepting: bool,
     /// Before then none of the connections is silent for long enough to make room.
     crowded_until: Instant,
-    refused_said: u64,
-    displaced_said: u64,
+    said: counters::Said,
 }
 
 impl Run {
@@ -279,11 +276,15 @@ impl Run {
                 (true, false) => Duration::from_millis(10),
                 (false, _) => Duration::from_millis(100),
             };
-            if housekeeping.elapsed() >= Duration::from_secs(1).min(self.server.options.idle) {
+            if housekeeping.elapsed() >= self.house_every() {
                 housekeeping = Instant::now();
                 self.keep_house();
             }
         }
+    }
+
+    fn house_every(&self) -> Duration {
+        Duration::from_secs(1).min(self.server.options.idle).min(self.server.options.unfinished)
     }
 
     fn register(&mut self) -> io::Result<()> {
@@ -306,7 +307,8 @@ impl Run {
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     // Out of file descriptors, most likely: tried again with the next turn.
-                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    tracing::debug!(%error, "cannot accept a connection");
+                    self.server.counters.failures_total.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(50));
                     return;
                 }
@@ -339,15 +341,18 @@ impl Run {
             framer,
             outlet: None,
             heard: Instant::now(),
+            whole: Instant::now(),
+            unfinished: None,
             ready: true,
             caught_up: false,
             memory: 0,
+            too_long: 0,
         };
         self.connections.insert(token, connection);
     }
 
-    /// Closes the connection that is silent for longest: whoever only holds places keeps nobody out. `false` where none is
-    /// silent for long.
+    /// Closes the connection that is without a whole line for longest: whoever only holds places keeps nobody out. `false` where
+    /// none is for long.
     fn make_room(&mut self) -> bool {
         let now = Instant::now();
         if now < self.crowded_until {
@@ -355,8 +360,8 @@ impl Run {
         }
         // One that has something to be read is not silent.
         let silent = self.connections.iter().filter(|(_, c)| !c.ready);
-        let Some((heard, token)) = silent.map(|(token, c)| (c.heard, *token)).min() else { return false };
-        let room_at = heard + self.server.options.room_after;
+        let Some((whole, token)) = silent.map(|(token, c)| (c.whole, *token)).min() else { return false };
+        let room_at = whole + self.server.options.room_after;
         if now < room_at {
             self.crowded_until = room_at;
             return false;
@@ -374,12 +379,15 @@ impl Run {
         {
             let (identity, process) = (&self.server.identity, self.server.options.process);
             let number = &mut self.next_number;
-            let received = datagrams.receive(&self.feed, self.server.clock, &mut self.scratch, |name, clock| {
+            let counters = &self.server.counters;
+            let failed = || _ = counters.failures_total.fetch_add(1, Ordering::Relaxed);
+            let open = |name: String, clock| {
                 let id = arriving_partition_id(process, identity.index, *number);
                 *number += 1;
                 let host = identity.host.clone().unwrap_or_else(|| b"syslog"[..].into());
                 open(&self.feed, identity, id, name.into(), host, clock)
-            });
+            };
+            let received = datagrams.receive(&self.feed, self.server.clock, &mut self.scratch, open, failed);
             self.server.counters.datagrams_received_total.fetch_add(received, Ordering::Relaxed);
             progress |= received > 0;
         }
@@ -407,7 +415,8 @@ impl Run {
         match connection.stream.read(&mut self.scratch) {
             Ok(0) => self.close(token),
             Ok(n) => {
-                connection.heard = Instant::now();
+                let now = Instant::now();
+                connection.heard = now;
                 let clock = self.server.clock;
                 let outlet = connection.outlet.get_or_insert_with(|| {
                     let identity = &self.server.identity;
@@ -418,18 +427,25 @@ impl Run {
                 });
                 let before = outlet.sent();
                 let fresh = &self.scratch[..n];
-                let memory = match &mut connection.framer {
+                let (memory, is_unfinished, too_long) = match &mut connection.framer {
                     Framer::Lines(lines) => {
                         let feed = self.feed.clone();
                         lines.push(fresh, &mut || feed.buffer(), &mut |offset, bytes| outlet.send_lines(offset, bytes));
-                        lines.memory()
+                        (lines.memory(), lines.is_unfinished(), lines.too_long())
                     }
                     Framer::Syslog(stream) => {
                         stream.push(fresh, clock(), outlet);
-                        stream.memory()
+                        (stream.memory(), stream.is_unfinished(), stream.too_long())
                     }
                 };
-                connection.caught_up &= outlet.sent() == before;
+                let has_sent = outlet.sent() != before;
+                connection.caught_up &= !has_sent;
+                if has_sent {
+                    (connection.whole, connection.unfinished) = (now, None);
+                }
+                connection.unfinished = connection.unfinished.or(Some(now)).filter(|_| is_unfinished);
+                let cut = too_long - std::mem::replace(&mut connection.too_long, too_long);
+                self.server.counters.lines_too_long_total.fetch_add(cut, Ordering::Relaxed);
                 self.buffered = self.buffered + memory - connection.memory;
                 connection.memory = memory;
                 if self.buffered > self.server.options.max_buffered {
@@ -454,7 +470,7 @@ impl Run {
     fn close_largest(&mut self) {
         let largest = self.connections.iter().max_by_key(|(_, c)| c.memory).map(|(token, c)| (*token, c.peer));
         if let Some((token, peer)) = largest {
-            tracing::warn!(%peer, "unfinished lines take too much memory; closing the connection that takes most");
+            tracing::debug!(%peer, "unfinished lines take too much memory; closing the connection that takes most");
             self.server.counters.connections_overflowed_total.fetch_add(1, Ordering::Relaxed);
             self.close(token);
         }
@@ -473,31 +489,25 @@ impl Run {
         }
     }
 
-    /// Closes silent connections and says what was refused and closed for others, once a second.
+    /// Closes silent connections and those that do not end a line, and says what was refused and closed; once a second.
     fn keep_house(&mut self) {
-        let idle = self.server.options.idle;
+        let (idle, unfinished) = (self.server.options.idle, self.server.options.unfinished);
+        // What waits to be read may hold the end of the line.
+        let is_slow = |c: &Connection| !c.ready && c.unfinished.is_some_and(|since| since.elapsed() >= unfinished);
+        let slow: Vec<usize> = self.connections.iter().filter(|(_, c)| is_slow(c)).map(|(t, _)| *t).collect();
+        for token in slow {
+            self.server.counters.connections_slow_total.fetch_add(1, Ordering::Relaxed);
+            self.close(token);
+        }
         let silent: Vec<usize> =
             self.connections.iter().filter(|(_, c)| c.heard.elapsed() >= idle && !c.ready).map(|(t, _)| *t).collect();
         for token in silent {
             self.server.counters.connections_idle_total.fetch_add(1, Ordering::Relaxed);
             self.close(token);
         }
-        let (counters, most) = (&self.server.counters, self.server.options.max_connections);
-        let grown = |counter: &AtomicU64, said: &mut u64| {
-            let now = counter.load(Ordering::Relaxed);
-            now - std::mem::replace(said, now)
-        };
-        let refused = grown(&counters.connections_refused_total, &mut self.refused_said);
-        if refused > 0 {
-            tracing::warn!(count = refused, most, "connections refused: there are as many as allowed");
-        }
-        let displaced = grown(&counters.connections_displaced_total, &mut self.displaced_said);
-        if displaced > 0 {
-            tracing::warn!(
-                count = displaced,
-                most,
-                "silent connections closed for new ones: there are as many as allowed"
-            );
+        let (source, most) = (&self.server.identity.name, self.server.options.max_connections);
+        for (words, count) in self.said.grown(&self.server.counters, Instant::now()) {
+            tracing::warn!(%source, count, most, "{words}");
         }
     }
 

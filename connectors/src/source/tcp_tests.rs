@@ -6,6 +6,7 @@ use crate::source::testing::{Engine, identity};
 use crate::source::wall_clock;
 use std::io::Write;
 use std::net::TcpStream as Client;
+use std::sync::atomic::AtomicU64;
 
 struct Case {
     engine: Engine,
@@ -126,8 +127,10 @@ fn silent_connections_keep_nobody_out() {
     let mut early = case.connect();
     assert!(Case::is_closed(&mut early), "none is silent for long");
     std::thread::sleep(room_after);
-    // The one in the middle speaks again: it is not the next to go.
-    held[1].write_all(b"y").unwrap();
+    // The one in the middle ends a line: it is not the next to go. A byte more is no line.
+    held[1].write_all(b"y\n").unwrap();
+    held[2].write_all(b"y").unwrap();
+    case.engine.until("its line", |e| e.partitions.values().any(|s| s.texts() == ["xy"]));
     let mut sender = case.connect();
     sender.write_all(b"one\n").unwrap();
     case.engine.until("the sender's line", |e| e.partitions.values().any(|s| s.texts() == ["one"]));
@@ -137,13 +140,14 @@ fn silent_connections_keep_nobody_out() {
     case.engine.until("another sender's line", |e| e.partitions.values().any(|s| s.texts() == ["two"]));
     assert!(Case::is_closed(&mut held[2]));
     // What they had sent is a line, as at any end.
-    let ended = |e: &Engine| e.partitions.values().filter(|s| s.ended && s.texts() == ["x"]).count();
+    let ended =
+        |e: &Engine| e.partitions.values().filter(|s| s.ended && s.texts()[0].trim_end_matches('y') == "x").count();
     case.engine.until("what was not finished", |e| ended(e) == 2);
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!(load(&case.counters.connections_displaced_total), 2);
     assert_eq!(load(&case.counters.connections_refused_total), 1);
     held[1].write_all(b"z\n").unwrap();
-    case.engine.until("the one that spoke", |e| e.partitions.values().any(|s| s.texts() == ["xyz"]));
+    case.engine.until("the one that spoke", |e| e.partitions.values().any(|s| s.texts() == ["xy", "z"]));
     case.stop();
 }
 
@@ -161,6 +165,39 @@ fn a_silent_connection_is_closed_and_makes_no_partition() {
     case.engine.until("the end of one that spoke", |e| e.partitions.values().any(|s| s.ended));
     assert_eq!(case.engine.only().texts(), ["one", "unfinished"]);
     assert_eq!(case.counters.connections_idle_total.load(Ordering::Relaxed), 2);
+    case.stop();
+}
+
+#[test]
+fn a_line_that_does_not_end_holds_no_connection() {
+    let unfinished = Duration::from_millis(300);
+    let mut case = start(ListenOptions { unfinished, ..ListenOptions::default() });
+    let (mut slow, mut good, mut endless) = (case.connect(), case.connect(), case.connect());
+    endless.write_all(&vec![b'e'; MAX_LINE_BYTES + 9]).unwrap();
+    let begun = Instant::now();
+    let mut closed = [None; 2];
+    while closed.contains(&None) && begun.elapsed() < Duration::from_secs(10) {
+        good.write_all(b"good\nbegun").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        good.write_all(b" and ended\n").unwrap();
+        for (client, closed) in [&mut slow, &mut endless].into_iter().zip(&mut closed) {
+            if closed.is_none() && client.write_all(b"s").is_err() {
+                *closed = Some(begun.elapsed());
+            }
+        }
+    }
+    for at in closed {
+        assert!(at.is_some_and(|at| at >= unfinished && at < Duration::from_secs(5)), "{closed:?}");
+    }
+    assert_eq!(case.counters.connections_slow_total.load(Ordering::Relaxed), 2);
+    assert_eq!(case.counters.lines_too_long_total.load(Ordering::Relaxed), 1);
+    // What they had sent is there, and whoever ends lines goes on.
+    good.write_all(b"last\n").unwrap();
+    case.engine.until("the others' last", |e| {
+        let last = e.partitions.values().any(|s| s.texts().last().is_some_and(|l| l == "last"));
+        let slow = e.partitions.values().any(|s| s.ended && s.lines.len() == 1 && s.lines[0].1.starts_with(b"ss"));
+        last && slow
+    });
     case.stop();
 }
 

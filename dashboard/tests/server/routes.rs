@@ -148,6 +148,11 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
     for line in expected {
         assert!(got.body.lines().any(|l| l == line), "{line} is not in\n{}", got.body);
     }
+    for (name, value) in [("accepted", 8), ("slow", 4), ("refused", 0)] {
+        let start = format!("tidewatch_connections_{name}_total{{source=");
+        let line = got.body.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {start}"));
+        assert!(line.ends_with(&format!(" {value}")), "{line}");
+    }
     assert!(got.body.contains("\\\"</script>"), "quotes are escaped");
     assert!(got.body.ends_with("# EOF\n"));
 }

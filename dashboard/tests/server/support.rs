@@ -39,6 +39,7 @@ impl Engine for FakeEngine {
                 refused: 2,
             }],
             routes: vec![RouteView { name: "mail".into(), error: HOSTILE.into(), pending: 3, ..RouteView::default() }],
+            listeners: vec![ListenerView { source: HOSTILE.into(), accepted: 8, slow: 4, ..ListenerView::default() }],
             catching_up: Some(CatchingUpView {
                 share: 0.5,
                 partitions: 2,

@@ -318,7 +318,8 @@ pub static SOURCE: Section = Section {
             "max_connections",
             Kind::Whole(1, 65_536),
             Is("1024"),
-            "Connections at a time. To admit one more, the one silent for longest (at least 5 s) is closed.",
+            "Connections at a time. To admit one more, the one that sent no whole line for longest (at least 5 s) is closed. One \
+             that does not end a line within 5 minutes is closed too.",
         )
         .only(&["tcp", "syslog"]),
         key("rate", Kind::Number(0.0), Is("1000"), "Lines a second.").only(&["generator"]),

@@ -13,19 +13,20 @@ use super::routes::Routes;
 use crate::config::{Config, RuleEntry, measure};
 use crate::exit::Failure;
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 #[cfg(feature = "store")]
 use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::Delivery;
+use tidewatch_connectors::source::tcp::ListenCounters;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_dashboard::engine::{self as shown, Engine};
 use tidewatch_dashboard::serve::{PageError, Settings};
 use tidewatch_dashboard::store::Data;
 use tidewatch_dashboard::view::{
-    self, AlertCounts, DataflowView, FrontierRow, Mode, RuleRow, SinkState, SinkView, Status, TimeView,
+    self, AlertCounts, DataflowView, FrontierRow, ListenerView, Mode, RuleRow, SinkState, SinkView, Status, TimeView,
 };
 use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::{FieldValue, PointRef, parse_line};
@@ -82,6 +83,8 @@ pub struct Shown {
     pub ring: super::sinks::Watch,
     /// Who acts on what people silence and acknowledge.
     pub routes: Option<Arc<Routes>>,
+    /// What listening sources count, by name.
+    pub listeners: Vec<(Arc<str>, Arc<ListenCounters>)>,
 }
 
 /// Rules that may change while they are shown.
@@ -381,6 +384,23 @@ impl ShownPipeline {
         };
         sinks.iter().map(sink).collect()
     }
+
+    fn listeners(&self) -> Vec<ListenerView> {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let view = |(source, counters): &(Arc<str>, Arc<ListenCounters>)| ListenerView {
+            source: source.to_string(),
+            accepted: of(&counters.connections_accepted_total),
+            refused: of(&counters.connections_refused_total),
+            displaced: of(&counters.connections_displaced_total),
+            idle: of(&counters.connections_idle_total),
+            slow: of(&counters.connections_slow_total),
+            overflowed: of(&counters.connections_overflowed_total),
+            too_long: of(&counters.lines_too_long_total),
+            datagrams: of(&counters.datagrams_received_total),
+            failures: of(&counters.failures_total),
+        };
+        self.shown.listeners.iter().map(view).collect()
+    }
 }
 
 impl Engine for ShownPipeline {
@@ -414,6 +434,7 @@ impl Engine for ShownPipeline {
             memory_bytes: views.iter().map(|view| view.memory_bytes).sum(),
             sinks: self.sinks(),
             routes: self.routes(),
+            listeners: self.listeners(),
             history: false, // said by who has the store, as what follows
             countries: false,
             requests: view::RequestsView::default(),

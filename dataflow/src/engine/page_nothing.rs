@@ -34,6 +34,7 @@ pub struct Shown {
     pub gate: Arc<super::gate::Gate>,
     pub ring: super::sinks::Watch,
     pub routes: Option<Arc<super::routes::Routes>>,
+    pub listeners: Vec<(Arc<str>, Arc<tidewatch_connectors::source::tcp::ListenCounters>)>,
 }
 
 #[allow(missing_docs)]

@@ -346,6 +346,7 @@ impl Pipeline {
             gate: self.gate.clone(),
             ring: sinks::watch(&self.ring),
             routes: self.routes.clone(),
+            listeners: self.sources.listeners.clone(),
         };
         page.map(|page| page.serve(config, shown())).transpose()
     }

@@ -11,7 +11,7 @@ use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
-use tidewatch_connectors::source::tcp::{ListenOptions, TcpListenerSource};
+use tidewatch_connectors::source::tcp::{ListenCounters, ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
@@ -43,6 +43,8 @@ enum Ready {
 pub struct Sources {
     ready: Vec<Ready>,
     more: usize,
+    /// What listening sources count, by name.
+    pub listeners: Vec<(Arc<str>, Arc<ListenCounters>)>,
     /// What reads lines of followed files again.
     pub files: Vec<FollowedLines>,
     /// Event times (ms) before which windows of a partition were closed in an earlier life, by what was committed with its
@@ -184,7 +186,10 @@ impl Sources {
             SourceKind::Stdin if listeners_here => Ready::Stdin(Stdin::new(identity, false, wall_clock)?),
             SourceKind::Tcp { listen, max_connections } if listeners_here => {
                 let options = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
-                Ready::Tcp(TcpListenerSource::bind(identity, listen, options, wall_clock).map_err(of_source)?)
+                let name = identity.name.clone();
+                let source = TcpListenerSource::bind(identity, listen, options, wall_clock).map_err(of_source)?;
+                self.listeners.push((name, source.counters()));
+                Ready::Tcp(source)
             }
             SourceKind::Syslog { listen, max_connections } if listeners_here => {
                 let limits = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
@@ -193,7 +198,10 @@ impl Sources {
                 let header = matches!(source.lines.format.as_str(), "syslog" | "auto");
                 let taking = Taking { zone: None, header };
                 let options = SyslogOptions { tcp, udp, taking, limits };
-                Ready::Syslog(SyslogListener::bind(identity, options, wall_clock).map_err(of_source)?)
+                let name = identity.name.clone();
+                let source = SyslogListener::bind(identity, options, wall_clock).map_err(of_source)?;
+                self.listeners.push((name, source.counters()));
+                Ready::Syslog(source)
             }
             SourceKind::Generator { rate, seed } if listeners_here => {
                 let start = tidewatch_events::time::EventTime(wall_clock().0);
