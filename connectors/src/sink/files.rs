@@ -6,10 +6,11 @@
 //! Invariants
 //! - Points and alerts of a delivery are in the files whole or not at all: after a failure what was written of them is cut
 //!   off again. Dead letters go on where they stopped.
-//! - The files of dead letters are bounded; those of results grow until somebody renames or removes them.
+//! - All files are bounded: at their size they are renamed to `NAME.1` ([`super::rotate`], [`super::dead_letters`]).
 //! - Every file ends with a whole line, also after a crash: a torn last line is cut off when the file is opened.
 
 use super::dead_letters::LetterFiles;
+use super::rotate::Rotating;
 use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -75,7 +76,7 @@ pub(crate) struct LiveFile {
 /// The sink. See the module.
 pub struct LiveFiles {
     dir: PathBuf,
-    files: [LiveFile; 2],
+    files: [Rotating; 2],
     letters: Option<LetterFiles>,
     takes: Parts,
     fsync: Fsync,
@@ -84,13 +85,21 @@ pub struct LiveFiles {
 
 impl LiveFiles {
     /// Opens the files in `dir`, which is created if it is missing, for some parts of what is delivered: the others have no
-    /// file. Those of dead letters are rotated at `max_letters` bytes; `late.jsonl` is there once there is something late.
-    pub fn open(dir: &Path, fsync: Fsync, takes: Parts, max_letters: u64) -> Result<LiveFiles, FilesError> {
-        let files = NAMES.map(|name| LiveFile::new(dir.join(name)));
+    /// file. Those of dead letters are rotated at `max_letters` bytes, the others at `max_size` (0: never); `late.jsonl` is
+    /// there once there is something late.
+    pub fn open(
+        dir: &Path,
+        fsync: Fsync,
+        takes: Parts,
+        max_size: u64,
+        max_letters: u64,
+    ) -> Result<LiveFiles, FilesError> {
+        let file = |index: usize| Rotating::new(dir.join(NAMES[index]), max_size, index == ALERTS);
+        let files = [file(METRICS), file(ALERTS)];
         let mut live = LiveFiles { dir: dir.to_owned(), files, letters: None, takes, fsync, synced: Instant::now() };
         live.create_dir()?;
         for (index, _) in [(METRICS, takes.points), (ALERTS, takes.alerts)].into_iter().filter(|(_, taken)| *taken) {
-            live.files[index].ready()?;
+            live.files[index].ready(0)?;
         }
         if takes.dead_letters {
             live.letters = Some(LetterFiles::open(&dir.join(REJECTED), max_letters)?);
@@ -115,16 +124,16 @@ impl LiveFiles {
                 if !bytes.is_empty() && (points || index != METRICS) {
                     self.create_dir()?;
                     let file = &mut self.files[index];
-                    let before = file.ready()?;
+                    let before = file.ready(bytes.len() as u64)?;
                     done.push((index, before));
-                    file.append(bytes)?;
+                    file.file.append(bytes)?;
                 }
             }
             self.sync()
         })();
         if result.is_err() {
             for (index, before) in done {
-                self.files[index].cut(before);
+                self.files[index].file.cut(before);
             }
         }
         result
@@ -137,7 +146,7 @@ impl LiveFiles {
             Fsync::Never => false,
         };
         if due {
-            self.files.iter_mut().try_for_each(LiveFile::sync)?;
+            self.files.iter_mut().try_for_each(|file| file.file.sync())?;
             self.letters.as_mut().map_or(Ok(()), LetterFiles::sync)?;
             self.synced = Instant::now();
         }
@@ -156,7 +165,8 @@ impl Sink for LiveFiles {
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
         self.write(delivery)?;
-        let dropped_bytes = self.letters.as_mut().map_or(0, LetterFiles::done);
+        let letters = self.letters.as_mut().map_or(0, LetterFiles::done);
+        let dropped_bytes = letters + self.files.iter_mut().map(Rotating::done).sum::<u64>();
         Ok(Delivered { dropped_bytes, ..Delivered::default() })
     }
 }
@@ -167,7 +177,7 @@ impl Drop for LiveFiles {
             if let Some(Err(error)) = self.letters.as_mut().map(LetterFiles::sync) {
                 warn!(%error, "cannot force a result file to the disk");
             }
-            for live in self.files.iter().filter(|f| f.dirty) {
+            for live in self.files.iter().map(|file| &file.file).filter(|f| f.dirty) {
                 if let Some(Err(error)) = live.file.as_ref().map(File::sync_data) {
                     warn!(path = %live.path.shown(), %error, "cannot force a result file to the disk");
                 }
@@ -282,11 +292,12 @@ pub(crate) fn json_line(out: &mut Vec<u8>, value: &impl serde::Serialize) {
 mod tests {
     use super::super::stdout::tests::alert;
     use super::*;
+    use tidewatch_events::alert::{Alert, AlertState};
 
     const ALL: [&str; 4] = ["metrics.lp", "alerts.jsonl", "rejected.jsonl", "late.jsonl"];
 
     fn open(dir: &Path, fsync: Fsync) -> LiveFiles {
-        LiveFiles::open(dir, fsync, Parts::ALL, 1 << 20).unwrap()
+        LiveFiles::open(dir, fsync, Parts::ALL, 0, 1 << 20).unwrap()
     }
 
     fn letter(reason: &str) -> DeadLetterRecord {
@@ -330,7 +341,7 @@ mod tests {
     fn parts_that_are_not_taken_have_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let takes = Parts { points: false, ..Parts::ALL };
-        let mut live = LiveFiles::open(dir.path(), Fsync::Never, takes, 1 << 20).unwrap();
+        let mut live = LiveFiles::open(dir.path(), Fsync::Never, takes, 0, 1 << 20).unwrap();
         live.deliver(&delivery(1)).unwrap();
         assert!(!dir.path().join("metrics.lp").exists());
         assert_eq!(["alerts.jsonl", "rejected.jsonl", "late.jsonl"].map(|name| lines(dir.path(), name)), [1, 1, 1]);
@@ -341,7 +352,7 @@ mod tests {
     fn dead_letters_cannot_fill_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let mut live = LiveFiles::open(dir, Fsync::Never, Parts::ALL, 1000).unwrap();
+        let mut live = LiveFiles::open(dir, Fsync::Never, Parts::ALL, 0, 1000).unwrap();
         let dropped: u64 = (1..=100).map(|seq| live.deliver(&delivery(seq)).unwrap().dropped_bytes).sum();
         assert!(dropped > 10_000, "{dropped}");
         for name in ["rejected.jsonl", "rejected.jsonl.1", "late.jsonl", "late.jsonl.1"] {
@@ -349,6 +360,30 @@ mod tests {
             assert!((1..=1000).contains(&len), "{name}: {len}");
         }
         assert_eq!((lines(dir, "metrics.lp"), lines(dir, "alerts.jsonl")), (100, 100), "results are kept");
+    }
+
+    #[test]
+    fn results_cannot_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut live = LiveFiles::open(dir, Fsync::Never, Parts::ALL, 4000, 1000).unwrap();
+        let mut dropped = 0;
+        for seq in 1..=200 {
+            // Each is over when the next begins; the first is not.
+            let state = |alert: Alert, state| Alert { state, ..alert };
+            let over = (seq > 2).then(|| state(alert("r", &(seq - 1).to_string(), seq), AlertState::Resolved));
+            let alerts = over.into_iter().chain([alert("r", &seq.to_string(), seq)]).collect();
+            dropped +=
+                live.deliver(&Delivery { alerts, dead_letters: Vec::new(), ..delivery(seq) }).unwrap().dropped_bytes;
+        }
+        assert!(dropped > 10_000, "{dropped}");
+        for name in ["metrics.lp", "alerts.jsonl", "alerts.jsonl.1"] {
+            let len = fs::metadata(dir.join(name)).unwrap().len();
+            assert!((1..=4000 + 1000).contains(&len), "{name}: {len}");
+        }
+        let text = fs::read_to_string(dir.join("alerts.jsonl")).unwrap();
+        let first: Alert = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(first.id, alert("r", "1", 1).id, "the one that is open is still there");
     }
 
     #[test]
@@ -426,7 +461,7 @@ mod tests {
     fn a_place_that_cannot_be_written_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
-        let error = LiveFiles::open(&dir.path().join("file"), Fsync::Never, Parts::ALL, 1 << 20).err().unwrap();
+        let error = LiveFiles::open(&dir.path().join("file"), Fsync::Never, Parts::ALL, 0, 1 << 20).err().unwrap();
         assert_eq!(error.to_string(), format!("cannot create {}", dir.path().join("file").display()));
         assert!(std::error::Error::source(&error).is_some());
     }

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod dead_letters;
 pub mod files;
 pub mod replay_files;
+mod rotate;
 pub mod runner;
 mod sorter;
 mod spill;

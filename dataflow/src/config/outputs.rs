@@ -72,7 +72,17 @@ pub struct FilesSink {
     pub dir: PathBuf,
     /// When what was written is forced to the disk.
     pub fsync: Fsync,
+    /// Where files of points and alerts are rotated; 0: nowhere.
+    pub max_size: Bytes,
 }
+
+impl FilesSink {
+    /// The same for files that no table asks for.
+    pub const MAX_SIZE: Bytes = Bytes(1 << 30);
+}
+
+/// The smallest bound of a result file.
+const SMALLEST_FILE: Bytes = Bytes(1 << 20);
 
 /// `[sink.kafka]`.
 #[derive(Clone, Debug)]
@@ -210,8 +220,12 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
         Some(InfluxSink { url, org: org?, bucket, token: token?, retention, long_bucket, long_retention, spill })
     });
     let files = read("files", &schema::FILES).map(|r| {
-        let (dir, fsync) = (r.path("dir"), fsync(&r));
-        Some(FilesSink { dir: dir?, fsync: fsync? })
+        let (dir, fsync, max_size) = (r.path("dir"), fsync(&r), r.size("max_size", Bytes(0)));
+        if max_size.is_some_and(|size| size.0 > 0 && size < SMALLEST_FILE) {
+            let hint = "write max_size = \"0\" for no bound";
+            cx.wrong(&r.span_of("max_size"), format!("`max_size` is at least {SMALLEST_FILE}"), hint);
+        }
+        Some(FilesSink { dir: dir?, fsync: fsync?, max_size: max_size? })
     });
     let kafka = read("kafka", &schema::KAFKA).map(|r| {
         let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(&r));

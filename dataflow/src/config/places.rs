@@ -106,7 +106,22 @@ impl Places<'_> {
 
     /// Adds a file of its own.
     fn add(&mut self, path: &Path, owner: &str, at: Option<&Range<usize>>) {
-        if let Some(other) = self.own.add(path, owner) {
+        let other = self.own.add(path, owner);
+        self.twice(path, owner, other, at);
+    }
+
+    /// Adds a file that is rotated, with its older generation: one report is enough for both.
+    fn add_rotated(&mut self, path: &Path, owner: &str, at: Option<&Range<usize>>) {
+        let older = older(path);
+        let (other, other_older) = (self.own.add(path, owner), self.own.add(&older, owner));
+        match other {
+            Some(_) => self.twice(path, owner, other, at),
+            None => self.twice(&older, owner, other_older, at),
+        }
+    }
+
+    fn twice(&self, path: &Path, owner: &str, other: Option<String>, at: Option<&Range<usize>>) {
+        if let Some(other) = other {
             let message = format!("{owner} and {other} would write to one file: {}", path.shown());
             self.wrong(at, message, "each has a file of its own: name another");
         }
@@ -114,9 +129,8 @@ impl Places<'_> {
 
     /// Adds a file that is rotated, and that of late lines beside it.
     fn add_dead_letters(&mut self, path: &Path, owner: &str, at: Option<&Range<usize>>) {
-        let late = path.with_file_name("late.jsonl");
-        for path in [path.to_owned(), older(path), late.clone(), older(&late)] {
-            self.add(&path, owner, at);
+        for path in [path.to_owned(), path.with_file_name("late.jsonl")] {
+            self.add_rotated(&path, owner, at);
         }
     }
 
@@ -131,8 +145,9 @@ impl Places<'_> {
             let at = at("files", "dir");
             self.directory("dir", dir, at);
             for name in RESULTS {
-                self.add(&dir.join(name), owner, at);
+                self.add_rotated(&dir.join(name), owner, at);
             }
+            self.add(&dir.join("alerts.jsonl.next"), owner, at);
             if !sinks.dead_letters.given {
                 self.add_dead_letters(&dir.join("rejected.jsonl"), owner, at);
                 return;

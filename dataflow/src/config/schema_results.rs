@@ -37,8 +37,8 @@ pub static INFLUX: Section = section(
 /// `[sink.files]`.
 pub static FILES: Section = section(
     "sink.files",
-    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl` and `late.jsonl`. `run` rotates the last two \
-     at 256 MiB; `[sink.dead_letters]` can put them elsewhere, with another bound.",
+    "Files as `replay` writes them: `metrics.lp`, `alerts.jsonl`, `rejected.jsonl` and `late.jsonl`. `run` rotates them: the first \
+     two at `max_size`, the last two at 256 MiB; `[sink.dead_letters]` can put those elsewhere, with another bound.",
     &[
         key("dir", Kind::Path, Required, "Directory; created if missing."),
         key(
@@ -46,6 +46,13 @@ pub static FILES: Section = section(
             Kind::Text,
             Is("1s"),
             "When results are forced to disk: `always` (before they count as written), `never`, or a length of time (at most this often).",
+        ),
+        key(
+            "max_size",
+            Kind::Size,
+            Is("1GiB"),
+            "`metrics.lp` and `alerts.jsonl` are rotated at this size, and one older file of each is kept, as `metrics.lp.1`. The new \
+             `alerts.jsonl` begins with the newest line of each alert that is firing. `\"0\"`: no bound.",
         ),
     ],
 );

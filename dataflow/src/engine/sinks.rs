@@ -1,7 +1,7 @@
 //! The configured sinks, each behind its own queue.
 
 use super::sources::writable;
-use crate::config::{Config, DeadLetters, LetterTopic, RouteKind};
+use crate::config::{Config, DeadLetters, FilesSink, LetterTopic, RouteKind};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
@@ -162,7 +162,8 @@ fn dead_letter_topic(_: &Config, _: &LetterTopic) -> Result<(Box<dyn Sink>, (Pat
 /// Result files; dead letters among them unless they have a place of their own.
 fn files_in(config: &Config, dir: &Path, fsync: Fsync, points: bool) -> Result<LiveFiles, Failure> {
     let takes = Parts { points, dead_letters: !config.sinks.dead_letters.given, ..Parts::ALL };
-    LiveFiles::open(dir, fsync, takes, config.sinks.dead_letters.max_size.0).map_err(failed)
+    let max_size = config.sinks.files.as_ref().map_or(FilesSink::MAX_SIZE, |files| files.max_size);
+    LiveFiles::open(dir, fsync, takes, max_size.0, config.sinks.dead_letters.max_size.0).map_err(failed)
 }
 
 /// The ring of recent requests, where one is kept.

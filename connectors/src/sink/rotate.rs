@@ -1,0 +1,232 @@
+//! Result files that cannot fill the disk: at a size they are renamed to `NAME.1`, whose predecessor is gone.
+//!
+//! The newest states of alerts that are open go with the new file, so that it tells by itself which they are: whoever reads
+//! `alerts.jsonl` needs the older file only for alerts that are over.
+//!
+//! Invariants
+//! - A file is at most `max_size` beside what it began with, or one delivery; `max_size` 0 is no bound.
+//! - At any moment of a rotation the newest state of each open alert is on the disk under a name that the next start reads:
+//!   the new file is whole, as `NAME.next`, before the old one is renamed.
+
+use super::files::{FilesError, LiveFile};
+use crate::paths::older;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tidewatch_events::alert::AlertState;
+use tidewatch_events::text::Shown as _;
+
+/// How often it is said that older results are gone.
+const SAY_EVERY: Duration = Duration::from_secs(600);
+
+/// A result file that rotates. See the module.
+pub(super) struct Rotating {
+    pub file: LiveFile,
+    max_size: u64,
+    /// What the file began with, bytes.
+    carried: u64,
+    /// Whether its lines are states of alerts.
+    carries_open: bool,
+    /// Bytes of older files that made room, since last asked, and ever.
+    dropped: u64,
+    dropped_total: u64,
+    said: Option<Instant>,
+}
+
+impl Rotating {
+    /// A file that is not opened yet.
+    pub fn new(path: PathBuf, max_size: u64, carries_open: bool) -> Rotating {
+        let file = LiveFile::new(path);
+        Rotating { file, max_size, carried: 0, carries_open, dropped: 0, dropped_total: 0, said: None }
+    }
+
+    /// Opens the file and, where `more` bytes have no room in it, begins another; its length.
+    pub fn ready(&mut self, more: u64) -> Result<u64, FilesError> {
+        if self.carries_open {
+            self.mend()?;
+        }
+        let length = self.file.ready()?;
+        if length < self.carried {
+            // Somebody else renamed or removed it.
+            self.carried = 0;
+        }
+        let own = length - self.carried;
+        if self.max_size == 0 || own == 0 || own + more <= self.max_size {
+            return Ok(length);
+        }
+        self.rotate()?;
+        self.carried = self.file.ready()?;
+        Ok(self.carried)
+    }
+
+    /// Completes a rotation that a crash cut off.
+    fn mend(&mut self) -> Result<(), FilesError> {
+        let (path, next) = (self.file.path(), next(self.file.path()));
+        if next.exists() {
+            match path.exists() {
+                // It was not whole yet, perhaps.
+                true => fs::remove_file(&next).map_err(FilesError::new("remove", &next))?,
+                false => fs::rename(&next, path).map_err(FilesError::new("rename", &next))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), FilesError> {
+        self.file.sync()?;
+        let (path, older, next) = (self.file.path(), older(self.file.path()), next(self.file.path()));
+        let gone = fs::metadata(&older).map_or(0, |older| older.len());
+        if self.carries_open {
+            open_alerts(path, &next).map_err(FilesError::new("write", &next))?;
+        }
+        fs::rename(path, &older).map_err(FilesError::new("rename", path))?;
+        if self.carries_open {
+            fs::rename(&next, path).map_err(FilesError::new("rename", &next))?;
+        }
+        self.dropped += gone;
+        Ok(())
+    }
+
+    /// A delivery was written. How many bytes of older results went for it; now and then it is said.
+    pub fn done(&mut self) -> u64 {
+        let dropped = std::mem::take(&mut self.dropped);
+        self.dropped_total += dropped;
+        if dropped > 0 && self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.said = Some(Instant::now());
+            tracing::warn!(
+                file = %self.file.path().shown(), bytes = self.dropped_total, max_size = self.max_size,
+                "older results are gone from the files: newer ones need their room"
+            );
+        }
+        dropped
+    }
+}
+
+/// The file that takes a file's place.
+fn next(path: &Path) -> PathBuf {
+    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(".next");
+    path.with_file_name(name)
+}
+
+/// What is needed of an alert's line.
+#[derive(serde::Deserialize)]
+struct Standing {
+    id: String,
+    state: AlertState,
+}
+
+/// Writes the last line of each alert of a file that is firing by it into another, in their order, and forces it to the disk.
+fn open_alerts(from: &Path, to: &Path) -> io::Result<()> {
+    let mut lines = BufReader::new(File::open(from)?);
+    let mut open: HashMap<String, (u64, u64)> = HashMap::new();
+    let (mut line, mut at) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let length = lines.read_until(b'\n', &mut line)? as u64;
+        if length == 0 {
+            break;
+        }
+        // What is no alert is not ours.
+        match serde_json::from_slice::<Standing>(&line) {
+            Ok(Standing { id, state: AlertState::Firing }) => drop(open.insert(id, (at, length))),
+            Ok(Standing { id, .. }) => drop(open.remove(&id)),
+            Err(_) => {}
+        }
+        at += length;
+    }
+    let mut places: Vec<(u64, u64)> = open.into_values().collect();
+    places.sort_unstable();
+    let mut out = BufWriter::new(File::create(to)?);
+    for (at, length) in places {
+        lines.seek(SeekFrom::Start(at))?;
+        io::copy(&mut lines.by_ref().take(length), &mut out)?;
+    }
+    out.flush()?;
+    out.get_ref().sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(id: &str, state: &str, n: u64) -> String {
+        format!("{{\"id\":\"{id}\",\"n\":{n},\"state\":\"{state}\"}}\n")
+    }
+
+    fn append(file: &mut Rotating, text: &str) {
+        file.ready(text.len() as u64).unwrap();
+        file.file.append(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_begins_with_the_alerts_that_are_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts.jsonl");
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        let [a1, b1, a2, c1, b2] = [
+            line("a", "firing", 1),
+            line("b", "firing", 1),
+            line("a", "firing", 2),
+            line("c", "withdrawn", 1),
+            line("b", "resolved", 2),
+        ];
+        let all = [a1.as_str(), &b1, &a2, &c1, &b2].concat();
+        let mut file = Rotating::new(path.clone(), all.len() as u64, true);
+        [&a1, &b1, &a2, &c1, &b2].into_iter().for_each(|line| append(&mut file, line));
+        assert_eq!((read(&path), older(&path).exists()), (all.clone(), false), "it is just full");
+        let d1 = line("d", "firing", 1);
+        append(&mut file, &d1);
+        assert_eq!((read(&path), read(&older(&path))), (format!("{a2}{d1}"), all.clone()));
+        assert_eq!(file.done(), 0, "nothing is gone yet");
+        // What it began with takes none of its room.
+        [&a1, &b1, &a2, &c1].into_iter().for_each(|line| append(&mut file, line));
+        assert_eq!(read(&older(&path)), all, "not rotated again");
+        append(&mut file, &b2);
+        assert_eq!(read(&path), format!("{d1}{b1}{a2}{b2}"));
+        assert_eq!(file.done(), all.len() as u64, "the oldest are gone");
+        // After a restart.
+        let mut again = Rotating::new(path.clone(), 1, true);
+        append(&mut again, &c1);
+        assert_eq!(read(&path), format!("{d1}{a2}{c1}"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_crash_within_a_rotation_loses_no_open_alert() {
+        let (old, carried, new) = (line("a", "firing", 1), line("a", "firing", 1), line("b", "firing", 1));
+        // what is there: the file, the one that was to take its place, the older one; what the file holds then
+        let rows: &[(&str, [Option<&str>; 3], String)] = &[
+            ("before it", [Some(&old), None, None], format!("{old}{new}")),
+            ("while the next was written", [Some(&old), Some("{\"id"), None], format!("{old}{new}")),
+            ("between the renames", [None, Some(&carried), Some(&old)], format!("{carried}{new}")),
+            ("after it", [Some(&carried), None, Some(&old)], format!("{carried}{new}")),
+        ];
+        for (name, there, want) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("alerts.jsonl");
+            for (path, text) in [path.clone(), next(&path), older(&path)].iter().zip(there) {
+                text.iter().for_each(|text| fs::write(path, text).unwrap());
+            }
+            let mut file = Rotating::new(path.clone(), 1000, true);
+            append(&mut file, &new);
+            assert_eq!(fs::read_to_string(&path).unwrap(), *want, "{name}");
+            assert!(!next(&path).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_bound_is_no_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.lp");
+        let mut file = Rotating::new(path.clone(), 0, false);
+        (0..100).for_each(|_| append(&mut file, "m x=1 1\n"));
+        assert_eq!(fs::metadata(&path).unwrap().len(), 800);
+        let mut file = Rotating::new(path.clone(), 1, false);
+        append(&mut file, "m x=2 1\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "m x=2 1\n", "points are not carried");
+    }
+}
