@@ -8,16 +8,16 @@
 //! - Deliveries are numbered without gaps and offered to all sinks in order.
 //! - `durable` only grows, and only over closed windows whose points every sink has acknowledged.
 
-use super::allowed::Allowed;
+mod health;
+
 use super::assembly::{Output, Plan};
 use super::evidence::{Found, Lookup};
-use super::inexact::inexact;
-use super::ledger::{Ledger, Totals};
+use super::ledger::Ledger;
 use super::letters::{Accounts, Charge};
-use super::limited::{self, limited};
+use super::limited;
 use super::misfits::{Misfit, Misfits};
 use super::orphans::Orphans;
-use super::peers::{Health, Peers};
+use super::peers::Peers;
 use super::reload::Previews;
 use super::routes::Routes;
 use super::writer::{record, shown};
@@ -29,13 +29,10 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::route::runner::RouteStatus;
 use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
-use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState, Severity};
 use tidewatch_events::dead_letter::DeadLetter;
-use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::rule::Rule;
-use tidewatch_events::time::EventTime;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change};
@@ -459,121 +456,6 @@ impl Live {
     fn tell_routes(&self, from: usize) {
         if let Some(routes) = self.routes.as_ref().filter(|_| from < self.step.alerts.len()) {
             routes.offer(&self.step.alerts[from..]);
-        }
-    }
-
-    /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.
-    fn write_health(&mut self, health: &[Health]) {
-        let now = wall_clock();
-        let mut rows: BTreeMap<(String, String), (Totals, Option<u64>)> = BTreeMap::new();
-        for Health { name, totals, lag } in health {
-            let (topic, partition) = match name.partition.rsplit_once('/').filter(|_| lag.is_some()) {
-                Some((topic, partition)) => (topic.to_owned(), partition.to_owned()),
-                None => (name.source.to_string(), "-".to_owned()),
-            };
-            let row = rows.entry((topic, partition)).or_default();
-            row.0.merge(totals);
-            row.1 = row.1.into_iter().chain(*lag).reduce(|a, b| a + b);
-        }
-        for ((topic, partition), (totals, lag)) in rows {
-            let mut line = LineWriter::new(&mut self.step.points);
-            line.start("tidewatch");
-            line.tag("partition", &partition);
-            line.tag("topic", &topic);
-            line.tag("worker", "0");
-            line.count("events", totals.events);
-            line.count("lag_messages", lag.unwrap_or(0));
-            line.count("lag_ms", totals.last_event.map_or(0, |last| now.0.saturating_sub(last)));
-            line.count("late", totals.late);
-            line.count("rejected", totals.rejected);
-            line.count("watermark", totals.watermark);
-            line.end(EventTime(now.0));
-        }
-        self.write_allowed(EventTime(now.0));
-        self.write_inexact(EventTime(now.0));
-        self.write_routes(EventTime(now.0));
-    }
-
-    /// One point a result that is not exact; a warning when it first is.
-    fn write_inexact(&mut self, now: EventTime) {
-        for row in inexact(self.book.rules(), &self.peers.inexact()) {
-            if self.warned.insert(row.result.clone()) {
-                tracing::warn!(
-                    result = %row.result, events = row.missed_events, values = row.missed_values,
-                    "a result is not exact from now on: keys found no room"
-                );
-            }
-            let mut line = LineWriter::new(&mut self.step.points);
-            line.start("tidewatch_inexact");
-            line.tag("result", &row.result);
-            line.count("missed_events", row.missed_events);
-            line.count("missed_values", row.missed_values);
-            line.end(now);
-        }
-    }
-
-    /// Counts what was found beyond what counts, and says it now and then.
-    fn note_limited(&mut self) {
-        let rows = limited(self.book.rules(), self.book.crowds());
-        if rows.is_empty() {
-            return;
-        }
-        let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in &rows {
-            let figures = rules.entry(row.rule.clone()).or_default();
-            (figures.limited, figures.unopened) = (row.findings, row.unopened);
-        }
-        drop(rules);
-        for row in self.said.grown(&rows, Instant::now()) {
-            tracing::warn!(
-                rule = %row.rule, findings = row.findings, windows = row.windows, unopened = row.unopened,
-                "more findings than count: the strongest do ([alerts] max_findings, max_open)"
-            );
-        }
-    }
-
-    /// One point a route.
-    fn write_routes(&mut self, now: EventTime) {
-        for (name, status) in self.routes.iter().flat_map(|routes| routes.status()) {
-            let mut line = LineWriter::new(&mut self.step.points);
-            line.start("tidewatch_routes");
-            line.tag("route", &name);
-            line.count("failures", status.failures);
-            line.count("messages", status.counts.messages);
-            line.count("pending", status.counts.pending);
-            line.count("rejected", status.counts.rejected);
-            line.count("silenced", status.counts.silenced);
-            line.count("told", status.counts.told);
-            line.count("unlisted", status.counts.unlisted);
-            line.count("works", u64::from(status.failing == 0 && !status.journal_fails));
-            line.end(now);
-        }
-    }
-
-    fn allowed(&self) -> Option<Allowed> {
-        let set = self.book.rules();
-        // Nobody is asked where there is nothing to say.
-        let events = if set.allow.is_empty() { Vec::new() } else { self.peers.exempted() };
-        Allowed::of(set, &events, self.book.prevented())
-    }
-
-    /// One point an allow list, known by its position from 1, and one a rule that they make exceptions from.
-    fn write_allowed(&mut self, now: EventTime) {
-        let Some(allowed) = self.allowed() else { return };
-        for (at, list) in allowed.lists.iter().enumerate() {
-            let mut line = LineWriter::new(&mut self.step.points);
-            line.start("tidewatch_allow");
-            line.tag_number("entry", at as u64 + 1);
-            line.count("events", list.events);
-            line.text("reason", &list.reason);
-            line.end(now);
-        }
-        for (rule, findings) in &allowed.prevented {
-            let mut line = LineWriter::new(&mut self.step.points);
-            line.start("tidewatch_rules");
-            line.tag("rule", rule);
-            line.count("prevented", *findings);
-            line.end(now);
         }
     }
 
