@@ -442,15 +442,15 @@ impl Ledger {
     }
 
     /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
-    /// time), or in none: reading may start there again. Not of partitions of which nothing was read: they stand where they
-    /// stood.
+    /// time), or in none: reading may start there again. Where nothing was read that is where reading began, if it is known.
     pub fn commit_positions(&self, durable: u64) -> Vec<(PartitionInfo, u64)> {
         let size = self.time.commit_window.0;
         let mut inner = self.lock();
         let mut out = Vec::new();
         for entry in inner.partitions.values_mut() {
             entry.open_windows.retain(|window, _| window + size > durable);
-            let at = entry.open_windows.values().min().copied().or(entry.next_offset);
+            let began = || entry.info.unread.filter(|unread| unread.unit == Unit::Records).map(|unread| unread.from);
+            let at = entry.open_windows.values().min().copied().or(entry.next_offset).or_else(began);
             out.extend(at.map(|at| (entry.info.clone(), at)));
         }
         out
