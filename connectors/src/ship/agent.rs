@@ -3,7 +3,9 @@
 //! Invariants
 //! - `flights` are in the order in which chunks were given to the output; what they mean is settled in that order.
 //! - Chunks go to the output directly only while the spool is empty, so nothing overtakes what is in it.
-//! - `again` (chunks that a failed output had, where there is no room in a spool) goes before anything new.
+//! - `again` (chunks that a failed output had, where there is no room in a spool) goes before anything new. Nothing is put
+//!   into the spool while a chunk that was there before has no room in it: should the output lose that one, it would come
+//!   after what is newer.
 
 use super::chunk::Chunk;
 use super::collector::{Collector, Limits, Received};
@@ -207,8 +209,12 @@ impl Agent {
 
     /// Whether nothing is left to wait for: all is acknowledged, or it is in the spool and the output is away.
     fn is_settled(&self) -> bool {
-        let mut direct = self.flights.iter().filter(|flight| matches!(flight.from, From::Direct(_)));
-        self.again.is_empty() && (self.flights.is_empty() || self.away && direct.next().is_none())
+        self.again.is_empty() && (self.flights.is_empty() || self.away && !self.has_direct())
+    }
+
+    /// Whether something is on its way that is not in the spool.
+    fn has_direct(&self) -> bool {
+        self.flights.iter().any(|flight| matches!(flight.from, From::Direct(_)))
     }
 
     /// One round. Whether there was nothing to do.
@@ -354,7 +360,8 @@ impl Agent {
                 kept.push(meaning);
             }
         }
-        let all_kept = !self.flights.iter().any(|flight| matches!(flight.from, From::Direct(_)));
+        let all_kept = !self.has_direct();
+        let Some(spool) = &mut self.spool else { return Ok(()) };
         while let (true, Some((chunk, _))) = (all_kept, self.again.front()) {
             if append(spool, chunk, &self.counters)?.is_none() {
                 break;
@@ -416,7 +423,7 @@ impl Agent {
             (Some(_), _) if is_spooling && !self.away => 0,
             (Some(spool), Some(plan)) if is_spooling => {
                 let left = plan.max_bytes.saturating_sub(spool.bytes());
-                let is_full = left < (plan.max_bytes / 16).min(32 << 20);
+                let is_full = left < (plan.max_bytes / 16).min(32 << 20) || self.has_direct();
                 self.say_full(is_full);
                 if is_full { 0 } else { 4 << 20 }
             }

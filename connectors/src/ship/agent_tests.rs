@@ -8,6 +8,7 @@ use super::super::settings::{CollectorSettings, InputSettings, OutputSettings, S
 use super::super::spool::Fsync;
 use super::super::wire::{self, Form, Greeting, Hop};
 use super::*;
+use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -468,4 +469,86 @@ fn what_an_earlier_run_left_is_behind_from_the_start() {
     let text = running.counters.text();
     assert!(text.contains("tidewatch_ship_topic_bytes_behind{topic=\"web-errors\"} 5\n"), "{text}");
     running.end();
+}
+
+/// An output that the test plays: what it was given, and what it is to say next.
+#[derive(Clone, Default)]
+struct Played(Arc<Mutex<(Vec<Vec<String>>, Vec<Event>)>>);
+
+impl Output for Played {
+    fn send(&mut self, _: u64, chunk: &Arc<Chunk>) {
+        let line = |record| String::from_utf8_lossy(chunk.bytes_of(record)).trim_end_matches('x').to_owned();
+        self.0.lock().unwrap().0.push(chunk.records.iter().map(line).collect());
+    }
+
+    fn poll(&mut self, _: Duration, events: &mut Vec<Event>) {
+        events.append(&mut self.0.lock().unwrap().1);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn nothing_is_put_into_the_spool_before_what_has_no_room_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.log");
+    // Packed, a megabyte of these letters is half of one: the spool has room for two of four parts, and some more.
+    let noise = |seed: u64| -> String {
+        let mut state = seed;
+        let letter = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'A' + (state >> 60) as u8)
+        };
+        (0..60_000).map(letter).collect()
+    };
+    let lines: Vec<String> = (0..60).map(|n| format!("{n} {}", noise(n + 1))).collect();
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let mut plan = settings(dir.path(), vec![input(&path, None)], "127.0.0.1:9");
+    plan.in_flight = 8 << 20;
+    plan.spool = Some(SpoolPlan { max_bytes: 1_400_000, after: Duration::from_secs(30), fsync: Fsync::Never });
+    let mut agent = Agent::start(plan).unwrap();
+    let played = Played::default();
+    agent.output = Some(Box::new(played.clone()));
+    let given = || -> Vec<String> { played.0.lock().unwrap().0.concat() };
+    let work_until = |agent: &mut Agent, what: &str, done: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}: {} lines were given", given().len());
+            agent.work(false).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    work_until(&mut agent, "all are on their way", &|| given().len() == 60);
+    let in_spool = agent.spool.as_ref().unwrap().bytes();
+    assert_eq!((in_spool, agent.has_direct()), (0, true));
+    // Then it does not answer, and more is written.
+    agent.progress = Instant::now() - Duration::from_secs(31);
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"60 small\n").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        agent.work(false).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(agent.away && agent.has_direct(), "the spool has no room for it all");
+    // It has lost what it had; the next one gets everything in order.
+    played.0.lock().unwrap().1.push(Event::Failed("gone".into()));
+    agent.work(false).unwrap();
+    assert!(agent.output.is_none());
+    played.0.lock().unwrap().0.clear();
+    agent.output = Some(Box::new(played.clone()));
+    let acknowledge = Cell::new(0);
+    let all = || {
+        let mut inner = played.0.lock().unwrap();
+        if inner.0.len() > acknowledge.get() {
+            acknowledge.set(inner.0.len());
+            inner.1.extend((0..1000).map(Event::Delivered));
+        }
+        inner.0.concat().len() >= 61
+    };
+    work_until(&mut agent, "what was lost and what is new", &all);
+    let numbers: Vec<String> = given().iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(numbers, (0..61).map(|n| n.to_string()).collect::<Vec<_>>());
 }

@@ -6,18 +6,14 @@
 //! - Every file ends with a whole line. A delivery that failed half-way goes on where it stopped when it comes again.
 
 use super::files::{FilesError, LiveFile, is_late, json_line};
+use super::rotate::Gone;
 use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
-use crate::paths::older;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use tidewatch_events::text::Shown as _;
 
 /// How often what was written is forced to the disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-
-/// How often it is said that older letters are gone.
-const SAY_EVERY: Duration = Duration::from_secs(600);
 
 /// Lines are written together up to about this many bytes.
 const CHUNK: usize = 256 << 10;
@@ -33,20 +29,16 @@ pub struct DeadLetterFile {
 
 /// The two files, for a sink that writes them.
 pub(super) struct LetterFiles {
-    rejected: Rotating,
-    late: Rotating,
+    rejected: Letters,
+    late: Letters,
 }
 
-struct Rotating {
+struct Letters {
     file: LiveFile,
-    older: PathBuf,
     max_size: u64,
     /// How many letters of a delivery that is not done are written already.
     written: usize,
-    /// Bytes of older files that made room, since the last delivery that was done, and ever.
-    dropped: u64,
-    dropped_total: u64,
-    said: Option<Instant>,
+    gone: Gone,
 }
 
 impl LetterFiles {
@@ -60,7 +52,7 @@ impl LetterFiles {
             let source = std::io::Error::other("late events have a file of this name beside it");
             return Err(FilesError::new("create", path)(source));
         }
-        let mut files = LetterFiles { rejected: Rotating::new(path, max_size), late: Rotating::new(&late, max_size) };
+        let mut files = LetterFiles { rejected: Letters::new(path, max_size), late: Letters::new(&late, max_size) };
         files.rejected.ready()?;
         Ok(files)
     }
@@ -80,7 +72,7 @@ impl LetterFiles {
     /// A delivery was written. How many bytes of older letters went for it.
     pub(super) fn done(&mut self) -> u64 {
         let both = [&mut self.rejected, &mut self.late];
-        both.into_iter().map(Rotating::done).sum()
+        both.into_iter().map(Letters::done).sum()
     }
 
     pub(super) fn sync(&mut self) -> Result<(), FilesError> {
@@ -108,17 +100,9 @@ impl DeadLetterFile {
     }
 }
 
-impl Rotating {
-    fn new(path: &Path, max_size: u64) -> Rotating {
-        Rotating {
-            file: LiveFile::new(path.to_owned()),
-            older: older(path),
-            max_size,
-            written: 0,
-            dropped: 0,
-            dropped_total: 0,
-            said: None,
-        }
+impl Letters {
+    fn new(path: &Path, max_size: u64) -> Letters {
+        Letters { file: LiveFile::new(path.to_owned()), max_size, written: 0, gone: Gone::default() }
     }
 
     fn ready(&mut self) -> Result<u64, FilesError> {
@@ -143,9 +127,7 @@ impl Rotating {
             }
             if is_over && length > 0 {
                 self.file.sync()?;
-                let before = fs::metadata(&self.older).map_or(0, |older| older.len());
-                fs::rename(self.file.path(), &self.older).map_err(FilesError::new("rename", self.file.path()))?;
-                self.dropped += before;
+                self.gone.rename(self.file.path())?;
                 length = self.ready()?;
             }
             count += 1;
@@ -159,16 +141,7 @@ impl Rotating {
 
     fn done(&mut self) -> u64 {
         self.written = 0;
-        let dropped = std::mem::take(&mut self.dropped);
-        self.dropped_total += dropped;
-        if dropped > 0 && self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            self.said = Some(Instant::now());
-            tracing::warn!(
-                file = %self.file.path().shown(), bytes = self.dropped_total, max_size = self.max_size,
-                "older dead letters are gone: newer ones need their room"
-            );
-        }
-        dropped
+        self.gone.take(self.file.path(), self.max_size)
     }
 }
 

@@ -8,6 +8,7 @@ mod backlog;
 pub mod backoff;
 pub mod dead_letters;
 pub mod files;
+pub mod open_alerts;
 pub mod replay_files;
 mod rotate;
 pub mod runner;

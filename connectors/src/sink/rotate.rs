@@ -9,17 +9,16 @@
 //!   the new file is whole, as `NAME.next`, before the old one is renamed.
 
 use super::files::{FilesError, LiveFile};
+use super::open_alerts;
 use crate::paths::older;
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tidewatch_events::alert::AlertState;
 use tidewatch_events::text::Shown as _;
 
-/// How often it is said that older results are gone.
+/// How often it is said that older lines are gone.
 const SAY_EVERY: Duration = Duration::from_secs(600);
 
 /// A result file that rotates. See the module.
@@ -30,17 +29,48 @@ pub(super) struct Rotating {
     carried: u64,
     /// Whether its lines are states of alerts.
     carries_open: bool,
-    /// Bytes of older files that made room, since last asked, and ever.
-    dropped: u64,
-    dropped_total: u64,
+    pub gone: Gone,
+}
+
+/// What went with older files that made room, bytes.
+#[derive(Default)]
+pub(super) struct Gone {
+    /// Since last asked.
+    fresh: u64,
+    total: u64,
     said: Option<Instant>,
+}
+
+impl Gone {
+    /// Keeps a file as the older one, in whose place nothing is then; what stood there is gone.
+    pub fn rename(&mut self, path: &Path) -> Result<(), FilesError> {
+        let older = older(path);
+        let gone = fs::metadata(&older).map_or(0, |older| older.len());
+        fs::rename(path, &older).map_err(FilesError::new("rename", path))?;
+        self.fresh += gone;
+        Ok(())
+    }
+
+    /// What is gone since last asked; now and then it is said of which file and how much in all.
+    pub fn take(&mut self, path: &Path, max_size: u64) -> u64 {
+        let fresh = std::mem::take(&mut self.fresh);
+        self.total += fresh;
+        if fresh > 0 && self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.said = Some(Instant::now());
+            tracing::warn!(
+                file = %path.shown(), bytes = self.total, max_size,
+                "the older part of this file is gone: newer lines need its room"
+            );
+        }
+        fresh
+    }
 }
 
 impl Rotating {
     /// A file that is not opened yet.
     pub fn new(path: PathBuf, max_size: u64, carries_open: bool) -> Rotating {
         let file = LiveFile::new(path);
-        Rotating { file, max_size, carried: 0, carries_open, dropped: 0, dropped_total: 0, said: None }
+        Rotating { file, max_size, carried: 0, carries_open, gone: Gone::default() }
     }
 
     /// Opens the file and, where `more` bytes have no room in it, begins another; its length.
@@ -77,31 +107,20 @@ impl Rotating {
 
     fn rotate(&mut self) -> Result<(), FilesError> {
         self.file.sync()?;
-        let (path, older, next) = (self.file.path(), older(self.file.path()), next(self.file.path()));
-        let gone = fs::metadata(&older).map_or(0, |older| older.len());
+        let (path, next) = (self.file.path(), next(self.file.path()));
         if self.carries_open {
-            open_alerts(path, &next).map_err(FilesError::new("write", &next))?;
+            carry_open(path, &next).map_err(FilesError::new("write", &next))?;
         }
-        fs::rename(path, &older).map_err(FilesError::new("rename", path))?;
+        self.gone.rename(path)?;
         if self.carries_open {
             fs::rename(&next, path).map_err(FilesError::new("rename", &next))?;
         }
-        self.dropped += gone;
         Ok(())
     }
 
-    /// A delivery was written. How many bytes of older results went for it; now and then it is said.
+    /// A delivery was written. How many bytes of older results went for it.
     pub fn done(&mut self) -> u64 {
-        let dropped = std::mem::take(&mut self.dropped);
-        self.dropped_total += dropped;
-        if dropped > 0 && self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            self.said = Some(Instant::now());
-            tracing::warn!(
-                file = %self.file.path().shown(), bytes = self.dropped_total, max_size = self.max_size,
-                "older results are gone from the files: newer ones need their room"
-            );
-        }
-        dropped
+        self.gone.take(self.file.path(), self.max_size)
     }
 }
 
@@ -112,34 +131,10 @@ fn next(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// What is needed of an alert's line.
-#[derive(serde::Deserialize)]
-struct Standing {
-    id: String,
-    state: AlertState,
-}
-
 /// Writes the last line of each alert of a file that is firing by it into another, in their order, and forces it to the disk.
-fn open_alerts(from: &Path, to: &Path) -> io::Result<()> {
+fn carry_open(from: &Path, to: &Path) -> io::Result<()> {
     let mut lines = BufReader::new(File::open(from)?);
-    let mut open: HashMap<String, (u64, u64)> = HashMap::new();
-    let (mut line, mut at) = (Vec::new(), 0);
-    loop {
-        line.clear();
-        let length = lines.read_until(b'\n', &mut line)? as u64;
-        if length == 0 {
-            break;
-        }
-        // What is no alert is not ours.
-        match serde_json::from_slice::<Standing>(&line) {
-            Ok(Standing { id, state: AlertState::Firing }) => drop(open.insert(id, (at, length))),
-            Ok(Standing { id, .. }) => drop(open.remove(&id)),
-            Err(_) => {}
-        }
-        at += length;
-    }
-    let mut places: Vec<(u64, u64)> = open.into_values().collect();
-    places.sort_unstable();
+    let (places, _) = open_alerts::places(&mut lines)?;
     let mut out = BufWriter::new(File::create(to)?);
     for (at, length) in places {
         lines.seek(SeekFrom::Start(at))?;

@@ -10,16 +10,11 @@
 
 use super::sinks;
 use crate::config::Config;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
+use tidewatch_connectors::sink::open_alerts;
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
-
-/// How much of the end of `alerts.jsonl` is read, bytes.
-const MOST_READ: u64 = 64 << 20;
 
 /// The most that are remembered; the latest.
 const MOST: usize = 10_000;
@@ -112,26 +107,12 @@ fn of_store(_: &Path) -> Result<Vec<Alert>, String> {
     Ok(Vec::new())
 }
 
-/// The last line of an alert counts; a torn one is none.
 fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        opened => opened?,
-    };
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MOST_READ)))?;
-    let (mut firing, mut broken) = (BTreeMap::new(), 0);
-    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
-        match serde_json::from_slice::<Alert>(&line?) {
-            Ok(alert) if alert.state == AlertState::Firing => drop(firing.insert(alert.id.clone(), alert)),
-            Ok(alert) => drop(firing.remove(&alert.id)),
-            Err(_) => broken += usize::from(number > 0),
-        }
+    let (mut alerts, others) = open_alerts::read(path)?;
+    // One may be torn.
+    if others > 1 {
+        tracing::warn!(file = %path.shown(), lines = others, "lines of alerts cannot be read");
     }
-    if broken > 1 {
-        tracing::warn!(file = %path.shown(), lines = broken, "lines of alerts cannot be read");
-    }
-    let mut alerts: Vec<Alert> = firing.into_values().collect();
     alerts.sort_by_key(|alert| std::cmp::Reverse(alert.last));
     alerts.truncate(MOST);
     Ok(alerts)
@@ -141,6 +122,7 @@ fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides, diagnostic::SourceText};
+    use std::collections::BTreeMap;
     use std::fmt::Write as _;
     use tidewatch_events::alert::{Mode, Severity};
     use tidewatch_events::time::EventTime;

@@ -254,16 +254,20 @@ fn connections_that_have_ended_leave_a_sum_and_for_a_while_their_names() {
 fn positions_pass_what_is_in_no_window_and_stand_where_nothing_was_read() {
     let (ledger, feed) = (ledger(1), feed());
     (0..3).for_each(|id| feed.open(info(id)));
+    for (id, from, unit) in [(3, 7, Unit::Records), (4, 7, Unit::Bytes)] {
+        feed.open(PartitionInfo { unread: Some(Unread { from, to: 9, unit }), ..info(id) });
+    }
     feed.listed();
     let read = |partition, seq, time| {
         feed.send(batch(partition, seq));
         take(&ledger, &feed, time);
     };
-    let positions = |durable| -> Vec<(u64, u64)> {
+    let all = |durable| -> Vec<(u64, u64)> {
         ledger.commit_positions(durable).iter().map(|(info, at)| (info.id.0, *at)).collect()
     };
     take(&ledger, &feed, 0);
-    assert!(positions(0).is_empty(), "nothing was read");
+    assert_eq!(all(0), [(3, 7)], "nothing was read: records are read from where reading began");
+    let positions = |durable| all(durable).into_iter().filter(|(id, _)| *id < 3).collect::<Vec<_>>();
     read(0, 0, 25);
     read(1, 0, u64::MAX / 2 + 100);
     assert_eq!(positions(0), [(0, 0), (1, 1)], "an open window is read again, what is from the future is not");
