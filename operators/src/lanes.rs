@@ -8,6 +8,7 @@
 //! - Numbers hold until [`Lanes::renew`] says that they were given anew; [`Lanes::generation`] tells by which they were.
 
 use crate::names::{Clients, NONE, Names, Sample, sample};
+use crate::prefetch::prefetch;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidewatch_events::batch::{Batch, Span};
 use tidewatch_events::event::{Event, Verdict};
@@ -31,8 +32,6 @@ pub struct Lanes {
     agents: Names,
     referrers: Names,
     generation: u64,
-    /// Where the results of [`Names::touch`] go.
-    touched: u32,
     /// Of the hosts.
     pub host: [u32; LANES],
     /// Of the clients; [`NONE`] where the event has none.
@@ -65,7 +64,6 @@ impl Lanes {
             agents: Names::default(),
             referrers: Names::default(),
             generation: next_generation(),
-            touched: 0,
             host: none,
             client: none,
             path: none,
@@ -97,23 +95,21 @@ impl Lanes {
                 default_host
             };
         }
-        let mut touched = 0;
-        each(mask, |lane| touched ^= self.clients.touch(&events[lane].client));
         for lane in bits(mask) {
             self.client[lane] = self.clients.number(batch, &events[lane].client);
         }
         let span = |lane: usize| events[lane].path;
-        self.cut_paths = number(&mut self.paths, &mut self.path, batch, mask, span, &mut touched);
-        number(&mut self.agents, &mut self.agent, batch, mask, |lane| events[lane].agent, &mut touched);
-        number(&mut self.referrers, &mut self.referrer, batch, mask, |lane| events[lane].referrer, &mut touched);
-        self.touched ^= touched;
+        self.cut_paths = number(&mut self.paths, &mut self.path, batch, mask, span);
+        number(&mut self.agents, &mut self.agent, batch, mask, |lane| events[lane].agent);
+        number(&mut self.referrers, &mut self.referrer, batch, mask, |lane| events[lane].referrer);
     }
 
-    /// Loads the lines of events that are to be taken next: parsed a whole batch ago, they have left the nearest caches.
-    pub fn load(&mut self, batch: &Batch, events: &[Event]) {
+    /// Asks for the lines of events that are to be taken next, and for their clients: parsed a whole batch ago, the lines have
+    /// left the nearest caches.
+    pub fn prefetch(&self, batch: &Batch, events: &[Event]) {
         let [first, .., last] = events else { return };
-        let lines = batch.raw.bytes.get(first.line.range().0..last.line.range().1).unwrap_or_default();
-        self.touched ^= lines.iter().step_by(CACHE_LINE).fold(0, |all, byte| all ^ u32::from(*byte));
+        (first.line.range().0..last.line.range().1).step_by(CACHE_LINE).for_each(|at| prefetch(&batch.raw.bytes, at));
+        events.iter().for_each(|event| self.clients.prefetch(&event.client));
     }
 
     /// Names of the hosts.
@@ -170,7 +166,6 @@ fn number(
     batch: &Batch,
     mask: u32,
     span: impl Fn(usize) -> Span,
-    touched: &mut u32,
 ) -> u32 {
     let mut texts: [&[u8]; LANES] = [&[]; LANES];
     let (mut samples, mut candidates) = ([Sample::default(); LANES], [NONE; LANES]);
@@ -187,10 +182,9 @@ fn number(
         texts[lane] = batch.get(span);
         samples[lane] = sample(texts[lane]);
         candidates[lane] = names.candidate(samples[lane]);
+        names.prefetch(candidates[lane]);
     }
-    each(named, |lane| {
-        *touched ^= names.text_of_candidate(candidates[lane]).first().map_or(0, |byte| u32::from(*byte));
-    });
+    each(named, |lane| names.prefetch_text(candidates[lane]));
     for lane in bits(named) {
         let (candidate, text) = (candidates[lane], texts[lane]);
         let is_known = candidate != NONE && names.text_of_candidate(candidate) == text;

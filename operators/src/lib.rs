@@ -6,6 +6,7 @@
 pub mod inexact;
 pub mod lanes;
 pub mod names;
+mod prefetch;
 pub mod rules;
 pub mod tally;
 pub mod traffic;

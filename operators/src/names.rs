@@ -9,6 +9,7 @@
 //! - Numbers depend on what one worker read, and when. They never leave it, and no result depends on their order.
 //! - Where a text stands in a table depends on a secret of this process: who writes log lines cannot make look-ups slow.
 
+use crate::prefetch::prefetch;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tidewatch_events::batch::Batch;
@@ -177,6 +178,20 @@ impl Names {
         self.text_of(&self.names[number as usize])
     }
 
+    /// Asks for what is known of a candidate.
+    #[inline]
+    pub fn prefetch(&self, candidate: u32) {
+        prefetch(&self.names, candidate as usize);
+    }
+
+    /// Asks for the text of a candidate.
+    #[inline]
+    pub fn prefetch_text(&self, candidate: u32) {
+        if let Some(name) = self.names.get(candidate as usize) {
+            prefetch(&self.bytes, name.start as usize);
+        }
+    }
+
     /// Loads what is known of a number, and its text. The result has no meaning but must be used.
     #[inline]
     pub fn touch(&self, number: u32) -> u64 {
@@ -289,12 +304,11 @@ impl Clients {
         }
     }
 
-    /// Loads what [`Clients::number`] needs first. The result has no meaning but must be used.
+    /// Asks for what [`Clients::number`] needs first.
     #[inline]
-    pub fn touch(&self, client: &Client) -> u32 {
-        match client {
-            Client::Ip(IpAddr::V4(ip)) => self.addresses[self.start(ip.to_bits()) & (self.addresses.len() - 1)] as u32,
-            _ => 0,
+    pub fn prefetch(&self, client: &Client) {
+        if let Client::Ip(IpAddr::V4(ip)) = client {
+            prefetch(&self.addresses, self.start(ip.to_bits()) & (self.addresses.len() - 1));
         }
     }
 

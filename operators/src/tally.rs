@@ -4,10 +4,11 @@
 //! are the first ones. A word holds a piece of its key's hash beside the row's position, as many bits as are left, so that
 //! rows of other keys are hardly ever loaded.
 //!
-//! Whoever looks up many keys asks for all [`Tally::candidate`]s first, then [`Tally::touch`]es them, then uses them: each step
-//! waits for memory once for all.
+//! Whoever looks up many keys asks for all [`Tally::candidate`]s first, then [prefetches](Tally::prefetch) them, then uses them:
+//! each step waits for memory once for all.
 
 use crate::names::secret;
+use crate::prefetch::prefetch;
 
 /// What stands in a [`Tally`].
 pub trait Keyed {
@@ -52,10 +53,16 @@ impl<R: Keyed> Tally<R> {
         Candidate((word & self.low()).wrapping_sub(1))
     }
 
-    /// Loads the row of a candidate. The result has no meaning but must be used.
+    /// Asks for the row of a candidate.
     #[inline]
-    pub fn touch(&self, candidate: Candidate) -> u64 {
-        self.rows.get(candidate.0 as usize).map_or(0, Keyed::key)
+    pub fn prefetch(&self, candidate: Candidate) {
+        prefetch(&self.rows, candidate.0 as usize);
+    }
+
+    /// Asks for the words of the index that [`Tally::candidate`] looks at.
+    #[inline]
+    pub fn prefetch_index(&self, key: u64) {
+        prefetch(&self.index, self.start(key).0);
     }
 
     /// The position of the row of a number, or where in the index it would be found.
@@ -201,7 +208,7 @@ mod tests {
             let at = tally.position(*key).expect_err("new");
             tally.insert(at, (*key, 1));
         }
-        let found = keys.iter().filter(|key| tally.touch(tally.candidate(**key)) == **key).count();
+        let found = keys.iter().filter(|key| tally.rows()[tally.candidate(**key).0 as usize].0 == **key).count();
         assert!(found > 9_000, "{found} of 10,000");
         let wrong = Candidate(3);
         assert_eq!(tally.position_at(keys[5], wrong), Ok(5), "a candidate of another key");
@@ -227,7 +234,8 @@ mod tests {
             assert!(tally.rows().iter().enumerate().all(|(n, row)| *row == (n as u64 * 0x1_0000_0001, 2)));
             tally.clear();
             assert!(tally.is_empty() && tally.position(0).is_err());
-            assert_eq!(tally.touch(tally.candidate(0)), 0, "there is no row to load");
+            assert_eq!(tally.candidate(0), Candidate(u32::MAX), "there is no row to ask for");
+            tally.prefetch(tally.candidate(0));
         }
     }
 }

@@ -328,11 +328,14 @@ impl Work {
         let mut all = true;
         let mut chunks = batch.events.chunks(LANES).peekable();
         while let Some(events) = chunks.next() {
-            self.lanes.load(&batch, chunks.peek().copied().unwrap_or_default());
+            self.lanes.prefetch(&batch, chunks.peek().copied().unwrap_or_default());
             let in_time = lanes::in_time(events);
             self.lanes.fill(&batch, events, in_time);
-            self.ingest.traffic.observe(&batch, events, in_time, &self.lanes);
-            self.ingest.panes.observe_some(&batch, events, in_time, &self.lanes);
+            let Ingest { traffic, panes, .. } = &mut self.ingest;
+            traffic.prefetch(in_time, &self.lanes);
+            panes.match_some(&batch, events, in_time, &self.lanes);
+            traffic.observe(&batch, events, in_time, &self.lanes);
+            panes.count_some(&batch, events, &self.lanes);
             all &= in_time.count_ones() as usize == events.len();
         }
         if !all || !batch.rejects.is_empty() {

@@ -1,7 +1,8 @@
 //! What one worker read, counted per plan, pane and key until it is handed over.
 //!
-//! The hot path: [`LocalPanes::observe_some`] takes events by 32, looks up which plans an event of its kind and status
-//! matches, finds the number of its key once for all plans that group alike, and updates one row of 24 bytes. A plan that sees the
+//! The hot path: [`LocalPanes::match_some`] takes events by 32, looks up which plans an event of its kind and status
+//! matches, and finds the number of its key once for all plans that group alike; [`LocalPanes::count_some`] updates one row of
+//! 24 bytes a plan. A plan that sees the
 //! events of another, by the same key in longer panes, is *fed*: it takes in the other's rows when they are handed over, and is
 //! not touched event by event. Memory is allocated only when tables grow and, for quantiles, when a key is new.
 //! [`LocalPanes::drain_before`] turns finished panes into messages; call it after every batch.
@@ -20,6 +21,7 @@ use super::table::{Partitions, Seen, Table};
 use super::values::{LocalValues, Observed, Recorder, Scratch, Values};
 use crate::lanes::{LANES, Lanes, bits, each, in_time};
 use crate::names::{NONE, Names};
+use crate::prefetch::prefetch;
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::field::Field;
@@ -48,6 +50,8 @@ pub struct LocalPanes {
     exemptions: Vec<Exemption>,
     partitions: Partitions,
     scratch: Scratch,
+    /// The events matched last.
+    mask: u32,
     rows: usize,
     /// For those who have none.
     lanes: Option<Box<Lanes>>,
@@ -164,6 +168,7 @@ impl LocalPanes {
             exemptions: set.allow.iter().map(|allow| Exemption { allow: allow.clone(), mask: 0, events: 0 }).collect(),
             partitions: Partitions::new(),
             scratch: Scratch::new(set.ipv6_prefix, set.privacy.clone()),
+            mask: 0,
             rows: 0,
             lanes: None,
         }
@@ -174,7 +179,8 @@ impl LocalPanes {
         let partition = self.partitions.number(partition);
         let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.client.clone())));
         lanes.fill(batch, std::slice::from_ref(event), 1);
-        self.observe_of(batch, std::slice::from_ref(event), 1, &lanes, partition);
+        self.match_some(batch, std::slice::from_ref(event), 1, &lanes);
+        self.count_of(batch, std::slice::from_ref(event), &lanes, partition);
         self.lanes = Some(lanes);
     }
 
@@ -184,25 +190,22 @@ impl LocalPanes {
         for events in batch.events.chunks(LANES) {
             let mask = in_time(events);
             lanes.fill(batch, events, mask);
-            self.observe_some(batch, events, mask, &lanes);
+            self.match_some(batch, events, mask, &lanes);
+            self.count_some(batch, events, &lanes);
         }
         lanes.renew();
         self.lanes = Some(lanes);
     }
 
-    /// Counts up to [`LANES`] events, those of `mask`, which are in time.
-    pub fn observe_some(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes) {
-        let partition = self.partitions.number(batch.raw.partition);
-        self.observe_of(batch, events, mask, lanes, partition);
-    }
-
-    fn observe_of(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes, partition: usize) {
+    /// Finds out which plans count which of up to [`LANES`] events, those of `mask`, which are in time; asks for what
+    /// [`LocalPanes::count_some`] will need, which is to follow.
+    pub fn match_some(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes) {
+        self.groups.iter().for_each(|group| group.prefetch(mask, lanes));
+        self.mask = mask;
         for exemption in &mut self.exemptions {
             exemption.observe(batch, events, mask);
         }
         let classed = self.classes.of_all(events, mask, &self.plans);
-        let (mut least, mut largest) = (u64::MAX, 0);
-        each(mask, |lane| (least, largest) = (least.min(events[lane].time.0), largest.max(events[lane].time.0)));
         for (position, plan) in self.plans.iter_mut().enumerate() {
             let may = classed.get(position).copied().unwrap_or(mask);
             plan.mask = plan.seen(may, &self.exemptions);
@@ -215,9 +218,33 @@ impl LocalPanes {
         for group in &mut self.groups {
             group.fill(batch, events, lanes, &mut self.scratch);
         }
+        for plan in &self.plans {
+            let group = &self.groups[plan.group];
+            if plan.fed_by.is_none() && plan.current.len > 0 && group.by != By::Host {
+                plan.tables[plan.current.table].prefetch_places(plan.mask & group.mask, &group.keys);
+            }
+        }
+    }
+
+    /// Counts the events that were matched last.
+    pub fn count_some(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes) {
+        let partition = self.partitions.number(batch.raw.partition);
+        self.count_of(batch, events, lanes, partition);
+    }
+
+    fn count_of(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes, partition: usize) {
+        let mask = self.mask;
+        let (mut least, mut largest) = (u64::MAX, 0);
+        each(mask, |lane| (least, largest) = (least.min(events[lane].time.0), largest.max(events[lane].time.0)));
         if let Some(dark) = &mut self.dark {
             let asking = self.plans.iter().filter(|plan| plan.dark.is_some()).fold(0, |all, plan| all | plan.mask);
             dark.fill(batch, events, mask, asking, lanes);
+        }
+        for plan in &self.plans {
+            let group = &self.groups[plan.group];
+            if plan.fed_by.is_none() && plan.current.len > 0 && group.by != By::Host {
+                plan.tables[plan.current.table].prefetch(plan.mask & group.mask, &group.keys);
+            }
         }
         for index in 0..self.plans.len() {
             let taken = self.plans[index].fed_by.map_or(0, |finer| self.plans[finer].mask);
@@ -398,6 +425,14 @@ impl Group {
             mask: 0,
             keys: [NONE; LANES],
             bytes: Vec::new(),
+        }
+    }
+
+    /// Asks for what [`Group::fill`] will need.
+    #[inline]
+    fn prefetch(&self, mask: u32, lanes: &Lanes) {
+        if self.by == By::Client {
+            each(mask, |lane| prefetch(&self.known, lanes.client[lane] as usize));
         }
     }
 

@@ -3,6 +3,8 @@
 //! Keys are numbered in order of arrival too, so a word for each number finds its row without hash or comparison, and the words
 //! of keys that come often stand close together: the first ones.
 
+use crate::prefetch::prefetch;
+
 const LEAST_PLACES: usize = 64;
 
 /// So many rows are few: to load them beforehand gains nothing, all are in the nearest cache.
@@ -38,14 +40,18 @@ impl<R: Numbered> Rows<R> {
         (place as usize).checked_sub(1)
     }
 
-    /// Loads the rows of some numbers. The result has no meaning but must be used.
+    /// Asks for the word that finds the row of a number.
     #[inline]
-    pub(super) fn touch(&self, numbers: impl Iterator<Item = u32>) -> u32 {
-        if self.rows.len() <= FEW {
-            return 0;
+    pub(super) fn prefetch_place(&self, number: u32) {
+        prefetch(&self.places, number as usize);
+    }
+
+    /// Asks for the rows of some numbers.
+    #[inline]
+    pub(super) fn prefetch(&self, numbers: impl Iterator<Item = u32>) {
+        if self.rows.len() > FEW {
+            numbers.for_each(|number| prefetch(&self.rows, self.position(number).unwrap_or(0)));
         }
-        let row = |number: u32| self.position(number).and_then(|position| self.rows.get(position));
-        numbers.fold(0, |all, number| all ^ row(number).map_or(0, Numbered::number))
     }
 
     /// Adds the row of a number that has none. Says its position.
@@ -124,7 +130,7 @@ mod tests {
                         }
                     }
                 }
-                rows.touch([0, step, u32::MAX].into_iter());
+                rows.prefetch([0, step, u32::MAX].into_iter());
             }
             let want: Vec<(u32, u32)> = (0..count).map(|n| (n * step, 2)).collect();
             assert_eq!((rows.all(), rows.len()), (&want[..], count as usize), "{count} by {step}");

@@ -18,8 +18,6 @@ pub(super) struct Table {
     pub(super) values: LocalValues,
     /// Rows whose count went past 32 bits, once for each time.
     wrapped: Vec<u32>,
-    /// Where the results of [`Rows::touch`] go.
-    touched: u32,
 }
 
 /// Events being counted in a pane.
@@ -134,7 +132,7 @@ impl Partitions {
 
 impl Table {
     pub(super) fn new(values: LocalValues) -> Table {
-        Table { rows: Rows::default(), values, wrapped: Vec::new(), touched: 0 }
+        Table { rows: Rows::default(), values, wrapped: Vec::new() }
     }
 
     /// Rows, and distinct values.
@@ -142,10 +140,21 @@ impl Table {
         self.rows.len() + if let LocalValues::Distinct(all) = &self.values { all.len() } else { 0 }
     }
 
+    /// Asks for what finds the rows of the keys of the events of a mask.
+    #[inline]
+    pub(super) fn prefetch_places(&self, mask: u32, keys: &[u32; LANES]) {
+        each(mask, |lane| self.rows.prefetch_place(keys[lane]));
+    }
+
+    /// Asks for those rows.
+    #[inline]
+    pub(super) fn prefetch(&self, mask: u32, keys: &[u32; LANES]) {
+        self.rows.prefetch(bits(mask).map(|lane| keys[lane]));
+    }
+
     /// Counts the events of the mask, whose keys are given; notes their rows. Says how many rows are new.
     #[inline]
     pub(super) fn count(&mut self, seen: &Seen<'_>, keys: &[u32; LANES], rows: &mut [u32; LANES]) -> usize {
-        self.touched ^= self.rows.touch(bits(seen.mask).map(|lane| keys[lane]));
         let before = self.rows.len();
         for lane in bits(seen.mask) {
             let (place, offset) = (seen.place(lane), seen.events[lane].offset);
@@ -211,7 +220,7 @@ impl Table {
         let others = finer.values.others();
         let mut values = Vec::new();
         for (chunk, entries) in (0u32..).zip(finer.rows.all().chunks(LANES)) {
-            self.touched ^= self.rows.touch(entries.iter().map(|entry| entry.key));
+            self.rows.prefetch(entries.iter().map(|entry| entry.key));
             for (lane, entry) in (0u32..).zip(entries) {
                 let from = chunk * LANES as u32 + lane;
                 let place = Place::new(entry.place.distance() + later, entry.place.partition());

@@ -62,7 +62,7 @@ struct Window {
     overflow: [u64; 4],
     /// What all rows took when a window was last handed over.
     part_bytes: usize,
-    /// Where the results of [`Tally::touch`] go.
+    /// Where the results of [`Names::touch`] go.
     touched: u64,
 }
 
@@ -124,6 +124,14 @@ impl LocalTraffic {
     pub fn new(settings: Settings, privacy: Arc<Privacy>) -> LocalTraffic {
         let templates = Templates { privacy, text: String::new() };
         LocalTraffic { settings, open: BTreeMap::new(), current: None, spare: Vec::new(), templates }
+    }
+
+    /// Asks for what [`LocalTraffic::observe`] will need first.
+    #[inline]
+    pub fn prefetch(&self, mask: u32, lanes: &Lanes) {
+        let Some((_, window)) = &self.current else { return };
+        each(mask, |lane| window.clients.prefetch_index(Key::new(lanes.host[lane], lanes.client[lane]).0));
+        each(mask, |lane| window.paths.prefetch_index(Key::new(lanes.host[lane], lanes.path[lane]).0));
     }
 
     /// Counts up to [`LANES`] events, those of `mask`, which are in time.
@@ -216,6 +224,13 @@ impl Window {
         max_keys: usize,
         templates: &mut Templates,
     ) {
+        // Rows are asked for before anything is counted.
+        let sought = [
+            seek(&self.clients, mask, lanes, &lanes.client),
+            seek(&self.agents, mask, lanes, &lanes.agent),
+            seek(&self.referrers, mask, lanes, &lanes.referrer),
+            seek(&self.paths, mask, lanes, &lanes.path),
+        ];
         let mut ones = [Counts::default(); LANES];
         let mut access = 0;
         for lane in bits(mask) {
@@ -228,23 +243,28 @@ impl Window {
                 self.hosts[at].error(batch, event, templates);
             }
         }
-        let mut counting = Counting { lanes, ones: &ones, access, max_keys, touched: 0 };
-        for (dimension, tally, numbers) in [
+        let counting = Counting { lanes, ones: &ones, access, max_keys };
+        for ((dimension, tally, numbers), sought) in [
             (Dimension::Client, &mut self.clients, &lanes.client),
             (Dimension::Agent, &mut self.agents, &lanes.agent),
             (Dimension::Referrer, &mut self.referrers, &lanes.referrer),
-        ] {
-            self.overflow[dimension as usize] += counting.count(tally, numbers, |row, one, _| row.counts.merge(one));
+        ]
+        .into_iter()
+        .zip(&sought)
+        {
+            let full = counting.count(tally, numbers, sought, |row, one, _| row.counts.merge(one));
+            self.overflow[dimension as usize] += full;
         }
         let durations = &mut self.durations;
-        self.overflow[Dimension::Path as usize] += counting.count(&mut self.paths, &lanes.path, |row, one, at| {
-            row.counts.merge(one);
-            if let Some(us) = events[at.lane].latency() {
-                row.longest_us = row.longest_us.max(us);
-                durations.push(at.position as u32, histogram::bucket_of(us.into()) as u16);
-            }
-        });
-        self.touched ^= counting.touched;
+        let [.., sought] = &sought;
+        self.overflow[Dimension::Path as usize] +=
+            counting.count(&mut self.paths, &lanes.path, sought, |row, one, at| {
+                row.counts.merge(one);
+                if let Some(us) = events[at.lane].latency() {
+                    row.longest_us = row.longest_us.max(us);
+                    durations.push(at.position as u32, histogram::bucket_of(us.into()) as u16);
+                }
+            });
     }
 
     fn drain(&mut self, start: u64, peers: u64, lanes: &Lanes, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
@@ -307,8 +327,6 @@ struct Counting<'a> {
     ones: &'a [Counts; LANES],
     access: u32,
     max_keys: usize,
-    /// Where the results of [`Tally::touch`] go.
-    touched: u64,
 }
 
 /// Where an event is counted.
@@ -317,28 +335,32 @@ struct Place {
     position: usize,
 }
 
+/// Where the keys of events are likely to be counted; their rows are asked for.
+#[inline]
+fn seek<R: Keyed>(tally: &Tally<R>, mask: u32, lanes: &Lanes, numbers: &[u32; LANES]) -> [Candidate; LANES] {
+    let mut candidates = [Candidate::default(); LANES];
+    each(mask, |lane| candidates[lane] = tally.candidate(Key::new(lanes.host[lane], numbers[lane]).0));
+    if !tally.is_small() {
+        each(mask, |lane| tally.prefetch(candidates[lane]));
+    }
+    candidates
+}
+
 impl Counting<'_> {
-    /// Counts one key of each event, first all addresses, then all updates. Says how many found no room.
+    /// Counts one key of each event. Says how many found no room.
     #[inline]
     fn count<R: Keyed + From<Key>>(
-        &mut self,
+        &self,
         tally: &mut Tally<R>,
         numbers: &[u32; LANES],
+        sought: &[Candidate; LANES],
         mut add: impl FnMut(&mut R, &Counts, Place),
     ) -> u64 {
-        let (mut keys, mut candidates) = ([Key(0); LANES], [Candidate::default(); LANES]);
         let (mut mask, mut full) = (0, 0);
-        each(self.access, |lane| {
-            keys[lane] = Key::new(self.lanes.host[lane], numbers[lane]);
-            mask |= u32::from(numbers[lane] != NONE) << lane;
-            candidates[lane] = tally.candidate(keys[lane].0);
-        });
-        if !tally.is_small() {
-            each(mask, |lane| self.touched ^= tally.touch(candidates[lane]));
-        }
+        each(self.access, |lane| mask |= u32::from(numbers[lane] != NONE) << lane);
         for lane in bits(mask) {
-            let key = keys[lane];
-            let position = match tally.position_at(key.0, candidates[lane]) {
+            let key = Key::new(self.lanes.host[lane], numbers[lane]);
+            let position = match tally.position_at(key.0, sought[lane]) {
                 Ok(position) => position,
                 Err(_) if tally.len() >= self.max_keys => {
                     full += 1;
