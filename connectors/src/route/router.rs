@@ -377,14 +377,16 @@ impl Router {
             self.held_by_rate = None;
             self.held_by_quiet = self.held_by_quiet.filter(|_| quiet.is_some());
         }
-        let repeats = match self.next_repeat {
-            Some(at) if at <= now => true,
-            Some(at) => {
-                wait_until(at);
-                false
+        let is_full = self.policy.max_per_hour.is_some_and(|most| self.sent.len() as u64 >= most);
+        let mut repeats = self.next_repeat.is_some_and(|at| at <= now);
+        if repeats && due.is_empty() && !is_full {
+            if let Some(repetitions) = self.repetitions(now, quiet.as_ref()) {
+                return repetitions;
             }
-            None => false,
-        };
+            repeats = false;
+        }
+        // A turn that found nothing to repeat ends, whatever it says of the next.
+        self.next_repeat.filter(|_| !repeats).into_iter().for_each(|at| wait_until(at.max(now + 1)));
         let only_numbers = due.is_empty() && !self.unlisted.is_empty() && quiet.is_none();
         if due.is_empty() && !repeats && !only_numbers {
             if let Some(document) = self.documents.pop_front() {
@@ -392,20 +394,12 @@ impl Router {
             }
             return Next::Wait(wake);
         }
-        if let Some(most) = self.policy.max_per_hour
-            && self.sent.len() as u64 >= most
-        {
+        if is_full {
             if !due.is_empty() {
                 self.held_by_rate.get_or_insert(now);
             }
             wait_until(self.sent.front().copied().unwrap_or(now) + HOUR);
             return Next::Wait(wake);
-        }
-        if due.is_empty() && repeats {
-            return match self.repetitions(now, quiet.as_ref()) {
-                Some(intent) => intent,
-                None => self.next(now),
-            };
         }
         if only_numbers {
             let sent = self.sent.back().copied().unwrap_or(0);

@@ -452,8 +452,15 @@ fn keys_without_end_are_counted() {
     s.take(1, "r", "more", 0, Firing).take(1, "r", "still more", 0, Firing);
     assert_eq!((s.router.entries.len(), s.router.counts().unlisted), (MAX_KEYS, 2));
     assert_eq!(s.run(1), Some(MINUTE));
+    // One that is not taken is no repetition: nothing is repeated here.
+    assert_eq!(said(&s.fly(MINUTE).unwrap()), "2 r fired");
+    s.router.returned(MINUTE);
+    assert_eq!(s.router.next_repeat, None);
     s.run(MINUTE);
     assert_eq!(s.said(), ["2 r fired"]);
+    // A turn to repeat where nothing is repeated ends.
+    s.router.next_repeat = Some(MINUTE);
+    assert_eq!((s.run(MINUTE), s.router.next_repeat), (None, None));
     // What is over makes room.
     s.take(2 * MINUTE, "r", "7", 0, Resolved).run(2 * MINUTE);
     s.take(3 * MINUTE, "r", "more", 0, Firing).run(3 * MINUTE);

@@ -44,7 +44,8 @@ impl Router {
         let Some(flying) = self.flying.take() else { return Vec::new() };
         let mut records = Vec::new();
         let Flying { intent, before, groups, unlisted, notes, counted } = flying;
-        let is_repetition = before.is_empty();
+        // One that only counts makes nothing known either.
+        let is_repetition = before.is_empty() && !intent.told.is_empty();
         for (key, told) in before {
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.told.clone_from(&told);

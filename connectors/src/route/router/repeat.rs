@@ -36,8 +36,8 @@ impl Router {
 
     /// A message of what goes on and was not told for a while.
     pub(super) fn repetitions(&mut self, now: u64, quiet: Option<&Quiet>) -> Option<Next> {
-        let every = self.policy.repeat_every?;
         self.next_repeat = None;
+        let every = self.policy.repeat_every?;
         let (mut notice, mut keys) = (Notice::default(), Vec::new());
         let mut next: Option<u64> = None;
         for (key, entry) in &self.entries {
