@@ -74,7 +74,7 @@ impl Alertmanager {
             labels.insert(field.clone(), value.clone().into());
         }
         let mut annotations = Map::new();
-        let subject = super::template::subject(alert, super::template::Medium::Plain);
+        let subject = super::template::subject(alert, super::template::Medium::Plain, usize::MAX);
         annotations.insert("summary".into(), format!("{} {subject}", alert.rule).into());
         let number = super::template::number;
         let (value, threshold) = (number(alert.value), number(alert.threshold));

@@ -26,7 +26,16 @@ pub enum Medium {
 impl Medium {
     /// A value from a log as text of this medium.
     pub fn escape(self, value: &str) -> String {
-        let value = printable(value.as_bytes());
+        self.escape_within(value, usize::MAX)
+    }
+
+    /// The same of its first characters, at most `most`. What is escaped cannot be cut any more: half a code span makes
+    /// code of the text after it, and markup of the next value.
+    pub fn escape_within(self, value: &str, most: usize) -> String {
+        let mut value = printable(value.as_bytes());
+        if let Some((cut, _)) = value.char_indices().nth(most) {
+            value = format!("{}…", &value[..cut]).into();
+        }
         match self {
             Medium::Header | Medium::Plain => value.into_owned(),
             // In a code span nothing is markup, a mention or a link, but for the characters that end it.
@@ -131,6 +140,8 @@ pub struct Filling<'a> {
     pub count: u64,
     /// Where to read on.
     pub runbooks: &'a Runbooks,
+    /// Most characters of each value from a log.
+    pub most: usize,
 }
 
 impl Template {
@@ -204,10 +215,13 @@ impl Template {
                 Of::Rule => medium.words(&alert.rule),
                 Of::Id => medium.words(&alert.id),
                 Of::Key => medium.words(&alert.key),
-                Of::Subject => subject(alert, medium),
-                Of::Field(field) => medium.escape(alert.subject.get(field).map_or("", String::as_str)),
+                Of::Subject => subject(alert, medium, filling.most),
+                Of::Field(field) => {
+                    medium.escape_within(alert.subject.get(field).map_or("", String::as_str), filling.most)
+                }
                 Of::Evidence => {
-                    let lines: Vec<String> = alert.evidence.iter().map(|line| medium.escape(line)).collect();
+                    let lines = alert.evidence.iter().map(|line| medium.escape_within(line, filling.most));
+                    let lines: Vec<String> = lines.collect();
                     lines.join(if medium == Medium::Header { " " } else { "\n" })
                 }
             };
@@ -217,15 +231,15 @@ impl Template {
     }
 }
 
-/// `client_ip=10.0.0.9 host=web1`; `*` for a rule that groups by nothing.
-pub fn subject(alert: &Alert, medium: Medium) -> String {
+/// `client_ip=10.0.0.9 host=web1`, of each value at most so many characters; `*` for a rule that groups by nothing.
+pub fn subject(alert: &Alert, medium: Medium, most: usize) -> String {
     if alert.subject.is_empty() {
         return "*".to_owned();
     }
     let mut out = String::new();
     for (field, value) in &alert.subject {
         let gap = if out.is_empty() { "" } else { " " };
-        let _ = write!(out, "{gap}{}={}", medium.words(field), medium.escape(value));
+        let _ = write!(out, "{gap}{}={}", medium.words(field), medium.escape_within(value, most));
     }
     out
 }
@@ -255,7 +269,7 @@ mod tests {
 
     fn render(template: &str, client: &str, medium: Medium) -> String {
         let runbooks = Runbooks::from([("ip-spike".into(), "https://wiki/spike?a&b".into())]);
-        let filling = Filling { item: &item(client), count: 3, runbooks: &runbooks };
+        let filling = Filling { item: &item(client), count: 3, runbooks: &runbooks, most: usize::MAX };
         Template::parse(template).unwrap().render(&filling, medium)
     }
 

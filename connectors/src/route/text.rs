@@ -42,29 +42,45 @@ fn ago(notice: &Notice, at: u64) -> String {
 impl Wording {
     /// The title of a message.
     pub fn title(&self, message: &Message, medium: Medium) -> String {
-        let title = match &message.body {
-            Body::Test => "Tidewatch: this is a test".to_owned(),
-            Body::Document(document) => medium.words(&document.title),
-            Body::Alerts(notice) if self.title.is_some() => self.title_of(notice, medium),
-            Body::Alerts(notice) => self.title_of(notice, medium) + &ago(notice, message.at),
-        };
+        let is_short = |title: &String| title.chars().nth(MAX_TITLE).is_none();
+        let mut title = self.title_within(message, medium, usize::MAX);
+        if medium == Medium::Chat && !is_short(&title) {
+            // So much of each value that all have room, whole code spans each.
+            let (mut fits, mut too_long) = (0, MAX_TITLE);
+            while too_long - fits > 1 {
+                let most = (fits + too_long) / 2;
+                let is_better = is_short(&self.title_within(message, medium, most));
+                *(if is_better { &mut fits } else { &mut too_long }) = most;
+            }
+            title = self.title_within(message, medium, fits);
+        }
         match title.char_indices().nth(MAX_TITLE) {
-            Some((cut, _)) => format!("{}…", &title[..cut]),
+            Some((cut, _)) => cut_short(&title[..cut], medium),
             None => title,
         }
     }
 
-    fn title_of(&self, notice: &Notice, medium: Medium) -> String {
+    /// The title with at most so many characters of each value from a log.
+    fn title_within(&self, message: &Message, medium: Medium, most: usize) -> String {
+        match &message.body {
+            Body::Test => "Tidewatch: this is a test".to_owned(),
+            Body::Document(document) => medium.words(&document.title),
+            Body::Alerts(notice) if self.title.is_some() => self.title_of(notice, medium, most),
+            Body::Alerts(notice) => self.title_of(notice, medium, most) + &ago(notice, message.at),
+        }
+    }
+
+    fn title_of(&self, notice: &Notice, medium: Medium, most: usize) -> String {
         let count = notice.items.len() as u64 + notice.rest.iter().map(|rest| rest.count).sum::<u64>();
         let Some(item) = notice.items.first() else {
             return format!("[Tidewatch] {count} alerts that are not listed");
         };
         if let Some(template) = &self.title {
-            return template.render(&Filling { item, count, runbooks: &self.runbooks }, medium);
+            return template.render(&Filling { item, count, runbooks: &self.runbooks, most }, medium);
         }
         let (severity, rule) = (item.alert.severity.as_str(), medium.words(&item.alert.rule));
         if count == 1 {
-            return format!("[{severity}] {rule} {} {}", state(item), subject(&item.alert, medium));
+            return format!("[{severity}] {rule} {} {}", state(item), subject(&item.alert, medium, most));
         }
         let ends = notice.items.iter().filter(|item| item.what.is_end()).count() as u64
             + notice.rest.iter().filter(|rest| rest.what.is_end()).map(|rest| rest.count).sum::<u64>();
@@ -109,7 +125,8 @@ impl Wording {
 
     fn block(&self, item: &Item, medium: Medium) -> String {
         if let Some(template) = &self.text {
-            return template.render(&Filling { item, count: 1, runbooks: &self.runbooks }, medium);
+            let filling = Filling { item, count: 1, runbooks: &self.runbooks, most: usize::MAX };
+            return template.render(&filling, medium);
         }
         let alert = &item.alert;
         let mut out = format!(
@@ -117,7 +134,7 @@ impl Wording {
             alert.severity.as_str(),
             medium.words(&alert.rule),
             state(item),
-            subject(alert, medium)
+            subject(alert, medium, usize::MAX)
         );
         let _ = writeln!(
             out,
@@ -186,7 +203,7 @@ impl Wording {
             alert.severity.as_str(),
             medium.words(&alert.rule),
             state(item),
-            subject(alert, medium),
+            subject(alert, medium, usize::MAX),
             number(alert.value),
             number(alert.threshold),
             alert.first,
@@ -203,6 +220,12 @@ impl Wording {
             let _ = write!(out, "<p>Runbook: <a href=\"{runbook}\">{runbook}</a></p>");
         }
     }
+}
+
+/// The beginning of a title that has no room even without its values. A code span that is open ends there.
+fn cut_short(begin: &str, medium: Medium) -> String {
+    let is_in_code = medium == Medium::Chat && begin.matches('`').count() % 2 == 1;
+    format!("{begin}…{}", if is_in_code { "`" } else { "" })
 }
 
 /// What stands after the alerts: those that are only counted, and why the message is as it is.

@@ -120,6 +120,45 @@ fn a_log_writes_no_markup() {
 }
 
 #[test]
+fn a_long_value_does_not_get_out_of_its_code_span() {
+    let evil = format!("{}[x](https://evil/) @channel *b*", "x".repeat(220));
+    let of_client = || {
+        let mut fired = item(What::Fired, "ip-spike", &evil);
+        fired.alert.subject.insert("host".into(), "y".repeat(220));
+        fired.alert.evidence = vec![evil.clone(), evil.clone()];
+        of(vec![fired])
+    };
+    let (many, most) =
+        (format!("{{subject}}{}", "z".repeat(300)), format!("{}{{client_ip}}", "z".repeat(MAX_TITLE - 1)));
+    // name, title, how many values of it are cut in a code span of their own
+    let rows: &[(&str, Option<&str>, usize)] = &[
+        ("built in", None, 2),
+        ("fields", Some("{client_ip} at {host}: {rule}"), 2),
+        ("in front", Some("{evidence} {subject}"), 4),
+        ("code of its own", Some("``{subject}`` `{rule}`"), 2),
+        ("a fence of its own", Some("```{subject}``` {rule}"), 0),
+        ("more than values", Some(&many), 2),
+        ("cut within a value", Some(&most), 1),
+    ];
+    for (name, title, spans) in rows {
+        let wording = Wording { title: title.map(|title| Template::parse(title).unwrap()), ..Wording::default() };
+        let title = wording.title(&of_client(), Medium::Chat);
+        assert!(title.chars().count() <= MAX_TITLE + 2, "{name}: {title}");
+        assert_eq!(title.matches('`').count() % 2, 0, "{name}: {title}");
+        let text = format!("{title}\n{}", wording.body(&of_client(), Medium::Chat));
+        let outside: String = text.split('`').step_by(2).collect();
+        assert!(!outside.contains(['@', '*']) && !outside.contains("[x]"), "{name}: {text}");
+        assert!(
+            title.split('`').skip(1).step_by(2).filter(|code| code.contains('…')).count() >= *spans,
+            "{name}: {title}"
+        );
+    }
+    // A title that has room is as it was.
+    let short = of(vec![item(What::Fired, "r", &"x".repeat(MAX_TITLE - "[high] r firing client_ip=``".len()))]);
+    assert!(!Wording::default().title(&short, Medium::Chat).contains('…'));
+}
+
+#[test]
 fn a_chat_is_not_flooded_and_nothing_is_lost_in_silence() {
     let mut items = Vec::new();
     for n in 0..20 {
