@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use tidewatch_events::alert::{Alert, Mode, Severity};
 use tidewatch_events::subject;
 
+/// Most messages in an hour that go beyond a route's limit, for the worst alerts.
+pub const URGENT_PER_HOUR: usize = 10;
+
 /// How a route decides. Lengths of time in ms.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -28,6 +31,8 @@ pub struct Policy {
     pub repeats_always: bool,
     /// Most messages in an hour.
     pub max_per_hour: Option<u64>,
+    /// Alerts of this severity and above that fire are told beyond it, in at most [`URGENT_PER_HOUR`] further messages an hour.
+    pub limit_except: Option<Severity>,
     /// When nobody is to be disturbed.
     pub quiet: Option<Quiet>,
     /// Whether ends are told.
@@ -41,7 +46,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// For people: a message a rule at once, then at most one a minute, 60 an hour.
+    /// For people: a message a rule at once, then at most one a minute, 60 an hour and some for what is critical.
     pub fn people() -> Policy {
         Policy {
             min_severity: Severity::Info,
@@ -53,6 +58,7 @@ impl Policy {
             repeat_every: None,
             repeats_always: false,
             max_per_hour: Some(60),
+            limit_except: Some(Severity::Critical),
             quiet: None,
             resolved: true,
             ids: false,
@@ -80,6 +86,11 @@ impl Policy {
             && alert.severity >= self.min_severity
             && (self.rules.is_empty() || self.rules.contains(&alert.rule))
             && (self.hosts.is_empty() || alert.subject.get("host").is_some_and(|host| self.hosts.contains(host)))
+    }
+
+    /// Whether an alert is told although the messages of the hour are spent.
+    pub fn is_urgent(&self, severity: Severity) -> bool {
+        self.limit_except.is_some_and(|least| severity >= least)
     }
 
     /// The name of an alert's group.

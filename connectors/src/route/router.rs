@@ -13,6 +13,7 @@
 //! - Taking an alert costs the same however many wait.
 
 mod flight;
+mod limit;
 mod records;
 mod repeat;
 
@@ -20,6 +21,7 @@ use super::known::{Intent, Told, news, told_of};
 use super::policy::{Policy, Silence};
 use super::{Body, Document, Item, Notice, Rest, What};
 use flight::Flying;
+use limit::Limit;
 use records::Recorded;
 pub use repeat::Acknowledged;
 use std::cmp::Reverse;
@@ -113,7 +115,7 @@ pub struct Router {
     ended: VecDeque<(u64, String)>,
     /// Keys whose record may not be on disk.
     dirty: BTreeSet<String>,
-    sent: VecDeque<u64>,
+    limit: Limit,
     silences: Arc<Vec<Silence>>,
     silence_changes: Option<u64>,
     acknowledged: Arc<Acknowledged>,
@@ -140,7 +142,7 @@ impl Router {
             groups: BTreeMap::new(),
             ended: VecDeque::new(),
             dirty: BTreeSet::new(),
-            sent: VecDeque::new(),
+            limit: Limit::default(),
             silences: Arc::default(),
             silence_changes: None,
             acknowledged: Arc::default(),
@@ -328,17 +330,17 @@ impl Router {
             self.next_look = now + LOOK_EVERY;
             self.forget(now);
         }
-        while self.sent.pop_front_if(|at| *at + HOUR <= now || *at > now).is_some() {}
+        self.limit.pass(now);
         let mut wake = self.silence_changes;
         let mut wait_until = |at: u64| wake = Some(wake.map_or(at, |wake: u64| wake.min(at)));
         let quiet = self.policy.quiet.clone().filter(|quiet| quiet.is_quiet(now));
-        let mut due: Vec<(u64, String)> = Vec::new();
+        let (mut due, mut urgent): (Vec<(u64, String)>, Vec<(u64, String)>) = Default::default();
         let mut is_kept_quiet = false;
         for (name, group) in &self.groups {
             if group.keys.is_empty() {
                 continue;
             }
-            let mut any = false;
+            let (mut any, mut is_urgent) = (false, false);
             for key in &group.keys {
                 let Some(entry) = self.entries.get_mut(key) else { continue };
                 let Some(newest) = &entry.newest else { continue };
@@ -352,6 +354,7 @@ impl Router {
                     wait_until(quiet.look_again(now));
                 } else {
                     any = true;
+                    is_urgent |= newest.state == AlertState::Firing && self.policy.is_urgent(newest.severity);
                 }
             }
             if !any {
@@ -365,6 +368,7 @@ impl Router {
             };
             if at <= now {
                 due.push((group.first, name.clone()));
+                urgent.extend(due.last().filter(|_| is_urgent).cloned());
             } else {
                 wait_until(at);
             }
@@ -377,7 +381,7 @@ impl Router {
             self.held_by_rate = None;
             self.held_by_quiet = self.held_by_quiet.filter(|_| quiet.is_some());
         }
-        let is_full = self.policy.max_per_hour.is_some_and(|most| self.sent.len() as u64 >= most);
+        let is_full = self.limit.is_full(&self.policy);
         let mut repeats = self.next_repeat.is_some_and(|at| at <= now);
         if repeats && due.is_empty() && !is_full {
             if let Some(repetitions) = self.repetitions(now, quiet.as_ref()) {
@@ -395,14 +399,18 @@ impl Router {
             return Next::Wait(wake);
         }
         if is_full {
-            if !due.is_empty() {
+            let may_exceed = self.limit.may_exceed();
+            if !due.is_empty() && (due.len() > urgent.len() || !may_exceed) {
                 self.held_by_rate.get_or_insert(now);
             }
-            wait_until(self.sent.front().copied().unwrap_or(now) + HOUR);
-            return Next::Wait(wake);
+            if urgent.is_empty() || !may_exceed {
+                wait_until(self.limit.next(!urgent.is_empty(), now));
+                return Next::Wait(wake);
+            }
+            return self.compose(urgent, quiet.as_ref(), now);
         }
         if only_numbers {
-            let sent = self.sent.back().copied().unwrap_or(0);
+            let sent = self.limit.last().unwrap_or(0);
             let at = sent + self.policy.group_interval.max(60_000);
             if at > now && !self.hurry {
                 wait_until(at);
@@ -444,12 +452,15 @@ impl Router {
         }
         let mut notice = Notice { notes: std::mem::take(&mut self.notes), ..Notice::default() };
         flying.notes.clone_from(&notice.notes);
+        // What it held back may still wait.
+        let is_beyond_limit = self.limit.is_full(&self.policy);
         let held = |since: u64, why: String| format!("Held back since {}: {why}.", EventTime(since));
-        if let Some(since) = self.held_by_rate.take() {
+        if !is_beyond_limit && let Some(since) = self.held_by_rate.take() {
             let most = self.policy.max_per_hour.unwrap_or(0);
             notice.notes.push(held(since, format!("no more than {most} messages an hour are sent here")));
         }
         if quiet.is_none()
+            && !is_beyond_limit
             && let Some(since) = self.held_by_quiet.take()
         {
             notice.notes.push(held(since, "quiet hours".to_owned()));
@@ -481,7 +492,7 @@ impl Router {
         };
         notice.rest = rest.into_iter().map(of).collect();
         flying.counted = true;
-        self.sent.push_back(now);
+        self.limit.count(&self.policy, now);
         let keys: Vec<String> = told.iter().map(|told| told.key.clone()).collect();
         let next = self.fly(Body::Alerts(notice), told, flying, now);
         keys.iter().for_each(|key| self.file(key, now));

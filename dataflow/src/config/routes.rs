@@ -221,20 +221,30 @@ fn policy(r: &Reader<'_>, kind: &str, parsed: Option<&RouteKind>) -> Option<Poli
     let month = Millis(30 * day.0);
     let repeat_every = given("repeat_every").then(|| r.length_within("repeat_every", Millis::seconds(10), month));
     let max_per_hour = given("max_per_hour").then(|| r.whole("max_per_hour"));
+    let limit_except = except(r, "limit_except");
+    if given("limit_except") && policy.max_per_hour.is_none() && max_per_hour.is_none() {
+        let words = "`limit_except` without `max_per_hour` has no effect here";
+        r.cx.wrong(&r.span_of("limit_except"), words, "add max_per_hour");
+    }
     let (resolved, quiet) = (r.flag("send_resolved"), quiet(r));
     policy.group_wait = group_wait?.0;
     policy.group_interval = group_interval.map_or(Some(policy.group_interval), |length| Some(length?.0))?;
     policy.repeat_every = repeat_every.map_or(Some(policy.repeat_every), |length| Some(Some(length?.0)))?;
     policy.max_per_hour = max_per_hour.map_or(Some(policy.max_per_hour), |most| Some(Some(most?)))?;
-    (policy.resolved, policy.quiet) = (resolved?, quiet?);
+    (policy.resolved, policy.quiet, policy.limit_except) = (resolved?, quiet?, limit_except?);
     Some(policy)
+}
+
+/// A severity from which on alerts are told all the same, or `none`.
+fn except(r: &Reader<'_>, key: &str) -> Option<Option<Severity>> {
+    let words: Vec<(&'static str, Option<Severity>)> =
+        SEVERITIES.iter().map(|(word, severity)| (*word, Some(*severity))).chain([("none", None)]).collect();
+    r.choice(key, &words)
 }
 
 fn quiet(r: &Reader<'_>) -> Option<Option<Quiet>> {
     let (text, zone) = (r.text("quiet_hours"), r.zone("quiet_zone"));
-    let words: Vec<(&'static str, Option<Severity>)> =
-        SEVERITIES.iter().map(|(word, severity)| (*word, Some(*severity))).chain([("none", None)]).collect();
-    let except = r.choice("quiet_except", &words);
+    let except = except(r, "quiet_except");
     for key in ["quiet_zone", "quiet_except"] {
         if r.given(key).is_some() && r.given("quiet_hours").is_none() {
             r.cx.wrong(&r.span_of(key), format!("`{key}` without `quiet_hours` has no effect"), "add quiet_hours");

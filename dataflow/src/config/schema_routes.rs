@@ -82,6 +82,13 @@ pub static ROUTE: Section = Section {
             "Most messages in an hour. What is held back is sent afterwards in one message that says so.",
         )
         .only(TELLS),
+        key(
+            "limit_except",
+            Kind::Choice(&["info", "low", "medium", "high", "critical", "none"]),
+            Is("critical"),
+            "Alerts of this severity and above that fire are sent beyond `max_per_hour`, in at most 10 more messages an hour.",
+        )
+        .only(TELLS),
         key("send_resolved", Kind::Flag, Is("true"), "Whether to send a message when an alert resolves or is withdrawn.")
             .only(TELLS),
         key(

@@ -64,7 +64,7 @@ impl Router {
         }
         self.notes.splice(0..0, notes);
         if counted {
-            self.sent.pop_back();
+            self.limit.take_back();
         }
         if let Body::Document(document) = intent.message.body {
             self.documents.push_front(document);

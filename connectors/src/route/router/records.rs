@@ -108,7 +108,7 @@ impl Router {
     pub fn restore_intent(&mut self, intent: &Intent, number: u64, now: u64) {
         self.next = self.next.max(number + 1);
         if matches!(intent.message.body, Body::Alerts(_)) && intent.message.at <= now {
-            self.sent.push_back(intent.message.at);
+            self.limit.count(&self.policy, intent.message.at);
         }
         for told in &intent.told {
             self.restore(Record::Told(told.clone()), now);

@@ -70,7 +70,7 @@ impl Router {
         if keys.is_empty() {
             return None;
         }
-        self.sent.push_back(now);
+        self.limit.count(&self.policy, now);
         let flying = Flying { counted: true, ..Flying::empty() };
         Some(self.fly(Body::Alerts(notice), told, flying, now))
     }
