@@ -230,6 +230,24 @@ fn who_puts_a_mail_off_gets_it_later_and_nobody_twice() {
     assert!(!late.exists() && mail.remarks()[0].contains("put it off"));
 }
 
+#[test]
+fn a_full_mailbox_keeps_no_mail_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = dir.path().join("mail.late");
+    let (taken, full) = (("RCPT", "250 ok"), ("RCPT", "452 4.2.2 mailbox full"));
+    // Of the first mail one is still to get it, of the second the other; then the first is put off again.
+    let answers = vec![full, taken, taken, full, full];
+    let server = MailServer::start(0, Manners { answers, ..Manners::default() });
+    let mut mail = Mail::new(MailSettings { late: late.clone(), ..mail_settings(&server) }).unwrap();
+    mail.send(&fired("b-1", "10.0.0.9")).unwrap();
+    mail.send(&fired("b-2", "10.0.0.9")).unwrap();
+    let next = mail.tend(0).unwrap();
+    mail.tend(next + 1000).unwrap();
+    let got: Vec<Vec<String>> = server.got().into_iter().map(|one| one.to).collect();
+    assert_eq!(got.last().unwrap(), &["TO:<second@example.org>"], "{got:?}");
+    assert_eq!(got.len(), 3, "{got:?}");
+}
+
 /// Says something every now and then until nobody listens: how much of it went out.
 fn babble(what: Vec<u8>, every: Duration, most: usize) -> (Server, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));

@@ -151,12 +151,14 @@ impl Mail {
     }
 
     /// The same of a step that is about this mail.
-    fn not_taken(&self, doing: &str, trouble: &Trouble) -> SendError {
-        match (self.failed(doing, trouble), trouble) {
+    fn not_taken(&self, doing: &str, trouble: &Trouble) -> NotTaken {
+        let error = self.failed(doing, trouble);
+        match (error, trouble) {
             // 530, 534, 535, 538: somebody has to log in, or to log in otherwise.
-            (error, Trouble::Refused(530 | 534 | 535 | 538, _)) => error,
-            (SendError::Away { words, .. }, Trouble::Refused(500.., _)) => SendError::Rejected(words),
-            (error, _) => error,
+            (error, Trouble::Refused(530 | 534 | 535 | 538, _)) => NotTaken::any(error),
+            (SendError::Away { words, .. }, Trouble::Refused(500.., _)) => NotTaken::this(SendError::Rejected(words)),
+            (error, Trouble::Refused(..)) => NotTaken::this(error),
+            (error, _) => NotTaken::any(error),
         }
     }
 
@@ -182,13 +184,13 @@ impl Mail {
     }
 
     /// Gives a mail to these receivers; those that put it off where others took it, and why one did.
-    fn deliver(&mut self, mail: &lettre::Message, to: &[Address]) -> Result<PutOff, SendError> {
-        let mut talk = self.connect()?;
+    fn deliver(&mut self, mail: &lettre::Message, to: &[Address]) -> Result<PutOff, NotTaken> {
+        let mut talk = self.connect().map_err(NotTaken::any)?;
         let bytes = mail.formatted();
         let mut options = Vec::new();
         if !bytes.is_ascii() {
             if !talk.offers(Extension::EightBitMime) {
-                return Err(SendError::person(format!("{} takes ASCII only", self.place())));
+                return Err(NotTaken::this(SendError::person(format!("{} takes ASCII only", self.place()))));
             }
             options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
         }
@@ -198,21 +200,24 @@ impl Mail {
         for to in to {
             match talk.ask(Rcpt::new(to.clone(), Vec::new())) {
                 Ok(_) => taken += 1,
-                Err(trouble @ Trouble::Refused(..)) => match self.not_taken(&format!("the receiver {to}"), &trouble) {
-                    error @ SendError::Away { .. } => {
-                        put_off.to.push(to.to_string());
-                        put_off.why.get_or_insert(error);
+                Err(trouble @ Trouble::Refused(..)) => {
+                    match self.not_taken(&format!("the receiver {to}"), &trouble).error {
+                        error @ SendError::Away { .. } => {
+                            put_off.to.push(to.to_string());
+                            put_off.why.get_or_insert(error);
+                        }
+                        error => refused.push(error),
                     }
-                    error => refused.push(error),
-                },
-                Err(trouble) => return Err(self.failed("a receiver", &trouble)),
+                }
+                Err(trouble) => return Err(self.not_taken("a receiver", &trouble)),
             }
         }
         if taken == 0 {
             talk.leave();
             // One that may be taken later is worth another try.
             let nobody = || SendError::Rejected(format!("{}: no receiver is left", self.place()));
-            return Err(put_off.why.or_else(|| refused.into_iter().next()).unwrap_or_else(nobody));
+            let why = put_off.why.or_else(|| refused.into_iter().next()).unwrap_or_else(nobody);
+            return Err(NotTaken::this(why));
         }
         let for_good = refused.iter().map(|error| format!("a receiver was refused, others were not: {error}"));
         self.remarks.extend(for_good);
@@ -226,9 +231,28 @@ impl Mail {
             Err(trouble @ Trouble::Refused(..)) => Err(self.not_taken("the mail", &trouble)),
             Err(trouble) => {
                 let words = bounded(trouble.to_string().as_bytes()).into_owned();
-                Err(SendError::Unclear(format!("{}: no answer to the mail: {words}", self.place())))
+                Err(NotTaken::any(SendError::Unclear(format!("{}: no answer to the mail: {words}", self.place()))))
             }
         }
+    }
+}
+
+/// Why a mail was not taken.
+#[derive(Debug)]
+struct NotTaken {
+    error: SendError,
+    /// Whether any other mail would fare the same now: nobody answers, or not before somebody has logged in.
+    of_any: bool,
+}
+
+impl NotTaken {
+    fn any(error: SendError) -> NotTaken {
+        NotTaken { error, of_any: true }
+    }
+
+    /// The server answered, and refused this mail or its receivers.
+    fn this(error: SendError) -> NotTaken {
+        NotTaken { error, of_any: false }
     }
 }
 
@@ -271,8 +295,8 @@ impl Mail {
     }
 
     /// Tries a mail again for those who put it off; who still does.
-    fn again(&mut self, one: &Waiting) -> Result<PutOff, SendError> {
-        let mail = self.compose(&one.message)?;
+    fn again(&mut self, one: &Waiting) -> Result<PutOff, NotTaken> {
+        let mail = self.compose(&one.message).map_err(NotTaken::this)?;
         let to: Vec<Address> = one.to.iter().filter_map(|to| to.parse().ok()).collect();
         self.deliver(&mail, &to)
     }
@@ -298,7 +322,7 @@ impl Channel for Mail {
     fn send(&mut self, message: &Message) -> Result<(), SendError> {
         let mail = self.compose(message)?;
         let to = mail.envelope().to().to_vec();
-        let put_off = self.deliver(&mail, &to)?;
+        let put_off = self.deliver(&mail, &to).map_err(|not| not.error)?;
         self.put_off(message, put_off);
         Ok(())
     }
@@ -308,17 +332,18 @@ impl Channel for Mail {
         let due = self.late.due(now);
         let (was_any, mut is_away) = (!due.is_empty(), false);
         for mut one in due {
-            // Where nobody answers, one try is enough.
-            let tried = if is_away { Err(SendError::away("not tried")) } else { self.again(&one) };
+            // Where nobody answers, one try is enough. One that is put off holds no other up.
+            let not_tried = || NotTaken::any(SendError::away("not tried"));
+            let tried = if is_away { Err(not_tried()) } else { self.again(&one) };
             match tried {
                 Ok(put_off) if put_off.to.is_empty() => continue,
                 Ok(put_off) => one.to = put_off.to,
-                Err(SendError::Rejected(words)) => {
+                Err(NotTaken { error: SendError::Rejected(words), .. }) => {
                     let who = one.to.join(", ");
                     self.remarks.push(format!("the mail {} is refused for good for {who}: {words}", one.message.id));
                     continue;
                 }
-                Err(_) => is_away = true,
+                Err(not) => is_away = not.of_any,
             }
             let given_up = self.late.put(one, now);
             self.remarks.extend(given_up);
