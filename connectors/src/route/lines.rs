@@ -1,10 +1,11 @@
 //! JSON lines: to a file, or to standard output. A line an alert, as soon as its state changes.
 //!
 //! A line has the fields of `alerts.jsonl` and `notification` (the message's id), `event`, `told` (the wall clock) and
-//! `runbook`. A file may be rotated away: the next line makes a new one.
+//! `runbook`. A file is renamed to `NAME.1` at its bound; it may also be rotated away by others: the next line makes a new one.
 
 use super::{Body, Channel, Item, Message, Runbooks, SendError};
-use crate::sink::files::{LiveFile, json_line};
+use crate::sink::files::json_line;
+use crate::sink::rotate::Rotating;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -74,23 +75,23 @@ pub(super) fn lines(message: &Message, runbooks: &Runbooks) -> Vec<(String, Vec<
 
 /// Appends to a file.
 pub struct ToFile {
-    file: LiveFile,
+    file: Rotating,
     path: PathBuf,
     runbooks: Runbooks,
 }
 
 impl ToFile {
-    /// To this file, which is made where it is missing.
-    pub fn new(path: &Path, runbooks: Runbooks) -> ToFile {
-        ToFile { file: LiveFile::new(path.to_owned()), path: path.to_owned(), runbooks }
+    /// To this file, which is made where it is missing and rotated at `max_size` bytes (0: never).
+    pub fn new(path: &Path, max_size: u64, runbooks: Runbooks) -> ToFile {
+        ToFile { file: Rotating::new(path.to_owned(), max_size, false), path: path.to_owned(), runbooks }
     }
 
-    fn ready(&mut self) -> Result<u64, SendError> {
+    fn ready(&mut self, more: u64) -> Result<u64, SendError> {
         if let Some(dir) = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir)
                 .map_err(|error| SendError::away(format!("cannot create {}: {error}", dir.shown())))?;
         }
-        self.file.ready().map_err(|error| SendError::away(caused(&error)))
+        self.file.ready(more).map_err(|error| SendError::away(caused(&error)))
     }
 }
 
@@ -104,12 +105,15 @@ fn caused(error: &dyn std::error::Error) -> String {
 impl Channel for ToFile {
     fn send(&mut self, message: &Message) -> Result<(), SendError> {
         let bytes: Vec<u8> = lines(message, &self.runbooks).into_iter().flat_map(|(_, line)| line).collect();
-        let len = self.ready()?;
-        let written = self.file.append(&bytes).and_then(|()| self.file.sync());
-        written.map_err(|error| {
-            self.file.cut(len);
-            SendError::away(caused(&error))
-        })
+        let len = self.ready(bytes.len() as u64)?;
+        let file = &mut self.file.file;
+        let written = file.append(&bytes).and_then(|()| file.sync());
+        if let Err(error) = written {
+            file.cut(len);
+            return Err(SendError::away(caused(&error)));
+        }
+        self.file.done();
+        Ok(())
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
@@ -201,7 +205,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/alerts.jsonl");
-        let mut file = ToFile::new(&path, Runbooks::from([("r".into(), "https://wiki".into())]));
+        let mut file = ToFile::new(&path, 0, Runbooks::from([("r".into(), "https://wiki".into())]));
         file.send(&message(Body::Alerts(notice))).unwrap();
         file.send(&message(Body::Test)).unwrap();
         let text = std::fs::read(&path).unwrap();
@@ -227,6 +231,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_cannot_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("told.jsonl");
+        let older = crate::paths::older(&path);
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let send = |file: &mut ToFile| file.send(&message(Body::Test)).unwrap();
+        let mut file = ToFile::new(&path, 0, Runbooks::new());
+        send(&mut file);
+        let line = length(&path);
+        (0..9).for_each(|_| send(&mut file));
+        assert_eq!((length(&path), older.exists()), (10 * line, false), "no bound");
+        // After a restart with one.
+        let mut file = ToFile::new(&path, 3 * line, Runbooks::new());
+        send(&mut file);
+        assert_eq!((length(&path), length(&older)), (line, 10 * line));
+        (0..4).for_each(|_| send(&mut file));
+        assert_eq!((length(&path), length(&older)), (2 * line, 3 * line));
+        assert_eq!(parsed(&std::fs::read(&older).unwrap()).len(), 3, "whole lines");
+    }
+
+    #[test]
     fn a_look_makes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -240,7 +265,7 @@ mod tests {
             ("there/new", Err("cannot be written: ")),
         ];
         for (name, want) in rows {
-            let got = ToFile::new(&at(name), Runbooks::new()).probe();
+            let got = ToFile::new(&at(name), 0, Runbooks::new()).probe();
             match (&got, want) {
                 (Ok(words), Ok(want)) => assert!(words.ends_with(want), "{name}: {words}"),
                 (Err(SendError::Away { words, needs_a_person: true, .. }), Err(want)) => {

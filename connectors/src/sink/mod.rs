@@ -10,7 +10,7 @@ pub mod dead_letters;
 pub mod files;
 pub mod open_alerts;
 pub mod replay_files;
-mod rotate;
+pub(crate) mod rotate;
 pub mod runner;
 mod sorter;
 mod spill;

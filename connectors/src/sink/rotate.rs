@@ -22,14 +22,14 @@ use tidewatch_events::text::Shown as _;
 const SAY_EVERY: Duration = Duration::from_secs(600);
 
 /// A result file that rotates. See the module.
-pub(super) struct Rotating {
+pub(crate) struct Rotating {
     pub file: LiveFile,
     max_size: u64,
     /// What the file began with, bytes.
     carried: u64,
     /// Whether its lines are states of alerts.
     carries_open: bool,
-    pub gone: Gone,
+    gone: Gone,
 }
 
 /// What went with older files that made room, bytes.
@@ -118,7 +118,7 @@ impl Rotating {
         Ok(())
     }
 
-    /// A delivery was written. How many bytes of older results went for it.
+    /// What was to be written is. How many bytes of older results went for it.
     pub fn done(&mut self) -> u64 {
         self.gone.take(self.file.path(), self.max_size)
     }

@@ -87,7 +87,7 @@ fn out_of_reach(config: &Config) -> Vec<String> {
     }
     for route in &config.routes {
         places.push(match &route.kind {
-            RouteKind::File { path } => format!("route `{}`: {}", route.name, path.shown()),
+            RouteKind::File { path, .. } => format!("route `{}`: {}", route.name, path.shown()),
             RouteKind::Blocklist { path, .. } => {
                 format!("route `{}`: {} lists an address until its time is over", route.name, path.shown())
             }

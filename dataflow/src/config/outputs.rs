@@ -84,6 +84,16 @@ impl FilesSink {
 /// The smallest bound of a result file.
 const SMALLEST_FILE: Bytes = Bytes(1 << 20);
 
+/// Where a file is rotated; 0: nowhere.
+pub fn max_size(r: &Reader<'_>) -> Option<Bytes> {
+    let max_size = r.size("max_size", Bytes(0));
+    if max_size.is_some_and(|size| size.0 > 0 && size < SMALLEST_FILE) {
+        let hint = "write max_size = \"0\" for no bound";
+        r.cx.wrong(&r.span_of("max_size"), format!("`max_size` is at least {SMALLEST_FILE}"), hint);
+    }
+    max_size
+}
+
 /// `[sink.kafka]`.
 #[derive(Clone, Debug)]
 pub struct KafkaSink {
@@ -220,11 +230,7 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
         Some(InfluxSink { url, org: org?, bucket, token: token?, retention, long_bucket, long_retention, spill })
     });
     let files = read("files", &schema::FILES).map(|r| {
-        let (dir, fsync, max_size) = (r.path("dir"), fsync(&r), r.size("max_size", Bytes(0)));
-        if max_size.is_some_and(|size| size.0 > 0 && size < SMALLEST_FILE) {
-            let hint = "write max_size = \"0\" for no bound";
-            cx.wrong(&r.span_of("max_size"), format!("`max_size` is at least {SMALLEST_FILE}"), hint);
-        }
+        let (dir, fsync, max_size) = (r.path("dir"), fsync(&r), max_size(&r));
         Some(FilesSink { dir: dir?, fsync: fsync?, max_size: max_size? })
     });
     let kafka = read("kafka", &schema::KAFKA).map(|r| {

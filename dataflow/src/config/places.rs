@@ -162,9 +162,11 @@ impl Places<'_> {
     fn route(&mut self, table: &Table) {
         let (Some(kind), Some(path)) = (text(table, "kind"), table.get("path")) else { return };
         let Value::Text(place) = &path.node.value else { return };
-        if ["file", "blocklist"].contains(&kind) {
-            let owner = format!("the route `{}`", text(table, "name").unwrap_or(kind));
-            self.add(Path::new(place), &owner, Some(&path.node.span));
+        let owner = format!("the route `{}`", text(table, "name").unwrap_or(kind));
+        match kind {
+            "file" => self.add_rotated(Path::new(place), &owner, Some(&path.node.span)),
+            "blocklist" => self.add(Path::new(place), &owner, Some(&path.node.span)),
+            _ => {}
         }
     }
 

@@ -4,7 +4,7 @@ use super::low::{Node, Value};
 use super::reader::{Context, Reader};
 use super::rules::{self, RuleEntry, SEVERITIES};
 use super::sources::{self, KafkaSecurity};
-use super::values::{self, Secret};
+use super::values::{self, Bytes, Secret};
 use super::{Services, diagnostic, schema};
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -79,6 +79,8 @@ pub enum RouteKind {
     File {
         /// The file.
         path: PathBuf,
+        /// Where it is rotated; 0: nowhere.
+        max_size: Bytes,
     },
     /// JSON lines to standard output.
     Stdout,
@@ -371,7 +373,10 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
             }
             RouteKind::Alertmanager { url: url?, secret, labels }
         }
-        "file" => RouteKind::File { path: path()? },
+        "file" => {
+            let (path, max_size) = (path(), super::outputs::max_size(r));
+            RouteKind::File { path: path?, max_size: max_size? }
+        }
         "stdout" => RouteKind::Stdout,
         "kafka" => {
             let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(r));

@@ -131,6 +131,13 @@ pub static ROUTE: Section = Section {
             .only(&["smtp", "webhook", "alertmanager", "kafka"]),
         key("path", Kind::Path, Required, "The file to write.").only(&["file", "blocklist"]),
         key(
+            "max_size",
+            Kind::Size,
+            Is("1GiB"),
+            "The file is rotated at this size, and one older file is kept, as `NAME.1`. `\"0\"`: no bound.",
+        )
+        .only(&["file"]),
+        key(
             "form",
             Kind::Choice(&["plain", "nginx", "apache", "ipset", "nftables"]),
             Is("plain"),

@@ -278,7 +278,7 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
         RouteKind::Webhook { .. } | RouteKind::Alertmanager { .. } => {
             return Err(wrong("this program is built without HTTP (feature `http`)".into()));
         }
-        RouteKind::File { path } => Box::new(ToFile::new(path, wording.runbooks)),
+        RouteKind::File { path, max_size } => Box::new(ToFile::new(path, max_size.0, wording.runbooks)),
         RouteKind::Stdout => Box::new(ToOutput::stdout(wording.runbooks)),
         #[cfg(feature = "kafka")]
         RouteKind::Kafka { brokers, topic, security } => {
