@@ -11,6 +11,7 @@ pub mod influx;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lock;
+pub mod masking;
 pub mod paths;
 pub mod report;
 pub mod route;

@@ -126,6 +126,55 @@ fn forget_names_the_memory_of_a_process_that_runs() {
     assert!(said().contains("not touched: what the running process holds in memory"), "{}", said());
 }
 
+#[test]
+fn forget_erases_a_client_from_the_files_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let config = "[sink.files]\ndir = \"out\"\n[[route]]\nkind = \"file\"\npath = \"told.jsonl\"\n";
+    write(dir, "c.toml", config);
+    let others = attacked(301).replace("192.0.2.7 ", "192.0.2.77 ");
+    let unreadable = "no line of 192.0.2.7\n[::ffff:192.0.2.7] \\x3192.0.2.7 \"192\\x2E0.2.7\"\n";
+    write(dir, "a.log", &format!("{}{others}{unreadable}", attacked(301)));
+    let ran = run_over(dir, "a.log", "run -c c.toml --input - --no-page");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let names = ["out/metrics.lp", "out/alerts.jsonl", "out/rejected.jsonl", "told.jsonl"];
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let holds = |text: &str| text.replace("192.0.2.77", "").contains("192.0.2.7");
+    for name in names {
+        assert!(holds(&read(name)), "{name}: {}", read(name));
+        std::fs::copy(dir.join(name), dir.join(format!("{name}.1"))).unwrap();
+    }
+    let of_others = names.map(|name| read(name).matches("192.0.2.77").count());
+    // Something that cannot be written: it runs.
+    let busy = dir.join("told.jsonl.1");
+    std::fs::rename(&busy, dir.join("kept")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tidewatch"), &busy).unwrap();
+    let forgot = tidewatch(dir, "forget -c c.toml --client 192.0.2.7");
+    assert_eq!(forgot.code, Some(1), "{}", forgot.out);
+    assert!(forgot.err.contains("told.jsonl.1") && forgot.err.contains("not erased there"), "{}", forgot.err);
+    std::fs::rename(dir.join("kept"), &busy).unwrap();
+    let forgot = tidewatch(dir, "forget -c c.toml --client 192.0.2.7");
+    assert_eq!(forgot.code, Some(0), "{}", forgot.err);
+    assert!(!forgot.out.contains("not touched: files") && !forgot.out.contains("told.jsonl"), "{}", forgot.out);
+    for (name, others) in names.iter().zip(of_others) {
+        for name in [(*name).to_owned(), format!("{name}.1")] {
+            let text = read(&name);
+            assert!(
+                !holds(&text) && !text.contains("2E0.2.7") && !text.contains("x3192") && text.contains("*********"),
+                "{name}: {text}"
+            );
+            assert_eq!(text.matches("192.0.2.77").count(), others, "{name}");
+            for line in text.lines() {
+                let is_right = match name.contains(".lp") {
+                    true => tidewatch_events::line_protocol::parse_line(line).is_ok(),
+                    false => serde_json::from_str::<serde_json::Value>(line).is_ok(),
+                };
+                assert!(is_right, "{name}: {line}");
+            }
+        }
+    }
+}
+
 /// Requests of one client in one second of the fifth minute after ten, and one of another at `end` seconds after ten.
 fn attacked(end: u32) -> String {
     let line = |client: &str, at: u32| {

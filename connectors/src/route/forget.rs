@@ -1,23 +1,12 @@
-//! Erases addresses from the journals of routes, and from mails that some receivers are still to get: each byte of them becomes `*`.
+//! Erases addresses from the journals of routes, and from mails that some receivers are still to get, as [`masking`] does.
 //!
-//! A journal keeps its length, so that a process that appends to it meanwhile writes on. What such a process holds in memory stays
-//! there, and comes back when it writes the file anew.
-//!
-//! Invariants
-//! - An address is found in any spelling, as in the store; what is no part of one is left as it is, and so is each line's JSON.
+//! What a process that writes them holds in memory stays there, and comes back when it writes the file anew.
 
-use crate::addresses::places;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use crate::masking;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
-
-/// Nothing longer is a line of a journal, bytes.
-const MAX_LINE: u64 = 16 << 20;
-
-/// How often a journal is looked through that is replaced meanwhile.
-const TRIES: usize = 4;
 
 /// Masks addresses in the journals of a directory; how many times one stood there. No directory holds none.
 ///
@@ -36,49 +25,8 @@ pub fn forget(dir: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
         let kinds = ["journal", "late", "tmp"];
         let is_journal = path.extension().is_some_and(|extension| kinds.iter().any(|kind| extension == *kind));
         if is_journal && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
-            masked += one(&path, addresses)?;
+            masked += masking::mask(&path, addresses)?;
         }
-    }
-    Ok(masked)
-}
-
-fn one(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
-    let mut masked = 0;
-    for _ in 0..TRIES {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            Err(error) => return Err(error),
-        };
-        masked += mask(&file, addresses)?;
-        let is_still_it = match (file.metadata(), fs::metadata(path)) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-            _ => false,
-        };
-        if is_still_it {
-            break;
-        }
-    }
-    Ok(masked)
-}
-
-fn mask(file: &File, addresses: &[IpAddr]) -> io::Result<u64> {
-    let (mut reader, mut line) = (BufReader::new(file), Vec::new());
-    let (mut masked, mut at) = (0, 0);
-    loop {
-        line.clear();
-        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            break;
-        }
-        for place in places(&line, addresses) {
-            file.write_all_at(&vec![b'*'; place.len()], at + place.start as u64)?;
-            masked += 1;
-        }
-        at += read as u64;
-    }
-    if masked > 0 {
-        file.sync_data()?;
     }
     Ok(masked)
 }

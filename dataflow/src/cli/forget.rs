@@ -4,15 +4,15 @@ use crate::config::{Config, Overrides, RouteKind, Services};
 use crate::engine::sinks;
 use crate::exit::Failure;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use tidewatch_connectors::store;
+use std::path::{Path, PathBuf};
+use tidewatch_connectors::{masking, route, store};
 use tidewatch_events::text::Shown as _;
 
-/// Erase a client from the store, the ring of recent requests and the journals of alert routes.
+/// Erase a client from the store, the ring of recent requests, files of results and routes, and the journals of routes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Result files, other sinks, lists of addresses to block, what was told already and what a process
-that runs now holds in memory are not touched; what of it there is, is said.
+Other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
+what a process that runs now holds in memory are not touched; what of it there is, is said.
 
 Examples:
   tidewatch forget --client 203.0.113.7
@@ -32,13 +32,15 @@ pub struct ForgetArgs {
 /// Erases and says what was erased.
 ///
 /// # Errors
-/// 1 where a file cannot be written, 2 where there is nothing to look in.
+/// 1 where something could not be erased, 2 where there is nothing to look in.
 pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     let overrides = Overrides { data_dir: args.data_dir.clone(), services: Services::None, ..Overrides::default() };
     let config = super::load(args.config.as_deref(), &overrides)?;
     let dir = &config.data_dir;
     let journals = crate::engine::routes::home(&config);
-    if !dir.join(store::FILE_NAME).exists() && !dir.join(store::RING_FILE_NAME).exists() && !journals.exists() {
+    let files = sinks::line_files(&config);
+    let has_store = dir.join(store::FILE_NAME).exists() || dir.join(store::RING_FILE_NAME).exists();
+    if !has_store && !journals.exists() && !files.iter().any(|file| file.exists()) {
         let error = store::StoreError::Missing(dir.join(store::FILE_NAME));
         return Err(Failure::usage(format!("{error}\n hint: name its directory with --data-dir")));
     }
@@ -49,12 +51,24 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     if shown != client {
         addresses.push(shown);
     }
-    let done = store::forget(dir, &addresses).map_err(|error| Failure::caused(&error))?;
-    let masked = tidewatch_connectors::route::forget::forget(&journals, &addresses);
-    let masked = masked.map_err(|error| Failure::failed(format!("{}: {error}", journals.shown())))?;
+    // What cannot be written keeps nothing else from being erased.
+    let mut failed = Vec::new();
+    let done = store::forget(dir, &addresses).unwrap_or_else(|error| {
+        failed.push(Failure::caused(&error).to_string().trim_start_matches("error: ").to_owned());
+        store::Forgotten { is_log_empty: true, ..store::Forgotten::default() }
+    });
+    let mut erased = |path: &Path, masked: std::io::Result<u64>| {
+        masked.unwrap_or_else(|error| {
+            failed.push(format!("{}: {error}: not erased there", path.shown()));
+            0
+        })
+    };
+    let in_journals = erased(&journals, route::forget::forget(&journals, &addresses));
+    let in_files: u64 = files.iter().map(|file| erased(file, masking::mask(file, &addresses))).sum();
     let mut said = format!(
-        "{}: removed {} rows and masked {} of the store, erased {} requests, and masked it {masked} times in journals of routes\n",
-        client, done.removed, done.masked, done.requests
+        "{client}: removed {} rows and masked {} of the store, erased {} requests, and masked it {in_journals} times in journals of routes, \
+         {in_files} times in files\n",
+        done.removed, done.masked, done.requests
     );
     for name in &done.kept_open {
         said.push_str(&format!(
@@ -66,33 +80,35 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     }
     super::print(&said)?;
     if !done.is_log_empty {
-        return Err(Failure::failed(
-            "somebody reads the store: what was erased still stands in its write-ahead log\n hint: run this again later",
-        ));
+        let words = "somebody reads the store: what was erased still stands in its write-ahead log\n hint: run this again later";
+        failed.push(words.to_owned());
     }
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(Failure::failed(failed.join("\nerror: "))) }
 }
 
 /// Where the client may stand as well, in words.
 fn out_of_reach(config: &Config) -> Vec<String> {
-    let mut places: Vec<String> = sinks::places(config, cfg!(feature = "api"))
-        .into_iter()
-        // The store was looked through.
-        .filter(|place| !place.starts_with("store "))
-        .collect();
-    places.extend(sinks::dead_letter_place(config).map(|place| format!("dead letters in {place}")));
+    // The store and files were looked through.
+    let mut places = sinks::elsewhere(config);
+    if let Some(to) = &config.sinks.dead_letters.topic {
+        places.push(format!("dead letters in topic {} at {}", to.topic, to.brokers));
+    }
     let waiting = config.data_dir.join("spill");
     if waiting.exists() {
         places.push(format!("what waits for sinks in {}", waiting.shown()));
     }
     for route in &config.routes {
         places.push(match &route.kind {
-            RouteKind::File { path, .. } => format!("route `{}`: {}", route.name, path.shown()),
+            RouteKind::File { .. } => continue,
             RouteKind::Blocklist { path, .. } => {
                 format!("route `{}`: {} lists an address until its time is over", route.name, path.shown())
             }
             _ => format!("route `{}`: what it told", route.name),
         });
+    }
+    if let Some(report) = &config.report {
+        let to = report.to.clone().unwrap_or_else(|| config.data_dir.join("reports"));
+        places.push(format!("reports in {}", to.shown()));
     }
     // Where that cannot be told, one may run.
     if !tidewatch_connectors::lock::is_free(&config.data_dir.join("run.lock")).unwrap_or(false) {

@@ -4,6 +4,7 @@ use super::sources::writable;
 use crate::config::{Config, DeadLetters, FilesSink, LetterTopic, RouteKind};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::paths::older;
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
 use tidewatch_connectors::sink::files::{Fsync, LiveFiles};
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
@@ -88,6 +89,18 @@ pub fn places(config: &Config, has_page: bool) -> Vec<String> {
     if let Some(files) = &sinks.files {
         places.push(format!("files in {}", files.dir.shown()));
     }
+    if config.sinks.are_none() {
+        let what = if keeps_store(config, has_page) { "alerts and dead letters" } else { "all results" };
+        places.push(format!("{what} in {}", config.data_dir.join("results").shown()));
+    }
+    places.extend(elsewhere(config));
+    places
+}
+
+/// Where results go besides the store and files, in words.
+pub fn elsewhere(config: &Config) -> Vec<String> {
+    let sinks = &config.sinks;
+    let mut places = Vec::new();
     if let Some(influx) = &sinks.influx {
         places.push(format!("influx at {}, bucket {}", influx.url, influx.bucket));
     }
@@ -97,14 +110,32 @@ pub fn places(config: &Config, has_page: bool) -> Vec<String> {
     if sinks.stdout.is_some() {
         places.push("standard output".into());
     }
-    if config.sinks.are_none() {
-        let what = if keeps_store(config, has_page) { "alerts and dead letters" } else { "all results" };
-        places.push(format!("{what} in {}", config.data_dir.join("results").shown()));
-        if shows_alerts(config) {
-            places.push("alerts on standard output".into());
-        }
+    if shows_alerts(config) {
+        places.push("alerts on standard output".into());
     }
     places
+}
+
+/// The files of lines that a run writes: results, dead letters, what routes told, each with what its rotation leaves.
+pub fn line_files(config: &Config) -> Vec<PathBuf> {
+    let sinks = &config.sinks;
+    let mut files = Vec::new();
+    let default = sinks.are_none().then(|| config.data_dir.join("results"));
+    if let Some(dir) = sinks.files.as_ref().map(|files| &files.dir).or(default.as_ref()) {
+        files.extend(
+            ["metrics.lp", "alerts.jsonl", "alerts.jsonl.next", "rejected.jsonl", "late.jsonl"]
+                .map(|name| dir.join(name)),
+        );
+    }
+    let letters = dead_letter_path(config);
+    files.extend([letters.with_file_name("late.jsonl"), letters]);
+    files.extend(config.routes.iter().filter_map(|route| match &route.kind {
+        RouteKind::File { path, .. } => Some(path.clone()),
+        _ => None,
+    }));
+    files.sort();
+    files.dedup();
+    files.into_iter().flat_map(|file| [file.clone(), older(&file)]).collect()
 }
 
 /// Whether alerts are shown as lines of text although no sink asks for it: not where a route writes its own lines there.

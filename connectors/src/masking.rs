@@ -1,0 +1,189 @@
+//! Erases addresses from files of lines, where they stand: each byte of them becomes `*`.
+//!
+//! A file keeps its length, so that a process that appends to it meanwhile writes on, and one that renames it takes what is
+//! masked along. What such a process holds in memory stays there.
+//!
+//! Invariants
+//! - An address is found in any spelling and whole, as in the store; what is no part of one is left as it is.
+//! - A line of JSON or of line protocol is one afterwards: no escape is cut, and `*` stands anywhere a value does.
+//! - Nothing is written beyond what was read: a line that is being appended is left until it is whole.
+
+use crate::addresses::places;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+/// Nothing longer is a line, bytes.
+const MAX_LINE: u64 = 16 << 20;
+
+/// How often a file is looked through that is replaced meanwhile.
+const TRIES: usize = 4;
+
+/// In this time a line that is being written comes to its end.
+const A_MOMENT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 50 });
+
+/// Masks addresses in a file, and in the one that takes its name meanwhile; how many times one stood there. What is no file holds
+/// none.
+///
+/// # Errors
+/// Where it cannot be read or written; what was masked until then stays masked.
+pub fn mask(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
+    let mut masked = 0;
+    for _ in 0..TRIES {
+        // A pipe would be waited for.
+        let is_file = fs::metadata(path).map(|meta| meta.is_file());
+        let opened =
+            is_file.and_then(|is| is.then(|| OpenOptions::new().read(true).write(true).open(path)).transpose());
+        let file = match opened {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(masked),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(masked),
+            Err(error) => return Err(error),
+        };
+        masked += lines(&file, addresses)?;
+        let is_still_it = match (file.metadata(), fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        };
+        if is_still_it {
+            return Ok(masked);
+        }
+    }
+    Err(io::Error::other("it is replaced again and again"))
+}
+
+fn lines(file: &File, addresses: &[IpAddr]) -> io::Result<u64> {
+    let mut reader = BufReader::with_capacity(256 << 10, file);
+    let (mut line, mut masked, mut at, mut was_torn) = (Vec::new(), 0, 0, false);
+    loop {
+        line.clear();
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        if line.last() != Some(&b'\n') && (read as u64) < MAX_LINE && !was_torn {
+            // The end of an address may be still to come.
+            was_torn = true;
+            std::thread::sleep(A_MOMENT);
+            reader.seek(SeekFrom::Start(at))?;
+            continue;
+        }
+        was_torn = false;
+        let mut looked = 0;
+        for place in places(&line, addresses) {
+            let place = whole_escapes(&line, place, &mut looked);
+            if is_still(file, &line[place.clone()], at + place.start as u64)? {
+                file.write_all_at(&vec![b'*'; place.len()], at + place.start as u64)?;
+                masked += 1;
+            }
+        }
+        at += read as u64;
+    }
+    if masked > 0 {
+        file.sync_data()?;
+    }
+    Ok(masked)
+}
+
+/// Whether a text still stands there: who appends takes back what he could not write whole.
+fn is_still(file: &File, text: &[u8], at: u64) -> io::Result<bool> {
+    let mut now = vec![0; text.len()];
+    match file.read_exact_at(&mut now, at) {
+        Ok(()) => Ok(now == text),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A place in a line without the rest of an escape (`\\`, `\n`, `\u1234`) that it begins in, and with all of one that it ends in.
+/// Escapes before `looked` were looked at.
+fn whole_escapes(line: &[u8], place: Range<usize>, looked: &mut usize) -> Range<usize> {
+    let Range { mut start, mut end } = place;
+    while let Some(at) = line.get(*looked..end).and_then(|rest| memchr::memchr(b'\\', rest)).map(|at| *looked + at) {
+        let past = (at + if line.get(at + 1) == Some(&b'u') { 6 } else { 2 }).min(line.len());
+        match at < start {
+            true => start = start.max(past),
+            false => end = end.max(past),
+        }
+        *looked = past;
+    }
+    *looked = end.max(*looked);
+    start.min(end)..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn masked(text: &str, address: &str) -> (u64, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        fs::write(&path, text).unwrap();
+        let count = mask(&path, &[address.parse().unwrap()]).unwrap();
+        let now = fs::read_to_string(&path).unwrap();
+        assert_eq!(now.len(), text.len());
+        (count, now)
+    }
+
+    #[test]
+    fn lines_are_lines_afterwards() {
+        // name, the address, the line, and what it is then: one `*` stands for as many as it takes
+        let rows: &[(&str, &str, &str, &str)] = &[
+            ("JSON", "10.0.0.1", r#"{"a":"10.0.0.1"}"#, r#"{"a":"*"}"#),
+            (
+                "longer ones",
+                "10.0.0.1",
+                r#"["10.0.0.11 110.0.0.1 10.0.0.1.2"]"#,
+                r#"["10.0.0.11 110.0.0.1 10.0.0.1.2"]"#,
+            ),
+            ("a port", "10.0.0.1", r#"{"a":"10.0.0.1:80"}"#, r#"{"a":"*:80"}"#),
+            ("IPv6", "2001:db8::7", r#"{"a":"2001:DB8:0::7, x"}"#, r#"{"a":"*, x"}"#),
+            ("its network", "2001:db8::7", r#"{"a":"2001:db8::/64"}"#, r#"{"a":"*/64"}"#),
+            ("IPv4 in IPv6", "10.0.0.1", r#"{"a":"::ffff:10.0.0.1"}"#, r#"{"a":"*"}"#),
+            ("an escape of JSON", "10.0.0.1", r#"{"a":"\u0031\u0030.0.0.1"}"#, r#"{"a":"*"}"#),
+            ("an escape of the log in JSON", "10.0.0.1", r#"{"a":"\\x310.0.0.1"}"#, r#"{"a":"\\*"}"#),
+            ("the end of an escape", "fe80::1", r#"{"a":"\fe80::1"}"#, r#"{"a":"\f*"}"#),
+            ("the end of a longer one", "fe80::1", r#"{"a":"\ufe80::1"}"#, r#"{"a":"\ufe80*"}"#),
+            ("after a backslash", "10.0.0.1", r#"{"a":"\\10.0.0.1\\"}"#, r#"{"a":"\\*\\"}"#),
+        ];
+        for (name, address, line, want) in rows {
+            let (count, now) = masked(line, address);
+            let want = want.replace('*', &"*".repeat(line.len() + 1 - want.len()));
+            assert_eq!((now.as_str(), count), (want.as_str(), u64::from(*line != want)), "{name}");
+            serde_json::from_str::<serde_json::Value>(&now).unwrap_or_else(|error| panic!("{name}: {error}: {now}"));
+        }
+        let points = "top_clients,client=10.0.0.1,rank=1 count=5i 1\n\
+            top_paths,path=/a\\,10.0.0.1\\ b count=1i,s=\"\\\"10.0.0.1\" 1\n";
+        let (count, now) = masked(points, "10.0.0.1");
+        assert_eq!((count, now.contains("10.0")), (3, false), "{now}");
+        let points = now.lines().map(|line| tidewatch_events::line_protocol::parse_line(line).unwrap());
+        assert_eq!(points.flat_map(|point| point.tag("client").map(str::to_owned)).collect::<Vec<_>>(), ["********"]);
+    }
+
+    #[test]
+    fn who_appends_or_renames_meanwhile_is_not_disturbed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        let older = crate::paths::older(&path);
+        let mut appending = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        appending.write_all(b"\"10.0.0.1\"\n\"10.0.0.1").unwrap();
+        let writer = std::thread::spawn(move || {
+            // The rest of a line, while its beginning is looked at.
+            std::thread::sleep(A_MOMENT / 5);
+            appending.write_all(b"1\"\n\"10.0.0.1\"\n").unwrap();
+        });
+        assert_eq!(mask(&path, &["10.0.0.1".parse().unwrap()]).unwrap(), 2);
+        writer.join().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "\"********\"\n\"10.0.0.11\"\n\"********\"\n");
+        // A line that nobody ends is looked through too.
+        fs::write(&older, "\"10.0.0.1").unwrap();
+        assert_eq!(mask(&older, &["10.0.0.1".parse().unwrap()]).unwrap(), 1);
+        assert_eq!(mask(&dir.path().join("gone"), &[]).unwrap(), 0);
+        assert_eq!(mask(dir.path(), &[]).unwrap(), 0, "no file");
+    }
+}
