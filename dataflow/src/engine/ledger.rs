@@ -8,6 +8,7 @@
 //! Invariants
 //! - A partition's batches are judged in `seq` order, each event exactly once.
 //! - `effective` never goes back, and stays 0 until every source has listed its partitions.
+//! - While sinks let nobody read, no partition becomes idle and no time passes: what is written meanwhile is not late.
 //! - Per partition, always: lines = events + rejected, events = in time + late + future.
 //! - A connection that has ended leaves its totals in one sum per source, and for a while its name: what is kept does not
 //!   grow with the connections that ever were.
@@ -91,6 +92,10 @@ struct Inner {
     open_ended: bool,
     failed: Option<SourceError>,
     effective: u64,
+    /// When time was last looked at.
+    ticked: Option<WallTime>,
+    /// Since when sinks have let nobody read.
+    paused: Option<WallTime>,
     stopping: bool,
     /// See [`Ledger::reads_history`].
     reads_history: bool,
@@ -122,6 +127,8 @@ impl Ledger {
                 open_ended: false,
                 failed: None,
                 effective: 0,
+                ticked: None,
+                paused: None,
                 stopping: false,
                 reads_history: false,
                 exempted: Vec::new(),
@@ -165,15 +172,11 @@ impl Ledger {
                 Taken::Opened(info)
             }
             Message::Batch(raw) => {
+                let floor = EventTime(inner.effective);
                 if let Some(entry) = inner.partitions.get_mut(&raw.partition) {
                     entry.taken += 1;
                     entry.caught_up_at = None;
-                    if std::mem::take(&mut entry.idle) {
-                        let floor = EventTime(inner.effective);
-                        let entry = inner.partitions.get_mut(&raw.partition).expect("looked up a line before");
-                        entry.clock.raise_floor(floor);
-                        entry.reached = entry.clock.effective();
-                    }
+                    entry.hold_time(floor);
                 }
                 Taken::Batch(raw)
             }
@@ -261,12 +264,19 @@ impl Ledger {
     /// are (or there are none), time follows the least of the other processes, and where those are idle as well, the wall
     /// clock. A process that has not read an event yet has nothing to close: it follows the others alone, so that what
     /// comes first is not late by a clock that passed while nobody was there.
-    pub fn tick(&self, now: WallTime, others: &[Elsewhere]) {
+    ///
+    /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
+    pub fn tick(&self, now: WallTime, others: &[Elsewhere], is_paused: bool) {
         let Some(idle_after) = self.time.idle_after else { return };
         let mut inner = self.lock();
         if inner.sources_to_list > 0 {
             return;
         }
+        let passed = now.0.saturating_sub(inner.ticked.replace(now).unwrap_or(now).0);
+        if is_paused {
+            return inner.pause(now, passed, self.time.bounds.max_out_of_order);
+        }
+        inner.paused = None;
         let (mut all_idle, mut all_old) = (true, true);
         for entry in inner.partitions.values_mut().filter(|e| !e.done) {
             match entry.caught_up_at {
@@ -458,6 +468,25 @@ impl Ledger {
 }
 
 impl Inner {
+    /// A pause goes on. It does not count towards being idle. Once it is longer than lines may be delayed, what was
+    /// written since would be late by the clock: all partitions hold time again, as if they had come to their ends now,
+    /// those that were idle too. Sinks at the edge of what they can take pause again and again for moments; these keep
+    /// idle partitions idle, or time would stand still as long as that goes on.
+    fn pause(&mut self, now: WallTime, passed: u64, max_out_of_order: Millis) {
+        let since = *self.paused.get_or_insert(now);
+        let is_long = now.0.saturating_sub(since.0) >= max_out_of_order.0;
+        let floor = EventTime(self.effective);
+        for entry in self.partitions.values_mut().filter(|e| !e.done) {
+            let Some(at_end) = entry.caught_up_at else { continue };
+            let counted = at_end.0.saturating_add(passed).min(now.0);
+            let is_new = is_long || at_end == WallTime(0);
+            entry.caught_up_at = Some(if is_new { now } else { WallTime(counted) });
+            if is_long {
+                entry.hold_time(floor);
+            }
+        }
+    }
+
     /// Keeps of a connection that is over only what it read.
     fn let_go(&mut self, id: PartitionId) {
         if self.stopping || !self.partitions.get(&id).is_some_and(|e| e.done && e.info.passing) {

@@ -374,12 +374,12 @@ impl Pipeline {
             false => Elsewhere { holding: Some(0), reached: 0 },
         };
         let others: Vec<Elsewhere> = self.control.iter().flat_map(|control| control.others()).map(elsewhere).collect();
-        self.ledger.tick(wall_clock(), &others);
-        self.observer.look(&self.ledger, &self.feed);
         // Process 0 delivers for all: where it cannot, nobody reads on.
         let full = |control: &Control| control.others().iter().any(|s| s.full);
         let full = self.figures.full.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(full);
+        self.ledger.tick(wall_clock(), &others, full);
         self.feed.set_paused(full);
+        self.observer.look(&self.ledger, &self.feed);
         if self.gate.is_open() {
             return self.speak(|_| {});
         }
@@ -553,3 +553,6 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
         .spawn(run)
         .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))
 }
+
+#[cfg(test)]
+mod tests;

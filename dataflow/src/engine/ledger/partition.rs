@@ -206,6 +206,14 @@ impl Entry {
         pending.batch.raw.seq == self.next_seq && !self.ended && self.next_seq + 1 + known == self.taken
     }
 
+    /// Ends being idle: time as it stands is its floor.
+    pub fn hold_time(&mut self, floor: EventTime) {
+        if std::mem::take(&mut self.idle) {
+            self.clock.raise_floor(floor);
+            self.reached = self.clock.effective();
+        }
+    }
+
     /// Whether there has been more to read for a while, and what is read is old.
     pub fn reads_history(&self, now: WallTime, max_out_of_order: Millis) -> bool {
         let newest = self.reached.0.saturating_add(max_out_of_order.0);

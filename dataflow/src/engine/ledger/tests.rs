@@ -103,10 +103,10 @@ fn a_process_without_traffic_follows_the_others() {
         take(&ledger, &feed, 0);
         let before = ledger.effective();
         assert_eq!(before, Some(event.map_or(0, |time| time - B)), "{name}");
-        ledger.tick(WallTime(10_000 - IDLE), others);
-        ledger.tick(WallTime(10_000 - 1), others);
+        ledger.tick(WallTime(10_000 - IDLE), others, false);
+        ledger.tick(WallTime(10_000 - 1), others, false);
         assert_eq!(event.map_or(before, |_| ledger.effective()), before, "{name}: one ms before it is idle");
-        ledger.tick(WallTime(10_000), others);
+        ledger.tick(WallTime(10_000), others, false);
         assert_eq!(ledger.effective(), Some(*want), "{name}");
     }
 }
@@ -139,19 +139,19 @@ fn reading_what_is_old_without_a_pause_is_catching_up() {
         }
         feed.listed();
         take(&ledger, &feed, 0);
-        ledger.tick(WallTime(20_000), &[]);
+        ledger.tick(WallTime(20_000), &[], false);
         if other.is_some_and(|(_, at_end)| at_end) {
             feed.caught_up(PartitionId(2));
             take(&ledger, &feed, 0);
-            ledger.tick(WallTime(20_950), &[]);
+            ledger.tick(WallTime(20_950), &[], false);
         }
         if let Some(paused) = paused {
             feed.caught_up(PartitionId(1));
             feed.send(batch(1, 1));
             take(&ledger, &feed, 1000);
-            ledger.tick(WallTime(*paused), &[]);
+            ledger.tick(WallTime(*paused), &[], false);
         }
-        ledger.tick(WallTime(*at), &[]);
+        ledger.tick(WallTime(*at), &[], false);
         assert_eq!(ledger.reads_history(), *want, "{name}");
     }
 }
@@ -216,8 +216,8 @@ fn what_reads_again_has_the_time_that_passed_as_its_floor() {
     feed.send(batch(1, 0));
     feed.caught_up(PartitionId(1));
     take(&ledger, &feed, 1000);
-    ledger.tick(WallTime(2000), &[]);
-    ledger.tick(WallTime(2000 + IDLE), &[]);
+    ledger.tick(WallTime(2000), &[], false);
+    ledger.tick(WallTime(2000 + IDLE), &[], false);
     assert_eq!(ledger.effective(), Some(2000 + IDLE - B));
     feed.send(batch(1, 1));
     // The floor is 2095, and 10 ms of lateness are allowed.
@@ -275,4 +275,73 @@ fn positions_pass_what_is_in_no_window_and_stand_where_nothing_was_read() {
     assert_eq!(positions(30), [(0, 1), (1, 1)]);
     read(1, 1, u64::MAX / 2 + 100);
     assert_eq!(positions(40), [(0, 2), (1, 2)]);
+}
+
+#[test]
+fn what_is_written_while_sinks_let_nobody_read_is_not_late() {
+    // A partition with an event at 1000 is at its end from 1000 on, and so is another, if there is one. Sinks pause reading
+    // between two times; then an event of a time comes.
+    // name, the other's event, the pause, the event's time, time before it comes, whether it is late
+    type Row = (&'static str, Option<u64>, (u64, u64), u64, u64, u64);
+    let rows: &[Row] = &[
+        ("shorter than idle_after", None, (1050, 1110), 1050, 995, 0),
+        ("longer", None, (1050, 9000), 1050, 995, 0),
+        ("longer, with another that is at its end too", Some(1040), (1050, 9000), 1050, 995, 0),
+        ("idle before it began: time stands where it stood", None, (2000, 9000), 2000, 2000 - B - 1, 0),
+        ("idle before, and what is too old for that", None, (2000, 9000), 1983, 2000 - B - 1, 1),
+        ("idle before, and paused for a moment: time goes on", None, (2000, 2000 + B - 1), 1990, 2000, 0),
+        ("idle before, and just as long as lines may be delayed", None, (2000, 2000 + B), 2000, 2000 - B - 1, 0),
+    ];
+    for (name, other, (from, to), time, before, late) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        for (id, time) in std::iter::once((1, 1000)).chain(other.map(|time| (2, time))) {
+            feed.open(info(id));
+            feed.send(batch(id, 0));
+            feed.caught_up(PartitionId(id));
+            take(&ledger, &feed, time);
+        }
+        feed.listed();
+        take(&ledger, &feed, 0);
+        for now in 1000..*from {
+            ledger.tick(WallTime(now), &[], false);
+        }
+        for now in *from..=*to {
+            ledger.tick(WallTime(now), &[], true);
+        }
+        ledger.tick(WallTime(to + 1), &[], false);
+        assert_eq!(ledger.effective(), Some(*before), "{name}");
+        feed.send(batch(1, 1));
+        take(&ledger, &feed, *time);
+        assert_eq!(ledger.totals()[0].1.late, *late, "{name}");
+    }
+}
+
+#[test]
+fn a_pause_does_not_count_towards_being_idle() {
+    // At its end since 1000, and paused for a moment each time after a tick; looked at, idle
+    let rows: &[(&str, u64, u64, bool)] = &[
+        ("never paused, one before", 0, 1000 + IDLE - 1, false),
+        ("never paused", 0, 1000 + IDLE, true),
+        ("half of the time, one before", 1, 1000 + 2 * IDLE - 2, false),
+        ("half of the time", 1, 1000 + 2 * IDLE, true),
+        ("a long pause starts it anew, one before", 1 + B, 1000 + 2 * IDLE - 2, false),
+        ("a long pause starts it anew", 1 + B, 1000 + 2 * IDLE - 1, true),
+    ];
+    for (name, pause, at, want) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.open(info(1));
+        feed.send(batch(1, 0));
+        feed.caught_up(PartitionId(1));
+        feed.listed();
+        take(&ledger, &feed, 1000);
+        for now in 1000..=*at {
+            let is_paused = match *pause {
+                0 => false,
+                1 => now % 2 == 1,
+                long => (1000 + IDLE - long..=1000 + IDLE - 1).contains(&now),
+            };
+            ledger.tick(WallTime(now), &[], is_paused);
+        }
+        assert_eq!(ledger.standings()[0].idle, *want, "{name}");
+    }
 }

@@ -1,0 +1,106 @@
+use super::*;
+use crate::config::{self, Overrides, diagnostic::SourceText};
+use std::path::PathBuf;
+use tidewatch_connectors::feed::PartitionInfo;
+use tidewatch_connectors::sink::backoff::Backoff;
+use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
+use tidewatch_connectors::sink::{Delivered, Delivery, Sink, SinkError};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::time::EventTime;
+
+/// A destination that takes something only while it may.
+struct Door(Arc<AtomicBool>);
+
+impl Sink for Door {
+    fn name(&self) -> &str {
+        "door"
+    }
+
+    fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Ok(Delivered::default()),
+            false => Err(SinkError::Retry { message: "shut".into(), after: Some(Duration::from_millis(1)) }),
+        }
+    }
+}
+
+/// A sink with such memory and file behind that door.
+fn runner(is_open: &Arc<AtomicBool>, max_memory: usize, spill: Option<(PathBuf, u64)>) -> SinkRunner {
+    let backoff = Backoff { first: Duration::from_millis(1), most: Duration::from_millis(2) };
+    let settings = RunnerSettings { max_memory, spill, backoff, seed: 1 };
+    SinkRunner::start(Box::new(Door(is_open.clone())), settings).unwrap()
+}
+
+/// One source that the test hands lines over for; what is configured here.
+fn config(text: &str) -> Config {
+    config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap()
+}
+
+fn pipeline(config: &Config, runner: SinkRunner) -> Pipeline {
+    let parsers = SourceParsers::new(config).unwrap();
+    let looking = (Observer::default(), None);
+    Pipeline::build(config, 1, 0, parsers, Sources::one_more(), (vec![runner], None), None, None, looking).unwrap()
+}
+
+/// Keeps it going, with a limit, until a condition holds.
+fn tend_until(pipeline: &mut Pipeline, what: &str, mut holds: impl FnMut(&Pipeline) -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !holds(pipeline) {
+        assert!(Instant::now() < until, "not within 20 s: {what}");
+        pipeline.tend();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A request at a time.
+fn line(time: WallTime) -> Vec<u8> {
+    let time = EventTime(time.0);
+    let names =
+        "\"remote_addr\":\"192.0.2.7\",\"request_method\":\"GET\",\"uri\":\"/\",\"status\":200,\"body_bytes_sent\":5";
+    format!("{{\"@timestamp\":\"{time}\",{names}}}\n").into_bytes()
+}
+
+fn open(pipeline: &Pipeline) -> PartitionId {
+    let id = PartitionId(1);
+    pipeline.feed.open(PartitionInfo {
+        id,
+        source: 0,
+        source_name: "test".into(),
+        name: "test".into(),
+        default_host: Arc::from(&b"h"[..]),
+        passing: false,
+        reference_time: wall_clock(),
+        unread: None,
+    });
+    pipeline.feed.listed();
+    id
+}
+
+fn send(pipeline: &Pipeline, id: PartitionId, seq: u64, bytes: Vec<u8>) {
+    let framing = Framing::Lines { offset: 1000 * seq };
+    pipeline.feed.send(RawBatch { partition: id, seq, bytes, framing, read_at: wall_clock() });
+}
+
+const SOURCE: &str = "[[source]]\nname = \"test\"\nkind = \"stdin\"\nformat = \"json\"\n[store]\nenabled = false\n";
+
+#[test]
+fn what_is_written_while_a_sink_is_full_is_not_late() {
+    let times = "[time]\nmax_out_of_order = \"100ms\"\nallowed_lateness = \"300ms\"\nidle_after = \"500ms\"\n";
+    let is_open = Arc::new(AtomicBool::new(false));
+    let runner = runner(&is_open, 1, None);
+    runner.offer(Arc::new(Delivery { seq: 1, points: b"m x=1i 1\n".to_vec(), ..Delivery::default() }));
+    let mut pipeline = pipeline(&config(&format!("{SOURCE}{times}")), runner);
+    tend_until(&mut pipeline, "reading pauses", |pipeline| pipeline.feed.pressure().paused);
+    let id = open(&pipeline);
+    let begun = wall_clock();
+    send(&pipeline, id, 0, line(begun));
+    pipeline.feed.caught_up(id);
+    tend_until(&mut pipeline, "a pause", |pipeline| pipeline.ledger.events() == 1 && wall_clock().0 > begun.0 + 1500);
+    is_open.store(true, Ordering::Relaxed);
+    tend_until(&mut pipeline, "reading goes on", |pipeline| !pipeline.feed.pressure().paused);
+    pipeline.tend();
+    send(&pipeline, id, 1, line(WallTime(begun.0 + 100)));
+    tend_until(&mut pipeline, "it is read", |pipeline| pipeline.totals().events == 2);
+    assert_eq!(pipeline.totals().late, 0);
+    assert!(pipeline.stop().unwrap());
+}
