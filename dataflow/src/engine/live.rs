@@ -2,12 +2,13 @@
 //!
 //! One thread, on process 0. It takes what leaves the dataflow, keeps the book of alerts, makes a [`Delivery`] of what
 //! came within [`STEP`], and offers it to every sink. When all sinks have acknowledged the step that carried the last
-//! point of a window, the time up to that window is durable.
+//! point, finding and alert of a window, the time up to that window is durable ([`durable`]).
 //!
 //! Invariants
 //! - Deliveries are numbered without gaps and offered to all sinks in order.
-//! - `durable` only grows, and only over closed windows whose points every sink has acknowledged.
+//! - [`Figures::durable`] only grows, and only over closed windows of which every sink has acknowledged everything.
 
+mod durable;
 mod health;
 
 use super::assembly::{Output, Plan};
@@ -22,6 +23,7 @@ use super::reload::Previews;
 use super::routes::Routes;
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use durable::Durable;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -159,10 +161,7 @@ pub struct Live {
     lookup: Lookup<Peers>,
     privacy: Privacy,
     figures: Arc<Figures>,
-    /// Lengths of time by which a closing tick names windows.
-    lateness: u64,
-    /// Size of the windows whose ends may be made durable.
-    size: u64,
+    durable: Durable,
     step: Delivery,
     /// What dead letters of all processes are charged to.
     accounts: Accounts,
@@ -171,14 +170,9 @@ pub struct Live {
     seq: u64,
     changes: Vec<AlertDraft>,
     told: HashMap<String, Told>,
-    /// Steps that carried the end of something, and what is durable once they are acknowledged.
-    waiting: VecDeque<(u64, u64)>,
-    reached: Option<u64>,
     /// When it was last looked how the sinks stand.
     looked: Option<Instant>,
     previews: Previews,
-    /// What was reached when alerts were still away for their lines: how many of them must be back first.
-    held: VecDeque<(u64, u64)>,
     /// Inexact results that were warned about.
     warned: BTreeSet<String>,
     /// What was said of rules of which too much was found.
@@ -229,7 +223,6 @@ impl Live {
         privacy: Privacy,
         figures: Arc<Figures>,
     ) -> std::io::Result<Live> {
-        let lateness = plan.traffic.allowed_lateness;
         Ok(Live {
             book: AlertBook::new(plan.rules.clone(), plan.limits),
             runners,
@@ -240,18 +233,14 @@ impl Live {
             tap,
             privacy,
             figures,
-            lateness: lateness.0,
-            size: plan.traffic.size.0,
+            durable: Durable::new(plan.traffic.size.0, plan.traffic.allowed_lateness.0),
             step: Delivery::default(),
             accounts: Accounts::default(),
             charges: Vec::new(),
             seq: 0,
             changes: Vec::new(),
             told: HashMap::new(),
-            waiting: VecDeque::new(),
-            reached: None,
             looked: None,
-            held: VecDeque::new(),
             warned: BTreeSet::new(),
             said: limited::Said::default(),
             orphans: Orphans::default(),
@@ -324,6 +313,9 @@ impl Live {
     }
 
     fn take(&mut self, output: Output) {
+        if let Output::Judged(reached) = &output {
+            self.durable.judge(*reached);
+        }
         match output {
             Output::Points(points) => {
                 if points.closed {
@@ -366,7 +358,7 @@ impl Live {
                     self.charges.extend(self.accounts.charge_of(&batch));
                 }
             }
-            Output::Reached(reached) => self.reached = Some(reached.unwrap_or(u64::MAX)),
+            Output::Reached(reached) => self.durable.reach(reached),
         }
         if !self.changes.is_empty() {
             self.tell();
@@ -472,13 +464,7 @@ impl Live {
             }
             self.runners.iter().for_each(|runner| runner.offer(step.clone()));
         }
-        let (given, returned) = self.lookup.given_and_returned();
-        self.held.extend(self.reached.take().map(|reached| (given, reached)));
-        while let Some((_, reached)) = self.held.pop_front_if(|(given, _)| *given <= returned) {
-            // Windows that close before `reached` are in steps up to this one, and so are their alerts.
-            let ended = reached.saturating_sub(self.lateness);
-            self.waiting.push_back((self.seq, ended - ended % self.size.max(1)));
-        }
+        self.durable.offered(self.seq, self.lookup.given_and_returned());
     }
 
     /// Lines that sinks refused for good are dead letters too, with the destination's words as reason. Those that a sink
@@ -501,7 +487,7 @@ impl Live {
         self.figures.acknowledged.store(acked, Ordering::Relaxed);
         // An alert that is neither told nor in a journal must come again after a crash.
         let acked = if self.routes.as_ref().is_none_or(|routes| routes.are_recorded()) { acked } else { 0 };
-        while let Some((_, durable)) = self.waiting.pop_front_if(|(seq, _)| *seq <= acked) {
+        if let Some(durable) = self.durable.acknowledged(acked) {
             self.figures.durable.fetch_max(durable, Ordering::Relaxed);
         }
         let is_full = self.runners.iter().any(SinkRunner::is_full);
@@ -542,47 +528,4 @@ fn memchr_count(points: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, Overrides, diagnostic::SourceText};
-    use tidewatch_operators::rules::keys::KeyBytes;
-
-    #[test]
-    fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
-        use AlertState::{Firing, Resolved, Withdrawn};
-        let config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
-        let figures = Figures::default();
-        let changes =
-            [(false, Firing), (true, Firing), (true, Withdrawn), (false, Firing), (true, Resolved), (false, Resolved)];
-        changes.into_iter().for_each(|(was_firing, state)| figures.count(&config.rules[0], was_firing, state));
-        assert_eq!((figures.alerts_fired.load(Ordering::Relaxed), figures.confirmed_alerts()), (2, 1));
-    }
-
-    #[test]
-    fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
-        let draft = AlertDraft {
-            change: Change::Updated,
-            rule: 0,
-            key: KeyBytes::new(b"1"),
-            first: 0,
-            first_end: 10,
-            last: 10,
-            fired: 5,
-            value: 5.0,
-            threshold: 5.0,
-            findings: 1,
-            evidence: std::iter::once(Origin { time: 0, partition: 0, offset: 0 }).collect(),
-            state: AlertState::Firing,
-            replaces: None,
-        };
-        let told = Told { at: Instant::now(), state: draft.state, value: draft.value };
-        let is_told = |draft: AlertDraft, withdrawn| is_told(&draft, Some(&told), withdrawn);
-        assert!(!is_told(AlertDraft { last: 20, value: 9.0, findings: 2, ..draft.clone() }, None));
-        assert!(is_told(AlertDraft { value: 10.0, ..draft.clone() }, None), "twice the value");
-        assert!(is_told(AlertDraft { change: Change::Ended, ..draft.clone() }, None));
-        let instead = AlertDraft { replaces: Some(90), ..draft };
-        assert!(is_told(instead.clone(), Some(90)), "the other was withdrawn right before");
-        assert!(!is_told(instead.clone(), None), "once");
-        assert!(!is_told(instead, Some(80)), "that was of something else");
-    }
-}
+mod tests;

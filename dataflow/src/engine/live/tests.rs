@@ -1,0 +1,131 @@
+use super::*;
+use crate::config::{self, Overrides, diagnostic::SourceText};
+use crate::engine::observe::Observer;
+use crate::engine::peers::Here;
+use crate::engine::replay;
+use tidewatch_connectors::sink::backoff::Backoff;
+use tidewatch_connectors::sink::runner::RunnerSettings;
+use tidewatch_connectors::sink::{Delivered, Sink, SinkError};
+use tidewatch_connectors::source::recent::RecentLines;
+use tidewatch_operators::rules::keys::KeyBytes;
+use tidewatch_operators::traffic::streams::Points;
+
+#[test]
+fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
+    use AlertState::{Firing, Resolved, Withdrawn};
+    let config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+    let figures = Figures::default();
+    let changes =
+        [(false, Firing), (true, Firing), (true, Withdrawn), (false, Firing), (true, Resolved), (false, Resolved)];
+    changes.into_iter().for_each(|(was_firing, state)| figures.count(&config.rules[0], was_firing, state));
+    assert_eq!((figures.alerts_fired.load(Ordering::Relaxed), figures.confirmed_alerts()), (2, 1));
+}
+
+#[test]
+fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
+    let draft = AlertDraft {
+        change: Change::Updated,
+        rule: 0,
+        key: KeyBytes::new(b"1"),
+        first: 0,
+        first_end: 10,
+        last: 10,
+        fired: 5,
+        value: 5.0,
+        threshold: 5.0,
+        findings: 1,
+        evidence: std::iter::once(Origin { time: 0, partition: 0, offset: 0 }).collect(),
+        state: AlertState::Firing,
+        replaces: None,
+    };
+    let told = Told { at: Instant::now(), state: draft.state, value: draft.value };
+    let is_told = |draft: AlertDraft, withdrawn| is_told(&draft, Some(&told), withdrawn);
+    assert!(!is_told(AlertDraft { last: 20, value: 9.0, findings: 2, ..draft.clone() }, None));
+    assert!(is_told(AlertDraft { value: 10.0, ..draft.clone() }, None), "twice the value");
+    assert!(is_told(AlertDraft { change: Change::Ended, ..draft.clone() }, None));
+    let instead = AlertDraft { replaces: Some(90), ..draft };
+    assert!(is_told(instead.clone(), Some(90)), "the other was withdrawn right before");
+    assert!(!is_told(instead.clone(), None), "once");
+    assert!(!is_told(instead, Some(80)), "that was of something else");
+}
+
+/// A destination that takes something only while it may.
+struct Door(Arc<AtomicBool>);
+
+impl Sink for Door {
+    fn name(&self) -> &str {
+        "door"
+    }
+
+    fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Ok(Delivered::default()),
+            false => Err(SinkError::Retry { message: "shut".into(), after: Some(Duration::from_millis(1)) }),
+        }
+    }
+}
+
+/// A sink behind that door.
+fn runner(is_open: &Arc<AtomicBool>) -> SinkRunner {
+    let backoff = Backoff { first: Duration::from_millis(1), most: Duration::from_millis(2) };
+    let settings = RunnerSettings { backoff, ..RunnerSettings::default() };
+    SinkRunner::start(Box::new(Door(is_open.clone())), settings).unwrap()
+}
+
+/// Waits until a sink has acknowledged what it was offered, with a limit.
+fn until_acknowledged(live: &Live, sink: usize) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while live.runners[sink].acked() < live.seq {
+        assert!(Instant::now() < until, "{:?}", live.runners[sink].status());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A thread of a configuration that is not started.
+fn live(text: &str, runners: Vec<SinkRunner>) -> Live {
+    let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+    let plan = replay::plan(&config);
+    let time = crate::engine::ledger::TimeSettings {
+        bounds: replay::bounds(&config),
+        guard: tidewatch_operators::watermark::Guard::Limit,
+        idle_after: None,
+        commit_window: tidewatch_events::time::Millis(0),
+    };
+    let ledger = Arc::new(Ledger::new(time, 0));
+    let here = Here::new(ledger.clone(), Arc::new(RecentLines::new(0)), Box::new(Vec::new), Observer::default());
+    let peers = Arc::new(Peers::new(Arc::new(here), None));
+    let figures = Arc::new(Figures::default());
+    Live::new(&plan, (runners, None), ledger, peers, None, config.privacy.clone(), figures).unwrap()
+}
+
+const TIMES: &str = "[windows]\nsize = \"10s\"\n[time]\nmax_out_of_order = \"1s\"\nallowed_lateness = \"20s\"\n";
+
+#[test]
+fn a_window_is_durable_once_all_of_it_is_acknowledged() {
+    // The window that ends at 100 s closes at tick 120 000.
+    let is_open = Arc::new(AtomicBool::new(false));
+    let mut live = live(TIMES, vec![runner(&is_open)]);
+    let mut see = |outputs: Vec<Output>| {
+        outputs.into_iter().for_each(|output| live.take(output));
+        live.offer();
+        if is_open.load(Ordering::Relaxed) {
+            until_acknowledged(&live, 0);
+        }
+        live.settle();
+        live.figures.durable.load(Ordering::Relaxed)
+    };
+    let points = |time: u64| {
+        let lines = format!("m x={time}i {time}\n").into_bytes();
+        Output::Points(Points { lines, closed: true, ..Points::default() })
+    };
+    let at = |tick| vec![Output::Reached(Some(tick)), Output::Judged(Some(tick))];
+    is_open.store(true, Ordering::Relaxed);
+    assert_eq!(see(at(120_000)), 90_000, "it may close at this very tick");
+    assert_eq!(see(vec![points(90), Output::Reached(Some(120_100))]), 90_000, "its findings are not known");
+    is_open.store(false, Ordering::Relaxed);
+    assert_eq!(see(vec![points(91), Output::Judged(Some(120_100))]), 90_000, "not acknowledged");
+    is_open.store(true, Ordering::Relaxed);
+    assert_eq!(see(Vec::new()), 100_000);
+    assert_eq!(see(vec![Output::Judged(None)]), 100_000, "points are not at their end");
+    assert!(see(vec![Output::Reached(None)]) > u64::MAX / 2, "the end");
+}
