@@ -8,7 +8,7 @@
 use crate::exit::{ExitCode, Failure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,6 +59,8 @@ pub struct Status {
     pub stuck: bool,
     /// Of the dead letters that each process made, the bytes that take no memory any more. Meaningful from process 0.
     pub letters: Vec<u64>,
+    /// How many dead letters of each worker every sink has acknowledged. Meaningful from process 0.
+    pub kept: BTreeMap<usize, u64>,
     /// Whether it is draining and will leave.
     pub stopping: bool,
     /// Whether it has sent on all that it read.

@@ -140,6 +140,8 @@ pub fn build<'s>(
     .probe_with(&probe);
     deliver(sources.dead_letters, "DeliverDeadLetters", move |dead, _| {
         if let Some(results) = to_dead.as_ref().filter(|_| !dead.is_empty()) {
+            // All that has arrived goes at once, so that of each worker these are the next ones it made: within an activation
+            // their order is that of time.
             let _ = results.send(Output::DeadLetters(std::mem::take(dead)));
         }
     })

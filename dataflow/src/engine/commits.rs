@@ -1,40 +1,64 @@
 //! Which positions of partitions are committed, look by look.
 //!
+//! A look notes positions, and at the next one how many dead letters the workers have made by then. Once every sink has
+//! acknowledged as many, of each worker, the positions are committed and there is a new look. There is one look at a time, and letters
+//! that come after it do not hold it up: however many come, some look in the past is kept in the end.
+//!
 //! Invariants
 //! - What is committed lies behind windows that are durable, and behind dead letters that every sink has acknowledged.
 //! - Positions move on although no window closes: what is from the future, late or unreadable is not read again. But not
 //!   before one has closed: the floor that goes with them would be behind that of the life before.
 
+use super::letters::{Counts, are_kept};
 use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_events::batch::PartitionId;
 
 /// Positions with their partitions.
-type Positions = Vec<(PartitionInfo, u64)>;
+pub type Positions = Vec<(PartitionInfo, u64)>;
+
+/// What was seen of one moment.
+pub struct Look {
+    /// Event time (ms) up to which windows were durable.
+    pub durable: u64,
+    /// Where reading would go on.
+    pub positions: Positions,
+    /// Dead letters made of what lies before them, or of more; `None` before the next look, for the last lines read may
+    /// not be letters yet.
+    made: Option<Counts>,
+}
 
 /// See the module.
 #[derive(Default)]
 pub struct Commits {
-    /// Event time (ms) up to which windows were durable.
+    /// Event time (ms) that went with what was committed.
     durable: u64,
     committed: Vec<(PartitionId, u64)>,
-    /// As they were at the last look.
-    before: Positions,
+    /// What is to be committed next.
+    waiting: Option<Look>,
 }
 
 impl Commits {
-    /// What to commit now, where anything is. `positions` are those that `durable` allows; `is_kept`: whether every dead
-    /// letter of what was read before the last look is acknowledged.
-    pub fn next(&mut self, durable: u64, positions: Positions, is_kept: bool) -> Option<Positions> {
-        let before = std::mem::replace(&mut self.before, positions);
-        let offsets = |of: &Positions| of.iter().map(|(info, offset)| (info.id, *offset)).collect::<Vec<_>>();
+    /// Takes a look, where none waits. `positions` are those that `durable` allows.
+    pub fn look(&mut self, durable: u64, positions: impl FnOnce() -> Positions) {
+        if durable > 0 && self.waiting.is_none() {
+            self.waiting = Some(Look { durable, positions: positions(), made: None });
+        }
+    }
+
+    /// What to commit now, where anything is. Workers have made and sinks have acknowledged so many dead letters.
+    pub fn next(&mut self, made: impl FnOnce() -> Counts, kept: &Counts) -> Option<Look> {
+        let look = self.waiting.as_mut()?;
+        if !are_kept(look.made.get_or_insert_with(made), kept) {
+            return None;
+        }
+        let look = self.waiting.take()?;
+        let offsets: Vec<_> = look.positions.iter().map(|(info, offset)| (info.id, *offset)).collect();
         // The time goes with them, so they are committed where only that has moved.
-        let due = match durable > self.durable {
-            true => self.before.clone(),
-            false if is_kept && self.durable > 0 && offsets(&before) != self.committed => before,
-            false => return None,
-        };
-        (self.durable, self.committed) = (durable.max(self.durable), offsets(&due));
-        (!due.is_empty()).then_some(due)
+        if offsets.is_empty() || look.durable == self.durable && offsets == self.committed {
+            return None;
+        }
+        (self.durable, self.committed) = (look.durable, offsets);
+        Some(look)
     }
 }
 
@@ -57,25 +81,60 @@ mod tests {
         vec![(info, offset)]
     }
 
+    /// Letters of workers 2 and 3.
+    fn of(counts: (u64, u64)) -> Counts {
+        [(2, counts.0), (3, counts.1)].into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
     #[test]
     fn positions_are_committed_behind_windows_and_letters() {
-        // name, durable, position, whether letters are kept, what is committed
-        let rows: &[(&str, u64, u64, bool, Option<u64>)] = &[
-            ("nothing closed yet", 0, 10, true, None),
-            ("still nothing", 0, 20, true, None),
-            ("a window closed", 100, 40, false, Some(40)),
-            ("nothing new", 100, 40, true, None),
-            ("lines in no window", 100, 50, true, None),
-            ("a look later, a letter waits", 100, 60, false, None),
-            ("all are kept", 100, 60, true, Some(60)),
-            ("once", 100, 60, true, None),
-            ("the next window, with its time", 200, 60, false, Some(60)),
+        // A second each: name, durable, position; letters made and acknowledged, by worker; time and position committed.
+        type Second = (&'static str, u64, u64, (u64, u64), (u64, u64), Option<(u64, u64)>);
+        let rows: &[Second] = &[
+            ("nothing closed yet", 0, 10, (0, 0), (0, 0), None),
+            ("a window closed", 100, 40, (0, 0), (0, 0), None),
+            ("a second later it is known that there is no letter", 100, 40, (0, 0), (0, 0), Some((100, 40))),
+            ("nothing new", 100, 50, (0, 0), (0, 0), None),
+            ("lines in no window, and a letter of them waits", 100, 60, (1, 0), (0, 0), None),
+            ("it still does, and the next window closed", 200, 60, (1, 0), (0, 0), None),
+            ("it is kept, and another waits", 200, 70, (2, 0), (1, 0), Some((100, 50))),
+            ("the other worker's is not", 200, 80, (2, 1), (3, 0), None),
+            ("all are", 200, 80, (2, 1), (2, 1), Some((200, 70))),
+            ("lines in no window", 200, 80, (2, 1), (2, 1), Some((200, 80))),
+            ("once", 200, 80, (2, 1), (2, 1), None),
+            ("the next window closes", 300, 80, (2, 1), (2, 1), None),
+            ("and its time goes with the same position", 300, 80, (2, 1), (2, 1), Some((300, 80))),
         ];
         let mut commits = Commits::default();
-        for (name, durable, offset, is_kept, want) in rows {
-            let due = commits.next(*durable, at(*offset), *is_kept);
-            assert_eq!(due.map(|due| due[0].1), *want, "{name}");
+        for (name, durable, offset, made, kept, want) in rows {
+            let due = commits.next(|| of(*made), &of(*kept));
+            assert_eq!(due.map(|look| (look.durable, look.positions[0].1)), *want, "{name}");
+            commits.look(*durable, || at(*offset));
         }
-        assert!(Commits::default().next(100, Vec::new(), true).is_none(), "nothing was read");
+    }
+
+    #[test]
+    fn a_steady_stream_of_letters_holds_nothing_up_for_long() {
+        // A hundred letters a second, and three seconds until they are kept: never are all.
+        let mut commits = Commits::default();
+        let mut committed = Vec::new();
+        for second in 1..=20u64 {
+            let (made, kept) = (100 * second, 100 * second.saturating_sub(3));
+            committed.extend(commits.next(|| of((made, 0)), &of((kept, 0))).map(|look| look.positions[0].1));
+            commits.look(second, || at(second));
+        }
+        assert_eq!(committed, [1, 5, 9, 13], "each as soon as what came before it is kept");
+    }
+
+    #[test]
+    fn positions_are_asked_for_only_where_they_may_be_committed() {
+        let mut commits = Commits::default();
+        commits.look(0, || panic!("nothing is durable"));
+        commits.look(100, || at(1));
+        assert!(commits.next(|| of((1, 0)), &of((0, 0))).is_none());
+        commits.look(200, || panic!("the one before waits"));
+        let mut none =
+            Commits { waiting: Some(Look { durable: 1, positions: Vec::new(), made: None }), ..Commits::default() };
+        assert!(none.next(Counts::default, &Counts::default()).is_none(), "nothing was read");
     }
 }

@@ -109,7 +109,7 @@ pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
     let mut builder = OperatorBuilder::new("Ingest".to_owned(), scope);
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
-    let peers = scope.peers();
+    let (index, peers) = (scope.index(), scope.peers());
     let (mut to_parts, parts) = output(&mut builder);
     let (mut to_deltas, deltas) = output(&mut builder);
     let (mut to_panes, panes) = output(&mut builder);
@@ -118,7 +118,7 @@ pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
     let (mut to_all, changes) = output(&mut builder);
     builder.build(move |capabilities| {
         let mut capabilities: Option<Vec<Capability<u64>>> = Some(capabilities);
-        let mut work = Work::new(ingest);
+        let mut work = Work::new(ingest, index);
         let mut sending = Sending::default();
         move |_frontiers| {
             let Some(held) = &mut capabilities else { return };
@@ -176,6 +176,8 @@ struct Sending {
 
 struct Work {
     ingest: Ingest,
+    /// This worker, of the cluster.
+    index: usize,
     infos: HashMap<PartitionId, PartitionInfo>,
     parsers: HashMap<PartitionId, Parser>,
     /// How many partitions may be known before those that are over are forgotten.
@@ -193,10 +195,11 @@ struct Work {
 }
 
 impl Work {
-    fn new(ingest: Ingest) -> Work {
+    fn new(ingest: Ingest, index: usize) -> Work {
         Work {
             lanes: Lanes::new(ingest.privacy.clone()),
             ingest,
+            index,
             infos: HashMap::new(),
             parsers: HashMap::new(),
             most_known: FEW_PARTITIONS,
@@ -296,7 +299,7 @@ impl Work {
         if !batch.events.is_empty() || batch.rejects.is_empty() || !self.ingest.ledger.looks_ahead() {
             return Gone::default();
         }
-        sending.dead.extend(self.ingest.letters.charge(letters_of(batch)));
+        sending.dead.extend(self.ingest.letters.charge(self.index, letters_of(batch)));
         let bytes = std::mem::take(&mut batch.raw.bytes);
         let gone = Gone { lines: batch.rejects.len() as u64, bytes: bytes.len() as u64 };
         self.ingest.feed.credit(bytes);
@@ -339,7 +342,7 @@ impl Work {
             all &= in_time.count_ones() as usize == events.len();
         }
         if !all || !batch.rejects.is_empty() {
-            sending.dead.extend(self.ingest.letters.charge(letters_of(&batch)));
+            sending.dead.extend(self.ingest.letters.charge(self.index, letters_of(&batch)));
         }
         if let Some(tap) = &self.ingest.tap {
             tap(&batch);

@@ -5,22 +5,36 @@
 //! 0, which keeps all letters, is rid of them; while the account is overdrawn, the process's workers take no more batches.
 //! What it was rid of process 0 tells the others with its heartbeats.
 //!
+//! Offsets are not committed past letters that a sink has not acknowledged, so they are counted as well ([`Counts`]): by
+//! the worker that made them, for those of one worker arrive in order, and those of several do not. What every sink has
+//! acknowledged process 0 tells the others in the same way.
+//!
 //! Of blank lines that follow each other, [`BLANK_LINES`] are letters of their own; the rest of a run is one.
 //!
 //! Invariants
 //! - What is charged is credited once, and only when it takes no memory any more, in no process.
+//! - Of one worker, letters are counted as kept in the order in which they were made.
 //! - Letters of all processes together never take more than the accounts allow, but for one batch a worker.
 //! - Each line that was rejected, late or from the future is in exactly one letter.
 
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tidewatch_events::batch::{Batch, Framing, Reject};
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::event::Verdict;
 
 /// How many blank lines that follow each other in a batch are letters of their own.
 const BLANK_LINES: usize = 100;
+
+/// Numbers of letters, by worker of the cluster.
+pub type Counts = BTreeMap<usize, u64>;
+
+/// Whether as many letters of each worker are kept as were made.
+pub fn are_kept(made: &Counts, kept: &Counts) -> bool {
+    made.iter().all(|(worker, made)| kept.get(worker).is_some_and(|kept| kept >= made))
+}
 
 /// What the letters of a process may take before its workers wait.
 #[derive(Debug)]
@@ -30,6 +44,8 @@ pub struct Account {
     /// Bytes ever charged, and ever credited.
     charged: AtomicU64,
     credited: AtomicU64,
+    /// Letters ever made here.
+    made: Mutex<Counts>,
 }
 
 /// Bytes charged; credited when the last clone is dropped.
@@ -44,6 +60,8 @@ pub struct Charge {
 pub struct Letters {
     /// The process that made them.
     pub process: usize,
+    /// The worker of the cluster that made them.
+    pub worker: usize,
     /// In the order of the batch's events, then of its rejects.
     pub letters: Vec<DeadLetter>,
     /// `None` where they come from another process, or are to leave for it.
@@ -55,12 +73,15 @@ pub struct Letters {
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
     of: Vec<Arc<Account>>,
+    /// Letters that every sink has acknowledged.
+    kept: Arc<Mutex<Counts>>,
 }
 
 impl Account {
     /// An account of this process for about `most` bytes.
     pub fn new(process: usize, most: usize) -> Arc<Account> {
-        Arc::new(Account { process, most: most as u64, charged: AtomicU64::new(0), credited: AtomicU64::new(0) })
+        let (charged, credited, made) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        Arc::new(Account { process, most: most as u64, charged, credited, made })
     }
 
     /// Whether no more should be made for now.
@@ -83,15 +104,21 @@ impl Account {
         self.credited.fetch_max(bytes, Ordering::Relaxed);
     }
 
-    /// Charges what is not empty.
-    pub fn charge(self: &Arc<Account>, letters: Vec<DeadLetter>) -> Option<Letters> {
+    /// Letters ever made by workers of this process.
+    pub fn made(&self) -> Counts {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Charges what a worker made and is not empty.
+    pub fn charge(self: &Arc<Account>, worker: usize, letters: Vec<DeadLetter>) -> Option<Letters> {
         if letters.is_empty() {
             return None;
         }
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(worker).or_default() += letters.len() as u64;
         let bytes = self.add(&letters);
         // Those of other processes leave, and are credited by what process 0 says.
         let charge = (self.process == 0).then(|| Arc::new(Charge { account: self.clone(), bytes }));
-        Some(Letters { process: self.process, letters, charge })
+        Some(Letters { process: self.process, worker, letters, charge })
     }
 
     fn add(&self, letters: &[DeadLetter]) -> u64 {
@@ -111,7 +138,7 @@ impl Accounts {
     /// Of this process (0) and those that there are besides it.
     pub fn new(own: Arc<Account>, processes: usize) -> Accounts {
         let others = (1..processes).map(|process| Account::new(process, 0));
-        Accounts { of: std::iter::once(own).chain(others).collect() }
+        Accounts { of: std::iter::once(own).chain(others).collect(), kept: Arc::default() }
     }
 
     /// What is to be kept as long as letters that have arrived take memory.
@@ -121,6 +148,19 @@ impl Accounts {
             let bytes = account.add(&letters.letters);
             Some(Arc::new(Charge { account, bytes }))
         })
+    }
+
+    /// So many letters more are acknowledged by every sink.
+    pub fn keep(&self, more: &Counts) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for (worker, count) in more {
+            *kept.entry(*worker).or_default() += count;
+        }
+    }
+
+    /// Letters that every sink has acknowledged: what the others are told.
+    pub fn kept(&self) -> Counts {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Bytes ever credited, by process: what the others are told.
@@ -181,7 +221,6 @@ fn behind(batch: &Batch, line: &Reject) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use tidewatch_events::batch::{PartitionId, RawBatch, WallTime};
     use tidewatch_events::formats::{Format, Parser, SourceOptions};
 
@@ -226,9 +265,9 @@ mod tests {
     #[test]
     fn a_charge_is_credited_once_the_letters_are_gone() {
         let account = Account::new(0, 6400);
-        assert!(account.charge(Vec::new()).is_none());
+        assert!(account.charge(0, Vec::new()).is_none());
         let letters = letters_of(&batch(&"x\n".repeat(120)));
-        let charged = account.charge(letters).unwrap();
+        let charged = account.charge(0, letters).unwrap();
         let kept = charged.clone();
         assert!(account.is_overdrawn());
         drop(charged);
@@ -241,7 +280,7 @@ mod tests {
     fn letters_that_leave_are_charged_until_the_process_that_keeps_them_is_rid_of_them() {
         let (own, there) = (Account::new(0, 1 << 20), Account::new(2, 6400));
         let accounts = Accounts::new(own.clone(), 3);
-        let made = there.charge(letters_of(&batch(&"x\n".repeat(120)))).unwrap();
+        let made = there.charge(4, letters_of(&batch(&"x\n".repeat(120)))).unwrap();
         let arrived: Letters = serde_json::from_slice(&serde_json::to_vec(&made).unwrap()).unwrap();
         drop(made);
         assert!(there.is_overdrawn(), "sent, and nowhere else than on the way");
@@ -254,10 +293,38 @@ mod tests {
         there.credit_up_to(accounts.credited()[2]);
         there.credit_up_to(0);
         assert_eq!(there.outstanding(), 0, "an older message changes nothing");
-        let here = own.charge(letters_of(&batch("x\n"))).unwrap();
+        let here = own.charge(0, letters_of(&batch("x\n"))).unwrap();
         let charge = accounts.charge_of(&here).unwrap();
         assert!(own.outstanding() > 0);
         drop((here, charge));
         assert_eq!(own.outstanding(), 0, "charged once");
+    }
+
+    #[test]
+    fn letters_are_kept_by_the_worker_that_made_them() {
+        let counts = |rows: &[(usize, u64)]| rows.iter().copied().collect::<Counts>();
+        // name, made, kept, whether all are
+        type Row<'a> = (&'a str, &'a [(usize, u64)], &'a [(usize, u64)], bool);
+        let rows: &[Row] = &[
+            ("none made", &[], &[(0, 3)], true),
+            ("none kept", &[(0, 1)], &[], false),
+            ("one less", &[(0, 3)], &[(0, 2)], false),
+            ("as many", &[(0, 3)], &[(0, 3)], true),
+            ("more", &[(0, 3)], &[(0, 4), (1, 9)], true),
+            ("as many, of another worker", &[(0, 3)], &[(1, 3)], false),
+            ("one of two", &[(0, 3), (1, 3)], &[(0, 6)], false),
+        ];
+        for (name, made, kept, want) in rows {
+            assert_eq!(are_kept(&counts(made), &counts(kept)), *want, "{name}");
+        }
+        let account = Account::new(1, 1 << 20);
+        let accounts = Accounts::new(Account::new(0, 1 << 20), 2);
+        let letters = account.charge(2, letters_of(&batch(&"x\n".repeat(3)))).unwrap();
+        account.charge(3, letters_of(&batch("x\n")));
+        assert_eq!(account.made(), counts(&[(2, 3), (3, 1)]));
+        assert_eq!((letters.worker, accounts.kept()), (2, counts(&[])));
+        accounts.keep(&counts(&[(2, 1)]));
+        accounts.keep(&counts(&[(2, 2)]));
+        assert_eq!(accounts.kept(), counts(&[(2, 3)]));
     }
 }

@@ -61,10 +61,6 @@ pub struct Figures {
     pub durable: AtomicU64,
     /// Points offered.
     pub points: AtomicU64,
-    /// Steps offered.
-    pub steps: AtomicU64,
-    /// Steps that every sink has acknowledged.
-    pub acknowledged: AtomicU64,
     /// Points of windows of hosts that closed.
     pub windows: AtomicU64,
     /// The latest alerts, newest last, bounded.
@@ -304,7 +300,7 @@ impl Live {
         let done: Vec<bool> = self.runners.drain(..).map(finish).collect();
         let all = done.iter().all(|one| *one);
         if all {
-            self.figures.acknowledged.store(self.seq, Ordering::Relaxed);
+            self.accounts.keep(&self.durable.kept(self.seq));
         }
         if let Some(routes) = &self.routes {
             routes.finish();
@@ -355,6 +351,7 @@ impl Live {
                 for batch in batches {
                     let record = |letter| record_of(&self.peers, &self.privacy, letter);
                     self.step.dead_letters.extend(batch.letters.iter().map(record));
+                    self.durable.count(batch.worker, batch.letters.len());
                     self.charges.extend(self.accounts.charge_of(&batch));
                 }
             }
@@ -457,7 +454,6 @@ impl Live {
             self.seq += 1;
             let points = memchr_count(&step.points);
             self.figures.points.fetch_add(points, Ordering::Relaxed);
-            self.figures.steps.store(self.seq, Ordering::Relaxed);
             let step = Arc::new(Delivery { seq: self.seq, ..std::mem::take(&mut self.step) });
             if let Some(tap) = &mut self.tap {
                 tap.step(&step);
@@ -484,7 +480,7 @@ impl Live {
     fn settle(&mut self) {
         self.take_refused();
         let acked = self.runners.iter().map(SinkRunner::acked).min().unwrap_or(self.seq);
-        self.figures.acknowledged.store(acked, Ordering::Relaxed);
+        self.accounts.keep(&self.durable.kept(acked));
         // An alert that is neither told nor in a journal must come again after a crash.
         let acked = if self.routes.as_ref().is_none_or(|routes| routes.are_recorded()) { acked } else { 0 };
         if let Some(durable) = self.durable.acknowledged(acked) {

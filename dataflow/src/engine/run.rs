@@ -7,7 +7,7 @@ use super::assembly::Plan;
 use super::commits::Commits;
 use super::gate::{Gate, Seen};
 use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
-use super::letters::{Account, Accounts};
+use super::letters::{Account, Accounts, Counts};
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
 use super::orphans::Orphans;
@@ -400,9 +400,9 @@ impl Pipeline {
         let Some(control) = &self.control else { return };
         let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
         let (full, stuck) = (self.figures.full.load(Ordering::Relaxed), self.figures.stuck.load(Ordering::Relaxed));
-        let (reached, letters) = (self.ledger.reached(), self.accounts.credited());
+        let (reached, letters, kept) = (self.ledger.reached(), self.accounts.credited(), self.accounts.kept());
         control.publish(|s| {
-            *s = Status { effective, reached, listed: true, durable, full, stuck, letters, ..s.clone() };
+            *s = Status { effective, reached, listed: true, durable, full, stuck, letters, kept, ..s.clone() };
             change(s);
         });
         let credited = control.others().iter().filter_map(|s| s.letters.get(self.process).copied()).max();
@@ -417,31 +417,23 @@ impl Pipeline {
         }
         let (sources, ledger, figures) = (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
         let (control, stopped) = (self.control.clone(), self.stopped.clone());
-        let (lateness, letters) = (self.lateness, self.letters.clone());
-        // Another process knows only that its letters were taken, not that they were written.
-        let knows_letters = self.process == 0;
+        let (lateness, letters, accounts) = (self.lateness, self.letters.clone(), self.accounts.clone());
         let mut commits = Commits::default();
         let run = move || {
+            let commit = |commits: &mut Commits| {
+                if let Some(due) = commits.next(|| letters.made(), &kept(&accounts, control.as_ref())) {
+                    sources.commit(&due.positions, due.durable.saturating_add(lateness.0));
+                }
+            };
             loop {
                 // Read before the last look: what became durable until the stop is still committed.
                 let last = stopped.load(Ordering::Acquire);
+                commit(&mut commits);
                 let durable = durable(&figures, control.as_ref());
-                let positions = ledger.commit_positions(durable);
-                let offered = figures.steps.load(Ordering::Relaxed);
-                let are_offered = knows_letters && letters.outstanding() == 0;
-                let is_kept = are_offered && figures.acknowledged.load(Ordering::Relaxed) >= offered;
-                let mut commit = |positions| {
-                    if let Some(due) = commits.next(durable, positions, is_kept) {
-                        sources.commit(&due, durable.saturating_add(lateness.0));
-                    }
-                };
+                commits.look(durable, || ledger.commit_positions(durable));
                 if last {
-                    // All letters are on their way by now: what was read since the last look counts too.
-                    commit(positions.clone());
-                }
-                commit(positions);
-                if last {
-                    return;
+                    // Nothing is read any more, and all that was read is letters by now: no need to wait.
+                    return commit(&mut commits);
                 }
                 let next = Instant::now() + COMMIT_EVERY;
                 while Instant::now() < next && !stopped.load(Ordering::Acquire) {
@@ -538,6 +530,16 @@ impl Pipeline {
         }
         Ok(all)
     }
+}
+
+/// How many dead letters of each worker every sink has acknowledged, as process 0 says.
+fn kept(accounts: &Accounts, control: Option<&Control>) -> Counts {
+    let mut kept = accounts.kept();
+    for (worker, count) in control.into_iter().flat_map(|c| c.others()).flat_map(|s| s.kept) {
+        let known = kept.entry(worker).or_default();
+        *known = count.max(*known);
+    }
+    kept
 }
 
 /// Everything before this event time (ms) is durable, as process 0 says.

@@ -1,5 +1,5 @@
-//! How far results are durable: what all of has left the dataflow, in which step the last of it went to the sinks, and
-//! which steps every sink has acknowledged.
+//! How far results and dead letters are durable: what all of has left the dataflow, in which step the last of it went to
+//! the sinks, and which steps every sink has acknowledged.
 //!
 //! Points come at the end of one chain of operators, findings and alerts at the end of another, which may lag behind.
 //!
@@ -8,7 +8,11 @@
 //!   points, findings and alerts in steps.
 //! - What is durable never goes back.
 
+use super::super::letters::Counts;
 use std::collections::VecDeque;
+
+/// Of how many steps it is known which dead letters were in each: while sinks are away for long there are ever more.
+const STEPS: usize = 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,13 +30,25 @@ pub struct Durable {
     held: VecDeque<(u64, u64)>,
     /// Steps that carried the end of something, and what is durable once they are acknowledged.
     waiting: VecDeque<(u64, u64)>,
+    /// Dead letters of the next step, and of those that are not acknowledged.
+    letters: Counts,
+    unkept: VecDeque<(u64, Counts)>,
 }
 
 impl Durable {
     /// Of windows of this size (ms), which close so long after their end.
     pub fn new(size: u64, lateness: u64) -> Durable {
-        let (held, waiting) = (VecDeque::new(), VecDeque::new());
-        Durable { lateness, size: size.max(1), points: 0, findings: 0, noted: 0, held, waiting }
+        Durable {
+            lateness,
+            size: size.max(1),
+            points: 0,
+            findings: 0,
+            noted: 0,
+            held: VecDeque::new(),
+            waiting: VecDeque::new(),
+            letters: Counts::new(),
+            unkept: VecDeque::new(),
+        }
     }
 
     /// All points of windows that close before this tick have come; `None`: all there will ever be.
@@ -45,8 +61,21 @@ impl Durable {
         self.findings = self.findings.max(tick.unwrap_or(u64::MAX));
     }
 
+    /// So many dead letters of a worker have come.
+    pub fn count(&mut self, worker: usize, letters: usize) {
+        *self.letters.entry(worker).or_default() += letters as u64;
+    }
+
     /// What has come so far is in steps up to `seq`, but for alerts that are away: `given` ever were, `returned` are back.
     pub fn offered(&mut self, seq: u64, (given, returned): (u64, u64)) {
+        if !self.letters.is_empty() {
+            if self.unkept.len() == STEPS
+                && let Some((_, before)) = self.unkept.pop_back()
+            {
+                add(&mut self.letters, before);
+            }
+            self.unkept.push_back((seq, std::mem::take(&mut self.letters)));
+        }
         let reached = self.points.min(self.findings);
         if reached > self.noted {
             self.noted = reached;
@@ -59,6 +88,15 @@ impl Durable {
         }
     }
 
+    /// Steps up to `seq` are acknowledged: the dead letters in them that were not before.
+    pub fn kept(&mut self, seq: u64) -> Counts {
+        let mut kept = Counts::new();
+        while let Some((_, letters)) = self.unkept.pop_front_if(|(step, _)| *step <= seq) {
+            add(&mut kept, letters);
+        }
+        kept
+    }
+
     /// Steps up to `seq` are acknowledged: the event time (ms) up to which windows are durable, where that moves.
     pub fn acknowledged(&mut self, seq: u64) -> Option<u64> {
         let mut durable = None;
@@ -67,6 +105,10 @@ impl Durable {
         }
         durable
     }
+}
+
+fn add(to: &mut Counts, more: Counts) {
+    more.into_iter().for_each(|(worker, count)| *to.entry(worker).or_default() += count);
 }
 
 #[cfg(test)]
@@ -98,6 +140,33 @@ mod tests {
             assert_eq!(durable.acknowledged(2), *want, "{name}");
             assert_eq!(durable.acknowledged(2), None, "{name}: once");
         }
+    }
+
+    #[test]
+    fn letters_are_kept_with_their_steps() {
+        let mut durable = Durable::new(10, 0);
+        let counts = |rows: &[(usize, u64)]| rows.iter().copied().collect::<Counts>();
+        durable.count(0, 2);
+        durable.count(1, 1);
+        durable.count(0, 1);
+        assert_eq!(durable.kept(9), counts(&[]), "not offered");
+        durable.offered(1, (0, 0));
+        durable.offered(2, (0, 0));
+        durable.count(0, 5);
+        durable.offered(3, (0, 0));
+        assert_eq!(durable.kept(0), counts(&[]));
+        assert_eq!(durable.kept(2), counts(&[(0, 3), (1, 1)]));
+        assert_eq!(durable.kept(3), counts(&[(0, 5)]));
+        assert_eq!(durable.kept(3), counts(&[]), "once");
+        let last = 10 + 2 * STEPS as u64;
+        for seq in 10..=last {
+            durable.count(0, 1);
+            durable.offered(seq, (0, 0));
+        }
+        assert_eq!(durable.unkept.len(), STEPS, "bounded, however long nothing is acknowledged");
+        assert_eq!(durable.kept(10), counts(&[(0, 1)]));
+        assert_eq!(durable.kept(last - 1), counts(&[(0, STEPS as u64 - 2)]));
+        assert_eq!(durable.kept(last), counts(&[(0, STEPS as u64 + 2)]), "the newest go together");
     }
 
     #[test]

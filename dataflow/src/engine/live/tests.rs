@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{self, Overrides, diagnostic::SourceText};
+use crate::engine::letters::{Account, Letters};
 use crate::engine::observe::Observer;
 use crate::engine::peers::Here;
 use crate::engine::replay;
@@ -7,6 +8,8 @@ use tidewatch_connectors::sink::backoff::Backoff;
 use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_connectors::sink::{Delivered, Sink, SinkError};
 use tidewatch_connectors::source::recent::RecentLines;
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::dead_letter::Reason;
 use tidewatch_operators::rules::keys::KeyBytes;
 use tidewatch_operators::traffic::streams::Points;
 
@@ -128,4 +131,31 @@ fn a_window_is_durable_once_all_of_it_is_acknowledged() {
     assert_eq!(see(Vec::new()), 100_000);
     assert_eq!(see(vec![Output::Judged(None)]), 100_000, "points are not at their end");
     assert!(see(vec![Output::Reached(None)]) > u64::MAX / 2, "the end");
+}
+
+#[test]
+fn dead_letters_are_kept_once_every_sink_has_acknowledged_them() {
+    let (first, second) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let accounts = Accounts::new(Account::new(0, 1 << 20), 1);
+    let mut live = live(TIMES, vec![runner(&first), runner(&second)]).crediting(accounts.clone());
+    let letter = DeadLetter {
+        partition: PartitionId(1),
+        offset: 0,
+        reason: Reason::Late,
+        line: b"x".to_vec(),
+        lines: 1,
+        last_offset: 0,
+    };
+    for (worker, count) in [(3, 2), (4, 1), (3, 1)] {
+        let letters = Letters { process: 0, worker, letters: vec![letter.clone(); count], charge: None };
+        live.take(Output::DeadLetters(vec![letters]));
+    }
+    live.offer();
+    until_acknowledged(&live, 0);
+    live.settle();
+    assert!(accounts.kept().is_empty(), "one of two sinks has them");
+    second.store(true, Ordering::Relaxed);
+    until_acknowledged(&live, 1);
+    live.settle();
+    assert_eq!(accounts.kept(), [(3, 3), (4, 1)].into_iter().collect());
 }
