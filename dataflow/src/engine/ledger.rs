@@ -446,6 +446,11 @@ impl Ledger {
         here.or_else(|| inner.gone.iter().rev().find(|info| info.id == id)).cloned()
     }
 
+    /// How many windows are remembered since they are not committed yet.
+    pub fn open_windows(&self) -> usize {
+        self.lock().partitions.values().map(|e| e.open_windows.len()).sum()
+    }
+
     /// Whether batches of this partition may still come.
     pub fn is_open(&self, id: PartitionId) -> bool {
         self.lock().partitions.contains_key(&id)

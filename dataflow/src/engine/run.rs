@@ -237,12 +237,7 @@ impl Pipeline {
         sockets: Option<Vec<Option<std::net::TcpStream>>>,
         (observer, tap): Looking,
     ) -> Result<Pipeline, Failure> {
-        let time = TimeSettings {
-            bounds: replay::bounds(config),
-            guard: Guard::Limit,
-            idle_after: Some(config.time.idle_after),
-            commit_window: config.windows.size,
-        };
+        let time = time_settings(config, &sources);
         let floors = std::mem::take(&mut sources.floors);
         let ledger = Ledger::new(time, sources.count()).resuming(floors).open_ended(sources.are_open_ended());
         let ledger = Arc::new(ledger);
@@ -529,6 +524,17 @@ impl Pipeline {
             result.map_err(|e| Failure::new(ExitCode::Panicked, e))?;
         }
         Ok(all)
+    }
+}
+
+/// How a run keeps time. Windows that are not durable are remembered only where they are committed behind: nothing
+/// else forgets them.
+fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
+    TimeSettings {
+        bounds: replay::bounds(config),
+        guard: Guard::Limit,
+        idle_after: Some(config.time.idle_after),
+        commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },
     }
 }
 

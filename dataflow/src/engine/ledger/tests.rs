@@ -8,8 +8,12 @@ const B: u64 = 5;
 const IDLE: u64 = 100;
 
 fn ledger(sources: usize) -> Ledger {
+    ledger_by(sources, Millis(10))
+}
+
+fn ledger_by(sources: usize, commit_window: Millis) -> Ledger {
     let bounds = Bounds { max_out_of_order: Millis(B), allowed_lateness: Millis(10), max_ahead: Millis(15) };
-    let time = TimeSettings { bounds, guard: Guard::Limit, idle_after: Some(Millis(IDLE)), commit_window: Millis(10) };
+    let time = TimeSettings { bounds, guard: Guard::Limit, idle_after: Some(Millis(IDLE)), commit_window };
     Ledger::new(time, sources)
 }
 
@@ -343,5 +347,19 @@ fn a_pause_does_not_count_towards_being_idle() {
             ledger.tick(WallTime(now), &[], is_paused);
         }
         assert_eq!(ledger.standings()[0].idle, *want, "{name}");
+    }
+}
+
+#[test]
+fn windows_are_remembered_only_where_offsets_are_committed() {
+    for (name, size, want) in [("by windows", 10, 100), ("no offsets", 0, 0)] {
+        let (ledger, feed) = (ledger_by(1, Millis(size)), feed());
+        feed.open(info(1));
+        feed.listed();
+        for seq in 0..100 {
+            feed.send(batch(1, seq));
+            take(&ledger, &feed, 1000 + 10 * seq);
+        }
+        assert_eq!((ledger.open_windows(), ledger.events()), (want, 100), "{name}");
     }
 }

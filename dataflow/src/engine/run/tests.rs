@@ -104,3 +104,18 @@ fn what_is_written_while_a_sink_is_full_is_not_late() {
     assert_eq!(pipeline.totals().late, 0);
     assert!(pipeline.stop().unwrap());
 }
+
+#[test]
+fn a_run_over_sources_without_offsets_remembers_no_windows() {
+    let config = config(SOURCE);
+    assert_eq!(time_settings(&config, &Sources::one_more()).commit_window, Millis(0));
+    let mut pipeline = pipeline(&config, runner(&Arc::new(AtomicBool::new(true)), 1 << 20, None));
+    let id = open(&pipeline);
+    let now = wall_clock().0;
+    for seq in 0..5 {
+        send(&pipeline, id, seq, line(WallTime(now - 60_000 + 10_000 * seq)));
+    }
+    tend_until(&mut pipeline, "all is read", |pipeline| pipeline.ledger.events() == 5);
+    assert_eq!(pipeline.ledger.open_windows(), 0);
+    assert!(pipeline.stop().unwrap());
+}
