@@ -7,6 +7,7 @@
 //! Invariants
 //! - [`SinkRunner::acked`] is a sequence number up to which everything is durable at the destination. It never goes back.
 //! - A newer version of a point never reaches the destination before an older one.
+//! - A runner whose own file cannot be read back says so ([`SinkRunner::broken`]) and takes nothing any more.
 //! - Nothing that was offered is dropped, except by the destination's own refusal ([`SinkRunner::take_refused`]).
 
 use super::backlog::{self, Backlog};
@@ -71,7 +72,7 @@ pub struct SinkStatus {
     pub needs_a_person: bool,
     /// What the last failure said; kept after recovery.
     pub last_error: Option<String>,
-    /// Why this runner can never acknowledge again (its own file was damaged): the process should end.
+    /// Why this runner can never acknowledge again (its own file cannot be read back): the process must end.
     pub broken: Option<String>,
     /// Deliveries made, joined ones counted once.
     pub deliveries_total: u64,
@@ -252,10 +253,15 @@ impl SinkRunner {
         std::mem::take(&mut state.refused)
     }
 
-    /// Whether nothing more has room because the destination fails.
+    /// Whether nothing more has room because the destination fails, or nothing will be taken any more.
     pub fn is_stuck(&self) -> bool {
         let state = self.shared.lock();
-        state.status.failing_attempts > 0 && self.shared.is_full(&state)
+        state.status.broken.is_some() || (state.status.failing_attempts > 0 && self.shared.is_full(&state))
+    }
+
+    /// Why it can never acknowledge again, where that is so: the process must end.
+    pub fn broken(&self) -> Option<String> {
+        self.shared.lock().status.broken.clone()
     }
 
     /// From now on only delivers what was offered, for at most `timeout`, and a destination that fails is tried for
@@ -540,8 +546,9 @@ impl Worker {
         match spill.pop() {
             Ok(delivery) => Some(delivery),
             Err(error) => {
-                warn!(sink = %self.shared.name, %error, "what waited for the sink cannot be read back");
-                self.shared.lock().status.broken = Some(error.to_string());
+                let path = spill.path().shown();
+                warn!(sink = %self.shared.name, %path, %error, "what waited for the sink cannot be read back");
+                self.shared.lock().status.broken = Some(format!("cannot read back what waited in {path}: {error}"));
                 None
             }
         }

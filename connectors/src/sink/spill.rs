@@ -13,7 +13,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::hash;
-use tidewatch_events::text::Shown as _;
 
 /// seq, length of points, length of the rest, whether it acknowledges, hash: 8 bytes each.
 const HEADER: usize = 40;
@@ -87,14 +86,14 @@ impl Spill {
         let (seq, points_len, rest_len, acknowledges, sum) = (number(0), number(1), number(2), number(3), number(4));
         let size = points_len.checked_add(rest_len).and_then(|n| n.checked_add(HEADER as u64));
         if size.is_none_or(|size| size > self.bytes()) {
-            return Err(self.damaged());
+            return Err(Spill::damaged());
         }
         let mut points = vec![0; points_len as usize];
         self.file.read_exact(&mut points)?;
         let mut rest = vec![0; rest_len as usize];
         self.file.read_exact(&mut rest)?;
         if hash::seeded(&rest, hash::of(&points)) != sum {
-            return Err(self.damaged());
+            return Err(Spill::damaged());
         }
         let (alerts, dead_letters): (Vec<Alert>, Vec<DeadLetterRecord>) = serde_json::from_slice(&rest)?;
         self.read_at += size.unwrap_or_default();
@@ -105,8 +104,8 @@ impl Spill {
         Ok(Some((Delivery { seq, points, alerts, dead_letters }, acknowledges == 1)))
     }
 
-    fn damaged(&self) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("the spill file {} was damaged", self.path.shown()))
+    fn damaged() -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, "it was damaged")
     }
 }
 

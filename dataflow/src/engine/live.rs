@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use durable::Durable;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::route::runner::RouteStatus;
 use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
@@ -71,8 +71,10 @@ pub struct Figures {
     pub alerts_withdrawn: AtomicU64,
     /// Whether some sink can take no more for now.
     pub full: AtomicBool,
-    /// Whether that is so because its destination fails.
+    /// Whether that is so because its destination fails, or a sink will take nothing any more.
     pub stuck: AtomicBool,
+    /// Which sink will take nothing any more, and why: the run must end.
+    pub broken: OnceLock<String>,
     /// Alerts by rule, for rules that had one.
     pub rules: Mutex<BTreeMap<String, RuleFigures>>,
     /// Alerts of severity critical that began.
@@ -489,6 +491,9 @@ impl Live {
         let is_full = self.runners.iter().any(SinkRunner::is_full);
         self.figures.full.store(is_full, Ordering::Relaxed);
         self.figures.stuck.store(self.runners.iter().any(SinkRunner::is_stuck), Ordering::Relaxed);
+        if let Some((name, why)) = self.runners.iter().find_map(|runner| Some((runner.name(), runner.broken()?))) {
+            self.figures.broken.get_or_init(|| format!("sink {name}: {why}"));
+        }
         if !is_full {
             self.charges.clear();
         }

@@ -140,15 +140,16 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         if asked.as_ref().is_some_and(|asked| asked.swap(false, Ordering::AcqRel)) {
             reloader.reload();
         }
-        if let Some(error) = pipeline.ledger.failure() {
-            return Err(error.into());
+        if let Some(failure) = pipeline.failure() {
+            return Err(failure);
         }
     }
     let (ledger, figures) = (pipeline.ledger.clone(), pipeline.figures());
     let all = pipeline.stop()?;
     say_what_was_done(&ledger, &figures, begun, options.cluster.as_ref());
     if !all {
-        return Err(Failure::failed("not all results could be delivered before the end"));
+        let generic = || Failure::failed("not all results could be delivered before the end");
+        return Err(broken(&figures).unwrap_or_else(generic));
     }
     ended()
 }
@@ -440,6 +441,11 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Why it cannot go on, where that is so.
+    fn failure(&self) -> Option<Failure> {
+        self.ledger.failure().map(Failure::from).or_else(|| broken(&self.figures))
+    }
+
     fn has_ended(&self) -> bool {
         self.workers.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -536,6 +542,14 @@ fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
         idle_after: Some(config.time.idle_after),
         commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },
     }
+}
+
+/// What is said where a sink will take nothing any more. A restart reads again from what was committed, which is before
+/// all that is lost with the sink's file.
+fn broken(figures: &Figures) -> Option<Failure> {
+    let why = figures.broken.get()?;
+    let hint = "look at the disk and start again: from Kafka, what was not written is computed again";
+    Some(Failure::failed(format!("{why}\n hint: {hint}")))
 }
 
 /// How many dead letters of each worker every sink has acknowledged, as process 0 says.

@@ -242,3 +242,28 @@ fn a_destination_that_hangs_is_said_to() {
     let left = runner.drain(Duration::from_millis(50)).unwrap_err();
     assert!(left.hangs && left.to_string().contains("not answered"), "{left}");
 }
+
+#[test]
+fn a_file_that_cannot_be_read_back_is_said_and_nothing_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fake");
+    let fake = Fake::default();
+    fake.0.lock().unwrap().failures = u32::MAX;
+    let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, Some((path.clone(), 1 << 20)))).unwrap();
+    offer(&runner, 1, "m x=1 1\n".into());
+    eventually("away", || runner.status().failures_total > 0);
+    offer(&runner, 2, (0..100).map(|t| format!("m,host=a x=1,y=2,{}=3 {t}\n", "z".repeat(80))).collect());
+    eventually("in the file", || runner.status().spilled_total > 1);
+    assert!(!runner.is_stuck() && runner.broken().is_none());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[50] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
+    fake.0.lock().unwrap().failures = 0;
+    eventually("it is noticed", || runner.broken().is_some());
+    let said = runner.broken().unwrap();
+    assert_eq!(said, format!("cannot read back what waited in {}: it was damaged", path.display()));
+    assert!(runner.is_stuck(), "although the destination works, and there is room");
+    assert_eq!(runner.acked(), 1);
+    let left = runner.drain(Duration::from_secs(5)).unwrap_err();
+    assert!(left.spilled_bytes > 0, "{left}");
+}

@@ -119,3 +119,37 @@ fn a_run_over_sources_without_offsets_remembers_no_windows() {
     assert_eq!(pipeline.ledger.open_windows(), 0);
     assert!(pipeline.stop().unwrap());
 }
+
+#[test]
+fn a_spill_file_that_cannot_be_read_back_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("door");
+    let is_open = Arc::new(AtomicBool::new(false));
+    let runner = runner(&is_open, 10_000, Some((path.clone(), 1 << 20)));
+    for seq in 1..=2 {
+        let points = (0..100).map(|t| format!("m,host=a {}={seq} {t}\n", "z".repeat(100))).collect::<String>();
+        runner.offer(Arc::new(Delivery { seq, points: points.into_bytes(), ..Delivery::default() }));
+        let until = Instant::now() + Duration::from_secs(10);
+        while runner.status().failures_total == 0 || (runner.status().spilled_total == 0 && seq == 2) {
+            assert!(Instant::now() < until, "{:?}", runner.status());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let mut pipeline = pipeline(&config(SOURCE), runner);
+    open(&pipeline);
+    tend_until(&mut pipeline, "it has begun", |pipeline| pipeline.ledger.effective().is_some());
+    assert!(pipeline.failure().is_none());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[50] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
+    is_open.store(true, Ordering::Relaxed);
+    tend_until(&mut pipeline, "it is noticed", |pipeline| pipeline.failure().is_some());
+    let failure = pipeline.failure().unwrap();
+    let said = failure.message;
+    assert_eq!(failure.code, ExitCode::Failed, "{said}");
+    let want = format!("sink door: cannot read back what waited in {}: it was damaged\n hint: look", path.display());
+    assert!(said.starts_with(&want), "{said}");
+    let begun = Instant::now();
+    assert!(!pipeline.stop().unwrap(), "not all was delivered");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+}
