@@ -223,6 +223,29 @@ describe("filters", () => {
       assert.equal(await page.getByLabel("Status", { exact: true }).getAttribute("aria-invalid"), "true");
     }, { allow: [/status of 400/] }));
 
+  test("a search of requests that ran out of time goes on, and older ones follow", () =>
+    on("#/requests", async (page) => {
+      await page.getByRole("button", { name: "Pause" }).click();
+      const rows = page.locator("tbody tr:not(.detail)");
+      await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 200);
+      await page.getByRole("button", { name: "Older requests" }).click();
+      await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 400);
+      const asked = [];
+      await page.route(/api\/v1\/requests\?.*path=rare/, async (route) => {
+        const before = new URL(route.request().url()).searchParams.get("before");
+        asked.push(before);
+        const row = { time: 1_000_000, host: "web1", client: "192.0.2.1", method: "GET", path: "/rare", query: null, status: 200, bytes: 1, latency_ms: null, agent: "", referrer: "" };
+        await route.fulfill({ json: { sampled: false, from: 0, ...(before ? { rows: [row], truncated: false, next: null } : { rows: [], truncated: true, next: "2000000.0" }) } });
+      });
+      await page.getByLabel("Path", { exact: true }).fill("rare");
+      await page.getByText("Nothing found so far, back to").waitFor();
+      await page.getByRole("button", { name: "Search on" }).click();
+      await rows.first().getByText("/rare").waitFor();
+      assert.equal(await page.getByRole("button", { name: /Older requests|Search on/ }).count(), 0, "all was searched");
+      assert.equal(await rows.count(), 1);
+      assert.equal(asked.at(-1), "2000000.0");
+    }));
+
   test("of errors and operators", () =>
     on("#/errors", async (page) => {
       await page.getByLabel("Severity").selectOption("crit");

@@ -116,7 +116,7 @@ function request(time, serial) {
 }
 
 function requests(query) {
-  const [from, to] = [Math.max(Number(query.get("from") ?? 0), now() - 3_600_000), Math.min(Number(query.get("before") ?? query.get("to") ?? Infinity), now())];
+  const [from, to] = [Math.max(Number(query.get("from") ?? 0), now() - 3_600_000), Math.min(Number(query.get("before")?.split(".")[0] ?? query.get("to") ?? Infinity), now())];
   const limit = Math.min(1000, Number(query.get("limit") ?? 200));
   const status = query.get("status") ?? "";
   const rows = [];
@@ -128,7 +128,7 @@ function requests(query) {
     if (!row.path.includes(query.get("path") ?? "") || !text.includes((query.get("text") ?? "").toLowerCase())) continue;
     rows.push(row);
   }
-  return { rows: options.empty ? [] : rows, sampled: Boolean(options.trouble), from: now() - 3_600_000, truncated: rows.length === limit };
+  return { rows: options.empty ? [] : rows, sampled: Boolean(options.trouble), from: now() - 3_600_000, truncated: rows.length === limit, next: rows.length === limit ? `${rows.at(-1).time}.0` : null };
 }
 
 const RULES = [

@@ -212,7 +212,9 @@ export interface Requests {
   rows: RequestRow[];
   sampled: boolean;
   from: number | null;
-  truncated?: boolean;
+  truncated: boolean;
+  /** What to ask for as `before` to go on, also where the search ran out of time before it found anything. */
+  next: string | null;
 }
 
 export interface ClientView {

@@ -5,6 +5,7 @@ import { get, ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
 import { isClientFilter, isStatusFilter, requestMatches, thinned, type RequestFilter } from "../match";
+import { begin, goOn, searchedTo, type Pages } from "../paging";
 import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
@@ -104,10 +105,13 @@ export function RequestsPage() {
   const key = JSON.stringify(filter);
   const enabled = now?.requests.enabled ?? false;
   const answer = useAnswer<Requests>(enabled ? `requests?${rangeKey(here)}|${key}` : null, () => ({ ...shown(), ...filter, limit: LIMIT }));
-  const [older, setOlder] = useState<{ key: string; rows: RequestRow[]; done: boolean }>({ key: "", rows: [], done: false });
+  const question = `${rangeKey(here)}|${key}`;
+  const [older, setOlder] = useState<Pages | null>(null);
+  const begun = useMemo(() => begin(question, answer.data), [question, answer.data]);
+  const pages = older?.of === begun.of ? older : begun;
+  const [asking, setAsking] = useState(false);
   const [problem, setProblem] = useState<ApiError | null>(null);
   const [open, setOpen] = useState<string | null>(null);
-  const question = `${rangeKey(here)}|${key}`;
 
   // The tail is asked of the stream only while it is looked at.
   const following = here.live;
@@ -119,11 +123,13 @@ export function RequestsPage() {
   }, [following]);
 
   // What came live and is shown. An open row stays where it is: nothing is added meanwhile.
-  const live = useRef<{ question: string; seen: WeakSet<RequestRow>; rows: RequestRow[]; thin: boolean }>({ question: "", seen: new WeakSet(), rows: [], thin: false });
-  const { rows, end } = useMemo(() => {
+  const live = useRef<{ question: string; of: Requests | null; seen: WeakSet<RequestRow>; rows: RequestRow[]; thin: boolean }>({ question: "", of: null, seen: new WeakSet(), rows: [], thin: false });
+  const rows = useMemo(() => {
     const kept = answer.data?.rows ?? [];
     const newest = kept[0]?.time ?? 0;
-    if (live.current.question !== question || !following) live.current = { question, seen: new WeakSet(), rows: [], thin: false };
+    // What came before an answer is in it.
+    if (live.current.question !== question || live.current.of !== answer.data || !following)
+      live.current = { question, of: answer.data, seen: new WeakSet(), rows: [], thin: false };
     const now = live.current;
     if (following && open === null) {
       const news = fresh.filter((row) => !now.seen.has(row) && row.time > newest && requestMatches(row, filter));
@@ -133,26 +139,28 @@ export function RequestsPage() {
       now.thin = news.length > LIVE_NEW;
       now.rows = [...thinned(news, LIVE_NEW), ...now.rows].slice(0, MOST);
     }
-    const more = older.key === question ? older.rows : [];
-    const all = [...now.rows, ...kept, ...more];
-    return { rows: keyed(all.slice(0, more.length ? MOST : following ? LIVE_ROWS : LIMIT)), end: all[all.length - 1]?.time };
-  }, [answer.data, fresh, older, question, following, open]);
+    const all = [...now.rows, ...kept, ...pages.rows];
+    return keyed(all.slice(0, pages.rows.length ? MOST : following ? LIVE_ROWS : LIMIT));
+  }, [answer.data, fresh, pages.rows, question, following, open]);
 
-  const more = () => {
-    if (end === undefined) return;
-    get<Requests>("requests", { from: shown().from, ...filter, limit: LIMIT, before: end }).then(
-      (next) => {
-        setProblem(null);
-        setOlder((old) => ({ key: question, rows: [...(old.key === question ? old.rows : []), ...next.rows], done: next.rows.length < LIMIT && !next.truncated }));
-      },
-      (error: unknown) => error instanceof ApiError && setProblem(error),
-    );
+  const more = (before: string) => {
+    setAsking(true);
+    get<Requests>("requests", { from: shown().from, ...filter, limit: LIMIT, before })
+      .then(
+        (next) => {
+          setProblem(null);
+          setOlder((old) => goOn(old?.of === pages.of ? old : pages, before, next));
+        },
+        (error: unknown) => error instanceof ApiError && setProblem(error),
+      )
+      .finally(() => setAsking(false));
   };
 
   const sampled = now?.requests.sampled || answer.data?.sampled;
   const from = answer.data?.from ?? now?.requests.from ?? null;
   const hasFilters = Boolean(client || path || code || text);
-  const isAll = !enabled || (answer.data?.rows.length ?? 0) < LIMIT && !answer.data?.truncated;
+  const { next } = pages;
+  const back = searchedTo(pages);
   return (
     <Card
       title={following ? "Live requests" : "Requests"}
@@ -200,16 +208,16 @@ export function RequestsPage() {
         rows={rows}
         columns={COLUMNS}
         rowKey={(entry) => entry.key}
-        empty={!enabled ? <>Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or there is no store. All other views work without them.</> : answer.loading ? "Loading…" : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
+        empty={!enabled ? <>Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or there is no store. All other views work without them.</> : answer.loading ? "Loading…" : back !== null ? <>Nothing found so far, back to <When ms={back} />: there was no time for more.</> : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
         detail={({ row }) => <RequestDetail row={row} />}
         open={open}
         onOpen={setOpen}
         openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
       />
-      {rows.length > 0 && !isAll && !(older.key === question && older.done) && rows.length < MOST && (
+      {next !== null && rows.length < MOST && (
         <div class="buttons centred">
-          <button type="button" onClick={more}>
-            Older requests
+          <button type="button" onClick={() => more(next)} disabled={asking || answer.loading}>
+            {rows.length ? "Older requests" : "Search on"}
           </button>
         </div>
       )}
