@@ -3,14 +3,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, isStored, NO_STORE, onUnauthorised, send, type Params } from "./api";
 import { useWatched, Watched } from "./cell";
-import { upsertAlerts } from "./match";
+import { AlertFeed } from "./feed";
 import { LiveWindows } from "./series";
 import { Stream, type Connection } from "./stream";
 import type { Alert, RequestRow, Rows, Rule, Status } from "./types";
 import { parseRoute, showRoute, type Route } from "./url";
 
-/** Alerts kept from the stream, to show before the API is asked again. */
-const MOST_ALERTS = 500;
 const MOST_TAIL = 500;
 
 export const route = new Watched<Route>(parseRoute(location.hash));
@@ -118,13 +116,14 @@ export function setLive(live: boolean): void {
 
 // ---- the stream ----
 
-/** Alerts that were known and changed, within this second. */
-const goingOn: Alert[] = [];
+const feed = new AlertFeed();
 
 export const stream = new Stream({
   onConnection: (next) => connection.set(next),
   onHello: (next) => {
     windows.restart(next.last_event);
+    feed.hello(next);
+    alerts.set(feed.alerts);
     status.set(next);
     needsToken.set(false);
     epoch.set(epoch.get() + 1);
@@ -132,29 +131,28 @@ export const stream = new Stream({
     get<Rows<Rule>>("rules").then(({ rows }) => measures.set(new Map(rows.map(({ name, measure }) => [name, measure]))), () => {});
   },
   onAlert: (alert) => {
-    const known = alerts.get().some((old) => old.id === alert.id);
-    // A new one at once; of one that goes on, with the rest of the second.
-    if (known && alert.acknowledged === undefined) return void goingOn.push(alert);
-    alerts.set(upsertAlerts(alerts.get(), [alert], MOST_ALERTS));
-    if (alert.acknowledged !== undefined) return marks.set(marks.get() + 1);
-    if (!known && alert.state === "firing" && alert.mode === "live" && !alert.silenced) announced.set(alert);
+    const { changed, marked, began } = feed.take(alert);
+    if (changed) alerts.set(feed.alerts);
+    if (marked) marks.set(marks.get() + 1);
+    if (began) announced.set(alert);
   },
   onBatch: (batch) => {
     if (batch.status) status.set(batch.status);
-    if (goingOn.length) alerts.set(upsertAlerts(alerts.get(), goingOn.splice(0), MOST_ALERTS));
+    if (feed.flush()) alerts.set(feed.alerts);
     for (const window of batch.windows) windows.push(window);
     if (batch.requests.length) tail.set([...batch.requests.reverse(), ...tail.get()].slice(0, MOST_TAIL));
     beat.set(beat.get() + 1);
   },
   onSilences: () => {
     // Which alerts they cover is the server's to say: it is asked again, and what was known before holds no more.
-    alerts.set(alerts.get().map(({ silenced: _, ...alert }) => alert));
+    feed.unsilence();
+    alerts.set(feed.alerts);
     marks.set(marks.get() + 1);
   },
   onReset: () => {
-    goingOn.length = 0;
+    feed.reset();
     windows.restart(status.get()?.last_event ?? null);
-    alerts.set([]);
+    alerts.set(feed.alerts);
     tail.set([]);
     epoch.set(epoch.get() + 1);
   },
