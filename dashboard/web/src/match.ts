@@ -1,5 +1,6 @@
 // The API's filters, applied on the page to what the stream brings. Says the same as docs/openapi.yaml.
 
+import { clientMatcher } from "./address";
 import type { Alert, RequestRow } from "./types";
 
 export interface RequestFilter {
@@ -30,17 +31,20 @@ export function isClientFilter(text: string): boolean {
   return bits === undefined && /^[\w-]+(\.[\w-]+)*\.[\w-]*[a-z][\w-]*$/i.test(address);
 }
 
-export function requestMatches(row: RequestRow, filter: RequestFilter): boolean {
-  if (filter.host && row.host !== filter.host) return false;
-  if (filter.client && row.client !== filter.client) return false;
-  if (filter.status && !statusMatches(row.status, filter.status)) return false;
-  if (filter.path && !row.path.includes(filter.path)) return false;
-  if (filter.text) {
-    const needle = filter.text.toLowerCase();
-    const fields = [row.host, row.client, row.method, row.path, row.query, row.agent, row.referrer];
-    if (!fields.some((field) => field?.toLowerCase().includes(needle))) return false;
-  }
-  return true;
+/** In lower case as far as the store compares so: A to Z. */
+const lower = (text: string) => text.replace(/[A-Z]+/g, (capitals) => capitals.toLowerCase());
+
+/** Which requests pass a filter. */
+export function requestMatcher(filter: RequestFilter): (row: RequestRow) => boolean {
+  const isClient = filter.client ? clientMatcher(filter.client) : null;
+  const [path, text] = [lower(filter.path ?? ""), lower(filter.text ?? "")];
+  return (row) => {
+    if (filter.host && row.host !== filter.host) return false;
+    if (filter.status && !statusMatches(row.status, filter.status)) return false;
+    if (isClient && !isClient(row.client)) return false;
+    if (path && !lower(row.path).includes(path)) return false;
+    return !text || [row.path, row.query, row.agent, row.referrer, row.client, row.host].some((field) => field && lower(field).includes(text));
+  };
 }
 
 /** At most `most` of the rows, spread evenly over all of them. */

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { isClientFilter, isStatusFilter, requestMatches, thinned, type RequestFilter } from "../match";
+import { isClientFilter, isStatusFilter, requestMatcher, thinned, type RequestFilter } from "../match";
 import { begin, goOn, searchedTo, type Pages } from "../paging";
 import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
@@ -132,7 +132,8 @@ export function RequestsPage() {
       live.current = { question, of: answer.data, seen: new WeakSet(), rows: [], thin: false };
     const now = live.current;
     if (following && open === null) {
-      const news = fresh.filter((row) => !now.seen.has(row) && row.time > newest && requestMatches(row, filter));
+      const passes = requestMatcher(filter);
+      const news = fresh.filter((row) => !now.seen.has(row) && row.time > newest && passes(row));
       news.forEach((row) => now.seen.add(row));
       // Partitions are read beside each other: they come in order of arrival.
       news.sort((a, b) => b.time - a.time);
