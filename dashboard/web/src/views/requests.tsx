@@ -13,8 +13,8 @@ import type { RequestRow, Requests } from "../types";
 
 const LIMIT = 200;
 const MOST = 2000;
-/** What runs past is not read: so many of the newest are enough, and so many new ones a second. */
-const LIVE_ROWS = 100;
+/** What runs past is not read: so many of the newest are enough, and so many new ones a second. Every row that moves is painted. */
+const LIVE_ROWS = 50;
 const LIVE_NEW = 15;
 
 export const REQUEST_COLUMNS: Column<RequestRow>[] = [
@@ -110,6 +110,8 @@ export function RequestsPage() {
   const begun = useMemo(() => begin(question, answer.data), [question, answer.data]);
   const pages = older?.of === begun.of ? older : begun;
   const [asking, setAsking] = useState(false);
+  /** For which answer more than the newest rows are wanted. */
+  const [opened, setOpened] = useState("");
   const [problem, setProblem] = useState<ApiError | null>(null);
   const [open, setOpen] = useState<string | null>(null);
 
@@ -124,7 +126,7 @@ export function RequestsPage() {
 
   // What came live and is shown. An open row stays where it is: nothing is added meanwhile.
   const live = useRef<{ question: string; of: Requests | null; seen: WeakSet<RequestRow>; rows: RequestRow[]; thin: boolean }>({ question: "", of: null, seen: new WeakSet(), rows: [], thin: false });
-  const rows = useMemo(() => {
+  const { rows, hidden } = useMemo(() => {
     const kept = answer.data?.rows ?? [];
     const newest = kept[0]?.time ?? 0;
     // What came before an answer is in it.
@@ -141,10 +143,14 @@ export function RequestsPage() {
       now.rows = [...thinned(news, LIVE_NEW), ...now.rows].slice(0, MOST);
     }
     const all = [...now.rows, ...kept, ...pages.rows];
-    return keyed(all.slice(0, pages.rows.length ? MOST : following ? LIVE_ROWS : LIMIT));
-  }, [answer.data, fresh, pages.rows, question, following, open]);
+    const most = opened === pages.of ? MOST : following ? LIVE_ROWS : LIMIT;
+    return { rows: keyed(all.slice(0, most)), hidden: all.length > most };
+  }, [answer.data, fresh, pages, opened, question, following, open]);
 
-  const more = (before: string) => {
+  const more = () => {
+    setOpened(pages.of);
+    const before = pages.next;
+    if (hidden || before === null) return;
     setAsking(true);
     get<Requests>("requests", { from: shown().from, ...filter, limit: LIMIT, before })
       .then(
@@ -160,7 +166,6 @@ export function RequestsPage() {
   const sampled = now?.requests.sampled || answer.data?.sampled;
   const from = answer.data?.from ?? now?.requests.from ?? null;
   const hasFilters = Boolean(client || path || code || text);
-  const { next } = pages;
   const back = searchedTo(pages);
   return (
     <Card
@@ -215,9 +220,9 @@ export function RequestsPage() {
         onOpen={setOpen}
         openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
       />
-      {next !== null && rows.length < MOST && (
+      {(hidden || pages.next !== null) && rows.length < MOST && (
         <div class="buttons centred">
-          <button type="button" onClick={() => more(next)} disabled={asking || answer.loading}>
+          <button type="button" onClick={more} disabled={asking || answer.loading}>
             {rows.length ? "Older requests" : "Search on"}
           </button>
         </div>
