@@ -623,7 +623,7 @@ fn files_that_cannot_be_used_are_refused_in_words() {
         assert!(matches!(error, StoreError::Newer { .. }), "{error}");
         let words = error.to_string();
         assert!(
-            words.contains("version 3") && words.contains("up to 2") && words.contains("move the file away"),
+            words.contains("version 4") && words.contains("up to 3") && words.contains("move the file away"),
             "{words}"
         );
     }
@@ -649,6 +649,74 @@ fn a_store_of_version_1_is_brought_up_to_date() {
     drop(StoreSink::open_untended(dir.path(), settings()).unwrap());
     let found = read(dir.path()).alert("1").unwrap().unwrap();
     assert_eq!(found.acknowledged.map(|said| said.by).as_deref(), Some("ann"));
+}
+
+#[test]
+fn a_store_of_version_2_has_its_alerts_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let bytes = || number(&sql(dir.path()), "SELECT value FROM meta WHERE name = 'alerts_bytes'");
+    assert_eq!(bytes(), 0);
+    let large = Alert { evidence: vec!["é".repeat(3000)], ..alert("2", T0, "10.0.0.2") };
+    sink.deliver(&Delivery { seq: 1, alerts: vec![alert("1", T0, "10.0.0.1"), large], ..Delivery::default() }).unwrap();
+    let both = bytes();
+    assert!((8000..12_000).contains(&both), "{both}");
+    let small = Alert { evidence: Vec::new(), ..alert("2", T0, "10.0.0.2") };
+    sink.deliver(&Delivery { seq: 2, alerts: vec![small], ..Delivery::default() }).unwrap();
+    let kept = bytes();
+    assert!((700..1200).contains(&kept), "what is written again counts as it is now: {kept}");
+    drop(sink);
+    let c = Connection::open(dir.path().join("store.db")).unwrap();
+    c.execute_batch(
+        "DROP TRIGGER alerts_added; DROP TRIGGER alerts_changed; DROP TRIGGER alerts_removed;
+        DELETE FROM meta WHERE name = 'alerts_bytes'; PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    drop(StoreSink::open_untended(dir.path(), settings()).unwrap());
+    assert_eq!(bytes(), kept);
+    c.execute("DELETE FROM alerts", []).unwrap();
+    assert_eq!(bytes(), 0);
+}
+
+#[test]
+fn a_flood_of_alerts_leaves_the_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = StoreSettings { max_size: 3 << 20, ..settings() };
+    let mut sink = StoreSink::open_untended(dir.path(), small).unwrap();
+    let mut lines = Vec::new();
+    (0..=48).for_each(|hour| stats(&mut lines, T0 + hour * HOUR, "web1", hour, 1, None));
+    let old = |id: &str, state| Alert { state, ..alert(id, T0, "10.0.0.1") };
+    let alerts = vec![old("goes on", AlertState::Firing), old("over", AlertState::Resolved)];
+    sink.deliver(&Delivery { seq: 1, points: lines, alerts, ..Delivery::default() }).unwrap();
+    let newest = T0 + 48 * HOUR;
+    tend(&sink, newest, Duration::from_secs(90));
+    let hours = || number(&sql(dir.path()), "SELECT COUNT(*) FROM http_stats_1h");
+    assert_eq!(hours(), 49);
+    // Ten times as much as there is room for.
+    for seq in 0..300 {
+        let flood = |n: u64| {
+            let evidence = vec![format!("{seq} {n} {}", "x".repeat(6000))];
+            let state = AlertState::Resolved;
+            Alert { evidence, state, ..alert(&format!("{seq}.{n}"), newest + seq * 10_000, "192.0.2.1") }
+        };
+        let mut lines = Vec::new();
+        stats(&mut lines, newest + seq * 10_000, "web1", 1, 1, None);
+        let delivery =
+            Delivery { seq: seq + 2, points: lines, alerts: (0..10).map(flood).collect(), ..Delivery::default() };
+        let mut tries = 0;
+        while let Err(error) = sink.deliver(&delivery) {
+            assert!(matches!(error, SinkError::Retry { .. }) && tries < 3, "{error}");
+            tries += 1;
+            tend(&sink, newest + seq * 10_000, Duration::from_secs(90));
+        }
+        tend(&sink, newest + seq * 10_000, Duration::from_secs(90));
+    }
+    assert_eq!(hours(), 49, "all hours are there");
+    let c = sql(dir.path());
+    let alerts = |which: &str| number(&c, &format!("SELECT COUNT(*) FROM alerts WHERE {which}"));
+    assert_eq!((alerts("id = 'goes on'"), alerts("id = 'over'")), (1, 0), "the oldest go, unless they fire");
+    assert!(alerts("id LIKE '299.%'") == 10 && alerts("1") > 50, "the newest stay: {}", alerts("1"));
+    assert!(std::fs::metadata(dir.path().join("store.db")).unwrap().len() <= 3 << 20);
 }
 
 #[test]

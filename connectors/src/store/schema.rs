@@ -7,10 +7,11 @@
 //! - A point that comes again replaces the one before: same time, same tags, one row.
 //! - A unit of a coarser table is always made anew from all of the finer one, never added to.
 
+use super::PAGE_BYTES;
 use std::fmt::Write as _;
 
 /// The version of the tables' form. A file of a newer one is refused.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// How fine the points of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -396,14 +397,47 @@ CREATE TABLE IF NOT EXISTS silences (id INTEGER PRIMARY KEY, rule TEXT, subject 
 "#;
 
 /// What brings a store of an earlier version to the next one: the first is of version 1.
-pub const UPGRADES: [&str; (VERSION - 1) as usize] =
-    ["ALTER TABLE acknowledgements ADD COLUMN covers INTEGER NOT NULL DEFAULT 0;
+pub const UPGRADES: [&str; (VERSION - 1) as usize] = [
+    "ALTER TABLE acknowledgements ADD COLUMN covers INTEGER NOT NULL DEFAULT 0;
 UPDATE acknowledgements SET covers = at;
-"];
+",
+    // What counts the bytes of alerts is made with the tables.
+    "",
+];
+
+/// About how many bytes a row of `alerts` takes in the file, with its indices, as measured. What does not fit into a page with
+/// others has pages of its own.
+fn alert_bytes(row: &str) -> String {
+    let texts = format!("(octet_length({row}subject) + octet_length({row}evidence))");
+    let in_page = format!("{texts} * 3 / 2 + 350");
+    let in_pages = format!("({texts} - 700) / {PAGE_BYTES} * {PAGE_BYTES} + {PAGE_BYTES} + 1000");
+    format!("CASE WHEN {texts} < 820 THEN {in_page} ELSE {in_pages} END")
+}
+
+/// What keeps `alerts_bytes` in `meta`, whoever changes alerts. A store that has none yet is counted through once.
+fn counting() -> String {
+    let (new, old) = (alert_bytes("NEW."), alert_bytes("OLD."));
+    let on = |event: &str, name: &str, change: &str| {
+        format!(
+            "CREATE TRIGGER IF NOT EXISTS alerts_{name} AFTER {event} ON alerts BEGIN
+  UPDATE meta SET value = value + {change} WHERE name = 'alerts_bytes';
+END;
+"
+        )
+    };
+    on("INSERT", "added", &format!("({new})"))
+        + &on("UPDATE OF subject, evidence", "changed", &format!("({new}) - ({old})"))
+        + &on("DELETE", "removed", &format!("0 - ({old})"))
+        + &format!(
+            "INSERT OR REPLACE INTO meta SELECT 'alerts_bytes', COALESCE(SUM({}), 0) FROM alerts;
+",
+            alert_bytes("")
+        )
+}
 
 /// All statements that make an empty store.
 pub fn create() -> String {
-    let mut sql = OTHERS.to_owned();
+    let mut sql = OTHERS.to_owned() + &counting();
     let _ = write!(sql, "INSERT OR REPLACE INTO meta VALUES ('schema_version', {VERSION});");
     for measurement in &MEASUREMENTS {
         for level in [Level::Raw, Level::Minute, Level::Hour] {

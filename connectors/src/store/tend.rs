@@ -30,6 +30,12 @@ const STEP: Duration = Duration::from_millis(20);
 /// Alerts that one piece of work removes or masks.
 const ALERTS_AT_ONCE: i64 = 200;
 
+/// In a store that is nearly full, alerts go first while they take more than one part in so many.
+const ALERTS_PART: u64 = 3;
+
+/// An alert with all the evidence that one may have takes about this, bytes.
+const LARGE_ALERT_BYTES: u64 = 9000;
+
 /// The write-ahead log is emptied when it is larger than this, bytes.
 const WAL_MOST_BYTES: u64 = 64 << 20;
 
@@ -206,8 +212,9 @@ fn remove_unit(connection: &Connection, table: &str, level: Level, time: i64) ->
     connection.prepare_cached(&format!("DELETE FROM {table} WHERE time < ?1"))?.execute([end])
 }
 
-/// Removes what is oldest where nine tenths of the allowed size are used: points first, then sums, then alerts. In the last
-/// twentieth, points go even where they are not summed up: there would be no room for the sums.
+/// Removes what is oldest where nine tenths of the allowed size are used: alerts while they have more than their share, then
+/// points, then sums, then the other alerts. In the last twentieth, points go even where they are not summed up: there would
+/// be no room for the sums.
 fn make_room(
     transaction: &Transaction<'_>,
     tending: &mut Tending,
@@ -221,6 +228,9 @@ fn make_room(
         warn!(max_size = settings.max_size, "the store is nearly full; what is oldest goes before its time");
     }
     tending.is_crowded = is_crowded;
+    if is_crowded && thin_alerts(transaction, settings, used)? {
+        return Ok(true);
+    }
     let Some(newest) = tending.newest.filter(|_| is_crowded) else { return Ok(false) };
     let before = newest.saturating_sub(least_raw(settings) as i64);
     let is_pressing = used > settings.max_size / 20 * 19;
@@ -242,6 +252,23 @@ fn make_room(
     }
     let sql = "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE last < ?1 ORDER BY last LIMIT ?2)";
     Ok(transaction.prepare_cached(sql)?.execute([before, ALERTS_AT_ONCE])? > 0)
+}
+
+/// Removes the oldest alerts that fire no more while alerts take more than their share of the allowed size: who sends requests
+/// chooses how many there are and what is in them, and must not push out what is known of everybody else.
+fn thin_alerts(transaction: &Transaction<'_>, settings: &StoreSettings, used: u64) -> rusqlite::Result<bool> {
+    let bytes: i64 = transaction
+        .prepare_cached("SELECT value FROM meta WHERE name = 'alerts_bytes'")?
+        .query_row([], |row| row.get(0))?;
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let (share, room) = (settings.max_size / ALERTS_PART, settings.max_size / 10 * 9);
+    if bytes <= share {
+        return Ok(false);
+    }
+    // No more than are needed: a small store has few.
+    let needed = (bytes - share).min(used.saturating_sub(room)) / LARGE_ALERT_BYTES + 1;
+    let sql = "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE state <> 'firing' ORDER BY last LIMIT ?1)";
+    Ok(transaction.prepare_cached(sql)?.execute([(needed as i64).min(ALERTS_AT_ONCE)])? > 0)
 }
 
 /// Removes addresses that are older than they may be kept: tops of clients go, alerts and findings keep the network only.
