@@ -207,6 +207,23 @@ fn a_network_is_shown_with_all_its_clients_did() {
 }
 
 #[test]
+fn a_client_has_its_alerts_however_many_others_have_newer_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), StoreSettings::default()).unwrap();
+    let newer = |n: u64| {
+        let (first, last, fired) = (EventTime(T0 + 1 + n), EventTime(T0 + 1 + n), EventTime(T0 + 1 + n));
+        Alert { first, last, fired, ..alert(&format!("other {n}"), &format!("2001:db8:2:{n:x}::/64"), "") }
+    };
+    let alerts = std::iter::once(alert("mine", "2001:db8:1:2::/64", "")).chain((0..1001).map(newer)).collect();
+    sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
+    let found = read(dir.path()).client("2001:db8:1:2::7", None, None).unwrap();
+    let ids: Vec<&str> = found.alerts.iter().map(|alert| alert.id.as_str()).collect();
+    assert_eq!((ids.as_slice(), found.seen, found.alerts_truncated), (&["mine"][..], true, false));
+    let all = read(dir.path()).client("2001:db8::/32", None, None).unwrap();
+    assert_eq!((all.alerts.len(), all.alerts_truncated, all.truncated), (1000, true, false), "no more than may be");
+}
+
+#[test]
 fn the_ring_is_bounded_by_time_and_by_size() {
     let dir = tempfile::tempdir().unwrap();
     // Name, age of the old request in ms, whether it stays.

@@ -179,6 +179,11 @@ export function shorten(text: string, limit: number): string {
   return `${text.slice(0, end)}…`;
 }
 
+/** How many were found, and whether there may be more. */
+export function found(rows: number, truncated = false): string {
+  return `${count(rows)}${truncated ? ", there may be more" : ""}`;
+}
+
 /** "1 alert", "2 alerts". */
 export function plural(amount: number, one: string, many = `${one}s`): string {
   return `${count(amount)}${NO_BREAK}${amount === 1 ? one : many}`;

@@ -219,12 +219,15 @@ export interface Requests {
 
 export interface ClientView {
   alerts: Alert[];
+  /** Whether older ones may not have been looked at. */
+  alerts_truncated?: boolean;
   series: { columns: string[]; rows: Cell[][]; step?: number };
   paths: TopRow[];
   agents: TopRow[];
   first: number | null;
   last: number | null;
   requests: RequestRow[];
+  /** Whether more requests were made than were looked at. */
   truncated?: boolean;
 }
 

@@ -79,3 +79,7 @@ test("shortening keeps pairs whole", () => {
   expect(format.shorten("abcdefg", 6)).toBe("abcde…");
   expect(format.shorten("abcd😀efg", 6)).toBe("abcd…");
 });
+
+test("how many were found says where that may not be all", () => {
+  expect([format.found(0), format.found(1000, false), format.found(0, true), format.found(1000, true)].map(plain)).toEqual(["0", "1,000", "0, there may be more", "1,000, there may be more"]);
+});

@@ -5,10 +5,11 @@ use super::super::marks::{Acknowledgement, SILENCE, Silence};
 use super::StoreReader;
 use crate::source::wall_clock;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::time::Instant;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::time::EventTime;
 
@@ -120,6 +121,9 @@ const COLUMNS: &str =
     "a.id, a.key, a.rule, a.severity, a.host, a.subject, a.first, a.last, a.fired, a.value, a.threshold, a.score,
     a.findings, a.state, a.evidence, a.mode, a.replaces, a.changed, k.at, k.\"by\", k.note";
 
+/// How many alerts are passed over between two looks at the clock.
+const LOOK_EVERY: u32 = 256;
+
 /// How many acknowledgements are given, the newest.
 const MAX_ACKNOWLEDGED: i64 = 20_000;
 
@@ -180,6 +184,53 @@ impl StoreReader {
             rows.truncate(limit);
             let next = rows.last().filter(|_| truncated).map(|last| format!("{}.{}", last.fired.0, last.id));
             Ok(Alerts { rows, truncated, next })
+        })
+    }
+
+    /// Alerts of a time with a text in their subject, whose subject passes, newest first; those that are found until then, from
+    /// the latest on. [`Alerts::truncated`] says whether there are, or may be, more.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(super) fn alerts_about(
+        &self,
+        text: &str,
+        from: Option<EventTime>,
+        to: Option<EventTime>,
+        until: Instant,
+        is_wanted: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<Alerts, StoreError> {
+        let time = |time: Option<EventTime>, or: i64| time.map_or(or, |time| time.0.min(i64::MAX as u64) as i64);
+        // In the order of an index, and without evidence: that is read of those that pass.
+        let scan = "SELECT id, fired, subject FROM alerts WHERE last >= ?1 AND first < ?2 AND instr(subject, ?3) > 0
+            ORDER BY last DESC";
+        let load = format!("SELECT {COLUMNS} FROM {FROM} WHERE a.id = ?1");
+        self.ask(|c| {
+            let (mut found, mut truncated) = (Vec::<(i64, String)>::new(), false);
+            let mut statement = c.prepare_cached(scan)?;
+            let mut rows = statement.query(params![time(from, 0), time(to, i64::MAX), text])?;
+            let mut passed = 0u32;
+            while let Some(row) = rows.next()? {
+                if passed.is_multiple_of(LOOK_EVERY) && Instant::now() >= until {
+                    truncated = true;
+                    break;
+                }
+                passed = passed.wrapping_add(1);
+                let subject = serde_json::from_str(row.get_ref(2)?.as_str()?).unwrap_or_default();
+                if !is_wanted(&subject) {
+                    continue;
+                }
+                if found.len() == MAX_ROWS {
+                    truncated = true;
+                    break;
+                }
+                found.push((row.get(1)?, row.get(0)?));
+            }
+            found.sort_by(|a, b| b.cmp(a));
+            let silences = silences(c)?;
+            let mut statement = c.prepare_cached(&load)?;
+            let rows = found.iter().map(|(_, id)| statement.query_row([id], |row| alert(row, &silences)));
+            Ok(Alerts { rows: rows.collect::<rusqlite::Result<_>>()?, truncated, next: None })
         })
     }
 
@@ -287,4 +338,57 @@ fn alert(row: &Row<'_>, silences: &[Silence]) -> rusqlite::Result<AlertRow> {
         acknowledged,
         silenced,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{Delivery, Sink};
+    use crate::store::{StoreSettings, StoreSink};
+    use std::time::Duration;
+    use tidewatch_events::alert::{AlertState, Mode, Severity};
+
+    #[test]
+    fn what_is_cut_by_time_or_number_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = StoreSink::open_untended(dir.path(), StoreSettings::default()).unwrap();
+        let alert = |n: u64| Alert {
+            id: format!("{n:05}"),
+            key: "k".into(),
+            rule: "ip-spike".into(),
+            severity: Severity::High,
+            subject: BTreeMap::from([("client_ip".into(), format!("2001:db8:{:x}::/64", n % 2))]),
+            first: EventTime(n),
+            last: EventTime(n),
+            fired: EventTime(n),
+            value: 1.0,
+            threshold: 1.0,
+            score: 0.5,
+            findings: 1,
+            state: AlertState::Firing,
+            evidence: Vec::new(),
+            mode: Mode::Live,
+            replaces: None,
+        };
+        let alerts = (0..2 * MAX_ROWS as u64 + 2).map(alert).collect();
+        sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
+        let reader = StoreReader::open(dir.path(), Duration::from_secs(60)).unwrap();
+        let soon = Instant::now() + Duration::from_secs(30);
+        let is_odd = |subject: &BTreeMap<String, String>| subject.values().any(|value| value.contains(":1::"));
+        let last = |n: usize| Some(EventTime(n as u64));
+        // name, until when, from, how many, the newest, whether that is all
+        let rows = [
+            ("as many as may be", soon, last(2), MAX_ROWS, last(2 * MAX_ROWS + 1), true),
+            ("one more", soon, None, MAX_ROWS, last(2 * MAX_ROWS + 1), false),
+            ("no time", Instant::now(), None, 0, None, false),
+            ("a part of the time", soon, last(2 * MAX_ROWS), 1, last(2 * MAX_ROWS + 1), true),
+            ("after all of them", soon, last(2 * MAX_ROWS + 2), 0, None, true),
+        ];
+        for (name, until, from, count, newest, all) in rows {
+            let found = reader.alerts_about("/", from, None, until, is_odd).unwrap();
+            let fired: Vec<EventTime> = found.rows.iter().map(|alert| alert.fired).collect();
+            assert_eq!((fired.len(), fired.first().copied(), !found.truncated), (count, newest, all), "{name}");
+            assert!(fired.is_sorted_by(|a, b| a > b), "{name}");
+        }
+    }
 }

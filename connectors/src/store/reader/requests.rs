@@ -3,7 +3,7 @@
 use super::super::StoreError;
 use super::super::ring::RequestRow;
 use super::StoreReader;
-use super::alerts::{AlertRow, AlertsQuery};
+use super::alerts::{AlertRow, Alerts};
 use ipnet::IpNet;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
@@ -80,6 +80,8 @@ pub struct ClientActivity {
     pub seen: bool,
     /// Alerts about it, newest first.
     pub alerts: Vec<AlertRow>,
+    /// Whether there are, or may be, more of them.
+    pub alerts_truncated: bool,
     /// Its requests over time.
     pub series: ClientSeries,
     /// Paths it asked for, most requests first.
@@ -244,23 +246,18 @@ impl StoreReader {
         from: Option<EventTime>,
         to: Option<EventTime>,
     ) -> Result<ClientActivity, StoreError> {
-        let alerts = self.alerts_of(client, from, to)?;
+        let Alerts { rows: alerts, truncated: alerts_truncated, .. } = self.alerts_of(client, from, to)?;
         let until = Instant::now() + self.ring.limit / 2;
         let activity = match self.ring.ask(|c| activity(c, client, from, to, until)) {
             Err(StoreError::Missing(_)) => ClientActivity { one_in: 1, ..ClientActivity::default() },
             answer => answer?,
         };
         let seen = activity.first.is_some() || !alerts.is_empty();
-        Ok(ClientActivity { seen, alerts, ..activity })
+        Ok(ClientActivity { seen, alerts, alerts_truncated, ..activity })
     }
 
     /// Alerts with a client, or a network that holds it, in their subject.
-    fn alerts_of(
-        &self,
-        client: &str,
-        from: Option<EventTime>,
-        to: Option<EventTime>,
-    ) -> Result<Vec<AlertRow>, StoreError> {
+    fn alerts_of(&self, client: &str, from: Option<EventTime>, to: Option<EventTime>) -> Result<Alerts, StoreError> {
         let wanted = network(client);
         // An IPv6 client is shown by its network; other texts stand in a subject as they are.
         let subject = match wanted {
@@ -268,15 +265,12 @@ impl StoreReader {
             Some(IpNet::V4(_)) if client.contains('/') => ".",
             _ => client,
         };
-        let query =
-            AlertsQuery { from, to, subject: Some(subject.to_owned()), limit: MAX_ROWS, ..AlertsQuery::default() };
         let is_its_own = |value: &String| {
             let shown = || wanted.zip(network(value));
             value == client || shown().is_some_and(|(one, other)| one.contains(&other) || other.contains(&one))
         };
-        let mut rows = self.alerts(&query)?.rows;
-        rows.retain(|alert| alert.subject.values().any(is_its_own));
-        Ok(rows)
+        let until = Instant::now() + self.store.limit / 4;
+        self.alerts_about(subject, from, to, until, |subject| subject.values().any(is_its_own))
     }
 }
 

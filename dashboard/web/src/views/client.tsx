@@ -32,14 +32,14 @@ export function ClientPage() {
     <>
       {error && <Trouble error={error} again={again} />}
       <dl class="tiles four">
-        <Tile name="Requests" value={format.count(data ? requests : null)} note="kept, in range" />
+        <Tile name="Requests" value={format.count(data ? requests : null)} note={data?.truncated ? "kept, in range; the newest of more" : "kept, in range"} />
         <Tile name="4xx and 5xx" value={format.percent(requests ? failed / requests : null)} note={data ? format.plural(failed, "request") : undefined} tone={requests && failed / requests > 0.5 ? "bad" : undefined} />
         <Tile name="First seen" value={format.clock(data?.first, inUtc)} note={format.dateTime(data?.first, inUtc).slice(0, 10)} />
         <Tile name="Last seen" value={format.clock(data?.last, inUtc)} note={format.dateTime(data?.last, inUtc).slice(0, 10)} />
       </dl>
       <Chart title="Requests by status" model={model} legend="sum" empty="No request of this client is kept in this range" />
-      <Card title="Alerts" note={data ? format.count(data.alerts.length) : undefined}>
-        <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={data ? "No alert about this client in this range." : "Loading…"} />
+      <Card title="Alerts" note={data ? format.found(data.alerts.length, data.alerts_truncated) : undefined}>
+        <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={!data ? "Loading…" : data.alerts_truncated ? "No alert found about this client: there was no time to look at all of this range." : "No alert about this client in this range."} />
       </Card>
       <div class="grid">
         <Names
