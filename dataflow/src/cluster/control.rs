@@ -4,17 +4,23 @@
 //! A line of JSON every [`BEAT`] per peer. A peer whose connection ends without a farewell, or that is silent for
 //! [`LEASE`], is lost: this process says which one and exits with 75. Between heartbeats a process may ask the others
 //! something ([`Control::ask`]); what the question and its answer mean is not known here.
+//!
+//! Invariants
+//! - A line longer than [`MAX_LINE`] costs what it says, not the peer, and no more memory than that.
+//! - A peer of which bytes come is not silent, however long its line takes; nor is one that is not heard because this
+//!   process is answering it.
 
 use crate::exit::{ExitCode, Failure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::sparing::Sparing;
 
 /// How often each process speaks.
 pub const BEAT: Duration = Duration::from_millis(200);
@@ -22,8 +28,10 @@ pub const BEAT: Duration = Duration::from_millis(200);
 /// How long a peer may be silent.
 pub const LEASE: Duration = Duration::from_secs(5);
 
-/// The longest line a peer may send.
-const MAX_LINE: u64 = 16 << 20;
+/// The longest line of a peer that is read; longer ones are passed over.
+pub const MAX_LINE: usize = 16 << 20;
+
+static TOO_LONG: Sparing = Sparing::new();
 
 /// A line of a control connection.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,7 +45,7 @@ enum Line {
     Answer(u64, Value),
 }
 
-/// Answers questions of other processes. It must not wait for long: the asking peer is not heard meanwhile.
+/// Answers questions of other processes. It must not wait for long: what the asking peer says is not known meanwhile.
 type Answerer = Box<dyn Fn(Value) -> Value + Send + Sync>;
 
 /// What a process tells the others.
@@ -157,6 +165,8 @@ struct Shared {
 struct Peer {
     status: Status,
     heard: Instant,
+    /// Its question is being answered.
+    asks: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,7 +176,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Control {
     /// Starts speaking and listening on the sockets; a lost peer ends the process.
     pub fn start(index: usize, addresses: Vec<String>, sockets: Vec<Option<TcpStream>>) -> Result<Control, Failure> {
-        let peer = Peer { status: Status::default(), heard: Instant::now() };
+        let peer = Peer { status: Status::default(), heard: Instant::now(), asks: false };
         let mut writers = Vec::new();
         for socket in &sockets {
             let copy = socket.as_ref().map(TcpStream::try_clone).transpose();
@@ -281,7 +291,7 @@ impl Shared {
     fn check_leases(&self) {
         let silent = {
             let peers = lock(&self.peers);
-            let late = |p: &Peer| !p.status.farewell && p.heard.elapsed() > LEASE;
+            let late = |p: &Peer| !p.status.farewell && !p.asks && p.heard.elapsed() > LEASE;
             peers.iter().enumerate().find(|(i, p)| *i != self.index && late(p)).map(|(i, _)| i)
         };
         if let Some(index) = silent {
@@ -293,22 +303,29 @@ impl Shared {
         let mut reader = BufReader::new(socket);
         loop {
             let mut line = Vec::new();
-            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-            let line = match read {
-                Ok(n) if n > 0 && line.ends_with(b"\n") => serde_json::from_slice::<Line>(&line).ok(),
-                _ => None,
-            };
+            let size = next_line(&mut reader, &mut line, || lock(&self.peers)[index].heard = Instant::now());
+            if size.is_some_and(|size| size > MAX_LINE) {
+                if let Some(held_back) = TOO_LONG.may_say() {
+                    let bytes = size.unwrap_or_default();
+                    tracing::warn!(peer = index, bytes, held_back, "what a peer says is too long: it is passed over");
+                }
+                continue;
+            }
+            let line = size.and_then(|_| serde_json::from_slice::<Line>(&line).ok());
             let mut peers = lock(&self.peers);
-            peers[index].heard = Instant::now();
             match line {
                 Some(Line::Status(status)) => {
                     peers[index].status = status;
                     self.changed.notify_all();
                 }
                 Some(Line::Ask(number, question)) => {
+                    peers[index].asks = true;
                     drop(peers);
                     let answer = self.answerer.get().map_or(Value::Null, |answer| answer(question));
                     self.write(index, &Line::Answer(number, answer));
+                    let mut peers = lock(&self.peers);
+                    peers[index].asks = false;
+                    peers[index].heard = Instant::now();
                 }
                 Some(Line::Answer(number, answer)) => {
                     drop(peers);
@@ -336,5 +353,61 @@ impl Shared {
         let message =
             format!("process {index} ({}) was lost: {how}; start the whole cluster again", self.addresses[index]);
         Failure::new(ExitCode::PeerLost, message).exit();
+    }
+}
+
+/// Reads up to the next line feed and says how many bytes that were; of more than [`MAX_LINE`] nothing is kept. `came`
+/// is told whenever some come. `None` where the connection ends, or fails, before a line feed.
+fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, mut came: impl FnMut()) -> Option<usize> {
+    let mut size = 0;
+    loop {
+        let some = match reader.fill_buf() {
+            Ok(some) if !some.is_empty() => some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            _ => return None,
+        };
+        came();
+        let end = memchr::memchr(b'\n', some);
+        let count = end.map_or(some.len(), |at| at + 1);
+        size += count;
+        if size <= MAX_LINE {
+            line.extend_from_slice(&some[..count]);
+        } else {
+            *line = Vec::new();
+        }
+        reader.consume(count);
+        if end.is_some() {
+            return Some(size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over() {
+        let line = |size: usize| [vec![b'x'; size - 1], b"\n".to_vec()].concat();
+        // name, the first line's size, how much of it is kept
+        let rows = [
+            ("one byte less", MAX_LINE - 1, MAX_LINE - 1),
+            ("just as long as may be", MAX_LINE, MAX_LINE),
+            ("one byte more", MAX_LINE + 1, 0),
+            ("much longer", 2 * MAX_LINE, 0),
+        ];
+        for (name, size, kept) in rows {
+            let all = [line(size), b"next\nno end".to_vec()].concat();
+            let mut reader = BufReader::new(&all[..]);
+            let mut times = 0;
+            let mut next = || {
+                let mut line = Vec::new();
+                next_line(&mut reader, &mut line, || times += 1).map(|size| (size, line))
+            };
+            assert_eq!(next().map(|(size, line)| (size, line.len())), Some((size, kept)), "{name}");
+            assert_eq!(next(), Some((5, b"next\n".to_vec())), "{name}");
+            assert_eq!((next(), next()), (None, None), "{name}: a connection that ends within a line");
+            assert!(times > 1000, "{name}: it is heard while the line comes");
+        }
     }
 }

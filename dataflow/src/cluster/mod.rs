@@ -13,7 +13,7 @@
 mod control;
 mod handshake;
 
-pub use control::{Amount, Backlog, Control, Status};
+pub use control::{Amount, Backlog, Control, MAX_LINE, Status};
 
 use crate::exit::{self, ExitCode, Failure};
 use handshake::{Hello, Purpose, Refusal};
@@ -346,6 +346,19 @@ mod tests {
         assert_eq!(ask("slow", 100), ["1: slow"], "2 is late");
         let answers = ask("b", 5000);
         assert_eq!((answers.len(), answers[1].as_str().map(str::len)), (2, Some(1 << 20)), "the late one is forgotten");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_does_not_lose_the_peer() {
+        let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
+        let formed = run((0..2).map(|i| members(&addresses, i)).collect());
+        let controls: Vec<Control> = formed.into_iter().map(|c| c.unwrap().control).collect();
+        controls[1].answer_with(|question| if question == "long" { "x".repeat(17 << 20).into() } else { question });
+        assert!(controls[0].ask(&"long".into(), Duration::from_millis(10)).is_empty(), "it never comes");
+        // Answers come in order: this one is behind it.
+        let patience = Duration::from_secs(60);
+        assert_eq!(controls[0].ask(&"short".into(), patience), ["short"]);
+        assert_eq!(controls[1].ask(&"x".into(), patience).len(), 1, "both live");
     }
 
     #[test]

@@ -7,12 +7,14 @@
 //! Invariants
 //! - What a peer answers is only ever shown: no result depends on it.
 //! - Every question has a limit of time: a peer that does not answer costs a line of evidence, not the results.
+//! - Whoever writes the log does not decide how long an answer is: of lines at most [`ANSWER`] bytes are sent.
+//! - A line is cut only after the secrets in it were replaced: half of one is not known as such.
 
 use super::evidence::{FindLines, LinePlace};
 use super::ledger::{Ledger, Totals};
 use super::live::{KafkaReading, Lags};
 use super::observe::Observer;
-use crate::cluster::Control;
+use crate::cluster::{Control, MAX_LINE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::source::file::FollowedLines;
 use tidewatch_connectors::source::recent::{FetchLines, RecentLines};
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tidewatch_operators::inexact::Place;
 use tidewatch_operators::rules::Missed;
 
@@ -30,6 +33,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many lines are asked for at once.
 const LINES: usize = 256;
+
+/// How much of a line is sent: several times what an alert shows of it, for addresses in it may still become shorter.
+const LINE: usize = 16 << 10;
+
+/// How much of lines one answer holds, before base64 makes a third more of it.
+const ANSWER: usize = 4 << 20;
+const _: () = assert!(ANSWER / 3 * 4 + LINES * 16 < MAX_LINE);
+
+/// How many lines are in memory at once, as long as they are, for an answer.
+const AT_ONCE: usize = 16;
 
 /// How many names of partitions are kept before they are asked for anew: connections come and go for ever.
 const NAMES: usize = 4096;
@@ -78,12 +91,19 @@ pub struct Here {
     lags: Lags,
     observer: Observer,
     files: Vec<FollowedLines>,
+    /// What is replaced in lines before they are cut.
+    secrets: Privacy,
 }
 
 impl Here {
     /// Of these.
     pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
-        Here { ledger, recent, lags, observer, files: Vec::new() }
+        Here { ledger, recent, lags, observer, files: Vec::new(), secrets: Privacy::default() }
+    }
+
+    /// The same, with these secrets. Addresses are left to process 0: of a pseudonym it would make another one.
+    pub fn under(self, privacy: Privacy) -> Here {
+        Here { secrets: Privacy { client: ClientPrivacy::Full, ..privacy }, ..self }
     }
 
     /// The same, with files that can be read again.
@@ -94,6 +114,28 @@ impl Here {
     /// Reads lines again that are in files here.
     fn read_again(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
         self.files.iter().for_each(|files| files.find(wanted, lines, until));
+    }
+
+    /// The beginnings of lines that are known here, without the secrets of the whole lines. What is not found until
+    /// then, or has no room in an answer, is missing.
+    fn beginnings(&self, wanted: &[LinePlace], until: Instant) -> Vec<Option<Vec<u8>>> {
+        let mut out = Vec::with_capacity(wanted.len());
+        let mut room = ANSWER;
+        for some in wanted.chunks(AT_ONCE) {
+            let mut lines = self.recent.fetch(some);
+            self.read_again(some, &mut lines, until);
+            for line in lines {
+                // Replacing takes time as well, and whoever asks is not heard meanwhile.
+                let line = line.filter(|_| Instant::now() < until && room > 0);
+                out.push(line.map(|line| {
+                    let line = self.secrets.redact_line(&line);
+                    let head = &line[..line.len().min(LINE).min(room)];
+                    room -= head.len();
+                    head.to_vec()
+                }));
+            }
+        }
+        out
     }
 
     fn lags(&self) -> HashMap<Arc<str>, KafkaReading> {
@@ -127,8 +169,7 @@ impl Here {
             Ok(Question::Name(id)) => serde_json::to_value(self.name(PartitionId(id))),
             Ok(Question::Lines(wanted)) => {
                 let wanted: Vec<_> = wanted.into_iter().map(|(id, offset)| (PartitionId(id), offset)).collect();
-                let mut lines = self.recent.fetch(&wanted);
-                self.read_again(&wanted, &mut lines, Instant::now() + PATIENCE / 2);
+                let lines = self.beginnings(&wanted, Instant::now() + PATIENCE / 2);
                 serde_json::to_value(lines.iter().map(|l| l.as_ref().map(|l| STANDARD.encode(l))).collect::<Vec<_>>())
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
@@ -310,7 +351,64 @@ impl FindLines for Peers {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::TimeSettings;
     use super::*;
+    use tidewatch_events::batch::{Framing, RawBatch, WallTime};
+    use tidewatch_events::time::Millis;
+    use tidewatch_operators::watermark::{Bounds, Guard};
+
+    fn remembering(lines: &[u8]) -> Here {
+        let time = TimeSettings {
+            bounds: Bounds { max_out_of_order: Millis(0), allowed_lateness: Millis(0), max_ahead: Millis(0) },
+            guard: Guard::Limit,
+            idle_after: None,
+            commit_window: Millis(0),
+        };
+        let recent = RecentLines::new(8 << 20);
+        recent.remember(&RawBatch {
+            partition: PartitionId(1),
+            seq: 0,
+            bytes: lines.to_vec(),
+            framing: Framing::Lines { offset: 0 },
+            read_at: WallTime(0),
+        });
+        Here::new(Arc::new(Ledger::new(time, 1)), Arc::new(recent), Box::new(Vec::new), Observer::default())
+    }
+
+    /// What is sent of the lines at these offsets, with time enough.
+    fn sent(here: &Here, offsets: &[u64]) -> Vec<Option<Vec<u8>>> {
+        let wanted: Vec<LinePlace> = offsets.iter().map(|offset| (PartitionId(1), *offset)).collect();
+        here.beginnings(&wanted, Instant::now() + PATIENCE * 60)
+    }
+
+    #[test]
+    fn an_answer_is_bounded_however_long_lines_are() {
+        let long = vec![b'x'; 1 << 20];
+        let here = remembering(&[&long[..], b"\nshort\n"].concat());
+        let answer = here.answer(serde_json::to_value(Question::Lines(vec![(1, 0); LINES])).unwrap());
+        let size = answer.to_string().len();
+        assert!(size < MAX_LINE / 2 && answer.as_array().unwrap().len() == LINES, "{size} bytes");
+        let lines = sent(&here, &[0, (1 << 20) + 1, 1 << 21]);
+        assert_eq!(lines, [Some(long[..LINE].to_vec()), Some(b"short".to_vec()), None]);
+        // More than a peer asks for: what has no room is missing.
+        let lines = sent(&here, &[0; LINES + 9]);
+        let bytes: usize = lines.iter().flatten().map(Vec::len).sum();
+        assert_eq!((bytes, lines.iter().flatten().count(), lines.len()), (ANSWER, ANSWER / LINE, LINES + 9));
+        let late = here.beginnings(&[(PartitionId(1), 0); 3], Instant::now());
+        assert_eq!(late, [const { None }; 3]);
+    }
+
+    #[test]
+    fn secrets_are_replaced_before_lines_are_cut() {
+        // The blank is part of the value only because of what stands at the end of the line.
+        let line = format!("192.0.2.1 \"GET /a?token=one two&b={} HTTP/1.1\" 200", "x".repeat(2 * LINE));
+        let here = remembering(line.as_bytes());
+        let here = here.under(Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() });
+        let sent = String::from_utf8(sent(&here, &[0]).remove(0).unwrap()).unwrap();
+        assert_eq!((sent.len(), &sent[..36]), (LINE, "192.0.2.1 \"GET /a?token=***&b=xxxxxx"));
+        let cut = Privacy::default().redact_line(&line.as_bytes()[..LINE]).into_owned();
+        assert!(cut.windows(3).any(|w| w == b"two"), "cut first, half of the secret would be left");
+    }
 
     #[test]
     fn a_partition_that_nobody_knows_is_asked_for_now_and_then() {

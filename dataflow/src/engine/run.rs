@@ -280,7 +280,7 @@ impl Pipeline {
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
         let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone());
-        let here = Arc::new(here.following(std::mem::take(&mut sources.files)));
+        let here = Arc::new(here.following(std::mem::take(&mut sources.files)).under(config.privacy.clone()));
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));
