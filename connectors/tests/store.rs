@@ -406,6 +406,34 @@ fn figures_are_merged_over_windows_and_hosts() {
 }
 
 #[test]
+fn what_was_shown_early_and_taken_back_is_in_no_ranking() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let mut lines = Vec::new();
+    stats(&mut lines, T0, "web1", 30, 5, None);
+    stats(&mut lines, T0, "web2", 0, 0, Some(0.0));
+    top(&mut lines, "top_paths", T0, "web1", 1, "/a", 25);
+    top(&mut lines, "top_paths", T0, "web2", 1, "", 0);
+    error(&mut lines, T0, "error", "p", 3, "like p");
+    error(&mut lines, T0 + 10_000, "error", "p", 0, "taken back");
+    error(&mut lines, T0, "error", "q", 0, "taken back");
+    sink.deliver(&points(1, lines)).unwrap();
+    let reader = read(dir.path());
+    for summed in [false, true] {
+        for (kind, want) in [(TopKind::Paths, ("/a", 25)), (TopKind::Hosts, ("web1", 30))] {
+            let tops = reader.tops(&TopsQuery { kind, from: None, to: None, host: None, limit: 9 }).unwrap();
+            let rows: Vec<_> = tops.rows.iter().map(|row| (row.name.as_str(), row.requests)).collect();
+            assert_eq!(rows, [want], "{summed}");
+        }
+        let errors = reader.errors(&ErrorsQuery { limit: 9, ..ErrorsQuery::default() }).unwrap();
+        let rows: Vec<_> =
+            errors.rows.iter().map(|row| (row.pattern.as_str(), row.count, row.example.as_str())).collect();
+        assert_eq!(rows, [("p", 3, "like p")], "{summed}");
+        tend(&sink, T0, Duration::from_secs(16));
+    }
+}
+
+#[test]
 fn the_newest_health_of_each_partition_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open(dir.path(), settings()).unwrap();

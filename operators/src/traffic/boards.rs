@@ -3,6 +3,8 @@
 //! Invariants
 //! - Deltas add up; a summary replaces the earlier one of the same shard, host and window.
 //! - Every rewrite of a point carries all its fields, in name order, with the same tags.
+//! - What was written early and is no result is rewritten with zeros at the close at the latest, so that whoever keeps
+//!   the last of each point has the window's results, and zeros. Replays write nothing early.
 //! - Which hosts a window tells apart is a function of its content: of a shard's hosts the [`HOST_ROOM`] times as many as
 //!   it tells apart with the least hashes are kept until it closes, and of those the ones with most events stay. The
 //!   others' counts leave as one [`HostDelta`], to be added up over all owners by [`Others`].
@@ -39,6 +41,10 @@ struct Hosts {
     shards: BTreeMap<u64, BTreeSet<(u64, Vec<u8>)>>,
     /// Of those without room.
     other: Option<Board>,
+    /// Points with zeros, of hosts that were shown early and have no room any more.
+    taken_back: Vec<u8>,
+    /// How many they are.
+    zeros: Written,
 }
 
 #[derive(Default)]
@@ -46,8 +52,25 @@ struct Board {
     stats: HostStats,
     errors: HashMap<(String, String), ErrorRow>,
     shards: BTreeMap<u64, Summary>,
-    /// Whether points of it were written early.
-    is_shown: bool,
+    /// What of it was written early, if anything was.
+    shown: Option<Box<Shown>>,
+}
+
+/// Which points of a host were written early.
+#[derive(Default)]
+struct Shown {
+    /// `http_stats`.
+    stats: bool,
+    /// Its fields of durations too.
+    latency: bool,
+    /// `http_methods`, in the order of `Method::ALL`.
+    methods: [bool; Method::ALL.len()],
+    /// How many ranks, by dimension.
+    ranks: [usize; Dimension::ALL.len()],
+    /// How many ranks of `slow_paths`.
+    slow: usize,
+    /// Patterns of `error_events` by severity, as they were written last.
+    errors: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// How much was written.
@@ -57,6 +80,13 @@ pub struct Written {
     pub windows: u64,
     /// All points.
     pub points: u64,
+}
+
+impl Written {
+    fn add(&mut self, more: Written) {
+        self.windows += more.windows;
+        self.points += more.points;
+    }
 }
 
 impl Boards {
@@ -80,6 +110,8 @@ impl Boards {
             {
                 self.dirty.remove(&(window, last.clone()));
                 if let Some(board) = hosts.boards.remove(&last) {
+                    let out = &mut hosts.taken_back;
+                    board.take_back(&self.settings, &mut Pen::new(out, window, &last, &self.privacy, &mut hosts.zeros));
                     hosts.other.get_or_insert_default().take_in(board);
                 }
                 if last == host {
@@ -122,17 +154,14 @@ impl Boards {
                 break;
             }
             let (window, mut hosts) = first.remove_entry();
+            hosts.write_zeros(out, &mut written);
             for host in hosts.crowded_out(&self.settings) {
                 let Some(board) = hosts.boards.remove(&host) else { continue };
                 self.dirty.remove(&(window, host.clone()));
-                if board.is_shown {
-                    // What was shown of it is counted in another point now.
-                    let mut pen = Pen::new(out, window, &host, &self.privacy, &mut written);
-                    Board::default().write_stats(&self.settings, &mut pen);
-                }
+                board.take_back(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
                 hosts.other.get_or_insert_default().take_in(board);
             }
-            for (host, board) in hosts.boards {
+            for (host, mut board) in hosts.boards {
                 self.dirty.remove(&(window, host.clone()));
                 board.write(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
             }
@@ -150,13 +179,14 @@ impl Boards {
     /// apart as it stands.
     pub fn early(&mut self, out: &mut Vec<u8>) -> Written {
         let mut written = Written::default();
+        self.windows.values_mut().for_each(|hosts| hosts.write_zeros(out, &mut written));
         let mut hidden: BTreeMap<u64, BTreeSet<Vec<u8>>> = BTreeMap::new();
         for (window, host) in std::mem::take(&mut self.dirty) {
             let Some(hosts) = self.windows.get_mut(&window) else { continue };
             let hidden =
                 hidden.entry(window).or_insert_with(|| hosts.crowded_out(&self.settings).into_iter().collect());
             if let Some(board) = hosts.boards.get_mut(&host).filter(|_| !hidden.contains(&host)) {
-                board.is_shown = true;
+                board.note_shown(&self.settings);
                 board.write(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
             }
         }
@@ -165,6 +195,12 @@ impl Boards {
 }
 
 impl Hosts {
+    /// Writes the zeros of hosts that have no room any more.
+    fn write_zeros(&mut self, out: &mut Vec<u8>, written: &mut Written) {
+        out.append(&mut self.taken_back);
+        written.add(std::mem::take(&mut self.zeros));
+    }
+
     /// The hosts that have room but are not told apart: all but those with most events of each shard, ties by bytes.
     fn crowded_out(&self, settings: &Settings) -> Vec<Vec<u8>> {
         let most = settings.hosts_per_shard();
@@ -207,7 +243,7 @@ impl Others {
             if frontier.is_some_and(|f| super::tick(self.settings.closes_at(*first.key())) >= f) {
                 break;
             }
-            let (window, board) = first.remove_entry();
+            let (window, mut board) = first.remove_entry();
             board.write(&self.settings, &mut Pen::new(out, window, OTHER, &self.privacy, &mut written));
         }
         written
@@ -253,16 +289,55 @@ impl Board {
         HostDelta { window, host: host.to_vec(), stats: self.stats, errors }
     }
 
-    fn write(&self, settings: &Settings, pen: &mut Pen<'_>) {
+    fn write(&mut self, settings: &Settings, pen: &mut Pen<'_>) {
         if self.stats.requests > 0 {
-            self.write_stats(settings, pen);
+            self.write_stats(settings, pen, false);
+            for (method, n) in Method::ALL.iter().zip(self.stats.methods).filter(|(_, n)| *n > 0) {
+                pen.method(*method, n);
+            }
             self.write_tops(settings, pen);
             self.write_slow(settings, pen);
         }
         self.write_errors(pen);
     }
 
-    fn write_stats(&self, settings: &Settings, pen: &mut Pen<'_>) {
+    /// Remembers what is written early now, apart from `error_events`.
+    fn note_shown(&mut self, settings: &Settings) {
+        let shown = self.shown.get_or_insert_default();
+        if self.stats.requests == 0 {
+            return;
+        }
+        shown.stats = true;
+        shown.latency |= self.stats.latency.count() > 0;
+        shown.methods.iter_mut().zip(self.stats.methods).for_each(|(shown, n)| *shown |= n > 0);
+        for (at, shown) in shown.ranks.iter_mut().enumerate() {
+            let rows: usize = self.shards.values().map(|s| s.tops[at].len()).sum();
+            *shown = rows.min(settings.top).max(*shown);
+        }
+        let slow: usize = self.shards.values().map(|s| s.slow.len()).sum();
+        shown.slow = slow.min(settings.top).max(shown.slow);
+    }
+
+    /// Writes zeros over all that was written early: it counts in other points.
+    fn take_back(&self, settings: &Settings, pen: &mut Pen<'_>) {
+        let Some(shown) = &self.shown else { return };
+        if shown.stats {
+            Board::default().write_stats(settings, pen, shown.latency);
+        }
+        for (method, _) in Method::ALL.iter().zip(shown.methods).filter(|(_, is_shown)| *is_shown) {
+            pen.method(*method, 0);
+        }
+        for (dimension, ranks) in Dimension::ALL.into_iter().zip(shown.ranks) {
+            (0..ranks).for_each(|rank| pen.top(dimension, rank, "", false, &Counts::default(), 0.0));
+        }
+        (0..shown.slow).for_each(|rank| pen.slow(rank, "", 0, 0, 0.0));
+        for (severity, patterns) in &shown.errors {
+            patterns.iter().for_each(|pattern| self.write_no_errors(severity, pattern, pen));
+        }
+    }
+
+    /// With the fields of durations where there are some, or where they `had_latency`.
+    fn write_stats(&self, settings: &Settings, pen: &mut Pen<'_>, had_latency: bool) {
         let stats = &self.stats;
         let seconds = settings.size.0 as f64 / 1000.0;
         let clients: u64 = self.shards.values().map(|s| s.clients).sum();
@@ -276,8 +351,8 @@ impl Board {
                 line.count("clients", clients);
             }
             line.float("error_ratio", stats.status[3] as f64 / stats.requests.max(1) as f64);
-            if stats.latency.count() > 0 {
-                line.float("latency_avg", stats.latency_sum as f64 / stats.latency.count() as f64 / 1000.0);
+            if stats.latency.count() > 0 || had_latency {
+                line.float("latency_avg", stats.latency_sum as f64 / stats.latency.count().max(1) as f64 / 1000.0);
                 line.float("latency_max", ms(stats.latency.max().unwrap_or(0)));
                 for (name, q) in [("latency_p50", 0.5), ("latency_p95", 0.95), ("latency_p99", 0.99)] {
                     line.float(name, ms(stats.latency.quantile(q).unwrap_or(0)));
@@ -291,13 +366,6 @@ impl Board {
             line.float("throughput", bytes as f64 / seconds);
         });
         pen.written.windows += 1;
-        for (method, n) in Method::ALL.iter().zip(stats.methods) {
-            if n > 0 {
-                pen.point("http_methods", &[("method", method.as_str())], |line| {
-                    line.count("requests", n);
-                });
-            }
-        }
     }
 
     fn write_tops(&self, settings: &Settings, pen: &mut Pen<'_>) {
@@ -308,39 +376,16 @@ impl Board {
                 self.shards.values().flat_map(|s| &s.tops[dimension as usize]).collect();
             rows.sort_unstable_by_key(|(key, counts)| (Reverse(counts.requests), key));
             for (rank, (key, counts)) in rows.into_iter().take(settings.top).enumerate() {
-                let mut digits = itoa::Buffer::new();
-                let rank = [("rank", digits.format(rank + 1))];
                 let share = counts.requests as f64 / all;
-                match dimension {
-                    Dimension::Client => {
-                        client.clear();
-                        key::show_next(key, 128, &mut client);
-                        pen.point("top_clients", &rank, |line| count_fields(line, "client_ip", &client, counts));
-                    }
-                    Dimension::Path => {
-                        let shown = text::bounded(key);
-                        let path = pen.redacted(&shown);
-                        pen.point("top_paths", &rank, |line| count_fields(line, "path", &path, counts));
-                    }
-                    Dimension::Agent => {
-                        let shown = text::bounded(key);
-                        let name = pen.redacted(&shown);
-                        pen.point("top_agents", &rank, |line| {
-                            line.boolean("bot", is_bot(key));
-                            line.text("name", &name);
-                            line.count("requests", counts.requests);
-                            line.float("share", share);
-                        });
-                    }
-                    Dimension::Referrer => {
-                        let shown = text::bounded(key);
-                        let name = pen.redacted(&shown);
-                        pen.point("top_referrers", &rank, |line| {
-                            line.text("name", &name);
-                            line.count("requests", counts.requests);
-                            line.float("share", share);
-                        });
-                    }
+                if dimension == Dimension::Client {
+                    client.clear();
+                    key::show_next(key, 128, &mut client);
+                    pen.top(dimension, rank, &client, false, counts, share);
+                } else {
+                    let shown = text::bounded(key);
+                    let name = pen.redacted(&shown);
+                    let is_bot = dimension == Dimension::Agent && is_bot(key);
+                    pen.top(dimension, rank, &name, is_bot, counts, share);
                 }
             }
         }
@@ -352,16 +397,11 @@ impl Board {
         for (rank, path) in slow.into_iter().take(settings.top).enumerate() {
             let shown = text::bounded(&path.path);
             let name = pen.redacted(&shown);
-            pen.point("slow_paths", &[("rank", itoa::Buffer::new().format(rank + 1))], |line| {
-                line.float("latency_p95", path.p95_us as f64 / 1000.0);
-                line.text("name", &name);
-                line.count("requests", path.requests);
-                line.float("share", path.requests as f64 / self.stats.requests as f64);
-            });
+            pen.slow(rank, &name, path.requests, path.p95_us, path.requests as f64 / self.stats.requests as f64);
         }
     }
 
-    fn write_errors(&self, pen: &mut Pen<'_>) {
+    fn write_errors(&mut self, pen: &mut Pen<'_>) {
         // Templates are admitted by their count over all severities.
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         for row in self.errors.values() {
@@ -380,13 +420,32 @@ impl Board {
                 std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().merge(row.clone()),
             }
         }
-        for ((severity, pattern), row) in rows {
+        for ((severity, pattern), row) in &rows {
             let example = pen.redacted(&row.example);
-            pen.point("error_events", &[("pattern", pattern), ("severity", severity)], |line| {
-                line.count("count", row.count);
-                line.text("example", &example);
-            });
+            pen.errors(severity, pattern, row.count, &example);
         }
+        let Some(shown) = &self.shown else { return };
+        // A template that others crowded out, or an `other` of which all members are shown by now.
+        for (severity, patterns) in &shown.errors {
+            for pattern in patterns.iter().filter(|pattern| !rows.contains_key(&(severity.as_str(), pattern.as_str())))
+            {
+                self.write_no_errors(severity, pattern, pen);
+            }
+        }
+        let mut errors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (severity, pattern) in rows.into_keys() {
+            errors.entry(severity.to_owned()).or_default().insert(pattern.to_owned());
+        }
+        if let Some(shown) = &mut self.shown {
+            shown.errors = errors;
+        }
+    }
+
+    /// Takes a point of `error_events` back; its example stays.
+    fn write_no_errors(&self, severity: &str, pattern: &str, pen: &mut Pen<'_>) {
+        let row = self.errors.get(&(severity.to_owned(), pattern.to_owned()));
+        let example = pen.redacted(row.map_or("", |row| row.example.as_str()));
+        pen.errors(severity, pattern, 0, &example);
     }
 }
 
@@ -434,6 +493,52 @@ impl<'a> Pen<'a> {
         }
     }
 
+    fn method(&mut self, method: Method, requests: u64) {
+        self.point("http_methods", &[("method", method.as_str())], |line| {
+            line.count("requests", requests);
+        });
+    }
+
+    /// A point of a ranking; ranks count from 0 here.
+    fn top(&mut self, of: Dimension, rank: usize, name: &str, is_bot: bool, counts: &Counts, share: f64) {
+        let mut digits = itoa::Buffer::new();
+        let rank = [("rank", digits.format(rank + 1))];
+        match of {
+            Dimension::Client => {
+                self.point("top_clients", &rank, |line| count_fields(line, "client_ip", name, counts));
+            }
+            Dimension::Path => self.point("top_paths", &rank, |line| count_fields(line, "path", name, counts)),
+            Dimension::Agent => self.point("top_agents", &rank, |line| {
+                line.boolean("bot", is_bot);
+                line.text("name", name);
+                line.count("requests", counts.requests);
+                line.float("share", share);
+            }),
+            Dimension::Referrer => self.point("top_referrers", &rank, |line| {
+                line.text("name", name);
+                line.count("requests", counts.requests);
+                line.float("share", share);
+            }),
+        }
+    }
+
+    /// A point of `slow_paths`; ranks count from 0 here.
+    fn slow(&mut self, rank: usize, name: &str, requests: u64, p95_us: u64, share: f64) {
+        self.point("slow_paths", &[("rank", itoa::Buffer::new().format(rank + 1))], |line| {
+            line.float("latency_p95", p95_us as f64 / 1000.0);
+            line.text("name", name);
+            line.count("requests", requests);
+            line.float("share", share);
+        });
+    }
+
+    fn errors(&mut self, severity: &str, pattern: &str, count: u64, example: &str) {
+        self.point("error_events", &[("pattern", pattern), ("severity", severity)], |line| {
+            line.count("count", count);
+            line.text("example", example);
+        });
+    }
+
     /// One point; `tags` come after `host` in name order.
     fn point(&mut self, measurement: &str, tags: &[(&str, &str)], fields: impl FnOnce(&mut LineWriter<'_>)) {
         let mut line = LineWriter::new(self.out);
@@ -449,128 +554,5 @@ impl<'a> Pen<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::host_shard;
-    use super::*;
-    use tidewatch_events::time::Millis;
-
-    const SETTINGS: Settings =
-        Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX, max_hosts: 1 };
-
-    #[test]
-    fn robots_are_told_by_their_words_in_either_case() {
-        let rows: &[(&str, bool)] = &[
-            ("", false),
-            ("bo", false),
-            ("bot", true),
-            ("Mozilla/5.0 (compatible; GoogleBOT/2.1)", true),
-            ("a CRAWLer", true),
-            ("Spider", true),
-            ("Yahoo! Slurp", true),
-            ("see HTTP://a.example", true),
-            ("(+https://a.example)", true),
-            ("http:/ b ot", false),
-            ("Mozilla/5.0 (X11; Linux x86_64)", false),
-        ];
-        for (agent, want) in rows {
-            assert_eq!(is_bot(agent.as_bytes()), *want, "{agent:?}");
-        }
-    }
-
-    /// Hosts of one shard, by hash ascending.
-    fn crowd(n: usize) -> Vec<Vec<u8>> {
-        let names = (0..).map(|i| format!("n{i}").into_bytes()).filter(|name| host_shard(hash::of(name)) == 3);
-        let mut names: Vec<Vec<u8>> = names.take(n).collect();
-        names.sort_by_key(|name| hash::of(name));
-        names
-    }
-
-    fn delta(host: &[u8], requests: u64) -> HostDelta {
-        let stats = HostStats { requests, ..HostStats::default() };
-        HostDelta { window: 0, host: host.to_vec(), stats, errors: Vec::new() }
-    }
-
-    /// Requests by host in what was written.
-    fn requests(lines: &[u8]) -> Vec<(String, u64)> {
-        let lines = std::str::from_utf8(lines).unwrap().lines().filter(|line| line.starts_with("http_stats"));
-        let number = |line: &str| line.split("requests=").nth(1).unwrap().split('i').next().unwrap().parse().unwrap();
-        lines.map(|line| (line.split(['=', ' ']).nth(1).unwrap().to_owned(), number(line))).collect()
-    }
-
-    #[test]
-    fn throughput_agrees_with_bytes_that_no_field_holds() {
-        let huge = || {
-            let stats = HostStats { bytes: u64::MAX, ..delta(b"h", 1).stats };
-            HostDelta { stats, ..delta(b"h", 1) }
-        };
-        let (lines, _) = closed([huge(), huge()].into_iter());
-        let line = std::str::from_utf8(&lines).unwrap().lines().find(|line| line.starts_with("http_stats")).unwrap();
-        let field = |name: &str| line.split(name).nth(1).unwrap().split([',', ' ']).next().unwrap();
-        assert_eq!((field("bytes="), field("requests=")), ("9223372036854775807i", "2i"));
-        assert_eq!(field("throughput=").parse::<f64>().unwrap(), i64::MAX as f64 / 0.01);
-    }
-
-    fn closed(deltas: impl Iterator<Item = HostDelta>) -> (Vec<u8>, Vec<HostDelta>) {
-        let mut boards = Boards::new(SETTINGS, Arc::default());
-        deltas.for_each(|delta| boards.add(delta));
-        let (mut out, mut others) = (Vec::new(), Vec::new());
-        boards.close(None, &mut out, &mut others);
-        assert!(boards.windows.is_empty() && boards.dirty.is_empty());
-        (out, others)
-    }
-
-    #[test]
-    fn a_shard_tells_its_busiest_hosts_apart() {
-        let name = |host: &[u8]| String::from_utf8(host.to_vec()).unwrap();
-        let hosts = crowd(HOST_ROOM + 2);
-        // name, hosts with their requests, who stays, requests of the others
-        type Row<'a> = (&'a str, Vec<(usize, u64)>, Option<(usize, u64)>, Option<u64>);
-        let rows: &[Row] = &[
-            ("one", vec![(0, 5)], Some((0, 5)), None),
-            ("the busier of two", vec![(0, 5), (1, 6)], Some((1, 6)), Some(5)),
-            ("without events there is no host", vec![(0, 0), (1, 6)], Some((1, 6)), None),
-            ("as many as have room", (0..HOST_ROOM).map(|i| (i, i as u64 + 1)).collect(), Some((15, 16)), Some(120)),
-            ("one more has none", (0..=HOST_ROOM).map(|i| (i, i as u64 + 1)).collect(), Some((15, 16)), Some(137)),
-        ];
-        for (row, hosts_and_requests, stays, others) in rows {
-            let deltas = || hosts_and_requests.iter().map(|(i, n)| delta(&hosts[*i], *n));
-            let (out, left) = closed(deltas());
-            let want: Vec<_> = stays.iter().map(|(i, n)| (name(&hosts[*i]), *n)).collect();
-            assert_eq!(requests(&out), want, "{row}");
-            assert_eq!(left.iter().map(|d| d.stats.requests).sum::<u64>(), others.unwrap_or(0), "{row}");
-            assert_eq!(left.len(), others.iter().len(), "{row}");
-            // In another order, and one by one, the same.
-            let again: Vec<HostDelta> = deltas().collect();
-            let ones = again.iter().rev().flat_map(|d| (0..d.stats.requests).map(|_| delta(&d.host, 1)));
-            assert_eq!(closed(ones), (out, left), "{row}");
-        }
-        let mut others = Others::new(SETTINGS, Arc::default());
-        others.add(delta(OTHER, 2));
-        others.add(delta(OTHER, 3));
-        let mut out = Vec::new();
-        assert_eq!(others.close(Some(0), &mut out).points, 0, "not closed yet");
-        others.close(None, &mut out);
-        assert_eq!(requests(&out), [("other".to_owned(), 5)]);
-        assert!(!std::str::from_utf8(&out).unwrap().contains("clients"));
-    }
-
-    #[test]
-    fn what_was_shown_early_of_a_host_that_is_crowded_out_is_taken_back() {
-        let hosts = crowd(2);
-        let mut boards = Boards::new(SETTINGS, Arc::default());
-        boards.add(delta(&hosts[0], 2));
-        let mut out = Vec::new();
-        boards.early(&mut out);
-        assert_eq!(requests(&out).len(), 1);
-        boards.add(delta(&hosts[1], 3));
-        out.clear();
-        boards.early(&mut out);
-        assert_eq!(requests(&out).iter().map(|(_, n)| *n).collect::<Vec<_>>(), [3], "only the busier one is shown");
-        let mut others = Vec::new();
-        out.clear();
-        boards.close(None, &mut out, &mut others);
-        let mut got: Vec<u64> = requests(&out).into_iter().map(|(_, n)| n).collect();
-        got.sort_unstable();
-        assert_eq!((got, others[0].stats.requests), (vec![0, 3], 2));
-    }
-}
+#[path = "boards_tests.rs"]
+mod tests;

@@ -164,7 +164,9 @@ fn ranked(
             let text =
                 |at: usize| -> rusqlite::Result<&str> { Ok(row.get_ref(at)?.as_str_or_null()?.unwrap_or_default()) };
             let of = text(2)?;
-            if severity.is_some_and(|severity| severity != of) {
+            let events = count(row.get_ref(4)?);
+            // Without events it was shown early and taken back.
+            if events == 0 || severity.is_some_and(|severity| severity != of) {
                 continue;
             }
             key.clear();
@@ -180,7 +182,7 @@ fn ranked(
                     ..ErrorRow::default()
                 }),
             };
-            to.count = to.count.saturating_add(count(row.get_ref(4)?));
+            to.count = to.count.saturating_add(events);
             let time: i64 = row.get(0)?;
             if time as u64 >= to.last.0 {
                 to.last = EventTime(time as u64);

@@ -137,14 +137,19 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
         let mut statement = over(c, columns, table, piece, host)?;
         let mut rows = statement.query(params![piece.from, piece.to, host])?;
         while let Some(row) = rows.next()? {
+            let whole =
+                |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, Option<i64>>(at)?.unwrap_or(0).max(0) as u64) };
+            let requests = whole(1)?;
+            if requests == 0 {
+                // It was shown early and taken back.
+                continue;
+            }
             let name = row.get_ref(0)?.as_str_or_null()?.unwrap_or_default();
             let to = match found.get_mut(name) {
                 Some(to) => to,
                 None => found.entry(name.to_owned()).or_default(),
             };
-            let whole =
-                |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, Option<i64>>(at)?.unwrap_or(0).max(0) as u64) };
-            to.requests = to.requests.saturating_add(whole(1)?);
+            to.requests = to.requests.saturating_add(requests);
             match query.kind {
                 TopKind::Paths | TopKind::Clients | TopKind::Hosts => {
                     to.bytes = Some(to.bytes.unwrap_or(0).saturating_add(whole(2)?));
