@@ -1,0 +1,169 @@
+use super::*;
+use tidewatch_events::batch::Framing;
+
+fn info(id: u64) -> PartitionInfo {
+    PartitionInfo {
+        id: PartitionId(id),
+        source: 0,
+        source_name: "file".into(),
+        name: id.to_string().into(),
+        default_host: Arc::from(&b"h"[..]),
+        passing: false,
+        reference_time: WallTime(0),
+        unread: None,
+    }
+}
+
+fn feed() -> Feed {
+    let feed = Feed::new(100, 60_000, || {});
+    for id in [1, 2] {
+        feed.open(info(id));
+    }
+    feed
+}
+
+fn batch(partition: u64, bytes: usize) -> RawBatch {
+    RawBatch {
+        partition: PartitionId(partition),
+        seq: 0,
+        bytes: vec![b'x'; bytes],
+        framing: Framing::Lines { offset: 0 },
+        read_at: WallTime(0),
+    }
+}
+
+#[test]
+fn the_least_partition_is_read_and_the_one_ahead_waits() {
+    let feed = feed();
+    let both = [PartitionId(1), PartitionId(2)];
+    let now = Duration::ZERO;
+    feed.send(batch(1, 10));
+    feed.advance(PartitionId(1), 3_600_000);
+    assert_eq!(feed.choose(&both, now), Some(PartitionId(2)));
+    assert_eq!(feed.choose(&both[..1], now), None, "an hour ahead");
+    feed.send(batch(2, 10));
+    feed.advance(PartitionId(2), 3_540_000);
+    assert_eq!(feed.choose(&both[..1], now), Some(PartitionId(1)), "exactly max_drift ahead");
+    feed.retire(PartitionId(2));
+    assert_eq!(feed.choose(&both, now), Some(PartitionId(1)), "alone, it is the least");
+}
+
+#[test]
+fn a_silent_partition_holds_no_other_back() {
+    let feed = feed();
+    let (one, two) = ([PartitionId(1)], PartitionId(2));
+    let may = |feed: &Feed| feed.choose(&one, Duration::ZERO).is_some();
+    feed.send(batch(1, 1));
+    feed.advance(PartitionId(1), 3_600_000);
+    assert!(!may(&feed), "the other may have older lines");
+    feed.caught_up(two);
+    assert!(may(&feed), "it has none");
+    feed.send(batch(2, 1));
+    assert!(!may(&feed), "until its first batch is stamped");
+    feed.advance(two, 3_000_000);
+    feed.caught_up(two);
+    assert!(!may(&feed), "its events hold time now");
+    feed.caught_up(PartitionId(1));
+    assert!(may(&feed), "what arrives live");
+    feed.send(batch(1, 1));
+    assert!(!may(&feed), "a second batch is no longer live");
+}
+
+#[test]
+fn a_worker_that_needs_the_next_batch_gets_it() {
+    let feed = Feed::new(1000, 60_000, || {});
+    feed.open(info(1));
+    let only = [PartitionId(1)];
+    let _ = feed.take();
+    for n in 0..20 {
+        assert!(feed.choose(&only, Duration::ZERO).is_some(), "{n} batches taken and none stamped");
+        feed.send(batch(1, 1));
+        let _ = feed.take();
+    }
+    (0..8).for_each(|_| feed.send(batch(1, 1)));
+    assert!(feed.choose(&only, Duration::ZERO).is_none(), "enough waits to be taken");
+}
+
+#[test]
+fn a_paused_feed_admits_only_what_was_read() {
+    let feed = feed();
+    feed.set_paused(true);
+    assert!(feed.is_full() && !feed.may_read(PartitionId(1)));
+    assert_eq!(feed.choose(&[PartitionId(1)], Duration::ZERO), None);
+    feed.send(batch(1, 1)); // does not wait
+    assert_eq!(feed.bytes_in_flight(), 1);
+    feed.set_paused(false);
+    assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), Some(PartitionId(2)));
+}
+
+#[test]
+fn a_batch_that_is_needed_passes_a_full_feed() {
+    let feed = Arc::new(feed());
+    let (both, now) = ([PartitionId(1), PartitionId(2)], Duration::ZERO);
+    feed.send(batch(1, 100));
+    feed.advance(PartitionId(1), 3_600_000);
+    assert_eq!(feed.choose(&both, now), None, "full");
+    feed.need(PartitionId(1), 0);
+    assert_eq!(feed.choose(&both, now), None, "batch 0 is there");
+    let waiting = std::thread::spawn({
+        let feed = feed.clone();
+        move || feed.send(batch(2, 10))
+    });
+    feed.need(PartitionId(1), 1);
+    assert!(waiting.join().is_ok(), "nobody waits with a batch of another");
+    assert_eq!(feed.choose(&both, now), Some(PartitionId(1)), "full, and an hour ahead");
+    assert!(feed.may_read(PartitionId(1)) && !feed.may_read(PartitionId(2)));
+    feed.send(batch(1, 10));
+    assert_eq!(feed.choose(&both, now), None, "it is there");
+    feed.need(PartitionId(1), 2);
+    feed.end(PartitionId(1));
+    assert_eq!(feed.choose(&both, now), None, "there is none");
+}
+
+#[test]
+fn what_waits_at_a_stop_is_handed_over() {
+    let feed = Arc::new(feed());
+    feed.send(batch(1, 100));
+    let begun = Arc::new(std::sync::Barrier::new(2));
+    let waiting = std::thread::spawn({
+        let (feed, begun) = (feed.clone(), begun.clone());
+        move || {
+            begun.wait();
+            feed.send(batch(2, 10));
+        }
+    });
+    begun.wait();
+    // Whether it waits shows nowhere.
+    std::thread::sleep(Duration::from_millis(500));
+    feed.stop();
+    assert!(waiting.join().is_ok());
+    assert_eq!(feed.bytes_in_flight(), 110);
+}
+
+#[test]
+fn what_is_retired_is_forgotten() {
+    let feed = feed();
+    for id in 3..1000 {
+        feed.open(info(id));
+        feed.send(batch(id, 0));
+        feed.end(PartitionId(id));
+        feed.advance(PartitionId(id), 1);
+        feed.retire(PartitionId(id));
+        feed.advance(PartitionId(id), 1);
+    }
+    assert_eq!(feed.lock().partitions.len(), 2);
+}
+
+#[test]
+fn admission_is_by_bytes_and_credits_return_them() {
+    let feed = feed();
+    feed.send(batch(1, 100));
+    assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), None);
+    feed.credit(vec![b'x'; 100]);
+    assert_eq!(feed.bytes_in_flight(), 0);
+    assert_eq!(feed.choose(&[PartitionId(2)], Duration::ZERO), Some(PartitionId(2)));
+    assert!(feed.buffer().is_empty());
+    feed.stop();
+    feed.send(batch(1, 100));
+    assert_eq!(feed.bytes_in_flight(), 0, "dropped after the stop");
+}
