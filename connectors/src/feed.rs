@@ -301,6 +301,11 @@ impl Feed {
         self.lock().winding_down
     }
 
+    /// Whether a partition is open, or has ended and not all of it was stamped.
+    pub fn holds(&self, partition: PartitionId) -> bool {
+        self.lock().partitions.contains_key(&partition)
+    }
+
     /// Whether source threads should end.
     pub fn stopped(&self) -> bool {
         self.lock().stopped

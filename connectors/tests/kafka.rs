@@ -4,12 +4,18 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used)]
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, Message};
 use tidewatch_connectors::kafka::*;
@@ -72,6 +78,7 @@ struct Engine {
     empty_batches: usize,
     listed: bool,
     opened_later: Vec<PartitionId>,
+    ended: Vec<String>,
     failed: Option<SourceError>,
     watermark: Box<dyn Fn(PartitionId) -> u64>,
 }
@@ -87,6 +94,7 @@ impl Engine {
             empty_batches: 0,
             listed: false,
             opened_later: Vec::new(),
+            ended: Vec::new(),
             failed: None,
             watermark: Box::new(|_| 1),
         }
@@ -123,7 +131,12 @@ impl Engine {
                     self.feed.credit(batch.raw.bytes);
                 }
                 Message::CaughtUp(id) => *self.caught_up.entry(id).or_default() += 1,
-                Message::Ended(id) => panic!("{id:?} of kafka has no end"),
+                Message::Ended(id) => {
+                    self.ended.push(self.names[&id].clone());
+                    self.next_seq.remove(&id);
+                    self.caught_up.remove(&id);
+                    self.feed.retire(id);
+                }
                 Message::Listed => self.listed = true,
                 Message::Failed(error) => self.failed = Some(error),
             }
@@ -277,9 +290,95 @@ fn partitions_and_topics_that_appear_are_read_from_their_beginning() {
     produce(&make, &first, [(3, "new partition".to_owned()), (1, "known partition".to_owned())]);
     produce(&make, &second, [(0, "new topic".to_owned())]);
     engine.until("the new partitions", |e| e.total() == 3 && e.names.len() == 5);
-    assert_eq!(engine.opened_later.len(), 3);
+    assert_eq!((engine.opened_later.len(), engine.ended.len()), (3, 0));
     assert_eq!(engine.by_name(&format!("{first}/3"))[0].value, b"new partition");
     assert_eq!(engine.by_name(&format!("{second}/0"))[0].value, b"new topic");
+    feed.stop();
+    thread.join().unwrap();
+}
+
+fn delete_topic(broker: &str, name: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker).create().unwrap();
+    let names = [name];
+    let options = AdminOptions::new();
+    let mut answer = pin!(admin.delete_topics(&names, &options));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => return assert!(answer.unwrap().iter().all(Result::is_ok)),
+            Poll::Pending => assert!(Instant::now() < deadline, "{name} is not deleted"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_topic_of_a_pattern_that_is_deleted_has_ended_and_may_come_again() {
+    let Some(broker) = broker("a_topic_of_a_pattern_that_is_deleted") else { return };
+    let prefix = unique("gone");
+    let (stays, goes) = (format!("{prefix}-a"), format!("{prefix}-b"));
+    let make = topic_settings(&broker, &stays);
+    make_topic(&make, &stays, 1);
+    make_topic(&make, &goes, 2);
+    produce(&make, &goes, [(0, "one".to_owned()), (1, "two".to_owned())]);
+
+    let mut settings = KafkaSettings::new(&broker, &prefix, Topics::parse(&[format!("^{prefix}-")]).unwrap()).unwrap();
+    settings.start = Start::Committed;
+    settings.refresh_every = Duration::from_secs(1);
+    let source = KafkaSource::connect(settings.clone(), ProcessShare::WHOLE, 0).unwrap();
+    let (committer, status) = (source.committer(), source.status());
+    let feed = feed();
+    let mut engine = Engine::new(&feed);
+    let thread = source.spawn(feed.clone()).unwrap();
+    engine.until("both are read", |e| e.total() == 2 && e.caught_up.len() == 3);
+    let commit = |next_offset| Commit { topic: goes.as_str().into(), partition: 0, next_offset };
+    committer.commit(&[commit(1)], "floor").unwrap();
+
+    delete_topic(&broker, &goes);
+    engine.until("its partitions end", |e| e.ended.len() == 2);
+    engine.ended.sort();
+    assert_eq!(engine.ended, [format!("{goes}/0"), format!("{goes}/1")]);
+    assert_eq!(status.snapshot().iter().map(|p| &*p.name).collect::<Vec<_>>(), [format!("{stays}/0")]);
+    produce(&make, &stays, [(0, "three".to_owned())]);
+    engine.until("the other one is read on, and is at its end", |e| e.total() == 3 && e.caught_up.len() == 1);
+    assert!(status.snapshot()[0].connected);
+
+    // Made anew it is another log: read from its first record, whatever was committed of the one before.
+    make_topic(&make, &goes, 1);
+    produce(&make, &goes, [(0, "four".to_owned())]);
+    engine.until("the new one is read", |e| e.total() == 4 && e.caught_up.len() == 2);
+    let last = engine.by_name(&format!("{goes}/0")).last().unwrap();
+    assert_eq!((last.offset, &last.value[..]), (0, &b"four"[..]));
+    let committed = committer.committed(&[(goes.as_str().into(), 0)], Duration::from_secs(10)).unwrap();
+    assert_eq!(committed[0].next_offset, None, "the group's offset went with the topic");
+    committer.commit(&[commit(1)], "floor").unwrap();
+    assert_eq!(engine.ended.len(), 2);
+    feed.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_named_topic_that_is_deleted_ends_the_source() {
+    let Some(broker) = broker("a_named_topic_that_is_deleted") else { return };
+    let topic = unique("named");
+    let mut settings = topic_settings(&broker, &topic);
+    make_topic(&settings, &topic, 1);
+    settings.refresh_every = Duration::from_secs(1);
+    let source = KafkaSource::connect(settings, ProcessShare::WHOLE, 0).unwrap();
+    let feed = feed();
+    let mut engine = Engine::new(&feed);
+    let thread = source.spawn(feed.clone()).unwrap();
+    engine.until("it is at its end", |e| e.caught_up.len() == 1);
+    delete_topic(&broker, &topic);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while engine.failed.is_none() {
+        assert!(Instant::now() < deadline, "the source goes on");
+        engine.step();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let want = format!("kafka topic {topic} was deleted, and the source names it");
+    assert!(matches!(&engine.failed, Some(SourceError::Service(words)) if *words == want), "{:?}", engine.failed);
     feed.stop();
     thread.join().unwrap();
 }

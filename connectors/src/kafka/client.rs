@@ -155,16 +155,15 @@ pub(super) fn ask<T>(
 /// The partitions of each topic.
 pub(super) type Layout = BTreeMap<String, Vec<i32>>;
 
-/// Which matching topics exist, with their partitions. A named topic that does not exist is an error that names those
-/// that do.
-pub(super) fn layout(consumer: &Consumer, settings: &KafkaSettings, within: Duration) -> Result<Layout, SourceError> {
-    let unreachable = |words: String| {
-        SourceError::Service(format!(
-            "kafka at {} gives no answer within {}: {words}",
-            settings.brokers(),
-            seconds(within)
-        ))
-    };
+/// Why no answer came.
+fn unreachable(settings: &KafkaSettings, within: Duration, words: &str) -> SourceError {
+    let (brokers, within) = (settings.brokers(), seconds(within));
+    SourceError::Service(format!("kafka at {brokers} gives no answer within {within}: {words}"))
+}
+
+/// Which matching topics exist, with their partitions.
+pub(super) fn found(consumer: &Consumer, settings: &KafkaSettings, within: Duration) -> Result<Layout, SourceError> {
+    let unreachable = |words: String| unreachable(settings, within, &words);
     let topics = settings.topics();
     let mut found = Layout::new();
     // A cluster may have many thousand topics: all of them are asked for only where a pattern needs it.
@@ -177,11 +176,19 @@ pub(super) fn layout(consumer: &Consumer, settings: &KafkaSettings, within: Dura
             add(&mut found, &one, |topic| topic == name)?;
         }
     }
+    Ok(found)
+}
+
+/// The same. A named topic that does not exist, or that none does, is an error that names those that do.
+pub(super) fn layout(consumer: &Consumer, settings: &KafkaSettings, within: Duration) -> Result<Layout, SourceError> {
+    let found = found(consumer, settings, within)?;
+    let topics = settings.topics();
     let missing = topics.names().iter().find(|name| !found.contains_key(*name));
     if missing.is_none() && !found.is_empty() {
         return Ok(found);
     }
-    let all = ask(consumer, within, |limit| consumer.fetch_metadata(None, limit)).map_err(unreachable)?;
+    let all = ask(consumer, within, |limit| consumer.fetch_metadata(None, limit))
+        .map_err(|words| unreachable(settings, within, &words))?;
     let all: Vec<&str> = all.topics().iter().map(|t| t.name()).filter(|name| !name.starts_with("__")).collect();
     Err(SourceError::Service(no_topic(settings.brokers(), missing.map(String::as_str), &topics.to_string(), &all)))
 }

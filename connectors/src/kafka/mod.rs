@@ -30,6 +30,7 @@ mod sink;
 mod source;
 mod status;
 mod topics;
+mod watch;
 
 pub use batches::Batches;
 pub use client::LIBRARY_VERSION;

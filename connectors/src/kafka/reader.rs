@@ -1,11 +1,12 @@
-//! The reading thread of a Kafka source, and the thread beside it that watches the cluster.
+//! The reading thread of a Kafka source.
 //!
 //! Each partition is read from a queue of its own, so that the feed decides which one is next and one that must wait
 //! (back-pressure, alignment) keeps what librdkafka already fetched of it, within the queue's limit. The reader sleeps
 //! until a queue gets something. A partition that trickles is read at most every [`LINGER`], so that batches are not
 //! tiny at a middling rate; one that has plenty is read at once and gives batches of about 1 MiB.
 //!
-//! Watching blocks (metadata, ends of logs), so it has a thread of its own that tells the reader by a channel.
+//! Watching blocks (metadata, ends of logs), so it has a thread of its own ([`super::watch`]) that tells the reader by
+//! a channel.
 //!
 //! Invariants
 //! - `caught_up` is said when the end was read from the partition's own queue, behind its last record: never while it is
@@ -13,19 +14,21 @@
 //! - When a partition's leader stops answering after `caught_up` was said, an **empty batch** is sent: the engine then
 //!   knows that the partition is not idle but may have more. When it answers and there is nothing, `caught_up` is said again.
 //! - An error that passes is counted and logged once; one that would lose records ends the source.
+//! - A partition that is gone with its topic has ended: it must not hold event time. One of a named topic ends the
+//!   source. A topic made anew is read from its beginning, once all of the deleted one is judged.
 
 use super::batch::BatchBuilder;
-use super::client::{Consumer, layout, serve};
+use super::client::{Consumer, serve};
 use super::dedup::Seen;
 use super::native::{PartitionQueue, Received, TAKE, Taken, Wake};
-use super::offsets::{self, Key};
+use super::offsets::Key;
 use super::settings::{HostFrom, KafkaSettings};
-use super::source::{KafkaPartition, KafkaSource, clash, first_status, mine};
+use super::source::{KafkaPartition, KafkaSource, first_status};
 use super::status::KafkaStatus;
-use super::topics::{ProcessShare, partition_id};
+use super::watch::{News, Watch};
 use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::source::SourceError;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -34,7 +37,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
-use tracing::{info, warn};
+use tracing::info;
 
 /// The least time between two small batches of one partition.
 const LINGER: Duration = Duration::from_millis(4);
@@ -49,22 +52,9 @@ const MOST_PASSED: u64 = 1 << 16;
 /// How many records before its start are looked at, over all partitions, for what the host agent sent; and of one.
 const LOOK_BACK: u64 = 400_000;
 const LOOK_BACK_EACH: u64 = 100_000;
-/// How often the ends of the logs are asked for.
-const WATCH: Duration = Duration::from_secs(1);
-/// How long one such question may take before the partitions count as disconnected.
-const WATCH_LIMIT: Duration = Duration::from_secs(2);
-
-/// What the watching thread tells.
-enum News {
-    /// The ends of the logs; a partition whose leader did not answer is missing.
-    Ends(BTreeMap<PartitionId, u64>),
-    /// A partition that was not there at start.
-    Found(KafkaPartition),
-    /// The source cannot go on.
-    Failed(SourceError),
-}
 
 struct Partition {
+    key: Key,
     queue: PartitionQueue,
     seq: u64,
     position: u64,
@@ -78,6 +68,8 @@ struct Partition {
     from: u64,
     /// Bytes of a record, as last seen: so that about as many are taken as fill a batch.
     average: usize,
+    /// Its topic was deleted.
+    gone: bool,
 }
 
 /// The reading thread's state.
@@ -99,16 +91,7 @@ impl Reader {
     /// Opens the partitions and reads on a new thread.
     pub(super) fn spawn(source: KafkaSource, feed: Arc<Feed>) -> Result<JoinHandle<()>, SourceError> {
         let (tell, news) = bounded(16);
-        let watch = Watch {
-            settings: source.settings.clone(),
-            share: source.share,
-            index: source.index,
-            consumer: source.consumer.clone(),
-            feed: feed.clone(),
-            status: source.status.clone(),
-            known: source.partitions.iter().map(|p| (p.id, (p.topic.clone(), p.partition))).collect(),
-            tell,
-        };
+        let watch = Watch::new(&source, feed.clone(), tell);
         let reader = Reader {
             settings: source.settings,
             index: source.index,
@@ -182,6 +165,7 @@ impl Reader {
         list.add_partition_offset(topic, *number, Offset::Offset(offset)).map_err(|_| refuse())?;
         let now = Instant::now();
         let opened = Partition {
+            key: (topic.clone(), *number),
             queue,
             seq: 0,
             position: *start,
@@ -191,6 +175,7 @@ impl Reader {
             seen: Seen::default(),
             from: *start,
             average: 512,
+            gone: false,
         };
         self.partitions.insert(*id, opened);
         self.status.open(first_status(partition));
@@ -359,10 +344,33 @@ impl Reader {
             match news {
                 News::Ends(ends) => self.ends(&ends),
                 News::Found(partition) => self.found(&partition)?,
+                News::Gone(ids) => {
+                    for id in ids {
+                        if let Some(partition) = self.partitions.get_mut(&id) {
+                            partition.gone = true;
+                        }
+                    }
+                }
                 News::Failed(error) => return Err(error),
             }
         }
+        self.end_gone();
         Ok(())
+    }
+
+    /// Ends partitions that are gone, once what was fetched of them is read.
+    fn end_gone(&mut self) {
+        let over = self.partitions.extract_if(.., |_, partition| partition.gone && partition.queue.len() == 0);
+        for (id, partition) in over {
+            let (topic, number) = &partition.key;
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition(topic, *number);
+            if let Err(error) = self.consumer.incremental_unassign(&list) {
+                self.consumer.context().trouble(&format!("{topic}/{number}: {error}"));
+            }
+            self.status.close(id);
+            self.feed.end(id);
+        }
     }
 
     fn ends(&mut self, ends: &BTreeMap<PartitionId, u64>) {
@@ -418,107 +426,6 @@ impl Reader {
         self.consumer
             .incremental_assign(&list)
             .map_err(|error| SourceError::Service(format!("kafka {}: {error}", partition.name())))
-    }
-}
-
-/// Looks for new partitions and for the ends of the logs.
-struct Watch {
-    settings: KafkaSettings,
-    share: ProcessShare,
-    index: usize,
-    consumer: Arc<Consumer>,
-    feed: Arc<Feed>,
-    status: Arc<KafkaStatus>,
-    known: BTreeMap<PartitionId, Key>,
-    tell: Sender<News>,
-}
-
-impl Watch {
-    fn run(mut self) {
-        let mut refreshed = Instant::now();
-        let mut watched = Instant::now();
-        while !self.feed.stopped() {
-            thread::sleep(Duration::from_millis(50));
-            if watched.elapsed() >= WATCH {
-                let ends = self.ends();
-                // Here, because the reader may be waiting for the feed: consumer lag is of most interest just then.
-                for (id, end) in &ends {
-                    self.status.update(*id, |status| status.log_end = status.log_end.max(*end));
-                }
-                // A reader that waits has news enough; the next ones are newer.
-                if let Err(TrySendError::Disconnected(_)) = self.tell.try_send(News::Ends(ends)) {
-                    return;
-                }
-                watched = Instant::now();
-            }
-            if refreshed.elapsed() >= self.settings.refresh_every {
-                self.refresh();
-                refreshed = Instant::now();
-            }
-        }
-    }
-
-    fn ends(&self) -> BTreeMap<PartitionId, u64> {
-        let keys: Vec<Key> = self.known.values().cloned().collect();
-        if keys.is_empty() {
-            return BTreeMap::new();
-        }
-        match offsets::find(&self.consumer, &keys, Offset::End, WATCH_LIMIT) {
-            Ok(found) => {
-                let ends = found.into_iter().filter_map(|((topic, partition), end)| {
-                    Some((partition_id(self.index, &topic, partition), end.ok()??))
-                });
-                ends.collect()
-            }
-            Err(_) => BTreeMap::new(),
-        }
-    }
-
-    /// A new partition starts at its beginning: nothing of it was read before.
-    fn refresh(&mut self) {
-        let layout = match layout(&self.consumer, &self.settings, WATCH_LIMIT) {
-            Ok(layout) => layout,
-            // Brokers that are away are reported by the client; a topic that was deleted is worth a line.
-            Err(error) => {
-                self.consumer.context().trouble(&error.to_string());
-                return;
-            }
-        };
-        let mut new = Vec::new();
-        for key in mine(&layout, self.share) {
-            match self.known.get(&partition_id(self.index, &key.0, key.1)) {
-                None => new.push(key),
-                Some((topic, _)) if *topic != key.0 => {
-                    let _ = self.tell.send(News::Failed(SourceError::Usage(clash(topic, &key.0))));
-                }
-                Some(_) => {}
-            }
-        }
-        if new.is_empty() {
-            return;
-        }
-        let bounds = match offsets::bounds(&self.consumer, &new, WATCH_LIMIT) {
-            Ok(bounds) => bounds,
-            Err(words) => {
-                warn!(source = %self.settings.name, error = words, "kafka: new partitions are not ready, trying on");
-                return;
-            }
-        };
-        for ((topic, partition), bounds) in bounds {
-            let id = partition_id(self.index, &topic, partition);
-            self.known.insert(id, (topic.clone(), partition));
-            let found = KafkaPartition {
-                id,
-                topic,
-                partition,
-                start: bounds.begin,
-                log_begin: bounds.begin,
-                log_end: bounds.end,
-            };
-            if self.tell.send(News::Found(found)).is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -95,6 +95,10 @@ impl KafkaStatus {
         self.lock().insert(status.id, status);
     }
 
+    pub(super) fn close(&self, id: PartitionId) {
+        self.lock().remove(&id);
+    }
+
     pub(super) fn update(&self, id: PartitionId, change: impl FnOnce(&mut PartitionStatus)) {
         if let Some(status) = self.lock().get_mut(&id) {
             change(status);

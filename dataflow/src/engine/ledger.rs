@@ -168,6 +168,8 @@ impl Ledger {
                 let mut entry = Entry::new(info.clone(), clock);
                 // What is found later was written since.
                 entry.unread = info.unread.filter(|_| inner.sources_to_list > 0);
+                // A file or a topic made anew under a name that was read before: what was read of that still counts.
+                entry.totals = inner.partitions.get(&info.id).map(|before| before.totals).unwrap_or_default();
                 inner.partitions.insert(info.id, entry);
                 Taken::Opened(info)
             }
@@ -189,7 +191,7 @@ impl Ledger {
             }
             Message::Ended(id) => {
                 if let Some(entry) = inner.partitions.get_mut(&id) {
-                    entry.ended = true;
+                    (entry.ended, entry.gone) = (true, true);
                     entry.settle(feed);
                 }
                 inner.let_go(id);
@@ -458,11 +460,12 @@ impl Ledger {
 
     /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
     /// time), or in none: reading may start there again. Where nothing was read that is where reading began, if it is known.
+    /// Not of what its source has ended: of a topic that was deleted no offset can be committed.
     pub fn commit_positions(&self, durable: u64) -> Vec<(PartitionInfo, u64)> {
         let size = self.time.commit_window.0;
         let mut inner = self.lock();
         let mut out = Vec::new();
-        for entry in inner.partitions.values_mut() {
+        for entry in inner.partitions.values_mut().filter(|e| !e.gone) {
             entry.open_windows.retain(|window, _| window + size > durable);
             let began = || entry.info.unread.filter(|unread| unread.unit == Unit::Records).map(|unread| unread.from);
             let at = entry.open_windows.values().min().copied().or(entry.next_offset).or_else(began);

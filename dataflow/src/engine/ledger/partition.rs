@@ -103,6 +103,8 @@ pub(super) struct Entry {
     /// The first times of batches that are not judged yet.
     pub heads: BTreeMap<u64, Vec<EventTime>>,
     pub ended: bool,
+    /// It was its source that ended it, not a stop.
+    pub gone: bool,
     pub done: bool,
     pub caught_up_at: Option<WallTime>,
     /// When it was first seen with more to read, since it was last caught up.
@@ -128,6 +130,7 @@ impl Entry {
             taken: 0,
             heads: BTreeMap::new(),
             ended: false,
+            gone: false,
             done: false,
             caught_up_at: None,
             behind_since: None,

@@ -363,3 +363,40 @@ fn windows_are_remembered_only_where_offsets_are_committed() {
         assert_eq!((ledger.open_windows(), ledger.events()), (want, 100), "{name}");
     }
 }
+
+#[test]
+fn a_log_that_its_source_ends_holds_no_time_and_one_made_anew_counts_on() {
+    let (ledger, feed) = (ledger(1).open_ended(true), feed());
+    let of_kafka = |from| PartitionInfo { unread: Some(Unread { from, to: from, unit: Unit::Records }), ..info(1) };
+    feed.open(info(0));
+    feed.open(of_kafka(7));
+    feed.listed();
+    let read = |partition, seq, time| {
+        feed.send(batch(partition, seq));
+        take(&ledger, &feed, time);
+    };
+    let positions =
+        || -> Vec<(u64, u64)> { ledger.commit_positions(0).iter().map(|(info, at)| (info.id.0, *at)).collect() };
+    read(1, 0, 1000);
+    read(0, 0, 2000);
+    assert_eq!((ledger.effective(), positions()), (Some(1000 - B), vec![(0, 0), (1, 0)]));
+    feed.end(PartitionId(1));
+    assert!(feed.holds(PartitionId(1)));
+    take(&ledger, &feed, 0);
+    assert!(!feed.holds(PartitionId(1)));
+    assert_eq!(
+        (ledger.effective(), positions()),
+        (Some(2000 - B), vec![(0, 0)]),
+        "it holds no time and is not committed"
+    );
+    // Its numbers begin anew, and what is in it is judged by the time that has passed.
+    feed.open(of_kafka(0));
+    take(&ledger, &feed, 0);
+    assert_eq!(positions(), [(0, 0), (1, 0)]);
+    read(1, 0, 1000);
+    let totals = ledger.totals().into_iter().find(|(info, _)| info.id.0 == 1).unwrap().1;
+    assert_eq!((totals.lines, totals.events, totals.late), (2, 2, 1));
+    assert_eq!(ledger.effective(), Some(2000 - B));
+    ledger.stop(&feed);
+    assert_eq!(positions().len(), 2, "a stop is no end of a log");
+}
