@@ -15,6 +15,7 @@
 //! - Records of a stream are sent in the order of the file; `end` of a record is where the next one may begin.
 //! - A frame that does not decode is an error with a reason, never a panic, and costs at most [`MOST_BODY`] bytes.
 
+use std::io;
 use std::sync::Arc;
 use tidewatch_events::hash;
 
@@ -108,12 +109,18 @@ impl Chunk {
 
     /// Appends a frame of it.
     pub fn frame(&self, out: &mut Vec<u8>) {
+        self.frame_by(|body| zstd::bulk::compress(body, 1), out);
+    }
+
+    fn frame_by(&self, pack: impl Fn(&[u8]) -> io::Result<Vec<u8>>, out: &mut Vec<u8>) {
         let body = self.body();
         let at = out.len();
         out.extend_from_slice(&[0; FRAME_HEAD]);
         // zstd fails only where there is no memory; then the bytes go as they are.
-        let packed = zstd::bulk::compress(&body, 1).unwrap_or_default();
-        out.extend_from_slice(&packed);
+        match pack(&body) {
+            Ok(packed) => out.extend_from_slice(&packed),
+            Err(_) => store(&body, out),
+        }
         let length = (out.len() - at - 4) as u32;
         out[at..at + 4].copy_from_slice(&length.to_le_bytes());
         let sum = hash::of(&out[at + FRAME_HEAD..]);
@@ -202,6 +209,25 @@ impl Chunk {
     }
 }
 
+/// Appends bytes as zstd writes what it cannot compress (RFC 8878): one segment of blocks that hold them as they are.
+/// So whoever unpacks frames needs to know of no other form.
+fn store(bytes: &[u8], out: &mut Vec<u8>) {
+    const BLOCK: usize = 128 << 10;
+    out.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, 0b1010_0000]);
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    let mut rest = bytes;
+    loop {
+        let (block, after) = rest.split_at(rest.len().min(BLOCK));
+        let head = (block.len() as u32) << 3 | u32::from(after.is_empty());
+        out.extend_from_slice(&head.to_le_bytes()[..3]);
+        out.extend_from_slice(block);
+        if after.is_empty() {
+            return;
+        }
+        rest = after;
+    }
+}
+
 /// Reads numbers and texts off the front.
 struct Take<'a>(&'a [u8]);
 
@@ -272,6 +298,25 @@ mod tests {
             let mut frame = b"before".to_vec();
             chunk.frame(&mut frame);
             assert_eq!(Chunk::from_frame(&frame[6..]), Ok(chunk), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_packed_goes_as_it_is() {
+        let long = "x".repeat(1 << 20);
+        for (name, chunk) in [
+            ("short", chunk(5, 10, &["one", "two"])),
+            ("many blocks", chunk(5, 10, &[long.as_str(), "y", long.as_str(), long.as_str()])),
+        ] {
+            let mut frame = Vec::new();
+            chunk.frame_by(|_| Err(io::ErrorKind::OutOfMemory.into()), &mut frame);
+            assert_eq!(Chunk::from_frame(&frame), Ok(chunk), "{name}");
+        }
+        for length in [0, 1, (128 << 10) - 1, 128 << 10, (128 << 10) + 1, 256 << 10] {
+            let mut stored = Vec::new();
+            store(&long.as_bytes()[..length], &mut stored);
+            let unpacked = zstd::bulk::decompress(&stored, length).unwrap();
+            assert!(unpacked == long.as_bytes()[..length], "{length} bytes");
         }
     }
 
