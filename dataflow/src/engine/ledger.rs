@@ -262,7 +262,8 @@ impl Ledger {
         }
     }
 
-    /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`. Where all of this process
+    /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`, and those at their end of which
+    /// nothing has counted for so long. Where all of this process
     /// are (or there are none), time follows the least of the other processes, and where those are idle as well, the wall
     /// clock. A process that has not read an event yet has nothing to close: it follows the others alone, so that what
     /// comes first is not late by a clock that passed while nobody was there.
@@ -281,7 +282,12 @@ impl Ledger {
         inner.paused = None;
         let (mut all_idle, mut all_old) = (true, true);
         for entry in inner.partitions.values_mut().filter(|e| !e.done) {
+            entry.look(now);
             match entry.caught_up_at {
+                Some(since) if entry.taken == entry.next_seq && entry.is_useless(now, idle_after) => {
+                    entry.caught_up_at = Some(if since == WallTime(0) { now } else { since });
+                    entry.idle = true;
+                }
                 Some(WallTime(0)) => entry.caught_up_at = Some(now),
                 Some(since) if entry.taken == entry.next_seq => {
                     entry.idle |= now.0.saturating_sub(since.0) >= idle_after.0;

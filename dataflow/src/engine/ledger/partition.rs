@@ -110,6 +110,10 @@ pub(super) struct Entry {
     /// When it was first seen with more to read, since it was last caught up.
     pub behind_since: Option<WallTime>,
     pub idle: bool,
+    /// Events in time, and lines, when it was last looked at.
+    seen: (u64, u64),
+    /// Since when all its lines were late, from the future or unreadable.
+    useless_since: Option<WallTime>,
     pub open_windows: BTreeMap<u64, u64>,
     /// Where reading goes on; `None` while nothing was read.
     pub next_offset: Option<u64>,
@@ -135,11 +139,32 @@ impl Entry {
             caught_up_at: None,
             behind_since: None,
             idle: false,
+            seen: (0, 0),
+            useless_since: None,
             open_windows: BTreeMap::new(),
             next_offset: None,
             unread: None,
             end_seen: None,
         }
+    }
+
+    /// Takes note of what its lines were of late.
+    pub fn look(&mut self, now: WallTime) {
+        let Totals { lines, events, late, future, .. } = self.totals;
+        let seen = (events - late - future, lines);
+        if seen.0 > self.seen.0 {
+            self.useless_since = None;
+        } else if seen.1 > self.seen.1 {
+            self.useless_since.get_or_insert(now);
+        }
+        self.seen = seen;
+    }
+
+    /// Whether nothing of it has counted in a window for `idle_after`; of a connection, that nothing ever has. Somebody may
+    /// send such lines for ever.
+    pub fn is_useless(&self, now: WallTime, idle_after: Millis) -> bool {
+        let is_for_long = |since: WallTime| now.0.saturating_sub(since.0) >= idle_after.0;
+        self.info.passing && self.seen.0 == 0 || self.useless_since.is_some_and(is_for_long)
     }
 
     /// Whether what was there at the start was read and judged.

@@ -400,3 +400,55 @@ fn a_log_that_its_source_ends_holds_no_time_and_one_made_anew_counts_on() {
     ledger.stop(&feed);
     assert_eq!(positions().len(), 2, "a stop is no end of a log");
 }
+
+#[test]
+fn lines_that_count_in_no_window_hold_no_time() {
+    // Partition 1 has an event in time at each moment; of partition 2, a connection or none, lines come now and then that are
+    // late, and it is at its end in between.
+    // name, whether it is a connection, whether it began with an event in time, from when on it holds no time
+    let rows: &[(&str, bool, bool, u64)] = &[
+        ("a log that was in time once", false, true, 1040 + IDLE),
+        ("a log that never was", false, false, 1040 + IDLE),
+        ("a connection that was in time once", true, true, 1040 + IDLE),
+        ("a connection that never was", true, false, 1040),
+    ];
+    for (name, passing, began, want) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.open(info(1));
+        feed.listed();
+        feed.send(batch(1, 0));
+        take(&ledger, &feed, 1000);
+        assert_eq!(ledger.effective(), Some(1000 - B));
+        feed.open(PartitionInfo { passing: *passing, ..info(2) });
+        let mut seq = 0;
+        let mut read = |time| {
+            feed.send(batch(2, seq));
+            feed.caught_up(PartitionId(2));
+            take(&ledger, &feed, time);
+            seq += 1;
+        };
+        if *began {
+            read(1000);
+        }
+        for now in 1001..1040 + 3 * IDLE {
+            feed.send(batch(1, now - 1000));
+            take(&ledger, &feed, now);
+            if now >= 1040 && now % 40 == 0 {
+                read(100);
+            }
+            ledger.tick(WallTime(now), &[], false);
+            if now >= 1040 {
+                let holds = !ledger.standings()[1].idle;
+                assert_eq!(holds, now < *want, "{name}: at {now}");
+                let reached = if holds { 1000 - B } else { now - B };
+                assert_eq!(ledger.effective(), Some(reached), "{name}: at {now}");
+            }
+        }
+        assert!(ledger.totals()[1].1.late > 3, "{name}");
+        // It counts again as soon as it is in time.
+        let now = 1040 + 3 * IDLE;
+        read(now);
+        ledger.tick(WallTime(now), &[], false);
+        assert!(!ledger.standings()[1].idle, "{name}");
+    }
+}
