@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - `1.2.3.4:80`, `[::1]:80`, `::ffff:1.2.3.4:80` and a full stop behind an address: neither port nor stop are part of it.
-//! - Escapes (`%2E`, `\x2e`, `\u002e`) are the characters they stand for.
+//! - Escapes (`%2E`, `\x2e`, `\u002e`, and `\\x2e` as it stands in JSON) are the characters they stand for.
 //! - What has a digit or a part more (`1.2.3.45`, `1.2.3.4.5`) is another address, or none.
 //! - The time taken grows with the text's length only.
 
@@ -35,8 +35,11 @@ fn plain(text: &[u8]) -> (Cow<'_, [u8]>, Vec<Escape>) {
     let mut escapes = Vec::new();
     let (mut copied, mut longer) = (0, 0);
     for at in memchr::memchr2_iter(b'%', b'\\', text) {
-        if let Some((b, used)) = escape::first(&text[at..])
-            && used > 1
+        // In JSON the backslash of an escape of the log is two.
+        let doubled = usize::from(text[at..].starts_with(b"\\\\"));
+        if at >= copied
+            && let Some((b, used)) = escape::first(&text[at + doubled..]).map(|(b, used)| (b, used + doubled))
+            && used > 1 + doubled
         {
             plain.extend_from_slice(&text[copied..at]);
             plain.push(b);
@@ -136,6 +139,7 @@ mod tests {
             ("\\x2c1.2.3.4", &[("1.2.3.4", "1.2.3.4")]),
             ("%31.2.3%2E4\\u0026", &[("%31.2.3%2E4", "1.2.3.4")]),
             ("\\u00261\\u002e2.3.4\\x26", &[("1\\u002e2.3.4", "1.2.3.4")]),
+            ("1\\\\x2E2.3.4\\\\n", &[("1\\\\x2E2.3.4", "1.2.3.4")]),
             ("2001%3Adb8%3A:1%2c::%31", &[("2001%3Adb8%3A:1", "2001:db8::1"), ("::%31", "::1")]),
             ("::ffff:1.2.3.4", &[("::ffff:1.2.3.4", "1.2.3.4")]),
             ("::ffff:1.2.3.4:1234", &[("::ffff:1.2.3.4", "1.2.3.4")]),

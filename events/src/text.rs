@@ -74,9 +74,15 @@ impl Shown for Path {
     }
 }
 
+/// What takes no room, reorders what is beside it, or is no character: Unicode's controls, default-ignorable code points and
+/// noncharacters.
 fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
+    let is_ignorable = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}');
+    c.is_control() || is_ignorable || matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe
 }
 
 fn push_hex(out: &mut String, byte: u8) {
@@ -96,6 +102,10 @@ mod tests {
             ("not UTF-8", b"\xff\xc3", "\\xFF\\xC3"),
             ("letters", "é文".as_bytes(), "é文"),
             ("right-to-left override", "a\u{202e}b".as_bytes(), "a\\xE2\\x80\\xAEb"),
+            ("soft hyphen", "a\u{ad}b".as_bytes(), "a\\xC2\\xADb"),
+            ("a tag", "a\u{e0041}".as_bytes(), "a\\xF3\\xA0\\x81\\x81"),
+            ("noncharacters", "\u{fdd0}\u{1fffe}".as_bytes(), "\\xEF\\xB7\\x90\\xF0\\x9F\\xBF\\xBE"),
+            ("a filler that looks like a blank", "a\u{3164}b".as_bytes(), "a\\xE3\\x85\\xA4b"),
         ];
         for (name, input, want) in rows {
             assert_eq!(printable(input), *want, "{name}");
