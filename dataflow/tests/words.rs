@@ -127,6 +127,29 @@ fn forget_names_the_memory_of_a_process_that_runs() {
 }
 
 #[test]
+fn forget_says_that_logs_are_read_again_and_that_there_was_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.log", "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n");
+    let ran = run_over(dir.path(), "a.log", "run --input - --no-page");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let sources = "[[source]]\nname = \"web\"\nkind = \"file\"\nfrom = \"beginning\"\npaths = [\"a.log\", \"b*.log\"]\n\
+                   [[source]]\nname = \"bus\"\nkind = \"kafka\"\nbrokers = \"k:9092\"\ntopics = [\"x\", \"y\"]\n\
+                   [[source]]\nname = \"net\"\nkind = \"tcp\"\nlisten = \"127.0.0.1:0\"\nformat = \"combined\"\n";
+    write(dir.path(), "c.toml", sources);
+    let found = tidewatch(dir.path(), "forget -c c.toml --client 1.2.3.4");
+    assert_eq!(found.code, Some(0), "{}", found.err);
+    let web = "not touched: the logs of source `web` (a.log, b*.log): every start reads them from the beginning";
+    for want in ["1.2.3.4: removed ", web, "source `bus` (topics x, y at k:9092): "] {
+        assert!(found.out.contains(want), "{want:?} is not in\n{}", found.out);
+    }
+    assert!(!found.out.contains("`net`") && !found.out.contains("nothing"), "{}", found.out);
+    let none = tidewatch(dir.path(), "forget --client 192.0.2.9");
+    assert_eq!(none.code, Some(0), "{}", none.err);
+    assert!(none.out.starts_with("nothing of 192.0.2.9 was found\n"), "{}", none.out);
+    assert!(none.out.contains("not touched: the logs that `run --input` reads: "), "{}", none.out);
+}
+
+#[test]
 fn forget_erases_a_client_from_the_files_of_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -1,6 +1,6 @@
 //! `tidewatch forget`: erases a client from what is kept.
 
-use crate::config::{Config, Overrides, RouteKind, Services};
+use crate::config::{Config, Overrides, RouteKind, Services, SourceKind};
 use crate::engine::sinks;
 use crate::exit::Failure;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use tidewatch_events::text::Shown as _;
 /// Erase a client from the store, the ring of recent requests, files of results and routes, and the journals of routes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
+The logs that are read, other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
 what a process that runs now holds in memory are not touched; what of it there is, is said.
 
 Examples:
@@ -65,11 +65,16 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     };
     let in_journals = erased(&journals, route::forget::forget(&journals, &addresses));
     let in_files: u64 = files.iter().map(|file| erased(file, masking::mask(file, &addresses))).sum();
-    let mut said = format!(
-        "{client}: removed {} rows and masked {} of the store, erased {} requests, and masked it {in_journals} times in journals of routes, \
-         {in_files} times in files\n",
-        done.removed, done.masked, done.requests
-    );
+    let found = done.removed + done.masked + done.requests + in_journals + in_files;
+    let mut said = if found == 0 && failed.is_empty() {
+        format!("nothing of {client} was found\n")
+    } else {
+        format!(
+            "{client}: removed {} rows and masked {} of the store, erased {} requests, and masked it {in_journals} times in journals of \
+             routes, {in_files} times in files\n",
+            done.removed, done.masked, done.requests
+        )
+    };
     for name in &done.kept_open {
         said.push_str(&format!(
             "not touched: unused space of {name}, where copies may stand: another process has it open; stop it and run this again\n"
@@ -88,8 +93,9 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
 
 /// Where the client may stand as well, in words.
 fn out_of_reach(config: &Config) -> Vec<String> {
+    let mut places = logs(config);
     // The store and files were looked through.
-    let mut places = sinks::elsewhere(config);
+    places.extend(sinks::elsewhere(config));
     if let Some(to) = &config.sinks.dead_letters.topic {
         places.push(format!("dead letters in topic {} at {}", to.topic, to.brokers));
     }
@@ -115,4 +121,31 @@ fn out_of_reach(config: &Config) -> Vec<String> {
         places.push("what the running process holds in memory".into());
     }
     places
+}
+
+/// The logs that sources read, in words: what is erased comes back from them.
+fn logs(config: &Config) -> Vec<String> {
+    const EVERY: &str = "every start reads them from the beginning, and has the client again";
+    if config.sources.is_empty() {
+        return vec![format!("the logs that `run --input` reads: {EVERY}")];
+    }
+    let said = config.sources.iter().filter_map(|source| {
+        let (logs, then) = match &source.kind {
+            SourceKind::File { paths, from_beginning, .. } => {
+                let paths: Vec<String> = paths.iter().map(|path| path.shown().to_string()).collect();
+                let again = "a run that reads them from the beginning has the client again";
+                (paths.join(", "), if *from_beginning { EVERY } else { again })
+            }
+            SourceKind::Kafka(kafka) => (
+                format!("topics {} at {}", kafka.topics.join(", "), kafka.brokers),
+                "a start that reads records of the client again has it again",
+            ),
+            // What they are sent is kept by nobody, or by whoever sends it.
+            SourceKind::Tcp { .. } | SourceKind::Syslog { .. } | SourceKind::Stdin | SourceKind::Generator { .. } => {
+                return None;
+            }
+        };
+        Some(format!("the logs of source `{}` ({logs}): {then}", source.name))
+    });
+    said.collect()
 }
