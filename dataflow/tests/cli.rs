@@ -540,6 +540,14 @@ fn a_replay_is_judged_by_the_labels_of_its_attacks() {
     assert_eq!(exact, (&1.0.into(), &1.0.into(), &1.into()), "{verdict}");
     assert!(verdict["time_to_detect_p95_s"].as_f64().is_some_and(|s| s <= 10.0), "{verdict}");
     assert!(ran.err.lines().any(|line| line.starts_with("ip-spike") && line.contains("1/1")), "{}", ran.err);
+    assert!(with.get("unexpected").is_none() && !ran.err.contains("no rule"), "{}", ran.err);
+    // The same label, of a kind for which there is no rule.
+    let labels = std::fs::read_to_string(dir.path().join("labels.jsonl")).unwrap();
+    let nobody = labels.replace("\"rule\":\"ip-spike\"", "\"rule\":null");
+    std::fs::write(dir.path().join("labels2.jsonl"), format!("{labels}{nobody}")).unwrap();
+    let (ran, left) = summary("replay --from attacked.log --out out --labels labels2.jsonl");
+    assert!(ran.err.contains("1 label is of a kind that no rule is expected to find: ip-spike 1\n"), "{}", ran.err);
+    assert_eq!(left["unexpected"], serde_json::json!({"ip-spike": 1}));
     let mut with = with;
     for key in ["judged", "wall_seconds", "events_per_second"] {
         with.as_object_mut().unwrap().remove(key);

@@ -19,10 +19,13 @@ use tidewatch_events::text::Shown as _;
 /// The longest line of a label file, bytes.
 const MAX_LINE: u64 = 64 << 10;
 
-/// A line of the file; `kind` and what else stands there is for people.
+/// A line of the file; what else stands there is for people.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an object")]
 struct Written {
+    /// Whatever stands there: only a text is shown.
+    #[serde(default)]
+    kind: serde_json::Value,
     rule: Option<String>,
     #[serde(default)]
     subject: BTreeMap<String, String>,
@@ -33,6 +36,9 @@ struct Written {
 /// Something that truly happened.
 #[derive(Debug)]
 struct Label {
+    /// What it is, for people.
+    kind: Option<String>,
+    /// What is expected to find it.
     rule: Option<String>,
     subject: BTreeMap<String, String>,
     /// First and last moment of it, ms.
@@ -87,7 +93,13 @@ pub struct Verdict {
 pub struct Judged {
     /// By name.
     pub rules: BTreeMap<String, Verdict>,
+    /// Labels that expect no rule, by kind: `unexpected` of `summary.json`.
+    #[serde(skip)]
+    pub unexpected: BTreeMap<String, u64>,
 }
+
+/// How many kinds of labels that expect no rule are named.
+const KINDS_NAMED: usize = 10;
 
 impl Judge {
     /// Reads the labels.
@@ -178,8 +190,12 @@ impl Judge {
             (verdict.alerts, verdict.right) = (*alerts, *right);
         }
         let mut times: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        let mut unexpected: BTreeMap<String, u64> = BTreeMap::new();
         for label in &self.labels {
-            let Some(rule) = &label.rule else { continue };
+            let Some(rule) = &label.rule else {
+                *unexpected.entry(label.kind.clone().unwrap_or_else(|| "of no kind".into())).or_default() += 1;
+                continue;
+            };
             let verdict = rules.entry(rule.clone()).or_default();
             verdict.labels += 1;
             if let Some(fired) = label.found {
@@ -196,12 +212,12 @@ impl Judge {
             verdict.time_to_detect_p50_s = nearest_rank(times, 50);
             verdict.time_to_detect_p95_s = nearest_rank(times, 95);
         }
-        Judged { rules }
+        Judged { rules, unexpected }
     }
 }
 
 fn label(line: &[u8]) -> Result<Label, String> {
-    let Written { rule, subject, from, to } =
+    let Written { kind, rule, subject, from, to } =
         serde_json::from_slice(line).map_err(|error| format!("this is no label: {error}"))?;
     let ms = |text: &str| {
         let time: jiff::Timestamp = text.parse().map_err(|_| format!("{text:?} is not a time"))?;
@@ -211,7 +227,8 @@ fn label(line: &[u8]) -> Result<Label, String> {
     if to < from {
         return Err("`to` is before `from`".into());
     }
-    Ok(Label { rule, subject, from, to, found: None })
+    let kind = kind.as_str().map(|kind| text::bounded(kind.as_bytes()).into_owned());
+    Ok(Label { kind, rule, subject, from, to, found: None })
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {
@@ -247,7 +264,21 @@ impl fmt::Display for Judged {
                 number(v.time_to_detect_p95_s)
             )?;
         }
-        Ok(())
+        let mut kinds: Vec<(&str, u64)> =
+            self.unexpected.iter().map(|(kind, labels)| (kind.as_str(), *labels)).collect();
+        let (what, is) = match kinds.iter().map(|(_, labels)| labels).sum::<u64>() {
+            0 => return Ok(()),
+            1 => ("1 label".to_owned(), "is of a kind"),
+            labels => (format!("{labels} labels"), "are of kinds"),
+        };
+        kinds.sort_by_key(|(_, labels)| std::cmp::Reverse(*labels));
+        let more = kinds.len().saturating_sub(KINDS_NAMED);
+        let mut named: Vec<String> =
+            kinds.iter().take(KINDS_NAMED).map(|(kind, labels)| format!("{kind} {labels}")).collect();
+        if more > 0 {
+            named.push(format!("{more} other kinds"));
+        }
+        writeln!(f, "{what} {is} that no rule is expected to find: {}", named.join(", "))
     }
 }
 
@@ -352,6 +383,43 @@ mod tests {
         assert_eq!(judged.rules["b"], want, "nobody expects it: no recall");
         assert!(judged.to_string().contains("0.500"), "{judged}");
         assert_eq!(nearest_rank(&[1000, 2000, 3000], 50), Some(2.0));
+    }
+
+    #[test]
+    fn labels_that_expect_no_rule_are_counted_by_kind() {
+        let of = |kind: &str| {
+            format!(r#"{{"kind":{kind},"rule":null,"from":"1970-01-01T00:00:00Z","to":"1970-01-02T00:00:00Z"}}"#)
+        };
+        let (injection, login) = (of("\"injection\""), of("\"login-bruteforce\""));
+        let many: Vec<String> = (0..12).map(|n| of(&format!("\"k{n:02}\""))).collect();
+        // name, labels, last line
+        let rows = [
+            ("none", vec![SPIKE.to_owned()], None),
+            (
+                "one",
+                vec![SPIKE.to_owned(), injection.clone()],
+                Some("1 label is of a kind that no rule is expected to find: injection 1"),
+            ),
+            (
+                "the most first, what is no text has no kind",
+                vec![injection, login.clone(), login.clone(), login, of("7"), of("null")],
+                Some(
+                    "6 labels are of kinds that no rule is expected to find: login-bruteforce 3, of no kind 2, injection 1",
+                ),
+            ),
+            (
+                "many kinds",
+                many,
+                Some(
+                    "12 labels are of kinds that no rule is expected to find: k00 1, k01 1, k02 1, k03 1, k04 1, k05 1, k06 1, \
+                     k07 1, k08 1, k09 1, 2 other kinds",
+                ),
+            ),
+        ];
+        for (name, labels, want) in rows {
+            let said = judge(&labels.join("\n")).judged().to_string();
+            assert_eq!(said.lines().last().filter(|line| line.contains("expected to find")), want, "{name}");
+        }
     }
 
     #[test]

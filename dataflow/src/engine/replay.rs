@@ -21,6 +21,7 @@ use crate::config::{Config, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -69,6 +70,9 @@ pub struct Summary {
     /// How well the rules did, where there are labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judged: Option<Judged>,
+    /// Labels that no rule is expected to find, by kind, where there are any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unexpected: BTreeMap<String, u64>,
     /// Results that are not exact, and by how much at most, where there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inexact: Vec<Inexact>,

@@ -151,6 +151,7 @@ impl Writer {
         summary.inexact = inexact(self.book.rules(), &self.ledger.inexact());
         summary.limited = limited(self.book.rules(), self.book.crowds());
         summary.judged = self.judge.as_ref().map(Judge::judged);
+        summary.unexpected = summary.judged.iter().flat_map(|judged| judged.unexpected.clone()).collect();
         summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
         summary.windows = self.windows;
         summary.alerts = finished.counts().alerts;
