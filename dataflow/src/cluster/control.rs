@@ -82,6 +82,9 @@ pub struct Status {
 pub struct Backlog {
     /// Whether that is known: all sources have listed their partitions.
     pub listed: bool,
+    /// How many partitions held something.
+    #[serde(default)]
+    pub held: usize,
     /// How many partitions are not read that far.
     pub partitions: usize,
     /// Records of Kafka.
@@ -104,6 +107,11 @@ impl Amount {
         Amount { read: self.read + other.read, total: self.total + other.total }
     }
 
+    /// What there was, if anything.
+    pub fn some(self) -> Option<u64> {
+        (self.total > 0).then_some(self.total)
+    }
+
     /// What is left.
     pub fn left(self) -> u64 {
         self.total.saturating_sub(self.read)
@@ -119,6 +127,7 @@ impl Backlog {
     pub fn with(self, other: &Backlog) -> Backlog {
         Backlog {
             listed: self.listed && other.listed,
+            held: self.held + other.held,
             partitions: self.partitions + other.partitions,
             records: self.records.with(other.records),
             bytes: self.bytes.with(other.bytes),

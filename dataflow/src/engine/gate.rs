@@ -130,11 +130,12 @@ impl Gate {
         match turn {
             None => return,
             Some(Turn::Begins) => {
-                let Backlog { partitions, records, bytes, .. } = seen.backlog;
+                // Some of them may be read already. A unit that none of them has is left out.
+                let Backlog { held, records, bytes, .. } = seen.backlog;
                 tracing::info!(
-                    partitions,
-                    records = records.total,
-                    bytes = bytes.total,
+                    partitions = held,
+                    records = records.some(),
+                    bytes = bytes.some(),
                     "catching up with what is in the logs: only closed windows are shown until that is read"
                 );
                 return;

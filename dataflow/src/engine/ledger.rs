@@ -381,6 +381,7 @@ impl Ledger {
                 Unit::Bytes => &mut sum.bytes,
             };
             (of.read, of.total) = (of.read + read, of.total + total);
+            sum.held += usize::from(total > 0);
             sum.partitions += usize::from(!is_read);
         }
         sum

@@ -163,16 +163,17 @@ fn reading_what_is_old_without_a_pause_is_catching_up() {
 #[test]
 fn what_a_log_held_when_it_was_opened_is_read_some_day() {
     let part = |from, to| Some(Unread { from, to, unit: Unit::Bytes });
-    // What it held, records of a byte read from the start on, whether its end is seen then; partitions left, read, in all
-    type Row = (&'static str, Option<Unread>, u64, bool, (usize, u64, u64));
+    // What it held, records of a byte read from the start on, whether its end is seen then; partitions that held
+    // something, those left, read, in all
+    type Row = (&'static str, Option<Unread>, u64, bool, (usize, usize, u64, u64));
     let rows: &[Row] = &[
-        ("a connection", None, 3, false, (0, 0, 0)),
-        ("an empty log", part(5, 5), 0, false, (0, 0, 0)),
-        ("nothing read yet", part(5, 8), 0, false, (1, 0, 3)),
-        ("one before", part(5, 8), 2, false, (1, 2, 3)),
-        ("at its end", part(5, 8), 3, false, (0, 3, 3)),
-        ("what came since does not count", part(5, 8), 5, false, (0, 3, 3)),
-        ("its end is seen: the rest is gone", part(5, 8), 1, true, (0, 3, 3)),
+        ("a connection", None, 3, false, (0, 0, 0, 0)),
+        ("an empty log", part(5, 5), 0, false, (0, 0, 0, 0)),
+        ("nothing read yet", part(5, 8), 0, false, (1, 1, 0, 3)),
+        ("one before", part(5, 8), 2, false, (1, 1, 2, 3)),
+        ("at its end", part(5, 8), 3, false, (1, 0, 3, 3)),
+        ("what came since does not count", part(5, 8), 5, false, (1, 0, 3, 3)),
+        ("its end is seen: the rest is gone", part(5, 8), 1, true, (1, 0, 3, 3)),
     ];
     for (name, unread, records, ended, want) in rows {
         let (ledger, feed) = (ledger(1).open_ended(true), feed());
@@ -190,7 +191,9 @@ fn what_a_log_held_when_it_was_opened_is_read_some_day() {
         take(&ledger, &feed, 1000);
         let backlog = ledger.backlog();
         assert!(backlog.listed, "{name}");
-        assert_eq!((backlog.partitions, backlog.bytes.read, backlog.bytes.total), *want, "{name}");
+        assert_eq!((backlog.held, backlog.partitions, backlog.bytes.read, backlog.bytes.total), *want, "{name}");
+        let has_bytes = unread.is_some_and(|unread| unread.to > unread.from);
+        assert_eq!((backlog.bytes.some().is_some(), backlog.records.some()), (has_bytes, None), "{name}");
     }
 }
 
