@@ -400,7 +400,7 @@ fn busy(dir: &Path) {
 fn the_end_of_standard_input_is_summed_up() {
     let dir = folder();
     busy(dir.path());
-    let want = "7 lines: 6 events, 1 rejected, 0 late, 0 future; 1 windows, 0 alerts; ";
+    let want = "7 lines: 6 events, 1 rejected, 0 late, 0 future; 1 closed windows, 0 alerts; ";
     let ran = run_over(dir.path(), "busy.log", "run --input - --no-page");
     let line = format!("tidewatch: {want}");
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{}", ran.err);

@@ -52,7 +52,7 @@ pub struct Summary {
     /// How far the last of those was ahead of the clock, ms; a replay does not measure by it.
     #[serde(skip)]
     pub ahead: Option<u64>,
-    /// Number of `http_stats` points.
+    /// Number of `http_stats` points of closed windows.
     pub windows: u64,
     /// Number of alerts.
     pub alerts: u64,
@@ -141,7 +141,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lines: {} events, {} rejected, {} late, {} future; {} windows, {} alerts; {:.2} s, {:.0} events/s",
+            "{} lines: {} events, {} rejected, {} late, {} future; {} closed windows, {} alerts; {:.2} s, {:.0} events/s",
             self.lines,
             self.events,
             self.rejected,
