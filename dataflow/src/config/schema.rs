@@ -369,7 +369,12 @@ pub static ALLOW: Section = Section {
             "Paths, without query, in any case; `*` stands for anything, `?` for one character.",
         ),
         key("rules", Kind::Texts, Nothing("all rules"), "Rules that it exempts from."),
-        key("until", Kind::Date, Nothing("for ever"), "Event time at which the exemption ends."),
+        key(
+            "until",
+            Kind::Date,
+            Nothing("for ever"),
+            "Event time at which the exemption ends. A date is the beginning of that day in UTC.",
+        ),
         key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
     ],
     later: None,
