@@ -207,8 +207,7 @@ fn check_windows(reader: &Reader<'_>, window: Option<Millis>, hop: Option<Millis
     let (key, other) = if reader.given("hop").is_some() { ("hop", "window") } else { ("window", "hop") };
     let span = reader.span_of(key);
     if hop > window || !window.0.is_multiple_of(hop.0) {
-        let dividers = (1..=MAX_PANES).filter(|n| window.0.is_multiple_of(*n)).map(|n| Millis(window.0 / n));
-        let hint = match dividers.filter(|divider| *divider >= SHORTEST).find(|divider| *divider <= hop) {
+        let hint = match divider(window, hop) {
             Some(near) if key == "hop" => format!("write hop = \"{near}\""),
             _ => format!("set `{other}` too, so that it divides the window"),
         };
@@ -217,6 +216,18 @@ fn check_windows(reader: &Reader<'_>, window: Option<Millis>, hop: Option<Millis
         let message = format!("a window of {window} has {} hops of {hop}", window.0 / hop.0);
         reader.cx.wrong(&span, message, format!("at most {MAX_PANES}: make the hop longer"));
     }
+}
+
+/// A hop near the one that was meant: the nearest in whole seconds where one is not far off, else the next shorter one.
+fn divider(window: Millis, hop: Millis) -> Option<Millis> {
+    let dividers = (1..=MAX_PANES).filter(|n| window.0.is_multiple_of(*n)).map(|n| Millis(window.0 / n));
+    let dividers = dividers.filter(|divider| *divider >= SHORTEST);
+    let not_far = |divider: &Millis| divider.0 <= hop.0.saturating_mul(2) && hop.0 <= divider.0.saturating_mul(2);
+    let whole = dividers.clone().filter(|divider| divider.0.is_multiple_of(1000)).filter(not_far);
+    // Of two that are as near, the shorter one: it sees no less.
+    whole
+        .min_by_key(|divider| (divider.0.abs_diff(hop.0), divider.0))
+        .or_else(|| dividers.clone().find(|divider| *divider <= hop))
 }
 
 /// What a measure asks of the rest of the rule.
@@ -245,6 +256,33 @@ pub fn check_names(cx: &Context<'_>, names: &[(String, Range<usize>)], all: &[Ru
                 |near| format!("did you mean `{near}`?"),
             );
             cx.wrong(span, format!("there is no rule `{name}`"), hint);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hop_that_is_proposed_divides_the_window() {
+        // window, hop, what is proposed; s
+        let rows: &[(f64, f64, Option<f64>)] = &[
+            (300.0, 7.0, Some(6.0)),
+            (300.0, 9.0, Some(10.0)),
+            (300.0, 13.0, Some(12.0)),
+            (10.0, 3.0, Some(2.0)),
+            (10.0, 20.0, Some(10.0)),
+            (10.0, 1.5, Some(1.0)),
+            // No whole second is near.
+            (10.0, 0.3, Some(0.25)),
+            (61.0, 30.0, Some(15.25)),
+            (2.5, 2.0, Some(1.25)),
+            (10.0, 0.05, None),
+        ];
+        let ms = |seconds: f64| Millis((seconds * 1000.0) as u64);
+        for (window, hop, want) in rows {
+            assert_eq!(divider(ms(*window), ms(*hop)), want.map(ms), "a hop of {hop} s in a window of {window} s");
         }
     }
 }
