@@ -96,7 +96,7 @@ impl Misfit {
             Kind::Late => tracing::warn!(
                 source = %source, lines, late = count,
                 "many events are in no window, too late or from the future: are clocks right and lines in order of time? \
-                 `max_out_of_order` and `allowed_lateness` in [time] bound how far they may be off"
+                 `max_out_of_order`, `allowed_lateness` and `max_ahead` in [time] bound how far they may be off"
             ),
         }
     }

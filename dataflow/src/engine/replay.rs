@@ -113,10 +113,12 @@ impl Summary {
             return None;
         }
         if self.late >= self.future {
+            // Those from the future are no fewer for it.
+            let ahead = if self.future > 0 { ", and for those from the future `max_ahead`," } else { "" };
             return Some(format!(
-                "{outside} of {} lines are in no window, too late or from the future: the lines are not in order of time. Sort them, or \
-                 raise `max_out_of_order` in [time]; late.jsonl has them",
-                self.lines
+                "{outside} of {} lines are in no window, {} too late and {} from the future: the lines are not in order of time. Sort \
+                 them, or raise `max_out_of_order`{ahead} in [time]; late.jsonl has them",
+                self.lines, self.late, self.future
             ));
         }
         let why = match self.ahead.map(|ahead| (ahead, (ahead + HOUR / 2) / HOUR)) {
@@ -370,7 +372,15 @@ mod tests {
             ("all well", (100, 0, 0, 0), None),
             ("below a tenth", (100, 9, 9, 0), None),
             ("a tenth rejected", (100, 10, 0, 0), Some("could not be read")),
-            ("late and future together", (100, 0, 6, 4), Some("not in order of time")),
+            (
+                "late and future together",
+                (100, 0, 6, 4),
+                Some(
+                    "10 of 100 lines are in no window, 6 too late and 4 from the future: the lines are not in order of time. Sort them, or \
+                     raise `max_out_of_order`, and for those from the future `max_ahead`, in [time]; late.jsonl",
+                ),
+            ),
+            ("late alone", (100, 0, 10, 0), Some("Sort them, or raise `max_out_of_order` in [time]; late.jsonl")),
             (
                 "future",
                 (100, 0, 4, 6),
