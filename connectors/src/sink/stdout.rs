@@ -94,7 +94,8 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
 }
 
 /// An alert as one line for people, safe to show in a terminal:
-/// `2026-03-05T10:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), until 2026-03-05T10:00:20.000Z, firing`.
+/// `2026-03-05T10:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), until 2026-03-05T10:00:20.000Z,
+/// fired 10:00:08, firing`.
 /// `goes_on`: it was firing before.
 pub fn one_line(alert: &Alert, goes_on: bool) -> String {
     let severity = alert.severity.as_str();
@@ -103,6 +104,8 @@ pub fn one_line(alert: &Alert, goes_on: bool) -> String {
         let _ = write!(line, " {}={}", text::bounded(field.as_bytes()), text::bounded(value.as_bytes()));
     }
     let _ = write!(line, ": {} (threshold {}), until {}", number(alert.value), number(alert.threshold), alert.last);
+    // The day is that of `until`, or the one after it.
+    let _ = write!(line, ", fired {}", alert.fired.to_string().get(11..19).unwrap_or_default());
     line.push_str(match alert.state {
         AlertState::Firing if goes_on => ", still firing",
         AlertState::Firing => ", firing",
@@ -157,7 +160,7 @@ pub(super) mod tests {
     fn a_line_says_it_all_and_nothing_hidden() {
         let plain = alert("ip-spike", "10.0.0.9", 0);
         let want = "1970-01-01T00:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 0.125), \
-                    until 1970-01-01T00:00:20.000Z, firing";
+                    until 1970-01-01T00:00:20.000Z, fired 00:00:01, firing";
         assert_eq!(one_line(&plain, false), want);
         let evil = Alert { state: AlertState::Withdrawn, mode: Mode::Shadow, ..alert("r", "\x1b[2J\n\u{202e}", 0) };
         let line = one_line(&evil, false);
