@@ -15,6 +15,7 @@ use tidewatch_connectors::generator::live::LiveOptions;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::batch::WallTime;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -83,10 +84,10 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     if terminal {
         print!("\r\x1b[K");
     }
-    let labels = pipeline.labels();
+    let (labels, end) = (pipeline.labels(), wall_clock());
     let all = pipeline.stop()?;
     show_alerts(&figures, shown, terminal);
-    summary(&labels, &figures);
+    summary(&labels, &figures, &config, end);
     if !all {
         return Err(Failure::failed("not all results could be written"));
     }
@@ -137,24 +138,132 @@ fn show_alerts(figures: &Figures, shown: usize, terminal: bool) -> usize {
 }
 
 /// Injected against found.
-fn summary(labels: &[Label], figures: &Figures) {
+fn summary(labels: &[Label], figures: &Figures, config: &Config, end: WallTime) {
     let alerts = figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let alerts: Vec<&Alert> = alerts.iter().collect();
+    print!("{}", table(labels, &alerts, |label| judged_by(label, config) <= end.0));
+}
+
+/// By when a rule must have found an attack, ms: the first of its windows to end after the attack has closed, and what it
+/// found had a second to arrive.
+fn judged_by(label: &Label, config: &Config) -> u64 {
+    let hop = config.rules.iter().find(|rule| label.rule == Some(rule.name.as_str())).map_or(0, |rule| rule.hop.0);
+    let ends = label.to.0.checked_div(hop).map_or(label.to.0, |hops| (hops + 1) * hop);
+    ends + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + 1000
+}
+
+/// How many attacks were found, by kind, and what else there were alerts about. An attack that was not found counts as missed
+/// only if it `is_due`.
+fn table(labels: &[Label], alerts: &[&Alert], is_due: impl Fn(&Label) -> bool) -> String {
+    // Found, of how many; how many are not judged yet.
+    let mut kinds: BTreeMap<&str, (usize, usize, usize)> = BTreeMap::new();
     for label in labels.iter().filter(|l| l.rule.is_some()) {
-        let entry = kinds.entry(label.kind).or_default();
-        entry.0 += 1;
-        entry.1 += usize::from(alerts.iter().any(|alert| finds(alert, label)));
+        let (found, of, early) = kinds.entry(label.kind).or_default();
+        match alerts.iter().any(|alert| finds(alert, label)) {
+            true => (*found, *of) = (*found + 1, *of + 1),
+            false if is_due(label) => *of += 1,
+            false => *early += 1,
+        }
     }
-    println!("\ninjected attacks and how many of them were found:");
-    for (kind, (injected, found)) in &kinds {
-        println!("  {kind:20} {found} of {injected}");
+    let mut text = "\ninjected attacks and how many of them were found:\n".to_owned();
+    for (kind, (found, of, early)) in kinds {
+        let early = if early > 0 { format!(", {early} not judged yet") } else { String::new() };
+        text.push_str(&format!("  {kind:20} {found} of {of}{early}\n"));
     }
+    let last: BTreeMap<&str, &Alert> = alerts.iter().map(|alert| (alert.id.as_str(), *alert)).collect();
+    let is_other =
+        |alert: &&&Alert| alert.state != AlertState::Withdrawn && !labels.iter().any(|label| is_about(alert, label));
+    text.push_str(&format!("other alerts: {}\n", last.values().filter(is_other).count()));
+    text
+}
+
+/// Whether an alert is about what is labelled, whichever rule found it.
+fn is_about(alert: &Alert, label: &Label) -> bool {
+    let is_named = label.rule == Some(alert.rule.as_str()) || !label.subject.is_empty();
+    is_named && overlaps(alert, label)
 }
 
 /// Whether an alert is of the label's rule and subject and overlaps it in time.
 fn finds(alert: &Alert, label: &Label) -> bool {
-    label.rule == Some(alert.rule.as_str())
-        && label.subject.iter().all(|(field, value)| alert.subject.get(*field) == Some(value))
+    label.rule == Some(alert.rule.as_str()) && overlaps(alert, label)
+}
+
+/// Whether an alert is of the label's subject and overlaps it in time.
+fn overlaps(alert: &Alert, label: &Label) -> bool {
+    label.subject.iter().all(|(field, value)| alert.subject.get(*field) == Some(value))
         && alert.first <= label.to
         && alert.last >= label.from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::diagnostic::SourceText;
+    use crate::config::{self, Overrides};
+    use tidewatch_events::alert::{Mode, Severity};
+
+    fn label(kind: &'static str, rule: Option<&'static str>, client: &str, from: u64, to: u64) -> Label {
+        let subject = [("client_ip", client.to_owned())].into();
+        Label { kind, rule, subject, from: EventTime(from * 1000), to: EventTime(to * 1000) }
+    }
+
+    fn alert(id: &str, rule: &str, client: &str, state: AlertState) -> Alert {
+        Alert {
+            id: id.into(),
+            key: id.into(),
+            rule: rule.into(),
+            severity: Severity::High,
+            subject: [("client_ip".to_owned(), client.to_owned())].into(),
+            first: EventTime(10_000),
+            last: EventTime(20_000),
+            fired: EventTime(12_000),
+            value: 1.0,
+            threshold: 1.0,
+            score: 0.5,
+            findings: 1,
+            state,
+            evidence: Vec::new(),
+            mode: Mode::Live,
+            replaces: None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_judged_yet_is_not_missed_and_false_alarms_are_seen() {
+        use AlertState::{Firing, Resolved, Withdrawn};
+        let labels = [
+            label("dark-paths", Some("dark-paths"), "a", 5, 15),
+            label("dark-paths", Some("dark-paths"), "b", 20, 30),
+            label("dark-paths", Some("dark-paths"), "c", 50, 59),
+            label("injection", None, "d", 5, 15),
+        ];
+        let alerts = [
+            alert("1", "dark-paths", "a", Firing),
+            alert("1", "dark-paths", "a", Resolved),
+            alert("2", "ip-spike", "d", Firing),
+            alert("3", "ip-spike", "e", Firing),
+            alert("4", "ip-spike", "a", Firing),
+            alert("5", "ip-spike", "f", Firing),
+            alert("5", "ip-spike", "f", Withdrawn),
+        ];
+        let said = table(&labels, &alerts.iter().collect::<Vec<_>>(), |label| label.to.0 < 50_000);
+        let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 not judged yet\n\
+                    other alerts: 1\n";
+        assert_eq!(said, want);
+    }
+
+    #[test]
+    fn an_attack_is_judged_once_a_window_that_ends_after_it_has_closed() {
+        let mut config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+        hurry(&mut config);
+        // name, rule, last moment (s), judged by (s)
+        let rows = [
+            ("within a hop", "dark-paths", 43, 54),
+            ("at its end", "dark-paths", 50, 64),
+            ("no such rule", "none", 50, 54),
+        ];
+        for (name, rule, to, want) in rows {
+            assert_eq!(judged_by(&label("k", Some(rule), "a", 1, to), &config), want * 1000, "{name}");
+        }
+    }
 }
