@@ -43,7 +43,8 @@ pub struct ClosedRow {
     pub n: u64,
     /// The measure.
     pub value: f64,
-    /// The least event of each of the first three panes that hold events of the key.
+    /// The least event of each of the first three panes that hold events of the key; of a ratio, events that the inner
+    /// filter matches.
     pub evidence: Evidence,
     /// In order. Empty for measures that can fall, and where neither `n` nor `value` is higher than one hop before.
     pub steps: Vec<Step>,

@@ -269,7 +269,7 @@ impl LocalPanes {
                     By::Host => table.count_few(&seen, &group.keys, least, &mut rows),
                     _ => table.count(&seen, &group.keys, &mut rows),
                 };
-                let observed = Observed { batch, events, mask, rows: &rows };
+                let observed = Observed { batch, seen: &seen, rows: &rows };
                 self.rows += table.values.record(&plan.recorder, &observed, &mut self.scratch);
                 if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
                     for lane in bits(mask) {

@@ -3,6 +3,7 @@
 //! Sums add and subtract; distinct values are counted by the panes that hold them; distributions have no running form and
 //! are merged from the panes of a window when asked for.
 
+use super::Origin;
 use super::plan::MeasurePlan;
 use super::values::{Sum, Values};
 use hashbrown::HashTable;
@@ -87,6 +88,29 @@ impl Measured {
     /// Pieces kept beyond the rows themselves.
     pub(super) fn kept(&self) -> usize {
         if let Measured::Distinct { kept, .. } = self { *kept } else { 0 }
+    }
+
+    /// The event that is shown of a row and of one of a message that is to be merged with it: the least; of a ratio, one that
+    /// the inner filter matches before any other.
+    #[inline]
+    pub(super) fn least(&self, own: (usize, Origin), more: (&Values, usize, Origin)) -> Origin {
+        let ((row, origin), (values, from, other)) = (own, more);
+        match (self, values) {
+            (Measured::Inner { rows, .. }, Values::Inner(all)) if (rows[row] > 0) != (all[from] > 0) => {
+                if rows[row] > 0 { origin } else { other }
+            }
+            _ => origin.min(other),
+        }
+    }
+
+    /// Whether the event of a row, one of the running window of its key, is evidence: of a ratio, where the inner filter
+    /// matches it, or matches none in the window.
+    #[inline]
+    pub(super) fn is_evidence(&self, row: usize, slot: u32) -> bool {
+        match self {
+            Measured::Inner { rows, running } => rows[row] > 0 || running[slot as usize] == 0,
+            _ => true,
+        }
     }
 
     /// Adds row `from` of a message to a row; distinct values beyond `room` are left out. Says how many.

@@ -96,7 +96,8 @@ pub struct Finding {
     /// baseline; else the window's end. Exact where the window one hop before was no finding of this rule and key, so
     /// for every finding that starts an episode; else the window's end.
     pub fired: u64,
-    /// The least event of each of the first three panes of the window that hold events of the key.
+    /// The least event of each of the first three panes of the window that hold events of the key; of a ratio, events that
+    /// the inner filter matches.
     pub evidence: Evidence,
 }
 

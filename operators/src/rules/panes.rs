@@ -294,7 +294,7 @@ impl PaneStore {
                 };
                 let kept = &mut self.rows[own as usize];
                 kept.n += n;
-                kept.origin = kept.origin.min(partials.origin(row));
+                kept.origin = self.measured.least((own as usize, kept.origin), (&values, row, partials.origin(row)));
                 let held = &mut self.slots[slot as usize].held;
                 *held += n;
                 let held = *held;

@@ -95,6 +95,37 @@ fn the_prefix_says_when_it_fired_where_an_episode_begins() {
 }
 
 #[test]
+fn a_ratio_is_shown_by_events_that_its_inner_filter_matches() {
+    /// (pane, events, those that match, distance of the event that is shown)
+    type Sent = (u64, u64, u64, u64);
+    let sent = |(pane, n, inner, distance): Sent| {
+        let mut partials = PanePartials::new(0, 0, pane, Values::Inner(vec![inner]));
+        partials.set_partitions(&[0]);
+        partials.push(n, 0, Place::new(distance, 0), |keys| keys.push(b'a'));
+        partials
+    };
+    let rows: &[(&str, f64, &[Sent], &[u64])] = &[
+        ("all match", 0.1, &[(1000, 1, 1, 0), (1010, 1, 1, 2), (1020, 1, 1, 4)], &[1000, 1012, 1024]),
+        ("a pane without", 0.1, &[(1000, 9, 0, 0), (1010, 1, 1, 2), (1020, 1, 1, 4)], &[1012, 1024]),
+        ("another came earlier in its pane", 0.1, &[(1000, 9, 0, 0), (1000, 2, 1, 7), (1020, 1, 1, 4)], &[1007, 1024]),
+        ("the least that matches", 0.1, &[(1000, 9, 0, 0), (1000, 2, 1, 7), (1000, 1, 1, 5)], &[1005]),
+        ("none matches", 0.0, &[(1000, 9, 0, 3), (1000, 2, 0, 7), (1010, 1, 0, 5)], &[1003, 1015]),
+    ];
+    for (name, threshold, messages, want) in rows {
+        for reversed in [false, true] {
+            let mut store = store(Measure::Ratio(Filter::default()), *threshold, limits());
+            let mut messages = messages.to_vec();
+            if reversed {
+                messages.reverse();
+            }
+            messages.into_iter().for_each(|message| store.merge(sent(message)));
+            let found = close(&mut store, u64::MAX).into_iter().find(|found| found.start == 1000).unwrap();
+            assert_eq!(found.evidence.iter().map(|o| o.time).collect::<Vec<_>>(), *want, "{name}");
+        }
+    }
+}
+
+#[test]
 fn windows_start_at_the_epoch_or_later() {
     let mut store = store(Measure::Count, 1.0, limits());
     store.merge(counts(0, &[(b"a", 1)]));

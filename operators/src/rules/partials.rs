@@ -39,7 +39,7 @@ struct Row {
     key_end: u32,
     /// Matching events; [`MANY`]: see [`PanePartials::large`].
     n: u32,
-    /// Offset of the least of them.
+    /// Offset of the least of them; of a ratio, of those that the inner filter matches, where there are any.
     offset: u64,
     place: Place,
 }
@@ -57,6 +57,9 @@ impl Place {
     pub(super) const PARTITIONS: usize = 1 << Place::PARTITION_BITS;
     /// 34 years in one pane; the least event of a longer one may be shown with an earlier time.
     const MAX_DISTANCE: u64 = (1 << (64 - Place::PARTITION_BITS)) - 1;
+
+    /// The pane's start, in the first partition.
+    pub(super) const ZERO: Place = Place(0);
 
     #[inline]
     pub(super) fn new(distance: u64, partition: usize) -> Place {
@@ -189,7 +192,7 @@ impl PanePartials {
         at.map_or(u64::from(MANY), |at| self.large[at].1)
     }
 
-    /// The least event of a row.
+    /// The least event of a row; of a ratio, of those that the inner filter matches, where there are any.
     #[inline]
     pub fn origin(&self, row: usize) -> Origin {
         self.origin_of(&self.rows[row])

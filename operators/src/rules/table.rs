@@ -6,7 +6,7 @@
 
 use super::partials::{PanePartials, Place};
 use super::rows::{Numbered, Rows};
-use super::values::{LocalValues, Values};
+use super::values::{LocalValues, Taken, Values};
 use super::{SHARDS, owner, shard};
 use crate::lanes::{LANES, bits, each};
 use crate::names::Names;
@@ -33,9 +33,11 @@ pub(super) struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// An event, as one that may be the least.
     #[inline]
-    fn place(&self, lane: usize) -> Place {
-        Place::new(self.events[lane].time.0 - self.start, self.partition)
+    pub(super) fn least(&self, lane: usize) -> Least {
+        let Event { time, offset, .. } = self.events[lane];
+        Least { offset, place: Place::new(time.0 - self.start, self.partition) }
     }
 }
 
@@ -45,9 +47,14 @@ struct Entry {
     /// The key's number.
     key: u32,
     n: u32,
-    /// Offset of the least event.
-    offset: u64,
-    place: Place,
+    least: Least,
+}
+
+/// The least of a row's events.
+#[derive(Clone, Copy)]
+pub(super) struct Least {
+    pub(super) offset: u64,
+    pub(super) place: Place,
 }
 
 impl Numbered for Entry {
@@ -157,7 +164,7 @@ impl Table {
     pub(super) fn count(&mut self, seen: &Seen<'_>, keys: &[u32; LANES], rows: &mut [u32; LANES]) -> usize {
         let before = self.rows.len();
         for lane in bits(seen.mask) {
-            let (place, offset) = (seen.place(lane), seen.events[lane].offset);
+            let least = seen.least(lane);
             rows[lane] = match self.rows.position(keys[lane]) {
                 Some(position) => {
                     let entry = self.rows.row_mut(position);
@@ -166,10 +173,10 @@ impl Table {
                         entry.n = 1;
                         self.wrapped.push(position as u32);
                     }
-                    entry.see(place, offset, seen.partitions);
+                    entry.least.see(least, seen.partitions);
                     position as u32
                 }
-                None => self.insert(Entry { key: keys[lane], offset, place, n: 1 }),
+                None => self.insert(Entry { key: keys[lane], n: 1, least }),
             };
         }
         self.rows.len() - before
@@ -194,18 +201,15 @@ impl Table {
             left &= !same;
             let position = match self.rows.position(key) {
                 Some(position) => position as u32,
-                None => {
-                    let (place, offset) = (seen.place(first), seen.events[first].offset);
-                    self.insert(Entry { key, offset, place, n: 0 })
-                }
+                None => self.insert(Entry { key, n: 0, least: seen.least(first) }),
             };
             self.add(position, same.count_ones().into());
             let entry = self.rows.row_mut(position as usize);
-            let is_earlier = earliest.saturating_sub(seen.start) <= entry.place.distance();
+            let is_earlier = earliest.saturating_sub(seen.start) <= entry.least.place.distance();
             for lane in bits(same) {
                 rows[lane] = position;
                 if is_earlier {
-                    entry.see(seen.place(lane), seen.events[lane].offset, seen.partitions);
+                    entry.least.see(seen.least(lane), seen.partitions);
                 }
             }
         }
@@ -218,19 +222,20 @@ impl Table {
         let before = self.rows();
         finer.wrapped.sort_unstable();
         let others = finer.values.others();
+        let taken = Taken { values: &finer.values, others: &others, later, partitions };
         let mut values = Vec::new();
         for (chunk, entries) in (0u32..).zip(finer.rows.all().chunks(LANES)) {
             self.rows.prefetch(entries.iter().map(|entry| entry.key));
             for (lane, entry) in (0u32..).zip(entries) {
                 let from = chunk * LANES as u32 + lane;
-                let place = Place::new(entry.place.distance() + later, entry.place.partition());
+                let least = entry.least.later(later);
                 let own = match self.rows.position(entry.key) {
                     Some(position) => position as u32,
-                    None => self.insert(Entry { place, n: 0, ..*entry }),
+                    None => self.insert(Entry { key: entry.key, n: 0, least }),
                 };
-                self.rows.row_mut(own as usize).see(place, entry.offset, partitions);
+                self.rows.row_mut(own as usize).least.see(least, partitions);
                 self.add(own, finer.n_of(from));
-                self.values.add(own, &finer.values, from, &others, &mut values);
+                self.values.add(own, &taken, from, &mut values);
             }
         }
         self.rows() - before
@@ -285,13 +290,14 @@ impl Table {
             let owner = owner(hash, peers);
             shards[owner][shard(hash)] += 1;
             let message = &mut messages[owner];
-            let place = entry.place.with_partition(partitions.within(entry.place.partition()));
-            message.push(self.n_of(position), entry.offset, place, |keys| names.push_text(entry.key, keys));
             let row = position as usize;
+            let least = self.values.least(&message.values, row).unwrap_or(entry.least);
+            let place = least.place.with_partition(partitions.within(least.place.partition()));
+            message.push(self.n_of(position), least.offset, place, |keys| names.push_text(entry.key, keys));
             match (&mut message.values, &mut self.values) {
                 (Values::Sums(out), LocalValues::Sums(all)) => out.push(all[row]),
                 (Values::Histograms(out), LocalValues::Histograms(all)) => out.push(std::mem::take(&mut all[row])),
-                (Values::Inner(out), LocalValues::Inner(all)) => out.push(all[row]),
+                (Values::Inner(out), LocalValues::Inner(all)) => out.push(all[row].n),
                 (Values::Distinct { ends, hashes: out }, LocalValues::Distinct(all)) => {
                     all.values_of(position, &others, out);
                     ends.push(out.len() as u32);
@@ -311,17 +317,23 @@ impl Table {
     }
 }
 
-impl Entry {
+impl Least {
     /// Takes an event for the least if it is.
     #[inline]
-    fn see(&mut self, place: Place, offset: u64, partitions: &Partitions) {
-        if place.distance() > self.place.distance() {
+    pub(super) fn see(&mut self, other: Least, partitions: &Partitions) {
+        if other.place.distance() > self.place.distance() {
             return;
         }
-        let order = |place: Place, offset: u64| (place.distance(), partitions.ids[place.partition()], offset);
-        if order(place, offset) < order(self.place, self.offset) {
-            (self.place, self.offset) = (place, offset);
+        let order = |least: Least| (least.place.distance(), partitions.ids[least.place.partition()], least.offset);
+        if order(other) < order(*self) {
+            *self = other;
         }
+    }
+
+    /// The same in a pane that starts so much (ms) earlier.
+    #[inline]
+    pub(super) fn later(self, by: u64) -> Least {
+        Least { place: Place::new(self.place.distance() + by, self.place.partition()), ..self }
     }
 }
 

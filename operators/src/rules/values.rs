@@ -2,6 +2,8 @@
 //!
 //! Three forms: [`LocalValues`] while a worker counts, [`Values`] in a message, and what `panes` keeps.
 
+use super::partials::Place;
+use super::table::{Least, Partitions, Seen};
 use crate::lanes::{LANES, bits};
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
@@ -95,7 +97,40 @@ pub(super) enum LocalValues {
     Sums(Vec<Sum>),
     Distinct(LocalDistinct),
     Histograms(Vec<Histogram>),
-    Inner(Vec<u64>),
+    Inner(Vec<Inner>),
+}
+
+/// The events of a row that also match a ratio's inner filter.
+#[derive(Clone, Copy)]
+pub(super) struct Inner {
+    pub(super) n: u64,
+    /// The least of them; means nothing where there is none.
+    least: Least,
+}
+
+impl Inner {
+    const NONE: Inner = Inner { n: 0, least: Least { offset: 0, place: Place::ZERO } };
+
+    /// Adds others, of which this is the least.
+    #[inline]
+    fn add(&mut self, n: u64, least: Least, partitions: &Partitions) {
+        if self.n == 0 {
+            self.least = least;
+        } else {
+            self.least.see(least, partitions);
+        }
+        self.n += n;
+    }
+}
+
+/// The values of a table that another takes in.
+pub(super) struct Taken<'a> {
+    pub(super) values: &'a LocalValues,
+    /// See [`LocalDistinct::others`].
+    pub(super) others: &'a [(u32, u64)],
+    /// How much later than the other's its pane starts, ms.
+    pub(super) later: u64,
+    pub(super) partitions: &'a Partitions,
 }
 
 /// Hashes of different values, row by row. Nothing is allocated per row.
@@ -190,24 +225,33 @@ impl LocalValues {
         }
     }
 
-    /// Adds another's part to the part of a row. `others` are its, `scratch` is room for values.
+    /// The event that a message shows of a row, where it is another than the least of all: of a ratio, the least that its
+    /// inner filter matches.
     #[inline]
-    pub(super) fn add(
-        &mut self,
-        row: u32,
-        other: &LocalValues,
-        from: u32,
-        others: &[(u32, u64)],
-        scratch: &mut Vec<u64>,
-    ) {
+    pub(super) fn least(&self, message: &Values, row: usize) -> Option<Least> {
+        match (self, message) {
+            (LocalValues::Inner(all), Values::Inner(_)) => Some(all[row]).filter(|inner| inner.n > 0).map(|i| i.least),
+            _ => None,
+        }
+    }
+
+    /// Adds another's part to the part of a row; `scratch` is room for values.
+    #[inline]
+    pub(super) fn add(&mut self, row: u32, taken: &Taken<'_>, from: u32, scratch: &mut Vec<u64>) {
         let (own, at) = (row as usize, from as usize);
-        match (self, other) {
+        let others = taken.others;
+        match (self, taken.values) {
             (LocalValues::Sums(own_sums), LocalValues::Sums(sums)) => {
                 own_sums[own].total += sums[at].total;
                 own_sums[own].events += sums[at].events;
             }
             (LocalValues::Histograms(all), LocalValues::Histograms(more)) => all[own].merge(&more[at]),
-            (LocalValues::Inner(all), LocalValues::Inner(more)) => all[own] += more[at],
+            (LocalValues::Inner(all), LocalValues::Inner(more)) => {
+                let Inner { n, least } = more[at];
+                if n > 0 {
+                    all[own].add(n, least.later(taken.later), taken.partitions);
+                }
+            }
             (LocalValues::Distinct(all), LocalValues::Distinct(more)) => {
                 if others.is_empty() {
                     if more.first[at] != 0 {
@@ -233,14 +277,15 @@ impl LocalValues {
             LocalValues::Distinct(all) => all.first.push(0),
             LocalValues::Sums(all) => all.push(Sum::default()),
             LocalValues::Histograms(all) => all.push(Histogram::new()),
-            LocalValues::Inner(all) => all.push(0),
+            LocalValues::Inner(all) => all.push(Inner::NONE),
         }
     }
 
     /// Adds events to their rows. Says how many more pieces are kept than before.
     #[inline]
     pub(super) fn record(&mut self, recorder: &Recorder, observed: &Observed<'_>, scratch: &mut Scratch) -> usize {
-        let Observed { batch, events, mask, rows } = *observed;
+        let Observed { batch, seen, rows } = *observed;
+        let Seen { events, mask, .. } = *seen;
         let mut more = 0;
         match (recorder, self) {
             (Recorder::Number(field), LocalValues::Sums(all)) => {
@@ -261,7 +306,9 @@ impl LocalValues {
             }
             (Recorder::Inner(filter), LocalValues::Inner(all)) => {
                 for lane in bits(mask) {
-                    all[rows[lane] as usize] += u64::from(filter.matches(batch, &events[lane]));
+                    if filter.matches(batch, &events[lane]) {
+                        all[rows[lane] as usize].add(1, seen.least(lane), seen.partitions);
+                    }
                 }
             }
             (Recorder::Distinct(field), LocalValues::Distinct(all)) => {
@@ -277,11 +324,10 @@ impl LocalValues {
     }
 }
 
-/// Events being observed, those of `mask`, and the rows of a table they were counted in.
+/// Events being observed, and the rows of a table they were counted in.
 pub(super) struct Observed<'a> {
     pub(super) batch: &'a Batch,
-    pub(super) events: &'a [Event],
-    pub(super) mask: u32,
+    pub(super) seen: &'a Seen<'a>,
     pub(super) rows: &'a [u32; LANES],
 }
 

@@ -463,9 +463,12 @@ fn fired(rule: &Rule, first: &Finding, all: &[Finding], own: &[&Matched], settin
 fn evidence(rule: &Rule, episode: &[&Finding], own: &[&Matched]) -> Vec<(PartitionId, u64)> {
     let hop = rule.hop.0;
     let mut least: BTreeMap<u64, Seen> = BTreeMap::new();
-    for m in own {
-        let time = m.seen.event.time;
-        if episode.iter().any(|f| (f.start..f.end).contains(&time)) {
+    for finding in episode {
+        let in_window = || own.iter().filter(|m| (finding.start..finding.end).contains(&m.seen.event.time));
+        // A ratio is shown by events of the part it measures.
+        let has_inner = in_window().any(|m| m.inner);
+        for m in in_window().filter(|m| m.inner || !has_inner) {
+            let time = m.seen.event.time;
             let best = least.entry(time - time % hop).or_insert(m.seen);
             if m.seen.order() < best.order() {
                 *best = m.seen;

@@ -446,6 +446,23 @@ fn evidence_is_the_least_event_of_the_first_three_panes_of_finding_windows() {
 }
 
 #[test]
+fn a_ratio_is_shown_by_the_events_that_its_inner_filter_matches() {
+    let ratio = tumbling(rule(Measure::Ratio(filter("status", 500)), &[], 0.5));
+    let rows: &[(&str, u64, f64, &[(u64, u16)], &[u64])] = &[
+        ("the least that matches", 10, 0.5, &[(1, 200), (5, 500), (4, 500), (2, 200)], &[2]),
+        ("panes without one give none", 5, 0.5, &[(1, 200), (6, 200), (7, 500), (8, 500)], &[2]),
+        ("of the first three panes with one", 2, 0.5, &[(0, 200), (2, 500), (4, 500), (6, 500), (8, 500)], &[1, 2, 3]),
+        ("where none matches, all do", 5, 0.0, &[(3, 200), (2, 200), (7, 200)], &[1, 2]),
+    ];
+    for (name, hop, threshold, events, want) in rows {
+        let rule = Rule { hop: Millis(*hop), threshold: *threshold, ..ratio.clone() };
+        let events = events.iter().map(|(time, status)| get("1.1.1.1", "/", *status, *time)).collect();
+        let alerts = evaluate(&feed(events), &settings(rule)).alerts;
+        assert_eq!(alerts[0].evidence.iter().map(|(_, offset)| *offset).collect::<Vec<_>>(), *want, "{name}");
+    }
+}
+
+#[test]
 fn anomaly_points_are_numbered_by_score_then_subject() {
     let mut events = Vec::new();
     for (client, n) in [("9.9.9.9", 3), ("10.0.0.1", 3), ("1.1.1.1", 5), ("2.2.2.2", 2)] {

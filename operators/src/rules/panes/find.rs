@@ -123,6 +123,8 @@ impl PaneStore {
     /// What a window of a key came to; `before`: what the one before it came to, where that reached the floor.
     fn row_of(&self, slot: u32, window: &Window, value: f64, before: Option<Hot>, usual: Vec<(u32, f64)>) -> ClosedRow {
         let owner = &self.slots[slot as usize];
+        let rows = self.rows_in(slot, window.end);
+        let shown = rows.filter(|(row, _)| self.measured.is_evidence(*row as usize, slot));
         ClosedRow {
             plan: self.plan.number,
             key: owner.key.clone(),
@@ -131,7 +133,7 @@ impl PaneStore {
             closed: window.closes,
             n: owner.n,
             value,
-            evidence: self.rows_in(slot, window.end).take(3).map(|(_, row)| row.origin).collect(),
+            evidence: shown.take(3).map(|(_, row)| row.origin).collect(),
             steps: self.steps(slot, window, value, before),
             before: before.map(|hot| (hot.n, hot.value)),
             usual,
