@@ -134,7 +134,7 @@ fn forget_says_that_logs_are_read_again_and_that_there_was_nothing() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let sources = "[[source]]\nname = \"web\"\nkind = \"file\"\nfrom = \"beginning\"\npaths = [\"a.log\", \"b*.log\"]\n\
                    [[source]]\nname = \"bus\"\nkind = \"kafka\"\nbrokers = \"k:9092\"\ntopics = [\"x\", \"y\"]\n\
-                   [[source]]\nname = \"net\"\nkind = \"tcp\"\nlisten = \"127.0.0.1:0\"\nformat = \"combined\"\n";
+                   [[source]]\nname = \"net\"\nkind = \"tcp\"\nlisten = \"127.0.0.1:5514\"\nformat = \"combined\"\n";
     write(dir.path(), "c.toml", sources);
     let found = tidewatch(dir.path(), "forget -c c.toml --client 1.2.3.4");
     assert_eq!(found.code, Some(0), "{}", found.err);
