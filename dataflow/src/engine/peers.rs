@@ -116,25 +116,32 @@ impl Here {
         self.files.iter().for_each(|files| files.find(wanted, lines, until));
     }
 
-    /// The beginnings of lines that are known here, without the secrets of the whole lines. What is not found until
-    /// then, or has no room in an answer, is missing.
+    /// Lines that are known here; of long ones the beginnings, without the secrets of the whole lines. What is not found
+    /// until then, or has no room in an answer, is missing.
     fn beginnings(&self, wanted: &[LinePlace], until: Instant) -> Vec<Option<Vec<u8>>> {
         let mut out = Vec::with_capacity(wanted.len());
         let mut room = ANSWER;
         for some in wanted.chunks(AT_ONCE) {
+            if Instant::now() >= until || room == 0 {
+                break;
+            }
             let mut lines = self.recent.fetch(some);
             self.read_again(some, &mut lines, until);
-            for line in lines {
-                // Replacing takes time as well, and whoever asks is not heard meanwhile.
-                let line = line.filter(|_| Instant::now() < until && room > 0);
-                out.push(line.map(|line| {
-                    let line = self.secrets.redact_line(&line);
-                    let head = &line[..line.len().min(LINE).min(room)];
-                    room -= head.len();
-                    head.to_vec()
-                }));
-            }
+            out.extend(lines.into_iter().map(|line| {
+                let line = line.filter(|_| room > 0)?;
+                let line = match line.len() <= LINE.min(room) {
+                    // Whoever asks replaces the secrets of whole lines.
+                    true => line,
+                    false => {
+                        let line = self.secrets.redact_line(&line);
+                        line[..line.len().min(LINE).min(room)].to_vec()
+                    }
+                };
+                room -= line.len();
+                Some(line)
+            }));
         }
+        out.resize(wanted.len(), None);
         out
     }
 
@@ -169,7 +176,7 @@ impl Here {
             Ok(Question::Name(id)) => serde_json::to_value(self.name(PartitionId(id))),
             Ok(Question::Lines(wanted)) => {
                 let wanted: Vec<_> = wanted.into_iter().map(|(id, offset)| (PartitionId(id), offset)).collect();
-                let lines = self.beginnings(&wanted, Instant::now() + PATIENCE / 2);
+                let lines = self.beginnings(&wanted, Instant::now() + PATIENCE / 4 * 3);
                 serde_json::to_value(lines.iter().map(|l| l.as_ref().map(|l| STANDARD.encode(l))).collect::<Vec<_>>())
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
