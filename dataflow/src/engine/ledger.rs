@@ -263,10 +263,10 @@ impl Ledger {
     }
 
     /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`, and those at their end of which
-    /// nothing has counted for so long. Where all of this process
-    /// are (or there are none), time follows the least of the other processes, and where those are idle as well, the wall
-    /// clock. A process that has not read an event yet has nothing to close: it follows the others alone, so that what
-    /// comes first is not late by a clock that passed while nobody was there.
+    /// nothing has counted for so long. Where all of this process are (or there are none), time follows the least of the
+    /// other processes, and where those are idle as well, the wall clock. A process that has not read an event yet has
+    /// nothing to close: it follows the others alone, so that what comes first is not late by a clock that passed while
+    /// nobody was there.
     ///
     /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
     pub fn tick(&self, now: WallTime, others: &[Elsewhere], is_paused: bool) {
@@ -456,6 +456,7 @@ impl Ledger {
     }
 
     /// How many windows are remembered since they are not committed yet.
+    #[cfg(test)]
     pub fn open_windows(&self) -> usize {
         self.lock().partitions.values().map(|e| e.open_windows.len()).sum()
     }
