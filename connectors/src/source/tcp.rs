@@ -168,7 +168,10 @@ struct Connection {
     whole: Instant,
     /// Since when a line is unfinished.
     unfinished: Option<Instant>,
+    /// Whether it may have something to be read: until a read says that it has not.
     ready: bool,
+    /// Whether more of it waits than was read at its last turn.
+    behind: bool,
     caught_up: bool,
     memory: usize,
     /// Lines of it that were cut.
@@ -344,6 +347,7 @@ impl Run {
             whole: Instant::now(),
             unfinished: None,
             ready: true,
+            behind: true,
             caught_up: false,
             memory: 0,
             too_long: 0,
@@ -407,16 +411,18 @@ impl Run {
         if let Some(outlet) = &connection.outlet
             && !self.feed.may_read(outlet.id)
         {
+            connection.behind = true;
             return false;
         }
         if connection.outlet.is_none() && self.feed.is_full() {
+            connection.behind = true;
             return false;
         }
         match connection.stream.read(&mut self.scratch) {
             Ok(0) => self.close(token),
             Ok(n) => {
                 let now = Instant::now();
-                connection.heard = now;
+                (connection.heard, connection.behind) = (now, n == READ_BYTES);
                 let clock = self.server.clock;
                 let outlet = connection.outlet.get_or_insert_with(|| {
                     let identity = &self.server.identity;
@@ -453,7 +459,7 @@ impl Run {
                 }
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                connection.ready = false;
+                (connection.ready, connection.behind) = (false, false);
                 if let Some(outlet) = &connection.outlet
                     && !std::mem::replace(&mut connection.caught_up, true)
                 {
@@ -492,15 +498,16 @@ impl Run {
     /// Closes silent connections and those that do not end a line, and says what was refused and closed; once a second.
     fn keep_house(&mut self) {
         let (idle, unfinished) = (self.server.options.idle, self.server.options.unfinished);
-        // What waits to be read may hold the end of the line.
-        let is_slow = |c: &Connection| !c.ready && c.unfinished.is_some_and(|since| since.elapsed() >= unfinished);
+        // What waits to be read may hold the end of the line. Whoever sends all the time is ready at every turn, so that alone
+        // does not say that something waits.
+        let is_slow = |c: &Connection| !c.behind && c.unfinished.is_some_and(|since| since.elapsed() >= unfinished);
         let slow: Vec<usize> = self.connections.iter().filter(|(_, c)| is_slow(c)).map(|(t, _)| *t).collect();
         for token in slow {
             self.server.counters.connections_slow_total.fetch_add(1, Ordering::Relaxed);
             self.close(token);
         }
         let silent: Vec<usize> =
-            self.connections.iter().filter(|(_, c)| c.heard.elapsed() >= idle && !c.ready).map(|(t, _)| *t).collect();
+            self.connections.iter().filter(|(_, c)| c.heard.elapsed() >= idle && !c.behind).map(|(t, _)| *t).collect();
         for token in silent {
             self.server.counters.connections_idle_total.fetch_add(1, Ordering::Relaxed);
             self.close(token);
