@@ -552,20 +552,44 @@ fn single_lines_are_found_again() {
     let Some(broker) = broker("single_lines_are_found_again") else { return };
     let topic = unique("fetch");
     let settings = topic_settings(&broker, &topic);
-    make_topic(&settings, &topic, 2);
-    produce(&settings, &topic, (0..50).map(|i| (1, format!("line {i}"))));
+    make_topic(&settings, &topic, 3);
+    produce(&settings, &topic, (0..3000).map(|i| (i % 2, format!("line {}", i / 2))));
+    let away = unique("nowhere");
+    let limit = Duration::from_secs(20);
+    // What is wanted, as (partition, offset), and whether it is there.
+    type Row<'a> = (&'a str, &'a str, &'a [(i32, u64, bool)]);
+    let rows: &[Row] = &[
+        ("one", &topic, &[(1, 0, true)]),
+        ("the last", &topic, &[(0, 1499, true)]),
+        ("near ones and far ones, in any order", &topic, &[(1, 1400, true), (1, 7, true), (1, 9, true), (1, 8, true)]),
+        ("of several partitions", &topic, &[(0, 900, true), (1, 1, true), (0, 3, true), (1, 1499, true)]),
+        ("some not yet there", &topic, &[(0, 2, true), (1, 1500, false), (1, 1600, false), (1, 3, true)]),
+        ("beyond the log", &topic, &[(1, 5_000_000, false)]),
+        ("beyond the log, of several", &topic, &[(0, 5_000_000, false), (1, 5, true), (0, 4, true), (2, 0, false)]),
+        ("no such topic", &away, &[(0, 5, false), (1, 6, false)]),
+        ("nothing", &topic, &[]),
+    ];
     let fetcher = LineFetcher::new(&settings).unwrap();
-    let limit = Duration::from_secs(10);
-    for offset in [0, 49, 7, 7] {
-        let want = format!("line {offset}").into_bytes();
-        assert_eq!(fetcher.fetch(&topic, 1, offset, limit).unwrap(), Some(want));
+    let fetch = |fetcher: &LineFetcher, wanted: &[RecordPlace], within| {
+        let mut lines = vec![None; wanted.len()];
+        let ended = fetcher.fetch(wanted, within, &mut |at, line| lines[at] = Some(line));
+        (lines, ended)
+    };
+    let place = |topic: &str, partition, offset| RecordPlace { topic: topic.into(), partition, offset };
+    for (name, topic, wanted) in rows {
+        let places: Vec<_> = wanted.iter().map(|(partition, offset, _)| place(topic, *partition, *offset)).collect();
+        let want: Vec<_> = wanted
+            .iter()
+            .map(|(_, offset, is_there)| Some(is_there.then(|| format!("line {offset}").into_bytes())))
+            .collect();
+        let (lines, ended) = fetch(&fetcher, &places, limit);
+        assert!(ended.is_ok(), "{name}: {ended:?}");
+        assert_eq!(lines, want, "{name}");
     }
-    assert_eq!(fetcher.fetch(&topic, 1, 50, limit).unwrap(), None, "not yet there");
-    assert_eq!(fetcher.fetch(&topic, 1, 5_000_000, limit).unwrap(), None, "beyond the log");
-    let away = LineFetcher::new(&topic_settings("127.0.0.1:1", &topic)).unwrap();
+    let unreachable = LineFetcher::new(&topic_settings("127.0.0.1:1", &topic)).unwrap();
     let begin = Instant::now();
-    assert!(away.fetch(&topic, 1, 0, Duration::from_secs(1)).is_err());
-    assert!(begin.elapsed() < Duration::from_secs(3), "bounded");
+    assert!(fetch(&unreachable, &[place(&topic, 1, 0)], Duration::from_secs(1)).1.is_err());
+    assert!(begin.elapsed() < Duration::from_secs(10), "bounded");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! [`KafkaSource`] reads the partitions of one process into the feed, without a group rebalance: which process reads a
 //! partition follows from its name alone. [`KafkaSink`] writes results as JSON, [`DeadLetterTopic`] what could not be
 //! read, [`LineProducer`] raw lines for the generator and the host agent. [`setup`] makes topics, [`check`] looks at
-//! brokers and topics without changing anything, [`LineFetcher`] reads single lines again.
+//! brokers and topics without changing anything, [`LineFetcher`] reads single records again.
 //!
 //! Invariants
 //! - Every partition of the matching topics is read by exactly one process, at any number of processes.
@@ -34,7 +34,7 @@ mod watch;
 
 pub use batches::Batches;
 pub use client::LIBRARY_VERSION;
-pub use fetch::LineFetcher;
+pub use fetch::{LineFetcher, RecordPlace};
 pub use offsets::{Commit, Committed, Committer};
 pub use producer::{Compression, LineProducer, ProduceError, ProducerCounts, ProducerSettings};
 pub use security::{Mechanism, Protocol, Security};

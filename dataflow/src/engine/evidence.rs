@@ -2,23 +2,36 @@
 //!
 //! Alerts whose lines are remembered are told at once. Others are given to a thread of its own, which asks the other
 //! processes, reads files again, asks brokers; what is to be told meanwhile waits behind them, so that the changes of an
-//! alert stay in order.
+//! alert stay in order. What waits is looked for together. Lines that were found stay with the results thread, so that the
+//! later changes of an alert cost nothing.
 //!
 //! Invariants
 //! - What was given comes back in the order in which it was given, each once.
-//! - It comes back within about twice [`WAIT`]: looking further than memory begins only for what was given less than
-//!   `WAIT` ago, and ends `WAIT` after it began. Lines not found by then are missing from their alert.
+//! - It comes back within about twice its patience: looking further than memory begins only for what was given less than
+//!   that ago, and ends that long after it began. Lines not found by then are missing from their alert.
+//! - What is of now waits [`WAIT`] at most, and longer only behind what is of the past.
 
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::episodes::AlertDraft;
 
-/// How long lines are looked for.
+/// How long lines are looked for, for alerts that somebody may wait for; and how long one attempt takes.
 pub const WAIT: Duration = Duration::from_secs(2);
+
+/// How long lines are looked for, for alerts of the past: while history is read, whoever has them is busy too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An alert is of the past where its last window closed so long ago.
+const PAST: Duration = Duration::from_secs(60);
+
+/// How much of found lines is kept for later changes of their alerts, bytes.
+const KEPT: usize = 8 << 20;
 
 /// Partition and offset of a line.
 pub type LinePlace = (PartitionId, u64);
@@ -28,8 +41,8 @@ pub trait FindLines: Send + Sync + 'static {
     /// Those that are remembered; costs no time.
     fn near(&self, wanted: &[LinePlace]) -> Vec<Option<Vec<u8>>>;
 
-    /// Looks for the others until a time.
-    fn far(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant);
+    /// Looks for the others until a time. Whether more may be found later: somebody did not answer in time.
+    fn far(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) -> bool;
 }
 
 /// Changes of alerts, and the lines that were found for them.
@@ -41,71 +54,83 @@ pub struct Found {
 }
 
 struct Search {
-    drafts: Vec<AlertDraft>,
+    found: Found,
+    missing: Vec<Origin>,
     given: Instant,
+    patience: Duration,
 }
 
 /// The results thread's side of it.
 pub struct Lookup<F> {
-    find: std::sync::Arc<F>,
+    find: Arc<F>,
+    /// An alert is of the past where its last window ended so long ago.
+    past: Duration,
+    kept: Kept,
     searches: Option<Sender<Search>>,
     found: Receiver<Found>,
+    /// Nobody is patient any more.
+    ending: Arc<AtomicBool>,
     given: u64,
     returned: u64,
 }
 
 impl<F: FindLines> Lookup<F> {
-    /// Starts the thread.
+    /// Starts the thread. `allowed_lateness` is how long after its end a window closes.
     ///
     /// # Errors
     /// Where it cannot be started.
-    pub fn start(find: std::sync::Arc<F>) -> io::Result<Lookup<F>> {
+    pub fn start(find: Arc<F>, allowed_lateness: Duration) -> io::Result<Lookup<F>> {
         let (searches, to_do) = crossbeam_channel::unbounded::<Search>();
         let (done, found) = crossbeam_channel::unbounded();
-        let finder = find.clone();
-        std::thread::Builder::new().name("evidence".into()).spawn(move || {
-            for Search { drafts, given } in &to_do {
-                let (origins, places) = wanted(&drafts);
-                let mut lines = finder.near(&places);
-                let now = Instant::now();
-                if now < given + WAIT && lines.iter().any(Option::is_none) {
-                    finder.far(&places, &mut lines, now + WAIT);
-                }
-                if done.send(found_for(drafts, origins, lines)).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Lookup { find, searches: Some(searches), found, given: 0, returned: 0 })
+        let ending = Arc::<AtomicBool>::default();
+        let finder = Finder { find: find.clone(), ending: ending.clone() };
+        std::thread::Builder::new().name("evidence".into()).spawn(move || finder.run(&to_do, &done))?;
+        Ok(Lookup {
+            find,
+            past: allowed_lateness + PAST,
+            kept: Kept::default(),
+            searches: Some(searches),
+            found,
+            ending,
+            given: 0,
+            returned: 0,
+        })
     }
 
     /// Takes changes of alerts; gives them back at once where their lines are remembered and nobody waits.
     pub fn give(&mut self, drafts: Vec<AlertDraft>) -> Option<Found> {
-        if self.given == self.returned {
-            let (origins, places) = wanted(&drafts);
-            let lines = self.find.near(&places);
-            if lines.iter().all(Option::is_some) {
-                return Some(found_for(drafts, origins, lines));
+        let patience = patience(&drafts, SystemTime::now(), self.past);
+        let mut origins: Vec<Origin> = drafts.iter().flat_map(|draft| draft.evidence.iter()).copied().collect();
+        origins.sort_unstable();
+        origins.dedup();
+        let mut found = Found { drafts, lines: HashMap::with_capacity(origins.len()) };
+        origins.retain(|origin| match self.kept.lines.get(origin) {
+            Some(line) => {
+                found.lines.insert(*origin, line.clone());
+                false
             }
+            None => true,
+        });
+        let lines = self.find.near(&places(&origins));
+        let missing = found.add(origins, lines);
+        if missing.is_empty() && self.given == self.returned {
+            self.kept.keep(&found);
+            return Some(found);
         }
-        match &self.searches {
-            Some(searches) => {
-                self.given += 1;
-                searches.send(Search { drafts, given: Instant::now() }).err().map(|refused| {
-                    // The thread is gone: the alert is worth more than its lines.
-                    self.returned = self.given;
-                    found_for(refused.into_inner().drafts, Vec::new(), Vec::new())
-                })
-            }
-            None => Some(found_for(drafts, Vec::new(), Vec::new())),
-        }
+        let Some(searches) = &self.searches else { return Some(found) };
+        self.given += 1;
+        let search = Search { found, missing, given: Instant::now(), patience };
+        searches.send(search).err().map(|refused| {
+            // The thread is gone: the alert is worth more than its lines.
+            self.returned = self.given;
+            refused.into_inner().found
+        })
     }
 
     /// What came back since the last time.
     pub fn take(&mut self) -> Option<Found> {
         let found = self.found.try_recv().ok()?;
-        self.returned += 1;
-        Some(found)
+        Some(self.returned(found))
     }
 
     /// How often something was given away, and how much of that came back.
@@ -116,87 +141,126 @@ impl<F: FindLines> Lookup<F> {
     /// Waits for the next of what is still away; `None` when all came back. The end: nothing more may be given.
     pub fn finish(&mut self) -> Option<Found> {
         self.searches = None;
+        self.ending.store(true, Ordering::Relaxed);
         let found = self.found.recv_timeout(WAIT * 3).ok()?;
+        Some(self.returned(found))
+    }
+
+    fn returned(&mut self, found: Found) -> Found {
         self.returned += 1;
-        Some(found)
+        self.kept.keep(&found);
+        found
     }
 }
 
-fn wanted(drafts: &[AlertDraft]) -> (Vec<Origin>, Vec<LinePlace>) {
-    let mut origins: Vec<Origin> = drafts.iter().flat_map(|draft| draft.evidence.iter()).copied().collect();
-    origins.sort_unstable();
-    origins.dedup();
-    let places = origins.iter().map(|origin| (PartitionId(origin.partition), origin.offset)).collect();
-    (origins, places)
+/// The thread's side of it.
+struct Finder<F> {
+    find: Arc<F>,
+    ending: Arc<AtomicBool>,
 }
 
-fn found_for(drafts: Vec<AlertDraft>, origins: Vec<Origin>, lines: Vec<Option<Vec<u8>>>) -> Found {
-    let lines = origins.into_iter().zip(lines).filter_map(|(origin, line)| Some((origin, line?))).collect();
-    Found { drafts, lines }
+impl<F: FindLines> Finder<F> {
+    fn run(&self, to_do: &Receiver<Search>, done: &Sender<Found>) {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| to_do.recv().ok()) {
+            // What waits is looked for together, but nobody waits longer for another's sake.
+            let mut together = vec![first];
+            while let Ok(more) = to_do.try_recv() {
+                if more.patience != together[0].patience {
+                    next = Some(more);
+                    break;
+                }
+                together.push(more);
+            }
+            self.look(&mut together);
+            if together.into_iter().any(|search| done.send(search.found).is_err()) {
+                return;
+            }
+        }
+    }
+
+    fn look(&self, searches: &mut [Search]) {
+        let now = Instant::now();
+        let patience = searches[0].patience;
+        let mut origins: Vec<Origin> = searches.iter().flat_map(|search| search.missing.iter()).copied().collect();
+        origins.sort_unstable();
+        origins.dedup();
+        let places = places(&origins);
+        let mut lines = self.find.near(&places);
+        let may_look = searches.iter().any(|search| now < search.given + patience);
+        let until = now + patience;
+        let mut may_find_more = may_look;
+        while may_find_more && lines.iter().any(Option::is_none) {
+            let now = Instant::now();
+            if now >= until || (now > until - patience + WAIT && self.ending.load(Ordering::Relaxed)) {
+                break;
+            }
+            may_find_more = self.find.far(&places, &mut lines, until.min(now + WAIT));
+        }
+        let missing = lines.iter().filter(|line| line.is_none()).count();
+        if missing > 0 {
+            tracing::debug!(missing, of = lines.len(), "example lines of alerts are not to be had");
+        }
+        let lines: HashMap<Origin, Option<Vec<u8>>> = origins.into_iter().zip(lines).collect();
+        for Search { found, missing, .. } in searches {
+            let own = missing.iter().map(|origin| lines.get(origin).cloned().flatten()).collect();
+            found.add(std::mem::take(missing), own);
+        }
+    }
+}
+
+impl Found {
+    /// Adds lines of these origins. Those that are missing.
+    fn add(&mut self, origins: Vec<Origin>, lines: Vec<Option<Vec<u8>>>) -> Vec<Origin> {
+        let mut missing = Vec::new();
+        for (origin, line) in origins.into_iter().zip(lines) {
+            match line {
+                Some(line) => _ = self.lines.insert(origin, line),
+                None => missing.push(origin),
+            }
+        }
+        missing
+    }
+}
+
+/// Lines that were found last.
+#[derive(Default)]
+struct Kept {
+    lines: HashMap<Origin, Vec<u8>>,
+    /// Oldest first.
+    order: VecDeque<Origin>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn keep(&mut self, found: &Found) {
+        for (origin, line) in &found.lines {
+            let cost = |line: &Vec<u8>| line.len() + 2 * size_of::<(Origin, Vec<u8>)>();
+            if cost(line) > KEPT / 16 || self.lines.contains_key(origin) {
+                continue;
+            }
+            self.bytes += cost(line);
+            self.lines.insert(*origin, line.clone());
+            self.order.push_back(*origin);
+            while self.bytes > KEPT {
+                let Some(oldest) = self.order.pop_front() else { break };
+                self.bytes -= self.lines.remove(&oldest).as_ref().map_or(0, cost);
+            }
+        }
+    }
+}
+
+/// How long lines of these are looked for.
+fn patience(drafts: &[AlertDraft], now: SystemTime, past: Duration) -> Duration {
+    let newest = drafts.iter().map(|draft| draft.last).max().unwrap_or(0);
+    let ago = now.duration_since(UNIX_EPOCH + Duration::from_millis(newest)).unwrap_or_default();
+    if ago > past { PATIENCE } else { WAIT }
+}
+
+fn places(origins: &[Origin]) -> Vec<LinePlace> {
+    origins.iter().map(|origin| (PartitionId(origin.partition), origin.offset)).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::{Arc, Barrier};
-    use tidewatch_events::alert::AlertState;
-    use tidewatch_operators::rules::episodes::Change;
-    use tidewatch_operators::rules::keys::KeyBytes;
-
-    /// Remembers even offsets, and finds the others once it is let go.
-    struct Slow {
-        gate: Barrier,
-    }
-
-    impl FindLines for Slow {
-        fn near(&self, wanted: &[LinePlace]) -> Vec<Option<Vec<u8>>> {
-            wanted.iter().map(|(_, offset)| offset.is_multiple_of(2).then(|| b"near".to_vec())).collect()
-        }
-
-        fn far(&self, _: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
-            self.gate.wait();
-            assert!(until > Instant::now());
-            lines.iter_mut().for_each(|line| {
-                line.get_or_insert(b"far".to_vec());
-            });
-        }
-    }
-
-    fn draft(offset: u64) -> Vec<AlertDraft> {
-        vec![AlertDraft {
-            change: Change::Fired,
-            rule: 0,
-            key: KeyBytes::new(b""),
-            first: offset,
-            first_end: 0,
-            last: 0,
-            fired: 0,
-            value: 0.0,
-            threshold: 0.0,
-            findings: 1,
-            evidence: std::iter::once(Origin { time: 0, partition: 1, offset }).collect(),
-            state: AlertState::Firing,
-            replaces: None,
-        }]
-    }
-
-    fn shown(found: &Found) -> (u64, &[u8]) {
-        let first = found.drafts[0].first;
-        (first, found.lines.values().next().map_or(&[], Vec::as_slice))
-    }
-
-    #[test]
-    fn what_is_remembered_is_told_at_once_unless_somebody_waits() {
-        let find = Arc::new(Slow { gate: Barrier::new(2) });
-        let mut lookup = Lookup::start(find.clone()).unwrap();
-        assert_eq!(lookup.give(draft(2)).as_ref().map(shown), Some((2, &b"near"[..])));
-        assert!(lookup.give(draft(3)).is_none(), "it has to be looked for");
-        assert!(lookup.give(draft(4)).is_none(), "it must not overtake");
-        assert_eq!(lookup.given_and_returned(), (2, 0));
-        assert!(lookup.take().is_none());
-        find.gate.wait();
-        let found: Vec<Found> = std::iter::from_fn(|| lookup.finish()).collect();
-        assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [(3, &b"far"[..]), (4, b"near")]);
-        assert_eq!(lookup.given_and_returned(), (2, 2));
-    }
-}
+#[path = "evidence_tests.rs"]
+mod tests;

@@ -226,7 +226,7 @@ impl Live {
             runners,
             routes,
             ledger,
-            lookup: Lookup::start(peers.clone())?,
+            lookup: Lookup::start(peers.clone(), Duration::from_millis(plan.traffic.allowed_lateness.0))?,
             peers,
             tap,
             privacy,

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+#[cfg(feature = "kafka")]
+use tidewatch_connectors::kafka::RecordPlace;
 use tidewatch_connectors::source::file::FollowedLines;
 use tidewatch_connectors::source::recent::{FetchLines, RecentLines};
 use tidewatch_events::batch::PartitionId;
@@ -302,15 +304,18 @@ impl Peers {
         self.here.ledger.inexact().into_iter().chain(others.into_iter().flatten()).collect()
     }
 
-    /// Lines that other processes remember, or read again from their files.
-    fn ask_for_lines(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
+    /// Lines that other processes remember, or read again from their files. Whether all of them answered.
+    fn ask_for_lines(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) -> bool {
         let missing: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].is_none()).collect();
+        let mut all_answered = true;
         for some in missing.chunks(LINES) {
             if Instant::now() >= until {
-                return;
+                return false;
             }
             let question = Question::Lines(some.iter().map(|i| (wanted[*i].0.0, wanted[*i].1)).collect());
-            for answer in self.ask::<Vec<Option<String>>>(&question) {
+            let answers = self.ask::<Vec<Option<String>>>(&question);
+            all_answered &= answers.len() + 1 == self.processes();
+            for answer in answers {
                 for (i, line) in some.iter().zip(answer) {
                     if let Some(line) = line.and_then(|line| STANDARD.decode(line).ok()) {
                         lines[*i].get_or_insert(line);
@@ -318,28 +323,35 @@ impl Peers {
                 }
             }
         }
+        all_answered
     }
 
-    /// Lines of Kafka partitions that nobody remembers, as long as there is time.
+    /// Lines of Kafka partitions that nobody remembers, as long as there is time. Whether the brokers answered.
     #[cfg(feature = "kafka")]
-    fn read_from_kafka(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
+    fn read_from_kafka(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) -> bool {
         if self.kafka.is_empty() {
-            return;
+            return true;
         }
-        for ((id, offset), line) in wanted.iter().zip(lines) {
-            let left = until.saturating_duration_since(Instant::now());
-            if line.is_some() || left.is_zero() {
-                continue;
-            }
+        // By source, since each has brokers of its own; with the position of the line.
+        let mut places: HashMap<usize, (Vec<RecordPlace>, Vec<usize>)> = HashMap::new();
+        for (at, (id, offset)) in wanted.iter().enumerate().filter(|(at, _)| lines[*at].is_none()) {
             let Some(name) = self.name(*id) else { continue };
-            let Some(fetcher) = self.kafka.get(&name.index) else { continue };
             let Some((topic, partition)) = name.partition.rsplit_once('/') else { continue };
             let Ok(partition) = partition.parse() else { continue };
-            match fetcher.fetch(topic, partition, *offset, left) {
-                Ok(found) => *line = found,
-                Err(error) => tracing::warn!(%error, "a line of evidence could not be read again"),
+            let (places, positions) = places.entry(name.index).or_default();
+            places.push(RecordPlace { topic: topic.into(), partition, offset: *offset });
+            positions.push(at);
+        }
+        let mut all_answered = true;
+        for (source, (places, positions)) in places {
+            let Some(fetcher) = self.kafka.get(&source) else { continue };
+            let left = until.saturating_duration_since(Instant::now());
+            if let Err(error) = fetcher.fetch(&places, left, &mut |at, line| lines[positions[at]] = line) {
+                tracing::debug!(%error, "lines of evidence could not be read again");
+                all_answered = false;
             }
         }
+        all_answered
     }
 }
 
@@ -348,11 +360,12 @@ impl FindLines for Peers {
         self.here.recent.fetch(wanted)
     }
 
-    fn far(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) {
+    fn far(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) -> bool {
         self.here.read_again(wanted, lines, until);
-        self.ask_for_lines(wanted, lines, until);
+        let answered = self.ask_for_lines(wanted, lines, until);
         #[cfg(feature = "kafka")]
-        self.read_from_kafka(wanted, lines, until);
+        let answered = self.read_from_kafka(wanted, lines, until) && answered;
+        !answered
     }
 }
 
