@@ -40,7 +40,8 @@ pub struct PartitionInfo {
     pub default_host: Arc<[u8]>,
     /// Whether it is one of any number over time (a connection): what it read is kept when it has ended, it itself is not.
     pub passing: bool,
-    /// The time by which dates without a year are completed: a file's modification time, else when it was opened.
+    /// The time by which dates without a year are completed: a file's modification time in a replay, else when it was
+    /// opened, or when a batch was read after that.
     pub reference_time: WallTime,
     /// What of it was there to be read when it was opened; `None` for what only comes as it is written (connections) and
     /// for input with an end.

@@ -401,3 +401,74 @@ proptest! {
         prop_assert_eq!((event.status, event.bytes), (status, bytes));
     }
 }
+
+/// A syslog line of a time without year, as records with these timestamps or (`None`) as lines, read at `read_at` by a
+/// parser that was made on 2026-01-01.
+fn dated(parser: &mut Parser, time: &str, read_at: &str, stamp: Option<Option<&str>>) -> String {
+    let wall = |text: &str| WallTime(text.parse::<jiff::Timestamp>().expect("a time").as_millisecond() as u64);
+    let line = format!("{time} web1 cron[7]: run");
+    let framing = match stamp {
+        None => Framing::Lines { offset: 0 },
+        Some(stamp) => Framing::Records(vec![RecordMeta {
+            value: Span::new(0, line.len()),
+            offset: 0,
+            timestamp: stamp.map(wall),
+            host: Span::NONE,
+        }]),
+    };
+    let read_at = if read_at.is_empty() { WallTime(0) } else { wall(read_at) };
+    let raw = RawBatch { partition: PartitionId(0), seq: 0, bytes: line.into_bytes(), framing, read_at };
+    let mut batch = Batch::new(raw, (&b"default"[..]).into());
+    parser.parse(&mut batch);
+    match &batch.events[..] {
+        [event] => event.time.to_string(),
+        _ => batch.rejects[0].reason.as_str().to_owned(),
+    }
+}
+
+#[test]
+fn times_without_year_are_dated_by_when_they_were_read() {
+    let ages = "2400-01-01T00:00:00Z";
+    // Name, time, when it was read (never, in a replay), the record's own timestamp, the year.
+    type Row = (&'static str, &'static str, &'static str, Option<Option<&'static str>>, &'static str);
+    let rows: &[Row] = &[
+        ("as it starts", "Jan  1 00:00:01", "2026-01-01T00:00:02Z", None, "2026"),
+        ("48 hours later", "Jan  3 00:00:01", "2026-01-03T00:00:02Z", None, "2026"),
+        ("a clock that is ahead", "Jan  4 00:00:02", "2026-01-03T00:00:02Z", None, "2026"),
+        ("too far ahead", "Jan  4 00:00:03", "2026-01-03T00:00:02Z", None, "2025"),
+        ("before the next New Year", "Dec 31 23:59:59", "2026-12-31T23:59:59Z", None, "2026"),
+        ("read after it", "Dec 31 23:59:59", "2027-01-01T00:00:01Z", None, "2026"),
+        ("after it", "Jan  1 00:00:00", "2027-01-01T00:00:01Z", None, "2027"),
+        ("a file in a replay", "Jan  3 00:00:01", "", None, "2025"),
+        ("a record", "Jan  3 00:00:01", "2026-05-01T00:00:00Z", Some(Some("2026-01-03T00:00:02Z")), "2026"),
+        ("a record of long ago", "Dec 10 06:55:46", "2026-05-01T00:00:00Z", Some(Some("2023-12-10T06:55:47Z")), "2023"),
+        ("a record dated ahead", "May  1 00:00:00", "2026-05-01T00:00:00Z", Some(Some(ages)), "2026"),
+        ("a record without timestamp", "May  1 00:00:00", "2026-05-01T00:00:00Z", Some(None), "2026"),
+        ("one in a replay", "May  1 00:00:00", "", Some(None), "2025"),
+    ];
+    for format in ["syslog", "auto"] {
+        let mut parser = Parser::new(compile(format), options());
+        // In any order: what was read before does not matter.
+        for (name, time, read_at, stamp, year) in rows.iter().chain(rows.iter().rev()) {
+            assert_eq!(&dated(&mut parser, time, read_at, *stamp)[..4], *year, "{format}: {name}");
+        }
+    }
+}
+
+#[test]
+fn json_records_without_year_are_dated_by_their_timestamps() {
+    let (mut bytes, mut records) = (Vec::new(), Vec::new());
+    // The same keys each time, so that the second and third are read as learned.
+    let stamps = [1_704_153_600_000, 1_735_776_000_000, 1_767_312_000_000]; // January 2 of 2024, 2025 and 2026
+    for (n, stamp) in stamps.iter().enumerate() {
+        let start = bytes.len();
+        bytes.extend_from_slice(br#"{"time":"Jan  2 00:00:00","remote_addr":"1.2.3.4","status":"200"}"#);
+        let value = Span::new(start, bytes.len());
+        records.push(RecordMeta { value, offset: n as u64, timestamp: Some(WallTime(*stamp)), host: Span::NONE });
+    }
+    let read_at = WallTime(1_800_000_000_000);
+    let raw = RawBatch { partition: PartitionId(0), seq: 0, bytes, framing: Framing::Records(records), read_at };
+    let mut batch = Batch::new(raw, (&b"default"[..]).into());
+    Parser::new(compile("nginx-json"), options()).parse(&mut batch);
+    assert_eq!(batch.events.iter().map(|event| event.time.0).collect::<Vec<_>>(), stamps);
+}

@@ -56,6 +56,7 @@ fn compile(source: &Source) -> Result<SourceParser, Failure> {
         zone: lines.zone.clone(),
         trusted_proxies: lines.proxies.trusted.clone(),
         client_header: lines.proxies.header,
+        live: matches!(source.kind, SourceKind::Tcp { .. } | SourceKind::Syslog { .. } | SourceKind::Stdin),
         ..SourceOptions::default()
     };
     Ok(SourceParser { format, options, recognitions: Sparing::new(), misses: Sparing::new() })

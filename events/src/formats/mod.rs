@@ -14,8 +14,9 @@
 //!
 //! Invariants
 //! - Every line is exactly one event or one reject. No line makes the parser panic or allocate per event.
-//! - What a line means depends on the line, the format and the options alone: not on the lines before it, nor on how the
-//!   input was cut into batches.
+//! - What a line means depends on the line, the format, the options and when it was read (its record's timestamp, else that
+//!   of its batch, by which dates without a year are completed): not on the lines before it, nor on how the input was cut
+//!   into batches.
 
 mod app;
 mod combined;
@@ -214,8 +215,12 @@ pub struct SourceOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// The header by which they name the client; `None`: the peer is the client.
     pub client_header: Option<ClientHeader>,
-    /// The time by which dates without a year are completed.
+    /// The time by which dates without a year are completed, where a batch was read no later (a file's lines in a replay,
+    /// which says not when it reads) and the record has no timestamp.
     pub reference_time: WallTime,
+    /// Whether a line without a time happened when it was read: lines that are sent, not those of files. A record's
+    /// timestamp is believed in any case.
+    pub live: bool,
     /// The longest line that is parsed, in bytes; longer ones are rejected as `too_long`.
     pub max_line: usize,
 }
@@ -228,6 +233,7 @@ impl Default for SourceOptions {
             trusted_proxies: Vec::new(),
             client_header: None,
             reference_time: WallTime(0),
+            live: false,
             max_line: 1 << 20,
         }
     }
@@ -237,6 +243,8 @@ impl Default for SourceOptions {
 pub struct Parser {
     format: Format,
     max_line: usize,
+    reference_time: WallTime,
+    live: bool,
     proxies: Proxies,
     clock: time::Clock,
     json: json::Reader,
@@ -246,12 +254,14 @@ pub struct Parser {
 impl Parser {
     /// A parser of a format with a source's options.
     pub fn new(format: Format, options: SourceOptions) -> Parser {
-        let SourceOptions { zone, trusted_proxies, client_header, reference_time, max_line } = options;
+        let SourceOptions { zone, trusted_proxies, client_header, reference_time, live, max_line } = options;
         Parser {
             format,
             max_line,
+            reference_time,
+            live,
             proxies: Proxies { trusted: trusted_proxies, header: client_header },
-            clock: time::Clock::new(zone, reference_time),
+            clock: time::Clock::new(zone),
             json: json::Reader::default(),
             marks: Marks::default(),
         }
@@ -269,6 +279,9 @@ impl Parser {
         let marked = self.format.inner.is_read_by_marks() && buffer.len() < u32::MAX as usize;
         let mut marks = std::mem::take(&mut self.marks);
         let mut out = Out { buffer, extra, events, rejects };
+        let written_by = self.reference_time.max(raw.read_at);
+        let received = Some(raw.read_at).filter(|at| self.live && at.0 > 0);
+        self.clock.read_by(written_by, received);
         match &raw.framing {
             Framing::Lines { offset } if marked => self.lines(*offset, &mut marks, &mut out),
             Framing::Lines { offset } => {
@@ -282,6 +295,8 @@ impl Parser {
                 }
             }
             Framing::Records(records) => {
+                // Read by its marks, a record without a year takes a closer look: only then its timestamp is needed.
+                self.clock.forget_reading();
                 for record in records {
                     let (start, mut end) = record.value.range();
                     while end > start && matches!(buffer[end - 1], b'\n' | b'\r') {
@@ -292,7 +307,10 @@ impl Parser {
                         self.line_by_marks(start, marks, record.offset, record.host, &mut out)
                     };
                     if !read {
+                        let stamp = record.timestamp.map(|at| at.min(written_by));
+                        self.clock.read_by(stamp.unwrap_or(written_by), stamp.or(received));
                         self.line(start, end, record.offset, record.host, &mut out);
+                        self.clock.forget_reading();
                     }
                 }
             }

@@ -5,7 +5,8 @@
 //! calendar.
 //!
 //! Invariants
-//! - A time is a pure function of its bytes, the zone and the reference time: what is remembered only saves work.
+//! - A time is a pure function of its bytes, the zone and when it was read ([`Clock::read_by`]): what is remembered only
+//!   saves work.
 //! - The result lies in 1970–9999; everything else is [`Reason::BadTime`] or [`Reason::TimeOutOfRange`].
 
 use crate::batch::WallTime;
@@ -21,7 +22,10 @@ pub(super) struct Clock {
     zone: TimeZone,
     /// Offset of the zone, where it never changes.
     fixed: Option<i64>,
-    reference: WallTime,
+    /// By when the line at hand was written; `None`: not said, so that a date without year is no time.
+    written_by: Option<WallTime>,
+    /// When the line at hand happened, where it does not say so itself.
+    received: Option<EventTime>,
     clf: Minute<26>,
     iso: Minute<25>,
     /// Quarter of an hour of local time, and the zone's offset in it (ms east of UTC).
@@ -93,9 +97,26 @@ impl<const N: usize> Minute<N> {
 }
 
 impl Clock {
-    pub fn new(zone: TimeZone, reference: WallTime) -> Clock {
+    pub fn new(zone: TimeZone) -> Clock {
         let fixed = zone.to_fixed_offset().ok().map(|offset| i64::from(offset.seconds()) * 1000);
-        Clock { zone, fixed, reference, clf: Minute::new(), iso: Minute::new(), quarter: (i64::MIN, 0) }
+        let (clf, iso) = (Minute::new(), Minute::new());
+        Clock { zone, fixed, written_by: None, received: None, clf, iso, quarter: (i64::MIN, 0) }
+    }
+
+    /// Says of the lines that follow by when they were written, and when they happened where they carry no time.
+    pub fn read_by(&mut self, written_by: WallTime, received: Option<WallTime>) {
+        self.written_by = Some(WallTime(written_by.0.min(EventTime::MAX.0)));
+        self.received = received.map(|at| EventTime(at.0.min(EventTime::MAX.0)));
+    }
+
+    /// Says that nothing of the kind is known of the lines that follow.
+    pub fn forget_reading(&mut self) {
+        (self.written_by, self.received) = (None, None);
+    }
+
+    /// The time of a line that carries none.
+    pub fn received(&self) -> Result<EventTime, Reason> {
+        self.received.ok_or(Reason::MissingTime)
     }
 
     /// `10/Oct/2000:13:55:36 -0700`, also with a fraction or without zone.
@@ -226,10 +247,11 @@ impl Clock {
         in_range(local - offset.unwrap_or_else(|| self.zone_offset(local)))
     }
 
-    /// The latest year in which the date does not lie more than a day beyond the reference time.
+    /// The latest year in which the date does not lie more than a day beyond the time by which the line was written.
     pub fn year_of(&mut self, month: u32, day: u32, ms: i64) -> Option<u32> {
-        let limit = self.reference.0 as i64 + DAY_MS;
-        let (latest, ..) = civil_from_days(self.reference.0.min(EventTime::MAX.0) / DAY_MS as u64);
+        let WallTime(written_by) = self.written_by?;
+        let limit = written_by as i64 + DAY_MS;
+        let (latest, ..) = civil_from_days(written_by / DAY_MS as u64);
         let latest = latest as u32 + 1;
         (latest.saturating_sub(10)..=latest).rev().find(|&year| {
             if month == 0 || day == 0 || day > days_in(year, month) {
@@ -418,7 +440,9 @@ mod tests {
             ("[[[[", "bad_time"),
         ];
         // The reference: 2026-03-05 12:00:00 UTC.
-        let mut clock = Clock::new(TimeZone::UTC, WallTime(1_772_712_000_000));
+        let mut clock = Clock::new(TimeZone::UTC);
+        assert_eq!(show(clock.any(b"Mar  5 12:00:00")), "bad_time", "before anything is known");
+        clock.read_by(WallTime(1_772_712_000_000), None);
         for _ in 0..2 {
             for (text, want) in rows {
                 assert_eq!(show(clock.any(text.as_bytes())), *want, "{text}");
@@ -438,11 +462,11 @@ mod tests {
             ("2026/10/25 03:00:00", "2026-10-25T02:00:00.000Z"),
         ];
         let zone = TimeZone::get("Europe/Berlin").unwrap();
-        let mut clock = Clock::new(zone, WallTime(0));
+        let mut clock = Clock::new(zone);
         for (text, want) in rows {
             assert_eq!(show(clock.any(text.as_bytes())), *want, "{text}");
         }
-        let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(-8)), WallTime(0));
+        let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(-8)));
         assert_eq!(show(clock.any(b"2026/01/15 12:00:00")), "2026-01-15T20:00:00.000Z");
     }
 }
