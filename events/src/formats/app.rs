@@ -4,7 +4,11 @@
 //! 2025-01-02 03:04:05,678 [ERROR] payment - card refused | IP: 1.2.3.4 | User: bob | ResponseTime: 120ms
 //! Dec 10 06:55:46 web1 sshd[24200]: Failed password for root from 1.2.3.4 port 38926 ssh2
 //! <34>1 2003-10-11T22:14:15.003Z web1 su 17 ID47 - 'su root' failed
+//! <13>only a priority
 //! ```
+//!
+//! A header is what the syslog listener takes for one: after a priority everything else may lack. A message without time
+//! happened when it was received, where that is known ([`Clock::received`](super::time::Clock::received)).
 //!
 //! Messages repeat what users typed. What follows a message is read from the line's end, each key once, so that a
 //! repeated key in the message stays part of the message.
@@ -12,6 +16,7 @@
 use super::error_logs;
 use super::line::{self, Context, Headers, Piece};
 use super::scan::{self, Escape};
+use super::time::month;
 use crate::batch::Span;
 use crate::client;
 use crate::dead_letter::Reason;
@@ -84,7 +89,9 @@ fn response_time(text: &[u8]) -> Result<u32, Reason> {
 /// What syslog writes before a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
-    pub time: (usize, usize),
+    /// `None` where there is none, or `-` for it.
+    pub time: Option<(usize, usize)>,
+    /// Empty where it is not named, as is `tag`.
     pub host: (usize, usize),
     pub tag: (usize, usize),
     /// Where the message begins.
@@ -95,11 +102,10 @@ pub(super) struct Header {
 /// Reads a line in the form of RFC 3164 or RFC 5424, its priority optional.
 pub(super) fn syslog(cx: &mut Context<'_>) -> Result<Event, Reason> {
     let header = header(cx.line).ok_or(Reason::Format)?;
-    let (start, end) = header.time;
-    if &cx.line[start..end] == b"-" {
-        return Err(Reason::MissingTime);
-    }
-    let time = cx.clock.any(&cx.line[start..end])?;
+    let time = match header.time {
+        Some((start, end)) => cx.clock.any(&cx.line[start..end])?,
+        None => cx.clock.received()?,
+    };
     let tag = &cx.line[header.tag.0..header.tag.1];
     // Apache leaves the time to syslog.
     if (tag.starts_with(b"httpd") || tag.starts_with(b"apache"))
@@ -138,34 +144,57 @@ const LEVELS: [LogLevel; 8] = [
     LogLevel::Debug,
 ];
 
-/// Finds the header of a line.
+/// Finds the header of a line: after a priority whatever there is of it; else one that begins with a time.
 pub(super) fn header(line: &[u8]) -> Option<Header> {
-    let (mut at, mut level) = (0, LogLevel::None);
-    if line.first() == Some(&b'<') {
-        let close = memchr::memchr(b'>', &line[..line.len().min(5)])?;
-        let priority = scan::unsigned(&line[1..close]).filter(|p| *p < 192)?;
-        level = LEVELS[(priority % 8) as usize];
-        at = close + 1;
+    if line.first() != Some(&b'<') {
+        return rfc3164(line, 0, false);
     }
-    let header = if at > 0 && line[at..].starts_with(b"1 ") { rfc5424(line, at + 2) } else { rfc3164(line, at) }?;
-    Some(Header { level, ..header })
+    let close = memchr::memchr(b'>', &line[..line.len().min(5)])?;
+    let priority = scan::unsigned(&line[1..close]).filter(|p| *p < 192)?;
+    let at = close + 1;
+    let framed = line[at..].starts_with(b"1 ").then(|| rfc5424(line, at + 2)).flatten();
+    // Only the priority is known: everything after it is the message (RFC 3164, 4.3.3).
+    let bare = Header { time: None, host: (at, at), tag: (at, at), message: at, level: LogLevel::None };
+    let header = framed.or_else(|| rfc3164(line, at, true)).unwrap_or(bare);
+    Some(Header { level: LEVELS[(priority % 8) as usize], ..header })
 }
 
-/// `Dec 10 06:55:46 HOST TAG[PID]: MESSAGE`, the host optional; the time may also be ISO 8601, as today's daemons write it.
-fn rfc3164(line: &[u8], at: usize) -> Option<Header> {
+/// `Dec 10 06:55:46 HOST TAG[PID]: MESSAGE`, the host and the tag optional; the time may also be ISO 8601, as today's daemons
+/// write it. Without a priority such a time may begin a line of any program: then the tag is not optional.
+fn rfc3164(line: &[u8], at: usize, has_priority: bool) -> Option<Header> {
     let rest = &line[at..];
-    let length = if rest.first()?.is_ascii_digit() { memchr::memchr(b' ', rest)? } else { 15 };
+    let is_iso = rest.first()?.is_ascii_digit();
+    let length = if is_iso { memchr::memchr(b' ', rest)? } else { 15 };
     let start = at + length + 1;
     // A bracket after the time opens a level: another format.
     if rest.get(length) != Some(&b' ') || length < 15 || line.get(start) == Some(&b'[') {
         return None;
     }
-    let word = start + memchr::memchr(b' ', &line[start..])?;
+    let looks_timed = match is_iso {
+        true => !has_priority || (rest[4] == b'-' && matches!(rest[10], b'T' | b't')),
+        false => month(&rest[..3]).is_some() && rest[9] == b':' && rest[12] == b':',
+    };
+    if !looks_timed {
+        return None;
+    }
+    let time = Some((at, at + length));
+    let level = LogLevel::None;
+    let Some(word) = memchr::memchr(b' ', &line[start..]).map(|n| start + n) else {
+        // One word: a message.
+        let header = Header { time, host: (start, start), tag: (start, start), message: start, level };
+        return (has_priority || !is_iso).then_some(header);
+    };
     // Nginx can be told to leave its host out.
-    let (host, tag) = if line[word - 1] == b':' { ((start, start), start) } else { ((start, word), word + 1) };
-    let colon = tag + memmem::find(&line[tag..line.len().min(tag + 80)], b": ")?;
-    let name = memchr::memchr2(b'[', b' ', &line[tag..colon]).map_or(colon, |n| tag + n);
-    Some(Header { time: (at, at + length), host, tag: (tag, name), message: colon + 2, level: LogLevel::None })
+    let is_tag = line[start..word].ends_with(b":");
+    let (host, tag) = if is_tag { ((start, start), start) } else { ((start, word), word + 1) };
+    match memmem::find(&line[tag..line.len().min(tag + 80)], b": ").map(|n| tag + n) {
+        Some(colon) => {
+            let name = memchr::memchr2(b'[', b' ', &line[tag..colon]).map_or(colon, |n| tag + n);
+            Some(Header { time, host, tag: (tag, name), message: colon + 2, level })
+        }
+        None if has_priority || !is_iso => Some(Header { time, host, tag: (tag, tag), message: tag, level }),
+        None => None,
+    }
 }
 
 /// `TIMESTAMP HOST APP PROCID MSGID STRUCTURED-DATA MESSAGE`.
@@ -184,7 +213,8 @@ fn rfc5424(line: &[u8], at: usize) -> Option<Header> {
     };
     let message = line.len().min(data_end + 1);
     let mark = if line[message..].starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-    Some(Header { time: words[0], host: words[1], tag: words[2], message: message + mark, level: LogLevel::None })
+    let time = Some(words[0]).filter(|(start, end)| &line[*start..*end] != b"-");
+    Some(Header { time, host: words[1], tag: words[2], message: message + mark, level: LogLevel::None })
 }
 
 fn structured_data_end(line: &[u8], mut at: usize) -> Option<usize> {

@@ -449,6 +449,8 @@ impl Parser {
         if line.first() == Some(&b'<')
             && !matches!(*format.inner, Inner::Syslog | Inner::Auto(_))
             && let Some(header) = app::header(line)
+            // A pasted pattern may begin with such a bracket itself.
+            && (header.time.is_some() || !matches!(*format.inner, Inner::Pattern(_)))
         {
             let result = behind(&mut cx, header, |cx| format.inner.read(cx, json));
             return result.map_err(|reason| blame(line, reason));
