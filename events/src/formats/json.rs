@@ -1,4 +1,4 @@
-//! JSON lines: a flat object a line, fields by name.
+//! JSON lines: an object a line, fields by name; in objects in it by the names on the way, joined with dots.
 //!
 //! Servers write the same keys in the same order on every line. The parser learns the bytes between the values
 //! (`{"time":"`, `","status":` …) from a line it read the general way, and speculates that the next line has the same;
@@ -9,7 +9,8 @@
 //!
 //! Invariants
 //! - The fast way accepts a line only if the general way would, with the same result (property-tested).
-//! - Nested values are read over, to a depth of [`MAX_DEPTH`]; of a key that occurs twice the last value counts.
+//! - Nested values that no key leads into are read over, to a depth of [`MAX_DEPTH`]; of a key that occurs twice the last
+//!   value counts. Lines with nested values are read the general way.
 //! - Strings need not be UTF-8, and raw control bytes in them are let through: Nginx writes both.
 
 use super::line::{Context, NO_SLOTS, Piece, Slot, Slots};
@@ -17,7 +18,7 @@ use super::scan::{self, Escape, closing_quote};
 use super::shape::Shape;
 use crate::dead_letter::Reason;
 use crate::event::Event;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 /// How deep ignored values may nest.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -40,6 +41,8 @@ const USUAL_KEYS: &[(&str, Slot)] = &[
     ("client_ip", Slot::Client),
     ("clientip", Slot::Client),
     ("remote_host", Slot::Client),
+    ("proxy_protocol_addr", Slot::Client),
+    ("realip_remote_addr", Slot::Client),
     ("http_x_forwarded_for", Slot::XForwardedFor),
     ("x_forwarded_for", Slot::XForwardedFor),
     ("http_forwarded", Slot::Forwarded),
@@ -95,6 +98,8 @@ const USUAL_KEYS: &[(&str, Slot)] = &[
 pub(super) struct Keys {
     /// The slot of a key, and its rank among the keys of that slot: the lowest present counts.
     known: HashMap<Box<[u8]>, (Slot, u8)>,
+    /// The keys of objects with values that mean something.
+    leading: HashSet<Box<[u8]>>,
 }
 
 impl Keys {
@@ -110,13 +115,23 @@ impl Keys {
             known.entry(key.as_bytes().into()).or_insert((slot, *rank));
             *rank += 1;
         }
-        Keys { known }
+        Keys::of_known(known)
+    }
+
+    fn of_known(known: HashMap<Box<[u8]>, (Slot, u8)>) -> Keys {
+        let leading = known.keys().flat_map(|key| memchr::memchr_iter(b'.', key).map(|dot| key[..dot].into()));
+        Keys { leading: leading.collect(), known }
     }
 
     /// Exactly these keys.
     pub fn exactly(keys: &[(String, Slot)]) -> Keys {
         let known = keys.iter().enumerate().map(|(i, (key, slot))| (key.as_bytes().into(), (*slot, i.min(255) as u8)));
-        Keys { known: known.collect() }
+        Keys::of_known(known.collect())
+    }
+
+    /// Whether a value of this meaning may be found.
+    pub fn may_find(&self, slot: Slot) -> bool {
+        self.known.values().any(|(known, _)| *known == slot)
     }
 
     fn of(&self, key: &[u8]) -> Option<(Slot, u8)> {
@@ -143,7 +158,7 @@ pub(super) struct Reader {
     missed: u32,
     /// What a general read saw, reused.
     seen: Vec<Seen>,
-    /// An unescaped key, reused.
+    /// A key that is escaped or in an object in the line's, unescaped and with the keys that lead to it; reused.
     key: Vec<u8>,
 }
 
@@ -231,13 +246,22 @@ impl Reader {
     }
 
     fn read_object(&mut self, keys: &Keys, line: &[u8]) -> Option<()> {
-        let mut at = blanks(line, 0);
+        let at = blanks(line, 0);
         if line.get(at) != Some(&b'{') {
             return None;
         }
-        at = blanks(line, at + 1);
+        self.key.clear();
+        let end = self.read_members(keys, line, at + 1)?;
+        (blanks(line, end) == line.len()).then_some(())
+    }
+
+    /// Reads the members of an object from behind its brace: where it ends. The keys that lead to it are in `self.key`, a
+    /// dot after each; how many there may be is bounded by those that are known.
+    fn read_members(&mut self, keys: &Keys, line: &[u8], from: usize) -> Option<usize> {
+        let way = self.key.len();
+        let mut at = blanks(line, from);
         if line.get(at) == Some(&b'}') {
-            return (blanks(line, at + 1) == line.len()).then_some(());
+            return Some(at + 1);
         }
         loop {
             if line.get(at) != Some(&b'"') {
@@ -245,9 +269,12 @@ impl Reader {
             }
             let (close, escaped) = closing_quote(line, at + 1)?;
             let raw = &line[at + 1..close];
+            self.key.truncate(way);
             let key = if escaped {
-                self.key.clear();
                 scan::unescape(raw, Escape::Json, &mut self.key);
+                &self.key[..]
+            } else if way > 0 {
+                self.key.extend_from_slice(raw);
                 &self.key[..]
             } else {
                 raw
@@ -266,6 +293,15 @@ impl Reader {
                     let (close, _) = closing_quote(line, at + 1)?;
                     (at + 1, close, close + 1)
                 }
+                b'{' if keys.leading.contains(key) => {
+                    nested = true;
+                    if way == 0 && !escaped {
+                        self.key.extend_from_slice(raw);
+                    }
+                    self.key.push(b'.');
+                    let end = self.read_members(keys, line, at + 1)?;
+                    (at, end, end)
+                }
                 b'{' | b'[' => {
                     nested = true;
                     let end = nested_end(line, at)?;
@@ -282,7 +318,7 @@ impl Reader {
             at = blanks(line, after);
             match line.get(at)? {
                 b',' => at = blanks(line, at + 1),
-                b'}' => return (blanks(line, at + 1) == line.len()).then_some(()),
+                b'}' => return Some(at + 1),
                 _ => return None,
             }
         }
@@ -309,10 +345,13 @@ impl Reader {
 
     fn learn_steps(&mut self, line: &[u8]) {
         self.steps.clear();
+        if self.seen.iter().any(|seen| seen.nested) {
+            return;
+        }
         let mut hashes: Vec<u64> = self.seen.iter().map(|seen| seen.key_hash).collect();
         hashes.sort_unstable();
         let twice = hashes.windows(2).any(|pair| pair[0] == pair[1]);
-        if self.seen.is_empty() || self.seen.len() > MAX_KEYS || twice || self.seen.iter().any(|seen| seen.nested) {
+        if self.seen.is_empty() || self.seen.len() > MAX_KEYS || twice {
             return;
         }
         let mut from = 0;

@@ -2,9 +2,11 @@
 //!
 //! Invariants
 //! - Errors give the byte in the text as it was pasted.
-//! - Of several values with one meaning (`$body_bytes_sent` and `$bytes_sent`) the first counts.
+//! - Of several values with one meaning (`$body_bytes_sent` and `$bytes_sent`) the first counts; but of addresses, that of
+//!   the peer as the server sees it.
 
 use super::FormatError;
+use super::json_format::{self, Template};
 use super::line::Slot;
 use super::pattern::{Class, Part, Pattern, Token};
 
@@ -16,13 +18,13 @@ const MAX_TOKENS: usize = 256;
 pub(super) enum Compiled {
     /// Literals and values.
     Pattern(Pattern),
-    /// A JSON object whose values are variables: key → meaning.
-    Json(Vec<(String, Slot)>),
+    /// A JSON object whose values are variables.
+    Json(Template),
 }
 
 /// One part as written, before parts are checked against each other.
 #[derive(Clone, Debug)]
-enum Item {
+pub(super) enum Item {
     Literal(u8),
     Value { slot: Slot, class: Class, name: String, at: usize },
     Time(Part, usize),
@@ -33,13 +35,19 @@ type Source = Vec<(u8, usize)>;
 
 /// Compiles a pasted string; `None` where it holds no variable, so that it must be a name.
 pub(super) fn compile(text: &str) -> Option<Result<Compiled, FormatError>> {
-    let directive = ["log_format", "LogFormat", "CustomLog"]
+    let directive = ["log_format", "LogFormat", "CustomLog", "GlobalLog"]
         .into_iter()
         .find(|name| text.strip_prefix(name).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace())));
     let quoted = text.starts_with('\'') || (text.starts_with('"') && text.contains("\\\"") && !text.contains('$'));
     let source = match directive {
         None if !quoted => Ok(plain(text)),
-        _ => strings(text, directive.map_or(0, str::len), directive == Some("log_format") || text.starts_with('\'')),
+        _ => {
+            let after = directive.map_or(0, str::len);
+            // These two name a file or a program before the format.
+            let from =
+                if matches!(directive, Some("CustomLog" | "GlobalLog")) { after_word(text, after) } else { after };
+            strings(text, from, directive == Some("log_format") || text.starts_with('\''))
+        }
     };
     let source = match source {
         Ok(source) => source,
@@ -51,17 +59,39 @@ pub(super) fn compile(text: &str) -> Option<Result<Compiled, FormatError>> {
         return directive.map(|_| Err(FormatError::NoTime));
     }
     let items = if nginx { nginx_items(&source) } else { apache_items(&source) };
-    Some(items.and_then(|items| {
+    Some(items.and_then(|mut items| {
+        prefer_the_peer(&mut items);
         if items
             .iter()
             .find(|item| !matches!(item, Item::Literal(b' ')))
             .is_some_and(|i| matches!(i, Item::Literal(b'{')))
         {
-            json(&items).map(Compiled::Json)
+            json_format::compile(&items).map(Compiled::Json)
         } else {
             pattern(items).map(Compiled::Pattern)
         }
     }))
+}
+
+/// Addresses that count where no better one is logged, the best first: of a peer that another address stands for.
+const SECOND_ADDRESSES: [&str; 4] = ["$proxy_protocol_addr", "$realip_remote_addr", "%{c}a", "%{c}h"];
+
+/// Leaves one client.
+fn prefer_the_peer(items: &mut [Item]) {
+    let rank = |item: &Item| match item {
+        Item::Value { slot: Slot::Client, name, .. } => {
+            Some(SECOND_ADDRESSES.iter().position(|second| second == name).map_or(0, |n| n + 1))
+        }
+        _ => None,
+    };
+    let Some(best) = items.iter().filter_map(rank).min() else { return };
+    for item in items {
+        if rank(item).is_some_and(|rank| rank > best)
+            && let Item::Value { slot, .. } = item
+        {
+            *slot = Slot::Ignored;
+        }
+    }
 }
 
 fn plain(text: &str) -> Source {
@@ -81,9 +111,35 @@ fn unescaped(text: &[u8]) -> (u8, usize) {
     match text {
         [b'\\', b @ (b'"' | b'\'' | b'\\'), ..] => (*b, 2),
         [b'\\', b't', ..] => (b'\t', 2),
+        // A line that goes on in the next.
+        [b'\\', b'\n', rest @ ..] if !rest.is_empty() => {
+            let (b, used) = unescaped(rest);
+            (b, used + 2)
+        }
         [b, ..] => (*b, 1),
         [] => (0, 0),
     }
+}
+
+/// Where the first argument of a directive ends, quoted or not.
+fn after_word(text: &str, from: usize) -> usize {
+    let bytes = text.as_bytes();
+    let blank = |b: &u8| b.is_ascii_whitespace() || *b == b'\\';
+    let start = from + bytes[from..].iter().take_while(|b| blank(b)).count();
+    let (mut at, quote) = match bytes.get(start) {
+        Some(quote @ (b'"' | b'\'')) => (start + 1, Some(quote)),
+        _ => (start, None),
+    };
+    while let Some(b) = bytes.get(at) {
+        match quote {
+            Some(_) if *b == b'\\' => at += 1,
+            Some(quote) if b == quote => return at + 1,
+            None if b.is_ascii_whitespace() => return at,
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes.len()
 }
 
 /// The quoted strings of a directive, joined (Nginx) or the first one (Apache).
@@ -150,9 +206,10 @@ fn nginx_items(source: &Source) -> Result<Vec<Item>, FormatError> {
 
 fn nginx_variable(name: &str) -> (Slot, Class) {
     match name {
-        "time_local" | "time_iso8601" => (Slot::Time, Class::Text),
+        "time_local" => (Slot::Time, Class::LocalTime),
+        "time_iso8601" => (Slot::Time, Class::IsoTime),
         "msec" => (Slot::Time, Class::Number),
-        "remote_addr" => (Slot::Client, Class::Word),
+        "remote_addr" | "proxy_protocol_addr" | "realip_remote_addr" => (Slot::Client, Class::Word),
         "remote_user" => (Slot::User, Class::Text),
         "http_x_forwarded_for" | "proxy_add_x_forwarded_for" => (Slot::XForwardedFor, Class::List),
         "http_forwarded" => (Slot::Forwarded, Class::List),
@@ -206,9 +263,11 @@ fn apache_items(source: &Source) -> Result<Vec<Item>, FormatError> {
             }
         };
         if letter == b'^' {
-            // Trailers and times to the first byte have two letters more.
+            // Trailers (^ti, ^to) and the time to the first byte (^FB) have two letters more.
+            let is_number = source.get(i).is_some_and(|(b, _)| *b == b'F');
+            let class = if is_number { Class::Number } else { Class::Text };
             i = (i + 2).min(source.len());
-            items.push(Item::Value { slot: Slot::Ignored, class: Class::Text, name: "%^".to_owned(), at });
+            items.push(Item::Value { slot: Slot::Ignored, class, name: "%^".to_owned(), at });
             continue;
         }
         if letter == b't' {
@@ -219,7 +278,10 @@ fn apache_items(source: &Source) -> Result<Vec<Item>, FormatError> {
             items.push(Item::Literal(b'%'));
             continue;
         }
-        let name = format!("%{}", letter as char);
+        let name = match (letter, &parameter[..]) {
+            (b'a' | b'h', "c") => format!("%{{c}}{}", letter as char),
+            _ => format!("%{}", letter as char),
+        };
         let (slot, class) = apache_directive(letter, &parameter).ok_or(FormatError::Variable {
             found: name.clone(),
             at,
@@ -230,8 +292,7 @@ fn apache_items(source: &Source) -> Result<Vec<Item>, FormatError> {
     Ok(items)
 }
 
-const APACHE_LETTERS: &str =
-    "one of %a %A %b %B %C %D %e %f %h %H %i %I %k %l %L %m %n %o %O %p %P %q %r %R %s %S %t %T %u %U %v %V %X %%";
+const APACHE_LETTERS: &str = "one of %a %A %b %B %c %C %D %e %f %h %H %i %I %k %l %L %m %n %o %O %p %P %q %r %R %s %S %t %T %u %U %v %V %x %X %%";
 
 fn apache_directive(letter: u8, parameter: &str) -> Option<(Slot, Class)> {
     let header = |name: &str| parameter.eq_ignore_ascii_case(name);
@@ -262,6 +323,8 @@ fn apache_directive(letter: u8, parameter: &str) -> Option<(Slot, Class)> {
         b'l' => (Slot::Ignored, Class::Word),
         b'I' | b'S' | b'k' | b'P' => (Slot::Ignored, Class::Text),
         b'A' | b'C' | b'e' | b'f' | b'H' | b'i' | b'L' | b'n' | b'o' | b'R' | b'X' => (Slot::Ignored, Class::Text),
+        // mod_ssl: a variable, and what its older releases had for that; Apache 1.3: how the connection ended.
+        b'x' | b'c' => (Slot::Ignored, Class::Text),
         _ => return None,
     })
 }
@@ -272,7 +335,7 @@ fn time_items(parameter: &str, at: usize, items: &mut Vec<Item>) -> Result<(), F
     let part = match parameter {
         "" | "begin" | "end" => {
             items.push(Item::Literal(b'['));
-            items.push(Item::Value { slot: Slot::Time, class: Class::Text, name: "%t".to_owned(), at });
+            items.push(Item::Value { slot: Slot::Time, class: Class::LocalTime, name: "%t".to_owned(), at });
             items.push(Item::Literal(b']'));
             return Ok(());
         }
@@ -405,7 +468,7 @@ fn pattern(items: Vec<Item>) -> Result<Pattern, FormatError> {
 }
 
 /// Whether a value says anything of an event but when it was.
-fn says_something(slot: Slot) -> bool {
+pub(super) fn says_something(slot: Slot) -> bool {
     !matches!(slot, Slot::Time | Slot::Ignored)
 }
 
@@ -421,44 +484,6 @@ fn close(literal: &mut Vec<u8>, tokens: &mut Vec<Token>) {
     if !literal.is_empty() {
         tokens.push(Token::Literal(std::mem::take(literal).into()));
     }
-}
-
-/// The keys of a JSON object written as a pattern: `{"ip":"$remote_addr","status":$status}`.
-fn json(items: &[Item]) -> Result<Vec<(String, Slot)>, FormatError> {
-    let mut keys: Vec<(String, Slot)> = Vec::new();
-    let mut text = String::new();
-    for (i, item) in items.iter().enumerate() {
-        let slot = match item {
-            Item::Literal(b) => {
-                text.push(*b as char);
-                continue;
-            }
-            Item::Time(..) => Slot::Time,
-            Item::Value { slot, .. } => *slot,
-        };
-        // The value must be the variable and nothing else (but for a time in parts); of several nothing is known.
-        let last = items.get(i + 1).is_none_or(|next| matches!(next, Item::Literal(b'"' | b',' | b'}' | b']' | b' ')));
-        let key = key_before(&text).filter(|_| last || slot == Slot::Time);
-        text.clear();
-        if let Some(key) = key
-            && slot != Slot::Ignored
-            && keys.iter().all(|(_, taken)| *taken != slot)
-        {
-            keys.push((key, slot));
-        }
-    }
-    if !keys.iter().any(|(_, slot)| *slot == Slot::Time) {
-        return Err(FormatError::NoTime);
-    }
-    if keys.iter().any(|(_, slot)| says_something(*slot)) { Ok(keys) } else { Err(FormatError::OnlyTime) }
-}
-
-/// The key that `… ,"key":"` ends in.
-fn key_before(text: &str) -> Option<String> {
-    let text = text.strip_suffix('[').unwrap_or(text);
-    let text = text.strip_suffix('"').unwrap_or(text).trim_end();
-    let text = text.strip_suffix(':')?.trim_end().strip_suffix('"')?;
-    Some(text[text.rfind('"')? + 1..].to_owned())
 }
 
 /// The combined or common format pasted as a pattern, by the parser made for it: `Some(true)` for combined.

@@ -23,6 +23,7 @@ mod combined;
 mod detect;
 mod error_logs;
 mod json;
+mod json_format;
 mod line;
 mod log_format;
 mod marks;
@@ -127,6 +128,7 @@ pub enum FormatError {
 pub struct Format {
     name: Arc<str>,
     inner: Arc<Inner>,
+    remarks: Arc<[String]>,
 }
 
 #[derive(Debug)]
@@ -149,6 +151,7 @@ impl Format {
     /// Says what was found, at which byte, and what is expected.
     pub fn compile(text: &str, mapping: &BTreeMap<String, String>) -> Result<Format, FormatError> {
         let text = text.trim();
+        let mut remarks = Vec::new();
         let inner = match text {
             "nginx-json" | "json" => {
                 let mut mapped = Vec::new();
@@ -173,7 +176,10 @@ impl Format {
             _ => match log_format::compile(text) {
                 None => return Err(FormatError::Unknown { found: text.to_owned(), nearest: nearest(text) }),
                 Some(Err(error)) => return Err(error),
-                Some(Ok(log_format::Compiled::Json(keys))) => Inner::Json(json::Keys::exactly(&keys)),
+                Some(Ok(log_format::Compiled::Json(template))) => {
+                    remarks = template.remarks;
+                    Inner::Json(json::Keys::exactly(&template.keys))
+                }
                 Some(Ok(log_format::Compiled::Pattern(pattern))) => match log_format::well_known(&pattern) {
                     Some(true) => Inner::Combined,
                     Some(false) => Inner::Common,
@@ -181,12 +187,33 @@ impl Format {
                 },
             },
         };
-        Ok(Format { name: text.into(), inner: Arc::new(inner) })
+        Ok(Format { name: text.into(), inner: Arc::new(inner), remarks: remarks.into() })
     }
 
     /// The name or pattern it was compiled from.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What a pasted string holds that is not read, and why; a sentence each.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Whether a line of it can hold this header. Where it cannot, every client behind a proxy is the proxy.
+    pub fn carries(&self, header: ClientHeader) -> bool {
+        let slot = match header {
+            ClientHeader::XForwardedFor => Slot::XForwardedFor,
+            ClientHeader::Forwarded => Slot::Forwarded,
+            ClientHeader::XRealIp => Slot::XRealIp,
+        };
+        match &*self.inner {
+            Inner::Json(keys) | Inner::Auto(keys) => keys.may_find(slot),
+            Inner::Pattern(pattern) => pattern.may_find(slot),
+            // What is appended to the line.
+            Inner::Combined | Inner::Common => header == ClientHeader::XForwardedFor,
+            Inner::NginxError | Inner::ApacheError | Inner::App | Inner::Syslog => false,
+        }
     }
 
     /// Whether each line is recognised by itself.

@@ -32,6 +32,10 @@ pub(super) enum Class {
     Status,
     /// Digits, perhaps with sign and point, or `-`.
     Number,
+    /// `10/Oct/2000:13:55:36 -0700`, or anything: its blank is no end of it.
+    LocalTime,
+    /// `2020-06-01T15:49:10+00:00`, or anything.
+    IsoTime,
 }
 
 /// A part of a pattern.
@@ -94,6 +98,11 @@ impl Pattern {
         matches!(self.tokens.first(), Some(Token::Literal(text)) if text.first() == Some(&b'"'))
     }
 
+    /// Whether a line by this pattern has a value of this meaning.
+    pub fn may_find(&self, slot: Slot) -> bool {
+        self.tokens.iter().any(|token| matches!(token, Token::Value { slot: found, .. } if *found == slot))
+    }
+
     /// Reads a line.
     pub fn parse(&self, cx: &mut Context<'_>) -> Result<Event, Reason> {
         let line = cx.line;
@@ -148,7 +157,10 @@ impl Search<'_> {
                 }
                 Some(Token::Value { slot, class }) => {
                     let (slot, class) = (*slot, *class);
-                    if self.strict && matches!(class, Class::Status | Class::Number) {
+                    if let Some(end) = self.end_of_time(token, at, class) {
+                        self.slots[slot as usize] = Piece::new(at, end, false);
+                        at = end;
+                    } else if self.strict && matches!(class, Class::Status | Class::Number) {
                         let Some(length) = class.length(&line[at..]) else { return false };
                         self.slots[slot as usize] = Piece::new(at, at + length, false);
                         at += length;
@@ -162,6 +174,17 @@ impl Search<'_> {
             }
             token += 1;
         }
+    }
+
+    /// Where a time ends that has the usual form, and behind which the line goes on as the pattern does.
+    fn end_of_time(&self, token: usize, at: usize, class: Class) -> Option<usize> {
+        let line = self.line;
+        let end = at + class.length_of_time(&line[at..])?;
+        let goes_on = match self.tokens.get(token + 1) {
+            Some(Token::Literal(text)) => line[end..].starts_with(text),
+            _ => end == line.len(),
+        };
+        goes_on.then_some(end)
     }
 
     /// Tries every place where the value at `at` may end.
@@ -232,6 +255,55 @@ impl Class {
             _ => (digits > 0).then_some(digits),
         }
     }
+
+    /// The length of a time in the usual form at the start of a text.
+    fn length_of_time(self, text: &[u8]) -> Option<usize> {
+        let form: &[u8] = match self {
+            Class::LocalTime => b"00/aaa/0000:00:00:00",
+            Class::IsoTime => b"0000-00-00T00:00:00",
+            _ => return None,
+        };
+        let fits = |(form, b): (&u8, &u8)| match form {
+            b'0' => b.is_ascii_digit(),
+            b'a' => b.is_ascii_alphabetic(),
+            form => form == b,
+        };
+        if text.len() < form.len() || !form.iter().zip(text).all(fits) {
+            return None;
+        }
+        let rest = &text[form.len()..];
+        let fraction = match rest {
+            [b'.' | b',', digits @ ..] => match digits.iter().take_while(|b| b.is_ascii_digit()).count() {
+                0 => 0,
+                digits => 1 + digits,
+            },
+            _ => 0,
+        };
+        let zone = |at: usize| length_of_zone(&rest[at..], self == Class::LocalTime);
+        Some(
+            form.len()
+                + match (fraction, zone(fraction)) {
+                    (fraction, Some(zone)) => fraction + zone,
+                    // Behind a comma may also stand the next value.
+                    (fraction, None) if fraction > 0 && rest[0] == b'.' => fraction,
+                    (_, None) => zone(0).unwrap_or(0),
+                },
+        )
+    }
+}
+
+/// The length of a zone: `Z`, `+02:00`, `+0200`; of a local time after a blank.
+fn length_of_zone(text: &[u8], after_blank: bool) -> Option<usize> {
+    let blank = usize::from(after_blank && text.first() == Some(&b' '));
+    let zone = &text[blank..];
+    let length = match zone {
+        [b'Z', ..] if blank == 0 => 1,
+        [b'+' | b'-', _, _, b':', ..] => 6,
+        [b'+' | b'-', ..] => 5,
+        _ => return None,
+    };
+    let is_whole = zone.get(length).is_none_or(|b| !b.is_ascii_alphanumeric());
+    (is_whole && offset(zone.get(..length)?).is_some()).then_some(blank + length)
 }
 
 impl Part {

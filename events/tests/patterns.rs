@@ -1,0 +1,211 @@
+//! What pasted format strings read: times without brackets, every directive of Apache's, JSON objects in objects.
+
+mod common;
+
+use common::{compile, one};
+use std::collections::BTreeMap;
+use tidewatch_events::client::ClientHeader;
+use tidewatch_events::formats::{Format, FormatError, NAMES};
+
+#[test]
+fn times_need_no_brackets() {
+    let local = "$remote_addr $time_local $request_method $request_uri $status";
+    let whole = "client=1.2.3.4 GET path=/x status=200";
+    let rows: &[(&str, &str, &str, &str, &str)] = &[
+        ("local", local, "1.2.3.4 10/Oct/2000:13:55:36 -0700 GET /x 200", "2000-10-10T20:55:36.000Z", whole),
+        ("fraction", local, "1.2.3.4 10/Oct/2000:13:55:36.5 +0000 GET /x 200", "2000-10-10T13:55:36.500Z", whole),
+        ("no zone", local, "1.2.3.4 10/Oct/2000:13:55:36 GET /x 200", "2000-10-10T13:55:36.000Z", whole),
+        ("another form", local, "1.2.3.4 2000-10-10T13:55:36Z GET /x 200", "2000-10-10T13:55:36.000Z", whole),
+        (
+            "in front of a word that begins like a zone",
+            "$time_local $remote_user $remote_addr $status",
+            "10/Oct/2000:13:55:36 -0700 -0100x 1.2.3.4 200",
+            "2000-10-10T20:55:36.000Z",
+            "client=1.2.3.4 user=-0100x other status=200",
+        ),
+        (
+            "ISO 8601 with commas",
+            "$time_iso8601,$remote_addr,$request_method,$uri,$status",
+            "2020-06-01T15:49:10+02:00,1.2.3.4,GET,/x,200",
+            "2020-06-01T13:49:10.000Z",
+            whole,
+        ),
+        (
+            "a time with a comma between commas",
+            "$time_iso8601,$remote_addr,$request_method,$uri,$status",
+            "2020-06-01T15:49:10,250Z,1.2.3.4,GET,/x,200",
+            "2020-06-01T15:49:10.250Z",
+            whole,
+        ),
+    ];
+    for (name, format, line, time, rest) in rows {
+        assert_eq!(one(&compile(format), line.as_bytes()), format!("{time} {rest}"), "{name}");
+    }
+    let rows = [
+        ("bad status", "1.2.3.4 10/Oct/2000:13:55:36 -0700 GET /x 2x0", "bad_status"),
+        ("none", "1.2.3.4 - GET /x 200", "missing_time"),
+    ];
+    for (name, line, want) in rows {
+        assert_eq!(one(&compile(local), line.as_bytes()), want, "{name}");
+    }
+}
+
+#[test]
+fn every_directive_of_apache_is_known() {
+    // As mod_log_config, mod_logio and mod_ssl document them, with every prefix and argument.
+    let all = "%% %a %{c}a %A %B %b %{NAME}C %D %{NAME}e %f %h %{c}h %H %{Name}i %k %l %L %{c}L %m %{NAME}n %{Name}o %p \
+               %{canonical}p %{local}p %{remote}p %P %{pid}P %{tid}P %{hextid}P %q %r %R %s %>s %<s %t %T %{us}T %u %>u %U \
+               %v %V %X %I %O %S %^FB %{Name}^ti %{Name}^to %{SSL_PROTOCOL}x %{version}c %400,501{User-agent}i %!200,304{Referer}i";
+    for directive in all.split_ascii_whitespace() {
+        let format = format!(r#""%t" "%h" "%>s" "{directive}""#);
+        if let Err(error) = Format::compile(&format, &BTreeMap::new()) {
+            panic!("{directive}: {error}");
+        }
+    }
+}
+
+#[test]
+fn directives_are_taken_from_the_files_of_a_distribution() {
+    let line = br#"[10/Oct/2000:13:55:36 -0700] 1.2.3.4 TLSv1.3 TLS_AES_256_GCM_SHA384 "GET /x HTTP/1.1" 45"#;
+    let want = "2000-10-10T20:55:36.000Z client=1.2.3.4 GET path=/x bytes=45";
+    for pasted in [
+        r#""%t %h %{SSL_PROTOCOL}x %{SSL_CIPHER}x \"%r\" %b""#,
+        r#"%t %h %{SSL_PROTOCOL}x %{SSL_CIPHER}x "%r" %b"#,
+        "CustomLog logs/ssl_request_log \\\n          \"%t %h %{SSL_PROTOCOL}x %{SSL_CIPHER}x \\\"%r\\\" %b\"",
+        r#"CustomLog "logs/ssl_request_log" "%t %h %{SSL_PROTOCOL}x %{SSL_CIPHER}x \"%r\" %b""#,
+        r#"CustomLog "|bin/rotatelogs \"a b\" 86400" "%t %h %{SSL_PROTOCOL}x %{SSL_CIPHER}x \"%r\" %b" env=!dontlog"#,
+        r#"GlobalLog 'logs/x' '%t %h %{SSL_PROTOCOL}x %{SSL_CIPHER}x "%r" %b'"#,
+        "LogFormat \"%t %h %{SSL_PROTOCOL}x \\\n%{SSL_CIPHER}x \\\"%r\\\" %b\" ssl",
+    ] {
+        assert_eq!(one(&compile(pasted), line), want, "{pasted}");
+    }
+    let error = Format::compile(r#"CustomLog "logs/access_log" combined"#, &BTreeMap::new());
+    assert_eq!(error.unwrap_err(), FormatError::NoTime);
+}
+
+#[test]
+fn the_peer_is_the_client_before_those_it_speaks_for() {
+    let rows = [
+        ("$proxy_protocol_addr [$time_local] $status", "1.2.3.4 [10/Oct/2000:13:55:36 +0000] 200", "1.2.3.4"),
+        ("$realip_remote_addr $remote_addr [$time_local]", "9.9.9.9 1.2.3.4 [10/Oct/2000:13:55:36 +0000]", "1.2.3.4"),
+        (
+            "$realip_remote_addr $proxy_protocol_addr [$time_local]",
+            "9.9.9.9 1.2.3.4 [10/Oct/2000:13:55:36 +0000]",
+            "1.2.3.4",
+        ),
+        ("%{c}a %a %t", "9.9.9.9 1.2.3.4 [10/Oct/2000:13:55:36 +0000]", "1.2.3.4"),
+        ("%{c}a %t %s", "1.2.3.4 [10/Oct/2000:13:55:36 +0000] 200", "1.2.3.4"),
+        (
+            r#"{"t":"$time_local","a":"$realip_remote_addr","b":"$remote_addr"}"#,
+            r#"{"t":"10/Oct/2000:13:55:36 +0000","a":"9.9.9.9","b":"1.2.3.4"}"#,
+            "1.2.3.4",
+        ),
+        (
+            "nginx-json",
+            r#"{"time_local":"10/Oct/2000:13:55:36 +0000","realip_remote_addr":"9.9.9.9","remote_addr":"1.2.3.4"}"#,
+            "1.2.3.4",
+        ),
+        ("nginx-json", r#"{"time_local":"10/Oct/2000:13:55:36 +0000","proxy_protocol_addr":"1.2.3.4"}"#, "1.2.3.4"),
+    ];
+    for (format, line, want) in rows {
+        let got = one(&compile(format), line.as_bytes());
+        assert!(got.starts_with(&format!("2000-10-10T13:55:36.000Z client={want} ")), "{format}: {got}");
+    }
+}
+
+#[test]
+fn objects_in_objects_are_read() {
+    let nested = r#"{"time":"$time_iso8601","client":{"ip":"$remote_addr"},"request":{"path":"$uri","by":{"method":"$request_method"}},"code":$status}"#;
+    let rows = [
+        (
+            "as written",
+            r#"{"time":"2020-06-01T15:49:10Z","client":{"ip":"1.2.3.4"},"request":{"path":"/x","by":{"method":"GET"}},"code":200}"#,
+            "2020-06-01T15:49:10.000Z client=1.2.3.4 GET path=/x status=200",
+        ),
+        (
+            "in another order, with more in it",
+            r#"{"code":200,"request":{ "path" : "/\"" , "of":{"path":"/no"},"by":{"method":"GET"}} ,"time":"2020-06-01T15:49:10Z","path":"/no","client":{"x":[{"ip":"9.9.9.9"}],"i\u0070":"1.2.3.4"}}"#,
+            "2020-06-01T15:49:10.000Z client=1.2.3.4 GET path=/\" status=200",
+        ),
+        (
+            "flat",
+            r#"{"code":200,"request.path":"/x","time":"2020-06-01T15:49:10Z","client.ip":"1.2.3.4","ip":"9.9.9.9"}"#,
+            "2020-06-01T15:49:10.000Z client=1.2.3.4 other path=/x status=200",
+        ),
+        (
+            "another kind of value",
+            r#"{"time":"2020-06-01T15:49:10Z","client":null,"request":{},"code":200}"#,
+            "2020-06-01T15:49:10.000Z other status=200",
+        ),
+        ("not closed", r#"{"time":"2020-06-01T15:49:10Z","client":{"ip":"1.2.3.4","code":200}"#, "json"),
+    ];
+    for (name, line, want) in rows {
+        assert_eq!(one(&compile(nested), line.as_bytes()), want, "{name}");
+    }
+    let mapping = [("client_ip", "client.ip"), ("path", "url.path")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let format = Format::compile("nginx-json", &mapping.into()).unwrap();
+    let line = br#"{"@timestamp":"2020-06-01T15:49:10Z","client":{"ip":"1.2.3.4"},"url":{"path":"/x"},"status":200}"#;
+    assert_eq!(one(&format, line), "2020-06-01T15:49:10.000Z client=1.2.3.4 other path=/x status=200");
+}
+
+#[test]
+fn values_of_several_variables_are_read_or_said_not_to_be() {
+    let time = r#""t":"2020-06-01T15:49:10Z""#;
+    // The value's template, a value, what it means; or what is not read.
+    let rows: &[(&str, &str, Result<&str, &str>)] = &[
+        ("$request_method $uri", "GET /x", Ok("client=1.2.3.4 GET path=/x")),
+        (
+            "$request_method $request_uri $server_protocol",
+            "GET /x?y HTTP/1.1",
+            Ok("client=1.2.3.4 GET path=/x query=y"),
+        ),
+        ("$request_method $uri$is_args$args", "GET /x?y", Ok("client=1.2.3.4 GET path=/x query=y")),
+        ("$uri?$args", "/x?y", Ok("client=1.2.3.4 other path=/x query=y")),
+        ("$scheme://$host$request_uri", "https://a.example/x?y", Ok("client=1.2.3.4 other path=/x query=y")),
+        ("$scheme://$host:$server_port$uri", "http://a.example:81/x", Ok("client=1.2.3.4 other path=/x")),
+        ("$host:$server_port", "a.example:8080", Ok("client=1.2.3.4 host=a.example other")),
+        ("$upstream_addr $upstream_status", "x y", Ok("client=1.2.3.4 other")),
+        (
+            "$status $request_time",
+            "200 0.5",
+            Err(r#"the value of "v" holds more than $status and $request_time: they are not read"#),
+        ),
+        ("$request_time s", "0.5 s", Err(r#"the value of "v" holds more than $request_time: it is not read"#)),
+    ];
+    for (template, value, want) in rows {
+        let format = compile(&format!(r#"{{"t":"$time_iso8601","a":"$remote_addr","v":"{template}"}}"#));
+        let got = one(&format, format!(r#"{{{time},"a":"1.2.3.4","v":"{value}"}}"#).as_bytes());
+        let want_line = want.unwrap_or("client=1.2.3.4 other");
+        assert_eq!(got, format!("2020-06-01T15:49:10.000Z {want_line}"), "{template}");
+        let remarks: Vec<&str> = format.remarks().iter().map(String::as_str).collect();
+        assert_eq!(remarks, want.err().as_slice(), "{template}");
+    }
+    let listed = compile(r#"{"t":"$time_iso8601","a":["$remote_addr"],"s":$status}"#);
+    assert_eq!(listed.remarks(), [r#"$remote_addr is in a list: it is not read"#]);
+    let elsewhere = compile(r#"{"t":"$time_iso8601","a":"$remote_addr $status","s":$status,"b":"$remote_addr"}"#);
+    assert!(elsewhere.remarks().is_empty(), "{:?}", elsewhere.remarks());
+}
+
+#[test]
+fn formats_say_which_headers_they_carry() {
+    use ClientHeader::{Forwarded, XForwardedFor, XRealIp};
+    let carried = |format: &str| {
+        let format = compile(format);
+        [XForwardedFor, Forwarded, XRealIp].map(|header| format.carries(header))
+    };
+    let rows = [
+        ("combined", [true, false, false]),
+        ("common", [true, false, false]),
+        ("nginx-json", [true, true, true]),
+        ("auto", [true, true, true]),
+        ("nginx-error", [false; 3]),
+        (r#"%h %t "%r" "%{X-Real-IP}i""#, [false, false, true]),
+        (r#"%h %t "%r" "%{Forwarded}i""#, [false, true, false]),
+        (r#"{"t":"$msec","a":"$remote_addr","f":"$http_x_forwarded_for"}"#, [true, false, false]),
+        (r#"{"t":"$msec","a":"$remote_addr"}"#, [false; 3]),
+    ];
+    for (format, want) in rows {
+        assert_eq!(carried(format), want, "{format}");
+    }
+    assert!(NAMES.iter().all(|name| compile(name).remarks().is_empty()));
+}
