@@ -220,7 +220,8 @@ fn answers_go_to_standard_output() {
             "check -c good.toml",
             &[
                 "source file: files, format auto",
-                "  access.log: recognised as common, 1 of the first 1 lines can be read",
+                "  access.log: recognised as common, 1 of the first 1 lines can be read\n    time 100 %, client 100 %, \
+                 path 100 %, status 100 %, ",
                 "rules: 7 on, 0 of them in shadow mode; 0 off",
                 "sinks: store ./tidewatch-data/store.db; alerts and dead letters in ./tidewatch-data/results; \
                  alerts on standard output\n",
@@ -610,4 +611,23 @@ fn a_files_zone_is_noticed() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("warning: source `file`: error.log: its times are whole hours off"), "{}", ran.err);
     assert!(ran.err.contains("hint: write time_zone = \"+02:00\""), "{}", ran.err);
+}
+
+#[test]
+fn check_warns_of_fields_that_no_line_has() {
+    let dir = folder();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("bare.log", "[05/Mar/2026:10:00:00 +0000] - 200\n");
+    write("bare.toml", "[[source]]\nkind = \"file\"\npaths = \"bare.log\"\nformat = \"%t %h %s\"\n");
+    let ran = tidewatch(dir.path(), "check -c bare.toml");
+    assert!(ran.out.contains("\n    time 100 %, client 0 %, path 0 %, status 100 %, "), "{}", ran.out);
+    let want = "warning: source `file`: bare.log: none of the first 1 lines has a client or a path, read as %t %h %s\n";
+    assert!(ran.err.contains(want), "{}", ran.err);
+    let line = r#"{"msec":1772704800,"remote_addr":"10.0.0.1","request":"GET / HTTP/1.1","status":200}"#;
+    write("proxied.log", &format!("{line}\n{line}\n"));
+    let proxies = "trusted_proxies = \"10.0.0.0/8\"\nclient_header = \"x_real_ip\"\n";
+    write("proxied.toml", &format!("[[source]]\nkind = \"file\"\npaths = \"proxied.log\"\n{proxies}"));
+    let ran = tidewatch(dir.path(), "check -c proxied.toml");
+    assert!(ran.err.contains("every client in the first lines is one of `trusted_proxies`"), "{}", ran.err);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
 }

@@ -181,14 +181,28 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
             return;
         }
     };
-    let Seen { format, recognised, lines, readable, reason, zone } = seen;
+    let Seen { format, recognised, lines, readable, reason, coverage, zone } = seen;
     let how = if recognised { "recognised as " } else { "" };
     let _ = writeln!(found.report, "  {shown}: {how}{format}, {readable} of the first {lines} lines can be read");
+    if readable > 0 {
+        let _ = writeln!(found.report, "    {coverage}");
+    }
     let problem = |text: String| Diagnostic::warning(format!("source `{}`: {shown}: {text}", source.name));
     if readable * 2 < lines {
         let reason = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
         let text = format!("{} of the first {lines} lines cannot be read as {format}{reason}", lines - readable);
         let hint = "paste the server's own log_format or LogFormat string as `format`";
+        found.problems.push(problem(text).hint(hint));
+    }
+    let missing: Vec<&str> = coverage.missing().collect();
+    if !missing.is_empty() {
+        let text = format!("none of the first {lines} lines has a {}, read as {format}", missing.join(" or a "));
+        let hint = "paste the server's own log_format or LogFormat string as `format`, with what is missing logged";
+        found.problems.push(problem(text).hint(hint));
+    }
+    if coverage.is_all_proxies() {
+        let text = "every client in the first lines is one of `trusted_proxies`".to_owned();
+        let hint = "is the header that `client_header` names logged, and is `format` the server's own?";
         found.problems.push(problem(text).hint(hint));
     }
     if let Some(zone) = zone {

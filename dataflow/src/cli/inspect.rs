@@ -1,16 +1,20 @@
-//! A look into a log file before it is read for good: its format, how many of its lines can be read, its time zone.
+//! A look into a log file before it is read for good: its format, how many of its lines can be read and how many of those
+//! have which field, its time zone.
 //!
 //! Only the first and last [`LOOK`] bytes are read. A compressed file is not looked into.
 
 use crate::config::Lines;
 use jiff::tz::{Offset, TimeZone};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
+use tidewatch_events::client::Proxies;
 use tidewatch_events::dead_letter::Reason;
+use tidewatch_events::event::{Client, Event, Kind, LogLevel};
 use tidewatch_events::formats::{Format, Parser, SourceOptions, detect};
 use tidewatch_events::time::EventTime;
 
@@ -35,9 +39,82 @@ pub struct Seen {
     pub readable: usize,
     /// Why the first line that could not be read was not.
     pub reason: Option<Reason>,
+    /// Which fields they have.
+    pub coverage: Coverage,
     /// The offset the times seem to be in, in seconds east of UTC, where the configured zone puts them whole hours off the
     /// time the file was last written.
     pub zone: Option<i32>,
+}
+
+/// How many lines have a field. Of access logs, where there is a line of one; else of error and application logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// The lines that are counted: those read, and those with no time or a bad one.
+    pub lines: usize,
+    /// A field's name, and how many lines have it.
+    pub fields: Vec<(&'static str, usize)>,
+    /// Whether these are requests, of which each should have client, path and status.
+    pub is_access: bool,
+    /// How many have one of the trusted proxies for a client.
+    pub from_proxies: usize,
+}
+
+impl Coverage {
+    fn of(batch: &Batch, proxies: &Proxies) -> Coverage {
+        let is_access = batch.events.iter().any(|event| event.kind == Kind::Access);
+        let events = || batch.events.iter().filter(move |event| (event.kind == Kind::Access) == is_access);
+        let count = |has: &dyn Fn(&Event) -> bool| events().filter(|event| has(event)).count();
+        let untimed = [Reason::MissingTime, Reason::BadTime, Reason::TimeOutOfRange];
+        let timed = events().count();
+        let client = count(&|event| event.client != Client::None);
+        let mut fields = vec![("time", timed), ("client", client)];
+        if is_access {
+            fields.extend([
+                ("path", count(&|event| !event.path.is_empty())),
+                ("status", count(&|event| event.status > 0)),
+                ("bytes", count(&|event| event.bytes > 0)),
+                ("latency", count(&|event| event.latency().is_some())),
+                ("user_agent", count(&|event| !event.agent.is_empty())),
+            ]);
+        } else {
+            fields.push(("severity", count(&|event| event.level != LogLevel::None)));
+            fields.push(("message", count(&|event| !event.message.is_empty())));
+        }
+        let is_proxy = |event: &Event| matches!(event.client, Client::Ip(ip) if proxies.trusts(ip));
+        Coverage {
+            lines: timed + batch.rejects.iter().filter(|reject| untimed.contains(&reject.reason)).count(),
+            fields,
+            is_access,
+            from_proxies: count(&is_proxy),
+        }
+    }
+
+    /// The fields that every request should have and none has.
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> {
+        let needed = |name| matches!(name, "time" | "client" | "path" | "status");
+        let is_access = self.is_access;
+        self.fields.iter().filter(move |(name, n)| is_access && needed(*name) && *n == 0).map(|(name, _)| *name)
+    }
+
+    /// Whether there are clients, and each is a trusted proxy.
+    pub fn is_all_proxies(&self) -> bool {
+        self.from_proxies > 0 && self.fields.contains(&("client", self.from_proxies))
+    }
+}
+
+/// `client 0 %, status 100 %`; what is neither none nor all is 1 to 99 %.
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, n)) in self.fields.iter().enumerate() {
+            let percent = match *n {
+                0 => 0,
+                n if n >= self.lines => 100,
+                n => (n * 100 / self.lines).clamp(1, 99),
+            };
+            write!(f, "{}{name} {percent} %", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
 }
 
 /// Looks into a file. `None`: it is empty or compressed.
@@ -67,11 +144,19 @@ fn look(head: &[u8], tail: &[u8], written: u64, lines: &Lines) -> Seen {
     let fields: BTreeMap<String, String> = lines.fields.iter().cloned().collect();
     let configured = if lines.format == "auto" { None } else { Format::compile(&lines.format, &fields).ok() };
     let recognised = configured.is_none();
-    let unknown = || Seen { format: "none".into(), recognised, lines: 0, readable: 0, reason: None, zone: None };
+    let unknown = || Seen {
+        format: "none".into(),
+        recognised,
+        lines: 0,
+        readable: 0,
+        reason: None,
+        coverage: Coverage::default(),
+        zone: None,
+    };
     let Some(format) = configured.or_else(|| detect(head)) else {
         return Seen { lines: whole_lines(head).split(|b| *b == b'\n').count().saturating_sub(1).max(1), ..unknown() };
     };
-    let batch = parse(&format, whole_lines(head), lines.zone.clone(), written);
+    let batch = parse(&format, whole_lines(head), lines.zone.clone(), written, &lines.proxies);
     let rejects = || batch.rejects.iter().filter(|reject| reject.reason != Reason::Empty);
     Seen {
         format: format.name().to_owned(),
@@ -79,6 +164,7 @@ fn look(head: &[u8], tail: &[u8], written: u64, lines: &Lines) -> Seen {
         lines: batch.events.len() + rejects().count(),
         readable: batch.events.len(),
         reason: rejects().next().map(|reject| reject.reason),
+        coverage: Coverage::of(&batch, &lines.proxies),
         zone: zone(&format, tail, written, &lines.zone),
     }
 }
@@ -88,7 +174,7 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
     bytes.iter().rposition(|b| *b == b'\n').map_or(bytes, |end| &bytes[..=end])
 }
 
-fn parse(format: &Format, bytes: &[u8], zone: TimeZone, written: u64) -> Batch {
+fn parse(format: &Format, bytes: &[u8], zone: TimeZone, written: u64, proxies: &Proxies) -> Batch {
     let raw = RawBatch {
         partition: PartitionId(0),
         seq: 0,
@@ -97,7 +183,13 @@ fn parse(format: &Format, bytes: &[u8], zone: TimeZone, written: u64) -> Batch {
         read_at: WallTime(written),
     };
     let mut batch = Batch::new(raw, (&b""[..]).into());
-    let options = SourceOptions { zone, reference_time: WallTime(written), ..SourceOptions::default() };
+    let options = SourceOptions {
+        zone,
+        reference_time: WallTime(written),
+        trusted_proxies: proxies.trusted.clone(),
+        client_header: proxies.header,
+        ..SourceOptions::default()
+    };
     Parser::new(format.clone(), options).parse(&mut batch);
     batch
 }
@@ -105,7 +197,9 @@ fn parse(format: &Format, bytes: &[u8], zone: TimeZone, written: u64) -> Batch {
 /// The offset the file's times seem to be in: only where lines name no zone, and the last one, read in the configured zone, is
 /// whole hours off the last write.
 fn zone(format: &Format, tail: &[u8], written: u64, configured: &TimeZone) -> Option<i32> {
-    let last = |zone: TimeZone| parse(format, tail, zone, written).events.iter().map(|event| event.time).max();
+    let proxies = Proxies::default();
+    let last =
+        |zone: TimeZone| parse(format, tail, zone, written, &proxies).events.iter().map(|event| event.time).max();
     let (utc, east) = (last(TimeZone::UTC)?, last(TimeZone::fixed(Offset::from_seconds(3600).ok()?))?);
     if utc == east {
         return None; // the lines name their zone
@@ -170,5 +264,55 @@ mod tests {
         assert_eq!((seen.recognised, seen.lines, seen.readable, seen.reason), (false, 4, 0, Some(Reason::Json)));
         let seen = look(b"nonsense\nmore\n", b"", 0, &lines("auto", "UTC"));
         assert_eq!((seen.format.as_str(), seen.lines, seen.readable), ("none", 2, 0));
+    }
+    #[test]
+    fn fields_that_lines_lack_are_counted() {
+        let access = "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n";
+        let halves = "- - - [05/Mar/2026:10:00:00 +0000] \"\" 000 5\n";
+        let proxied =
+            |address: &str| format!("{{\"msec\":1,\"remote_addr\":\"10.0.0.1\",\"x_real_ip\":\"{address}\"}}\n");
+        let of_both = "time 100 %, client 50 %, path 50 %, status 50 %, bytes 100 %, latency 0 %, user_agent 0 %";
+        let of_json = "time 100 %, client 100 %, path 0 %, status 0 %, bytes 0 %, latency 0 %, user_agent 0 %";
+        type Row = (&'static str, &'static str, String, &'static str, &'static [&'static str], bool);
+        let rows: &[Row] = &[
+            ("half of them", "common", format!("{access}{halves}"), of_both, &[], false),
+            (
+                "nearly all",
+                "%t %h %s",
+                format!("{}[05/Mar/2026:10:00:00 +0000] - 200\n", "[05/Mar/2026:10:00:00 +0000] a 200\n".repeat(299)),
+                "time 100 %, client 99 %, path 0 %, status 100 %, bytes 0 %, latency 0 %, user_agent 0 %",
+                &["path"],
+                false,
+            ),
+            (
+                "some without time",
+                "%t %h %s",
+                "[05/Mar/2026:10:00:00 +0000] a 200\n[-] a 200\n".into(),
+                "time 50 %, client 50 %, path 0 %, status 50 %, bytes 0 %, latency 0 %, user_agent 0 %",
+                &["path"],
+                false,
+            ),
+            ("behind a proxy", "nginx-json", proxied("1.2.3.4"), of_json, &["path", "status"], false),
+            ("a proxy alone", "nginx-json", proxied("-"), of_json, &["path", "status"], true),
+            (
+                "an error log",
+                "nginx-error",
+                "2026/03/05 10:00:00 [error] 7#7: *1 open() failed\n".into(),
+                "time 100 %, client 0 %, severity 100 %, message 100 %",
+                &[],
+                false,
+            ),
+            ("nothing", "nginx-error", "-\n".into(), "time 0 %, client 0 %, severity 0 %, message 0 %", &[], false),
+        ];
+        for (name, format, head, want, missing, is_all_proxies) in rows {
+            let proxies = Proxies {
+                trusted: vec!["10.0.0.0/8".parse().unwrap()],
+                header: Some(tidewatch_events::client::ClientHeader::XRealIp),
+            };
+            let seen = look(head.as_bytes(), b"", 0, &Lines { proxies, ..lines(format, "UTC") });
+            assert_eq!(seen.coverage.to_string(), *want, "{name}");
+            assert_eq!(seen.coverage.missing().collect::<Vec<_>>(), *missing, "{name}");
+            assert_eq!(seen.coverage.is_all_proxies(), *is_all_proxies, "{name}");
+        }
     }
 }

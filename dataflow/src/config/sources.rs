@@ -244,9 +244,37 @@ fn lines(reader: &Reader<'_>) -> Option<Lines> {
         let hint = "name the header they write: client_header = \"x_forwarded_for\"";
         cx.wrong(&reader.span_of("trusted_proxies"), "`trusted_proxies` without `client_header` has no effect", hint);
     }
+    if let (Some(text), Some(header)) = (&format, header) {
+        carries(reader, text, &fields, header);
+    }
     let host = reader.text("host");
     let (zone_name, zone) = zone?;
     Some(Lines { format: format?, fields, host, zone, zone_name, proxies: Proxies { trusted, header } })
+}
+
+/// Refuses a header that no line of the format can hold: every client would be the proxy.
+fn carries(reader: &Reader<'_>, text: &str, fields: &[(String, String)], header: ClientHeader) {
+    let Ok(format) = Format::compile(text, &fields.iter().cloned().collect()) else { return };
+    if format.carries(header) {
+        return;
+    }
+    let (name, nginx) = match header {
+        ClientHeader::XForwardedFor => ("X-Forwarded-For", "$http_x_forwarded_for"),
+        ClientHeader::Forwarded => ("Forwarded", "$http_forwarded"),
+        ClientHeader::XRealIp => ("X-Real-IP", "$http_x_real_ip"),
+    };
+    let hint = match text.trim() {
+        "nginx-error" | "apache-error" | "app" | "syslog" => {
+            "these lines name one address: leave `client_header` and `trusted_proxies` out".to_owned()
+        }
+        "combined" | "common" => format!(
+            "only X-Forwarded-For is found in these lines, in quotes at their end; for {name} log it ({nginx}, or \
+             %{{{name}}}i) and paste that log_format or LogFormat as `format`"
+        ),
+        _ => format!("log it ({nginx} for Nginx, %{{{name}}}i for Apache), and write it in `format` as well"),
+    };
+    let message = format!("the format carries no {name}: every client would be the proxy");
+    reader.cx.wrong(&reader.span_of("client_header"), message, hint);
 }
 
 /// The format's text, checked by compiling it; errors point into it.
@@ -258,7 +286,12 @@ fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
     let node = reader.given("format");
     let whole = reader.span_of("format");
     let error = match Format::compile(&text, &fields.iter().cloned().collect()) {
-        Ok(_) => return Some(text),
+        Ok(format) => {
+            for remark in format.remarks() {
+                reader.cx.warn(&whole, remark, "log each variable under a key of its own");
+            }
+            return Some(text);
+        }
         Err(error) => error,
     };
     // Positions count from the first character that is not a space.
