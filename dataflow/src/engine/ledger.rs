@@ -8,6 +8,7 @@
 //! Invariants
 //! - A partition's batches are judged in `seq` order, each event exactly once.
 //! - `effective` never goes back, and stays 0 until every source has listed its partitions.
+//! - No connection holds time with lines that count nowhere, whether it pauses or not, nor do any number of them.
 //! - While sinks let nobody read, no partition becomes idle and no time passes: what is written meanwhile is not late.
 //! - Per partition, always: lines = events + rejected, events = in time + late + future.
 //! - A connection that has ended leaves its totals in one sum per source, and for a while its name: what is kept does not
@@ -162,8 +163,10 @@ impl Ledger {
         Some(match feed.take()? {
             Message::Opened(info) => {
                 let mut clock = PartitionClock::new(self.time.bounds, self.time.guard);
-                // A partition found later starts with the time that passed without it.
-                clock.raise_floor(EventTime(inner.effective));
+                // A partition found later starts with the time that passed without it; a connection not with one at which
+                // others were opened that are of no use: they could hand it on for ever.
+                let known = if info.passing { inner.least(|e| !e.is_stranger()) } else { None };
+                clock.raise_floor(EventTime(inner.effective.max(known.unwrap_or(0))));
                 clock.raise_floor(EventTime(inner.floors.remove(&info.id).unwrap_or(0)));
                 let mut entry = Entry::new(info.clone(), clock);
                 // What is found later was written since.
@@ -250,8 +253,7 @@ impl Ledger {
         if inner.sources_to_list > 0 && !inner.stopping {
             return Some(0);
         }
-        let least = inner.partitions.values().filter(|e| !e.done && !e.idle).map(|e| e.reached.0).min();
-        match least {
+        match inner.least(|_| true) {
             Some(least) => {
                 inner.effective = inner.effective.max(least);
                 Some(inner.effective)
@@ -263,10 +265,12 @@ impl Ledger {
     }
 
     /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`, and those at their end of which
-    /// nothing has counted for so long. Where all of this process are (or there are none), time follows the least of the
-    /// other processes, and where those are idle as well, the wall clock. A process that has not read an event yet has
-    /// nothing to close: it follows the others alone, so that what comes first is not late by a clock that passed while
-    /// nobody was there.
+    /// nothing has counted for so long. Connections of which nothing counts although there may be more stand aside: time
+    /// goes on without them, and is their floor. They are not idle, as what they have sent is still to be judged.
+    ///
+    /// Where no partition of this process holds time (or there are none), it follows the least of the other processes, and
+    /// where none holds it there either, the wall clock. A process that has not read an event yet has nothing to close: it
+    /// follows the others alone, so that what comes first is not late by a clock that passed while nobody was there.
     ///
     /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
     pub fn tick(&self, now: WallTime, others: &[Elsewhere], is_paused: bool) {
@@ -280,35 +284,24 @@ impl Ledger {
             return inner.pause(now, passed, self.time.bounds.max_out_of_order);
         }
         inner.paused = None;
-        let (mut all_idle, mut all_old) = (true, true);
+        let mut all_old = true;
         for entry in inner.partitions.values_mut().filter(|e| !e.done) {
-            entry.look(now);
-            match entry.caught_up_at {
-                Some(since) if entry.taken == entry.next_seq && entry.is_useless(now, idle_after) => {
-                    entry.caught_up_at = Some(if since == WallTime(0) { now } else { since });
-                    entry.idle = true;
-                }
-                Some(WallTime(0)) => entry.caught_up_at = Some(now),
-                Some(since) if entry.taken == entry.next_seq => {
-                    entry.idle |= now.0.saturating_sub(since.0) >= idle_after.0;
-                }
-                None => _ = entry.behind_since.get_or_insert(now),
-                _ => {}
-            }
-            all_idle &= entry.idle;
-            all_old &= entry.idle || entry.reads_history(now, self.time.bounds.max_out_of_order);
+            entry.look(now, idle_after);
+            all_old &= !entry.holds() || entry.reads_history(now, self.time.bounds.max_out_of_order);
         }
-        inner.reads_history = all_old && !all_idle;
-        if all_idle {
-            let wall = now.0.saturating_sub(self.time.bounds.max_out_of_order.0);
+        let holding = inner.least(Entry::holds);
+        inner.reads_history = all_old && holding.is_some();
+        let reached = holding.unwrap_or_else(|| {
             let has_read = !inner.ended.is_empty() || inner.partitions.values().any(|e| e.totals.events > 0);
-            let follow = match others.iter().filter_map(|other| other.holding).min() {
+            match others.iter().filter_map(|other| other.holding).min() {
                 Some(least) => least,
-                None if has_read => wall,
+                None if has_read => now.0.saturating_sub(self.time.bounds.max_out_of_order.0),
                 None => others.iter().map(|other| other.reached).max().unwrap_or(0),
-            };
-            inner.effective = inner.effective.max(follow);
-        }
+            }
+        });
+        inner.effective = inner.effective.max(reached);
+        let floor = EventTime(inner.effective);
+        inner.partitions.values_mut().filter(|e| e.aside).for_each(|entry| entry.follow(floor));
     }
 
     /// What the other processes of a cluster should know: the least effective watermark (ms) of the partitions here that
@@ -318,7 +311,7 @@ impl Ledger {
         if inner.sources_to_list > 0 {
             return Some(0);
         }
-        inner.partitions.values().filter(|e| !e.done && !e.idle).map(|e| e.reached.0).min()
+        inner.least(Entry::holds)
     }
 
     /// Adds events that allow lists matched, in the order of the lists.
@@ -427,7 +420,7 @@ impl Ledger {
             id: *id,
             totals: Totals { watermark: e.reached.0, ..e.totals },
             done: e.done,
-            idle: e.idle,
+            idle: e.idle || e.aside,
             at_end: e.caught_up_at.is_some(),
         };
         let over = |(info, totals): &(PartitionInfo, Totals)| Standing {
@@ -484,6 +477,12 @@ impl Ledger {
 }
 
 impl Inner {
+    /// The least effective watermark of the partitions that are neither over nor idle, as far as they are `wanted`.
+    fn least(&self, wanted: impl Fn(&Entry) -> bool) -> Option<u64> {
+        let here = self.partitions.values().filter(|e| !e.done && !e.idle && wanted(e));
+        here.map(|e| e.reached.0).min()
+    }
+
     /// A pause goes on. It does not count towards being idle. Once it is longer than lines may be delayed, what was
     /// written since would be late by the clock: all partitions hold time again, as if they had come to their ends now,
     /// those that were idle too. Sinks at the edge of what they can take pause again and again for moments; these keep

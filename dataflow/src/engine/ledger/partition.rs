@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Batches are judged in `seq` order, each event once.
-//! - `reached` stands still while a batch is half judged.
+//! - `reached` stands still while a batch is half judged (no batch ever is where partitions may be idle: a future guard by
+//!   a limit needs nothing of what follows).
 
 use super::TimeSettings;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::watermark::{Ahead, Counts, Guard, PartitionClock};
 
 /// How long there must have been more to read.
-const BEHIND_FOR: Millis = Millis(1_000);
+pub(super) const BEHIND_FOR: Millis = Millis(1_000);
 
 /// How much older than the clock the newest event must be.
 const HISTORY: Millis = Millis(10_000);
@@ -75,6 +76,11 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Events that count in windows.
+    pub fn in_time(&self) -> u64 {
+        self.events - self.late - self.future
+    }
+
     /// Adds another partition's or process's.
     pub fn merge(&mut self, other: &Totals) {
         self.lines += other.lines;
@@ -110,6 +116,8 @@ pub(super) struct Entry {
     /// When it was first seen with more to read, since it was last caught up.
     pub behind_since: Option<WallTime>,
     pub idle: bool,
+    /// Nothing of it counts, although there may be more: its floor goes with the others' time.
+    pub aside: bool,
     /// Events in time, and lines, when it was last looked at.
     seen: (u64, u64),
     /// Since when all its lines were late, from the future or unreadable.
@@ -139,6 +147,7 @@ impl Entry {
             caught_up_at: None,
             behind_since: None,
             idle: false,
+            aside: false,
             seen: (0, 0),
             useless_since: None,
             open_windows: BTreeMap::new(),
@@ -148,10 +157,29 @@ impl Entry {
         }
     }
 
+    /// Finds whether it is idle, or stands aside, by the wall clock `now`.
+    pub fn look(&mut self, now: WallTime, idle_after: Millis) {
+        self.note_lines(now);
+        let is_useless = self.is_useless(now, idle_after);
+        let is_judged = self.taken == self.next_seq;
+        match self.caught_up_at {
+            Some(since) if is_judged && is_useless => {
+                self.caught_up_at = Some(if since == WallTime(0) { now } else { since });
+                self.idle = true;
+            }
+            Some(WallTime(0)) => self.caught_up_at = Some(now),
+            Some(since) if is_judged => self.idle |= is_past(since, now, idle_after),
+            None => _ = self.behind_since.get_or_insert(now),
+            _ => {}
+        }
+        // Not before a line was judged, unless none comes: what waits to be judged may count.
+        let says_nothing = self.taken == 0 && self.behind_since.is_some_and(|since| is_past(since, now, BEHIND_FOR));
+        self.aside = !self.idle && self.info.passing && is_useless && (self.seen.1 > 0 || says_nothing);
+    }
+
     /// Takes note of what its lines were of late.
-    pub fn look(&mut self, now: WallTime) {
-        let Totals { lines, events, late, future, .. } = self.totals;
-        let seen = (events - late - future, lines);
+    fn note_lines(&mut self, now: WallTime) {
+        let seen = (self.totals.in_time(), self.totals.lines);
         if seen.0 > self.seen.0 {
             self.useless_since = None;
         } else if seen.1 > self.seen.1 {
@@ -162,9 +190,24 @@ impl Entry {
 
     /// Whether nothing of it has counted in a window for `idle_after`; of a connection, that nothing ever has. Somebody may
     /// send such lines for ever.
-    pub fn is_useless(&self, now: WallTime, idle_after: Millis) -> bool {
-        let is_for_long = |since: WallTime| now.0.saturating_sub(since.0) >= idle_after.0;
-        self.info.passing && self.seen.0 == 0 || self.useless_since.is_some_and(is_for_long)
+    fn is_useless(&self, now: WallTime, idle_after: Millis) -> bool {
+        self.info.passing && self.seen.0 == 0 || self.useless_since.is_some_and(|since| is_past(since, now, idle_after))
+    }
+
+    /// Whether others wait for it: it is neither over nor idle, and does not stand aside.
+    pub fn holds(&self) -> bool {
+        !self.done && !self.idle && !self.aside
+    }
+
+    /// Whether it is a connection of which nothing has counted so far.
+    pub fn is_stranger(&self) -> bool {
+        self.info.passing && self.totals.in_time() == 0
+    }
+
+    /// Goes on to where time stands without it.
+    pub fn follow(&mut self, floor: EventTime) {
+        self.clock.raise_floor(floor);
+        self.reached = self.clock.effective();
     }
 
     /// Whether what was there at the start was read and judged.
@@ -237,15 +280,14 @@ impl Entry {
     /// Ends being idle: time as it stands is its floor.
     pub fn hold_time(&mut self, floor: EventTime) {
         if std::mem::take(&mut self.idle) {
-            self.clock.raise_floor(floor);
-            self.reached = self.clock.effective();
+            self.follow(floor);
         }
     }
 
     /// Whether there has been more to read for a while, and what is read is old.
     pub fn reads_history(&self, now: WallTime, max_out_of_order: Millis) -> bool {
         let newest = self.reached.0.saturating_add(max_out_of_order.0);
-        let is_behind = self.behind_since.is_some_and(|since| now.0.saturating_sub(since.0) >= BEHIND_FOR.0);
+        let is_behind = self.behind_since.is_some_and(|since| is_past(since, now, BEHIND_FOR));
         is_behind && now.0.saturating_sub(newest) >= HISTORY.0
     }
 
@@ -256,6 +298,11 @@ impl Entry {
             feed.retire(self.info.id);
         }
     }
+}
+
+/// Whether `for_long` has passed since.
+fn is_past(since: WallTime, now: WallTime, for_long: Millis) -> bool {
+    now.0.saturating_sub(since.0) >= for_long.0
 }
 
 /// By what each event of a batch is measured by [`Guard::Limit`].

@@ -1,8 +1,10 @@
+use super::partition::BEHIND_FOR;
 use super::*;
 use std::sync::Arc;
 use tidewatch_connectors::feed::Unread;
-use tidewatch_events::batch::Framing;
-use tidewatch_events::event::Event;
+use tidewatch_events::batch::{Framing, Reject, Span};
+use tidewatch_events::dead_letter::Reason;
+use tidewatch_events::event::{Event, Kind};
 
 const B: u64 = 5;
 const IDLE: u64 = 100;
@@ -34,21 +36,33 @@ fn info(id: u64) -> PartitionInfo {
     }
 }
 
-/// Takes everything, judging batches of one event at these times.
-fn take(ledger: &Ledger, feed: &Feed, time: u64) {
-    use tidewatch_events::event::Kind;
+/// Judges a batch of one event at a time, or of one line that cannot be read.
+fn judge_at(ledger: &Ledger, feed: &Feed, raw: RawBatch, time: Option<u64>) {
+    let mut batch = Batch::new(raw, b"h"[..].into());
+    let Framing::Lines { offset } = batch.raw.framing else { panic!("batches here are of lines") };
+    match time {
+        Some(time) => {
+            let event = Event::new(Kind::Access, EventTime(time));
+            batch.events.push(Event { offset, ..event });
+        }
+        None => batch.rejects.push(Reject { line: Span::new(0, 1), offset, reason: Reason::Format }),
+    }
+    let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
+    assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
+}
+
+/// Takes everything, judging batches so.
+fn take_at(ledger: &Ledger, feed: &Feed, time: Option<u64>) {
     while let Some(taken) = ledger.take(feed) {
         if let Taken::Batch(raw) = taken {
-            let mut batch = Batch::new(raw, b"h"[..].into());
-            let mut event = Event::new(Kind::Access, EventTime(time));
-            if let Framing::Lines { offset } = batch.raw.framing {
-                event.offset = offset;
-            }
-            batch.events.push(event);
-            let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
-            assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
+            judge_at(ledger, feed, raw, time);
         }
     }
+}
+
+/// Takes everything, judging batches of one event at these times.
+fn take(ledger: &Ledger, feed: &Feed, time: u64) {
+    take_at(ledger, feed, Some(time));
 }
 
 fn batch(partition: u64, seq: u64) -> RawBatch {
@@ -407,15 +421,20 @@ fn a_log_that_its_source_ends_holds_no_time_and_one_made_anew_counts_on() {
 #[test]
 fn lines_that_count_in_no_window_hold_no_time() {
     // Partition 1 has an event in time at each moment; of partition 2, a connection or none, lines come now and then that are
-    // late, and it is at its end in between.
-    // name, whether it is a connection, whether it began with an event in time, from when on it holds no time
-    let rows: &[(&str, bool, bool, u64)] = &[
-        ("a log that was in time once", false, true, 1040 + IDLE),
-        ("a log that never was", false, false, 1040 + IDLE),
-        ("a connection that was in time once", true, true, 1040 + IDLE),
-        ("a connection that never was", true, false, 1040),
+    // late, and it is at its end in between, or never.
+    // name, whether it is a connection, whether it began with an event in time, whether it pauses, from when on it holds no
+    // time
+    let rows: &[(&str, bool, bool, bool, u64)] = &[
+        ("a log that was in time once", false, true, true, 1040 + IDLE),
+        ("a log that never was", false, false, true, 1040 + IDLE),
+        ("a connection that was in time once", true, true, true, 1040 + IDLE),
+        ("a connection that never was", true, false, true, 1040),
+        ("a log that was in time once, without a pause", false, true, false, u64::MAX),
+        ("a log that never was, without a pause", false, false, false, u64::MAX),
+        ("a connection that was in time once, without a pause", true, true, false, 1040 + IDLE),
+        ("a connection that never was, without a pause", true, false, false, 1040),
     ];
-    for (name, passing, began, want) in rows {
+    for (name, passing, began, pauses, want) in rows {
         let (ledger, feed) = (ledger(1).open_ended(true), feed());
         feed.open(info(1));
         feed.listed();
@@ -426,7 +445,9 @@ fn lines_that_count_in_no_window_hold_no_time() {
         let mut seq = 0;
         let mut read = |time| {
             feed.send(batch(2, seq));
-            feed.caught_up(PartitionId(2));
+            if *pauses {
+                feed.caught_up(PartitionId(2));
+            }
             take(&ledger, &feed, time);
             seq += 1;
         };
@@ -454,4 +475,85 @@ fn lines_that_count_in_no_window_hold_no_time() {
         ledger.tick(WallTime(now), &[], false);
         assert!(!ledger.standings()[1].idle, "{name}");
     }
+}
+
+#[test]
+fn time_goes_with_the_clock_beside_a_connection_of_which_nothing_counts() {
+    // What a connection sends without a pause, beside a log that is idle; whether the process has read an event.
+    let rows: &[(&str, bool, &[Elsewhere], u64)] = &[
+        ("alone", true, &[], 5000 - B),
+        ("others are idle", true, &[Elsewhere { holding: None, reached: 700 }], 5000 - B),
+        ("others hold time", true, &[Elsewhere { holding: Some(4000), reached: 4000 }], 4000),
+        ("nothing was read before", false, &[], 0),
+    ];
+    for (name, has_read, others, want) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.listed();
+        if *has_read {
+            feed.open(info(1));
+            feed.send(batch(1, 0));
+            feed.caught_up(PartitionId(1));
+        }
+        take(&ledger, &feed, 1000);
+        feed.open(PartitionInfo { passing: true, ..info(2) });
+        for now in 1000..=5000 {
+            feed.send(batch(2, now - 1000));
+            take_at(&ledger, &feed, None);
+            ledger.tick(WallTime(now), others, false);
+        }
+        assert_eq!((ledger.effective(), ledger.holding()), (Some(*want), None), "{name}");
+    }
+}
+
+#[test]
+fn connections_that_come_and_go_hand_on_no_time_of_old() {
+    // A log has an event at each moment, and a connection is opened whose line is judged one moment later; or none comes.
+    for sends in [true, false] {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.open(info(0));
+        feed.listed();
+        let mut waiting: Option<RawBatch> = None;
+        for now in 1000..3500 {
+            feed.send(batch(0, now - 1000));
+            take(&ledger, &feed, now);
+            feed.open(PartitionInfo { passing: true, ..info(now) });
+            if sends {
+                feed.send(batch(now, 0));
+            }
+            let mut taken = None;
+            while let Some(one) = ledger.take(&feed) {
+                taken = if let Taken::Batch(raw) = one { Some(raw) } else { taken };
+            }
+            ledger.tick(WallTime(now), &[], false);
+            let reached = ledger.effective().unwrap();
+            // A line that waits to be judged holds time, and a connection without any for a second.
+            let behind = if sends { 1 } else { BEHIND_FOR.0 };
+            assert!(reached >= (now - B).saturating_sub(behind), "{sends}: {reached} at {now}");
+            let oldest = std::mem::replace(&mut waiting, taken);
+            oldest.into_iter().for_each(|raw| judge_at(&ledger, &feed, raw, None));
+        }
+    }
+}
+
+#[test]
+fn what_waits_to_be_judged_holds_time() {
+    let (ledger, feed) = (ledger(1).open_ended(true), feed());
+    feed.open(info(1));
+    feed.listed();
+    feed.send(batch(1, 0));
+    take(&ledger, &feed, 1000);
+    feed.open(PartitionInfo { passing: true, ..info(2) });
+    feed.send(batch(2, 0));
+    let mut waiting = None;
+    while let Some(taken) = ledger.take(&feed) {
+        waiting = if let Taken::Batch(raw) = taken { Some(raw) } else { waiting };
+    }
+    for now in 1001..1001 + 3 * BEHIND_FOR.0 {
+        feed.send(batch(1, now - 1000));
+        take(&ledger, &feed, now);
+        ledger.tick(WallTime(now), &[], false);
+        assert_eq!(ledger.effective(), Some(1000 - B), "at {now}");
+    }
+    judge_at(&ledger, &feed, waiting.unwrap(), Some(990));
+    assert_eq!(ledger.totals()[1].1.late, 0);
 }
