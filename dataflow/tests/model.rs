@@ -254,6 +254,63 @@ fn built_in_rules_find_what_was_injected_as_the_model_says() {
     assert!(labels.iter().filter(|label| label.rule.is_some()).count() >= 5);
 }
 
+/// A case of files of a format, each of these texts one, and what else a configuration says.
+fn case_of(format: &str, files: &[String], more: &str) -> Case {
+    let dir = tempfile::tempdir().unwrap();
+    let name = |at: usize| dir.path().join(format!("{at}.log"));
+    (0..files.len()).for_each(|at| std::fs::write(name(at), &files[at]).unwrap());
+    let paths = dir.path().join("*.log").display().to_string();
+    let text = format!(
+        "[windows]\nmax_hosts = 16\n[[source]]\nkind = \"file\"\npaths = [{paths:?}]\nformat = \"{format}\"\n{more}"
+    );
+    let source = SourceText::new("tidewatch.toml", text.as_str());
+    let config = tidewatch::config::parse(source, &Default::default(), &|_| None).unwrap();
+    let files: Vec<PathBuf> = (0..files.len()).map(name).collect();
+    let inputs = model::inputs(&config, &files);
+    let settings = Settings { rules: config.rules.clone(), max_hosts: 16, ..Settings::default() };
+    let expected = Expected::of(&config, &files, &inputs, &settings);
+    Case { dir, files, config, inputs, expected }
+}
+
+impl Case {
+    /// What one worker writes, and two, as the model says.
+    fn written(&self) -> Written {
+        let one = self.replay(1).unwrap();
+        self.expected.compare(&one).unwrap();
+        self.replay(2).unwrap().same_bytes(&one).unwrap();
+        one
+    }
+}
+
+#[test]
+fn templates_that_clients_made_up_are_others() {
+    // Words without digits, so that each message is a template of its own: more than are told apart.
+    let word = |mut n: usize| {
+        let mut word = String::new();
+        for _ in 0..4 {
+            word.push((b'a' + (n % 26) as u8) as char);
+            n /= 26;
+        }
+        word
+    };
+    let line = |level: &str, n: usize| format!("2026/03/05 12:00:00 [{level}] 31#31: *1 made up {}\n", word(n));
+    let all = 16 * 200 + 300;
+    let levels = ["error", "crit", "warn"];
+    let halves: Vec<String> = (0..2)
+        .map(|half| {
+            // Some come twice, in both files or in one.
+            let here = (0..all).filter(|n| n % 2 == half || n % 7 == 0);
+            here.map(|n| line(levels[n % 3], n).repeat(1 + usize::from(n % 5 == 0))).collect()
+        })
+        .collect();
+    let events: usize = halves.iter().map(|text| text.lines().count()).sum();
+    let written = case_of("nginx-error", &halves, "host = \"web\"\n").written();
+    let points: Vec<&str> = written.metrics.lines().filter(|line| line.starts_with("error_events")).collect();
+    let count = |line: &str| line.split("count=").nth(1).unwrap().split('i').next().unwrap().parse::<usize>().unwrap();
+    assert_eq!(points.iter().map(|line| count(line)).sum::<usize>(), events, "nothing is lost");
+    assert_eq!(points.len(), 200 + levels.len());
+}
+
 /// The processes of a cluster; those that are left are killed.
 struct Cluster(Vec<Child>);
 

@@ -9,21 +9,19 @@
 //!   it tells apart with the least hashes are kept until it closes, and of those the ones with most events stay. The
 //!   others' counts leave as one [`HostDelta`], to be added up over all owners by [`Others`].
 
+use super::errors::{Errors, MAX_PATTERNS, Seen, Template};
 use super::{
     Counts, Dimension, ErrorRow, HOST_ROOM, HostDelta, HostStats, OTHER, Settings, SlowPath, Summary, host_shard,
 };
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tidewatch_events::event::Method;
+use tidewatch_events::event::{LogLevel, Method};
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::EventTime;
 use tidewatch_events::{hash, key, text};
-
-/// Most message templates a host shows per window; the rest is `other`.
-pub const MAX_PATTERNS: usize = 200;
 
 /// The windows of the hosts that one worker owns.
 pub struct Boards {
@@ -50,7 +48,7 @@ struct Hosts {
 #[derive(Default)]
 struct Board {
     stats: HostStats,
-    errors: HashMap<(String, String), ErrorRow>,
+    errors: Errors,
     shards: BTreeMap<u64, Summary>,
     /// What of it was written early, if anything was.
     shown: Option<Box<Shown>>,
@@ -69,8 +67,8 @@ struct Shown {
     ranks: [usize; Dimension::ALL.len()],
     /// How many ranks of `slow_paths`.
     slow: usize,
-    /// Patterns of `error_events` by severity, as they were written last.
-    errors: BTreeMap<String, BTreeSet<String>>,
+    /// Severities and patterns of `error_events`, as they were written last.
+    errors: BTreeSet<(LogLevel, String)>,
 }
 
 /// How much was written.
@@ -250,43 +248,24 @@ impl Others {
     }
 }
 
-impl ErrorRow {
-    fn merge(&mut self, other: ErrorRow) {
-        self.count += other.count;
-        if other.least < self.least {
-            self.least = other.least;
-            self.example = other.example;
-        }
-    }
-}
-
 impl Board {
     /// All events that count in its results.
     fn events(&self) -> u64 {
-        self.stats.requests + self.errors.values().map(|row| row.count).sum::<u64>()
+        self.stats.requests + self.errors.count()
     }
 
     fn add(&mut self, stats: HostStats, errors: Vec<ErrorRow>) {
         self.stats.merge(&stats);
-        for error in errors {
-            match self.errors.entry((error.severity.clone(), error.pattern.clone())) {
-                std::collections::hash_map::Entry::Vacant(slot) => {
-                    slot.insert(error);
-                }
-                std::collections::hash_map::Entry::Occupied(mut slot) => slot.get_mut().merge(error),
-            }
-        }
+        errors.into_iter().for_each(|row| self.errors.add(row));
     }
 
     /// Adds another host's counts; who its clients and paths were is forgotten.
     fn take_in(&mut self, other: Board) {
-        self.add(other.stats, other.errors.into_values().collect());
+        self.add(other.stats, other.errors.into_rows());
     }
 
     fn into_delta(self, window: u64, host: &[u8]) -> HostDelta {
-        let mut errors: Vec<ErrorRow> = self.errors.into_values().collect();
-        errors.sort_by(|a, b| (&a.severity, &a.pattern).cmp(&(&b.severity, &b.pattern)));
-        HostDelta { window, host: host.to_vec(), stats: self.stats, errors }
+        HostDelta { window, host: host.to_vec(), stats: self.stats, errors: self.errors.into_rows() }
     }
 
     fn write(&mut self, settings: &Settings, pen: &mut Pen<'_>) {
@@ -331,9 +310,7 @@ impl Board {
             (0..ranks).for_each(|rank| pen.top(dimension, rank, "", false, &Counts::default(), 0.0));
         }
         (0..shown.slow).for_each(|rank| pen.slow(rank, "", 0, 0, 0.0));
-        for (severity, patterns) in &shown.errors {
-            patterns.iter().for_each(|pattern| self.write_no_errors(severity, pattern, pen));
-        }
+        shown.errors.iter().for_each(|(severity, pattern)| self.write_no_errors(*severity, pattern, pen));
     }
 
     /// With the fields of durations where there are some, or where they `had_latency`.
@@ -403,49 +380,61 @@ impl Board {
 
     fn write_errors(&mut self, pen: &mut Pen<'_>) {
         // Templates are admitted by their count over all severities.
-        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for row in self.errors.values() {
-            *counts.entry(&row.pattern).or_default() += row.count;
-        }
-        let mut ranked: Vec<(Reverse<u64>, &str)> = counts.into_iter().map(|(p, n)| (Reverse(n), p)).collect();
-        ranked.sort_unstable();
-        let kept: BTreeSet<&str> = ranked.into_iter().take(MAX_PATTERNS).map(|(_, p)| p).collect();
-        let mut rows: BTreeMap<(&str, &str), ErrorRow> = BTreeMap::new();
-        for row in self.errors.values() {
-            let pattern = if kept.contains(row.pattern.as_str()) { row.pattern.as_str() } else { "other" };
-            match rows.entry((row.severity.as_str(), pattern)) {
-                std::collections::btree_map::Entry::Vacant(slot) => {
-                    slot.insert(row.clone());
-                }
-                std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().merge(row.clone()),
+        let mut ranked: Vec<(Reverse<u64>, &str, &Template)> =
+            self.errors.templates().map(|(pattern, template)| (Reverse(template.count()), pattern, template)).collect();
+        ranked.sort_unstable_by_key(|(count, pattern, _)| (*count, *pattern));
+        let (kept, others) = ranked.split_at(ranked.len().min(MAX_PATTERNS));
+        let kept = kept.iter().map(|(_, pattern, template)| (*pattern, *template));
+        let others = others.iter().map(|(_, _, template)| *template).chain([self.errors.rest()]);
+        let mut rows: BTreeMap<(&str, &str), (LogLevel, Point<'_>)> = BTreeMap::new();
+        for (pattern, template) in kept.chain(others.map(|template| (REST, template))) {
+            for (severity, seen) in template.iter() {
+                let point = (severity, Point::default());
+                rows.entry((severity.as_str(), pattern)).or_insert(point).1.add(seen);
             }
         }
-        for ((severity, pattern), row) in &rows {
-            let example = pen.redacted(&row.example);
-            pen.errors(severity, pattern, row.count, &example);
+        for ((severity, pattern), (_, point)) in &rows {
+            let example = pen.redacted(point.example);
+            pen.errors(severity, pattern, point.count, &example);
         }
         let Some(shown) = &self.shown else { return };
         // A template that others crowded out, or an `other` of which all members are shown by now.
-        for (severity, patterns) in &shown.errors {
-            for pattern in patterns.iter().filter(|pattern| !rows.contains_key(&(severity.as_str(), pattern.as_str())))
-            {
-                self.write_no_errors(severity, pattern, pen);
+        for (severity, pattern) in &shown.errors {
+            if !rows.contains_key(&(severity.as_str(), pattern.as_str())) {
+                self.write_no_errors(*severity, pattern, pen);
             }
         }
-        let mut errors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (severity, pattern) in rows.into_keys() {
-            errors.entry(severity.to_owned()).or_default().insert(pattern.to_owned());
-        }
+        let errors = rows.into_iter().map(|((_, pattern), (severity, _))| (severity, pattern.to_owned())).collect();
         if let Some(shown) = &mut self.shown {
             shown.errors = errors;
         }
     }
 
-    /// Takes a point of `error_events` back; its example stays.
-    fn write_no_errors(&self, severity: &str, pattern: &str, pen: &mut Pen<'_>) {
-        let row = self.errors.get(&(severity.to_owned(), pattern.to_owned()));
-        let example = pen.redacted(row.map_or("", |row| row.example.as_str()));
-        pen.errors(severity, pattern, 0, &example);
+    /// Takes a point of `error_events` back; its example stays where it is known.
+    fn write_no_errors(&self, severity: LogLevel, pattern: &str, pen: &mut Pen<'_>) {
+        let seen = self.errors.get(severity, pattern);
+        let example = pen.redacted(seen.map_or("", |seen| seen.example.as_str()));
+        pen.errors(severity.as_str(), pattern, 0, &example);
+    }
+}
+
+/// The template that stands for all that have no point of their own.
+const REST: &str = "other";
+
+/// What a point of `error_events` says.
+#[derive(Default)]
+struct Point<'a> {
+    count: u64,
+    least: Option<(u64, u64, u64)>,
+    example: &'a str,
+}
+
+impl<'a> Point<'a> {
+    fn add(&mut self, seen: &'a Seen) {
+        self.count += seen.count;
+        if self.least.is_none_or(|least| seen.least < least) {
+            (self.least, self.example) = (Some(seen.least), &seen.example);
+        }
     }
 }
 

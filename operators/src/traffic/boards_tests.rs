@@ -1,5 +1,7 @@
+use super::super::errors::MOST_TEMPLATES;
 use super::super::host_shard;
 use super::*;
+use std::collections::HashMap;
 use tidewatch_events::time::Millis;
 
 const SETTINGS: Settings =
@@ -124,8 +126,8 @@ fn what_was_shown_early_of_a_host_that_is_crowded_out_is_taken_back() {
 
 fn errors(host: &[u8], rows: &[(&str, &str, u64)]) -> HostDelta {
     let row = |(severity, pattern, count): &(&str, &str, u64)| ErrorRow {
-        severity: (*severity).to_owned(),
-        pattern: (*pattern).to_owned(),
+        severity: LogLevel::from_word(severity.as_bytes()).unwrap(),
+        pattern: Some((*pattern).to_owned()),
         count: *count,
         least: (0, 0, hash::of(pattern.as_bytes())),
         example: format!("like-{pattern}"),
@@ -269,4 +271,25 @@ fn durations_that_were_shown_early_are_taken_back_too() {
         assert!(fields.contains(&format!("{name}=0.0")), "{name}: {fields}");
     }
     assert_eq!(points.iter().filter(|(_, fields)| *fields == "requests=0i").count(), 1, "http_methods");
+}
+
+#[test]
+fn templates_that_found_no_room_are_others_early_and_in_the_end() {
+    let mut names: Vec<String> = (0..MOST_TEMPLATES + 9).map(|i| format!("t{i:04}")).collect();
+    names.sort_by_key(|name| hash::of(name.as_bytes()));
+    let mut boards = Boards::new(SETTINGS, Arc::default());
+    // The last ones by hash come first, are the busiest, and are shown.
+    let (room, beyond) = names.split_at(MOST_TEMPLATES);
+    beyond.iter().for_each(|name| boards.add(errors(b"h", &[("error", name, 5)])));
+    let mut out = Vec::new();
+    boards.early(&mut out);
+    assert_eq!(results(&out).len(), beyond.len());
+    room.iter().for_each(|name| boards.add(errors(b"h", &[("error", name, 1)])));
+    close(&mut boards, &mut out);
+    let points = results(&out);
+    let others = &points["error_events,host=h,pattern=other,severity=error 0"];
+    let events = MOST_TEMPLATES - MAX_PATTERNS + 5 * beyond.len();
+    assert!(others.starts_with(&format!("count={events}i")), "{others}");
+    assert_eq!(points.len(), MAX_PATTERNS + 1, "one without room has none, however many events it has");
+    assert!(kept(&out)[&format!("error_events,host=h,pattern={},severity=error 0", beyond[0])].starts_with("count=0i"));
 }

@@ -8,22 +8,20 @@
 //! - A window handed over early and again later is no mistake: the owners add up.
 //! - Keys longer than `text::MAX_VALUE_BYTES` are cut before they become keys.
 
+use super::errors::Errors;
 use super::part::{Part, Row, mix};
 use super::paths::Durations;
-use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, Settings};
-use crate::lanes::{LANES, Lanes, bits, each};
+use super::{Counts, Dimension, HostDelta, HostStats, Settings};
+use crate::lanes::{LANES, Lanes, MAX_HOSTS, bits, each};
 use crate::names::{NONE, Names};
 use crate::rules::owner;
 use crate::tally::{Candidate, Keyed, Tally};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::{histogram, pattern, text};
-
-/// Hosts kept by one worker over all its windows before all are handed over.
-pub const MAX_HOSTS: usize = 1 << 14;
 
 /// One worker's open windows.
 pub struct LocalTraffic {
@@ -69,7 +67,7 @@ struct Window {
 struct Host {
     number: u32,
     stats: HostStats,
-    errors: HashMap<(LogLevel, String), ErrorRow>,
+    errors: Errors,
 }
 
 /// What is counted for a key of a host.
@@ -162,7 +160,8 @@ impl LocalTraffic {
 
     /// Hands over all windows that end at or before `before` (ms): a part for every owner among `peers` workers that
     /// has rows, and a delta for every host.
-    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept, and where the lanes are full of names.
+    ///
+    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept over all windows, and where the lanes are full of names.
     pub fn drain(
         &mut self,
         before: u64,
@@ -207,7 +206,7 @@ impl Window {
 
     #[cold]
     fn new_host(&mut self, number: u32) -> usize {
-        self.hosts.push(Host { number, stats: HostStats::default(), errors: HashMap::new() });
+        self.hosts.push(Host { number, stats: HostStats::default(), errors: Errors::default() });
         if self.places.len() <= number as usize {
             self.places.resize(number as usize + 1, 0);
         }
@@ -313,8 +312,7 @@ impl Window {
             }
         }
         deltas.extend(self.hosts.drain(..).zip(hosts).map(|(host, name)| {
-            let mut errors: Vec<ErrorRow> = host.errors.into_values().collect();
-            errors.sort_by(|a, b| (&a.severity, &a.pattern).cmp(&(&b.severity, &b.pattern)));
+            let errors = host.errors.into_rows();
             HostDelta { window: start, host: name, stats: host.stats, errors }
         }));
     }
@@ -438,19 +436,8 @@ impl Host {
             return;
         }
         let message = batch.get(event.message);
-        let template = templates.of(message);
-        let least = (event.time.0, batch.raw.partition.0, event.offset);
-        let row = self.errors.entry((event.level, template.to_owned())).or_insert_with(|| ErrorRow {
-            severity: event.level.as_str().to_owned(),
-            pattern: template.to_owned(),
-            count: 0,
-            least: (u64::MAX, u64::MAX, u64::MAX),
-            example: String::new(),
-        });
-        row.count += 1;
-        if least < row.least {
-            row.least = least;
-            row.example = text::bounded(message).into_owned();
-        }
+        let at = (event.time.0, batch.raw.partition.0, event.offset);
+        let example = || text::bounded(message).into_owned();
+        self.errors.observe(event.level, templates.of(message), at, example);
     }
 }

@@ -15,6 +15,7 @@
 //! - A key's owner is that of its hash shard ([`crate::rules::owner`]), the same in every process.
 
 pub mod boards;
+pub mod errors;
 pub mod local;
 pub mod part;
 pub mod paths;
@@ -24,6 +25,7 @@ pub mod table;
 
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use tidewatch_events::event::LogLevel;
 use tidewatch_events::histogram::Histogram;
 use tidewatch_events::time::Millis;
 
@@ -148,13 +150,13 @@ pub struct HostDelta {
     pub errors: Vec<ErrorRow>,
 }
 
-/// Error events of one severity and template.
+/// Error events of one severity and template, handed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorRow {
-    /// Severity's name.
-    pub severity: String,
-    /// The message's template.
-    pub pattern: String,
+    /// Their severity.
+    pub severity: LogLevel,
+    /// The message's template; `None`: of all that found no room.
+    pub pattern: Option<String>,
     /// Number of events.
     pub count: u64,
     /// (time, partition, offset) of the least event.

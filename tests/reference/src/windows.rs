@@ -303,7 +303,11 @@ fn error_events(start: u64, host: &str, seen: &[Seen], settings: &Settings) -> V
     for event in seen {
         *counts.entry(template(event)).or_default() += 1;
     }
+    // Of more than 16 times as many those with the least hashes are looked at.
     let mut kept: Vec<_> = counts.into_iter().collect();
+    kept.sort_by_key(|(template, _)| (tidewatch_events::hash::of(template.as_bytes()), template.clone()));
+    kept.truncate(16 * settings.templates);
+    kept.sort();
     kept.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     kept.truncate(settings.templates);
     let mut groups: BTreeMap<(LogLevel, String), Vec<Seen>> = BTreeMap::new();
