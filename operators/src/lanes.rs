@@ -21,10 +21,11 @@ pub const LANES: usize = 32;
 /// Bytes that are loaded together.
 const CACHE_LINE: usize = 64;
 
-/// Hosts beyond which all names should be forgotten.
+/// Hosts beyond which a worker hands over all its windows and forgets all names.
 pub const MAX_HOSTS: usize = 1 << 14;
 
-/// Numbers of what up to [`LANES`] events name, and the names. Texts longer than `text::MAX_VALUE_BYTES` are cut before they are names, but for hosts.
+/// Numbers of what up to [`LANES`] events name, and the names. Texts longer than
+/// `text::MAX_VALUE_BYTES` are cut before they are names.
 pub struct Lanes {
     hosts: Names,
     clients: Clients,
@@ -87,10 +88,10 @@ impl Lanes {
         for lane in bits(mask) {
             let host = events[lane].host;
             self.host[lane] = if !host.is_empty() {
-                self.hosts.number(batch.get(host))
+                number_host(&mut self.hosts, batch.get(host))
             } else {
                 if default_host == NONE {
-                    default_host = self.hosts.number(&batch.default_host);
+                    default_host = number_host(&mut self.hosts, &batch.default_host);
                 }
                 default_host
             };
@@ -193,6 +194,20 @@ fn number(
     cut
 }
 
+/// The number of a host. No name is longer than it may be, so one that is to be cut is not found among the last ones.
+#[inline]
+fn number_host(hosts: &mut Names, host: &[u8]) -> u32 {
+    let sample = sample(host);
+    let candidate = hosts.candidate(sample);
+    let is_known = candidate != NONE && hosts.text_of_candidate(candidate) == host;
+    if is_known { candidate } else { seek_host(hosts, sample, host) }
+}
+
+#[inline(never)]
+fn seek_host(hosts: &mut Names, sample: Sample, host: &[u8]) -> u32 {
+    if host.len() <= text::MAX_VALUE_BYTES { hosts.seek(sample, host) } else { number_cut(hosts, host) }
+}
+
 #[cold]
 fn number_cut(names: &mut Names, bytes: &[u8]) -> u32 {
     names.number(text::bounded(bytes).as_bytes())
@@ -242,6 +257,26 @@ mod tests {
             let mut all = Vec::new();
             each(mask, |lane| all.push(lane));
             assert_eq!(all, bits(mask).collect::<Vec<_>>(), "{mask:x}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_too_long_are_cut() {
+        // How long the names are; whether they are cut.
+        for (len, is_cut) in [(text::MAX_VALUE_BYTES, false), (text::MAX_VALUE_BYTES + 1, true), (10_000, true)] {
+            let bytes = vec![b'x'; len];
+            let framing = Framing::Lines { offset: 0 };
+            let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
+            let batch = Batch::new(raw, Arc::from(vec![b'y'; len]));
+            let mut events = [Event::new(Kind::Access, EventTime(0)); 2];
+            events[1].host = Span::new(0, len);
+            let mut lanes = Lanes::default();
+            lanes.fill(&batch, &events, 0b11);
+            for (lane, whole) in [(0, &*batch.default_host), (1, &*batch.raw.bytes)] {
+                let name = lanes.hosts().text(lanes.host[lane]);
+                assert_eq!(name, text::bounded(whole).as_bytes(), "{len}");
+                assert_eq!(name != whole, is_cut, "{len}");
+            }
         }
     }
 
