@@ -9,6 +9,7 @@
 mod support;
 
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -89,7 +90,7 @@ struct Case {
 impl Case {
     fn new(logs: &[Log], setup: &Setup) -> Case {
         let dir = tempfile::tempdir().unwrap();
-        let (files, sources) = setup::write(logs, dir.path());
+        let (files, sources) = setup::write(logs, &setup.hosts, dir.path());
         let config = setup.config(&sources);
         let inputs = model::inputs(&config, &files);
         let expected = Expected::of(&config, &files, &inputs, &setup.model(&config));
@@ -279,6 +280,50 @@ impl Case {
         self.expected.compare(&one).unwrap();
         self.replay(2).unwrap().same_bytes(&one).unwrap();
         one
+    }
+}
+
+#[test]
+fn hosts_that_clients_made_up_crowd_nobody_out_where_hosts_are_named() {
+    let hash = |name: &str| tidewatch_events::hash::of(name.as_bytes());
+    let shop = "shop.example";
+    // Of the shop's shard, and before it by hash: more than are kept until a window closes.
+    let crafted = (0..).map(|n| format!("x{n}.evil.example"));
+    let is_before = |name: &String| hash(name) >> 40 & 15 == hash(shop) >> 40 & 15 && hash(name) < hash(shop);
+    let crafted: Vec<String> = crafted.filter(is_before).take(20).collect();
+    let line = |host: &str, status: u16| {
+        format!(
+            "{{\"time_iso8601\":\"2026-03-05T12:00:00+00:00\",\"host\":\"{host}\",\"remote_addr\":\"192.0.2.1\",\
+             \"request\":\"GET / HTTP/1.1\",\"status\":{status},\"body_bytes_sent\":1}}\n"
+        )
+    };
+    // The shop's name comes in two spellings, and one of its hosts below the domain.
+    let own: String = [shop, "SHOP.example", "A.shop.example"].map(|host| line(host, 500).repeat(10)).concat();
+    let files = [own, crafted.iter().map(|host| line(host, 500).repeat(10)).collect()];
+    let rule = "[[rule]]\nname = \"errors-of-a-host\"\nwhere = { status = 500 }\ngroup_by = [\"host\"]\n\
+                measure = \"count\"\nwindow = \"10s\"\nthreshold = 10\n";
+    let requests = |written: &Written, host: &str| -> Option<u64> {
+        let line = written.metrics.lines().find(|line| line.starts_with(&format!("http_stats,host={host} ")))?;
+        line.split("requests=").nth(1)?.split('i').next()?.parse().ok()
+    };
+    let all = case_of("nginx-json", &files, rule).written();
+    assert_eq!(requests(&all, shop), None, "it is crowded out where any host counts");
+    assert!(all.alerts.contains("evil"));
+    for hosts in
+        ["hosts = [\"shop.example\", \"*.shop.example\"]\n", "hosts = [\"*.SHOP.example\", \"Shop.example\"]\n"]
+    {
+        let own = case_of("nginx-json", &files, &format!("{hosts}{rule}")).written();
+        assert_eq!((requests(&own, shop), requests(&own, "a.shop.example")), (Some(20), Some(10)));
+        assert_eq!(requests(&own, "other"), Some(200));
+        let subjects: BTreeSet<String> = (own.alerts.lines())
+            .map(|line| serde_json::from_str::<Alert>(line).unwrap())
+            .filter(|alert| alert.rule == "errors-of-a-host")
+            .map(|alert| alert.subject["host"].clone())
+            .collect();
+        let want = [shop, "a.shop.example", "other"].map(str::to_owned);
+        assert_eq!(subjects, want.into_iter().collect(), "{hosts}");
+        assert!(own.alerts.contains("evil"), "lines stay as they are");
+        assert!(!own.metrics.contains("evil") && own.metrics.contains("host=other"));
     }
 }
 

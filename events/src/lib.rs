@@ -27,6 +27,7 @@ pub mod filter;
 pub mod formats;
 pub mod hash;
 pub mod histogram;
+pub mod hosts;
 pub mod key;
 pub mod line_protocol;
 pub mod pattern;

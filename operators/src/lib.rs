@@ -6,6 +6,7 @@
 pub mod inexact;
 pub mod lanes;
 pub mod names;
+pub mod own_hosts;
 mod prefetch;
 pub mod rules;
 pub mod tally;

@@ -591,7 +591,7 @@ impl Config {
 impl Lines {
     /// All that decides how a line is read, as text.
     pub fn describe(&self) -> String {
-        let Lines { format, fields, host, zone: _, zone_name, proxies } = self;
-        format!("{format:?} {fields:?} {host:?} {zone_name} {proxies:?}")
+        let Lines { format, fields, host, hosts, zone: _, zone_name, proxies } = self;
+        format!("{format:?} {fields:?} {host:?} {hosts:?} {zone_name} {proxies:?}")
     }
 }

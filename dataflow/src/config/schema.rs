@@ -261,6 +261,12 @@ pub static SOURCE: Section = Section {
             "The host of lines that name none.",
         ),
         key(
+            "hosts",
+            Kind::Texts,
+            Nothing("any host"),
+            "The hosts that are yours, in any case: names, and `*.example.org` for all below a domain. Events of other hosts, such as names that clients made up, count as host `other` in all results and rules ([FORMATS](FORMATS.md#hosts)).",
+        ),
+        key(
             "time_zone",
             Kind::Zone,
             Is("UTC"),

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use std::path::PathBuf;
 use tidewatch_events::client::{ClientHeader, Proxies};
 use tidewatch_events::formats::{self, Format, FormatError};
+use tidewatch_events::hosts::{HostError, HostList};
 use tidewatch_events::time::{EventTime, Millis};
 
 /// A source, checked.
@@ -31,6 +32,8 @@ pub struct Lines {
     pub fields: Vec<(String, String)>,
     /// The host of lines that name none.
     pub host: Option<String>,
+    /// Which hosts are this source's own; all others count as one. Empty: all are.
+    pub hosts: Vec<String>,
     /// The zone of times that name none.
     pub zone: TimeZone,
     /// The zone as it was given.
@@ -159,12 +162,21 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 impl Lines {
+    /// The hosts that are this source's own; `None`: all are.
+    pub fn own_hosts(&self) -> Option<HostList> {
+        let mut list = HostList::default();
+        // Each was checked when it was read.
+        self.hosts.iter().for_each(|host| _ = list.add(host));
+        (!list.is_empty()).then_some(list)
+    }
+
     /// Lines of an unknown format, as `--input` and `--from` read them where no source says more.
     pub fn auto() -> Lines {
         Lines {
             format: "auto".into(),
             fields: Vec::new(),
             host: None,
+            hosts: Vec::new(),
             zone: TimeZone::UTC,
             zone_name: "UTC".into(),
             proxies: Proxies::default(),
@@ -248,8 +260,33 @@ fn lines(reader: &Reader<'_>) -> Option<Lines> {
         carries(reader, text, &fields, header);
     }
     let host = reader.text("host");
+    let hosts = own_hosts(reader);
     let (zone_name, zone) = zone?;
-    Some(Lines { format: format?, fields, host, zone, zone_name, proxies: Proxies { trusted, header } })
+    Some(Lines { format: format?, fields, host, hosts, zone, zone_name, proxies: Proxies { trusted, header } })
+}
+
+/// The entries of `hosts`, checked.
+fn own_hosts(reader: &Reader<'_>) -> Vec<String> {
+    let mut list = HostList::default();
+    let mut hosts = reader.texts("hosts");
+    hosts.retain(|(host, span)| {
+        let Err(error) = list.add(host) else { return true };
+        let hint = match error {
+            HostError::Star => {
+                "write \"*.example.org\" for all hosts of a domain; leave `hosts` out for any host".to_owned()
+            }
+            HostError::Port => "leave the port out: the hosts of events are compared without".to_owned(),
+            HostError::Address | HostError::Name => "write \"shop.example\" or \"*.example.org\"".to_owned(),
+        };
+        reader.cx.wrong(span, format!("{host:?} is not a host: {error}"), hint);
+        false
+    });
+    if let Some(node) =
+        reader.given("hosts").filter(|node| matches!(&node.value, Value::List(items) if items.is_empty()))
+    {
+        reader.cx.wrong(&node.span, "`hosts` names none", "name the hosts that are yours, or leave it out");
+    }
+    hosts.into_iter().map(|(host, _)| host).collect()
 }
 
 /// Refuses a header that no line of the format can hold: every client would be the proxy.

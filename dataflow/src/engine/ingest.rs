@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_events::batch::{Batch, Framing, PartitionId};
 use tidewatch_events::formats::Parser;
+use tidewatch_events::hosts::HostList;
 use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_operators::lanes::{self, LANES, Lanes};
+use tidewatch_operators::own_hosts::OwnHosts;
 use tidewatch_operators::rules::dark::DarkPart;
 use tidewatch_operators::rules::local::{Drained, LocalPanes};
 use tidewatch_operators::rules::partials::PanePartials;
@@ -67,6 +69,9 @@ pub trait Parsers: Send + Sync {
     /// A parser for the partition; `head` is the beginning of its first batch. `None`: ask again, another worker is
     /// about to recognise the format.
     fn parser(&self, info: &PartitionInfo, head: Option<&[u8]>) -> Option<Parser>;
+
+    /// The hosts that are a source's own, by source; `None`: all are.
+    fn own_hosts(&self) -> Vec<Option<Arc<HostList>>>;
 
     /// Forgets what was recognised of other partitions than these.
     fn retain(&self, is_open: &dyn Fn(PartitionId) -> bool);
@@ -180,6 +185,8 @@ struct Work {
     index: usize,
     infos: HashMap<PartitionId, PartitionInfo>,
     parsers: HashMap<PartitionId, Parser>,
+    /// Of sources that say which hosts are theirs.
+    own_hosts: Vec<Option<OwnHosts>>,
     /// How many partitions may be known before those that are over are forgotten.
     most_known: usize,
     unparsed: VecDeque<Batch>,
@@ -196,12 +203,14 @@ struct Work {
 
 impl Work {
     fn new(ingest: Ingest, index: usize) -> Work {
+        let own_hosts = ingest.parsers.own_hosts();
         Work {
             lanes: Lanes::new(ingest.privacy.clone()),
             ingest,
             index,
             infos: HashMap::new(),
             parsers: HashMap::new(),
+            own_hosts: own_hosts.into_iter().map(|list| list.map(OwnHosts::new)).collect(),
             most_known: FEW_PARTITIONS,
             unparsed: VecDeque::new(),
             pending: VecDeque::new(),
@@ -283,6 +292,10 @@ impl Work {
             }
             if let Some(parser) = self.parsers.get_mut(&id) {
                 parser.parse(&mut batch);
+            }
+            let source = self.infos.get(&id).map_or(0, |info| info.source);
+            if let Some(Some(own)) = self.own_hosts.get_mut(source) {
+                own.settle(&mut batch);
             }
             self.ingest.ledger.publish(&batch);
             let gone = self.give_away(&mut batch, sending);

@@ -4,17 +4,19 @@ use super::ingest::Parsers;
 use crate::config::{Config, Source, SourceKind};
 use crate::exit::Failure;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_connectors::sparing::Sparing;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::formats::{self, Format, Parser, SourceOptions};
+use tidewatch_events::hosts::HostList;
 
 /// The format of a source.
 struct SourceParser {
     /// `None`: recognised, partition by partition.
     format: Option<Format>,
     options: SourceOptions,
+    hosts: Option<Arc<HostList>>,
     /// What is said of partitions: whoever connects makes one.
     recognitions: Sparing,
     misses: Sparing,
@@ -59,7 +61,8 @@ fn compile(source: &Source) -> Result<SourceParser, Failure> {
         live: matches!(source.kind, SourceKind::Tcp { .. } | SourceKind::Syslog { .. } | SourceKind::Stdin),
         ..SourceOptions::default()
     };
-    Ok(SourceParser { format, options, recognitions: Sparing::new(), misses: Sparing::new() })
+    let hosts = lines.own_hosts().map(Arc::new);
+    Ok(SourceParser { format, options, hosts, recognitions: Sparing::new(), misses: Sparing::new() })
 }
 
 impl Parsers for SourceParsers {
@@ -97,6 +100,10 @@ impl Parsers for SourceParsers {
             (None, None) => return None,
         };
         Some(Parser::new(format, options))
+    }
+
+    fn own_hosts(&self) -> Vec<Option<Arc<HostList>>> {
+        self.sources.iter().map(|source| source.hosts.clone()).collect()
     }
 
     fn retain(&self, is_open: &dyn Fn(PartitionId) -> bool) {

@@ -17,7 +17,9 @@ use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, RecordMeta,
 use tidewatch_events::event::Verdict;
 use tidewatch_events::text;
 use tidewatch_events::time::EventTime;
-use tidewatch_reference::{Feed, Partition, RefEvent, Results, Settings, compare_alerts, compare_points, compute};
+use tidewatch_reference::{
+    Feed, Partition, RefEvent, Results, Settings, compare_alerts, compare_points, compute, settle_hosts,
+};
 
 /// One partition of a replay.
 #[derive(Clone, Debug)]
@@ -94,7 +96,11 @@ impl Expected {
                 let record = input.record(reject.offset, reject.reason.as_str(), batch.get(reject.line), config);
                 rejected.push(record);
             }
-            let events: Vec<RefEvent> = batch.events.iter().map(|e| RefEvent::from(&batch, e)).collect();
+            let mut events: Vec<RefEvent> = batch.events.iter().map(|e| RefEvent::from(&batch, e)).collect();
+            let lines_of = &config.input_sources(files)[input.info.source].lines;
+            if !lines_of.hosts.is_empty() {
+                settle_hosts(&mut events, &input.info.default_host, &lines_of.hosts);
+            }
             lines.extend(events.iter().map(|e| ((id, e.offset), e.line.clone())));
             feed.partitions.push(Partition { id, floors: Vec::new(), events });
         }

@@ -27,6 +27,9 @@ const FILTERS: [&str; 9] = [
     r#""referrer|exists" = false"#,
 ];
 
+/// `hosts` of the sources.
+const HOSTS: [&[&str]; 4] = [&[], &[], &["Host-1", "host-2", "*.example"], &["web,3=x", "other"]];
+
 /// The key of pseudonyms.
 const KEY: &str = "0123456789abcdef";
 
@@ -39,6 +42,8 @@ pub struct Setup {
     pub max_drift: u64,
     /// Per rule its filter and, for a ratio, the inner one.
     pub filters: Vec<(Option<usize>, usize)>,
+    /// `hosts` of every source; empty where it is not given.
+    pub hosts: Vec<String>,
 }
 
 /// Random lengths of time and up to `rules` rules.
@@ -54,8 +59,9 @@ pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
     ];
     // Half of them cross a bound now and then.
     let bounds = prop_oneof![1 => Just((1_000usize, 10_000usize)), 1 => (1usize..4, prop::sample::select(&[1usize, 2, 3, 10_000][..]))];
-    let all = (arb::settings(rules), drift, filters, allow, privacy, bounds);
-    all.prop_map(|(mut settings, max_drift, filters, mut allow, privacy, bounds)| {
+    let hosts = prop::sample::select(&HOSTS[..]);
+    let all = (arb::settings(rules), drift, filters, allow, privacy, bounds, hosts);
+    all.prop_map(|(mut settings, max_drift, filters, mut allow, privacy, bounds, hosts)| {
         settings.privacy.client = privacy;
         (settings.max_findings, settings.max_open) = bounds;
         let names: Vec<String> = (0..settings.rules.len()).map(|i| format!("rule-{i}")).collect();
@@ -74,7 +80,8 @@ pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
                 *q = if *q == 0.0 { 0.25 } else { *q };
             }
         }
-        Setup { settings, max_drift, filters }
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Setup { settings, max_drift, filters, hosts }
     })
 }
 
@@ -195,7 +202,7 @@ fn rule_text(rule: &Rule, filter: Option<usize>, inner: usize) -> String {
 }
 
 /// Writes the logs into a directory. Gives the files, the order in which they are to be named, and the sources.
-pub fn write(logs: &[Log], dir: &Path) -> (Vec<PathBuf>, String) {
+pub fn write(logs: &[Log], hosts: &[String], dir: &Path) -> (Vec<PathBuf>, String) {
     let (mut files, mut sources) = (Vec::new(), String::new());
     for style in Style::ALL {
         if !logs.iter().any(|log| log.style == style) {
@@ -209,6 +216,9 @@ pub fn write(logs: &[Log], dir: &Path) -> (Vec<PathBuf>, String) {
             pattern.display().to_string(),
             style.format()
         );
+        if !hosts.is_empty() {
+            let _ = writeln!(sources, "hosts = {hosts:?}");
+        }
     }
     for (i, log) in logs.iter().enumerate() {
         let path = dir.join(format!("{}-{i}.log", log.style.stem()));

@@ -18,6 +18,19 @@ pub struct Feed {
     pub partitions: Vec<Partition>,
 }
 
+/// Gives events of hosts that are not among these the host `other`; of these there is one spelling. The default host is none
+/// that a line made up. An entry `*.x` stands for all that ends in `.x`.
+pub fn settle_hosts(events: &mut [RefEvent], default_host: &[u8], hosts: &[String]) {
+    for event in events.iter_mut().filter(|event| event.host != default_host) {
+        let lower = event.host.to_ascii_lowercase();
+        let is_own = hosts.iter().any(|entry| match entry.to_ascii_lowercase().strip_prefix('*') {
+            Some(end) => lower.len() > end.len() && lower.ends_with(end.as_bytes()),
+            None => lower == entry.to_ascii_lowercase().as_bytes(),
+        });
+        event.host = if is_own && lower.len() <= 253 { lower } else { b"other".to_vec() };
+    }
+}
+
 /// One ordered sequence of events.
 #[derive(Clone, Debug, Default)]
 pub struct Partition {

@@ -40,7 +40,7 @@ mod results;
 
 pub use clock::judge;
 pub use compare::{compare_alerts, compare_points};
-pub use feed::{Feed, Partition, RefClient, RefEvent, batch_of, batches_of};
+pub use feed::{Feed, Partition, RefClient, RefEvent, batch_of, batches_of, settle_hosts};
 pub use point::{FieldValue, Point};
 pub use results::{Results, compute};
 pub use rules::{Finding, RefAlert};
