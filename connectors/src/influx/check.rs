@@ -18,7 +18,7 @@ pub struct Check {
 /// Reaches the server and asks to write nothing to the bucket: that takes a token, an organisation and a bucket that fit
 /// together. The error says what to do. Not to be called from asynchronous code.
 pub fn check(settings: &InfluxSettings) -> Result<Check, InfluxError> {
-    let http = Http::new(&settings.url, Some(&settings.token), settings.connect_timeout, settings.timeout)?;
+    let http = settings.http()?;
     let version = version(&http)?;
     match super::post(&http, settings, &[], true) {
         Verdict::Written => {}
@@ -37,7 +37,7 @@ pub fn check(settings: &InfluxSettings) -> Result<Check, InfluxError> {
 /// Whether a bucket is there, as far as a token tells that need not be allowed to use it: InfluxDB 2 looks for the bucket before
 /// it looks at the token's rights. `None` for other servers, which may make what is written to. Nothing is written.
 pub fn has_bucket(settings: &InfluxSettings, bucket: &str) -> Result<Option<bool>, InfluxError> {
-    let http = Http::new(&settings.url, Some(&settings.token), settings.connect_timeout, settings.timeout)?;
+    let http = settings.http()?;
     let is_two = |version: &str| version.trim_start_matches('v').starts_with("2.");
     if !version(&http)?.is_some_and(|version| is_two(&version)) {
         return Ok(None);

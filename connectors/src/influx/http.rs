@@ -3,7 +3,9 @@
 use super::InfluxError;
 use crate::http::{self, HttpError, HttpSettings, Wrong};
 use crate::secret::Secret;
+use std::path::Path;
 use std::time::Duration;
+use tidewatch_events::text::Shown as _;
 
 pub(super) use crate::http::{Answer, Request};
 
@@ -16,8 +18,8 @@ impl Http {
     pub fn new(
         url: &str,
         token: Option<&Secret>,
-        connect_timeout: Duration,
-        timeout: Duration,
+        ca: Option<&Path>,
+        (connect_timeout, timeout): (Duration, Duration),
     ) -> Result<Http, InfluxError> {
         let base = http::base(url).map_err(|wrong| {
             InfluxError::Address(match wrong {
@@ -26,7 +28,20 @@ impl Http {
             })
         })?;
         let authorization = token.map(|token| ("Token", token));
-        let settings = HttpSettings { base, authorization, ca: None, connect_timeout, timeout, max_answer: MAX_ANSWER };
+        let unusable = |path: &Path, why: &dyn std::fmt::Display| {
+            InfluxError::Address(format!("InfluxDB: `ca` {} {why}", path.shown()))
+        };
+        let pem = match ca {
+            Some(path) => {
+                Some(std::fs::read(path).map_err(|error| unusable(path, &format!("cannot be read: {error}")))?)
+            }
+            None => None,
+        };
+        if let (Some(path), Some(pem)) = (ca, &pem) {
+            http::usable_authorities(pem).map_err(|why| unusable(path, &why))?;
+        }
+        let (ca, max_answer) = (pem.as_deref(), MAX_ANSWER);
+        let settings = HttpSettings { base, authorization, ca, connect_timeout, timeout, max_answer };
         http::Http::new(settings).map(Http).map_err(|error| match error {
             HttpError::Usage(words) => InfluxError::Address(format!("InfluxDB: {words}")),
             error => InfluxError::Unreachable(error.to_string()),

@@ -26,6 +26,7 @@ use crate::sink::{Delivered, Delivery, Parts, Sink, SinkError};
 use flate2::{Compression, write::GzEncoder};
 use http::{Http, Request};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 use tidewatch_events::hash;
 use verdict::Verdict;
@@ -41,6 +42,8 @@ pub struct InfluxSettings {
     pub bucket: String,
     /// A token that may write to the bucket.
     pub token: Secret,
+    /// A file of authorities (PEM) to trust besides the system's.
+    pub ca: Option<PathBuf>,
     /// Most lines in a request.
     pub batch_lines: usize,
     /// Most bytes in a request, before compression; a single longer line still goes.
@@ -59,11 +62,16 @@ impl InfluxSettings {
             org: org.to_owned(),
             bucket: bucket.to_owned(),
             token,
+            ca: None,
             batch_lines: 5000,
             batch_bytes: 1 << 20,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
         }
+    }
+
+    fn http(&self) -> Result<Http, InfluxError> {
+        Http::new(&self.url, Some(&self.token), self.ca.as_deref(), (self.connect_timeout, self.timeout))
     }
 }
 
@@ -95,7 +103,7 @@ pub struct InfluxSink {
 impl InfluxSink {
     /// A sink; nothing is sent yet. Fails only where the address is not one or there is no TLS.
     pub fn new(settings: InfluxSettings) -> Result<InfluxSink, InfluxError> {
-        let http = Http::new(&settings.url, Some(&settings.token), settings.connect_timeout, settings.timeout)?;
+        let http = settings.http()?;
         Ok(InfluxSink { settings, http, faults: (0, 0) })
     }
 

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What should be there afterwards.
@@ -19,6 +20,8 @@ use std::time::Duration;
 pub struct SetupRequest {
     /// The server's address.
     pub url: String,
+    /// A file of authorities (PEM) to trust besides the system's.
+    pub ca: Option<PathBuf>,
     /// The organisation's name.
     pub org: String,
     /// The bucket's name.
@@ -70,7 +73,8 @@ pub fn setup(request: &SetupRequest) -> Result<SetupReport, InfluxError> {
 /// The same, with a report that also tells what was done before an error: tokens are shown only once.
 pub fn setup_into(request: &SetupRequest, report: &mut SetupReport) -> Result<(), InfluxError> {
     let times = InfluxSettings::new(&request.url, "", "", Secret::default());
-    let connect = |token: Option<&Secret>| Http::new(&request.url, token, times.connect_timeout, times.timeout);
+    let times = (times.connect_timeout, times.timeout);
+    let connect = |token: Option<&Secret>| Http::new(&request.url, token, request.ca.as_deref(), times);
     let http = connect(None)?;
     let version = version(&http)?;
     report.steps.push(format!(

@@ -205,6 +205,7 @@ fn influx(
     let long = LongTerm { bucket: influx.long_bucket.clone(), retention: length(influx.long_retention) };
     let request = SetupRequest {
         url: influx.url.clone(),
+        ca: influx.ca.clone(),
         org: influx.org.clone(),
         bucket: influx.bucket.clone(),
         retention: length(influx.retention),

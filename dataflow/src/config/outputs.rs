@@ -1,5 +1,6 @@
 //! Where results go: sinks, store, the page, reports.
 
+use super::Services;
 use super::diagnostic::SourceText;
 use super::low::{Node, Table};
 use super::reader::{Context, Reader};
@@ -47,6 +48,8 @@ pub struct InfluxSink {
     pub bucket: String,
     /// A token.
     pub token: Secret,
+    /// A file of authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
     /// How long points are kept by a bucket that `setup influx` makes; `None` for ever.
     pub retention: Option<Millis>,
     /// The bucket of sums by minute and hour that `setup influx` makes.
@@ -61,7 +64,9 @@ pub struct InfluxSink {
 impl InfluxSink {
     /// The settings its connector takes.
     pub fn settings(&self) -> tidewatch_connectors::influx::InfluxSettings {
-        tidewatch_connectors::influx::InfluxSettings::new(&self.url, &self.org, &self.bucket, self.token.clone())
+        use tidewatch_connectors::influx::InfluxSettings;
+        let settings = InfluxSettings::new(&self.url, &self.org, &self.bucket, self.token.clone());
+        InfluxSettings { ca: self.ca.clone(), ..settings }
     }
 }
 
@@ -214,7 +219,12 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
     let read = |name: &str, section: &'static Section| sink(name).map(|table| Reader::new(cx, section, Some(table)));
     let influx = read("influx", &schema::INFLUX).map(|r| {
         let (url, org, bucket) = (r.url("url"), r.text("org"), r.text("bucket"));
-        let token = r.service_secret("token");
+        let (token, ca) = (r.service_secret("token"), r.path("ca"));
+        if cx.services == Services::All
+            && let Some(ca) = &ca
+        {
+            super::routes::check_authorities(&r, "influx", ca);
+        }
         let kept = |key: &str| r.length_within(key, Millis(3_600_000), super::values::LONGEST);
         let (retention, long_retention, long) = (kept("retention"), kept("long_retention"), r.text("long_bucket"));
         let spill = spill(&r);
@@ -227,7 +237,7 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
             return None;
         }
         let spill = spill?;
-        Some(InfluxSink { url, org: org?, bucket, token: token?, retention, long_bucket, long_retention, spill })
+        Some(InfluxSink { url, org: org?, bucket, token: token?, ca, retention, long_bucket, long_retention, spill })
     });
     let files = read("files", &schema::FILES).map(|r| {
         let (dir, fsync, max_size) = (r.path("dir"), fsync(&r), max_size(&r));

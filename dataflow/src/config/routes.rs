@@ -287,11 +287,8 @@ fn template(r: &Reader<'_>, key: &str) -> Option<Template> {
 
 /// What is there where Tidewatch runs: authorities that can be used, no folder in the place of a file.
 fn check_files(r: &Reader<'_>, kind: &str, ca: Option<&Path>) {
-    if let Some(ca) = ca
-        && let Err(why) = usable_authorities(kind, ca)
-    {
-        let hint = "name a file of certificates (PEM), readable by who runs Tidewatch; leave `ca` out for the system's";
-        r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.shown()), hint);
+    if let Some(ca) = ca {
+        check_authorities(r, kind, ca);
     }
     let path = if ["file", "blocklist"].contains(&kind) { r.given("path").and_then(|_| r.path("path")) } else { None };
     if path.as_ref().is_some_and(|path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
@@ -300,6 +297,14 @@ fn check_files(r: &Reader<'_>, kind: &str, ca: Option<&Path>) {
         && let Err(why) = tidewatch_connectors::route::blocklist::may_replace(&path)
     {
         r.cx.wrong(&r.span_of("path"), why, "a list is written whole: it needs a file of its own");
+    }
+}
+
+/// Whether a file of authorities can be used for a route or sink of this kind.
+pub(super) fn check_authorities(r: &Reader<'_>, kind: &str, ca: &Path) {
+    if let Err(why) = usable_authorities(kind, ca) {
+        let hint = "name a file of certificates (PEM), readable by who runs Tidewatch; leave `ca` out for the system's";
+        r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.shown()), hint);
     }
 }
 
@@ -314,7 +319,7 @@ fn usable_authorities(kind: &str, path: &Path) -> Result<(), String> {
         #[cfg(feature = "mail")]
         "smtp" => tidewatch_connectors::route::mail::usable_authorities(&pem),
         #[cfg(feature = "http")]
-        "webhook" | "alertmanager" => tidewatch_connectors::http::usable_authorities(&pem),
+        "webhook" | "alertmanager" | "influx" => tidewatch_connectors::http::usable_authorities(&pem),
         _ => Ok(()),
     }
 }

@@ -12,6 +12,12 @@ pub static INFLUX: Section = section(
         key("org", Kind::Text, Is("tidewatch"), "Organisation."),
         key("bucket", Kind::Text, Is("tidewatch"), "Bucket."),
         key("token", Kind::Secret, Required, "A token that may write to the bucket."),
+        key(
+            "ca",
+            Kind::Path,
+            Nothing("the system's"),
+            "Certificates (PEM) of authorities to trust besides the system's; also for `setup influx`.",
+        ),
         key("retention", Kind::Length, Nothing("for ever"), "How long the bucket keeps points; set by `setup influx`."),
         key(
             "long_bucket",
