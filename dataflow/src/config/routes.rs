@@ -161,10 +161,24 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
         let rules = rules.into_iter().map(|(rule, _)| rule).collect();
         if let (Some(kind), Some(min_severity), Some(policy), Some(timeout)) = (parsed, min_severity, policy, timeout) {
             let policy = Policy { min_severity, rules, hosts, ..policy };
+            warn_of_no_hosts(&r, &policy, all);
             routes.push(Route { name, kind, policy, title, text, timeout: Duration::from_millis(timeout.0), ca });
         }
     }
     routes
+}
+
+/// Warns of a route of some hosts that hears only of rules whose alerts name none.
+fn warn_of_no_hosts(r: &Reader<'_>, policy: &Policy, all: &[RuleEntry]) {
+    if policy.hosts.is_empty() {
+        return;
+    }
+    let mut heard = policy.heard(all.iter().filter(|entry| entry.enabled).map(|entry| &entry.rule)).peekable();
+    if heard.peek().is_some() && !heard.any(|rule| rule.group_by.contains(&Field::Host)) {
+        let message = "this route gets no alerts: those of its rules name no host";
+        let hint = "`hosts` takes alerts whose rule has \"host\" in group_by (error-surge, error-log): name such a rule, or leave `hosts` out";
+        r.cx.warn(&r.span_of("hosts"), message, hint);
+    }
 }
 
 /// Said where `[sink.stdout]` is there too.

@@ -52,7 +52,7 @@ pub static ROUTE: Section = Section {
             "Alerts below this severity are not sent.",
         ),
         key("rules", Kind::Texts, Nothing("all rules"), "Only alerts of these rules."),
-        key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts whose subject names one of these hosts."),
+        key("hosts", Kind::Texts, Nothing("all hosts"), "Only alerts whose subject names one of these hosts: those of rules with `host` in `group_by`. Alerts on a client (`ip-spike`, `path-scan`) name none."),
         key(
             "group_by",
             Kind::Texts,
