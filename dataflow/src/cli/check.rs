@@ -274,6 +274,7 @@ fn connect(config: &Config, found: &mut Findings) {
             ask_kafka(source, kafka, found);
         }
     }
+    ask_topics(config, found);
     if let Some(influx) = &config.sinks.influx {
         ask_influx(influx, found);
     }
@@ -313,6 +314,38 @@ fn ask_kafka(source: &Source, _kafka: &config::KafkaSource, found: &mut Findings
     let words = format!("source `{}`: this program is built without Kafka", source.name);
     found.problems.push(Diagnostic::error(words));
 }
+
+/// Asks for the topics that are written to; `run` does not start without them.
+#[cfg(feature = "kafka")]
+fn ask_topics(config: &Config, found: &mut Findings) {
+    use tidewatch_connectors::kafka::{TopicState, look_at};
+    let sinks = &config.sinks;
+    let results = sinks.kafka.as_ref().map(|to| ("kafka", &to.brokers, &to.topic, &to.security, &to.properties));
+    let letters = sinks.dead_letters.topic.as_ref();
+    let letters = letters.map(|to| ("dead_letters", &to.brokers, &to.topic, &to.security, &to.properties));
+    for (sink, brokers, topic, security, properties) in [results, letters].into_iter().flatten() {
+        let settings = match config::kafka::topic_settings(brokers, topic, security, properties) {
+            Ok(settings) => settings,
+            Err(error) => {
+                found.problems.push(Diagnostic::error(format!("[sink.{sink}] {error}")));
+                continue;
+            }
+        };
+        match look_at(&settings, topic, settings.connect_within) {
+            Ok(TopicState::There(partitions)) => {
+                let _ =
+                    writeln!(found.report, "sink {sink}: topic {topic} at {brokers} is there, {partitions} partitions");
+            }
+            Ok(TopicState::Refused(words) | TopicState::Away(words)) => {
+                found.refused.push(format!("[sink.{sink}] {words}"));
+            }
+            Err(error) => found.problems.push(Diagnostic::error(format!("[sink.{sink}] {error}"))),
+        }
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn ask_topics(_config: &Config, _found: &mut Findings) {}
 
 #[cfg(feature = "influx")]
 fn ask_influx(influx: &config::InfluxSink, found: &mut Findings) {
