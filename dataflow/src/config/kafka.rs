@@ -5,7 +5,9 @@
 
 use super::reader::Reader;
 use super::{KafkaSecurity, KafkaSource, KafkaStart, Source};
+use std::time::Duration;
 use tidewatch_connectors::kafka::{KafkaSettings, KafkaSettingsError, Mechanism, Protocol, Security, Start, Topics};
+use tidewatch_events::time::Millis;
 
 /// The settings of a source. `source` gives the name and the host of lines that name none.
 pub fn settings(source: &Source, kafka: &KafkaSource) -> Result<KafkaSettings, KafkaSettingsError> {
@@ -48,6 +50,12 @@ pub(super) fn check(reader: &Reader<'_>, kafka: &KafkaSource) {
     reader.cx.wrong(&span, message, "");
 }
 
+/// How often topics and partitions are looked for that were not there before: four times at least while a window waits for
+/// late events, so that what is first written there is in time.
+pub fn refresh_every(allowed_lateness: Millis) -> Duration {
+    Duration::from_millis((allowed_lateness.0 / 4).clamp(1_000, 30_000))
+}
+
 fn bare(kafka: &KafkaSource) -> Result<KafkaSettings, KafkaSettingsError> {
     let mut settings = KafkaSettings::new(&kafka.brokers, &kafka.group, Topics::parse(&kafka.topics)?)?;
     settings.start = match kafka.start {
@@ -84,5 +92,24 @@ pub fn security(security: &KafkaSecurity) -> Security {
         mechanism: is_sasl.then_some(mechanism),
         username: security.username.clone(),
         password: security.password.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_partitions_are_looked_for_four_times_while_a_window_waits() {
+        let rows = [
+            ("the default", 120_000, 30_000),
+            ("longer", 3_600_000, 30_000),
+            ("shorter", 40_000, 10_000),
+            ("as often as can be", 4_000, 1_000),
+            ("nothing waits", 0, 1_000),
+        ];
+        for (name, allowed_lateness, want) in rows {
+            assert_eq!(refresh_every(Millis(allowed_lateness)), Duration::from_millis(want), "{name}");
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
+#[cfg(feature = "kafka")]
+use tidewatch_connectors::kafka::KafkaSource;
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
@@ -35,7 +37,7 @@ enum Ready {
     Syslog(SyslogListener),
     Generator(Box<Generator>, LiveOptions),
     #[cfg(feature = "kafka")]
-    Kafka(tidewatch_connectors::kafka::KafkaSource),
+    Kafka(KafkaSource),
 }
 
 /// The sources of this process.
@@ -216,15 +218,16 @@ impl Sources {
     #[cfg(feature = "kafka")]
     fn open_kafka(
         &mut self,
-        _config: &Config,
+        config: &Config,
         index: usize,
         source: &Source,
         kafka: &KafkaConfig,
         place: Place,
     ) -> Result<Ready, Failure> {
-        use tidewatch_connectors::kafka::{KafkaSource, ProcessShare};
-        let settings = crate::config::kafka::settings(source, kafka)
+        use tidewatch_connectors::kafka::ProcessShare;
+        let mut settings = crate::config::kafka::settings(source, kafka)
             .map_err(|e| Failure::usage(format!("source {}: {e}", source.name)))?;
+        settings.refresh_every = crate::config::kafka::refresh_every(config.time.allowed_lateness);
         let share = ProcessShare::new(place.index, place.count)
             .ok_or_else(|| Failure::usage(format!("-p {} is not below -n {}", place.index, place.count)))?;
         if place.index == 0 {
