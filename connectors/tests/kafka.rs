@@ -332,8 +332,9 @@ fn a_topic_of_a_pattern_that_is_deleted_has_ended_and_may_come_again() {
     let mut engine = Engine::new(&feed);
     let thread = source.spawn(feed.clone()).unwrap();
     engine.until("both are read", |e| e.total() == 2 && e.caught_up.len() == 3);
-    let commit = |next_offset| Commit { topic: goes.as_str().into(), partition: 0, next_offset };
-    committer.commit(&[commit(1)], "floor").unwrap();
+    let commit =
+        |next_offset| Commit { topic: goes.as_str().into(), partition: 0, next_offset, metadata: "floor".to_owned() };
+    committer.commit(&[commit(1)]).unwrap();
 
     delete_topic(&broker, &goes);
     engine.until("its partitions end", |e| e.ended.len() == 2);
@@ -352,7 +353,7 @@ fn a_topic_of_a_pattern_that_is_deleted_has_ended_and_may_come_again() {
     assert_eq!((last.offset, &last.value[..]), (0, &b"four"[..]));
     let committed = committer.committed(&[(goes.as_str().into(), 0)], Duration::from_secs(10)).unwrap();
     assert_eq!(committed[0].next_offset, None, "the group's offset went with the topic");
-    committer.commit(&[commit(1)], "floor").unwrap();
+    committer.commit(&[commit(1)]).unwrap();
     assert_eq!(engine.ended.len(), 2);
     feed.stop();
     thread.join().unwrap();
@@ -397,7 +398,13 @@ fn commits_are_read_again_and_decide_the_start() {
     assert!(source.partitions().iter().all(|p| p.start == 0), "nothing committed: the beginning");
     let committer = source.committer();
     read(source, "all", |e| e.total() == 200);
-    committer.commit(&[Commit { topic: name.clone(), partition: 1, next_offset: 60 }], "epoch=7 replay=55").unwrap();
+    let commit = |partition, next_offset, metadata: &str| Commit {
+        topic: name.clone(),
+        partition,
+        next_offset,
+        metadata: metadata.to_owned(),
+    };
+    committer.commit(&[commit(1, 60, "epoch=7 replay=55")]).unwrap();
 
     let source = KafkaSource::connect(settings.clone(), ProcessShare::WHOLE, 0).unwrap();
     let keys = [(name.clone(), 0), (name.clone(), 1)];
@@ -417,7 +424,24 @@ fn commits_are_read_again_and_decide_the_start() {
     let beyond = source.resume(&BTreeMap::from([(partition_id(0, &topic, 0), 101)])).unwrap_err();
     assert!(matches!(&beyond, SourceError::Service(s) if s.contains("beyond the end of the log at 100")), "{beyond}");
 
-    committer.commit(&[Commit { topic: name, partition: 0, next_offset: 5000 }], "").unwrap();
+    // Whatever `start` is, it is for what was never committed.
+    let rows = [
+        ("the beginning", Start::Earliest, [0, 60]),
+        ("the end", Start::Latest, [100, 60]),
+        ("a time after all", Start::Time(i64::MAX as u64), [100, 60]),
+        ("a time before all", Start::Time(0), [0, 60]),
+    ];
+    for (words, start, want) in rows {
+        let mut settings = settings.clone();
+        settings.start = start;
+        let source = KafkaSource::connect(settings, ProcessShare::WHOLE, 0).unwrap();
+        let starts: Vec<u64> = source.partitions().iter().map(|p| p.start).collect();
+        assert_eq!(starts, want, "{words}");
+        let committed: Vec<_> = source.partitions().iter().map(|p| p.committed.as_deref()).collect();
+        assert_eq!(committed, [None, Some("epoch=7 replay=55")], "{words}");
+    }
+
+    committer.commit(&[commit(0, 5000, "")]).unwrap();
     let error = KafkaSource::connect(settings, ProcessShare::WHOLE, 0).err().unwrap();
     assert!(
         matches!(&error, SourceError::Service(s) if s.contains(&format!("{topic}/0")) && s.contains("5000")),
@@ -906,7 +930,7 @@ fn a_broker_restart_loses_and_repeats_nothing() {
     own.run("up").unwrap();
     engine.until("it is back", |e| e.caught_up.len() == 2);
     let name: Arc<str> = topic.as_str().into();
-    committer.commit(&[Commit { topic: name, partition: 0, next_offset: 500 }], "").unwrap();
+    committer.commit(&[Commit { topic: name, partition: 0, next_offset: 500, metadata: String::new() }]).unwrap();
 
     // Once more while records are being written and read.
     let writer = std::thread::spawn({

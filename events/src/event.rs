@@ -161,6 +161,8 @@ pub enum Verdict {
     Late,
     /// Further ahead than `max_ahead`.
     Future,
+    /// In time and counted in an earlier life, whose windows of results are closed; read again for longer windows of rules.
+    Again,
 }
 
 /// One parsed line. Spans point into its batch.

@@ -218,6 +218,12 @@ pub fn in_time(events: &[Event]) -> u32 {
     events.iter().enumerate().fold(0, |mask, (lane, e)| mask | u32::from(e.verdict == Verdict::InTime) << lane)
 }
 
+/// Which of the events rules see: those in time, and those read again for windows that were not closed in an earlier life.
+pub fn seen_by_rules(events: &[Event]) -> u32 {
+    let is_seen = |event: &Event| matches!(event.verdict, Verdict::InTime | Verdict::Again);
+    events.iter().enumerate().fold(0, |mask, (lane, e)| mask | u32::from(is_seen(e)) << lane)
+}
+
 /// The positions of the bits that are set, ascending.
 #[inline]
 pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {

@@ -151,6 +151,7 @@ mod tests {
             Verdict::InTime => '.',
             Verdict::Late => 'L',
             Verdict::Future => 'F',
+            Verdict::Again => 'A',
         };
         events.iter().map(letter).collect()
     }

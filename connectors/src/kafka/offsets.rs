@@ -34,6 +34,8 @@ pub struct Commit {
     pub partition: i32,
     /// The first offset not yet done.
     pub next_offset: u64,
+    /// A text that is kept with it, of at most a few kilobytes (the broker's limit is 4096 bytes).
+    pub metadata: String,
 }
 
 /// What the group holds for a partition.
@@ -58,10 +60,9 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Commits the offsets with a text of at most a few kilobytes (the broker's limit is 4096 bytes) and returns when the
-    /// broker has acknowledged all of them. While no coordinator answers it fails after about 10 s, with the request in
+    /// Commits the offsets and returns when the broker has acknowledged all of them. While no coordinator answers it fails after about 10 s, with the request in
     /// flight after one minute more at most. Not to be called by a thread that others wait for.
-    pub fn commit(&self, offsets: &[Commit], metadata: &str) -> Result<(), SourceError> {
+    pub fn commit(&self, offsets: &[Commit]) -> Result<(), SourceError> {
         if offsets.is_empty() {
             return Ok(());
         }
@@ -74,13 +75,16 @@ impl Committer {
             let offset = i64::try_from(commit.next_offset)
                 .map_err(|_| fail(format!("offset {} is too large", commit.next_offset)))?;
             element.set_offset(Offset::Offset(offset)).map_err(|error| fail(error.to_string()))?;
-            element.set_metadata(metadata);
+            element.set_metadata(&commit.metadata);
         }
         self.consumer.commit(&list, CommitMode::Sync).map_err(|error| fail(reason(&error)))
     }
 
     /// The committed offsets of these partitions.
     pub fn committed(&self, partitions: &[(Arc<str>, i32)], within: Duration) -> Result<Vec<Committed>, SourceError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
         let list = list(partitions.iter(), None);
         let answer = ask(&self.consumer, within, |limit| self.consumer.committed_offsets(list.clone(), limit))
             .map_err(|words| {
@@ -181,43 +185,53 @@ pub(super) fn bounds(
     Ok(both.collect())
 }
 
-/// Where reading starts, as plain offsets.
+/// Where reading starts in a partition, and what was committed of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Begin {
+    /// The first offset to be read.
+    pub(super) at: u64,
+    /// The text that the group committed with it; `None` where nothing was committed.
+    pub(super) committed: Option<Arc<str>>,
+}
+
+/// Where reading starts: at what the group committed, where it did; `start` is for the others alone.
 pub(super) fn starts(
     committer: &Committer,
+    committed: &[Committed],
     bounds: &BTreeMap<Key, Bounds>,
     start: Start,
     within: Duration,
-) -> Result<BTreeMap<Key, u64>, SourceError> {
-    let keys: Vec<Key> = bounds.keys().cloned().collect();
-    if keys.is_empty() {
-        return Ok(BTreeMap::new());
+) -> Result<BTreeMap<Key, Begin>, SourceError> {
+    let mut starts = BTreeMap::new();
+    for found in committed {
+        let Some(at) = found.next_offset else { continue };
+        let key = (found.topic.clone(), found.partition);
+        if let Some(bounds) = bounds.get(&key) {
+            inside(&key, at, *bounds, "the group's committed offset")?;
+            starts.insert(key, Begin { at, committed: Some(found.metadata.as_str().into()) });
+        }
     }
-    Ok(match start {
-        Start::Earliest => bounds.iter().map(|(key, b)| (key.clone(), b.begin)).collect(),
-        Start::Latest => bounds.iter().map(|(key, b)| (key.clone(), b.end)).collect(),
-        Start::Time(time) => {
+    let new: Vec<Key> = bounds.keys().filter(|key| !starts.contains_key(*key)).cloned().collect();
+    let times = match start {
+        Start::Time(time) if !new.is_empty() => {
             let time = Offset::Offset(i64::try_from(time).unwrap_or(i64::MAX));
-            let found = find_all(&committer.consumer, &keys, time, within).map_err(|words| {
+            find_all(&committer.consumer, &new, time, within).map_err(|words| {
                 SourceError::Service(format!("kafka at {}: no offsets for a time: {words}", committer.brokers))
-            })?;
+            })?
+        }
+        _ => BTreeMap::new(),
+    };
+    for key in new {
+        let Some(bounds) = bounds.get(&key) else { continue };
+        let at = match start {
+            Start::Committed | Start::Earliest => bounds.begin,
+            Start::Latest => bounds.end,
             // No record at or after that time: the end.
-            bounds.iter().map(|(key, b)| (key.clone(), found.get(key).copied().flatten().unwrap_or(b.end))).collect()
-        }
-        Start::Committed => {
-            let committed = committer.committed(&keys, within)?;
-            let committed: BTreeMap<Key, u64> =
-                committed.into_iter().filter_map(|c| Some(((c.topic, c.partition), c.next_offset?))).collect();
-            let mut starts = BTreeMap::new();
-            for (key, bounds) in bounds {
-                let at = committed.get(key).copied();
-                if let Some(at) = at {
-                    inside(key, at, *bounds, "the group's committed offset")?;
-                }
-                starts.insert(key.clone(), at.unwrap_or(bounds.begin));
-            }
-            starts
-        }
-    })
+            Start::Time(_) => times.get(&key).copied().flatten().unwrap_or(bounds.end),
+        };
+        starts.insert(key, Begin { at, committed: None });
+    }
+    Ok(starts)
 }
 
 /// Whether reading may start at an offset.
@@ -226,7 +240,7 @@ pub(super) fn inside((topic, partition): &Key, at: u64, bounds: Bounds, what: &s
     if at < begin {
         return Err(SourceError::Service(format!(
             "kafka {topic}/{partition}: {what} {at} is no longer in the log, which begins at {begin}: {} records are missing; \
-             to go on without them, start at earliest",
+             to go on without them, set the group's offsets with kafka-consumer-groups.sh --reset-offsets --to-earliest",
             begin - at
         )));
     }
@@ -250,7 +264,7 @@ mod tests {
             (
                 9,
                 Some(
-                    "kafka t/3: offset 9 is no longer in the log, which begins at 10: 1 records are missing; to go on without them, start at earliest",
+                    "kafka t/3: offset 9 is no longer in the log, which begins at 10: 1 records are missing; to go on without them, set the group's offsets with kafka-consumer-groups.sh --reset-offsets --to-earliest",
                 ),
             ),
             (10, None),

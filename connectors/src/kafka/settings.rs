@@ -135,10 +135,11 @@ pub(super) fn is_topic_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Where a partition without a recovery record is read from.
+/// Where a partition is read from of which the group has committed nothing; of any other, reading goes on where it was
+/// committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At the group's committed offset; where there is none, at the beginning.
+    /// At the beginning of the log, as [`Start::Earliest`].
     Committed,
     /// At the beginning of the log.
     Earliest,
@@ -149,6 +150,15 @@ pub enum Start {
 }
 
 impl Start {
+    /// Where that is, in words.
+    pub(super) fn of_new(self) -> &'static str {
+        match self {
+            Start::Committed | Start::Earliest => "earliest",
+            Start::Latest => "latest",
+            Start::Time(_) => "the given time",
+        }
+    }
+
     /// Reads `committed`, `earliest`, `latest` or milliseconds since the epoch.
     pub fn parse(text: &str) -> Result<Start, KafkaSettingsError> {
         Ok(match text {
@@ -182,7 +192,7 @@ pub struct KafkaSettings {
     brokers: String,
     group: String,
     topics: Topics,
-    /// Where partitions are read from when no recovery record says it. Default [`Start::Committed`].
+    /// Where partitions are read from of which the group has committed nothing. Default [`Start::Committed`].
     pub start: Start,
     /// TLS and SASL. Default neither.
     pub security: Security,
@@ -255,6 +265,12 @@ impl KafkaSettings {
     pub fn with_topic(&self, topic: &str) -> Result<KafkaSettings, KafkaSettingsError> {
         let topics = KafkaSettings::for_topic(&self.brokers, topic)?.topics;
         Ok(KafkaSettings { topics, ..self.clone() })
+    }
+
+    /// The same connection and topics for another consumer group.
+    pub fn with_group(&self, group: &str) -> Result<KafkaSettings, KafkaSettingsError> {
+        let KafkaSettings { group, .. } = KafkaSettings::new(&self.brokers, group, self.topics.clone())?;
+        Ok(KafkaSettings { group, ..self.clone() })
     }
 
     /// The brokers as a list separated by commas.

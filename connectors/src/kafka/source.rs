@@ -4,7 +4,7 @@
 //! wrong password, a wrong name and an offset that is gone are sentences at start and not silence later.
 
 use super::client::{self, Consumer, Context, Layout};
-use super::offsets::{self, Bounds, Committer, Key};
+use super::offsets::{self, Begin, Bounds, Committed, Committer, Key};
 use super::reader::Reader;
 use super::settings::KafkaSettings;
 use super::status::{KafkaStatus, PartitionStatus};
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tidewatch_events::batch::PartitionId;
+use tracing::info;
 
 /// A partition that this process reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct KafkaPartition {
     pub partition: i32,
     /// Where reading starts.
     pub start: u64,
+    /// What the group committed with that offset; `None` where nothing was committed.
+    pub committed: Option<Arc<str>>,
     /// The first offset of the log, as it was at connecting.
     pub log_begin: u64,
     /// The offset after the last record, as it was at connecting.
@@ -48,6 +51,7 @@ pub struct KafkaSource {
     pub(super) consumer: Arc<Consumer>,
     pub(super) status: Arc<KafkaStatus>,
     pub(super) partitions: Vec<KafkaPartition>,
+    commits: Vec<(Arc<str>, Option<Arc<str>>)>,
     cluster: Option<String>,
 }
 
@@ -78,11 +82,33 @@ impl KafkaSource {
                 client::seconds(within)
             ))
         })?;
-        let mut source =
-            KafkaSource { settings, share, index, consumer, status, partitions: Vec::new(), cluster: None };
+        let mut source = KafkaSource {
+            settings,
+            share,
+            index,
+            consumer,
+            status,
+            partitions: Vec::new(),
+            commits: Vec::new(),
+            cluster: None,
+        };
         source.cluster = rdkafka::consumer::Consumer::client(source.consumer.as_ref()).fetch_cluster_id(within);
-        let starts = offsets::starts(&source.committer(), &bounds, source.settings.start, within)?;
+        let committer = source.committer();
+        let committed = committer.committed(&mine(&layout, ProcessShare::WHOLE), within)?;
+        let starts = offsets::starts(&committer, &committed, &bounds, source.settings.start, within)?;
+        let text = |of: Committed| (of.topic, of.next_offset.map(|_| of.metadata.into()));
+        source.commits = committed.into_iter().map(text).collect();
         source.partitions = partitions(index, &bounds, &starts)?;
+        let (source_name, group) = (&source.settings.name, source.settings.group());
+        let committed = source.partitions.iter().filter(|p| p.committed.is_some()).count();
+        if committed > 0 {
+            info!(source = %source_name, group, partitions = committed, "kafka: starts where the group's committed offsets are");
+        }
+        let new = source.partitions.len() - committed;
+        if new > 0 {
+            let start = source.settings.start;
+            info!(source = %source_name, group, partitions = new, at = %start.of_new(), "kafka: starts where nothing is committed yet");
+        }
         for partition in &source.partitions {
             source.status.open(first_status(partition));
         }
@@ -92,6 +118,22 @@ impl KafkaSource {
     /// The partitions of this process, by identity, with their starts.
     pub fn partitions(&self) -> &[KafkaPartition] {
         &self.partitions
+    }
+
+    /// What the group committed with each partition of all topics, whichever process reads it; `None` where nothing was. By
+    /// topic.
+    pub fn commits(&self) -> &[(Arc<str>, Option<Arc<str>>)] {
+        &self.commits
+    }
+
+    /// Lets partitions be read from offsets before their starts, where the log holds them.
+    pub fn read_again(&mut self, from: &BTreeMap<PartitionId, u64>) {
+        for partition in &mut self.partitions {
+            let before = partition.log_begin..partition.start;
+            let Some(at) = from.get(&partition.id).copied().filter(|at| before.contains(at)) else { continue };
+            partition.start = at;
+            self.status.update(partition.id, |status| status.position = at);
+        }
     }
 
     /// The cluster's id, as its brokers give it.
@@ -152,17 +194,18 @@ pub(super) fn mine(layout: &Layout, share: ProcessShare) -> Vec<Key> {
 fn partitions(
     index: usize,
     bounds: &BTreeMap<Key, Bounds>,
-    starts: &BTreeMap<Key, u64>,
+    starts: &BTreeMap<Key, Begin>,
 ) -> Result<Vec<KafkaPartition>, SourceError> {
     let mut all: BTreeMap<PartitionId, KafkaPartition> = BTreeMap::new();
     for ((topic, partition), bounds) in bounds {
         let id = partition_id(index, topic, *partition);
-        let start = starts.get(&(topic.clone(), *partition)).copied().unwrap_or(bounds.begin);
+        let begin = starts.get(&(topic.clone(), *partition));
         let found = KafkaPartition {
             id,
             topic: topic.clone(),
             partition: *partition,
-            start,
+            start: begin.map_or(bounds.begin, |begin| begin.at),
+            committed: begin.and_then(|begin| begin.committed.clone()),
             log_begin: bounds.begin,
             log_end: bounds.end,
         };

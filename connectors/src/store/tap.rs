@@ -157,7 +157,7 @@ impl Drain {
 
 impl Sampled {
     fn push(&mut self, batch: &Batch, event: &Event) {
-        if event.kind != Kind::Access || event.verdict == Verdict::Future {
+        if event.kind != Kind::Access || matches!(event.verdict, Verdict::Future | Verdict::Again) {
             return;
         }
         let name = match event.client {

@@ -282,6 +282,7 @@ fn connect(config: &Config, found: &mut Findings) {
 
 #[cfg(feature = "kafka")]
 fn ask_kafka(source: &Source, kafka: &config::KafkaSource, found: &mut Findings) {
+    use tidewatch_connectors::kafka::PartitionReport;
     use tidewatch_connectors::source::SourceError;
     let settings = match config::kafka::settings(source, kafka) {
         Ok(settings) => settings,
@@ -289,10 +290,14 @@ fn ask_kafka(source: &Source, kafka: &config::KafkaSource, found: &mut Findings)
     };
     match tidewatch_connectors::kafka::check(&settings) {
         Ok(report) => {
+            let new = |p: &PartitionReport| match kafka.start {
+                config::KafkaStart::Latest => p.log_end,
+                _ => p.log_begin,
+            };
             let waiting: u64 = report
                 .partitions
                 .iter()
-                .map(|p| p.log_end.saturating_sub(p.committed.unwrap_or(p.log_begin).max(p.log_begin)))
+                .map(|p| p.log_end.saturating_sub(p.committed.unwrap_or_else(|| new(p)).max(p.log_begin)))
                 .sum();
             let _ = writeln!(
                 found.report,

@@ -292,8 +292,13 @@ pub static SOURCE: Section = Section {
             "Which process of a cluster reads the files: each process those of its own host, or only the process with this index.",
         )
         .only(&["file"]),
-        key("from", Kind::Choice(&["beginning", "end"]), Is("beginning"), "Where to start in files never read before.")
-            .only(&["file"]),
+        key(
+            "from",
+            Kind::Choice(&["beginning", "end"]),
+            Is("beginning"),
+            "Where to start in files that are there at the start, at every start: no positions are kept. Files that appear later are read from their beginning.",
+        )
+        .only(&["file"]),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first.").only(&["kafka"]),
         key("topics", Kind::Texts, Required, "Topics; one that starts with `^` is a regular expression that matches topic names.")
             .only(&["kafka"]),
@@ -303,7 +308,7 @@ pub static SOURCE: Section = Section {
             "start",
             Kind::Text,
             Is("committed"),
-            "Where to start: `committed`, `earliest`, `latest`, or an RFC 3339 time.",
+            "Where to start in partitions of which the group has committed nothing yet: `earliest` (as `committed`), `latest`, or an RFC 3339 time. All others go on at the committed offset (docs/KAFKA.md).",
         )
         .only(&["kafka"]),
         key("security", Kind::Table, NONE, "TLS and SASL, see `[source.security]`.").only(&["kafka"]),

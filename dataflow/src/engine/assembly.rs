@@ -71,6 +71,9 @@ pub struct Plan {
     pub retain: Millis,
     /// Whether rules speak before windows close.
     pub live: bool,
+    /// Windows that end at or before this (ms) were closed in an earlier life, and nothing is said of them again; 0: there was
+    /// none.
+    pub resumed: u64,
 }
 
 /// Builds the dataflow of one worker; `results` is given on worker 0 only. Returns a probe on all that leaves, and the
@@ -87,8 +90,13 @@ pub fn build<'s>(
     let sources = ingest::ingest(scope, ingest);
     let summaries = streams::shards(sources.parts, plan.traffic, early.clone(), tell.clone());
     let points = streams::boards(sources.deltas, summaries, plan.traffic, plan.privacy.clone(), early.clone());
-    let settings =
-        RuleSettings { limits: plan.limits, speak_early: plan.live, may_change: plan.live, retain: plan.retain };
+    let settings = RuleSettings {
+        limits: plan.limits,
+        speak_early: plan.live,
+        may_change: plan.live,
+        retain: plan.retain,
+        resumed: plan.resumed,
+    };
     let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
     let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, early, tell);
     let probe = Handle::new();

@@ -9,12 +9,12 @@
 //! - Positions move on although no window closes: what is from the future, late or unreadable is not read again. But not
 //!   before one has closed: the floor that goes with them would be behind that of the life before.
 
+use super::ledger::{Again, Position};
 use super::letters::{Counts, are_kept};
-use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_events::batch::PartitionId;
 
-/// Positions with their partitions.
-pub type Positions = Vec<(PartitionInfo, u64)>;
+/// Where partitions stand.
+pub type Positions = Vec<Position>;
 
 /// What was seen of one moment.
 pub struct Look {
@@ -32,7 +32,7 @@ pub struct Look {
 pub struct Commits {
     /// Event time (ms) that went with what was committed.
     durable: u64,
-    committed: Vec<(PartitionId, u64)>,
+    committed: Vec<(PartitionId, u64, Option<Again>)>,
     /// What is to be committed next.
     waiting: Option<Look>,
 }
@@ -52,7 +52,7 @@ impl Commits {
             return None;
         }
         let look = self.waiting.take()?;
-        let offsets: Vec<_> = look.positions.iter().map(|(info, offset)| (info.id, *offset)).collect();
+        let offsets: Vec<_> = look.positions.iter().map(|at| (at.info.id, at.next_offset, at.again)).collect();
         // The time goes with them, so they are committed where only that has moved.
         if offsets.is_empty() || look.durable == self.durable && offsets == self.committed {
             return None;
@@ -65,6 +65,7 @@ impl Commits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidewatch_connectors::feed::PartitionInfo;
     use tidewatch_events::batch::WallTime;
 
     fn at(offset: u64) -> Positions {
@@ -78,7 +79,7 @@ mod tests {
             reference_time: WallTime(0),
             unread: None,
         };
-        vec![(info, offset)]
+        vec![Position { info, next_offset: offset, again: None }]
     }
 
     /// Letters of workers 2 and 3.
@@ -108,7 +109,7 @@ mod tests {
         let mut commits = Commits::default();
         for (name, durable, offset, made, kept, want) in rows {
             let due = commits.next(|| of(*made), &of(*kept));
-            assert_eq!(due.map(|look| (look.durable, look.positions[0].1)), *want, "{name}");
+            assert_eq!(due.map(|look| (look.durable, look.positions[0].next_offset)), *want, "{name}");
             commits.look(*durable, || at(*offset));
         }
     }
@@ -120,7 +121,7 @@ mod tests {
         let mut committed = Vec::new();
         for second in 1..=20u64 {
             let (made, kept) = (100 * second, 100 * second.saturating_sub(3));
-            committed.extend(commits.next(|| of((made, 0)), &of((kept, 0))).map(|look| look.positions[0].1));
+            committed.extend(commits.next(|| of((made, 0)), &of((kept, 0))).map(|look| look.positions[0].next_offset));
             commits.look(second, || at(second));
         }
         assert_eq!(committed, [1, 5, 9, 13], "each as soon as what came before it is kept");

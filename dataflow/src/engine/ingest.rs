@@ -345,14 +345,14 @@ impl Work {
         let mut chunks = batch.events.chunks(LANES).peekable();
         while let Some(events) = chunks.next() {
             self.lanes.prefetch(&batch, chunks.peek().copied().unwrap_or_default());
-            let in_time = lanes::in_time(events);
-            self.lanes.fill(&batch, events, in_time);
+            let (in_time, seen) = (lanes::in_time(events), lanes::seen_by_rules(events));
+            self.lanes.fill(&batch, events, seen);
             let Ingest { traffic, panes, .. } = &mut self.ingest;
             traffic.prefetch(in_time, &self.lanes);
-            panes.match_some(&batch, events, in_time, &self.lanes);
+            panes.match_some(&batch, events, seen, &self.lanes);
             traffic.observe(&batch, events, in_time, &self.lanes);
             panes.count_some(&batch, events, &self.lanes);
-            all &= in_time.count_ones() as usize == events.len();
+            all &= seen.count_ones() as usize == events.len();
         }
         if !all || !batch.rejects.is_empty() {
             sending.dead.extend(self.ingest.letters.charge(self.index, letters_of(&batch)));

@@ -16,7 +16,7 @@
 
 mod partition;
 
-pub use partition::{Gone, Judgement, Pending, Totals};
+pub use partition::{Again, Gone, Judgement, Left, Pending, Totals};
 
 use crate::cluster::Backlog;
 use partition::Entry;
@@ -46,6 +46,26 @@ pub enum Taken {
     Noted,
 }
 
+/// What an earlier life left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Of partitions.
+    pub partitions: Vec<(PartitionId, Left)>,
+    /// Windows that end at or before this (ms) were closed, those of rules too: these are filled again and go on. 0: not known.
+    pub closed: u64,
+}
+
+/// How far a partition was dealt with.
+#[derive(Clone, Debug)]
+pub struct Position {
+    /// Which.
+    pub info: PartitionInfo,
+    /// Everything before lies in windows of results that are durable, or in none.
+    pub next_offset: u64,
+    /// From where on events are needed that lie before it; `None`: none are.
+    pub again: Option<Again>,
+}
+
 /// How a partition stands at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -72,6 +92,8 @@ pub struct TimeSettings {
     pub idle_after: Option<Millis>,
     /// Length of the `[windows]` windows, by which commit positions are kept; 0 keeps none.
     pub commit_window: Millis,
+    /// The longest windows of rules that a restart is to fill again; 0 fills none.
+    pub rules_window: Millis,
 }
 
 /// See the module.
@@ -86,8 +108,10 @@ struct Inner {
     ended: BTreeMap<usize, (PartitionInfo, Totals)>,
     /// The last of them: their dead letters may still be on the way.
     gone: VecDeque<PartitionInfo>,
-    /// Floors of partitions that an earlier life of this process left, until they are opened.
-    floors: BTreeMap<PartitionId, u64>,
+    /// What an earlier life of this process left of partitions, until they are opened.
+    left: BTreeMap<PartitionId, Left>,
+    /// See [`Resumed::closed`].
+    closed: u64,
     sources_to_list: usize,
     /// Whether more partitions may be opened at any time.
     open_ended: bool,
@@ -123,7 +147,8 @@ impl Ledger {
                 partitions: BTreeMap::new(),
                 ended: BTreeMap::new(),
                 gone: VecDeque::new(),
-                floors: BTreeMap::new(),
+                left: BTreeMap::new(),
+                closed: 0,
                 sources_to_list: sources,
                 open_ended: false,
                 failed: None,
@@ -139,9 +164,12 @@ impl Ledger {
         }
     }
 
-    /// The same, for partitions whose windows before these event times (ms) were closed in an earlier life.
-    pub fn resuming(self, floors: impl IntoIterator<Item = (PartitionId, u64)>) -> Ledger {
-        self.lock().floors.extend(floors);
+    /// The same, after an earlier life.
+    pub fn resuming(self, resumed: Resumed) -> Ledger {
+        let mut inner = self.lock();
+        inner.left.extend(resumed.partitions);
+        inner.closed = resumed.closed;
+        drop(inner);
         self
     }
 
@@ -167,8 +195,10 @@ impl Ledger {
                 // others were opened that are of no use: they could hand it on for ever.
                 let known = if info.passing { inner.least(|e| !e.is_stranger()) } else { None };
                 clock.raise_floor(EventTime(inner.effective.max(known.unwrap_or(0))));
-                clock.raise_floor(EventTime(inner.floors.remove(&info.id).unwrap_or(0)));
                 let mut entry = Entry::new(info.clone(), clock);
+                if let Some(left) = inner.left.remove(&info.id) {
+                    entry.resume(left, inner.closed);
+                }
                 // What is found later was written since.
                 entry.unread = info.unread.filter(|_| inner.sources_to_list > 0);
                 // A file or a topic made anew under a name that was read before: what was read of that still counts.
@@ -460,19 +490,13 @@ impl Ledger {
     }
 
     /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
-    /// time), or in none: reading may start there again. Where nothing was read that is where reading began, if it is known.
-    /// Not of what its source has ended: of a topic that was deleted no offset can be committed.
-    pub fn commit_positions(&self, durable: u64) -> Vec<(PartitionInfo, u64)> {
-        let size = self.time.commit_window.0;
+    /// time), or in none: reading may start there again, and a little before for windows of rules. Where nothing was read
+    /// that is where reading began, if it is known. Not of what its source has ended: of a topic that was deleted no offset
+    /// can be committed.
+    pub fn commit_positions(&self, durable: u64) -> Vec<Position> {
+        let TimeSettings { commit_window: Millis(size), rules_window: Millis(reach), .. } = self.time;
         let mut inner = self.lock();
-        let mut out = Vec::new();
-        for entry in inner.partitions.values_mut().filter(|e| !e.gone) {
-            entry.open_windows.retain(|window, _| window + size > durable);
-            let began = || entry.info.unread.filter(|unread| unread.unit == Unit::Records).map(|unread| unread.from);
-            let at = entry.open_windows.values().min().copied().or(entry.next_offset).or_else(began);
-            out.extend(at.map(|at| (entry.info.clone(), at)));
-        }
-        out
+        inner.partitions.values_mut().filter(|e| !e.gone).filter_map(|e| e.position(durable, size, reach)).collect()
     }
 }
 

@@ -183,7 +183,7 @@ pub fn letters_of(batch: &Batch) -> Vec<DeadLetter> {
         last_offset: offset,
     };
     let of_event = |event: &tidewatch_events::event::Event| match event.verdict {
-        Verdict::InTime => None,
+        Verdict::InTime | Verdict::Again => None,
         Verdict::Late => Some(letter(event.offset, Reason::Late, batch.get(event.line))),
         Verdict::Future => Some(letter(event.offset, Reason::Future, batch.get(event.line))),
         Verdict::Unjudged => panic!("an event at offset {} was aggregated before it was judged", event.offset),

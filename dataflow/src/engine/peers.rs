@@ -383,6 +383,7 @@ mod tests {
             guard: Guard::Limit,
             idle_after: None,
             commit_window: Millis(0),
+            rules_window: Millis(0),
         };
         let recent = RecentLines::new(8 << 20);
         recent.remember(&RawBatch {

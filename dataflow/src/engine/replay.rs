@@ -189,6 +189,7 @@ pub fn plan(config: &Config) -> Plan {
         },
         retain: Millis(0),
         live: false,
+        resumed: 0,
     }
 }
 
@@ -264,8 +265,13 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         }
     }
     let (control, sockets) = workers::connect(&config, options.workers, options.cluster.as_ref())?;
-    let time =
-        TimeSettings { bounds: bounds(&config), guard: Guard::Confirm, idle_after: None, commit_window: Millis(0) };
+    let time = TimeSettings {
+        bounds: bounds(&config),
+        guard: Guard::Confirm,
+        idle_after: None,
+        commit_window: Millis(0),
+        rules_window: Millis(0),
+    };
     let ledger = Arc::new(Ledger::new(time, sources.len()));
     let wakers = workers::Wakers::default();
     let feed = Arc::new(Feed::new(IN_FLIGHT * (2 + options.workers), config.time.max_drift.0, wakers.wake()));

@@ -58,6 +58,9 @@ const DELIVERING: Duration = Duration::from_secs(10);
 /// Dead letters of a process may take so much in any case, bytes.
 const LEAST_LETTERS: usize = 1 << 20;
 
+/// At most so much event time is read again at a start, for windows of rules.
+const MAX_REPLAY: Millis = Millis::minutes(15);
+
 /// How often offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -83,6 +86,8 @@ pub struct Pipeline {
     generator: Option<live::Live>,
     stopped: Arc<AtomicBool>,
     lateness: Millis,
+    /// Windows that end at or before this (ms) were closed in an earlier life; 0: not known.
+    closed: u64,
     rules: Arc<RuleSet>,
     entries: page::Entries,
     to_rules: Sender<Vec<RuleChange>>,
@@ -239,8 +244,9 @@ impl Pipeline {
         (observer, tap): Looking,
     ) -> Result<Pipeline, Failure> {
         let time = time_settings(config, &sources);
-        let floors = std::mem::take(&mut sources.floors);
-        let ledger = Ledger::new(time, sources.count()).resuming(floors).open_ended(sources.are_open_ended());
+        let resumed = std::mem::take(&mut sources.resumed);
+        let closed = resumed.closed;
+        let ledger = Ledger::new(time, sources.count()).resuming(resumed).open_ended(sources.are_open_ended());
         let ledger = Arc::new(ledger);
         let gate = Arc::new(Gate::shut(wall_clock()));
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
@@ -252,7 +258,8 @@ impl Pipeline {
         let rules =
             RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
         let rules = Arc::new(rules.under(config.privacy.clone()));
-        let plan = Plan { live: true, rules: rules.clone(), retain: config.retain, ..replay::plan(config) };
+        let plan = replay::plan(config);
+        let plan = Plan { live: true, resumed: closed, rules: rules.clone(), retain: config.retain, ..plan };
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let early = Arc::new(AtomicU64::new(0));
@@ -319,6 +326,7 @@ impl Pipeline {
             generator: None,
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
+            closed,
             rules,
             entries: Arc::new(Mutex::new(config.all_rules.clone())),
             to_rules,
@@ -414,18 +422,21 @@ impl Pipeline {
         let (sources, ledger, figures) = (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
         let (control, stopped) = (self.control.clone(), self.stopped.clone());
         let (lateness, letters, accounts) = (self.lateness, self.letters.clone(), self.accounts.clone());
+        let closed = self.closed;
         let mut commits = Commits::default();
         let run = move || {
             let commit = |commits: &mut Commits| {
                 if let Some(due) = commits.next(|| letters.made(), &kept(&accounts, control.as_ref())) {
-                    sources.commit(&due.positions, due.durable.saturating_add(lateness.0));
+                    sources.commit(&due.positions, due.durable, lateness);
                 }
             };
             loop {
                 // Read before the last look: what became durable until the stop is still committed.
                 let last = stopped.load(Ordering::Acquire);
                 commit(&mut commits);
-                let durable = durable(&figures, control.as_ref());
+                // Time stands where the earlier life left it: the window before that is the first to pass again.
+                let durable = Some(durable(&figures, control.as_ref())).filter(|durable| *durable > 0);
+                let durable = durable.map_or(0, |durable| durable.max(closed));
                 commits.look(durable, || ledger.commit_positions(durable));
                 if last {
                     // Nothing is read any more, and all that was read is letters by now: no need to wait.
@@ -541,6 +552,7 @@ fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
         guard: Guard::Limit,
         idle_after: Some(config.time.idle_after),
         commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },
+        rules_window: config.rules.iter().map(|rule| rule.window).max().unwrap_or_default().min(MAX_REPLAY),
     }
 }
 

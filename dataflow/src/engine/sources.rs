@@ -1,11 +1,16 @@
 //! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
 
+use super::ledger::{Position, Resumed};
+#[cfg(feature = "kafka")]
+use super::resume::{self, Mark, Starting};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
 use crate::exit::Failure;
+#[cfg(feature = "kafka")]
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tidewatch_connectors::feed::{Feed, PartitionInfo};
+use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
 #[cfg(feature = "kafka")]
@@ -15,8 +20,8 @@ use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenCounters, ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
-use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
+use tidewatch_events::time::Millis;
 
 /// This process among all.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +54,8 @@ pub struct Sources {
     pub listeners: Vec<(Arc<str>, Arc<ListenCounters>)>,
     /// What reads lines of followed files again.
     pub files: Vec<FollowedLines>,
-    /// Event times (ms) before which windows of a partition were closed in an earlier life, by what was committed with its
-    /// offset.
-    pub floors: Vec<(PartitionId, u64)>,
+    /// What an earlier life left, by what was committed with offsets.
+    pub resumed: Resumed,
     /// The consumer groups of Kafka sources, by position of the source.
     #[cfg(feature = "kafka")]
     pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
@@ -75,6 +79,8 @@ impl Sources {
                 sources.ready.push(ready);
             }
         }
+        #[cfg(feature = "kafka")]
+        sources.resume(config);
         Ok(sources)
     }
 
@@ -123,32 +129,68 @@ impl Sources {
         false
     }
 
-    /// Tells the consumer groups where to start again. A failure is said once per change and tried again with the next.
-    ///
-    /// `floor` travels with the offsets: events older than it by more than the allowed lateness belong to windows that
-    /// are durable already. Reading starts in the middle of such windows, and must not write them again.
-    pub fn commit(&self, positions: &[(PartitionInfo, u64)], floor: u64) {
+    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms). A failure is said
+    /// once per change and tried again with the next.
+    pub fn commit(&self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
         #[cfg(feature = "kafka")]
         for (source, committer) in &self.committers {
-            let offsets: Vec<_> = positions
-                .iter()
-                .filter(|(info, _)| info.source == *source)
-                .filter_map(|(info, next_offset)| {
-                    let (topic, partition) = info.name.rsplit_once('/')?;
-                    let partition = partition.parse().ok()?;
-                    Some(tidewatch_connectors::kafka::Commit {
-                        topic: topic.into(),
-                        partition,
-                        next_offset: *next_offset,
-                    })
+            let offset = |position: &Position| {
+                let (topic, partition) = position.info.name.rsplit_once('/')?;
+                Some(tidewatch_connectors::kafka::Commit {
+                    topic: topic.into(),
+                    partition: partition.parse().ok()?,
+                    next_offset: position.next_offset,
+                    metadata: Mark::new(position, durable, allowed_lateness).to_string(),
                 })
-                .collect();
-            if let Err(error) = committer.commit(&offsets, &format!("{FLOOR}{floor}")) {
+            };
+            let of_source = positions.iter().filter(|position| position.info.source == *source);
+            let offsets: Vec<_> = of_source.filter_map(offset).collect();
+            if let Err(error) = committer.commit(&offsets) {
                 tracing::warn!(%error, "offsets were not committed; tried again with the next");
             }
         }
         #[cfg(not(feature = "kafka"))]
-        let _ = (positions, floor);
+        let _ = (positions, durable, allowed_lateness);
+    }
+
+    /// Takes up what was committed with offsets, and lets partitions be read again from where windows of rules need them.
+    #[cfg(feature = "kafka")]
+    fn resume(&mut self, config: &Config) {
+        let mut opened: Vec<&mut KafkaSource> = Vec::new();
+        for ready in &mut self.ready {
+            if let Ready::Kafka(source) = ready {
+                opened.push(source);
+            }
+        }
+        let commits = opened.iter().enumerate().flat_map(|(source, opened)| {
+            opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
+        });
+        let starting = opened.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
+            id: partition.id,
+            start: partition.start,
+            log_begin: partition.log_begin,
+            committed: partition.committed.as_deref(),
+        });
+        let (starting, commits): (Vec<_>, Vec<_>) = (starting.collect(), commits.collect());
+        let is_old = |source: &Source| matches!(source.kind, SourceKind::File { from_beginning: true, .. });
+        let (resumed, why_not) = resume::resume(&starting, &commits, config.sources.iter().any(is_old));
+        if let Some(why) = why_not {
+            tracing::warn!(why, "windows of rules that were open at the stop are computed from a part of their events");
+        }
+        let again: BTreeMap<_, _> =
+            resumed.partitions.iter().filter_map(|(id, left)| Some((*id, left.again?))).collect();
+        if !again.is_empty() {
+            let records: u64 = again.values().map(|(again, until)| until - again.from).sum();
+            let partitions = again.len();
+            tracing::info!(
+                partitions,
+                records,
+                "reads again, for windows of rules, what is before the committed offsets"
+            );
+        }
+        let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
+        opened.into_iter().for_each(|opened| opened.read_again(&from));
+        self.resumed = resumed;
     }
 
     fn open_one(
@@ -235,9 +277,6 @@ impl Sources {
         }
         let opened = KafkaSource::connect(settings, share, index)?;
         let committer = opened.committer();
-        if kafka.start == crate::config::KafkaStart::Committed {
-            self.floors.extend(floors(&opened, &committer)?);
-        }
         self.committers.push((index, committer));
         self.kafka.push(opened.status());
         Ok(Ready::Kafka(opened))
@@ -273,26 +312,6 @@ impl Sources {
         }
         Ok(following)
     }
-}
-
-/// What precedes the floor in the text committed with an offset.
-#[cfg(feature = "kafka")]
-const FLOOR: &str = "tidewatch floor=";
-
-/// The floors committed with the offsets at which partitions start.
-#[cfg(feature = "kafka")]
-fn floors(
-    source: &tidewatch_connectors::kafka::KafkaSource,
-    committer: &tidewatch_connectors::kafka::Committer,
-) -> Result<Vec<(PartitionId, u64)>, Failure> {
-    let keys: Vec<_> = source.partitions().iter().map(|p| (p.topic.clone(), p.partition)).collect();
-    let committed = committer.committed(&keys, std::time::Duration::from_secs(10))?;
-    let floor_of = |partition: &tidewatch_connectors::kafka::KafkaPartition| {
-        let found = committed.iter().find(|c| c.topic == partition.topic && c.partition == partition.partition)?;
-        found.next_offset?;
-        Some((partition.id, found.metadata.strip_prefix(FLOOR)?.parse().ok()?))
-    };
-    Ok(source.partitions().iter().filter_map(floor_of).collect())
 }
 
 /// Whether a directory can be made and written in; the message names it.

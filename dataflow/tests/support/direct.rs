@@ -171,6 +171,7 @@ pub fn run(
         guard: if records { Guard::Limit } else { Guard::Confirm },
         idle_after: None,
         commit_window: Millis(0),
+        rules_window: Millis(0),
     };
     let ledger = Arc::new(Ledger::new(time, threads));
     let wakers = Wakers::default();

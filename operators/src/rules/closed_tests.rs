@@ -257,7 +257,7 @@ proptest! {
         let (moments, changes) = schedule(&feed, &settings, &set, workers, &wishes, &mut Dice { numbers, at: 0 });
         let (findings, previews) = evaluate_changing(&feed, &settings, &changes, retain.max(TICK_MS));
         let limits = Limits::new(Millis(settings.allowed_lateness));
-        let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain) };
+        let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain), resumed: 0 };
         let name = |rule: u32| settings.rules[rule as usize].name.clone();
         let hush = (hush.0, hush.1.unwrap_or(usize::MAX));
         let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush));

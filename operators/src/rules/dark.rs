@@ -282,9 +282,11 @@ impl DarkStore {
 
 impl DarkPlan {
     fn ask(&mut self, path: u64, client: &[u8], pane: u64, limits: &Limits, missed: &mut Missed) {
-        let resumes = self.closed == self.resumed && pane.saturating_add(self.window) > self.closed;
-        if pane.saturating_add(self.hop) <= self.closed && !resumes {
-            missed.too_late += 1;
+        let resumes = self.closed == self.resumed;
+        let reach = if resumes { self.window } else { self.hop };
+        if pane.saturating_add(reach) <= self.closed {
+            // What is read again and not needed was counted in an earlier life.
+            missed.too_late += u64::from(!resumes);
             return;
         }
         let entry = self.waiting.entry(pane).or_default();

@@ -197,7 +197,7 @@ impl LocalPanes {
         self.lanes = Some(lanes);
     }
 
-    /// Finds out which plans count which of up to [`LANES`] events, those of `mask`, which are in time; asks for what
+    /// Finds out which plans count which of up to [`LANES`] events, those of `mask`, which rules see; asks for what
     /// [`LocalPanes::count_some`] will need, which is to follow.
     pub fn match_some(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes) {
         self.groups.iter().for_each(|group| group.prefetch(mask, lanes));
@@ -405,7 +405,8 @@ impl Exemption {
     fn observe(&mut self, batch: &Batch, events: &[Event], mask: u32) {
         let exempts = |lane: usize| u32::from(self.allow.exempts(batch, &events[lane])) << lane;
         self.mask = bits(mask).fold(0, |matching, lane| matching | exempts(lane));
-        self.events += u64::from(self.mask.count_ones());
+        // What is read again was counted in an earlier life.
+        self.events += u64::from((self.mask & in_time(events)).count_ones());
     }
 }
 

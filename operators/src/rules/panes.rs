@@ -264,9 +264,11 @@ impl PaneStore {
     /// Whether the windows of a message are closed; counts what is missed.
     fn is_too_late(&mut self, partials: &PanePartials) -> bool {
         let pane = partials.pane;
-        let resumes = self.closed == self.resumed && pane.saturating_add(self.plan.window) > self.closed;
-        let is = pane.saturating_add(self.plan.hop) <= self.closed && !resumes;
-        if is {
+        let resumes = self.closed == self.resumed;
+        let reach = if resumes { self.plan.window } else { self.plan.hop };
+        let is = pane.saturating_add(reach) <= self.closed;
+        // What is read again and not needed was counted in an earlier life.
+        if is && !resumes {
             self.missed.too_late += partials.events();
         }
         is

@@ -166,7 +166,7 @@ fn a_later_life_goes_on_where_windows_were_closed() {
     store.merge(counts(1000, &[(b"a", 1)]));
     store.merge(counts(1010, &[(b"a", 1)]));
     store.merge(counts(1020, &[(b"a", 1)]));
-    assert_eq!(store.missed().too_late, 9);
+    assert_eq!(store.missed().too_late, 0, "the earlier life counted it");
     assert_eq!(windows(&close(&mut store, u64::MAX)), [(1000, 3, 1020), (1010, 2, 1040)]);
 }
 

@@ -70,6 +70,8 @@ pub struct RuleSettings {
     pub may_change: bool,
     /// How long closed rows are kept for previews.
     pub retain: Millis,
+    /// Windows that end at or before this (ms) were closed in an earlier life; 0: there was none.
+    pub resumed: u64,
 }
 
 /// Findings of closed windows, from the panes of all workers, and what else the rules say.
@@ -83,8 +85,9 @@ pub fn findings<'s>(
     tell: Tell,
 ) -> StreamVec<'s, u64, Judged> {
     let limits = settings.limits;
-    let beside =
-        dark_counts(dark, &rules, limits, tell.clone()).map(Beside::Counts).concat(changes.clone().map(Beside::Notice));
+    let beside = dark_counts(dark, &rules, settings, tell.clone())
+        .map(Beside::Counts)
+        .concat(changes.clone().map(Beside::Notice));
     let (rows, early) = close_panes(panes, beside, rules.clone(), settings, signal, tell).ok_err(|said| said);
     let told = closed_streams::judge(rows, changes.clone(), &rules, limits, settings.retain);
     let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
@@ -103,7 +106,7 @@ fn close_panes<'s>(
     tell: Tell,
 ) -> StreamVec<'s, u64, Said> {
     let scope = panes.scope();
-    let RuleSettings { limits, speak_early, may_change, .. } = settings;
+    let RuleSettings { limits, speak_early, may_change, resumed, .. } = settings;
     let by_owner = Exchange::new(|p: &PanePartials| p.dest);
     let by_owner_too = Exchange::new(|b: &Beside| match b {
         Beside::Counts(counts) => counts.dest,
@@ -118,7 +121,8 @@ fn close_panes<'s>(
             drop(capability);
             signal.when_it_speaks(scope.activator_for(info.address));
             let store = |plan: &MeasurePlan| {
-                let store = PaneStore::new(plan, limits);
+                let mut store = PaneStore::new(plan, limits);
+                store.resume(resumed);
                 if may_change || speak_early { store } else { store.only_findings() }
             };
             let mut stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();
@@ -207,11 +211,14 @@ fn close_panes<'s>(
 fn dark_counts<'s>(
     dark: StreamVec<'s, u64, DarkPart>,
     rules: &RuleSet,
-    limits: Limits,
+    RuleSettings { limits, resumed, .. }: RuleSettings,
     tell: Tell,
 ) -> StreamVec<'s, u64, DarkCounts> {
     let peers = dark.scope().peers();
     let mut store = DarkStore::new(rules, limits);
+    if let Some(store) = &mut store {
+        store.resume(resumed);
+    }
     dark.unary_frontier::<CapacityContainerBuilder<Vec<DarkCounts>>, _, _, _>(
         Exchange::new(|p: &DarkPart| p.dest),
         "Dark",

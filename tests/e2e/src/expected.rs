@@ -26,18 +26,21 @@ pub fn config(text: &str) -> Config {
 /// The offset at which each partition of the configuration's topics is to be read on by its group, and where it ends.
 pub fn positions(config: &Config) -> BTreeMap<String, (u64, u64)> {
     let mut all = BTreeMap::new();
-    for source in connect(config, Start::Committed) {
+    for source in connect(config, Start::Committed, None) {
         all.extend(source.partitions().iter().map(|p| (p.name().to_string(), (p.start, p.log_end))));
     }
     all
 }
 
-fn connect(config: &Config, start: Start) -> Vec<KafkaSource> {
+fn connect(config: &Config, start: Start, group: Option<&str>) -> Vec<KafkaSource> {
     let mut sources = Vec::new();
     for (index, source) in config.sources.iter().enumerate() {
         let SourceKind::Kafka(kafka) = &source.kind else { panic!("{source:?}") };
         let mut settings = config::kafka::settings(source, kafka).unwrap_or_else(|e| panic!("{e}"));
         settings.start = start;
+        if let Some(group) = group {
+            settings = settings.with_group(group).unwrap_or_else(|e| panic!("{e}"));
+        }
         sources.push(KafkaSource::connect(settings, ProcessShare::WHOLE, index).unwrap_or_else(|e| panic!("{e}")));
     }
     sources
@@ -46,7 +49,7 @@ fn connect(config: &Config, start: Start) -> Vec<KafkaSource> {
 /// Everything in the topics, from the first record to the last that is there now.
 pub fn read(config: &Config) -> Vec<(PartitionInfo, Vec<RawBatch>)> {
     let mut all = Vec::new();
-    for source in connect(config, Start::Earliest) {
+    for source in connect(config, Start::Earliest, Some("reads-everything")) {
         let ends: BTreeMap<PartitionId, u64> = source.partitions().iter().map(|p| (p.id, p.log_end)).collect();
         let feed = Arc::new(Feed::new(64 << 20, u64::MAX / 2, || {}));
         let thread = source.spawn(feed.clone()).unwrap_or_else(|e| panic!("{e}"));

@@ -62,6 +62,7 @@ mod tests {
             Verdict::InTime => 'i',
             Verdict::Late => 'L',
             Verdict::Future => 'F',
+            Verdict::Again => 'A',
             Verdict::Unjudged => '?',
         };
         judge_partition(&partition, settings).iter().map(letter).collect()

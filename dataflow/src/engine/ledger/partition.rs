@@ -1,14 +1,17 @@
 //! One partition of the ledger: its clock, what it has read, and how a batch of it is judged.
 //!
+//! What an earlier life dealt with and rules still need is read again: by a clock that goes on where it stood before, so that
+//! the verdicts are those of then, and without being counted once more. Time itself goes on where the earlier life ended.
+//!
 //! Invariants
 //! - Batches are judged in `seq` order, each event once.
 //! - `reached` stands still while a batch is half judged (no batch ever is where partitions may be idle: a future guard by
 //!   a limit needs nothing of what follows).
 
-use super::TimeSettings;
+use super::{Position, TimeSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
+use tidewatch_connectors::feed::{Feed, PartitionInfo, Unit, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Event, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
@@ -37,6 +40,24 @@ pub struct Gone {
     pub lines: u64,
     /// Bytes, line ends included.
     pub bytes: u64,
+}
+
+/// What an earlier life left of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Event time (ms) that had passed: windows that close by then were closed.
+    pub floor: u64,
+    /// From where on it is read before what was dealt with, and the offset at which that ends.
+    pub again: Option<(Again, u64)>,
+}
+
+/// From where on a partition is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// The offset.
+    pub from: u64,
+    /// The effective watermark (ms) just before it: by it the same verdicts are reached.
+    pub at: u64,
 }
 
 /// How far a batch was judged.
@@ -122,13 +143,28 @@ pub(super) struct Entry {
     seen: (u64, u64),
     /// Since when all its lines were late, from the future or unreadable.
     useless_since: Option<WallTime>,
-    pub open_windows: BTreeMap<u64, u64>,
+    pub open_windows: BTreeMap<u64, Begun>,
+    /// Time that had passed in an earlier life, where the clock goes on from before that.
+    passed: EventTime,
+    /// Before this offset an earlier life dealt with everything.
+    dealt_with: u64,
+    /// Events before this time (ms) lie in windows of results that an earlier life closed.
+    closed: u64,
     /// Where reading goes on; `None` while nothing was read.
     pub next_offset: Option<u64>,
     /// What was there to be read at the start.
     pub unread: Option<Unread>,
     /// How many batches came before its end was seen for the first time: where records are gone, no offset tells.
     pub end_seen: Option<u64>,
+}
+
+/// Where a window begins in a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    /// Offset of its first event.
+    first: u64,
+    /// Where the batch of it begins.
+    batch: Again,
 }
 
 impl Entry {
@@ -151,6 +187,9 @@ impl Entry {
             seen: (0, 0),
             useless_since: None,
             open_windows: BTreeMap::new(),
+            passed: EventTime(0),
+            dealt_with: 0,
+            closed: 0,
             next_offset: None,
             unread: None,
             end_seen: None,
@@ -175,6 +214,39 @@ impl Entry {
         // Not before a line was judged, unless none comes: what waits to be judged may count.
         let says_nothing = self.taken == 0 && self.behind_since.is_some_and(|since| is_past(since, now, BEHIND_FOR));
         self.aside = !self.idle && self.info.passing && is_useless && (self.seen.1 > 0 || says_nothing);
+    }
+
+    /// Goes on after an earlier life, in which windows that end before `closed` were closed.
+    pub fn resume(&mut self, left: Left, closed: u64) {
+        self.closed = closed;
+        let floor = EventTime(left.floor);
+        match left.again {
+            Some((again, until)) => {
+                self.clock.raise_floor(EventTime(again.at));
+                (self.passed, self.dealt_with) = (floor, until);
+            }
+            None => self.clock.raise_floor(floor),
+        }
+        self.reached = self.time();
+    }
+
+    /// How far time has moved.
+    fn time(&self) -> EventTime {
+        self.clock.effective().max(self.passed)
+    }
+
+    /// Up to where everything lies in windows that ended at or before `durable`, or in none; windows of results are `size`
+    /// long, and those of rules at most `reach` (ms). `None` where that is not known.
+    pub fn position(&mut self, durable: u64, size: u64, reach: u64) -> Option<Position> {
+        self.open_windows.retain(|window, _| window.saturating_add(size).saturating_add(reach) > durable);
+        let is_open = |window: u64| window.saturating_add(size) > durable;
+        let first =
+            self.open_windows.iter().filter(|(window, _)| is_open(**window)).map(|(_, begun)| begun.first).min();
+        let began = || self.info.unread.filter(|unread| unread.unit == Unit::Records).map(|unread| unread.from);
+        let next_offset = first.or(self.next_offset).or_else(began)?.max(self.dealt_with);
+        let closed = self.open_windows.iter().filter(|(window, _)| !is_open(**window)).map(|(_, begun)| begun.batch);
+        let again = closed.min_by_key(|again| again.from).filter(|again| again.from < next_offset);
+        Some(Position { info: self.info.clone(), next_offset, again })
     }
 
     /// Takes note of what its lines were of late.
@@ -207,7 +279,7 @@ impl Entry {
     /// Goes on to where time stands without it.
     pub fn follow(&mut self, floor: EventTime) {
         self.clock.raise_floor(floor);
-        self.reached = self.clock.effective();
+        self.reached = self.time();
     }
 
     /// Whether what was there at the start was read and judged.
@@ -231,8 +303,19 @@ impl Entry {
         }
         let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
         let limits = Limits::new(&batch.raw);
+        let (first_offset, next_offset) = match &batch.raw.framing {
+            Framing::Lines { offset } => (Some(*offset), Some(offset + batch.raw.bytes.len() as u64 + gone.bytes)),
+            Framing::Records(records) => (records.first().map(|r| r.offset), records.last().map(|r| r.offset + 1)),
+        };
         let mut counts = Counts::default();
+        let before = self.clock.effective();
         *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
+        // An earlier life counted these.
+        let old = batch.events.partition_point(|event| event.offset < self.dealt_with);
+        for event in &batch.events[..old.min(*judged)] {
+            counts.late -= u64::from(event.verdict == Verdict::Late);
+            counts.future -= u64::from(event.verdict == Verdict::Future);
+        }
         self.totals.late += counts.late;
         self.totals.future += counts.future;
         if counts.future > 0
@@ -244,30 +327,41 @@ impl Entry {
         if *judged < batch.events.len() {
             return Judgement::Waits;
         }
-        self.reached = self.clock.effective();
+        self.reached = self.time();
         self.next_seq += 1;
         self.heads.remove(&batch.raw.seq);
-        self.totals.lines += batch.lines() + gone.lines;
-        self.totals.events += batch.events.len() as u64;
-        self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
+        self.next_offset = next_offset.or(self.next_offset);
+        let here = Again { from: first_offset.unwrap_or(0), at: before.0 };
         let size = time.commit_window.0;
         let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);
-        for event in batch.events.iter().filter(|e| e.verdict == Verdict::InTime) {
+        for event in batch.events.iter_mut().filter(|e| e.verdict == Verdict::InTime) {
             let at = event.time.0;
-            (first, last) = (first.min(at), last.max(at));
             if size > 0 && at - at % size != window {
                 window = at - at % size;
-                self.open_windows.entry(window).or_insert(event.offset);
+                self.open_windows.entry(window).or_insert(Begun { first: event.offset, batch: here });
+            }
+            let is_old = event.offset < self.dealt_with;
+            if !is_old {
+                (first, last) = (first.min(at), last.max(at));
+            }
+            if is_old || at < self.closed {
+                event.verdict = Verdict::Again;
             }
         }
+        let mut again = 0;
+        if first_offset.is_some_and(|first| first < self.dealt_with) {
+            // It kept what could not be read, what was late and what was from the future.
+            batch.events.retain(|e| e.offset >= self.dealt_with || e.verdict == Verdict::Again);
+            batch.rejects.retain(|reject| reject.offset >= self.dealt_with);
+            again = batch.events.partition_point(|event| event.offset < self.dealt_with) as u64;
+        }
+        self.totals.lines += batch.lines() - again + gone.lines;
+        self.totals.events += batch.events.len() as u64 - again;
+        self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
         if first <= last {
             self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
             self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
         }
-        self.next_offset = match &batch.raw.framing {
-            Framing::Lines { offset } => Some(offset + batch.raw.bytes.len() as u64 + gone.bytes),
-            Framing::Records(records) => records.last().map(|r| r.offset + 1).or(self.next_offset),
-        };
         Judgement::Whole
     }
 

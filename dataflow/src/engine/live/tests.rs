@@ -93,6 +93,7 @@ fn live(text: &str, runners: Vec<SinkRunner>) -> Live {
         guard: tidewatch_operators::watermark::Guard::Limit,
         idle_after: None,
         commit_window: tidewatch_events::time::Millis(0),
+        rules_window: tidewatch_events::time::Millis(0),
     };
     let ledger = Arc::new(Ledger::new(time, 0));
     let here = Here::new(ledger.clone(), Arc::new(RecentLines::new(0)), Box::new(Vec::new), Observer::default());

@@ -1,0 +1,248 @@
+//! What is committed with an offset, and how a start goes on from what the life before committed.
+//!
+//! Offsets move with windows of `[windows]`. Windows of rules may be longer: some were open in the life before that began in
+//! what was committed. So with each offset goes the one from which on they need events, and what is before the committed
+//! offset is read again for them alone.
+//!
+//! Invariants
+//! - What is committed was durable wherever it was read: a window that any process has committed behind is closed for all.
+//! - Without a text that can be read, a start is as if there were only the offset.
+
+use super::ledger::{Again, Left, Position, Resumed};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use tidewatch_events::batch::PartitionId;
+use tidewatch_events::time::Millis;
+
+/// The text committed with an offset; at most 300 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Event time (ms) that has passed: what is older by more than the allowed lateness is in windows that are durable.
+    floor: u64,
+    /// End (ms) of the last of them; not in texts of versions before 0.2.
+    durable: Option<u64>,
+    /// From where on windows of rules need events.
+    again: Option<Again>,
+}
+
+impl Mark {
+    /// Of a position that windows up to `durable` allow.
+    pub fn new(position: &Position, durable: u64, allowed_lateness: Millis) -> Mark {
+        let floor = durable.saturating_add(allowed_lateness.0);
+        Mark { floor, durable: Some(durable), again: position.again }
+    }
+
+    /// Reads a text; words that are not known are left alone.
+    pub fn parse(text: &str) -> Option<Mark> {
+        let words = text.strip_prefix(NAME)?;
+        let number = |name: &str| {
+            let mut values = words.split(' ').filter_map(|word| word.split_once('='));
+            values.find(|(key, _)| *key == name)?.1.parse::<u64>().ok()
+        };
+        let again = number("replay").zip(number("at")).map(|(from, at)| Again { from, at });
+        Some(Mark { floor: number("floor")?, durable: number("durable"), again })
+    }
+}
+
+/// What the text begins with.
+const NAME: &str = "tidewatch ";
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{NAME}floor={}", self.floor)?;
+        if let Some(durable) = self.durable {
+            write!(f, " durable={durable}")?;
+        }
+        match self.again {
+            Some(Again { from, at }) => write!(f, " replay={from} at={at}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A partition that is about to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Starting<'a> {
+    /// Which.
+    pub id: PartitionId,
+    /// Where reading starts.
+    pub start: u64,
+    /// The first offset of its log.
+    pub log_begin: u64,
+    /// The text committed with the start, where that was committed.
+    pub committed: Option<&'a str>,
+}
+
+/// How this process goes on. `commits` are the texts committed with all partitions that any process reads, by source and
+/// topic. The second value says why windows of rules are not filled again, where that is so.
+pub fn resume(
+    starting: &[Starting<'_>],
+    commits: &[(usize, Arc<str>, Option<Arc<str>>)],
+    has_older: bool,
+) -> (Resumed, Option<String>) {
+    let marks: Vec<(usize, &str, Option<Mark>)> = commits
+        .iter()
+        .map(|(source, topic, text)| (*source, &**topic, text.as_deref().and_then(Mark::parse)))
+        .collect();
+    let floors_alone = || {
+        let left = |partition: &Starting<'_>| {
+            let mark = Mark::parse(partition.committed?)?;
+            Some((partition.id, Left { floor: mark.floor, again: None }))
+        };
+        Resumed { partitions: starting.iter().filter_map(left).collect(), closed: 0 }
+    };
+    let known: Vec<Mark> = marks.iter().filter_map(|(.., mark)| *mark).collect();
+    let Some(closed) = known.iter().map(|mark| mark.durable).max().flatten() else { return (floors_alone(), None) };
+    // Of a log that was never read, all windows are to be judged.
+    let read: BTreeSet<_> = marks.iter().filter(|(.., mark)| mark.is_some()).map(|(s, t, _)| (*s, *t)).collect();
+    let new = marks.iter().find(|(source, topic, _)| !read.contains(&(*source, *topic)));
+    if let Some((_, topic, _)) = new {
+        return (floors_alone(), Some(format!("topic {topic} was not read before")));
+    }
+    if has_older {
+        return (floors_alone(), Some("files are read from their beginning".into()));
+    }
+    let floor = known.iter().map(|mark| mark.floor).max().unwrap_or(0);
+    let left = |partition: &Starting<'_>| {
+        let Some(mark) = partition.committed.and_then(Mark::parse) else {
+            // It was made since: time passed without it.
+            return (partition.id, Left { floor, again: None });
+        };
+        let is_held = |again: &Again| (partition.log_begin..partition.start).contains(&again.from);
+        let again = mark.again.filter(is_held).map(|again| (again, partition.start));
+        (partition.id, Left { floor: mark.floor, again })
+    };
+    let gone = |partition: &&Starting<'_>| {
+        let mark = partition.committed.and_then(Mark::parse);
+        mark.and_then(|mark| mark.again).is_some_and(|again| again.from < partition.log_begin)
+    };
+    let gone = starting.iter().filter(gone).count();
+    let why = (gone > 0).then(|| format!("the logs of {gone} partitions no longer hold what they need"));
+    (Resumed { partitions: starting.iter().map(left).collect(), closed }, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "tidewatch floor=130 durable=100 replay=40 at=65";
+
+    #[test]
+    fn texts_are_read_as_they_are_written() {
+        let again = Some(Again { from: 40, at: 65 });
+        let rows: &[(&str, Option<Mark>)] = &[
+            (TEXT, Some(Mark { floor: 130, durable: Some(100), again })),
+            ("tidewatch floor=130 durable=100", Some(Mark { floor: 130, durable: Some(100), again: None })),
+            ("tidewatch floor=130", Some(Mark { floor: 130, durable: None, again: None })),
+        ];
+        for (text, want) in rows {
+            assert_eq!(Mark::parse(text), *want, "{text}");
+            assert_eq!(want.map(|mark| mark.to_string()).as_deref(), Some(*text));
+        }
+        let later = "tidewatch floor=130 epoch=3 durable=100 at=65 replay=40";
+        assert_eq!(Mark::parse(later), Mark::parse(TEXT), "in any order, with more");
+        for text in ["", "tidewatch ", "floor=130", "tidewatch floor=", "tidewatch floor=-1", "somebody else's"] {
+            assert_eq!(Mark::parse(text), None, "{text:?}");
+        }
+        let half = Mark::parse("tidewatch floor=130 durable=100 replay=40").unwrap();
+        assert_eq!(half.again, None, "where it is judged from is not known");
+        let largest =
+            Mark { floor: u64::MAX, durable: Some(u64::MAX), again: Some(Again { from: u64::MAX, at: u64::MAX }) };
+        assert!(largest.to_string().len() < 300);
+    }
+
+    #[test]
+    fn a_start_goes_on_where_the_life_before_was() {
+        let older = "tidewatch floor=120 durable=90 replay=30 at=50";
+        let again = |from, at, until| Some((Again { from, at }, until));
+        // name; partitions here as (id, start, log begin, text); texts of a topic elsewhere; whether there are older files;
+        // want: closed, what is left of each partition, why not all
+        type Row<'a> = (
+            &'a str,
+            &'a [(u64, u64, u64, Option<&'a str>)],
+            &'a [(&'a str, Option<&'a str>)],
+            bool,
+            u64,
+            &'a [(u64, u64, Option<(Again, u64)>)],
+            Option<&'a str>,
+        );
+        let rows: &[Row<'_>] = &[
+            ("the first start", &[(1, 0, 0, None)], &[], false, 0, &[], None),
+            ("read again", &[(1, 50, 10, Some(TEXT))], &[], false, 100, &[(1, 130, again(40, 65, 50))], None),
+            ("just in the log", &[(1, 50, 40, Some(TEXT))], &[], false, 100, &[(1, 130, again(40, 65, 50))], None),
+            (
+                "no longer in the log",
+                &[(1, 50, 41, Some(TEXT))],
+                &[],
+                false,
+                100,
+                &[(1, 130, None)],
+                Some("the logs of 1 partitions no longer hold what they need"),
+            ),
+            ("the group was set back", &[(1, 30, 10, None)], &[], false, 0, &[], None),
+            (
+                "another process committed later",
+                &[(1, 50, 0, Some(older))],
+                &[("t", Some(TEXT))],
+                false,
+                100,
+                &[(1, 120, again(30, 50, 50))],
+                None,
+            ),
+            (
+                "a new partition",
+                &[(1, 50, 0, Some(TEXT)), (2, 0, 0, None)],
+                &[],
+                false,
+                100,
+                &[(1, 130, again(40, 65, 50)), (2, 130, None)],
+                None,
+            ),
+            (
+                "a new topic",
+                &[(1, 50, 0, Some(TEXT))],
+                &[("u", None)],
+                false,
+                0,
+                &[(1, 130, None)],
+                Some("topic u was not read before"),
+            ),
+            (
+                "files",
+                &[(1, 50, 0, Some(TEXT))],
+                &[],
+                true,
+                0,
+                &[(1, 130, None)],
+                Some("files are read from their beginning"),
+            ),
+            (
+                "a text of an older version",
+                &[(1, 50, 0, Some("tidewatch floor=130"))],
+                &[],
+                false,
+                0,
+                &[(1, 130, None)],
+                None,
+            ),
+        ];
+        for (name, here, elsewhere, has_older, closed, want, why) in rows {
+            let starting: Vec<Starting<'_>> = here
+                .iter()
+                .map(|&(id, start, log_begin, committed)| Starting { id: PartitionId(id), start, log_begin, committed })
+                .collect();
+            type Commit = (usize, Arc<str>, Option<Arc<str>>);
+            let commit = |topic: &str, text: Option<&str>| -> Commit { (0, topic.into(), text.map(Into::into)) };
+            let of_here = here.iter().map(|&(.., committed)| commit("t", committed));
+            let commits: Vec<Commit> =
+                of_here.chain(elsewhere.iter().map(|&(topic, text)| commit(topic, text))).collect();
+            let (resumed, said) = resume(&starting, &commits, *has_older);
+            let left = |(id, floor, again): &(u64, u64, Option<(Again, u64)>)| {
+                (PartitionId(*id), Left { floor: *floor, again: *again })
+            };
+            let want = Resumed { partitions: want.iter().map(left).collect(), closed: *closed };
+            assert_eq!((resumed, said.as_deref()), (want, *why), "{name}");
+        }
+    }
+}
