@@ -361,6 +361,37 @@ fn addresses_go_when_they_may_no_longer_stay() {
 }
 
 #[test]
+fn addresses_go_from_sums_while_time_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = StoreSettings { keep_addresses: Some(Millis(HOUR)), ..settings() };
+    let mut sink = StoreSink::open_untended(dir.path(), keep).unwrap();
+    // A minute at a time: half an hour, in whose middle an address stands, until the hour after next.
+    let (from, at) = (T0 + 30 * MINUTE, T0 + 45 * MINUTE);
+    let mut now = Instant::now();
+    for minute in 0..110 {
+        let time = from + minute * MINUTE;
+        let mut lines = Vec::new();
+        stats(&mut lines, time, "web1", 1, 1, None);
+        if time == at {
+            top(&mut lines, "top_clients", time, "web1", 1, "203.0.113.7", 5);
+            error(&mut lines, time, "error", "p", 1, "client 203.0.113.7 went away");
+        }
+        sink.deliver(&points(minute, lines)).unwrap();
+        now += Duration::from_secs(90);
+        while sink.tend(T0 + DAY, now).unwrap() {}
+        if time == T0 + HOUR + 5 * MINUTE {
+            let c = sql(dir.path());
+            let kept = |table: &str| number(&c, &format!("SELECT COUNT(*) FROM {table} WHERE example <> ''"));
+            assert_eq!((kept("error_events"), kept("error_events_1m"), kept("error_events_1h")), (1, 1, 1));
+        }
+    }
+    drop(sink);
+    let file = std::fs::read(dir.path().join("store.db")).unwrap();
+    assert!(memchr::memmem::find(&file, b"203.0.113.7").is_none(), "it is nowhere in the file");
+    assert_eq!(number(&sql(dir.path()), "SELECT SUM(count) FROM error_events_1h"), 1, "counts stay");
+}
+
+#[test]
 fn figures_are_merged_over_windows_and_hosts() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
@@ -765,6 +796,26 @@ fn what_has_just_fired_can_be_acknowledged() {
     let seen = |id: &str| reader.alert(id).unwrap().unwrap().acknowledged;
     assert_eq!((seen("1"), seen("0"), seen("2")), (Some(made.clone()), Some(made), None));
     assert_eq!(reader.acknowledged().unwrap(), BTreeMap::from([("k".to_owned(), fired)]), "for reminders");
+}
+
+#[test]
+fn what_fires_later_while_time_lags_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let (reader, marks) = (read(dir.path()), StoreMarks::open(dir.path()).unwrap());
+    // Logs of some hours ago are being caught up with.
+    let fired = wall_clock().0 - 4 * HOUR;
+    let mut deliver = |id: &str, key: &str, fired: u64| {
+        let alerts = vec![Alert { key: key.into(), ..alert(id, fired, "10.0.0.1") }];
+        sink.deliver(&Delivery { seq: fired, alerts, ..Delivery::default() }).unwrap();
+    };
+    deliver("0", "k", fired);
+    deliver("1", "k", fired + MINUTE);
+    deliver("other", "l", fired + 2 * HOUR);
+    marks.acknowledge("0", "ann", "known").unwrap();
+    deliver("2", "k", fired + HOUR);
+    let seen = |id: &str| reader.alert(id).unwrap().unwrap().acknowledged.is_some();
+    assert_eq!(["0", "1", "2", "other"].map(seen), [true, true, false, false]);
 }
 
 #[test]

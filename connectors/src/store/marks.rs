@@ -3,8 +3,8 @@
 //! A connection of its own with short transactions: the sink waits for one as it would for a reader, a moment.
 //!
 //! Invariants
-//! - An acknowledgement holds for the alert it is made for, which may have *fired* at the end of a slice of its window that is
-//!   still to come, and for what its rule said about its subject before; not for what it says later.
+//! - An acknowledgement holds for what its rule had said about its subject when it was made, by the event time at which that
+//!   *fired*: the end of a slice of a window, which may be still to come or long ago. It does not hold for what it says later.
 //! - What a person writes is bounded and made printable before it is kept.
 
 use super::{FILE_NAME, StoreError, open_for_writing};
@@ -117,14 +117,14 @@ impl StoreMarks {
         run(&connection).map_err(StoreError::new(doing, &self.path))
     }
 
-    /// Acknowledges an alert, and all earlier ones of its rule about its subject. Again: the last one stands.
+    /// Acknowledges an alert, and all others of its rule about its subject that are there. Again: the last one stands.
     ///
     /// # Errors
     /// [`StoreError::Unknown`] where there is no such alert.
     pub fn acknowledge(&self, alert: &str, by: &str, note: &str) -> Result<Acknowledgement, StoreError> {
         let made = Acknowledgement { at: EventTime(wall_clock().0), by: said(by), note: said(note) };
         let sql = "INSERT OR REPLACE INTO acknowledgements (alert_key, at, \"by\", note, covers)
-            SELECT key, ?2, ?3, ?4, MAX(?2, fired) FROM alerts WHERE id = ?1";
+            SELECT key, ?2, ?3, ?4, (SELECT MAX(of.fired) FROM alerts of WHERE of.key = a.key) FROM alerts a WHERE id = ?1";
         let changed = self
             .with("write", |c| c.prepare_cached(sql)?.execute(params![alert, made.at.0 as i64, made.by, made.note]))?;
         if changed == 0 {

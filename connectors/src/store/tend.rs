@@ -296,11 +296,11 @@ fn mask(
     if tending.masked >= before {
         return Ok(false);
     }
-    let from = tending.masked;
     for level in [Level::Raw, Level::Minute, Level::Hour] {
         let suffix = level.suffix();
-        // An hour that reaches into what may be kept is made again without what may not: its minutes are gone by then.
-        let before = before - before % level.unit();
+        // An hour that reaches into what may be kept is made again without what may not: its minutes are gone by then. Its
+        // turn comes with its last minute, so it is looked for from its start on.
+        let (from, before) = (tending.masked - tending.masked % level.unit(), before - before % level.unit());
         transaction.execute(&format!("DELETE FROM top_clients{suffix} WHERE time < ?1"), [before])?;
         let sql = format!("UPDATE anomaly{suffix} SET subject = '', message = '' WHERE time >= ?1 AND time < ?2");
         transaction.execute(&sql, [from, before])?;
@@ -331,7 +331,10 @@ fn shrink(connection: &Connection) -> rusqlite::Result<bool> {
     if free < 1024 || free < pragma("page_count")? / 4 {
         return Ok(false);
     }
-    connection.execute_batch("PRAGMA incremental_vacuum(256)")?;
+    // A page is freed by each step of the statement.
+    let mut freed = connection.prepare_cached("PRAGMA incremental_vacuum(256)")?;
+    let mut freed = freed.query([])?;
+    while freed.next()?.is_some() {}
     Ok(true)
 }
 
@@ -346,4 +349,28 @@ fn keep_log_short(writer: &mut Writer) -> rusqlite::Result<()> {
         done?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::open_for_writing;
+
+    #[test]
+    fn many_free_pages_go_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open_for_writing(&dir.path().join("store.db"), 64 << 20).unwrap();
+        connection.execute_batch("CREATE TABLE filler (bytes BLOB)").unwrap();
+        for _ in 0..2000 {
+            connection.execute("INSERT INTO filler VALUES (zeroblob(4000))", []).unwrap();
+        }
+        connection.execute_batch("DELETE FROM filler").unwrap();
+        let free = || connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0)).unwrap();
+        for _ in 0..2 {
+            let before = free();
+            assert!(before > 1500, "{before}");
+            assert!(shrink(&connection).unwrap());
+            assert_eq!(before - free(), 256);
+        }
+    }
 }
