@@ -8,7 +8,7 @@
 //! - Comparing takes the same time whatever was sent.
 //! - After [`MOST_WRONG`] wrong tokens within [`WITHIN`], an address is not heard for a while, whatever it sends; those
 //!   who are logged in are.
-//! - The table of addresses is bounded.
+//! - The table of addresses is bounded. While it is full, all addresses that are not in it count as one.
 
 use crate::error::ApiError;
 use axum::http::{HeaderMap, header};
@@ -35,6 +35,9 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 /// Addresses remembered.
 const ADDRESSES: usize = 4096;
+
+/// All that find no room there. Nobody has this address.
+const OTHERS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// See the module.
 pub struct Auth {
@@ -112,8 +115,15 @@ impl Auth {
     /// 401 where it is not, 429 after many that were not.
     pub fn try_token(&self, offered: &[u8], from: IpAddr) -> Result<(), ApiError> {
         let Some(token) = &self.token else { return Ok(()) };
-        let from = network(from);
+        let mut from = network(from);
         let mut all = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= ADDRESSES && !all.contains_key(&from) {
+            all.retain(|_, wrong| wrong.since.elapsed() < WITHIN);
+            if all.len() >= ADDRESSES {
+                // With so many guessing at once, a new one is limited together with the rest.
+                from = OTHERS;
+            }
+        }
         if let Some(wrong) = all.get(&from) {
             let gone = wrong.since.elapsed();
             if gone >= WITHIN {
@@ -125,11 +135,6 @@ impl Auth {
         if mac(b"tidewatch token", offered).verify_slice(&token.proof).is_ok() {
             return Ok(());
         }
-        if all.len() >= ADDRESSES {
-            all.retain(|_, wrong| wrong.since.elapsed() < WITHIN);
-        }
-        // With so many guessing at once, a new one is limited together with the rest: as address zero.
-        let from = if all.len() >= ADDRESSES { IpAddr::from([0, 0, 0, 0]) } else { from };
         let wrong = all.entry(from).or_insert(Wrong { count: 0, since: Instant::now() });
         wrong.count += 1;
         if wrong.count == MOST_WRONG {
@@ -254,5 +259,28 @@ mod tests {
             let _ = auth.try_token(b"x", IpAddr::from(n.to_be_bytes()));
         }
         assert!(auth.wrong.lock().unwrap().len() <= ADDRESSES + 1);
+    }
+
+    #[test]
+    fn guessing_ends_where_the_table_is_full() {
+        let auth = Auth::new(Some("s3cret"));
+        let at = |n: u32| IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+        for n in 0..ADDRESSES as u32 {
+            assert_eq!(auth.try_token(b"x", at(n)), Err(ApiError::wrong_token()));
+        }
+        // A new address a guess.
+        let answered =
+            (0..1000).filter(|n| auth.try_token(b"x", at(ADDRESSES as u32 + n)) == Err(ApiError::wrong_token()));
+        assert_eq!(answered.count(), MOST_WRONG as usize);
+        let new = at(1 << 20);
+        assert_eq!(auth.try_token(b"s3cret", new), Err(ApiError::rate_limited(60)), "nor the right one");
+        assert_eq!(auth.try_token(b"s3cret", at(1)), Ok(()), "one that is in the table is heard");
+        let cookie = format!("{COOKIE}={}", auth.cookie(NOW).unwrap().0);
+        assert_eq!(auth.look(&headers(&[("cookie", &cookie)]), new, NOW), Ok(Shown::Valid), "and who is logged in");
+        // Once those before it are over, it has a place of its own.
+        auth.wrong.lock().unwrap().values_mut().for_each(|wrong| wrong.since -= WITHIN);
+        assert_eq!(auth.try_token(b"s3cret", new), Ok(()));
+        assert_eq!(auth.try_token(b"x", new), Err(ApiError::wrong_token()));
+        assert_eq!(auth.wrong.lock().unwrap().keys().collect::<Vec<_>>(), [&new]);
     }
 }
