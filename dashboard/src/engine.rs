@@ -6,6 +6,8 @@
 //! Invariants
 //! - Telling the feed something never waits and costs nothing while nobody listens.
 //! - Of one host at most [`WINDOWS`] windows are told a second.
+//! - Windows of many hosts share places of the ring: what is told of thousands of hosts pushes nothing out that a page is
+//!   about to read.
 
 use crate::view::{DataflowView, RuleRow, Status, TimeView};
 use std::collections::{BTreeMap, HashMap};
@@ -39,16 +41,26 @@ pub const WINDOWS: usize = 8;
 /// How often windows of one host are told.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Hosts remembered for that.
-const HOSTS: usize = 4096;
+/// So many windows take one place of the ring.
+const TOGETHER: usize = 32;
+
+/// Of so many hosts windows are told at once between two ticks; of the others at the tick.
+const AT_ONCE: usize = 32;
 
 /// Something that happened, rendered for the stream.
 #[derive(Clone, Debug)]
 pub struct LiveEvent {
     /// The name on the stream.
     pub kind: &'static str,
-    /// JSON of one line.
-    pub data: Arc<str>,
+    /// JSON of one line; an event of its own each.
+    pub data: Arc<[Arc<str>]>,
+}
+
+impl LiveEvent {
+    /// One event.
+    pub(crate) fn one(kind: &'static str, data: Arc<str>) -> LiveEvent {
+        LiveEvent { kind, data: [data].into() }
+    }
 }
 
 /// What alerts nobody is told of.
@@ -92,9 +104,24 @@ struct Inner {
 
 #[derive(Default)]
 struct Throttle {
+    /// When windows of a host were told, where that is within [`EVERY`] or nearly so.
     told: HashMap<String, Instant>,
+    /// Of how many hosts they were told at once since the last tick.
+    at_once: usize,
     /// Per host, its newest windows not told yet.
     waiting: HashMap<String, BTreeMap<u64, Arc<str>>>,
+}
+
+impl Throttle {
+    fn is_due(&self, host: &str, now: Instant) -> bool {
+        self.told.get(host).is_none_or(|at| now.saturating_duration_since(*at) >= EVERY)
+    }
+
+    /// The windows of a host that wait, to be told now.
+    fn tell(&mut self, host: &str, now: Instant) -> Vec<Arc<str>> {
+        self.told.insert(host.to_owned(), now);
+        self.waiting.remove(host).unwrap_or_default().into_values().collect()
+    }
 }
 
 impl Default for Feed {
@@ -136,7 +163,8 @@ impl Feed {
         self.tell("alert", json.into());
     }
 
-    /// Tells a version of a window of a host: at once, or within a second where one was told just now.
+    /// Tells a version of a window of a host: at once, or within a second where one was told just now, or at the next tick
+    /// where many hosts have one.
     pub fn window(&self, host: &str, time: u64, json: impl Into<Arc<str>>) {
         if !self.is_watched() {
             return;
@@ -147,9 +175,11 @@ impl Feed {
         if waiting.len() > WINDOWS {
             waiting.pop_first();
         }
-        let due = throttle.told.get(host).is_none_or(|at| at.elapsed() >= EVERY);
-        if due {
-            self.tell_windows(&mut throttle, host);
+        let now = Instant::now();
+        if throttle.at_once < AT_ONCE && throttle.is_due(host, now) {
+            throttle.at_once += 1;
+            let windows = throttle.tell(host, now);
+            self.tell_windows(&windows);
         }
     }
 
@@ -160,32 +190,28 @@ impl Feed {
             *throttle = Throttle::default();
             return;
         }
-        let due: Vec<String> = throttle
-            .waiting
-            .keys()
-            .filter(|host| throttle.told.get(*host).is_none_or(|at| at.elapsed() >= EVERY))
-            .cloned()
-            .collect();
-        due.iter().for_each(|host| self.tell_windows(&mut throttle, host));
+        let now = Instant::now();
+        throttle.at_once = 0;
+        throttle.told.retain(|_, at| now.saturating_duration_since(*at) < EVERY);
+        let due: Vec<String> = throttle.waiting.keys().filter(|host| throttle.is_due(host, now)).cloned().collect();
+        let windows: Vec<Arc<str>> = due.iter().flat_map(|host| throttle.tell(host, now)).collect();
+        self.tell_windows(&windows);
     }
 
-    fn tell_windows(&self, throttle: &mut Throttle, host: &str) {
-        let windows = throttle.waiting.remove(host).unwrap_or_default();
-        if throttle.told.len() >= HOSTS {
-            throttle.told.retain(|_, at| at.elapsed() < EVERY);
+    fn tell_windows(&self, windows: &[Arc<str>]) {
+        for some in windows.chunks(TOGETHER) {
+            let _ = self.inner.events.send(LiveEvent { kind: "window", data: some.into() });
         }
-        throttle.told.insert(host.to_owned(), Instant::now());
-        windows.into_values().for_each(|json| self.tell("window", json));
     }
 
     /// Tells sampled requests: a JSON array of one line.
     pub fn requests(&self, json: impl Into<Arc<str>>) {
-        let _ = self.inner.requests.send(LiveEvent { kind: "requests", data: json.into() });
+        let _ = self.inner.requests.send(LiveEvent::one("requests", json.into()));
     }
 
     pub(crate) fn tell(&self, kind: &'static str, data: Arc<str>) {
         // An error means that nobody listens.
-        let _ = self.inner.events.send(LiveEvent { kind, data });
+        let _ = self.inner.events.send(LiveEvent::one(kind, data));
     }
 
     fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {

@@ -18,6 +18,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -80,7 +81,7 @@ pub async fn stream(State(app): State<App>, RawQuery(query): RawQuery) -> Result
     let follower = Follower { app: app.clone(), events, requests, to };
     tokio::spawn(async move {
         let _counted = counted;
-        follower.run(LiveEvent { kind: "hello", data: status }).await;
+        follower.run(LiveEvent::one("hello", status)).await;
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -136,7 +137,7 @@ impl Follower {
                     self.app.counters.resets.fetch_add(1, Ordering::Relaxed);
                     // From now on, not from where the ring begins.
                     self.events = self.events.resubscribe();
-                    framed(&LiveEvent { kind: "reset", data: "{}".into() })
+                    framed(&LiveEvent::one("reset", "{}".into()))
                 }
             };
             // A page that takes nothing waits here, and falls behind in the ring.
@@ -163,10 +164,14 @@ async fn optional(requests: &mut Option<broadcast::Receiver<LiveEvent>>) -> Resu
     }
 }
 
-/// An event as it is sent. JSON has no line break, so one `data` line is enough.
+/// Events as they are sent. JSON has no line break, so one `data` line is enough.
 fn framed(event: &LiveEvent) -> Bytes {
-    debug_assert!(!event.data.contains('\n'), "events are one line");
-    format!("event: {}\ndata: {}\n\n", event.kind, event.data).into()
+    let mut text = String::new();
+    for data in &*event.data {
+        debug_assert!(!data.contains('\n'), "events are one line");
+        let _ = write!(text, "event: {}\ndata: {data}\n\n", event.kind);
+    }
+    text.into()
 }
 
 /// The body of a stream.

@@ -2,7 +2,7 @@
 
 use super::support::{HOSTILE, Server, event, event_of, start};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::time::{Duration, Instant};
 use tidewatch_dashboard::engine::Silenced;
@@ -98,6 +98,30 @@ fn windows_of_a_host_come_once_a_second_and_the_newest_wins() {
     assert_eq!(of("b").len(), 1);
     let times: Vec<_> = of("c").iter().map(|w| w["time"].as_u64().unwrap()).collect();
     assert_eq!(times, [0, 12, 13, 14, 15, 16, 17, 18, 19], "no more than eight at a time");
+}
+
+#[test]
+fn windows_of_very_many_hosts_push_no_page_out() {
+    let server = start(|_| {});
+    let mut page = server.stream("");
+    event_of(&mut page, "hello");
+    for round in 0..3 {
+        for host in 0..3000 {
+            server.feed.window(&format!("h{host}"), round, json!({ "host": host, "time": round }).to_string());
+        }
+        let mut hosts = BTreeSet::new();
+        let end = Instant::now() + Duration::from_secs(10);
+        while hosts.len() < 3000 && Instant::now() < end {
+            let Some((name, data)) = event(&mut page) else { break };
+            assert_ne!(name, "reset", "it reads all that comes");
+            if name == "window" {
+                let window: Value = serde_json::from_str(&data).unwrap();
+                assert!(window["time"] == round && hosts.insert(window["host"].as_u64().unwrap()), "{data} again");
+            }
+        }
+        assert_eq!(hosts.len(), 3000);
+        assert!(end - Instant::now() > Duration::from_secs(7), "within two seconds or so");
+    }
 }
 
 #[test]
