@@ -2,6 +2,7 @@
 
 mod addresses;
 pub mod answers;
+pub mod durable;
 pub mod feed;
 pub mod generator;
 #[cfg(feature = "http")]

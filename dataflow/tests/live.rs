@@ -240,15 +240,21 @@ fn a_full_disk_is_said_and_the_code_is_1() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink("/dev/full", path).unwrap();
     };
-    for file in ["alerts.jsonl", "rejected.jsonl", "summary.json"] {
+    let rows = [
+        ("alerts.jsonl", ".alerts.jsonl.tmp", "No space left on device"),
+        ("rejected.jsonl", ".rejected.jsonl.tmp", "No space left on device"),
+        // A link is not followed there.
+        ("summary.json", "summary.json.tmp/x", "Is a directory"),
+    ];
+    for (file, beside, why) in rows {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("access.log"), requests(150, 2) + "nonsense\n").unwrap();
-        full(dir.path().join(format!("out/.{file}.tmp")));
+        full(dir.path().join("out").join(beside));
         let child = tidewatch(dir.path(), &["replay", "--from", "access.log", "--out", "out"]);
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{file}: {said}");
-        assert!(said.contains(&format!("error: cannot write out/{file}: No space left on device")), "{file}: {said}");
+        assert!(said.contains(&format!("error: cannot write out/{file}: {why}")), "{file}: {said}");
         assert!(!dir.path().join("out/summary.json").exists(), "{file}: nothing looks complete");
     }
     // What cannot be written: few results, and more lines that cannot be read than may wait.

@@ -11,12 +11,13 @@
 //! - It has at most so many entries; beyond, the ones that would go first anyway make room, and that is said.
 
 use super::{Body, Channel, Message, SendError, What};
+use crate::durable::{self, Readers};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tidewatch_events::alert::Alert;
@@ -295,7 +296,8 @@ impl Blocklist {
         let state = serde_json::to_vec(&entries).map_err(|error| SendError::Rejected(error.to_string()))?;
         let is_same = self.kept.as_ref() == Some(&state);
         if !is_same {
-            replace(&self.settings.state, &state, true).map_err(|error| failed(&self.settings.state, error))?;
+            replace(&self.settings.state, &state, Readers::Owner)
+                .map_err(|error| failed(&self.settings.state, error))?;
             self.kept = Some(state);
         }
         // Timeouts in it change all the time; they are written anew with their entries.
@@ -312,7 +314,8 @@ impl Blocklist {
             self.body(now)
         );
         may_replace(&self.settings.path).map_err(SendError::person)?;
-        replace(&self.settings.path, text.as_bytes(), false).map_err(|error| failed(&self.settings.path, error))?;
+        replace(&self.settings.path, text.as_bytes(), Readers::All)
+            .map_err(|error| failed(&self.settings.path, error))?;
         self.written = Some(networks);
         Ok(())
     }
@@ -350,30 +353,12 @@ pub fn may_replace(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes a file whole beside the old one, and renames it. What stands in the place beside it is removed, not followed.
-pub(super) fn replace(path: &Path, bytes: &[u8], is_private: bool) -> io::Result<()> {
+/// Puts a file in the place of the old one, and makes its directory where there is none.
+pub(super) fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir)?;
     }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(if is_private { 0o600 } else { 0o644 });
-    }
-    let mut file = options.open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    durable::replace(path, bytes, readers)
 }
 
 impl Channel for Blocklist {

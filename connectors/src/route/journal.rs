@@ -9,6 +9,7 @@
 
 use super::known::{Intent, Record, Snapshot};
 use super::router::Router;
+use crate::durable::{Readers, replace};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -137,7 +138,7 @@ impl Journal {
     /// Writes it anew: all that is known.
     ///
     /// # Errors
-    /// Where it could not be written; the old file is still there.
+    /// Where it could not be written; a whole file is there, the old or the new one.
     pub fn rewrite(&mut self, all: Snapshot) -> io::Result<()> {
         let mut out = Vec::new();
         push(&mut out, &Line::Route { born: all.born, next: all.next })?;
@@ -146,16 +147,8 @@ impl Journal {
             push(&mut out, &Line::Intent { n: number(&intent.message.id), intent: Box::new(intent) })?;
         }
         out.extend(keys(all.records)?);
-        let temporary = self.path.with_extension("tmp");
-        let mut file = create(&temporary)?;
-        file.set_len(0)?;
-        file.write_all(&out)?;
-        file.sync_data()?;
-        fs::rename(&temporary, &self.path)?;
-        if let Some(dir) = self.path.parent() {
-            // So that the name is durable too; some file systems refuse, and do without.
-            let _ = File::open(dir).and_then(|dir| dir.sync_all());
-        }
+        replace(&self.path, &out, Readers::Owner)?;
+        let file = create(&self.path)?;
         (self.file, self.bytes, self.rewritten) = (file, out.len() as u64, out.len() as u64);
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 use super::Message;
 use super::blocklist::replace;
+use crate::durable::Readers;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -99,7 +100,7 @@ impl Late {
             serde_json::to_writer(&mut lines, one)?;
             lines.push(b'\n');
         }
-        replace(&self.path, &lines, true)
+        replace(&self.path, &lines, Readers::Owner)
     }
 }
 

@@ -9,13 +9,14 @@
 //! - The file on disk is whole at any moment: written beside it, synced, renamed.
 //! - A copy of the data directory on another machine does not use its numbers: they would name other content.
 
+use crate::durable::{Readers, replace};
 use crate::source::file::FilePosition;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -198,23 +199,7 @@ pub fn store(dir: &Path, machine: &str, places: &[&Place]) -> Result<(), Positio
     let written =
         Written { version: 1, machine: machine.to_owned(), files: places.iter().map(write).collect::<Vec<_>>() };
     let text = serde_json::to_vec(&written).map_err(|error| io(error.into()))?;
-    replace(&path, &text).map_err(io)
-}
-
-/// Puts a file in the place of another, durable when it returns: at no moment is there half of one.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    std::fs::rename(&fresh, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes names in a directory durable.
-pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
+    replace(&path, &text, Readers::All).map_err(io)
 }
 
 /// What became of the contents of one path since they were kept.

@@ -16,7 +16,7 @@
 
 use super::chunk::{Chunk, FRAME_HEAD, FrameError};
 use super::labels::{Label, Labels};
-use super::positions::{replace, sync_directory};
+use crate::durable::{Readers, replace, sync_names};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -332,7 +332,7 @@ impl Spool {
         let labels = OpenOptions::new().write(true).create(true).truncate(true).open(self.labels_path(number))?;
         if self.settings.fsync == Fsync::Always {
             file.sync_data()?;
-            sync_directory(&self.settings.dir)?;
+            sync_names(&self.path(number))?;
         }
         let length = MAGIC.len() as u64;
         if self.segments.is_empty() {
@@ -518,7 +518,7 @@ impl Spool {
     pub fn write_head(&mut self) -> io::Result<()> {
         if self.head_written.0 != self.head {
             let text = format!("{} {}\n", self.head.segment, self.head.offset);
-            replace(&self.settings.dir.join("head"), text.as_bytes())?;
+            replace(&self.settings.dir.join("head"), text.as_bytes(), Readers::All)?;
         }
         self.head_written = (self.head, Instant::now());
         Ok(())

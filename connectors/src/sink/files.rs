@@ -12,6 +12,7 @@
 use super::dead_letters::LetterFiles;
 use super::rotate::Rotating;
 use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
+use crate::durable::sync_names;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,8 @@ pub(crate) struct LiveFile {
     path: PathBuf,
     file: Option<File>,
     dirty: bool,
+    /// Whether its name is on the disk too.
+    is_named: bool,
 }
 
 /// The sink. See the module.
@@ -177,9 +180,9 @@ impl Drop for LiveFiles {
             if let Some(Err(error)) = self.letters.as_mut().map(LetterFiles::sync) {
                 warn!(%error, "cannot force a result file to the disk");
             }
-            for live in self.files.iter().map(|file| &file.file).filter(|f| f.dirty) {
-                if let Some(Err(error)) = live.file.as_ref().map(File::sync_data) {
-                    warn!(path = %live.path.shown(), %error, "cannot force a result file to the disk");
+            for file in &mut self.files {
+                if let Err(error) = file.file.sync() {
+                    warn!(%error, "cannot force a result file to the disk");
                 }
             }
         }
@@ -189,17 +192,22 @@ impl Drop for LiveFiles {
 impl LiveFile {
     /// A file that is not opened yet.
     pub(crate) fn new(path: PathBuf) -> LiveFile {
-        LiveFile { path, file: None, dirty: false }
+        LiveFile { path, file: None, dirty: false, is_named: false }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Forces to the disk what was written since the last time.
+    /// Forces to the disk what was written since the last time; and the first time after it was opened, its name, and that of
+    /// the file that had it before.
     pub(crate) fn sync(&mut self) -> Result<(), FilesError> {
         if let Some(file) = self.file.as_ref().filter(|_| self.dirty) {
             file.sync_data().map_err(FilesError::new("write", &self.path))?;
+            if !self.is_named {
+                sync_names(&self.path).map_err(FilesError::new("write", &self.path))?;
+                self.is_named = true;
+            }
         }
         self.dirty = false;
         Ok(())
@@ -226,7 +234,7 @@ impl LiveFile {
             warn!(path = %self.path.shown(), bytes = len - whole, "cut off a torn last line");
             file.set_len(whole).map_err(FilesError::new("write", &self.path))?;
         }
-        self.file = Some(file);
+        (self.file, self.is_named) = (Some(file), false);
         Ok(whole)
     }
 
@@ -397,6 +405,28 @@ mod tests {
         fs::remove_dir(dir.join("alerts.jsonl")).unwrap();
         live.deliver(&delivery(1)).unwrap();
         assert_eq!(ALL.map(|name| lines(dir, name)), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn new_names_are_forced_to_the_disk_with_what_is_in_them() {
+        use crate::durable::testing::synced;
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        // Three deliveries have room in the first file of points.
+        let mut live =
+            LiveFiles::open(dir, Fsync::Always, Parts { alerts: false, dead_letters: false, ..Parts::ALL }, 24, 0)
+                .unwrap();
+        synced();
+        let names = |live: &mut LiveFiles, seq: u64| {
+            live.deliver(&Delivery { alerts: Vec::new(), dead_letters: Vec::new(), ..delivery(seq) }).unwrap();
+            synced().len()
+        };
+        let made: Vec<usize> = (1..=5).map(|seq| names(&mut live, seq)).collect();
+        assert_eq!(made, [1, 0, 0, 1, 0], "when it is made, and when it is made anew after a rotation");
+        fs::rename(dir.join("metrics.lp"), dir.join("moved")).unwrap();
+        assert_eq!(names(&mut live, 6), 1, "by others");
+        let mut never = LiveFiles::open(&dir.join("b"), Fsync::Never, Parts::ALL, 0, 0).unwrap();
+        assert_eq!(names(&mut never, 1), 0, "where nothing is forced to the disk, no name is");
     }
 
     #[test]

@@ -16,6 +16,7 @@
 use super::DeadLetterRecord;
 use super::files::{FilesError, is_late, json_line};
 use super::sorter::Sorter;
+use crate::durable::{Readers, replace};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -170,12 +171,11 @@ impl Finished {
 
     /// Writes `summary.json`.
     pub fn write_summary(&self, summary: &impl serde::Serialize) -> Result<(), FilesError> {
-        let (from, to) = (temporary(&self.dir, SUMMARY), self.dir.join(SUMMARY));
+        let to = self.dir.join(SUMMARY);
         let write = || {
             let mut text = serde_json::to_vec_pretty(summary)?;
             text.push(b'\n');
-            fs::write(&from, text)?;
-            fs::rename(&from, &to)
+            replace(&to, &text, Readers::All)
         };
         write().map_err(FilesError::new("write", &to))
     }

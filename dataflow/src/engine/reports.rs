@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidewatch_connectors::answers::{AnswersError, FromStore};
+use tidewatch_connectors::durable::{self, Readers};
 use tidewatch_connectors::report::{Form, Report, Wanted, gather};
 use tidewatch_connectors::route::Document;
 use tidewatch_connectors::route::policy::Silence;
@@ -139,10 +140,8 @@ impl Courier for ToFile {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir).map_err(|error| cannot("create the directory of", error))?;
         }
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(".tmp");
-        std::fs::write(&temporary, report.render(form)).map_err(|error| cannot("write", error))?;
-        std::fs::rename(&temporary, &path).map_err(|error| cannot("write", error))?;
+        durable::replace(&path, report.render(form).as_bytes(), Readers::All)
+            .map_err(|error| cannot("write", error))?;
         info!(file = %path.shown(), "report written");
         Ok(())
     }
