@@ -213,15 +213,18 @@ fn read(mut file: impl io::BufRead, router: &mut Router, now: u64) -> io::Result
                 router.restore_intent(&intent, n, now);
                 open.push((n, *intent));
             }
-            Ok(Line::Done { n }) => open.retain(|(of, _)| *of != n),
-            // What was known before it stood there already.
+            Ok(Line::Done { n }) => {
+                let done = open.extract_if(.., |(of, _)| *of == n);
+                done.for_each(|(_, intent)| router.restore_sent(&intent, now));
+            }
+            // It was none of the hour's messages. What was known before it stood there already.
             Ok(Line::Void { n }) => open.retain(|(of, _)| *of != n),
             Ok(Line::Key(record)) => router.restore(record, now),
             Err(_) => skipped += 1,
         }
     }
     if let Some((_, intent)) = open.pop() {
-        router.in_flight_again(intent);
+        router.in_flight_again(intent, now);
     }
     Ok(skipped)
 }

@@ -63,6 +63,48 @@ fn what_waits_behind_a_message_in_flight_outlives_two_restarts() {
 }
 
 #[test]
+fn what_was_not_taken_is_none_of_the_messages_of_the_hour() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mail.journal");
+    let open = |now: u64| {
+        let mut router = Router::new(Policy { group_interval: 0, ..Policy::people() }, Journal::born(&path, now));
+        let journal = Journal::open(&path, &mut router, now).unwrap();
+        (router, journal)
+    };
+    let (mut router, mut journal) = open(0);
+    let send = |router: &mut Router, journal: &mut Journal, now: u64| {
+        let Next::Send(intent) = router.next(now) else { panic!("{now}") };
+        journal.before(router.to_record(), Some(&intent)).unwrap();
+        intent
+    };
+    // Three were taken. Then the receiver is away.
+    for n in 0..3 {
+        router.take(&alert("r", &n.to_string(), 0, AlertState::Firing), n);
+        let intent = send(&mut router, &mut journal, n);
+        router.delivered(n);
+        journal.done(&intent, router.to_record()).unwrap();
+    }
+    router.take(&alert("r", "x", 0, AlertState::Firing), 10);
+    for n in 10..80 {
+        let intent = send(&mut router, &mut journal, n);
+        let mut records = router.returned(n);
+        records.extend(router.to_record());
+        journal.void(&intent, records).unwrap();
+    }
+    // One that may have been taken.
+    let unclear = send(&mut router, &mut journal, 80);
+    drop(journal);
+    let (mut router, _) = open(100);
+    assert_eq!(router.in_flight(), Some(*unclear));
+    assert_eq!(router.sent_within_the_hour(), 4, "three that were taken, and that one");
+    router.delivered(101);
+    let critical =
+        Alert { severity: tidewatch_events::alert::Severity::Critical, ..alert("q", "1", 0, AlertState::Firing) };
+    router.take(&critical, 102);
+    assert!(matches!(router.next(102), Next::Send(_)), "it goes at once");
+}
+
+#[test]
 fn torn_and_foreign_lines_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mail.journal");

@@ -11,7 +11,9 @@
 //! - An alert is old, and not told again, where the journal knows its id, where it ends no later than what was told as over, or before
 //!   what was told as firing, or waits to be told, begins; but for one that takes the place of that.
 //! - Taking an alert costs the same however many wait.
+//! - What fires waits for company only where its group told of something that fired just before, not where it told of ends.
 
+mod ended;
 mod flight;
 mod limit;
 mod records;
@@ -32,12 +34,6 @@ use tidewatch_events::time::EventTime;
 
 /// Most keys that are remembered; the longest over go first.
 const MAX_KEYS: usize = 20_000;
-
-/// How long it is remembered that an alert was over, ms of the wall clock.
-const REMEMBER_ENDED: u64 = 30 * 86_400_000;
-
-/// An alert told as firing of which nothing was heard for this long is forgotten, ms of the wall clock.
-const FORGET_FIRING: u64 = 86_400_000;
 
 /// How often it is looked for what can be forgotten, ms.
 const LOOK_EVERY: u64 = 3_600_000;
@@ -100,7 +96,20 @@ struct Group {
     keys: BTreeSet<String>,
     /// Since when something waits.
     first: u64,
-    last_sent: Option<u64>,
+    last: LastSent,
+}
+
+/// When a group last had a message, ms of the wall clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastSent {
+    any: Option<u64>,
+    /// One that told of something that began: an end holds nothing back that begins.
+    begun: Option<u64>,
+}
+
+/// Whether what there is to tell of an alert is more than the end of what was told.
+fn begins(newest: &Alert, told: Option<&Told>) -> bool {
+    newest.state == AlertState::Firing || !told.is_some_and(|told| told.firing)
 }
 
 /// See the module.
@@ -111,7 +120,7 @@ pub struct Router {
     next: u64,
     entries: HashMap<String, Entry>,
     groups: BTreeMap<String, Group>,
-    /// Keys told as over, oldest first; those told anew since stand there too.
+    /// Keys told as over, oldest first; some of those told anew since stand there too.
     ended: VecDeque<(u64, String)>,
     /// Keys whose record may not be on disk.
     dirty: BTreeSet<String>,
@@ -278,21 +287,13 @@ impl Router {
             }
         }
         self.dirty.insert(key.to_owned());
+        self.tidy_ended();
     }
 
-    /// Forgets the key that was over longest; whether there is room.
-    fn make_room(&mut self) -> bool {
-        while let Some((at, key)) = self.ended.pop_front() {
-            let is_it = |entry: &Entry| {
-                entry.newest.is_none() && entry.told.as_ref().is_some_and(|told| !told.firing && told.at == at)
-            };
-            if self.entries.get(&key).is_some_and(is_it) {
-                self.entries.remove(&key);
-                self.dirty.insert(key);
-                return true;
-            }
-        }
-        false
+    /// How many messages count for the limit.
+    #[cfg(test)]
+    pub(super) fn sent_within_the_hour(&self) -> usize {
+        self.limit.sent()
     }
 
     /// Takes a document to deliver.
@@ -340,7 +341,7 @@ impl Router {
             if group.keys.is_empty() {
                 continue;
             }
-            let (mut any, mut is_urgent) = (false, false);
+            let (mut any, mut is_urgent, mut has_begun) = (false, false, false);
             for key in &group.keys {
                 let Some(entry) = self.entries.get_mut(key) else { continue };
                 let Some(newest) = &entry.newest else { continue };
@@ -355,13 +356,15 @@ impl Router {
                 } else {
                     any = true;
                     is_urgent |= newest.state == AlertState::Firing && self.policy.is_urgent(newest.severity);
+                    has_begun |= begins(newest, entry.told.as_ref());
                 }
             }
             if !any {
                 continue;
             }
             let first = group.first.min(now) + self.policy.group_wait;
-            let at = match group.last_sent.filter(|at| *at <= now) {
+            let last = if has_begun { group.last.begun } else { group.last.any };
+            let at = match last.filter(|at| *at <= now) {
                 _ if self.hurry => 0,
                 Some(sent) => first.max(sent + self.policy.group_interval),
                 None => first,
@@ -431,14 +434,17 @@ impl Router {
         let mut flying = Flying::empty();
         for (_, name) in &due {
             let Some(group) = self.groups.get_mut(name) else { continue };
-            flying.groups.push((name.clone(), group.last_sent));
-            group.last_sent = Some(now);
+            flying.groups.push((name.clone(), group.last));
+            group.last.any = Some(now);
             for key in &group.keys {
                 let Some(entry) = self.entries.get(key) else { continue };
                 let Some(newest) = &entry.newest else { continue };
                 let may = entry.silenced_until <= now && quiet.is_none_or(|quiet| quiet.lets_pass(newest.severity));
                 if let Some(what) = news(&self.policy, entry.told.as_ref(), newest).filter(|_| may) {
                     all.push((what, key.clone()));
+                    if begins(newest, entry.told.as_ref()) {
+                        group.last.begun = Some(now);
+                    }
                 }
             }
         }
@@ -497,26 +503,6 @@ impl Router {
         let next = self.fly(Body::Alerts(notice), told, flying, now);
         keys.iter().for_each(|key| self.file(key, now));
         next
-    }
-
-    fn forget(&mut self, now: u64) {
-        let is_over = |entry: &Entry| {
-            entry.told.as_ref().is_some_and(|told| match told.firing {
-                true => entry.seen + FORGET_FIRING <= now && told.at + FORGET_FIRING <= now,
-                false => told.at + REMEMBER_ENDED <= now,
-            }) && entry.newest.as_ref().is_none_or(|newest| news(&self.policy, entry.told.as_ref(), newest).is_none())
-        };
-        let over: Vec<String> =
-            self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(key, _)| key.clone()).collect();
-        for key in over {
-            if let Some(entry) = self.entries.remove(&key)
-                && let Some(group) = self.groups.get_mut(&entry.group)
-            {
-                group.keys.remove(&key);
-            }
-            self.dirty.insert(key);
-        }
-        while self.ended.pop_front_if(|(at, _)| *at + REMEMBER_ENDED <= now).is_some() {}
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::Message;
 use super::super::policy::{GroupKey, Quiet};
 use super::super::testing::alert;
+use super::ended::{FORGET_FIRING, REMEMBER_ENDED};
 use super::*;
 use AlertState::{Firing, Resolved, Withdrawn};
 
@@ -79,6 +80,44 @@ fn the_first_goes_at_once_and_more_wait_for_company() {
     // Long after, the first goes at once again.
     s.take(10 * MINUTE, "ip-spike", "4", 0, Firing).run(10 * MINUTE);
     assert_eq!(s.said(), ["fired ip-spike/4/0"]);
+}
+
+#[test]
+fn an_end_holds_nothing_new_back() {
+    let rows: &[(&str, u64)] = &[("at once", 0), ("within group_wait", 5 * SECOND)];
+    for (name, group_wait) in rows {
+        let mut s = Script::new(Policy { group_wait: *group_wait, ..Policy::people() });
+        s.take(0, "r", "1", 0, Firing).run(*group_wait);
+        let ends = 10 * MINUTE;
+        s.take(ends, "r", "1", 0, Resolved).run(ends + group_wait);
+        assert_eq!(s.said(), ["fired r/1/0", "resolved r/1/0"], "{name}");
+        // Another client, a second after the end of the first was told.
+        let new = ends + group_wait + SECOND;
+        s.take(new, "r", "2", 0, Firing);
+        assert_eq!(s.run(new), Some(new + group_wait).filter(|at| *at > new), "{name}");
+        s.run(new + group_wait);
+        assert_eq!(s.said(), ["fired r/2/0"], "{name}");
+        // What fires after that waits for company, and so do ends.
+        let told = new + group_wait;
+        s.take(told + 1, "r", "3", 0, Firing).take(told + 1, "r", "2", 0, Resolved);
+        assert_eq!(s.run(told + MINUTE - 1), Some(told + MINUTE), "{name}");
+        s.run(told + MINUTE);
+        assert_eq!(s.said(), ["fired r/3/0, resolved r/2/0"], "{name}");
+        s.take(told + MINUTE + 1, "r", "3", 0, Resolved);
+        assert_eq!(s.run(told + 2 * MINUTE - 1), Some(told + 2 * MINUTE), "{name}");
+        // Something new takes it along, where its own time has come.
+        s.take(told + 2 * MINUTE - 1, "r", "4", 0, Firing).run(told + 2 * MINUTE);
+        assert_eq!(s.said(), ["fired r/4/0, resolved r/3/0"], "{name}");
+    }
+    // One that is not taken leaves it as it was. One that began and ended before it could be told is new too.
+    let mut s = Script::new(Policy::people());
+    s.take(0, "r", "1", 0, Firing).run(0);
+    s.take(10 * MINUTE, "r", "1", 0, Resolved).run(10 * MINUTE);
+    s.take(10 * MINUTE + 1, "r", "2", 0, Firing);
+    assert_eq!(said(&s.fly(10 * MINUTE + 1).unwrap()), "fired r/2/0");
+    s.router.returned(10 * MINUTE + 2);
+    s.take(10 * MINUTE + 2, "r", "2", 0, Resolved).run(10 * MINUTE + 2);
+    assert_eq!(s.said(), ["fired r/1/0", "resolved r/1/0", "resolved r/2/0"]);
 }
 
 #[test]

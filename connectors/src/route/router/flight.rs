@@ -1,6 +1,6 @@
 //! A message on its way: what it made known, and what becomes of that when it arrives, comes back, or is refused.
 
-use super::{Recorded, Router};
+use super::{LastSent, Recorded, Router};
 use crate::route::known::{Intent, Record, Told};
 use crate::route::router::Next;
 use crate::route::{Body, Message};
@@ -12,7 +12,7 @@ pub(super) struct Flying {
     pub intent: Intent,
     /// What was known before.
     pub before: HashMap<String, Option<Told>>,
-    pub groups: Vec<(String, Option<u64>)>,
+    pub groups: Vec<(String, LastSent)>,
     pub unlisted: BTreeMap<(String, Severity), u64>,
     pub notes: Vec<String>,
     pub counted: bool,
@@ -54,9 +54,9 @@ impl Router {
             self.file(&key, now);
             records.push(told.map_or(Record::Dropped(key), Record::Told));
         }
-        for (name, last_sent) in groups {
+        for (name, last) in groups {
             if let Some(group) = self.groups.get_mut(&name) {
-                group.last_sent = last_sent;
+                group.last = last;
             }
         }
         for (of, count) in unlisted {
@@ -104,7 +104,7 @@ impl Router {
             }
         }
         let interval = self.policy.group_interval;
-        self.groups.retain(|_, group| !group.keys.is_empty() || group.last_sent.is_some_and(|at| at + interval > now));
+        self.groups.retain(|_, group| !group.keys.is_empty() || group.last.any.is_some_and(|at| at + interval > now));
     }
 }
 

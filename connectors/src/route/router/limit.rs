@@ -55,6 +55,12 @@ impl Limit {
         last.pop_back();
     }
 
+    /// How many went.
+    #[cfg(test)]
+    pub fn sent(&self) -> usize {
+        self.within.len() + self.beyond.len()
+    }
+
     /// When the last one went.
     pub fn last(&self) -> Option<u64> {
         self.within.back().max(self.beyond.back()).copied()

@@ -93,6 +93,7 @@ impl Router {
                     self.ended.push_back((told.at, key));
                 }
                 entry.told = Some(told);
+                self.tidy_ended();
             }
             Record::Dropped(key) => {
                 if let Some(entry) = self.entries.remove(&key)
@@ -107,16 +108,21 @@ impl Router {
     /// Takes an intent of a journal: what it makes known counts as told.
     pub fn restore_intent(&mut self, intent: &Intent, number: u64, now: u64) {
         self.next = self.next.max(number + 1);
-        if matches!(intent.message.body, Body::Alerts(_)) && intent.message.at <= now {
-            self.limit.count(&self.policy, intent.message.at);
-        }
         for told in &intent.told {
             self.restore(Record::Told(told.clone()), now);
         }
     }
 
+    /// An intent of a journal was sent, or refused for good: it is one of the hour's messages, as in the life before.
+    pub fn restore_sent(&mut self, intent: &Intent, now: u64) {
+        if matches!(intent.message.body, Body::Alerts(_)) && intent.message.at <= now {
+            self.limit.count(&self.policy, intent.message.at);
+        }
+    }
+
     /// The last intent of a journal was in flight when the process ended: it is to be sent again, as it is.
-    pub fn in_flight_again(&mut self, intent: Intent) {
+    pub fn in_flight_again(&mut self, intent: Intent, now: u64) {
+        self.restore_sent(&intent, now);
         self.flying = Some(Flying { intent, ..Flying::empty() });
     }
 
