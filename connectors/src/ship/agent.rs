@@ -13,8 +13,9 @@ use super::files::{Files, Part};
 use super::guard::{Refusals, lock, look};
 use super::metrics::{Counters, MetricsServer, TopicCounts};
 use super::output::{self, Common, Event, Output, Retry};
+use super::positions::PositionsError;
 use super::settings::ShipSettings;
-use super::spool::{Found, Mark, Spool, SpoolSettings};
+use super::spool::{Found, Mark, Spool, SpoolSettings, is_disk_full};
 use super::upstream::Upstream;
 use super::wire::Hop;
 use crate::feed::Feed;
@@ -82,6 +83,7 @@ pub struct Agent {
     progress: Instant,
     away: bool,
     said_full: bool,
+    said_disk_full: bool,
     refusals: Refusals,
     positions_at: Instant,
     tended_at: Instant,
@@ -161,6 +163,7 @@ impl Agent {
             progress: now,
             away: false,
             said_full: false,
+            said_disk_full: false,
             refusals,
             positions_at: now,
             tended_at: now,
@@ -362,7 +365,8 @@ impl Agent {
         }
         let all_kept = !self.has_direct();
         let Some(spool) = &mut self.spool else { return Ok(()) };
-        while let (true, Some((chunk, _))) = (all_kept, self.again.front()) {
+        let may_go = all_kept && !self.files.needs_persist();
+        while let (true, Some((chunk, _))) = (may_go, self.again.front()) {
             if append(spool, chunk, &self.counters)?.is_none() {
                 break;
             }
@@ -393,7 +397,7 @@ impl Agent {
             }
         }
         let is_read = self.spool.as_ref().is_none_or(Spool::is_read);
-        while is_read && self.room() > 0 {
+        while is_read && self.room() > 0 && !self.files.needs_persist() {
             let Some((chunk, meaning)) = self.again.pop_front() else { break };
             some = true;
             self.give(chunk, From::Direct(meaning));
@@ -441,6 +445,8 @@ impl Agent {
         if self.files.needs_persist() {
             self.persist()?;
         }
+        // The disk is full: what is new waits here, until its number is on it.
+        let must_wait = self.files.needs_persist();
         for (chunk, _) in &parts {
             self.counters.records_read.fetch_add(chunk.records.len() as u64, Relaxed);
             self.count(chunk, |topic| &mut topic.records_taken);
@@ -462,13 +468,14 @@ impl Agent {
                 self.done(meaning);
                 continue;
             }
-            if let (true, true, Some(spool)) = (is_spooling, self.again.is_empty(), &mut self.spool)
+            let may_go = self.again.is_empty() && !must_wait;
+            if let (true, true, Some(spool)) = (is_spooling, may_go, &mut self.spool)
                 && append(spool, &chunk, &self.counters)?.is_some()
             {
                 spooled.push(meaning);
                 continue;
             }
-            if is_spooling {
+            if is_spooling || must_wait {
                 // No room after all: it waits here, and nothing more is taken until it has gone.
                 self.again.push_back((Arc::new(chunk), meaning));
             } else {
@@ -520,7 +527,8 @@ impl Agent {
         }
         let count = self.files.len();
         let every = POSITIONS_EVERY.iter().find(|(most, _)| count <= *most).map_or(Duration::ZERO, |(_, every)| *every);
-        if self.files.has_moved() && self.positions_at.elapsed() >= every {
+        let is_due = self.files.has_moved() || self.files.needs_persist();
+        if is_due && self.positions_at.elapsed() >= every {
             self.persist()?;
         }
         if let Some(spool) = &self.spool {
@@ -533,9 +541,19 @@ impl Agent {
         Ok(())
     }
 
+    /// Writes positions. Where the disk is full, later: those that are on it stand behind nothing that is not shipped.
     fn persist(&mut self) -> Result<(), SourceError> {
         self.positions_at = Instant::now();
-        self.files.persist().map_err(|error| SourceError::Io(error.to_string()))
+        let is_full = match self.files.persist() {
+            Ok(()) => false,
+            Err(PositionsError::Io { error, .. }) if is_disk_full(&error) => true,
+            Err(error) => return Err(SourceError::Io(error.to_string())),
+        };
+        if is_full && !self.said_disk_full {
+            tracing::warn!(dir = %self.settings.data_dir.shown(), "the disk is full: positions are written when there is room");
+        }
+        self.said_disk_full = is_full;
+        Ok(())
     }
 
     /// Says how it goes, now and then.

@@ -553,3 +553,62 @@ fn nothing_is_put_into_the_spool_before_what_has_no_room_there() {
     let numbers: Vec<String> = given().iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(numbers, (0..61).map(|n| n.to_string()).collect::<Vec<_>>());
 }
+
+/// While the disk is full the files wait, those that are new too; then everything comes, once and in order.
+#[test]
+fn a_full_disk_makes_the_files_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("a.log"), dir.path().join("b.log"));
+    std::fs::write(&path, "1\n").unwrap();
+    let inputs = vec![input(&dir.path().join("*.log"), None)];
+    let mut plan = settings(dir.path(), inputs, "127.0.0.1:9");
+    plan.spool = Some(SpoolPlan { max_bytes: 1 << 24, after: Duration::from_secs(30), fsync: Fsync::Always });
+    let mut agent = Agent::start(plan).unwrap();
+    let work = |agent: &mut Agent, what: &str, done: &dyn Fn(&Agent) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done(agent) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", agent.counters);
+            agent.work(false).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let spooled = |count: u64| move |agent: &Agent| agent.counters.records_spooled.load(Relaxed) == count;
+    let given = Played::default();
+    agent.output = Some(Box::new(given.clone()));
+    let all = || given.0.lock().unwrap().0.concat();
+    work(&mut agent, "the first", &|_| all().len() == 1);
+    // It does not answer.
+    agent.progress = Instant::now() - Duration::from_secs(31);
+    work(&mut agent, "the first in the spool", &spooled(1));
+    crate::durable::testing::fill_disk(true);
+    let append = |path: &Path, text: &str| {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    append(&path, "2\n");
+    work(&mut agent, "what has no room", &|agent| agent.counters.records_read.load(Relaxed) == 2);
+    // More, and a file that is new: its number has no room either.
+    append(&path, "3\n");
+    append(&other, "4\n");
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        agent.work(false).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(spooled(1)(&agent) && agent.counters.records_read.load(Relaxed) == 2, "no more is read");
+    crate::durable::testing::fill_disk(false);
+    work(&mut agent, "the rest", &spooled(4));
+    // What is new comes while the disk is full, and nothing waits.
+    crate::durable::testing::fill_disk(true);
+    append(&dir.path().join("c.log"), "5\n");
+    work(&mut agent, "the new file", &|agent| agent.counters.records_read.load(Relaxed) == 5);
+    assert_eq!(all().len(), 4, "what is in the spool is tried");
+    given.0.lock().unwrap().1.extend((0..1000).map(Event::Delivered));
+    (0..20).for_each(|_| _ = agent.work(false).unwrap());
+    assert_eq!(all().len(), 4, "nothing is sent whose stream has no number on the disk");
+    crate::durable::testing::fill_disk(false);
+    work(&mut agent, "the last", &|_| all().len() == 5);
+    let mut lines = all();
+    lines.sort();
+    assert_eq!(lines, ["1", "2", "3", "4", "5"]);
+}

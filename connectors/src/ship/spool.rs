@@ -22,6 +22,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tidewatch_events::text::Shown as _;
 
 const MAGIC: &[u8; 8] = b"TWSPOOL1";
 
@@ -107,6 +108,11 @@ impl Mark {
     }
 }
 
+/// Whether there is no room, for now.
+pub(super) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Chunks on disk.
 pub struct Spool {
     settings: SpoolSettings,
@@ -114,6 +120,8 @@ pub struct Spool {
     segments: VecDeque<Segment>,
     writer: Option<(File, File)>,
     unsynced: bool,
+    /// The last append found no room on the disk.
+    disk_full: bool,
     /// Behind the last delivered frame, and the same as it is on disk.
     head: Mark,
     head_written: (Mark, Instant),
@@ -159,6 +167,7 @@ impl Spool {
             segments: segments.into(),
             writer: None,
             unsynced: false,
+            disk_full: false,
             head,
             head_written: (head, Instant::now()),
             next: head,
@@ -286,11 +295,28 @@ impl Spool {
         self.segments.back().is_none_or(|last| (Mark { segment: last.number, offset: last.length }) <= self.next)
     }
 
-    /// Appends a chunk; its mark, or `None` where there is no room. Not durable before [`Spool::sync`].
+    /// Appends a chunk; its mark, or `None` where there is no room: within its bounds, or on the disk. Not durable before
+    /// [`Spool::sync`].
     ///
     /// # Errors
     /// Where it cannot be written; nothing of the frame counts then.
     pub fn append(&mut self, chunk: &Chunk) -> io::Result<Option<Mark>> {
+        match self.write(chunk) {
+            Err(error) if is_disk_full(&error) => {
+                if !std::mem::replace(&mut self.disk_full, true) {
+                    tracing::warn!(dir = %self.settings.dir.shown(), %error, "the spool's disk is full: nothing more is kept for now");
+                }
+                Ok(None)
+            }
+            Ok(Some(mark)) => {
+                self.disk_full = false;
+                Ok(Some(mark))
+            }
+            other => other,
+        }
+    }
+
+    fn write(&mut self, chunk: &Chunk) -> io::Result<Option<Mark>> {
         let mut frame = Vec::new();
         chunk.frame(&mut frame);
         let length = frame.len() as u64;
@@ -309,9 +335,15 @@ impl Spool {
         };
         label.at = last.length;
         let label = label.line()?;
-        if let Err(error) = labels.write_all(label.as_bytes()).and_then(|()| writer.write_all(&frame)) {
+        let put = |file: &mut File, bytes: &[u8]| {
+            #[cfg(test)]
+            crate::durable::testing::write_some(file, bytes)?;
+            file.write_all(bytes)
+        };
+        if let Err(error) = put(labels, label.as_bytes()).and_then(|()| put(writer, &frame)) {
             // What was written of it is cut off, or, where even that fails, left behind with its segment.
-            if writer.set_len(last.length).is_err() || writer.seek(SeekFrom::Start(last.length)).is_err() {
+            let cut = |file: &mut File, length| file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length)));
+            if cut(writer, last.length).and_then(|_| cut(labels, last.labels)).is_err() {
                 self.writer = None;
             }
             return Err(error);
@@ -511,16 +543,20 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes where the first undelivered frame is.
+    /// Writes where the first undelivered frame is; where the disk is full, another time: frames may come again after a crash.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn write_head(&mut self) -> io::Result<()> {
+        self.head_written.1 = Instant::now();
         if self.head_written.0 != self.head {
             let text = format!("{} {}\n", self.head.segment, self.head.offset);
-            replace(&self.settings.dir.join("head"), text.as_bytes(), Readers::All)?;
+            match replace(&self.settings.dir.join("head"), text.as_bytes(), Readers::All) {
+                Err(error) if is_disk_full(&error) => return Ok(()),
+                other => other?,
+            }
+            self.head_written.0 = self.head;
         }
-        self.head_written = (self.head, Instant::now());
         Ok(())
     }
 

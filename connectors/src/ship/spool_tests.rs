@@ -338,3 +338,26 @@ fn a_segment_without_frames_behind_one_that_is_delivered_holds_nothing_up() {
     assert!(spool.is_empty());
     assert_eq!(segments(dir.path()).len(), 0);
 }
+
+#[test]
+fn a_full_disk_is_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 3);
+    let lengths = |dir: &Path| {
+        let mut all: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
+        all.sort_unstable();
+        all
+    };
+    let before = (spool.bytes(), lengths(dir.path()));
+    crate::durable::testing::fill_disk(true);
+    for _ in 0..3 {
+        assert_eq!(spool.append(&chunk(3)).unwrap(), None);
+    }
+    crate::durable::testing::fill_disk(false);
+    assert_eq!((spool.bytes(), lengths(dir.path())), before, "what was written of it is gone, its label too");
+    spool.append(&chunk(3)).unwrap().unwrap();
+    spool.sync().unwrap();
+    drop(spool);
+    let mut spool = Spool::open(settings(dir.path())).unwrap();
+    assert_eq!((rest(&mut spool), spool.damage()), (vec![0, 1, 2, 3], Damage::default()));
+}
