@@ -115,8 +115,9 @@ impl Records {
         Span::new(start, self.bytes.len())
     }
 
-    /// Adds a message, without its header; `peer` is the host where the header names none.
-    fn add(&mut self, offset: u64, message: &[u8], peer: &[u8]) {
+    /// Adds a message, without its header; `peer` is the host where the header names none. Whether it was cut, as it is too
+    /// long.
+    fn add(&mut self, offset: u64, message: &[u8], peer: &[u8]) -> bool {
         let end = message.iter().rposition(|b| !matches!(b, b'\n' | b'\r' | 0)).map_or(0, |at| at + 1);
         let message = &message[..end];
         let (time, host, value) = match header::parse(message) {
@@ -130,9 +131,11 @@ impl Records {
             ([], peer) => self.append(peer),
             (host, _) => self.append(host),
         };
+        let is_too_long = value.len() > MAX_LINE_BYTES;
         let value = self.append(&value[..value.len().min(MAX_LINE_BYTES + 1)]);
         let timestamp = time.map(|ms| WallTime(ms.min(self.now.0)));
         self.metas.push(RecordMeta { value, offset, timestamp, host });
+        is_too_long
     }
 
     /// Adds the beginning of a message that is too long, as it is.
@@ -217,7 +220,8 @@ impl SyslogStream {
             at = self.skip_from(at);
             match self.next(at) {
                 Next::Message { start, end, next } => {
-                    records.add(self.offset + at as u64, &self.carry[start..end], &[]);
+                    let is_cut = records.add(self.offset + at as u64, &self.carry[start..end], &[]);
+                    self.too_long += u64::from(is_cut);
                     at = next;
                 }
                 Next::TooLong { start, skip } => {
@@ -232,8 +236,9 @@ impl SyslogStream {
         self.offset += at as u64;
         self.searched = self.searched.max(at) - at;
         self.carry.drain(..at);
+        // What it takes counts for this connection: not the room of a read that is over.
         if self.carry.len() < self.carry.capacity() / 4 {
-            self.carry.shrink_to((64 << 10).max(self.carry.len()));
+            self.carry.shrink_to_fit();
         }
         records.send(outlet);
     }
@@ -312,8 +317,11 @@ impl SyslogStream {
         }
         let mut records = Records::new(Vec::new(), self.taking, now);
         match rest.len() {
-            ..=LONGEST => records.add(self.offset, rest, &[]),
-            _ => records.add_cut(self.offset, rest),
+            ..=LONGEST => self.too_long += u64::from(records.add(self.offset, rest, &[])),
+            _ => {
+                records.add_cut(self.offset, rest);
+                self.too_long += 1;
+            }
         }
         records.send(outlet);
         self.carry = Vec::new();
@@ -384,12 +392,14 @@ impl Datagrams {
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => {
-                    if e.kind() != ErrorKind::WouldBlock {
-                        tracing::debug!(error = %e, "receiving a datagram failed");
-                        failed();
-                    }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.ready = false;
+                    break;
+                }
+                // It says nothing of the datagrams behind it: the socket stays ready, and is tried again with the next turn.
+                Err(e) => {
+                    tracing::debug!(error = %e, "receiving a datagram failed");
+                    failed();
                     break;
                 }
             }

@@ -172,6 +172,8 @@ struct Connection {
     ready: bool,
     /// Whether more of it waits than was read at its last turn.
     behind: bool,
+    /// At its last turn the feed did not admit what it has.
+    held: bool,
     caught_up: bool,
     memory: usize,
     /// Lines of it that were cut.
@@ -263,10 +265,11 @@ impl Run {
             if self.feed.finishing() && finish_by.is_none() {
                 finish_by = Some(Instant::now() + FINISH);
             }
+            let progress = self.read_all();
+            // Behind reading, so that nobody makes room whose whole line was only not read yet.
             if finish_by.is_none() {
                 self.accept();
             }
-            let progress = self.read_all();
             let waiting =
                 self.connections.values().any(|c| c.ready) || self.server.datagrams.as_ref().is_some_and(|d| d.ready);
             if finish_by.is_some_and(|by| !waiting || Instant::now() >= by) {
@@ -348,6 +351,7 @@ impl Run {
             unfinished: None,
             ready: true,
             behind: true,
+            held: false,
             caught_up: false,
             memory: 0,
             too_long: 0,
@@ -362,8 +366,8 @@ impl Run {
         if now < self.crowded_until {
             return false;
         }
-        // One that has something to be read is not silent.
-        let silent = self.connections.iter().filter(|(_, c)| !c.ready);
+        // What was not admitted may hold a whole line. Who was read and ended none is silent, whatever else there is to read.
+        let silent = self.connections.iter().filter(|(_, c)| !c.held);
         let Some((whole, token)) = silent.map(|(token, c)| (c.whole, *token)).min() else { return false };
         let room_at = whole + self.server.options.room_after;
         if now < room_at {
@@ -408,13 +412,11 @@ impl Run {
     /// Reads once from a connection. Whether it was read.
     fn read(&mut self, token: usize) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
-        if let Some(outlet) = &connection.outlet
-            && !self.feed.may_read(outlet.id)
-        {
-            connection.behind = true;
-            return false;
-        }
-        if connection.outlet.is_none() && self.feed.is_full() {
+        connection.held = match &connection.outlet {
+            Some(outlet) => !self.feed.may_read(outlet.id),
+            None => self.feed.is_full(),
+        };
+        if connection.held {
             connection.behind = true;
             return false;
         }

@@ -151,6 +151,43 @@ fn silent_connections_keep_nobody_out() {
     case.stop();
 }
 
+#[test]
+fn bytes_without_end_keep_nobody_out() {
+    let room_after = Duration::from_millis(300);
+    let mut case = start(ListenOptions { max_connections: 3, room_after, ..ListenOptions::default() });
+    let address = case.address;
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // Two drip all the time, one sends as fast as it can; none ends a line.
+    let holders = [(1, 1), (1, 1), (64 << 10, 0)].map(|(size, pause)| {
+        let over = over.clone();
+        let mut client = case_connect(address);
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) && client.write_all(&vec![b'x'; size]).is_ok() {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+        })
+    });
+    case.engine.until("all of them", |e| e.partitions.len() == 3);
+    std::thread::sleep(room_after * 2);
+    let mut senders: Vec<Client> = Vec::new();
+    for n in 1..=3 {
+        let mut sender = case.connect();
+        writeln!(sender, "sender {n}").unwrap();
+        let text = format!("sender {n}");
+        case.engine.until(&text, |e| e.partitions.values().any(|s| s.texts() == [text.clone()]));
+        senders.push(sender);
+    }
+    over.store(true, Ordering::Relaxed);
+    holders.into_iter().for_each(|holder| holder.join().unwrap());
+    senders.iter_mut().for_each(|sender| sender.write_all(b"again\n").unwrap());
+    let goes_on = |e: &Engine| e.partitions.values().filter(|s| s.texts().last().is_some_and(|l| l == "again")).count();
+    case.engine.until("who ends lines goes on", |e| goes_on(e) == 3);
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!(load(&case.counters.connections_displaced_total), 3);
+    assert_eq!(load(&case.counters.connections_refused_total), 0);
+    case.stop();
+}
+
 fn case_connect(address: SocketAddr) -> Client {
     Client::connect(address).unwrap()
 }

@@ -14,15 +14,10 @@ fn octets(message: &[u8]) -> Vec<u8> {
     [format!("{} ", message.len()).as_bytes(), message].concat()
 }
 
-/// Offset, host and text of each message of a stream that is read in parts of a size.
-fn divide(input: &[u8], size: usize) -> Vec<(u64, String, String)> {
-    divide_taking(Taking::default(), input, size)
-}
-
-fn divide_taking(taking: Taking, input: &[u8], size: usize) -> Vec<(u64, String, String)> {
-    let mut engine = Engine::new(64 << 20);
+/// A partition of the feed.
+fn opened(feed: &Arc<Feed>) -> Outlet {
     let id = PartitionId(1);
-    engine.feed.open(crate::feed::PartitionInfo {
+    feed.open(crate::feed::PartitionInfo {
         id,
         source: 0,
         source_name: "syslog".into(),
@@ -32,7 +27,17 @@ fn divide_taking(taking: Taking, input: &[u8], size: usize) -> Vec<(u64, String,
         reference_time: WallTime(0),
         unread: None,
     });
-    let mut outlet = Outlet::new(engine.feed.clone(), id, wall_clock);
+    Outlet::new(feed.clone(), id, wall_clock)
+}
+
+/// Offset, host and text of each message of a stream that is read in parts of a size.
+fn divide(input: &[u8], size: usize) -> Vec<(u64, String, String)> {
+    divide_taking(Taking::default(), input, size)
+}
+
+fn divide_taking(taking: Taking, input: &[u8], size: usize) -> Vec<(u64, String, String)> {
+    let mut engine = Engine::new(64 << 20);
+    let mut outlet = opened(&engine.feed);
     let mut stream = SyslogStream::new(taking);
     for part in input.chunks(size) {
         stream.push(part, WallTime(2_000_000_000_000), &mut outlet);
@@ -108,6 +113,96 @@ fn messages_too_long_are_cut_and_skipped() {
             assert_eq!(got, want, "{name}, in parts of {size}");
         }
     }
+}
+
+/// A stream of its own, and where it hands over.
+fn stream() -> (SyslogStream, Outlet) {
+    (SyslogStream::new(Taking::default()), opened(&Engine::new(64 << 20).feed))
+}
+
+#[test]
+fn what_is_cut_is_counted() {
+    let with_header = |length: usize| format!("<13>Mar  5 10:00:00 web1 nginx: {}", "y".repeat(length));
+    // name, message, how many are too long
+    let rows = [
+        ("just as long as may be", with_header(MAX_LINE_BYTES), 0),
+        ("one byte more", with_header(MAX_LINE_BYTES + 1), 1),
+        ("as long as is carried", with_header(LONGEST - 32), 1),
+        ("longer", with_header(LONGEST), 1),
+    ];
+    for (name, message, want) in rows {
+        let lines = [message.as_bytes(), b"\n"].concat();
+        for (framing, input) in [("lengths", octets(message.as_bytes())), ("newlines", lines)] {
+            let (mut stream, mut outlet) = stream();
+            input.chunks(200_000).for_each(|part| stream.push(part, WallTime(0), &mut outlet));
+            assert_eq!(stream.too_long(), want, "{name}, by {framing}");
+        }
+        let (mut stream, mut outlet) = stream();
+        stream.push(message.as_bytes(), WallTime(0), &mut outlet);
+        stream.finish(WallTime(0), &mut outlet);
+        assert_eq!(stream.too_long(), want, "{name}, unfinished");
+    }
+}
+
+#[test]
+fn whole_messages_take_no_memory() {
+    let (mut stream, mut outlet) = stream();
+    let many = octets(FRAMED).repeat(4000);
+    for part in [many.len(), many.len() - 1, 1, 64 << 10] {
+        stream.push(&many[..part], WallTime(0), &mut outlet);
+        let left = part % (FRAMED.len() + 3);
+        assert!(stream.memory() <= 4 * left, "{left} bytes carried in {}", stream.memory());
+        stream = self::stream().0;
+    }
+}
+
+#[test]
+fn senders_that_end_their_messages_are_never_in_the_way() {
+    let mut engine = Engine::new(64 << 20);
+    let limits = ListenOptions { max_buffered: 1 << 20, ..ListenOptions::default() };
+    let options = SyslogOptions { tcp: Some("127.0.0.1:0".into()), limits, ..SyslogOptions::default() };
+    let source = SyslogListener::bind(identity(), options, wall_clock).unwrap();
+    let (tcp, counters) = (source.tcp_address().unwrap(), source.counters());
+    let thread = source.spawn(engine.feed.clone()).unwrap();
+    let block = octets(FRAMED).repeat(2000);
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(tcp).unwrap()).collect();
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.write_all(&block).unwrap();
+        }
+    }
+    engine.until("all of them", |e| e.partitions.values().map(|s| s.lines.len()).sum::<usize>() == 40 * 4000);
+    assert_eq!(counters.connections_overflowed_total.load(std::sync::atomic::Ordering::Relaxed), 0);
+    engine.feed.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_error_leaves_no_datagram_behind() {
+    let mut engine = Engine::new(64 << 20);
+    let mut datagrams = Datagrams::bind("127.0.0.1:0", false, Taking::default()).unwrap();
+    let (socket, nobody) = (Socket::bind("127.0.0.1:0").unwrap(), Socket::bind("127.0.0.1:0").unwrap());
+    for text in [b"<13>one", b"<13>two"] {
+        socket.send_to(text, datagrams.local_address().unwrap()).unwrap();
+    }
+    // What is sent to a port where nobody listens comes back as an error of the socket.
+    let closed = nobody.local_addr().unwrap();
+    drop(nobody);
+    datagrams.socket.connect(closed).unwrap();
+    datagrams.socket.send(b"x").unwrap();
+    let failures = std::cell::Cell::new(0);
+    let (mut received, mut turns) = (0, 0);
+    let feed = engine.feed.clone();
+    // No event of the system comes between turns: it is read on while it says that it is ready.
+    while datagrams.ready {
+        turns += 1;
+        assert!(turns < 10, "it ends");
+        let failed = || failures.set(failures.get() + 1);
+        received += datagrams.receive(&feed, wall_clock, &mut [0; 1000], |_, _| opened(&feed), failed);
+    }
+    engine.turn();
+    assert_eq!((received, failures.get()), (2, 1));
+    assert_eq!(engine.only().texts(), ["one", "two"]);
 }
 
 #[test]
