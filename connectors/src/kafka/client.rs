@@ -29,6 +29,7 @@ pub(super) type Consumer = BaseConsumer<Context>;
 pub(super) struct Context {
     name: Arc<str>,
     status: Arc<KafkaStatus>,
+    /// What waiting does not cure, until the connection does its work after all.
     fatal: Arc<Mutex<Option<String>>>,
 }
 
@@ -49,6 +50,7 @@ impl Context {
 
     /// The connection does its work; says so where it did not before.
     pub(super) fn works(&self) {
+        *self.fatal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if self.status.works() {
             info!(source = %self.name, "kafka answers again");
         }
@@ -258,6 +260,22 @@ mod tests {
         for (name, missing, all, want) in rows {
             assert_eq!(no_topic("b:1", *missing, "^web", all), *want, "{name}");
         }
+    }
+
+    #[test]
+    fn what_was_refused_once_is_not_for_ever() {
+        let context = Context::new(&"k".into(), &Arc::default());
+        let refuse = |words: &str| {
+            context.error(KafkaError::Global(RDKafkaErrorCode::Authentication), words);
+            context.refused()
+        };
+        // A broker that starts, or a password that is being changed.
+        assert_eq!(refuse("SASL authentication failed").as_deref(), Some("SASL authentication failed"));
+        assert_eq!(refuse("again").as_deref(), Some("SASL authentication failed"), "the first words stand");
+        context.works();
+        assert_eq!((context.refused(), context.status.trouble()), (None, None));
+        assert_eq!(context.words(&"timed out"), "timed out");
+        assert_eq!(refuse("expired").as_deref(), Some("expired"));
     }
 
     #[test]
