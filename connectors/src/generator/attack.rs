@@ -383,7 +383,8 @@ fn client(number: u32) -> IpAddr {
     attacker(number).map_or(IpAddr::from([192, 0, 2, 255]), IpAddr::V4)
 }
 
-fn check_format(kind: AttackKind, lines: Lines, format: &str) -> Result<(), SpecError> {
+/// Whether lines of a format can show an attack; else why not.
+pub fn check_format(kind: AttackKind, lines: Lines, format: &str) -> Result<(), SpecError> {
     use AttackKind::*;
     let name = kind.name();
     match (lines, kind) {

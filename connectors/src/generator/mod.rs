@@ -86,6 +86,20 @@ impl Format {
             }
         })
     }
+
+    fn lines(&self) -> Lines {
+        match self {
+            Format::Access(format) => Lines::Access { port: format.has_port() },
+            Format::Messages(messages) if messages.format() == MessageFormat::App => Lines::App,
+            Format::Messages(_) => Lines::Error,
+        }
+    }
+
+    /// Whether an attack can be seen in its lines.
+    fn shows(&self, kind: AttackKind) -> bool {
+        let has_request = !matches!(self, Format::Access(access) if !access.has_request());
+        has_request && attack::check_format(kind, self.lines(), "").is_ok()
+    }
 }
 
 /// What is known of a format before anything is generated.
@@ -112,6 +126,18 @@ pub fn format_facts(format: &str) -> Result<FormatFacts, SpecError> {
             FormatFacts { names_host, is_access: false, usual_milli_rate }
         }
     })
+}
+
+impl GeneratorSpec {
+    /// The same, without attacks that lines of its format cannot show.
+    ///
+    /// # Errors
+    /// Where there is no such format.
+    pub fn only_what_shows(mut self) -> Result<GeneratorSpec, SpecError> {
+        let format = Format::compile(&self.format)?;
+        self.attacks.retain(|attack| format.shows(attack.kind));
+        Ok(self)
+    }
 }
 
 /// A message class or a heartbeat: when it comes next.
@@ -182,11 +208,7 @@ impl Generator {
     /// A generator of what is specified; refuses what does not go together.
     pub fn new(spec: GeneratorSpec) -> Result<Generator, SpecError> {
         let format = Format::compile(&spec.format)?;
-        let lines = match &format {
-            Format::Access(format) => Lines::Access { port: format.has_port() },
-            Format::Messages(messages) if messages.format() == MessageFormat::App => Lines::App,
-            Format::Messages(_) => Lines::Error,
-        };
+        let lines = format.lines();
         check(&spec, &format)?;
         let mut attacks: Vec<Attack> = Vec::new();
         for (index, attack) in spec.attacks.iter().enumerate() {

@@ -197,11 +197,13 @@ impl Default for GeneratorSpec {
 }
 
 impl GeneratorSpec {
-    /// What `tidewatch demo` shows: 200 lines a second with peaks, and the same attacks every two minutes, for two hours.
+    /// What `tidewatch demo` shows: 200 lines a second with peaks, and the same attacks every two minutes, for two hours. A
+    /// rule sees the first of them at once.
     pub fn demo(seed: u64, start: EventTime) -> GeneratorSpec {
         let round = [
             "dark-paths:5s:100s:clients=4:paths=4",
-            "ip-spike:12s:20s",
+            // Whoever looks sees the first alert within ten seconds.
+            "ip-spike:3s:20s",
             "path-scan:20s:30s",
             "error-surge:25s:35s:host=web2",
             "port-scan:40s:15s",

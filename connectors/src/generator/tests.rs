@@ -399,4 +399,26 @@ fn what_does_not_go_together_is_refused() {
     }
     assert!(Generator::new(GeneratorSpec::demo(1, START)).is_ok());
     assert_eq!(GeneratorSpec::demo(1, START).attacks.len(), 420);
+    let spike = GeneratorSpec::demo(1, START).attacks.into_iter().find(|attack| attack.kind == AttackKind::IpSpike);
+    assert!(spike.is_some_and(|spike| spike.at_ms <= 3_000), "the demonstration shows an alert within ten seconds");
+}
+
+#[test]
+fn attacks_that_a_format_cannot_show_can_be_left_out() {
+    use AttackKind::*;
+    let all = [DarkPaths, IpSpike, PathScan, ErrorSurge, PortScan, Injection, LoginBruteforce];
+    let rows: [(&str, &[AttackKind]); 5] = [
+        ("nginx-json", &all),
+        ("combined", &[DarkPaths, IpSpike, PathScan, ErrorSurge, Injection, LoginBruteforce]),
+        ("nginx-error", &[IpSpike, ErrorSurge]),
+        ("app", &[IpSpike, ErrorSurge, LoginBruteforce]),
+        ("$time_iso8601 $status", &[]),
+    ];
+    for (format, want) in rows {
+        let spec = GeneratorSpec { format: format.into(), ..GeneratorSpec::demo(1, START) }.only_what_shows().unwrap();
+        let kinds: Vec<_> = spec.attacks.iter().take(want.len()).map(|attack| attack.kind).collect();
+        assert_eq!((kinds.as_slice(), spec.attacks.len()), (want, 60 * want.len()), "{format}");
+        assert!(Generator::new(spec).is_ok(), "{format}");
+    }
+    assert!(GeneratorSpec { format: "syslog".into(), ..base("app") }.only_what_shows().is_err());
 }

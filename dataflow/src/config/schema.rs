@@ -333,9 +333,22 @@ pub static SOURCE: Section = Section {
              that does not end a line within 5 minutes is closed too.",
         )
         .only(&["tcp", "syslog"]),
-        key("rate", Kind::Number(0.0), Is("1000"), "Lines a second.").only(&["generator"]),
+        key(
+            "rate",
+            Kind::Number(0.001),
+            Is("1000"),
+            "Lines a second, of ordinary traffic from three hosts. They have the source's `format`; `auto` is `nginx-json`.",
+        )
+        .only(&["generator"]),
         key("seed", Kind::Whole(0, i64::MAX as u64), Is("1"), "The same seed gives the same lines.")
             .only(&["generator"]),
+        key(
+            "attacks",
+            Kind::Flag,
+            Is("true"),
+            "The attacks of `tidewatch demo` come on top, those that the format can show. `false`: nothing but `rate`.",
+        )
+        .only(&["generator"]),
     ],
     later: None,
 };

@@ -7,6 +7,7 @@ use super::values::Secret;
 use super::{doubts, rules, schema};
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
+use tidewatch_connectors::generator::format_facts;
 use tidewatch_events::client::{ClientHeader, Proxies};
 use tidewatch_events::formats::{self, Format, FormatError};
 use tidewatch_events::hosts::{HostError, HostList};
@@ -78,6 +79,8 @@ pub enum SourceKind {
         rate: f64,
         /// The same seed gives the same lines.
         seed: u64,
+        /// Whether the attacks of the demonstration come on top.
+        attacks: bool,
     },
 }
 
@@ -212,6 +215,13 @@ pub fn sources(cx: &Context<'_>, node: Option<&Node>, processes: Option<usize>) 
             );
         }
         let name = given.unwrap_or_else(|| unused(kind, |name| sources.iter().any(|source| source.name == name)));
+        if kind == "generator"
+            && let Some(format) = lines.as_ref().map(|lines| &lines.format).filter(|format| *format != "auto")
+            && let Err(error) = format_facts(format)
+        {
+            let hint = "leave `format` out for nginx-json, or take combined, common, nginx-error, apache-error or app";
+            cx.wrong(&reader.span_of("format"), format!("the generator cannot write it: {error}"), hint);
+        }
         if let (Some(lines), Some(kind)) = (lines, parsed) {
             sources.push(Source { name, kind, lines });
         }
@@ -407,8 +417,8 @@ fn source_kind(reader: &Reader<'_>, kind: &str, processes: Option<usize>) -> Opt
         "syslog" => listen().map(|(listen, max_connections)| SourceKind::Syslog { listen, max_connections })?,
         "stdin" => SourceKind::Stdin,
         _ => {
-            let (rate, seed) = (reader.number("rate"), reader.whole("seed"));
-            SourceKind::Generator { rate: rate?, seed: seed? }
+            let (rate, seed, attacks) = (reader.number("rate"), reader.whole("seed"), reader.flag("attacks"));
+            SourceKind::Generator { rate: rate?, seed: seed?, attacks: attacks? }
         }
     })
 }

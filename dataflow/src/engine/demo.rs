@@ -12,27 +12,47 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::generator::live::LiveOptions;
-use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label};
+use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label, SpecError};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::batch::WallTime;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
-/// The generator of a configured source.
-pub fn generator(
+/// What a configured source generates: as many lines a second as it says, in its format.
+///
+/// # Errors
+/// 2 where lines of the format cannot be generated.
+pub fn of_source(
     source: &Source,
-    index: usize,
     rate: f64,
     seed: u64,
+    attacks: bool,
     start: EventTime,
-) -> Result<(Generator, LiveOptions), Failure> {
-    let mut spec = GeneratorSpec::demo(seed, start);
-    spec.milli_rate = (rate * 1000.0) as u64;
-    let generator = Generator::new(spec).map_err(|e| Failure::usage(format!("source {}: {e}", source.name)))?;
-    let options =
-        LiveOptions { source: index, source_name: source.name.as_str().into(), start_ms: start.0, paced: true };
+) -> Result<GeneratorSpec, Failure> {
+    let demo = GeneratorSpec::demo(seed, start);
+    let format = match source.lines.format.as_str() {
+        "auto" => demo.format.clone(),
+        format => format.to_owned(),
+    };
+    let attacks = if attacks { demo.attacks.clone() } else { Vec::new() };
+    let spec = GeneratorSpec { format, milli_rate: (rate * 1000.0) as u64, peak: None, attacks, ..demo };
+    spec.only_what_shows().map_err(|e| refused(source, &e))
+}
+
+/// A generator for a source.
+///
+/// # Errors
+/// 2 where what is specified does not go together.
+pub fn generator(source: &Source, index: usize, spec: GeneratorSpec) -> Result<(Generator, LiveOptions), Failure> {
+    let start_ms = spec.start.0;
+    let generator = Generator::new(spec).map_err(|e| refused(source, &e))?;
+    let options = LiveOptions { source: index, source_name: source.name.as_str().into(), start_ms, paced: true };
     Ok((generator, options))
+}
+
+fn refused(source: &Source, error: &SpecError) -> Failure {
+    Failure::usage(format!("source {}: {error}", source.name))
 }
 
 /// Lines a second of the demonstration.
@@ -49,12 +69,13 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let seed = wall_clock().0;
     config.sources = vec![Source {
         name: "demo".into(),
-        kind: SourceKind::Generator { rate: RATE, seed },
+        kind: SourceKind::Generator { rate: RATE, seed, attacks: true },
         lines: Lines { format: "nginx-json".into(), ..config.lines_of(std::path::Path::new("demo")) },
     }];
     hurry(&mut config);
     let start = EventTime(wall_clock().0);
-    let (generator, live) = generator(&config.sources[0], 0, RATE, seed, start)?;
+    let spec = GeneratorSpec { milli_rate: (RATE * 1000.0) as u64, ..GeneratorSpec::demo(seed, start) };
+    let (generator, live) = generator(&config.sources[0], 0, spec)?;
     let page = page::bind(&config, page::Wish::Demo { port: options.port })?;
     if let Some(page) = &page {
         println!("tidewatch demo: the page is at {}", page.url());
@@ -197,10 +218,14 @@ fn overlaps(alert: &Alert, label: &Label) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ingest::Parsers as _;
+    use super::super::parsers::SourceParsers;
     use super::*;
     use crate::config::diagnostic::SourceText;
     use crate::config::{self, Overrides};
+    use tidewatch_connectors::feed::PartitionInfo;
     use tidewatch_events::alert::{Mode, Severity};
+    use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch};
 
     fn label(kind: &'static str, rule: Option<&'static str>, client: &str, from: u64, to: u64) -> Label {
         let subject = [("client_ip", client.to_owned())].into();
@@ -250,6 +275,54 @@ mod tests {
         let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 not judged yet\n\
                     other alerts: 1\n";
         assert_eq!(said, want);
+    }
+
+    #[test]
+    fn a_source_generates_at_its_rate_in_its_format() {
+        let start = EventTime(1_772_704_800_000);
+        // name, what is configured, lines of a minute at least and at most
+        let rows = [
+            ("one a second", "rate = 1\nattacks = false", 58..=62),
+            ("combined", "rate = 1\nformat = \"combined\"\nattacks = false", 58..=62),
+            ("error log", "rate = 2\nformat = \"nginx-error\"\nattacks = false", 116..=124),
+            ("pasted", "rate = 1\nformat = \"$remote_addr [$time_local] $status\"\nattacks = false", 58..=62),
+            ("attacks on top", "rate = 1\nformat = \"combined\"", 1200..=3000),
+        ];
+        for (name, text, lines) in rows {
+            let text = format!("[[source]]\nkind = \"generator\"\n{text}\n");
+            let config = config::parse(SourceText::new("test", &text), &Overrides::default(), &|_| None).unwrap();
+            let source = &config.sources[0];
+            let SourceKind::Generator { rate, seed, attacks } = source.kind else { panic!("{name}") };
+            let spec = of_source(source, rate, seed, attacks, start).unwrap();
+            let (mut generator, _) = generator(source, 0, GeneratorSpec { duration_ms: Some(60_000), ..spec }).unwrap();
+            let mut batch = Batch::new(
+                RawBatch {
+                    partition: PartitionId(0),
+                    seq: 0,
+                    bytes: Vec::new(),
+                    framing: Framing::Lines { offset: 0 },
+                    read_at: WallTime(start.0),
+                },
+                (&b"h"[..]).into(),
+            );
+            while generator.next_line(&mut batch.raw.bytes).is_some() {
+                batch.raw.bytes.push(b'\n');
+            }
+            let info = PartitionInfo {
+                id: PartitionId(0),
+                source: 0,
+                source_name: "generator".into(),
+                name: "web1".into(),
+                default_host: (&b"h"[..]).into(),
+                passing: false,
+                reference_time: WallTime(start.0),
+                unread: None,
+            };
+            let parsers = SourceParsers::new(&config).unwrap();
+            parsers.parser(&info, Some(&batch.raw.bytes)).unwrap().parse(&mut batch);
+            assert!(lines.contains(&batch.events.len()), "{name}: {} lines", batch.events.len());
+            assert_eq!(batch.rejects.len(), 0, "{name}");
+        }
     }
 
     #[test]

@@ -247,9 +247,10 @@ impl Sources {
                 self.listeners.push((name, source.counters()));
                 Ready::Syslog(source)
             }
-            SourceKind::Generator { rate, seed } if listeners_here => {
+            SourceKind::Generator { rate, seed, attacks } if listeners_here => {
                 let start = tidewatch_events::time::EventTime(wall_clock().0);
-                let (generator, options) = super::demo::generator(source, index, *rate, *seed, start)?;
+                let spec = super::demo::of_source(source, *rate, *seed, *attacks, start)?;
+                let (generator, options) = super::demo::generator(source, index, spec)?;
                 Ready::Generator(Box::new(generator), options)
             }
             SourceKind::Kafka(kafka) => self.open_kafka(config, index, source, kafka, place)?,

@@ -245,6 +245,8 @@ fn the_demonstration_shows_traffic_soon() {
         (status["events"].as_u64() > Some(100) && status["hosts"].as_array().is_some_and(|h| !h.is_empty()))
             .then_some(())
     });
+    let left = Duration::from_secs(9).saturating_sub(begun.elapsed());
+    until("an attack is found", left, || json(port, "/api/v1/status")?["alerts"]["fired"].as_u64().filter(|n| *n > 0));
     assert_eq!(json(port, "/api/v1/status").unwrap()["mode"], "demo");
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
