@@ -77,9 +77,9 @@ def rules(boards):
             board=pipeline, panel="Consumer lag by partition", severity="high",
         ),
         rule(
-            "watermark_delay", "Event time stands or is far behind", Query('SELECT last("lag_ms") AS "delay" FROM "tidewatch" WHERE $timeFilter GROUP BY "topic", "partition"', ["delay"], tags=["topic", "partition"]),
+            "watermark_delay", "Event time stands or is far behind", Query('SELECT max("delay") AS "delay" FROM (SELECT last("lag_ms") AS "delay" FROM "tidewatch" WHERE $timeFilter GROUP BY "worker", "topic", "partition") WHERE $timeFilter GROUP BY "topic", "partition"', ["delay"], tags=["topic", "partition"]),
             within=120, reducer="last", operator="gt", limit=300_000, pending="5m", summary="{{ $labels.topic }} {{ $labels.partition }}: {{ printf \"%.0f\" $values.B.Value }} ms behind the clock",
-            description="Windows close only when every partition passed their end. Tidewatch's page says in Time who holds it, and why.",
+            description="Windows close only when every partition that is not idle passed their end. Tidewatch's page says in Time who holds it, and why.",
             board=pipeline, panel="Watermark delay by partition", severity="medium",
         ),
         rule(

@@ -100,6 +100,12 @@ from(bucket: v.defaultBucket)
 )
 
 
+def process(field, name):
+    """What each process said in an interval."""
+    text = f'SELECT max("{field}") AS "{name}" FROM "tidewatch_process" WHERE $timeFilter GROUP BY time($__interval), "process" fill(none)'
+    return Query(text, [name], tags=["process"], alias="process $tag_process")
+
+
 def share_of_events(field):
     rates = ", ".join(f'non_negative_derivative(last("{name}"), 1s) AS "{name}"' for name in [field, "events"])
     inner = f'SELECT {rates} FROM "tidewatch" WHERE {READ} AND $timeFilter GROUP BY time($__interval), "worker", "topic", "partition" fill(none)'
@@ -110,11 +116,11 @@ def share_of_events(field):
 PIPELINE = Board(
     "tidewatch-pipeline",
     "Tidewatch: pipeline",
-    "Whether Tidewatch itself keeps up: lag, watermarks, late events, dead letters, what it cannot count. Its memory is no time series in InfluxDB: it is `tidewatch_memory_bytes` among its metrics for Prometheus.",
+    "Whether Tidewatch itself keeps up: lag, watermarks, late events, dead letters, what it cannot count. what its processes take.",
     [TOPIC],
     [
         tile("Throughput", "Events parsed per second, over all workers.", per_second("events", "events"), steps("text"), unit="eps"),
-        tile("Watermark delay", "Wall clock minus watermark of the partition that is furthest behind: no window closes before it passes.", newest("max", "lag_ms", "delay"), DELAY_STEPS, unit="ms"),
+        tile("Watermark delay", "Wall clock minus watermark of the partition that is furthest behind: no window closes before it passes. Idle partitions keep nobody waiting.", newest("max", "lag_ms", "delay"), DELAY_STEPS, unit="ms"),
         tile("Consumer lag", "Kafka: records between positions and the ends of the logs, over all partitions. Files and connections have none.", newest("sum", "lag_messages", "lag"), steps("green", (10_000, "yellow"), (100_000, "red")), defaults={"noValue": "no Kafka"}),
         tile("Late", "Share of events that were too late for their windows, newest interval.", share_of_events("late"), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
         tile("Dead letters", "Share of lines that could not be parsed, against parsed ones, newest interval.", share_of_events("rejected"), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
@@ -134,15 +140,17 @@ from(bucket: v.defaultBucket)
             ),
             steps("text"), unit="dateTimeFromNow", sparkline=False, defaults={"noValue": "never"},
         ),
-        graph("Throughput by worker", "Events parsed per second by each worker. Very different workers mean few partitions.", [per_second("events", "events", "worker")], unit="eps", stacked=True),
+        graph("Throughput by worker", "Events parsed per second by each worker, of whatever partition.", [per_second("events", "events", "worker")], unit="eps", stacked=True),
         graph("Watermark delay by partition", "Wall clock minus watermark of each partition. The highest line holds the windows.", [newest("max", "lag_ms", "delay", "topic partition")], unit="ms", defaults={"thresholds": DELAY_STEPS}, custom={"thresholdsStyle": {"mode": "dashed"}}),
         graph("Consumer lag by partition", "Kafka: records between the position and the end of each partition. It includes what waits for the allowed lateness.", [newest("sum", "lag_messages", "lag", "topic partition")], stacked=True),
         graph(
             "Late events and dead letters", "Events too late for their windows, and lines that could not be parsed, per second.",
             [per_second("late", "late"), per_second("rejected", "rejected")], unit="eps", overrides=colours({"late": "orange", "rejected": "red"}),
         ),
+        graph("Memory by process", "Resident memory of each process. Compare it with `memory` of the configuration: that bounds what the pipeline keeps; page, store and Kafka's client come on top.", [process("memory_bytes", "memory")], unit="bytes"),
+        graph("Busiest worker by process", "Share of time that the busiest worker of each process spends in operators. Near 100 %, it cannot read faster. Nothing with --no-page.", [process("busy_max", "busy")], unit="percentunit", defaults={"min": 0, "max": 1}),
         table(
-            "Partitions", "The newest state of each partition, most delayed first. Counts are since the start of the process; only Kafka has records behind.", PARTITIONS,
+            "Partitions", "The newest state of each partition, most delayed first, with a row for each worker that read some of it. Counts are since the start of the process; only Kafka has records behind, in one of the rows.", PARTITIONS,
             ["topic", "partition", "worker", "lag_ms", "lag", "watermark", "events", "late", "rejected"],
             names={"topic": "Source", "partition": "Partition", "worker": "Worker", "lag_ms": "Watermark delay", "lag": "Records behind", "watermark": "Watermark", "events": "Events", "late": "Late", "rejected": "Dead letters"},
             overrides=[

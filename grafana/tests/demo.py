@@ -132,11 +132,12 @@ class Demo:
         lines = []
         for back in range(18):
             at = ten - back * 10_000
-            lines.append(f"tidewatch,partition=web-logs/0,topic=web-logs,worker=1 events={90_000 - back * 500}i,lag_messages=250000i,lag_ms=6000i,late=3i,rejected=0i,watermark={at - 6000}i {at}")
+            lines.append(f"tidewatch,partition=0,topic=web-logs,worker=1 events={90_000 - back * 500}i,lag_messages=250000i,lag_ms=6000i,late=3i,rejected=0i,watermark={at - 6000}i {at}")
             lines.append(
                 f"http_stats,host={odd} bytes=1000i,clients=1i,error_ratio=0,requests=10i,rps=1,status_2xx=10i,status_3xx=0i,status_4xx=0i,status_5xx=0i,throughput=100 {at}"
             )
         lines.append(f"tidewatch_inexact,result=top_clients missed_events=12i,missed_values=7i {now}")
+        lines.append(f"tidewatch_process,process=1 busy_avg=0.4,busy_max=0.7,memory_bytes=200000000i {now}")  # the run has no page, so it looks at no worker
         lines.append(
             f'anomaly,host=*,rule=ip-spike,slot=99 id="{WITHDRAWN}",message="{WITHDRAWN}",score=0,severity="critical",state="retracted",subject="client_ip=192.0.2.99",threshold=1,value=2,window_ms=10000i {ten}'
         )

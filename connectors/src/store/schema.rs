@@ -11,7 +11,7 @@ use super::PAGE_BYTES;
 use std::fmt::Write as _;
 
 /// The version of the tables' form. A file of a newer one is refused.
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 /// How fine the points of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,7 +121,7 @@ const fn by_tags(name: &'static str, tags: &'static [&'static str], fields: &'st
 }
 
 /// All measurements. `http_stats` is first: the shares of others are of its requests.
-pub static MEASUREMENTS: [Measurement; 14] = [
+pub static MEASUREMENTS: [Measurement; 15] = [
     by_tags(
         "http_stats",
         &["host"],
@@ -264,6 +264,15 @@ pub static MEASUREMENTS: [Measurement; 14] = [
         ],
     ),
     by_tags(
+        "tidewatch_process",
+        &["process"],
+        &[
+            column("busy_avg", Real, "MAX(busy_avg)"),
+            column("busy_max", Real, "MAX(busy_max)"),
+            column("memory_bytes", Integer, "MAX(memory_bytes)"),
+        ],
+    ),
+    by_tags(
         "tidewatch_routes",
         &["route"],
         &[
@@ -288,7 +297,7 @@ pub fn measurement(name: &str) -> Option<&'static Measurement> {
 impl Measurement {
     /// Whether a tag's column holds whole numbers.
     pub fn is_number(tag: &str) -> bool {
-        matches!(tag, "rank" | "slot" | "worker")
+        matches!(tag, "process" | "rank" | "slot" | "worker")
     }
 
     /// Whether its time is a wall clock's: it says nothing about how far the logs are.
@@ -402,6 +411,8 @@ pub const UPGRADES: [&str; (VERSION - 1) as usize] = [
 UPDATE acknowledgements SET covers = at;
 ",
     // What counts the bytes of alerts is made with the tables.
+    "",
+    // So are the tables of `tidewatch_process`.
     "",
 ];
 

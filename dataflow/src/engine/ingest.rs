@@ -325,7 +325,7 @@ impl Work {
         let mut any = false;
         let mut at = 0;
         while at < self.pending.len() {
-            match self.ingest.ledger.judge(&mut self.pending[at], &self.ingest.feed) {
+            match self.ingest.ledger.judge(&mut self.pending[at], self.index, &self.ingest.feed) {
                 Judgement::Whole => {
                     if let Some(done) = self.pending.remove(at) {
                         self.aggregate(done.batch, sending);

@@ -16,7 +16,7 @@
 
 mod partition;
 
-pub use partition::{Again, Gone, Judgement, Left, Pending, Totals};
+pub use partition::{Again, Gone, Judgement, Left, Pending, Share, Shares, Totals};
 
 use crate::cluster::Backlog;
 use partition::Entry;
@@ -81,6 +81,19 @@ pub struct Standing {
     pub at_end: bool,
 }
 
+/// What was read of a partition, by whom, and whether time waits for it.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Which.
+    pub info: PartitionInfo,
+    /// What was read.
+    pub totals: Totals,
+    /// Of that, what each worker read.
+    pub shares: Shares,
+    /// Whether it holds time: it is neither idle nor over.
+    pub holds: bool,
+}
+
 /// How time is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeSettings {
@@ -105,7 +118,7 @@ pub struct Ledger {
 struct Inner {
     partitions: BTreeMap<PartitionId, Entry>,
     /// What connections that have ended had read, by source.
-    ended: BTreeMap<usize, (PartitionInfo, Totals)>,
+    ended: BTreeMap<usize, (PartitionInfo, Totals, Shares)>,
     /// The last of them: their dead letters may still be on the way.
     gone: VecDeque<PartitionInfo>,
     /// What an earlier life of this process left of partitions, until they are opened.
@@ -202,7 +215,9 @@ impl Ledger {
                 // What is found later was written since.
                 entry.unread = info.unread.filter(|_| inner.sources_to_list > 0);
                 // A file or a topic made anew under a name that was read before: what was read of that still counts.
-                entry.totals = inner.partitions.get(&info.id).map(|before| before.totals).unwrap_or_default();
+                if let Some(before) = inner.partitions.get(&info.id) {
+                    (entry.totals, entry.shares) = (before.totals, before.shares.clone());
+                }
                 inner.partitions.insert(info.id, entry);
                 Taken::Opened(info)
             }
@@ -257,13 +272,14 @@ impl Ledger {
         self.time.guard != Guard::Limit
     }
 
-    /// Judges a batch as far as possible. Where what follows it has not been read, asks the feed for it.
-    pub fn judge(&self, pending: &mut Pending, feed: &Feed) -> Judgement {
+    /// Judges a batch that this worker (of the cluster) parsed as far as possible. Where what follows it has not been read,
+    /// asks the feed for it.
+    pub fn judge(&self, pending: &mut Pending, worker: usize, feed: &Feed) -> Judgement {
         let mut inner = self.lock();
         let Some(entry) = inner.partitions.get_mut(&pending.batch.raw.partition) else {
             panic!("a batch of partition {} came before the partition was opened", pending.batch.raw.partition.0)
         };
-        let judged = entry.judge(pending, self.time);
+        let judged = entry.judge(pending, worker, self.time);
         match judged {
             Judgement::Whole => {
                 feed.advance(entry.info.id, entry.reached.0);
@@ -441,7 +457,23 @@ impl Ledger {
     pub fn totals(&self) -> Vec<(PartitionInfo, Totals)> {
         let inner = self.lock();
         let here = inner.partitions.values().map(|e| (e.info.clone(), Totals { watermark: e.reached.0, ..e.totals }));
-        here.chain(inner.ended.values().cloned()).collect()
+        here.chain(inner.ended.values().map(|(info, totals, _)| (info.clone(), *totals))).collect()
+    }
+
+    /// The same, with who read it and whether time waits for it. What does not hold time is as far as time here is.
+    pub fn readings(&self) -> Vec<Reading> {
+        let inner = self.lock();
+        let here = inner.partitions.values().map(|e| {
+            let holds = !e.done && !e.idle;
+            let watermark = if holds { e.reached.0 } else { e.reached.0.max(inner.effective) };
+            let totals = Totals { watermark, ..e.totals };
+            Reading { info: e.info.clone(), totals, shares: e.shares.clone(), holds }
+        });
+        let over = inner.ended.values().map(|(info, totals, shares)| {
+            let totals = Totals { watermark: totals.watermark.max(inner.effective), ..*totals };
+            Reading { info: info.clone(), totals, shares: shares.clone(), holds: false }
+        });
+        here.chain(over).collect()
     }
 
     /// How each partition stands.
@@ -453,7 +485,7 @@ impl Ledger {
             idle: e.idle || e.aside,
             at_end: e.caught_up_at.is_some(),
         };
-        let over = |(info, totals): &(PartitionInfo, Totals)| Standing {
+        let over = |(info, totals, _): &(PartitionInfo, Totals, Shares)| Standing {
             id: info.id,
             totals: *totals,
             done: true,
@@ -467,7 +499,7 @@ impl Ledger {
     /// How many events were read.
     pub fn events(&self) -> u64 {
         let inner = self.lock();
-        let ended = inner.ended.values().map(|(_, totals)| totals.events);
+        let ended = inner.ended.values().map(|(_, totals, _)| totals.events);
         inner.partitions.values().map(|e| e.totals.events).chain(ended).sum()
     }
 
@@ -534,7 +566,10 @@ impl Inner {
         let Some(entry) = self.partitions.remove(&id) else { return };
         let totals = Totals { watermark: entry.reached.0, ..entry.totals };
         let name = || PartitionInfo { name: ENDED.into(), ..entry.info.clone() };
-        self.ended.entry(entry.info.source).or_insert_with(|| (name(), Totals::default())).1.merge(&totals);
+        let sum = self.ended.entry(entry.info.source);
+        let (_, sum, shares) = sum.or_insert_with(|| (name(), Totals::default(), Shares::default()));
+        sum.merge(&totals);
+        shares.merge(&entry.shares);
         if self.gone.len() == NAMES_KEPT {
             self.gone.pop_front();
         }

@@ -10,6 +10,7 @@
 
 mod durable;
 mod health;
+mod partitions;
 
 use super::assembly::{Output, Plan};
 use super::evidence::{Found, Lookup};
@@ -24,6 +25,7 @@ use super::routes::Routes;
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use durable::Durable;
+use partitions::Partitions;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::route::runner::RouteStatus;
 use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
+use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState, Severity};
 use tidewatch_events::dead_letter::DeadLetter;
 use tidewatch_events::privacy::Privacy;
@@ -177,6 +180,7 @@ pub struct Live {
     said: limited::Said,
     orphans: Orphans,
     misfits: Misfits,
+    partitions: Partitions,
 }
 
 impl Figures {
@@ -244,6 +248,7 @@ impl Live {
             orphans: Orphans::default(),
             previews: Previews::default(),
             misfits: Misfits::default(),
+            partitions: Partitions::new(wall_clock()),
         })
     }
 

@@ -104,12 +104,15 @@ impl Misfit {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::Shares;
     use super::super::peers::Name;
     use super::*;
 
     fn row(source: &str, partition: &str, lines: u64, rejected: u64, late: u64) -> Health {
         let name = Name { index: 0, source: source.into(), partition: partition.into() };
-        Health { name, totals: Totals { lines, rejected, late, ..Totals::default() }, lag: None }
+        let totals = Totals { lines, rejected, late, ..Totals::default() };
+        let shares = Shares::default();
+        Health { name, totals, lag: None, shares, holds: true, passing: false, first_worker: 0 }
     }
 
     #[test]

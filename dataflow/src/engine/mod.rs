@@ -17,6 +17,7 @@
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
+//! | `memory` | what a process takes |
 //! | [`evidence`] | example lines of alerts, looked up beside the results |
 //! | [`routes`] | who is told of alerts |
 //! | `reports` | summaries of full intervals, to files and routes |
@@ -36,6 +37,7 @@ pub mod ledger;
 pub mod letters;
 pub mod limited;
 pub mod live;
+mod memory;
 pub mod misfits;
 #[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]
 pub mod observe;

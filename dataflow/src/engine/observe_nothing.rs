@@ -21,6 +21,10 @@ impl Observer {
 
     pub fn look(&self, _ledger: &Ledger, _feed: &Feed) {}
 
+    pub fn busy(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
     pub fn standing(&self, _ledger: &Ledger, _lags: &HashMap<Arc<str>, KafkaReading>) -> serde_json::Value {
         serde_json::Value::Null
     }

@@ -11,8 +11,9 @@
 //! - A line is cut only after the secrets in it were replaced: half of one is not known as such.
 
 use super::evidence::{FindLines, LinePlace};
-use super::ledger::{Ledger, Totals};
+use super::ledger::{Ledger, Reading, Shares, Totals};
 use super::live::{KafkaReading, Lags};
+use super::memory;
 use super::observe::Observer;
 use crate::cluster::{Control, MAX_LINE};
 use base64::Engine as _;
@@ -72,6 +73,25 @@ pub struct Health {
     pub totals: Totals,
     /// Its consumer lag in records, for Kafka.
     pub lag: Option<u64>,
+    /// What each worker read of it.
+    pub shares: Shares,
+    /// Whether it holds time. Where it does not, its watermark is how far time is in its process.
+    pub holds: bool,
+    /// Whether it is a connection, or the sum of those that ended.
+    pub passing: bool,
+    /// The first worker of its process.
+    pub first_worker: usize,
+}
+
+/// What a process takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Taking {
+    /// Its index.
+    pub process: usize,
+    /// Resident memory.
+    pub memory_bytes: u64,
+    /// Shares of the last seconds that its workers were busy; none where it does not look.
+    pub busy: Vec<f64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +100,7 @@ enum Question {
     Name(u64),
     Lines(Vec<(u64, u64)>),
     Health,
+    Taking,
     Exempted,
     Standing,
     Inexact,
@@ -95,12 +116,21 @@ pub struct Here {
     files: Vec<FollowedLines>,
     /// What is replaced in lines before they are cut.
     secrets: Privacy,
+    process: usize,
+    /// The first worker here, of the cluster.
+    first_worker: usize,
 }
 
 impl Here {
     /// Of these.
     pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
-        Here { ledger, recent, lags, observer, files: Vec::new(), secrets: Privacy::default() }
+        let (files, secrets) = (Vec::new(), Privacy::default());
+        Here { ledger, recent, lags, observer, files, secrets, process: 0, first_worker: 0 }
+    }
+
+    /// The same, of this process of a cluster, where each has so many workers.
+    pub fn of_process(self, process: usize, workers: usize) -> Here {
+        Here { process, first_worker: process * workers, ..self }
     }
 
     /// The same, with these secrets. Addresses are left to process 0: of a pseudonym it would make another one.
@@ -158,12 +188,20 @@ impl Here {
 
     fn health(&self) -> Vec<Health> {
         let lags = self.lags();
-        let row = |(info, totals): (tidewatch_connectors::feed::PartitionInfo, Totals)| Health {
+        let row = |Reading { info, totals, shares, holds }: Reading| Health {
             lag: lags.get(&info.name).map(|reading| reading.lag),
             totals: Totals { duplicates: lags.get(&info.name).map_or(0, |reading| reading.duplicates), ..totals },
             name: Name { index: info.source, source: info.source_name, partition: info.name },
+            shares,
+            holds,
+            passing: info.passing,
+            first_worker: self.first_worker,
         };
-        self.ledger.totals().into_iter().map(row).collect()
+        self.ledger.readings().into_iter().map(row).collect()
+    }
+
+    fn taking(&self) -> Taking {
+        Taking { process: self.process, memory_bytes: memory::resident(), busy: self.observer.busy() }
     }
 
     /// Whether all input has ended, and the time of the last event, ms.
@@ -182,6 +220,7 @@ impl Here {
                 serde_json::to_value(lines.iter().map(|l| l.as_ref().map(|l| STANDARD.encode(l))).collect::<Vec<_>>())
             }
             Ok(Question::Health) => serde_json::to_value(self.health()),
+            Ok(Question::Taking) => serde_json::to_value(self.taking()),
             Ok(Question::Inexact) => serde_json::to_value(self.ledger.inexact()),
             Ok(Question::End) => serde_json::to_value(self.end()),
             Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
@@ -265,6 +304,12 @@ impl Peers {
     pub fn health(&self) -> Vec<Health> {
         let others = self.ask::<Vec<Health>>(&Question::Health);
         self.here.health().into_iter().chain(others.into_iter().flatten()).collect()
+    }
+
+    /// What all processes that answer take.
+    pub fn takings(&self) -> Vec<Taking> {
+        let others = self.ask::<Taking>(&Question::Taking);
+        std::iter::once(self.here.taking()).chain(others).collect()
     }
 
     /// How many events each allow list matched, in all processes.

@@ -286,7 +286,7 @@ impl Pipeline {
         let guards = workers::start(shared, workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone());
+        let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone()).of_process(process, workers);
         let here = Arc::new(here.following(std::mem::take(&mut sources.files)).under(config.privacy.clone()));
         if let Some(control) = &control {
             let here = here.clone();

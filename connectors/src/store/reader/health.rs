@@ -18,7 +18,7 @@ pub struct PartitionHealth {
     pub at: EventTime,
     /// Its topic or source.
     pub source: String,
-    /// Its name; `-` where it has none.
+    /// Its name; `-` in what older versions wrote of sources without one.
     pub partition: String,
     /// Its effective watermark; none before it has one.
     pub watermark: Option<EventTime>,
@@ -40,10 +40,13 @@ impl StoreReader {
     /// Where the file cannot be read.
     pub fn partitions(&self) -> Result<(Vec<PartitionHealth>, bool), StoreError> {
         self.ask(|c| {
-            // With MAX, SQLite takes the other columns from the row that has it.
-            let sql = "SELECT MAX(time), topic, partition, watermark, lag_ms, lag_messages, events, late FROM tidewatch \
-                       WHERE time > (SELECT MAX(time) FROM tidewatch) - ?1 GROUP BY topic, partition, worker \
-                       ORDER BY watermark, topic, partition LIMIT ?2";
+            // A partition has a row for each worker that read some of it, all of them measured at once. Where processes
+            // read partitions of one name, the least far counts.
+            let sql = "SELECT time, topic, partition, MIN(watermark), MAX(lag_ms), SUM(lag_messages), SUM(events), SUM(late) \
+                       FROM tidewatch JOIN (SELECT MAX(time) AS newest, topic, partition FROM tidewatch \
+                       WHERE time > (SELECT MAX(time) FROM tidewatch) - ?1 GROUP BY topic, partition) \
+                       USING (topic, partition) WHERE time = newest GROUP BY topic, partition \
+                       ORDER BY MIN(watermark), topic, partition LIMIT ?2";
             let mut statement = c.prepare_cached(sql)?;
             let whole = |value: Option<i64>| value.map(|value| value.max(0) as u64);
             let rows = statement.query_map([GONE, MAX_ROWS as i64 + 1], |row| {

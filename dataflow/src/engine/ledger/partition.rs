@@ -117,6 +117,49 @@ impl Totals {
     }
 }
 
+/// What one worker read of a partition: any worker may parse any batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The worker, of the cluster.
+    pub worker: usize,
+    /// Parsed.
+    pub events: u64,
+    /// Not parsed.
+    pub rejected: u64,
+    /// Parsed, and too old.
+    pub late: u64,
+}
+
+/// What each worker read of a partition, for those that read something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares(Vec<Share>);
+
+impl Shares {
+    /// That of a worker.
+    pub fn of(&mut self, worker: usize) -> &mut Share {
+        let at = self.0.iter().position(|share| share.worker == worker).unwrap_or_else(|| {
+            self.0.push(Share { worker, ..Share::default() });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+
+    /// Adds those of another partition.
+    pub fn merge(&mut self, other: &Shares) {
+        for share in &other.0 {
+            let sum = self.of(share.worker);
+            sum.events += share.events;
+            sum.rejected += share.rejected;
+            sum.late += share.late;
+        }
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Share> {
+        self.0.iter()
+    }
+}
+
 /// A partition as the ledger knows it.
 pub(super) struct Entry {
     pub info: PartitionInfo,
@@ -125,6 +168,8 @@ pub(super) struct Entry {
     /// worker, and time must not pass it.
     pub reached: EventTime,
     pub totals: Totals,
+    /// Of the totals, what each worker judged.
+    pub shares: Shares,
     pub next_seq: u64,
     pub taken: u64,
     /// The first times of batches that are not judged yet.
@@ -174,6 +219,7 @@ impl Entry {
             reached: clock.effective(),
             clock,
             totals: Totals::default(),
+            shares: Shares::default(),
             next_seq: 0,
             taken: 0,
             heads: BTreeMap::new(),
@@ -288,7 +334,7 @@ impl Entry {
         self.done || self.unread.is_none_or(is_read) || self.end_seen.is_some_and(|seen| self.next_seq >= seen)
     }
 
-    pub fn judge(&mut self, pending: &mut Pending, time: TimeSettings) -> Judgement {
+    pub fn judge(&mut self, pending: &mut Pending, worker: usize, time: TimeSettings) -> Judgement {
         let Pending { batch, judged, gone } = pending;
         if batch.raw.seq != self.next_seq {
             return Judgement::Waits;
@@ -317,6 +363,7 @@ impl Entry {
             counts.future -= u64::from(event.verdict == Verdict::Future);
         }
         self.totals.late += counts.late;
+        self.shares.of(worker).late += counts.late;
         self.totals.future += counts.future;
         if counts.future > 0
             && time.guard == Guard::Limit
@@ -358,6 +405,9 @@ impl Entry {
         self.totals.lines += batch.lines() - again + gone.lines;
         self.totals.events += batch.events.len() as u64 - again;
         self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
+        let share = self.shares.of(worker);
+        share.events += batch.events.len() as u64 - again;
+        share.rejected += batch.rejects.len() as u64 + gone.lines;
         if first <= last {
             self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
             self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));

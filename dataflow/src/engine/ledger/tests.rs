@@ -44,6 +44,11 @@ fn info(id: u64) -> PartitionInfo {
 
 /// Judges a batch of one event at a time, or of one line that cannot be read.
 fn judge_at(ledger: &Ledger, feed: &Feed, raw: RawBatch, time: Option<u64>) {
+    judge_by(ledger, feed, raw, time, 0);
+}
+
+/// The same, by a worker.
+fn judge_by(ledger: &Ledger, feed: &Feed, raw: RawBatch, time: Option<u64>, worker: usize) {
     let mut batch = Batch::new(raw, b"h"[..].into());
     let Framing::Lines { offset } = batch.raw.framing else { panic!("batches here are of lines") };
     match time {
@@ -54,7 +59,7 @@ fn judge_at(ledger: &Ledger, feed: &Feed, raw: RawBatch, time: Option<u64>) {
         None => batch.rejects.push(Reject { line: Span::new(0, 1), offset, reason: Reason::Format }),
     }
     let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
-    assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
+    assert_eq!(ledger.judge(&mut pending, worker, feed), Judgement::Whole);
 }
 
 /// Takes everything, judging batches so.
@@ -62,6 +67,15 @@ fn take_at(ledger: &Ledger, feed: &Feed, time: Option<u64>) {
     while let Some(taken) = ledger.take(feed) {
         if let Taken::Batch(raw) = taken {
             judge_at(ledger, feed, raw, time);
+        }
+    }
+}
+
+/// Takes everything, judging batches of one event at this time, by a worker.
+fn take_by(ledger: &Ledger, feed: &Feed, time: u64, worker: usize) {
+    while let Some(taken) = ledger.take(feed) {
+        if let Taken::Batch(raw) = taken {
+            judge_by(ledger, feed, raw, Some(time), worker);
         }
     }
 }
@@ -231,7 +245,7 @@ fn an_end_is_reached_once_what_is_before_it_is_judged() {
     }
     assert_eq!((ledger.backlog().partitions, ledger.unread(5)), (1, vec!["1".into()]), "found later: not of the start");
     let mut pending = Pending { batch: Batch::new(taken.unwrap(), b"h"[..].into()), judged: 0, gone: Gone::default() };
-    assert_eq!(ledger.judge(&mut pending, &feed), Judgement::Whole);
+    assert_eq!(ledger.judge(&mut pending, 0, &feed), Judgement::Whole);
     assert_eq!((ledger.backlog().partitions, ledger.unread(5)), (0, vec![]));
 }
 
@@ -275,6 +289,30 @@ fn connections_that_have_ended_leave_a_sum_and_for_a_while_their_names() {
     assert_eq!((named(2), named(3)), (None, Some("3".to_owned())), "the oldest names make room");
     let standings: Vec<_> = ledger.standings().iter().map(|one| (one.id.0, one.done)).collect();
     assert_eq!(standings, [(0, false), (1, true)]);
+    let shares: Vec<u64> = ledger.readings().iter().map(|r| r.shares.iter().map(|share| share.events).sum()).collect();
+    assert_eq!(shares, [0, connections]);
+}
+
+#[test]
+fn a_quiet_partition_stands_where_time_is_and_each_worker_has_its_share() {
+    let (ledger, feed) = (ledger(1).open_ended(true), feed());
+    (1..=2).for_each(|id| feed.open(info(id)));
+    feed.listed();
+    feed.send(batch(1, 0));
+    feed.send(batch(2, 0));
+    feed.caught_up(PartitionId(2));
+    take(&ledger, &feed, 1000);
+    let stand = || -> Vec<_> { ledger.readings().iter().map(|r| (r.totals.watermark, r.holds)).collect() };
+    assert_eq!(stand(), [(995, true), (995, true)]);
+    for now in [0, IDLE + 5] {
+        ledger.tick(WallTime(5000 + now), &[], false);
+    }
+    feed.send(batch(1, 1));
+    take_by(&ledger, &feed, 4000, 7);
+    assert_eq!(ledger.effective(), Some(3995));
+    assert_eq!(stand(), [(3995, true), (3995, false)]);
+    let shares: Vec<_> = ledger.readings()[0].shares.iter().map(|share| (share.worker, share.events)).collect();
+    assert_eq!(shares, [(0, 1), (7, 1)]);
 }
 
 #[test]
@@ -591,7 +629,7 @@ fn judged(ledger: &Ledger, feed: &Feed, batches: &[&[(u64, u64)]]) -> Vec<Vec<(u
     let mut all = Vec::new();
     for (seq, events) in batches.iter().enumerate() {
         let mut pending = Pending { batch: records(seq as u64, events), judged: 0, gone: Gone::default() };
-        assert_eq!(ledger.judge(&mut pending, feed), Judgement::Whole);
+        assert_eq!(ledger.judge(&mut pending, 0, feed), Judgement::Whole);
         all.push(pending.batch.events.iter().map(|e| (e.offset, e.verdict)).collect());
     }
     all

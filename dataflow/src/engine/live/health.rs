@@ -2,11 +2,9 @@
 
 use super::super::allowed::Allowed;
 use super::super::inexact::inexact;
-use super::super::ledger::Totals;
 use super::super::limited::limited;
 use super::super::peers::Health;
 use super::Live;
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Instant;
 use tidewatch_connectors::source::wall_clock;
@@ -14,36 +12,44 @@ use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
 
 impl Live {
-    /// One point a Kafka partition; one for all partitions of any other source, whose names (paths, peers) are no tags.
+    /// The points of all partitions, and of what else there is to say.
     pub(super) fn write_health(&mut self, health: &[Health]) {
         let now = wall_clock();
-        let mut rows: BTreeMap<(String, String), (Totals, Option<u64>)> = BTreeMap::new();
-        for Health { name, totals, lag } in health {
-            let (topic, partition) = match name.partition.rsplit_once('/').filter(|_| lag.is_some()) {
-                Some((topic, partition)) => (topic.to_owned(), partition.to_owned()),
-                None => (name.source.to_string(), "-".to_owned()),
-            };
-            let row = rows.entry((topic, partition)).or_default();
-            row.0.merge(totals);
-            row.1 = row.1.into_iter().chain(*lag).reduce(|a, b| a + b);
-        }
-        for ((topic, partition), (totals, lag)) in rows {
+        for row in self.partitions.rows(health, now) {
             let mut line = LineWriter::new(&mut self.step.points);
             line.start("tidewatch");
-            line.tag("partition", &partition);
-            line.tag("topic", &topic);
-            line.tag("worker", "0");
-            line.count("events", totals.events);
-            line.count("lag_messages", lag.unwrap_or(0));
-            line.count("lag_ms", totals.last_event.map_or(0, |last| now.0.saturating_sub(last)));
-            line.count("late", totals.late);
-            line.count("rejected", totals.rejected);
-            line.count("watermark", totals.watermark);
+            line.tag("partition", &row.partition);
+            line.tag("topic", &row.topic);
+            line.tag_number("worker", row.worker as u64);
+            line.count("events", row.events);
+            if let Some(lag) = row.lag_messages {
+                line.count("lag_messages", lag);
+            }
+            line.count("lag_ms", row.lag_ms);
+            line.count("late", row.late);
+            line.count("rejected", row.rejected);
+            line.count("watermark", row.watermark);
             line.end(EventTime(now.0));
         }
+        self.write_takings(EventTime(now.0));
         self.write_allowed(EventTime(now.0));
         self.write_inexact(EventTime(now.0));
         self.write_routes(EventTime(now.0));
+    }
+
+    /// One point a process.
+    fn write_takings(&mut self, now: EventTime) {
+        for taking in self.peers.takings() {
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch_process");
+            line.tag_number("process", taking.process as u64);
+            if !taking.busy.is_empty() {
+                line.float("busy_avg", taking.busy.iter().sum::<f64>() / taking.busy.len() as f64);
+                line.float("busy_max", taking.busy.iter().copied().fold(0.0, f64::max));
+            }
+            line.count("memory_bytes", taking.memory_bytes);
+            line.end(now);
+        }
     }
 
     /// One point a result that is not exact; a warning when it first is.

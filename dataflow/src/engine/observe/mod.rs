@@ -10,8 +10,9 @@
 pub mod time;
 pub mod trace;
 
-use super::ledger::{Ledger, Totals};
+use super::ledger::{Ledger, Reading, Totals};
 use super::live::KafkaReading;
+use super::memory;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,6 +108,12 @@ impl Observer {
         }
     }
 
+    /// Shares of time that the workers here were busy; none where nothing is observed.
+    pub fn busy(&self) -> Vec<f64> {
+        let workers = self.inner.as_ref().map(|inner| inner.trace.rows(inner.process, 0).0);
+        workers.unwrap_or_default().iter().map(|worker| worker.busy).collect()
+    }
+
     /// How this process stands; `null` where nothing is observed.
     pub fn standing(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, KafkaReading>) -> serde_json::Value {
         let Some(inner) = &self.inner else { return serde_json::Value::Null };
@@ -120,20 +127,20 @@ impl Inner {
     }
 
     fn view(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, KafkaReading>) -> ProcessView {
-        let memory_bytes = memory();
+        let memory_bytes = memory::resident();
         let (workers, mut operators, over_ms) = self.trace.rows(self.process, memory_bytes);
-        let all = ledger.totals();
+        let all = ledger.readings();
         let mut totals = Totals::default();
-        all.iter().for_each(|(_, one)| totals.merge(one));
+        all.iter().for_each(|one| totals.merge(&one.totals));
         totals.duplicates = lags.values().map(|reading| reading.duplicates).sum();
         let seen = self.seen();
         let held_by = seen.watch.holder().and_then(|holder| {
-            let (info, _) = all.iter().find(|(info, _)| info.id == holder.id)?;
+            let info = &all.iter().find(|one| one.info.id == holder.id)?.info;
             let (source, partition) = (info.source_name.to_string(), info.name.to_string());
             Some(HeldBy { process: self.process, source, partition, since: holder.since, why: holder.why })
         });
         let mut partitions: Vec<PartitionRow> =
-            all.iter().map(|(info, totals)| self.row(&seen, info, totals, lags)).collect();
+            all.iter().map(|Reading { info, totals, .. }| self.row(&seen, info, totals, lags)).collect();
         partitions.sort_by(|a, b| order(a).cmp(&order(b)));
         let truncated = partitions.len() > ROWS || operators.len() > ROWS;
         partitions.truncate(ROWS);
@@ -192,12 +199,4 @@ impl Inner {
 fn order(row: &PartitionRow) -> (bool, Option<u64>, &str, &str) {
     use tidewatch_dashboard::view::PartitionState::{Ended, Idle};
     (matches!(row.state, Ended | Idle), row.watermark, &row.source, &row.partition)
-}
-
-/// Resident memory of this process, bytes; 0 where the system does not say.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
