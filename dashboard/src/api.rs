@@ -256,6 +256,12 @@ pub async fn rules(State(app): State<App>, RawQuery(query): RawQuery) -> Answere
     rendered(&serde_json::json!({ "rows": rows }))
 }
 
+pub async fn allowed(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    let rows = app.wait_for(|app| app.engine.allowed()).await?;
+    rendered(&serde_json::json!({ "rows": rows }))
+}
+
 pub async fn client(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let mut p = Params::new(query.as_deref())?;
     let what = "the client's address, as requests have it";

@@ -178,6 +178,7 @@ pub fn routes() -> Vec<(&'static str, &'static str, MethodRouter<App>)> {
         ("post", "silences", post(api::silence)),
         ("delete", "silences/{id}", delete(api::end_silence)),
         ("get", "rules", get(api::rules)),
+        ("get", "allowed", get(api::allowed)),
         ("get", "client", get(api::client)),
         ("get", "requests", get(api::requests)),
         ("get", "time", get(api::time)),

@@ -9,7 +9,7 @@
 //! - Windows of many hosts share places of the ring: what is told of thousands of hosts pushes nothing out that a page is
 //!   about to read.
 
-use crate::view::{DataflowView, RuleRow, Status, TimeView};
+use crate::view::{AllowRow, DataflowView, RuleRow, Status, TimeView};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +28,8 @@ pub trait Engine: Send + Sync + 'static {
     fn dataflow(&self) -> DataflowView;
     /// The rules and their state.
     fn rules(&self) -> Vec<RuleRow>;
+    /// The allow lists and what they did, in the order of the configuration.
+    fn allowed(&self) -> Vec<AllowRow>;
     /// Whether results flow; else why not.
     fn ready(&self) -> Result<(), String>;
 }

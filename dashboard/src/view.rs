@@ -395,6 +395,24 @@ pub struct RuleRow {
     pub limited: u64,
     /// Findings that began no alert, as `max_open` alerts were open.
     pub unopened: u64,
+    /// Findings that allow lists prevented.
+    pub prevented: u64,
+}
+
+/// An allow list, and what it did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowRow {
+    /// Which events, as text: networks, agents, paths.
+    #[serde(rename = "where")]
+    pub filter: String,
+    /// The rules it is an exception from; empty for all.
+    pub rules: Vec<String>,
+    /// Event time from which it no longer holds, ms.
+    pub until: Option<u64>,
+    /// Why it is there.
+    pub reason: String,
+    /// In-time events it matched.
+    pub events: u64,
 }
 
 /// An alert as the API has it: as in `alerts.jsonl`, but with times in ms and what people said of it.

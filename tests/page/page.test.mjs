@@ -108,6 +108,25 @@ describe("live", () => {
       await page.waitForFunction((old) => document.querySelector('[aria-label^="Requests per second"]')?.ariaLabel !== old, held, { timeout: 5000 });
     }));
 
+  test("each number says of what time it is, and of which host", () =>
+    on("#/overview", async (page) => {
+      await page.locator("canvas").first().waitFor();
+      const plain = (texts) => texts.map((text) => text.replaceAll("\u00a0", " ").trim());
+      const notes = async (name) => plain(await page.locator(".tile", { hasText: name }).locator(".tile-note").allInnerTexts());
+      assert.deepEqual(await notes("Distinct clients"), ["last 10 s", "busiest host"]);
+      assert.deepEqual(await notes("Latency p95"), ["last 10 s", "slowest host"]);
+      assert.deepEqual((await notes("Error share"))[0], "in range");
+      assert.deepEqual((await notes("Anomaly rate"))[0], "since start");
+      const spans = plain(await page.locator(".tile-value + .tile-note").allInnerTexts());
+      assert.ok(spans.length === 8 && spans.every((span) => span), spans.join());
+      await page.getByRole("img", { name: /^Latency/ }).waitFor();
+      assert.match(await page.locator(".card", { has: page.getByRole("img", { name: /^Latency/ }) }).innerText(), /max[\s\S]*p99[\s\S]*p95[\s\S]*avg/);
+    }).then(() =>
+      on("#/overview?host=web1", async (page) => {
+        await page.locator("canvas").first().waitFor();
+        assert.equal(await page.locator(".tile", { hasText: "busiest host" }).count(), 0, "one host is no several");
+      })));
+
   test("requests arrive at the top", () =>
     on("#/requests", async (page) => {
       const newest = () => page.locator("tbody tr").first().locator("time").innerText();
@@ -330,6 +349,15 @@ describe("alerts", () => {
       await first.getByText(/^≥ 5\s%$/).waitFor();
       assert.match(await first.innerText(), /[\d.]+\s% ≥ 5\s%/);
       assert.match(await page.getByRole("table", { name: "Rules" }).innerText(), /slow-pages[\s\S]*≥ 1,500\sms/);
+    }));
+
+  test("allow lists say what they let pass, and what that kept back", () =>
+    on("#/security", async (page) => {
+      const card = page.locator(".card", { has: page.getByRole("table", { name: "Allow lists" }) });
+      await card.getByText("findings prevented: 7 of ip-spike").waitFor();
+      const rows = card.locator("tbody tr");
+      assert.match(await rows.nth(0).innerText(), /192\.0\.2\.0\/24[\s\S]*every rule[\s\S]*our own monitoring[\s\S]*for ever[\s\S]*48,210/);
+      assert.match(await rows.nth(1).innerText(), /\/health[\s\S]*ip-spike, path-scan[\s\S]* over/);
     }));
 
   test("one click leads from a client to all it did", () =>

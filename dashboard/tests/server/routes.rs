@@ -113,6 +113,9 @@ fn what_the_engine_says() {
     assert_eq!((&time["held_by"]["why"], &time["held_by"]["partition"]), (&"back-pressured".into(), &HOSTILE.into()));
     assert_eq!(server.get("/api/v1/dataflow").json()["workers"][0]["busy"], 0.5);
     assert_eq!(server.get("/api/v1/rules").json()["rows"][0]["at_least"], 1);
+    let allowed = &server.get("/api/v1/allowed").json()["rows"][0];
+    let want = serde_json::json!({"where": HOSTILE, "rules": ["r"], "until": 5, "reason": HOSTILE, "events": 7});
+    assert_eq!(*allowed, want);
     assert_eq!(server.get("/healthz").body, "ok\n");
     assert_eq!(server.get("/readyz").status, 200);
     server.engine.stuck.store(true, Ordering::Relaxed);

@@ -89,6 +89,16 @@ impl Engine for FakeEngine {
         [("r", "host"), ("ip-spike", "client_ip")].map(rule).to_vec()
     }
 
+    fn allowed(&self) -> Vec<AllowRow> {
+        vec![AllowRow {
+            filter: HOSTILE.into(),
+            rules: vec!["r".into()],
+            until: Some(5),
+            reason: HOSTILE.into(),
+            events: 7,
+        }]
+    }
+
     fn ready(&self) -> Result<(), String> {
         if self.stuck.load(Ordering::Relaxed) { Err("a sink is full".into()) } else { Ok(()) }
     }

@@ -274,7 +274,9 @@ function stream(response, query) {
 
 function api(path, method, query, body, response) {
   const views = { status, time, dataflow, series: () => series(query), tops: () => tops(query), errors: () => errors(query), alerts: () => alerts(query), requests: () => requests(query), client: () => client(query),
-    silences: () => ({ rows: silences }), rules: () => ({ rows: RULES.map(([name, severity, measure, group_by, threshold, window_ms, hop_ms], at) => ({ name, enabled: at !== 6, mode: at === 5 ? "shadow" : "live", severity, measure, where: at === 2 ? "status: 404" : "", group_by, window_ms, hop_ms, threshold, at_least: at === 1 ? 50 : null, baseline_factor: at === 1 ? 3 : null, resolve_after_ms: 60_000, firing: at === 0 ? 2 : 0, fired: 40 - at * 5 })) }) };
+    silences: () => ({ rows: silences }),
+    allowed: () => ({ rows: options.empty ? [] : [{ where: 'client_ip = ["192.0.2.0/24"] and agent|contains = ["UptimeRobot"]', rules: [], until: null, reason: "our own monitoring", events: 48_210 }, { where: 'path|startswith = ["/health"]', rules: ["ip-spike", "path-scan"], until: now() - 86_400_000, reason: "load test of last week", events: 0 }] }),
+    rules: () => ({ rows: RULES.map(([name, severity, measure, group_by, threshold, window_ms, hop_ms], at) => ({ name, enabled: at !== 6, mode: at === 5 ? "shadow" : "live", severity, measure, where: at === 2 ? "status: 404" : "", group_by, window_ms, hop_ms, threshold, at_least: at === 1 ? 50 : null, baseline_factor: at === 1 ? 3 : null, resolve_after_ms: 60_000, firing: at === 0 ? 2 : 0, fired: 40 - at * 5, prevented: at === 0 ? 7 : 0 })) }) };
   if (options["no-store"] && /^(series|tops|errors|alerts|silences|client|requests)/.test(path)) return refuse(response, 503, "not_kept", "this run keeps no store: ask the database that it writes to");
   const one = /^alerts\/a([0-9a-f]{15})(\/acknowledge)?$/.exec(path);
   if (one && method === "GET") return answer(response, 200, alertAt(parseInt(one[1], 16)));

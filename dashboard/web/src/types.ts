@@ -192,6 +192,15 @@ export interface Rule {
   fired: number;
   limited?: number;
   unopened?: number;
+  prevented?: number;
+}
+
+export interface Allow {
+  where: string;
+  rules: string[];
+  until: number | null;
+  reason: string;
+  events: number;
 }
 
 export interface RequestRow {

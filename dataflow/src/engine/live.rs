@@ -99,6 +99,8 @@ pub struct RuleFigures {
     pub limited: u64,
     /// Findings that began no alert, as many were open.
     pub unopened: u64,
+    /// Findings that allow lists prevented.
+    pub prevented: u64,
 }
 
 /// Sees results as they leave. Called on the results thread: it must not wait.
@@ -510,6 +512,7 @@ impl Live {
                 *self.figures.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes.status();
             }
             self.note_limited();
+            self.note_prevented();
         }
     }
 }

@@ -30,6 +30,7 @@ use tidewatch_dashboard::view::{
 };
 use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::{FieldValue, PointRef, parse_line};
+use tidewatch_operators::rules::plan::RuleSet;
 
 pub use tidewatch_dashboard::serve::Page;
 
@@ -75,6 +76,8 @@ pub struct Shown {
     pub feed: Arc<Feed>,
     /// All rules, as they are now.
     pub rules: Entries,
+    /// What the run began with: the allow lists, which no reload changes.
+    pub set: Arc<RuleSet>,
     /// Worker threads of each process.
     pub workers: usize,
     /// Whether open windows are shown.
@@ -503,9 +506,25 @@ impl Engine for ShownPipeline {
                 fired: alerts.fired,
                 limited: alerts.limited,
                 unopened: alerts.unopened,
+                prevented: alerts.prevented,
             }
         };
         self.shown.rules.lock().unwrap_or_else(PoisonError::into_inner).iter().map(row).collect()
+    }
+
+    fn allowed(&self) -> Vec<view::AllowRow> {
+        let lists = &self.shown.set.allow;
+        // Nobody is asked where there is nothing to say.
+        let events = if lists.is_empty() { Vec::new() } else { self.shown.peers.exempted() };
+        let counts = events.into_iter().chain(std::iter::repeat(0));
+        let row = |(allow, events): (&tidewatch_events::rule::Allow, u64)| view::AllowRow {
+            filter: allow.filter.describe(),
+            rules: allow.rules.clone(),
+            until: allow.until.map(|until| until.0),
+            reason: allow.reason.clone(),
+            events,
+        };
+        lists.iter().zip(counts).map(row).collect()
     }
 
     fn ready(&self) -> Result<(), String> {

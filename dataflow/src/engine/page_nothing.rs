@@ -30,6 +30,7 @@ pub struct Shown {
     pub figures: Arc<Figures>,
     pub feed: Arc<tidewatch_connectors::feed::Feed>,
     pub rules: Entries,
+    pub set: Arc<tidewatch_operators::rules::plan::RuleSet>,
     pub workers: usize,
     pub gate: Arc<super::gate::Gate>,
     pub ring: super::sinks::Watch,

@@ -346,6 +346,7 @@ impl Pipeline {
             figures: self.figures.clone(),
             feed: self.feed.clone(),
             rules: self.entries.clone(),
+            set: self.rules.clone(),
             workers: self.worker_count,
             gate: self.gate.clone(),
             ring: sinks::watch(&self.ring),

@@ -30,12 +30,14 @@ export function Card(props: { title: string; note?: ComponentChildren; actions?:
   );
 }
 
-export function Tile(props: { name: string; value: string; note?: string; tone?: "bad" | "warn" | "good"; title?: string }) {
+/** `span`: of what time the value is. */
+export function Tile(props: { name: string; value: string; span?: string; note?: string; tone?: "bad" | "warn" | "good"; title?: string }) {
   return (
     <div class={`tile ${props.tone ?? ""}`} title={props.title}>
       <dt>{props.name}</dt>
       <dd>
         <span class="tile-value">{props.value}</span>
+        {props.span && <span class="tile-note">{props.span}</span>}
         <span class="tile-note">{props.note ?? "\u00a0"}</span>
       </dd>
     </div>

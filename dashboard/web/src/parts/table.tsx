@@ -11,6 +11,8 @@ import { useRef, useState } from "preact/hooks";
 
 export interface Column<Row> {
   name: string;
+  /** What the name means, for who points at it. */
+  title?: string;
   /** What stands in the cell. */
   cell: (row: Row) => ComponentChildren;
   /** What rows are sorted by; none: not sortable. */
@@ -63,6 +65,7 @@ export function Table<Row>(props: TableProps<Row>) {
                 scope="col"
                 role="columnheader"
                 class={classes(column)}
+                title={column.title}
                 aria-sort={column.by ? (sort?.name === column.name ? (sort.down ? "descending" : "ascending") : "none") : undefined}
               >
                 {column.by ? (

@@ -122,7 +122,7 @@ function Detail({ alert, onAct, onChanged }: { alert: Alert; onAct: (kind: Act["
       <dl class="facts">
         <div>
           <dt>Seen</dt>
-          <dd>
+          <dd title="Start of the first and end of the last window with a finding: single requests lie between">
             <When ms={alert.first} /> – <When ms={alert.last} /> <span class="note">({format.duration(alert.last - alert.first)})</span>
           </dd>
         </div>

@@ -16,6 +16,9 @@ import { useSeries } from "./use-series";
 const NAMES = ["rps", "latency_avg", "latency_p95", "latency_p99", "latency_max", "throughput", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "error_ratio", "clients"] as const;
 type Name = (typeof NAMES)[number];
 
+/** Of what the first tiles are. */
+const NEWEST = "Of the newest whole window of this range";
+
 /** Not drawn again each second with the rest. */
 const Alerts = memo(NewestAlerts);
 
@@ -27,18 +30,20 @@ export function OverviewPage() {
   const totals = useMemo(() => (series ? total(series) : null), [series]);
   if (!now) return <></>;
   const nothing = now.last_event === null;
+  const several = !here.host && now.hosts.length > 1;
+  const newest = series ? `last ${format.duration(series.step)}` : "\u00a0";
   return (
     <>
       {error && <Trouble error={error} again={again} />}
       <dl class="tiles">
-        <Tile name="Requests" value={format.rate(totals?.rps ?? (here.live && !here.host ? now.rate : null))} note={totals ? `${format.count(totals.requests)} in range` : undefined} />
-        <Tile name="Latency p95" value={format.latency(totals?.p95)} note={totals ? `max ${format.latency(totals.max)}` : undefined} title={totals ? `Of the newest whole window, average ${format.latency(totals.avg)}; max: of the whole range` : undefined} />
-        <Tile name="Error share" value={format.percent(totals?.errors)} note={totals ? `${format.count(totals.failed)} of 5xx` : undefined} tone={(totals?.errors ?? 0) >= 0.05 ? "bad" : (totals?.errors ?? 0) >= 0.01 ? "warn" : undefined} />
-        <Tile name="Distinct clients" value={format.count(totals?.clients)} note="in newest window" />
-        <Tile name="Events processed" value={format.count(now.events)} note={now.rejected ? `${format.count(now.rejected)} rejected` : "none rejected"} title={`${format.exact(now.events)} since start`} />
-        <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} note={`${format.plural(now.alerts.firing, "alert")} firing`} title="Findings of rules in this range; one alert has one or more" tone={now.alerts.firing ? "warn" : undefined} />
-        <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} note="alerts per event" />
-        <Tile name="Critical alerts" value={format.count(now.alerts.critical)} note={`of ${format.count(now.alerts.fired)} fired`} title="Since the start" tone={now.alerts.critical ? "bad" : undefined} />
+        <Tile name="Requests" value={format.rate(totals?.rps ?? (here.live && !here.host ? now.rate : null))} span={newest} note={totals ? `${format.count(totals.requests)} in range` : undefined} title={totals ? NEWEST : undefined} />
+        <Tile name="Latency p95" value={format.latency(totals?.p95)} span={newest} note={several ? "slowest host" : totals ? `max ${format.latency(totals.max)} in range` : undefined} title={totals ? `${NEWEST}${several ? ", of the slowest host" : ""}; average ${format.latency(totals.avg)}. Of the whole range: max ${format.latency(totals.max)}` : undefined} />
+        <Tile name="Error share" value={format.percent(totals?.errors)} span="in range" note={totals ? `${format.count(totals.failed)} of 5xx` : undefined} title="5xx of all requests in this range" tone={(totals?.errors ?? 0) >= 0.05 ? "bad" : (totals?.errors ?? 0) >= 0.01 ? "warn" : undefined} />
+        <Tile name="Distinct clients" value={format.count(totals?.clients)} span={newest} note={several ? "busiest host" : undefined} title={`${NEWEST}${several ? ", of the host with most: clients of several hosts are not added up" : ""}`} />
+        <Tile name="Events processed" value={format.count(now.events)} span="since start" note={now.rejected ? `${format.count(now.rejected)} rejected` : "none rejected"} title={`${format.exact(now.events)} since start`} />
+        <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} span={typeof totals?.anomalies === "number" ? "in range" : "since start"} note={`${format.plural(now.alerts.firing, "alert")} firing`} title="Findings of rules in this range; one alert has one or more" tone={now.alerts.firing ? "warn" : undefined} />
+        <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} span="since start" note="alerts per event" />
+        <Tile name="Critical alerts" value={format.count(now.alerts.critical)} span="since start" note={`of ${format.count(now.alerts.fired)} fired`} tone={now.alerts.critical ? "bad" : undefined} />
       </dl>
       {nothing ? (
         <Card title="Nothing yet">
@@ -51,9 +56,9 @@ export function OverviewPage() {
           <Chart stamp={stamp} title="Requests per second" model={models?.requests ?? null} />
           <Chart stamp={stamp} title="Status classes" note={series ? `per ${format.duration(series.step)}` : undefined} model={models?.statuses ?? null} />
           <Chart stamp={stamp} title="Error share" note="5xx of all" model={models?.errors ?? null} />
-          <Chart stamp={stamp} title="Latency" note={approximate(series, "latency_p95", here.host)} model={models?.latency ?? null} empty={totals?.requests ? "These logs carry no durations" : undefined} />
+          <Chart stamp={stamp} title="Latency" note={several ? approximate(series, "latency_p95", "p95, p99: slowest host") : undefined} model={models?.latency ?? null} empty={totals?.requests ? "These logs carry no durations" : undefined} />
           <Chart stamp={stamp} title="Bandwidth" model={models?.bandwidth ?? null} />
-          <Chart stamp={stamp} title="Distinct clients" note={approximate(series, "clients", here.host) && "busiest host"} model={models?.clients ?? null} />
+          <Chart stamp={stamp} title="Distinct clients" note={several ? approximate(series, "clients", "busiest host") : undefined} model={models?.clients ?? null} />
         </div>
       )}
       <Alerts />
@@ -61,8 +66,8 @@ export function OverviewPage() {
   );
 }
 
-function approximate(series: Series | null, name: string, host: string): string | undefined {
-  return !host && series?.approximate?.includes(name) ? "p95, p99: slowest host" : undefined;
+function approximate(series: Series | null, name: string, says: string): string | undefined {
+  return series?.approximate?.includes(name) ? says : undefined;
 }
 
 /** Numbers of the newest whole window, and sums over the stretch. */
@@ -122,6 +127,7 @@ function draw(series: Known, live: boolean) {
       "lines",
       format.latency,
       [
+        ["max", "--chart-4", "latency_max"],
         ["p99", "--chart-3", "latency_p99"],
         ["p95", "--chart-2", "latency_p95"],
         ["avg", "--chart-1", "latency_avg"],

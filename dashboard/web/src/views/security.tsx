@@ -10,7 +10,7 @@ import { Card, LogText, SeverityBadge, Subject, Trouble, When } from "../parts/b
 import { Table } from "../parts/table";
 import { alerts as feed, go, marks, route, setFilter, shown, status, useAnswer } from "../state";
 import { histogram } from "../series";
-import type { Alert, Rows, Rule, Silence } from "../types";
+import type { Alert, Allow, Rows, Rule, Silence } from "../types";
 import { AlertTable, SEVERITIES, useAlerts } from "./alerts";
 
 const LIMIT = 500;
@@ -20,6 +20,7 @@ export function SecurityPage() {
   const { rule = "", severity = "", state = "", subject = "", alert: open = "" } = here.filters;
   const { rows, error, again, truncated } = useAlerts({ rule, severity, state, subject }, LIMIT, here.host);
   const rules = useAnswer<Rows<Rule>>("rules", () => ({}), 10_000);
+  const allowed = useAnswer<Rows<Allow>>("allowed", () => ({}), 10_000);
   const silences = useAnswer<Rows<Silence>>(`silences?${useWatched(marks)}`, () => ({}), 30_000);
   const changed = () => (again(), silences.again());
   const models = useMemo(() => (rows ? draw(rows) : null), [rows]);
@@ -84,6 +85,7 @@ export function SecurityPage() {
         />
       </Card>
       <Rules rules={rules.data?.rows ?? []} error={rules.error} again={rules.again} loaded={rules.data !== null} />
+      <Allowed rows={allowed.data?.rows ?? []} rules={rules.data?.rows ?? []} error={allowed.error} again={allowed.again} />
       <Silences rows={silences.data?.rows ?? []} error={silences.error?.isNotKept ? null : silences.error} onChanged={changed} />
     </>
   );
@@ -169,6 +171,33 @@ function Condition({ rule }: { rule: Rule }) {
         </span>
       )}
     </span>
+  );
+}
+
+/** What rules do not see, and what it kept back. */
+function Allowed({ rows, rules, error, again }: { rows: Allow[]; rules: Rule[]; error: ApiError | null; again: () => void }) {
+  const newest = useWatched(status)?.last_event ?? 0;
+  if (!rows.length && !error) return null;
+  const isOver = ({ until }: Allow) => until !== null && until <= newest;
+  const prevented = rules.filter((rule) => rule.prevented).map((rule) => `${format.count(rule.prevented)} of ${format.visible(rule.name)}`);
+  return (
+    <Card title="Allow lists" note={prevented.length ? `findings prevented: ${prevented.join(", ")}` : undefined}>
+      {error && <Trouble error={error} again={again} />}
+      <Table
+        cards label="Allow lists"
+        rows={rows}
+        rowKey={(row) => String(rows.indexOf(row))}
+        empty="Nothing is allowed."
+        rowClass={(row) => (isOver(row) ? "off" : "")}
+        columns={[
+          { name: "Requests", cell: (row) => <code><LogText text={row.where} limit={160} /></code> },
+          { name: "Not seen by", cell: (row) => (row.rules.length ? <LogText text={row.rules.join(", ")} limit={120} class="rule" /> : "every rule") },
+          { name: "Reason", cell: (row) => <LogText text={row.reason} limit={160} />, by: (row) => row.reason, wide: true },
+          { name: "Until", title: "By the time of the requests", cell: (row) => (row.until === null ? "for ever" : <><When ms={row.until} />{isOver(row) && <span class="note"> over</span>}</>), by: (row) => row.until ?? Infinity, class: "tight" },
+          { name: "Matched", title: "Since the start. They count everywhere else", cell: (row) => format.count(row.events), by: (row) => row.events, number: true },
+        ]}
+      />
+    </Card>
   );
 }
 

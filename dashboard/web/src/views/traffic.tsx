@@ -108,7 +108,7 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
     <div class="grid">
       <TopCard title="Top paths" kind="paths" class="span-5" columns={[named("Path", path), requests, share, statuses, bytes]} />
       <TopCard title="Top clients" kind="clients" class="span-5" columns={[named("Client", (row) => <ClientLink ip={row.name} />), requests, share, statuses, bytes]} />
-      <TopCard title="Slowest paths" kind="slow_paths" class="span-4" columns={[named("Path", path), { name: "p95", cell: (row) => format.latency(row.latency_p95), by: (row) => row.latency_p95, number: true }, requests]} empty="No path with enough timed requests: these logs may carry no durations." />
+      <TopCard title="Slowest paths" kind="slow_paths" class="span-4" columns={[named("Path", path), { name: "Worst p95", title: "p95 of the path's slowest window in this range: quantiles of windows cannot be combined", cell: (row) => format.latency(row.latency_p95), by: (row) => row.latency_p95, number: true }, requests]} empty="No path with enough timed requests: these logs may carry no durations." />
       <TopCard
         title="User agents"
         kind="agents"

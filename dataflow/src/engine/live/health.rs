@@ -108,6 +108,14 @@ impl Live {
         }
     }
 
+    /// Counts what allow lists prevented, for whoever shows it.
+    pub(super) fn note_prevented(&mut self) {
+        let set = self.book.rules();
+        let some = set.rules.iter().zip(self.book.prevented()).filter(|(_, findings)| **findings > 0);
+        let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        some.for_each(|(rule, findings)| rules.entry(rule.name.clone()).or_default().prevented = *findings);
+    }
+
     pub(super) fn allowed(&self) -> Option<Allowed> {
         let set = self.book.rules();
         // Nobody is asked where there is nothing to say.
