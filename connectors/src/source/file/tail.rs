@@ -1,7 +1,8 @@
 //! One followed path: the file it names, and the files it named before that are not read to their end.
 //!
 //! Rotation by rename: the path names another file. The old one is drained first, then the new one is read; the old one
-//! is watched for a while longer, as a writer may still have it open.
+//! is watched for a while longer, as a writer may still have it open: from when it last grew or lost its name, whichever is
+//! later, and as long as the new one is empty.
 //! Rotation by copy and truncation: the file is shorter than what was read, or no longer holds the bytes before the
 //! place that was read last. What was written between the last read and the copy is read from the copy.
 //!
@@ -57,6 +58,8 @@ pub(crate) struct Open {
     looked: Stamp,
     pending: bool,
     grew: Instant,
+    /// When it was seen first that the path no longer names it.
+    left: Option<Instant>,
 }
 
 /// How one read went.
@@ -127,6 +130,7 @@ impl Open {
             looked: stamp(meta),
             pending: true,
             grew: Instant::now(),
+            left: None,
         }
     }
 
@@ -138,6 +142,11 @@ impl Open {
     /// How many bytes it had to be read when it was opened; of a compressed one about.
     pub fn unread(&self) -> u64 {
         self.looked.0.saturating_sub(self.lines.position())
+    }
+
+    /// Since when nothing happened to it.
+    fn quiet(&self) -> Duration {
+        self.left.map_or(self.grew, |left| left.max(self.grew)).elapsed()
     }
 
     fn is(&self, meta: &Metadata) -> bool {
@@ -320,11 +329,16 @@ impl Tail {
             match open_file(&self.way.path).and_then(|file| Open::live(self.opened, file, 0)) {
                 Ok(new) => match &mut self.current {
                     Some(old) if old.device == new.device && old.inode == new.inode => {}
-                    current => self.older.extend(current.replace(new)),
+                    current => {
+                        self.older.extend(current.replace(new).map(|old| Open { left: Some(Instant::now()), ..old }));
+                    }
                 },
                 // The old one is read on.
                 Err(error) => trouble = Err(error),
             }
+        }
+        if let Some(open) = &mut self.current {
+            open.left = if named.is_some() { None } else { open.left.or_else(|| Some(Instant::now())) };
         }
         // The newest first: what is seen in it was written after everything in the older ones.
         let current_has_data = match &mut self.current {
@@ -332,7 +346,7 @@ impl Tail {
                 if !open.look()? {
                     self.replaced()?;
                 }
-                self.current.as_ref().is_some_and(|open| open.pending || open.lines.position() > 0)
+                self.current.as_ref().is_some_and(|open| open.looked.0 > 0)
             }
             None => true,
         };
@@ -341,7 +355,7 @@ impl Tail {
         }
         let is_over = |open: &Open| {
             let live = matches!(open.reader, Reader::Live(_));
-            !open.pending && (!live || open.grew.elapsed() >= self.linger)
+            !open.pending && (!live || open.quiet() >= self.linger)
         };
         while current_has_data && self.older.front().is_some_and(is_over) {
             self.older.pop_front().into_iter().for_each(|open| let_go(open, &mut self.way, done));
@@ -499,3 +513,7 @@ fn find_copy(path: &Path, old: &Open) -> Option<(PathBuf, Input)> {
         same.then_some((candidate, input))
     })
 }
+
+#[cfg(test)]
+#[path = "tail_tests.rs"]
+mod tests;
