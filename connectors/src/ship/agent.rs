@@ -123,11 +123,13 @@ impl Agent {
                 Some(Spool::open(spool).map_err(failed(&format!("the spool in {shown} cannot be opened")))?)
             }
         };
-        if let Some(listen) = &settings.metrics {
-            let server = MetricsServer::bind(listen, counters.clone());
-            let server = server.map_err(|error| cannot_listen(listen, &error).of("metrics"))?;
-            server.spawn().map_err(failed("no thread could be started"))?;
-        }
+        let metrics = match &settings.metrics {
+            None => None,
+            Some(listen) => {
+                let server = MetricsServer::bind(listen, counters.clone());
+                Some(server.map_err(|error| cannot_listen(listen, &error).of("metrics"))?)
+            }
+        };
         let (ring, wake) = bounded(1);
         let own = settings.collector.as_ref().map(|_| Hop { agent: number, host: settings.host.clone() });
         let upstream = Arc::new(Upstream::new(own));
@@ -144,6 +146,10 @@ impl Agent {
         };
         let feed = Arc::new(Feed::new(settings.in_flight.max(4 << 20), u64::MAX, wakes));
         let files = Files::start(&settings, feed, counters.clone())?;
+        // What is behind is counted by now: an answer of 0 means that nothing is.
+        if let Some(server) = metrics {
+            server.spawn().map_err(failed("no thread could be started"))?;
+        }
         let now = Instant::now();
         let backlog = spool.as_ref().map_or(0, Spool::bytes);
         tracing::info!(host = %settings.host, inputs = settings.inputs.len(), spool_bytes = backlog, "shipping");

@@ -8,7 +8,8 @@
 //! - A peer has at most [`AHEAD`] chunks unanswered for in this queue; more wait in its connection.
 //! - What a peer sends is checked ([`Chunk::from_frame`]) before it goes on; a wrong frame, or one that does not come whole
 //!   within [`Limits::frame`], ends its connection.
-//! - Who has been sent, by whatever way, what comes from here is not let in ([`Upstream`]).
+//! - Who has been sent, by whatever way, what comes from here is not let in ([`Upstream`]). What is told of a connection
+//!   holds until all that came of it is settled, also where it has ended.
 
 use super::chunk::{Chunk, FRAME_HEAD};
 use super::metrics::Counters;
@@ -61,6 +62,19 @@ const TURN: Duration = Duration::from_millis(10);
 pub struct Received {
     kept: Arc<AtomicU64>,
     index: u64,
+    _behind: Arc<Behind>,
+}
+
+/// What is known of who stands behind a connection: until it has ended and all that came of it is settled.
+struct Behind {
+    upstream: Arc<Upstream>,
+    number: u64,
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.upstream.set(self.number, Vec::new());
+    }
 }
 
 impl Received {
@@ -212,7 +226,7 @@ fn serve(stream: TcpStream, (number, peer): (u64, SocketAddr), shared: &Shared) 
     shared.upstream.set(number, greeting.via);
     let mut peer_of = Peer {
         connection,
-        number,
+        behind: Arc::new(Behind { upstream: shared.upstream.clone(), number }),
         form: greeting.form,
         kept: Arc::default(),
         said: 0,
@@ -220,7 +234,6 @@ fn serve(stream: TcpStream, (number, peer): (u64, SocketAddr), shared: &Shared) 
         count: 0,
     };
     let ended = peer_of.run(shared);
-    shared.upstream.set(number, Vec::new());
     let frames = peer_of.count;
     match (ended, shared.meetings.may_say()) {
         (_, None) => {}
@@ -332,7 +345,7 @@ impl io::Read for Patient<'_> {
 
 struct Peer {
     connection: Connection,
-    number: u64,
+    behind: Arc<Behind>,
     form: Form,
     kept: Arc<AtomicU64>,
     said: u64,
@@ -383,7 +396,7 @@ impl Peer {
             if let Some(words) = circle(shared.agent, &hops) {
                 return Err(self.refuse(words, read));
             }
-            shared.upstream.set(self.number, hops);
+            shared.upstream.set(self.behind.number, hops);
             return Ok(Some(length));
         }
         if bytes.len() < FRAME_HEAD {
@@ -427,7 +440,8 @@ impl Peer {
     }
 
     fn hand_over(&mut self, chunk: Chunk, shared: &Shared) -> io::Result<()> {
-        let mut item = (chunk, Received { kept: self.kept.clone(), index: self.count });
+        let received = Received { kept: self.kept.clone(), index: self.count, _behind: self.behind.clone() };
+        let mut item = (chunk, received);
         self.count += 1;
         loop {
             match shared.chunks.send_timeout(item, Duration::from_millis(50)) {

@@ -24,7 +24,7 @@ fn collector(max_connections: usize, limits: Limits) -> (Collector, Arc<Counters
 
 fn connect(collector: &Collector) -> TcpStream {
     let stream = TcpStream::connect(collector.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
 
@@ -48,7 +48,7 @@ fn frame() -> Vec<u8> {
     frame
 }
 
-/// What the collector says until it ends the connection; fails where it does not within 10 s.
+/// What the collector says until it ends the connection; fails where it does not within a minute.
 fn until_it_ends(stream: &mut TcpStream) -> Vec<u8> {
     let mut said = Vec::new();
     match stream.read_to_end(&mut said) {
@@ -59,8 +59,8 @@ fn until_it_ends(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn who_sends_byte_by_byte_is_not_waited_for() {
-    let limits = Limits { greeting: Duration::from_millis(300), frame: Duration::from_millis(300) };
-    let (collector, counters, _) = collector(10, limits);
+    let frame_limit = Duration::from_secs(1);
+    let (strict, counters, _) = collector(10, Limits { greeting: frame_limit, frame: frame_limit });
     // name, what is sent first, what then comes byte by byte
     let rows: &[(&str, &[u8], &[u8])] = &[
         ("nothing at all", b"", b""),
@@ -69,8 +69,10 @@ fn who_sends_byte_by_byte_is_not_waited_for() {
         ("a frame, begun", &[&greeting(&[]).bytes()[..], &frame()[..10]].concat(), b""),
         ("who is behind it", &greeting(&[]).bytes(), &[&VIA.to_le_bytes()[..], &[0; 100]].concat()),
     ];
-    for (name, first, slowly) in rows {
-        let mut stream = connect(&collector);
+    let refused = || counters.connections_refused.load(Ordering::Relaxed);
+    for (at, (name, first, slowly)) in rows.iter().enumerate() {
+        let before = refused();
+        let mut stream = connect(&strict);
         stream.write_all(first).unwrap();
         let begin = Instant::now();
         for byte in slowly.iter() {
@@ -78,16 +80,20 @@ fn who_sends_byte_by_byte_is_not_waited_for() {
             if stream.write_all(&[*byte]).is_err() {
                 break;
             }
-            assert!(begin.elapsed() < Duration::from_secs(4), "{name}: it listens to all of it");
+            assert!(begin.elapsed() < Duration::from_secs(30), "{name}: it listens to all of it");
         }
         until_it_ends(&mut stream);
         let within = begin.elapsed();
-        assert!(within < Duration::from_secs(5), "{name}: {within:?}");
+        assert!(within < Duration::from_secs(35), "{name}: {within:?}");
+        // Of the others the collector may not have read the greeting in time, on a busy machine.
+        if at < 2 {
+            until("it is counted", || refused() > before);
+        }
     }
-    assert_eq!(counters.connections_refused.load(Ordering::Relaxed), 2);
     // One that is merely slow to have something to say goes on.
+    let (collector, _, _) = collector(10, Limits { frame: frame_limit, ..Limits::default() });
     let mut stream = let_in(&collector);
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(frame_limit + Duration::from_millis(200));
     stream.write_all(&frame()).unwrap();
     let (_, received) = taken(&collector);
     received.answer();
@@ -96,8 +102,16 @@ fn who_sends_byte_by_byte_is_not_waited_for() {
     assert_eq!(u64::from_le_bytes(kept), 1);
 }
 
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn taken(collector: &Collector) -> (Chunk, Received) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         assert!(Instant::now() < deadline, "nothing came");
         match collector.take() {
@@ -124,12 +138,8 @@ fn who_says_nothing_makes_room_for_who_does() {
     let mut more = connect(&collector);
     let _ = more.write_all(&greeting(&[]).bytes());
     assert_eq!(until_it_ends(&mut more), b"");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while counters.connections_refused.load(Ordering::Relaxed) < 21 {
-        assert!(Instant::now() < deadline, "{counters:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(counters.peers.load(Ordering::Relaxed), 3);
+    until("all strangers are refused", || counters.connections_refused.load(Ordering::Relaxed) == 21);
+    until("three places are taken", || counters.peers.load(Ordering::Relaxed) == 3);
     for mut agent in agents {
         agent.write_all(&frame()).unwrap();
         drop(taken(&collector));
@@ -183,10 +193,23 @@ fn who_is_behind_a_peer_is_known_and_nobody_is_behind_himself() {
     let said = until_it_ends(&mut stream);
     assert!(said.ends_with(&wire::refusal(words)), "{}", printable(&said));
     assert!(collector.take().is_none(), "nothing that came in a circle is taken");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !behind().is_empty() {
-        assert!(Instant::now() < deadline, "forgotten with the connection: {:?}", behind());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("forgotten with the connection", || behind().is_empty());
     assert_eq!(counters.connections_refused.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn who_is_behind_a_peer_is_known_until_what_came_of_it_is_settled() {
+    let (collector, counters, upstream) = collector(10, Limits::default());
+    let mut stream = connect(&collector);
+    stream.write_all(&greeting(&[1, 2]).bytes()).unwrap();
+    assert_eq!(wire::read_answer(&mut stream).unwrap(), Ok(()));
+    stream.write_all(&[frame(), frame()].concat()).unwrap();
+    let (first, second) = (taken(&collector).1, taken(&collector).1);
+    drop(stream);
+    until("the connection ends", || counters.peers.load(Ordering::Relaxed) == 0);
+    let behind = || upstream.hops().len();
+    first.answer();
+    assert_eq!(behind(), 2, "a chunk of it is under way");
+    second.answer();
+    assert_eq!(behind(), 0);
 }

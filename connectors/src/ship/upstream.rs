@@ -27,7 +27,7 @@ impl Upstream {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What stands behind a connection; nothing, when it ends.
+    /// What stands behind a connection; nothing, when it has ended and all that came of it is settled.
     pub fn set(&self, connection: u64, hops: Vec<Hop>) {
         let mut peers = self.lock();
         let before = if hops.is_empty() { peers.remove(&connection) } else { peers.insert(connection, hops.clone()) };
