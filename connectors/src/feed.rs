@@ -110,6 +110,9 @@ struct Inner {
     winding_down: bool,
     paused: bool,
     stopped: bool,
+    /// How many threads wait in [`Feed::send`].
+    #[cfg(test)]
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -163,6 +166,8 @@ impl Feed {
                 winding_down: false,
                 paused: false,
                 stopped: false,
+                #[cfg(test)]
+                waiting: 0,
             }),
             changed: Condvar::new(),
             wake: Box::new(wake),
@@ -253,7 +258,11 @@ impl Feed {
         // Not while paused: what was read is admitted, so that its thread goes on looking at its files and connections.
         // While a batch is needed, nobody waits here with another one: its own thread may have to read it next.
         while inner.bytes >= self.max_bytes && inner.needed.is_empty() && !inner.stopped {
+            #[cfg(test)]
+            (inner.waiting += 1);
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            #[cfg(test)]
+            (inner.waiting -= 1);
         }
         inner.bytes += batch.bytes.len();
         inner.needed.remove(&batch.partition);

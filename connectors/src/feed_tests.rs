@@ -124,17 +124,15 @@ fn a_batch_that_is_needed_passes_a_full_feed() {
 fn what_waits_at_a_stop_is_handed_over() {
     let feed = Arc::new(feed());
     feed.send(batch(1, 100));
-    let begun = Arc::new(std::sync::Barrier::new(2));
     let waiting = std::thread::spawn({
-        let (feed, begun) = (feed.clone(), begun.clone());
-        move || {
-            begun.wait();
-            feed.send(batch(2, 10));
-        }
+        let feed = feed.clone();
+        move || feed.send(batch(2, 10))
     });
-    begun.wait();
-    // Whether it waits shows nowhere.
-    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    while feed.lock().waiting == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it does not wait");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     feed.stop();
     assert!(waiting.join().is_ok());
     assert_eq!(feed.bytes_in_flight(), 110);

@@ -24,7 +24,7 @@ const MAX_LINE: u64 = 16 << 20;
 const TRIES: usize = 4;
 
 /// In this time a line that is being written comes to its end.
-const A_MOMENT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 50 });
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// Masks addresses in a file, and in the one that takes its name meanwhile; how many times one stood there. What is no file holds
 /// none.
@@ -32,6 +32,11 @@ const A_MOMENT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 50
 /// # Errors
 /// Where it cannot be read or written; what was masked until then stays masked.
 pub fn mask(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
+    mask_waiting(path, addresses, &mut || std::thread::sleep(A_MOMENT))
+}
+
+/// The same; `wait` gives who writes a line the time to end it.
+fn mask_waiting(path: &Path, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io::Result<u64> {
     let mut masked = 0;
     for _ in 0..TRIES {
         // A pipe would be waited for.
@@ -44,7 +49,7 @@ pub fn mask(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(masked),
             Err(error) => return Err(error),
         };
-        masked += lines(&file, addresses)?;
+        masked += lines(&file, addresses, wait)?;
         let is_still_it = match (file.metadata(), fs::metadata(path)) {
             (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
             _ => false,
@@ -56,7 +61,7 @@ pub fn mask(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
     Err(io::Error::other("it is replaced again and again"))
 }
 
-fn lines(file: &File, addresses: &[IpAddr]) -> io::Result<u64> {
+fn lines(file: &File, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(256 << 10, file);
     let (mut line, mut masked, mut at, mut was_torn) = (Vec::new(), 0, 0, false);
     loop {
@@ -68,7 +73,7 @@ fn lines(file: &File, addresses: &[IpAddr]) -> io::Result<u64> {
         if line.last() != Some(&b'\n') && (read as u64) < MAX_LINE && !was_torn {
             // The end of an address may be still to come.
             was_torn = true;
-            std::thread::sleep(A_MOMENT);
+            wait();
             reader.seek(SeekFrom::Start(at))?;
             continue;
         }
@@ -173,13 +178,14 @@ mod tests {
         let older = crate::paths::older(&path);
         let mut appending = OpenOptions::new().append(true).create(true).open(&path).unwrap();
         appending.write_all(b"\"10.0.0.1\"\n\"10.0.0.1").unwrap();
-        let writer = std::thread::spawn(move || {
-            // The rest of a line, while its beginning is looked at.
-            std::thread::sleep(A_MOMENT / 5);
+        // The rest of a line, while its beginning is looked at.
+        let mut waits = 0;
+        let mut wait = || {
+            waits += 1;
             appending.write_all(b"1\"\n\"10.0.0.1\"\n").unwrap();
-        });
-        assert_eq!(mask(&path, &["10.0.0.1".parse().unwrap()]).unwrap(), 2);
-        writer.join().unwrap();
+        };
+        assert_eq!(mask_waiting(&path, &["10.0.0.1".parse().unwrap()], &mut wait).unwrap(), 2);
+        assert_eq!(waits, 1);
         assert_eq!(fs::read_to_string(&path).unwrap(), "\"********\"\n\"10.0.0.11\"\n\"********\"\n");
         // A line that nobody ends is looked through too.
         fs::write(&older, "\"10.0.0.1").unwrap();

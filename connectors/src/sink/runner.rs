@@ -28,8 +28,11 @@ const PIECE_BYTES: usize = 4 << 20;
 /// How long a destination that fails is tried once the end was asked for.
 const LAST_TRIES: Duration = Duration::from_secs(3);
 
-/// How long a thread whose time is over may take to count what is left.
-const COUNTING: Duration = Duration::from_millis(500);
+/// How long a thread may take to notice that its time is over: one that does not is waiting for its destination.
+const NOTICING: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 500 });
+
+/// How long it may take to count what is left.
+const COUNTING: Duration = Duration::from_secs(10);
 
 /// Refused lines kept until they are asked for; more are counted only.
 const MAX_REFUSED_BYTES: usize = 4 << 20;
@@ -100,6 +103,8 @@ struct State {
     deadline: Option<Instant>,
     /// Of a destination that fails, at this time.
     last_try: Option<Instant>,
+    /// Whether the thread makes no attempts any more, and counts what is left.
+    counts: bool,
     /// What was not delivered, once the thread has ended.
     left: Option<Left>,
 }
@@ -280,11 +285,16 @@ impl SinkRunner {
     /// # Errors
     /// What was left.
     pub fn finish(self) -> Result<(), Left> {
+        self.finish_noticed(NOTICING)
+    }
+
+    fn finish_noticed(self, noticing: Duration) -> Result<(), Left> {
         let mut state = self.shared.lock();
         // The thread counts what is left once its time is over.
-        let deadline = *state.deadline.get_or_insert_with(Instant::now) + COUNTING;
+        let deadline = *state.deadline.get_or_insert_with(Instant::now) + noticing;
         while state.left.is_none() {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            let until = if state.counts { deadline + COUNTING } else { deadline };
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         match state.left {
@@ -344,6 +354,8 @@ impl Worker {
                 break;
             }
         }
+        self.shared.lock().counts = true;
+        self.shared.changed.notify_all();
         self.absorb();
         let waiting = self.pieces.drain(..).map(|(piece, _)| piece).chain(self.backlog.take(usize::MAX));
         waiting.for_each(|delivery| left.add(&delivery, self.shared.takes));

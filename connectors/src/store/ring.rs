@@ -326,7 +326,8 @@ impl Ring {
         let keep = self.settings.keep_addresses.map_or(self.settings.keep, |keep| keep.min(self.settings.keep));
         let now = (wall_clock().0 as i64).saturating_add(DAY_MS);
         let before = self.newest.map_or(i64::MIN, |newest| newest.min(now).saturating_sub(keep.0 as i64));
-        while Instant::now() < until {
+        // Once at least, also where there was no time: a file that is never made smaller takes nothing new.
+        loop {
             let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             let used = (pragma("page_count")? - pragma("freelist_count")?).max(0) as u64 * PAGE_BYTES;
             let is_crowded = used > self.settings.max_size / 20 * 19;
@@ -339,7 +340,7 @@ impl Ring {
             let removed = self.connection.prepare_cached(sql)?.execute([before, most])? as u64;
             let kept = self.figures.kept.load(Ordering::Relaxed).saturating_sub(removed);
             self.figures.kept.store(kept, Ordering::Relaxed);
-            if removed < most as u64 {
+            if removed < most as u64 || Instant::now() >= until {
                 break;
             }
         }
