@@ -139,6 +139,28 @@ const PEER_LOST: &str = "timely communication error:";
 
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
+/// Whether a thread has said already that a peer was lost, and ends the process.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// How long the control connection has to say which peer was lost: it ends at the same moment as those for data, but its
+/// thread may have to wait for a processor.
+const CONTROL_SPEAKS: std::time::Duration = std::time::Duration::from_millis(700);
+
+/// Takes it upon the calling thread to say that a peer was lost, and to end the process. Does not return where another one
+/// has: of many threads that notice, one speaks.
+pub fn speak_of_lost_peer() {
+    if LOST.swap(true, Ordering::AcqRel) {
+        park()
+    }
+}
+
+/// Waits for the end of the process.
+fn park() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// From here on a peer's data connection may end: this process has drained and says farewell, and whether a peer is lost
 /// before it said so too is decided by its control connection alone.
 pub fn expect_peers_to_leave() {
@@ -163,14 +185,13 @@ pub fn install_panic_hook() {
         let code = if message.starts_with(PEER_LOST) { ExitCode::PeerLost } else { ExitCode::Panicked };
         if code == ExitCode::PeerLost && LEAVING.load(Ordering::Acquire) {
             // Were it to unwind, workers would panic over what it leaves behind.
-            loop {
-                std::thread::park();
-            }
+            park()
         }
         match code {
             ExitCode::PeerLost => {
-                // The control connection ends at the same moment, and knows which peer it was.
-                std::thread::sleep(std::time::Duration::from_millis(200));
+                // It knows which peer it was.
+                std::thread::sleep(CONTROL_SPEAKS);
+                speak_of_lost_peer();
                 eprintln!("tidewatch: a peer of the cluster was lost: {message}");
             }
             _ => {

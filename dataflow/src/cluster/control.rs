@@ -26,7 +26,7 @@ use tidewatch_connectors::sparing::Sparing;
 pub const BEAT: Duration = Duration::from_millis(200);
 
 /// How long a peer may be silent.
-pub const LEASE: Duration = Duration::from_secs(5);
+pub const LEASE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 5 });
 
 /// The longest line of a peer that is read; longer ones are passed over.
 pub const MAX_LINE: usize = 16 << 20;
@@ -256,6 +256,12 @@ impl Control {
         peers.iter().enumerate().filter(|(i, _)| *i != self.shared.index).map(|(_, p)| p.status.clone()).collect()
     }
 
+    /// From now on no peer is lost: for tests, whose processes end without a farewell.
+    #[cfg(test)]
+    pub fn forget_peers(&self) {
+        self.shared.over.store(true, Ordering::Release);
+    }
+
     /// Says farewell and waits, at most `patience`, until all others have said it too.
     pub fn leave(&self, patience: Duration) {
         crate::exit::expect_peers_to_leave();
@@ -361,6 +367,7 @@ impl Shared {
         }
         let message =
             format!("process {index} ({}) was lost: {how}; start the whole cluster again", self.addresses[index]);
+        crate::exit::speak_of_lost_peer();
         Failure::new(ExitCode::PeerLost, message).exit();
     }
 }

@@ -279,7 +279,22 @@ mod tests {
             cluster_id: "test".into(),
             config_hash: "c0ffee".into(),
             secret: b"secret".to_vec(),
-            patience: Duration::from_secs(10),
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    /// At the end no peer is lost any more: that would end the process, and with it all other tests.
+    struct Formed(Vec<Control>);
+
+    impl Drop for Formed {
+        fn drop(&mut self) {
+            self.0.iter().for_each(Control::forget_peers);
+        }
+    }
+
+    impl Formed {
+        fn of<'a>(all: impl IntoIterator<Item = &'a Connections>) -> Formed {
+            Formed(all.into_iter().map(|connections| connections.control.clone()).collect())
         }
     }
 
@@ -293,13 +308,21 @@ mod tests {
         let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
         let first = members(&addresses, 0);
         let zero = std::thread::spawn(move || form(&first));
-        std::thread::sleep(Duration::from_millis(100));
-        let silent = TcpStream::connect(&addresses[0]).unwrap();
-        drop(TcpStream::connect(&addresses[0]).unwrap());
-        let mut http = TcpStream::connect(&addresses[0]).unwrap();
+        let begun = Instant::now();
+        let connect = || loop {
+            match TcpStream::connect(&addresses[0]) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let silent = connect();
+        drop(connect());
+        let mut http = connect();
         http.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let others = run(vec![members(&addresses, 1), members(&addresses, 2)]);
         let zero = zero.join().unwrap().expect("forms in spite of strangers");
+        let _formed = Formed::of(others.iter().flatten().chain([&zero]));
         assert_eq!(zero.data.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true]);
         assert!(others.iter().all(Result::is_ok));
         drop(silent);
@@ -328,7 +351,8 @@ mod tests {
     fn questions_are_answered_by_all_that_can() {
         let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
         let formed = run((0..3).map(|i| members(&addresses, i)).collect());
-        let controls: Vec<Control> = formed.into_iter().map(|c| c.unwrap().control).collect();
+        let formed = Formed::of(formed.iter().map(|connections| connections.as_ref().unwrap()));
+        let controls = &formed.0;
         let ask = |text: &str, patience: Duration| {
             let mut answers = controls[0].ask(&text.into(), patience);
             answers.sort_by_key(|answer| answer.as_str().map(str::to_owned));
@@ -364,7 +388,8 @@ mod tests {
     fn an_answer_that_is_too_long_does_not_lose_the_peer() {
         let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
         let formed = run((0..2).map(|i| members(&addresses, i)).collect());
-        let controls: Vec<Control> = formed.into_iter().map(|c| c.unwrap().control).collect();
+        let formed = Formed::of(formed.iter().map(|connections| connections.as_ref().unwrap()));
+        let controls = &formed.0;
         controls[1].answer_with(|question| if question == "long" { "x".repeat(17 << 20).into() } else { question });
         assert!(controls[0].ask(&"long".into(), Duration::from_millis(10)).is_empty(), "it never comes");
         // Answers come in order: this one is behind it.
