@@ -61,6 +61,9 @@ const LEAST_LETTERS: usize = 1 << 20;
 /// At most so much event time is read again at a start, for windows of rules.
 const MAX_REPLAY: Millis = Millis::minutes(15);
 
+/// How long workers may take to send on what open windows hold at a stop, and to show it.
+const TURNING: Duration = Duration::from_secs(5);
+
 /// How often offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -76,6 +79,7 @@ pub struct Pipeline {
     accounts: Accounts,
     process: usize,
     early: Arc<AtomicU64>,
+    wakers: Wakers,
     stopping: Arc<AtomicBool>,
     results: Option<JoinHandle<bool>>,
     workers: Option<JoinHandle<Result<(), String>>>,
@@ -117,11 +121,12 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     let begun = Instant::now();
     let _only = if place.index == 0 { Some(alone(config)?) } else { None };
     let parsers = SourceParsers::new(config)?;
-    let sources = Sources::open(config, place, !options.inputs.is_empty())?;
+    // Before sources listen: who reaches them reaches the page, or was told that there is none.
     let page = match options.page && place.index == 0 {
         true => page::bind(config, page::Wish::Run { port: options.port })?,
         false => None,
     };
+    let sources = Sources::open(config, place, !options.inputs.is_empty())?;
     #[cfg(feature = "store")]
     let has_page = page.is_some();
     let observer = if options.page { Observer::new(place.index) } else { Observer::default() };
@@ -277,7 +282,7 @@ impl Pipeline {
             gate: gate.clone(),
             changes: (process == 0).then_some(changes),
             patience: Duration::from_millis(20),
-            wakers,
+            wakers: wakers.clone(),
             tap: sinks::tap_of(&ring),
             letters: letters.clone(),
             control: control.clone(),
@@ -317,6 +322,7 @@ impl Pipeline {
             accounts,
             process,
             early,
+            wakers,
             stopping,
             results,
             workers: Some(joined),
@@ -521,10 +527,11 @@ impl Pipeline {
                 let (bytes, letters) = (self.feed.bytes_in_flight(), self.letters.outstanding());
                 tracing::warn!(bytes, letters, "not all that was read was dealt with before the end");
             }
-            // What open windows hold is sent on within a tenth of a second; then they are shown once more.
-            std::thread::sleep(Duration::from_millis(250));
+            // What open windows hold is sent on within a tenth of a second; then they are shown once more. Each takes a few
+            // turns of all workers, which have none on a busy machine.
+            self.wakers.turned(8, Duration::from_millis(250), TURNING);
             self.early.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(400));
+            self.wakers.turned(16, Duration::from_millis(400), TURNING);
         }
         self.stopping.store(true, Ordering::Release);
         if let Some(results) = self.results.take() {

@@ -63,10 +63,12 @@ pub struct Shared {
     pub observer: Observer,
 }
 
-/// Wakes the workers of a process when there is something to read.
+/// Wakes the workers of a process when there is something to read, and sees how they get on.
 #[derive(Clone, Default)]
 pub struct Wakers {
     activators: Arc<Mutex<Vec<SyncActivator>>>,
+    /// How many turns each has made; the largest number once it has ended.
+    turns: Arc<Mutex<Vec<Arc<AtomicU64>>>>,
 }
 
 impl Wakers {
@@ -81,8 +83,24 @@ impl Wakers {
         }
     }
 
-    fn add(&self, activator: SyncActivator) {
+    /// Adds a worker; where it counts its turns.
+    fn add(&self, activator: SyncActivator) -> Arc<AtomicU64> {
         self.activators.lock().unwrap_or_else(PoisonError::into_inner).push(activator);
+        let turns = Arc::new(AtomicU64::new(0));
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).push(turns.clone());
+        turns
+    }
+
+    /// Waits for `least`, and on until every worker has made so many turns or has ended, `most` altogether.
+    pub fn turned(&self, count: u64, least: Duration, most: Duration) {
+        let begun = Instant::now();
+        let all = self.turns.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read = |turns: &Arc<AtomicU64>| turns.load(Ordering::Acquire);
+        let until: Vec<u64> = all.iter().map(|turns| read(turns).saturating_add(count)).collect();
+        std::thread::sleep(least);
+        while all.iter().zip(&until).any(|(turns, until)| read(turns) < *until) && begun.elapsed() < most {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -159,7 +177,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     let first_here = worker.index().is_multiple_of(local_workers(worker, shared));
     let (probe, address) =
         worker.dataflow::<u64, _, _>(|scope| assembly::build(scope, ingest, &shared.plan, early.clone(), results));
-    shared.wakers.add(worker.sync_activator_for(address));
+    let turns = shared.wakers.add(worker.sync_activator_for(address));
     let mut shown = Instant::now();
     let mut told = 0;
     while !probe.done() {
@@ -182,7 +200,9 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
             }
         }
         early.raise(shared.early.load(Ordering::Relaxed));
+        turns.fetch_add(1, Ordering::Release);
     }
+    turns.store(u64::MAX, Ordering::Release);
 }
 
 fn local_workers(worker: &timely::worker::Worker, shared: &Shared) -> usize {

@@ -44,9 +44,9 @@ fn pipeline(config: &Config, runner: SinkRunner) -> Pipeline {
 
 /// Keeps it going, with a limit, until a condition holds.
 fn tend_until(pipeline: &mut Pipeline, what: &str, mut holds: impl FnMut(&Pipeline) -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(120);
     while !holds(pipeline) {
-        assert!(Instant::now() < until, "not within 20 s: {what}");
+        assert!(Instant::now() < until, "not within 120 s: {what}");
         pipeline.tend();
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -85,7 +85,7 @@ const SOURCE: &str = "[[source]]\nname = \"test\"\nkind = \"stdin\"\nformat = \"
 
 #[test]
 fn what_is_written_while_a_sink_is_full_is_not_late() {
-    let times = "[time]\nmax_out_of_order = \"100ms\"\nallowed_lateness = \"300ms\"\nidle_after = \"500ms\"\n";
+    let times = "[time]\nmax_out_of_order = \"100ms\"\nallowed_lateness = \"300ms\"\nidle_after = \"3s\"\n";
     let is_open = Arc::new(AtomicBool::new(false));
     let runner = runner(&is_open, 1, None);
     runner.offer(Arc::new(Delivery { seq: 1, points: b"m x=1i 1\n".to_vec(), ..Delivery::default() }));
@@ -95,7 +95,7 @@ fn what_is_written_while_a_sink_is_full_is_not_late() {
     let begun = wall_clock();
     send(&pipeline, id, 0, line(begun));
     pipeline.feed.caught_up(id);
-    tend_until(&mut pipeline, "a pause", |pipeline| pipeline.ledger.events() == 1 && wall_clock().0 > begun.0 + 1500);
+    tend_until(&mut pipeline, "a pause", |pipeline| pipeline.ledger.events() == 1 && wall_clock().0 > begun.0 + 8000);
     is_open.store(true, Ordering::Relaxed);
     tend_until(&mut pipeline, "reading goes on", |pipeline| !pipeline.feed.pressure().paused);
     pipeline.tend();
@@ -129,7 +129,7 @@ fn a_spill_file_that_cannot_be_read_back_ends_the_run() {
     for seq in 1..=2 {
         let points = (0..100).map(|t| format!("m,host=a {}={seq} {t}\n", "z".repeat(100))).collect::<String>();
         runner.offer(Arc::new(Delivery { seq, points: points.into_bytes(), ..Delivery::default() }));
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(120);
         while runner.status().failures_total == 0 || (runner.status().spilled_total == 0 && seq == 2) {
             assert!(Instant::now() < until, "{:?}", runner.status());
             std::thread::sleep(Duration::from_millis(1));
@@ -151,5 +151,5 @@ fn a_spill_file_that_cannot_be_read_back_ends_the_run() {
     assert!(said.starts_with(&want), "{said}");
     let begun = Instant::now();
     assert!(!pipeline.stop().unwrap(), "not all was delivered");
-    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(40), "it took {:?}", begun.elapsed());
 }
