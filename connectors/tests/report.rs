@@ -49,7 +49,7 @@ impl Store {
     }
 
     fn answers(&self) -> FromStore {
-        FromStore::open(self.dir.path(), Duration::from_secs(10)).unwrap()
+        FromStore::open(self.dir.path(), Duration::from_secs(60)).unwrap()
     }
 
     fn report(&self, since: u64, until: Option<u64>) -> Report {

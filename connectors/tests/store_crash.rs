@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{StoreReader, StoreSettings, StoreSink};
@@ -56,6 +57,7 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
+        let (tell, told) = channel();
         let (first, last) = (
             acked,
             std::thread::spawn(move || {
@@ -63,15 +65,20 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost() {
                     .lines()
                     .map_while(Result::ok)
                     .filter_map(|l| l.rsplit_once("acked ")?.1.parse::<u64>().ok())
+                    .inspect(|seq| tell.send(*seq).unwrap_or_default())
                     .last()
             }),
         );
-        // At another moment each time, by no clock that a transaction could be in step with.
+        // At another moment each time, by no clock that a transaction could be in step with: on a slow machine half of them
+        // before anything is written.
+        if kill % 2 == 0 {
+            told.recv_timeout(Duration::from_secs(120)).expect("something is acknowledged");
+        }
         std::thread::sleep(Duration::from_millis(60 + kill * 37 % 211));
         child.kill().unwrap();
         child.wait().unwrap();
         acked = last.join().unwrap().unwrap_or(first);
-        let reader = match StoreReader::open(dir.path(), Duration::from_secs(10)) {
+        let reader = match StoreReader::open(dir.path(), Duration::from_secs(60)) {
             Ok(reader) => reader,
             Err(error) if acked == 0 => {
                 assert!(error.to_string().contains("there is no store"), "{error}");
@@ -92,5 +99,5 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost() {
         assert!(newest == acked || newest == acked + 1, "after kill {kill}: acknowledged {acked}, there {newest}");
         acked = newest;
     }
-    assert!(acked > KILLS, "nothing was written: {acked}");
+    assert!(acked >= KILLS / 2, "nothing was written: {acked}");
 }

@@ -48,6 +48,8 @@ pub struct Limits {
     pub head: Duration,
     /// How long a connection may take nothing of what is sent.
     pub stall: Duration,
+    /// How long streams and answers under way may take to end at a stop.
+    pub farewell: Duration,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             answer: Duration::from_secs(10),
             head: Duration::from_secs(30),
             stall: Duration::from_secs(30),
+            farewell: Duration::from_millis(900),
         }
     }
 }
@@ -150,6 +153,7 @@ impl Bound {
             .build()?;
         let (stop, stopped) = watch::channel(false);
         let (settings, address) = (self.settings, self.address);
+        let farewell = settings.limits.farewell;
         let app = Shared::new(engine, feed, data, settings, address, self.tls.is_some(), stopped.clone());
         let listener = {
             let _inside = runtime.enter();
@@ -161,7 +165,7 @@ impl Bound {
             runtime.spawn(tls.clone().keep_fresh(stopped.clone()));
         }
         let accepting = runtime.spawn(accept(listener, tls, app, stopped));
-        Ok(Page { runtime: Some(runtime), stop, address, url, _accepting: accepting })
+        Ok(Page { runtime: Some(runtime), stop, address, url, farewell, _accepting: accepting })
     }
 }
 
@@ -171,6 +175,7 @@ pub struct Page {
     stop: watch::Sender<bool>,
     address: SocketAddr,
     url: String,
+    farewell: Duration,
     _accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -185,7 +190,7 @@ impl Page {
         &self.url
     }
 
-    /// Ends streams and connections; waits a second at most.
+    /// Ends streams and connections; waits little more than [`Limits::farewell`].
     pub fn stop(self) {}
 }
 
@@ -194,7 +199,7 @@ impl Drop for Page {
         let _ = self.stop.send(true);
         if let Some(runtime) = self.runtime.take() {
             // Streams say farewell, then what is left is cut.
-            let deadline = Instant::now() + Duration::from_secs(1);
+            let deadline = Instant::now() + self.farewell + Duration::from_millis(100);
             while runtime.metrics().num_alive_tasks() > 0 && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -303,7 +308,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         _ = stopped.wait_for(|stopped| *stopped) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(Duration::from_millis(900), connection).await;
+    let _ = tokio::time::timeout(limits.farewell, connection).await;
 }
 
 /// Whether whoever asked for this keeps the place until the answer is sent. Not the page's files: who takes them slowly may lose it.

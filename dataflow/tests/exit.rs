@@ -25,6 +25,17 @@ fn child() {
             std::thread::spawn(|| panic!("timely communication error: reading data: socket closed"));
             std::thread::sleep(Duration::from_secs(60));
         }
+        "peers" => {
+            // All threads that notice at once, and the control connection last.
+            for _ in 0..8 {
+                std::thread::spawn(|| panic!("timely communication error: reading data: socket closed"));
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            exit::speak_of_lost_peer();
+            // Long enough for another to speak too.
+            std::thread::sleep(Duration::from_secs(3));
+            exit::Failure::new(exit::ExitCode::PeerLost, "process 1 was lost").exit();
+        }
         "failure" => {
             std::thread::spawn(|| exit::Failure::refused("no broker answers").exit());
             std::thread::sleep(Duration::from_secs(60));
@@ -89,6 +100,7 @@ fn the_process_ends_with_the_code_of_its_cause() {
         ("a worker panics", "panic", &[], 70, "thread worker 1 panicked at"),
         ("its message is made printable", "panic", &[], 70, "a key\\x0Aof \\x1B[31m bytes\n"),
         ("a peer is lost", "peer", &[], 75, "a peer of the cluster was lost: timely communication error"),
+        ("many threads notice it, one speaks", "peers", &[], 75, "process 1 was lost"),
         ("a failure in a thread", "failure", &[], 3, "tidewatch: error: no broker answers\n"),
         ("SIGTERM drains", "drain", &[("ready", TERM)], 0, "told at once\n"),
         ("SIGINT drains", "drain", &[("ready", INT)], 130, "told at once\n"),
@@ -105,7 +117,7 @@ fn the_process_ends_with_the_code_of_its_cause() {
         let (got, said) = run(case, signals);
         assert_eq!(got, Some(*code), "{name}\n{said}");
         assert!(said.contains(words), "{name}: {words:?} is not in\n{said}");
-        if *code == 70 {
+        if *code == 70 || *code == 75 {
             assert_eq!(
                 said.lines().filter(|line| line.starts_with("tidewatch:")).count(),
                 1,

@@ -36,7 +36,7 @@ fn run_until(dir: &Path, arguments: &[&str], is_done: impl Fn(&Path) -> bool) ->
         .stderr(std::fs::File::create(dir.join("said")).unwrap())
         .spawn()
         .unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(120);
     while Instant::now() < end && !is_done(dir) && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(50));
     }

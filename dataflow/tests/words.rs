@@ -306,24 +306,36 @@ fn a_file_without_its_flag_is_helped_on() {
     assert!(ran.err.contains(" more mistakes in a.log\n hint: is it a configuration?"), "{}", ran.err);
 }
 
+/// Ends with the test, also where that fails.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn messages_of_any_program_are_read_over_syslog() {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     write(dir.path(), "c.toml", &format!("[[source]]\nkind = \"syslog\"\nlisten = \"127.0.0.1:{port}\"\n"));
+    let file = |name: &str| std::fs::File::create(dir.path().join(name)).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
-        .args(["run", "-c", "c.toml", "--no-page"])
+        .args(["run", "-c", "c.toml", "--no-page", "--data-dir", "data"])
         .current_dir(dir.path())
         .env_remove("RUST_LOG")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(file("out"))
+        .stderr(file("err"))
         .spawn()
         .unwrap();
+    let mut child = Killed(child);
     let begun = Instant::now();
     let mut stream = loop {
         match TcpStream::connect(("127.0.0.1", port)) {
             Ok(stream) => break stream,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(120), "{error}"),
         }
         std::thread::sleep(Duration::from_millis(20));
     };
@@ -341,10 +353,20 @@ fn messages_of_any_program_are_read_over_syslog() {
     stream.write_all((messages.join("\n") + "\n").as_bytes()).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     messages.iter().for_each(|message| _ = socket.send_to(message.as_bytes(), ("127.0.0.1", port)).unwrap());
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    // The last message of each way is one that cannot be read.
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    let is_read = || {
+        let alerts = read("data/results/alerts.jsonl");
+        read("data/results/rejected.jsonl").matches('\n').count() == 2
+            && ["web1", "web2"].iter().all(|host| alerts.contains(&format!("\"host\":\"{host}\"")))
+    };
+    while !is_read() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", read("err"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap().success());
+    child.0.wait().unwrap();
+    let (out, err) = (read("out"), read("err"));
     assert!(err.contains("10 lines: 8 events, 2 rejected, 0 late, 0 future"), "{err}");
     // Critical messages of two hosts, of which the header names severity and host.
     for host in ["web1", "web2"] {

@@ -29,7 +29,7 @@ export function freePort() {
 }
 
 /** Starts a program and waits for a line of its output that has an address in it. */
-export function started(command, args, { limit = 20_000, pattern = /(https?:\/\/\S+)/, ...rest } = {}) {
+export function started(command, args, { limit = 120_000, pattern = /(https?:\/\/\S+)/, ...rest } = {}) {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...rest });
     let output = "";
@@ -73,7 +73,7 @@ export async function launched() {
   const executablePath = process.env.TIDEWATCH_TEST_CHROMIUM ?? "/usr/bin/chromium";
   assert.ok(existsSync(executablePath), `${executablePath} is missing: run scripts/setup test`);
   const args = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
-  browser = await chromium.launch({ executablePath, args: args.split(" "), timeout: 30_000 });
+  browser = await chromium.launch({ executablePath, args: args.split(" "), timeout: 120_000 });
   return browser;
 }
 
@@ -89,7 +89,7 @@ export async function closed() {
 export async function opened(url, { viewport = WIDE, colorScheme = "light", allow = [], ...rest } = {}) {
   const context = await (await launched()).newContext({ viewport, colorScheme, reducedMotion: "reduce", timezoneId: "UTC", ...rest });
   const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(120_000);
   const complaints = [];
   const add = (text) => allow.some((pattern) => pattern.test(text)) || complaints.push(text);
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && add(`console: ${message.text()}`));
@@ -114,9 +114,11 @@ export async function show(page, hash) {
 
 /** Nothing says "Loading…" any more. */
 export async function settled(page) {
-  await page.waitForFunction(() => document.querySelector("main") && !document.querySelector("main [aria-busy]") && !/Loading…/.test(document.querySelector("main").textContent), null, { timeout: 10_000 });
+  await page.waitForFunction(() => document.querySelector("main") && !document.querySelector("main [aria-busy]") && !/Loading…/.test(document.querySelector("main").textContent), null, { timeout: 120_000 });
 }
 
-/** Whether anything is drawn on a canvas. */
-export const drawn = (locator) =>
-  locator.evaluate((canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value !== 0));
+/** Waits until something is drawn on a canvas. */
+export async function drawn(locator) {
+  const page = locator.page();
+  await page.waitForFunction((canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value !== 0), await locator.elementHandle());
+}

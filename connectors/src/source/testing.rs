@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// Takes messages until the condition holds. Panics after 20 seconds.
+    /// Takes messages until the condition holds. Panics after two minutes.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Engine) -> bool) {
         let start = Instant::now();
         loop {
@@ -110,7 +110,7 @@ impl Engine {
             if holds(self) {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "not within 20 s: {what}; {:?}", self.summary());
+            assert!(start.elapsed() < Duration::from_secs(120), "not within 120 s: {what}; {:?}", self.summary());
             std::thread::sleep(Duration::from_millis(1));
         }
     }

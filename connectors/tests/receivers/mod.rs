@@ -204,9 +204,9 @@ impl MailServer {
     }
 }
 
-/// Asks until there is an answer, for 30 s at most.
+/// Asks until there is an answer, for 120 s at most.
 pub fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(answer) = ask() {
             return answer;

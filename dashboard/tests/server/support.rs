@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tidewatch_dashboard::engine::{Engine, Feed, Silenced};
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
@@ -109,6 +109,10 @@ impl Engine for FakeEngine {
 pub struct FakeData {
     pub asked: Mutex<Vec<String>>,
     pub silences: Mutex<Vec<Silenced>>,
+    /// How many acknowledgements that take long have begun.
+    pub begun: AtomicUsize,
+    /// Questions of the host `slow` wait until it is open, for a minute at most.
+    pub gate: (Mutex<bool>, Condvar),
 }
 
 impl FakeData {
@@ -136,7 +140,9 @@ impl Data for FakeData {
             Some("broken") => Err(DataError::Failed("secret path of a disk".into())),
             Some("panic") => panic!("a bug"),
             Some("slow") => {
-                std::thread::sleep(Duration::from_millis(600));
+                let (is_open, changed) = &self.gate;
+                let closed = is_open.lock().unwrap();
+                drop(changed.wait_timeout_while(closed, Duration::from_secs(60), |is_open| !*is_open).unwrap());
                 self.note(query)
             }
             _ => self.note(query),
@@ -156,6 +162,7 @@ impl Data for FakeData {
     }
     fn acknowledge(&self, id: &str, by: &str, note: &str, _now: u64) -> Answer {
         if id == "slow" {
+            self.begun.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(600));
         }
         self.note((id, by, note))
@@ -226,7 +233,7 @@ impl Got {
 impl Server {
     pub fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         socket
     }
 
@@ -310,9 +317,9 @@ pub fn event(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
     }
 }
 
-/// The next event of a name, within ten seconds.
+/// The next event of a name, within two minutes.
 pub fn event_of(reader: &mut BufReader<TcpStream>, wanted: &str) -> String {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(120);
     while Instant::now() < end {
         match event(reader) {
             Some((name, data)) if name == wanted => return data,

@@ -115,7 +115,7 @@ impl Source {
 }
 
 /// After how long a run that has not ended says how far it came.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a run goes.
 #[derive(Clone, Copy, Debug)]

@@ -172,7 +172,7 @@ impl Cluster {
             process.signal(Signal::TERM);
         }
         for (index, process) in self.processes.iter_mut().enumerate() {
-            let (code, _) = process.wait(Duration::from_secs(60));
+            let (code, _) = process.wait(Duration::from_secs(120));
             assert_eq!(code, 0, "process {index} after SIGTERM: {}", process.said());
         }
     }

@@ -1,7 +1,7 @@
 //! What tests of the host agent share: a broker of their own, writers of logs, and what stands in a topic.
 #![allow(clippy::unwrap_used)]
 
-use crate::process::{Running, Signal, finish, free_ports, root};
+use crate::process::{Running, Said, Signal, finish, free_ports, root};
 use crate::servers::{kafka, kafka_tool, unique};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -32,23 +32,33 @@ impl Broker {
     }
 
     fn start_as(dir: &Path, is_secure: bool) -> Broker {
-        // It takes this port and the next two.
+        // It takes this port and the next two, and somebody else may be quicker.
         let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-        let port = loop {
+        for attempt in 1.. {
             let port = free_ports(1)[0];
-            if port < 65_000 && is_free(port + 1) && is_free(port + 2) {
-                break port;
+            if port >= 65_000 || !is_free(port + 1) || !is_free(port + 2) {
+                continue;
             }
-        };
-        let broker = Broker { port, home: dir.join("kafka"), is_secure };
-        broker.tell("up");
-        broker
+            let broker = Broker { port, home: dir.join(format!("kafka-{port}")), is_secure };
+            let said = broker.try_to_tell("up");
+            if said.code == Some(0) {
+                return broker;
+            }
+            let is_taken = ["something else listens", "Address already in use"].iter().any(|w| said.err.contains(w));
+            assert!(is_taken && attempt < 100, "kafka-up up: {said:#?}");
+        }
+        unreachable!("the attempts have an end");
     }
 
     /// `up` or `down`.
     pub fn tell(&self, what: &str) {
+        let said = self.try_to_tell(what);
+        assert_eq!(said.code, Some(0), "kafka-up {what}: {said:#?}");
+    }
+
+    fn try_to_tell(&self, what: &str) -> Said {
         let mut command = Command::new(root().join("scripts/kafka-up"));
-        let said = finish(
+        finish(
             command
                 .arg(what)
                 .env("KAFKA_PORT", self.port.to_string())
@@ -60,8 +70,7 @@ impl Broker {
                         .into_iter()
                         .flatten(),
                 ),
-        );
-        assert_eq!(said.code, Some(0), "kafka-up {what}: {said:#?}");
+        )
     }
 
     /// `security` of a configuration for the listener with TLS; without a certificate of its own where `cert` is not.
@@ -145,7 +154,7 @@ pub fn counted(port: u16, name: &str) -> u64 {
 /// Waits until nothing is read, spooled or under way that is not shipped.
 pub fn shipped(port: u16) {
     std::thread::sleep(Duration::from_secs(6)); // behind is looked at every 5 s
-    until("everything is shipped", Duration::from_secs(60), || {
+    until("everything is shipped", Duration::from_secs(180), || {
         ["bytes_behind", "bytes_in_flight", "spool_bytes"]
             .iter()
             .all(|name| metric(port, &format!("tidewatch_ship_{name}")) == Some(0))
@@ -178,21 +187,32 @@ pub struct Seen {
     pub line: String,
 }
 
-/// All records of a topic, partition by partition in order.
-pub fn records(broker: &str, topic: &str) -> Vec<Seen> {
+/// All records of a topic of a test's own, as Kafka's own consumer shows them with their headers.
+pub fn shown(broker: &str, topic: &str) -> String {
+    let said = kafka_tool("org.apache.kafka.tools.GetOffsetShell", &["--bootstrap-server", broker, "--topic", topic]);
+    let ends = said.out.lines().filter_map(|line| line.strip_prefix(topic)?.rsplit(':').next()?.parse::<u64>().ok());
+    let count: u64 = ends.sum();
+    assert!(count > 0, "nothing is in topic {topic}: {said:#?}");
     let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+    let count = count.to_string();
     let args = [
         "--bootstrap-server",
         broker,
         "--topic",
         topic,
         "--from-beginning",
+        "--max-messages",
+        &count,
         "--timeout-ms",
-        "8000",
+        "120000",
         "--formatter-property",
         "print.headers=true",
     ];
-    let said = kafka_tool(class, &args);
+    kafka_tool(class, &args).out
+}
+
+/// All records of a topic, partition by partition in order.
+pub fn records(broker: &str, topic: &str) -> Vec<Seen> {
     let parse = |text: &str| {
         let (headers, line) = text.split_once('\t').unwrap_or_else(|| panic!("no headers: {text}"));
         let header = |name: &str| {
@@ -208,7 +228,7 @@ pub fn records(broker: &str, topic: &str) -> Vec<Seen> {
             line: line.to_owned(),
         }
     };
-    said.out.lines().filter(|text| !text.is_empty()).map(parse).collect()
+    shown(broker, topic).lines().filter(|text| !text.is_empty()).map(parse).collect()
 }
 
 /// The lines once each, by the rule of docs/SHIP.md (the streams of a test are in one partition each), and how many came twice.
@@ -235,14 +255,14 @@ pub fn start_agent(config: &Path, log: PathBuf) -> Running {
 /// Ends one, expects 0 of it, and gives what it said.
 pub fn end_agent(mut agent: Running) -> String {
     agent.signal(Signal::TERM);
-    assert_eq!(agent.wait(Duration::from_secs(20)).0, 0, "{}", agent.said());
+    assert_eq!(agent.wait(Duration::from_secs(60)).0, 0, "{}", agent.said());
     agent.said()
 }
 
 /// The value of a metric, where it is served.
 pub fn metric(port: u16, name: &str) -> Option<u64> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;

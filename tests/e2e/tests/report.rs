@@ -13,7 +13,7 @@ use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// 2026-03-05T00:00:00Z
 const T0: u64 = 1_772_668_800_000;

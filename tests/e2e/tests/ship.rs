@@ -40,7 +40,7 @@ fn every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker() 
         if round == 4 {
             // The broker goes while the agent runs: what comes goes into the spool.
             broker.tell("down");
-            until("the spool is used", Duration::from_secs(20), || counted(*port, "records_spooled_total") > 2000);
+            until("the spool is used", Duration::from_secs(120), || counted(*port, "records_spooled_total") > 2000);
         }
         running.signal(Signal::KILL);
         drop(running);
@@ -51,7 +51,7 @@ fn every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker() 
     stop.store(true, Ordering::Relaxed);
     let written: Vec<String> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
     let last = Running::start(&args, dir.path().join("ship-last.log"));
-    until("both files are followed", Duration::from_secs(40), || {
+    until("both files are followed", Duration::from_secs(120), || {
         counted(*port, "files") == 2 && last.said().contains("shipping")
     });
     shipped(*port);
@@ -83,7 +83,7 @@ fn every_line_arrives_once_through_rotation_kills_and_a_restart_of_the_broker() 
             count("tidewatch_kafka_duplicates_total"),
         )
     };
-    until("the engine has read all", Duration::from_secs(30), || {
+    until("the engine has read all", Duration::from_secs(180), || {
         let (events, rejected, duplicates) = counts();
         events + rejected + duplicates >= total as u64
     });
@@ -138,24 +138,18 @@ fn every_line_arrives_once_through_a_collector_that_is_killed_as_the_agent_is() 
             _ => (&mut both.1, &agent, format!("agent-{round}.log")),
         };
         which.signal(Signal::KILL);
-        which.wait(Duration::from_secs(5));
+        which.wait(Duration::from_secs(30));
         *which = start(config, &name);
     }
     stop.store(true, Ordering::Relaxed);
     let written = writer.join().unwrap();
-    until("everything is shipped", Duration::from_secs(40), || {
-        let is = |port: u16, name: &str| metric(port, name) == Some(0);
-        is(ports[2], "tidewatch_ship_bytes_in_flight")
-            && is(ports[2], "tidewatch_ship_spool_bytes")
-            && is(ports[2], "tidewatch_ship_bytes_behind")
-            && is(ports[1], "tidewatch_ship_bytes_in_flight")
-            && is(ports[1], "tidewatch_ship_spool_bytes")
-    });
-    std::thread::sleep(Duration::from_secs(6));
+    // What the agent has sent is acknowledged by the collector when that has it durable: the agent's end first.
+    shipped(ports[2]);
+    shipped(ports[1]);
     // One that does not know the token is not let in.
     std::fs::write(&stranger, agent_text(&at("stranger-data"), "or me", free_ports(1)[0])).unwrap();
     let third = start(&stranger, "stranger.log");
-    until("the stranger is refused", Duration::from_secs(10), || {
+    until("the stranger is refused", Duration::from_secs(120), || {
         third.said().contains("the token is not the collector's")
     });
     assert!(metric(ports[1], "tidewatch_ship_connections_refused_total").is_some_and(|n| n > 0));

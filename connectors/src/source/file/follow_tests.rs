@@ -80,12 +80,20 @@ fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
-/// Waits until so many lines are shown, 20 seconds at most.
-fn wait_for(shown: &AtomicUsize, count: usize) {
+/// Waits until so many lines are shown, two minutes at most.
+fn wait_for(shown: &AtomicUsize, count: usize, over: &AtomicBool) {
     let start = std::time::Instant::now();
-    while shown.load(Ordering::Relaxed) < count && start.elapsed() < Duration::from_secs(20) {
+    while shown.load(Ordering::Relaxed) < count
+        && !over.load(Ordering::Relaxed)
+        && start.elapsed() < Duration::from_secs(120)
+    {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What this process has open.
+fn held() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|f| std::fs::read_link(f.path()).ok())
 }
 
 fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
@@ -146,7 +154,8 @@ fn from_the_end_only_new_lines_come_with_their_offsets_in_the_file() {
 fn a_renamed_file_is_drained_before_the_new_one_is_read() {
     let mut case = Case::new();
     case.append("a.log", "line 0\nline 1\n");
-    case.start(case.options(&["*.log*"]));
+    // Longer than any of what follows may take, but for the end.
+    case.start(FollowOptions { linger: Duration::from_secs(5), ..case.options(&["*.log*"]) });
     case.lines(2);
     // The writer keeps the old file open for a while; logrotate has made the new one.
     case.rename("a.log", "a.log.1");
@@ -162,7 +171,9 @@ fn a_renamed_file_is_drained_before_the_new_one_is_read() {
     case.lines(7);
     case.append("a.log", "line 8\n");
     case.lines(9);
-    case.rest(300);
+    // It is let go by and by.
+    let old = case.path("a.log.1");
+    case.engine.until("the old file is let go", |_| !held().any(|file| file == old));
     // Nothing of the old file comes again under another name.
     case.rename("a.log.1", "a-old.log");
     case.rest(100);
@@ -182,7 +193,7 @@ fn a_renamed_file_is_drained_before_the_new_one_is_read() {
 fn every_line_once_and_in_order_while_files_are_renamed() {
     let mut case = Case::new();
     case.append("a.log", "");
-    case.start(case.options(&["a.log"]));
+    case.start(FollowOptions { linger: Duration::from_secs(5), ..case.options(&["a.log"]) });
     let path = case.path("a.log");
     let shown = Arc::new(AtomicUsize::new(0));
     let read = shown.clone();
@@ -194,7 +205,7 @@ fn every_line_once_and_in_order_while_files_are_renamed() {
             match i % 4000 {
                 // Rotated while the writer goes on in the old file, at most two files ahead of a reader that gets no time.
                 3000 => {
-                    wait_for(&read, i.saturating_sub(8000));
+                    wait_for(&read, i.saturating_sub(8000), &AtomicBool::new(false));
                     for n in (1..15).rev() {
                         let _ = std::fs::rename(
                             path.with_extension(format!("log.{n}")),
@@ -236,8 +247,8 @@ fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
             let (mut rotations, mut cut) = (0, 0);
             while !over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(40));
-                // Of two truncations between two looks at a file, only one can be seen.
-                wait_for(&read, cut);
+                // Of two truncations between two looks at a file, only one can be seen: what came after the last is read.
+                wait_for(&read, cut + 1, &over);
                 let written = lock.lock().unwrap();
                 cut = *written;
                 for n in (1..100).rev() {
@@ -334,10 +345,8 @@ fn a_deleted_file_is_let_go_and_its_successor_read() {
     case.lines(1);
     std::fs::remove_file(case.path("a.log")).unwrap();
     case.lines(2);
-    let held =
-        || std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|f| std::fs::read_link(f.path()).ok());
-    let gone = format!("{} (deleted)", case.path("a.log").display());
-    assert!(!held().any(|file| file.display().to_string() == gone), "its space is freed");
+    let gone = PathBuf::from(format!("{} (deleted)", case.path("a.log").display()));
+    case.engine.until("its space is freed", |_| !held().any(|file| file == gone));
     case.append("a.log", "two\n");
     case.lines(3);
     assert_eq!(case.finish(), ["one", "unfinished", "two"]);
@@ -432,7 +441,7 @@ fn a_last_line_without_end_counts_at_the_end_unless_it_is_being_written() {
     case.caught_up();
     case.append("a.log", " line\ntwo\nthr");
     case.lines(1);
-    let quiet = Duration::from_millis(300);
+    let quiet = Duration::from_secs(10);
     case.engine.feed.stop();
     case.thread.take().unwrap().join().unwrap();
     assert_eq!(case.engine.only().texts(), ["two"]);
@@ -441,10 +450,11 @@ fn a_last_line_without_end_counts_at_the_end_unless_it_is_being_written() {
     case.lines(3);
     case.append("a.log", "e");
     case.engine.feed.wind_down();
-    case.rest(quiet.as_millis() as u64 / 3);
+    case.rest(100);
     assert_eq!(case.engine.only().texts().len(), 3, "somebody writes it");
     case.append("a.log", "e\n");
     case.lines(4);
+    // It ends at once: nothing is being written any more.
     case.thread.take().unwrap().join().unwrap();
     assert_eq!(case.engine.only().texts(), ["one", "unfinished line", "two", "three"]);
 }
@@ -509,7 +519,7 @@ fn what_cannot_be_followed_is_left_out_counted_and_tried_again() {
     case.lines(1);
     let count = || left_out.paths.load(Ordering::Relaxed);
     let until = |what: &str, want: u64| {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while count() != want {
             assert!(Instant::now() < deadline, "{what}: {} and not {want}", count());
             std::thread::sleep(Duration::from_millis(5));
@@ -543,7 +553,7 @@ fn what_is_written_by_who_reads_is_never_followed() {
     case.append("rejected.log", "x\n");
     case.append("spill/x", "x\n");
     std::os::unix::fs::symlink(case.path("rejected.log"), case.path("link.log")).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while left_out.paths.load(Ordering::Relaxed) != 3 {
         assert!(Instant::now() < deadline, "{} left out", left_out.paths.load(Ordering::Relaxed));
         std::thread::sleep(Duration::from_millis(5));
@@ -563,6 +573,7 @@ fn no_more_files_are_followed_than_may_be_open() {
     let left_out = source.left_out();
     case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
     case.lines(3);
+    case.engine.until("the others are left out", |_| left_out.paths.load(Ordering::Relaxed) == 2);
     std::thread::sleep(Duration::from_millis(100));
     case.engine.feed.finish();
     case.engine.until("the end", |e| e.all_ended());
