@@ -9,11 +9,14 @@
 //! - A line longer than [`MAX_LINE`] costs what it says, not the peer, and no more memory than that.
 //! - A peer of which bytes come is not silent, however long its line takes; nor is one that is not heard because this
 //!   process is answering it.
+//! - What one peer is told waits for no other: each has a thread that writes to it, so that one that does not read makes
+//!   nobody else believe that this process is gone.
+//! - Of heartbeats a peer is told the newest; of answers at most one waits: its next question is answered once that is written.
 
 use crate::exit::{ExitCode, Failure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -163,11 +166,96 @@ struct Shared {
     peers: Mutex<Vec<Peer>>,
     changed: Condvar,
     over: AtomicBool,
-    /// The writing ends, by process; `None` for this one and for those that cannot be written to any more.
-    writers: Vec<Mutex<Option<TcpStream>>>,
+    /// What waits to be written, by process; `None` for this one.
+    outboxes: Vec<Option<Outbox>>,
     answerer: OnceLock<Answerer>,
     asked: AtomicU64,
     waiting: Mutex<HashMap<u64, Sender<Value>>>,
+}
+
+/// What a peer is to be told.
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// The newest heartbeat.
+    status: Option<Vec<u8>>,
+    /// Questions and answers, and how many were put here and were written.
+    lines: VecDeque<Vec<u8>>,
+    put: u64,
+    written: u64,
+    /// It cannot be written to any more.
+    closed: bool,
+}
+
+impl Outbox {
+    /// Leaves a line to be written; its number.
+    fn put(&self, line: &Line) -> u64 {
+        let bytes = bytes(line);
+        let mut waiting = lock(&self.waiting);
+        if !waiting.closed {
+            waiting.lines.push_back(bytes);
+        }
+        waiting.put += 1;
+        self.changed.notify_all();
+        waiting.put
+    }
+
+    /// Leaves a heartbeat to be written, in the place of an earlier one.
+    fn put_status(&self, bytes: Vec<u8>) {
+        let mut waiting = lock(&self.waiting);
+        waiting.status = Some(bytes).filter(|_| !waiting.closed);
+        self.changed.notify_all();
+    }
+
+    /// Waits until a line is written; `false` where it cannot be.
+    fn wait_for(&self, number: u64) -> bool {
+        let waiting = lock(&self.waiting);
+        let is_open = |waiting: &mut Waiting| waiting.written < number && !waiting.closed;
+        !self.changed.wait_while(waiting, is_open).unwrap_or_else(PoisonError::into_inner).closed
+    }
+
+    /// Writes what is left here, until the peer takes nothing for [`LEASE`], or it is over.
+    fn write_on(&self, mut stream: TcpStream, over: &AtomicBool) {
+        let mut waiting = lock(&self.waiting);
+        loop {
+            // Heartbeats first: they are short.
+            let (bytes, is_line) = match (waiting.status.take(), waiting.lines.front_mut()) {
+                (Some(status), _) => (status, false),
+                (None, Some(line)) => (std::mem::take(line), true),
+                (None, None) if over.load(Ordering::Acquire) => return,
+                (None, None) => {
+                    waiting = self.changed.wait_timeout(waiting, BEAT).unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
+            };
+            drop(waiting);
+            let is_written = stream.write_all(&bytes).is_ok();
+            waiting = lock(&self.waiting);
+            if is_line {
+                waiting.lines.pop_front();
+                waiting.written += 1;
+            }
+            if !is_written {
+                *waiting = Waiting { closed: true, put: waiting.put, ..Waiting::default() };
+            }
+            self.changed.notify_all();
+            if !is_written {
+                return;
+            }
+        }
+    }
+}
+
+/// A line as it is written.
+fn bytes(line: &Line) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
 }
 
 #[derive(Clone)]
@@ -186,16 +274,7 @@ impl Control {
     /// Starts speaking and listening on the sockets; a lost peer ends the process.
     pub fn start(index: usize, addresses: Vec<String>, sockets: Vec<Option<TcpStream>>) -> Result<Control, Failure> {
         let peer = Peer { status: Status::default(), heard: Instant::now(), asks: false };
-        let mut writers = Vec::new();
-        for socket in &sockets {
-            let copy = socket.as_ref().map(TcpStream::try_clone).transpose();
-            let copy = copy.map_err(|e| Failure::new(ExitCode::Failed, format!("cannot copy a socket: {e}")))?;
-            // A peer that does not read must not stop our heartbeats to the others.
-            if let Some(copy) = &copy {
-                let _ = copy.set_write_timeout(Some(LEASE));
-            }
-            writers.push(Mutex::new(copy));
-        }
+        let outboxes = sockets.iter().map(|socket| socket.as_ref().map(|_| Outbox::default())).collect();
         let shared = Arc::new(Shared {
             index,
             peers: Mutex::new(vec![peer; addresses.len()]),
@@ -203,13 +282,18 @@ impl Control {
             ours: Mutex::default(),
             changed: Condvar::new(),
             over: AtomicBool::new(false),
-            writers,
+            outboxes,
             answerer: OnceLock::new(),
             asked: AtomicU64::new(0),
             waiting: Mutex::default(),
         });
         for (index, socket) in sockets.into_iter().enumerate() {
             let Some(socket) = socket else { continue };
+            let copy = socket.try_clone();
+            let copy = copy.map_err(|e| Failure::new(ExitCode::Failed, format!("cannot copy a socket: {e}")))?;
+            let _ = copy.set_write_timeout(Some(LEASE));
+            let writer = shared.clone();
+            super::spawn(format!("cluster:tell-{index}"), move || writer.tell(index, copy))?;
             let shared = shared.clone();
             super::spawn(format!("cluster:hear-{index}"), move || shared.hear(index, socket))?;
         }
@@ -227,10 +311,13 @@ impl Control {
     pub fn ask(&self, question: &Value, patience: Duration) -> Vec<Value> {
         let (tell, answers) = channel();
         let mut numbers = Vec::new();
-        for to in (0..self.shared.writers.len()).filter(|to| *to != self.shared.index) {
+        for (to, outbox) in self.shared.outboxes.iter().enumerate() {
+            if to == self.shared.index {
+                continue;
+            }
             let number = self.shared.asked.fetch_add(1, Ordering::Relaxed);
             lock(&self.shared.waiting).insert(number, tell.clone());
-            self.shared.write(to, &Line::Ask(number, question.clone()));
+            outbox.iter().for_each(|outbox| _ = outbox.put(&Line::Ask(number, question.clone())));
             numbers.push(number);
         }
         let deadline = Instant::now() + patience;
@@ -285,21 +372,16 @@ impl Control {
 impl Shared {
     fn speak(&self) {
         while !self.over.load(Ordering::Acquire) {
-            let line = Line::Status(lock(&self.ours).clone());
-            for to in 0..self.writers.len() {
-                self.write(to, &line);
-            }
+            let line = bytes(&Line::Status(lock(&self.ours).clone()));
+            self.outboxes.iter().flatten().for_each(|outbox| outbox.put_status(line.clone()));
             self.check_leases();
             std::thread::sleep(BEAT);
         }
     }
 
-    fn write(&self, to: usize, line: &Line) {
-        let mut bytes = serde_json::to_vec(line).unwrap_or_default();
-        bytes.push(b'\n');
-        let mut writer = lock(&self.writers[to]);
-        if writer.as_mut().is_some_and(|stream| stream.write_all(&bytes).is_err()) {
-            *writer = None;
+    fn tell(&self, to: usize, stream: TcpStream) {
+        if let Some(outbox) = &self.outboxes[to] {
+            outbox.write_on(stream, &self.over);
         }
     }
 
@@ -316,6 +398,7 @@ impl Shared {
 
     fn hear(&self, index: usize, socket: TcpStream) {
         let mut reader = BufReader::new(socket);
+        let mut answered = 0;
         loop {
             let mut line = Vec::new();
             let size = next_line(&mut reader, &mut line, || lock(&self.peers)[index].heard = Instant::now());
@@ -336,11 +419,20 @@ impl Shared {
                 Some(Line::Ask(number, question)) => {
                     peers[index].asks = true;
                     drop(peers);
-                    let answer = self.answerer.get().map_or(Value::Null, |answer| answer(question));
-                    self.write(index, &Line::Answer(number, answer));
+                    // It is heard while it takes an answer, unless it asks again before it has taken it.
+                    let is_told = self.outboxes[index].as_ref().is_some_and(|outbox| {
+                        outbox.wait_for(answered) && {
+                            let answer = self.answerer.get().map_or(Value::Null, |answer| answer(question));
+                            answered = outbox.put(&Line::Answer(number, answer));
+                            true
+                        }
+                    });
                     let mut peers = lock(&self.peers);
                     peers[index].asks = false;
-                    peers[index].heard = Instant::now();
+                    // One that took nothing for so long was silent all the time.
+                    if is_told {
+                        peers[index].heard = Instant::now();
+                    }
                 }
                 Some(Line::Answer(number, answer)) => {
                     drop(peers);
@@ -401,6 +493,69 @@ fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, mut came: impl FnMut
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both ends of a connection.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, there)
+    }
+
+    #[test]
+    fn who_does_not_read_keeps_no_heartbeat_from_the_others() {
+        let (first, mut frozen) = pair();
+        let (second, mut healthy) = pair();
+        let addresses = vec!["this".into(), "frozen".into(), "healthy".into()];
+        let control = Control::start(0, addresses, vec![None, Some(first), Some(second)]).unwrap();
+        // More than sockets hold.
+        control.answer_with(|_| Value::String("x".repeat(12 << 20)));
+        // It asks, and does not read the answer.
+        frozen.write_all(&bytes(&Line::Ask(7, Value::Null))).unwrap();
+        healthy.write_all(&bytes(&Line::Status(Status::default()))).unwrap();
+        healthy.set_read_timeout(Some(LEASE)).unwrap();
+        let begun = Instant::now();
+        let mut reader = BufReader::new(healthy.try_clone().unwrap());
+        let mut longest = Duration::ZERO;
+        let mut heard = begun;
+        while begun.elapsed() < LEASE / 2 {
+            let mut line = Vec::new();
+            next_line(&mut reader, &mut line, || ()).expect("it goes on");
+            assert!(matches!(serde_json::from_slice(&line), Ok(Line::Status(_))));
+            // Both are alive.
+            for peer in [&mut frozen, &mut healthy] {
+                peer.write_all(&bytes(&Line::Status(Status::default()))).unwrap();
+            }
+            longest = longest.max(heard.elapsed());
+            heard = Instant::now();
+        }
+        assert!(longest < LEASE / 3, "{longest:?} without a heartbeat");
+        // Others ask, and are answered meanwhile.
+        healthy.write_all(&bytes(&Line::Ask(8, Value::Null))).unwrap();
+        loop {
+            let mut line = Vec::new();
+            next_line(&mut reader, &mut line, || ()).expect("the answer");
+            if let Ok(Line::Answer(number, answer)) = serde_json::from_slice(&line) {
+                assert_eq!((number, answer.as_str().map(str::len)), (8, Some(12 << 20)));
+                break;
+            }
+        }
+        // It wakes up: nothing was lost, and of the heartbeats it is told the newest.
+        let mut reader = BufReader::new(frozen);
+        control.publish(|status| status.reached = 1);
+        let (mut answers, mut late) = (0, 0);
+        loop {
+            let mut line = Vec::new();
+            next_line(&mut reader, &mut line, || ()).expect("it is still told");
+            match serde_json::from_slice(&line) {
+                Ok(Line::Answer(7, _)) => answers += 1,
+                Ok(Line::Status(status)) if answers == 1 && status.reached == 1 => break,
+                Ok(Line::Status(_)) if answers == 1 => late += 1,
+                _ => {}
+            }
+        }
+        assert!(late <= 1, "{late} heartbeats of before");
+        control.shared.over.store(true, Ordering::Release);
+    }
 
     #[test]
     fn a_line_that_is_too_long_is_passed_over() {
