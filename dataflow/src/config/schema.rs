@@ -333,13 +333,8 @@ pub static SOURCE: Section = Section {
              that does not end a line within 5 minutes is closed too.",
         )
         .only(&["tcp", "syslog"]),
-        key(
-            "rate",
-            Kind::Number(0.001),
-            Is("1000"),
-            "Lines a second, of ordinary traffic from three hosts. They have the source's `format`; `auto` is `nginx-json`.",
-        )
-        .only(&["generator"]),
+        key("rate", Kind::Number(0.001), Is("1000"), "Lines a second, in the source's `format`; `auto` is `nginx-json`.")
+            .only(&["generator"]),
         key("seed", Kind::Whole(0, i64::MAX as u64), Is("1"), "The same seed gives the same lines.")
             .only(&["generator"]),
         key(
