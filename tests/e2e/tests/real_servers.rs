@@ -325,7 +325,7 @@ fn what_stands_in_influxdb_equals_the_reference_model() {
     }
     problems.check("alerts", compare(&expected.alerts(), &last_alerts(&scenario.out("alerts.jsonl"))));
     let known: BTreeSet<String> =
-        MEASUREMENTS.iter().map(|m| (*m).to_owned()).chain(["tidewatch".to_owned()]).collect();
+        MEASUREMENTS.iter().copied().chain(["tidewatch", "tidewatch_process"]).map(str::to_owned).collect();
     problems.equal("measurements", known, scenario.influx.measurements().into_iter().collect());
 
     // Accounting: every record is somewhere, once.
