@@ -5,6 +5,7 @@ use crate::rules::dark::{DarkPart, DarkStore};
 use crate::rules::local::{Drained, LocalPanes};
 use crate::rules::partials::Place;
 use crate::rules::plan::RuleSet;
+use crate::rules::values::Values;
 use crate::rules::versions::{RuleChange, Terms};
 use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::batch::PartitionId;
