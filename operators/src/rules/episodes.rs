@@ -2,7 +2,8 @@
 //!
 //! [`Episodes`] belongs to the owner of the keys and takes findings in order of window. It says at once what began, went
 //! on and ended; [`Episodes::finish`] says what is left at the end of a replay. Provisional findings (windows not closed)
-//! fire at once and are confirmed, replaced or withdrawn when their window is closed.
+//! fire at once and are confirmed, replaced or withdrawn when their windows are closed: closing may say less than was said
+//! before, where late events undo it.
 //!
 //! Invariants
 //! - An episode goes on while next start − previous end <= `resolve_after`; its id is that of its first finding.
@@ -175,22 +176,40 @@ struct Known {
     draft: AlertDraft,
     /// End of the last window with a finding, closed or not, ms: windows close long after they fill.
     reach: u64,
-    /// The highest value of windows, closed or not, and the limit in force there.
+    /// The highest value of closed windows and of those that are not, and the limit in force there.
     peak: (f64, f64),
+    /// End of the window that had it, ms: once that is closed, the closed ones say what was reached.
+    peak_end: u64,
 }
 
 impl Known {
     fn new(draft: AlertDraft) -> Known {
-        Known { reach: draft.last, peak: (draft.value, draft.threshold), draft }
+        Known { reach: draft.last, peak: (draft.value, draft.threshold), peak_end: draft.last, draft }
     }
 
-    /// Whether a value is higher than any before.
-    fn raise(&mut self, (value, limit): (f64, f64)) -> bool {
-        let is_higher = value > self.peak.0;
+    /// Whether the value of a window that ends at `end` is higher than any before.
+    fn raise(&mut self, peak: (f64, f64), end: u64) -> bool {
+        let is_higher = peak.0 > self.peak.0;
         if is_higher {
-            self.peak = (value, limit);
+            (self.peak, self.peak_end) = (peak, end);
         }
         is_higher
+    }
+
+    /// Takes what was known of a provisional firing once windows that end at or before `closed` are closed.
+    fn take_up(&mut self, known: Option<&Known>, closed: u64) {
+        let own = (self.draft.value, self.draft.threshold);
+        if self.peak_end <= closed {
+            (self.peak, self.peak_end) = (own, closed);
+        } else {
+            self.raise(own, closed);
+        }
+        if let Some(known) = known {
+            self.reach = self.reach.max(known.reach);
+            if known.peak_end > closed {
+                self.raise(known.peak, known.peak_end);
+            }
+        }
     }
 
     /// As it is told before all its windows are closed: with the value it has reached.
@@ -241,8 +260,6 @@ impl Episodes {
         }
         let resolve_after = self.rules[finding.rule as usize].resolve_after;
         let known = self.confirm(&place, finding);
-        let (reach, peak) =
-            known.as_ref().map_or((0, (finding.value, finding.limit)), |known| (known.reach, known.peak));
         let replaces = |first_end| known.as_ref().filter(|known| known.draft.first_end != first_end);
         if let Some(open) = self.open.get_mut(&place) {
             let draft = &mut open.draft;
@@ -257,9 +274,8 @@ impl Episodes {
                     draft.replaces = Some(known.draft.first_end);
                     out.push(known.withdrawn());
                 }
-                open.reach = open.reach.max(reach).max(finding.end);
-                open.raise(peak);
-                open.raise((finding.value, finding.limit));
+                open.reach = open.reach.max(finding.end);
+                open.take_up(known.as_ref(), finding.end);
                 out.push(open.told(Change::Updated));
                 let first_end = open.draft.first_end;
                 self.watch(finding.rule, finding.end);
@@ -272,8 +288,7 @@ impl Episodes {
             open.draft.replaces = Some(known.draft.first_end);
             out.push(known.withdrawn());
         }
-        open.reach = open.reach.max(reach);
-        open.raise(peak);
+        open.take_up(known.as_ref(), finding.end);
         out.push(open.told(Change::Fired));
         self.open.insert(place, open);
         self.watch(finding.rule, finding.end);
@@ -311,7 +326,7 @@ impl Episodes {
         let provisional = self.provisional.get_mut(&place).into_iter().flatten();
         let mut known = self.open.get_mut(&place).into_iter().chain(provisional);
         let known = known.find_map(|known| known.goes_on(finding, resolve_after).then_some(known))?;
-        if known.raise((finding.value, finding.limit)) {
+        if known.raise((finding.value, finding.limit), finding.end) {
             out.push(known.told(Change::Updated));
         }
         Some(known.draft.first_end)
@@ -390,7 +405,8 @@ impl Episodes {
         });
         self.provisional.retain(|_, all| {
             all.retain(|known| {
-                let at = known.draft.first_end.saturating_add(lateness);
+                // As long as a window that was told may confirm it under another id.
+                let at = known.reach.saturating_add(lateness);
                 if at <= frontier {
                     taken[known.draft.rule as usize].provisional -= 1;
                     out.push(known.withdrawn());

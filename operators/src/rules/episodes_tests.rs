@@ -143,6 +143,39 @@ fn windows_that_are_not_closed_raise_the_value_and_the_closed_ones_decide_it() {
 }
 
 #[test]
+fn what_closing_undoes_is_taken_back() {
+    let mut episodes = Episodes::new(&set(), 7, 100);
+    let mut out = Vec::new();
+    let told = |out: &mut Vec<AlertDraft>| out.drain(..).map(|d| (d.change, d.first_end, d.value)).collect::<Vec<_>>();
+    for (start, value) in [(100, 6.0), (110, 9.0), (120, 7.0)] {
+        assert_eq!(episodes.fold_provisional(&finding(start, value), &mut out), Some(120));
+    }
+    assert_eq!(told(&mut out), [(Change::Provisional, 120, 6.0), (Change::Updated, 120, 9.0)]);
+    episodes.advance(127, &mut out);
+    assert_eq!(out, [], "the first window is no finding, others may be");
+    episodes.fold(&finding(110, 5.0), &mut out);
+    assert_eq!(out[1].replaces, Some(120));
+    let want = [(Change::Withdrawn, 120, 9.0), (Change::Fired, 130, 5.0)];
+    assert_eq!(told(&mut out), want, "its value was less in the end");
+    episodes.fold_provisional(&finding(130, 6.0), &mut out);
+    episodes.fold(&finding(120, 8.0), &mut out);
+    let want = [(Change::Updated, 130, 6.0), (Change::Updated, 130, 8.0)];
+    assert_eq!(told(&mut out), want, "and more in another window");
+    for start in [300, 310] {
+        episodes.fold_provisional(&finding(start, 6.0), &mut out);
+    }
+    out.clear();
+    episodes.advance(336, &mut out);
+    assert!(out.iter().all(|draft| draft.change == Change::Ended), "{out:?}");
+    episodes.advance(337, &mut out);
+    assert_eq!(
+        out.last().map(|d| (d.change, d.first_end)),
+        Some((Change::Withdrawn, 320)),
+        "none of its windows is one"
+    );
+}
+
+#[test]
 fn a_second_firing_far_from_one_that_is_not_closed_is_said_too() {
     let mut episodes = Episodes::new(&set(), 1000, 100);
     let mut out = Vec::new();
@@ -233,7 +266,9 @@ fn provisional_firings_take_the_room_that_is_left() {
     assert_eq!(episodes.fold(&of(3, finding(100, 6.0)), &mut out), Some(120));
     assert_eq!(episodes.fold(&of(2, finding(110, 6.0)), &mut out), None);
     out.clear();
-    episodes.advance(127, &mut out);
+    episodes.advance(136, &mut out);
+    assert_eq!(out, [], "the second of its windows is not closed");
+    episodes.advance(137, &mut out);
     let withdrawn: Vec<_> = out.iter().map(|d| (d.change, d.key.as_bytes()[0])).collect();
     assert_eq!(withdrawn, [(Change::Withdrawn, 2)], "what found no room is withdrawn");
     assert_eq!((episodes.taken[0].open, episodes.taken[0].provisional), (2, 0));
