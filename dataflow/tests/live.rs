@@ -38,18 +38,23 @@ impl Run {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Rule, id and value of each line of the alert log.
-    fn alerts(&self) -> Vec<(String, String, f64)> {
+    /// Lines of the alert log about a rule.
+    fn told_of(&self, rule: &str) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.path("data/results/alerts.jsonl")).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         whole
-            .map(|line| {
-                let alert: serde_json::Value = serde_json::from_str(line).unwrap();
-                let text = |key: &str| alert[key].as_str().unwrap().to_owned();
-                (text("rule"), text("id"), alert["value"].as_f64().unwrap())
-            })
-            .filter(|(rule, ..)| rule == "ip-spike")
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|alert: &serde_json::Value| alert["rule"] == rule)
             .collect()
+    }
+
+    /// Rule, id and value of each line of the alert log about `ip-spike`.
+    fn alerts(&self) -> Vec<(String, String, f64)> {
+        let facts = |alert: serde_json::Value| {
+            let text = |key: &str| alert[key].as_str().unwrap().to_owned();
+            (text("rule"), text("id"), alert["value"].as_f64().unwrap())
+        };
+        self.told_of("ip-spike").into_iter().map(facts).collect()
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Run) -> bool) {
@@ -125,6 +130,55 @@ fn a_second_attack_is_told_before_the_first_is_confirmed() {
     let ids = |run: &Run| run.alerts().into_iter().map(|(_, id, _)| id).collect::<std::collections::BTreeSet<_>>();
     run.until("both are told", |run| ids(run).len() == 2);
     assert_eq!(run.stop().0, Some(130));
+}
+
+/// Answers of a status to many clients, at so many seconds after ten o'clock.
+fn answers(count: usize, status: u16, second: u64) -> String {
+    let time = format!("05/Mar/2026:10:{:02}:{:02} +0000", second / 60, second % 60);
+    (0..count).fold(String::new(), |mut text, client| {
+        writeln!(text, "192.0.2.{} - - [{time}] \"GET / HTTP/1.1\" {status} 5 \"-\" \"curl\"", client % 200 + 1)
+            .unwrap();
+        text
+    })
+}
+
+#[test]
+fn a_ratio_is_told_when_its_window_ends_and_withdrawn_if_late_lines_undo_it() {
+    // Windows of a minute end every ten seconds; by default they close two minutes later.
+    let surge = answers(100, 200, 1) + &answers(60, 500, 2);
+    for (name, before) in [("read at the start", true), ("written later", false)] {
+        let end = answers(1, 200, 15);
+        let mut run = Run::new(&(if before { surge.clone() + &end } else { answers(1, 200, 0) }));
+        run.start();
+        if !before {
+            run.until("something is read", |run| {
+                run.path("data/store.db-wal").metadata().is_ok_and(|wal| wal.len() > 0)
+            });
+            run.append(&surge);
+            std::thread::sleep(Duration::from_secs(1));
+            assert!(run.told_of("error-surge").is_empty(), "{name}: not before a window ends");
+            run.append(&end);
+        }
+        let begun = Instant::now();
+        run.until("the surge is told", |run| !run.told_of("error-surge").is_empty());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
+        let first = run.told_of("error-surge").remove(0);
+        assert_eq!(
+            (&first["state"], &first["fired"]),
+            (&"firing".into(), &"2026-03-05T10:00:10.000Z".into()),
+            "{name}"
+        );
+        let evidence = first["evidence"].to_string();
+        assert!(evidence.contains("\\\" 500 5 "), "{name}: the errors are shown: {evidence}");
+        run.append(&answers(4_000, 200, 2));
+        run.append(&answers(1, 200, 300));
+        run.until("it is withdrawn", |run| run.told_of("error-surge").last().unwrap()["state"] == "withdrawn");
+        assert_eq!(run.stop().0, Some(130));
+        let ids: std::collections::BTreeSet<String> =
+            run.told_of("error-surge").iter().map(|alert| alert["id"].to_string()).collect();
+        assert_eq!(ids.len(), 1, "{name}: one alert: {:?}", run.told_of("error-surge"));
+        assert!(run.told_of("error-surge").len() <= 4, "{name}: {:?}", run.told_of("error-surge"));
+    }
 }
 
 #[test]

@@ -36,21 +36,21 @@ use timely::dataflow::operators::vec::Input;
 
 /// What is sent to the dataflow, by which worker.
 #[derive(Clone)]
-enum Message {
+pub(super) enum Message {
     Panes(PanePartials),
     Dark(DarkPart),
     Notice(Notice),
 }
 
 /// What is sent at a tick.
-struct Moment {
-    tick: u64,
+pub(super) struct Moment {
+    pub(super) tick: u64,
     messages: Vec<(usize, Message)>,
 }
 
-struct Dice {
-    numbers: Vec<u32>,
-    at: usize,
+pub(super) struct Dice {
+    pub(super) numbers: Vec<u32>,
+    pub(super) at: usize,
 }
 
 impl Dice {
@@ -63,13 +63,13 @@ impl Dice {
 
 /// A change of a rule, still without its tick: at which part of the feed, which rule, what of it.
 #[derive(Clone, Debug)]
-struct Wish {
+pub(super) struct Wish {
     part: usize,
     rule: usize,
     kind: usize,
 }
 
-fn wish() -> impl Strategy<Value = Wish> {
+pub(super) fn wish() -> impl Strategy<Value = Wish> {
     (0usize..100, 0usize..8, 0usize..6).prop_map(|(part, rule, kind)| Wish { part, rule, kind })
 }
 
@@ -88,7 +88,7 @@ fn wished(rule: &Rule, kind: usize) -> Option<Rule> {
 }
 
 /// What all workers send, in order of time, and the changes as the model takes them.
-fn schedule(
+pub(super) fn schedule(
     feed: &Feed,
     settings: &Settings,
     set: &RuleSet,
@@ -166,12 +166,28 @@ fn schedule(
 }
 
 /// What came out, with the tick at which it was there.
-type Out = Vec<(u64, Judged)>;
+pub(super) type Out = Vec<(u64, Judged)>;
 
 /// Until when rules say nothing early: of windows that end by this time (ms), before this moment (by index).
-type Hush = (u64, usize);
+pub(super) type Hush = (u64, usize);
 
-fn run(set: RuleSet, settings: RuleSettings, workers: usize, moments: Vec<Moment>, hush: Hush) -> Out {
+/// How workers are driven.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Pace {
+    /// Each as it likes.
+    Free,
+    /// None goes on before all have seen a moment's tick, and what it brings about.
+    Together,
+}
+
+pub(super) fn run(
+    set: RuleSet,
+    settings: RuleSettings,
+    workers: usize,
+    moments: Vec<Moment>,
+    hush: Hush,
+    pace: Pace,
+) -> Out {
     let (set, moments, out) = (Arc::new(set), Arc::new(moments), Arc::new(Mutex::new(Out::new())));
     let collected = out.clone();
     let config = if workers == 1 { timely::Config::thread() } else { timely::Config::process(workers) };
@@ -197,6 +213,10 @@ fn run(set: RuleSet, settings: RuleSettings, workers: usize, moments: Vec<Moment
             panes.advance_to(moment.tick);
             dark.advance_to(moment.tick);
             changes.advance_to(moment.tick);
+            if pace == Pace::Together {
+                worker.step_while(|| probe.less_than(&moment.tick));
+                (0..8).for_each(|_| _ = worker.step());
+            }
             for (_, message) in moment.messages.iter().filter(|(worker, _)| *worker == index) {
                 match message.clone() {
                     Message::Panes(partials) => panes.send(partials),
@@ -217,7 +237,7 @@ fn run(set: RuleSet, settings: RuleSettings, workers: usize, moments: Vec<Moment
     Arc::try_unwrap(out).unwrap().into_inner().unwrap()
 }
 
-fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = channel();
     let thread = std::thread::spawn(move || done.send(run()));
     match result.recv_timeout(limit) {
@@ -228,7 +248,7 @@ fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + '
 }
 
 /// The rules, and so that plans are shared, the first again with another threshold.
-fn with_variant(mut settings: Settings) -> Settings {
+pub(super) fn with_variant(mut settings: Settings) -> Settings {
     if let Some(first) = settings.rules.first() {
         let variant = Rule { name: "variant".into(), threshold: first.threshold * 2.0, at_least: 2, ..first.clone() };
         settings.rules.push(variant);
@@ -259,8 +279,8 @@ proptest! {
         let limits = Limits::new(Millis(settings.allowed_lateness));
         let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain), resumed: 0 };
         let name = |rule: u32| settings.rules[rule as usize].name.clone();
-        let hush = (hush.0, hush.1.unwrap_or(usize::MAX));
-        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush));
+        let hush = (arb::BASE + hush.0, hush.1.unwrap_or(usize::MAX));
+        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush, Pace::Free));
 
         let fact = |f: &super::Finding| {
             (name(f.rule), f.key.as_bytes().to_vec(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tidewatch_events::hash;
 use tidewatch_events::rule::Measure;
+use tidewatch_events::time::Millis;
 
 /// Who asked for which paths in one pane, and which paths were served, for one owner of paths.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct DarkCounts {
     pub plan: u32,
     /// End of the window from which on the change holds, ms.
     pub end: u64,
+    /// Whether this is of windows that are final, not closed.
+    pub of_final: bool,
     /// The clients' keys, one after another.
     pub keys: Vec<u8>,
     /// (where the key's bytes end, the change).
@@ -71,7 +74,6 @@ impl DarkCounts {
 
 /// The owner of paths: which are served, and who shares the others.
 pub struct DarkStore {
-    limits: Limits,
     served: Served,
     plans: Vec<DarkPlan>,
     missed: Missed,
@@ -88,6 +90,9 @@ struct Served {
 
 struct DarkPlan {
     plan: u32,
+    /// With no allowed lateness where windows are told when they are final.
+    limits: Limits,
+    of_final: bool,
     window: u64,
     hop: u64,
     min_clients: u64,
@@ -202,24 +207,24 @@ impl DarkStore {
             .iter()
             .enumerate()
             .filter_map(|(index, plan)| match plan.measure {
-                Measure::DarkPaths { min_clients } => Some(DarkPlan {
-                    plan: index as u32,
-                    window: plan.window,
-                    hop: plan.hop,
-                    min_clients,
-                    waiting: BTreeMap::new(),
-                    running: BTreeMap::new(),
-                    paths: HashMap::new(),
-                    clients: Clients::default(),
-                    fading: BTreeMap::new(),
-                    closed: 0,
-                    resumed: 0,
-                    rows: 0,
-                }),
+                Measure::DarkPaths { min_clients } => {
+                    Some(DarkPlan::new(index as u32, (plan.window, plan.hop), min_clients, limits))
+                }
                 _ => None,
             })
             .collect();
-        (!plans.is_empty()).then(|| DarkStore { limits, served: Served::new(), plans, missed: Missed::default() })
+        (!plans.is_empty()).then(|| DarkStore { served: Served::new(), plans, missed: Missed::default() })
+    }
+
+    /// Says of windows what they came to when they are final, too ([`DarkCounts::of_final`]), with that share of the rows.
+    pub(super) fn telling_finals(mut self, share: usize) -> DarkStore {
+        let finals = self.plans.iter().map(|plan| {
+            let limits = Limits { allowed_lateness: Millis(0), max_rows: plan.limits.max_rows / share, ..plan.limits };
+            DarkPlan { of_final: true, ..DarkPlan::new(plan.plan, (plan.window, plan.hop), plan.min_clients, limits) }
+        });
+        let finals: Vec<DarkPlan> = finals.collect();
+        self.plans.extend(finals);
+        self
     }
 
     /// Windows that end at or before this (ms) were closed in an earlier life: they are not closed again.
@@ -242,29 +247,35 @@ impl DarkStore {
 
     /// Adds a message.
     pub fn merge(&mut self, part: &DarkPart) {
+        let per_shard = self.plans.first().map_or(0, |plan| plan.limits.keys_per_shard());
         for (path, time) in &part.served {
-            match self.served.merge(*path, *time, self.limits.keys_per_shard()) {
+            match self.served.merge(*path, *time, per_shard) {
                 Some(true) => self.plans.iter_mut().for_each(|plan| plan.see_served(*path, *time)),
                 Some(false) => {}
                 None => self.missed.values += 1,
             }
         }
-        let Some(plan) = self.plans.iter_mut().find(|p| p.plan == part.plan) else { return };
-        let mut start = 0;
-        for (path, end) in &part.rows {
-            let client = &part.keys[start..*end as usize];
-            start = *end as usize;
-            plan.ask(*path, client, part.pane, &self.limits, &mut self.missed);
+        for plan in self.plans.iter_mut().filter(|p| p.plan == part.plan) {
+            // What is missed of a final window is there when it closes.
+            let mut unsaid = Missed::default();
+            let missed = if plan.of_final { &mut unsaid } else { &mut self.missed };
+            let mut start = 0;
+            for (path, end) in &part.rows {
+                let client = &part.keys[start..*end as usize];
+                start = *end as usize;
+                plan.ask(*path, client, part.pane, missed);
+            }
         }
     }
 
     /// Closes all windows with end + allowed lateness <= `frontier` (ms; `u64::MAX`: all), in order; says how the numbers
-    /// of dark paths of clients changed, for their owners among `peers` workers.
+    /// of dark paths of clients changed, for their owners among `peers` workers. Those of windows that are final belong to
+    /// their ends.
     pub fn close(&mut self, frontier: u64, peers: usize) -> Vec<DarkCounts> {
         let mut out = Vec::new();
         for plan in &mut self.plans {
             while let Some(end) = plan.next_end() {
-                if frontier != u64::MAX && end.saturating_add(self.limits.allowed_lateness.0) > frontier {
+                if frontier != u64::MAX && plan.closes(end) > frontier {
                     break;
                 }
                 plan.close(end, &self.served, peers, &mut out);
@@ -273,15 +284,39 @@ impl DarkStore {
         out
     }
 
-    /// End of the next window at which anything changes; its messages belong to that time. `None`: nothing is known that
-    /// would change.
-    pub fn next_end(&self) -> Option<u64> {
-        self.plans.iter().filter_map(DarkPlan::next_end).min()
+    /// When the next window closes, or is final, at which anything changes, ms; its messages belong to that time. `None`:
+    /// nothing is known that would change.
+    pub fn next_close(&self) -> Option<u64> {
+        self.plans.iter().filter_map(|plan| plan.next_end().map(|end| plan.closes(end))).min()
     }
 }
 
 impl DarkPlan {
-    fn ask(&mut self, path: u64, client: &[u8], pane: u64, limits: &Limits, missed: &mut Missed) {
+    fn new(plan: u32, (window, hop): (u64, u64), min_clients: u64, limits: Limits) -> DarkPlan {
+        DarkPlan {
+            plan,
+            limits,
+            of_final: false,
+            window,
+            hop,
+            min_clients,
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            paths: HashMap::new(),
+            clients: Clients::default(),
+            fading: BTreeMap::new(),
+            closed: 0,
+            resumed: 0,
+            rows: 0,
+        }
+    }
+
+    /// When a window that ends at `end` closes, or is final, ms.
+    fn closes(&self, end: u64) -> u64 {
+        end.saturating_add(self.limits.allowed_lateness.0)
+    }
+
+    fn ask(&mut self, path: u64, client: &[u8], pane: u64, missed: &mut Missed) {
         let resumes = self.closed == self.resumed;
         let reach = if resumes { self.window } else { self.hop };
         if pane.saturating_add(reach) <= self.closed {
@@ -297,7 +332,7 @@ impl DarkPlan {
         }
         entry.shards.resize(SHARDS, 0);
         let count = &mut entry.shards[shard(path)];
-        if *count >= limits.keys_per_shard() || self.rows >= limits.max_rows {
+        if *count >= self.limits.keys_per_shard() || self.rows >= self.limits.max_rows {
             self.clients.release(client);
             missed.values += 1;
             return;
@@ -392,7 +427,8 @@ impl DarkPlan {
     }
 
     fn send(&self, end: u64, changes: HashMap<u32, i64>, peers: usize, out: &mut Vec<DarkCounts>) {
-        let mut parts = vec![DarkCounts { plan: self.plan, end, ..DarkCounts::default() }; peers.max(1)];
+        let part = DarkCounts { plan: self.plan, end, of_final: self.of_final, ..DarkCounts::default() };
+        let mut parts = vec![part; peers.max(1)];
         for (client, change) in changes.into_iter().filter(|(_, change)| *change != 0) {
             let key = self.clients.keys[client as usize].as_bytes();
             let part = &mut parts[owner(hash::of(key), peers)];

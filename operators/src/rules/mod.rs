@@ -10,7 +10,7 @@
 //! small messages. [`panes::PaneStore`] merges them, slides windows over the panes once they are closed, and says what each
 //! window of a key came to. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
 //! [`closed_streams`] joins closed rows with the conditions, which may change ([`versions`]). [`episodes::Episodes`] folds
-//! findings into alerts. [`provisional`] speaks before a window closes. [`crowd`] bounds what many subjects may make.
+//! findings into alerts. [`provisional`] speaks before a window closes, `finals` when it is final. [`crowd`] bounds what many subjects may make.
 //!
 //! Invariants
 //! - Results are a function of the events alone: all merges are sums, minima and unions, so neither the order, the
@@ -25,6 +25,7 @@ pub mod crowd;
 pub mod dark;
 pub mod episodes;
 pub mod evidence;
+mod finals;
 pub mod keys;
 pub mod local;
 mod measured;
@@ -41,6 +42,8 @@ pub mod versions;
 
 #[cfg(test)]
 mod closed_tests;
+#[cfg(test)]
+mod finals_model_tests;
 #[cfg(test)]
 mod model_tests;
 

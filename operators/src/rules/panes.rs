@@ -30,6 +30,7 @@ use super::{Limits, Missed, Origin};
 use hashbrown::{HashMap, HashTable};
 use std::collections::{BTreeMap, VecDeque};
 use tidewatch_events::hash;
+use tidewatch_events::time::Millis;
 
 const NONE: u32 = u32::MAX;
 
@@ -62,6 +63,8 @@ pub struct PaneStore {
     sparse: Option<Sparse>,
     /// Whether rows that are no finding now are handed over too: a change of rules may make them one.
     keeps: bool,
+    /// Whether baselines learn from windows.
+    learns: bool,
     /// Room for the slots that a window touches.
     touched: Vec<u32>,
     /// The conditions.
@@ -163,6 +166,7 @@ impl PaneStore {
             is_hot: Vec::new(),
             sparse: None,
             keeps: true,
+            learns: true,
             touched: Vec::new(),
             said: HashMap::new(),
             told: BTreeMap::new(),
@@ -184,6 +188,14 @@ impl PaneStore {
         PaneStore { keeps: false, sparse: Sparse::new(&self.plan, &self.versions), ..self }
     }
 
+    /// One for windows that are final, of which a first store that takes the same messages says later what they came to:
+    /// allows no lateness, hands over only rows that may be findings, and leaves what is usual to the first.
+    pub(super) fn of_final(first: &PaneStore, limits: Limits) -> PaneStore {
+        let limits = Limits { allowed_lateness: Millis(0), ..limits };
+        let versions = first.versions.clone();
+        PaneStore { keeps: false, learns: false, versions, ..PaneStore::new(&first.plan, limits) }
+    }
+
     /// What could not be counted so far.
     pub fn missed(&self) -> Missed {
         self.missed
@@ -200,6 +212,13 @@ impl PaneStore {
     /// The baselines of each rule of the plan, in their order.
     pub fn baselines(&self) -> &[Baselines] {
         &self.baselines
+    }
+
+    /// What is usual for a key in windows of a rule that start at `start`, as far as windows are closed; none that closes
+    /// later may be closed by then.
+    pub(super) fn usual(&self, rule: u32, key: &[u8], start: u64) -> Option<f64> {
+        let own = self.plan.rules.iter().position(|other| *other == rule)?;
+        self.baselines[own].peek(key, start)
     }
 
     /// The baselines, to be filled from a record.
@@ -233,7 +252,7 @@ impl PaneStore {
         let is_hot = !self.hot.is_empty() || sparse.is_some_and(|sparse| !sparse.hot.is_empty());
         let stays = is_hot.then(|| self.closed + hop);
         // A baseline takes every tumbling window in which there is anything.
-        let notes = self.versions.baseline_from().filter(|_| running.is_some());
+        let notes = self.versions.baseline_from().filter(|_| self.learns && running.is_some());
         let notes = notes.map(|from| (self.closed.max(from) / window + 1) * window);
         // With another floor, windows may be of interest in which nothing else changed.
         let changed = self.changed.front().filter(|_| running.is_some());
@@ -248,12 +267,21 @@ impl PaneStore {
     /// that reach the floor, in order of window and key.
     pub fn close(&mut self, frontier: u64) -> Vec<ClosedRow> {
         let mut out = Vec::new();
-        while let Some(end) = self.next_end() {
-            if frontier != u64::MAX && end.saturating_add(self.limits.allowed_lateness.0) > frontier {
-                break;
-            }
-            self.close_window(end, &mut out);
-        }
+        while self.close_next(frontier, &mut out).is_some() {}
+        self.pass(frontier);
+        out
+    }
+
+    /// Closes the first of these windows; returns its end (ms).
+    pub(super) fn close_next(&mut self, frontier: u64, out: &mut Vec<ClosedRow>) -> Option<u64> {
+        let closes = |end: &u64| frontier == u64::MAX || end.saturating_add(self.limits.allowed_lateness.0) <= frontier;
+        let end = self.next_end().filter(closes)?;
+        self.close_window(end, out);
+        Some(end)
+    }
+
+    /// All of these windows are closed.
+    pub(super) fn pass(&mut self, frontier: u64) {
         if frontier != u64::MAX {
             // What was skipped is closed too.
             let passed = frontier.saturating_sub(self.limits.allowed_lateness.0);
@@ -264,7 +292,6 @@ impl PaneStore {
         while self.told.first_key_value().is_some_and(|((start, _), _)| *start < open) {
             self.told.pop_first();
         }
-        out
     }
 
     fn close_window(&mut self, end: u64, out: &mut Vec<ClosedRow>) {
@@ -381,6 +408,17 @@ impl PaneStore {
 
     pub(super) fn key_of(&self, slot: u32) -> &[u8] {
         self.slots[slot as usize].key.as_bytes()
+    }
+
+    /// When the next window closes in which anything may change or be found, ms.
+    pub(super) fn next_close(&self) -> Option<u64> {
+        Some(self.next_end()?.saturating_add(self.limits.allowed_lateness.0))
+    }
+
+    /// End of the newest pane of which anything is kept, ms.
+    pub(super) fn newest_end(&self) -> u64 {
+        let last = [self.waiting.keys().next_back(), self.deferred.keys().next_back(), self.running.keys().next_back()];
+        last.into_iter().flatten().max().map_or(0, |pane| pane + self.plan.hop)
     }
 
     /// End of the last window closed.

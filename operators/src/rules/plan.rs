@@ -77,6 +77,12 @@ impl MeasurePlan {
             && (&self.exempt[..], self.only_exempt) == (exempt, only_exempt)
     }
 
+    /// Whether a window in which a condition holds may come to hold it no more: the measure may fall, or is compared with what
+    /// is usual.
+    pub fn may_uncross(&self, condition: &Condition) -> bool {
+        !self.measure.is_monotone() || condition.baseline_factor.is_some()
+    }
+
     /// How the measure's whole numbers are divided before they are compared: durations are kept in µs, compared in ms.
     pub fn unit(&self) -> f64 {
         match self.measure {

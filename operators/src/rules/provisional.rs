@@ -1,6 +1,6 @@
 //! Speaking before a window closes: conditions that more events can only meet are tested as partials arrive.
 //!
-//! Only measures that grow (count, distinct, sum) without baseline are tested. A key is tested when a partial touches it,
+//! Only measures that grow (count, distinct, sum) without baseline are tested; of others [`super::finals`] speaks. A key is tested when a partial touches it,
 //! and only while all it has near the touched pane could be enough. What is said here is provisional: closing the
 //! window says it again, or `episodes` withdraws it. A key's value grows on until its windows close: within a window's
 //! length it is said again each time it is twice what was said last, so never more often than a number has bits. Of one rule and
@@ -45,8 +45,7 @@ impl PaneStore {
     /// Adds a message, and says where a condition holds now in a window that is not closed: the earliest such window of the
     /// key that holds the touched pane. Said once per rule, key and window's length, and again where the value has doubled.
     pub fn merge_testing(&mut self, partials: PanePartials, out: &mut Vec<Finding>) {
-        let speaks = self.versions().iter().any(|v| v.condition.baseline_factor.is_none());
-        if !self.plan().measure.is_monotone() || !speaks {
+        if !self.speaks_early() {
             // What arrives piece by piece takes less room merged.
             return self.merge_noting(partials, None);
         }
@@ -63,8 +62,7 @@ impl PaneStore {
 
     /// Says where conditions hold now in windows that are not closed, of what was only merged when it came.
     pub fn speak(&mut self, out: &mut Vec<Finding>) {
-        let speaks = self.versions().iter().any(|v| v.condition.baseline_factor.is_none());
-        if !self.plan().measure.is_monotone() || !speaks {
+        if !self.speaks_early() {
             return;
         }
         let (from, least, mut near) = (out.len(), self.least_held(), Vec::new());
@@ -72,6 +70,11 @@ impl PaneStore {
             self.test(slot, row, pane, &mut near, out);
         }
         out[from..].sort_unstable_by(|a, b| (a.end, a.rule, &a.key).cmp(&(b.end, b.rule, &b.key)));
+    }
+
+    /// Whether any condition is one that more events can only meet.
+    fn speaks_early(&self) -> bool {
+        self.versions().iter().any(|version| !self.plan().may_uncross(&version.condition))
     }
 
     /// With fewer events in all its rows a key cannot meet the condition of any version.
@@ -93,7 +96,7 @@ impl PaneStore {
         for index in 0..self.versions().iter().count() {
             let Some(version) = self.versions().iter().nth(index).copied() else { continue };
             let condition = &version.condition;
-            if condition.baseline_factor.is_some() {
+            if self.plan().may_uncross(condition) {
                 continue;
             }
             let said = self.said(slot, condition.rule).filter(|said| said.end > reach.start);

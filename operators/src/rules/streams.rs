@@ -2,12 +2,14 @@
 //!
 //! Each holds one capability, at the tick at which the next window in which anything may change is closed: the output
 //! frontier stops there, so findings of one window are complete when the frontier has passed its tick. What is said of
-//! open windows leaves at once; what closed windows came to goes on to [`super::closed_streams`].
+//! windows that are open or final leaves at once, and holds nothing: it needs a window that is not closed, for which the
+//! capability is held. What closed windows came to goes on to [`super::closed_streams`].
 
 use super::closed::ClosedRow;
 use super::closed_streams::{self, Preview};
 use super::crowd::Beyond;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
+use super::finals::{self, Finals, Reached};
 use super::panes::PaneStore;
 use super::partials::PanePartials;
 use super::plan::{MeasurePlan, RuleSet};
@@ -35,7 +37,7 @@ pub enum Judged {
     Closed(Finding),
     /// Of a closed window too: what of one worker's findings does not count, as it found stronger ones.
     Beyond(Beyond),
-    /// Of a window that is still open: what there is so far is enough.
+    /// Of a window that is not closed: what there is so far is enough.
     Provisional(Finding),
     /// What a changed rule would have found.
     Preview(Preview),
@@ -64,7 +66,7 @@ enum Beside {
 pub struct RuleSettings {
     /// Bounds of the state.
     pub limits: Limits,
-    /// Whether to speak before windows close, where more events cannot undo it.
+    /// Whether to speak before windows close: at once where more events cannot undo it, else when they are final.
     pub speak_early: bool,
     /// Whether rules may change: then rows are kept that are no findings yet.
     pub may_change: bool,
@@ -126,6 +128,7 @@ fn close_panes<'s>(
                 if may_change || speak_early { store } else { store.only_findings() }
             };
             let mut stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();
+            let mut finals = Finals::new(&stores, limits, speak_early);
             let mut held = Held::default();
             let mut early = Vec::new();
             // Whether there may be something to say that was not said when it came.
@@ -136,13 +139,14 @@ fn close_panes<'s>(
                     for partials in batches.flat_map(|batch| batch.drain(..)) {
                         let (store, plan) = (&mut stores[partials.plan as usize], &rules.plans[partials.plan as usize]);
                         let speaks = speak_early && !plan.only_exempt;
+                        finals.merge(&partials);
                         if speaks && !signal.is_hushed(partials.pane.saturating_add(plan.hop)) {
                             store.merge_testing(partials, &mut early);
                         } else {
                             store.merge(partials);
                             owes |= speaks;
                         }
-                        held.reach(&time, store.next_end(), limits);
+                        held.reach(&time, store.next_close());
                     }
                     if !early.is_empty() {
                         output.session(&time).give_iterator(early.drain(..).map(|finding| Err(Box::new(finding))));
@@ -152,10 +156,11 @@ fn close_panes<'s>(
                     let mut reloads = Vec::new();
                     for beside in batches.flat_map(|batch| batch.drain(..)) {
                         match beside {
+                            Beside::Counts(counts) if counts.of_final => finals.merge_dark(&counts),
                             Beside::Counts(counts) => {
                                 let store = &mut stores[counts.plan as usize];
                                 store.merge_dark(&counts);
-                                held.reach(&time, store.next_end(), limits);
+                                held.reach(&time, store.next_close());
                             }
                             Beside::Notice(notice) => reloads.push(notice.reload),
                         }
@@ -164,8 +169,9 @@ fn close_panes<'s>(
                     for reload in &reloads {
                         for store in &mut stores {
                             store.change(reload);
-                            held.reach(&time, store.next_end(), limits);
+                            held.reach(&time, store.next_close());
                         }
+                        finals.change(reload, &stores);
                     }
                 });
                 for (plan, (store, told)) in stores.iter().zip(&mut told).enumerate() {
@@ -191,16 +197,19 @@ fn close_panes<'s>(
                             output.session(capability).give_iterator(at_once.map(|row| Ok(Rc::new(row))));
                         }
                     }
-                    held.settle(stores.iter().filter_map(PaneStore::next_end).min(), limits);
+                    held.settle(stores.iter().filter_map(PaneStore::next_close).min());
                 }
+                let frontier = least(frontier).unwrap_or(u64::MAX).min(least(frontier_too).unwrap_or(u64::MAX));
+                finals.close(Reached { frontier, passed: reached }, &stores, &signal, &mut early);
                 if owes && signal.speaks() {
                     owes = false;
                     let may_speak = stores.iter_mut().zip(&rules.plans).filter(|(_, plan)| !plan.only_exempt);
                     may_speak.for_each(|(store, _)| store.speak(&mut early));
-                    // Where nothing is held, nothing is open.
-                    if let Some(capability) = &held.capability {
-                        output.session(capability).give_iterator(early.drain(..).map(|found| Err(Box::new(found))));
-                    }
+                }
+                let said = early.drain(..).map(|found| Err(Box::new(found)));
+                // Where nothing is held, nothing is open: what is said of open windows has what holds it in the first stores.
+                if let Some(capability) = held.capability.as_ref().filter(|_| said.len() > 0) {
+                    output.session(capability).give_iterator(said);
                 }
             }
         },
@@ -211,11 +220,13 @@ fn close_panes<'s>(
 fn dark_counts<'s>(
     dark: StreamVec<'s, u64, DarkPart>,
     rules: &RuleSet,
-    RuleSettings { limits, resumed, .. }: RuleSettings,
+    settings: RuleSettings,
     tell: Tell,
 ) -> StreamVec<'s, u64, DarkCounts> {
     let peers = dark.scope().peers();
-    let mut store = DarkStore::new(rules, limits);
+    let RuleSettings { limits, speak_early, resumed, .. } = settings;
+    let store = DarkStore::new(rules, limits);
+    let mut store = store.map(|store| if speak_early { store.telling_finals(finals::SHARE) } else { store });
     if let Some(store) = &mut store {
         store.resume(resumed);
     }
@@ -234,21 +245,24 @@ fn dark_counts<'s>(
                 input.for_each_time(|time, batches| {
                     for part in batches.flat_map(|batch| batch.drain(..)) {
                         store.merge(&part);
-                        held.reach(&time, store.next_end(), limits);
+                        held.reach(&time, store.next_close());
                     }
                 });
                 tell_of(Place::DarkPaths, store.missed(), &mut told, &tell);
                 let reached = least(frontier).unwrap_or(u64::MAX);
                 if held.time().is_some_and(|t| t <= reached) {
                     let mut changes = store.close(reached, peers);
-                    changes.sort_by_key(|change| change.end);
+                    let closes = |change: &DarkCounts| {
+                        change.end.saturating_add(if change.of_final { 0 } else { limits.allowed_lateness.0 })
+                    };
+                    changes.sort_by_key(closes);
                     for change in changes {
-                        held.downgrade(tick(change.end.saturating_add(limits.allowed_lateness.0)));
+                        held.downgrade(tick(closes(&change)));
                         if let Some(capability) = &held.capability {
                             output.session(capability).give(change);
                         }
                     }
-                    held.settle(store.next_end(), limits);
+                    held.settle(store.next_close());
                 }
             }
         },
@@ -274,9 +288,9 @@ impl Held {
         self.capability.as_ref().map(|c| *c.time())
     }
 
-    /// A message came, after which the next window of its store ends at `next_end`.
-    fn reach(&mut self, message: &InputCapability<u64>, next_end: Option<u64>, limits: Limits) {
-        let Some(closes) = next_end.map(|end| tick(end.saturating_add(limits.allowed_lateness.0))) else { return };
+    /// A message came, after which the next window of its store closes at `next_close` (ms).
+    fn reach(&mut self, message: &InputCapability<u64>, next_close: Option<u64>) {
+        let Some(closes) = next_close.map(tick) else { return };
         if self.time().is_none_or(|held| held > closes) {
             self.capability = Some(message.delayed(&closes.max(*message.time()), 0));
         }
@@ -288,10 +302,10 @@ impl Held {
         }
     }
 
-    /// Everything up to the frontier is closed; the next window of all ends at `next_end`.
-    fn settle(&mut self, next_end: Option<u64>, limits: Limits) {
-        match next_end {
-            Some(end) => self.downgrade(tick(end.saturating_add(limits.allowed_lateness.0))),
+    /// Everything up to the frontier is closed; the next window of all closes at `next_close` (ms).
+    fn settle(&mut self, next_close: Option<u64>) {
+        match next_close {
+            Some(closes) => self.downgrade(tick(closes)),
             None => self.capability = None,
         }
     }

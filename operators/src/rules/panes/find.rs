@@ -12,7 +12,7 @@ impl PaneStore {
     /// change of rules, and in the first window of all, before which none was looked at.
     pub(super) fn find(&mut self, start: u64, end: u64, touched: &[u32], out: &mut Vec<ClosedRow>) {
         let from = out.len();
-        let notes = self.versions.has_baseline() && start.is_multiple_of(self.plan.window);
+        let notes = self.learns && self.versions.has_baseline() && start.is_multiple_of(self.plan.window);
         let closes = tick(end.saturating_add(self.limits.allowed_lateness.0));
         let mut changed = false;
         while self.changed.pop_front_if(|from| *from <= closes).is_some() {
@@ -61,7 +61,7 @@ impl PaneStore {
         let before = if self.is_hot[slot as usize] { self.hot.get(&slot).copied() } else { None };
         let cached = before.filter(|_| touched != end + 1).map(|hot| hot.value);
         let value = cached.or_else(|| {
-            let interest = if self.versions.has_baseline() { 0.0 } else { floor.value };
+            let interest = if self.learns && self.versions.has_baseline() { 0.0 } else { floor.value };
             if n < floor.n {
                 return None;
             }
@@ -78,7 +78,7 @@ impl PaneStore {
         let Some(value) = value else { return };
         let key = self.slots[slot as usize].key.as_bytes();
         let mut usual = Vec::new();
-        for version in self.versions.at(start).filter(|v| v.condition.baseline_factor.is_some()) {
+        for version in self.versions.at(start).filter(|v| self.learns && v.condition.baseline_factor.is_some()) {
             let condition = &version.condition;
             let Some(own) = self.plan.rules.iter().position(|rule| *rule == condition.rule) else { continue };
             let known = self.baselines[own].at(key, start);
