@@ -1,6 +1,6 @@
 //! What a log line means, whatever its format: one flat record of numbers and spans.
 
-use crate::batch::Span;
+use crate::batch::{Batch, Span};
 use crate::time::EventTime;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -25,6 +25,17 @@ pub enum Client {
     Ip(IpAddr),
     /// Something that is not an address: a host name, or an application's own name.
     Name(Span),
+}
+
+impl Client {
+    /// The name, where it is none but that.
+    #[inline]
+    pub fn name<'a>(&self, batch: &'a Batch) -> Option<&'a [u8]> {
+        match self {
+            Client::Name(span) => Some(batch.get(*span)),
+            _ => None,
+        }
+    }
 }
 
 /// A request method. Anything but the nine standard ones is `Other`.

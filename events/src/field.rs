@@ -83,7 +83,8 @@ impl Field {
 
     /// Whether it is text of a kind that may hold parameters whose values are secrets, or addresses of clients.
     pub fn may_hold_secrets(self) -> bool {
-        matches!(self, Field::Path | Field::Query | Field::UserAgent | Field::Referrer | Field::Message)
+        use Field::{Logger, Message, Path, Query, Referrer, User, UserAgent};
+        matches!(self, Path | Query | UserAgent | Referrer | Message | User | Logger)
     }
 
     /// The field's value in an event. `Pattern` is computed by `events::pattern` and is `None` here.

@@ -1,22 +1,25 @@
 //! What of addresses and secrets may leave: masked clients, and query parameters without their values.
 //!
-//! Applied before store, sinks, dead letters, alerts and captures: addresses of clients where they become keys of windows
-//! and rules, so that what is counted, shown and sent has the masked ones only; lines where they leave. Filters and allow
-//! lists see whole addresses.
+//! Applied before store, sinks, dead letters, alerts and captures: addresses and host names of clients where they become keys
+//! of windows and rules, so that what is counted, shown and sent has the masked ones only; lines where they leave. Filters
+//! and allow lists see whole addresses.
 //!
 //! Invariants
 //! - Redaction works on any line of any format, parsed or not: it looks for `name=value` behind `?`, `&`, `;`, a quote
 //!   or a blank, with names in any case, and all of them also escaped (`%26`, `\x26`, `\u0026`).
 //! - The time taken grows with the line's length only.
 //! - The same key gives the same pseudonym for ever; without the key an address cannot be had back from it.
+//! - A line whose client is a name shows it nowhere: where the name cannot be found in it, nothing of the line is shown.
 
 use crate::{addresses, escape};
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
 use std::borrow::Cow;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::Range;
+
+mod clients;
+pub mod names;
+
+pub use clients::{ClientPrivacy, Key};
 
 /// Names of parameters whose values are secrets, unless configured otherwise.
 pub const SECRET_PARAMETERS: &[&str] = &[
@@ -40,35 +43,6 @@ const MASK: &[u8] = b"***";
 /// The longest parameter name that is compared, with its escapes.
 const MAX_NAME_BYTES: usize = 192;
 
-/// A secret key. `Debug` shows `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Key(Vec<u8>);
-
-impl Key {
-    /// A key of these bytes.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Key {
-        Key(bytes.into())
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// How client addresses leave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ClientPrivacy {
-    /// As they are.
-    #[default]
-    Full,
-    /// Without their last part: `/24` of IPv4, `/48` of IPv6.
-    Truncate,
-    /// As a pseudonym: an address of `240.0.0.0/4` or `fd00::/8` that HMAC-SHA-256 makes of the address.
-    Hmac(Key),
-}
-
 /// What may leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privacy {
@@ -87,30 +61,15 @@ impl Default for Privacy {
 }
 
 impl ClientPrivacy {
-    /// A client's address as it may leave.
-    pub fn shown(&self, ip: IpAddr) -> IpAddr {
-        match (self, ip) {
-            (ClientPrivacy::Full, ip) => ip,
-            (ClientPrivacy::Truncate, IpAddr::V4(ip)) => Ipv4Addr::from(u32::from(ip) & 0xffff_ff00).into(),
-            (ClientPrivacy::Truncate, IpAddr::V6(ip)) => Ipv6Addr::from(u128::from(ip) & u128::MAX << 80).into(),
-            (ClientPrivacy::Hmac(key), IpAddr::V4(ip)) => {
-                let [a, b, c, d] = pseudonym(key, &ip.octets());
-                Ipv4Addr::new(0xf0 | a, b, c, d & 0xfe).into()
-            }
-            (ClientPrivacy::Hmac(key), IpAddr::V6(ip)) => {
-                let mut octets: [u8; 16] = pseudonym(key, &ip.octets());
-                octets[0] = 0xfd;
-                Ipv6Addr::from(octets).into()
-            }
+    /// A text of an event whose client has this name, with what is shown of it in its place; `None` where it does not stand
+    /// there, or may leave as it is.
+    pub fn without_name(&self, text: &[u8], name: Option<&[u8]>) -> Option<Vec<u8>> {
+        let name = name.filter(|_| *self != ClientPrivacy::Full)?;
+        let shown = self.name(name);
+        if *shown == *name {
+            return None;
         }
-    }
-
-    /// By how many bits IPv6 addresses are grouped where `ipv6_prefix` is configured: no more than are left of them.
-    pub fn ipv6_prefix(&self, configured: u8) -> u8 {
-        match self {
-            ClientPrivacy::Truncate => configured.min(48),
-            ClientPrivacy::Full | ClientPrivacy::Hmac(_) => configured,
-        }
+        replace(text, names::places(text, name), |_| Cow::Borrowed(&*shown))
     }
 }
 
@@ -122,11 +81,12 @@ impl Privacy {
 
     /// Whether an address can stand where clients are shown: as shortened, or where pseudonyms are.
     pub fn may_show(&self, ip: IpAddr) -> bool {
-        match (&self.client, ip) {
-            (ClientPrivacy::Hmac(_), IpAddr::V4(ip)) => ip.octets()[0] >= 0xf0,
-            (ClientPrivacy::Hmac(_), IpAddr::V6(ip)) => ip.octets()[0] == 0xfd,
-            _ => self.client_ip(ip) == ip,
-        }
+        self.client.may_show(ip)
+    }
+
+    /// Whether clients leave otherwise than they are.
+    pub fn masks_clients(&self) -> bool {
+        self.client != ClientPrivacy::Full
     }
 
     /// Whether anything is to be done to lines: callers may keep spans of the raw line where not.
@@ -138,27 +98,50 @@ impl Privacy {
     /// says. Borrowed where nothing changed.
     pub fn redact_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
         let line = self.redact_parameters(line);
-        if self.client == ClientPrivacy::Full {
+        if !self.masks_clients() {
             return line;
         }
         let masked = self.mask_addresses(&line);
         masked.map_or(line, Cow::Owned)
     }
 
+    /// The same of a text of an event whose client has this name, which is replaced too where it stands in it.
+    pub fn redact_text<'a>(&self, text: &'a [u8], name: Option<&[u8]>) -> Cow<'a, [u8]> {
+        match self.client.without_name(text, name) {
+            Some(masked) => Cow::Owned(self.redact_line(&masked).into_owned()),
+            None => self.redact_line(text),
+        }
+    }
+
+    /// [`Self::redact_line`] of the line of an event whose client has this name, in whose place stands what is shown of it.
+    /// Where it does not stand there as it was read, behind escapes, the line is `***`.
+    pub fn redact_line_of<'a>(&self, line: &'a [u8], name: Option<&[u8]>) -> Cow<'a, [u8]> {
+        match (self.client.without_name(line, name), name) {
+            (Some(masked), _) => Cow::Owned(self.redact_line(&masked).into_owned()),
+            (None, Some(name)) if *self.client.name(name) != *name => Cow::Borrowed(MASK),
+            (None, _) => self.redact_line(line),
+        }
+    }
+
+    /// [`Self::redact_line`] of a line that was not read as an event: host names where formats have the client are masked too.
+    pub fn redact_unread<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        if !self.masks_clients() {
+            return self.redact_line(line);
+        }
+        let masked = replace(line, names::where_clients_stand(line), |place| self.client.name(&line[place]));
+        masked.map_or_else(|| self.redact_line(line), |masked| Cow::Owned(self.redact_line(&masked).into_owned()))
+    }
+
     /// The line with every address in it masked; `None` where it holds none.
     fn mask_addresses(&self, line: &[u8]) -> Option<Vec<u8>> {
-        let mut out: Option<Vec<u8>> = None;
-        let mut copied = 0;
-        for (place, ip) in addresses::of(line) {
-            let out = out.get_or_insert_with(|| Vec::with_capacity(line.len()));
-            out.extend_from_slice(&line[copied..place.start]);
-            out.extend_from_slice(self.client_ip(ip).to_string().as_bytes());
-            copied = place.end;
-        }
-        if let Some(out) = &mut out {
-            out.extend_from_slice(&line[copied..]);
-        }
-        out
+        let mut found = addresses::of(line).peekable();
+        found.peek()?;
+        let (places, ips): (Vec<Range<usize>>, Vec<IpAddr>) = found.unzip();
+        let mut ips = ips.into_iter();
+        replace(line, places.into_iter(), |_| {
+            let shown = ips.next().map(|ip| self.client_ip(ip).to_string());
+            Cow::Owned(shown.unwrap_or_default().into_bytes())
+        })
     }
 
     fn redact_parameters<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
@@ -226,6 +209,25 @@ impl Privacy {
             named(once) || named(&again[..twice])
         })
     }
+}
+
+/// The text with other words at some places, which ascend; `None` where there are none.
+fn replace<'a>(
+    text: &[u8],
+    places: impl Iterator<Item = Range<usize>>,
+    mut word: impl FnMut(Range<usize>) -> Cow<'a, [u8]>,
+) -> Option<Vec<u8>> {
+    let mut out: Option<Vec<u8>> = None;
+    let mut copied = 0;
+    for place in places {
+        let out = out.get_or_insert_with(|| Vec::with_capacity(text.len()));
+        out.extend_from_slice(&text[copied..place.start]);
+        out.extend_from_slice(&word(place.clone()));
+        copied = place.end;
+    }
+    let mut out = out?;
+    out.extend_from_slice(&text[copied..]);
+    Some(out)
 }
 
 /// The next `=`, plain or escaped: where it starts, and where the value behind it does.
@@ -366,15 +368,6 @@ fn decode(text: &[u8], out: &mut [u8; MAX_NAME_BYTES]) -> usize {
     out.len()
 }
 
-fn pseudonym<const N: usize>(key: &Key, bytes: &[u8]) -> [u8; N] {
-    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&key.0).expect("HMAC takes keys of any length");
-    mac.update(bytes);
-    let tag = mac.finalize().into_bytes();
-    let mut out = [0; N];
-    out.copy_from_slice(&tag[..N]);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,21 +432,34 @@ mod tests {
     }
 
     #[test]
-    fn clients_leave_as_configured() {
-        let show = |client: ClientPrivacy, ip: &str| {
-            let privacy = Privacy { client, ..Privacy::default() };
-            privacy.client_ip(ip.parse().unwrap()).to_string()
+    fn names_of_clients_leave_no_line() {
+        let truncate = Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() };
+        let name = "p5b0.dip0.t-ipconnect.de";
+        let combined = "p5b0.dip0.t-ipconnect.de - - [10/Oct/2000:13:55:36 +0000] \"GET /?h=P5B0.dip0.t-ipconnect.de&token=x\" \
+            \"http://p5b0.dip0.t-ipconnect.de/\" \"a www.p5b0.dip0.t-ipconnect.de 1.2.3.4\"";
+        let want = "*.t-ipconnect.de - - [10/Oct/2000:13:55:36 +0000] \"GET /?h=*.t-ipconnect.de&token=***\" \
+            \"http://*.t-ipconnect.de/\" \"a www.p5b0.dip0.t-ipconnect.de 1.2.3.0\"";
+        let shown = |line: &str, name: Option<&str>| {
+            String::from_utf8(truncate.redact_line_of(line.as_bytes(), name.map(str::as_bytes)).into_owned()).unwrap()
         };
-        let rows = [("1.2.3.4", "1.2.3.0"), ("2001:db8:1:2:3::4", "2001:db8:1::")];
-        for (ip, truncated) in rows {
-            assert_eq!(show(ClientPrivacy::Full, ip), ip);
-            assert_eq!(show(ClientPrivacy::Truncate, ip), truncated);
-            let hidden = show(ClientPrivacy::Hmac(Key::new("k")), ip);
-            assert_ne!(hidden, ip);
-            assert_eq!(hidden, show(ClientPrivacy::Hmac(Key::new("k")), ip));
-            assert_ne!(hidden, show(ClientPrivacy::Hmac(Key::new("other")), ip));
-        }
-        assert_eq!(format!("{:?}", ClientPrivacy::Hmac(Key::new("k"))), "Hmac(***)");
+        assert_eq!(shown(combined, Some(name)), want);
+        assert_eq!(shown("anna-pc - - \"GET /anna-pc.html\"", Some("anna-pc")), "* - - \"GET /anna-pc.html\"");
+        assert_eq!(shown("unix: - -", Some("unix:")), "unix: - -");
+        assert_eq!(shown("1.2.3.4 - -", None), "1.2.3.0 - -");
+        assert_eq!(shown(r#"{"client":"a\u002eexample.org"}"#, Some("a.example.org")), "***", "behind escapes");
+        assert_eq!(*truncate.redact_text(b"/nothing?token=x", Some(name.as_bytes())), b"/nothing?token=***"[..]);
+        assert_eq!(
+            *truncate.redact_text(b"/p5b0.dip0.t-ipconnect.de", Some(name.as_bytes())),
+            b"/*.t-ipconnect.de"[..]
+        );
+        assert_eq!(truncate.redact_unread(combined.as_bytes())[..22], want.as_bytes()[..22]);
+        let hmac =
+            Privacy { client: ClientPrivacy::Hmac { key: Key::new("k"), ipv6_prefix: 64 }, ..Privacy::default() };
+        let line = hmac.redact_line_of(combined.as_bytes(), Some(name.as_bytes())).into_owned();
+        assert_eq!(memchr::memmem::find_iter(&line, &*hmac.client.name(name.as_bytes())).count(), 3);
+        let full = Privacy::default();
+        assert_eq!(*full.redact_line_of(b"a.example.org", Some(b"a.example.org")), b"a.example.org"[..]);
+        assert_eq!(*full.redact_unread(b"a.example.org x"), b"a.example.org x"[..]);
     }
 
     #[test]
@@ -470,6 +476,16 @@ mod tests {
             ("[::ffff:203.0.113.9]:1234, 1.2.3.4", "[203.0.113.0]:1234, 1.2.3.0"),
             ("?ip=1.2.3.4%2C203.0.113.9%3A80", "?ip=1.2.3.0%2C203.0.113.0%3A80"),
             ("/?token=1.2.3.4", "/?token=***"),
+            (
+                "Forwarded: for=1.2.3.4;by=5.6.7.8, for=\"[2001:db8:1:2::3]:47\"",
+                "Forwarded: for=1.2.3.0;by=5.6.7.0, for=\"[2001:db8:1::]:47\"",
+            ),
+            ("[IPv6:2001:db8:1:2::3] 64:ff9b::1.2.3.4", "[IPv6:2001:db8::] 64:ff9b::"),
+            ("fe80:1:2:3::4%eth0 [fe80:1:2:3::4%25eth0]:80", "fe80:1:2::%eth0 [fe80:1:2::%25eth0]:80"),
+            (
+                "\"Mozilla/5.0 (1.2.3.4)\" \"http://[2001:DB8:1:2::3]/1.2.3.4/\"",
+                "\"Mozilla/5.0 (1.2.3.0)\" \"http://[2001:db8:1::]/1.2.3.0/\"",
+            ),
             (r"198\u002e51.100.77", "198.51.100.0"),
             (r"/?ip=198%2E51.100.77\u0026x", r"/?ip=198.51.100.0\u0026x"),
             (r"/?a\u0026198.51.100.77", r"/?a\u0026198.51.100.0"),

@@ -61,6 +61,8 @@ pub fn cannot_hold(field: Field, value: &str) -> Option<&'static str> {
 fn is_name(text: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
     let last = text.rsplit('.').next().unwrap_or_default();
+    // As [privacy] shortens them.
+    let text = text.strip_prefix("*.").map_or_else(|| text.to_owned(), |rest| format!("x.{rest}"));
     text.starts_with("unix:")
         || (text.contains('.')
             && text.split('.').all(|label| !label.is_empty() && label.chars().all(is_part))
@@ -128,6 +130,9 @@ mod tests {
             (Field::ClientIp, "2001:DB8::1", true),
             (Field::ClientIp, "crawler.example.org", true),
             (Field::ClientIp, "unix:", true),
+            (Field::ClientIp, "*.example.org", true),
+            (Field::ClientIp, "*.de", true),
+            (Field::ClientIp, "a.*.org", false),
             (Field::ClientIp, "-", true),
             (Field::Status, "4xx", false),
             (Field::Status, "404", true),

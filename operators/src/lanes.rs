@@ -103,6 +103,28 @@ impl Lanes {
         self.cut_paths = number(&mut self.paths, &mut self.path, batch, mask, span);
         number(&mut self.agents, &mut self.agent, batch, mask, |lane| events[lane].agent);
         number(&mut self.referrers, &mut self.referrer, batch, mask, |lane| events[lane].referrer);
+        if *self.clients.privacy() != ClientPrivacy::Full {
+            self.hide_names(batch, events, mask);
+        }
+    }
+
+    /// Agents and referrers that hold the name of the event's client are known by what is shown of it.
+    #[cold]
+    fn hide_names(&mut self, batch: &Batch, events: &[Event], mask: u32) {
+        for lane in bits(mask) {
+            let event = &events[lane];
+            let Some(name) = event.client.name(batch) else { continue };
+            let texts = [
+                (event.agent, &mut self.agents, &mut self.agent),
+                (event.referrer, &mut self.referrers, &mut self.referrer),
+            ];
+            for (span, names, numbers) in texts {
+                if let Some(masked) = self.clients.privacy().without_name(batch.get(span), Some(name)) {
+                    let is_long = masked.len() > text::MAX_VALUE_BYTES;
+                    numbers[lane] = if is_long { number_cut(names, &masked) } else { names.number(&masked) };
+                }
+            }
+        }
     }
 
     /// Asks for the lines of events that are to be taken next, and for their clients: parsed a whole batch ago, the lines have

@@ -241,6 +241,9 @@ pub struct Clients {
     /// The same for IPv6 addresses.
     long_addresses: Vec<Long>,
     known_long: usize,
+    /// Where names are masked: the keys of names as they came, and the numbers of what is shown of them, by their own.
+    hidden: Names,
+    shown: Vec<u32>,
     key: Vec<u8>,
 }
 
@@ -262,6 +265,8 @@ impl Clients {
             known: 0,
             long_addresses: vec![Long::default(); LEAST_CAPACITY],
             known_long: 0,
+            hidden: Names::default(),
+            shown: Vec::new(),
             key: Vec::new(),
         }
     }
@@ -273,7 +278,7 @@ impl Clients {
             Client::None => NONE,
             Client::Ip(IpAddr::V4(ip)) => self.address(*ip),
             Client::Ip(IpAddr::V6(ip)) => self.long_address(*ip),
-            Client::Name(name) => self.long(Value::Text(batch.get(*name))),
+            Client::Name(name) => self.named(batch.get(*name)),
         }
     }
 
@@ -389,6 +394,24 @@ impl Clients {
         number
     }
 
+    #[inline]
+    fn named(&mut self, name: &[u8]) -> u32 {
+        if self.privacy == ClientPrivacy::Full { self.long(Value::Text(name)) } else { self.masked(name) }
+    }
+
+    #[cold]
+    fn masked(&mut self, name: &[u8]) -> u32 {
+        self.key.clear();
+        key::push(&mut self.key, Value::Text(name), 128);
+        let hidden = self.hidden.number(&self.key) as usize;
+        if hidden == self.shown.len() {
+            let shown = self.privacy.name(name);
+            let number = self.long(Value::Text(&shown));
+            self.shown.push(number);
+        }
+        self.shown[hidden]
+    }
+
     fn long(&mut self, value: Value<'_>) -> u32 {
         self.key.clear();
         key::push(&mut self.key, value, 128);
@@ -402,7 +425,7 @@ impl Clients {
 
     /// Whether so much is kept that all should be forgotten as soon as nobody keeps numbers.
     pub fn is_full(&self) -> bool {
-        self.names.is_full() || self.known + self.known_long >= MAX_NAMES
+        self.names.is_full() || self.hidden.is_full() || self.known + self.known_long >= MAX_NAMES
     }
 
     /// The clients' keys.
@@ -571,6 +594,20 @@ mod tests {
         ] {
             assert_eq!(clients.number(&batch, &client(ip)), number, "{ip}");
             assert_eq!(clients.names().text(number), key, "{ip}");
+        }
+        // Names too: as long as they look the same.
+        let bytes = b"a.dip.example.org b.dip.example.org a.dip.example.com".to_vec();
+        let framing = Framing::Lines { offset: 0 };
+        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
+        let named = Batch::new(raw, std::sync::Arc::from(&b""[..]));
+        for (start, end, number, key) in [
+            (0, 17, 3, &b"\x01\0\x0d*.example.org"[..]),
+            (18, 35, 3, b"\x01\0\x0d*.example.org"),
+            (36, 53, 4, b"\x01\0\x0d*.example.com"),
+            (0, 17, 3, b"\x01\0\x0d*.example.org"),
+        ] {
+            assert_eq!(clients.number(&named, &Client::Name(Span::new(start, end))), number, "{start}");
+            assert_eq!(clients.names().text(number), key, "{start}");
         }
         // Many addresses of few networks are bounded too.
         (0..MAX_NAMES as u32).for_each(|n| _ = clients.number(&batch, &Client::Ip(Ipv4Addr::from(n).into())));

@@ -363,13 +363,15 @@ fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<(RequestRow, u32)> {
         });
         let mut next = || next.next().unwrap_or_default();
         let plain = |bytes: &[u8]| text::printable(bytes).into_owned();
-        let redacted = |bytes: &[u8]| text::printable(&privacy.redact_line(bytes)).into_owned();
-        let (host, name) = (plain(next()), redacted(next()));
+        let (host, name) = (plain(next()), next());
+        let named = (!name.is_empty()).then_some(name);
+        let redacted = |bytes: &[u8]| text::printable(&privacy.redact_text(bytes, named)).into_owned();
+        let shown = || named.map_or_else(String::new, |name| text::printable(&privacy.client.name(name)).into_owned());
         rows.push((
             RequestRow {
                 time: taken.time,
                 host,
-                client: taken.ip.map_or(name, |ip| privacy.client_ip(ip).to_string()),
+                client: taken.ip.map_or_else(shown, |ip| privacy.client_ip(ip).to_string()),
                 method: taken.method.as_str().to_owned(),
                 path: redacted(next()),
                 query: redacted(next()),

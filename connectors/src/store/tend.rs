@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+use tidewatch_events::field::Field;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tracing::warn;
 
@@ -311,7 +312,7 @@ fn mask(
     Ok(true)
 }
 
-/// A subject (JSON) with the networks of its addresses in their place.
+/// A subject (JSON) with the networks of its addresses, and the domain of its client's name, in their place.
 fn network_only(subject: &str) -> String {
     let privacy = Privacy { client: ClientPrivacy::Truncate, redact_query: Vec::new() };
     let mut subject: BTreeMap<String, String> = serde_json::from_str(subject).unwrap_or_default();
@@ -320,6 +321,13 @@ fn network_only(subject: &str) -> String {
         if let Ok(ip) = address.parse::<IpAddr>() {
             *value = privacy.client_ip(ip).to_string();
         }
+    }
+    // Where it is no address it is a name.
+    if let Some(client) = subject.get_mut(Field::ClientIp.name())
+        && client.split('/').next().is_none_or(|address| address.parse::<IpAddr>().is_err())
+        && client != "-"
+    {
+        *client = String::from_utf8_lossy(&privacy.client.name(client.as_bytes())).into_owned();
     }
     super::sink::json(&subject)
 }

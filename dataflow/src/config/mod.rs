@@ -246,7 +246,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let (allow, mut never_block) = allow(cx, node("allow"), &all_rules);
     let proxies = sources.iter().flat_map(|source| source.lines.proxies.trusted.iter());
     never_block.extend(proxies.map(|network| (*network, None)));
-    let privacy = privacy(cx, table("privacy"));
+    let privacy = privacy(cx, table("privacy"), ipv6_prefix);
     let (time, retain) = time(cx, table("time"));
     let windows = windows(cx, table("windows"));
     let alerts = alerts(cx, table("alerts"));
@@ -366,7 +366,7 @@ fn escape_wildcards(text: &str) -> String {
     out
 }
 
-fn privacy(cx: &Context<'_>, table: Option<&Table>) -> (Option<Privacy>, Option<Millis>) {
+fn privacy(cx: &Context<'_>, table: Option<&Table>, ipv6_prefix: Option<u64>) -> (Option<Privacy>, Option<Millis>) {
     let r = Reader::new(cx, &schema::PRIVACY, table);
     let kind = r.choice("client", &[("full", 0), ("truncate", 1), ("hmac", 2)]);
     let key = r.secret("key"); // changes results: needed in a replay too
@@ -389,7 +389,10 @@ fn privacy(cx: &Context<'_>, table: Option<&Table>) -> (Option<Privacy>, Option<
     let client = match (kind, key) {
         (Some(0), _) => Some(ClientPrivacy::Full),
         (Some(1), _) => Some(ClientPrivacy::Truncate),
-        (Some(_), Some(key)) => Some(ClientPrivacy::Hmac(Key::new(key.expose()))),
+        (Some(_), Some(key)) => {
+            let ipv6_prefix = ipv6_prefix.map_or(128, |bits| bits as u8);
+            Some(ClientPrivacy::Hmac { key: Key::new(key.expose()), ipv6_prefix })
+        }
         _ => None,
     };
     (client.map(|client| Privacy { client, redact_query }), keep_addresses)

@@ -344,7 +344,9 @@ fn check_blocklist(r: &Reader<'_>, client: &ClientPrivacy) {
     match client {
         ClientPrivacy::Full => {}
         ClientPrivacy::Truncate => r.cx.wrong(&r.span(), "a shortened address is somebody else's", hint),
-        ClientPrivacy::Hmac(_) => r.cx.warn(&r.span(), "pseudonyms are no addresses: this route blocks nobody", hint),
+        ClientPrivacy::Hmac { .. } => {
+            r.cx.warn(&r.span(), "pseudonyms are no addresses: this route blocks nobody", hint)
+        }
     }
     if r.given("rules").is_none() && r.given("min_severity").is_none() {
         let hint = "say which alerts block: rules = [\"ip-spike\"], or min_severity = \"high\"";
@@ -494,6 +496,14 @@ fn check_subject(r: &Reader<'_>, subject: &BTreeMap<String, String>, privacy: &P
         {
             let message = format!("with `client` in [privacy] as it is, no alert shows {ip}: this silences nothing");
             r.cx.wrong(&at, message, format!("write {:?}, as alerts show it", privacy.client_ip(ip).to_string()));
+        } else if field == Field::ClientIp
+            && parse_ip(value.as_bytes()).is_none()
+            && !value.contains('/')
+            && !privacy.client.may_show_name(value.as_bytes())
+        {
+            let shown = String::from_utf8_lossy(&privacy.client.name(value.as_bytes())).into_owned();
+            let message = format!("with `client` in [privacy] as it is, no alert shows {value}: this silences nothing");
+            r.cx.wrong(&at, message, format!("write {shown:?}, as alerts show it"));
         }
     }
 }

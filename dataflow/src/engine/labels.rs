@@ -137,10 +137,15 @@ impl Judge {
     pub fn under(mut self, privacy: &Privacy, ipv6_prefix: u8) -> Judge {
         let prefix = privacy.client.ipv6_prefix(ipv6_prefix);
         for client in self.labels.iter_mut().filter_map(|label| label.subject.get_mut(Field::ClientIp.name())) {
-            let Ok(ip) = client.parse::<IpAddr>() else { continue };
+            let Ok(ip) = client.parse::<IpAddr>() else {
+                if !client.contains('/') && !privacy.client.may_show_name(client.as_bytes()) {
+                    *client = String::from_utf8_lossy(&privacy.client.name(client.as_bytes())).into_owned();
+                }
+                continue;
+            };
             let ip = ip.to_canonical();
             // Somebody may have taken it from an alert.
-            let is_pseudonym = matches!(privacy.client, ClientPrivacy::Hmac(_)) && privacy.may_show(ip);
+            let is_pseudonym = matches!(privacy.client, ClientPrivacy::Hmac { .. }) && privacy.may_show(ip);
             let shown = if is_pseudonym { ip } else { privacy.client_ip(ip) };
             let mut bytes = Vec::new();
             key::push(&mut bytes, Value::Ip(shown), prefix);
@@ -337,8 +342,9 @@ mod tests {
 
     #[test]
     fn clients_are_known_as_alerts_show_them() {
-        let hmac = || ClientPrivacy::Hmac(Key::new("0123456789abcdef"));
+        let hmac = || ClientPrivacy::Hmac { key: Key::new("0123456789abcdef"), ipv6_prefix: 64 };
         let masked = hmac().shown("203.0.113.9".parse().unwrap()).to_string();
+        let masked_name = String::from_utf8(hmac().name(b"a.example.org").into_owned()).unwrap();
         let rows = [
             ("as it is", ClientPrivacy::Full, "203.0.113.9", "203.0.113.9"),
             ("IPv4 as IPv6", ClientPrivacy::Full, "::ffff:203.0.113.9", "203.0.113.9"),
@@ -348,6 +354,11 @@ mod tests {
             ("shortened", ClientPrivacy::Truncate, "203.0.113.9", "203.0.113.0"),
             ("shortened before", ClientPrivacy::Truncate, "203.0.113.0", "203.0.113.0"),
             ("of its network what is left", ClientPrivacy::Truncate, "2001:db8:1:2:3::4", "2001:db8:1::/48"),
+            ("a name shortened", ClientPrivacy::Truncate, "a.dip.example.org", "*.example.org"),
+            ("a name shortened before", ClientPrivacy::Truncate, "*.example.org", "*.example.org"),
+            ("a network shortened", ClientPrivacy::Truncate, "2001:db8:1::/48", "2001:db8:1::/48"),
+            ("a pseudonym of a name", hmac(), "a.example.org", &masked_name),
+            ("that itself", hmac(), &masked_name, &masked_name),
             ("a pseudonym", hmac(), "203.0.113.9", &masked),
             ("the pseudonym itself", hmac(), &masked, &masked),
         ];

@@ -20,6 +20,7 @@ use super::limited;
 use super::misfits::{Misfit, Misfits};
 use super::orphans::Orphans;
 use super::peers::Peers;
+use super::redaction::Redaction;
 use super::reload::Previews;
 use super::routes::Routes;
 use super::writer::{record, shown};
@@ -35,8 +36,8 @@ use tidewatch_connectors::sink::runner::{SinkRunner, SinkStatus};
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState, Severity};
+use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::DeadLetter;
-use tidewatch_events::privacy::Privacy;
 use tidewatch_events::rule::Rule;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
@@ -162,7 +163,7 @@ pub struct Live {
     peers: Arc<Peers>,
     tap: Option<Box<dyn Tap>>,
     lookup: Lookup<Peers>,
-    privacy: Privacy,
+    redaction: Redaction,
     figures: Arc<Figures>,
     durable: Durable,
     step: Delivery,
@@ -224,7 +225,7 @@ impl Live {
         ledger: Arc<Ledger>,
         peers: Arc<Peers>,
         tap: Option<Box<dyn Tap>>,
-        privacy: Privacy,
+        redaction: Redaction,
         figures: Arc<Figures>,
     ) -> std::io::Result<Live> {
         Ok(Live {
@@ -235,7 +236,7 @@ impl Live {
             lookup: Lookup::start(peers.clone(), Duration::from_millis(plan.traffic.allowed_lateness.0))?,
             peers,
             tap,
-            privacy,
+            redaction,
             figures,
             durable: Durable::new(plan.traffic.size.0, plan.traffic.allowed_lateness.0),
             step: Delivery::default(),
@@ -358,7 +359,7 @@ impl Live {
             }
             Output::DeadLetters(batches) => {
                 for batch in batches {
-                    let record = |letter| record_of(&self.peers, &self.privacy, letter);
+                    let record = |letter| record_of(&self.peers, &self.redaction, letter);
                     self.step.dead_letters.extend(batch.letters.iter().map(record));
                     self.durable.count(batch.worker, batch.letters.len());
                     self.charges.extend(self.accounts.charge_of(&batch));
@@ -421,7 +422,11 @@ impl Live {
         let Found { drafts, lines } = found;
         let before = self.step.alerts.len();
         for draft in drafts {
-            let line = |origin: &Origin| lines.get(origin).map(|line| shown(&self.privacy.redact_line(line)));
+            let line = |origin: &Origin| {
+                let id = PartitionId(origin.partition);
+                let source = || self.peers.name(id).map(|name| name.index);
+                lines.get(origin).map(|line| shown(&self.redaction.event(source, id, line)))
+            };
             let alert = draft.into_alert(self.book.rules(), line);
             self.orphans.meet(&alert).into_iter().for_each(|alert| self.put(alert));
             self.put(alert);
@@ -477,7 +482,7 @@ impl Live {
     fn take_refused(&mut self) {
         for runner in self.runners.iter().filter(|runner| !runner.takes().dead_letters) {
             for (line, words) in runner.take_refused() {
-                let line = String::from_utf8_lossy(&self.privacy.redact_line(line.as_bytes())).into_owned();
+                let line = String::from_utf8_lossy(&self.redaction.privacy().redact_line(line.as_bytes())).into_owned();
                 let (source, reason) = (runner.name().to_owned(), format!("refused: {words}"));
                 let partition = "sink".into();
                 let letter = DeadLetterRecord { source, partition, reason, line, ..DeadLetterRecord::default() };
@@ -527,9 +532,11 @@ fn finish(runner: SinkRunner) -> bool {
     left.is_ok()
 }
 
-fn record_of(peers: &Peers, privacy: &Privacy, letter: &DeadLetter) -> DeadLetterRecord {
+fn record_of(peers: &Peers, redaction: &Redaction, letter: &DeadLetter) -> DeadLetterRecord {
     let name = peers.name(letter.partition);
-    record(letter, name.as_ref().map(|name| (&*name.source, &*name.partition)), None, privacy)
+    let source = name.as_ref().map(|name| name.index);
+    let name = name.as_ref().map(|name| (&*name.source, &*name.partition));
+    record(letter, name, None, (redaction, source))
 }
 
 fn memchr_count(points: &[u8]) -> u64 {

@@ -8,6 +8,7 @@
 //! | [`parsers`] | formats of partitions |
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
+//! | [`redaction`] | lines as they may leave |
 //! | [`replay`], [`writer`] | backtests, and their files |
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
@@ -47,6 +48,7 @@ pub mod page;
 pub mod parsers;
 pub mod peers;
 pub mod progress;
+pub mod redaction;
 pub mod reload;
 pub mod replay;
 #[cfg(feature = "store")]

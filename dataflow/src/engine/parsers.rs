@@ -40,6 +40,15 @@ impl SourceParsers {
         let fallback = Format::compile("auto", &BTreeMap::new()).map_err(|e| Failure::usage(e.to_string()))?;
         Ok(SourceParsers { sources, recognised: Mutex::default(), fallback })
     }
+
+    /// A parser for a line that was read before: by its source, by what its partition was recognised as, or as it looks.
+    pub fn parser_again(&self, source: Option<usize>, id: PartitionId, line: &[u8]) -> Parser {
+        let source = source.and_then(|source| self.sources.get(source.min(self.sources.len().saturating_sub(1))));
+        let known = || self.recognised.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let format = source.and_then(|source| source.format.clone()).or_else(known).or_else(|| formats::detect(line));
+        let options = source.map_or_else(SourceOptions::default, |source| source.options.clone());
+        Parser::new(format.unwrap_or_else(|| self.fallback.clone()), options)
+    }
 }
 
 fn compile(source: &Source) -> Result<SourceParser, Failure> {

@@ -14,6 +14,7 @@ use super::limited::Limited;
 use super::observe::Observer;
 use super::parsers::SourceParsers;
 use super::progress::Progress;
+use super::redaction::Redaction;
 use super::workers::{self, Shared};
 use super::writer::Writer;
 use crate::cli::options::{ReplayOptions, Speed};
@@ -29,7 +30,6 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::source::Identity;
 use tidewatch_connectors::source::file::ReplayFiles as Source;
-use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::rules::Limits;
 use tidewatch_operators::rules::plan::RuleSet;
@@ -200,11 +200,6 @@ fn of_memory(config: &Config, bound: usize) -> usize {
     usize::try_from(scaled).unwrap_or(usize::MAX).clamp(bound / 64, bound * 64)
 }
 
-/// What is removed before anything leaves.
-pub fn privacy(config: &Config) -> Privacy {
-    config.privacy.clone()
-}
-
 /// The bounds of a configuration's time.
 pub fn bounds(config: &Config) -> Bounds {
     Bounds {
@@ -279,7 +274,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let shared = Shared {
         feed: feed.clone(),
         ledger: ledger.clone(),
-        parsers,
+        parsers: parsers.clone(),
         plan: plan(&config),
         results,
         early: Arc::new(AtomicU64::new(0)),
@@ -299,8 +294,8 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     }
     let written = if process == 0 {
         let plan = plan(&config);
-        let privacy = privacy(&config);
-        let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), privacy)?;
+        let redaction = Redaction::new(config.privacy.clone(), parsers);
+        let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), redaction)?;
         let mut writer = writer.judging(judge);
         let progress = Progress::start(read, total, ledger.clone());
         if let Err(failure) = take_all(&received, &mut writer, &ledger) {

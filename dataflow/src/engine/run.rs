@@ -14,6 +14,7 @@ use super::orphans::Orphans;
 use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
+use super::redaction::Redaction;
 use super::reload::Reloader;
 use super::replay::{self, Summary};
 use super::routes::Routes;
@@ -248,6 +249,7 @@ impl Pipeline {
         sockets: Option<Vec<Option<std::net::TcpStream>>>,
         (observer, tap): Looking,
     ) -> Result<Pipeline, Failure> {
+        let parsers = Arc::new(parsers);
         let time = time_settings(config, &sources);
         let resumed = std::mem::take(&mut sources.resumed);
         let closed = resumed.closed;
@@ -274,7 +276,7 @@ impl Pipeline {
         let shared = Shared {
             feed: feed.clone(),
             ledger: ledger.clone(),
-            parsers: Arc::new(parsers),
+            parsers: parsers.clone(),
             plan: plan.clone(),
             results,
             early: early.clone(),
@@ -304,8 +306,8 @@ impl Pipeline {
         let routes = told.1.clone();
         let results = (process == 0).then(|| {
             let orphans = Orphans::read(config, tap.is_some());
-            let (privacy, figures, peers) = (config.privacy.clone(), figures.clone(), peers.clone());
-            let live = Live::new(&plan, told, ledger.clone(), peers, tap, privacy, figures);
+            let redaction = Redaction::new(config.privacy.clone(), parsers);
+            let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
             let (live, stop) = (live.crediting(accounts.clone()).ending(orphans), stopping.clone());
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))

@@ -6,6 +6,7 @@ use super::inexact::inexact;
 use super::labels::Judge;
 use super::ledger::Ledger;
 use super::limited::limited;
+use super::redaction::Redaction;
 use super::replay::Summary;
 use crate::exit::Failure;
 use base64::Engine as _;
@@ -20,7 +21,6 @@ use tidewatch_connectors::source::file::LineFetcher;
 use tidewatch_connectors::source::recent::FetchLines;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
-use tidewatch_events::privacy::Privacy;
 use tidewatch_events::text;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
@@ -46,7 +46,7 @@ pub struct Writer {
     fetchers: Vec<LineFetcher>,
     ledger: Arc<Ledger>,
     infos: HashMap<PartitionId, PartitionInfo>,
-    privacy: Privacy,
+    redaction: Redaction,
     judge: Option<Judge>,
 }
 
@@ -57,7 +57,7 @@ impl Writer {
         out: &Path,
         fetchers: Vec<LineFetcher>,
         ledger: Arc<Ledger>,
-        privacy: Privacy,
+        redaction: Redaction,
     ) -> Result<Writer, Failure> {
         Ok(Writer {
             files: ReplayFiles::create(out, SORT_MEMORY).map_err(failed)?,
@@ -69,7 +69,7 @@ impl Writer {
             fetchers,
             ledger,
             infos: HashMap::new(),
-            privacy,
+            redaction,
             judge: None,
         })
     }
@@ -125,8 +125,9 @@ impl Writer {
             self.infos.insert(letter.partition, info);
         }
         let located = self.fetchers.iter().find_map(|f| f.locate(letter.partition, letter.offset));
-        let name = self.infos.get(&letter.partition).map(|info| (&*info.source_name, &*info.name));
-        record(letter, name, located, &self.privacy)
+        let info = self.infos.get(&letter.partition);
+        let name = info.map(|info| (&*info.source_name, &*info.name));
+        record(letter, name, located, (&self.redaction, info.map(|info| info.source)))
     }
 
     /// Writes everything; completes the summary and writes it too.
@@ -170,7 +171,9 @@ impl Writer {
         for fetcher in &self.fetchers {
             for (origin, line) in wanted.iter().zip(fetcher.fetch(&places)) {
                 if let Some(line) = line {
-                    found.insert(*origin, shown(&self.privacy.redact_line(&line)));
+                    let id = PartitionId(origin.partition);
+                    let source = || self.ledger.info(id).map(|info| info.source);
+                    found.insert(*origin, shown(&self.redaction.event(source, id, &line)));
                 }
             }
         }
@@ -179,14 +182,17 @@ impl Writer {
 }
 
 /// A dead letter as it leaves: redacted, with the names of its source and partition; where its file is known
-/// (`located`), with that and the offset in it.
+/// (`located`), with that and the offset in it; by its source's index what it says of the client is known.
 pub(super) fn record(
     letter: &DeadLetter,
     name: Option<(&str, &str)>,
     located: Option<(&Path, u64)>,
-    privacy: &Privacy,
+    (redaction, source): (&Redaction, Option<usize>),
 ) -> DeadLetterRecord {
-    let line = privacy.redact_line(&letter.line);
+    let line = match letter.reason {
+        Reason::Late | Reason::Future => redaction.event(|| source, letter.partition, &letter.line),
+        _ => redaction.privacy().redact_unread(&letter.line),
+    };
     // Of a line that is too long the beginning is kept.
     let line = if letter.reason == Reason::TooLong { text::whole(&line) } else { &line[..] };
     let offset = located.map_or(letter.offset, |(_, offset)| offset);

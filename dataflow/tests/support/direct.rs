@@ -12,6 +12,7 @@ use tidewatch::engine::gate::Gate;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
 use tidewatch::engine::letters::Account;
 use tidewatch::engine::observe::Observer;
+use tidewatch::engine::redaction::Redaction;
 use tidewatch::engine::replay::{self, Summary};
 use tidewatch::engine::workers::{self, Shared, Wakers};
 use tidewatch::engine::writer::Writer;
@@ -177,11 +178,12 @@ pub fn run(
     let wakers = Wakers::default();
     let feed = Arc::new(Feed::new(schedule.bytes, config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
+    let parsers = model::parsers(config, files);
     let shared = Shared {
         observer: Observer::default(),
         feed: feed.clone(),
         ledger: ledger.clone(),
-        parsers: model::parsers(config, files),
+        parsers: parsers.clone(),
         plan: replay::plan(config),
         results,
         early: Arc::new(AtomicU64::new(0)),
@@ -217,8 +219,8 @@ pub fn run(
     });
     let plan = replay::plan(config);
     let fetchers = if records { Vec::new() } else { fetchers(config, files) };
-    let mut writer =
-        Writer::new(&plan, out, fetchers, ledger.clone(), config.privacy.clone()).map_err(|e| e.to_string())?;
+    let redaction = Redaction::new(config.privacy.clone(), parsers);
+    let mut writer = Writer::new(&plan, out, fetchers, ledger.clone(), redaction).map_err(|e| e.to_string())?;
     for output in &received {
         writer.take(output).map_err(|e| e.to_string())?;
     }

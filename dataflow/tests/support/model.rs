@@ -73,8 +73,8 @@ pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
 pub struct Expected {
     /// The results.
     pub results: Results,
-    /// Lines by place.
-    lines: HashMap<(PartitionId, u64), Vec<u8>>,
+    /// Lines by place, with the names of their clients.
+    lines: HashMap<(PartitionId, u64), (Vec<u8>, Option<Vec<u8>>)>,
     lines_read: u64,
     rejected: Vec<DeadLetterRecord>,
     late: Vec<DeadLetterRecord>,
@@ -93,15 +93,15 @@ impl Expected {
             let batch = input.parsed(&parsers);
             lines_read += batch.lines();
             for reject in &batch.rejects {
-                let record = input.record(reject.offset, reject.reason.as_str(), batch.get(reject.line), config);
-                rejected.push(record);
+                let line = config.privacy.redact_unread(batch.get(reject.line));
+                rejected.push(input.record(reject.offset, reject.reason.as_str(), &line));
             }
             let mut events: Vec<RefEvent> = batch.events.iter().map(|e| RefEvent::from(&batch, e)).collect();
             let lines_of = &config.input_sources(files)[input.info.source].lines;
             if !lines_of.hosts.is_empty() {
                 settle_hosts(&mut events, &input.info.default_host, &lines_of.hosts);
             }
-            lines.extend(events.iter().map(|e| ((id, e.offset), e.line.clone())));
+            lines.extend(events.iter().map(|e| ((id, e.offset), (e.line.clone(), e.name().map(<[u8]>::to_vec)))));
             feed.partitions.push(Partition { id, floors: Vec::new(), events });
         }
         let results = compute(&feed, settings);
@@ -113,7 +113,8 @@ impl Expected {
                     Verdict::Future => "future",
                     _ => continue,
                 };
-                late.push(input.record(event.offset, reason, &event.line, config));
+                let line = config.privacy.redact_line_of(&event.line, event.name());
+                late.push(input.record(event.offset, reason, &line));
             }
         }
         for records in [&mut rejected, &mut late] {
@@ -137,8 +138,8 @@ impl Expected {
         check(self.compare_counts(&got.summary));
         check(compare_points(&self.results.points, &got.metrics));
         let mut alerts = self.results.alerts_with(|partition, offset| {
-            let line = &self.lines[&(partition, offset)];
-            shown(&self.config.privacy.redact_line(line))
+            let (line, name) = &self.lines[&(partition, offset)];
+            shown(&self.config.privacy.redact_line_of(line, name.as_deref()))
         });
         if self.without_evidence {
             alerts.iter_mut().for_each(|alert| alert.evidence.clear());
@@ -233,19 +234,18 @@ impl Input {
         self.records = Some(records);
     }
 
-    fn record(&self, offset: u64, reason: &str, line: &[u8], config: &Config) -> DeadLetterRecord {
+    fn record(&self, offset: u64, reason: &str, line: &[u8]) -> DeadLetterRecord {
         let whole = (PathBuf::from(&*self.info.name), 0);
         let place = self.generations.iter().rev().find(|(_, start)| *start <= offset && self.records.is_none());
         let (path, start) = place.unwrap_or(&whole);
-        let line = config.privacy.redact_line(line);
         DeadLetterRecord {
             source: self.info.source_name.to_string(),
             partition: path.display().to_string(),
             offset: offset - start,
             reason: reason.to_owned(),
-            line: match std::str::from_utf8(&line) {
+            line: match std::str::from_utf8(line) {
                 Ok(line) => line.to_owned(),
-                Err(_) => base64::engine::general_purpose::STANDARD.encode(&line),
+                Err(_) => base64::engine::general_purpose::STANDARD.encode(line),
             },
             ..DeadLetterRecord::default()
         }

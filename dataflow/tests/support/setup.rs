@@ -55,7 +55,7 @@ pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
     let privacy = prop_oneof![
         2 => Just(ClientPrivacy::Full),
         1 => Just(ClientPrivacy::Truncate),
-        1 => Just(ClientPrivacy::Hmac(Key::new(KEY))),
+        1 => Just(ClientPrivacy::Hmac { key: Key::new(KEY), ipv6_prefix: 64 }),
     ];
     // Half of them cross a bound now and then.
     let bounds = prop_oneof![1 => Just((1_000usize, 10_000usize)), 1 => (1usize..4, prop::sample::select(&[1usize, 2, 3, 10_000][..]))];
@@ -74,6 +74,9 @@ pub fn setup(rules: usize) -> impl Strategy<Value = Setup> {
         // Fixed numbers of the product.
         (settings.templates, settings.anomaly_slots) = (200, 100);
         settings.ipv6_prefix = settings.ipv6_prefix.max(1);
+        if let ClientPrivacy::Hmac { ipv6_prefix, .. } = &mut settings.privacy.client {
+            *ipv6_prefix = settings.ipv6_prefix;
+        }
         for (i, rule) in settings.rules.iter_mut().enumerate() {
             rule.name = format!("rule-{i}");
             if let Measure::Quantile(_, q) = &mut rule.measure {
@@ -106,7 +109,7 @@ impl Setup {
         match s.privacy.client {
             ClientPrivacy::Full => {}
             ClientPrivacy::Truncate => text += "[privacy]\nclient = \"truncate\"\n",
-            ClientPrivacy::Hmac(_) => _ = writeln!(text, "[privacy]\nclient = \"hmac\"\nkey = \"{KEY}\""),
+            ClientPrivacy::Hmac { .. } => _ = writeln!(text, "[privacy]\nclient = \"hmac\"\nkey = \"{KEY}\""),
         }
         for allow in &s.allow {
             text += &allow_text(allow);

@@ -123,7 +123,7 @@ impl Context<'_> {
         }
         match client::parse_endpoint(text) {
             Some(ip) => Client::Ip(self.behind(ip, headers, escape)),
-            None => Client::Name(span),
+            None => Client::Name(span.slice(0, without_port(text))),
         }
     }
 
@@ -350,6 +350,14 @@ pub(super) fn size(text: &[u8]) -> Result<u64, Reason> {
     match text {
         [] | b"-" => Ok(0),
         _ => scan::unsigned(text).or_else(|| scan::whole(text)).ok_or(Reason::BadNumber),
+    }
+}
+
+/// The length of a host's name without the port that may stand behind it: `[client host.example:4711]`.
+fn without_port(name: &[u8]) -> usize {
+    match memchr::memchr(b':', name) {
+        Some(at) if at > 0 && at + 1 < name.len() && name[at + 1..].iter().all(u8::is_ascii_digit) => at,
+        _ => name.len(),
     }
 }
 

@@ -372,7 +372,8 @@ impl Scratch {
     pub(super) fn push(&mut self, key: &mut Vec<u8>, field: Field, batch: &Batch, event: &Event) -> bool {
         match field.value(batch, event) {
             Value::Text(text) if field.may_hold_secrets() => {
-                key::push(key, Value::Text(&self.privacy.redact_line(text)), self.ipv6_prefix);
+                let text = self.privacy.redact_text(text, event.client.name(batch));
+                key::push(key, Value::Text(&text), self.ipv6_prefix);
                 true
             }
             value => self.append(key, field, value, batch, event),
@@ -384,12 +385,16 @@ impl Scratch {
         let value = match value {
             Value::None if field == Field::Pattern && !event.message.is_none() => {
                 self.template.clear();
-                let message = self.privacy.redact_line(batch.get(event.message));
+                let message = self.privacy.redact_text(batch.get(event.message), event.client.name(batch));
                 tidewatch_events::pattern::template(&message, &mut self.template);
                 Value::Text(self.template.as_bytes())
             }
             Value::None => return false,
             Value::Ip(ip) => Value::Ip(self.shown(ip)),
+            Value::Text(name) if field == Field::ClientIp => {
+                key::push(key, Value::Text(&self.privacy.client.name(name)), self.ipv6_prefix);
+                return true;
+            }
             value => value,
         };
         key::push(key, value, self.ipv6_prefix);

@@ -40,10 +40,11 @@ struct Templates {
 }
 
 impl Templates {
-    fn of(&mut self, message: &[u8]) -> &str {
+    /// Of a message of an event whose client may have a name; and by what it was masked.
+    fn of(&mut self, message: &[u8], name: Option<&[u8]>) -> (&str, &Privacy) {
         self.text.clear();
-        pattern::template(&self.privacy.redact_line(message), &mut self.text);
-        &self.text
+        pattern::template(&self.privacy.redact_text(message, name), &mut self.text);
+        (&self.text, &self.privacy)
     }
 }
 
@@ -436,8 +437,13 @@ impl Host {
             return;
         }
         let message = batch.get(event.message);
+        let name = event.client.name(batch);
         let at = (event.time.0, batch.raw.partition.0, event.offset);
-        let example = || text::bounded(message).into_owned();
-        self.errors.observe(event.level, templates.of(message), at, example);
+        let (template, privacy) = templates.of(message, name);
+        let example = || {
+            let masked = privacy.client.without_name(message, name);
+            text::bounded(masked.as_deref().unwrap_or(message)).into_owned()
+        };
+        self.errors.observe(event.level, template, at, example);
     }
 }

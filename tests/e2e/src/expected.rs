@@ -145,7 +145,7 @@ impl Expected {
         let find = |(id, offset): (PartitionId, u64)| {
             let partition = self.input.partitions.iter().find(|p| p.id == id)?;
             let at = partition.events.binary_search_by_key(&offset, |e| e.offset).ok()?;
-            let line = config.privacy.redact_line(&partition.events[at].line);
+            let line = config.privacy.redact_line_of(&partition.events[at].line, partition.events[at].name());
             Some(((id, offset), text::printable(&line).into_owned()))
         };
         wanted.filter_map(find).collect()

@@ -166,6 +166,14 @@ impl RefEvent {
         }
     }
 
+    /// The client's name, where it is none but that.
+    pub fn name(&self) -> Option<&[u8]> {
+        match &self.client {
+            RefClient::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The field's value, except `pattern`, which needs the template function.
     pub(crate) fn field(&self, field: Field) -> Value<'_> {
         fn text(value: &Option<Vec<u8>>) -> Value<'_> {

@@ -162,10 +162,11 @@ fn key_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<
     let value = match (field, &event.message) {
         (Field::Pattern, None) => Value::None,
         (Field::Pattern, Some(message)) => {
-            (settings.template)(&settings.privacy.redact_line(message), &mut template);
+            (settings.template)(&settings.redacted_of(event, message), &mut template);
             Value::Text(template.as_bytes())
         }
-        _ => settings.field(event, field),
+        (Field::ClientIp, _) => return settings.client_key(event, settings.shown_prefix()).map(|(bytes, _)| bytes),
+        _ => event.field(field),
     };
     if value == Value::None {
         return None;
@@ -176,10 +177,10 @@ fn key_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<
 
 /// The same as subjects show it: without secrets.
 fn shown_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Vec<u8>> {
-    match settings.field(event, field) {
+    match event.field(field) {
         Value::Text(text) if field.may_hold_secrets() => {
             let mut bytes = Vec::new();
-            key::push(&mut bytes, Value::Text(&settings.privacy.redact_line(text)), settings.shown_prefix());
+            key::push(&mut bytes, Value::Text(&settings.redacted_of(event, text)), settings.shown_prefix());
             Some(bytes)
         }
         _ => key_bytes(event, field, settings),

@@ -2,9 +2,11 @@
 
 use crate::feed::{RefClient, RefEvent};
 use std::net::IpAddr;
-use tidewatch_events::field::{Field, Value};
+use tidewatch_events::field::Value;
+use tidewatch_events::key;
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::rule::Rule;
+use tidewatch_events::text::bounded;
 
 /// How an event is found to be dated in the future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +57,28 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A field's value as results have it: of a client what may be shown.
-    pub(crate) fn field<'a>(&self, event: &'a RefEvent, field: Field) -> Value<'a> {
-        match event.field(field) {
-            Value::Ip(ip) => Value::Ip(self.privacy.client_ip(ip)),
-            value => value,
-        }
+    /// The client's field, where it may be a name: of that too only what may be shown.
+    pub(crate) fn client_key(&self, event: &RefEvent, ipv6_prefix: u8) -> Option<(Vec<u8>, String)> {
+        let mut bytes = Vec::new();
+        let shown = match &event.client {
+            RefClient::None => return None,
+            RefClient::Ip(ip) => {
+                let ip = self.privacy.client_ip(*ip);
+                key::push(&mut bytes, Value::Ip(ip), ipv6_prefix);
+                ip.to_string()
+            }
+            RefClient::Name(name) => {
+                let name = self.privacy.client.name(name);
+                key::push(&mut bytes, Value::Text(&name), ipv6_prefix);
+                bounded(&name).into_owned()
+            }
+        };
+        Some((bytes, shown))
+    }
+
+    /// A message or another text of an event, as results have it.
+    pub(crate) fn redacted_of(&self, event: &RefEvent, text: &[u8]) -> Vec<u8> {
+        self.privacy.redact_text(text, event.name()).into_owned()
     }
 
     /// A text as results have it.

@@ -9,8 +9,6 @@ use crate::settings::{Settings, cut, quantile};
 use std::collections::{BTreeMap, BTreeSet};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::{Kind, LogLevel, Verdict};
-use tidewatch_events::field::{Field, Value};
-use tidewatch_events::key;
 use tidewatch_events::text::bounded;
 
 /// An in-time event and where it was read.
@@ -72,8 +70,8 @@ pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
         points.extend(window.http_methods());
         points.extend(window.top("top_paths", "path", |e| text_key(&e.path)));
         points.extend(window.top("top_clients", "client_ip", |e| client_key(e, settings)));
-        points.extend(window.top("top_agents", "name", |e| text_key(&e.agent)));
-        points.extend(window.top("top_referrers", "name", |e| text_key(&e.referrer)));
+        points.extend(window.top("top_agents", "name", |e| shown_key(e, &e.agent, settings)));
+        points.extend(window.top("top_referrers", "name", |e| shown_key(e, &e.referrer, settings)));
         points.extend(window.slow_paths());
     }
     for ((start, host), seen) in &problems {
@@ -142,16 +140,14 @@ fn text_key(value: &Option<Vec<u8>>) -> Ranked {
     value.as_ref().map(|v| (cut(v), bounded(v).into_owned()))
 }
 
+/// The same without the name of the event's client.
+fn shown_key(event: &RefEvent, value: &Option<Vec<u8>>, settings: &Settings) -> Ranked {
+    let masked = |v: &Vec<u8>| settings.privacy.client.without_name(v, event.name());
+    text_key(&value.as_ref().map(|v| masked(v).unwrap_or_else(|| v.clone())))
+}
+
 fn client_key(event: &RefEvent, settings: &Settings) -> Ranked {
-    let value = settings.field(event, Field::ClientIp);
-    let mut bytes = Vec::new();
-    key::push(&mut bytes, value, 128);
-    let shown = match value {
-        Value::Ip(ip) => ip.to_string(),
-        Value::Text(name) => bounded(name).into_owned(),
-        _ => return None,
-    };
-    Some((bytes, shown))
+    settings.client_key(event, 128)
 }
 
 fn latencies(events: &[&RefEvent]) -> Vec<u64> {
@@ -295,7 +291,7 @@ fn is_bot(agent: &[u8]) -> bool {
 fn error_events(start: u64, host: &str, seen: &[Seen], settings: &Settings) -> Vec<Point> {
     let template = |seen: &Seen| {
         let mut text = String::new();
-        let message = settings.privacy.redact_line(seen.event.message.as_deref().unwrap_or_default());
+        let message = settings.redacted_of(seen.event, seen.event.message.as_deref().unwrap_or_default());
         (settings.template)(&message, &mut text);
         bounded(text.as_bytes()).into_owned()
     };
@@ -318,12 +314,16 @@ fn error_events(start: u64, host: &str, seen: &[Seen], settings: &Settings) -> V
     }
     let mut points = Vec::new();
     for ((level, name), events) in groups {
-        let least = events.iter().min_by_key(|s| s.order()).and_then(|s| s.event.message.as_deref());
+        let example = events.iter().min_by_key(|s| s.order()).map(|s| {
+            let message = s.event.message.as_deref().unwrap_or_default();
+            let masked = settings.privacy.client.without_name(message, s.event.name());
+            bounded(masked.as_deref().unwrap_or(message)).into_owned()
+        });
         let tags = [("host", host), ("severity", level.as_str()), ("pattern", &name)];
         points.push(
             Point::new("error_events", start, &tags)
                 .int("count", events.len() as u64)
-                .text("example", &settings.redacted(&bounded(least.unwrap_or_default()))),
+                .text("example", &settings.redacted(&example.unwrap_or_default())),
         );
     }
     points

@@ -2,13 +2,13 @@ use super::*;
 use crate::config::{self, Overrides, diagnostic::SourceText};
 use crate::engine::letters::{Account, Letters};
 use crate::engine::observe::Observer;
+use crate::engine::parsers::SourceParsers;
 use crate::engine::peers::Here;
 use crate::engine::replay;
 use tidewatch_connectors::sink::backoff::Backoff;
 use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_connectors::sink::{Delivered, Sink, SinkError};
 use tidewatch_connectors::source::recent::RecentLines;
-use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::Reason;
 use tidewatch_operators::rules::keys::KeyBytes;
 use tidewatch_operators::traffic::streams::Points;
@@ -99,7 +99,9 @@ fn live(text: &str, runners: Vec<SinkRunner>) -> Live {
     let here = Here::new(ledger.clone(), Arc::new(RecentLines::new(0)), Box::new(Vec::new), Observer::default());
     let peers = Arc::new(Peers::new(Arc::new(here), None));
     let figures = Arc::new(Figures::default());
-    Live::new(&plan, (runners, None), ledger, peers, None, config.privacy.clone(), figures).unwrap()
+    let parsers = Arc::new(SourceParsers::new(&config).unwrap());
+    let redaction = Redaction::new(config.privacy.clone(), parsers);
+    Live::new(&plan, (runners, None), ledger, peers, None, redaction, figures).unwrap()
 }
 
 const TIMES: &str = "[windows]\nsize = \"10s\"\n[time]\nmax_out_of_order = \"1s\"\nallowed_lateness = \"20s\"\n";
