@@ -1,6 +1,5 @@
 //! Bytes in, results out: sources and sinks. No Timely.
 
-mod addresses;
 pub mod answers;
 pub mod durable;
 pub mod feed;
@@ -24,3 +23,4 @@ pub mod source;
 pub mod sparing;
 #[cfg(feature = "store")]
 pub mod store;
+pub mod whom;

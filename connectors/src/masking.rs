@@ -1,4 +1,4 @@
-//! Erases addresses from files of lines, where they stand: each byte of them becomes `*`.
+//! Erases clients from files of lines, where they stand: each byte of their addresses and names becomes `*`.
 //!
 //! A file keeps its length, so that a process that appends to it meanwhile writes on, and one that renames it takes what is
 //! masked along. What such a process holds in memory stays there.
@@ -8,10 +8,9 @@
 //! - A line of JSON or of line protocol is one afterwards: no escape is cut, and `*` stands anywhere a value does.
 //! - Nothing is written beyond what was read: a line that is being appended is left until it is whole.
 
-use crate::addresses::places;
+use crate::whom::Whom;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::net::IpAddr;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
@@ -26,17 +25,17 @@ const TRIES: usize = 4;
 /// In this time a line that is being written comes to its end.
 const A_MOMENT: Duration = Duration::from_millis(50);
 
-/// Masks addresses in a file, and in the one that takes its name meanwhile; how many times one stood there. What is no file holds
+/// Masks a client in a file, and in the one that takes its name meanwhile; how many times it stood there. What is no file holds
 /// none.
 ///
 /// # Errors
 /// Where it cannot be read or written; what was masked until then stays masked.
-pub fn mask(path: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
-    mask_waiting(path, addresses, &mut || std::thread::sleep(A_MOMENT))
+pub fn mask(path: &Path, whom: &Whom) -> io::Result<u64> {
+    mask_waiting(path, whom, &mut || std::thread::sleep(A_MOMENT))
 }
 
 /// The same; `wait` gives who writes a line the time to end it.
-fn mask_waiting(path: &Path, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io::Result<u64> {
+fn mask_waiting(path: &Path, whom: &Whom, wait: &mut dyn FnMut()) -> io::Result<u64> {
     let mut masked = 0;
     for _ in 0..TRIES {
         // A pipe would be waited for.
@@ -49,7 +48,7 @@ fn mask_waiting(path: &Path, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(masked),
             Err(error) => return Err(error),
         };
-        masked += lines(&file, addresses, wait)?;
+        masked += lines(&file, whom, wait)?;
         let is_still_it = match (file.metadata(), fs::metadata(path)) {
             (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
             _ => false,
@@ -61,7 +60,35 @@ fn mask_waiting(path: &Path, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io
     Err(io::Error::other("it is replaced again and again"))
 }
 
-fn lines(file: &File, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io::Result<u64> {
+/// Masks what `places` names in the lines that begin in a part of a file, which begins with a line and was written a while ago;
+/// how many places, and where the last line ends that was whole.
+///
+/// # Errors
+/// Where it cannot be read or written; what was masked until then stays masked.
+pub fn mask_between(
+    file: &File,
+    part: Range<u64>,
+    places: impl Fn(&[u8]) -> Vec<Range<usize>>,
+) -> io::Result<(u64, u64)> {
+    let mut reader = BufReader::with_capacity(256 << 10, file);
+    reader.seek(SeekFrom::Start(part.start))?;
+    let (mut line, mut masked, mut at) = (Vec::new(), 0, part.start);
+    while at < part.end {
+        line.clear();
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if read == 0 || (line.last() != Some(&b'\n') && (read as u64) < MAX_LINE) {
+            break;
+        }
+        masked += overwrite(file, &line, at, places(&line))?;
+        at += read as u64;
+    }
+    if masked > 0 {
+        file.sync_data()?;
+    }
+    Ok((masked, at))
+}
+
+fn lines(file: &File, whom: &Whom, wait: &mut dyn FnMut()) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(256 << 10, file);
     let (mut line, mut masked, mut at, mut was_torn) = (Vec::new(), 0, 0, false);
     loop {
@@ -78,18 +105,24 @@ fn lines(file: &File, addresses: &[IpAddr], wait: &mut dyn FnMut()) -> io::Resul
             continue;
         }
         was_torn = false;
-        let mut looked = 0;
-        for place in places(&line, addresses) {
-            let place = whole_escapes(&line, place, &mut looked);
-            if is_still(file, &line[place.clone()], at + place.start as u64)? {
-                file.write_all_at(&vec![b'*'; place.len()], at + place.start as u64)?;
-                masked += 1;
-            }
-        }
+        masked += overwrite(file, &line, at, whom.places(&line))?;
         at += read as u64;
     }
     if masked > 0 {
         file.sync_data()?;
+    }
+    Ok(masked)
+}
+
+/// Masks some places of the line that stands at a place of a file; how many.
+fn overwrite(file: &File, line: &[u8], at: u64, places: Vec<Range<usize>>) -> io::Result<u64> {
+    let (mut looked, mut masked) = (0, 0);
+    for place in places {
+        let place = whole_escapes(line, place, &mut looked);
+        if is_still(file, &line[place.clone()], at + place.start as u64)? {
+            file.write_all_at(&vec![b'*'; place.len()], at + place.start as u64)?;
+            masked += 1;
+        }
     }
     Ok(masked)
 }
@@ -129,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.jsonl");
         fs::write(&path, text).unwrap();
-        let count = mask(&path, &[address.parse().unwrap()]).unwrap();
+        let count = mask(&path, &Whom::from(&[address.parse().unwrap()][..])).unwrap();
         let now = fs::read_to_string(&path).unwrap();
         assert_eq!(now.len(), text.len());
         (count, now)
@@ -175,6 +208,7 @@ mod tests {
     fn who_appends_or_renames_meanwhile_is_not_disturbed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.jsonl");
+        let gone = Whom::from(&["10.0.0.1".parse().unwrap()][..]);
         let older = crate::paths::older(&path);
         let mut appending = OpenOptions::new().append(true).create(true).open(&path).unwrap();
         appending.write_all(b"\"10.0.0.1\"\n\"10.0.0.1").unwrap();
@@ -184,13 +218,13 @@ mod tests {
             waits += 1;
             appending.write_all(b"1\"\n\"10.0.0.1\"\n").unwrap();
         };
-        assert_eq!(mask_waiting(&path, &["10.0.0.1".parse().unwrap()], &mut wait).unwrap(), 2);
+        assert_eq!(mask_waiting(&path, &gone, &mut wait).unwrap(), 2);
         assert_eq!(waits, 1);
         assert_eq!(fs::read_to_string(&path).unwrap(), "\"********\"\n\"10.0.0.11\"\n\"********\"\n");
         // A line that nobody ends is looked through too.
         fs::write(&older, "\"10.0.0.1").unwrap();
-        assert_eq!(mask(&older, &["10.0.0.1".parse().unwrap()]).unwrap(), 1);
-        assert_eq!(mask(&dir.path().join("gone"), &[]).unwrap(), 0);
-        assert_eq!(mask(dir.path(), &[]).unwrap(), 0, "no file");
+        assert_eq!(mask(&older, &gone).unwrap(), 1);
+        assert_eq!(mask(&dir.path().join("gone"), &gone).unwrap(), 0);
+        assert_eq!(mask(dir.path(), &gone).unwrap(), 0, "no file");
     }
 }

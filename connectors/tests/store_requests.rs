@@ -12,6 +12,7 @@ use tidewatch_connectors::store::{
     ClientActivity, RequestRing, RequestRow, Requests, RequestsQuery, RingSettings, StoreError, StoreMarks,
     StoreReader, StoreSettings, StoreSink, forget,
 };
+use tidewatch_connectors::whom::Whom;
 use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
@@ -48,7 +49,6 @@ fn batch(requests: &[Asked]) -> Batch {
         let mut event = Event::new(Kind::Access, EventTime(T0 + request.at));
         event.offset = request.at * 100 + n as u64;
         event.verdict = Verdict::InTime;
-        event.client = Client::Ip(request.ip.parse().unwrap());
         event.method = Method::Get;
         (event.status, event.bytes, event.latency_us) = (request.status, 10, 1500);
         let mut span = |text: &str| {
@@ -57,6 +57,7 @@ fn batch(requests: &[Asked]) -> Batch {
             Span::new(start, start + text.len())
         };
         (event.path, event.query, event.agent) = (span(&request.path), span(request.query), span(request.agent));
+        event.client = request.ip.parse().map_or_else(|_| Client::Name(span(request.ip)), Client::Ip);
         batch.events.push(event);
     }
     batch
@@ -282,14 +283,20 @@ fn privacy_comes_before_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let privacy = Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() };
     let requests = [Asked { query: "from=203.0.113.7&password=hunter2", ..asked(0, "203.0.113.7", "/a", 200) }];
-    ring_of(dir.path(), RingSettings { privacy, ..settings() }, &requests);
-    let found = read(dir.path()).requests(&RequestsQuery { limit: 1, ..RequestsQuery::default() }).unwrap();
-    let row = &found.rows[0];
+    let named =
+        Asked { query: "h=P5.dip0.example.org", ..asked(1, "p5.dip0.example.org", "/p5.dip0.example.org", 200) };
+    ring_of(dir.path(), RingSettings { privacy, ..settings() }, &[&requests[..], &[named]].concat());
+    let found = read(dir.path()).requests(&RequestsQuery { limit: 2, ..RequestsQuery::default() }).unwrap();
+    let row = &found.rows[1];
     assert_eq!((row.client.as_str(), row.query.as_str()), ("203.0.113.0", "from=203.0.113.0&password=***"));
+    let row = &found.rows[0];
+    let want = ("*.example.org", "/*.example.org", "h=*.example.org");
+    assert_eq!((row.client.as_str(), row.path.as_str(), row.query.as_str()), want);
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
         assert!(memchr::memmem::find(&bytes, b"hunter2").is_none());
         assert!(memchr::memmem::find(&bytes, b"203.0.113.7").is_none());
+        assert!(memchr::memmem::find(&bytes, b"dip0").is_none());
     }
 }
 
@@ -338,10 +345,10 @@ fn no_copy_of_a_forgotten_client_stays_in_unused_space() {
         });
         sink.deliver(&Delivery { seq: seq + 1, alerts: alerts.collect(), ..Delivery::default() }).unwrap();
     }
-    let done = forget(dir.path(), &[gone.parse().unwrap()]).unwrap();
+    let done = forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap();
     assert_eq!((done.removed, done.kept_open), (2000, vec!["store.db"]), "beside a process that writes");
     drop(sink);
-    let done = forget(dir.path(), &[gone.parse().unwrap()]).unwrap();
+    let done = forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap();
     assert_eq!((done.removed, done.kept_open, done.is_log_empty), (0, vec![], true), "when it is gone");
     let bytes = std::fs::read(dir.path().join("store.db")).unwrap();
     assert_eq!(memchr::memmem::find_iter(&bytes, gone).count(), 0);
@@ -384,7 +391,7 @@ fn a_client_is_forgotten_everywhere() {
     ring.tap().take(&batch(&requests));
     drop(ring);
     // The sink goes on meanwhile.
-    let done = forget(dir.path(), &[gone.parse().unwrap()]).unwrap();
+    let done = forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap();
     assert_eq!((done.removed, done.masked, done.requests, done.is_log_empty), (2, 3, 2, true));
     sink.deliver(&Delivery { seq: 2, alerts: vec![alert("4", stays, stays)], ..Delivery::default() }).unwrap();
     drop(sink);
@@ -400,6 +407,6 @@ fn a_client_is_forgotten_everywhere() {
     let activity = reader.client(stays, None, None).unwrap();
     assert_eq!((activity.alerts.len(), activity.requests.len()), (3, 2));
     assert_eq!(activity.requests[0].query, "whois=***");
-    assert_eq!(forget(dir.path(), &[gone.parse().unwrap()]).unwrap().removed, 0);
-    assert!(forget(&dir.path().join("nothing"), &[gone.parse().unwrap()]).is_ok());
+    assert_eq!(forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap().removed, 0);
+    assert!(forget(&dir.path().join("nothing"), &Whom::from(&[gone.parse().unwrap()][..])).is_ok());
 }

@@ -1,18 +1,18 @@
-//! Erases addresses from the journals of routes, and from mails that some receivers are still to get, as [`masking`] does.
+//! Erases a client from the journals of routes, and from mails that some receivers are still to get, as [`masking`] does.
 //!
 //! What a process that writes them holds in memory stays there, and comes back when it writes the file anew.
 
 use crate::masking;
+use crate::whom::Whom;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
-/// Masks addresses in the journals of a directory; how many times one stood there. No directory holds none.
+/// Masks a client in the journals of a directory; how many times it stood there. No directory holds none.
 ///
 /// # Errors
 /// Where a journal cannot be read or written; what was masked until then stays masked.
-pub fn forget(dir: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
+pub fn forget(dir: &Path, whom: &Whom) -> io::Result<u64> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -25,7 +25,7 @@ pub fn forget(dir: &Path, addresses: &[IpAddr]) -> io::Result<u64> {
         let kinds = ["journal", "late", "tmp"];
         let is_journal = path.extension().is_some_and(|extension| kinds.iter().any(|kind| extension == *kind));
         if is_journal && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
-            masked += masking::mask(&path, addresses)?;
+            masked += masking::mask(&path, whom)?;
         }
     }
     Ok(masked)
@@ -51,7 +51,7 @@ mod tests {
         }
         journal.before(router.to_record(), None).unwrap();
         let length = fs::metadata(&path).unwrap().len();
-        let gone = ["203.0.113.7", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+        let gone = Whom::from(&["203.0.113.7", "2001:db8::7"].map(|ip| ip.parse().unwrap())[..]);
         // Id, key and subject of each.
         assert_eq!(forget(dir.path(), &gone).unwrap(), 6);
         let text = fs::read_to_string(&path).unwrap();

@@ -1,19 +1,18 @@
 //! Erases a client from the store and from the ring.
 //!
-//! Tops of clients, alerts and requests of the client go; elsewhere its address becomes `***`. Rows are looked for without
+//! Tops of clients, alerts and requests of the client go; elsewhere its address or name becomes `***`. Rows are looked for without
 //! a lock and changed a few at a time, so that a running process writes on.
 //!
 //! Invariants
-//! - An address is found in any spelling: texts are read as addresses, not compared as text.
+//! - An address is found in any spelling: texts are read as addresses, not compared as text. A name is found in any case.
 //! - What is removed is overwritten in the file, and the write-ahead log is emptied.
 //! - SQLite leaves copies of rows that it moved in unused space: where nobody else has a file open it is written anew.
 
 use super::schema::{ColumnKind, Level, MEASUREMENTS, Measurement};
 use super::{FILE_NAME, StoreError, open_for_writing, ring};
-use crate::addresses;
+use crate::whom::Whom;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,16 +37,16 @@ pub struct Forgotten {
     pub kept_open: Vec<&'static str>,
 }
 
-/// Erases addresses from the files of a data directory. Files that are not there hold nothing.
+/// Erases a client from the files of a data directory. Files that are not there hold nothing.
 ///
 /// # Errors
 /// Where a file cannot be written; what was erased until then stays erased.
-pub fn forget(dir: &Path, addresses: &[IpAddr]) -> Result<Forgotten, StoreError> {
+pub fn forget(dir: &Path, whom: &Whom) -> Result<Forgotten, StoreError> {
     let mut done = Forgotten { is_log_empty: true, ..Forgotten::default() };
     let path = dir.join(FILE_NAME);
     if path.exists() {
         let c = open_for_writing(&path, u64::MAX)?;
-        from_store(&c, addresses, &mut done)
+        from_store(&c, whom, &mut done)
             .and_then(|()| empty_log(&c, &mut done))
             .map_err(StoreError::new("write", &path))?;
         drop(c);
@@ -56,7 +55,7 @@ pub fn forget(dir: &Path, addresses: &[IpAddr]) -> Result<Forgotten, StoreError>
     let path = dir.join(ring::FILE_NAME);
     if path.exists() {
         let c = ring::open_for_writing(&path, u64::MAX)?;
-        from_ring(&c, addresses, &mut done)
+        from_ring(&c, whom, &mut done)
             .and_then(|()| empty_log(&c, &mut done))
             .map_err(StoreError::new("write", &path))?;
         drop(c);
@@ -105,7 +104,7 @@ enum Change {
     Mask(Vec<Value>),
 }
 
-fn from_store(c: &Connection, addresses: &[IpAddr], done: &mut Forgotten) -> rusqlite::Result<()> {
+fn from_store(c: &Connection, whom: &Whom, done: &mut Forgotten) -> rusqlite::Result<()> {
     for measurement in &MEASUREMENTS {
         let texts: Vec<&str> = measurement
             .fields
@@ -118,7 +117,7 @@ fn from_store(c: &Connection, addresses: &[IpAddr], done: &mut Forgotten) -> rus
         for level in [Level::Raw, Level::Minute, Level::Hour] {
             let is_tops = measurement.name == "top_clients";
             let (removed, masked) = change(c, &measurement.table(level), &key, &texts, |texts| {
-                let masked = masked(texts, addresses)?;
+                let masked = masked(texts, whom)?;
                 Some(if is_tops { Change::Remove } else { Change::Mask(masked) })
             })?;
             (done.removed, done.masked) = (done.removed + removed, done.masked + masked);
@@ -126,25 +125,25 @@ fn from_store(c: &Connection, addresses: &[IpAddr], done: &mut Forgotten) -> rus
     }
     // Subjects are JSON: an address stands between quotes, a network before a slash.
     let (removed, masked_alerts) = change(c, "alerts", &["id"], &["subject", "evidence"], |texts| {
-        let masked = masked(texts, addresses)?;
+        let masked = masked(texts, whom)?;
         let is_subject = masked.first() != texts.first();
         Some(if is_subject { Change::Remove } else { Change::Mask(masked) })
     })?;
     (done.removed, done.masked) = (done.removed + removed, done.masked + masked_alerts);
     let (removed, _) =
-        change(c, "silences", &["id"], &["subject"], |texts| masked(texts, addresses).map(|_| Change::Remove))?;
+        change(c, "silences", &["id"], &["subject"], |texts| masked(texts, whom).map(|_| Change::Remove))?;
     done.removed += removed;
     let (_, masked_notes) =
-        change(c, "acknowledgements", &["alert_key"], &["note"], |texts| masked(texts, addresses).map(Change::Mask))?;
+        change(c, "acknowledgements", &["alert_key"], &["note"], |texts| masked(texts, whom).map(Change::Mask))?;
     done.masked += masked_notes;
     c.execute("DELETE FROM acknowledgements WHERE alert_key NOT IN (SELECT key FROM alerts)", [])?;
     Ok(())
 }
 
-fn from_ring(c: &Connection, addresses: &[IpAddr], done: &mut Forgotten) -> rusqlite::Result<()> {
+fn from_ring(c: &Connection, whom: &Whom, done: &mut Forgotten) -> rusqlite::Result<()> {
     let texts = ["client", "host", "path", "query", "agent", "referrer"];
     let (removed, masked) = change(c, "requests", &["time", "id"], &texts, |texts| {
-        let masked = masked(texts, addresses)?;
+        let masked = masked(texts, whom)?;
         let is_client = masked.first() != texts.first();
         Some(if is_client { Change::Remove } else { Change::Mask(masked) })
     })?;
@@ -199,13 +198,13 @@ fn change(
     Ok(counts)
 }
 
-/// The texts without the addresses; `None` where they hold none.
-fn masked(texts: &[Value], addresses: &[IpAddr]) -> Option<Vec<Value>> {
+/// The texts without the client; `None` where they hold none.
+fn masked(texts: &[Value], whom: &Whom) -> Option<Vec<Value>> {
     let mut is_changed = false;
     let masked = texts
         .iter()
         .map(|value| match value {
-            Value::Text(text) => match without(text, addresses) {
+            Value::Text(text) => match without(text, whom) {
                 Some(text) => {
                     is_changed = true;
                     Value::Text(text)
@@ -218,11 +217,11 @@ fn masked(texts: &[Value], addresses: &[IpAddr]) -> Option<Vec<Value>> {
     is_changed.then_some(masked)
 }
 
-/// A text with the addresses, and networks (`ADDRESS/BITS`) that begin with them, masked; `None` where it holds none.
-fn without(text: &str, addresses: &[IpAddr]) -> Option<String> {
+/// A text with the client's addresses, networks (`ADDRESS/BITS`) that hold them, and names masked; `None` where it holds none.
+fn without(text: &str, whom: &Whom) -> Option<String> {
     let mut out: Option<String> = None;
     let mut copied = 0;
-    for place in addresses::places(text.as_bytes(), addresses) {
+    for place in whom.places(text.as_bytes()) {
         let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
         out.push_str(&text[copied..place.start]);
         out.push_str(MASK);
@@ -239,7 +238,8 @@ mod tests {
 
     #[test]
     fn an_address_is_masked_in_any_spelling_and_no_other() {
-        let addresses = ["203.0.113.7", "2001:db8:1:2::7"].map(|ip| ip.parse().unwrap());
+        let addresses = ["203.0.113.7", "2001:db8:1:2::7"].map(|ip| ip.parse().unwrap()).to_vec();
+        let whom = Whom { addresses, names: vec!["p5.example.org".into()] };
         let rows: &[(&str, &str)] = &[
             ("203.0.113.7", "***"),
             ("203.0.113.7:80 and 203.0.113.7.", "***:80 and ***."),
@@ -251,11 +251,13 @@ mod tests {
             ("2001:db8:1:2::/64", "***/64"),
             ("2001:db8:1:3::/64 2001:db8:1:2::8", ""),
             ("2001:db8::/32", ""),
+            ("P5.example.org. of p5.example.org:80", "***. of ***:80"),
+            ("x.p5.example.org p5.example.org.uk", ""),
             ("", ""),
             ("203.0.113.7 é 203.0.113.7", "*** é ***"),
         ];
         for (text, want) in rows {
-            let masked = without(text, &addresses).unwrap_or_default();
+            let masked = without(text, &whom).unwrap_or_default();
             assert_eq!(masked, *want, "{text}");
         }
     }

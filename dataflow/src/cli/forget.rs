@@ -3,9 +3,12 @@
 use crate::config::{Config, Overrides, RouteKind, Services, SourceKind};
 use crate::engine::sinks;
 use crate::exit::Failure;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::whom::Whom;
 use tidewatch_connectors::{masking, route, store};
+use tidewatch_events::privacy::{ClientPrivacy, names};
 use tidewatch_events::text::Shown as _;
 
 /// Erase a client from the store, the ring of recent requests, files of results and routes, and the journals of routes.
@@ -16,17 +19,67 @@ what a process that runs now holds in memory are not touched; what of it there i
 
 Examples:
   tidewatch forget --client 203.0.113.7
+  tidewatch forget --client pc7.example.org
   tidewatch forget -c tidewatch.toml --client 2001:db8::7")]
 pub struct ForgetArgs {
-    /// The address, as the client has it; it is also looked for as [privacy] shows it.
-    #[arg(long, value_name = "IP")]
-    client: IpAddr,
+    /// The address or the host name, as the client has it; it is also looked for as [privacy] shows it.
+    #[arg(long, value_name = "IP|NAME", value_parser = client)]
+    client: Client,
     /// Configuration; without it the defaults.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the store is, instead of the configured place.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+}
+
+/// Who is asked for.
+#[derive(Clone, Debug)]
+enum Client {
+    Ip(IpAddr),
+    Name(String),
+}
+
+/// What can be looked for: an address, or a name in a domain; a word alone would be found in much that is nobody.
+fn client(text: &str) -> Result<Client, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        // As lines are read: IPv4 addresses that are written as IPv6 are IPv4.
+        return Ok(Client::Ip(ip.to_canonical()));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    match names::is_host(name.as_bytes()) {
+        true => Ok(Client::Name(name.to_owned())),
+        false => Err("it is neither an address nor a host name such as pc7.example.org".into()),
+    }
+}
+
+impl Client {
+    /// Where it is looked for, with what is shown of it.
+    fn whom(&self, shown: &ClientPrivacy) -> Whom {
+        let mut whom = Whom::default();
+        match self {
+            Client::Ip(ip) => {
+                whom.addresses.push(*ip);
+                whom.addresses.extend(Some(shown.shown(*ip)).filter(|shown| shown != ip));
+            }
+            Client::Name(name) => {
+                let shown = String::from_utf8_lossy(&shown.name(name.as_bytes())).into_owned();
+                whom.names.push(name.clone());
+                // `*` alone is shown of anybody.
+                whom.names.extend(Some(shown).filter(|shown| shown != name && shown != "*"));
+            }
+        }
+        whom
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Client::Ip(ip) => ip.fmt(f),
+            Client::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// Erases and says what was erased.
@@ -44,16 +97,11 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
         let error = store::StoreError::Missing(dir.join(store::FILE_NAME));
         return Err(Failure::usage(format!("{error}\n hint: name its directory with --data-dir")));
     }
-    // As lines are read: IPv4 addresses that are written as IPv6 are IPv4.
-    let client = args.client.to_canonical();
-    let shown = config.privacy.client_ip(client);
-    let mut addresses = vec![client];
-    if shown != client {
-        addresses.push(shown);
-    }
+    let client = &args.client;
+    let whom = client.whom(&config.privacy.client);
     // What cannot be written keeps nothing else from being erased.
     let mut failed = Vec::new();
-    let done = store::forget(dir, &addresses).unwrap_or_else(|error| {
+    let done = store::forget(dir, &whom).unwrap_or_else(|error| {
         failed.push(Failure::caused(&error).to_string().trim_start_matches("error: ").to_owned());
         store::Forgotten { is_log_empty: true, ..store::Forgotten::default() }
     });
@@ -63,8 +111,8 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
             0
         })
     };
-    let in_journals = erased(&journals, route::forget::forget(&journals, &addresses));
-    let in_files: u64 = files.iter().map(|file| erased(file, masking::mask(file, &addresses))).sum();
+    let in_journals = erased(&journals, route::forget::forget(&journals, &whom));
+    let in_files: u64 = files.iter().map(|file| erased(file, masking::mask(file, &whom))).sum();
     let found = done.removed + done.masked + done.requests + in_journals + in_files;
     let mut said = if found == 0 && failed.is_empty() {
         format!("nothing of {client} was found\n")
@@ -94,8 +142,17 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
 /// Where the client may stand as well, in words.
 fn out_of_reach(config: &Config) -> Vec<String> {
     let mut places = logs(config);
-    // The store and files were looked through.
-    places.extend(sinks::elsewhere(config));
+    places.extend(beyond(config));
+    // Where that cannot be told, one may run.
+    if !tidewatch_connectors::lock::is_free(&config.data_dir.join("run.lock")).unwrap_or(false) {
+        places.push("what the running process holds in memory".into());
+    }
+    places
+}
+
+/// Where clients go besides the store, the ring and files of lines, in words.
+pub(super) fn beyond(config: &Config) -> Vec<String> {
+    let mut places = sinks::elsewhere(config);
     if let Some(to) = &config.sinks.dead_letters.topic {
         places.push(format!("dead letters in topic {} at {}", to.topic, to.brokers));
     }
@@ -115,10 +172,6 @@ fn out_of_reach(config: &Config) -> Vec<String> {
     if let Some(report) = &config.report {
         let to = report.to.clone().unwrap_or_else(|| config.data_dir.join("reports"));
         places.push(format!("reports in {}", to.shown()));
-    }
-    // Where that cannot be told, one may run.
-    if !tidewatch_connectors::lock::is_free(&config.data_dir.join("run.lock")).unwrap_or(false) {
-        places.push("what the running process holds in memory".into());
     }
     places
 }
