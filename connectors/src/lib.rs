@@ -1,5 +1,6 @@
 //! Bytes in, results out: sources and sinks. No Timely.
 
+pub mod aging;
 pub mod answers;
 pub mod durable;
 pub mod feed;

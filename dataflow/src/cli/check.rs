@@ -227,6 +227,15 @@ fn summarise(config: &Config, report: &mut String) {
         let _ = writeln!(report, "dead letters: {place}");
     }
     let _ = writeln!(report, "sinks: {}", crate::engine::sinks::places(config, cfg!(feature = "api")).join("; "));
+    if let Some(keep) = config.keep_addresses {
+        let mut beyond = super::forget::beyond(config);
+        if !config.routes.is_empty() {
+            beyond.push("journals of routes".into());
+        }
+        let beyond = if beyond.is_empty() { String::new() } else { format!("; not in: {}", beyond.join("; ")) };
+        let _ =
+            writeln!(report, "addresses: masked after {keep} in the store and in files of results and routes{beyond}");
+    }
     if !config.routes.is_empty() {
         let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
         let _ = writeln!(report, "routes: {}", names.join(", "));

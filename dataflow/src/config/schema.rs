@@ -408,8 +408,10 @@ pub static PRIVACY: Section = section(
             "client",
             Kind::Choice(&["full", "truncate", "hmac"]),
             Is("full"),
-            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`. Clients are counted by what \
-             remains: with `truncate`, all clients of a network are one. Filters of rules and `[[allow]]` see whole addresses.",
+            "Client addresses: whole, cut to /24 and /48, or replaced by a pseudonym made with `key`; clients that have host names \
+             in the log: whole, cut to their last two labels (`*.example.org`), or a pseudonym in `.invalid`. Clients are counted by \
+             what remains: with `truncate`, all clients of a network are one; with `hmac`, IPv6 addresses of one network \
+             (`ipv6_prefix`) have pseudonyms of one network. Filters of rules and `[[allow]]` see whole addresses and names.",
         ),
         key(
             "key",
@@ -427,7 +429,8 @@ pub static PRIVACY: Section = section(
             "keep_addresses",
             Kind::Length,
             Nothing("for ever"),
-            "How long addresses stay in the store, in event time. Afterwards alerts keep only the network.",
+            "How long addresses and names of clients stay: in the store in event time, in files of results and of `file` routes \
+             since they were written. Afterwards the network or domain stays. `check` says what else there is.",
         ),
     ],
 );

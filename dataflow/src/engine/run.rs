@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tidewatch_connectors::aging::Aging;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::live::{self, LiveOptions};
 use tidewatch_connectors::generator::{Generator, Label};
@@ -104,6 +105,8 @@ pub struct Pipeline {
     /// Reports go by them, and the page tells them of what people silence.
     #[cfg_attr(not(feature = "store"), allow(dead_code))]
     routes: Option<Arc<Routes>>,
+    /// Masks old lines of its files, where addresses may not stay.
+    _aging: Option<Aging>,
 }
 
 /// Who looks at a pipeline: at its figures, at its results.
@@ -313,6 +316,9 @@ impl Pipeline {
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;
+        let keep = config.keep_addresses.filter(|_| process == 0);
+        let aging = keep.map(|keep| Aging::start(sinks::line_files(config), keep, &config.data_dir)).transpose();
+        let aging = aging.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
         let following = sources.spawn(&feed)?;
         let joined = spawn("join", move || guards.join().into_iter().collect::<Result<Vec<()>, String>>().map(drop))?;
         Ok(Pipeline {
@@ -344,6 +350,7 @@ impl Pipeline {
             worker_count: workers,
             ring,
             routes,
+            _aging: aging,
         })
     }
 
