@@ -69,7 +69,13 @@ impl Finals {
         for (own, first) in self.stores.iter_mut().zip(first) {
             if self.speak_early && own.is_none() && needs_one(first) {
                 let panes = PaneStore::of_final(first, self.limits);
-                *own = Some(FinalStore { panes, whole_from: first.newest_end(), missed: Missed::default() });
+                // What is read again after a restart is late here: time goes on where the earlier life stood, up to the lateness
+                // beyond the last window that it closed.
+                let lateness = self.limits.allowed_lateness.0;
+                let again =
+                    Some(first.closed_end()).filter(|end| *end > 0).map_or(0, |end| end.saturating_add(lateness));
+                let whole_from = first.newest_end().max(again);
+                *own = Some(FinalStore { panes, whole_from, missed: Missed::default() });
             }
         }
     }

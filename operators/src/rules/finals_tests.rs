@@ -47,8 +47,14 @@ struct Stores {
 
 impl Stores {
     fn new(rules: Vec<Rule>, limits: Limits) -> Stores {
-        let first: Vec<PaneStore> =
+        Stores::resumed(rules, limits, 0)
+    }
+
+    /// Where an earlier life has closed windows up to this end.
+    fn resumed(rules: Vec<Rule>, limits: Limits, closed: u64) -> Stores {
+        let mut first: Vec<PaneStore> =
             RuleSet::compile(rules, 64).plans.iter().map(|plan| PaneStore::new(plan, limits)).collect();
+        first.iter_mut().for_each(|store| store.resume(closed));
         Stores { finals: Finals::new(&first, limits, true), first, signal: Early::default() }
     }
 
@@ -94,6 +100,22 @@ fn windows(found: &[Finding]) -> Vec<(u64, u64, f64)> {
 
 fn share() -> Measure {
     Measure::Ratio(Filter::default())
+}
+
+#[test]
+fn windows_of_which_a_part_was_read_before_a_restart_are_told_when_they_close() {
+    // The window that ends at 1000 was the last that an earlier life closed: time goes on at 1050.
+    let mut stores = Stores::resumed(vec![rule(share(), 0.5)], limits(), 1000);
+    assert!(stores.close(1050).1.is_empty());
+    // Read again; up to 1050 nothing of it matters.
+    for pane in (980..1050).step_by(10) {
+        stores.merge(ratio(pane, b'a', 4, 0));
+    }
+    (1050..1080).step_by(10).for_each(|pane| stores.merge(ratio(pane, b'a', 4, 4)));
+    let (closed, told) = stores.close(1080);
+    // Of [1030, 1060) a third would be all.
+    assert_eq!((windows(&closed), windows(&told)), (Vec::new(), vec![(1080, 12, 1.0)]));
+    assert_eq!(windows(&stores.close(1130).0), [(1070, 12, 2.0 / 3.0), (1080, 12, 1.0)]);
 }
 
 #[test]

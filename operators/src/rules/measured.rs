@@ -200,10 +200,11 @@ impl Measured {
         }
     }
 
-    /// Changes a number of dark paths.
+    /// Changes a number of dark paths. It never falls below none: of a key that was not known when it rose (where windows are
+    /// told when they are final, what comes late is not known) the fall comes alone.
     pub(super) fn change_dark(&mut self, slot: u32, change: i64) {
         if let Measured::Dark { running } = self {
-            running[slot as usize] += change;
+            running[slot as usize] = (running[slot as usize] + change).max(0);
         }
     }
 
@@ -222,7 +223,7 @@ impl Measured {
             Measured::Count => Some(n as f64),
             Measured::Inner { running, .. } => Some(running[key] as f64 / n as f64),
             Measured::Distinct { running, .. } => Some(running[key] as f64),
-            Measured::Dark { running } => Some(running[key].max(0) as f64),
+            Measured::Dark { running } => Some(running[key] as f64),
             Measured::Sums { running, .. } => match plan.measure {
                 Measure::Avg(_) => average(running[key], plan.unit()),
                 _ => Some(running[key].total as f64 / plan.unit()),
@@ -331,6 +332,16 @@ impl Few {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_dark_paths_fall_to_none_at_most() {
+        let mut measured = Measured::of(&Measure::DarkPaths { min_clients: 2 });
+        measured.push_slot();
+        for (change, want) in [(2, 2), (-1, 1), (-3, 0), (1, 1)] {
+            measured.change_dark(0, change);
+            assert!(matches!(&measured, Measured::Dark { running } if running[0] == want), "{change}: not {want}");
+        }
+    }
 
     #[test]
     fn values_are_united_each_once_as_far_as_there_is_room() {
