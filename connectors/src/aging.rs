@@ -12,11 +12,11 @@
 
 mod places;
 
-use crate::masking;
+use crate::{durable, masking};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -87,7 +87,7 @@ impl Age {
     }
 }
 
-/// What is known of all files, by device and inode.
+/// What is known of all files, by device, inode and when they were made.
 struct Ages {
     files: Vec<PathBuf>,
     keep: u64,
@@ -118,6 +118,10 @@ impl Ages {
                 Err(error) => failed = Some((path.clone(), error)),
             }
         }
+        if failed.is_some() {
+            // One that could not be looked at is as it was.
+            self.known.iter().for_each(|(key, age)| _ = known.entry(key.clone()).or_insert_with(|| age.clone()));
+        }
         if known != self.known {
             self.known = known;
             if let Err(error) = self.write() {
@@ -144,7 +148,9 @@ impl Ages {
             Err(error) => return if is_there(&error) { Err(error) } else { Ok(0) },
         };
         let meta = file.metadata()?;
-        let key = format!("{} {}", meta.dev(), meta.ino());
+        // What took the place of a file that is gone was made later.
+        let born = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_nanos());
+        let key = format!("{} {} {born}", meta.dev(), meta.ino());
         if known.contains_key(&key) {
             // Renamed since it was looked at.
             return Ok(0);
@@ -181,11 +187,7 @@ impl Ages {
     }
 
     fn write(&self) -> io::Result<()> {
-        let new = self.path.with_extension("json.tmp");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&self.known)?)?;
-        file.sync_data()?;
-        fs::rename(&new, &self.path)
+        durable::replace(&self.path, &serde_json::to_vec(&self.known)?, durable::Readers::Owner)
     }
 }
 
@@ -198,6 +200,7 @@ fn last_written(file: &File) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     const DAY: u64 = 86_400_000;
 
@@ -250,6 +253,26 @@ mod tests {
         fs::remove_file(&older).unwrap();
         last.look(start + 60 * DAY);
         assert_eq!(last.known.len(), 1, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_keeps_its_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, away) = (dir.path().join("late.jsonl"), dir.path().join("away"));
+        let mut ages = Ages::read(vec![path.clone()], Millis(30 * DAY), dir.path().join(FILE_NAME));
+        append(&path, &line(1));
+        let start = last_written(&File::open(&path).unwrap()).unwrap() + 1;
+        ages.look(start);
+        let known = ages.known.clone();
+        fs::rename(&path, &away).unwrap();
+        // A link to itself.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        ages.look(start + DAY);
+        assert!(ages.is_failing);
+        assert_eq!(ages.known, known);
+        fs::remove_file(&path).unwrap();
+        fs::rename(&away, &path).unwrap();
+        assert_eq!(ages.look(start + 31 * DAY), 1);
     }
 
     #[test]

@@ -30,13 +30,7 @@ impl Whom {
         }
         if !self.names.is_empty() {
             places.extend(self.names.iter().flat_map(|name| names::places(text, name.as_bytes())));
-            places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
-            let mut end = 0;
-            places.retain(|place| {
-                let is_behind = place.start >= end;
-                end = end.max(place.end);
-                is_behind
-            });
+            one_behind_the_other(&mut places);
         }
         places
     }
@@ -51,6 +45,17 @@ impl Whom {
             _ => *address == ip,
         })
     }
+}
+
+/// Puts places in order, and leaves out what lies in another or begins in it.
+pub(crate) fn one_behind_the_other(places: &mut Vec<Range<usize>>) {
+    places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
+    let mut end = 0;
+    places.retain(|place| {
+        let is_behind = place.start >= end;
+        end = end.max(place.end);
+        is_behind
+    });
 }
 
 /// The bits of `/64` at the start of a text.

@@ -4,6 +4,7 @@
 //! - The rest is no address, and shows the network: `203.0.113.**`, `2001:db8:1:******`, `********.example.org`.
 //! - Nothing but values is touched: a line of JSON or of line protocol stays one.
 
+use crate::whom::one_behind_the_other;
 use std::borrow::Cow;
 use std::ops::Range;
 use tidewatch_events::addresses;
@@ -16,13 +17,7 @@ pub(super) fn hidden(line: &[u8]) -> Vec<Range<usize>> {
     for name in named(line) {
         places.extend(names::places(line, &name).filter_map(|place| below_the_domain(line, place)));
     }
-    places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
-    let mut end = 0;
-    places.retain(|place| {
-        let is_behind = place.start >= end;
-        end = end.max(place.end);
-        is_behind
-    });
+    one_behind_the_other(&mut places);
     places
 }
 
