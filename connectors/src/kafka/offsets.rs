@@ -94,13 +94,22 @@ impl Committer {
                     seconds(within)
                 ))
             })?;
-        let found = answer.elements().into_iter().map(|element| Committed {
-            topic: element.topic().into(),
-            partition: element.partition(),
-            next_offset: number(element.offset()),
-            metadata: element.metadata().to_owned(),
+        let found = answer.elements().into_iter().map(|element| {
+            // What is not said is not nothing.
+            let fail = |error| {
+                let place = (element.topic(), element.partition());
+                let words = tidy(&reason(&error)).to_owned();
+                SourceError::Service(format!("kafka {}/{}: group {}: {words}", place.0, place.1, self.group))
+            };
+            element.error().map_err(fail)?;
+            Ok(Committed {
+                topic: element.topic().into(),
+                partition: element.partition(),
+                next_offset: number(element.offset()),
+                metadata: element.metadata().to_owned(),
+            })
         });
-        Ok(found.collect())
+        found.collect()
     }
 }
 
@@ -240,7 +249,7 @@ pub(super) fn inside((topic, partition): &Key, at: u64, bounds: Bounds, what: &s
     if at < begin {
         return Err(SourceError::Service(format!(
             "kafka {topic}/{partition}: {what} {at} is no longer in the log, which begins at {begin}: {} records are missing; \
-             to go on without them, set the group's offsets with kafka-consumer-groups.sh --reset-offsets --to-earliest",
+             to go on without them, set the group's offsets of the whole topic with kafka-consumer-groups.sh --reset-offsets --to-earliest",
             begin - at
         )));
     }
@@ -264,7 +273,7 @@ mod tests {
             (
                 9,
                 Some(
-                    "kafka t/3: offset 9 is no longer in the log, which begins at 10: 1 records are missing; to go on without them, set the group's offsets with kafka-consumer-groups.sh --reset-offsets --to-earliest",
+                    "kafka t/3: offset 9 is no longer in the log, which begins at 10: 1 records are missing; to go on without them, set the group's offsets of the whole topic with kafka-consumer-groups.sh --reset-offsets --to-earliest",
                 ),
             ),
             (10, None),
