@@ -152,6 +152,12 @@ pub fn speak_of_lost_peer() {
     if LOST.swap(true, Ordering::AcqRel) {
         park()
     }
+    // Whoever should read standard error may not: the end waits for nobody.
+    let end = || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        signal_hook::low_level::exit(ExitCode::PeerLost as i32)
+    };
+    let _ = std::thread::Builder::new().spawn(end);
 }
 
 /// Waits for the end of the process.
@@ -191,6 +197,9 @@ pub fn install_panic_hook() {
             ExitCode::PeerLost => {
                 // It knows which peer it was.
                 std::thread::sleep(CONTROL_SPEAKS);
+                if LEAVING.load(Ordering::Acquire) {
+                    park()
+                }
                 speak_of_lost_peer();
                 eprintln!("tidewatch: a peer of the cluster was lost: {message}");
             }

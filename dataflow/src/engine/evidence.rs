@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An alert is of the past where its last window closed so long ago.
 const PAST: Duration = Duration::from_secs(60);
 
+/// Nobody is asked more often than this.
+const ROUND: Duration = Duration::from_millis(50);
+
 /// How much of found lines is kept for later changes of their alerts, bytes.
 const KEPT: usize = 8 << 20;
 
@@ -196,6 +199,10 @@ impl<F: FindLines> Finder<F> {
                 break;
             }
             may_find_more = self.find.far(&places, &mut lines, until.min(now + WAIT));
+            if may_find_more && now.elapsed() < ROUND {
+                // Somebody refused at once.
+                std::thread::sleep(ROUND);
+            }
         }
         let missing = lines.iter().filter(|line| line.is_none()).count();
         if missing > 0 {

@@ -66,6 +66,10 @@ const MAX_REPLAY: Millis = Millis::minutes(15);
 /// How long workers may take to send on what open windows hold at a stop, and to show it.
 const TURNING: Duration = Duration::from_secs(5);
 
+/// How long a process waits for the others at the end: longer than any of them delivers. One that is lost is noticed by its
+/// lease.
+const FAREWELL: Duration = Duration::from_secs(60);
+
 /// How often offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -551,7 +555,7 @@ impl Pipeline {
             committing.join().map_err(|_| Failure::new(ExitCode::Panicked, "the committing thread panicked"))?;
         }
         if let Some(control) = &self.control {
-            control.leave(Duration::from_secs(10));
+            control.leave(FAREWELL);
         }
         if ended && let Some(workers) = self.workers.take() {
             let result = workers.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?;
