@@ -70,7 +70,8 @@ async function picture(url, shot) {
     await sleep(1500 + wait);
     await show(page, new URL(page.url()).hash);
     const toast = page.getByRole("button", { name: "Dismiss" });
-    if (await toast.isVisible()) await toast.click();
+    // It may go by itself meanwhile.
+    if (await toast.isVisible()) await toast.click({ timeout: 2000 }).catch(() => {});
     await page.evaluate(() => (document.activeElement?.blur?.(), scrollTo(0, 0)));
     const format = options.png ? "png" : "webp";
     const session = await page.context().newCDPSession(page);
