@@ -152,9 +152,9 @@ pub fn speak_of_lost_peer() {
     if LOST.swap(true, Ordering::AcqRel) {
         park()
     }
-    // Whoever should read standard error may not: the end waits for nobody.
+    // Whoever should read standard error may not: the end does not wait for that for ever.
     let end = || {
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(std::time::Duration::from_secs(5));
         signal_hook::low_level::exit(ExitCode::PeerLost as i32)
     };
     let _ = std::thread::Builder::new().spawn(end);
