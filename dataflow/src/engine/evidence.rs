@@ -183,19 +183,19 @@ impl<F: FindLines> Finder<F> {
     }
 
     fn look(&self, searches: &mut [Search]) {
-        let now = Instant::now();
+        let begun = Instant::now();
         let patience = searches[0].patience;
         let mut origins: Vec<Origin> = searches.iter().flat_map(|search| search.missing.iter()).copied().collect();
         origins.sort_unstable();
         origins.dedup();
         let places = places(&origins);
         let mut lines = self.find.near(&places);
-        let may_look = searches.iter().any(|search| now < search.given + patience);
-        let until = now + patience;
-        let mut may_find_more = may_look;
+        let mut may_find_more = searches.iter().any(|search| begun < search.given + patience);
         while may_find_more && lines.iter().any(Option::is_none) {
             let now = Instant::now();
-            if now >= until || (now > until - patience + WAIT && self.ending.load(Ordering::Relaxed)) {
+            let patience = if self.ending.load(Ordering::Relaxed) { WAIT } else { patience };
+            let until = begun + patience;
+            if now >= until {
                 break;
             }
             may_find_more = self.find.far(&places, &mut lines, until.min(now + WAIT));
