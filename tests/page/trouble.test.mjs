@@ -1,0 +1,102 @@
+// The page when things go wrong: a lost server, no token, nothing read, no store, a base path. Each test has a server of its own.
+
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import { closed, opened, settled, show, standIn, VIEWS } from "./support.mjs";
+
+after(closed);
+
+describe("when things go wrong", () => {
+  test("a lost server is said, and found again after a restart", async () => {
+    let own = await standIn();
+    const watched = await opened(`${own.url}#/overview`, { allow: [/Failed to load resource|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE|net::/] });
+    try {
+      await settled(watched.page);
+      await watched.page.locator(".connection", { hasText: "Live" }).waitFor();
+      await own.stop();
+      await watched.page.getByRole("alert").getByText("Connection lost.").waitFor();
+      assert.ok((await watched.page.locator("canvas").count()) === 6, "what was known stays");
+      await watched.page.waitForTimeout(2500);
+      own = await standIn("--port", String(own.port));
+      await watched.page.locator(".connection", { hasText: "Live" }).waitFor();
+      assert.equal(await watched.page.getByText("Connection lost.").count(), 0);
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+
+  test("a token is asked for where one is needed", async () => {
+    const own = await standIn("--token", "s3cret");
+    const watched = await opened(`${own.url}#/traffic`, { allow: [/401/] });
+    try {
+      const { page } = watched;
+      const dialog = page.getByRole("dialog", { name: "This page needs a token" });
+      await dialog.waitFor();
+      assert.doesNotMatch(await page.locator("body").innerText(), /index\.html/);
+      await page.keyboard.press("Escape");
+      assert.ok(await dialog.isVisible());
+      await page.getByRole("textbox", { name: "Token" }).fill("wrong");
+      await page.getByRole("button", { name: "Log in" }).click();
+      await page.getByText("this is not the token of this page").waitFor();
+      await page.getByRole("textbox", { name: "Token" }).fill("s3cret");
+      await page.getByRole("button", { name: "Log in" }).click();
+      await page.getByText("/index.html").first().waitFor();
+      await dialog.waitFor({ state: "detached" });
+      await page.reload();
+      await page.getByText("/index.html").first().waitFor();
+      assert.equal(await page.evaluate(() => document.cookie), "", "scripts cannot read the cookie");
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+
+  for (const [name, args, hash, wanted] of [
+    ["nothing read yet", ["--empty"], "#/overview", /No request has been read yet/],
+    ["no store", ["--no-store"], "#/overview", /No store in this run\.[\s\S]*req\/s/],
+    ["no requests kept", ["--no-requests"], "#/requests", /Single requests are not kept/],
+    ["a sample of requests", ["--trouble"], "#/requests", /a sample: at this rate not every request is kept/],
+    ["old records", ["--trouble"], "#/overview", /Catching up: 43\s% read, 1\.20\sM\srecords left/],
+    ["a sink away", ["--trouble"], "#/overview", /influx is away; 48\sMiB wait for it/],
+    ["an old log is no empty page", ["--age", "7000000000"], "#/overview", /The newest event is 81\sd old[\s\S]*\d\sreq\/s/],
+  ]) {
+    test(name, async () => {
+      const own = await standIn(...args);
+      const watched = await opened(`${own.url}${hash}`);
+      try {
+        await settled(watched.page);
+        assert.match(await watched.page.locator("main").innerText(), wanted);
+        if (args.includes("--age")) {
+          await watched.page.locator("canvas").nth(5).waitFor();
+          assert.ok((await watched.page.getByRole("table", { name: "Newest alerts" }).getByRole("row").count()) > 3);
+        }
+        if (args.includes("--no-store")) await watched.page.locator("canvas").nth(5).waitFor();
+        for (const view of VIEWS) {
+          await show(watched.page, `#/${view}`);
+          assert.equal(await watched.page.locator(".trouble").count(), 0, view);
+        }
+        watched.calm();
+      } finally {
+        await watched.close();
+        await own.stop();
+      }
+    });
+  }
+
+  test("under a base path", async () => {
+    const own = await standIn("--base", "/ops/tidewatch");
+    const watched = await opened(own.url.replace(/\/$/, ""));
+    try {
+      await settled(watched.page);
+      await watched.page.locator("canvas").first().waitFor();
+      assert.match(watched.page.url(), /\/ops\/tidewatch\/$/);
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+});
