@@ -1,9 +1,7 @@
 //! The ring of recent requests, and what is forgotten of a client.
-// Helpers here are test code too: a failed unwrap is the message.
-#![allow(clippy::unwrap_used)]
 
+use crate::support::{self, T0};
 use rusqlite::Connection;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,15 +11,12 @@ use tidewatch_connectors::store::{
     StoreReader, StoreSettings, StoreSink, forget,
 };
 use tidewatch_connectors::whom::Whom;
-use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::alert::Alert;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tidewatch_events::time::{EventTime, Millis};
-
-/// 2026-03-05T00:00:00Z
-const T0: u64 = 1_772_668_800_000;
 
 fn settings() -> RingSettings {
     RingSettings { max_size: 64 << 20, keep: Millis(3_600_000), privacy: Privacy::default(), keep_addresses: None }
@@ -312,24 +307,8 @@ fn a_newer_ring_is_refused() {
 }
 
 fn alert(id: &str, ip: &str, evidence: &str) -> Alert {
-    Alert {
-        id: id.into(),
-        key: format!("key {id}"),
-        rule: "ip-spike".into(),
-        severity: Severity::High,
-        subject: BTreeMap::from([("client_ip".into(), ip.into())]),
-        first: EventTime(T0),
-        last: EventTime(T0),
-        fired: EventTime(T0),
-        value: 1.0,
-        threshold: 1.0,
-        score: 0.5,
-        findings: 1,
-        state: AlertState::Firing,
-        evidence: vec![format!("{evidence} - - \"GET /\"")],
-        mode: Mode::Live,
-        replaces: None,
-    }
+    let evidence = vec![format!("{evidence} - - \"GET /\"")];
+    Alert { key: format!("key {id}"), evidence, ..support::alert(id, T0, ip) }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A process that writes the store is killed again and again: what it had acknowledged stands there, and the file opens.
-// Helpers here are test code too: a failed unwrap is the message.
-#![allow(clippy::unwrap_used)]
 
+use crate::support::T0;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,7 +15,6 @@ use tidewatch_events::time::EventTime;
 const CHILD: &str = "TIDEWATCH_TEST_STORE_CHILD";
 const KILLS: u64 = 20;
 const HOSTS: u64 = 20;
-const T0: u64 = 1_772_668_800_000;
 
 fn delivery(seq: u64) -> Delivery {
     let mut points = Vec::new();
@@ -50,7 +48,7 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost() {
     let mut acked = 0;
     for kill in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
+            .args(["--exact", "crash::child", "--nocapture"])
             .env(CHILD, format!("{} {}", acked + 1, dir.path().display()))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -1,0 +1,186 @@
+//! What time does to what is kept: sums by minute and hour, retention, addresses that must go.
+
+use crate::support::{DAY, HOUR, MINUTE, T0, alert, error, number, points, read, settings, sql, stats, tend, top};
+use rusqlite::types::Value;
+use std::time::{Duration, Instant};
+use tidewatch_connectors::sink::{Delivery, Sink};
+use tidewatch_connectors::store::{AlertsQuery, SeriesQuery, StoreSettings, StoreSink};
+use tidewatch_events::time::{EventTime, Millis};
+
+#[test]
+fn minutes_and_hours_sum_up_their_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), StoreSettings { top: 2, ..settings() }).unwrap();
+    let mut lines = Vec::new();
+    for window in 0..6 {
+        let time = T0 + window * 10_000;
+        stats(&mut lines, time, "web1", 10 + window, window, Some(window as f64));
+        top(&mut lines, "top_paths", time, "web1", 1, "/a", 6);
+        top(&mut lines, "top_paths", time, "web1", 2, ["/b", "/c"][window as usize % 2], 4 - window % 2);
+        error(&mut lines, time, "crit", "p", 2, &format!("example {window}"));
+    }
+    stats(&mut lines, T0 + MINUTE, "web1", 100, 50, None);
+    // What settles is counted from the delivery, and that may take long.
+    let begun = Instant::now();
+    sink.deliver(&points(1, lines)).unwrap();
+    let due = |want: i64, name: &str| assert_eq!(number(&sql(dir.path()), "SELECT COUNT(*) FROM due"), want, "{name}");
+    due(3, "two minutes and their hour");
+    while sink.tend(T0, begun + Duration::from_secs(14)).unwrap() {}
+    due(3, "not settled");
+    tend(&sink, T0, Duration::from_secs(16));
+    due(0, "settled");
+    let c = sql(dir.path());
+    let row = |sql: &str| -> Vec<Value> {
+        let mut statement = c.prepare(sql).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).unwrap();
+        let mut out = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            out.extend((0..columns).map(|at| row.get::<_, Value>(at).unwrap()));
+        }
+        out
+    };
+    let (int, real) = (Value::Integer, Value::Real);
+    let text = |t: &str| Value::Text(t.into());
+    let rows: &[(&str, &str, Vec<Value>)] = &[
+        ("requests add up", "SELECT requests FROM http_stats_1m ORDER BY time", vec![int(75), int(100)]),
+        ("and by hour", "SELECT requests, clients FROM http_stats_1h", vec![int(175), int(50)]),
+        ("rates are by the second", "SELECT rps FROM http_stats_1m WHERE clients = 5", vec![real(1.25)]),
+        ("latency is the highest", "SELECT latency_p95 FROM http_stats_1m WHERE clients = 5", vec![real(5.0)]),
+        (
+            "the average is weighed",
+            "SELECT round(latency_avg * 75) FROM http_stats_1m WHERE clients = 5",
+            vec![real((0..6).map(|w| (w as f64 / 2.0) * (10.0 + w as f64)).sum::<f64>().round())],
+        ),
+        (
+            "ranks are made anew",
+            "SELECT rank, path, requests FROM top_paths_1m",
+            vec![int(1), text("/a"), int(36), int(2), text("/b"), int(12)],
+        ),
+        (
+            "an hour keeps more of them than a minute had windows",
+            "SELECT rank, path, requests, status_4xx FROM top_paths_1h",
+            vec![int(1), text("/a"), int(36), int(6), int(2), text("/b"), int(12), int(3)],
+        ),
+        ("the first example stays", "SELECT count, example FROM error_events_1m", vec![int(12), text("example 0")]),
+    ];
+    for (name, sql, want) in rows {
+        assert_eq!(row(sql), *want, "{name}");
+    }
+    // A correction is summed up again.
+    let mut lines = Vec::new();
+    stats(&mut lines, T0, "web1", 1010, 0, Some(0.0));
+    sink.deliver(&points(2, lines)).unwrap();
+    assert_eq!(
+        read(dir.path())
+            .series(&SeriesQuery { from: Some(EventTime(T0)), step: Some(Millis(MINUTE)), ..SeriesQuery::default() })
+            .unwrap()
+            .rows[0]
+            .requests,
+        1075,
+        "before it is summed up"
+    );
+    tend(&sink, T0, Duration::from_secs(16));
+    assert_eq!(number(&sql(dir.path()), "SELECT requests FROM http_stats_1h"), 1175);
+}
+
+#[test]
+fn what_is_too_old_goes() {
+    // Name, age of the points in ms, left: points, minutes, hours.
+    let rows: &[(&str, u64, [i64; 3])] = &[
+        ("new", 0, [1, 1, 1]),
+        ("a day less a window", DAY - 10_000, [1, 1, 1]),
+        ("a day", DAY, [1, 1, 1]),
+        ("over a day", DAY + MINUTE, [0, 1, 1]),
+        ("30 days", 30 * DAY, [0, 1, 1]),
+        ("over 30 days", 30 * DAY + HOUR, [0, 0, 0]),
+    ];
+    for (name, age, want) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+        let mut lines = Vec::new();
+        let newest = T0 + 100 * DAY;
+        stats(&mut lines, newest - age, "old", 1, 1, None);
+        stats(&mut lines, newest, "new", 1, 1, None);
+        sink.deliver(&points(1, lines)).unwrap();
+        tend(&sink, newest, Duration::from_secs(30));
+        assert_eq!(number(&sql(dir.path()), "SELECT COUNT(*) FROM http_stats"), 2, "{name}: written just now");
+        tend(&sink, newest, Duration::from_secs(90));
+        let c = sql(dir.path());
+        let left =
+            ["", "_1m", "_1h"].map(|s| number(&c, &format!("SELECT COUNT(*) FROM http_stats{s} WHERE host = 'old'")));
+        assert_eq!(left, *want, "{name}");
+    }
+}
+
+#[test]
+fn a_log_from_the_future_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let mut lines = Vec::new();
+    stats(&mut lines, T0, "now", 1, 1, None);
+    stats(&mut lines, T0 + 900 * DAY, "future", 1, 1, None);
+    sink.deliver(&points(1, lines)).unwrap();
+    tend(&sink, T0, Duration::from_secs(90));
+    assert_eq!(number(&sql(dir.path()), "SELECT COUNT(*) FROM http_stats WHERE host = 'now'"), 1);
+}
+
+#[test]
+fn addresses_go_when_they_may_no_longer_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = StoreSettings { keep_addresses: Some(Millis(HOUR)), ..settings() };
+    let mut sink = StoreSink::open_untended(dir.path(), keep).unwrap();
+    let mut lines = Vec::new();
+    for (time, ip) in [(T0, "203.0.113.7"), (T0 + 2 * HOUR, "203.0.113.8")] {
+        stats(&mut lines, time, "web1", 1, 1, None);
+        top(&mut lines, "top_clients", time, "web1", 1, ip, 5);
+        error(&mut lines, time, "error", "p", 1, &format!("client {ip} went away"));
+    }
+    let alerts = vec![alert("1", T0, "203.0.113.7"), alert("2", T0 + 2 * HOUR, "203.0.113.8")];
+    sink.deliver(&Delivery { seq: 1, points: lines, alerts, ..Delivery::default() }).unwrap();
+    tend(&sink, T0 + DAY, Duration::from_secs(90));
+    drop(sink);
+    let file = std::fs::read(dir.path().join("store.db")).unwrap();
+    let holds = |text: &str| memchr::memmem::find(&file, text.as_bytes()).is_some();
+    assert!(holds("203.0.113.8") && !holds("203.0.113.7"));
+    let subjects: Vec<_> = read(dir.path())
+        .alerts(&AlertsQuery { limit: 5, ..AlertsQuery::default() })
+        .unwrap()
+        .rows
+        .into_iter()
+        .map(|a| (a.subject["client_ip"].clone(), a.evidence.len()))
+        .collect();
+    assert_eq!(subjects, [("203.0.113.8".to_owned(), 1), ("203.0.113.0".to_owned(), 0)]);
+    assert_eq!(number(&sql(dir.path()), "SELECT COUNT(*) FROM http_stats"), 2, "counts stay");
+}
+
+#[test]
+fn addresses_go_from_sums_while_time_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = StoreSettings { keep_addresses: Some(Millis(HOUR)), ..settings() };
+    let mut sink = StoreSink::open_untended(dir.path(), keep).unwrap();
+    // A minute at a time: half an hour, in whose middle an address stands, until the hour after next.
+    let (from, at) = (T0 + 30 * MINUTE, T0 + 45 * MINUTE);
+    let mut now = Instant::now();
+    for minute in 0..110 {
+        let time = from + minute * MINUTE;
+        let mut lines = Vec::new();
+        stats(&mut lines, time, "web1", 1, 1, None);
+        if time == at {
+            top(&mut lines, "top_clients", time, "web1", 1, "203.0.113.7", 5);
+            error(&mut lines, time, "error", "p", 1, "client 203.0.113.7 went away");
+        }
+        sink.deliver(&points(minute, lines)).unwrap();
+        now += Duration::from_secs(90);
+        while sink.tend(T0 + DAY, now).unwrap() {}
+        if time == T0 + HOUR + 5 * MINUTE {
+            let c = sql(dir.path());
+            let kept = |table: &str| number(&c, &format!("SELECT COUNT(*) FROM {table} WHERE example <> ''"));
+            assert_eq!((kept("error_events"), kept("error_events_1m"), kept("error_events_1h")), (1, 1, 1));
+        }
+    }
+    drop(sink);
+    let file = std::fs::read(dir.path().join("store.db")).unwrap();
+    assert!(memchr::memmem::find(&file, b"203.0.113.7").is_none(), "it is nowhere in the file");
+    assert_eq!(number(&sql(dir.path()), "SELECT SUM(count) FROM error_events_1h"), 1, "counts stay");
+}

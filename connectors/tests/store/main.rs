@@ -1,0 +1,13 @@
+//! The embedded store: what it keeps, what it answers, what it refuses.
+// Helpers here are test code too: a failed unwrap is the message.
+#![allow(clippy::unwrap_used)]
+
+mod ageing;
+mod alerts;
+mod answers;
+mod crash;
+mod requests;
+mod rewrites;
+mod room;
+mod schema;
+mod support;
