@@ -1,11 +1,117 @@
 //! What pasted format strings read: times without brackets, every directive of Apache's, JSON objects in objects.
 
-mod common;
-
-use common::{compile, one};
+use crate::support::{check, compile, one};
 use std::collections::BTreeMap;
 use tidewatch_events::client::ClientHeader;
 use tidewatch_events::formats::{Format, FormatError, NAMES};
+
+#[test]
+fn pasted_patterns() {
+    check(
+        r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" rt=$request_time uct="$upstream_connect_time" $host"#,
+        &[
+            (
+                "Nginx",
+                br#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET /\x22 HTTP/1.1" 200 5 "-" "x" rt=0.003 uct="0.001, 0.002" a.example"#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 host=a.example GET path=/\" status=200 bytes=5 latency_us=3000 agent=x",
+            ),
+            (
+                "raw quotes in the request",
+                br#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET /" x" HTTP/1.1" 404 5 "-" "x" rt=0.003 uct="-" a.example"#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 host=a.example GET path=/\" x\" status=404 bytes=5 latency_us=3000 agent=x",
+            ),
+            (
+                "bad status",
+                br#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 2x0 5 "-" "x" rt=0.003 uct="-" a"#,
+                "bad_status",
+            ),
+            (
+                "bad time",
+                br#"1.2.3.4 - - [10/Oct/2000 13:55:36] "GET / HTTP/1.1" 200 5 "-" "x" rt=0.003 uct="-" a"#,
+                "bad_time",
+            ),
+            ("another shape", b"1.2.3.4 hello", "format"),
+        ],
+    );
+    check(
+        "log_format main escape=default '$host $remote_addr [$time_iso8601] '\n    '$request_method $scheme://$host$request_uri $status '\n    '\"$http_user_agent\"';",
+        &[(
+            "directive in pieces",
+            br#"a.example 1.2.3.4 [2020-06-01T15:49:10+02:00] GET https://b.example/x?y 200 "z""#,
+            "2020-06-01T13:49:10.000Z client=1.2.3.4 host=a.example GET path=/x query=y status=200 agent=z",
+        )],
+    );
+    check(
+        r#"LogFormat "%v:%p %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" \"%{User-Agent}i\" %D" vhost_timed"#,
+        &[(
+            "Apache's directive",
+            br#"a.example:80 1.2.3.4 - - [10/Oct/2000:13:55:36 -0700] "GET /a\"b HTTP/1.1" 200 5 "-" "x" 1234"#,
+            "2000-10-10T20:55:36.000Z client=1.2.3.4 host=a.example port=80 GET path=/a\"b status=200 bytes=5 latency_us=1234 agent=x",
+        )],
+    );
+    check(
+        r#"%a %{%Y-%m-%d %H:%M:%S}t.%{msec_frac}t %{%z}t %m %U%q %H %>s %B %{ms}T "%{X-Forwarded-For}i""#,
+        &[
+            (
+                "time in parts",
+                br#"1.2.3.4 2020-06-01 15:49:10.250 +0100 GET /a?c HTTP/1.1 200 0 12 "-""#,
+                "2020-06-01T14:49:10.250Z client=1.2.3.4 GET path=/a query=c status=200 latency_us=12000",
+            ),
+            ("hour 25", br#"1.2.3.4 2020-06-01 25:49:10.250 +0100 GET /a HTTP/1.1 200 0 12 "-""#, "format"),
+        ],
+    );
+    check(
+        "%{sec}t.%{msec_frac}t %h %s",
+        &[(
+            "epoch in parts",
+            b"1609459200.123 1.2.3.4 404",
+            "2021-01-01T00:00:00.123Z client=1.2.3.4 other status=404",
+        )],
+    );
+    check(
+        r#"log_format j escape=json '{"when":"$time_iso8601","ip":"$remote_addr",' '"req":"$request","code":$status,"bytes_sent":$bytes_sent,"rt":$request_time}';"#,
+        &[(
+            "JSON",
+            br#"{"when":"2020-06-01T15:49:10Z","ip":"1.2.3.4","req":"GET \/ HTTP\/1.1","code":200,"bytes_sent":7,"rt":0.5}"#,
+            "2020-06-01T15:49:10.000Z client=1.2.3.4 GET path=/ status=200 bytes=7 latency_us=500000",
+        )],
+    );
+    check(
+        r#"{ "time":"%{%Y-%m-%dT%H:%M:%S%z}t", "client":"%a", "uri":"%U", "code":"%>s" }"#,
+        &[(
+            "JSON by Apache",
+            br#"{ "time":"2020-06-01T15:49:10+0000", "client":"1.2.3.4", "uri":"/x", "code":"200" }"#,
+            "2020-06-01T15:49:10.000Z client=1.2.3.4 other path=/x status=200",
+        )],
+    );
+    // A header in place of the peer: whoever chose it trusts the last proxy.
+    check(
+        r#"%{X-Forwarded-For}i %l %u %t "%r" %>s %b"#,
+        &[(
+            "no peer",
+            br#"6.6.6.6, 1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5"#,
+            "2000-10-10T13:55:36.000Z client=1.2.3.4 GET path=/ status=200 bytes=5",
+        )],
+    );
+}
+
+#[test]
+fn pasted_patterns_mean_what_the_named_formats_mean() {
+    let pasted = [
+        r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent""#,
+        r#"%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i""#,
+        r#"LogFormat "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" \"%{User-Agent}i\"" combined"#,
+    ];
+    let named = compile("combined");
+    for line in include_str!("../corpus/combined.log").lines() {
+        for pattern in pasted {
+            assert_eq!(one(&compile(pattern), line.as_bytes()), one(&named, line.as_bytes()), "{pattern}: {line}");
+        }
+        // One more value at the end, so that the general matcher has to do it.
+        let longer = compile(&format!("{} $pipe", pasted[0]));
+        assert_eq!(one(&longer, format!("{line} .").as_bytes()), one(&named, line.as_bytes()), "{line}");
+    }
+}
 
 #[test]
 fn times_need_no_brackets() {

@@ -1,8 +1,6 @@
 //! What every format promises, whatever the bytes: accounting, offsets, no panics, no memory of earlier lines.
 
-mod common;
-
-use common::{batch, compile, one, options, show};
+use crate::support::{batch, compile, one, options, show};
 use proptest::prelude::*;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, RecordMeta, Span, WallTime};
 use tidewatch_events::dead_letter::Reason;
@@ -16,13 +14,13 @@ const PATTERNS: [&str; 4] = [
 ];
 
 const CORPUS: [&str; 7] = [
-    include_str!("corpus/combined.log"),
-    include_str!("corpus/common.log"),
-    include_str!("corpus/nginx-json.log"),
-    include_str!("corpus/nginx-error.log"),
-    include_str!("corpus/apache-error.log"),
-    include_str!("corpus/app.log"),
-    include_str!("corpus/syslog.log"),
+    include_str!("../corpus/combined.log"),
+    include_str!("../corpus/common.log"),
+    include_str!("../corpus/nginx-json.log"),
+    include_str!("../corpus/nginx-error.log"),
+    include_str!("../corpus/apache-error.log"),
+    include_str!("../corpus/app.log"),
+    include_str!("../corpus/syslog.log"),
 ];
 
 fn formats() -> Vec<Format> {

@@ -1,5 +1,4 @@
-//! What the tests of formats share: parsing one line, and events as text.
-#![allow(dead_code)]
+//! Parsing one line, events as text, and tables of both.
 
 use std::collections::BTreeMap;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
@@ -87,4 +86,12 @@ pub fn show(batch: &Batch, event: &Event) -> String {
     field("logger=", text(event.logger));
     field("message=", text(event.message));
     out.replace("  ", " ")
+}
+
+/// Rows of name, line, what it means (see [`show`]) or the reason it is rejected.
+pub fn check(format: &str, rows: &[(&str, &[u8], &str)]) {
+    let format = compile(format);
+    for (name, line, want) in rows {
+        assert_eq!(one(&format, line), *want, "{} {name}: {}", format.name(), String::from_utf8_lossy(line));
+    }
 }

@@ -1,0 +1,121 @@
+//! Lines of applications and of syslog, and of what time messages are that say less than they could.
+
+use crate::support::{batch, check, compile, one, options, result};
+use tidewatch_events::batch::{Framing, RecordMeta, Span, WallTime};
+use tidewatch_events::formats::{Parser, SourceOptions};
+
+#[test]
+fn app_and_syslog() {
+    check(
+        "app",
+        &[
+            (
+                "whole",
+                b"2025-01-02 03:04:05,678 [ERROR] pay - card refused | IP: 1.2.3.4 | User: bob | ResponseTime: 120ms",
+                "2025-01-02T03:04:05.678Z app client=1.2.3.4 user=bob latency_us=120000 level=error logger=pay message=card refused",
+            ),
+            (
+                "nothing appended",
+                b"2025-01-02T03:04:05Z [INFO] pay - up | and running",
+                "2025-01-02T03:04:05.000Z app level=info logger=pay message=up | and running",
+            ),
+            (
+                "a key in the message",
+                b"2025-01-02T03:04:05Z [warning] pay - x | IP: 6.6.6.6 | IP: 1.2.3.4 | ResponseTime: 1.5s",
+                "2025-01-02T03:04:05.000Z app client=1.2.3.4 latency_us=1500000 level=warn logger=pay message=x | IP: 6.6.6.6",
+            ),
+            (
+                "a client that is no address",
+                b"2025-01-02T03:04:05Z [debug] pay - x | IP: unknown | User: -",
+                "2025-01-02T03:04:05.000Z app client=unknown level=debug logger=pay message=x",
+            ),
+            ("no level", b"2025-01-02T03:04:05Z pay - x", "format"),
+            ("bad time", b"yesterday [INFO] pay - x", "bad_time"),
+            ("bad duration", b"2025-01-02T03:04:05Z [INFO] pay - x | ResponseTime: soon", "bad_number"),
+        ],
+    );
+    check(
+        "syslog",
+        &[
+            (
+                "sshd",
+                b"Dec 10 06:55:46 LabSZ sshd[24200]: Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
+                "2025-12-10T06:55:46.000Z app client=1.2.3.4 host=LabSZ logger=sshd message=Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
+            ),
+            (
+                "RFC 5424",
+                br#"<34>1 2003-10-11T22:14:15.003Z web1 su - ID47 [a b="]"][c] 'su root' failed"#,
+                "2003-10-11T22:14:15.003Z app host=web1 level=crit logger=su message='su root' failed",
+            ),
+            (
+                "Apache over syslog",
+                b"Feb 15 16:23:00 srv httpd[22034]: [authz_core:error] [pid 22034] [client 192.0.2.1:58585] AH01630: denied",
+                "2025-02-15T16:23:00.000Z error client=192.0.2.1 host=srv level=error logger=authz_core message=AH01630: denied",
+            ),
+            (
+                "no tag",
+                b"Dec 10 06:55:46 LabSZ last message repeated 5 times",
+                "2025-12-10T06:55:46.000Z app host=LabSZ message=last message repeated 5 times",
+            ),
+            (
+                "a priority, no tag",
+                b"<13>Dec 10 06:55:46 LabSZ up and running",
+                "2025-12-10T06:55:46.000Z app host=LabSZ level=notice message=up and running",
+            ),
+            (
+                "a priority, ISO 8601, no tag",
+                b"<13>2025-12-10T06:55:46Z LabSZ up",
+                "2025-12-10T06:55:46.000Z app host=LabSZ level=notice message=up",
+            ),
+            ("one word", b"<13>Dec 10 06:55:46 up", "2025-12-10T06:55:46.000Z app level=notice message=up"),
+            ("no host", b"Dec 10 06:55:46 sshd[1]: up", "2025-12-10T06:55:46.000Z app logger=sshd message=up"),
+            ("no time in a file", b"<34>1 - web1 su - - - x", "missing_time"),
+            ("a priority alone, in a file", b"<13>only a priority", "missing_time"),
+            ("no such priority", b"<192>text", "format"),
+            ("no time of a header", b"2025-12-10T06:55:46Z ERROR up", "format"),
+            ("no month", b"Abc 10 06:55:46 LabSZ sshd[1]: up", "format"),
+            ("words", b"hello world", "format"),
+        ],
+    );
+}
+
+#[test]
+fn messages_without_time_happened_when_they_were_received() {
+    let rows = [
+        ("<34>1 - web1 su - - - x", "2026-03-05T10:00:00.000Z app host=web1 level=crit logger=su message=x"),
+        ("<13>only a priority", "2026-03-05T10:00:00.000Z app level=notice message=only a priority"),
+        ("<13>1 not 5424 after all", "2026-03-05T10:00:00.000Z app level=notice message=1 not 5424 after all"),
+        ("<13>Mar 32 10:00:00 web1 x: text", "bad_time"),
+        ("only words", "format"),
+    ];
+    let ten = WallTime(1_772_704_800_000); // 2026-03-05T10:00:00Z
+    let parse = |live: bool, line: &str, framing: Framing, read_at: WallTime| {
+        let mut batch = batch(line.as_bytes());
+        (batch.raw.framing, batch.raw.read_at) = (framing, read_at);
+        Parser::new(compile("syslog"), SourceOptions { live, ..options() }).parse(&mut batch);
+        result(&batch)
+    };
+    let lines = || Framing::Lines { offset: 0 };
+    for (line, want) in rows {
+        assert_eq!(parse(true, line, lines(), ten), want, "{line}");
+        let stamp = |timestamp| {
+            let value = Span::new(0, line.len());
+            Framing::Records(vec![RecordMeta { value, offset: 0, timestamp, host: Span::NONE }])
+        };
+        let later = WallTime(ten.0 + 9_000);
+        assert_eq!(parse(false, line, stamp(Some(ten)), later), want, "{line}, a record");
+        assert_eq!(parse(true, line, stamp(None), ten), want, "{line}, a message");
+    }
+    let (line, _) = rows[0];
+    assert_eq!(parse(false, line, lines(), ten), "missing_time", "a followed file");
+    assert_eq!(parse(true, line, lines(), WallTime(0)), "missing_time", "nobody knows when");
+    // Behind a bare priority the lines of a web server are what they are anywhere.
+    let access = r#"<190>1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5"#;
+    let want = "2000-10-10T13:55:36.000Z client=1.2.3.4 GET path=/ status=200 bytes=5";
+    for format in ["common", "auto"] {
+        assert_eq!(one(&compile(format), access.as_bytes()), want, "{format}");
+    }
+    let odd = compile(r#"<$request_length> $remote_addr [$time_local] $status"#);
+    let want = "2000-10-10T13:55:36.000Z client=1.2.3.4 other status=200";
+    assert_eq!(one(&odd, b"<120> 1.2.3.4 [10/Oct/2000:13:55:36 +0000] 200"), want);
+}
