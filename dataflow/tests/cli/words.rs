@@ -1,11 +1,6 @@
 //! What the binary says of what is right and not meant, of addresses that are taken, and of alerts in words.
 
-#![allow(clippy::unwrap_used)] // a failed unwrap is the message
-
-#[path = "support/command.rs"]
-mod command;
-
-use command::{run_over, tidewatch};
+use crate::support::{run_over, tidewatch};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;

@@ -1,11 +1,6 @@
 //! What a `run` leaves behind and the next one takes up, from outside.
 
-#![allow(clippy::unwrap_used)] // a failed unwrap is the message
-
-#[path = "support/command.rs"]
-mod command;
-
-use command::run_over;
+use crate::support::run_over;
 use std::path::Path;
 
 /// Requests of a client, each second one of each; `clients` at a time.

@@ -1,11 +1,6 @@
 //! What commands are given to read, from outside: patterns, names of any bytes, and files that would be written over.
 
-#![allow(clippy::unwrap_used)] // a failed unwrap is the message
-
-#[path = "support/command.rs"]
-mod command;
-
-use command::tidewatch;
+use crate::support::tidewatch;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;

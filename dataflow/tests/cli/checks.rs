@@ -1,0 +1,91 @@
+//! What `check` says of a configuration that is right.
+
+use crate::support::{folder, tidewatch};
+use std::process::Command;
+
+#[test]
+fn check_says_what_run_would_miss() {
+    let dir = folder();
+    let ran = tidewatch(dir.path(), "check -c empty.toml");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("warning: there is no [[source]]"), "{}", ran.err);
+    assert!(Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
+    std::fs::write(dir.path().join("pipe.toml"), "[[source]]\nkind = \"file\"\npaths = [\"pipe\"]\n").unwrap();
+    let ran = tidewatch(dir.path(), "check -c pipe.toml");
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("pipe: it is a named pipe, not a file"), "{}", ran.err);
+    let source = "[[source]]\nkind = \"tcp\"\nlisten = \"0.0.0.0:2101\"\nformat = \"combined\"\n";
+    std::fs::write(dir.path().join("tcp.toml"), source).unwrap();
+    let ran = tidewatch(dir.path(), "run -c tcp.toml -n 2 -p 0");
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("would listen on 0.0.0.0:2101, where the cluster listens: localhost:2101"), "{}", ran.err);
+}
+
+#[test]
+fn a_file_that_two_sources_read_is_named() {
+    let dir = folder();
+    std::os::unix::fs::symlink("access.log", dir.path().join("link.log")).unwrap();
+    std::fs::write(dir.path().join("other.log"), "").unwrap();
+    let source = |name: &str, paths: &str| format!("[[source]]\nname = {name:?}\nkind = \"file\"\npaths = [{paths}]\n");
+    let rows: &[(&str, String, &[&str])] = &[
+        ("one source", source("a", "\"access.log\", \"*.log\""), &[]),
+        ("two files", source("a", "\"access.log\"") + &source("b", "\"other.log\""), &[]),
+        (
+            "by name and by pattern",
+            source("a", "\"access.log\"") + &source("b", "\"acc*.log\""),
+            &[
+                "warning: source `b`: access.log is read by source `a` too: its lines count twice\n hint: name it in one",
+            ],
+        ),
+        (
+            "by a link",
+            source("a", "\"access.log\"") + &source("b", "\"link.log\""),
+            &["source `b`: link.log is read by source `a` too (as access.log)"],
+        ),
+    ];
+    for (name, text, want) in rows {
+        std::fs::write(dir.path().join("two.toml"), text).unwrap();
+        let ran = tidewatch(dir.path(), "check -c two.toml");
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.err);
+        assert_eq!(ran.err.matches("too").count(), want.len(), "{name}: {}", ran.err);
+        assert!(want.iter().all(|words| ran.err.contains(words)), "{name}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_files_zone_is_noticed() {
+    let dir = folder();
+    let now = std::time::SystemTime::now();
+    let seconds = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let local =
+        jiff::Timestamp::from_second(seconds as i64 + 2 * 3600).unwrap().strftime("%Y/%m/%d %H:%M:%S").to_string();
+    std::fs::write(dir.path().join("error.log"), format!("{local} [error] 7#7: *1 open() failed\n")).unwrap();
+    std::fs::write(
+        dir.path().join("zone.toml"),
+        "[[source]]\nkind = \"file\"\npaths = \"error.log\"\nformat = \"nginx-error\"\n",
+    )
+    .unwrap();
+    let ran = tidewatch(dir.path(), "check -c zone.toml");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("warning: source `file`: error.log: its times are whole hours off"), "{}", ran.err);
+    assert!(ran.err.contains("hint: write time_zone = \"+02:00\""), "{}", ran.err);
+}
+
+#[test]
+fn check_warns_of_fields_that_no_line_has() {
+    let dir = folder();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("bare.log", "[05/Mar/2026:10:00:00 +0000] - 200\n");
+    write("bare.toml", "[[source]]\nkind = \"file\"\npaths = \"bare.log\"\nformat = \"%t %h %s\"\n");
+    let ran = tidewatch(dir.path(), "check -c bare.toml");
+    assert!(ran.out.contains("\n    time 100 %, client 0 %, path 0 %, status 100 %, "), "{}", ran.out);
+    let want = "warning: source `file`: bare.log: none of the first 1 lines has a client or a path, read as %t %h %s\n";
+    assert!(ran.err.contains(want), "{}", ran.err);
+    let line = r#"{"msec":1772704800,"remote_addr":"10.0.0.1","request":"GET / HTTP/1.1","status":200}"#;
+    write("proxied.log", &format!("{line}\n{line}\n"));
+    let proxies = "trusted_proxies = \"10.0.0.0/8\"\nclient_header = \"x_real_ip\"\n";
+    write("proxied.toml", &format!("[[source]]\nkind = \"file\"\npaths = \"proxied.log\"\n{proxies}"));
+    let ran = tidewatch(dir.path(), "check -c proxied.toml");
+    assert!(ran.err.contains("every client in the first lines is one of `trusted_proxies`"), "{}", ran.err);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}

@@ -1,0 +1,11 @@
+//! The binary from outside: exit codes, messages, and what it leaves behind.
+#![allow(clippy::unwrap_used)] // a failed unwrap is the message
+
+mod answers;
+mod checks;
+mod inputs;
+mod replays;
+mod restart;
+mod runs;
+mod support;
+mod words;

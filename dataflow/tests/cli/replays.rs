@@ -1,0 +1,104 @@
+//! `replay`: what it says of allow lists, limits and labels, and of a file it cannot read.
+
+use crate::support::{folder, tidewatch};
+
+#[test]
+fn an_allow_list_is_seen_wherever_it_acts() {
+    let dir = folder();
+    let line = |second: u32| format!("1.2.3.4 - - [05/Mar/2026:10:00:{second:02} +0000] \"GET / HTTP/1.1\" 200 5\n");
+    std::fs::write(dir.path().join("busy.log"), (0..6).map(line).collect::<String>()).unwrap();
+    let text = "[[rule]]\nname = \"ip-spike\"\nthreshold = 3\n[[allow]]\nnetworks = [\"1.2.3.0/24\"]\n\
+                rules = [\"ip-spike\"]\nuntil = \"2026-03-05T10:00:05Z\"\nreason = \"our own\\u001b checks\"\n";
+    std::fs::write(dir.path().join("allow.toml"), text).unwrap();
+    let shown = "allowed: \"our own\\x1B checks\", until 2026-03-05T10:00:05.000Z, for ip-spike: client_ip|cidr = [\"1.2.3.0/24\"]";
+    for arguments in ["check -c allow.toml", "rules list -c allow.toml"] {
+        let ran = tidewatch(dir.path(), arguments);
+        assert!(
+            ran.code == Some(0) && ran.out.lines().any(|line| line == shown),
+            "{arguments}: {}{}",
+            ran.out,
+            ran.err
+        );
+    }
+    let ran = tidewatch(dir.path(), "rules list --json -c allow.toml");
+    let rules: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let exceptions = |name: &str| {
+        let rule = rules.iter().find(|rule| rule["name"] == name).unwrap();
+        rule["exceptions"].as_array().unwrap().len()
+    };
+    assert_eq!((exceptions("ip-spike"), exceptions("path-scan")), (1, 0));
+    let ran = tidewatch(dir.path(), "replay -c allow.toml --from busy.log --out out");
+    // Five events before its end; every window of ten seconds, one a second, that holds three of them or more.
+    let said = "allowed by \"our own\\x1B checks\", until 2026-03-05T10:00:05.000Z, for ip-spike: 5 events\nprevented: 10 findings of ip-spike\n";
+    assert!(ran.code == Some(0) && ran.out.ends_with(said), "{}{}", ran.out, ran.err);
+    assert_eq!(std::fs::read_to_string(dir.path().join("out/alerts.jsonl")).unwrap(), "");
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["allowed"]["lists"][0]["events"], 5);
+    assert_eq!(summary["allowed"]["prevented"]["ip-spike"], 10);
+}
+
+#[test]
+fn more_findings_than_count_are_said() {
+    let dir = folder();
+    let line = |word: &str| format!("2026/03/05 10:00:00 [crit] 12#0: *1 {word} failed\n");
+    std::fs::write(dir.path().join("err.log"), ["one", "two", "three", "four", "five"].map(line).concat()).unwrap();
+    let text = "[alerts]\nmax_findings = 2\nmax_open = 1\n";
+    std::fs::write(dir.path().join("few.toml"), text).unwrap();
+    let ran = tidewatch(dir.path(), "replay -c few.toml --from err.log --out out");
+    // Windows of a minute, one each ten seconds: six hold them all.
+    let said = "limited: error-log, 18 findings beyond `max_findings` in 6 windows, 6 findings began no alert: `max_open` were open\n";
+    assert!(ran.code == Some(0) && ran.err.contains(said), "{}{}", ran.out, ran.err);
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["alerts"], 1);
+    let limited = serde_json::json!([{"rule": "error-log", "findings": 18, "windows": 6, "unopened": 6}]);
+    assert_eq!(summary["limited"], limited);
+}
+
+#[test]
+fn a_damaged_file_ends_a_replay() {
+    let dir = folder();
+    std::fs::write(dir.path().join("damaged.gz"), [0x1f, 0x8b, 8, 0, 0]).unwrap();
+    for workers in [1, 2] {
+        let ran = tidewatch(dir.path(), &format!("replay --from damaged.gz access.log --out out -w {workers}"));
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        let want = "reading damaged.gz failed at byte 0 of its (uncompressed) content";
+        assert!(ran.err.contains(want) && !ran.err.contains("panicked"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_replay_is_judged_by_the_labels_of_its_attacks() {
+    let dir = folder();
+    let generate = "generate --format nginx-json --to file:attacked.log --start 2026-03-05T00:00:00Z --duration 3m --rate 20 --no-pace \
+                    --seed 7 --attack ip-spike:1m:20s --labels labels.jsonl";
+    assert_eq!(tidewatch(dir.path(), generate).code, Some(0));
+    let summary = |arguments: &str| {
+        let ran = tidewatch(dir.path(), arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let text = std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap();
+        (ran, serde_json::from_str::<serde_json::Value>(&text).unwrap())
+    };
+    let (ran, without) = summary("replay --from attacked.log --out out");
+    assert!(without.get("judged").is_none() && !ran.err.contains("precision"), "{}", ran.err);
+    let (ran, with) = summary("replay --from attacked.log --out out --labels labels.jsonl");
+    let verdict = &with["judged"]["ip-spike"];
+    let exact = (&verdict["precision"], &verdict["recall"], &verdict["found"]);
+    assert_eq!(exact, (&1.0.into(), &1.0.into(), &1.into()), "{verdict}");
+    assert!(verdict["time_to_detect_p95_s"].as_f64().is_some_and(|s| s <= 10.0), "{verdict}");
+    assert!(ran.err.lines().any(|line| line.starts_with("ip-spike") && line.contains("1/1")), "{}", ran.err);
+    assert!(with.get("unexpected").is_none() && !ran.err.contains("no rule"), "{}", ran.err);
+    // The same label, of a kind for which there is no rule.
+    let labels = std::fs::read_to_string(dir.path().join("labels.jsonl")).unwrap();
+    let nobody = labels.replace("\"rule\":\"ip-spike\"", "\"rule\":null");
+    std::fs::write(dir.path().join("labels2.jsonl"), format!("{labels}{nobody}")).unwrap();
+    let (ran, left) = summary("replay --from attacked.log --out out --labels labels2.jsonl");
+    assert!(ran.err.contains("1 label is of a kind that no rule is expected to find: ip-spike 1\n"), "{}", ran.err);
+    assert_eq!(left["unexpected"], serde_json::json!({"ip-spike": 1}));
+    let mut with = with;
+    for key in ["judged", "wall_seconds", "events_per_second"] {
+        with.as_object_mut().unwrap().remove(key);
+    }
+    assert!(with.as_object().unwrap().iter().all(|(key, value)| without[key] == *value), "{with}");
+}
