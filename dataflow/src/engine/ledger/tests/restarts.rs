@@ -1,0 +1,145 @@
+//! What a process does with records that an earlier one, or another, has dealt with.
+
+use super::*;
+use tidewatch_events::batch::RecordMeta;
+
+/// A batch of records of one event each, (offset, time).
+fn records(seq: u64, events: &[(u64, u64)]) -> Batch {
+    let meta = |(offset, time): &(u64, u64)| RecordMeta {
+        offset: *offset,
+        timestamp: Some(WallTime(*time)),
+        value: Span::NONE,
+        host: Span::NONE,
+    };
+    let records: Vec<RecordMeta> = events.iter().map(meta).collect();
+    let framing = Framing::Records(records);
+    let raw = RawBatch { partition: PartitionId(1), seq, bytes: Vec::new(), framing, read_at: WallTime(0) };
+    let mut batch = Batch::new(raw, b"h"[..].into());
+    for (offset, time) in events {
+        let mut event = Event::new(Kind::Access, EventTime(*time));
+        event.offset = *offset;
+        batch.events.push(event);
+    }
+    batch
+}
+
+/// Judges batches of partition 1; the offsets and verdicts of what is left of each.
+fn judged(ledger: &Ledger, feed: &Feed, batches: &[&[(u64, u64)]]) -> Vec<Vec<(u64, Verdict)>> {
+    let mut all = Vec::new();
+    for (seq, events) in batches.iter().enumerate() {
+        let mut pending = Pending { batch: records(seq as u64, events), judged: 0, gone: Gone::default() };
+        assert_eq!(ledger.judge(&mut pending, 0, feed), Judgement::Whole);
+        all.push(pending.batch.events.iter().map(|e| (e.offset, e.verdict)).collect());
+    }
+    all
+}
+
+/// A ledger of windows of 10 ms and of rules of 40 ms, whose partition 1 is opened, and what its source fed.
+fn reading(resumed: Resumed) -> (Ledger, Feed) {
+    let mut ledger = ledger(1);
+    ledger.time.rules_window = Millis(40);
+    let (ledger, feed) = (ledger.resuming(resumed), feed());
+    feed.open(info(1));
+    feed.listed();
+    take(&ledger, &feed, 0);
+    (ledger, feed)
+}
+
+#[test]
+fn positions_say_from_where_windows_of_rules_need_events() {
+    // Watermarks are 5 ms behind, and 10 ms are late.
+    let batches: &[&[(u64, u64)]] = &[
+        &[(0, 101), (1, 104)],
+        &[(2, 118), (3, 103), (4, 125)],
+        &[(5, 131), (6, 108), (7, 127)],
+        &[(8, 142), (9, 136)],
+        &[(10, 160)],
+    ];
+    let (ledger, feed) = reading(Resumed::default());
+    let verdicts = judged(&ledger, &feed, batches);
+    assert_eq!(verdicts[2], [(5, Verdict::InTime), (6, Verdict::Late), (7, Verdict::InTime)]);
+    // name, durable, the offset, from where again
+    let rows: &[(&str, u64, u64, Option<(u64, u64)>)] = &[
+        ("nothing closed", 0, 0, None),
+        ("the first window", 110, 2, Some((0, 0))),
+        ("the second: the batch of its first event begins before it", 120, 4, Some((0, 0))),
+        ("the third", 130, 5, Some((0, 0))),
+        ("the last that needs the first batch", 149, 8, Some((0, 0))),
+        ("the second batch is needed, which began at 99", 150, 10, Some((2, 99))),
+        ("the third", 160, 10, Some((2, 99))),
+        ("the next", 170, 11, Some((5, 120))),
+        ("the last", 200, 11, Some((10, 137))),
+        ("none", 210, 11, None),
+    ];
+    for (name, durable, next, again) in rows {
+        let at = &ledger.commit_positions(*durable)[0];
+        let again = again.map(|(from, at)| Again { from, at });
+        assert_eq!((at.next_offset, at.again), (*next, again), "{name}");
+    }
+}
+
+#[test]
+fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
+    // As in the test before; 130 was durable: the offset was 5, and 0 that from which on rules need events.
+    let again = Some((Again { from: 0, at: 0 }, 5));
+    let left = vec![(PartitionId(1), Left { floor: 140, again })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 130 });
+    let batches: &[&[(u64, u64)]] = &[
+        &[(0, 101), (1, 104)],
+        &[(2, 118), (3, 103), (4, 125)],
+        &[(5, 131), (6, 108), (7, 127)],
+        &[(8, 142), (9, 136)],
+    ];
+    let verdicts = judged(&ledger, &feed, &batches[..2]);
+    let want = [
+        vec![(0, Verdict::Again), (1, Verdict::Again)],
+        vec![(2, Verdict::Again), (3, Verdict::Again), (4, Verdict::Again)],
+    ];
+    assert_eq!(verdicts, want);
+    assert_eq!(ledger.effective(), Some(140), "time stands where it stood");
+    assert_eq!((ledger.events(), ledger.totals()[0].1.lines), (0, 0), "counted in the earlier life");
+    let at = &ledger.commit_positions(130)[0];
+    assert_eq!((at.next_offset, at.again), (5, Some(Again { from: 0, at: 0 })), "never before what was dealt with");
+
+    let (ledger, feed) = {
+        let left = vec![(PartitionId(1), Left { floor: 140, again })];
+        reading(Resumed { partitions: left, closed: 130 })
+    };
+    let verdicts = judged(&ledger, &feed, batches);
+    let want = [(5, Verdict::InTime), (6, Verdict::Late), (7, Verdict::Again)];
+    assert_eq!(verdicts[2], want, "in windows of results that are durable nothing changes");
+    assert_eq!((ledger.events(), ledger.totals()[0].1.late), (5, 1));
+    let at = &ledger.commit_positions(140)[0];
+    assert_eq!(
+        (at.next_offset, at.again),
+        (8, Some(Again { from: 0, at: 0 })),
+        "what was read again counts for the next life"
+    );
+}
+
+#[test]
+fn verdicts_of_what_is_read_again_are_those_of_the_first_time() {
+    // Before offset 2 time was 200: what is older than 190 was late.
+    let again = Some((Again { from: 2, at: 200 }, 6));
+    let left = vec![(PartitionId(1), Left { floor: 300, again })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 290 });
+    let verdicts = judged(&ledger, &feed, &[&[(2, 189), (3, 190), (4, 230), (5, 210)]]);
+    assert_eq!(verdicts, [[(3, Verdict::Again), (4, Verdict::Again)]]);
+    // The last of it and what follows may be in one batch.
+    let left = vec![(PartitionId(1), Left { floor: 300, again })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 290 });
+    let verdicts = judged(&ledger, &feed, &[&[(4, 230), (5, 189), (6, 289), (7, 290)]]);
+    assert_eq!(verdicts, [[(4, Verdict::Again), (6, Verdict::Again), (7, Verdict::InTime)]]);
+    let totals = ledger.totals()[0].1;
+    assert_eq!((totals.lines, totals.events, totals.late, totals.first_event), (2, 2, 0, Some(289)));
+}
+
+#[test]
+fn events_of_windows_that_others_closed_are_for_rules_alone() {
+    // This process committed behind 130, another one behind 140 later.
+    let left = vec![(PartitionId(1), Left { floor: 140, again: None })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 140 });
+    let verdicts = judged(&ledger, &feed, &[&[(5, 131), (6, 128), (7, 140)]]);
+    assert_eq!(verdicts, [[(5, Verdict::Again), (6, Verdict::Late), (7, Verdict::InTime)]]);
+    assert_eq!((ledger.events(), ledger.totals()[0].1.late), (3, 1), "they are counted: here, they were not");
+}
