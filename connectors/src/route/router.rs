@@ -515,5 +515,4 @@ fn item(what: What, newest: &Alert, told: &Told) -> Item {
 }
 
 #[cfg(test)]
-#[path = "router_tests.rs"]
 mod tests;

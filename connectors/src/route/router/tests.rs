@@ -1,5 +1,8 @@
 //! What is sent when, as scripts: alerts and times in, messages out.
 
+mod held_back;
+mod repeats;
+
 use super::super::Message;
 use super::super::policy::{GroupKey, Quiet};
 use super::super::testing::alert;
@@ -273,140 +276,6 @@ fn a_higher_severity_is_news() {
 }
 
 #[test]
-fn what_the_limit_holds_back_comes_in_one_message() {
-    let mut s = Script::new(Policy { max_per_hour: Some(2), group_by: vec![GroupKey::Alert], ..Policy::people() });
-    for n in 1..=4 {
-        s.take(n, "r", &n.to_string(), 0, Firing).run(n);
-    }
-    assert_eq!(s.said(), ["fired r/1/0", "fired r/2/0"]);
-    assert_eq!((s.run(5), s.router.counts().pending), (Some(HOUR + 1), 2));
-    s.run(HOUR + 1);
-    let note = "(Held back since 1970-01-01T00:00:00.003Z: no more than 2 messages an hour are sent here.)";
-    assert_eq!(s.said(), [format!("fired r/3/0, fired r/4/0, {note}")]);
-}
-
-#[test]
-fn the_limit_does_not_hold_the_worst_back() {
-    let mut s = Script::new(Policy { group_by: vec![GroupKey::Alert], ..Policy::people() });
-    let of = |severity: Severity, client: String| Alert { severity, ..alert("r", &client, 0, Firing) };
-    for n in 0..61 {
-        s.router.take(&of(Severity::Low, format!("low-{n}")), n);
-        s.run(n);
-    }
-    assert_eq!((s.said().len(), s.router.counts().pending), (60, 1));
-    // From the eleventh on they wait too: whoever attacks may choose what is critical.
-    let since = MINUTE;
-    for n in 1..=11 {
-        s.router.take(&of(Severity::Critical, n.to_string()), since + n);
-        let again = s.run(since + n);
-        let want = if n <= 10 { vec![format!("fired r/{n}/0")] } else { Vec::new() };
-        assert_eq!((s.said(), again), (want, Some(HOUR)), "{n}");
-    }
-    s.run(HOUR);
-    let note = "(Held back since 1970-01-01T00:00:00.060Z: no more than 60 messages an hour are sent here.)";
-    assert_eq!(s.said(), [format!("fired r/11/0, fired r/low-60/0, {note}")]);
-    assert_eq!(s.router.counts().messages, 71);
-}
-
-#[test]
-fn what_goes_beyond_the_limit() {
-    // what is excepted, what of a high and a critical alert is told
-    let rows: &[(Option<Severity>, &[&str])] = &[
-        (Some(Severity::Critical), &["fired r/critical/0"]),
-        (Some(Severity::High), &["fired r/high/0", "fired r/critical/0"]),
-        (None, &[]),
-    ];
-    for (limit_except, want) in rows {
-        let group_by = vec![GroupKey::Alert];
-        let policy = Policy { max_per_hour: Some(1), group_by, limit_except: *limit_except, ..Policy::people() };
-        let mut s = Script::new(policy);
-        s.take(0, "r", "0", 0, Firing).run(0);
-        s.take(1, "r", "high", 0, Firing).run(1);
-        let critical = |state| Alert { severity: Severity::Critical, ..alert("r", "critical", 0, state) };
-        s.router.take(&critical(Firing), 2);
-        s.run(2);
-        s.router.take(&critical(Resolved), 3);
-        s.run(3);
-        // No end is.
-        assert_eq!(s.said()[1..], **want, "{limit_except:?}");
-        assert!(s.router.counts().pending > 0, "{limit_except:?}");
-    }
-    // All of the worst that waits goes in one message; one that comes back takes nothing of the allowance.
-    let mut s = Script::new(Policy { max_per_hour: Some(1), group_by: vec![GroupKey::Alert], ..Policy::people() });
-    s.take(0, "r", "0", 0, Firing).run(0);
-    s.said();
-    for n in ["1", "2"] {
-        s.router.take(&Alert { severity: Severity::Critical, ..alert("r", n, 0, Firing) }, 1);
-    }
-    for now in 1..20 {
-        assert_eq!(said(&s.fly(now).unwrap()), "fired r/1/0, fired r/2/0");
-        s.router.returned(now);
-    }
-    s.run(20);
-    assert_eq!((s.said().len(), s.router.limit.last()), (1, Some(20)));
-}
-
-#[test]
-fn what_quiet_hours_hold_back_comes_after_them() {
-    // Quiet until 00:01 UTC, from 23:00.
-    let quiet = Quiet { from: 1380, to: 1, zone: jiff::tz::TimeZone::UTC, except: Some(Severity::Critical) };
-    let mut s = Script::new(Policy { quiet: Some(quiet), ..Policy::people() });
-    s.take(SECOND, "a", "1", 0, Firing).take(SECOND, "b", "1", 0, Firing);
-    assert_eq!(s.run(SECOND), Some(MINUTE));
-    let critical = Alert { severity: Severity::Critical, ..alert("a", "2", 0, Firing) };
-    s.router.take(&critical, 2 * SECOND);
-    s.run(2 * SECOND);
-    assert_eq!(s.said(), ["fired a/2/0"]);
-    s.take(3 * SECOND, "b", "1", 0, Resolved);
-    s.run(MINUTE + 3 * SECOND);
-    let note = "(Held back since 1970-01-01T00:00:01.000Z: quiet hours.)";
-    assert_eq!(s.said(), [format!("fired a/1/0, resolved b/1/0, {note}")]);
-}
-
-fn silence(from: u64, until: u64, client: &str) -> Arc<Vec<Silence>> {
-    let subject = BTreeMap::from([("client_ip".to_owned(), client.to_owned())]);
-    Arc::new(vec![Silence { rules: Vec::new(), subject, from, until, reason: String::new() }])
-}
-
-#[test]
-fn nobody_is_told_of_what_is_silenced() {
-    let policy = Policy { group_interval: 0, ..Policy::people() };
-    let mut s = Script::new(policy.clone());
-    s.router.silence(silence(0, 100, "1"), 0);
-    s.take(1, "r", "1", 0, Firing).take(1, "r", "2", 0, Firing);
-    assert_eq!(s.run(1), Some(100));
-    assert_eq!(s.said(), ["fired r/2/0"]);
-    assert_eq!((s.router.counts().silenced, s.router.counts().pending), (1, 0), "what is silenced does not wait");
-    s.run(100);
-    assert_eq!(s.said(), ["fired r/1/0"], "it still fires when the silence ends");
-    // It began and ended in silence.
-    let mut s = Script::new(policy.clone());
-    s.router.silence(silence(0, 100, "1"), 0);
-    s.take(1, "r", "1", 0, Firing).take(2, "r", "1", 0, Resolved).run(2);
-    s.take(150, "r", "1", 0, Firing).run(150);
-    assert_eq!(s.said().len(), 0);
-    // It was told before; its end is told after.
-    let mut s = Script::new(policy.clone());
-    s.take(0, "r", "1", 0, Firing).run(0);
-    s.router.silence(silence(0, 100, "1"), 1);
-    s.take(2, "r", "1", 0, Resolved).run(2);
-    assert_eq!(s.said(), ["fired r/1/0"]);
-    s.run(100);
-    assert_eq!(s.said(), ["resolved r/1/0"]);
-    // A silence that is taken back, and one that has not begun.
-    let mut s = Script::new(policy);
-    s.router.silence(silence(0, 100, "1"), 0);
-    s.take(1, "r", "1", 0, Firing).run(1);
-    s.router.silence(Arc::default(), 2);
-    s.run(2);
-    s.router.silence(silence(50, 100, "2"), 3);
-    s.take(4, "r", "2", 0, Firing).run(4);
-    s.take(60, "r", "2", 0, Resolved);
-    assert_eq!(s.run(60), Some(100));
-    assert_eq!(s.said(), ["fired r/1/0", "fired r/2/0"]);
-}
-
-#[test]
 fn nothing_fired_later_than_it_is_told() {
     let mut router = Router::new(Policy::programs(), "b".into());
     let mut fired = |now: u64, client: &str| {
@@ -418,111 +287,6 @@ fn nothing_fired_later_than_it_is_told() {
     };
     // The slice of its window ends at 6 s.
     assert_eq!((fired(5900, "1"), fired(6000, "2"), fired(6100, "3")), (5900, 6000, 6000));
-}
-
-#[test]
-fn when_it_fired_does_not_change_while_it_is_told() {
-    let policy = || Policy { repeat_every: Some(MINUTE), ..Policy::programs() };
-    let mut router = Router::new(policy(), "b".into());
-    let fired = |router: &mut Router, now: u64| {
-        let Next::Send(intent) = router.next(now) else { panic!("nothing to send at {now}") };
-        router.delivered(now);
-        let Body::Alerts(notice) = intent.message.body else { panic!("no alerts") };
-        (notice.items[0].what, notice.items[0].alert.fired.0)
-    };
-    // Its window of an hour ends long after.
-    let state = |state: AlertState| Alert { fired: EventTime(HOUR), ..alert("r", "1", 0, state) };
-    router.take(&state(Firing), 10);
-    assert_eq!(fired(&mut router, 10), (What::Fired, 10));
-    assert_eq!(fired(&mut router, 10 + MINUTE), (What::Repeated, 10));
-    // Another process that has read the journal.
-    let snapshot = router.snapshot();
-    let mut router = Router::new(policy(), "c".into());
-    snapshot.records.into_iter().for_each(|record| router.restore(record, 2 * MINUTE));
-    router.take(&state(Firing), 2 * MINUTE);
-    assert_eq!(fired(&mut router, 3 * MINUTE), (What::Repeated, 10));
-    router.take(&state(Resolved), 3 * MINUTE + 1);
-    assert_eq!(fired(&mut router, 3 * MINUTE + 1), (What::Resolved, 10));
-}
-
-#[test]
-fn what_is_acknowledged_is_not_repeated() {
-    let seen = |at: u64| Arc::new(Acknowledged::from([("r/1".to_owned(), at)]));
-    let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
-    // They fire at event time 1 s.
-    s.take(0, "r", "1", 0, Firing).take(0, "r", "2", 0, Firing).run(0);
-    assert_eq!(s.said().len(), 1);
-    s.router.acknowledge(seen(999));
-    s.run(MINUTE);
-    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"], "that was of something before");
-    s.router.acknowledge(seen(1000));
-    s.run(2 * MINUTE);
-    assert_eq!(s.said(), ["repeated r/2/0"]);
-    s.router.acknowledge(Arc::default());
-    s.run(3 * MINUTE);
-    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"], "taken back");
-    s.router.acknowledge(seen(1000));
-    s.take(3 * MINUTE, "r", "1", 0, Resolved).run(3 * MINUTE);
-    assert_eq!(s.said(), ["resolved r/1/0"], "its end is told");
-    let kept = Policy { repeat_every: Some(MINUTE), repeats_always: true, ..Policy::programs() };
-    let mut s = Script::new(kept);
-    s.router.acknowledge(seen(1000));
-    s.take(0, "r", "1", 0, Firing).run(0);
-    s.run(MINUTE);
-    assert_eq!(s.said(), ["fired r/1/0", "repeated r/1/0"], "a program would take it for an end");
-}
-
-#[test]
-fn what_goes_on_is_repeated_in_quiet_hours_as_it_is_told_there() {
-    // From 00:00 to 00:10; the clock begins there. Before it, an hour ago, both were told.
-    let quiet = || {
-        let zone = jiff::tz::TimeZone::UTC;
-        Some(Quiet { from: 0, to: 10, zone, except: Some(Severity::Critical) })
-    };
-    let hour = 60 * MINUTE;
-    let (midnight, over) = (24 * hour, 24 * hour + 10 * MINUTE);
-    let told = |policy: Policy| {
-        let mut s = Script::new(Policy { repeat_every: Some(hour), quiet: quiet(), ..policy });
-        let high = alert("r", "1", 0, Firing);
-        let critical = Alert { severity: Severity::Critical, ..alert("r", "2", 0, Firing) };
-        s.router.take(&high, midnight - hour);
-        s.router.take(&critical, midnight - hour);
-        s.run(midnight - hour);
-        assert_eq!(s.said(), ["fired r/2/0, fired r/1/0"]);
-        s
-    };
-    let mut s = told(Policy::programs());
-    // It is not looked again all the time.
-    assert_eq!(s.run(midnight), Some(midnight + MINUTE));
-    assert_eq!(s.said(), ["repeated r/2/0"]);
-    s.run(over);
-    assert_eq!(s.said(), ["repeated r/1/0"]);
-    // A program that would take it for an end hears of both; in a silence too.
-    let mut s = told(Policy { repeats_always: true, ..Policy::programs() });
-    let silence =
-        Silence { rules: vec!["r".into()], subject: BTreeMap::new(), from: 0, until: 48 * hour, reason: String::new() };
-    s.router.silence(Arc::new(vec![silence]), midnight - 1);
-    assert_eq!(s.run(midnight), Some(midnight + hour));
-    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
-}
-
-#[test]
-fn what_goes_on_is_repeated() {
-    let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
-    s.take(0, "r", "1", 0, Firing);
-    assert_eq!(s.run(0), Some(MINUTE));
-    s.take(5 * SECOND, "r", "2", 0, Firing).take(6 * SECOND, "r", "3", 0, Firing).run(6 * SECOND);
-    s.take(7 * SECOND, "r", "3", 0, Resolved).run(7 * SECOND);
-    assert_eq!(s.said(), ["fired r/1/0", "fired r/2/0, fired r/3/0", "resolved r/3/0"]);
-    // Those that are nearly due go with it.
-    assert_eq!(s.run(MINUTE), Some(2 * MINUTE));
-    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
-    // One that was not taken is tried again.
-    let message = s.fly(2 * MINUTE).unwrap();
-    assert_eq!(said(&message), "repeated r/1/0, repeated r/2/0");
-    s.router.returned(2 * MINUTE);
-    s.run(2 * MINUTE + 1);
-    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
 }
 
 #[test]
@@ -631,12 +395,4 @@ fn at_the_end_nothing_waits_for_company() {
     s.router.hurry();
     s.run(2);
     assert_eq!(s.said(), ["fired r/1/0", "fired q/2/0", "fired r/2/0"]);
-}
-
-#[test]
-fn a_clock_set_back_holds_nothing_up() {
-    let mut s = Script::new(Policy { max_per_hour: Some(1), ..Policy::people() });
-    s.take(HOUR * 10, "r", "1", 0, Firing).run(HOUR * 10);
-    s.take(HOUR, "r", "2", 0, Firing).run(HOUR);
-    assert_eq!(s.said(), ["fired r/1/0", "fired r/2/0"]);
 }

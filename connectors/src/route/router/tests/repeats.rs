@@ -1,0 +1,108 @@
+//! What goes on, told again.
+
+use super::*;
+
+#[test]
+fn when_it_fired_does_not_change_while_it_is_told() {
+    let policy = || Policy { repeat_every: Some(MINUTE), ..Policy::programs() };
+    let mut router = Router::new(policy(), "b".into());
+    let fired = |router: &mut Router, now: u64| {
+        let Next::Send(intent) = router.next(now) else { panic!("nothing to send at {now}") };
+        router.delivered(now);
+        let Body::Alerts(notice) = intent.message.body else { panic!("no alerts") };
+        (notice.items[0].what, notice.items[0].alert.fired.0)
+    };
+    // Its window of an hour ends long after.
+    let state = |state: AlertState| Alert { fired: EventTime(HOUR), ..alert("r", "1", 0, state) };
+    router.take(&state(Firing), 10);
+    assert_eq!(fired(&mut router, 10), (What::Fired, 10));
+    assert_eq!(fired(&mut router, 10 + MINUTE), (What::Repeated, 10));
+    // Another process that has read the journal.
+    let snapshot = router.snapshot();
+    let mut router = Router::new(policy(), "c".into());
+    snapshot.records.into_iter().for_each(|record| router.restore(record, 2 * MINUTE));
+    router.take(&state(Firing), 2 * MINUTE);
+    assert_eq!(fired(&mut router, 3 * MINUTE), (What::Repeated, 10));
+    router.take(&state(Resolved), 3 * MINUTE + 1);
+    assert_eq!(fired(&mut router, 3 * MINUTE + 1), (What::Resolved, 10));
+}
+
+#[test]
+fn what_is_acknowledged_is_not_repeated() {
+    let seen = |at: u64| Arc::new(Acknowledged::from([("r/1".to_owned(), at)]));
+    let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
+    // They fire at event time 1 s.
+    s.take(0, "r", "1", 0, Firing).take(0, "r", "2", 0, Firing).run(0);
+    assert_eq!(s.said().len(), 1);
+    s.router.acknowledge(seen(999));
+    s.run(MINUTE);
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"], "that was of something before");
+    s.router.acknowledge(seen(1000));
+    s.run(2 * MINUTE);
+    assert_eq!(s.said(), ["repeated r/2/0"]);
+    s.router.acknowledge(Arc::default());
+    s.run(3 * MINUTE);
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"], "taken back");
+    s.router.acknowledge(seen(1000));
+    s.take(3 * MINUTE, "r", "1", 0, Resolved).run(3 * MINUTE);
+    assert_eq!(s.said(), ["resolved r/1/0"], "its end is told");
+    let kept = Policy { repeat_every: Some(MINUTE), repeats_always: true, ..Policy::programs() };
+    let mut s = Script::new(kept);
+    s.router.acknowledge(seen(1000));
+    s.take(0, "r", "1", 0, Firing).run(0);
+    s.run(MINUTE);
+    assert_eq!(s.said(), ["fired r/1/0", "repeated r/1/0"], "a program would take it for an end");
+}
+
+#[test]
+fn what_goes_on_is_repeated_in_quiet_hours_as_it_is_told_there() {
+    // From 00:00 to 00:10; the clock begins there. Before it, an hour ago, both were told.
+    let quiet = || {
+        let zone = jiff::tz::TimeZone::UTC;
+        Some(Quiet { from: 0, to: 10, zone, except: Some(Severity::Critical) })
+    };
+    let hour = 60 * MINUTE;
+    let (midnight, over) = (24 * hour, 24 * hour + 10 * MINUTE);
+    let told = |policy: Policy| {
+        let mut s = Script::new(Policy { repeat_every: Some(hour), quiet: quiet(), ..policy });
+        let high = alert("r", "1", 0, Firing);
+        let critical = Alert { severity: Severity::Critical, ..alert("r", "2", 0, Firing) };
+        s.router.take(&high, midnight - hour);
+        s.router.take(&critical, midnight - hour);
+        s.run(midnight - hour);
+        assert_eq!(s.said(), ["fired r/2/0, fired r/1/0"]);
+        s
+    };
+    let mut s = told(Policy::programs());
+    // It is not looked again all the time.
+    assert_eq!(s.run(midnight), Some(midnight + MINUTE));
+    assert_eq!(s.said(), ["repeated r/2/0"]);
+    s.run(over);
+    assert_eq!(s.said(), ["repeated r/1/0"]);
+    // A program that would take it for an end hears of both; in a silence too.
+    let mut s = told(Policy { repeats_always: true, ..Policy::programs() });
+    let silence =
+        Silence { rules: vec!["r".into()], subject: BTreeMap::new(), from: 0, until: 48 * hour, reason: String::new() };
+    s.router.silence(Arc::new(vec![silence]), midnight - 1);
+    assert_eq!(s.run(midnight), Some(midnight + hour));
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
+}
+
+#[test]
+fn what_goes_on_is_repeated() {
+    let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
+    s.take(0, "r", "1", 0, Firing);
+    assert_eq!(s.run(0), Some(MINUTE));
+    s.take(5 * SECOND, "r", "2", 0, Firing).take(6 * SECOND, "r", "3", 0, Firing).run(6 * SECOND);
+    s.take(7 * SECOND, "r", "3", 0, Resolved).run(7 * SECOND);
+    assert_eq!(s.said(), ["fired r/1/0", "fired r/2/0, fired r/3/0", "resolved r/3/0"]);
+    // Those that are nearly due go with it.
+    assert_eq!(s.run(MINUTE), Some(2 * MINUTE));
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
+    // One that was not taken is tried again.
+    let message = s.fly(2 * MINUTE).unwrap();
+    assert_eq!(said(&message), "repeated r/1/0, repeated r/2/0");
+    s.router.returned(2 * MINUTE);
+    s.run(2 * MINUTE + 1);
+    assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
+}
