@@ -18,6 +18,7 @@ mod flight;
 mod limit;
 mod records;
 mod repeat;
+mod turns;
 
 use super::known::{Intent, Told, news, told_of};
 use super::policy::{Policy, Silence};
@@ -31,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tidewatch_events::alert::{Alert, AlertState, Severity};
 use tidewatch_events::time::EventTime;
+use turns::Turns;
 
 /// Most keys that are remembered; the longest over go first.
 const MAX_KEYS: usize = 20_000;
@@ -332,50 +334,8 @@ impl Router {
             self.forget(now);
         }
         self.limit.pass(now);
-        let mut wake = self.silence_changes;
-        let mut wait_until = |at: u64| wake = Some(wake.map_or(at, |wake: u64| wake.min(at)));
         let quiet = self.policy.quiet.clone().filter(|quiet| quiet.is_quiet(now));
-        let (mut due, mut urgent): (Vec<(u64, String)>, Vec<(u64, String)>) = Default::default();
-        let mut is_kept_quiet = false;
-        for (name, group) in &self.groups {
-            if group.keys.is_empty() {
-                continue;
-            }
-            let (mut any, mut is_urgent, mut has_begun) = (false, false, false);
-            for key in &group.keys {
-                let Some(entry) = self.entries.get_mut(key) else { continue };
-                let Some(newest) = &entry.newest else { continue };
-                if entry.silenced_until > now {
-                    wait_until(entry.silenced_until);
-                    continue;
-                }
-                entry.silenced_until = 0;
-                if let Some(quiet) = quiet.as_ref().filter(|quiet| !quiet.lets_pass(newest.severity)) {
-                    is_kept_quiet = true;
-                    wait_until(quiet.look_again(now));
-                } else {
-                    any = true;
-                    is_urgent |= newest.state == AlertState::Firing && self.policy.is_urgent(newest.severity);
-                    has_begun |= begins(newest, entry.told.as_ref());
-                }
-            }
-            if !any {
-                continue;
-            }
-            let first = group.first.min(now) + self.policy.group_wait;
-            let last = if has_begun { group.last.begun } else { group.last.any };
-            let at = match last.filter(|at| *at <= now) {
-                _ if self.hurry => 0,
-                Some(sent) => first.max(sent + self.policy.group_interval),
-                None => first,
-            };
-            if at <= now {
-                due.push((group.first, name.clone()));
-                urgent.extend(due.last().filter(|_| is_urgent).cloned());
-            } else {
-                wait_until(at);
-            }
-        }
+        let Turns { mut due, urgent, is_kept_quiet, mut wake } = self.turns(quiet.as_ref(), now);
         if is_kept_quiet {
             self.held_by_quiet.get_or_insert(now);
         }
@@ -393,13 +353,15 @@ impl Router {
             repeats = false;
         }
         // A turn that found nothing to repeat ends, whatever it says of the next.
-        self.next_repeat.filter(|_| !repeats).into_iter().for_each(|at| wait_until(at.max(now + 1)));
+        if let Some(at) = self.next_repeat.filter(|_| !repeats) {
+            wake.by(at.max(now + 1));
+        }
         let only_numbers = due.is_empty() && !self.unlisted.is_empty() && quiet.is_none();
         if due.is_empty() && !repeats && !only_numbers {
             if let Some(document) = self.documents.pop_front() {
                 return self.fly(Body::Document(document), Vec::new(), Flying::empty(), now);
             }
-            return Next::Wait(wake);
+            return Next::Wait(wake.0);
         }
         if is_full {
             let may_exceed = self.limit.may_exceed();
@@ -407,8 +369,8 @@ impl Router {
                 self.held_by_rate.get_or_insert(now);
             }
             if urgent.is_empty() || !may_exceed {
-                wait_until(self.limit.next(!urgent.is_empty(), now));
-                return Next::Wait(wake);
+                wake.by(self.limit.next(!urgent.is_empty(), now));
+                return Next::Wait(wake.0);
             }
             return self.compose(urgent, quiet.as_ref(), now);
         }
@@ -416,8 +378,8 @@ impl Router {
             let sent = self.limit.last().unwrap_or(0);
             let at = sent + self.policy.group_interval.max(60_000);
             if at > now && !self.hurry {
-                wait_until(at);
-                return Next::Wait(wake);
+                wake.by(at);
+                return Next::Wait(wake.0);
             }
         }
         due.sort();
