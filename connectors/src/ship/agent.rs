@@ -7,15 +7,17 @@
 //!   into the spool while a chunk that was there before has no room in it: should the output lose that one, it would come
 //!   after what is newer.
 
+mod mend;
+mod upkeep;
+
 use super::chunk::Chunk;
 use super::collector::{Collector, Limits, Received};
 use super::files::{Files, Part};
 use super::guard::{Refusals, lock, look};
 use super::metrics::{Counters, MetricsServer, TopicCounts};
 use super::output::{self, Common, Event, Output, Retry};
-use super::positions::PositionsError;
 use super::settings::ShipSettings;
-use super::spool::{Found, Mark, Spool, SpoolSettings, is_disk_full};
+use super::spool::{Found, Mark, Spool, SpoolSettings};
 use super::upstream::Upstream;
 use super::wire::Hop;
 use crate::feed::Feed;
@@ -29,14 +31,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
-
-/// How often positions are written while they move, by how many there are at most: what is sent between two writes is
-/// sent again after a kill, and a write costs an fsync.
-const POSITIONS_EVERY: [(usize, Duration); 3] =
-    [(100, Duration::from_millis(250)), (1000, Duration::from_secs(1)), (usize::MAX, Duration::from_secs(5))];
-
-/// How often files are looked at for their sizes.
-const TEND_EVERY: Duration = Duration::from_secs(5);
 
 /// How much is sent before an output that was away has answered.
 const PROBE_BYTES: usize = 1 << 20;
@@ -497,24 +491,6 @@ impl Agent {
         Ok(some)
     }
 
-    fn say_full(&mut self, is_full: bool) {
-        self.counters.spool_full.store(is_full.into(), Relaxed);
-        if is_full && !self.said_full {
-            let bytes = self.spool.as_ref().map_or(0, Spool::bytes);
-            tracing::warn!(bytes, "the spool is full: reading pauses, and the files wait where they are");
-        }
-        self.said_full = is_full;
-    }
-
-    /// Keeps a record that nobody takes.
-    fn refused(&mut self, number: u64, index: usize, words: &str) {
-        self.counters.records_refused.fetch_add(1, Relaxed);
-        let Ok(at) = self.flights.binary_search_by_key(&number, |flight| flight.number) else { return };
-        let chunk = self.flights[at].chunk.clone();
-        self.counters.topics.add(self.topic_of(&chunk), 1, |topic| &mut topic.records_refused);
-        self.refusals.keep(&chunk, index, words);
-    }
-
     /// The topic of a chunk; empty where only a collector knows it.
     fn topic_of<'a>(&'a self, chunk: &'a Chunk) -> &'a str {
         if chunk.origin.topic.is_empty() { self.settings.own_topic() } else { &chunk.origin.topic }
@@ -523,66 +499,6 @@ impl Agent {
     /// Counts a chunk's records for its topic.
     fn count(&self, chunk: &Chunk, of: fn(&mut TopicCounts) -> &mut u64) {
         self.counters.topics.add(self.topic_of(chunk), chunk.records.len() as u64, of);
-    }
-
-    /// Writes positions and looks at files when it is time.
-    fn keep(&mut self) -> Result<(), SourceError> {
-        if self.tended_at.elapsed() >= TEND_EVERY {
-            self.tended_at = Instant::now();
-            self.files.tend();
-        }
-        let count = self.files.len();
-        let every = POSITIONS_EVERY.iter().find(|(most, _)| count <= *most).map_or(Duration::ZERO, |(_, every)| *every);
-        let is_due = self.files.has_moved() || self.files.needs_persist();
-        if is_due && self.positions_at.elapsed() >= every {
-            self.persist()?;
-        }
-        if let Some(spool) = &self.spool {
-            let damage = spool.damage();
-            self.counters.spool_bytes.store(spool.bytes(), Relaxed);
-            self.counters.spool_damaged_frames.store(damage.frames, Relaxed);
-            self.counters.spool_damaged_bytes.store(damage.bytes, Relaxed);
-            self.counters.spool_heads_ignored.store(damage.head.into(), Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Writes positions. Where the disk is full, later: those that are on it stand behind nothing that is not shipped.
-    fn persist(&mut self) -> Result<(), SourceError> {
-        self.positions_at = Instant::now();
-        let is_full = match self.files.persist() {
-            Ok(()) => false,
-            Err(PositionsError::Io { error, .. }) if is_disk_full(&error) => true,
-            Err(error) => return Err(SourceError::Io(error.to_string())),
-        };
-        if is_full && !self.said_disk_full {
-            tracing::warn!(dir = %self.settings.data_dir.shown(), "the disk is full: positions are written when there is room");
-        }
-        self.said_disk_full = is_full;
-        Ok(())
-    }
-
-    /// Says how it goes, now and then.
-    fn report(&mut self) {
-        let (since, read, acknowledged) = self.reported;
-        if since.elapsed() < self.settings.report_every {
-            return;
-        }
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
-        let c = &self.counters;
-        let (now_read, now_acknowledged) =
-            (count(&c.records_read) + count(&c.records_received), count(&c.records_acknowledged));
-        tracing::info!(
-            read = now_read - read,
-            acknowledged = now_acknowledged - acknowledged,
-            seconds = since.elapsed().as_secs(),
-            files = count(&c.files),
-            behind_bytes = count(&c.bytes_behind),
-            spool_bytes = count(&c.spool_bytes),
-            away = self.away,
-            "shipped"
-        );
-        self.reported = (Instant::now(), now_read, now_acknowledged);
     }
 
     /// The end: what is not acknowledged goes into the spool, as far as there is room; the rest is read again.
@@ -620,9 +536,6 @@ fn append(spool: &mut Spool, chunk: &Chunk, counters: &Counters) -> Result<Optio
     }
     Ok(mark)
 }
-
-#[path = "mend.rs"]
-mod mend;
 
 #[cfg(test)]
 #[path = "agent_tests.rs"]

@@ -1,5 +1,6 @@
-use super::super::chunk::{Origin, Record};
+use super::super::chunk::{FRAME_HEAD, Origin, Record};
 use super::*;
+use std::path::Path;
 use std::sync::Arc;
 
 fn chunk(n: u64) -> Chunk {

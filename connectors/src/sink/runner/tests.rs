@@ -1,4 +1,4 @@
-use super::super::Delivered;
+use super::super::{Delivered, SinkError};
 use super::*;
 use std::collections::BTreeMap;
 use tidewatch_events::line_protocol::split_line;

@@ -1,0 +1,337 @@
+//! Asks for what stands in a report: the interval and the one before it, each by few questions with bounded answers.
+
+use super::{
+    AlertEntry, AlertSummary, ErrorPattern, ErrorPatterns, Interval, OfSeverity, Ranked, RankedRow, Report, Totals,
+    Traffic, VERSION, Wanted,
+};
+use crate::answers::{
+    AlertRow, AlertsWanted, Answers, AnswersError, ErrorRow, Errors, Ranking, Series, SeriesRow, Span, TopRow,
+};
+use std::collections::HashMap;
+use tidewatch_events::alert::{AlertState, Mode, Severity};
+use tidewatch_events::batch::WallTime;
+use tidewatch_events::text::bounded;
+use tidewatch_events::time::{EventTime, Millis};
+
+/// Rows of a ranking.
+const RANKED: usize = 10;
+
+/// Rows of the interval before that are looked through for what is ranked now.
+const LOOKED_UP: usize = 1000;
+
+/// Alerts that are listed.
+const ALERTS: usize = 200;
+
+/// Pages of a thousand alerts that are counted.
+const PAGES: usize = 20;
+
+/// The most rows of traffic over time.
+const POINTS: u64 = 60;
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// The most windows that are asked for one by one: no answer has more than 1500 rows.
+const WINDOWS: u64 = 1400;
+
+/// Length of a row for an interval: a window where they are few enough, or whole windows.
+fn step(since: Millis, window: u64) -> u64 {
+    let step = match since.0 {
+        length if length <= 2 * HOUR && length / window <= WINDOWS => window,
+        length if length <= 2 * HOUR => 10_000,
+        length if length <= DAY => MINUTE,
+        length if length <= 60 * DAY => HOUR,
+        _ => DAY,
+    };
+    step.next_multiple_of(window)
+}
+
+/// Gathers a report; `generated` by the wall clock.
+///
+/// # Errors
+/// [`AnswersError::Usage`] where there is no data at all, or none of the host; what the answers fail with.
+pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Result<Report, AnswersError> {
+    let host = wanted.host.as_deref();
+    let usual = answers.series(Span::default(), None, None)?;
+    let newest = usual.to.0;
+    if newest == 0 {
+        return Err(AnswersError::Usage(format!("there is no data yet in {}", answers.name())));
+    }
+    // Whole windows in any case: points are of windows.
+    let window = usual.step.0.max(1);
+    let step = step(wanted.since, window);
+    let to = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
+    let start = to.saturating_sub(wanted.since.0.max(1));
+    let from = start - start % step;
+    let length = (to - from).next_multiple_of(step);
+    let before_from = from.saturating_sub(length);
+    if before_from >= from {
+        return Err(AnswersError::Usage(format!("there is no interval of {} before {}", wanted.since, EventTime(to))));
+    }
+    // An end within a row is one of the newest data: there is nothing behind it.
+    let ask = |from: u64, to: u64| answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)));
+    let (series, series_before) = (ask(from, to)?, ask(before_from, from)?);
+    let begins_late =
+        |series: &Series, from: u64| with_requests(series).next().is_none_or(|row| row.time.0 > from + step);
+    let is_asked = with_requests(&series).next().is_none() || begins_late(&series_before, before_from);
+    let oldest = if is_asked { oldest(answers, host, (newest, window))? } else { None };
+    let reach = (oldest.unwrap_or(0), newest);
+    let interval = interval((from, to), &series, reach);
+    let before = self::interval((before_from, from), &series_before, reach);
+    let rank = |what: Ranking| ranked(answers, what, host, (before_from, from, to));
+    let span = Span::of(EventTime(from), EventTime(to));
+    let mut errors = answers.errors(span, host, LOOKED_UP)?;
+    let errors_before = answers.errors(Span::of(EventTime(before_from), EventTime(from)), host, LOOKED_UP)?;
+    let messages = |errors: &Errors| errors.rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.count));
+    let (total, before_total) = (messages(&errors), messages(&errors_before));
+    let alerts = alerts(answers, host, (before_from, from, to))?;
+    if let Some(host) = host
+        && (interval.first, oldest, total, alerts.rows.len()) == (None, None, 0, 0)
+    {
+        check_host(answers, host, newest)?;
+    }
+    errors.truncated |= errors.rows.len() > RANKED;
+    let pattern = |row: ErrorRow| ErrorPattern {
+        host: clean(&row.host),
+        severity: clean(&row.severity),
+        pattern: clean(&row.pattern),
+        count: row.count,
+    };
+    Ok(Report {
+        version: VERSION,
+        generated: generated.0,
+        host: host.map(clean),
+        newest,
+        oldest,
+        series: traffic(from, to, step, &series.rows),
+        hosts: if host.is_some() { Ranked::default() } else { rank(Ranking::Hosts)? },
+        clients: rank(Ranking::Clients)?,
+        paths: rank(Ranking::Paths)?,
+        slow_paths: rank(Ranking::SlowPaths)?,
+        errors: ErrorPatterns {
+            total,
+            before: before_total,
+            rows: errors.rows.into_iter().take(RANKED).map(pattern).collect(),
+            truncated: errors.truncated,
+        },
+        alerts,
+        interval,
+        before,
+    })
+}
+
+/// Start of the oldest window (of `window` ms) with requests, or of the minute where only sums are kept.
+fn oldest(
+    answers: &dyn Answers,
+    host: Option<&str>,
+    (newest, window): (u64, u64),
+) -> Result<Option<u64>, AnswersError> {
+    let (mut found, mut from, mut to) = (None, 0, newest);
+    // No answer has more than 1500 rows.
+    for step in [28 * DAY, HOUR, MINUTE, window.min(MINUTE)] {
+        let series = answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)))?;
+        let Some(first) = with_requests(&series).next() else { break };
+        (from, to) = (first.time.0.max(from), first.time.0.saturating_add(series.step.0).min(newest));
+        found = Some(from);
+    }
+    Ok(found)
+}
+
+/// Whether a host without requests has anything else; else those there are, are named.
+fn check_host(answers: &dyn Answers, host: &str, newest: u64) -> Result<(), AnswersError> {
+    if !answers.errors(Span::of(EventTime(0), EventTime(newest)), Some(host), 1)?.rows.is_empty() {
+        return Ok(());
+    }
+    let hosts = answers.status()?.hosts;
+    let mut names: Vec<String> = hosts.iter().take(RANKED).map(|name| clean(name)).collect();
+    if hosts.len() > RANKED {
+        names.push("…".to_owned());
+    }
+    let hint = match names.is_empty() {
+        true => String::new(),
+        false => format!("; hosts of the last day: {}", names.join(", ")),
+    };
+    Err(AnswersError::Usage(format!("there is no host {} in {}{hint}", clean(host), answers.name())))
+}
+
+fn clean(text: &str) -> String {
+    bounded(text.as_bytes()).into_owned()
+}
+
+/// Rows of traffic. A row may have findings only: a window of a rule can begin long before the first request.
+fn with_requests(series: &Series) -> impl Iterator<Item = &SeriesRow> {
+    series.rows.iter().filter(|row| row.requests > 0)
+}
+
+/// `reach`: where the data begins and ends.
+fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Interval {
+    let rows: Vec<&SeriesRow> = with_requests(series).collect();
+    let reached = to.min(reach.1).saturating_sub(from.max(reach.0));
+    let sum = |value: fn(&SeriesRow) -> u64| rows.iter().fold(0u64, |sum, row| sum.saturating_add(value(row)));
+    let most = |value: fn(&SeriesRow) -> Option<f64>| rows.iter().filter_map(|row| value(row)).max_by(f64::total_cmp);
+    let requests = sum(|row| row.requests);
+    let timed = |row: &&&SeriesRow| row.latency_avg.is_some();
+    let weight: f64 = rows.iter().filter(timed).map(|row| row.requests as f64).sum();
+    let latency: f64 = rows.iter().filter_map(|row| row.latency_avg.map(|latency| latency * row.requests as f64)).sum();
+    let status_5xx = sum(|row| row.status_5xx);
+    Interval {
+        from,
+        to,
+        first: rows.first().map(|row| row.time.0.max(from)),
+        last: rows.last().map(|row| (row.time.0.saturating_add(series.step.0)).min(to)),
+        complete: reached == to - from,
+        totals: Totals {
+            requests,
+            rps: requests as f64 * 1000.0 / reached.max(1) as f64,
+            peak_rps: most(|row| Some(row.rps)).unwrap_or(0.0),
+            bytes: sum(|row| row.bytes),
+            status_2xx: sum(|row| row.status_2xx),
+            status_3xx: sum(|row| row.status_3xx),
+            status_4xx: sum(|row| row.status_4xx),
+            status_5xx,
+            error_ratio: status_5xx as f64 / requests.max(1) as f64,
+            latency_avg: (weight > 0.0).then(|| latency / weight),
+            latency_p95: most(|row| row.latency_p95),
+            latency_max: most(|row| row.latency_max),
+            clients: rows.iter().map(|row| row.clients).max().unwrap_or(0),
+            findings: series.rows.iter().fold(0, |sum, row| sum.saturating_add(row.anomalies)),
+        },
+    }
+}
+
+/// Rows that are wide enough to be few, without gaps.
+fn traffic(from: u64, to: u64, step: u64, rows: &[SeriesRow]) -> Traffic {
+    let count = (to - from).div_ceil(step).max(1);
+    let wide = step * count.div_ceil(POINTS);
+    let mut points: Vec<[u64; 3]> = (0..(to - from).div_ceil(wide)).map(|n| [from + n * wide, 0, 0]).collect();
+    for row in rows {
+        let at = row.time.0.checked_sub(from).map(|since| since / wide);
+        if let Some(point) = at.and_then(|at| points.get_mut(usize::try_from(at).ok()?)) {
+            point[1] = point[1].saturating_add(row.requests);
+            point[2] = point[2].saturating_add(row.status_5xx);
+        }
+    }
+    Traffic { step: wide, columns: ["time", "requests", "status_5xx"], rows: points }
+}
+
+fn ranked(
+    answers: &dyn Answers,
+    what: Ranking,
+    host: Option<&str>,
+    (before_from, from, to): (u64, u64, u64),
+) -> Result<Ranked, AnswersError> {
+    let tops = answers.tops(what, Span::of(EventTime(from), EventTime(to)), host, RANKED)?;
+    if tops.rows.is_empty() {
+        return Ok(Ranked::default());
+    }
+    let before = answers.tops(what, Span::of(EventTime(before_from), EventTime(from)), host, LOOKED_UP)?;
+    let before: HashMap<&str, u64> = before.rows.iter().map(|row| (row.name.as_str(), row.requests)).collect();
+    let row = |row: &TopRow| RankedRow {
+        name: clean(&row.name),
+        requests: row.requests,
+        before: before.get(row.name.as_str()).copied(),
+        share: row.share,
+        bytes: row.bytes,
+        status_4xx: row.status_4xx,
+        status_5xx: row.status_5xx,
+        latency_p95: row.latency_p95,
+    };
+    Ok(Ranked { rows: tops.rows.iter().take(RANKED).map(row).collect(), truncated: tops.truncated })
+}
+
+fn alerts(
+    answers: &dyn Answers,
+    host: Option<&str>,
+    (before_from, from, to): (u64, u64, u64),
+) -> Result<AlertSummary, AnswersError> {
+    let mut summary = AlertSummary {
+        by_severity: Severity::ALL
+            .into_iter()
+            .rev()
+            .map(|severity| OfSeverity { severity, fired: 0, before: 0 })
+            .collect(),
+        silences_known: answers.knows_silences(),
+        ..AlertSummary::default()
+    };
+    let mut wanted = AlertsWanted {
+        span: Span::of(EventTime(before_from), EventTime(to)),
+        host: host.map(str::to_owned),
+        limit: 1000,
+        before: None,
+    };
+    for page in 0.. {
+        let answer = answers.alerts(&wanted)?;
+        for alert in answer.rows.iter().filter(|alert| alert.state != AlertState::Withdrawn) {
+            summary.add(alert, (before_from, from, to));
+        }
+        wanted.before = answer.next.filter(|_| answer.truncated);
+        if wanted.before.is_none() || page + 1 == PAGES {
+            summary.truncated = answer.truncated;
+            break;
+        }
+    }
+    summary.rows.sort_by(|a, b| (b.severity, b.fired, &a.id).cmp(&(a.severity, a.fired, &b.id)));
+    summary.truncated |= summary.rows.len() > ALERTS;
+    summary.rows.truncate(ALERTS);
+    Ok(summary)
+}
+
+impl AlertSummary {
+    /// An alert fires at the end of the pane that makes it: at the end of an interval it is of that interval.
+    fn add(&mut self, alert: &AlertRow, (before_from, from, to): (u64, u64, u64)) {
+        let fired = alert.fired.0;
+        let (now, before) = (fired > from && fired <= to, fired > before_from && fired <= from);
+        if alert.mode == Mode::Shadow {
+            self.shadow += u64::from(now);
+            return;
+        }
+        self.fired += u64::from(now);
+        self.before += u64::from(before);
+        if let Some(of) = self.by_severity.iter_mut().find(|of| of.severity == alert.severity) {
+            of.fired += u64::from(now);
+            of.before += u64::from(before);
+        }
+        // `last` is the end of the last window with a finding.
+        if !now && (alert.last.0 <= from || fired > to) {
+            return;
+        }
+        self.going_on += u64::from(!now);
+        self.firing += u64::from(alert.state == AlertState::Firing);
+        let subject = alert.subject.iter().map(|(key, value)| (clean(key), clean(value))).collect();
+        self.rows.push(AlertEntry {
+            id: clean(&alert.id),
+            severity: alert.severity,
+            rule: clean(&alert.rule),
+            subject,
+            first: alert.first.0,
+            last: alert.last.0,
+            fired,
+            value: alert.value,
+            threshold: alert.threshold,
+            score: alert.score,
+            findings: alert.findings,
+            state: alert.state,
+            evidence: alert.evidence.first().map(|line| clean(line)),
+            acknowledged: alert.acknowledged.is_some(),
+            silenced: alert.silenced,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_interval_has_more_rows_than_an_answer() {
+        for window in [1000, 2000, 3000, 5000, 10_000, 60_000, 7_000] {
+            for since in [MINUTE, HOUR, 2 * HOUR, 2 * HOUR + 1, DAY, DAY + 1, 60 * DAY, 1000 * DAY] {
+                let step = step(Millis(since), window);
+                assert!(step.is_multiple_of(window) && since / step <= 1450, "{since} in windows of {window}: {step}");
+            }
+        }
+        assert_eq!([step(Millis(HOUR), 10_000), step(Millis(MINUTE), 1000)], [10_000, 1000]);
+        assert_eq!([step(Millis(HOUR), 1000), step(Millis(HOUR), 2000)], [10_000, 10_000]);
+    }
+}
