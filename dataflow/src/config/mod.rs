@@ -24,6 +24,7 @@ pub mod reader;
 pub mod routes;
 pub mod rules;
 pub mod schema;
+mod schema_kinds;
 mod schema_results;
 mod schema_routes;
 #[cfg(feature = "ship")]
