@@ -8,10 +8,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
     AlertsQuery, ErrorsQuery, RequestRing, RequestsQuery, RingSettings, SeriesQuery, StoreReader, StoreSettings,
-    StoreSink, TopKind, TopsQuery,
+    StoreSink, TopsQuery,
 };
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
@@ -149,12 +150,12 @@ fn ask(dir: &std::path::Path) {
             let series = SeriesQuery { from: from(hours), host: host.clone(), ..SeriesQuery::default() };
             time(&format!("series, {hours} h, {whose}"), &|| drop(reader.series(&series).unwrap()));
             for kind in [
-                TopKind::Paths,
-                TopKind::Clients,
-                TopKind::Agents,
-                TopKind::SlowPaths,
-                TopKind::Methods,
-                TopKind::Hosts,
+                Ranking::Paths,
+                Ranking::Clients,
+                Ranking::Agents,
+                Ranking::SlowPaths,
+                Ranking::Methods,
+                Ranking::Hosts,
             ] {
                 let tops = TopsQuery { kind, from: from(hours), to: None, host: host.clone(), limit: 20 };
                 time(&format!("tops {kind:?}, {hours} h, {whose}"), &|| drop(reader.tops(&tops).unwrap()));

@@ -5,13 +5,14 @@ use crate::auth::{COOKIE, Shown};
 use crate::error::ApiError;
 use crate::http::{Named, fields, nothing, visitor};
 use crate::params::{Params, shorten};
-use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery};
+use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery};
 use crate::view::RuleRow;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_events::alert::{AlertState, Severity};
 use tidewatch_events::client;
 use tidewatch_events::event::LogLevel;
@@ -62,8 +63,8 @@ pub async fn series(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
 
 pub async fn tops(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let mut p = Params::new(query.as_deref())?;
-    let kind = p.choice("kind", &TopKind::ALL)?;
-    let words: Vec<&str> = TopKind::ALL.iter().map(|(word, _)| *word).collect();
+    let kind = p.choice("kind", &Ranking::ALL)?;
+    let words: Vec<&str> = Ranking::ALL.iter().map(|(word, _)| *word).collect();
     let missing = || ApiError::bad_request(format!("`kind` is missing: one of {}", words.join(", ")));
     let query = TopsQuery {
         kind: kind.ok_or_else(missing)?,
@@ -98,8 +99,7 @@ fn level(text: &str) -> Result<String, ApiError> {
 
 pub async fn alerts(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
-    let states =
-        [("firing", AlertState::Firing), ("resolved", AlertState::Resolved), ("withdrawn", AlertState::Withdrawn)];
+    let states = AlertState::ALL.map(|state| (state.as_str(), state));
     let mut p = Params::new(query.as_deref())?;
     let query = AlertsQuery {
         span: span(&mut p)?,

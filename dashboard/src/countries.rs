@@ -10,7 +10,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use tidewatch_connectors::store::{TopKind, TopRow, Tops};
+use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::store::{TopRow, Tops};
 use tidewatch_events::text::bounded;
 
 /// The largest file that is read, bytes: those of cities have some 70 MB.
@@ -114,7 +115,7 @@ impl Countries {
         rows.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.name.cmp(&b.name)));
         let truncated = rows.len() > limit;
         rows.truncate(limit);
-        Tops { kind: TopKind::Countries, rows, truncated, approximate: true, ..clients }
+        Tops { kind: Ranking::Countries, rows, truncated, approximate: true, ..clients }
     }
 }
 

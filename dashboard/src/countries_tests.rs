@@ -155,12 +155,12 @@ fn clients_are_added_up() {
         row("10.0.0.1", 5, 0.05, 0),
     ];
     let clients =
-        Tops { kind: TopKind::Clients, from: EventTime(1), to: EventTime(2), rows, truncated: true, approximate: true };
+        Tops { kind: Ranking::Clients, from: EventTime(1), to: EventTime(2), rows, truncated: true, approximate: true };
     let ranked = countries.ranked(clients.clone(), 2);
     let named: Vec<_> = ranked.rows.iter().map(|row| (row.name.as_str(), row.requests, row.status_4xx)).collect();
     assert_eq!(named, [("Germany (DE)", 60, Some(u64::MAX)), ("France (FR)", 50, Some(1))]);
     assert!((ranked.rows[0].share - 0.6).abs() < 1e-9);
-    assert_eq!((ranked.kind, ranked.truncated, ranked.from), (TopKind::Countries, true, EventTime(1)));
+    assert_eq!((ranked.kind, ranked.truncated, ranked.from), (Ranking::Countries, true, EventTime(1)));
     let all = countries.ranked(clients, 10);
     assert_eq!((all.rows[2].name.as_str(), all.rows.len(), all.truncated), ("", 3, false));
 }

@@ -3,7 +3,7 @@
 use crate::countries::Countries;
 use crate::engine::Silenced;
 use crate::store::{
-    AlertsQuery, Answer, Data, DataError, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopKind, TopsQuery,
+    AlertsQuery, Answer, Data, DataError, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery,
 };
 use crate::view::RequestsView;
 use serde::Serialize;
@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_connectors::store::{
     self as tables, AlertRow, RingWatch, SilenceRequest, StoreError, StoreMarks, StoreReader,
 };
-use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_events::alert::Severity;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// How long a question may take.
@@ -158,27 +159,6 @@ fn span(span: Span) -> (Option<EventTime>, Option<EventTime>) {
     (span.from.map(EventTime), span.to.map(EventTime))
 }
 
-fn state(state: AlertState) -> &'static str {
-    match state {
-        AlertState::Firing => "firing",
-        AlertState::Resolved => "resolved",
-        AlertState::Withdrawn => "withdrawn",
-    }
-}
-
-fn kind(kind: TopKind) -> tables::TopKind {
-    match kind {
-        TopKind::Paths => tables::TopKind::Paths,
-        TopKind::SlowPaths => tables::TopKind::SlowPaths,
-        TopKind::Clients => tables::TopKind::Clients,
-        TopKind::Agents => tables::TopKind::Agents,
-        TopKind::Referrers => tables::TopKind::Referrers,
-        TopKind::Methods => tables::TopKind::Methods,
-        TopKind::Hosts => tables::TopKind::Hosts,
-        TopKind::Countries => tables::TopKind::Countries,
-    }
-}
-
 impl Data for Kept {
     fn hosts(&self) -> Vec<String> {
         let mut kept = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,9 +220,9 @@ impl Data for Kept {
 
     fn tops(&self, query: &TopsQuery) -> Answer {
         let (from, to) = span(query.span);
-        let (kind, host, limit) = (kind(query.kind), query.host.clone(), query.limit);
-        if let (tables::TopKind::Countries, Some(countries)) = (kind, &self.countries) {
-            let clients = tables::TopsQuery { kind: tables::TopKind::Clients, from, to, host, limit: CLIENTS };
+        let (kind, host, limit) = (query.kind, query.host.clone(), query.limit);
+        if let (Ranking::Countries, Some(countries)) = (kind, &self.countries) {
+            let clients = tables::TopsQuery { kind: Ranking::Clients, from, to, host, limit: CLIENTS };
             return answer(self.reader.tops(&clients).map(|clients| countries.ranked(clients, limit)));
         }
         answer(self.reader.tops(&tables::TopsQuery { kind, from, to, host, limit }))
@@ -261,7 +241,7 @@ impl Data for Kept {
             to,
             rule: query.rule.clone(),
             severity: query.severity.map(|severity: Severity| severity.as_str().to_owned()),
-            state: query.state.map(|is| state(is).to_owned()),
+            state: query.state.map(|is| is.as_str().to_owned()),
             host: query.host.clone(),
             subject: query.subject.clone(),
             limit: query.limit,

@@ -4,6 +4,7 @@
 
 use crate::engine::Silenced;
 use crate::view::RequestsView;
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_events::alert::{AlertState, Severity};
 
 /// A span of event time, ms, `[from, to)`; where nothing is said, the last fifteen minutes up to the newest data.
@@ -26,39 +27,11 @@ pub struct SeriesQuery {
     pub step: Option<u64>,
 }
 
-/// Of what the tops are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum TopKind {
-    Paths,
-    SlowPaths,
-    Clients,
-    Agents,
-    Referrers,
-    Methods,
-    Hosts,
-    Countries,
-}
-
-impl TopKind {
-    /// All, with the words that name them.
-    pub const ALL: [(&'static str, TopKind); 8] = [
-        ("paths", TopKind::Paths),
-        ("slow_paths", TopKind::SlowPaths),
-        ("clients", TopKind::Clients),
-        ("agents", TopKind::Agents),
-        ("referrers", TopKind::Referrers),
-        ("methods", TopKind::Methods),
-        ("hosts", TopKind::Hosts),
-        ("countries", TopKind::Countries),
-    ];
-}
-
 /// What `tops` is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct TopsQuery {
-    pub kind: TopKind,
+    pub kind: Ranking,
     pub span: Span,
     pub host: Option<String>,
     pub limit: usize,

@@ -45,6 +45,20 @@ pub enum AlertState {
     Withdrawn,
 }
 
+impl AlertState {
+    /// All, in the order of a life.
+    pub const ALL: [AlertState; 3] = [AlertState::Firing, AlertState::Resolved, AlertState::Withdrawn];
+
+    /// The name in results and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlertState::Firing => "firing",
+            AlertState::Resolved => "resolved",
+            AlertState::Withdrawn => "withdrawn",
+        }
+    }
+}
+
 /// Whether an alert is told to routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

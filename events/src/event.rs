@@ -123,6 +123,19 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// All that a line can say, the worst first: syslog's eight severities in their order, and `Trace`.
+    pub const ALL: [LogLevel; 9] = [
+        LogLevel::Emerg,
+        LogLevel::Alert,
+        LogLevel::Crit,
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Notice,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ];
+
     /// The level a word names, in any case: Nginx's, Apache's, syslog's and the usual application words.
     pub fn from_word(word: &[u8]) -> Option<LogLevel> {
         let mut lower = [0u8; 9];

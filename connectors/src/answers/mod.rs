@@ -17,7 +17,7 @@ pub use api::{ApiSettings, FromApi};
 #[cfg(feature = "store")]
 pub use store::FromStore;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 use tidewatch_events::time::{EventTime, Millis};
@@ -51,25 +51,38 @@ impl Span {
     }
 }
 
-/// What is ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is ranked: by requests, slow paths by their 95th percentile of latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Ranking {
     Paths,
     SlowPaths,
     Clients,
+    Agents,
+    Referrers,
+    Methods,
     Hosts,
+    Countries,
 }
 
 impl Ranking {
+    /// All, with their names in the API.
+    pub const ALL: [(&'static str, Ranking); 8] = [
+        ("paths", Ranking::Paths),
+        ("slow_paths", Ranking::SlowPaths),
+        ("clients", Ranking::Clients),
+        ("agents", Ranking::Agents),
+        ("referrers", Ranking::Referrers),
+        ("methods", Ranking::Methods),
+        ("hosts", Ranking::Hosts),
+        ("countries", Ranking::Countries),
+    ];
+
     /// Its name in the API.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Ranking::Paths => "paths",
-            Ranking::SlowPaths => "slow_paths",
-            Ranking::Clients => "clients",
-            Ranking::Hosts => "hosts",
-        }
+        let (name, _) = Ranking::ALL.iter().find(|(_, one)| *one == self).expect("all are listed");
+        name
     }
 }
 

@@ -84,8 +84,7 @@ impl Answers for FromStore {
     }
 
     fn tops(&self, what: Ranking, span: Span, host: Option<&str>, limit: usize) -> Result<Tops, AnswersError> {
-        let kind = what.as_str().parse()?;
-        let query = TopsQuery { kind, from: span.from, to: span.to, host: host.map(str::to_owned), limit };
+        let query = TopsQuery { kind: what, from: span.from, to: span.to, host: host.map(str::to_owned), limit };
         through("tops", &self.reader.tops(&query)?)
     }
 

@@ -5,7 +5,7 @@
 
 use super::figures::{bytes, change, decimals, grouped, latency, length, percent, points, second, short};
 use super::{AlertEntry, AlertSummary, Interval, Ranked, Report, Totals};
-use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_events::alert::Severity;
 
 /// Alerts of one severity that are shown.
 const SHOWN: usize = 20;
@@ -261,12 +261,7 @@ fn alerts(alerts: &AlertSummary) -> Section {
 
 fn alert_cells(alert: &AlertEntry) -> Vec<String> {
     let subject: Vec<String> = alert.subject.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mut state = match alert.state {
-        AlertState::Firing => "firing",
-        AlertState::Resolved => "resolved",
-        AlertState::Withdrawn => "withdrawn",
-    }
-    .to_owned();
+    let mut state = alert.state.as_str().to_owned();
     if alert.acknowledged {
         state.push_str(", seen");
     }

@@ -27,7 +27,7 @@ pub use reader::errors::{ErrorRow, ErrorSeries, Errors, ErrorsQuery};
 pub use reader::health::PartitionHealth;
 pub use reader::requests::{ClientActivity, ClientPoint, ClientSeries, Count, Requests, RequestsQuery};
 pub use reader::series::{Series, SeriesQuery, SeriesRow};
-pub use reader::tops::{TopKind, TopRow, Tops, TopsQuery};
+pub use reader::tops::{TopRow, Tops, TopsQuery};
 pub use reader::{StoreReader, Stored};
 pub use ring::{OnRequests, RequestRing, RequestRow, RingSettings, RingStatus, RingWatch};
 pub use sink::StoreSink;

@@ -3,9 +3,10 @@
 use crate::support::{DAY, MINUTE, T0, alert, error, number, points, read, settings, sql, stats, tend, top};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
-    AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, StoreSink, TopKind, TopsQuery,
+    AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, StoreSink, TopsQuery,
 };
 use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::LineWriter;
@@ -36,11 +37,11 @@ fn figures_are_merged_over_windows_and_hosts() {
         let shown: Vec<_> =
             rows.iter().map(|r| (r.time.0 - T0, r.requests, r.rps, r.status_2xx, r.error_ratio)).collect();
         assert_eq!(shown, [(0, 60, 1.0, 30, 0.5), (MINUTE, 60, 1.0, 30, 0.5)], "{summed}");
-        let query = TopsQuery { kind: TopKind::Paths, from: None, to: None, host: None, limit: 1 };
+        let query = TopsQuery { kind: Ranking::Paths, from: None, to: None, host: None, limit: 1 };
         let tops = reader.tops(&query).unwrap();
         assert_eq!((tops.rows[0].name.as_str(), tops.rows[0].requests, tops.truncated), ("/a", 30, true), "{summed}");
         assert_eq!(tops.rows[0].share, 30.0 / 480.0);
-        let query = TopsQuery { kind: TopKind::Hosts, limit: 9, ..query };
+        let query = TopsQuery { kind: Ranking::Hosts, limit: 9, ..query };
         let hosts: Vec<_> = reader.tops(&query).unwrap().rows.into_iter().map(|r| (r.name, r.requests)).collect();
         assert_eq!(hosts, [("web1".to_owned(), 360), ("web2".to_owned(), 120)], "{summed}");
         assert_eq!(reader.hosts(9).unwrap(), (vec!["web1".into(), "web2".into()], false));
@@ -71,7 +72,7 @@ fn what_was_shown_early_and_taken_back_is_in_no_ranking() {
     sink.deliver(&points(1, lines)).unwrap();
     let reader = read(dir.path());
     for summed in [false, true] {
-        for (kind, want) in [(TopKind::Paths, ("/a", 25)), (TopKind::Hosts, ("web1", 30))] {
+        for (kind, want) in [(Ranking::Paths, ("/a", 25)), (Ranking::Hosts, ("web1", 30))] {
             let tops = reader.tops(&TopsQuery { kind, from: None, to: None, host: None, limit: 9 }).unwrap();
             let rows: Vec<_> = tops.rows.iter().map(|row| (row.name.as_str(), row.requests)).collect();
             assert_eq!(rows, [want], "{summed}");
@@ -248,7 +249,7 @@ fn a_question_has_a_limit_of_time() {
     let mut lines = Vec::new();
     (0..20_000).for_each(|n| stats(&mut lines, T0 + n * 10_000, "web1", n, 1, None));
     sink.deliver(&points(1, lines)).unwrap();
-    let query = TopsQuery { kind: TopKind::Hosts, from: Some(EventTime(0)), to: None, host: None, limit: 1 };
+    let query = TopsQuery { kind: Ranking::Hosts, from: Some(EventTime(0)), to: None, host: None, limit: 1 };
     let patient = StoreReader::open(dir.path(), Duration::from_secs(60)).unwrap();
     assert!(patient.tops(&query).is_ok());
     let hurried = StoreReader::open(dir.path(), Duration::ZERO);

@@ -4,12 +4,12 @@ use super::schema::Contract;
 use super::support::{Got, start};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{RequestRing, RingSettings, StoreSettings, StoreSink};
 use tidewatch_dashboard::engine::Silenced;
 use tidewatch_dashboard::kept::Kept;
 use tidewatch_dashboard::serve::{Bound, Settings};
-use tidewatch_dashboard::store::TopKind;
 use tidewatch_dashboard::view;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
@@ -117,7 +117,7 @@ fn answers_have_the_fields_that_are_documented() {
     for (method, path) in tidewatch_dashboard::routes_documented() {
         let queries: &[&str] = match path.as_str() {
             _ if method != "get" || !path.starts_with("/api/") || path.ends_with("/stream") => continue,
-            "/api/v1/tops" => &TopKind::ALL.map(|(kind, _)| kind),
+            "/api/v1/tops" => &Ranking::ALL.map(|(kind, _)| kind),
             "/api/v1/alerts" => &["limit=1", "", "wrong=1"],
             "/api/v1/requests" => &["limit=1", ""],
             "/api/v1/client" => &["ip=10.0.0.1"],

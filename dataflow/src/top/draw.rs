@@ -244,11 +244,7 @@ fn alert_cells(alert: &AlertRow) -> [String; 6] {
     let is_one = alert.subject.len() == 1;
     let part = |(key, value): (&String, &String)| if is_one { value.clone() } else { format!("{key}={value}") };
     let subject: Vec<String> = alert.subject.iter().map(part).collect();
-    let mut state = match alert.state {
-        AlertState::Firing => "firing",
-        AlertState::Resolved => "resolved",
-        AlertState::Withdrawn => "withdrawn",
-    };
+    let mut state = alert.state.as_str();
     if alert.mode == Mode::Shadow {
         state = "shadow";
     } else if alert.silenced {

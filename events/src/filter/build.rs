@@ -17,17 +17,6 @@ pub const MAX_NESTING: usize = 16;
 const REGEX_BYTES: usize = 1 << 20;
 
 const KINDS: [&str; 3] = ["access", "error", "app"];
-const LEVELS: [LogLevel; 9] = [
-    LogLevel::Emerg,
-    LogLevel::Alert,
-    LogLevel::Crit,
-    LogLevel::Error,
-    LogLevel::Warn,
-    LogLevel::Notice,
-    LogLevel::Info,
-    LogLevel::Debug,
-    LogLevel::Trace,
-];
 
 /// The template of an event's message.
 pub(super) fn template(batch: &Batch, event: &Event) -> Option<String> {
@@ -253,7 +242,7 @@ impl Builder<'_> {
             let masks = self.spec.values.iter().map(|value| {
                 let FilterValue::Text(word) = value else { return Err(self.level_wanted(value)) };
                 let limit = LogLevel::from_word(word.as_bytes()).ok_or_else(|| self.level_wanted(value))?;
-                Ok(LEVELS.iter().filter(|l| pick(**l, limit)).fold(0u16, |mask, l| mask | 1 << *l as u16))
+                Ok(LogLevel::ALL.iter().filter(|l| pick(**l, limit)).fold(0u16, |mask, l| mask | 1 << *l as u16))
             });
             self.combine(masks.collect::<Result<Vec<_>, _>>()?)
         };
@@ -267,20 +256,20 @@ impl Builder<'_> {
                 let masks = self.present().into_iter().map(|value| match value {
                     FilterValue::Text(word) => match LogLevel::from_word(word.as_bytes()) {
                         Some(level) => Ok(1u16 << level as u16),
-                        None => self.mask_of(value, &LEVELS.map(LogLevel::as_str)),
+                        None => self.mask_of(value, &LogLevel::ALL.map(LogLevel::as_str)),
                     },
                     other => Err(self.level_wanted(other)),
                 });
                 self.combine(masks.collect::<Result<Vec<_>, _>>()?)?
             }
-            _ => self.mask(&LEVELS.map(LogLevel::as_str))?,
+            _ => self.mask(&LogLevel::ALL.map(LogLevel::as_str))?,
         };
         Ok(Check::Levels(mask | u16::from(self.absent()) << LogLevel::None as u16))
     }
 
     fn level_wanted(&self, value: &FilterValue) -> FilterError {
         let nearest = match value {
-            FilterValue::Text(word) => nearest(word, LEVELS.iter().map(|l| l.as_str())),
+            FilterValue::Text(word) => nearest(word, LogLevel::ALL.iter().map(|l| l.as_str())),
             _ => None,
         };
         self.value(value, "a level (emerg, alert, crit, error, warn, notice, info, debug, trace)", nearest)

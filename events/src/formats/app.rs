@@ -133,17 +133,6 @@ impl Header {
     }
 }
 
-const LEVELS: [LogLevel; 8] = [
-    LogLevel::Emerg,
-    LogLevel::Alert,
-    LogLevel::Crit,
-    LogLevel::Error,
-    LogLevel::Warn,
-    LogLevel::Notice,
-    LogLevel::Info,
-    LogLevel::Debug,
-];
-
 /// Finds the header of a line: after a priority whatever there is of it; else one that begins with a time.
 pub(super) fn header(line: &[u8]) -> Option<Header> {
     if line.first() != Some(&b'<') {
@@ -156,7 +145,7 @@ pub(super) fn header(line: &[u8]) -> Option<Header> {
     // Only the priority is known: everything after it is the message (RFC 3164, 4.3.3).
     let bare = Header { time: None, host: (at, at), tag: (at, at), message: at, level: LogLevel::None };
     let header = framed.or_else(|| rfc3164(line, at, true)).unwrap_or(bare);
-    Some(Header { level: LEVELS[(priority % 8) as usize], ..header })
+    Some(Header { level: LogLevel::ALL[(priority % 8) as usize], ..header })
 }
 
 /// `Dec 10 06:55:46 HOST TAG[PID]: MESSAGE`, the host and the tag optional; the time may also be ISO 8601, as today's daemons

@@ -2,57 +2,20 @@
 
 use super::super::StoreError;
 use super::{Range, StoreReader, cover, over};
+use crate::answers::Ranking;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use std::collections::HashMap;
-use std::str::FromStr;
 use tidewatch_events::time::EventTime;
 
 /// No answer has more rows.
 pub const MAX_ROWS: usize = 1000;
 
-/// What is ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum TopKind {
-    Paths,
-    SlowPaths,
-    Clients,
-    Agents,
-    Referrers,
-    Methods,
-    Hosts,
-    Countries,
-}
-
-/// The kinds and their names.
-const KINDS: [(TopKind, &str); 8] = [
-    (TopKind::Paths, "paths"),
-    (TopKind::SlowPaths, "slow_paths"),
-    (TopKind::Clients, "clients"),
-    (TopKind::Agents, "agents"),
-    (TopKind::Referrers, "referrers"),
-    (TopKind::Methods, "methods"),
-    (TopKind::Hosts, "hosts"),
-    (TopKind::Countries, "countries"),
-];
-
-impl FromStr for TopKind {
-    type Err = StoreError;
-
-    fn from_str(name: &str) -> Result<TopKind, StoreError> {
-        let names: Vec<&str> = KINDS.iter().map(|(_, name)| *name).collect();
-        let found = KINDS.iter().find(|(_, n)| *n == name).map(|(kind, _)| *kind);
-        found.ok_or_else(|| StoreError::BadQuery(format!("{name:?} is not one of {}", names.join(", "))))
-    }
-}
-
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopsQuery {
     /// What is ranked.
-    pub kind: TopKind,
+    pub kind: Ranking,
     /// Start; none: a quarter of an hour before the end.
     pub from: Option<EventTime>,
     /// End; none: that of the newest data.
@@ -67,7 +30,7 @@ pub struct TopsQuery {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tops {
     /// What is ranked.
-    pub kind: TopKind,
+    pub kind: Ranking,
     /// Start.
     pub from: EventTime,
     /// End.
@@ -120,14 +83,14 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
     let range = Range::of(c, query.from, query.to)?.widened();
     // Columns: name, requests, then as many of bytes, 4xx, 5xx as there are; or p95; or bot.
     let (table, columns) = match query.kind {
-        TopKind::Paths => ("top_paths", "path, requests, bytes, status_4xx, status_5xx"),
-        TopKind::Clients => ("top_clients", "client_ip, requests, bytes, status_4xx, status_5xx"),
-        TopKind::SlowPaths => ("slow_paths", "name, requests, latency_p95"),
-        TopKind::Agents => ("top_agents", "name, requests, bot"),
-        TopKind::Referrers => ("top_referrers", "name, requests"),
-        TopKind::Methods => ("http_methods", "method, requests"),
-        TopKind::Hosts => ("http_stats", "host, requests, bytes, status_4xx, status_5xx, latency_p95"),
-        TopKind::Countries => ("", ""),
+        Ranking::Paths => ("top_paths", "path, requests, bytes, status_4xx, status_5xx"),
+        Ranking::Clients => ("top_clients", "client_ip, requests, bytes, status_4xx, status_5xx"),
+        Ranking::SlowPaths => ("slow_paths", "name, requests, latency_p95"),
+        Ranking::Agents => ("top_agents", "name, requests, bot"),
+        Ranking::Referrers => ("top_referrers", "name, requests"),
+        Ranking::Methods => ("http_methods", "method, requests"),
+        Ranking::Hosts => ("http_stats", "host, requests, bytes, status_4xx, status_5xx, latency_p95"),
+        Ranking::Countries => ("", ""),
     };
     let host = query.host.as_deref();
     let mut found: HashMap<String, TopRow> = HashMap::new();
@@ -151,19 +114,19 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
             };
             to.requests = to.requests.saturating_add(requests);
             match query.kind {
-                TopKind::Paths | TopKind::Clients | TopKind::Hosts => {
+                Ranking::Paths | Ranking::Clients | Ranking::Hosts => {
                     to.bytes = Some(to.bytes.unwrap_or(0).saturating_add(whole(2)?));
                     to.status_4xx = Some(to.status_4xx.unwrap_or(0).saturating_add(whole(3)?));
                     to.status_5xx = Some(to.status_5xx.unwrap_or(0).saturating_add(whole(4)?));
-                    if query.kind == TopKind::Hosts {
+                    if query.kind == Ranking::Hosts {
                         raise(&mut to.latency_p95, row.get(5)?);
                     }
                 }
-                TopKind::SlowPaths => raise(&mut to.latency_p95, row.get(2)?),
-                TopKind::Agents => {
+                Ranking::SlowPaths => raise(&mut to.latency_p95, row.get(2)?),
+                Ranking::Agents => {
                     to.bot = Some(to.bot.unwrap_or(false) | row.get::<_, Option<bool>>(2)?.unwrap_or(false))
                 }
-                TopKind::Referrers | TopKind::Methods | TopKind::Countries => {}
+                Ranking::Referrers | Ranking::Methods | Ranking::Countries => {}
             }
         }
         let mut statement = over(c, "TOTAL(requests)", "http_stats", piece, host)?;
@@ -173,7 +136,7 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
     let mut rows: Vec<TopRow> = found.into_iter().map(|(name, row)| TopRow { name, ..row }).collect();
     rows.sort_by(|a, b| {
         let slower = match query.kind {
-            TopKind::SlowPaths => b.latency_p95.unwrap_or(0.0).total_cmp(&a.latency_p95.unwrap_or(0.0)),
+            Ranking::SlowPaths => b.latency_p95.unwrap_or(0.0).total_cmp(&a.latency_p95.unwrap_or(0.0)),
             _ => std::cmp::Ordering::Equal,
         };
         slower.then(b.requests.cmp(&a.requests)).then(b.bytes.cmp(&a.bytes)).then_with(|| a.name.cmp(&b.name))
@@ -188,7 +151,7 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
         to: EventTime(range.to.max(0) as u64),
         rows,
         truncated,
-        approximate: !matches!(query.kind, TopKind::Methods | TopKind::Hosts),
+        approximate: !matches!(query.kind, Ranking::Methods | Ranking::Hosts),
     })
 }
 
