@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod lock;
 pub mod masking;
 pub mod paths;
+pub mod random;
 pub mod report;
 pub mod route;
 pub mod secret;

@@ -7,11 +7,10 @@
 use super::check::{ask, get, retention_of, version};
 use super::http::Http;
 use super::{InfluxError, InfluxSettings};
+use crate::random;
 use crate::secret::Secret;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,7 +133,7 @@ fn first_run(http: &Http, request: &SetupRequest, report: &mut SetupReport) -> R
     if !get(http, "api/v2/setup", &[])?["allowed"].as_bool().unwrap_or(false) {
         return Ok(None);
     }
-    let made = request.password.is_none().then(password).transpose()?;
+    let made = request.password.is_none().then(password);
     let password = request.password.as_ref().or(made.as_ref()).map_or("", Secret::expose);
     let body = json!({
         "username": request.username,
@@ -151,11 +150,8 @@ fn first_run(http: &Http, request: &SetupRequest, report: &mut SetupReport) -> R
 }
 
 /// 24 random letters, digits, `-` and `_`.
-fn password() -> Result<Secret, InfluxError> {
-    let mut random = [0; 18];
-    let read = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random));
-    read.map_err(|error| InfluxError::Refused(format!("cannot make a password: /dev/urandom: {error}")))?;
-    Ok(Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)))
+fn password() -> Secret {
+    Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random::bytes::<18>()))
 }
 
 struct Server<'a> {

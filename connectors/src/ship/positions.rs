@@ -10,6 +10,7 @@
 //! - A copy of the data directory on another machine does not use its numbers: they would name other content.
 
 use crate::durable::{Readers, replace};
+use crate::random;
 use crate::source::file::FilePosition;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -113,18 +114,7 @@ pub fn machine(host: &str) -> String {
 
 /// A number that nobody has drawn before.
 pub fn new_stream() -> u64 {
-    let mut bytes = [0; 8];
-    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    match drawn {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => {
-            // Time and process are as good as can be had without.
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-            let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            hash::seeded(&now.as_nanos().to_le_bytes(), u64::from(std::process::id()) << 32 | next)
-        }
-    }
+    u64::from_le_bytes(random::bytes())
 }
 
 /// The positions of a data directory.

@@ -13,6 +13,7 @@ use sha2::Sha256;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::random;
 
 const MAGIC: &[u8; 8] = b"TIDEWTC1";
 const MAX_FRAME: usize = 4096;
@@ -59,9 +60,9 @@ pub enum Refusal {
 pub enum Error {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it does not speak this version's cluster protocol")]
+    #[error("it does not speak this version's cluster protocol; all processes of a cluster run the same release")]
     Protocol,
-    #[error("it does not know the cluster's secret")]
+    #[error("it does not know the cluster's secret; [cluster] secret is the same for all its processes")]
     Secret,
     #[error("{refusal}")]
     Refused { hello: Option<Hello>, refusal: Refusal },
@@ -75,13 +76,7 @@ struct Answer {
 
 /// A random number for one life of a process.
 pub fn nonce() -> u64 {
-    u64::from_le_bytes(random::<8>())
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the system gives random numbers");
-    bytes
+    u64::from_le_bytes(random::bytes())
 }
 
 /// The connector's side.
@@ -90,7 +85,7 @@ pub fn ask(address: &str, hello: &Hello, peer: u32, secret: &[u8]) -> Result<(He
     let mut stream = TcpStream::connect_timeout(&target, super::HANDSHAKE_LIMIT)?;
     let deadline = prepare(&stream)?;
     let theirs = read_frame(&mut stream, deadline)?;
-    let ours = random::<32>();
+    let ours = random::bytes::<32>();
     let body = serde_json::to_vec(hello).map_err(io::Error::other)?;
     write_frame(&mut stream, &ours)?;
     write_frame(&mut stream, &body)?;
@@ -113,7 +108,7 @@ pub fn ask(address: &str, hello: &Hello, peer: u32, secret: &[u8]) -> Result<(He
 /// The acceptor's side.
 pub fn answer(mut stream: TcpStream, ours: &Hello, secret: &[u8]) -> Result<(Hello, TcpStream), Error> {
     let deadline = prepare(&stream)?;
-    let challenge = random::<32>();
+    let challenge = random::bytes::<32>();
     write_frame(&mut stream, &challenge)?;
     let theirs = read_frame(&mut stream, deadline)?;
     let body = read_frame(&mut stream, deadline)?;
