@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::store::{TopRow, Tops};
-use tidewatch_events::text::bounded;
+use tidewatch_events::text::{Shown as _, bounded};
 
 /// The largest file that is read, bytes: those of cities have some 70 MB.
 const MAX_BYTES: u64 = 512 << 20;
@@ -24,7 +24,7 @@ const MAX_NAME: usize = 60;
 #[derive(Debug, thiserror::Error)]
 pub enum CountriesError {
     /// It cannot be read.
-    #[error("{} cannot be read", .path.display())]
+    #[error("{} cannot be read", .path.shown())]
     Read {
         /// The file.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum CountriesError {
         source: std::io::Error,
     },
     /// It is too long.
-    #[error("{} has {bytes} bytes; a GeoIP file of countries has some 10 MB, and at most {MAX_BYTES} are read", .path.display())]
+    #[error("{} has {bytes} bytes; a GeoIP file of countries has some 10 MB, and at most {MAX_BYTES} are read", .path.shown())]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum CountriesError {
         bytes: u64,
     },
     /// It is something else.
-    #[error("{} is no MaxMind DB with countries ({why}); GeoLite2-Country.mmdb or DB-IP's country file are", .path.display())]
+    #[error("{} is no MaxMind DB with countries ({why}); GeoLite2-Country.mmdb or DB-IP's country file are", .path.shown())]
     NotOne {
         /// The file.
         path: PathBuf,

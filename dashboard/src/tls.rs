@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
+use tidewatch_events::text::Shown as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -65,7 +66,7 @@ impl Tls {
         match acceptor(&self.cert, &self.key) {
             Ok(new) => {
                 *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = (new, now);
-                tracing::info!(cert = %self.cert.display(), "the page's certificate was read again");
+                tracing::info!(cert = %self.cert.shown(), "the page's certificate was read again");
             }
             Err(error) => tracing::warn!(%error, "the page's new certificate cannot be used; the old one still is"),
         }
@@ -81,7 +82,7 @@ fn looks(cert: &Path, key: &Path) -> [Option<Look>; 2] {
 }
 
 fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, PageError> {
-    let wrong = |path: &Path, error: String| PageError::Tls { path: path.display().to_string(), error };
+    let wrong = |path: &Path, error: String| PageError::Tls { path: path.shown().into_owned(), error };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect)
         .map_err(|e| wrong(cert, format!("no certificate can be read: {e}")))?;

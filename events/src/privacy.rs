@@ -89,11 +89,6 @@ impl Privacy {
         self.client != ClientPrivacy::Full
     }
 
-    /// Whether anything is to be done to lines: callers may keep spans of the raw line where not.
-    pub fn redacts(&self) -> bool {
-        !self.redact_query.is_empty() || self.client != ClientPrivacy::Full
-    }
-
     /// The line with the values of secret parameters replaced by `***`, and every address in it as [`Self::client_ip`]
     /// says. Borrowed where nothing changed.
     pub fn redact_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {

@@ -47,15 +47,6 @@ impl Form {
             Form::Json => "json",
         }
     }
-
-    /// The media type, for a mail or a webhook.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Form::Text => "text/plain; charset=utf-8",
-            Form::Html => "text/html; charset=utf-8",
-            Form::Json => "application/json",
-        }
-    }
 }
 
 /// What a report is asked for.

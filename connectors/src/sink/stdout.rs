@@ -130,29 +130,18 @@ pub(crate) fn number(value: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use crate::route::testing;
     use std::sync::{Arc, Mutex};
-    use tidewatch_events::alert::Severity;
     use tidewatch_events::time::EventTime;
 
     pub fn alert(rule: &str, client: &str, first: u64) -> Alert {
         Alert {
             id: "id".into(),
             key: "key".into(),
-            rule: rule.into(),
-            severity: Severity::High,
-            subject: BTreeMap::from([("client_ip".into(), client.into())]),
-            first: EventTime(first),
             last: EventTime(first + 20_000),
-            fired: EventTime(first + 1000),
-            value: 250.0,
             threshold: 0.125,
-            score: 0.7,
-            findings: 2,
-            state: AlertState::Firing,
             evidence: Vec::new(),
-            mode: Mode::Live,
-            replaces: None,
+            ..testing::alert(rule, client, first, AlertState::Firing)
         }
     }
 

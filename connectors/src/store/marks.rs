@@ -22,7 +22,7 @@ use tidewatch_events::time::EventTime;
 const MAX_NOTE_BYTES: usize = 2000;
 
 /// How many silences there may be.
-const MAX_SILENCES: i64 = 1000;
+pub(super) const MAX_SILENCES: i64 = 1000;
 
 /// An alert was seen by somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

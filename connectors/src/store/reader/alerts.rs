@@ -1,7 +1,7 @@
 //! Alerts with what people said of them.
 
 use super::super::StoreError;
-use super::super::marks::{Acknowledgement, SILENCE, Silence};
+use super::super::marks::{Acknowledgement, MAX_SILENCES, SILENCE, Silence};
 use super::StoreReader;
 use crate::source::wall_clock;
 use rusqlite::types::Value;
@@ -299,7 +299,7 @@ impl StoreReader {
 }
 
 fn silences(c: &Connection) -> rusqlite::Result<Vec<Silence>> {
-    let sql = format!("SELECT {SILENCE} FROM silences WHERE until > ?1 ORDER BY id LIMIT 1000");
+    let sql = format!("SELECT {SILENCE} FROM silences WHERE until > ?1 ORDER BY id LIMIT {MAX_SILENCES}");
     c.prepare_cached(&sql)?.query_map([wall_clock().0 as i64], Silence::from_row)?.collect()
 }
 
@@ -343,10 +343,11 @@ fn alert(row: &Row<'_>, silences: &[Silence]) -> rusqlite::Result<AlertRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::testing;
     use crate::sink::{Delivery, Sink};
     use crate::store::{StoreSettings, StoreSink};
     use std::time::Duration;
-    use tidewatch_events::alert::{AlertState, Mode, Severity};
+    use tidewatch_events::alert::AlertState;
 
     #[test]
     fn what_is_cut_by_time_or_number_says_so() {
@@ -354,21 +355,9 @@ mod tests {
         let mut sink = StoreSink::open_untended(dir.path(), StoreSettings::default()).unwrap();
         let alert = |n: u64| Alert {
             id: format!("{n:05}"),
-            key: "k".into(),
-            rule: "ip-spike".into(),
-            severity: Severity::High,
-            subject: BTreeMap::from([("client_ip".into(), format!("2001:db8:{:x}::/64", n % 2))]),
-            first: EventTime(n),
             last: EventTime(n),
             fired: EventTime(n),
-            value: 1.0,
-            threshold: 1.0,
-            score: 0.5,
-            findings: 1,
-            state: AlertState::Firing,
-            evidence: Vec::new(),
-            mode: Mode::Live,
-            replaces: None,
+            ..testing::alert("ip-spike", &format!("2001:db8:{:x}::/64", n % 2), n, AlertState::Firing)
         };
         let alerts = (0..2 * MAX_ROWS as u64 + 2).map(alert).collect();
         sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
