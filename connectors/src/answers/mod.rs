@@ -370,6 +370,7 @@ pub struct Partition {
 }
 
 /// Reads an answer; `what` names the question.
+#[cfg(any(feature = "http", feature = "store", test))]
 fn read<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, AnswersError> {
     serde_json::from_slice(json).map_err(|error| {
         AnswersError::Failed(format!("the answer to `{what}` is not of the form it should have: {error}"))
