@@ -1,7 +1,8 @@
 //! What a route told and is to tell, on disk: a line of JSON for each, appended and forced to the disk.
 //!
 //! An intent stands here before its message is sent, its outcome after. At the next start intents without an outcome are
-//! sent again, with their ids; whatever else is known is as it was. The file is written anew once it has grown.
+//! sent again, with their ids; whatever else is known is as it was. The file is written anew once it has grown, and at each
+//! start; what counts for the limit of messages stays then too.
 //!
 //! Invariants
 //! - A torn last line (the process or the machine died while writing) is cut off; it was not acted on.
@@ -36,6 +37,8 @@ enum Line {
     Done { n: u64 },
     /// It was not taken; what it told waits again.
     Void { n: u64 },
+    /// When messages went whose intents stand here no more.
+    Sent(Vec<u64>),
     /// Of a key.
     Key(Record),
 }
@@ -142,6 +145,9 @@ impl Journal {
     pub fn rewrite(&mut self, all: Snapshot) -> io::Result<()> {
         let mut out = Vec::new();
         push(&mut out, &Line::Route { born: all.born, next: all.next })?;
+        if !all.sent.is_empty() {
+            push(&mut out, &Line::Sent(all.sent))?;
+        }
         // First, for what waits of the same keys came after it.
         if let Some(intent) = all.intent {
             push(&mut out, &Line::Intent { n: number(&intent.message.id), intent: Box::new(intent) })?;
@@ -219,6 +225,7 @@ fn read(mut file: impl io::BufRead, router: &mut Router, now: u64) -> io::Result
             }
             // It was none of the hour's messages. What was known before it stood there already.
             Ok(Line::Void { n }) => open.retain(|(of, _)| *of != n),
+            Ok(Line::Sent(times)) => times.into_iter().for_each(|at| router.restore_count(at, now)),
             Ok(Line::Key(record)) => router.restore(record, now),
             Err(_) => skipped += 1,
         }

@@ -105,6 +105,60 @@ fn what_was_not_taken_is_none_of_the_messages_of_the_hour() {
 }
 
 #[test]
+fn the_messages_of_the_hour_count_however_often_it_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mail.journal");
+    let most = Policy { group_interval: 0, max_per_hour: Some(5), ..Policy::people() };
+    let open = |now: u64| {
+        let mut router = Router::new(most.clone(), Journal::born(&path, now));
+        let journal = Journal::open(&path, &mut router, now).unwrap();
+        (router, journal)
+    };
+    let fire = |router: &mut Router, name: &str, now| router.take(&alert("r", name, 0, AlertState::Firing), now);
+    let (mut router, mut journal) = open(0);
+    let minute = 60_000;
+    for n in 0..3 {
+        fire(&mut router, &n.to_string(), n * minute);
+        let Next::Send(intent) = router.next(n * minute) else { panic!("{n}") };
+        journal.before(router.to_record(), Some(&intent)).unwrap();
+        // In the middle of one, too.
+        journal.rewrite(router.snapshot()).unwrap();
+        router.delivered(n * minute);
+        journal.done(&intent, router.to_record()).unwrap();
+    }
+    journal.rewrite(router.snapshot()).unwrap();
+    fire(&mut router, "in flight", 3 * minute);
+    let Next::Send(in_flight) = router.next(3 * minute) else { panic!() };
+    journal.before(router.to_record(), Some(&in_flight)).unwrap();
+    drop(journal);
+    // Each start writes it anew.
+    for n in 0..3 {
+        let (router, _) = open(4 * minute);
+        assert_eq!(router.sent_within_the_hour(), 4, "start {n}");
+        assert_eq!(router.in_flight(), Some((*in_flight).clone()));
+    }
+    let (mut router, mut journal) = open(4 * minute);
+    router.delivered(4 * minute);
+    journal.done(&in_flight, router.to_record()).unwrap();
+    let (mut router, mut journal) = open(5 * minute);
+    fire(&mut router, "the last", 5 * minute);
+    let Next::Send(last) = router.next(5 * minute) else { panic!() };
+    journal.before(router.to_record(), Some(&last)).unwrap();
+    router.delivered(5 * minute);
+    journal.done(&last, router.to_record()).unwrap();
+    let (mut router, _) = open(6 * minute);
+    fire(&mut router, "one more", 6 * minute);
+    assert!(matches!(router.next(6 * minute), Next::Wait(_)), "five were sent");
+    let (mut router, _) = open(60 * minute);
+    assert_eq!(router.sent_within_the_hour(), 5);
+    assert!(matches!(router.next(60 * minute), Next::Wait(_)), "nothing waits: it was not recorded");
+    fire(&mut router, "an hour later", 60 * minute);
+    assert!(matches!(router.next(60 * minute), Next::Send(_)), "the first was sent an hour ago");
+    let (router, _) = open(minute);
+    assert_eq!(router.sent_within_the_hour(), 2, "by a clock that was set back, what is to come does not count");
+}
+
+#[test]
 fn torn_and_foreign_lines_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mail.journal");

@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub born: String,
     /// The number of the next.
     pub next: u64,
+    /// When the messages of the last hour went, oldest first, without the one in flight; ms of the wall clock.
+    pub sent: Vec<u64>,
     /// Of keys; more than one of a key in order.
     pub records: Vec<Record>,
     /// What is in flight.

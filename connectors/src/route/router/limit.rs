@@ -61,6 +61,13 @@ impl Limit {
         self.within.len() + self.beyond.len()
     }
 
+    /// When they went, oldest first.
+    pub fn times(&self) -> Vec<u64> {
+        let mut times: Vec<u64> = self.within.iter().chain(&self.beyond).copied().collect();
+        times.sort_unstable();
+        times
+    }
+
     /// When the last one went.
     pub fn last(&self) -> Option<u64> {
         self.within.back().max(self.beyond.back()).copied()

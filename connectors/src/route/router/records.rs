@@ -65,7 +65,13 @@ impl Router {
             records.extend(entry.newest.clone().filter(|_| waits).map(|newest| Record::Held(Box::new(newest))));
         }
         let intent = self.flying.as_ref().map(|flying| flying.intent.clone());
-        Snapshot { born: self.born.clone(), next: self.next, records, intent }
+        let mut sent = self.limit.times();
+        // The intent says it.
+        let is_counted = intent.as_ref().filter(|intent| matches!(intent.message.body, Body::Alerts(_)));
+        if let Some(at) = is_counted.and_then(|intent| sent.iter().rposition(|at| *at == intent.message.at)) {
+            sent.remove(at);
+        }
+        Snapshot { born: self.born.clone(), next: self.next, sent, records, intent }
     }
 
     /// Takes what a journal has, oldest first.
@@ -115,8 +121,15 @@ impl Router {
 
     /// An intent of a journal was sent, or refused for good: it is one of the hour's messages, as in the life before.
     pub fn restore_sent(&mut self, intent: &Intent, now: u64) {
-        if matches!(intent.message.body, Body::Alerts(_)) && intent.message.at <= now {
-            self.limit.count(&self.policy, intent.message.at);
+        if matches!(intent.message.body, Body::Alerts(_)) {
+            self.restore_count(intent.message.at, now);
+        }
+    }
+
+    /// A message of an earlier life counts for the limit.
+    pub fn restore_count(&mut self, at: u64, now: u64) {
+        if at <= now {
+            self.limit.count(&self.policy, at);
         }
     }
 
