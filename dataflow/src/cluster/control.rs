@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sparing::Sparing;
@@ -76,6 +76,9 @@ pub struct Status {
     pub stopping: bool,
     /// Whether it has sent on all that it read.
     pub drained: bool,
+    /// Where all its input has ended, the time of its last event, ms.
+    #[serde(default)]
+    pub end: Option<u64>,
     /// Said last: it has finished, and its silence means nothing from here on.
     pub farewell: bool,
 }
@@ -310,16 +313,7 @@ impl Control {
     /// Asks all other processes and waits at most `patience`: the answers that came.
     pub fn ask(&self, question: &Value, patience: Duration) -> Vec<Value> {
         let (tell, answers) = channel();
-        let mut numbers = Vec::new();
-        for (to, outbox) in self.shared.outboxes.iter().enumerate() {
-            if to == self.shared.index {
-                continue;
-            }
-            let number = self.shared.asked.fetch_add(1, Ordering::Relaxed);
-            lock(&self.shared.waiting).insert(number, tell.clone());
-            outbox.iter().for_each(|outbox| _ = outbox.put(&Line::Ask(number, question.clone())));
-            numbers.push(number);
-        }
+        let numbers: Vec<u64> = self.shared.others().map(|to| self.shared.put(to, question, &tell)).collect();
         let deadline = Instant::now() + patience;
         let mut got = Vec::new();
         while got.len() < numbers.len()
@@ -330,6 +324,34 @@ impl Control {
         let mut waiting = lock(&self.shared.waiting);
         numbers.iter().for_each(|number| drop(waiting.remove(number)));
         got
+    }
+
+    /// Asks all other processes, and waits until each of them has answered or said farewell: the answers, by process. One that
+    /// does neither is lost, which ends this process.
+    pub fn ask_all(&self, question: &Value) -> BTreeMap<usize, Value> {
+        let ask = |to| {
+            let (tell, answer) = channel();
+            (to, self.shared.put(to, question, &tell), answer)
+        };
+        let asked: Vec<_> = self.shared.others().map(ask).collect();
+        let mut got = BTreeMap::new();
+        for (to, number, answer) in asked {
+            loop {
+                match answer.recv_timeout(BEAT) {
+                    Ok(answer) => _ = got.insert(to, answer),
+                    Err(RecvTimeoutError::Timeout) if !self.shared.is_gone(to) => continue,
+                    Err(_) => {}
+                }
+                break;
+            }
+            lock(&self.shared.waiting).remove(&number);
+        }
+        got
+    }
+
+    /// What a process said last.
+    pub fn status_of(&self, process: usize) -> Option<Status> {
+        lock(&self.shared.peers).get(process).map(|peer| peer.status.clone())
     }
 
     /// What the others are told from now on.
@@ -370,6 +392,23 @@ impl Control {
 }
 
 impl Shared {
+    fn others(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.outboxes.len()).filter(|to| *to != self.index)
+    }
+
+    /// Leaves a question for a process, to be answered by way of `tell`; its number.
+    fn put(&self, to: usize, question: &Value, tell: &Sender<Value>) -> u64 {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiting).insert(number, tell.clone());
+        self.outboxes[to].iter().for_each(|outbox| _ = outbox.put(&Line::Ask(number, question.clone())));
+        number
+    }
+
+    /// Whether a process will answer nothing more, and need not.
+    fn is_gone(&self, process: usize) -> bool {
+        self.over.load(Ordering::Acquire) || lock(&self.peers)[process].status.farewell
+    }
+
     fn speak(&self) {
         while !self.over.load(Ordering::Acquire) {
             let line = bytes(&Line::Status(lock(&self.ours).clone()));
@@ -491,94 +530,5 @@ fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, mut came: impl FnMut
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Both ends of a connection.
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener.accept().unwrap().0, there)
-    }
-
-    #[test]
-    fn who_does_not_read_keeps_no_heartbeat_from_the_others() {
-        let (first, mut frozen) = pair();
-        let (second, mut healthy) = pair();
-        let addresses = vec!["this".into(), "frozen".into(), "healthy".into()];
-        let control = Control::start(0, addresses, vec![None, Some(first), Some(second)]).unwrap();
-        // More than sockets hold.
-        control.answer_with(|_| Value::String("x".repeat(12 << 20)));
-        // It asks, and does not read the answer.
-        frozen.write_all(&bytes(&Line::Ask(7, Value::Null))).unwrap();
-        healthy.write_all(&bytes(&Line::Status(Status::default()))).unwrap();
-        healthy.set_read_timeout(Some(LEASE)).unwrap();
-        let begun = Instant::now();
-        let mut reader = BufReader::new(healthy.try_clone().unwrap());
-        let mut longest = Duration::ZERO;
-        let mut heard = begun;
-        while begun.elapsed() < LEASE / 2 {
-            let mut line = Vec::new();
-            next_line(&mut reader, &mut line, || ()).expect("it goes on");
-            assert!(matches!(serde_json::from_slice(&line), Ok(Line::Status(_))));
-            // Both are alive.
-            for peer in [&mut frozen, &mut healthy] {
-                peer.write_all(&bytes(&Line::Status(Status::default()))).unwrap();
-            }
-            longest = longest.max(heard.elapsed());
-            heard = Instant::now();
-        }
-        assert!(longest < LEASE / 3, "{longest:?} without a heartbeat");
-        // Others ask, and are answered meanwhile.
-        healthy.write_all(&bytes(&Line::Ask(8, Value::Null))).unwrap();
-        loop {
-            let mut line = Vec::new();
-            next_line(&mut reader, &mut line, || ()).expect("the answer");
-            if let Ok(Line::Answer(number, answer)) = serde_json::from_slice(&line) {
-                assert_eq!((number, answer.as_str().map(str::len)), (8, Some(12 << 20)));
-                break;
-            }
-        }
-        // It wakes up: nothing was lost, and of the heartbeats it is told the newest.
-        let mut reader = BufReader::new(frozen);
-        control.publish(|status| status.reached = 1);
-        let (mut answers, mut late) = (0, 0);
-        loop {
-            let mut line = Vec::new();
-            next_line(&mut reader, &mut line, || ()).expect("it is still told");
-            match serde_json::from_slice(&line) {
-                Ok(Line::Answer(7, _)) => answers += 1,
-                Ok(Line::Status(status)) if answers == 1 && status.reached == 1 => break,
-                Ok(Line::Status(_)) if answers == 1 => late += 1,
-                _ => {}
-            }
-        }
-        assert!(late <= 1, "{late} heartbeats of before");
-        control.shared.over.store(true, Ordering::Release);
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_is_passed_over() {
-        let line = |size: usize| [vec![b'x'; size - 1], b"\n".to_vec()].concat();
-        // name, the first line's size, how much of it is kept
-        let rows = [
-            ("one byte less", MAX_LINE - 1, MAX_LINE - 1),
-            ("just as long as may be", MAX_LINE, MAX_LINE),
-            ("one byte more", MAX_LINE + 1, 0),
-            ("much longer", 2 * MAX_LINE, 0),
-        ];
-        for (name, size, kept) in rows {
-            let all = [line(size), b"next\nno end".to_vec()].concat();
-            let mut reader = BufReader::new(&all[..]);
-            let mut times = 0;
-            let mut next = || {
-                let mut line = Vec::new();
-                next_line(&mut reader, &mut line, || times += 1).map(|size| (size, line))
-            };
-            assert_eq!(next().map(|(size, line)| (size, line.len())), Some((size, kept)), "{name}");
-            assert_eq!(next(), Some((5, b"next\n".to_vec())), "{name}");
-            assert_eq!((next(), next()), (None, None), "{name}: a connection that ends within a line");
-            assert!(times > 1000, "{name}: it is heard while the line comes");
-        }
-    }
-}
+#[path = "control_tests.rs"]
+mod tests;

@@ -5,8 +5,10 @@
 //! others over the control connections, and reads a line again from Kafka where nobody has it any more.
 //!
 //! Invariants
-//! - What a peer answers is only ever shown: no result depends on it.
-//! - Every question has a limit of time: a peer that does not answer costs a line of evidence, not the results.
+//! - What a peer answers is only ever shown, and has a limit of time: one that does not answer costs a line of evidence, not
+//!   the results.
+//! - The one exception is whether its input has ended, and when: that decides which alerts of a run are over. It is waited
+//!   for as long as the peer lives; one that is lost ends the run.
 //! - Whoever writes the log does not decide how long an answer is: of lines at most [`ANSWER`] bytes are sent.
 //! - A line is cut only after the secrets in it were replaced: half of one is not known as such.
 
@@ -204,10 +206,12 @@ impl Here {
         Taking { process: self.process, memory_bytes: memory::resident(), busy: self.observer.busy() }
     }
 
-    /// Whether all input has ended, and the time of the last event, ms.
-    fn end(&self) -> (bool, u64) {
-        let last = self.ledger.totals().iter().filter_map(|(_, totals)| totals.last_event).max();
-        (self.ledger.effective().is_none(), last.unwrap_or(0))
+    /// The time of the last event (ms) where all input here has ended.
+    fn end(&self) -> Option<u64> {
+        self.ledger.effective().is_none().then(|| {
+            let last = self.ledger.totals().iter().filter_map(|(_, totals)| totals.last_event).max();
+            last.unwrap_or(0)
+        })
     }
 
     /// The answer to another process's question; `null` for one that is not understood.
@@ -333,14 +337,26 @@ impl Peers {
         self.control.as_ref().map_or(0, |control| control.others().len()) + 1
     }
 
-    /// The time of the last event (ms) once all input of all processes has ended; `None` while some goes on, or where a
-    /// process does not answer.
+    /// The time of the last event (ms) here, where all input of this process has ended.
+    pub fn end(&self) -> Option<u64> {
+        self.here.end()
+    }
+
+    /// The time of the last event (ms) once all input of all processes has ended; `None` while some goes on. Waits until every
+    /// process has said so: it may have ended a moment ago.
     pub fn last_event_of_all(&self) -> Option<u64> {
         // Nobody is asked while there is input here.
-        let here = Some(self.here.end()).filter(|(has_ended, _)| *has_ended)?;
-        let others = self.ask::<(bool, u64)>(&Question::End);
-        let all = (others.len() + 1 == self.processes()).then(|| others.into_iter().chain([here]));
-        all?.try_fold(0, |last, (has_ended, own)| has_ended.then(|| last.max(own)))
+        let mut last = self.here.end()?;
+        let Some(control) = &self.control else { return Some(last) };
+        let answers = control.ask_all(&serde_json::to_value(Question::End).ok()?);
+        for process in (0..self.processes()).filter(|process| *process != self.here.process) {
+            let answer =
+                answers.get(&process).and_then(|answer| serde_json::from_value::<Option<u64>>(answer.clone()).ok());
+            // One that has left answers no more; what it said last stands.
+            let end = answer.unwrap_or_else(|| control.status_of(process)?.end);
+            last = last.max(end?);
+        }
+        Some(last)
     }
 
     /// What could not be counted, in all processes.
@@ -418,6 +434,7 @@ impl FindLines for Peers {
 mod tests {
     use super::super::ledger::TimeSettings;
     use super::*;
+    use crate::cluster::Status;
     use tidewatch_events::batch::{Framing, RawBatch, WallTime};
     use tidewatch_events::time::Millis;
     use tidewatch_operators::watermark::{Bounds, Guard};
@@ -474,6 +491,68 @@ mod tests {
         assert_eq!((sent.len(), &sent[..36]), (LINE, "192.0.2.1 \"GET /a?token=***&b=xxxxxx"));
         let cut = Privacy::default().redact_line(&line.as_bytes()[..LINE]).into_owned();
         assert!(cut.windows(3).any(|w| w == b"two"), "cut first, half of the secret would be left");
+    }
+
+    /// A process whose input has ended at 0, and the socket of its only peer.
+    fn ended_beside_a_peer() -> (Peers, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sockets = vec![None, Some(listener.accept().unwrap().0)];
+        let control = Control::start(0, vec!["this".into(), "peer".into()], sockets).unwrap();
+        let ended = remembering(b"");
+        ended.ledger.take(&{
+            let feed = tidewatch_connectors::feed::Feed::new(1, 1, || {});
+            feed.listed();
+            feed
+        });
+        (Peers::new(Arc::new(ended), Some(control)), there)
+    }
+
+    /// Says how it stands, and answers every question after a while.
+    fn play(mut peer: std::net::TcpStream, status: Status, answer: Option<u64>, after: Duration) {
+        use std::io::{BufRead as _, Write as _};
+        let mut said = serde_json::to_vec(&serde_json::json!({ "status": status })).unwrap();
+        said.push(b'\n');
+        peer.write_all(&said).unwrap();
+        std::thread::spawn(move || {
+            for line in std::io::BufReader::new(peer.try_clone().unwrap()).lines() {
+                let Ok(line) = line else { return };
+                let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+                if let Some(question) = line.get("ask") {
+                    assert_eq!(question[1], "end");
+                    std::thread::sleep(after);
+                    if !status.farewell {
+                        let _ = writeln!(peer, "{}", serde_json::json!({ "answer": [question[0], answer] }));
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_end_of_a_peer_is_waited_for_as_long_as_it_lives() {
+        let status = |farewell, end| Status { farewell, end, ..Status::default() };
+        // name, what it says of itself, its answer and after how long it comes, the last event of all
+        let rows = [
+            ("at once", status(false, None), Some(70), Duration::ZERO, Some(70)),
+            ("longer than others are waited for", status(false, None), Some(70), PATIENCE + PATIENCE / 4, Some(70)),
+            ("it goes on", status(false, None), None, Duration::ZERO, None),
+            ("it has left", status(true, Some(80)), None, Duration::ZERO, Some(80)),
+            ("it has left in the middle", status(true, None), None, Duration::ZERO, None),
+        ];
+        for (name, status, answer, after, want) in rows {
+            let (peers, there) = ended_beside_a_peer();
+            let heard = status.clone();
+            play(there, status, answer, after);
+            let until = Instant::now() + Duration::from_secs(60);
+            let control = peers.control.clone().unwrap();
+            while control.status_of(1) != Some(heard.clone()) {
+                assert!(Instant::now() < until, "{name}: its status");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(peers.last_event_of_all(), want, "{name}");
+            control.forget_peers();
+        }
     }
 
     #[test]

@@ -425,8 +425,9 @@ impl Pipeline {
         let (effective, durable) = (self.ledger.holding(), self.figures.durable.load(Ordering::Relaxed));
         let (full, stuck) = (self.figures.full.load(Ordering::Relaxed), self.figures.stuck.load(Ordering::Relaxed));
         let (reached, letters, kept) = (self.ledger.reached(), self.accounts.credited(), self.accounts.kept());
+        let end = self.peers.end();
         control.publish(|s| {
-            *s = Status { effective, reached, listed: true, durable, full, stuck, letters, kept, ..s.clone() };
+            *s = Status { effective, reached, listed: true, durable, full, stuck, letters, kept, end, ..s.clone() };
             change(s);
         });
         let credited = control.others().iter().filter_map(|s| s.letters.get(self.process).copied()).max();
