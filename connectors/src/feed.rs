@@ -228,7 +228,9 @@ impl Feed {
         if inner.needed.contains(&partition) {
             return !inner.stopped && !inner.paused;
         }
-        !inner.stopped && self.has_room(&inner) && inner.choose(&[partition], self.max_drift).is_some()
+        // What arrived before a stop is read however far ahead it is: there is no later.
+        let max_drift = if inner.winding_down { u64::MAX } else { self.max_drift };
+        !inner.stopped && self.has_room(&inner) && inner.choose(&[partition], max_drift).is_some()
     }
 
     fn has_room(&self, inner: &Inner) -> bool {
@@ -306,7 +308,8 @@ impl Feed {
         self.lock().finishing
     }
 
-    /// Whether sources of files should end: hand over unfinished last lines that nobody writes on, and end.
+    /// Whether sources should end before a stop: those of files hand over unfinished last lines that nobody writes on, those
+    /// of connections and pipes what has arrived.
     pub fn winding_down(&self) -> bool {
         self.lock().winding_down
     }
@@ -427,7 +430,7 @@ impl Feed {
         self.changed.notify_all();
     }
 
-    /// Asks sources of files to end before a [`Feed::stop`]. See [`Feed::winding_down`]. Their partitions stay open.
+    /// Asks sources to end before a [`Feed::stop`]. See [`Feed::winding_down`]. Their partitions stay open.
     pub fn wind_down(&self) {
         self.lock().winding_down = true;
         self.changed.notify_all();

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// How often a quiet pipe is left to see whether to stop.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// How long a pipe that never pauses is read on when the feed winds down.
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// A pipe to read to its end.
 pub struct Stdin {
     identity: Identity,
@@ -50,7 +53,7 @@ impl Stdin {
         Stdin { identity, pipe: pipe.into(), bounded, clock }
     }
 
-    /// Starts reading, on a thread of its own, until the pipe ends or the feed stops or is finishing.
+    /// Starts reading, on a thread of its own, until the pipe ends or the feed stops, winds down or is finishing.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -79,26 +82,40 @@ impl Stdin {
         }
         lines.finish(&mut |offset, bytes| outlet.send_lines(offset, bytes));
         match result {
-            Ok(()) => feed.end(id),
+            // A stop is no end: the partition stays open.
+            Ok(false) if !feed.finishing() => {}
+            Ok(_) => feed.end(id),
             Err(error) => feed.fail(SourceError::Io(format!("reading standard input failed: {error}"))),
         }
     }
 
-    /// Reads to the end, or until the feed stops or is finishing.
-    fn read(&mut self, feed: &Feed, lines: &mut Lines, outlet: &mut Outlet) -> io::Result<()> {
+    /// Reads to the end, or until the feed stops, winds down or is finishing. Whether it was the end.
+    fn read(&mut self, feed: &Feed, lines: &mut Lines, outlet: &mut Outlet) -> io::Result<bool> {
         let mut caught_up = self.bounded;
+        let mut drained_by = None;
         while !feed.stopped() {
-            let finishing = feed.finishing();
+            let finishing = feed.finishing() || feed.winding_down();
+            if feed.winding_down() && Instant::now() >= *drained_by.get_or_insert_with(|| Instant::now() + DRAIN) {
+                return Ok(false);
+            }
             if !self.is_ready(if finishing { Duration::ZERO } else { WAIT })? {
                 if finishing {
-                    return Ok(());
+                    return Ok(false);
                 }
                 if !std::mem::replace(&mut caught_up, true) {
                     feed.caught_up(outlet.id);
                 }
                 continue;
             }
-            if feed.choose(&[outlet.id], WAIT).is_none() {
+            let may_read = if feed.winding_down() {
+                feed.may_read(outlet.id) || {
+                    std::thread::sleep(Duration::from_millis(1));
+                    false
+                }
+            } else {
+                feed.choose(&[outlet.id], WAIT).is_some()
+            };
+            if !may_read {
                 continue;
             }
             let mut buffer = feed.buffer();
@@ -124,10 +141,10 @@ impl Stdin {
             }
             caught_up &= self.bounded || outlet.sent() == before;
             if ended? {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether a read would not wait: there are bytes, or the end.
@@ -170,6 +187,24 @@ mod tests {
         let thread =
             Stdin::from_pipe(identity(), reader.into(), bounded, wall_clock).spawn(engine.feed.clone()).unwrap();
         (engine, writer, thread)
+    }
+
+    #[test]
+    fn a_stop_reads_what_was_written() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut engine = Engine::new(1);
+        let source = Stdin::from_pipe(identity(), reader.into(), false, wall_clock);
+        let thread = source.spawn(engine.feed.clone()).unwrap();
+        writer.write_all(b"first\n").unwrap();
+        while engine.feed.bytes_in_flight() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        writer.write_all(b"one\nunfinished").unwrap();
+        engine.feed.wind_down();
+        engine.until("it is over", |_| thread.is_finished());
+        engine.turn();
+        assert_eq!(engine.only().texts(), ["first", "one", "unfinished"]);
+        assert!(!engine.only().ended, "a stop moves no time");
     }
 
     #[test]

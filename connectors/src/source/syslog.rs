@@ -87,7 +87,7 @@ impl SyslogListener {
         self.server.counters.clone()
     }
 
-    /// Starts serving, on a thread of its own, until the feed stops or is finishing.
+    /// Starts serving, on a thread of its own, until the feed stops, winds down or is finishing.
     ///
     /// # Errors
     /// Where no thread can be started or the system has no event queue.

@@ -7,6 +7,8 @@
 //! Invariants
 //! - A connection that sends nothing makes no partition.
 //! - A partition ends with its connection, after its unfinished last line.
+//! - A stop drains: nobody is accepted any more but who waits already, and what senders have sent is read, until they are
+//!   quiet for [`QUIET`] or [`ListenOptions::drain`] is over. Their partitions stay open, so that no time passes by a stop.
 //! - The unfinished lines of all connections take at most `max_buffered` bytes and one read.
 //! - Only whole lines keep a place: whoever sends a byte now and then holds none for longer than who sends nothing.
 
@@ -41,6 +43,8 @@ pub struct ListenOptions {
     pub idle: Duration,
     /// Memory for the unfinished lines of all connections (bytes); beyond it the connection that takes most is closed.
     pub max_buffered: usize,
+    /// How long senders that never pause are read on when the feed winds down or is finishing.
+    pub drain: Duration,
     /// This process's index in its cluster.
     pub process: usize,
 }
@@ -53,6 +57,7 @@ impl Default for ListenOptions {
             unfinished: Duration::from_secs(300),
             idle: Duration::from_secs(3600),
             max_buffered: 64 << 20,
+            drain: Duration::from_secs(1),
             process: 0,
         }
     }
@@ -92,7 +97,7 @@ impl TcpListenerSource {
         self.server.counters.clone()
     }
 
-    /// Starts serving, on a thread of its own, until the feed stops or is finishing.
+    /// Starts serving, on a thread of its own, until the feed stops, winds down or is finishing.
     ///
     /// # Errors
     /// Where no thread can be started or the system has no event queue.
@@ -147,8 +152,9 @@ const READ_BYTES: usize = 256 << 10;
 /// While so many messages wait for the workers, no connection is accepted.
 const MOST_WAITING: usize = 10_000;
 
-/// How long senders that never pause are read when the feed is finishing.
-const FINISH: Duration = Duration::from_secs(2);
+/// How long nothing must come at a stop, once all is read that is here: what a sender could not send, as there was no room
+/// for it here, comes when there is.
+const QUIET: Duration = Duration::from_millis(100);
 
 enum Framer {
     Lines(Lines),
@@ -212,11 +218,21 @@ impl Server {
             buffered: 0,
             scratch: vec![0; READ_BYTES],
             accepting: true,
+            draining: None,
             crowded_until: Instant::now(),
             said: counters::Said::default(),
         };
         std::thread::Builder::new().name(name.into()).spawn(move || run.run())
     }
+}
+
+/// How the end of a source goes.
+#[derive(Clone, Copy)]
+struct Draining {
+    /// It is over then, whatever comes.
+    by: Instant,
+    /// Since when nothing has come.
+    quiet: Instant,
 }
 
 struct Run {
@@ -232,6 +248,8 @@ struct Run {
     scratch: Vec<u8>,
     /// Whether connections may wait to be accepted.
     accepting: bool,
+    /// Since the sources are to end: how it goes.
+    draining: Option<Draining>,
     /// Before then none of the connections is silent for long enough to make room.
     crowded_until: Instant,
     said: counters::Said,
@@ -246,7 +264,6 @@ impl Run {
         self.feed.listed();
         let mut events = Events::with_capacity(1024);
         let mut housekeeping = Instant::now();
-        let mut finish_by = None;
         let mut wait = Duration::ZERO;
         while !self.feed.stopped() {
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
@@ -262,30 +279,52 @@ impl Run {
                     Token(token) => self.connections.get_mut(&token).into_iter().for_each(|c| c.ready = true),
                 }
             }
-            if self.feed.finishing() && finish_by.is_none() {
-                finish_by = Some(Instant::now() + FINISH);
+            if self.draining.is_none() && (self.feed.finishing() || self.feed.winding_down()) {
+                self.begin_to_drain();
             }
             let progress = self.read_all();
             // Behind reading, so that nobody makes room whose whole line was only not read yet.
-            if finish_by.is_none() {
-                self.accept();
-            }
+            self.accept();
             let waiting =
                 self.connections.values().any(|c| c.ready) || self.server.datagrams.as_ref().is_some_and(|d| d.ready);
-            if finish_by.is_some_and(|by| !waiting || Instant::now() >= by) {
-                self.finish();
-                return;
+            if let Some(draining) = &mut self.draining {
+                let now = Instant::now();
+                if progress || waiting {
+                    draining.quiet = now;
+                }
+                if now >= draining.by || now.saturating_duration_since(draining.quiet) >= QUIET {
+                    return self.finish();
+                }
             }
             // Ready and not read: the feed does not admit it.
             wait = match (waiting, progress) {
                 (true, true) => Duration::ZERO,
                 (true, false) => Duration::from_millis(10),
+                (false, _) if self.draining.is_some() => QUIET / 4,
                 (false, _) => Duration::from_millis(100),
             };
             if housekeeping.elapsed() >= self.house_every() {
                 housekeeping = Instant::now();
                 self.keep_house();
             }
+        }
+    }
+
+    /// Takes in who waits to be accepted; whoever comes later is refused.
+    fn begin_to_drain(&mut self) {
+        let now = Instant::now();
+        let by = now + self.server.options.drain;
+        self.draining = Some(Draining { by, quiet: now });
+        self.accepting = true;
+        while self.accepting && self.server.listener.is_some() && !self.feed.stopped() && Instant::now() < by {
+            self.accept();
+            if self.accepting {
+                // There are too many messages for the workers now.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        if let Some(mut listener) = self.server.listener.take() {
+            let _ = self.poll.registry().deregister(&mut listener);
         }
     }
 
@@ -493,7 +532,10 @@ impl Run {
                 Framer::Lines(mut lines) => lines.finish(&mut |offset, bytes| outlet.send_lines(offset, bytes)),
                 Framer::Syslog(mut stream) => stream.finish((self.server.clock)(), &mut outlet),
             }
-            self.feed.end(outlet.id);
+            // A stop is no end of a partition: what is open stays open.
+            if self.draining.is_none() || self.feed.finishing() {
+                self.feed.end(outlet.id);
+            }
         }
     }
 
@@ -525,7 +567,7 @@ impl Run {
             let token = *token;
             self.close(token);
         }
-        if let Some(datagrams) = &mut self.server.datagrams {
+        if let Some(datagrams) = self.server.datagrams.as_mut().filter(|_| self.feed.finishing()) {
             datagrams.finish(&self.feed);
         }
     }

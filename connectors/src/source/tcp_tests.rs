@@ -16,7 +16,11 @@ struct Case {
 }
 
 fn start(options: ListenOptions) -> Case {
-    let engine = Engine::new(8 << 20);
+    start_with(options, 8 << 20)
+}
+
+fn start_with(options: ListenOptions, admitted: usize) -> Case {
+    let engine = Engine::new(admitted);
     let source = TcpListenerSource::bind(identity(), "127.0.0.1:0", options, wall_clock).unwrap();
     let (address, counters) = (source.local_address().unwrap(), source.counters());
     let thread = source.spawn(engine.feed.clone()).unwrap();
@@ -303,6 +307,74 @@ fn it_finishes_in_good_order() {
     case.engine.until("the end", Engine::all_ended);
     case.thread.join().unwrap();
     assert_eq!(case.engine.only().texts(), ["one", "unfinished"]);
+}
+
+/// Writes lines until the sockets hold no more of them; how many whole ones that were.
+fn fill(client: &mut Client) -> usize {
+    client.set_nonblocking(true).unwrap();
+    let text: Vec<u8> = (0..).flat_map(|n| format!("{n}\n").into_bytes()).take(16 << 20).collect();
+    let mut sent = 0;
+    // What is on its way makes room a moment later.
+    let mut patience = 20;
+    while patience > 0 {
+        match client.write(&text[sent..]) {
+            Ok(n) => sent += n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                patience -= 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(sent < text.len(), "sockets hold all of it");
+    text[..sent].iter().filter(|b| **b == b'\n').count()
+}
+
+#[test]
+fn a_stop_reads_what_was_sent() {
+    // One batch is admitted, and the rest waits in sockets.
+    let drain = Duration::from_secs(60);
+    let mut case = start_with(ListenOptions { drain, max_connections: 9, ..ListenOptions::default() }, 1);
+    let mut first = case.connect();
+    first.write_all(b"first\n").unwrap();
+    while case.engine.feed.bytes_in_flight() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut full = case.connect();
+    let whole = fill(&mut full);
+    let mut half = case.connect();
+    half.write_all(b"one\nunfinished").unwrap();
+    case.engine.feed.wind_down();
+    let thread = std::mem::replace(&mut case.thread, std::thread::spawn(|| {}));
+    case.engine.until("it is over", |_| thread.is_finished());
+    case.engine.turn();
+    let mut texts: Vec<Vec<String>> = case.engine.partitions.values().map(|seen| seen.texts()).collect();
+    texts.sort_by_key(Vec::len);
+    assert_eq!(texts[..2], [vec!["first".to_owned()], vec!["one".into(), "unfinished".into()]]);
+    let of_full: Vec<String> = (0..whole).map(|n| n.to_string()).collect();
+    assert!(texts[2][..whole] == of_full, "{} of {whole} lines, the last {:?}", texts[2].len(), texts[2].last());
+    assert!(case.engine.partitions.values().all(|seen| !seen.ended), "a stop moves no time");
+    assert!(Client::connect(case.address).is_err(), "nobody is accepted any more");
+    case.stop();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_who_never_pauses() {
+    let drain = Duration::from_millis(300);
+    let mut case = start(ListenOptions { drain, ..ListenOptions::default() });
+    let mut client = case.connect();
+    let sender = std::thread::spawn(move || {
+        while client.write_all(b"line\n").is_ok() {
+            std::thread::sleep(QUIET / 50);
+        }
+    });
+    case.engine.until("it sends", |e| !e.partitions.is_empty());
+    case.engine.feed.wind_down();
+    let thread = std::mem::replace(&mut case.thread, std::thread::spawn(|| {}));
+    case.engine.until("it is over", |_| thread.is_finished());
+    case.engine.turn();
+    sender.join().unwrap();
+    case.stop();
 }
 
 #[test]

@@ -45,7 +45,8 @@ use tidewatch_operators::watermark::Guard;
 /// Memory for lines that alerts may show, bytes.
 const RECENT_BYTES: usize = 64 << 20;
 
-/// How long a stop waits for last lines of followed files that no newline ends: twice as long as they must be quiet.
+/// How long a stop waits for what is left to be read: last lines of followed files that no newline ends, twice as long as
+/// they must be quiet; what senders have sent.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How long a stop waits for what was read to be sent on.
@@ -91,7 +92,7 @@ pub struct Pipeline {
     workers: Option<JoinHandle<Result<(), String>>>,
     control: Option<Control>,
     sources: Sources,
-    /// What follows files.
+    /// What reads files, connections and standard input.
     following: Vec<JoinHandle<()>>,
     generator: Option<live::Live>,
     stopped: Arc<AtomicBool>,

@@ -295,7 +295,8 @@ impl Sources {
         Err(Failure::usage(format!("source {}: this build is without Kafka (feature `kafka`)", source.name)))
     }
 
-    /// Starts all of them. What follows files ends when the feed winds down.
+    /// Starts all of them. Those are returned that end when the feed winds down, once they have read what there is: files,
+    /// connections, standard input.
     pub fn spawn(&mut self, feed: &Arc<Feed>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let mut following = Vec::new();
         let cannot = |e: std::io::Error| Failure::failed(format!("cannot start a thread: {e}"));
@@ -303,9 +304,9 @@ impl Sources {
             let feed = feed.clone();
             match ready {
                 Ready::Files(source) => following.push(source.spawn(feed).map_err(cannot)?),
-                Ready::Stdin(source) => drop(source.spawn(feed).map_err(cannot)?),
-                Ready::Tcp(source) => drop(source.spawn(feed).map_err(cannot)?),
-                Ready::Syslog(source) => drop(source.spawn(feed).map_err(cannot)?),
+                Ready::Stdin(source) => following.push(source.spawn(feed).map_err(cannot)?),
+                Ready::Tcp(source) => following.push(source.spawn(feed).map_err(cannot)?),
+                Ready::Syslog(source) => following.push(source.spawn(feed).map_err(cannot)?),
                 Ready::Generator(generator, options) => drop(spawn_into_feed(*generator, feed, options)?),
                 #[cfg(feature = "kafka")]
                 Ready::Kafka(source) => drop(source.spawn(feed)?),

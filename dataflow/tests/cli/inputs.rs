@@ -2,6 +2,7 @@
 
 use crate::support::tidewatch;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -59,6 +60,42 @@ fn run_follows_what_a_pattern_names_also_later() {
         is_followed(dir, "access-c.log")
     });
     assert!(said.contains("8 lines: 8 events") && !said.contains("other.log"), "{said}");
+}
+
+#[test]
+fn a_stop_reads_what_senders_have_sent() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = ("127.0.0.1", port);
+    let text = format!("[[source]]\nkind = \"tcp\"\nlisten = \"127.0.0.1:{port}\"\nformat = \"common\"\n");
+    let dir = folder(&[("run.toml", &text)]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+        .args(["run", "-c", "run.toml", "--no-page"])
+        .current_dir(dir.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(dir.path().join("said")).unwrap())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
+    let mut first = loop {
+        match std::net::TcpStream::connect(address) {
+            Ok(stream) => break stream,
+            Err(e) if Instant::now() >= end || child.try_wait().unwrap().is_some() => panic!("it does not listen: {e}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    first.write_all(line(1).as_bytes()).unwrap();
+    let signal = |signal| rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    // It stands still while they send, and is asked to stop before it looks at any of them.
+    signal(rustix::process::Signal::STOP);
+    let lines = line(2).repeat(300);
+    let mut senders: Vec<_> = (0..40).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    senders.iter_mut().for_each(|sender| sender.write_all(lines.as_bytes()).unwrap());
+    senders[0].write_all(line(3).trim_end().as_bytes()).unwrap();
+    signal(rustix::process::Signal::TERM);
+    signal(rustix::process::Signal::CONT);
+    let status = child.wait().unwrap();
+    let said = std::fs::read_to_string(dir.path().join("said")).unwrap();
+    assert!(status.success() && said.contains("12002 lines: 12002 events"), "{said}");
 }
 
 #[test]

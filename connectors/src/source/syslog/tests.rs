@@ -244,6 +244,27 @@ fn messages_come_over_tcp_and_udp() {
 }
 
 #[test]
+fn a_stop_receives_the_datagrams_that_wait() {
+    let mut engine = Engine::new(1);
+    let options = SyslogOptions { udp: Some("127.0.0.1:0".into()), ..SyslogOptions::default() };
+    let source = SyslogListener::bind(identity(), options, wall_clock).unwrap();
+    let udp = source.udp_address().unwrap();
+    let thread = source.spawn(engine.feed.clone()).unwrap();
+    let socket = Socket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"<13>first", udp).unwrap();
+    while engine.feed.bytes_in_flight() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // Nothing is admitted: they wait in the socket.
+    (0..100).for_each(|n| _ = socket.send_to(format!("<13>message {n}").as_bytes(), udp).unwrap());
+    engine.feed.wind_down();
+    engine.until("it is over", |_| thread.is_finished());
+    engine.turn();
+    assert_eq!(engine.only().lines.len(), 101);
+    assert!(!engine.only().ended, "a stop moves no time");
+}
+
+#[test]
 fn an_address_is_needed_and_named() {
     let bind = |tcp: Option<&str>, udp: Option<&str>| {
         let options = SyslogOptions { tcp: tcp.map(Into::into), udp: udp.map(Into::into), ..SyslogOptions::default() };
