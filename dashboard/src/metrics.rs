@@ -93,6 +93,12 @@ fn engine(app: &Shared, registry: &mut Registry) {
         "Records that the host agent had sent before, not read again",
         status.duplicates,
     );
+    count(
+        registry,
+        "kafka_records_missing",
+        "Records that rules were to see again after a restart, and that the log no longer held",
+        status.missing,
+    );
     count(registry, "events_late", "Events too old for their windows", status.late);
     count(registry, "events_future", "Events dated too far in the future", status.future);
     count(registry, "alerts_fired", "Alerts that began", status.alerts.fired);

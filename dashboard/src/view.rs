@@ -45,6 +45,8 @@ pub struct Status {
     pub rejected: u64,
     /// Records of Kafka that the host agent had sent before: among neither.
     pub duplicates: u64,
+    /// Records of Kafka that rules were to see again after a restart, and that the log no longer held.
+    pub missing: u64,
     /// Events too old for their windows.
     pub late: u64,
     /// Events dated too far in the future.

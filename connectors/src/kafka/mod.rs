@@ -9,7 +9,8 @@
 //! - Every partition of the matching topics is read by exactly one process, at any number of processes.
 //! - A partition's records reach the feed in offset order, each once, from the offset the source was started with.
 //! - Offsets are committed only when the engine says so ([`Committer`]), never by the client on its own.
-//! - An offset that the log no longer holds ends the source with a sentence; nothing is ever reset in silence.
+//! - An offset that the log no longer holds ends the source with a sentence; nothing is ever reset in silence. Where only
+//!   records are gone that were dealt with once and read again for rules, reading goes on, and says and counts them.
 //! - A record that the host agent sent twice is handed over once; how many were not is counted.
 //! - A password is never in a log, an error or a `Debug` output.
 
@@ -18,6 +19,7 @@ mod batches;
 mod client;
 mod dedup;
 mod fetch;
+mod gap;
 mod native;
 mod offsets;
 mod producer;

@@ -20,8 +20,9 @@
 use super::batch::BatchBuilder;
 use super::client::{Consumer, serve};
 use super::dedup::Seen;
+use super::gap::{Gap, Wanted, judge};
 use super::native::{PartitionQueue, Received, TAKE, Taken, Wake};
-use super::offsets::Key;
+use super::offsets::{self, Key};
 use super::settings::{HostFrom, KafkaSettings};
 use super::source::{KafkaPartition, KafkaSource, first_status};
 use super::status::KafkaStatus;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
-use tracing::info;
+use tracing::{info, warn};
 
 /// The least time between two small batches of one partition.
 const LINGER: Duration = Duration::from_millis(4);
@@ -52,6 +53,8 @@ const MOST_PASSED: u64 = 1 << 16;
 /// How many records before its start are looked at, over all partitions, for what the host agent sent; and of one.
 const LOOK_BACK: u64 = 400_000;
 const LOOK_BACK_EACH: u64 = 100_000;
+/// How long the question may take where a log begins. It is repeated.
+const BEGIN_LIMIT: Duration = Duration::from_secs(2);
 
 struct Partition {
     key: Key,
@@ -66,6 +69,12 @@ struct Partition {
     seen: Seen,
     /// Records before this offset are only looked at for what the agent sent.
     from: u64,
+    /// The record to be looked at next, while that is before `from`.
+    looked_at: u64,
+    /// Records before this offset were dealt with by an earlier life.
+    dealt_with: u64,
+    /// The log does not hold what is to be read next.
+    is_out_of_log: bool,
     /// Bytes of a record, as last seen: so that about as many are taken as fill a batch.
     average: usize,
     /// Its topic was deleted.
@@ -83,6 +92,8 @@ pub(super) struct Reader {
     partitions: BTreeMap<PartitionId, Partition>,
     /// How many records of each partition may be looked at before its start.
     share: u64,
+    /// The rules that see less where records are missing that were dealt with.
+    readers: Arc<str>,
     taken: Taken,
     news: Receiver<News>,
 }
@@ -101,6 +112,7 @@ impl Reader {
             wake: Arc::default(),
             partitions: BTreeMap::new(),
             share: 0,
+            readers: source.readers,
             taken: Taken::new(),
             news,
         };
@@ -158,10 +170,11 @@ impl Reader {
 
     /// Announces a partition and takes its queue. It is read once it is assigned.
     fn open(&mut self, partition: &KafkaPartition, list: &mut TopicPartitionList) -> Result<(), SourceError> {
-        let KafkaPartition { id, topic, partition: number, start, .. } = partition;
+        let KafkaPartition { id, topic, partition: number, start, dealt_with, .. } = partition;
         let refuse = || SourceError::Service(format!("kafka {topic}/{number}: offset {start} cannot be read"));
         let queue = PartitionQueue::split(&self.consumer, topic, *number, &self.wake).ok_or_else(refuse)?;
-        let offset = i64::try_from(look_back(*start, partition.log_begin, self.share)).map_err(|_| refuse())?;
+        let looked_at = look_back(*start, partition.log_begin, self.share);
+        let offset = i64::try_from(looked_at).map_err(|_| refuse())?;
         list.add_partition_offset(topic, *number, Offset::Offset(offset)).map_err(|_| refuse())?;
         let now = Instant::now();
         let opened = Partition {
@@ -174,6 +187,9 @@ impl Reader {
             connected: true,
             seen: Seen::default(),
             from: *start,
+            looked_at,
+            dealt_with: *dealt_with,
+            is_out_of_log: false,
             average: 512,
             gone: false,
         };
@@ -214,7 +230,7 @@ impl Reader {
     /// Reads what one partition has, up to about one batch of full size.
     fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let Partition { queue, seq, position, read_at, caught_up, average, seen, from, .. } = partition;
+        let Partition { queue, seq, position, read_at, caught_up, average, seen, from, looked_at, .. } = partition;
         let feed = &self.feed;
         let (status, expected) = (&self.status, *average);
         let mut send = |builder: BatchBuilder, position: &mut u64| {
@@ -251,6 +267,7 @@ impl Reader {
                     let is_again =
                         at.is_some_and(|at| seen.is_duplicate(record.header(c"host").unwrap_or_default(), at));
                     if record.offset < *from {
+                        *looked_at = record.offset + 1;
                         passed += 1;
                         return;
                     }
@@ -312,21 +329,77 @@ impl Reader {
     }
 
     /// An error that came in a partition's own queue.
-    fn error(&self, id: PartitionId, code: i32, words: &str) -> Result<(), SourceError> {
-        let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
-        let name =
-            self.status.snapshot().into_iter().find(|s| s.id == id).map(|s| s.name).unwrap_or_else(|| "?".into());
+    fn error(&mut self, id: PartitionId, code: i32, words: &str) -> Result<(), SourceError> {
+        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let (topic, number) = &partition.key;
+        let name = format!("{topic}/{number}");
         let gone =
             [Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32, Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE as i32];
-        if gone.contains(&code) {
-            return Err(SourceError::Service(format!(
-                "kafka {name}: offset {} is no longer in the log; records are missing, and tidewatch does not go on as if \
-                 they were not: {words}",
-                partition.position
-            )));
+        if !gone.contains(&code) {
+            self.consumer.context().trouble(&format!("{name}: {words}"));
+            return Ok(());
         }
-        self.consumer.context().trouble(&format!("{name}: {words}"));
-        Ok(())
+        if partition.position < partition.dealt_with || partition.looked_at < partition.from {
+            // What is gone may all have been dealt with; where the log begins is asked for at the next tick.
+            partition.is_out_of_log = true;
+            return Ok(());
+        }
+        Err(lost(&name, partition.position, words))
+    }
+
+    /// Goes on with partitions whose logs no longer hold what is to be read next, where nothing is lost by that.
+    fn find_begins(&mut self) -> Result<(), SourceError> {
+        let out: Vec<Key> =
+            self.partitions.values().filter(|p| p.is_out_of_log && !p.gone).map(|p| p.key.clone()).collect();
+        if out.is_empty() {
+            return Ok(());
+        }
+        let begins = match offsets::bounds(&self.consumer, &out, BEGIN_LIMIT) {
+            Ok(begins) => begins,
+            Err(words) => {
+                self.consumer.context().trouble(&words);
+                return Ok(());
+            }
+        };
+        let mut list = TopicPartitionList::with_capacity(begins.len());
+        for (id, partition) in self.partitions.iter_mut().filter(|(_, p)| p.is_out_of_log) {
+            let Some(begin) = begins.get(&partition.key).map(|bounds| bounds.begin) else { continue };
+            let (topic, number) = &partition.key;
+            let asked = if partition.position > partition.from { partition.position } else { partition.looked_at };
+            let wanted = Wanted { asked, from: partition.from, dealt_with: partition.dealt_with };
+            let name = format!("{topic}/{number}");
+            match judge(wanted, begin) {
+                Gap::GoOn(missing) => {
+                    if missing > 0 {
+                        let (partition, rules, until) = (&name, &self.readers, wanted.dealt_with);
+                        warn!(
+                            %partition, missing, begin, until, %rules,
+                            "kafka: the log no longer holds records that rules were to see again; reading goes on behind them"
+                        );
+                    }
+                    partition.position = partition.position.max(begin);
+                    (partition.looked_at, partition.is_out_of_log) = (begin, false);
+                    self.status.update(*id, |status| {
+                        status.position = partition.position;
+                        status.missing += missing;
+                    });
+                    let refuse = || SourceError::Service(format!("kafka {name}: offset {begin} cannot be read"));
+                    let offset = Offset::Offset(i64::try_from(begin).map_err(|_| refuse())?);
+                    list.add_partition_offset(topic, *number, offset).map_err(|_| refuse())?;
+                }
+                Gap::Lost(records) => {
+                    let words = format!("the log begins at {begin}, and {records} were not dealt with");
+                    return Err(lost(&name, asked, &words));
+                }
+                Gap::Held => return Err(lost(&name, asked, &format!("the log begins at {begin}"))),
+            }
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        // Not a seek: after such an error the partition is no longer fetched.
+        let again = self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list));
+        again.map_err(|error| SourceError::Service(format!("kafka: {error}")))
     }
 
     fn tick(&mut self) -> Result<(), SourceError> {
@@ -355,7 +428,7 @@ impl Reader {
             }
         }
         self.end_gone();
-        Ok(())
+        self.find_begins()
     }
 
     /// Ends partitions that are gone, once what was fetched of them is read.
@@ -434,6 +507,14 @@ impl Reader {
 fn look_back(start: u64, log_begin: u64, share: u64) -> u64 {
     let most = share.min(LOOK_BACK_EACH).min(start.saturating_sub(log_begin) / 2);
     start - most
+}
+
+/// Records are missing that nobody dealt with.
+fn lost(name: &str, offset: u64, words: &str) -> SourceError {
+    SourceError::Service(format!(
+        "kafka {name}: offset {offset} is no longer in the log; records are missing, and tidewatch does not go on as if \
+         they were not: {words}"
+    ))
 }
 
 fn now_ms() -> WallTime {

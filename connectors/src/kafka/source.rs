@@ -28,6 +28,9 @@ pub struct KafkaPartition {
     pub partition: i32,
     /// Where reading starts.
     pub start: u64,
+    /// Everything before it was dealt with by an earlier life, or is not wanted; what lies between `start` and it is read
+    /// for rules alone, and may be missing.
+    pub dealt_with: u64,
     /// What the group committed with that offset; `None` where nothing was committed.
     pub committed: Option<Arc<str>>,
     /// The first offset of the log, as it was at connecting.
@@ -51,6 +54,8 @@ pub struct KafkaSource {
     pub(super) consumer: Arc<Consumer>,
     pub(super) status: Arc<KafkaStatus>,
     pub(super) partitions: Vec<KafkaPartition>,
+    /// Who sees less where records before `dealt_with` are gone.
+    pub(super) readers: Arc<str>,
     commits: Vec<(Arc<str>, Option<Arc<str>>)>,
     cluster: Option<String>,
 }
@@ -89,6 +94,7 @@ impl KafkaSource {
             consumer,
             status,
             partitions: Vec::new(),
+            readers: "".into(),
             commits: Vec::new(),
             cluster: None,
         };
@@ -126,8 +132,10 @@ impl KafkaSource {
         &self.commits
     }
 
-    /// Lets partitions be read from offsets before their starts, where the log holds them.
-    pub fn read_again(&mut self, from: &BTreeMap<PartitionId, u64>) {
+    /// Lets partitions be read from offsets before their starts, where the log holds them. `readers` are the rules that this
+    /// is for, to be named where the log holds them no longer.
+    pub fn read_again(&mut self, from: &BTreeMap<PartitionId, u64>, readers: &str) {
+        self.readers = readers.into();
         for partition in &mut self.partitions {
             let before = partition.log_begin..partition.start;
             let Some(at) = from.get(&partition.id).copied().filter(|at| before.contains(at)) else { continue };
@@ -152,7 +160,7 @@ impl KafkaSource {
             let key = (partition.topic.clone(), partition.partition);
             let bounds = Bounds { begin: partition.log_begin, end: partition.log_end };
             offsets::inside(&key, start, bounds, "the recorded offset")?;
-            partition.start = start;
+            (partition.start, partition.dealt_with) = (start, start);
             self.status.update(partition.id, |status| status.position = start);
         }
         Ok(())
@@ -200,11 +208,13 @@ fn partitions(
     for ((topic, partition), bounds) in bounds {
         let id = partition_id(index, topic, *partition);
         let begin = starts.get(&(topic.clone(), *partition));
+        let start = begin.map_or(bounds.begin, |begin| begin.at);
         let found = KafkaPartition {
             id,
             topic: topic.clone(),
             partition: *partition,
-            start: begin.map_or(bounds.begin, |begin| begin.at),
+            start,
+            dealt_with: start,
             committed: begin.and_then(|begin| begin.committed.clone()),
             log_begin: bounds.begin,
             log_end: bounds.end,
@@ -231,6 +241,7 @@ pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
         log_end: partition.log_end,
         queued: 0,
         duplicates: 0,
+        missing: 0,
         connected: true,
     }
 }

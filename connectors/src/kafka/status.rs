@@ -25,6 +25,8 @@ pub struct PartitionStatus {
     pub queued: u64,
     /// Records that the host agent had sent before: read, and not handed over.
     pub duplicates: u64,
+    /// Records that were to be read again for rules, and are no longer in the log.
+    pub missing: u64,
     /// Whether the partition's leader answers.
     pub connected: bool,
 }
@@ -142,6 +144,7 @@ mod tests {
                 log_end,
                 queued: 0,
                 duplicates: 0,
+                missing: 0,
                 connected: true,
             };
             assert_eq!(status.lag(), want, "{position} of {log_end}");

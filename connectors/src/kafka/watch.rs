@@ -185,6 +185,7 @@ impl Watch {
                 topic,
                 partition,
                 start: bounds.begin,
+                dealt_with: bounds.begin,
                 committed: None,
                 log_begin: bounds.begin,
                 log_end: bounds.end,

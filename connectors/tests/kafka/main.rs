@@ -7,6 +7,7 @@
 mod own_broker;
 mod positions;
 mod reading;
+mod retention;
 mod support;
 mod topics;
 mod writing;

@@ -12,6 +12,7 @@ export interface Status {
   events: number;
   rejected: number;
   duplicates: number;
+  missing: number;
   late: number;
   future: number;
   rate: number;

@@ -152,6 +152,8 @@ pub struct KafkaReading {
     pub lag: u64,
     /// Records that the host agent had sent before; not among the lines.
     pub duplicates: u64,
+    /// Records that rules were to see again, and that the log no longer held.
+    pub missing: u64,
 }
 
 /// The results thread.

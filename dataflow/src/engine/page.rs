@@ -427,6 +427,7 @@ impl Engine for ShownPipeline {
             events: totals.events,
             rejected: totals.rejected,
             duplicates: totals.duplicates,
+            missing: totals.missing,
             late: totals.late,
             future: totals.future,
             rate: views.iter().map(|view| view.rate).sum(),

@@ -190,14 +190,18 @@ impl Here {
 
     fn health(&self) -> Vec<Health> {
         let lags = self.lags();
-        let row = |Reading { info, totals, shares, holds }: Reading| Health {
-            lag: lags.get(&info.name).map(|reading| reading.lag),
-            totals: Totals { duplicates: lags.get(&info.name).map_or(0, |reading| reading.duplicates), ..totals },
-            name: Name { index: info.source, source: info.source_name, partition: info.name },
-            shares,
-            holds,
-            passing: info.passing,
-            first_worker: self.first_worker,
+        let row = |Reading { info, totals, shares, holds }: Reading| {
+            let reading = lags.get(&info.name).copied();
+            let KafkaReading { duplicates, missing, .. } = reading.unwrap_or_default();
+            Health {
+                lag: reading.map(|reading| reading.lag),
+                totals: Totals { duplicates, missing, ..totals },
+                name: Name { index: info.source, source: info.source_name, partition: info.name },
+                shares,
+                holds,
+                passing: info.passing,
+                first_worker: self.first_worker,
+            }
         };
         self.ledger.readings().into_iter().map(row).collect()
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
 
 /// The text committed with an offset; at most 300 bytes.
@@ -122,6 +123,14 @@ pub fn resume(
     (Resumed { partitions: starting.iter().map(left).collect(), closed }, why)
 }
 
+/// The names of the rules whose windows may need what lies before a committed offset: all but those with windows that lie
+/// within one window of results, since offsets move with these.
+pub fn fed_again(rules: &[Rule], size: Millis) -> String {
+    let is_within = |rule: &&Rule| rule.hop == rule.window && size.0.is_multiple_of(rule.window.0.max(1));
+    let fed = rules.iter().filter(|rule| !is_within(rule)).map(|rule| rule.name.as_str());
+    fed.collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +159,35 @@ mod tests {
         let largest =
             Mark { floor: u64::MAX, durable: Some(u64::MAX), again: Some(Again { from: u64::MAX, at: u64::MAX }) };
         assert!(largest.to_string().len() < 300);
+    }
+
+    #[test]
+    fn rules_with_windows_within_one_window_of_results_need_nothing_again() {
+        let rule = |window: u64, hop: u64| {
+            let text = format!(
+                "[[rule]]\nname = \"own\"\nmeasure = \"count\"\nthreshold = 5\nwindow = \"{window}s\"\nhop = \"{hop}s\"\n"
+            );
+            let none = |_: &str| None;
+            crate::config::parse(crate::config::diagnostic::SourceText::new("test", &text), &Default::default(), &none)
+        };
+        let rows = [
+            ("the same", 10, 10, false),
+            ("a part of it", 5, 5, false),
+            ("longer", 20, 20, true),
+            ("no part of it", 4, 4, true),
+            ("hopping over its end", 10, 5, true),
+        ];
+        for (name, window, hop, want) in rows {
+            let own: Vec<Rule> =
+                rule(window, hop).unwrap().rules.into_iter().filter(|rule| rule.name == "own").collect();
+            assert_eq!(own.len(), 1, "{name}");
+            assert_eq!(fed_again(&own, Millis(10_000)), if want { "own" } else { "" }, "{name}");
+        }
+        let all =
+            crate::config::parse(crate::config::diagnostic::SourceText::new("test", ""), &Default::default(), &|_| {
+                None
+            });
+        assert!(fed_again(&all.unwrap().rules, Millis(10_000)).contains("dark-paths"));
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl Sources {
                 let reading = |p: &tidewatch_connectors::kafka::PartitionStatus| super::live::KafkaReading {
                     lag: p.lag(),
                     duplicates: p.duplicates,
+                    missing: p.missing,
                 };
                 kafka.iter().flat_map(|s| s.snapshot()).map(|p| (p.name.clone(), reading(&p))).collect()
             })
@@ -174,8 +175,13 @@ impl Sources {
         let (starting, commits): (Vec<_>, Vec<_>) = (starting.collect(), commits.collect());
         let is_old = |source: &Source| matches!(source.kind, SourceKind::File { from_beginning: true, .. });
         let (resumed, why_not) = resume::resume(&starting, &commits, config.sources.iter().any(is_old));
+        let rules = resume::fed_again(&config.rules, config.windows.size);
         if let Some(why) = why_not {
-            tracing::warn!(why, "windows of rules that were open at the stop are computed from a part of their events");
+            tracing::warn!(
+                why,
+                rules,
+                "windows of rules that were open at the stop are computed from a part of their events"
+            );
         }
         let again: BTreeMap<_, _> =
             resumed.partitions.iter().filter_map(|(id, left)| Some((*id, left.again?))).collect();
@@ -189,7 +195,7 @@ impl Sources {
             );
         }
         let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
-        opened.into_iter().for_each(|opened| opened.read_again(&from));
+        opened.into_iter().for_each(|opened| opened.read_again(&from, &rules));
         self.resumed = resumed;
     }
 

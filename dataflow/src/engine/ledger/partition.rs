@@ -81,6 +81,9 @@ pub struct Totals {
     /// Records of Kafka that the host agent had sent before: read, and not among the lines.
     #[serde(default)]
     pub duplicates: u64,
+    /// Records of Kafka that rules were to see again, and that the log no longer held.
+    #[serde(default)]
+    pub missing: u64,
     /// Parsed, and too old.
     pub late: u64,
     /// Parsed, and too far in the future.
@@ -108,6 +111,7 @@ impl Totals {
         self.events += other.events;
         self.rejected += other.rejected;
         self.duplicates += other.duplicates;
+        self.missing += other.missing;
         self.late += other.late;
         self.future += other.future;
         self.ahead = self.ahead.max(other.ahead);

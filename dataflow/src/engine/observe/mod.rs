@@ -133,6 +133,7 @@ impl Inner {
         let mut totals = Totals::default();
         all.iter().for_each(|one| totals.merge(&one.totals));
         totals.duplicates = lags.values().map(|reading| reading.duplicates).sum();
+        totals.missing = lags.values().map(|reading| reading.missing).sum();
         let seen = self.seen();
         let held_by = seen.watch.holder().and_then(|holder| {
             let info = &all.iter().find(|one| one.info.id == holder.id)?.info;
