@@ -16,12 +16,39 @@ pub(super) const FULL_BYTES: usize = 1 << 20;
 /// The longest host name taken from a header or key.
 const MAX_HOST_BYTES: usize = 255;
 
+/// So many hosts are looked through one by one: that is quicker than a table, and most batches have fewer.
+const FEW_HOSTS: usize = 16;
+
+/// Where the names of hosts stand in a batch, by their hashes.
+#[derive(Default)]
+struct Hosts {
+    few: Vec<(u64, Span)>,
+    more: HashMap<u64, Span>,
+}
+
+impl Hosts {
+    fn get(&self, key: u64) -> Option<Span> {
+        match self.few.iter().find(|(of, _)| *of == key) {
+            Some((_, span)) => Some(*span),
+            None if self.few.len() < FEW_HOSTS => None,
+            None => self.more.get(&key).copied(),
+        }
+    }
+
+    fn insert(&mut self, key: u64, span: Span) {
+        if self.few.len() < FEW_HOSTS {
+            self.few.push((key, span));
+        } else {
+            self.more.insert(key, span);
+        }
+    }
+}
+
 /// A batch as it grows.
 pub(super) struct BatchBuilder {
     bytes: Vec<u8>,
     records: Vec<RecordMeta>,
-    hosts: HashMap<u64, Span>,
-    last_host: Option<(u64, Span)>,
+    hosts: Hosts,
     next: Option<u64>,
 }
 
@@ -29,13 +56,7 @@ impl BatchBuilder {
     /// An empty batch in a buffer that may have been used before, with room for some records.
     pub(super) fn new(mut buffer: Vec<u8>, records: usize) -> BatchBuilder {
         buffer.clear();
-        BatchBuilder {
-            bytes: buffer,
-            records: Vec::with_capacity(records),
-            hosts: HashMap::new(),
-            last_host: None,
-            next: None,
-        }
+        BatchBuilder { bytes: buffer, records: Vec::with_capacity(records), hosts: Hosts::default(), next: None }
     }
 
     /// Adds a record. `host` is what header or key say, if they are asked at all.
@@ -55,26 +76,17 @@ impl BatchBuilder {
 
     fn host(&mut self, name: &[u8]) -> Span {
         let key = hash::of(name);
-        if let Some((last, span)) = self.last_host
-            && last == key
-        {
+        if let Some(span) = self.hosts.get(key) {
             return span;
         }
-        let span = match self.hosts.get(&key) {
-            Some(span) => *span,
-            None => {
-                let span = if is_host(name) {
-                    let start = self.bytes.len();
-                    self.bytes.extend_from_slice(name);
-                    Span::new(start, self.bytes.len())
-                } else {
-                    Span::NONE
-                };
-                self.hosts.insert(key, span);
-                span
-            }
+        let span = if is_host(name) {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(name);
+            Span::new(start, self.bytes.len())
+        } else {
+            Span::NONE
         };
-        self.last_host = Some((key, span));
+        self.hosts.insert(key, span);
         span
     }
 
@@ -171,6 +183,22 @@ mod tests {
         assert_eq!(seen, want);
         assert_eq!(records[0].host, records[2].host);
         assert_eq!(length, "web1one".len() + "web2".len() + "threefourfive".len(), "each host once, nothing left over");
+    }
+
+    #[test]
+    fn each_host_stands_in_a_batch_once_however_many_there_are() {
+        for hosts in [1, FEW_HOSTS - 1, FEW_HOSTS, FEW_HOSTS + 1, 100] {
+            let mut batch = BatchBuilder::new(Vec::new(), 0);
+            for n in 0..3 * hosts {
+                batch.push(n as u64, None, b"", Some(format!("web{:03}", n % hosts).as_bytes()));
+            }
+            let (bytes, records) = batch.finish();
+            assert_eq!(bytes.len(), hosts * 6, "{hosts}");
+            for (n, record) in records.iter().enumerate() {
+                let at = n % hosts * 6;
+                assert_eq!(record.host, Span::new(at, at + 6), "record {n} of {hosts} hosts");
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::client::Consumer;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::Consumer as _;
 use std::ffi::{CStr, CString, c_void};
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,21 +94,36 @@ pub(super) struct Record<'a> {
     message: *const rd::rd_kafka_message_t,
 }
 
-impl Record<'_> {
-    /// The last header of this name.
-    pub(super) fn header(&self, name: &CStr) -> Option<&[u8]> {
+impl<'a> Record<'a> {
+    /// Its headers. They are parsed here, so ask once.
+    pub(super) fn headers(&self) -> Headers<'a> {
         let mut headers = ptr::null_mut();
+        // SAFETY: the message is alive for `'a`; the headers it returns belong to it, and are alive as long. The result is
+        // written only where no error is returned.
+        unsafe { rd::rd_kafka_message_headers(self.message, &mut headers) };
+        Headers { headers, record: PhantomData }
+    }
+}
+
+/// The headers of a record; none where it has none.
+pub(super) struct Headers<'a> {
+    headers: *mut rd::rd_kafka_headers_t,
+    record: PhantomData<Record<'a>>,
+}
+
+impl<'a> Headers<'a> {
+    /// The last one of this name.
+    pub(super) fn last(&self, name: &CStr) -> Option<&'a [u8]> {
+        if self.headers.is_null() {
+            return None;
+        }
         let (mut value, mut length) = (ptr::null(), 0);
-        // SAFETY: the message is alive; the headers it returns belong to it, and are alive as long. Both calls write
-        // their results only when they return no error.
+        // SAFETY: the headers are those of a message that is alive for `'a`, and so is what they hold. The results are
+        // written only where no error is returned.
         unsafe {
             let none = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-            if rd::rd_kafka_message_headers(self.message, &mut headers) != none
-                || rd::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut length) != none
-            {
-                return None;
-            }
-            Some(bytes(value, length))
+            let error = rd::rd_kafka_header_get_last(self.headers, name.as_ptr(), &mut value, &mut length);
+            (error == none).then(|| bytes(value, length))
         }
     }
 }

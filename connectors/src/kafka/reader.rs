@@ -263,9 +263,10 @@ impl Reader {
                         sent = true;
                     }
                     end = None;
-                    let at = record.header(c"tidewatch-position");
+                    let headers = record.headers();
+                    let at = headers.last(c"tidewatch-position");
                     let is_again =
-                        at.is_some_and(|at| seen.is_duplicate(record.header(c"host").unwrap_or_default(), at));
+                        at.is_some_and(|at| seen.is_duplicate(headers.last(c"host").unwrap_or_default(), at));
                     if record.offset < *from {
                         *looked_at = record.offset + 1;
                         passed += 1;
@@ -278,9 +279,9 @@ impl Reader {
                     }
                     let host = match self.settings.host_from {
                         HostFrom::Nothing => None,
-                        HostFrom::Header => record.header(c"host"),
+                        HostFrom::Header => headers.last(c"host"),
                         HostFrom::HeaderOrKey => {
-                            record.header(c"host").or((!record.key.is_empty()).then_some(record.key))
+                            headers.last(c"host").or((!record.key.is_empty()).then_some(record.key))
                         }
                     };
                     batch.push(record.offset, record.timestamp, record.value, host);
