@@ -10,6 +10,13 @@ use tidewatch_events::text;
 /// The most of the server's own words that is passed on.
 const MAX_WORDS: usize = 500;
 
+/// What version 3 answers to a write without lines, with 400, once it has looked at token and bucket.
+pub(super) const EMPTY: &str = "incoming write was empty";
+
+/// What version 3 says of a write that it took but for some lines: with their numbers and 400 by its own API, alone and with 500
+/// by that of version 2.
+const PARTIAL: &str = "partial write of line protocol occurred";
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -77,6 +84,9 @@ pub(super) fn judge(answer: &Answer, address: &str) -> Verdict {
         404 => Verdict::Person(says(" (no such organisation or bucket; `tidewatch setup influx` creates them)")),
         413 => Verdict::TooLarge(says("")),
         408 | 425 | 429 | 502 | 503 | 504 | 507 => Verdict::Later { words: says(""), after },
+        500 if message == PARTIAL => {
+            Verdict::Bad(Complaint { words, message, others_written: true, ..Complaint::default() })
+        }
         500..=599 => Verdict::Fault { words: says(""), after },
         _ => Verdict::Person(says("")),
     }
