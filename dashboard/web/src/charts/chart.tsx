@@ -1,7 +1,7 @@
 // A chart as the page uses it: title, legend with newest values, the drawing, a text alternative and a table of its values.
 //
 // Drawn again only while it is on screen, only when its model changed, and while time merely moves on only as often as the
-// picture moves by two pixels: an open page is to cost next to nothing.
+// picture moves by two pixels and as all charts together may cost (pace.ts): an open page is to cost next to nothing.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useWatched } from "../cell";
@@ -10,6 +10,7 @@ import { summary } from "../series";
 import { dark, go, utc } from "../state";
 import type { Drawing } from "./draw";
 import { described, tabulated, type Model } from "./model";
+import { Pace } from "./pace";
 
 let library: Promise<typeof import("./draw")> | null = null;
 /** Loads the drawing code; called early so that it is there when the first numbers are. */
@@ -32,8 +33,8 @@ export interface ChartProps {
   stamp?: number;
 }
 
-const SELDOM_MS = 5000;
 const BEAT_MS = 1000;
+const pace = new Pace();
 
 export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true, stamp }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
@@ -51,14 +52,16 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     const { model: now, utc: zone, stamp: of } = latest.current;
     window.clearTimeout(last.current.timer);
     if (!now || !onScreen.current || !drawing.current) return;
-    last.current = { at: performance.now(), stamp: of };
+    const at = performance.now();
     drawing.current.set(now, zone);
+    pace.drew(last, performance.now() - at);
+    last.current = { at, stamp: of };
   };
   const updateInTime = () => {
     const { model: now, stamp: of } = latest.current;
     if (!now || of === undefined || of !== last.current.stamp) return update();
     const pixel = (now.to - now.from) / (box.current?.clientWidth || 400);
-    const wait = last.current.at + Math.min(SELDOM_MS, 2 * pixel) - performance.now();
+    const wait = last.current.at + pace.interval(2 * pixel) - performance.now();
     if (wait < BEAT_MS / 2) return update();
     // The next beat draws it, in one frame with all else that changes; only where none comes, a timer.
     window.clearTimeout(last.current.timer);
@@ -73,7 +76,8 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     let frame = 0;
     const seen = new IntersectionObserver((entries) => {
       onScreen.current = entries.some((entry) => entry.isIntersecting);
-      update();
+      if (onScreen.current) update();
+      else pace.gone(last);
     });
     const sized = new ResizeObserver(() => {
       cancelAnimationFrame(frame);
@@ -88,6 +92,7 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     return () => {
       gone = true;
       window.clearTimeout(last.current.timer);
+      pace.gone(last);
       cancelAnimationFrame(frame);
       seen.disconnect();
       sized.disconnect();

@@ -76,6 +76,69 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
   let utc = false;
   const forget = onSelect ? selecting(chart, element, () => (model && !model.categories ? model : null), onSelect) : () => {};
 
+  const option = (shown: Model, { ends, data, top, powers, widest, bar, places, symbols }: Frame) => {
+    // Drawn again without a new option, they are asked about the model of then.
+    const now = () => model ?? shown;
+    const clock = (time: number) => {
+      const { from, to } = now();
+      if (to - from > 2 * DAY) return format.dateTime(time, utc).slice(5, 10);
+      const text = format.clock(time, utc);
+      return to - from > 10 * 60_000 ? text.slice(0, 5) : text;
+    };
+    const label = { color: colour.text, fontSize: 11, fontFamily: colour.font, hideOverlap: true };
+    const common = { axisLine: { lineStyle: { color: colour.axis } }, axisTick: { show: false }, splitLine: { show: false }, axisLabel: label };
+    return {
+      animation: false,
+      useUTC: utc,
+      grid: { left: 12 + widest * 6.8, right: 22, top: 8, bottom: 22, outerBoundsMode: "none" },
+      xAxis: shown.categories
+        ? { type: "category", ...common, ...ends }
+        : { type: "time", ...common, ...ends, splitNumber: places, axisLabel: { ...label, formatter: clock, showMinLabel: false, showMaxLabel: false } },
+      yAxis: {
+        ...(powers
+          ? { type: "log", logBase: 10, min: powers.least, max: powers.most, interval: Math.ceil(Math.log10(powers.most / powers.least) / 4) }
+          : { type: "value", min: 0, max: top, interval: top / 2 }),
+        axisLine: { show: false },
+        axisTick: { show: false },
+        axisLabel: { ...label, formatter: (value: number) => (shown.axis ?? shown.show)(value) },
+        splitLine: { lineStyle: { color: colour.grid } },
+      },
+      tooltip: {
+        trigger: "axis",
+        confine: true,
+        transitionDuration: 0,
+        className: "tip",
+        backgroundColor: colour.of("--surface-raised"),
+        borderColor: colour.axis,
+        textStyle: { color: colour.of("--text"), fontSize: 12, fontFamily: colour.font },
+        axisPointer: { type: shown.kind === "bars" ? "shadow" : "line", animation: false, lineStyle: { color: colour.text, type: "solid", opacity: 0.5 }, shadowStyle: { color: colour.grid, opacity: 0.6 }, label: { show: false } },
+        formatter: (params: unknown) => {
+          const first = (Array.isArray(params) ? params[0] : params) as { dataIndex?: number } | undefined;
+          return first?.dataIndex === undefined ? "" : tooltip(now(), utc, colour, first.dataIndex);
+        },
+      },
+      series: shown.lines.map((line, at) => ({
+        name: line.name,
+        type: shown.kind === "bars" ? "bar" : "line",
+        data: data[at],
+        color: colour.of(line.colour),
+        ...(shown.stacked ? { stack: "all" } : {}),
+        ...(shown.kind === "bars"
+          ? { barCategoryGap: shown.categories ? "12%" : "15%", ...(shown.categories ? {} : { barWidth: bar }) }
+          : {
+              showSymbol: symbols,
+              symbolSize: 5,
+              lineStyle: { width: shown.stacked ? 1 : 1.6 },
+              ...(shown.kind === "area" ? { areaStyle: { opacity: shown.stacked ? 0.55 : 0.14 } } : {}),
+              emphasis: { disabled: true },
+              sampling: "max",
+            }),
+      })),
+    };
+  };
+
+  /** What the last whole option was made of; while it holds, only values and ends of the axis are set. */
+  let frame = "";
   const draw = (whole: boolean) => {
     if (!model) return;
     const shown = model;
@@ -85,71 +148,24 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
     const powers = shown.log ? decades(shown.lines) : null;
     const labels = powers ? Array.from({ length: Math.round(Math.log10(powers.most / powers.least)) + 1 }, (_, at) => powers.least * 10 ** at) : [0, top / 2, top];
     const widest = Math.max(...labels.map((value) => (shown.axis ?? shown.show)(value).length));
-    const clock = (time: number) => {
-      const text = format.clock(time, utc);
-      if (shown.to - shown.from > 2 * DAY) return format.dateTime(time, utc).slice(5, 10);
-      return shown.to - shown.from > 10 * 60_000 ? text.slice(0, 5) : text;
-    };
-    const label = { color: colour.text, fontSize: 11, fontFamily: colour.font, hideOverlap: true };
-    const common = { axisLine: { lineStyle: { color: colour.axis } }, axisTick: { show: false }, splitLine: { show: false }, axisLabel: label };
+    const bar = shown.kind === "bars" && !shown.categories ? barWidth(shown, element) : 0;
+    const places = Math.max(2, Math.floor(element.clientWidth / 110));
+    const symbols = shown.times.length < 3;
+    const next = [utc, top, powers?.least, powers?.most, widest, bar, places, symbols].join();
+    const same = !whole && next === frame;
+    frame = next;
+    const ends = shown.categories ? { data: shown.categories } : { min: shown.from, max: shown.to };
+    const data = shown.lines.map(({ values }) => {
+      if (shown.categories) return values;
+      const half = shown.kind === "bars" ? shown.step / 2 : 0;
+      return values.map((value, at) => [(shown.times[at] ?? 0) + half, powers && value === 0 ? null : value]);
+    });
     chart.setOption(
-      {
-        animation: false,
-        useUTC: utc,
-        grid: { left: 12 + widest * 6.8, right: 22, top: 8, bottom: 22, outerBoundsMode: "none" },
-        xAxis: shown.categories
-          ? { type: "category", data: shown.categories, ...common }
-          : {
-              type: "time",
-              min: shown.from,
-              max: shown.to,
-              ...common,
-              splitNumber: Math.max(2, Math.floor(element.clientWidth / 110)),
-              axisLabel: { ...label, formatter: clock, showMinLabel: false, showMaxLabel: false },
-            },
-        yAxis: {
-          ...(powers
-            ? { type: "log", logBase: 10, min: powers.least, max: powers.most, interval: Math.ceil(Math.log10(powers.most / powers.least) / 4) }
-            : { type: "value", min: 0, max: top, interval: top / 2 }),
-          axisLine: { show: false },
-          axisTick: { show: false },
-          axisLabel: { ...label, formatter: (value: number) => (shown.axis ?? shown.show)(value) },
-          splitLine: { lineStyle: { color: colour.grid } },
-        },
-        tooltip: {
-          trigger: "axis",
-          confine: true,
-          transitionDuration: 0,
-          className: "tip",
-          backgroundColor: colour.of("--surface-raised"),
-          borderColor: colour.axis,
-          textStyle: { color: colour.of("--text"), fontSize: 12, fontFamily: colour.font },
-          axisPointer: { type: shown.kind === "bars" ? "shadow" : "line", animation: false, lineStyle: { color: colour.text, type: "solid", opacity: 0.5 }, shadowStyle: { color: colour.grid, opacity: 0.6 }, label: { show: false } },
-          formatter: (params: unknown) => {
-            const first = (Array.isArray(params) ? params[0] : params) as { dataIndex?: number } | undefined;
-            return first?.dataIndex === undefined ? "" : tooltip(shown, utc, colour, first.dataIndex);
-          },
-        },
-        series: shown.lines.map((line) => ({
-          name: line.name,
-          type: shown.kind === "bars" ? "bar" : "line",
-          data: shown.categories ? line.values : (powers ? line.values.map((value) => (value === 0 ? null : value)) : line.values).map((value, at) => [(shown.times[at] ?? 0) + (shown.kind === "bars" ? shown.step / 2 : 0), value]),
-          color: colour.of(line.colour),
-          ...(shown.stacked ? { stack: "all" } : {}),
-          ...(shown.kind === "bars"
-            ? { barCategoryGap: shown.categories ? "12%" : "15%", ...(shown.categories ? {} : { barWidth: barWidth(shown, element) }) }
-            : {
-                showSymbol: shown.times.length < 3,
-                symbolSize: 5,
-                lineStyle: { width: shown.stacked ? 1 : 1.6 },
-                ...(shown.kind === "area" ? { areaStyle: { opacity: shown.stacked ? 0.55 : 0.14 } } : {}),
-                emphasis: { disabled: true },
-                sampling: "max",
-              }),
-        })),
-      },
+      same ? { xAxis: ends, series: data.map((values) => ({ data: values })) } : option(shown, { ends, data, top, powers, widest, bar, places, symbols }),
       { notMerge: whole, lazyUpdate: false, silent: true },
     );
+    // It is drawn: the library would look for two more frames whether something moved.
+    chart.getZr().animation.stop();
   };
 
   let lines = "";
@@ -171,6 +187,20 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
       chart.dispose();
     },
   };
+}
+
+/** What of a model was worked out for its drawing. */
+interface Frame {
+  ends: object;
+  data: unknown[][];
+  top: number;
+  powers: { least: number; most: number } | null;
+  /** Letters of the longest label. */
+  widest: number;
+  bar: number;
+  /** Labels there is room for below. */
+  places: number;
+  symbols: boolean;
 }
 
 function barWidth(model: Model, element: HTMLElement): number {

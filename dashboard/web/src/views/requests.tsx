@@ -4,16 +4,17 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { isClientFilter, isStatusFilter, requestMatcher, thinned, type RequestFilter } from "../match";
+import { isClientFilter, isStatusFilter, requestMatcher, type RequestFilter } from "../match";
 import { begin, goOn, searchedTo, type Pages } from "../paging";
 import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
+import { Tail } from "../tail";
 import type { RequestRow, Requests } from "../types";
 
 const LIMIT = 200;
 const MOST = 2000;
-/** What runs past is not read: so many of the newest are enough, and so many new ones a second. Every row that moves is painted. */
+/** What runs past is not read: so many of the newest are enough, and so many new ones at once. */
 const LIVE_ROWS = 50;
 const LIVE_NEW = 15;
 
@@ -94,6 +95,11 @@ const COLUMNS = unsorted(REQUEST_COLUMNS);
 /** Of one client: the same without it. */
 export const CLIENT_COLUMNS = unsorted(REQUEST_COLUMNS.filter(({ name }) => name !== "Client"));
 
+/** What came live, before anything did. */
+function unheard(question: string, of: Requests | null) {
+  return { question, of, seen: new WeakSet<RequestRow>(), tail: new Tail<RequestRow>(LIVE_NEW, MOST) };
+}
+
 export function RequestsPage() {
   const here = useWatched(route);
   const now = useWatched(status);
@@ -125,13 +131,13 @@ export function RequestsPage() {
   }, [following]);
 
   // What came live and is shown. An open row stays where it is: nothing is added meanwhile.
-  const live = useRef<{ question: string; of: Requests | null; seen: WeakSet<RequestRow>; rows: RequestRow[]; thin: boolean }>({ question: "", of: null, seen: new WeakSet(), rows: [], thin: false });
+  const live = useRef<{ question: string; of: Requests | null; seen: WeakSet<RequestRow>; tail: Tail<RequestRow> }>(unheard("", null));
   const { rows, hidden } = useMemo(() => {
     const kept = answer.data?.rows ?? [];
     const newest = kept[0]?.time ?? 0;
     // What came before an answer is in it.
     if (live.current.question !== question || live.current.of !== answer.data || !following)
-      live.current = { question, of: answer.data, seen: new WeakSet(), rows: [], thin: false };
+      live.current = unheard(question, answer.data);
     const now = live.current;
     if (following && open === null) {
       const passes = requestMatcher(filter);
@@ -139,10 +145,9 @@ export function RequestsPage() {
       news.forEach((row) => now.seen.add(row));
       // Partitions are read beside each other: they come in order of arrival.
       news.sort((a, b) => b.time - a.time);
-      now.thin = news.length > LIVE_NEW;
-      now.rows = [...thinned(news, LIVE_NEW), ...now.rows].slice(0, MOST);
+      now.tail.take(news);
     }
-    const all = [...now.rows, ...kept, ...pages.rows];
+    const all = [...now.tail.rows, ...kept, ...pages.rows];
     const most = opened === pages.of ? MOST : following ? LIVE_ROWS : LIMIT;
     return { rows: keyed(all.slice(0, most)), hidden: all.length > most };
   }, [answer.data, fresh, pages, opened, question, following, open]);
@@ -174,7 +179,7 @@ export function RequestsPage() {
         <>
           {enabled ? <>{format.plural(now?.requests.kept ?? 0, "request")} kept</> : "not kept: only what arrives while this is open"}
           {enabled && from !== null && <> since <When ms={from} /></>}
-          {following && live.current.thin && <> – of those that come, {LIVE_NEW} a second are shown; pause for all</>}
+          {following && live.current.tail.thin && <> – of those that come, {LIVE_NEW} every three seconds are shown; pause for all</>}
           {now?.requests.partial && <b class="sampled"> – of process 0 only: what the other processes read is not kept</b>}
           {sampled && <b class="sampled"> – a sample: at this rate not every request is kept</b>}
         </>

@@ -1,0 +1,33 @@
+// How often what moves is drawn, so that an open page costs next to nothing whatever draws it: one share of the time is for
+// all drawings on screen together, and each waits until it has its part of that.
+//
+// - What a drawing costs is the least of its last few: a busy machine makes one longer, never shorter.
+// - Nobody waits longer than `SELDOM_MS`, however slow the machine is.
+
+/** Of the time of one core, for all drawings together. Painting what was drawn costs about as much again. */
+const SHARE = 0.005;
+const SELDOM_MS = 5000;
+const REMEMBERED = 6;
+
+/** The drawings that are on screen, by what each costs. */
+export class Pace {
+  private costs = new Map<object, number[]>();
+
+  /** It was drawn, in so many ms. */
+  drew(who: object, ms: number): void {
+    const known = this.costs.get(who) ?? [];
+    this.costs.set(who, [...known, Math.max(0, ms)].slice(-REMEMBERED));
+  }
+
+  /** It is not on screen any more. */
+  gone(who: object): void {
+    this.costs.delete(who);
+  }
+
+  /** How long each drawing waits after its last, ms. `moves`: how long until the picture looks different at all. */
+  interval(moves: number): number {
+    let round = 0;
+    for (const costs of this.costs.values()) round += Math.min(...costs);
+    return Math.min(SELDOM_MS, Math.max(moves, round / SHARE));
+  }
+}
