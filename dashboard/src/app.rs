@@ -138,11 +138,13 @@ impl Shared {
             return json.clone();
         }
         let mut status = self.engine.status();
+        status.newest = status.last_event;
         if let Some(data) = &self.data {
             status.hosts.extend(data.hosts());
             status.hosts.sort_unstable();
             status.hosts.dedup();
             status.history = true;
+            status.newest = status.last_event.or_else(|| data.newest());
             status.requests = data.requests_kept();
             status.requests.partial = status.requests.enabled && status.processes > 1;
             status.countries = data.knows_countries();

@@ -178,6 +178,16 @@ impl Data for Kept {
         hosts
     }
 
+    fn newest(&self) -> Option<u64> {
+        match self.reader.stored() {
+            Ok(stored) => stored.newest.map(|start| start.0 + stored.window.0.saturating_sub(1)),
+            Err(error) => {
+                tracing::debug!(%error, "the store does not say what it has");
+                None
+            }
+        }
+    }
+
     fn requests_kept(&self) -> RequestsView {
         let Some(ring) = &self.ring else { return RequestsView::default() };
         let status = ring.status();

@@ -123,6 +123,8 @@ pub type Answer = Result<String, DataError>;
 pub trait Data: Send + Sync + 'static {
     /// Hosts with data, by name, bounded.
     fn hosts(&self) -> Vec<String>;
+    /// Event time of the newest data, ms.
+    fn newest(&self) -> Option<u64>;
     /// What is kept of single requests.
     fn requests_kept(&self) -> RequestsView;
     /// Whether `tops` knows countries.

@@ -35,6 +35,8 @@ pub struct Status {
     pub first_event: Option<u64>,
     /// Event time of the newest event.
     pub last_event: Option<u64>,
+    /// Event time of the newest data: `last_event`, or until this run read an event, where the store's data ends.
+    pub newest: Option<u64>,
     /// Event time before which everything is durable at every sink.
     pub durable: Option<u64>,
     /// Hosts seen, by name; bounded.

@@ -125,3 +125,27 @@ fn what_was_written_is_answered() {
     assert_eq!(said, (503, "not_kept".into(), false), "single requests are not kept here");
     assert_eq!(server.get("/api/v1/alerts?before=nonsense").status, 400);
 }
+
+#[test]
+fn a_run_that_has_read_nothing_says_where_what_is_kept_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open(dir.path(), StoreSettings::default()).unwrap();
+    let mut server = start(|_| {});
+    let rows: &[(&str, bool, bool, Value)] = &[
+        // name, whether it has read nothing, whether the store has data, the newest
+        ("nothing at all", true, false, Value::Null),
+        ("an empty store", false, false, json!(2)),
+        ("nothing read since the start", true, true, json!(THEN + 30 * 10_000 - 1)),
+        ("what is read counts", false, true, json!(2)),
+    ];
+    for (name, rests, has_data, want) in rows {
+        if *has_data {
+            sink.deliver(&delivery()).unwrap();
+        }
+        server.engine.rests.store(*rests, Ordering::Relaxed);
+        let page = bound_to(&mut server, Arc::new(Kept::open(dir.path()).unwrap()));
+        let status = server.get("/api/v1/status").json();
+        assert_eq!((&status["newest"], status["last_event"].is_null()), (want, *rests), "{name}");
+        drop(page);
+    }
+}

@@ -18,6 +18,8 @@ pub const HOSTILE: &str = "\"</script><script>alert(1)</script>\\\n\ndata: x\r\n
 #[derive(Default)]
 pub struct FakeEngine {
     pub stuck: AtomicBool,
+    /// Nothing was read.
+    pub rests: AtomicBool,
     pub slow: Mutex<Duration>,
 }
 
@@ -28,7 +30,7 @@ impl Engine for FakeEngine {
             version: "0".into(),
             events: 7,
             first_event: Some(1),
-            last_event: Some(2),
+            last_event: (!self.rests.load(Ordering::Relaxed)).then_some(2),
             durable: Some(1),
             hosts: vec![HOSTILE.into()],
             sinks: vec![SinkView {
@@ -125,6 +127,9 @@ impl FakeData {
 impl Data for FakeData {
     fn hosts(&self) -> Vec<String> {
         vec!["b".into(), "a".into(), "a".into()]
+    }
+    fn newest(&self) -> Option<u64> {
+        Some(99)
     }
     fn requests_kept(&self) -> RequestsView {
         RequestsView { enabled: true, kept: 3, from: Some(1), ..RequestsView::default() }

@@ -2,9 +2,10 @@
 // headers and with text as hostile as real logs hold. Numbers are a function of time, so that a restart changes nothing.
 //
 //   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--no-store]
-//     [--age MS] [--api URL]
+//     [--age MS] [--resting] [--api URL]
 //
 // --trouble: a sink is away, requests are sampled. --empty: nothing was read yet. --age: the newest event is so old.
+// --resting: started over a store, and nothing read since.
 // --api: the page's files from here, all answers from a Tidewatch that runs there.
 
 import { readFileSync } from "node:fs";
@@ -23,6 +24,7 @@ const { values: options } = parseArgs({
     empty: { type: "boolean" },
     "no-requests": { type: "boolean" },
     "no-store": { type: "boolean" },
+    resting: { type: "boolean" },
     age: { type: "string", default: "0" },
     api: { type: "string" },
   },
@@ -229,7 +231,8 @@ function dataflow() {
 
 function status() {
   const newest = options.empty ? null : now();
-  return { version: "0.4.0", mode: "demo", started: STARTED, now: Date.now(), first_event: newest && newest - 86_400_000, last_event: newest, durable: newest && newest - 9000, hosts: options.empty ? [] : HOSTS.map(([name]) => name), events: options.empty ? 0 : 1_284_310 + Math.floor((Date.now() - STARTED) * 0.512), rejected: 12, late: 3, future: 0, rate: options.empty ? 0 : 512,
+  const read = options.resting ? null : newest;
+  return { version: "0.4.0", mode: "demo", started: STARTED, now: Date.now(), first_event: read && read - 86_400_000, last_event: read, newest, durable: read && read - 9000, hosts: options.empty ? [] : HOSTS.map(([name]) => name), events: !read ? 0 : 1_284_310 + Math.floor((Date.now() - STARTED) * 0.512), rejected: 12, late: 3, future: 0, rate: options.empty ? 0 : 512,
     alerts: { fired: 1920, firing: alerts(new URLSearchParams({ state: "firing" })).rows.length, critical: 38 }, anomaly_rate: 0.00042, workers: 2, processes: 1, memory_bytes: 187 << 20,
     history: !options["no-store"],
     catching_up: options.trouble ? { for_ms: 9000, share: 0.437, partitions: 2, records_left: 1_200_000, bytes_left: 0 } : null,

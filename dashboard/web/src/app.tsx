@@ -6,7 +6,7 @@ import * as format from "./format";
 import { Icon, Tile } from "./parts/basic";
 import { Login } from "./parts/login";
 import { Toast } from "./parts/toast";
-import { connection, go, needsToken, route, setLive, setTheme, setUtc, status, stream, theme, utc } from "./state";
+import { connection, go, needsToken, newest, route, setLive, setTheme, setUtc, status, stream, theme, utc } from "./state";
 import { RANGES, showRoute, type Route, type View } from "./url";
 import { ClientPage } from "./views/client";
 import { DataflowPage } from "./views/dataflow";
@@ -276,6 +276,7 @@ function Warnings() {
   const wait = useSecondsTo(link.state === "lost" ? link.retryAt : null);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
   const routes = (now?.routes ?? []).filter((route) => !route.works);
+  const data = newest();
   return (
     <div class="warnings">
       {link.state === "lost" && (
@@ -335,10 +336,10 @@ function Warnings() {
           </button>
         </div>
       )}
-      {now && now.last_event !== null && here.live && now.mode !== "store" && now.now - now.last_event > 10 * 60_000 && "last" in here.range && (
+      {now && data !== null && here.live && now.mode !== "store" && now.now - data > 10 * 60_000 && "last" in here.range && (
         <div class="warning mild" role="status">
           <span>
-            The newest event is {format.duration(now.now - now.last_event)} old ({format.dateTime(now.last_event, true)} UTC). Ranges end there, not at the present.
+            The newest event is {format.duration(now.now - data)} old ({format.dateTime(data, true)} UTC). Ranges end there, not at the present.
           </span>
         </div>
       )}

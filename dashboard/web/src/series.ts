@@ -104,6 +104,14 @@ export function splice(base: Series, tail: Series, from: number): Series {
   return { ...base, from, to: Math.max(base.to, tail.to), rows: [...kept, ...tail.rows.filter((row) => (row[0] ?? 0) >= from)] };
 }
 
+/** From when a series that reaches up to `to` is asked again: what may have been corrected, and all that came since it was asked. */
+export function tailFrom(base: Series, to: number, from: number, corrected: number): number {
+  // Time went back: another log.
+  if (to < base.to - corrected) return from;
+  const start = Math.min(base.to, to) - Math.max(corrected, 3 * base.step);
+  return Math.max(from, Math.floor(start / base.step) * base.step);
+}
+
 /** `known`: the event time of the newest event that counts in the last row. */
 export interface Known extends Series {
   known: number;

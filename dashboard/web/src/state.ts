@@ -94,12 +94,17 @@ export function setFilter(name: string, value: string): void {
   go({ filters });
 }
 
+/** Event time of the newest data; none where nothing was ever read. */
+export function newest(): number | null {
+  const now = status.get();
+  return now?.newest ?? now?.last_event ?? null;
+}
+
 /** The stretch of time shown now. Ends with the newest data, not with the clock on the wall. */
 export function shown(): { from: number; to: number } {
   const { range } = route.get();
   if ("from" in range) return range;
-  const now = status.get();
-  const to = (pausedAt ?? now?.last_event ?? now?.now ?? Date.now()) + 1;
+  const to = (pausedAt ?? newest() ?? status.get()?.now ?? Date.now()) + 1;
   return { from: to - range.last, to };
 }
 
@@ -107,7 +112,7 @@ export function shown(): { from: number; to: number } {
 let pausedAt: number | null = null;
 
 export function setLive(live: boolean): void {
-  if (!live) pausedAt = status.get()?.last_event ?? null;
+  if (!live) pausedAt = newest();
   else pausedAt = null;
   const { range } = route.get();
   go({ live, range: live && "from" in range ? { last: Math.max(60_000, range.to - range.from) } : range });

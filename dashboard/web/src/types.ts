@@ -7,6 +7,8 @@ export interface Status {
   now: number;
   first_event: number | null;
   last_event: number | null;
+  /** The same, or where the store's data ends as long as this run read nothing. */
+  newest?: number | null;
   durable: number | null;
   hosts: string[];
   events: number;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { combine, fromFirst, histogram, LiveWindows, niceStep, projectLast, splice, withGaps, withLive } from "../src/series";
+import { combine, fromFirst, histogram, LiveWindows, niceStep, projectLast, splice, tailFrom, withGaps, withLive } from "../src/series";
 import type { Cell, LiveWindow, Series } from "../src/types";
 
 const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
@@ -159,4 +159,17 @@ test("a histogram counts each item once, and none outside", () => {
 
 test("steps people count in", () => {
   expect([1, 1001, 7000, 16_000, 3_600_001, 86_400_001].map(niceStep)).toEqual([1000, 2000, 10_000, 30_000, 7_200_000, 172_800_000]);
+});
+
+const MINUTE = 60_000;
+test.each<[string, number, number, number, number]>([
+  // name, end of what is known, end now, step, asked from
+  ["nothing new: what may have been corrected", 60 * MINUTE, 60 * MINUTE, 10_000, 57 * MINUTE],
+  ["a little: since what is known could be corrected", 60 * MINUTE, 60 * MINUTE + 10_000, 10_000, 57 * MINUTE],
+  ["old records are read: nothing in between is left out", 60 * MINUTE, 70 * MINUTE, 10_000, 57 * MINUTE],
+  ["more than is shown", 60 * MINUTE, 600 * MINUTE, 10_000, 585 * MINUTE],
+  ["long steps", 60 * MINUTE, 61 * MINUTE, 5 * MINUTE, 46 * MINUTE],
+  ["time went back: all", 60 * MINUTE, 50 * MINUTE, 10_000, 35 * MINUTE],
+])("a series is asked again: %s", (_, known, to, step, wanted) => {
+  expect(tailFrom(series(known - 15 * MINUTE, known, [], step), to, to - 15 * MINUTE, 3 * MINUTE)).toBe(wanted);
 });

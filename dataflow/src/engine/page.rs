@@ -422,6 +422,7 @@ impl Engine for ShownPipeline {
             now: wall_clock().0,
             first_event: totals.first_event,
             last_event: totals.last_event,
+            newest: None, // said by who has the store
             durable: self.durable(),
             hosts: self.hosts.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
             events: totals.events,

@@ -5,7 +5,7 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 import type { ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { go, route, status, utc } from "../state";
+import { go, newest, route, utc } from "../state";
 import type { Alert, Severity } from "../types";
 import { showRoute } from "../url";
 
@@ -108,7 +108,7 @@ export function Subject({ subject }: { subject: Record<string, string> }) {
 /** A time as the page shows it everywhere, exact in its title. */
 export function When({ ms, precise = false }: { ms: number | null | undefined; precise?: boolean }) {
   const zone = useWatched(utc);
-  const near = status.get()?.last_event ?? Date.now();
+  const near = newest() ?? Date.now();
   if (ms === null || ms === undefined) return <span class="none">{format.NONE}</span>;
   const text = precise && format.moment(ms, near, zone).length <= 8 ? format.clock(ms, zone, true) : format.moment(ms, near, zone);
   return (

@@ -8,7 +8,7 @@ import type { Line, Model } from "../charts/model";
 import * as format from "../format";
 import { Card, Tile, Trouble } from "../parts/basic";
 import { column, projectLast, summary, withGaps, type Known } from "../series";
-import { route, status } from "../state";
+import { newest, route, status } from "../state";
 import type { Cell, Series } from "../types";
 import { NewestAlerts } from "./alerts";
 import { useSeries } from "./use-series";
@@ -29,17 +29,17 @@ export function OverviewPage() {
   const models = useMemo(() => (series ? draw(series, here.live) : null), [series, here.live]);
   const totals = useMemo(() => (series ? total(series) : null), [series]);
   if (!now) return <></>;
-  const nothing = now.last_event === null;
+  const nothing = newest() === null;
   const several = !here.host && now.hosts.length > 1;
-  const newest = series ? `last ${format.duration(series.step)}` : "\u00a0";
+  const newestWindow = series ? `last ${format.duration(series.step)}` : "\u00a0";
   return (
     <>
       {error && <Trouble error={error} again={again} />}
       <dl class="tiles">
-        <Tile name="Requests" value={format.rate(totals?.rps ?? (here.live && !here.host ? now.rate : null))} span={newest} note={totals ? `${format.count(totals.requests)} in range` : undefined} title={totals ? NEWEST : undefined} />
-        <Tile name="Latency p95" value={format.latency(totals?.p95)} span={newest} note={several ? "slowest host" : totals ? `max ${format.latency(totals.max)} in range` : undefined} title={totals ? `${NEWEST}${several ? ", of the slowest host" : ""}; average ${format.latency(totals.avg)}. Of the whole range: max ${format.latency(totals.max)}` : undefined} />
+        <Tile name="Requests" value={format.rate(totals?.rps ?? (here.live && !here.host ? now.rate : null))} span={newestWindow} note={totals ? `${format.count(totals.requests)} in range` : undefined} title={totals ? NEWEST : undefined} />
+        <Tile name="Latency p95" value={format.latency(totals?.p95)} span={newestWindow} note={several ? "slowest host" : totals ? `max ${format.latency(totals.max)} in range` : undefined} title={totals ? `${NEWEST}${several ? ", of the slowest host" : ""}; average ${format.latency(totals.avg)}. Of the whole range: max ${format.latency(totals.max)}` : undefined} />
         <Tile name="Error share" value={format.percent(totals?.errors)} span="in range" note={totals ? `${format.count(totals.failed)} of 5xx` : undefined} title="5xx of all requests in this range" tone={(totals?.errors ?? 0) >= 0.05 ? "bad" : (totals?.errors ?? 0) >= 0.01 ? "warn" : undefined} />
-        <Tile name="Distinct clients" value={format.count(totals?.clients)} span={newest} note={several ? "busiest host" : undefined} title={`${NEWEST}${several ? ", of the host with most: clients of several hosts are not added up" : ""}`} />
+        <Tile name="Distinct clients" value={format.count(totals?.clients)} span={newestWindow} note={several ? "busiest host" : undefined} title={`${NEWEST}${several ? ", of the host with most: clients of several hosts are not added up" : ""}`} />
         <Tile name="Events processed" value={format.count(now.events)} span="since start" note={now.rejected ? `${format.count(now.rejected)} rejected` : "none rejected"} title={`${format.exact(now.events)} since start`} />
         <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} span={typeof totals?.anomalies === "number" ? "in range" : "since start"} note={`${format.plural(now.alerts.firing, "alert")} firing`} title="Findings of rules in this range; one alert has one or more" tone={now.alerts.firing ? "warn" : undefined} />
         <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} span="since start" note="alerts per event" />

@@ -8,7 +8,7 @@ import type { Model } from "../charts/model";
 import * as format from "../format";
 import { Card, LogText, SeverityBadge, Subject, Trouble, When } from "../parts/basic";
 import { Table } from "../parts/table";
-import { alerts as feed, go, marks, route, setFilter, shown, status, useAnswer } from "../state";
+import { alerts as feed, go, marks, newest, route, setFilter, shown, status, useAnswer } from "../state";
 import { histogram } from "../series";
 import type { Alert, Allow, Rows, Rule, Silence } from "../types";
 import { AlertTable, SEVERITIES, useAlerts } from "./alerts";
@@ -176,9 +176,10 @@ function Condition({ rule }: { rule: Rule }) {
 
 /** What rules do not see, and what it kept back. */
 function Allowed({ rows, rules, error, again }: { rows: Allow[]; rules: Rule[]; error: ApiError | null; again: () => void }) {
-  const newest = useWatched(status)?.last_event ?? 0;
+  useWatched(status);
+  const now = newest() ?? 0;
   if (!rows.length && !error) return null;
-  const isOver = ({ until }: Allow) => until !== null && until <= newest;
+  const isOver = ({ until }: Allow) => until !== null && until <= now;
   const prevented = rules.filter((rule) => rule.prevented).map((rule) => `${format.count(rule.prevented)} of ${format.visible(rule.name)}`);
   return (
     <Card title="Allow lists" note={prevented.length ? `findings prevented: ${prevented.join(", ")}` : undefined}>

@@ -3,7 +3,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { ApiError, get } from "../api";
 import { useWatched } from "../cell";
-import { fromFirst, niceStep, splice, withLive, type Known } from "../series";
+import { fromFirst, niceStep, splice, tailFrom, withLive, type Known } from "../series";
 import { beat, connection, epoch, hasHistory, rangeKey, route, shown, status, windows } from "../state";
 import type { Series } from "../types";
 
@@ -64,9 +64,9 @@ export function useSeries(): Shown {
       () => {
         if (document.hidden || connection.get().state !== "live") return;
         const { from, to } = shown();
-        const start = Math.floor((to - Math.max(TAIL_MS, 3 * base.step)) / base.step) * base.step;
-        get<Series>("series", { host: here.host, from: Math.max(from, start), to, step: base.step }, controller.signal).then(
-          (tail) => setBase(splice(base, { ...tail, from: Math.max(from, start) }, from - base.step)),
+        const start = tailFrom(base, to, from, TAIL_MS);
+        get<Series>("series", { host: here.host, from: start, to, step: base.step }, controller.signal).then(
+          (tail) => setBase(splice(base, { ...tail, from: start, to }, from - base.step)),
           () => setBase({ ...base }),
         );
       },
