@@ -3,10 +3,10 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useWatched } from "./cell";
 import * as format from "./format";
-import { Icon, Tile } from "./parts/basic";
+import { Dialog, Icon, Tile } from "./parts/basic";
 import { Login } from "./parts/login";
 import { Toast } from "./parts/toast";
-import { connection, go, needsToken, newest, route, setLive, setTheme, setUtc, status, stream, theme, utc } from "./state";
+import { connection, go, needsToken, newest, route, setLive, setTheme, setUtc, shown, status, stream, theme, utc } from "./state";
 import { RANGES, showRoute, type Route, type View } from "./url";
 import { ClientPage } from "./views/client";
 import { DataflowPage } from "./views/dataflow";
@@ -203,6 +203,7 @@ const MOMENTARY = new Set<View>(["time", "dataflow", "graph"]);
 function Controls({ here }: { here: Route }) {
   const now = useWatched(status);
   const inUtc = useWatched(utc);
+  const [choosing, setChoosing] = useState(false);
   const momentary = MOMENTARY.has(here.view);
   const fixed = "from" in here.range ? here.range : null;
   const hosts = now?.hosts ?? [];
@@ -231,6 +232,11 @@ function Controls({ here }: { here: Route }) {
               onChange={(event) => {
                 const value = event.currentTarget.value;
                 if (value === "fixed") return;
+                if (value === "choose") {
+                  // It shows what is shown until a time is chosen.
+                  event.currentTarget.value = chosen;
+                  return setChoosing(true);
+                }
                 go({ range: { last: Number(value) }, live: here.live || fixed !== null });
               }}
             >
@@ -245,8 +251,10 @@ function Controls({ here }: { here: Route }) {
                   Last {name}
                 </option>
               ))}
+              <option value="choose">From … to …</option>
             </select>
           </label>
+          {choosing && <ChooseTime onClose={() => setChoosing(false)} />}
         </>
       )}
       {here.view !== "graph" && (
@@ -262,6 +270,50 @@ function Controls({ here }: { here: Route }) {
         </button>
       )}
     </div>
+  );
+}
+
+/** A stretch of time by its ends: for who has no mouse to drag over a chart with, or knows when it was. */
+function ChooseTime({ onClose }: { onClose: () => void }) {
+  const inUtc = useWatched(utc);
+  const [fields, setFields] = useState(() => {
+    const { from, to } = shown();
+    return { from: format.dateTimeField(from, inUtc), to: format.dateTimeField(to, inUtc) };
+  });
+  const [problem, setProblem] = useState("");
+  const field = (name: "from" | "to", label: string) => (
+    <label class="field-row">
+      <span>{label}</span>
+      <input type="datetime-local" step="1" required value={fields[name]} onInput={(event) => setFields({ ...fields, [name]: event.currentTarget.value })} />
+    </label>
+  );
+  return (
+    <Dialog title="Time range" onClose={onClose}>
+      <form
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          const [from, to] = [format.fromDateTimeField(fields.from, inUtc), format.fromDateTimeField(fields.to, inUtc)];
+          if (from === null || to === null) return setProblem("Both times are needed.");
+          if (to <= from) return setProblem("It ends before it begins.");
+          onClose();
+          go({ range: { from, to } });
+        }}
+      >
+        <p>Times are {inUtc ? "in UTC" : "local"}.</p>
+        {field("from", "From")}
+        {field("to", "To")}
+        <p class="problem" role="alert">{problem}</p>
+        <div class="buttons">
+          <button type="submit" class="primary">
+            Show
+          </button>
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+        </div>
+      </form>
+    </Dialog>
   );
 }
 

@@ -151,6 +151,19 @@ export function dateTime(ms: Maybe, utc: boolean): string {
   return `${parts.date} ${parts.clock}`;
 }
 
+/** What a field for date and time holds. */
+export function dateTimeField(ms: number, utc: boolean): string {
+  const parts = civil(ms, utc);
+  return `${parts.date}T${parts.clock}`;
+}
+
+/** What somebody chose there; nothing where that is no time. */
+export function fromDateTimeField(text: string, utc: boolean): number | null {
+  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?$/.test(text)) return null;
+  const ms = Date.parse(utc ? `${text}Z` : text);
+  return Number.isFinite(ms) && ms >= 0 ? Math.floor(ms) : null;
+}
+
 /** Time of day, with the date where it is another day than `near`. */
 export function moment(ms: Maybe, near: Maybe, utc: boolean): string {
   if (absent(ms) || !inRange(ms)) return NONE;

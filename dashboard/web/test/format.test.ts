@@ -83,3 +83,16 @@ test("shortening keeps pairs whole", () => {
 test("how many were found says where that may not be all", () => {
   expect([format.found(0), format.found(1000, false), format.found(0, true), format.found(1000, true)].map(plain)).toEqual(["0", "1,000", "0, there may be more", "1,000, there may be more"]);
 });
+
+test.each<[string, string, boolean, number | null]>([
+  ["with seconds", "2026-03-05T10:00:07", true, 1_772_704_807_000],
+  ["without", "2026-03-05T10:00", true, 1_772_704_800_000],
+  ["nothing chosen", "", true, null],
+  ["no such day", "2026-13-40T10:00", true, null],
+  ["before there were logs", "1969-12-31T23:59:59", true, null],
+  ["something else", "yesterday", false, null],
+])("a chosen time: %s", (_, text, utc, wanted) => expect(format.fromDateTimeField(text, utc)).toBe(wanted));
+
+test("a field for a time is read back as that time", () => {
+  for (const utc of [true, false]) expect(format.fromDateTimeField(format.dateTimeField(1_772_704_807_000, utc), utc)).toBe(1_772_704_807_000);
+});
