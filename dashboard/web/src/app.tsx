@@ -3,11 +3,11 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useWatched } from "./cell";
 import * as format from "./format";
-import { Dialog, Icon, Tile } from "./parts/basic";
+import { Dialog, Icon, Tile, ViewLink } from "./parts/basic";
 import { Login } from "./parts/login";
 import { Toast } from "./parts/toast";
 import { connection, go, needsToken, newest, route, setLive, setTheme, setUtc, shown, status, stream, theme, utc } from "./state";
-import { RANGES, showRoute, type Route, type View } from "./url";
+import { RANGES, type Route, type View } from "./url";
 import { ClientPage } from "./views/client";
 import { DataflowPage } from "./views/dataflow";
 import { ErrorsPage } from "./views/errors";
@@ -108,15 +108,7 @@ function Side({ here, firing }: { here: Route; firing: number }) {
             const current = here.view === view || (here.view === "client" && view === "security");
             return (
               <li key={view}>
-                <a
-                  href={showRoute(to)}
-                  aria-current={current ? "page" : undefined}
-                  onClick={(event) => {
-                    if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
-                    event.preventDefault();
-                    go(to);
-                  }}
-                >
+                <ViewLink to={to} current={current}>
                   <Icon path={icon} />
                   <span>{name}</span>
                   {view === "security" && firing > 0 && (
@@ -125,7 +117,7 @@ function Side({ here, firing }: { here: Route; firing: number }) {
                       <span class="visually-hidden"> firing</span>
                     </span>
                   )}
-                </a>
+                </ViewLink>
               </li>
             );
           })}

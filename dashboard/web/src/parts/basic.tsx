@@ -7,7 +7,7 @@ import { useWatched } from "../cell";
 import * as format from "../format";
 import { go, newest, route, utc } from "../state";
 import type { Alert, Severity } from "../types";
-import { showRoute } from "../url";
+import { showRoute, type Route } from "../url";
 
 export function Icon({ path, label }: { path: string; label?: string }) {
   return (
@@ -70,23 +70,32 @@ export function LogText({ text, limit = 300, class: className = "" }: { text: st
   );
 }
 
-/** A client's address as a link to all it did. */
-export function ClientLink({ ip }: { ip: string }) {
-  const current = useWatched(route);
-  const to = { ...current, view: "client" as const, argument: ip, filters: {} };
+/** A link to another view of this page; with a modifier the browser opens it where it is told to. */
+export function ViewLink({ to, title, class: className, current, children }: { to: Route; title?: string; class?: string; current?: boolean; children: ComponentChildren }) {
   return (
     <a
-      class="log client"
+      class={className}
       href={showRoute(to)}
-      title={`Everything ${format.visible(ip)} did`}
+      title={title}
+      aria-current={current ? "page" : undefined}
       onClick={(event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
         event.preventDefault();
         go(to);
       }}
     >
-      {format.visible(ip)}
+      {children}
     </a>
+  );
+}
+
+/** A client's address as a link to all it did. */
+export function ClientLink({ ip }: { ip: string }) {
+  const to = { ...useWatched(route), view: "client" as const, argument: ip, filters: {} };
+  return (
+    <ViewLink class="log client" to={to} title={`Everything ${format.visible(ip)} did`}>
+      {format.visible(ip)}
+    </ViewLink>
   );
 }
 

@@ -5,11 +5,11 @@ import { send, type ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
 import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
-import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, When } from "../parts/basic";
+import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, ViewLink, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { alerts as feed, go, hasHistory, marks, measures, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { Alert, Rows, Severity } from "../types";
-import { showRoute, type Route } from "../url";
+import type { Route } from "../url";
 
 export const SEVERITIES: readonly Severity[] = ["critical", "high", "medium", "low", "info"];
 const RANK: Record<Severity, number> = { critical: 4, high: 3, medium: 2, low: 1, info: 0 };
@@ -66,9 +66,9 @@ export function NewestAlerts() {
     <Card
       title="Newest alerts"
       actions={
-        <a class="button" href={showRoute(all)} onClick={(event) => (event.preventDefault(), go(all))}>
+        <ViewLink class="button" to={all}>
           All alerts
-        </a>
+        </ViewLink>
       }
     >
       {error && <Trouble error={error} again={again} />}

@@ -5,12 +5,12 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, Meter, NotKept, Tile, Trouble } from "../parts/basic";
+import { Card, LogText, Meter, NotKept, Tile, Trouble, ViewLink } from "../parts/basic";
 import { Table } from "../parts/table";
 import { column, niceStep } from "../series";
 import { go, rangeKey, route, shown, useAnswer, utc } from "../state";
 import type { ClientView, TopRow } from "../types";
-import { showRoute, type Route } from "../url";
+import type { Route } from "../url";
 import { AlertTable } from "./alerts";
 import { CLIENT_COLUMNS, keyed, RequestDetail } from "./requests";
 
@@ -101,9 +101,9 @@ function Names({ title, name, rows, share, link }: NamesProps) {
               const to = row.name ? link?.(row.name) : undefined;
               const shown = <LogText text={row.name} limit={200} />;
               return to ? (
-                <a href={showRoute(to)} class="plain-link" onClick={(event) => (event.preventDefault(), go(to))}>
+                <ViewLink class="plain-link" to={to}>
                   {shown}
-                </a>
+                </ViewLink>
               ) : (
                 shown
               );

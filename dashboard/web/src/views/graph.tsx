@@ -1,10 +1,10 @@
 // Where the graph of clients, paths, hosts and users will be shown. The view is here so that its address stays; until
 // the engine keeps a graph it says what is to come, and what answers the same questions today.
 
-import { Card } from "../parts/basic";
-import { go, route } from "../state";
+import { Card, ViewLink } from "../parts/basic";
+import { route } from "../state";
 import { useWatched } from "../cell";
-import { showRoute, type View } from "../url";
+import type { View } from "../url";
 
 const TODAY: { question: string; view: View; name: string }[] = [
   { question: "What did one client do, and where?", view: "traffic", name: "Traffic: follow a client" },
@@ -28,9 +28,7 @@ export function GraphPage() {
             return (
               <li key={view}>
                 {question}{" "}
-                <a href={showRoute(to)} onClick={(event) => (event.preventDefault(), go(to))}>
-                  {name}
-                </a>
+                <ViewLink to={to}>{name}</ViewLink>
               </li>
             );
           })}

@@ -4,11 +4,10 @@ import type { ComponentChildren } from "preact";
 import { memo } from "preact/compat";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { Card, ClientLink, LogText, Meter, NotKept, Split, Trouble } from "../parts/basic";
+import { Card, ClientLink, LogText, Meter, NotKept, Split, Trouble, ViewLink } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { go, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { TopKind, TopRow, Tops } from "../types";
-import { showRoute } from "../url";
 
 const EVERY_MS = 10_000;
 const LIMIT = 12;
@@ -95,15 +94,19 @@ export function TrafficPage() {
 const Rankings = memo(function Rankings({ history, countries }: { history: boolean; countries: boolean }) {
   const here = useWatched(route);
   if (!history) return <NotKept what="Rankings of paths, clients, agents and referrers" />;
-  const filtered = (name: string, value: string) => ({ ...here, view: "requests" as const, argument: "", filters: { [name]: value } });
-  const path = (row: TopRow) => {
-    const to = filtered("path", row.name);
-    return (
-      <a href={showRoute(to)} class="plain-link" onClick={(event) => (event.preventDefault(), go(to))}>
-        <LogText text={row.name} limit={200} />
-      </a>
+  /** A name that leads to its requests. */
+  const asking = (filter: string, limit: number) => (row: TopRow) => {
+    const name = <LogText text={row.name} limit={limit} />;
+    return row.name ? (
+      <ViewLink class="plain-link" to={{ ...here, view: "requests", argument: "", filters: { [filter]: row.name } }}>
+        {name}
+      </ViewLink>
+    ) : (
+      name
     );
   };
+  const path = asking("path", 200);
+  const agent = asking("text", 160);
   return (
     <div class="grid">
       <TopCard title="Top paths" kind="paths" class="span-5" columns={[named("Path", path), requests, share, statuses, bytes]} />
@@ -121,7 +124,7 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
           named("Agent", (row) => (
             <span class="agent">
               {row.bot && <span class="badge plain">bot</span>}
-              <LogText text={row.name} limit={160} />
+              {agent(row)}
             </span>
           )),
           requests,
@@ -129,7 +132,7 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
         ]}
       />
       <TopCard title="Methods" kind="methods" class="span-2" columns={[named("Method"), requests, { name: "Share", cell: (row) => format.percent(row.share), by: (row) => row.share, number: true }]} />
-      <TopCard title="Referrers" kind="referrers" class="span-4" columns={[named("Referrer"), requests, share]} empty="No request came with a referrer." />
+      <TopCard title="Referrers" kind="referrers" class="span-4" columns={[named("Referrer", asking("text", 200)), requests, share]} empty="No request came with a referrer." />
       <TopCard
         title="Hosts"
         kind="hosts"
