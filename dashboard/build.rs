@@ -83,7 +83,7 @@ fn table(packed: &Path, to: &Path) -> Result<(), String> {
 
 /// Vite's own words for a Node that is too old help nobody.
 fn check_node() -> Result<(), String> {
-    let without = "or build without the page: --no-default-features (see README)";
+    let without = "or build without the page: --no-default-features (see docs/PAGE.md)";
     let needed = "building the page needs Node 20.19 or later (22.12 or later of 22) with npm";
     for tool in ["node", "npm"] {
         if Command::new(tool).arg("--version").output().is_err() {

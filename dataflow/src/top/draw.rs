@@ -277,7 +277,8 @@ fn alerts(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, 
         Some(alert) => {
             let threshold = alert.threshold.map_or("-".into(), short);
             let (from, to) = (second(alert.first.0), second(alert.last.0));
-            let about = format!("{from} to {to} UTC, {} findings, threshold {threshold}", grouped(alert.findings));
+            let findings = if alert.findings == 1 { "finding" } else { "findings" };
+            let about = format!("{from} to {to} UTC, {} {findings}, threshold {threshold}", grouped(alert.findings));
             let evidence = alert.evidence.first().cloned().unwrap_or_default();
             vec![Line::raw(alert.id.clone()), Line::raw(about), Line::raw(evidence)]
         }
