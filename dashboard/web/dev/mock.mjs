@@ -2,10 +2,10 @@
 // headers and with text as hostile as real logs hold. Numbers are a function of time, so that a restart changes nothing.
 //
 //   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--no-store]
-//     [--age MS] [--resting] [--api URL]
+//     [--age MS] [--resting] [--sparse] [--api URL]
 //
 // --trouble: a sink is away, requests are sampled. --empty: nothing was read yet. --age: the newest event is so old.
-// --resting: started over a store, and nothing read since.
+// --resting: started over a store, and nothing read since. --sparse: requests in one window of each hour.
 // --api: the page's files from here, all answers from a Tidewatch that runs there.
 
 import { readFileSync } from "node:fs";
@@ -24,6 +24,7 @@ const { values: options } = parseArgs({
     empty: { type: "boolean" },
     "no-requests": { type: "boolean" },
     "no-store": { type: "boolean" },
+    sparse: { type: "boolean" },
     resting: { type: "boolean" },
     age: { type: "string", default: "0" },
     api: { type: "string" },
@@ -90,6 +91,7 @@ function series(query) {
   const hosts = query.get("host") ? HOSTS.filter(([name]) => name === query.get("host")) : HOSTS;
   const rows = [];
   for (let time = Math.ceil(from / step) * step; time < Math.min(to, now()); time += step) {
+    if (options.sparse && time % 3_600_000 >= step) continue;
     const share = Math.min(1, (now() - Math.floor(now() / WINDOW) * WINDOW) / WINDOW);
     const all = hosts.map(([host]) => windowOf(host, time, step === WINDOW && time + WINDOW > now() ? share : 1));
     const sum = (name) => all.reduce((total, window) => total + window[name], 0);

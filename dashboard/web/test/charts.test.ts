@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { decades, described, niceTop, tabulated, type Model } from "../src/charts/model";
+import { alone, decades, described, niceTop, tabulated, type Model } from "../src/charts/model";
 import { backoff } from "../src/backoff";
 import { count } from "../src/format";
 
@@ -42,3 +42,10 @@ test("waits double, within bounds", () => {
   expect([0, 1, 2, 3, 4, 100].map((attempt) => backoff(attempt, 0.5))).toEqual([1000, 2000, 4000, 8000, 15_000, 15_000]);
   expect(backoff(0, 0)).toBe(750);
 });
+
+test.each<[string, (number | null)[], boolean[]]>([
+  ["nothing", [], []],
+  ["one value", [1], [true]],
+  ["two", [1, 2], [false, false]],
+  ["one among gaps, one at the end", [1, 2, null, 3, null, 0], [false, false, false, true, false, true]],
+])("values that stand alone: %s", (_, values, wanted) => expect(alone(values)).toEqual(wanted));

@@ -7,7 +7,7 @@ import { GridComponent, TooltipComponent } from "echarts/components";
 import { init, use, type ECharts } from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
 import * as format from "../format";
-import { decades, niceTop, type Model } from "./model";
+import { alone, decades, niceTop, type Model } from "./model";
 
 use([LineChart, BarChart, GridComponent, TooltipComponent, CanvasRenderer]);
 
@@ -127,7 +127,9 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
           ? { barCategoryGap: shown.categories ? "12%" : "15%", ...(shown.categories ? {} : { barWidth: bar }) }
           : {
               showSymbol: symbols,
-              symbolSize: 5,
+              showAllSymbol: true,
+              symbol: "none",
+              symbolSize: 4,
               lineStyle: { width: shown.stacked ? 1 : 1.6 },
               ...(shown.kind === "area" ? { areaStyle: { opacity: shown.stacked ? 0.55 : 0.14 } } : {}),
               emphasis: { disabled: true },
@@ -150,16 +152,23 @@ export function mount(element: HTMLElement, onSelect: ((from: number, to: number
     const widest = Math.max(...labels.map((value) => (shown.axis ?? shown.show)(value).length));
     const bar = shown.kind === "bars" && !shown.categories ? barWidth(shown, element) : 0;
     const places = Math.max(2, Math.floor(element.clientWidth / 110));
-    const symbols = shown.times.length < 3;
+    let symbols = false;
+    const data = shown.lines.map((line) => {
+      if (shown.categories) return line.values;
+      const values = powers ? line.values.map((value) => (value === 0 ? null : value)) : line.values;
+      // In a stack, nothing of one line stands where the line below it does.
+      const marked = shown.kind === "bars" ? [] : alone(values).map((is, at) => is && !(shown.stacked && values[at] === 0));
+      symbols ||= marked.includes(true);
+      const half = shown.kind === "bars" ? shown.step / 2 : 0;
+      return values.map((value, at) => {
+        const point = [(shown.times[at] ?? 0) + half, value];
+        return marked[at] ? { value: point, symbol: "circle" } : point;
+      });
+    });
     const next = [utc, top, powers?.least, powers?.most, widest, bar, places, symbols].join();
     const same = !whole && next === frame;
     frame = next;
     const ends = shown.categories ? { data: shown.categories } : { min: shown.from, max: shown.to };
-    const data = shown.lines.map(({ values }) => {
-      if (shown.categories) return values;
-      const half = shown.kind === "bars" ? shown.step / 2 : 0;
-      return values.map((value, at) => [(shown.times[at] ?? 0) + half, powers && value === 0 ? null : value]);
-    });
     chart.setOption(
       same ? { xAxis: ends, series: data.map((values) => ({ data: values })) } : option(shown, { ends, data, top, powers, widest, bar, places, symbols }),
       { notMerge: whole, lazyUpdate: false, silent: true },
@@ -200,6 +209,7 @@ interface Frame {
   bar: number;
   /** Labels there is room for below. */
   places: number;
+  /** Whether any value stands alone. */
   symbols: boolean;
 }
 

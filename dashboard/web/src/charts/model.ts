@@ -57,6 +57,12 @@ export function tabulated(model: Model, utc: boolean, limit = 200): { head: stri
   return { head, rows, more: Math.max(0, order.length - limit) };
 }
 
+/** Which values have none beside them: no line leads to them, and without a mark nobody sees them. */
+export function alone(values: readonly Cell[]): boolean[] {
+  const has = (at: number) => (values[at] ?? null) !== null;
+  return values.map((_, at) => has(at) && !has(at - 1) && !has(at + 1));
+}
+
 /** The powers of ten around all values above 0, at least two of them apart so that a quiet chart looks quiet. */
 export function decades(lines: readonly Line[]): { least: number; most: number } {
   let [least, most] = [Infinity, 0];
