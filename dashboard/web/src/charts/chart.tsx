@@ -10,7 +10,7 @@ import { summary } from "../series";
 import { dark, go, utc } from "../state";
 import type { Drawing } from "./draw";
 import { described, tabulated, type Model } from "./model";
-import { Pace } from "./pace";
+import { BEAT_MS, Pace } from "./pace";
 
 let library: Promise<typeof import("./draw")> | null = null;
 /** Loads the drawing code; called early so that it is there when the first numbers are. */
@@ -33,7 +33,6 @@ export interface ChartProps {
   stamp?: number;
 }
 
-const BEAT_MS = 1000;
 const pace = new Pace();
 
 export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true, stamp }: ChartProps) {
