@@ -94,8 +94,10 @@ pub struct Figures {
 pub struct RuleFigures {
     /// Began.
     pub fired: u64,
-    /// Firing now.
+    /// Firing now, of those that began.
     pub firing: u64,
+    /// Firing since an earlier life of `run`.
+    pub left: u64,
     /// Findings beyond the strongest of their windows.
     pub limited: u64,
     /// Findings that began no alert, as many were open.
@@ -195,6 +197,13 @@ impl Figures {
         self.alerts_fired.load(Ordering::Relaxed).saturating_sub(withdrawn)
     }
 
+    /// Notes what an earlier life left firing and still does.
+    fn leave(&self, orphans: &Orphans) {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.values_mut().for_each(|figures| figures.left = 0);
+        orphans.rules().for_each(|rule| rules.entry(rule.to_owned()).or_default().left += 1);
+    }
+
     /// Counts a change of an alert that was firing before, or not.
     fn count(&self, rule: &Rule, was_firing: bool, state: AlertState) {
         let fires = state == AlertState::Firing;
@@ -264,6 +273,7 @@ impl Live {
 
     /// The same, ending what an earlier life left firing.
     pub fn ending(self, orphans: Orphans) -> Live {
+        self.figures.leave(&orphans);
         Live { orphans, ..self }
     }
 
@@ -430,7 +440,11 @@ impl Live {
                 lines.get(origin).map(|line| shown(&self.redaction.event(source, id, line)))
             };
             let alert = draft.into_alert(self.book.rules(), line);
+            let left = self.orphans.len();
             self.orphans.meet(&alert).into_iter().for_each(|alert| self.put(alert));
+            if self.orphans.len() != left {
+                self.figures.leave(&self.orphans);
+            }
             self.put(alert);
         }
         self.tell_routes(before);
@@ -438,6 +452,10 @@ impl Live {
 
     /// Tells of alerts of an earlier life that are over.
     fn end(&mut self, alerts: Vec<Alert>) {
+        if alerts.is_empty() {
+            return;
+        }
+        self.figures.leave(&self.orphans);
         let before = self.step.alerts.len();
         alerts.into_iter().for_each(|alert| self.put(alert));
         self.tell_routes(before);

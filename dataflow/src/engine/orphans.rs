@@ -61,6 +61,16 @@ impl Orphans {
         Orphans { alerts: found.into_iter().map(orphan).collect() }
     }
 
+    /// How many there are still.
+    pub fn len(&self) -> usize {
+        self.alerts.len()
+    }
+
+    /// The rule of each.
+    pub fn rules(&self) -> impl Iterator<Item = &str> {
+        self.alerts.iter().map(|orphan| orphan.alert.rule.as_str())
+    }
+
     /// Whether there are none (any more).
     pub fn is_empty(&self) -> bool {
         self.alerts.is_empty()
@@ -196,6 +206,7 @@ mod tests {
         let spike = |id: &str, key: &str, state| alert(id, key, "ip-spike", T, state);
         let mut left = left(&[spike("a", "one", Firing), spike("b", "two", Firing), spike("c", "three", Firing)]);
         assert_eq!(ids(&left.meet(&spike("a", "one", Firing))), [""; 0], "it fires again");
+        assert_eq!((left.len(), left.rules().collect::<Vec<_>>()), (2, vec!["ip-spike"; 2]), "and is counted once");
         assert_eq!(ids(&left.meet(&spike("d", "two", Resolved))), [""; 0]);
         assert_eq!(ids(&left.meet(&spike("d", "two", Firing))), ["b"]);
         assert_eq!(ids(&left.meet(&spike("d", "two", Firing))), [""; 0], "once");

@@ -413,7 +413,7 @@ impl Engine for ShownPipeline {
         views.iter().for_each(|view| totals.merge(&view.totals));
         let fired = figures.alerts_fired.load(Ordering::Relaxed);
         let rules = figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let firing = rules.values().map(|rule| rule.firing).sum();
+        let firing = rules.values().map(|rule| rule.firing + rule.left).sum();
         let processes = self.shown.peers.processes();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -504,7 +504,7 @@ impl Engine for ShownPipeline {
                 baseline_factor: rule.baseline_factor,
                 ceiling: rule.ceiling,
                 resolve_after_ms: rule.resolve_after.0,
-                firing: alerts.firing,
+                firing: alerts.firing + alerts.left,
                 fired: alerts.fired,
                 limited: alerts.limited,
                 unopened: alerts.unopened,

@@ -25,6 +25,36 @@ fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
 }
 
 #[test]
+fn what_an_earlier_life_left_firing_is_counted_until_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("data_dir = {:?}\n[store]\nenabled = false\n", dir.path());
+    let config = config::parse(SourceText::new("test", &text), &Overrides::default(), &|_| None).unwrap();
+    std::fs::create_dir_all(dir.path().join("results")).unwrap();
+    let line = |id: &str, last: &str| {
+        let alert = serde_json::json!({
+            "id": id, "key": id, "rule": "ip-spike", "severity": "high", "subject": {"client_ip": "10.0.0.1"},
+            "first": "2026-03-05T10:00:00.000Z", "last": last, "fired": "2026-03-05T10:00:02.000Z", "value": 200.0,
+            "threshold": 100.0, "score": 0.66, "findings": 1, "state": "firing", "evidence": [], "mode": "live",
+            "replaces": null
+        });
+        format!("{alert}\n")
+    };
+    let lines = line("a", "2026-03-05T10:00:10.000Z") + &line("b", "2026-03-05T11:00:00.000Z");
+    std::fs::write(dir.path().join("results/alerts.jsonl"), lines).unwrap();
+    let mut orphans = Orphans::read(&config, false);
+    let figures = Figures::default();
+    let left = |orphans: &Orphans| {
+        figures.leave(orphans);
+        figures.rules.lock().unwrap()["ip-spike"]
+    };
+    assert_eq!(left(&orphans), RuleFigures { left: 2, ..RuleFigures::default() });
+    assert_eq!(orphans.advance(1_772_704_810_000 + 3_600_000).len(), 1);
+    assert_eq!(left(&orphans), RuleFigures { left: 1, ..RuleFigures::default() });
+    orphans.finish(u64::MAX);
+    assert_eq!(left(&orphans), RuleFigures::default());
+}
+
+#[test]
 fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
     let draft = AlertDraft {
         change: Change::Updated,
