@@ -2,7 +2,8 @@
 
 use super::metrics::Counters;
 use super::positions::{self, Place};
-use crate::source::file::{FIRST_BYTES, FilePosition, Input as Reader, open_file, rotated};
+use crate::source::file::kept::{self, Print};
+use crate::source::file::{FIRST_BYTES, FilePosition, open_file};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -85,43 +86,10 @@ fn shorter(place: &Place) -> Option<u64> {
 
 /// Files that may hold a content, the likeliest first.
 pub fn candidates(place: &Place) -> Vec<PathBuf> {
-    let directory = place.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let same = entries.filter(|entry| {
-        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (place.device, place.inode))
-    });
-    let mut all: Vec<PathBuf> = same.map(|entry| place.path.with_file_name(entry.file_name())).collect();
-    all.push(place.path.clone());
-    all.extend(rotated(&place.path).into_iter().rev());
-    all
+    kept::candidates(&place.path, place.device, place.inode)
 }
 
 /// The length of a file if it holds a content.
 pub fn holds(path: &Path, place: &Place) -> Option<u64> {
-    let look = || -> io::Result<Option<u64>> {
-        let mut reader = Reader::open_file(path)?;
-        let mut first = Vec::new();
-        reader.read_into(&mut first, place.first.len())?;
-        if first != place.first {
-            return Ok(None);
-        }
-        let before = place.offset.saturating_sub(place.tail.len() as u64);
-        let mut reader = Reader::open_file(path)?;
-        let mut tail = Vec::new();
-        if reader.skip(before)? < before || reader.read_into(&mut tail, place.tail.len())? < place.tail.len() {
-            return Ok(None);
-        }
-        if tail != place.tail {
-            return Ok(None);
-        }
-        // The rest is read where it is packed; a plain file says how long it is.
-        let file = open_file(path)?;
-        let mut head = [0; 4];
-        let n = file.read_at(&mut head, 0)?;
-        Ok(Some(match crate::source::file::is_plain(&head[..n]) {
-            true => file.metadata()?.len(),
-            false => place.offset + reader.skip(u64::MAX)?,
-        }))
-    };
-    look().ok().flatten()
+    kept::length_if(path, Print::of(&place.first), place.offset, Print::of(&place.tail))
 }

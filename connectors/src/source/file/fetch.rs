@@ -283,7 +283,8 @@ mod tests {
             let positions = Positions::default();
             let named = (log.as_path(), meta.dev(), meta.ino(), text.as_bytes());
             // The partition began at 1000 in this file.
-            positions.advance(PartitionId(3), 1, named, 0, text.len() as u64, Some(1000));
+            positions.open(PartitionId(3), 1, named, (0, b""), 1000);
+            positions.advance(PartitionId(3), 1, named, 0, text.as_bytes());
             change(dir.path());
             let wanted =
                 [(PartitionId(3), 1011), (PartitionId(3), 1019), (PartitionId(3), 999), (PartitionId(4), 1011)];

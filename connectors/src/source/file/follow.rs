@@ -11,15 +11,16 @@
 
 use super::fetch::FollowedLines;
 use super::input::{Encoding, TAR_HEAD, encoding, is_tar_head};
+use super::kept::{self, Kept, KeptFile, Located, Print};
 use super::names;
 use super::positions::{FilePosition, Positions};
-use super::tail::{Done, Open, Tail, rotated};
+use super::tail::{Done, Open, Tail};
 use super::walk::{self, Bound, open_file};
 use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::paths::OwnFiles;
 use crate::source::frame::Outlet;
 use crate::source::{Clock, Identity, SourceError, named_partition_id};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -56,6 +57,8 @@ pub struct FollowOptions {
     pub process: usize,
     /// Where to go on after a restart; wins over `from_beginning`.
     pub resume: Vec<FilePosition>,
+    /// The same of an earlier run that kept what is needed to read again a part of what was read.
+    pub kept: Vec<Kept>,
     /// How often files are looked at while they grow.
     pub poll: Duration,
     /// How often patterns are expanded.
@@ -78,6 +81,7 @@ impl Default for FollowOptions {
             most_files: usize::MAX,
             process: 0,
             resume: Vec::new(),
+            kept: Vec::new(),
             poll: Duration::from_millis(100),
             rescan: Duration::from_secs(1),
             linger: Duration::from_secs(5),
@@ -107,6 +111,32 @@ pub struct LeftOut {
     pub cut_patterns: AtomicU64,
 }
 
+/// A partition that is about to be read.
+#[derive(Clone, Debug)]
+pub struct StartingFile {
+    /// Which.
+    pub id: PartitionId,
+    /// Its path.
+    pub path: PathBuf,
+    /// Where reading starts, an offset of the partition.
+    pub start: u64,
+    /// From where on it could be read again.
+    pub held_from: u64,
+    /// What was kept with the start ([`Kept::mark`]); `None` where nothing was kept.
+    pub mark: Option<String>,
+    /// How many bytes before the start were read, not dealt with, and are gone.
+    pub lost: u64,
+    /// Whether anything of it is there, or a file of its name.
+    pub is_there: bool,
+}
+
+/// A partition of an earlier run.
+struct Known {
+    located: Located,
+    mark: Option<String>,
+    reads_again: bool,
+}
+
 /// Files to follow.
 pub struct FollowFiles {
     identity: Identity,
@@ -114,6 +144,10 @@ pub struct FollowFiles {
     clock: Clock,
     positions: Positions,
     left_out: Arc<LeftOut>,
+    /// Partitions of an earlier run that are not followed yet, by path.
+    known: BTreeMap<PathBuf, Known>,
+    /// Files that were there at the start, with what named them.
+    there: Vec<(PathBuf, String)>,
 }
 
 impl FollowFiles {
@@ -123,9 +157,11 @@ impl FollowFiles {
     /// [`SourceError::Usage`], naming the path: a directory, not readable, compressed, not a pattern; with `must_exist`
     /// also a path that is not there or a pattern without a match.
     pub fn new(identity: Identity, options: FollowOptions, clock: Clock) -> Result<FollowFiles, SourceError> {
+        let mut there = Vec::new();
         for path in &options.paths {
             let is_pattern = names::is_pattern(path);
             let found = walk::find(path, Bound::default())?;
+            there.extend(found.files.iter().map(|file| (file.clone(), path.clone())));
             let is_there = match is_pattern {
                 // Of one that was cut more may be there.
                 true => !found.files.is_empty() || found.cut.is_some(),
@@ -144,7 +180,56 @@ impl FollowFiles {
                 can_follow(Path::new(path))?;
             }
         }
-        Ok(FollowFiles { identity, options, clock, positions: Positions::default(), left_out: Arc::default() })
+        let is_named = |path: &Path| {
+            let names = |named: &String| {
+                Path::new(named) == path || glob::Pattern::new(named).is_ok_and(|pattern| pattern.matches_path(path))
+            };
+            there.iter().any(|(file, _)| file == path) || options.paths.iter().any(names)
+        };
+        let find = |kept: &Kept| {
+            let known = Known { located: kept::locate(kept), mark: kept.mark.clone(), reads_again: false };
+            (kept.path.clone(), known)
+        };
+        let known = options.kept.iter().filter(|kept| is_named(&kept.path)).map(find).collect();
+        let (positions, left_out) = (Positions::default(), Arc::default());
+        Ok(FollowFiles { identity, options, clock, positions, left_out, known, there })
+    }
+
+    /// The source's position in the configuration.
+    pub fn source(&self) -> usize {
+        self.identity.index
+    }
+
+    fn id(&self, path: &Path) -> PartitionId {
+        named_partition_id(self.options.process, self.identity.index, path.as_os_str().as_bytes())
+    }
+
+    /// Partitions of an earlier run, as they are found.
+    pub fn starting(&self) -> Vec<StartingFile> {
+        let starting = |(path, known): (&PathBuf, &Known)| StartingFile {
+            id: self.id(path),
+            path: path.clone(),
+            start: known.located.next,
+            held_from: known.located.held_from,
+            mark: known.mark.clone(),
+            lost: known.located.lost,
+            is_there: known.located.is_there() || path.is_file(),
+        };
+        self.known.iter().map(starting).collect()
+    }
+
+    /// Files that are there and were not read before, with what of the paths and patterns names them.
+    pub fn new_files(&self) -> Vec<(PartitionId, &str)> {
+        let is_new = |(path, _): &&(PathBuf, String)| !self.known.contains_key(path);
+        self.there.iter().filter(is_new).map(|(path, named)| (self.id(path), named.as_str())).collect()
+    }
+
+    /// Lets these partitions be read again from as far back as they can be.
+    pub fn read_again(&mut self, which: impl Fn(PartitionId) -> bool) {
+        let (process, index) = (self.options.process, self.identity.index);
+        for (path, known) in &mut self.known {
+            known.reads_again = which(named_partition_id(process, index, path.as_os_str().as_bytes()));
+        }
     }
 
     /// What is named and not followed; counted at every look for files.
@@ -334,6 +419,12 @@ impl Run {
     /// Finds files to follow.
     fn scan(&mut self) {
         (self.left_out, self.cut_patterns) = (0, 0);
+        if self.first_scan {
+            // Before patterns are looked at: they may name a file that one of these was renamed to.
+            for path in self.source.known.keys().cloned().collect::<Vec<_>>() {
+                self.go_on(path);
+            }
+        }
         for at in 0..self.source.options.paths.len() {
             let path = self.source.options.paths[at].clone();
             let by_pattern = names::is_pattern(&path);
@@ -404,6 +495,23 @@ impl Run {
         }
     }
 
+    /// Follows what an earlier run did; where the path names nothing for now, if there is a rest of what it named.
+    fn go_on(&mut self, path: PathBuf) {
+        if path.is_file() {
+            return self.consider(path, false);
+        }
+        if !self.source.known.get(&path).is_some_and(|known| known.located.has_more()) {
+            return;
+        }
+        match self.follow(&path, false) {
+            Ok(tail) => {
+                self.followed.insert(path);
+                self.tails.push(tail);
+            }
+            Err(error) => self.leave_out(&path, || error.to_string()),
+        }
+    }
+
     fn is_excluded(&self, path: &Path) -> bool {
         let excludes = |pattern: &String| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path(path));
         self.source.options.exclude.iter().any(excludes)
@@ -436,20 +544,24 @@ impl Run {
     }
 
     fn follow(&mut self, path: &Path, by_pattern: bool) -> io::Result<Tail> {
-        let options = &self.source.options;
         let mut files = Vec::new();
-        let mut resumed_at = None;
+        let mut start = None;
+        let known = self.source.known.remove(path);
+        let was_read = known.is_some() || self.source.options.resume.iter().any(|p| p.path == path);
+        if let Some(known) = known {
+            let (found, at) = known.located.open(known.reads_again);
+            (files, start) = (found, Some(at));
+        }
+        let options = &self.source.options;
         // Without an inode there is no file to go on in: its reader has said what became of it.
         if let Some(position) = options.resume.iter().find(|p| p.path == path && p.inode != 0) {
-            match resume(position) {
-                Some(found) => {
-                    files = found;
-                    resumed_at = Some(position.partition_offset);
-                }
-                None => tracing::warn!(
+            files = resume(position);
+            start = Some(position.partition_offset).filter(|_| !files.is_empty());
+            if files.is_empty() {
+                tracing::warn!(
                     file = %path.shown(),
                     "the file that was read last is gone; starting with the one that is there, from its beginning"
-                ),
+                );
             }
         }
         if files.is_empty() {
@@ -459,14 +571,13 @@ impl Run {
             if let Some(packed) = packed(&file)?.filter(is_wrong) {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is {packed}: {}", packed.hint())));
             }
-            let known = options.resume.iter().any(|p| p.path == path);
-            let from_end = self.first_scan && !options.from_beginning && !known;
+            let from_end = self.first_scan && !options.from_beginning && !was_read;
             files.push(Open::live(1, file, if from_end { u64::MAX } else { 0 })?);
         }
-        let from = resumed_at.unwrap_or_else(|| files.first().map_or(0, Open::position));
+        let from = start.unwrap_or_else(|| files.first().map_or(0, Open::position));
         let left: u64 = files.iter().map(Open::unread).sum();
         let identity = &self.source.identity;
-        let id = named_partition_id(options.process, identity.index, path.as_os_str().as_bytes());
+        let id = self.source.id(path);
         let outlet = Outlet::new(self.feed.clone(), id, self.source.clock);
         self.feed.open(PartitionInfo {
             id,
@@ -480,59 +591,17 @@ impl Run {
         });
         tracing::info!(file = %path.shown(), files = files.len(), "following");
         let positions = self.source.positions.clone();
-        Ok(Tail::new(path.to_owned(), outlet, positions, files, resumed_at, options.linger))
+        Ok(Tail::new(path.to_owned(), outlet, positions, files, from, options.linger))
     }
 }
 
 /// The files to read from a position on, oldest first: the one it is in, by whatever name, and those written since.
-fn resume(position: &FilePosition) -> Option<Vec<Open>> {
-    let mut generations = rotated(&position.path);
-    generations.push(position.path.clone());
-    if let Some(renamed) = by_inode(position).filter(|path| !generations.contains(path)) {
-        generations.insert(generations.len() - 1, renamed);
-    }
-    let has_first = |path: &Path| {
-        let Ok(mut input) = super::input::Input::open_file(path) else { return false };
-        let mut first = Vec::new();
-        input.read_into(&mut first, position.first.len()).is_ok() && first == position.first
-    };
-    let is_same = |path: &&PathBuf| {
-        let inode = std::fs::metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (position.device, position.inode));
-        inode && has_first(path) && std::fs::metadata(path).is_ok_and(|m| m.len() >= position.offset)
-    };
-    let at = generations.iter().position(|path| is_same(&path)).or_else(|| {
-        // Compressed or copied since: the newest with the same beginning.
-        (!position.first.is_empty()).then(|| generations.iter().rposition(|path| has_first(path))).flatten()
-    })?;
-    let mut files = Vec::new();
-    for (n, path) in generations[at..].iter().enumerate() {
-        let offset = if n == 0 { position.offset } else { 0 };
-        match open(n as u64 + 1, path, offset) {
-            Ok(open) => files.push(open),
-            Err(error) => tracing::warn!(file = %path.shown(), %error, "cannot read a rotated file"),
-        }
-    }
-    Some(files)
-}
-
-/// The file of a position where it has a name of its own by now, in the same directory.
-fn by_inode(position: &FilePosition) -> Option<PathBuf> {
-    let directory = position.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let is_it = |entry: &std::fs::DirEntry| {
-        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (position.device, position.inode))
-    };
-    let entry = std::fs::read_dir(directory).ok()?.flatten().find(is_it)?;
-    Some(position.path.with_file_name(entry.file_name()))
-}
-
-fn open(number: u64, path: &Path, offset: u64) -> io::Result<Open> {
-    let mut file = open_file(path)?;
-    let mut first = Vec::new();
-    file.by_ref().take(4).read_to_end(&mut first)?;
-    match encoding(&first) {
-        Encoding::Plain => Open::live(number, file, offset),
-        _ => Open::stored(number, path, offset),
-    }
+fn resume(position: &FilePosition) -> Vec<Open> {
+    let FilePosition { device, inode, offset, .. } = *position;
+    let first = Print::of(&position.first);
+    let file = KeptFile { device, inode, first, from: offset, to: offset, end: offset, before: Print::default() };
+    let (path, next) = (position.path.clone(), position.partition_offset);
+    kept::locate(&Kept { path, next, mark: None, files: vec![file] }).open(false).0
 }
 
 #[cfg(test)]

@@ -400,6 +400,209 @@ fn a_restart_goes_on_where_it_was_whatever_happened_to_the_files() {
     }
 }
 
+/// A row of what happens to files between two runs: the name, what happens, the lines that are read then and the offset of
+/// the first where they are read again from as far back as that is possible, and how many bytes are lost.
+type Between = (&'static str, fn(&Case), &'static [&'static str], u64, u64);
+
+/// What is read by a second run over what happened to two files of one log. The first run read "line 0" to "line 3" in
+/// the older one, and "line 4" and "line 5" in the newer one; all before "line 5" was dealt with, and "line 2" and what
+/// follows is wanted again where `reads_again`.
+fn goes_on(rows: &[Between], reads_again: bool) {
+    for (name, happens, want, offset, lost) in rows {
+        let mut case = Case::new();
+        case.append("a.log", "line 0\nline 1\nline 2\nline 3\n");
+        case.start(case.options(&["a.log*"]));
+        case.lines(4);
+        case.rename("a.log", "a.log.1");
+        case.append("a.log", "line 4\nline 5\n");
+        case.lines(6);
+        let id = case.engine.only().info.as_ref().unwrap().id;
+        let kept = case.positions.as_ref().unwrap().kept(id, Some(14), 35).unwrap();
+        case.finish();
+        // As it is read from the disk.
+        let at = case.path("positions.json");
+        kept::store(&at, &[kept::KeptSource { partitions: vec![kept], ..Default::default() }]).unwrap();
+        let kept = kept::load(&at).unwrap().remove(0).partitions;
+        happens(&case);
+        case.engine = Engine::new(1 << 20);
+        let options = FollowOptions { kept, from_beginning: false, ..case.options(&["a.log*"]) };
+        let mut source = FollowFiles::new(identity(), options, wall_clock).unwrap();
+        let starting = source.starting().remove(0);
+        assert_eq!((starting.id, starting.lost, starting.is_there), (id, *lost, true), "{name}");
+        source.read_again(|of| reads_again && of == id);
+        case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
+        case.lines(want.len());
+        assert_eq!(case.finish(), *want, "{name}");
+        let info = case.engine.only().info.as_ref().unwrap();
+        assert_eq!(info.unread.map(|unread| unread.from), Some(*offset), "{name}");
+        let offsets: Vec<u64> = case.engine.only().lines.iter().map(|(at, _)| *at).collect();
+        let lengths = want.iter().scan(*offset, |at, line| Some(std::mem::replace(at, *at + line.len() as u64 + 1)));
+        assert_eq!(offsets, lengths.collect::<Vec<_>>(), "{name}");
+        assert_eq!(if reads_again { starting.held_from } else { starting.start }, *offset, "{name}");
+    }
+}
+
+fn rotate(case: &Case) {
+    case.rename("a.log.1", "a.log.2");
+    case.rename("a.log", "a.log.1");
+}
+
+fn compress(case: &Case, name: &str, to: &str) {
+    let content = std::fs::read(case.path(name)).unwrap();
+    std::fs::write(case.path(to), zstd::encode_all(&content[..], 1).unwrap()).unwrap();
+    std::fs::remove_file(case.path(name)).unwrap();
+}
+
+#[test]
+fn what_was_read_is_read_again_at_its_offsets_where_all_of_it_is_there() {
+    let all = &["line 2", "line 3", "line 4", "line 5", "line 6"];
+    goes_on(
+        &[
+            ("nothing happened", |case| case.append("a.log", "line 6\n"), all, 14, 0),
+            (
+                "renamed",
+                |case| {
+                    rotate(case);
+                    case.append("a.log", "line 6\n");
+                },
+                all,
+                14,
+                0,
+            ),
+            (
+                "renamed, and nothing written since",
+                |case| {
+                    case.append("a.log", "line 6\n");
+                    rotate(case);
+                },
+                all,
+                14,
+                0,
+            ),
+            (
+                "copied and truncated",
+                |case| {
+                    case.rename("a.log.1", "a.log.2");
+                    std::fs::copy(case.path("a.log"), case.path("a.log.1")).unwrap();
+                    std::fs::write(case.path("a.log"), "line 6\n").unwrap();
+                },
+                all,
+                14,
+                0,
+            ),
+            (
+                "the older one is compressed",
+                |case| {
+                    compress(case, "a.log.1", "a.log.1.zst");
+                    case.append("a.log", "line 6\n");
+                },
+                all,
+                14,
+                0,
+            ),
+            (
+                "both are compressed",
+                |case| {
+                    compress(case, "a.log.1", "a.log.2.zst");
+                    compress(case, "a.log", "a.log.1.zst");
+                    case.append("a.log", "line 6\n");
+                },
+                all,
+                14,
+                0,
+            ),
+            (
+                "the older one is gone",
+                |case| {
+                    std::fs::remove_file(case.path("a.log.1")).unwrap();
+                    case.append("a.log", "line 6\n");
+                },
+                &["line 5", "line 6"],
+                35,
+                0,
+            ),
+            (
+                "its writer had it open still: what it wrote is new, and comes first",
+                |case| case.append("a.log.1", "line 6\n"),
+                &["line 6", "line 5"],
+                35,
+                0,
+            ),
+            (
+                "the newer one is gone",
+                |case| {
+                    std::fs::remove_file(case.path("a.log")).unwrap();
+                    case.append("a.log", "line 6\n");
+                },
+                &["line 6"],
+                42,
+                7,
+            ),
+            (
+                "the newer one holds other content of that length",
+                |case| std::fs::write(case.path("a.log"), "line 6\nline 7\n").unwrap(),
+                &["line 6", "line 7"],
+                42,
+                7,
+            ),
+        ],
+        true,
+    );
+}
+
+#[test]
+fn what_was_dealt_with_is_not_read_again_where_it_is_not_wanted() {
+    goes_on(
+        &[
+            ("nothing happened", |case| case.append("a.log", "line 6\n"), &["line 5", "line 6"], 35, 0),
+            (
+                "renamed, and nothing written since",
+                |case| {
+                    case.append("a.log", "line 6\n");
+                    rotate(case);
+                },
+                &["line 5", "line 6"],
+                35,
+                0,
+            ),
+            (
+                "renamed twice",
+                |case| {
+                    rotate(case);
+                    case.append("a.log", "line 6\n");
+                    case.rename("a.log.2", "a.log.3");
+                    rotate(case);
+                    case.append("a.log", "line 7\n");
+                },
+                &["line 5", "line 6", "line 7"],
+                35,
+                0,
+            ),
+        ],
+        false,
+    );
+}
+
+#[test]
+fn a_file_followed_from_its_end_is_gone_on_with_where_nothing_was_read() {
+    for (name, between, want) in [("written since", "new\n", &["new"][..]), ("nothing was written", "", &[][..])] {
+        let mut case = Case::new();
+        case.append("a.log", "old\n");
+        case.start(FollowOptions { from_beginning: false, ..case.options(&["a.log"]) });
+        case.caught_up();
+        let positions = case.positions.clone().unwrap();
+        let (id, begun) = positions.begun().pop_first().unwrap();
+        let kept = positions.kept(id, None, begun).unwrap();
+        assert_eq!((kept.next, kept.files[0].to), (4, 4), "{name}");
+        case.finish();
+        case.append("a.log", between);
+        case.engine = Engine::new(1 << 20);
+        case.start(FollowOptions { kept: vec![kept], from_beginning: false, ..case.options(&["a.log"]) });
+        case.lines(want.len());
+        assert_eq!(case.finish(), want, "{name}");
+    }
+}
+
 /// The beginning of a tar archive.
 fn archive() -> Vec<u8> {
     let mut archive = b"access.log".to_vec();

@@ -6,6 +6,7 @@
 mod fetch;
 mod follow;
 mod input;
+pub mod kept;
 mod names;
 mod positions;
 mod replay;
@@ -13,16 +14,10 @@ mod tail;
 mod walk;
 
 pub use fetch::{FollowedLines, LineFetcher};
-pub use follow::{FollowFiles, FollowOptions, LeftOut, can_follow};
+pub use follow::{FollowFiles, FollowOptions, LeftOut, StartingFile, can_follow};
 pub use names::{is_pattern, log_of};
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
 pub use walk::{Bound, Cut, Found, find, open_file};
 #[cfg(feature = "ship")]
-pub(crate) use {input::Input, positions::FIRST_BYTES, tail::rotated};
-
-/// Whether a file that begins like this is not packed.
-#[cfg(feature = "ship")]
-pub(crate) fn is_plain(first: &[u8]) -> bool {
-    input::encoding(first) == input::Encoding::Plain
-}
+pub(crate) use {input::Input, positions::FIRST_BYTES};

@@ -1,5 +1,6 @@
 //! Where in its files each followed partition stands: which file an offset is in, and from where to go on.
 
+use super::kept::{Kept, KeptFile, Print};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,9 @@ struct Segment {
     /// Which opened file, by number.
     file: u64,
     position: FilePosition,
+    /// Offset in the file after what was handed over of it last, and the bytes before that.
+    end: u64,
+    before: Print,
 }
 
 #[derive(Debug, Default)]
@@ -80,28 +84,51 @@ impl Positions {
         self.at(partition, offset).map(|place| (place.path, place.offset))
     }
 
-    /// The offset in the partition of bytes that are handed over now: `length` bytes at `offset` of a file.
+    /// What is to be kept so that a later run goes on at `next`, an offset of a partition, and may read again what lies
+    /// before it from `from` on. `None` where it is not known any more which file `next` is in.
+    pub fn kept(&self, partition: PartitionId, from: Option<u64>, next: u64) -> Option<Kept> {
+        self.lock().get(&partition)?.kept(from, next)
+    }
+
+    /// Where reading each partition began.
+    pub fn begun(&self) -> BTreeMap<PartitionId, u64> {
+        let first = |stand: &Stand| Some(stand.segments.front()?.position.partition_offset);
+        self.lock().iter().filter_map(|(id, stand)| Some((*id, first(stand)?))).collect()
+    }
+
+    /// A partition begins, or goes on after an earlier run: with this file from `offset` on, before which these bytes are.
+    pub(crate) fn open(
+        &self,
+        partition: PartitionId,
+        file: u64,
+        (path, device, inode, first): (&Path, u64, u64, &[u8]),
+        (offset, before): (u64, &[u8]),
+        partition_offset: u64,
+    ) {
+        let position =
+            FilePosition { path: path.to_owned(), device, inode, offset, partition_offset, first: first.to_vec() };
+        let segment = Segment { file, position, end: offset, before: Print::of_tail(before) };
+        self.lock().insert(partition, Stand { segments: VecDeque::from([segment]), next: partition_offset });
+    }
+
+    /// The offset in the partition of bytes that are handed over now: those at `offset` of a file.
     pub(crate) fn advance(
         &self,
         partition: PartitionId,
         file: u64,
         (path, device, inode, first): (&Path, u64, u64, &[u8]),
         offset: u64,
-        length: u64,
-        resumed_at: Option<u64>,
+        bytes: &[u8],
     ) -> u64 {
         let mut all = self.lock();
         let stand = all.entry(partition).or_default();
         let contiguous = stand.segments.back().is_some_and(|last| last.file == file && last.position.offset <= offset);
         if !contiguous {
             // Offsets of the first file are its own.
-            let partition_offset = match stand.segments.is_empty() {
-                true => resumed_at.unwrap_or(offset),
-                false => stand.next,
-            };
+            let partition_offset = if stand.segments.is_empty() { offset } else { stand.next };
             let position =
                 FilePosition { path: path.to_owned(), device, inode, offset, partition_offset, first: first.to_vec() };
-            stand.segments.push_back(Segment { file, position });
+            stand.segments.push_back(Segment { file, position, end: offset, before: Print::default() });
             if stand.segments.len() > MOST_SEGMENTS {
                 stand.segments.pop_front();
             }
@@ -111,7 +138,9 @@ impl Positions {
             last.position.first = first.to_vec();
         }
         let at = last.position.partition_offset + (offset - last.position.offset);
-        stand.next = at + length;
+        last.end = offset + bytes.len() as u64;
+        last.before = Print::of_tail(bytes);
+        stand.next = at + bytes.len() as u64;
         at
     }
 }
@@ -130,5 +159,50 @@ impl Stand {
         position.offset += offset - position.partition_offset;
         position.partition_offset = offset;
         Some(position)
+    }
+
+    /// See [`Positions::kept`].
+    fn kept(&self, from: Option<u64>, next: u64) -> Option<Kept> {
+        if next > self.next {
+            return None;
+        }
+        let at_or_before = |offset| self.segments.iter().rposition(|s| s.position.partition_offset <= offset);
+        let at = at_or_before(next)?;
+        let from = from.filter(|from| *from < next && at_or_before(*from).is_some()).unwrap_or(next);
+        let begin = at_or_before(from)?;
+        // Files by the order in which they were read first, with what of them lies before `next`.
+        let mut files: Vec<(u64, KeptFile)> = Vec::new();
+        let mut parts: Vec<(usize, u64)> = Vec::new();
+        for (n, segment) in self.segments.iter().enumerate() {
+            let Segment { file, position, end, before } = segment;
+            let to = if n == at { position.offset + (next - position.partition_offset) } else { *end };
+            let known = files.iter().position(|(of, _)| of == file);
+            if n > at {
+                // It is known by all that was read of it.
+                known.into_iter().for_each(|known| files[known].1.seen(position, *end, *before));
+                continue;
+            }
+            let known = known.unwrap_or_else(|| {
+                files.push((*file, KeptFile { device: position.device, inode: position.inode, ..KeptFile::default() }));
+                files.len() - 1
+            });
+            let kept = &mut files[known].1;
+            (kept.from, kept.to) = (to, to);
+            kept.seen(position, *end, *before);
+            if n >= begin {
+                let skipped = if n == begin { from - position.partition_offset } else { 0 };
+                parts.push((known, position.offset + skipped));
+            }
+        }
+        // Lines of files that took turns would come in another order.
+        let begins = files.len() - parts.len().min(files.len());
+        if parts.iter().map(|(file, _)| *file).eq(begins..files.len()) {
+            parts.into_iter().for_each(|(file, from)| files[file].1.from = from);
+        }
+        let first = files.iter().position(|(_, file)| file.from < file.to).unwrap_or(files.len() - 1);
+        // And the one before: its writer may not have let go of it.
+        let files = files.into_iter().skip(first.saturating_sub(1)).map(|(_, file)| file).collect();
+        let path = self.segments.back()?.position.path.clone();
+        Some(Kept { path, next, mark: None, files })
     }
 }

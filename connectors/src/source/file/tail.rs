@@ -227,7 +227,6 @@ struct Way {
     path: PathBuf,
     outlet: Outlet,
     positions: Positions,
-    resumed_at: Option<u64>,
     /// Whether anything was handed over since the end was last reached.
     sent: bool,
 }
@@ -236,8 +235,7 @@ impl Way {
     fn send(&mut self, file: &File1<'_>, offset: u64, bytes: Vec<u8>) {
         self.sent = true;
         let named = (self.path.as_path(), file.device, file.inode, file.first);
-        let length = bytes.len() as u64;
-        let at = self.positions.advance(self.outlet.id, file.number, named, offset, length, self.resumed_at);
+        let at = self.positions.advance(self.outlet.id, file.number, named, offset, &bytes);
         self.outlet.send_lines(at, bytes);
     }
 }
@@ -263,19 +261,24 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// A path with the files that are to be read for it, oldest first; the last is the one it names now.
+    /// A path with the files that are to be read for it, oldest first; the last is the one it names now. `start` is the
+    /// offset in the partition of what is read first.
     pub fn new(
         path: PathBuf,
         outlet: Outlet,
         positions: Positions,
         files: Vec<Open>,
-        resumed_at: Option<u64>,
+        start: u64,
         linger: Duration,
     ) -> Tail {
+        if let Some(open) = files.first() {
+            let named = (path.as_path(), open.device, open.inode, &open.first[..]);
+            positions.open(outlet.id, open.number, named, (open.position(), &open.before), start);
+        }
         let mut older: VecDeque<Open> = files.into();
         let current = older.pop_back();
         let opened = older.len() as u64 + 1;
-        let way = Way { path, outlet, positions, resumed_at, sent: false };
+        let way = Way { path, outlet, positions, sent: false };
         Tail { way, older, current, opened, caught_up: false, linger, trouble: None }
     }
 

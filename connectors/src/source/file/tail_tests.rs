@@ -24,7 +24,7 @@ impl Case {
         let outlet = Outlet::new(feed.clone(), PartitionId(1), wall_clock);
         append(&path, "one\n");
         let open = Open::live(1, File::open(&path).unwrap(), 0).unwrap();
-        let tail = Tail::new(path, outlet, Positions::default(), vec![open], None, LINGER);
+        let tail = Tail::new(path, outlet, Positions::default(), vec![open], 0, LINGER);
         let mut case = Case { dir, feed, tail };
         assert_eq!(case.look(), ("one\n".to_owned(), 0));
         case.tail.current.as_mut().unwrap().grew = long_ago();
