@@ -99,6 +99,12 @@ fn engine(app: &Shared, registry: &mut Registry) {
         "Records that rules were to see again after a restart, and that the log no longer held",
         status.missing,
     );
+    count(
+        registry,
+        "file_bytes_lost",
+        "Bytes of followed files that were gone before an earlier run had dealt with them, at least",
+        status.lost_bytes,
+    );
     count(registry, "events_late", "Events too old for their windows", status.late);
     count(registry, "events_future", "Events dated too far in the future", status.future);
     count(registry, "alerts_fired", "Alerts that began", status.alerts.fired);

@@ -49,6 +49,9 @@ pub struct Status {
     pub duplicates: u64,
     /// Records of Kafka that rules were to see again after a restart, and that the log no longer held.
     pub missing: u64,
+    /// Bytes of files that an earlier run had read, and that were gone before they were dealt with.
+    #[serde(default)]
+    pub lost_bytes: u64,
     /// Events too old for their windows.
     pub late: u64,
     /// Events dated too far in the future.

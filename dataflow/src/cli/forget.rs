@@ -184,10 +184,9 @@ fn logs(config: &Config) -> Vec<String> {
     }
     let said = config.sources.iter().filter_map(|source| {
         let (logs, then) = match &source.kind {
-            SourceKind::File { paths, from_beginning, .. } => {
+            SourceKind::File { paths, .. } => {
                 let paths: Vec<String> = paths.iter().map(|path| path.shown().to_string()).collect();
-                let again = "a run that reads them from the beginning has the client again";
-                (paths.join(", "), if *from_beginning { EVERY } else { again })
+                (paths.join(", "), "a start that reads lines of the client again has it again")
             }
             SourceKind::Kafka(kafka) => (
                 format!("topics {} at {}", kafka.topics.join(", "), kafka.brokers),

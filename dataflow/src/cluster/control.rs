@@ -60,6 +60,10 @@ pub struct Status {
     pub reached: u64,
     /// Whether what is said here of its time is known yet.
     pub listed: bool,
+    /// What it knows of an earlier life; `None` until it has looked.
+    pub earlier: Option<Earlier>,
+    /// Bytes of files that an earlier life read and did not deal with, and that are gone.
+    pub lost: u64,
     /// How far it has caught up with what its logs held at its start.
     pub backlog: Backlog,
     /// Everything before this event time (ms) is durable at every sink. Meaningful from process 0.
@@ -81,6 +85,28 @@ pub struct Status {
     pub end: Option<u64>,
     /// Said last: it has finished, and its silence means nothing from here on.
     pub farewell: bool,
+}
+
+/// What a process knows of an earlier life by what was committed with the logs that it reads, or that a group reads for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// End (ms) of the last window that was durable; `None` where nothing is known.
+    pub durable: Option<u64>,
+    /// Event time (ms) that had passed.
+    pub floor: u64,
+    /// A log that is read from its beginning, and was not read before.
+    pub new: Option<String>,
+}
+
+impl Earlier {
+    /// This and what another process knows.
+    pub fn with(self, other: &Earlier) -> Earlier {
+        Earlier {
+            durable: self.durable.max(other.durable),
+            floor: self.floor.max(other.floor),
+            new: self.new.or_else(|| other.new.clone()),
+        }
+    }
 }
 
 /// What the logs of a process held when it opened them, and how much of that it has read.

@@ -13,7 +13,7 @@
 mod control;
 mod handshake;
 
-pub use control::{Amount, Backlog, Control, MAX_LINE, Status};
+pub use control::{Amount, Backlog, Control, Earlier, MAX_LINE, Status};
 
 use crate::exit::{self, ExitCode, Failure};
 use handshake::{Hello, Purpose, Refusal};

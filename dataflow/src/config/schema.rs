@@ -106,7 +106,7 @@ pub static SOURCE: Section = Section {
             "from",
             Kind::Choice(&["beginning", "end"]),
             Is("beginning"),
-            "Where to start in files that are there at the start, at every start: no positions are kept. Files that appear later are read from their beginning.",
+            "Where to start in files that are there at the first start. Later starts go on where the one before was, by `DATA_DIR/positions-P.json` of process P; files that appear later are read from their beginning.",
         )
         .only(&["file"]),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first.").only(&["kafka"]),

@@ -14,7 +14,7 @@
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | `orphans` | alerts that an earlier life left firing |
-//! | `commits`, `resume` | how far offsets are committed, and how a start goes on from there |
+//! | `commits`, `keeping`, `resume` | how far offsets are committed and positions in files kept, and how a start goes on from there |
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
@@ -33,6 +33,7 @@ pub mod evidence;
 pub mod gate;
 pub mod inexact;
 pub mod ingest;
+mod keeping;
 pub mod labels;
 pub mod ledger;
 pub mod letters;
@@ -53,7 +54,6 @@ pub mod reload;
 pub mod replay;
 #[cfg(feature = "store")]
 pub mod reports;
-#[cfg(feature = "kafka")]
 mod resume;
 pub mod routes;
 pub mod run;

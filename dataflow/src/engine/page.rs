@@ -429,6 +429,7 @@ impl Engine for ShownPipeline {
             rejected: totals.rejected,
             duplicates: totals.duplicates,
             missing: totals.missing,
+            lost_bytes: self.shown.peers.lost_bytes(),
             late: totals.late,
             future: totals.future,
             rate: views.iter().map(|view| view.rate).sum(),

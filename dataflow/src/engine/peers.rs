@@ -118,6 +118,8 @@ pub struct Here {
     files: Vec<FollowedLines>,
     /// What is replaced in lines before they are cut.
     secrets: Privacy,
+    /// Bytes of files that are lost.
+    lost: u64,
     process: usize,
     /// The first worker here, of the cluster.
     first_worker: usize,
@@ -127,7 +129,12 @@ impl Here {
     /// Of these.
     pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
         let (files, secrets) = (Vec::new(), Privacy::default());
-        Here { ledger, recent, lags, observer, files, secrets, process: 0, first_worker: 0 }
+        Here { ledger, recent, lags, observer, files, secrets, lost: 0, process: 0, first_worker: 0 }
+    }
+
+    /// The same where so many bytes of files are lost that an earlier life had read.
+    pub fn without(self, lost: u64) -> Here {
+        Here { lost, ..self }
     }
 
     /// The same, of this process of a cluster, where each has so many workers.
@@ -339,6 +346,12 @@ impl Peers {
     /// How many processes there are.
     pub fn processes(&self) -> usize {
         self.control.as_ref().map_or(0, |control| control.others().len()) + 1
+    }
+
+    /// Bytes of files that an earlier life of any process had read, and that were lost before they were dealt with.
+    pub fn lost_bytes(&self) -> u64 {
+        let others = self.control.iter().flat_map(|control| control.others());
+        self.here.lost + others.map(|status| status.lost).sum::<u64>()
     }
 
     /// The time of the last event (ms) here, where all input of this process has ended.

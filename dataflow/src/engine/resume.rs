@@ -1,4 +1,4 @@
-//! What is committed with an offset, and how a start goes on from what the life before committed.
+//! What is committed with an offset of a topic, or kept with a place in a file, and how a start goes on from what the life before committed.
 //!
 //! Offsets move with windows of `[windows]`. Windows of rules may be longer: some were open in the life before that began in
 //! what was committed. So with each offset goes the one from which on they need events, and what is before the committed
@@ -6,11 +6,15 @@
 //!
 //! Invariants
 //! - What is committed was durable wherever it was read: a window that any process has committed behind is closed for all.
+//!   Positions in files are known to the process that reads them alone, so processes tell each other ([`Earlier`]).
 //! - Without a text that can be read, a start is as if there were only the offset.
 
 use super::ledger::{Again, Left, Position, Resumed};
+use crate::cluster::Earlier;
+#[cfg(feature = "kafka")]
 use std::collections::BTreeSet;
 use std::fmt;
+#[cfg(feature = "kafka")]
 use std::sync::Arc;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::rule::Rule;
@@ -69,23 +73,35 @@ pub struct Starting<'a> {
     pub id: PartitionId,
     /// Where reading starts.
     pub start: u64,
-    /// The first offset of its log.
+    /// The first offset of its log; of files, of what is left of them.
     pub log_begin: u64,
     /// The text committed with the start, where that was committed.
     pub committed: Option<&'a str>,
 }
 
-/// How this process goes on. `commits` are the texts committed with all partitions that any process reads, by source and
-/// topic. The second value says why windows of rules are not filled again, where that is so.
-pub fn resume(
-    starting: &[Starting<'_>],
-    commits: &[(usize, Arc<str>, Option<Arc<str>>)],
-    has_older: bool,
-) -> (Resumed, Option<String>) {
-    let marks: Vec<(usize, &str, Option<Mark>)> = commits
-        .iter()
-        .map(|(source, topic, text)| (*source, &**topic, text.as_deref().and_then(Mark::parse)))
-        .collect();
+/// What is known of an earlier life by the texts that were committed, or kept; `new` is a log that is read from its
+/// beginning and was not read before.
+pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>, new: Option<String>) -> Earlier {
+    let marks = texts.into_iter().filter_map(Mark::parse);
+    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor, new: None };
+    marks.map(one).fold(Earlier { new, ..Earlier::default() }, |all, one| all.with(&one))
+}
+
+/// The same by the texts committed with all partitions that any process reads, by source and topic.
+#[cfg(feature = "kafka")]
+pub fn earlier_of_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> Earlier {
+    let is_known = |text: &Option<Arc<str>>| text.as_deref().and_then(Mark::parse).is_some();
+    // Of a log that was never read, all windows are to be judged.
+    let known = commits.iter().filter(|(.., text)| is_known(text));
+    let read: BTreeSet<_> = known.map(|(source, topic, _)| (*source, topic)).collect();
+    let new = commits.iter().find(|(source, topic, _)| !read.contains(&(*source, topic)));
+    let new = new.map(|(_, topic, _)| format!("topic {topic}"));
+    earlier(commits.iter().filter_map(|(.., text)| text.as_deref()), new)
+}
+
+/// How this process goes on after what all processes know of an earlier life. The second value says why windows of rules
+/// are not filled again, where that is so.
+pub fn resume(starting: &[Starting<'_>], earlier: &Earlier) -> (Resumed, Option<String>) {
     let floors_alone = || {
         let left = |partition: &Starting<'_>| {
             let mark = Mark::parse(partition.committed?)?;
@@ -93,22 +109,14 @@ pub fn resume(
         };
         Resumed { partitions: starting.iter().filter_map(left).collect(), closed: 0 }
     };
-    let known: Vec<Mark> = marks.iter().filter_map(|(.., mark)| *mark).collect();
-    let Some(closed) = known.iter().map(|mark| mark.durable).max().flatten() else { return (floors_alone(), None) };
-    // Of a log that was never read, all windows are to be judged.
-    let read: BTreeSet<_> = marks.iter().filter(|(.., mark)| mark.is_some()).map(|(s, t, _)| (*s, *t)).collect();
-    let new = marks.iter().find(|(source, topic, _)| !read.contains(&(*source, *topic)));
-    if let Some((_, topic, _)) = new {
-        return (floors_alone(), Some(format!("topic {topic} was not read before")));
+    let Some(closed) = earlier.durable else { return (floors_alone(), None) };
+    if let Some(new) = &earlier.new {
+        return (floors_alone(), Some(format!("{new} was not read before")));
     }
-    if has_older {
-        return (floors_alone(), Some("files are read from their beginning".into()));
-    }
-    let floor = known.iter().map(|mark| mark.floor).max().unwrap_or(0);
     let left = |partition: &Starting<'_>| {
         let Some(mark) = partition.committed.and_then(Mark::parse) else {
             // It was made since: time passed without it.
-            return (partition.id, Left { floor, again: None });
+            return (partition.id, Left { floor: earlier.floor, again: None });
         };
         let is_held = |again: &Again| (partition.log_begin..partition.start).contains(&again.from);
         let again = mark.again.filter(is_held).map(|again| (again, partition.start));
@@ -131,7 +139,7 @@ pub fn fed_again(rules: &[Rule], size: Millis) -> String {
     fed.collect::<Vec<_>>().join(", ")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka"))]
 mod tests {
     use super::*;
 
@@ -194,36 +202,36 @@ mod tests {
     fn a_start_goes_on_where_the_life_before_was() {
         let older = "tidewatch floor=120 durable=90 replay=30 at=50";
         let again = |from, at, until| Some((Again { from, at }, until));
-        // name; partitions here as (id, start, log begin, text); texts of a topic elsewhere; whether there are older files;
+        // name; partitions here as (id, start, log begin, text); texts of a topic elsewhere; files that were not read before;
         // want: closed, what is left of each partition, why not all
         type Row<'a> = (
             &'a str,
             &'a [(u64, u64, u64, Option<&'a str>)],
             &'a [(&'a str, Option<&'a str>)],
-            bool,
+            Option<&'a str>,
             u64,
             &'a [(u64, u64, Option<(Again, u64)>)],
             Option<&'a str>,
         );
         let rows: &[Row<'_>] = &[
-            ("the first start", &[(1, 0, 0, None)], &[], false, 0, &[], None),
-            ("read again", &[(1, 50, 10, Some(TEXT))], &[], false, 100, &[(1, 130, again(40, 65, 50))], None),
-            ("just in the log", &[(1, 50, 40, Some(TEXT))], &[], false, 100, &[(1, 130, again(40, 65, 50))], None),
+            ("the first start", &[(1, 0, 0, None)], &[], None, 0, &[], None),
+            ("read again", &[(1, 50, 10, Some(TEXT))], &[], None, 100, &[(1, 130, again(40, 65, 50))], None),
+            ("just in the log", &[(1, 50, 40, Some(TEXT))], &[], None, 100, &[(1, 130, again(40, 65, 50))], None),
             (
                 "no longer in the log",
                 &[(1, 50, 41, Some(TEXT))],
                 &[],
-                false,
+                None,
                 100,
                 &[(1, 130, None)],
                 Some("the logs of 1 partitions no longer hold what they need"),
             ),
-            ("the group was set back", &[(1, 30, 10, None)], &[], false, 0, &[], None),
+            ("the group was set back", &[(1, 30, 10, None)], &[], None, 0, &[], None),
             (
                 "another process committed later",
                 &[(1, 50, 0, Some(older))],
                 &[("t", Some(TEXT))],
-                false,
+                None,
                 100,
                 &[(1, 120, again(30, 50, 50))],
                 None,
@@ -232,7 +240,7 @@ mod tests {
                 "a new partition",
                 &[(1, 50, 0, Some(TEXT)), (2, 0, 0, None)],
                 &[],
-                false,
+                None,
                 100,
                 &[(1, 130, again(40, 65, 50)), (2, 130, None)],
                 None,
@@ -241,31 +249,31 @@ mod tests {
                 "a new topic",
                 &[(1, 50, 0, Some(TEXT))],
                 &[("u", None)],
-                false,
+                None,
                 0,
                 &[(1, 130, None)],
                 Some("topic u was not read before"),
             ),
             (
-                "files",
+                "files that are new",
                 &[(1, 50, 0, Some(TEXT))],
                 &[],
-                true,
+                Some("/log/*.log"),
                 0,
                 &[(1, 130, None)],
-                Some("files are read from their beginning"),
+                Some("/log/*.log was not read before"),
             ),
             (
                 "a text of an older version",
                 &[(1, 50, 0, Some("tidewatch floor=130"))],
                 &[],
-                false,
+                None,
                 0,
                 &[(1, 130, None)],
                 None,
             ),
         ];
-        for (name, here, elsewhere, has_older, closed, want, why) in rows {
+        for (name, here, elsewhere, files, closed, want, why) in rows {
             let starting: Vec<Starting<'_>> = here
                 .iter()
                 .map(|&(id, start, log_begin, committed)| Starting { id: PartitionId(id), start, log_begin, committed })
@@ -275,7 +283,8 @@ mod tests {
             let of_here = here.iter().map(|&(.., committed)| commit("t", committed));
             let commits: Vec<Commit> =
                 of_here.chain(elsewhere.iter().map(|&(topic, text)| commit(topic, text))).collect();
-            let (resumed, said) = resume(&starting, &commits, *has_older);
+            let new = files.map(str::to_owned);
+            let (resumed, said) = resume(&starting, &earlier_of_topics(&commits).with(&earlier([], new)));
             let left = |(id, floor, again): &(u64, u64, Option<(Again, u64)>)| {
                 (PartitionId(*id), Left { floor: *floor, again: *again })
             };

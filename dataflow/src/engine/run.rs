@@ -259,6 +259,7 @@ impl Pipeline {
     ) -> Result<Pipeline, Failure> {
         let parsers = Arc::new(parsers);
         let time = time_settings(config, &sources);
+        sources.resume(config, control.as_ref());
         let resumed = std::mem::take(&mut sources.resumed);
         let closed = resumed.closed;
         let ledger = Ledger::new(time, sources.count()).resuming(resumed).open_ended(sources.are_open_ended());
@@ -302,7 +303,8 @@ impl Pipeline {
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
         let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone()).of_process(process, workers);
-        let here = Arc::new(here.following(std::mem::take(&mut sources.files)).under(config.privacy.clone()));
+        let here = here.without(sources.lost).following(std::mem::take(&mut sources.files));
+        let here = Arc::new(here.under(config.privacy.clone()));
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));
@@ -441,28 +443,30 @@ impl Pipeline {
         if !self.sources.has_offsets() {
             return Ok(());
         }
-        let (sources, ledger, figures) = (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
+        let (mut sources, ledger, figures) =
+            (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
         let (control, stopped) = (self.control.clone(), self.stopped.clone());
         let (lateness, letters, accounts) = (self.lateness, self.letters.clone(), self.accounts.clone());
         let closed = self.closed;
         let mut commits = Commits::default();
         let run = move || {
-            let commit = |commits: &mut Commits| {
+            let mut commit = |commits: &mut Commits, is_last: bool| {
                 if let Some(due) = commits.next(|| letters.made(), &kept(&accounts, control.as_ref())) {
                     sources.commit(&due.positions, due.durable, lateness);
                 }
+                sources.keep(is_last);
             };
             loop {
                 // Read before the last look: what became durable until the stop is still committed.
                 let last = stopped.load(Ordering::Acquire);
-                commit(&mut commits);
+                commit(&mut commits, false);
                 // Time stands where the earlier life left it: the window before that is the first to pass again.
                 let durable = Some(durable(&figures, control.as_ref())).filter(|durable| *durable > 0);
                 let durable = durable.map_or(0, |durable| durable.max(closed));
                 commits.look(durable, || ledger.commit_positions(durable));
                 if last {
                     // Nothing is read any more, and all that was read is letters by now: no need to wait.
-                    return commit(&mut commits);
+                    return commit(&mut commits, true);
                 }
                 let next = Instant::now() + COMMIT_EVERY;
                 while Instant::now() < next && !stopped.load(Ordering::Acquire) {

@@ -1,15 +1,16 @@
 //! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
 
+use super::keeping::Keeper;
 use super::ledger::{Position, Resumed};
-#[cfg(feature = "kafka")]
 use super::resume::{self, Mark, Starting};
+use crate::cluster::{Control, Earlier};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
-use crate::exit::Failure;
-#[cfg(feature = "kafka")]
+use crate::exit::{self, Failure};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
@@ -20,6 +21,7 @@ use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenCounters, ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
+use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
@@ -56,6 +58,10 @@ pub struct Sources {
     pub files: Vec<FollowedLines>,
     /// What an earlier life left, by what was committed with offsets.
     pub resumed: Resumed,
+    /// Bytes of files that an earlier life read and did not deal with, and that are gone.
+    pub lost: u64,
+    /// Keeps positions in files.
+    keeper: Option<Keeper>,
     /// The consumer groups of Kafka sources, by position of the source.
     #[cfg(feature = "kafka")]
     pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
@@ -74,13 +80,16 @@ impl Sources {
     /// 2 for files and addresses that cannot be used, 3 for services that refuse.
     pub fn open(config: &Config, place: Place, named: bool) -> Result<Sources, Failure> {
         let mut sources = Sources::default();
+        let is_file = |source: &Source| matches!(source.kind, SourceKind::File { .. });
+        // What is named is read from its beginning each time.
+        if !named && config.sources.iter().any(is_file) {
+            sources.keeper = Some(Keeper::open(&config.data_dir, place.index)?);
+        }
         for (index, source) in config.sources.iter().enumerate() {
             if let Some(ready) = sources.open_one(config, index, source, place, named)? {
                 sources.ready.push(ready);
             }
         }
-        #[cfg(feature = "kafka")]
-        sources.resume(config);
         Ok(sources)
     }
 
@@ -122,17 +131,24 @@ impl Sources {
         Box::new(Vec::new)
     }
 
-    /// Whether there are offsets to commit.
+    /// Whether there are offsets to commit, or positions to keep.
     pub fn has_offsets(&self) -> bool {
         #[cfg(feature = "kafka")]
-        return !self.committers.is_empty();
+        return self.keeper.is_some() || !self.committers.is_empty();
         #[cfg(not(feature = "kafka"))]
-        false
+        self.keeper.is_some()
     }
 
-    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms). A failure is said
-    /// once per change and tried again with the next.
-    pub fn commit(&self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
+    /// Writes positions in files where they moved and it is time to, or at the end.
+    pub fn keep(&mut self, is_last: bool) {
+        self.keeper.iter_mut().for_each(|keeper| keeper.write(is_last));
+    }
+
+    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms), and keeps it for
+    /// files ([`Sources::keep`]). A failure is said once per change and tried again with the next.
+    pub fn commit(&mut self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
+        let mark = |position: &Position| Mark::new(position, durable, allowed_lateness).to_string();
+        self.keeper.iter_mut().for_each(|keeper| keeper.note(positions, mark));
         #[cfg(feature = "kafka")]
         for (source, committer) in &self.committers {
             let offset = |position: &Position| {
@@ -141,7 +157,7 @@ impl Sources {
                     topic: topic.into(),
                     partition: partition.parse().ok()?,
                     next_offset: position.next_offset,
-                    metadata: Mark::new(position, durable, allowed_lateness).to_string(),
+                    metadata: mark(position),
                 })
             };
             let of_source = positions.iter().filter(|position| position.info.source == *source);
@@ -150,31 +166,59 @@ impl Sources {
                 tracing::warn!(%error, "offsets were not committed; tried again with the next");
             }
         }
-        #[cfg(not(feature = "kafka"))]
-        let _ = (positions, durable, allowed_lateness);
     }
 
-    /// Takes up what was committed with offsets, and lets partitions be read again from where windows of rules need them.
-    #[cfg(feature = "kafka")]
-    fn resume(&mut self, config: &Config) {
-        let mut opened: Vec<&mut KafkaSource> = Vec::new();
+    /// Takes up what was committed with offsets and kept of files, here and by the other processes, and lets partitions be
+    /// read again from where windows of rules need them.
+    pub fn resume(&mut self, config: &Config, control: Option<&Control>) {
+        let mut files: Vec<&mut FollowFiles> = Vec::new();
+        #[cfg(feature = "kafka")]
+        let mut topics: Vec<&mut KafkaSource> = Vec::new();
         for ready in &mut self.ready {
-            if let Ready::Kafka(source) = ready {
-                opened.push(source);
+            match ready {
+                Ready::Files(source) => files.push(source),
+                #[cfg(feature = "kafka")]
+                Ready::Kafka(source) => topics.push(source),
+                _ => {}
             }
         }
-        let commits = opened.iter().enumerate().flat_map(|(source, opened)| {
-            opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
-        });
-        let starting = opened.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
-            id: partition.id,
-            start: partition.start,
-            log_begin: partition.log_begin,
-            committed: partition.committed.as_deref(),
-        });
-        let (starting, commits): (Vec<_>, Vec<_>) = (starting.collect(), commits.collect());
-        let is_old = |source: &Source| matches!(source.kind, SourceKind::File { from_beginning: true, .. });
-        let (resumed, why_not) = resume::resume(&starting, &commits, config.sources.iter().any(is_old));
+        let mut earlier = self.keeper.as_ref().map(Keeper::earlier).unwrap_or_default();
+        let found: Vec<_> = files.iter().flat_map(|files| files.starting()).collect();
+        let keeper = &self.keeper;
+        // What was made since under a pattern that was read: time passed without it.
+        let new_of = |files: &&mut FollowFiles| {
+            let is_known = |path: &str| keeper.as_ref().is_some_and(|keeper| keeper.knows(files.source(), path));
+            let new = files.new_files().into_iter().filter(|(_, path)| is_known(path));
+            new.map(|(id, _)| Starting { id, start: 0, log_begin: 0, committed: None }).collect::<Vec<_>>()
+        };
+        let mut starting: Vec<Starting<'_>> = files.iter().flat_map(new_of).collect();
+        starting.extend(found.iter().map(|file| Starting {
+            id: file.id,
+            start: file.start,
+            log_begin: file.held_from,
+            committed: file.mark.as_deref(),
+        }));
+        #[cfg(feature = "kafka")]
+        {
+            let commits = topics.iter().enumerate().flat_map(|(source, opened)| {
+                opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
+            });
+            earlier = resume::earlier_of_topics(&commits.collect::<Vec<_>>()).with(&earlier);
+            starting.extend(topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
+                id: partition.id,
+                start: partition.start,
+                log_begin: partition.log_begin,
+                committed: partition.committed.as_deref(),
+            }));
+        }
+        for file in found.iter().filter(|file| file.lost > 0) {
+            tracing::warn!(
+                file = %file.path.shown(), bytes = file.lost,
+                "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
+            );
+            self.lost += file.lost;
+        }
+        let (resumed, why_not) = resume::resume(&starting, &agree(control, earlier, self.lost));
         let rules = resume::fed_again(&config.rules, config.windows.size);
         if let Some(why) = why_not {
             tracing::warn!(
@@ -183,19 +227,30 @@ impl Sources {
                 "windows of rules that were open at the stop are computed from a part of their events"
             );
         }
-        let again: BTreeMap<_, _> =
+        let again: BTreeMap<PartitionId, _> =
             resumed.partitions.iter().filter_map(|(id, left)| Some((*id, left.again?))).collect();
+        let is_file = |id: &PartitionId| found.iter().any(|file| file.id == *id);
+        let sum = |of_files: bool| -> u64 {
+            let all = again.iter().filter(|(id, _)| is_file(id) == of_files);
+            all.map(|(_, (again, until))| until - again.from).sum()
+        };
         if !again.is_empty() {
-            let records: u64 = again.values().map(|(again, until)| until - again.from).sum();
             let partitions = again.len();
+            // A unit that none of them has is left out.
+            let (records, bytes) = (Some(sum(false)).filter(|n| *n > 0), Some(sum(true)).filter(|n| *n > 0));
             tracing::info!(
                 partitions,
                 records,
+                bytes,
                 "reads again, for windows of rules, what is before the committed offsets"
             );
         }
-        let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
-        opened.into_iter().for_each(|opened| opened.read_again(&from, &rules));
+        files.into_iter().for_each(|files| files.read_again(|id| again.contains_key(&id)));
+        #[cfg(feature = "kafka")]
+        {
+            let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
+            topics.into_iter().for_each(|opened| opened.read_again(&from, &rules));
+        }
         self.resumed = resumed;
     }
 
@@ -221,8 +276,10 @@ impl Sources {
                 if !here {
                     return Ok(None);
                 }
+                let paths: Vec<String> = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
                 let options = FollowOptions {
-                    paths: paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+                    paths: paths.clone(),
+                    kept: self.keeper.as_ref().map(|keeper| keeper.of_source(&source.name)).unwrap_or_default(),
                     from_beginning: *from_beginning,
                     must_exist: named,
                     process: place.index,
@@ -230,6 +287,9 @@ impl Sources {
                     ..FollowOptions::default()
                 };
                 let files = FollowFiles::new(identity, options, wall_clock)?;
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.add(index, &source.name, &paths, *from_beginning, &files);
+                }
                 self.files.push(files.lines());
                 Ready::Files(files)
             }
@@ -319,6 +379,21 @@ impl Sources {
             }
         }
         Ok(following)
+    }
+}
+
+/// What all processes know of an earlier life, once each has said it. `lost` is told along.
+fn agree(control: Option<&Control>, here: Earlier, lost: u64) -> Earlier {
+    let Some(control) = control else { return here };
+    control.publish(|status| (status.earlier, status.lost) = (Some(here.clone()), lost));
+    loop {
+        let said: Option<Vec<Earlier>> = control.others().into_iter().map(|status| status.earlier).collect();
+        match said {
+            Some(said) => return said.iter().fold(here, Earlier::with),
+            // One that is lost ends this process.
+            None if exit::stop_requested() => return here,
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
     }
 }
 

@@ -133,7 +133,7 @@ fn forget_says_that_logs_are_read_again_and_that_there_was_nothing() {
     write(dir.path(), "c.toml", sources);
     let found = tidewatch(dir.path(), "forget -c c.toml --client 1.2.3.4");
     assert_eq!(found.code, Some(0), "{}", found.err);
-    let web = "not touched: the logs of source `web` (a.log, b*.log): every start reads them from the beginning";
+    let web = "not touched: the logs of source `web` (a.log, b*.log): a start that reads lines of the client again";
     for want in ["1.2.3.4: removed ", web, "source `bus` (topics x, y at k:9092): "] {
         assert!(found.out.contains(want), "{want:?} is not in\n{}", found.out);
     }

@@ -11,7 +11,7 @@
 use super::{Position, TimeSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidewatch_connectors::feed::{Feed, PartitionInfo, Unit, Unread};
+use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Event, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
@@ -197,6 +197,8 @@ pub(super) struct Entry {
     passed: EventTime,
     /// Before this offset an earlier life dealt with everything.
     dealt_with: u64,
+    /// From where on it is read again before that.
+    left: Option<Again>,
     /// Events before this time (ms) lie in windows of results that an earlier life closed.
     closed: u64,
     /// Where reading goes on; `None` while nothing was read.
@@ -239,6 +241,7 @@ impl Entry {
             open_windows: BTreeMap::new(),
             passed: EventTime(0),
             dealt_with: 0,
+            left: None,
             closed: 0,
             next_offset: None,
             unread: None,
@@ -273,7 +276,7 @@ impl Entry {
         match left.again {
             Some((again, until)) => {
                 self.clock.raise_floor(EventTime(again.at));
-                (self.passed, self.dealt_with) = (floor, until);
+                (self.passed, self.dealt_with, self.left) = (floor, until, Some(again));
             }
             None => self.clock.raise_floor(floor),
         }
@@ -292,10 +295,12 @@ impl Entry {
         let is_open = |window: u64| window.saturating_add(size) > durable;
         let first =
             self.open_windows.iter().filter(|(window, _)| is_open(**window)).map(|(_, begun)| begun.first).min();
-        let began = || self.info.unread.filter(|unread| unread.unit == Unit::Records).map(|unread| unread.from);
+        let began = || self.info.unread.map(|unread| unread.from);
         let next_offset = first.or(self.next_offset).or_else(began)?.max(self.dealt_with);
         let closed = self.open_windows.iter().filter(|(window, _)| !is_open(**window)).map(|(_, begun)| begun.batch);
-        let again = closed.min_by_key(|again| again.from).filter(|again| again.from < next_offset);
+        // What was not read again yet may be needed as well.
+        let left = self.left.filter(|_| self.next_offset.is_none_or(|next| next < self.dealt_with));
+        let again = closed.chain(left).min_by_key(|again| again.from).filter(|again| again.from < next_offset);
         Some(Position { info: self.info.clone(), next_offset, again })
     }
 

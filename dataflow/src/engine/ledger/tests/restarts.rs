@@ -100,6 +100,17 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     assert_eq!((ledger.events(), ledger.totals()[0].1.lines), (0, 0), "counted in the earlier life");
     let at = &ledger.commit_positions(130)[0];
     assert_eq!((at.next_offset, at.again), (5, Some(Again { from: 0, at: 0 })), "never before what was dealt with");
+    let at = &ledger.commit_positions(400)[0];
+    assert_eq!((at.next_offset, at.again), (5, None), "all of it was read, and no window needs it any more");
+    let left = vec![(PartitionId(1), Left { floor: 140, again })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 130 });
+    judged(&ledger, &feed, &batches[..1]);
+    let at = &ledger.commit_positions(400)[0];
+    assert_eq!(
+        (at.next_offset, at.again),
+        (5, Some(Again { from: 0, at: 0 })),
+        "a life that ends before all is read again"
+    );
 
     let (ledger, feed) = {
         let left = vec![(PartitionId(1), Left { floor: 140, again })];
