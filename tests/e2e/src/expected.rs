@@ -1,7 +1,9 @@
-//! A configuration's topics, record by record, through the reference model.
+//! A configuration's topics, record by record, or what was written to files, through the reference model.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidewatch::config::diagnostic::SourceText;
@@ -10,6 +12,7 @@ use tidewatch::engine::ingest::Parsers as _;
 use tidewatch::engine::parsers::SourceParsers;
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
 use tidewatch_connectors::kafka::{KafkaSource, ProcessShare, Start};
+use tidewatch_connectors::source::{named_partition_id, wall_clock};
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch};
 use tidewatch_events::event::Verdict;
@@ -81,7 +84,30 @@ pub fn read(config: &Config) -> Vec<(PartitionInfo, Vec<RawBatch>)> {
     all
 }
 
-/// What the model says of the topics.
+/// What was ever written to a file that is followed, whatever files hold it by now: its partition, read by a process for
+/// the source of this name, at this place among the sources.
+pub fn file(
+    process: usize,
+    (index, source): (usize, &str),
+    path: &Path,
+    bytes: Vec<u8>,
+) -> (PartitionInfo, Vec<RawBatch>) {
+    let id = named_partition_id(process, index, path.as_os_str().as_bytes());
+    let info = PartitionInfo {
+        id,
+        source: index,
+        source_name: source.into(),
+        name: path.to_string_lossy().into(),
+        default_host: b"file"[..].into(),
+        passing: false,
+        reference_time: wall_clock(),
+        unread: None,
+    };
+    let framing = Framing::Lines { offset: 0 };
+    (info, vec![RawBatch { partition: id, seq: 0, bytes, framing, read_at: wall_clock() }])
+}
+
+/// What the model says of the topics, or of files.
 pub struct Expected {
     /// What was read, as the model takes it.
     pub input: Input,
@@ -101,9 +127,14 @@ pub struct Expected {
 impl Expected {
     /// Reads the topics and computes.
     pub fn of(config: &Config) -> Expected {
+        Expected::of_partitions(config, read(config))
+    }
+
+    /// Computes what comes of partitions.
+    pub fn of_partitions(config: &Config, partitions: Vec<(PartitionInfo, Vec<RawBatch>)>) -> Expected {
         let parsers = SourceParsers::new(config).unwrap_or_else(|e| panic!("{e}"));
         let (mut input, mut lines, mut rejected, mut names) = (Input::default(), 0, Vec::new(), Vec::new());
-        for (info, batches) in read(config) {
+        for (info, batches) in partitions {
             let mut parser = None;
             let mut events = Vec::new();
             for raw in batches {

@@ -1,15 +1,19 @@
-//! `run` that is killed and started again over a topic: what stands in its files is what one life would have written, for
-//! windows of rules too that were open when it was killed.
+//! `run` that is killed and started again over a topic, and over files that are rotated while it is down: what stands in
+//! its files is what one life would have written, for windows of rules too that were open when it was killed.
 //!
-//! Skipped, with a line that says so, unless `TIDEWATCH_TEST_KAFKA` names a broker; `scripts/kafka-up` starts one.
+//! Those over a topic are skipped, with a line that says so, unless `TIDEWATCH_TEST_KAFKA` names a broker;
+//! `scripts/kafka-up` starts one.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::kafka::{KafkaSettings, LineProducer, ProducerSettings};
+use tidewatch_connectors::source::file::kept::{self, Kept};
 use tidewatch_e2e::expected::{self, Expected, dead_letters};
-use tidewatch_e2e::process::{Cluster, tidewatch};
+use tidewatch_e2e::process::{Cluster, Running, tidewatch};
 use tidewatch_e2e::servers::{Topics, kafka, unique};
 use tidewatch_e2e::shipping::create_topic;
 use tidewatch_events::time::EventTime;
@@ -34,23 +38,16 @@ fn line(at: u64, client: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Writes what happens in some seconds: in three partitions, up to 4 s out of order.
-fn write(topics: &Topics, seconds: std::ops::Range<u64>) {
-    let topic = &topics.names[0];
-    let settings = KafkaSettings::for_topic(&topics.broker, topic).unwrap();
-    let mut producer = LineProducer::connect(&settings, topic, &ProducerSettings::default()).unwrap();
-    let mut send = |at: u64, partition: u64, line: &[u8]| {
-        let time = Some(START + at * 1000);
-        producer.send(None, None, line, time, Some(partition as i32)).unwrap();
-    };
+/// Makes the lines of what happens in some seconds: of three partitions, up to 4 s out of order.
+fn lines(seconds: std::ops::Range<u64>, mut send: impl FnMut(u64, usize, &[u8])) {
     for second in seconds {
         for n in 0..6 {
             let at = (second + (n * 7 + second * 3) % 5).saturating_sub(4);
-            send(second, n % 3, &line(at, &format!("198.51.100.{}", (second * 6 + n) % 200), "/"));
+            send(second, n as usize % 3, &line(at, &format!("198.51.100.{}", (second * 6 + n) % 200), "/"));
         }
         for (client, from, to) in ATTACKS {
             if (from..to).contains(&second) {
-                send(second, second % 3, &line(second, client, &format!("/{second}")));
+                send(second, second as usize % 3, &line(second, client, &format!("/{second}")));
             }
         }
         // All of them are dealt with when the first life ends.
@@ -61,6 +58,17 @@ fn write(topics: &Topics, seconds: std::ops::Range<u64>) {
             send(second, 1, &line(0, "203.0.113.9", "/late"));
         }
     }
+}
+
+/// Writes them to a topic.
+fn write(topics: &Topics, seconds: std::ops::Range<u64>) {
+    let topic = &topics.names[0];
+    let settings = KafkaSettings::for_topic(&topics.broker, topic).unwrap();
+    let mut producer = LineProducer::connect(&settings, topic, &ProducerSettings::default()).unwrap();
+    lines(seconds, |at, partition, line| {
+        let time = Some(START + at * 1000);
+        producer.send(None, None, line, time, Some(partition as i32)).unwrap();
+    });
     producer.flush(Duration::from_secs(30)).unwrap();
 }
 
@@ -112,47 +120,29 @@ fn text(points: &[Point]) -> String {
     points.iter().map(|point| point.line() + "\n").collect()
 }
 
-/// Runs over the topic in three lives of so many processes.
-fn three_lives(test: &str, processes: usize) {
-    let Some(broker) = kafka(test) else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let (at, topic) = (dir.path().display(), unique("restarts"));
-    let topics = Topics { broker, names: vec![topic.clone()] };
-    let text_of = format!(
-        "data_dir = \"{at}/data\"\n[[source]]\nkind = \"kafka\"\nbrokers = \"{}\"\ntopics = [\"{topic}\"]\ngroup = \"{topic}\"\n\
-         start = \"earliest\"\nformat = \"nginx-json\"\n[time]\nmax_out_of_order = \"5s\"\nallowed_lateness = \"5s\"\n\
+/// A configuration with these sources.
+fn with_source(dir: &Path, sources: &str) -> String {
+    let at = dir.display();
+    format!(
+        "data_dir = \"{at}/data\"\n{sources}[time]\nmax_out_of_order = \"5s\"\nallowed_lateness = \"5s\"\n\
          idle_after = \"1h\"\nmax_ahead = \"10s\"\n[sink.files]\ndir = \"{at}/out\"\nfsync = \"always\"\n\
+         [[route]]\nkind = \"file\"\npath = \"{at}/told.jsonl\"\n\
          [[rule]]\nname = \"many\"\ngroup_by = [\"client_ip\"]\nmeasure = \"count\"\nwindow = \"1m\"\nhop = \"10s\"\n\
          threshold = 40\n[[rule]]\nname = \"paths\"\ngroup_by = [\"client_ip\"]\nmeasure = \"distinct(path)\"\n\
-         window = \"2m\"\nhop = \"20s\"\nthreshold = 41\n[[rule]]\nname = \"dark-paths\"\nenabled = false\n",
-        topics.broker
-    );
-    let config: PathBuf = dir.path().join("tidewatch.toml");
-    std::fs::write(&config, &text_of).unwrap();
-    create_topic(&topics.broker, &topic);
-    let out = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap_or_default();
-    let parsed = expected::config(&text_of);
-    let configs: Vec<&Path> = vec![&config; processes];
+         window = \"2m\"\nhop = \"20s\"\nthreshold = 41\n[[rule]]\nname = \"dark-paths\"\nenabled = false\n"
+    )
+}
 
-    let mut before = BTreeMap::new();
-    let mut in_first = 0;
-    for (life, seconds) in [0..100, 100..160, 160..300].into_iter().enumerate() {
-        write(&topics, seconds);
-        let mut cluster = Cluster::start(&configs, dir.path(), &format!("life-{life}"));
-        before = settled(&parsed, &before, &mut cluster);
-        match life {
-            0 => in_first = out("metrics.lp").len(),
-            1 => assert!(cluster.processes[0].said().contains("reads again"), "{}", cluster.processes[0].said()),
-            _ => cluster.stop(),
-        }
-        // Else killed.
-        drop(cluster);
-    }
+/// What is in a file of the results.
+fn out(dir: &Path, name: &str) -> String {
+    std::fs::read_to_string(dir.join("out").join(name)).unwrap_or_default()
+}
 
-    let expected = Expected::of(&parsed);
+/// Compares what stands in the files with the model; `in_first` is how long the metrics were after the first life.
+fn assert_as_one_life(dir: &Path, expected: &Expected, in_first: usize) {
     let until = 300 - OPEN_FOR - 2 * WINDOW;
     let want = stands(&text(&expected.results.points), until);
-    let got = stands(&out("metrics.lp"), until);
+    let got = stands(&out(dir, "metrics.lp"), until);
     let results = |points: &[Point]| points.iter().filter(|p| p.measurement != "anomaly").cloned().collect::<Vec<_>>();
     assert!(results(&want).len() > 100);
     compare_points(&results(&want), &text(&results(&got))).unwrap();
@@ -164,12 +154,180 @@ fn three_lives(test: &str, processes: usize) {
     }
     assert_eq!(findings(&want), findings(&got));
     // What was over is not said again.
-    let later = &out("metrics.lp")[in_first..];
+    let later = &out(dir, "metrics.lp")[in_first..];
     let again = later.lines().filter(|line| line.contains("rule=many") && line.contains(ATTACKS[0].0));
     assert_eq!(again.collect::<Vec<_>>(), Vec::<&str>::new());
-    assert_eq!(dead_letters(&out("rejected.jsonl")), expected.rejected);
-    assert_eq!(dead_letters(&out("late.jsonl")), expected.late);
+    assert_eq!(dead_letters(&out(dir, "rejected.jsonl")), expected.rejected);
+    assert_eq!(dead_letters(&out(dir, "late.jsonl")), expected.late);
     assert_eq!((expected.rejected.len(), expected.late.len()), (4, 10));
+}
+
+/// Runs over the topic in three lives of so many processes.
+fn three_lives(test: &str, processes: usize) {
+    let Some(broker) = kafka(test) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let topic = unique("restarts");
+    let topics = Topics { broker, names: vec![topic.clone()] };
+    let text_of = with_source(
+        dir.path(),
+        &format!(
+            "[[source]]\nkind = \"kafka\"\nbrokers = \"{}\"\ntopics = [\"{topic}\"]\ngroup = \"{topic}\"\n\
+             start = \"earliest\"\nformat = \"nginx-json\"\n",
+            topics.broker
+        ),
+    );
+    let config: PathBuf = dir.path().join("tidewatch.toml");
+    std::fs::write(&config, &text_of).unwrap();
+    create_topic(&topics.broker, &topic);
+    let parsed = expected::config(&text_of);
+    let configs: Vec<&Path> = vec![&config; processes];
+
+    let mut before = BTreeMap::new();
+    let mut in_first = 0;
+    for (life, seconds) in [0..100, 100..160, 160..300].into_iter().enumerate() {
+        write(&topics, seconds);
+        let mut cluster = Cluster::start(&configs, dir.path(), &format!("life-{life}"));
+        before = settled(&parsed, &before, &mut cluster);
+        match life {
+            0 => in_first = out(dir.path(), "metrics.lp").len(),
+            1 => assert!(cluster.processes[0].said().contains("reads again"), "{}", cluster.processes[0].said()),
+            _ => cluster.stop(),
+        }
+        // Else killed.
+        drop(cluster);
+    }
+
+    assert_as_one_life(dir.path(), &Expected::of(&parsed), in_first);
+}
+
+/// Three logs of one host, and all that was ever written to each.
+struct Logs {
+    dir: PathBuf,
+    written: [Vec<u8>; 3],
+}
+
+impl Logs {
+    fn path(&self, log: usize, generation: &str) -> PathBuf {
+        self.dir.join(format!("{log}.log{generation}"))
+    }
+
+    /// Writes what happens in some seconds.
+    fn write(&mut self, seconds: std::ops::Range<u64>) {
+        let mut fresh = <[Vec<u8>; 3]>::default();
+        lines(seconds, |_, log, line| {
+            fresh[log].extend_from_slice(line);
+            fresh[log].push(b'\n');
+        });
+        for (log, bytes) in fresh.iter().enumerate() {
+            let mut file = OpenOptions::new().append(true).create(true).open(self.path(log, "")).unwrap();
+            file.write_all(bytes).unwrap();
+            self.written[log].extend_from_slice(bytes);
+        }
+    }
+
+    /// Rotates the first log by rename, the second by copy and truncation; the third is left alone.
+    fn rotate(&self) {
+        for log in [0, 1] {
+            if self.path(log, ".1").exists() {
+                std::fs::rename(self.path(log, ".1"), self.path(log, ".2")).unwrap();
+            }
+        }
+        std::fs::rename(self.path(0, ""), self.path(0, ".1")).unwrap();
+        std::fs::copy(self.path(1, ""), self.path(1, ".1")).unwrap();
+        OpenOptions::new().write(true).truncate(true).open(self.path(1, "")).unwrap();
+    }
+}
+
+/// Waits until all that processes keep of these many logs says that windows up to this time (seconds) are durable.
+fn kept_up_to(dir: &Path, logs: usize, seconds: u64, cluster: &mut Cluster) {
+    let want = START + seconds * 1000;
+    let durable = |kept: &Kept| -> Option<u64> {
+        kept.mark.as_ref()?.split(' ').find_map(|word| word.strip_prefix("durable="))?.parse().ok()
+    };
+    let begun = Instant::now();
+    loop {
+        cluster.assert_running();
+        let of = |process: usize| kept::load(&dir.join(format!("data/positions-{process}.json"))).unwrap();
+        let kept: Vec<Kept> = (0..cluster.processes.len()).flat_map(of).flat_map(|source| source.partitions).collect();
+        if kept.len() == logs && kept.iter().all(|kept| durable(kept) >= Some(want)) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{kept:?} {}", cluster.processes[0].said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs over logs in three lives of so many processes; the last process reads the last log.
+fn three_lives_over_files(processes: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut logs = Logs { dir: dir.path().join("logs"), written: Default::default() };
+    std::fs::create_dir(&logs.dir).unwrap();
+    let at = logs.dir.display();
+    let source = |name: &str, paths: &str, process: usize| {
+        format!(
+            "[[source]]\nkind = \"file\"\nname = \"{name}\"\npaths = [\"{at}/{paths}\"]\nprocess = {process}\n\
+             format = \"nginx-json\"\nhost = \"file\"\n"
+        )
+    };
+    let last = processes - 1;
+    let text_of = with_source(dir.path(), &(source("some", "[01].log*", 0) + &source("last", "2.log", last)));
+    let config: PathBuf = dir.path().join("tidewatch.toml");
+    std::fs::write(&config, &text_of).unwrap();
+    let configs: Vec<&Path> = vec![&config; processes];
+
+    let mut in_first = 0;
+    for (life, end) in [100, 160, 300].into_iter().enumerate() {
+        let begin = end - if life == 2 { 140 } else { 60 };
+        if life == 0 {
+            logs.write(0..begin);
+        } else {
+            // While nobody reads.
+            logs.write(begin..begin + 20);
+            logs.rotate();
+            logs.write(begin + 20..begin + 30);
+        }
+        let mut cluster = Cluster::start(&configs, dir.path(), &format!("life-{life}"));
+        logs.write(if life == 0 { begin..end } else { begin + 30..end });
+        // Windows of ten seconds, 5 s until time passes them and 5 s until they close.
+        kept_up_to(dir.path(), 3, end - 20, &mut cluster);
+        let said = cluster.processes.iter().map(Running::said).collect::<String>();
+        match life {
+            0 => in_first = out(dir.path(), "metrics.lp").len(),
+            _ => assert_eq!(said.matches("reads again").count(), processes, "{said}"),
+        }
+        assert!(!said.contains("WARN"), "{said}");
+        if life == 2 {
+            cluster.stop();
+        }
+        // Else killed.
+        drop(cluster);
+    }
+
+    let partition = |log: usize| {
+        let (process, source) = if log == 2 { (last, (1, "last")) } else { (0, (0, "some")) };
+        expected::file(process, source, &logs.path(log, ""), logs.written[log].clone())
+    };
+    let expected = Expected::of_partitions(&expected::config(&text_of), (0..3).map(partition).collect());
+    assert_as_one_life(dir.path(), &expected, in_first);
+    // Each attack was told once by each rule, whatever was read again.
+    let told = std::fs::read_to_string(dir.path().join("told.jsonl")).unwrap();
+    let told = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let fired = told.filter(|told| told["event"] == "fired");
+    let mut fired: Vec<String> =
+        fired.map(|told| format!("{} {}", told["rule"], told["subject"]["client_ip"])).collect();
+    fired.sort();
+    let all = ["many", "paths"].iter().flat_map(|rule| ATTACKS.map(|(client, ..)| format!("\"{rule}\" \"{client}\"")));
+    assert_eq!(fired, all.collect::<Vec<_>>());
+}
+
+#[test]
+fn three_lives_over_rotated_files_write_what_one_would() {
+    three_lives_over_files(1);
+}
+
+#[test]
+fn three_lives_of_a_cluster_over_rotated_files_write_what_one_would() {
+    three_lives_over_files(2);
 }
 
 #[test]
