@@ -587,7 +587,8 @@ fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
 /// all that is lost with the sink's file.
 fn broken(figures: &Figures) -> Option<Failure> {
     let why = figures.broken.get()?;
-    let hint = "look at the disk and start again: from Kafka, what was not written is computed again";
+    let hint =
+        "look at the disk and start again: from Kafka and configured files, what was not written is computed again";
     Some(Failure::failed(format!("{why}\n hint: {hint}")))
 }
 
