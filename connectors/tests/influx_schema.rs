@@ -61,7 +61,7 @@ fn the_schema_keeps_its_promises() {
     assert_eq!(faults(&schema()), [""; 0]);
     let mut names: Vec<_> = table(&schema(), "measurement").keys().cloned().collect();
     names.sort();
-    let want = "anomaly error_events http_methods http_stats slow_paths tidewatch tidewatch_allow tidewatch_inexact tidewatch_process tidewatch_routes tidewatch_rules top_agents top_clients top_paths top_referrers";
+    let want = "anomaly error_events http_methods http_stats slow_paths tidewatch tidewatch_allow tidewatch_inexact tidewatch_limited tidewatch_process tidewatch_routes tidewatch_rules top_agents top_clients top_paths top_referrers";
     assert_eq!(names.join(" "), want);
 }
 

@@ -37,11 +37,16 @@ size = "1s"
 enabled = false
 [sink.files]
 dir = "out"
+[alerts]
+max_findings = 1
 [[route]]
 name = "told"
 kind = "file"
 path = "told.jsonl"
 "#;
+
+/// How the point of a rule begins of which more was found than counts.
+const LIMITED: &str = "\ntidewatch_limited,rule=ip-spike ";
 
 /// A running process that is killed when it is dropped.
 struct Run(Child);
@@ -58,9 +63,13 @@ fn now() -> u64 {
 }
 
 fn request(at: u64, agent: &str) -> String {
+    request_of("192.0.2.7", at, agent)
+}
+
+fn request_of(client: &str, at: u64, agent: &str) -> String {
     let time = tidewatch_events::time::EventTime(at);
     format!(
-        "{{\"@timestamp\":\"{time}\",\"remote_addr\":\"192.0.2.7\",\"request_method\":\"GET\",\"uri\":\"/a b\",\"status\":200,\
+        "{{\"@timestamp\":\"{time}\",\"remote_addr\":\"{client}\",\"request_method\":\"GET\",\"uri\":\"/a b\",\"status\":200,\
          \"body_bytes_sent\":5,\"request_time\":0.012,\"host\":\"web1\",\"http_user_agent\":\"{agent}\",\
          \"http_referer\":\"https://example.org/\"}}\n"
     )
@@ -125,6 +134,10 @@ fn what_a_run_writes_is_what_the_schema_says() {
     let (mut busy, mut quiet) = (String::new(), String::new());
     for n in 0..40_000 {
         busy += &request(begun - 60_000 + n, if n % 9 == 0 { "curl" } else { "Mozilla/5.0" });
+        // Somebody else, whose finding finds no room.
+        if n % 20 == 0 {
+            busy += &request_of("192.0.2.8", begun - 60_000 + n, "Mozilla/5.0");
+        }
     }
     (0..50).for_each(|n| quiet += &request(begun - 600_000 + n, "Mozilla/5.0"));
     append(&path("busy.log"), &busy);
@@ -142,15 +155,23 @@ fn what_a_run_writes_is_what_the_schema_says() {
         .spawn()
         .unwrap();
     let mut run = Run(child);
+    // A whole line: it may be being written.
+    let limited = |all: &str| {
+        let rest = &all[all.find(LIMITED)? + 1..];
+        Some(rest[..rest.find('\n')?].to_owned())
+    };
     let written = || std::fs::read_to_string(path("out/metrics.lp")).unwrap_or_default();
     let since = Instant::now();
     // Health is written every ten seconds.
-    while !written().contains("\ntidewatch,") {
-        assert!(since.elapsed() < Duration::from_secs(40), "no health");
+    while !written().contains("\ntidewatch,") || limited(&written()).is_none() {
+        assert!(since.elapsed() < Duration::from_secs(60), "no health");
         append(&path("busy.log"), &request(now(), "Mozilla/5.0"));
         std::thread::sleep(Duration::from_millis(100));
     }
     let alive = written();
+    let limited = limited(&alive).unwrap();
+    let limited = parse_line(&limited).unwrap();
+    assert!(whole(&limited, "findings") > 0 && whole(&limited, "windows") > 0, "{limited:?}");
     kill_process(Pid::from_child(&run.0), Signal::TERM).unwrap();
     assert_eq!(run.0.wait().unwrap().code(), Some(0));
     let all = written();

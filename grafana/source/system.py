@@ -72,6 +72,19 @@ from(bucket: v.defaultBucket)
 """,
     ["inexact", "missed_events", "missed_values"],
 )
+LIMITED = flux(
+    """
+from(bucket: v.defaultBucket)
+    |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+    |> filter(fn: (r) => r._measurement == "tidewatch_limited")
+    |> last()
+    |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+    |> group()
+    |> keep(columns: ["rule", "findings", "windows", "unopened"])
+    |> sort(columns: ["findings"], desc: true)
+""",
+    ["rule", "findings", "windows", "unopened"],
+)
 ALLOWED = flux(
     """
 from(bucket: v.defaultBucket)
@@ -116,7 +129,7 @@ def share_of_events(field):
 PIPELINE = Board(
     "tidewatch-pipeline",
     "Tidewatch: pipeline",
-    "Whether Tidewatch itself keeps up: lag, watermarks, late events, dead letters, what it cannot count. what its processes take.",
+    "Whether Tidewatch itself keeps up: lag, watermarks, late events, dead letters, what it cannot count, what its processes take.",
     [TOPIC],
     [
         tile("Throughput", "Events parsed per second, over all workers.", per_second("events", "events"), steps("text"), unit="eps"),
@@ -159,9 +172,10 @@ from(bucket: v.defaultBucket)
             ],
         ),
         Row("Bounds and allow lists"),
-        table("Inexact results", "What could not be counted for lack of room, since the start. Empty is good: everything is exact.", INEXACT, ["inexact", "missed_events", "missed_values"], names={"inexact": "Result", "missed_events": "Missed events", "missed_values": "Missed values"}, width=8, defaults={"noValue": "everything is exact"}),
-        table("Allow lists", "Events that each allow list matched, since the start.", ALLOWED, ["entry", "reason", "events"], names={"entry": "Entry", "reason": "Reason", "events": "Events"}, width=8, overrides=[override("Entry", custom__width=70)]),
-        table("Prevented findings", "Findings that allow lists kept back, by rule, since the start.", PREVENTED, ["rule", "prevented"], names={"rule": "Rule", "prevented": "Findings"}, width=8),
+        table("Inexact results", "What could not be counted for lack of room, since the start. Empty is good: everything is exact.", INEXACT, ["inexact", "missed_events", "missed_values"], names={"inexact": "Result", "missed_events": "Missed events", "missed_values": "Missed values"}, width=12, defaults={"noValue": "everything is exact"}),
+        table("Limited rules", "Findings that no alert tells of, since the start: beyond the strongest `max_findings` of a window, and those that began no alert as `max_open` of the rule were open. Empty is good: every finding counts.", LIMITED, ["rule", "findings", "windows", "unopened"], names={"rule": "Rule", "findings": "Findings beyond", "windows": "Windows with such", "unopened": "Began no alert"}, width=12, defaults={"noValue": "every finding counts"}),
+        table("Allow lists", "Events that each allow list matched, since the start.", ALLOWED, ["entry", "reason", "events"], names={"entry": "Entry", "reason": "Reason", "events": "Events"}, width=12, overrides=[override("Entry", custom__width=70)]),
+        table("Prevented findings", "Findings that allow lists kept back, by rule, since the start.", PREVENTED, ["rule", "prevented"], names={"rule": "Rule", "prevented": "Findings"}, width=12),
     ],
 )
 

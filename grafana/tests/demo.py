@@ -137,6 +137,7 @@ class Demo:
                 f"http_stats,host={odd} bytes=1000i,clients=1i,error_ratio=0,requests=10i,rps=1,status_2xx=10i,status_3xx=0i,status_4xx=0i,status_5xx=0i,throughput=100 {at}"
             )
         lines.append(f"tidewatch_inexact,result=top_clients missed_events=12i,missed_values=7i {now}")
+        lines.append(f"tidewatch_limited,rule=path-scan findings=812i,unopened=5i,windows=3i {now}")
         lines.append(f"tidewatch_process,process=1 busy_avg=0.4,busy_max=0.7,memory_bytes=200000000i {now}")  # the run has no page, so it looks at no worker
         lines.append(
             f'anomaly,host=*,rule=ip-spike,slot=99 id="{WITHDRAWN}",message="{WITHDRAWN}",score=0,severity="critical",state="retracted",subject="client_ip=192.0.2.99",threshold=1,value=2,window_ms=10000i {ten}'

@@ -11,7 +11,7 @@ use super::PAGE_BYTES;
 use std::fmt::Write as _;
 
 /// The version of the tables' form. A file of a newer one is refused.
-pub const VERSION: i64 = 4;
+pub const VERSION: i64 = 5;
 
 /// How fine the points of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,7 +121,7 @@ const fn by_tags(name: &'static str, tags: &'static [&'static str], fields: &'st
 }
 
 /// All measurements. `http_stats` is first: the shares of others are of its requests.
-pub static MEASUREMENTS: [Measurement; 15] = [
+pub static MEASUREMENTS: [Measurement; 16] = [
     by_tags(
         "http_stats",
         &["host"],
@@ -261,6 +261,15 @@ pub static MEASUREMENTS: [Measurement; 15] = [
         &[
             column("missed_events", Integer, "MAX(missed_events)"),
             column("missed_values", Integer, "MAX(missed_values)"),
+        ],
+    ),
+    by_tags(
+        "tidewatch_limited",
+        &["rule"],
+        &[
+            column("findings", Integer, "MAX(findings)"),
+            column("unopened", Integer, "MAX(unopened)"),
+            column("windows", Integer, "MAX(windows)"),
         ],
     ),
     by_tags(
@@ -413,6 +422,8 @@ UPDATE acknowledgements SET covers = at;
     // What counts the bytes of alerts is made with the tables.
     "",
     // So are the tables of `tidewatch_process`.
+    "",
+    // And those of `tidewatch_limited`.
     "",
 ];
 

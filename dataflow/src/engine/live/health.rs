@@ -1,4 +1,4 @@
-//! What a run says of itself: points about partitions, lists, routes and results that are not exact.
+//! What a run says of itself: points about partitions, lists, routes, results that are not exact and rules that were limited.
 
 use super::super::allowed::Allowed;
 use super::super::inexact::inexact;
@@ -34,6 +34,7 @@ impl Live {
         self.write_takings(EventTime(now.0));
         self.write_allowed(EventTime(now.0));
         self.write_inexact(EventTime(now.0));
+        self.write_limited(EventTime(now.0));
         self.write_routes(EventTime(now.0));
     }
 
@@ -66,6 +67,19 @@ impl Live {
             line.tag("result", &row.result);
             line.count("missed_events", row.missed_events);
             line.count("missed_values", row.missed_values);
+            line.end(now);
+        }
+    }
+
+    /// One point a rule of which more was found than counts.
+    fn write_limited(&mut self, now: EventTime) {
+        for row in limited(self.book.rules(), self.book.crowds()) {
+            let mut line = LineWriter::new(&mut self.step.points);
+            line.start("tidewatch_limited");
+            line.tag("rule", &row.rule);
+            line.count("findings", row.findings);
+            line.count("unopened", row.unopened);
+            line.count("windows", row.windows);
             line.end(now);
         }
     }
