@@ -174,8 +174,13 @@ fn ask(dir: &std::path::Path) {
 
 fn requests(dir: &std::path::Path) {
     const RATE: u64 = 4000;
-    let settings =
-        RingSettings { max_size: 1 << 30, keep: Millis(3_600_000), privacy: Privacy::default(), keep_addresses: None };
+    let settings = RingSettings {
+        max_size: 1 << 30,
+        keep: Millis(3_600_000),
+        privacy: Privacy::default(),
+        keep_addresses: None,
+        processes: 1,
+    };
     let ring = RequestRing::start(dir, settings, None).unwrap();
     let tap = ring.tap();
     let (mut n, begun) = (Numbers(2), Instant::now());
@@ -201,8 +206,13 @@ fn requests(dir: &std::path::Path) {
     time("requests, text that occurs nowhere", RequestsQuery { text: Some("nowhere".into()), ..all() });
 
     // What the tap costs a worker, for each event, at a rate that is sampled.
-    let settings =
-        RingSettings { max_size: 64 << 20, keep: Millis(3_600_000), privacy: Privacy::default(), keep_addresses: None };
+    let settings = RingSettings {
+        max_size: 64 << 20,
+        keep: Millis(3_600_000),
+        privacy: Privacy::default(),
+        keep_addresses: None,
+        processes: 1,
+    };
     let ring = RequestRing::start(&dir.join("tap"), settings, None).unwrap();
     let (tap, big) = (ring.tap(), batch(T0, 1000, &mut n));
     let begun = Instant::now();

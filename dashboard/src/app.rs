@@ -146,7 +146,6 @@ impl Shared {
             status.history = true;
             status.newest = status.last_event.or_else(|| data.newest());
             status.requests = data.requests_kept();
-            status.requests.partial = status.requests.enabled && status.processes > 1;
             status.countries = data.knows_countries();
         }
         let json: Arc<str> = serde_json::to_string(&status).unwrap_or_default().into();

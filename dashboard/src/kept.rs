@@ -196,7 +196,8 @@ impl Data for Kept {
             kept: status.kept,
             from: status.from.map(|from| from.0),
             sampled: status.one_in > 1,
-            partial: false, // said by who knows the processes
+            partial: !status.without.is_empty(),
+            without: status.without,
         }
     }
 

@@ -185,8 +185,8 @@ pub struct RouteView {
     pub rejected: u64,
 }
 
-/// What is kept of single requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What is kept of single requests, of all processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestsView {
     /// Whether any are.
     pub enabled: bool,
@@ -196,8 +196,11 @@ pub struct RequestsView {
     pub from: Option<u64>,
     /// Whether some were left out because there were too many.
     pub sampled: bool,
-    /// Whether other processes read requests too, of which none are kept.
+    /// Whether there are processes whose requests do not come in at this moment.
     pub partial: bool,
+    /// Which.
+    #[serde(default)]
+    pub without: Vec<usize>,
 }
 
 /// Why a partition stands where it stands, or holds time back.

@@ -59,6 +59,7 @@ describe("when things go wrong", () => {
     ["no store", ["--no-store"], "#/overview", /No store in this run\.[\s\S]*req\/s/],
     ["no requests kept", ["--no-requests"], "#/requests", /Single requests are not kept/],
     ["a sample of requests", ["--trouble"], "#/requests", /a sample: at this rate not every request is kept/],
+    ["a process whose requests are missing", ["--trouble"], "#/requests", /without process\s1: no answer/],
     ["old records", ["--trouble"], "#/overview", /Catching up: 43\s% read, 1\.20\sM\srecords left/],
     ["a sink away", ["--trouble"], "#/overview", /influx is away; 48\sMiB wait for it/],
     ["an old log is no empty page", ["--age", "7000000000"], "#/overview", /The newest event is 81\sd old[\s\S]*\d\sreq\/s/],

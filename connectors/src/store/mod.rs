@@ -3,7 +3,8 @@
 //! `DATA_DIR/store.db`. [`StoreSink`] writes what the dataflow delivers, a transaction a delivery; a thread of it sums up
 //! minutes and hours and removes what is too old, in small steps. [`StoreReader`] answers the page, `top` and `report` by
 //! connections that can only read. [`StoreMarks`] keeps what people say of alerts: acknowledgements and silences.
-//! [`RequestRing`] keeps recent requests in a file of its own, `requests.db`. [`forget()`] erases a client from both.
+//! [`RequestRing`] keeps recent requests in a file of its own, `requests.db`, for all processes of a cluster: the others
+//! have a [`RequestOutlet`]. [`forget()`] erases a client from both files.
 //!
 //! Invariants
 //! - What was acknowledged is on the disk (WAL, `synchronous = FULL`): it survives the process and the loss of power.
@@ -13,6 +14,7 @@
 
 mod forget;
 mod marks;
+mod outlet;
 mod reader;
 mod ring;
 pub mod schema;
@@ -22,6 +24,7 @@ mod tend;
 
 pub use forget::{Forgotten, forget};
 pub use marks::{Acknowledgement, Silence, SilenceRequest, StoreMarks};
+pub use outlet::{Handed, KeptRequest, RequestOutlet};
 pub use reader::alerts::{AlertCounts, AlertRow, Alerts, AlertsQuery};
 pub use reader::errors::{ErrorRow, ErrorSeries, Errors, ErrorsQuery};
 pub use reader::health::PartitionHealth;
@@ -29,7 +32,7 @@ pub use reader::requests::{ClientActivity, ClientPoint, ClientSeries, Count, Req
 pub use reader::series::{Series, SeriesQuery, SeriesRow};
 pub use reader::tops::{TopRow, Tops, TopsQuery};
 pub use reader::{StoreReader, Stored};
-pub use ring::{OnRequests, RequestRing, RequestRow, RingSettings, RingStatus, RingWatch};
+pub use ring::{Elsewhere, OnRequests, RequestInlet, RequestRing, RequestRow, RingSettings, RingStatus, RingWatch};
 pub use sink::StoreSink;
 pub use tap::RequestTap;
 

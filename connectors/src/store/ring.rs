@@ -3,18 +3,23 @@
 //! A thread takes what workers hand over ([`super::tap`]), removes what `[privacy]` says, and writes it a few times a
 //! second. Losing the last moment of it costs nothing but that moment: it is forced to the disk when SQLite checkpoints.
 //!
+//! In a cluster one process keeps the ring for all: what the others sampled and masked ([`super::outlet`]) comes in through
+//! [`RequestInlet`], and is a row like any other from there on.
+//!
 //! Invariants
 //! - Nothing stands in the file before masking and redaction, and nothing that is not printable.
 //! - Its age goes by event time, counted from the newest request this process took, at most a day ahead of the clock.
 
+use super::outlet::KeptRequest;
 use super::tap::{self, Drain, PERIOD, RequestTap, Sampled};
 use super::{PAGE_BYTES, StoreError, set_up};
 use crate::source::wall_clock;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, TransactionBehavior, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tidewatch_events::privacy::Privacy;
@@ -62,10 +67,21 @@ pub struct RingSettings {
     pub privacy: Privacy,
     /// How long addresses may stay; shorter than `keep`, it is that.
     pub keep_addresses: Option<Millis>,
+    /// How many processes share it: each hands over its part of the rate that is kept whole.
+    pub processes: usize,
+}
+
+impl RingSettings {
+    /// How many requests a second are kept whole of each process.
+    pub(super) fn rate(&self) -> u64 {
+        let seconds = (self.keep.0 / 1000).max(1);
+        let rate = (self.max_size / USUAL_BYTES / seconds * PEAK).clamp(RATES[0], RATES[1]);
+        (rate / self.processes.max(1) as u64).max(1)
+    }
 }
 
 /// A request as it is kept and shown.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct RequestRow {
     pub time: EventTime,
@@ -81,19 +97,34 @@ pub struct RequestRow {
     pub referrer: String,
 }
 
-/// Where the ring stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Where the ring stands, of all processes that share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RingStatus {
     /// Requests in it.
     pub kept: u64,
     /// Time of the oldest.
     pub from: Option<EventTime>,
-    /// One of this many requests is kept at the present rate.
+    /// One of this many requests is kept at the present rate; where processes differ, of the one that leaves out most.
     pub one_in: u32,
     /// Requests seen since the start.
     pub seen: u64,
     /// Requests dropped since the start because the ring did not keep up.
     pub dropped: u64,
+    /// Processes whose requests do not come in at this moment.
+    pub without: Vec<usize>,
+}
+
+/// Where the processes stand that hand over from elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// As [`RingStatus`] has it, of those processes.
+    pub one_in: u32,
+    /// The same.
+    pub seen: u64,
+    /// The same.
+    pub dropped: u64,
+    /// Those that do not answer.
+    pub without: Vec<usize>,
 }
 
 /// Told of requests as they are kept.
@@ -104,13 +135,18 @@ struct Figures {
     kept: AtomicU64,
     /// Time of the oldest; -1: none.
     from: AtomicI64,
+    elsewhere: Mutex<Elsewhere>,
 }
+
+/// Messages of other processes that wait for the ring at most; whoever has more waits.
+const MAX_ELSEWHERE: usize = 4;
 
 /// The ring. Dropping it writes what was taken and ends its thread.
 pub struct RequestRing {
     tap: RequestTap,
     shared: Arc<tap::Shared>,
     figures: Arc<Figures>,
+    inlet: Sender<Vec<KeptRequest>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -126,17 +162,21 @@ impl RequestRing {
     ) -> Result<RequestRing, StoreError> {
         let path = dir.join(FILE_NAME);
         let connection = open_for_writing(&path, settings.max_size)?;
-        let seconds = (settings.keep.0 / 1000).max(1);
-        let rate = (settings.max_size / USUAL_BYTES / seconds * PEAK).clamp(RATES[0], RATES[1]);
-        let (tap, drain) = tap::tap(rate);
-        let figures =
-            Arc::new(Figures { stopping: AtomicBool::new(false), kept: AtomicU64::new(0), from: AtomicI64::new(-1) });
+        let (tap, drain) = tap::tap(settings.rate());
+        let (inlet, elsewhere) = bounded(MAX_ELSEWHERE);
+        let figures = Arc::new(Figures {
+            stopping: AtomicBool::new(false),
+            kept: AtomicU64::new(0),
+            from: AtomicI64::new(-1),
+            elsewhere: Mutex::default(),
+        });
         let shared = drain.shared.clone();
         let ring = Ring {
             path: path.clone(),
             connection,
             settings,
             drain,
+            elsewhere,
             figures: figures.clone(),
             on_requests,
             // Larger than any of an earlier process, without looking through them.
@@ -146,12 +186,17 @@ impl RequestRing {
         };
         let thread = std::thread::Builder::new().name("requests".to_owned()).spawn(move || ring.run());
         let thread = Some(thread.map_err(|source| StoreError::Directory { path, source })?);
-        Ok(RequestRing { tap, shared, figures, thread })
+        Ok(RequestRing { tap, shared, figures, inlet, thread })
     }
 
     /// What workers hand requests to.
     pub fn tap(&self) -> RequestTap {
         self.tap.clone()
+    }
+
+    /// What takes the requests of other processes.
+    pub fn inlet(&self) -> RequestInlet {
+        RequestInlet { to: self.inlet.clone(), figures: self.figures.clone() }
     }
 
     /// What says where it stands.
@@ -176,13 +221,36 @@ impl RingWatch {
     /// Where it stands.
     pub fn status(&self) -> RingStatus {
         let from = self.figures.from.load(Ordering::Relaxed);
+        let elsewhere = self.figures.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone();
         RingStatus {
             kept: self.figures.kept.load(Ordering::Relaxed),
             from: u64::try_from(from).ok().map(EventTime),
-            one_in: self.shared.one_in(),
-            seen: self.shared.seen_total.load(Ordering::Relaxed),
-            dropped: self.shared.dropped_total.load(Ordering::Relaxed),
+            one_in: self.shared.one_in().max(elsewhere.one_in),
+            seen: self.shared.seen_total.load(Ordering::Relaxed) + elsewhere.seen,
+            dropped: self.shared.dropped_total.load(Ordering::Relaxed) + elsewhere.dropped,
+            without: elsewhere.without,
         }
+    }
+}
+
+/// Where requests of other processes come in.
+#[derive(Clone)]
+pub struct RequestInlet {
+    to: Sender<Vec<KeptRequest>>,
+    figures: Arc<Figures>,
+}
+
+impl RequestInlet {
+    /// Hands over requests that may be kept as they are. Waits while the ring is busy; nothing happens once it has ended.
+    pub fn give(&self, rows: Vec<KeptRequest>) {
+        if !rows.is_empty() {
+            let _ = self.to.send(rows);
+        }
+    }
+
+    /// Says where the other processes stand.
+    pub fn stands(&self, elsewhere: Elsewhere) {
+        *self.figures.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = elsewhere;
     }
 }
 
@@ -207,6 +275,7 @@ struct Ring {
     connection: Connection,
     settings: RingSettings,
     drain: Drain,
+    elsewhere: Receiver<Vec<KeptRequest>>,
     figures: Arc<Figures>,
     on_requests: Option<OnRequests>,
     last_id: i64,
@@ -223,13 +292,7 @@ impl Ring {
             // Read before the last look: what was handed over until then is still written.
             let last = self.figures.stopping.load(Ordering::Acquire);
             let end = if last { Instant::now() } else { Instant::now() + PERIOD };
-            taken.extend(self.drain.from.try_iter());
-            while let Ok(sampled) = self.drain.from.recv_deadline(end) {
-                taken.push(sampled);
-                if taken.iter().map(|s| s.bytes.len()).sum::<usize>() > 8 << 20 {
-                    break;
-                }
-            }
+            self.drain.collect(&mut taken, end);
             if Instant::now() >= end {
                 self.drain.end_period();
             }
@@ -253,11 +316,12 @@ impl Ring {
     }
 
     fn write(&mut self, taken: &mut Vec<Sampled>) -> rusqlite::Result<()> {
-        let count = taken.iter().map(|s| s.rows.len()).sum::<usize>() as u64;
+        let mut rows: Vec<KeptRequest> = taken.drain(..).flat_map(|s| shown(s, &self.settings.privacy)).collect();
+        rows.extend(self.elsewhere.try_iter().take(MAX_ELSEWHERE).flatten());
+        let count = rows.len() as u64;
         if count == 0 {
             return Ok(());
         }
-        let rows: Vec<(RequestRow, u32)> = taken.drain(..).flat_map(|s| shown(s, &self.settings.privacy)).collect();
         let mut written = self.insert(&rows);
         let is_full = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
         if written.as_ref().is_err_and(is_full) && self.make_room().is_ok() {
@@ -278,7 +342,7 @@ impl Ring {
         written
     }
 
-    fn insert(&mut self, rows: &[(RequestRow, u32)]) -> rusqlite::Result<()> {
+    fn insert(&mut self, rows: &[KeptRequest]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut id = self.last_id;
         {
@@ -352,7 +416,7 @@ impl Ring {
 }
 
 /// Requests as they may be kept.
-fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<(RequestRow, u32)> {
+pub(super) fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<KeptRequest> {
     let mut rest = &sampled.bytes[..];
     let mut rows = Vec::with_capacity(sampled.rows.len());
     for taken in &sampled.rows {

@@ -1,19 +1,20 @@
 //! What workers hand to the ring of requests: copies of the requests of a batch, or of a sample of them.
 //!
 //! Runs on the workers, once a batch. It never waits: where the ring does not keep up, what would be handed over is dropped
-//! and counted.
+//! and counted. Of a process that keeps no ring itself, [`super::outlet`] takes the ring's place.
 //!
 //! Invariants
 //! - At a level *n* one request of 2^n is taken, by a hash of its partition and offset: the same ones in every run, and those
 //!   of a higher level are among those of a lower.
 //! - Whether a request is taken is decided by its offset alone, before anything else of it is looked at.
 //! - Level 0 takes every request.
+//! - What waits to be taken is at most [`MAX_WAITING`] batches and, with one batch more, [`MAX_WAITING_BYTES`].
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tidewatch_events::batch::{Batch, PartitionId, Span};
 use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
 use tidewatch_events::time::EventTime;
@@ -23,6 +24,12 @@ pub(super) const PERIOD: Duration = Duration::from_millis(250);
 
 /// Batches that wait for the ring at most.
 const MAX_WAITING: usize = 64;
+
+/// What they take at most, bytes.
+const MAX_WAITING_BYTES: usize = 32 << 20;
+
+/// So much is collected at once, bytes.
+const COLLECTED: usize = 8 << 20;
 
 /// The sample is never smaller than one of 2^20.
 const MAX_LEVEL: u32 = 20;
@@ -43,12 +50,16 @@ pub struct RequestTap {
 /// The ring's end.
 pub(super) struct Drain {
     pub(super) shared: Arc<Shared>,
-    pub(super) from: Receiver<Sampled>,
+    from: Receiver<Sampled>,
     /// Periods in a row in which a larger sample would have done.
     spare: u32,
 }
 
 pub(super) struct Shared {
+    /// Whether anything is to be handed over.
+    pub(super) is_wanted: AtomicBool,
+    /// What waits, bytes.
+    waiting_bytes: AtomicUsize,
     level: AtomicU32,
     /// Requests seen in this period.
     seen: AtomicU64,
@@ -82,6 +93,8 @@ pub(super) struct Taken {
 pub(super) fn tap(rate: u64) -> (RequestTap, Drain) {
     let (to, from) = bounded(MAX_WAITING);
     let shared = Arc::new(Shared {
+        is_wanted: AtomicBool::new(true),
+        waiting_bytes: AtomicUsize::new(0),
         level: AtomicU32::new(0),
         seen: AtomicU64::new(0),
         budget: (rate * PERIOD.as_millis() as u64 / 1000).max(1),
@@ -94,6 +107,9 @@ pub(super) fn tap(rate: u64) -> (RequestTap, Drain) {
 impl RequestTap {
     /// Hands over the requests of a judged batch, or a sample of them.
     pub fn take(&self, batch: &Batch) {
+        if !self.shared.is_wanted.load(Ordering::Relaxed) {
+            return;
+        }
         let level = self.shared.level_for(batch.events.len() as u64);
         let mut sampled = Sampled { rows: Vec::new(), bytes: Vec::new(), one_in: 1 << level };
         let partition = batch.raw.partition;
@@ -106,7 +122,13 @@ impl RequestTap {
         if sampled.rows.is_empty() {
             return;
         }
-        if let Err(TrySendError::Full(sampled) | TrySendError::Disconnected(sampled)) = self.to.try_send(sampled) {
+        let cost = sampled.cost();
+        let sent = match self.shared.waiting_bytes.fetch_add(cost, Ordering::Relaxed) < MAX_WAITING_BYTES {
+            true => self.to.try_send(sampled),
+            false => Err(TrySendError::Full(sampled)),
+        };
+        if let Err(TrySendError::Full(sampled) | TrySendError::Disconnected(sampled)) = sent {
+            self.shared.waiting_bytes.fetch_sub(cost, Ordering::Relaxed);
             self.shared.dropped_total.fetch_add(sampled.rows.len() as u64, Ordering::Relaxed);
         }
     }
@@ -143,6 +165,22 @@ fn level_of(seen: u64, budget: u64) -> u32 {
 }
 
 impl Drain {
+    /// Collects what is handed over until a time, or until it is much; what waits already in any case.
+    pub(super) fn collect(&self, taken: &mut Vec<Sampled>, end: Instant) {
+        let mut bytes = 0;
+        let mut take = |sampled: Sampled| {
+            let cost = sampled.cost();
+            self.shared.waiting_bytes.fetch_sub(cost, Ordering::Relaxed);
+            bytes += cost;
+            taken.push(sampled);
+            bytes <= COLLECTED
+        };
+        self.from.try_iter().for_each(|sampled| _ = take(sampled));
+        while let Ok(sampled) = self.from.recv_deadline(end)
+            && take(sampled)
+        {}
+    }
+
     /// Ends a period: where several in a row had room for it, the sample grows.
     pub(super) fn end_period(&mut self) {
         let seen = self.shared.seen.swap(0, Ordering::Relaxed);
@@ -156,6 +194,11 @@ impl Drain {
 }
 
 impl Sampled {
+    /// What it takes, bytes.
+    fn cost(&self) -> usize {
+        self.bytes.len() + self.rows.len() * size_of::<Taken>()
+    }
+
     fn push(&mut self, batch: &Batch, event: &Event) {
         if event.kind != Kind::Access || matches!(event.verdict, Verdict::Future | Verdict::Again) {
             return;
@@ -271,6 +314,29 @@ mod tests {
         assert_eq!(drain.shared.dropped_total.load(Ordering::Relaxed), 100);
         drop(drain);
         tap.take(&batch(0..1));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_and_collected_whole() {
+        let (tap, drain) = tap(100_000_000);
+        // Each request takes its row and fourteen bytes of text.
+        let one = batch(0..100_000);
+        let cost = 100_000 * (size_of::<Taken>() + 14);
+        let fit = MAX_WAITING_BYTES.div_ceil(cost);
+        assert!(fit < MAX_WAITING);
+        (0..fit + 3).for_each(|_| tap.take(&one));
+        let dropped = || drain.shared.dropped_total.load(Ordering::Relaxed);
+        assert_eq!(dropped(), 300_000, "three found no room");
+        let mut taken = Vec::new();
+        drain.collect(&mut taken, Instant::now());
+        assert_eq!((taken.len(), drain.shared.waiting_bytes.load(Ordering::Relaxed)), (fit, 0));
+        tap.take(&one);
+        assert_eq!(dropped(), 300_000, "there is room again");
+        // Nothing is handed over while nobody wants it.
+        drain.shared.is_wanted.store(false, Ordering::Relaxed);
+        tap.take(&one);
+        drain.collect(&mut taken, Instant::now());
+        assert_eq!(taken.len(), fit + 1);
     }
 
     #[test]

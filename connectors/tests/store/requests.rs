@@ -4,11 +4,11 @@ use crate::support::{self, T0};
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
-    ClientActivity, RequestRing, RequestRow, Requests, RequestsQuery, RingSettings, StoreError, StoreMarks,
-    StoreReader, StoreSettings, StoreSink, forget,
+    ClientActivity, Elsewhere, RequestOutlet, RequestRing, RequestRow, Requests, RequestsQuery, RingSettings,
+    StoreError, StoreMarks, StoreReader, StoreSettings, StoreSink, forget,
 };
 use tidewatch_connectors::whom::Whom;
 use tidewatch_events::alert::Alert;
@@ -19,7 +19,13 @@ use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tidewatch_events::time::{EventTime, Millis};
 
 fn settings() -> RingSettings {
-    RingSettings { max_size: 64 << 20, keep: Millis(3_600_000), privacy: Privacy::default(), keep_addresses: None }
+    RingSettings {
+        max_size: 64 << 20,
+        keep: Millis(3_600_000),
+        privacy: Privacy::default(),
+        keep_addresses: None,
+        processes: 1,
+    }
 }
 
 #[derive(Clone)]
@@ -271,6 +277,44 @@ fn a_sample_says_so_and_is_told_on() {
     let activity = reader.client("10.0.0.1", None, None).unwrap();
     let requests = activity.paths[0].requests;
     assert!((10_000..40_000).contains(&requests), "{requests}");
+}
+
+#[test]
+fn what_another_process_read_is_in_the_ring_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = told.clone();
+    let on_requests = move |rows: &[RequestRow]| noted.lock().unwrap().extend(rows.iter().map(|row| row.path.clone()));
+    let settings = RingSettings { processes: 2, ..settings() };
+    let ring = RequestRing::start(dir.path(), settings.clone(), Some(Box::new(on_requests))).unwrap();
+    ring.tap().take(&batch(&[asked(0, "10.0.0.1", "/here", 200), asked(2000, "10.0.0.2", "/here-too", 200)]));
+    // There nothing leaves the process that may not be kept.
+    let privacy = Privacy { client: ClientPrivacy::Truncate, ..Privacy::default() };
+    let outlet = RequestOutlet::start(&RingSettings { privacy, ..settings }).unwrap();
+    let there = Asked { query: "password=hunter2", ..asked(1000, "203.0.113.7", "/there<script>\u{1b}[2J", 404) };
+    outlet.tap().take(&batch(&[there]));
+    let begun = Instant::now();
+    let mut handed = outlet.hand(0);
+    while handed.rows.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing comes");
+        std::thread::sleep(Duration::from_millis(5));
+        handed = outlet.hand(handed.number);
+    }
+    let sent = serde_json::to_string(&handed).unwrap();
+    assert!(!sent.contains("hunter2") && !sent.contains("113.7") && !sent.contains("\\u001b"), "{sent}");
+    ring.inlet().give(serde_json::from_str::<tidewatch_connectors::store::Handed>(&sent).unwrap().rows);
+    ring.inlet().stands(Elsewhere { one_in: 8, seen: 5, dropped: 3, without: vec![2] });
+    let status = ring.status();
+    assert_eq!((status.one_in, status.seen, status.dropped, status.without), (8, 7, 3, vec![2]));
+    drop(ring);
+    let reader = read(dir.path());
+    let found = reader.requests(&RequestsQuery { limit: 9, ..RequestsQuery::default() }).unwrap();
+    let rows: Vec<_> = found.rows.iter().map(|row| (row.client.as_str(), row.path.as_str())).collect();
+    let there = ("203.0.113.0", rows[1].1);
+    assert_eq!(rows, [("10.0.0.2", "/here-too"), there, ("10.0.0.1", "/here")], "merged by time");
+    assert!(there.1.starts_with("/there<script>") && !there.1.contains('\u{1b}'), "{there:?}");
+    assert_eq!(reader.client("203.0.113.0", None, None).unwrap().paths.len(), 1);
+    assert_eq!(told.lock().unwrap().len(), 3, "they are told on, too");
 }
 
 #[test]

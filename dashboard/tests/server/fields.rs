@@ -21,7 +21,13 @@ use tidewatch_events::time::{EventTime, Millis};
 fn everything(dir: &std::path::Path) -> Kept {
     let ring = RequestRing::start(
         dir,
-        RingSettings { max_size: 64 << 20, keep: Millis(3_600_000), privacy: Privacy::default(), keep_addresses: None },
+        RingSettings {
+            max_size: 64 << 20,
+            keep: Millis(3_600_000),
+            privacy: Privacy::default(),
+            keep_addresses: None,
+            processes: 1,
+        },
         None,
     )
     .unwrap();

@@ -202,6 +202,17 @@ export function plural(amount: number, one: string, many = `${one}s`): string {
   return `${count(amount)}${NO_BREAK}${amount === 1 ? one : many}`;
 }
 
+/** "process 1", "processes 1 and 3", "processes 1, 2 and 3"; of many the first few. */
+export function processes(which: readonly number[]): string {
+  const most = 8;
+  const named = which.slice(0, most).map(String);
+  const left = which.length - named.length;
+  if (left > 0) named.push(`${count(left)} more`);
+  const last = named.pop() ?? "";
+  const all = named.length ? `${named.join(", ")} and ${last}` : last;
+  return `${which.length === 1 ? "process" : "processes"}${NO_BREAK}${all}`;
+}
+
 /** How far what was in the logs at the start is read: never all of it while some is left. */
 export function catchingUp(behind: { share: number; records_left: number; bytes_left: number }): string {
   const left = [];

@@ -27,8 +27,8 @@ export interface Status {
   routes?: Route[];
   /** Whether what was before can be asked: there is a store. */
   history?: boolean;
-  /** `partial`: other processes of the cluster read requests too, and keep none. */
-  requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean; partial?: boolean };
+  /** `without`: processes whose requests do not come in at this moment. */
+  requests: { enabled: boolean; kept: number; from: number | null; sampled: boolean; partial?: boolean; without?: number[] };
   /** Whether a GeoIP file says where clients are. */
   countries?: boolean;
   /** While what was in the logs at the start is read: until then only closed windows are shown. */

@@ -52,6 +52,10 @@ test.each<[string, string, string]>([
   ["both kinds", format.catchingUp({ share: 0.437, records_left: 1, bytes_left: 2048 }), "43 % read, 1 record and 2 KiB left"],
   ["not all, while some is left", format.catchingUp({ share: 0.9999, records_left: 0, bytes_left: 1 }), "99 % read, 1 B left"],
   ["a share that is none", format.catchingUp({ share: 7, records_left: 0, bytes_left: 0 }), "100 % read"],
+  ["one process", format.processes([1]), "process 1"],
+  ["two", format.processes([1, 3]), "processes 1 and 3"],
+  ["several", format.processes([0, 2, 11]), "processes 0, 2 and 11"],
+  ["many", format.processes([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), "processes 1, 2, 3, 4, 5, 6, 7, 8 and 2 more"],
   ["of an unknown rule", format.inUnit(0.05, undefined), "0.05"],
 ])("%s", (_, found, wanted) => expect(plain(found)).toBe(wanted));
 

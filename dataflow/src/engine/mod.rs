@@ -31,6 +31,8 @@ mod commits;
 pub mod demo;
 pub mod evidence;
 pub mod gate;
+#[cfg(feature = "store")]
+mod gathering;
 pub mod inexact;
 pub mod ingest;
 mod keeping;

@@ -281,13 +281,21 @@ impl Tap for PageTap {
             if since.elapsed() >= Duration::from_secs(1) {
                 (since, told) = (Instant::now(), 0);
             }
-            let rows = &rows[..rows.len().min(REQUESTS - told)];
+            let rows = spread(rows, REQUESTS - told);
             told += rows.len();
-            if let Some(json) = Some(rows).filter(|rows| !rows.is_empty()).and_then(|r| serde_json::to_string(r).ok()) {
+            if let Some(json) = Some(rows).filter(|rows| !rows.is_empty()).and_then(|r| serde_json::to_string(&r).ok())
+            {
                 feed.requests(json);
             }
         }))
     }
+}
+
+/// At most so many of some, from all of their length: those of one process stand beside each other.
+#[cfg(feature = "store")]
+fn spread<T>(all: &[T], most: usize) -> Vec<&T> {
+    let count = all.len().min(most);
+    (0..count).map(|n| &all[n * all.len() / count]).collect()
 }
 
 impl PageTap {
@@ -560,6 +568,23 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read, serde_json::json!({"time": 20_000, "host": host, "requests": 3, "rps": 0.5}));
         assert!(!json.contains('\n'));
+    }
+
+    #[test]
+    #[cfg(feature = "store")]
+    fn what_is_told_of_many_requests_is_of_all_processes() {
+        let of = |length: usize, most| spread(&(0..length).collect::<Vec<_>>(), most).into_iter().copied().collect();
+        let rows: &[(&str, usize, usize, &[usize])] = &[
+            ("none", 0, 3, &[]),
+            ("no room", 3, 0, &[]),
+            ("all", 3, 3, &[0, 1, 2]),
+            ("one too many", 4, 3, &[0, 1, 2]),
+            ("many", 900, 3, &[0, 300, 600]),
+        ];
+        for (name, length, most, want) in rows {
+            let got: Vec<usize> = of(*length, *most);
+            assert_eq!(got, *want, "{name}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What only the process that reads a partition knows, for process 0, which delivers: names of partitions for dead letters,
-//! lines for alerts, figures for the health points.
+//! lines for alerts, figures for the health points, requests for the ring ([`gathering`](super::gathering)).
 //!
 //! For lines process 0 looks in its memory first; then ([`evidence`](super::evidence)) in its followed files, asks the
 //! others over the control connections, and reads a line again from Kafka where nobody has it any more.
@@ -17,6 +17,7 @@ use super::ledger::{Ledger, Reading, Shares, Totals};
 use super::live::{KafkaReading, Lags};
 use super::memory;
 use super::observe::Observer;
+use super::sinks::Outlet;
 use crate::cluster::{Control, MAX_LINE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::kafka::RecordPlace;
 use tidewatch_connectors::source::file::FollowedLines;
 use tidewatch_connectors::source::recent::{FetchLines, RecentLines};
+#[cfg(feature = "store")]
+use tidewatch_connectors::store::Handed;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};
 use tidewatch_operators::inexact::Place;
@@ -107,6 +110,9 @@ enum Question {
     Standing,
     Inexact,
     End,
+    /// By process, which portion of requests arrived last.
+    #[cfg(feature = "store")]
+    Requests(Vec<u64>),
 }
 
 /// What one process knows of its own partitions.
@@ -120,6 +126,8 @@ pub struct Here {
     secrets: Privacy,
     /// Bytes of files that are lost.
     lost: u64,
+    #[cfg_attr(not(feature = "store"), allow(dead_code))]
+    outlet: Outlet,
     process: usize,
     /// The first worker here, of the cluster.
     first_worker: usize,
@@ -129,7 +137,7 @@ impl Here {
     /// Of these.
     pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
         let (files, secrets) = (Vec::new(), Privacy::default());
-        Here { ledger, recent, lags, observer, files, secrets, lost: 0, process: 0, first_worker: 0 }
+        Here { ledger, recent, lags, observer, files, secrets, lost: 0, outlet: None, process: 0, first_worker: 0 }
     }
 
     /// The same where so many bytes of files are lost that an earlier life had read.
@@ -150,6 +158,11 @@ impl Here {
     /// The same, with files that can be read again.
     pub fn following(self, files: Vec<FollowedLines>) -> Here {
         Here { files, ..self }
+    }
+
+    /// The same, with requests for the ring of process 0.
+    pub fn handing(self, outlet: Outlet) -> Here {
+        Here { outlet, ..self }
     }
 
     /// Reads lines again that are in files here.
@@ -239,6 +252,11 @@ impl Here {
             Ok(Question::Inexact) => serde_json::to_value(self.ledger.inexact()),
             Ok(Question::End) => serde_json::to_value(self.end()),
             Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
+            #[cfg(feature = "store")]
+            Ok(Question::Requests(taken)) => serde_json::to_value(self.outlet.as_ref().map(|outlet| {
+                let handed = outlet.hand(taken.get(self.process).copied().unwrap_or(0));
+                (self.process, handed)
+            })),
             Ok(Question::Standing) => Ok(self.observer.standing(&self.ledger, &self.lags())),
             Err(_) => return serde_json::Value::Null,
         };
@@ -265,6 +283,18 @@ impl Names {
         }
         self.asked.insert(id, (name, now));
     }
+}
+
+/// Asks all other processes: the answers that came in time.
+fn ask<A: serde::de::DeserializeOwned>(control: &Control, question: &Question, patience: Duration) -> Vec<A> {
+    let Ok(question) = serde_json::to_value(question) else { return Vec::new() };
+    control.ask(&question, patience).into_iter().filter_map(|a| serde_json::from_value(a).ok()).collect()
+}
+
+/// Asks all other processes for requests, after these portions: who answered, and with what.
+#[cfg(feature = "store")]
+pub(super) fn ask_for_requests(control: &Control, taken: &[u64], patience: Duration) -> Vec<(usize, Handed)> {
+    ask::<Option<_>>(control, &Question::Requests(taken.to_vec()), patience).into_iter().flatten().collect()
 }
 
 /// What process 0 can find out. See the module.
@@ -299,9 +329,7 @@ impl Peers {
     }
 
     fn ask<A: serde::de::DeserializeOwned>(&self, question: &Question) -> Vec<A> {
-        let Some(control) = &self.control else { return Vec::new() };
-        let Ok(question) = serde_json::to_value(question) else { return Vec::new() };
-        control.ask(&question, PATIENCE).into_iter().filter_map(|a| serde_json::from_value(a).ok()).collect()
+        self.control.as_ref().map_or_else(Vec::new, |control| ask(control, question, PATIENCE))
     }
 
     /// What a partition is called, whichever process reads it; `None` where nobody knows.

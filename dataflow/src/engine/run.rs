@@ -18,7 +18,7 @@ use super::redaction::Redaction;
 use super::reload::Reloader;
 use super::replay::{self, Summary};
 use super::routes::Routes;
-use super::sinks::{self, Ring};
+use super::sinks::{self, Gathered, Ring};
 use super::sources::{Place, Sources, writable};
 use super::workers::{self, Shared, Wakers};
 use crate::cli::options::{ClusterOptions, RunOptions};
@@ -106,6 +106,8 @@ pub struct Pipeline {
     observer: Observer,
     peers: Arc<Peers>,
     worker_count: usize,
+    /// Ends before the ring does.
+    gathering: Gathered,
     ring: Ring,
     /// Reports go by them, and the page tells them of what people silence.
     #[cfg_attr(not(feature = "store"), allow(dead_code))]
@@ -269,7 +271,9 @@ impl Pipeline {
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
         let feed = Arc::new(Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone()));
-        let ring = if process == 0 { sinks::open_ring(config, tap.as_deref())? } else { sinks::no_ring() };
+        let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
+        let ring = if process == 0 { sinks::open_ring(config, processes, tap.as_deref())? } else { None };
+        let outlet = if process == 0 { None } else { sinks::open_outlet(config, processes)? };
         let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
         let rules =
             RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
@@ -279,7 +283,6 @@ impl Pipeline {
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let early = Arc::new(AtomicU64::new(0));
-        let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
         let letters = Account::new(process, (admitted / processes).max(LEAST_LETTERS));
         let accounts = if process == 0 { Accounts::new(letters.clone(), processes) } else { Accounts::default() };
         let shared = Shared {
@@ -294,7 +297,7 @@ impl Pipeline {
             changes: (process == 0).then_some(changes),
             patience: Duration::from_millis(20),
             wakers: wakers.clone(),
-            tap: sinks::tap_of(&ring),
+            tap: sinks::tap_of(&ring, &outlet),
             letters: letters.clone(),
             control: control.clone(),
             observer: observer.clone(),
@@ -304,11 +307,12 @@ impl Pipeline {
         let stopping = Arc::new(AtomicBool::new(false));
         let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone()).of_process(process, workers);
         let here = here.without(sources.lost).following(std::mem::take(&mut sources.files));
-        let here = Arc::new(here.under(config.privacy.clone()));
+        let here = Arc::new(here.under(config.privacy.clone()).handing(outlet));
         if let Some(control) = &control {
             let here = here.clone();
             control.answer_with(move |question| here.answer(question));
         }
+        let gathering = sinks::gather(&ring, process, control.as_ref())?;
         let peers = Peers::new(here, control.clone());
         #[cfg(feature = "kafka")]
         let peers = peers.reading_again(std::mem::take(&mut sources.fetchers));
@@ -355,6 +359,7 @@ impl Pipeline {
             observer,
             peers,
             worker_count: workers,
+            gathering,
             ring,
             routes,
             _aging: aging,
@@ -560,6 +565,8 @@ impl Pipeline {
         if let Some(committing) = self.committing.take() {
             committing.join().map_err(|_| Failure::new(ExitCode::Panicked, "the committing thread panicked"))?;
         }
+        // What the others read last, while they still answer.
+        self.gathering = None;
         if let Some(control) = &self.control {
             control.leave(FAREWELL);
         }

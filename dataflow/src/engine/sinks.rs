@@ -1,6 +1,7 @@
 //! The configured sinks, each behind its own queue.
 
 use super::sources::writable;
+use crate::cluster::Control;
 use crate::config::{Config, DeadLetters, FilesSink, LetterTopic, RouteKind};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
@@ -221,40 +222,85 @@ pub fn watch(ring: &Ring) -> Watch {
     return *ring;
 }
 
-/// No ring: on other processes than the first.
-pub fn no_ring() -> Ring {
-    None
-}
+/// What the other processes of a cluster have in its place.
+#[cfg(feature = "store")]
+pub type Outlet = Option<std::sync::Arc<tidewatch_connectors::store::RequestOutlet>>;
 
-/// Opens the ring of process 0, where the configuration wants one.
+/// No ring is built.
+#[cfg(not(feature = "store"))]
+pub type Outlet = Ring;
+
+/// Opens the ring of process 0, which keeps it for so many processes, where the configuration wants one.
 ///
 /// # Errors
 /// 1 where it cannot be written, 2 where it is of a newer release.
-pub fn open_ring(config: &Config, page: Option<&dyn super::live::Tap>) -> Result<Ring, Failure> {
+pub fn open_ring(config: &Config, processes: usize, page: Option<&dyn super::live::Tap>) -> Result<Ring, Failure> {
     #[cfg(feature = "store")]
     if keeps_store(config, page.is_some()) && config.store.requests.0 > 0 {
-        use tidewatch_connectors::store::{RequestRing, RingSettings};
-        let settings = RingSettings {
-            max_size: config.store.requests.0,
-            keep: config.store.requests_for,
-            privacy: config.privacy.clone(),
-            keep_addresses: config.keep_addresses,
-        };
-        let told = page.and_then(|page| page.on_requests());
+        use tidewatch_connectors::store::RequestRing;
+        let (settings, told) = (ring_settings(config, processes), page.and_then(|page| page.on_requests()));
         return RequestRing::start(&config.data_dir, settings, told).map(Some).map_err(store_failed);
     }
-    let _ = (config, page);
-    Ok(no_ring())
+    let _ = (config, processes, page);
+    Ok(None)
+}
+
+/// Opens what another process of so many has in the place of the ring, where the configuration may want one.
+///
+/// # Errors
+/// 1 where its thread cannot be started.
+pub fn open_outlet(config: &Config, processes: usize) -> Result<Outlet, Failure> {
+    #[cfg(feature = "store")]
+    // Whether there is a page, and a store for its sake, only process 0 knows: it asks, or does not.
+    if keeps_store(config, true) && config.store.requests.0 > 0 {
+        let outlet = tidewatch_connectors::store::RequestOutlet::start(&ring_settings(config, processes));
+        return outlet.map(|outlet| Some(std::sync::Arc::new(outlet))).map_err(store_failed);
+    }
+    let _ = (config, processes);
+    Ok(None)
+}
+
+/// What brings the requests of the other processes into the ring.
+#[cfg(feature = "store")]
+pub type Gathered = Option<super::gathering::Gathering>;
+
+/// No ring is built.
+#[cfg(not(feature = "store"))]
+pub type Gathered = Ring;
+
+/// Starts to bring the requests of the other processes into the ring, where there are some and it is kept.
+///
+/// # Errors
+/// 1 where its thread cannot be started.
+pub fn gather(ring: &Ring, process: usize, control: Option<&Control>) -> Result<Gathered, Failure> {
+    #[cfg(feature = "store")]
+    if let (Some(ring), Some(control)) = (ring, control) {
+        let processes = control.others().len() + 1;
+        let gathering = super::gathering::Gathering::start(control.clone(), process, processes, ring.inlet());
+        return gathering.map(Some).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")));
+    }
+    let _ = (ring, process, control);
+    Ok(None)
+}
+
+#[cfg(feature = "store")]
+fn ring_settings(config: &Config, processes: usize) -> tidewatch_connectors::store::RingSettings {
+    tidewatch_connectors::store::RingSettings {
+        max_size: config.store.requests.0,
+        keep: config.store.requests_for,
+        privacy: config.privacy.clone(),
+        keep_addresses: config.keep_addresses,
+        processes,
+    }
 }
 
 /// What the source edge shows its batches to.
-pub fn tap_of(ring: &Ring) -> Option<super::ingest::Tap> {
+pub fn tap_of(ring: &Ring, outlet: &Outlet) -> Option<super::ingest::Tap> {
     #[cfg(feature = "store")]
-    if let Some(ring) = ring {
-        let tap = ring.tap();
+    if let Some(tap) = ring.as_ref().map(|ring| ring.tap()).or_else(|| outlet.as_ref().map(|outlet| outlet.tap())) {
         return Some(std::sync::Arc::new(move |batch: &tidewatch_events::batch::Batch| tap.take(batch)));
     }
-    let _ = ring;
+    let _ = (ring, outlet);
     None
 }
 

@@ -44,6 +44,33 @@ fn json(port: u16, path: &str) -> Option<Value> {
     serde_json::from_str(&body).ok()
 }
 
+/// What a page follows.
+struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    fn open(port: u16, path: &str) -> Stream {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        Stream(BufReader::new(stream))
+    }
+
+    /// The next event of this name.
+    fn next(&mut self, wanted: &str) -> Value {
+        let end = Instant::now() + LIMIT;
+        let mut named = false;
+        while Instant::now() < end {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended");
+            match line.trim_end().strip_prefix("data: ") {
+                Some(data) if named => return serde_json::from_str(data).unwrap(),
+                _ => named = line.trim_end() == format!("event: {wanted}") || named && line.trim().is_empty(),
+            }
+        }
+        panic!("no {wanted} came");
+    }
+}
+
 /// `count` requests of one client at this moment, as Apache writes them.
 fn lines(client: &str, count: usize) -> String {
     let said = finish(Command::new("date").args(["-u", "+%d/%b/%Y:%H:%M:%S +0000"]).env("LC_ALL", "C"));
@@ -61,31 +88,15 @@ fn what_happens_is_shown_as_it_happens() {
     let mut run = Running::start(&["run", "-c", config.to_str().unwrap()], dir.path().join("log"));
     until("it is healthy", LIMIT, || get(page, "/healthz").filter(|(status, _)| *status == 200));
     assert_eq!(json(page, "/api/v1/status").unwrap()["events"], 0, "nothing yet");
-    let mut stream = TcpStream::connect(("127.0.0.1", page)).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(stream, "GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut stream = BufReader::new(stream);
-    let mut next = |wanted: &str| -> Value {
-        let end = Instant::now() + LIMIT;
-        let mut named = false;
-        while Instant::now() < end {
-            let mut line = String::new();
-            assert!(stream.read_line(&mut line).unwrap() > 0, "the stream ended");
-            match line.trim_end().strip_prefix("data: ") {
-                Some(data) if named => return serde_json::from_str(data).unwrap(),
-                _ => named = line.trim_end() == format!("event: {wanted}") || named && line.trim().is_empty(),
-            }
-        }
-        panic!("no {wanted} came");
-    };
-    next("hello");
+    let mut stream = Stream::open(page, "/api/v1/stream");
+    stream.next("hello");
     let mut socket = until("the source listens", LIMIT, || TcpStream::connect(("127.0.0.1", port)).ok());
     socket.write_all(lines("10.0.0.1", 40).as_bytes()).unwrap();
-    let window = next("window");
+    let window = stream.next("window");
     assert_eq!((&window["host"], &window["requests"]), (&"web".into(), &40.into()), "{window}");
     // The default rule fires at a hundred requests of one client within ten seconds.
     socket.write_all(lines("10.0.0.2", 150).as_bytes()).unwrap();
-    let alert = next("alert");
+    let alert = stream.next("alert");
     assert_eq!((&alert["rule"], &alert["subject"]["client_ip"]), (&"ip-spike".into(), &"10.0.0.2".into()), "{alert}");
     assert!(alert["fired"].is_u64() && alert["evidence"].as_array().is_some_and(|lines| !lines.is_empty()), "{alert}");
     let status = until("the status counts it", LIMIT, || {
@@ -145,6 +156,38 @@ fn process_0_shows_the_whole_cluster() {
     });
     let indices: Vec<_> = workers.as_array().unwrap().iter().map(|w| w["index"].as_u64().unwrap()).collect();
     assert_eq!(indices, [0, 1, 2, 3]);
+    // Single requests of both, in one search, in what a client did, and as they come.
+    let mut found = |path: &str, count: usize| {
+        until("all requests are found", LIMIT, || {
+            cluster.assert_running();
+            json(page, path).filter(|found| found["rows"].as_array().is_some_and(|rows| rows.len() == count))
+        })
+    };
+    let all = found("/api/v1/requests?limit=100", 50);
+    let of = |ip: &str| all["rows"].as_array().unwrap().iter().filter(|row| row["client"] == ip).count();
+    assert_eq!((of("10.0.0.1"), of("10.0.0.2"), &all["sampled"]), (30, 20, &false.into()));
+    found("/api/v1/requests?limit=100&client=10.0.0.1", 30);
+    let client = json(page, "/api/v1/client?ip=10.0.0.1").unwrap();
+    assert_eq!(client["paths"], serde_json::json!([{ "name": "/a", "requests": 30 }]), "{client}");
+    until("the status says so", LIMIT, || {
+        let kept = json(page, "/api/v1/status")?["requests"].clone();
+        (kept["kept"] == 50 && kept["partial"] == false && kept["without"] == serde_json::json!([])).then_some(())
+    });
+    let mut stream = Stream::open(page, "/api/v1/stream?requests=1");
+    stream.next("hello");
+    // What an attacker writes stays text, whoever reads it.
+    let hostile =
+        "10.0.0.3 - - [] \"GET /<script>alert(1)</script>?token=secret HTTP/1.1\" 404 5 \"-\" \"\u{1b}[2J</script>\"\n";
+    let at = lines("10.0.0.3", 1);
+    let at = &at[at.find('[').unwrap()..=at.find(']').unwrap()];
+    let mut file = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
+    file.write_all(hostile.replace("[]", at).as_bytes()).unwrap();
+    let live = stream.next("requests");
+    let row = &live[0];
+    assert_eq!((&row["client"], &row["path"]), (&"10.0.0.3".into(), &"/<script>alert(1)</script>".into()), "{live}");
+    assert_eq!(row["query"], "token=***", "{live}");
+    assert!(!row["agent"].as_str().unwrap().contains('\u{1b}'), "{live}");
+    drop(stream);
     cluster.stop();
 }
 

@@ -170,6 +170,7 @@ export function RequestsPage() {
 
   const sampled = now?.requests.sampled || answer.data?.sampled;
   const from = answer.data?.from ?? now?.requests.from ?? null;
+  const missing = now?.requests.without ?? [];
   const hasFilters = Boolean(client || path || code || text);
   const back = searchedTo(pages);
   return (
@@ -180,7 +181,7 @@ export function RequestsPage() {
           {enabled ? <>{format.plural(now?.requests.kept ?? 0, "request")} kept</> : "not kept: only what arrives while this is open"}
           {enabled && from !== null && <> since <When ms={from} /></>}
           {following && live.current.tail.thin && <> – of those that come, {LIVE_NEW} every three seconds are shown; pause for all</>}
-          {now?.requests.partial && <b class="sampled"> – of process 0 only: what the other processes read is not kept</b>}
+          {missing.length > 0 && <b class="sampled"> – without {format.processes(missing)}: no answer</b>}
           {sampled && <b class="sampled"> – a sample: at this rate not every request is kept</b>}
         </>
       }
