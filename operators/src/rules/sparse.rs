@@ -19,6 +19,7 @@ use super::values::Values;
 use super::versions::{Floor, Versions};
 use super::{Limits, Missed, SHARDS, shard};
 use crate::names::secret;
+use crate::prefetch::prefetch;
 use hashbrown::{HashMap, HashTable};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -41,9 +42,20 @@ pub(super) struct Sparse {
     kept: usize,
     /// What the last window of a key came to, where that was enough for a finding.
     pub(super) hot: HashMap<KeyBytes, Hot>,
-    /// Warm keys of the window being looked at: the starts of panes, and rows.
-    warm: HashTable<(u64, u32)>,
+    /// Warm keys of the window being looked at.
+    warm: HashTable<Warm>,
     values: Vec<u64>,
+}
+
+/// A key that is warm in panes of a window.
+struct Warm {
+    /// The first of them, and its row there.
+    pane: u64,
+    row: u32,
+    /// How many they are.
+    panes: u64,
+    /// What they hold of the key.
+    held: u64,
 }
 
 /// The rows of a pane.
@@ -106,7 +118,7 @@ impl Sparse {
         };
         self.kept += rows.pieces();
         if !rows.is_empty() {
-            let least = self.share.ceil() as u64;
+            let least = least_warm(self.share);
             let warm = (0..rows.len() as u32).filter(|row| measure_of(&rows, *row) >= least).collect();
             self.waiting.insert(pane, Pane { rows, warm, index: OnceCell::new() });
         }
@@ -130,22 +142,31 @@ impl Sparse {
         for (start, pane) in running.iter() {
             for row in &pane.warm {
                 let key = pane.key(*row);
-                let hash = hash::of(key);
-                let same = |(start, row): &(u64, u32)| running.get(start).is_some_and(|pane| pane.key(*row) == key);
-                if warm.find(hash, same).is_none() {
-                    let hash_of =
-                        |(start, row): &(u64, u32)| running.get(start).map_or(0, |pane| hash::of(pane.key(*row)));
-                    warm.insert_unique(hash, (*start, *row), hash_of);
-                }
+                let key_of = |warm: &Warm| running.get(&warm.pane).map_or(&[][..], |pane| pane.key(warm.row));
+                let own = warm.entry(hash::of(key), |other| key_of(other) == key, |other| hash::of(key_of(other)));
+                let mut own = own.or_insert(Warm { pane: *start, row: *row, panes: 0, held: 0 });
+                own.get_mut().panes += 1;
+                own.get_mut().held += measure_of(&pane.rows, *row);
             }
         }
         let running = &*running;
+        // A pane in which a key is not warm holds no more of it.
+        let most_cold = least_warm(self.share) - 1;
+        let sought = |warm: &Warm| {
+            // Most keys cannot come to enough, whatever the other panes hold of them: those are not looked up.
+            let most = warm.held + (running.len() as u64 - warm.panes) * most_cold;
+            let pane = running.get(&warm.pane).filter(|_| self.least.is_reached(u64::MAX, most as f64))?;
+            let key = pane.key(warm.row);
+            Some((hash::of(key), key))
+        };
+        let sought: Vec<(u64, &[u8])> = warm.iter().filter_map(sought).collect();
         // The rows of a key, pane by pane.
         let mut own: Vec<(&Pane, u32)> = Vec::with_capacity(running.len());
-        for (start, row) in warm.iter() {
-            let Some(pane) = running.get(start) else { continue };
-            let key = pane.key(*row);
-            let hash = hash::of(key);
+        for (position, (hash, key)) in sought.iter().enumerate() {
+            let (hash, key) = (*hash, *key);
+            if let Some((next, _)) = sought.get(position + 1) {
+                running.values().for_each(|pane| pane.prefetch(*next, *factor));
+            }
             own.clear();
             own.extend(running.values().filter_map(|pane| Some((pane, pane.find(hash, key, *factor)?))));
             let n: u64 = own.iter().map(|(pane, row)| pane.rows.n(*row as usize)).sum();
@@ -202,6 +223,11 @@ impl Sparse {
         }
         self.hot.retain(|_, hot| hot.end == window.end);
     }
+}
+
+/// What a warm row holds at least, where its share is this.
+fn least_warm(share: f64) -> u64 {
+    share.ceil() as u64
 }
 
 /// What a row measures by itself.
@@ -347,6 +373,13 @@ fn by_row(pairs: &[(u32, u64)], rows: usize) -> (Vec<u32>, Vec<u64>) {
 impl Pane {
     fn key(&self, row: u32) -> &[u8] {
         self.rows.key(row as usize)
+    }
+
+    /// Asks for what [`Pane::find`] will need first.
+    fn prefetch(&self, hash: u64, factor: u64) {
+        if let Some(index) = self.index.get() {
+            prefetch(index, start(hash, factor) & (index.len() - 1));
+        }
     }
 
     /// The row of a key.
