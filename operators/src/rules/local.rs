@@ -344,21 +344,20 @@ impl Classes {
     /// The events of the mask that each of the first plans may match.
     #[inline]
     fn of_all(&self, events: &[Event], mask: u32, plans: &[LocalPlan]) -> [u32; CLASSED] {
-        let (mut of_each, mut common) = ([0; LANES], u64::MAX);
+        let (mut of_each, mut any, mut common) = ([0; LANES], 0, u64::MAX);
         each(mask, |lane| {
             of_each[lane] = self.plans(&events[lane], plans);
-            common &= of_each[lane];
+            (any, common) = (any | of_each[lane], common & of_each[lane]);
         });
         let mut classed = [0; CLASSED];
-        let mut add = |mut plans: u64, lanes: u32| {
-            while plans != 0 {
-                classed[plans.trailing_zeros() as usize % CLASSED] |= lanes;
-                plans &= plans - 1;
-            }
-        };
-        // Plans that all may match, nearly always those of every request, need no look at each event.
-        add(common, mask);
-        bits(mask).for_each(|lane| add(of_each[lane] & !common, 1 << lane));
+        while any != 0 {
+            let plan = any.trailing_zeros() as usize % CLASSED;
+            // Plans that all may match, nearly always those of every request, need no look at each event.
+            let is_common = common >> plan & 1 == 1;
+            let of_plan = || (0..LANES).fold(0, |lanes, lane| lanes | ((of_each[lane] >> plan) as u32 & 1) << lane);
+            classed[plan] = if is_common { mask } else { of_plan() };
+            any &= any - 1;
+        }
         classed
     }
 

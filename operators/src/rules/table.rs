@@ -222,7 +222,7 @@ impl Table {
         let before = self.rows();
         finer.wrapped.sort_unstable();
         let others = finer.values.others();
-        let taken = Taken { values: &finer.values, others: &others, later, partitions };
+        let mut taken = Taken { values: &finer.values, others: &others, later, partitions };
         let mut values = Vec::new();
         for (chunk, entries) in (0u32..).zip(finer.rows.all().chunks(LANES)) {
             self.rows.prefetch(entries.iter().map(|entry| entry.key));
@@ -235,7 +235,7 @@ impl Table {
                 };
                 self.rows.row_mut(own as usize).least.see(least, partitions);
                 self.add(own, finer.n_of(from));
-                self.values.add(own, &taken, from, &mut values);
+                self.values.add(own, &mut taken, from, &mut values);
             }
         }
         self.rows() - before
@@ -271,6 +271,7 @@ impl Table {
     pub(super) fn drain(&mut self, names: &Names, partitions: &mut Partitions, messages: &mut [PanePartials]) {
         self.wrapped.sort_unstable();
         let others = self.values.others();
+        let mut others = &others[..];
         // Room for an even share and a little more, so that no message grows by doubling.
         let (all, peers) = (self.rows.len(), messages.len());
         let share = if peers > 1 { all / peers + all / 64 + 8 } else { all };
@@ -299,7 +300,7 @@ impl Table {
                 (Values::Histograms(out), LocalValues::Histograms(all)) => out.push(std::mem::take(&mut all[row])),
                 (Values::Inner(out), LocalValues::Inner(all)) => out.push(all[row].n),
                 (Values::Distinct { ends, hashes: out }, LocalValues::Distinct(all)) => {
-                    all.values_of(position, &others, out);
+                    all.values_of(position, &mut others, out);
                     ends.push(out.len() as u32);
                 }
                 _ => {}

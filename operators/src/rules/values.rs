@@ -126,7 +126,7 @@ impl Inner {
 /// The values of a table that another takes in.
 pub(super) struct Taken<'a> {
     pub(super) values: &'a LocalValues,
-    /// See [`LocalDistinct::others`].
+    /// See [`LocalDistinct::others`]: those of rows that were not taken in yet.
     pub(super) others: &'a [(u32, u64)],
     /// How much later than the other's its pane starts, ms.
     pub(super) later: u64,
@@ -154,13 +154,12 @@ impl LocalDistinct {
     #[inline]
     fn insert(&mut self, row: u32, value: u64) -> bool {
         let first = &mut self.first[row as usize];
+        // Half of all rows are new: a branch on that would be guessed wrong.
+        let is_first = *first == 0;
+        *first = if is_first { value } else { *first };
         if *first == value && value != 0 {
-            return false;
-        }
-        if *first == 0 && value != 0 {
-            *first = value;
-            self.len += 1;
-            return true;
+            self.len += usize::from(is_first);
+            return is_first;
         }
         let found = self.more.entry(value ^ spread(row), |e| *e == (row, value), |e| e.1 ^ spread(e.0));
         let hashbrown::hash_table::Entry::Vacant(vacant) = found else { return false };
@@ -176,15 +175,19 @@ impl LocalDistinct {
         others
     }
 
-    /// Appends the values of a row, ascending; `others` is what [`LocalDistinct::others`] gave.
-    pub(super) fn values_of(&self, row: u32, others: &[(u32, u64)], out: &mut Vec<u64>) {
+    /// Appends the values of a row, ascending. Asked of all rows in their order; `others` is what [`LocalDistinct::others`]
+    /// gave, of which those of the row are taken.
+    #[inline]
+    pub(super) fn values_of(&self, row: u32, others: &mut &[(u32, u64)], out: &mut Vec<u64>) {
         let from = out.len();
         if self.first[row as usize] != 0 {
             out.push(self.first[row as usize]);
         }
-        if !others.is_empty() {
-            let own = others.partition_point(|(r, _)| *r < row);
-            out.extend(others[own..].iter().take_while(|(r, _)| *r == row).map(|(_, value)| value));
+        while let Some(((_, value), rest)) = others.split_first().filter(|((of, _), _)| *of == row) {
+            out.push(*value);
+            *others = rest;
+        }
+        if out.len() > from + 1 {
             out[from..].sort_unstable();
         }
     }
@@ -235,11 +238,10 @@ impl LocalValues {
         }
     }
 
-    /// Adds another's part to the part of a row; `scratch` is room for values.
+    /// Adds another's part to the part of a row; the other's rows come in their order. `scratch` is room for values.
     #[inline]
-    pub(super) fn add(&mut self, row: u32, taken: &Taken<'_>, from: u32, scratch: &mut Vec<u64>) {
+    pub(super) fn add(&mut self, row: u32, taken: &mut Taken<'_>, from: u32, scratch: &mut Vec<u64>) {
         let (own, at) = (row as usize, from as usize);
-        let others = taken.others;
         match (self, taken.values) {
             (LocalValues::Sums(own_sums), LocalValues::Sums(sums)) => {
                 own_sums[own].total += sums[at].total;
@@ -253,14 +255,8 @@ impl LocalValues {
                 }
             }
             (LocalValues::Distinct(all), LocalValues::Distinct(more)) => {
-                if others.is_empty() {
-                    if more.first[at] != 0 {
-                        all.insert(row, more.first[at]);
-                    }
-                    return;
-                }
                 scratch.clear();
-                more.values_of(from, others, scratch);
+                more.values_of(from, &mut taken.others, scratch);
                 scratch.iter().for_each(|value| {
                     all.insert(row, *value);
                 });
@@ -456,9 +452,10 @@ mod tests {
         }
         assert_eq!(all.len(), 5);
         let others = all.others();
+        let mut others = &others[..];
         for (row, want) in [(0, vec![3, 5, 7]), (1, vec![]), (2, vec![0, 9])] {
             let mut out = vec![1];
-            all.values_of(row, &others, &mut out);
+            all.values_of(row, &mut others, &mut out);
             assert_eq!(out[1..], want, "row {row}");
         }
     }
