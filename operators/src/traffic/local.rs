@@ -10,7 +10,7 @@
 
 use super::errors::Errors;
 use super::part::{Part, Row, mix};
-use super::paths::Durations;
+use super::paths::Measured;
 use super::{Counts, Dimension, HostDelta, HostStats, Settings};
 use crate::lanes::{LANES, Lanes, MAX_HOSTS, bits, each};
 use crate::names::{NONE, Names};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::privacy::Privacy;
-use tidewatch_events::{histogram, pattern, text};
+use tidewatch_events::{pattern, text};
 
 /// One worker's open windows.
 pub struct LocalTraffic {
@@ -54,11 +54,13 @@ struct Window {
     /// One more than the position of a host, by its number; 0 where it is not in the window.
     places: Vec<u32>,
     clients: Tally<KeyRow>,
-    paths: Tally<PathRow>,
-    durations: Durations,
+    paths: Tally<KeyRow>,
+    durations: Measured,
     agents: Tally<KeyRow>,
     referrers: Tally<KeyRow>,
     overflow: [u64; 4],
+    /// How many were counted.
+    events: u64,
     /// What all rows took when a window was last handed over.
     part_bytes: usize,
     /// Where the results of [`Names::touch`] go.
@@ -74,25 +76,37 @@ struct Host {
 /// What is counted for a key of a host.
 struct KeyRow {
     key: Key,
-    counts: Counts,
+    sums: Sums,
 }
 
-impl Keyed for KeyRow {
+/// [`Counts`] of fewer than 2³² requests: those of a window that is not handed over.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    bytes: u64,
+    requests: u32,
+    status_4xx: u32,
+    status_5xx: u32,
+}
+
+/// Events beyond which a window is handed over early.
+const MAX_EVENTS: u64 = 1 << 31;
+
+impl Sums {
     #[inline]
-    fn key(&self) -> u64 {
-        self.key.0
+    fn add(&mut self, other: &Sums) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.requests += other.requests;
+        self.status_4xx += other.status_4xx;
+        self.status_5xx += other.status_5xx;
+    }
+
+    fn counts(&self) -> Counts {
+        let Sums { bytes, requests, status_4xx, status_5xx } = *self;
+        Counts { requests: requests.into(), bytes, status_4xx, status_5xx }
     }
 }
 
-/// What is counted for a path of a host.
-struct PathRow {
-    key: Key,
-    counts: Counts,
-    /// Longest duration, µs.
-    longest_us: u32,
-}
-
-impl Keyed for PathRow {
+impl Keyed for KeyRow {
     #[inline]
     fn key(&self) -> u64 {
         self.key.0
@@ -162,7 +176,8 @@ impl LocalTraffic {
     /// Hands over all windows that end at or before `before` (ms): a part for every owner among `peers` workers that
     /// has rows, and a delta for every host.
     ///
-    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept over all windows, and where the lanes are full of names.
+    /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept over all windows, where the lanes are full of names,
+    /// and where a window has more than [`MAX_EVENTS`] events.
     pub fn drain(
         &mut self,
         before: u64,
@@ -175,7 +190,8 @@ impl LocalTraffic {
             self.open.insert(at, window);
         }
         let hosts: usize = self.open.values().map(|window| window.hosts.len()).sum();
-        let before = if hosts > MAX_HOSTS || lanes.is_full() { u64::MAX } else { before };
+        let is_full = self.open.values().any(|window| window.events > MAX_EVENTS);
+        let before = if is_full || hosts > MAX_HOSTS || lanes.is_full() { u64::MAX } else { before };
         while let Some(first) = self.open.first_entry() {
             if first.key().saturating_add(self.settings.size.0) > before {
                 break;
@@ -224,6 +240,7 @@ impl Window {
         max_keys: usize,
         templates: &mut Templates,
     ) {
+        self.events += u64::from(mask.count_ones());
         // Rows are asked for before anything is counted.
         let sought = [
             seek(&self.clients, mask, lanes, &lanes.client),
@@ -231,7 +248,7 @@ impl Window {
             seek(&self.referrers, mask, lanes, &lanes.referrer),
             seek(&self.paths, mask, lanes, &lanes.path),
         ];
-        let mut ones = [Counts::default(); LANES];
+        let mut ones = [Sums::default(); LANES];
         let mut access = 0;
         for lane in bits(mask) {
             let event = &events[lane];
@@ -252,17 +269,16 @@ impl Window {
         .into_iter()
         .zip(&sought)
         {
-            let full = counting.count(tally, numbers, sought, |row, one, _| row.counts.merge(one));
+            let full = counting.count(tally, numbers, sought, |row, one, _| row.sums.add(one));
             self.overflow[dimension as usize] += full;
         }
         let durations = &mut self.durations;
         let [.., sought] = &sought;
         self.overflow[Dimension::Path as usize] +=
             counting.count(&mut self.paths, &lanes.path, sought, |row, one, at| {
-                row.counts.merge(one);
+                row.sums.add(one);
                 if let Some(us) = events[at.lane].latency() {
-                    row.longest_us = row.longest_us.max(us);
-                    durations.push(at.position as u32, histogram::bucket_of(us.into()) as u16);
+                    durations.push(at.position as u32, us);
                 }
             });
     }
@@ -277,9 +293,10 @@ impl Window {
         let room = (share(self.part_bytes.max(12 * rows)), share(self.durations.len()));
         parts[first..].iter_mut().for_each(|part| part.reserve(room));
         let mut handing = Handing { parts: &mut parts[first..], places: &self.places, lanes };
-        let durations = self.durations.sort(self.paths.len());
-        for (position, row) in (0..).zip(self.paths.rows()) {
-            handing.give(Dimension::Path, lanes.paths(), row.key, row.counts, durations.of(position), row.longest_us);
+        let (durations, longest_us) = self.durations.sort(self.paths.len());
+        for ((position, row), longest_us) in (0..).zip(self.paths.rows()).zip(longest_us) {
+            let (counts, buckets) = (row.sums.counts(), durations.of(position));
+            handing.give(Dimension::Path, lanes.paths(), row.key, counts, buckets, longest_us);
         }
         for (dimension, names, tally) in [
             (Dimension::Client, lanes.clients(), &self.clients),
@@ -290,7 +307,7 @@ impl Window {
                 // Names go ahead of the work, so that it waits for memory once for all.
                 self.touched ^= rows.iter().fold(0, |all, row| all ^ names.touch(row.key.name()));
                 for row in rows {
-                    handing.give(dimension, names, row.key, row.counts, &[], 0);
+                    handing.give(dimension, names, row.key, row.sums.counts(), &[], 0);
                 }
             }
         }
@@ -300,6 +317,7 @@ impl Window {
         self.agents.clear();
         self.referrers.clear();
         self.places.clear();
+        self.events = 0;
         if let Some(part) = parts.get_mut(first) {
             part.overflow = std::mem::take(&mut self.overflow);
         }
@@ -323,7 +341,7 @@ impl Window {
 struct Counting<'a> {
     lanes: &'a Lanes,
     /// What each adds to its keys.
-    ones: &'a [Counts; LANES],
+    ones: &'a [Sums; LANES],
     access: u32,
     max_keys: usize,
 }
@@ -353,7 +371,7 @@ impl Counting<'_> {
         tally: &mut Tally<R>,
         numbers: &[u32; LANES],
         sought: &[Candidate; LANES],
-        mut add: impl FnMut(&mut R, &Counts, Place),
+        mut add: impl FnMut(&mut R, &Sums, Place),
     ) -> u64 {
         let (mut mask, mut full) = (0, 0);
         each(self.access, |lane| mask |= u32::from(numbers[lane] != NONE) << lane);
@@ -375,13 +393,7 @@ impl Counting<'_> {
 
 impl From<Key> for KeyRow {
     fn from(key: Key) -> KeyRow {
-        KeyRow { key, counts: Counts::default() }
-    }
-}
-
-impl From<Key> for PathRow {
-    fn from(key: Key) -> PathRow {
-        PathRow { key, counts: Counts::default(), longest_us: 0 }
+        KeyRow { key, sums: Sums::default() }
     }
 }
 
@@ -416,7 +428,7 @@ impl Handing<'_> {
 impl Host {
     /// Counts a request; says what it adds to its keys.
     #[inline]
-    fn access(&mut self, event: &Event) -> Counts {
+    fn access(&mut self, event: &Event) -> Sums {
         let class = event.status / 100;
         let stats = &mut self.stats;
         stats.requests += 1;
@@ -429,7 +441,7 @@ impl Host {
             stats.latency_sum += u64::from(us);
             stats.latency.record(us.into());
         }
-        Counts { requests: 1, bytes: event.bytes, status_4xx: u32::from(class == 4), status_5xx: u32::from(class == 5) }
+        Sums { bytes: event.bytes, requests: 1, status_4xx: u32::from(class == 4), status_5xx: u32::from(class == 5) }
     }
 
     fn error(&mut self, batch: &Batch, event: &Event, templates: &mut Templates) {

@@ -4,7 +4,7 @@
 
 use super::Counts;
 use super::table::{Slot, Table};
-use tidewatch_events::histogram::{nearest_rank, upper_bound};
+use tidewatch_events::histogram::{bucket_of, nearest_rank, upper_bound};
 
 /// What is counted for a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,24 +49,67 @@ impl Durations {
     }
 
     /// All of them by path, of which there are as many as said; forgets them.
-    pub fn sort(&mut self, paths: usize) -> Sorted {
-        // A counting sort: where each path's buckets begin, then every bucket to its place.
-        let mut starts = vec![0u32; paths + 1];
-        self.log.iter().for_each(|(path, _)| starts[*path as usize + 1] += 1);
-        for path in 1..starts.len() {
-            starts[path] += starts[path - 1];
-        }
-        let mut next = starts.clone();
-        let mut buckets = vec![0u16; self.log.len()];
-        for (path, bucket) in self.log.drain(..) {
-            buckets[next[path as usize] as usize] = bucket;
-            next[path as usize] += 1;
-        }
-        Sorted { starts, buckets }
+    fn sort(&mut self, paths: usize) -> Sorted {
+        Sorted::of_log(&mut self.log, paths, |_, bucket| bucket)
+    }
+}
+
+/// Durations as they were measured, in one log: what is made of them is made once, when they are handed over.
+#[derive(Default)]
+pub struct Measured {
+    /// Paths and µs.
+    log: Vec<(u32, u32)>,
+}
+
+impl Measured {
+    /// Adds one to a path.
+    #[inline]
+    pub fn push(&mut self, path: u32, us: u32) {
+        self.log.push((path, us));
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// The buckets of all of them by path, of which there are as many as said, and the longest of each path; forgets them.
+    pub fn sort(&mut self, paths: usize) -> (Sorted, Vec<u32>) {
+        let mut longest = vec![0; paths];
+        let sorted = Sorted::of_log(&mut self.log, paths, |path, us| {
+            let longest: &mut u32 = &mut longest[path];
+            *longest = (*longest).max(us);
+            bucket_of(us.into()) as u16
+        });
+        (sorted, longest)
     }
 }
 
 impl Sorted {
+    /// What stands in a log, as buckets by path; empties the log.
+    fn of_log<D: Copy>(log: &mut Vec<(u32, D)>, paths: usize, mut bucket: impl FnMut(usize, D) -> u16) -> Sorted {
+        // A counting sort: where each path's buckets begin, then every bucket to its place. Counts stand one place further
+        // on than their sums are needed, so that each start is moved to its end while buckets are placed, the next one's start.
+        let mut starts = vec![0u32; paths + 2];
+        log.iter().for_each(|(path, _)| starts[*path as usize + 2] += 1);
+        for path in 2..starts.len() {
+            starts[path] += starts[path - 1];
+        }
+        let mut buckets = vec![0u16; log.len()];
+        for (path, duration) in log.drain(..) {
+            let path = path as usize;
+            let next = &mut starts[path + 1];
+            buckets[*next as usize] = bucket(path, duration);
+            *next += 1;
+        }
+        Sorted { starts, buckets }
+    }
+
     /// Those of a path, in no particular order.
     pub fn of(&self, path: u32) -> &[u16] {
         &self.buckets[self.starts[path as usize] as usize..self.starts[path as usize + 1] as usize]
