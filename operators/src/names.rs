@@ -54,8 +54,30 @@ const LOW: u32 = (1 << NUMBER_BITS) - 1;
 pub struct Name {
     /// The text's hash, the same in every process.
     pub hash: u64,
-    start: u32,
-    len: u32,
+    /// A text of at most [`SHORT`] bytes itself, and its length above [`IS_HERE`]; of a longer one where it begins (four
+    /// bytes) and its length (three), and 0.
+    place: [u8; SHORT + 1],
+}
+
+/// So long is a text that stands in its [`Name`]: keys of IPv4 addresses do, and many names of hosts.
+const SHORT: usize = 7;
+const IS_HERE: u8 = 0x80;
+
+impl Name {
+    /// The text itself, where it is short.
+    #[inline]
+    fn short(&self) -> Option<&[u8]> {
+        let [text @ .., len] = &self.place;
+        (*len >= IS_HERE).then(|| &text[..usize::from(len & SHORT as u8)])
+    }
+
+    /// Where a longer text stands.
+    #[inline]
+    fn range(&self) -> std::ops::Range<usize> {
+        let [a, b, c, d, e, f, g, _] = self.place;
+        let start = u32::from_le_bytes([a, b, c, d]) as usize;
+        start..start + u32::from_le_bytes([e, f, g, 0]) as usize
+    }
 }
 
 impl Default for Names {
@@ -136,9 +158,17 @@ impl Names {
     }
 
     fn push(&mut self, hash: u64, text: &[u8]) -> u32 {
-        let (start, len) = (self.bytes.len() as u32, text.len() as u32);
-        self.bytes.extend_from_slice(text);
-        self.names.push(Name { hash, start, len });
+        let mut place = [0; SHORT + 1];
+        if text.len() <= SHORT {
+            place[..text.len()].copy_from_slice(text);
+            place[SHORT] = IS_HERE | text.len() as u8;
+        } else {
+            assert!(text.len() < 1 << 24, "names are bounded");
+            place[..4].copy_from_slice(&(self.bytes.len() as u32).to_le_bytes());
+            place[4..SHORT].copy_from_slice(&(text.len() as u32).to_le_bytes()[..3]);
+            self.bytes.extend_from_slice(text);
+        }
+        self.names.push(Name { hash, place });
         self.names.len() as u32 - 1
     }
 
@@ -162,8 +192,8 @@ impl Names {
     }
 
     #[inline]
-    fn text_of(&self, name: &Name) -> &[u8] {
-        &self.bytes[name.start as usize..name.start as usize + name.len as usize]
+    fn text_of<'a>(&'a self, name: &'a Name) -> &'a [u8] {
+        name.short().unwrap_or_else(|| &self.bytes[name.range()])
     }
 
     /// What is known of a number.
@@ -188,7 +218,8 @@ impl Names {
     #[inline]
     pub fn prefetch_text(&self, candidate: u32) {
         if let Some(name) = self.names.get(candidate as usize) {
-            prefetch(&self.bytes, name.start as usize);
+            let at = if name.place[SHORT] < IS_HERE { name.range().start } else { 0 };
+            prefetch(&self.bytes, at);
         }
     }
 
@@ -196,16 +227,21 @@ impl Names {
     #[inline]
     pub fn touch(&self, number: u32) -> u64 {
         let name = self.name(number);
-        name.hash ^ self.bytes.get(name.start as usize).map_or(0, |byte| u64::from(*byte))
+        name.hash ^ self.text_of(name).first().map_or(0, |byte| u64::from(*byte))
     }
 
-    /// Appends the text of a number. Most keys are those of IPv4 addresses: five bytes.
+    /// Appends the text of a number. Most keys are those of IPv4 addresses, which are short: those are copied as a word, of
+    /// which what is too much is cut off.
     #[inline]
     pub fn push_text(&self, number: u32, to: &mut Vec<u8>) {
-        let text = self.text(number);
-        match <&[u8; 5]>::try_from(text) {
-            Ok(five) => to.extend_from_slice(five),
-            Err(_) => to.extend_from_slice(text),
+        let name = self.name(number);
+        match name.short() {
+            Some(short) => {
+                let end = to.len() + short.len();
+                to.extend_from_slice(&name.place);
+                to.truncate(end);
+            }
+            None => to.extend_from_slice(&self.bytes[name.range()]),
         }
     }
 
@@ -524,6 +560,20 @@ mod tests {
         names.clear();
         assert!(names.is_empty());
         assert_eq!(names.number(b"again"), 0);
+    }
+
+    #[test]
+    fn short_texts_and_long_ones_come_back() {
+        let mut names = Names::default();
+        let texts: Vec<Vec<u8>> = (0..=20).map(|len| vec![0xff; len]).collect();
+        for (number, text) in (0..).zip(&texts) {
+            assert_eq!(names.number(text), number);
+        }
+        for (number, text) in (0..).zip(&texts) {
+            let mut appended = b"x".to_vec();
+            names.push_text(number, &mut appended);
+            assert_eq!((names.text(number), &appended[1..]), (&text[..], &text[..]));
+        }
     }
 
     #[test]
