@@ -83,8 +83,14 @@ impl<'a> LineWriter<'a> {
     /// A string field, cut at [`MAX_TEXT_BYTES`].
     pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
         self.field(name);
-        let value = one_line(&value[..value.floor_char_boundary(MAX_TEXT_BYTES)]);
+        let value = &value[..value.floor_char_boundary(MAX_TEXT_BYTES)];
         self.out.push(b'"');
+        if all(value, |b| is_plain(b) & (b != b'"') & (b != b'\\')) {
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
+            return self;
+        }
+        let value = one_line(value);
         for (i, part) in value.split(['"', '\\']).enumerate() {
             if i > 0 {
                 let at = part.as_ptr() as usize - value.as_ptr() as usize - 1;
@@ -127,12 +133,23 @@ impl<'a> LineWriter<'a> {
 
 /// The value as it is where nothing in it could end a line, else made printable.
 fn one_line(value: &str) -> Cow<'_, str> {
-    if value.bytes().all(|b| b >= 0x20 && b != 0x7f) { Cow::Borrowed(value) } else { text::printable(value.as_bytes()) }
+    if all(value, is_plain) { Cow::Borrowed(value) } else { text::printable(value.as_bytes()) }
+}
+
+/// Whether a byte is none that could end a line.
+#[inline]
+fn is_plain(b: u8) -> bool {
+    (b >= b' ') & (b != 0x7f)
+}
+
+/// Whether all bytes are such, without a branch at each: they nearly always are.
+#[inline]
+fn all(value: &str, is_such: impl Fn(u8) -> bool) -> bool {
+    value.bytes().fold(true, |all, b| all & is_such(b))
 }
 
 fn escape_name(out: &mut Vec<u8>, value: &str, equals: bool) {
-    let plain = |b: u8| b > b' ' && b != b',' && b != b'\\' && b != b'=' && b != 0x7f;
-    if value.bytes().all(plain) {
+    if all(value, |b| (b > b' ') & (b != b',') & (b != b'\\') & (b != b'=') & (b != 0x7f)) {
         out.extend_from_slice(value.as_bytes());
         return;
     }
