@@ -68,7 +68,9 @@ impl Settings {
     }
 }
 
-#[derive(Default)]
+/// So many hosts, or ranks, are few.
+const FEW: usize = 64;
+
 struct Tally<'a> {
     clients: u64,
     tops: [Best<'a>; 4],
@@ -76,7 +78,6 @@ struct Tally<'a> {
 }
 
 /// The keys with most requests so far, and some that may be among them.
-#[derive(Default)]
 struct Best<'a> {
     rows: Vec<(&'a [u8], Counts)>,
     /// With fewer requests a key is not among them.
@@ -95,7 +96,9 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
         *parts = vec![merged];
     }
     let Some(part) = parts.first() else { return };
-    let mut tallies: Vec<Tally> = part.hosts.iter().map(|_| Tally::default()).collect();
+    // Of a few hosts, each is likely to have many keys: room for those that are kept at a time, where they are not many.
+    let room = if part.hosts.len() <= FEW { most_kept(settings.top).min(FEW) } else { 0 };
+    let mut tallies: Vec<Tally> = part.hosts.iter().map(|_| Tally::with_room(room)).collect();
     let mut scratch = Vec::new();
     for row in part.iter() {
         let tally = &mut tallies[row.host as usize];
@@ -127,7 +130,18 @@ fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>
     }
 }
 
+/// How many rows are kept until those that are not among the best `top` are sorted out.
+fn most_kept(top: usize) -> usize {
+    (4 * top).max(16)
+}
+
 impl<'a> Tally<'a> {
+    /// Of a host without keys, with room for so many of each kind.
+    fn with_room(room: usize) -> Tally<'a> {
+        let best = || Best { rows: Vec::with_capacity(room), least: 0 };
+        Tally { clients: 0, tops: [best(), best(), best(), best()], slow: Vec::with_capacity(room) }
+    }
+
     /// Ranks a path by its durations, where it has enough of them.
     fn add_slow(&mut self, top: usize, path: Row<'a>, scratch: &mut Vec<u16>) {
         if path.buckets.len() < MIN_TIMED {
@@ -137,7 +151,7 @@ impl<'a> Tally<'a> {
         scratch.extend_from_slice(path.buckets);
         let Some(p95_us) = quantile_us(scratch, 0.95, path.longest_us) else { return };
         self.slow.push((Reverse(p95_us), Reverse(path.counts.requests), path.key));
-        if self.slow.len() >= (4 * top).max(16) {
+        if self.slow.len() >= most_kept(top) {
             self.slow.sort_unstable();
             self.slow.truncate(top);
         }
@@ -157,7 +171,7 @@ impl<'a> Best<'a> {
             return;
         }
         let top = top.max(1);
-        if self.rows.len() >= (4 * top).max(16) {
+        if self.rows.len() >= most_kept(top) {
             let (_, last, _) = self.rows.select_nth_unstable_by_key(top - 1, order);
             self.least = last.1.requests;
             self.rows.truncate(top);
