@@ -26,6 +26,7 @@ pub struct Durations {
 }
 
 /// The same, by path.
+#[derive(Clone, Debug, Default)]
 pub struct Sorted {
     starts: Vec<u32>,
     buckets: Vec<u16>,
@@ -36,16 +37,6 @@ impl Durations {
     #[inline]
     pub fn push(&mut self, path: u32, bucket: u16) {
         self.log.push((path, bucket));
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.log.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.log.is_empty()
     }
 
     /// All of them by path, of which there are as many as said; forgets them.
@@ -121,10 +112,23 @@ impl Sorted {
 pub struct Paths {
     table: Table<PathCounts>,
     durations: Durations,
+    sorted: Sorted,
     ids: u32,
 }
 
 impl Paths {
+    /// None, with room for so many, and for so many durations.
+    pub fn with_capacity(paths: usize, durations: usize) -> Paths {
+        let durations = Durations { log: Vec::with_capacity(durations) };
+        Paths { table: Table::with_capacity(paths), durations, ..Paths::default() }
+    }
+
+    /// See [`Table::touch`].
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.table.touch(hash)
+    }
+
     /// Adds counts and the buckets of durations to a path; false where it is new and there is no room.
     #[inline]
     pub fn add(
@@ -160,14 +164,14 @@ impl Paths {
         self.table.is_empty()
     }
 
-    /// Hands every path, with its key and the buckets of its durations, to `give`; then forgets all.
-    pub fn drain(&mut self, mut give: impl FnMut(&Slot<PathCounts>, &[u8], &[u16])) {
-        let durations = self.durations.sort(self.ids as usize + 1);
-        for (slot, key) in self.table.iter() {
-            give(slot, key, durations.of(slot.value.log_id));
-        }
-        self.table.clear();
-        self.ids = 0;
+    /// Puts the durations in order: nothing is added after that.
+    pub fn settle(&mut self) {
+        self.sorted = self.durations.sort(self.ids as usize + 1);
+    }
+
+    /// Every path, with its key and the buckets of its durations, once they are in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Slot<PathCounts>, &[u8], &[u16])> {
+        self.table.iter().map(|(slot, key)| (slot, key, self.sorted.of(slot.value.log_id)))
     }
 }
 
@@ -195,16 +199,18 @@ mod tests {
             assert!(paths.add((key[1].into(), 0, key), &one, bucket.as_slice(), 9, 3));
         }
         assert!(!paths.add((1, 0, b"/d"), &one, &[1], 9, 3), "full");
-        let mut got = Vec::new();
-        paths.drain(|slot, key, buckets| {
-            let mut buckets = buckets.to_vec();
-            buckets.sort_unstable();
-            got.push((key.to_vec(), slot.value.counts.requests, slot.value.timed, buckets));
-        });
+        paths.settle();
+        let mut got: Vec<_> = paths
+            .iter()
+            .map(|(slot, key, buckets)| {
+                let mut buckets = buckets.to_vec();
+                buckets.sort_unstable();
+                (key.to_vec(), slot.value.counts.requests, slot.value.timed, buckets)
+            })
+            .collect();
         got.sort();
         let want = [(&b"/a"[..], 3, 2, vec![3, 5]), (b"/b", 1, 0, vec![]), (b"/c", 1, 1, vec![7])];
         assert_eq!(got, want.map(|(k, r, t, b)| (k.to_vec(), r, t, b)));
-        paths.drain(|_, _, _| panic!("drained before"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! - A key is in exactly one shard, so distinct counts of shards add up.
 //! - The keys of a summary are ordered by requests descending, then bytes of the key ascending.
 
-use super::part::{Part, Row, mix};
+use super::part::{Part, Row, Rows, mix};
 use super::paths::{Paths, quantile_us};
 use super::table::Table;
 use super::{Counts, Dimension, Settings, SlowPath, Summary};
@@ -41,9 +41,18 @@ impl Shard {
             if self.settings.closes_at(*first.key()) > frontier {
                 break;
             }
-            let (window, mut parts) = first.remove_entry();
-            summarise(&self.settings, self.index, window, &mut parts, out);
-            let overflow = parts.first().map_or([0; 4], |part| part.overflow);
+            let (window, parts) = first.remove_entry();
+            let overflow = match &parts[..] {
+                [part] => {
+                    self.settings.summarise(self.index, window, part.into(), out);
+                    part.overflow
+                }
+                parts => {
+                    let merged = Merged::new(&self.settings, parts);
+                    self.settings.summarise(self.index, window, merged.contents(), out);
+                    merged.overflow
+                }
+            };
             self.missed.iter_mut().zip(overflow).for_each(|(sum, more)| *sum += more);
         }
     }
@@ -55,8 +64,12 @@ impl Shard {
 
     /// Summarises a window as far as it is known, and keeps it.
     pub fn peek(&mut self, window: u64, out: &mut Vec<Summary>) {
-        if let Some(parts) = self.windows.get_mut(&window) {
-            summarise(&self.settings, self.index, window, parts, out);
+        let Some(parts) = self.windows.get_mut(&window) else { return };
+        if parts.len() > 1 {
+            *parts = vec![Merged::new(&self.settings, parts).into_part(parts, window)];
+        }
+        if let Some(part) = parts.first() {
+            self.settings.summarise(self.index, window, part.into(), out);
         }
     }
 }
@@ -90,42 +103,58 @@ type Slow<'a> = (Reverse<u64>, Reverse<u64>, &'a [u8]);
 /// A path needs this many timed requests in a window to be ranked by its durations.
 const MIN_TIMED: usize = 5;
 
-fn summarise(settings: &Settings, shard: u64, window: u64, parts: &mut Vec<Part>, out: &mut Vec<Summary>) {
-    if parts.len() > 1 {
-        let merged = merge(settings, window, parts);
-        *parts = vec![merged];
+/// What is known of a window: names of its hosts, what found no room, and rows that refer to the hosts.
+struct Contents<'a, R> {
+    hosts: &'a [Vec<u8>],
+    overflow: [u64; 4],
+    rows: R,
+}
+
+impl<'a> From<&'a Part> for Contents<'a, Rows<'a>> {
+    fn from(part: &'a Part) -> Contents<'a, Rows<'a>> {
+        Contents { hosts: &part.hosts, overflow: part.overflow, rows: part.iter() }
     }
-    let Some(part) = parts.first() else { return };
-    // Of a few hosts, each is likely to have many keys: room for those that are kept at a time, where they are not many.
-    let room = if part.hosts.len() <= FEW { most_kept(settings.top).min(FEW) } else { 0 };
-    let mut tallies: Vec<Tally> = part.hosts.iter().map(|_| Tally::with_room(room)).collect();
-    let mut scratch = Vec::new();
-    for row in part.iter() {
-        let tally = &mut tallies[row.host as usize];
-        if row.dimension == Dimension::Path {
-            tally.add_slow(settings.top, row, &mut scratch);
+}
+
+impl Settings {
+    fn summarise<'a, R: Iterator<Item = Row<'a>>>(
+        &self,
+        shard: u64,
+        window: u64,
+        Contents { hosts, overflow, rows }: Contents<'a, R>,
+        out: &mut Vec<Summary>,
+    ) {
+        // Of a few hosts, each is likely to have many keys: room for those that are kept at a time, where they are not many.
+        let room = if hosts.len() <= FEW { most_kept(self.top).min(FEW) } else { 0 };
+        let mut tallies: Vec<Tally> = hosts.iter().map(|_| Tally::with_room(room)).collect();
+        let mut scratch = Vec::new();
+        for row in rows {
+            let tally = &mut tallies[row.host as usize];
+            if row.dimension == Dimension::Path {
+                tally.add_slow(self.top, row, &mut scratch);
+            }
+            tally.clients += u64::from(row.dimension == Dimension::Client);
+            tally.tops[row.dimension as usize].add(self.top, (row.key, row.counts));
         }
-        tally.clients += u64::from(row.dimension == Dimension::Client);
-        tally.tops[row.dimension as usize].add(settings.top, (row.key, row.counts));
-    }
-    for (host, tally) in part.hosts.iter().zip(tallies) {
-        let tops = tally.tops.map(|Best { mut rows, .. }| {
-            rows.sort_unstable_by_key(order);
-            rows.truncate(settings.top);
-            rows.into_iter().map(|(key, counts)| (key.to_vec(), counts)).collect::<Vec<_>>()
-        });
-        let mut slow = tally.slow;
-        slow.sort_unstable();
-        slow.truncate(settings.top);
-        let slow = slow.into_iter().map(|(p95, requests, path)| SlowPath {
-            path: path.to_vec(),
-            requests: requests.0,
-            p95_us: p95.0,
-        });
-        let slow: Vec<SlowPath> = slow.collect();
-        if tops.iter().any(|t| !t.is_empty()) || part.overflow != [0; 4] {
-            let (host, clients, overflow) = (host.clone(), tally.clients, part.overflow);
-            out.push(Summary { window, host, shard, clients, tops, slow, overflow });
+        for (host, tally) in hosts.iter().zip(tallies) {
+            let tops = tally.tops.map(|Best { mut rows, .. }| {
+                rows.sort_unstable_by_key(order);
+                rows.truncate(self.top);
+                rows.into_iter().map(|(key, counts)| (key.to_vec(), counts)).collect::<Vec<_>>()
+            });
+            let mut slow = tally.slow;
+            slow.sort_unstable();
+            slow.truncate(self.top);
+            let slow = slow.into_iter().map(|(p95, requests, path)| SlowPath {
+                path: path.to_vec(),
+                requests: requests.0,
+                p95_us: p95.0,
+            });
+            let slow: Vec<SlowPath> = slow.collect();
+            if tops.iter().any(|t| !t.is_empty()) || overflow != [0; 4] {
+                let (host, clients) = (host.clone(), tally.clients);
+                out.push(Summary { window, host, shard, clients, tops, slow, overflow });
+            }
         }
     }
 }
@@ -207,71 +236,101 @@ impl Room {
 /// How many rows are looked up before the first is worked on.
 const TOGETHER: usize = 32;
 
-fn merge(settings: &Settings, window: u64, parts: &[Part]) -> Part {
-    let mut room = Room::new(settings);
-    let mut by_name: HashMap<&[u8], u32> = HashMap::new();
-    let mut merged = Part::new(parts[0].owner, window, Vec::new());
-    // Room for what the largest part holds, so that the tables hardly grow.
-    let mut tables: [Table<Counts>; 4] = Dimension::ALL.map(|dimension| match dimension {
-        Dimension::Path => Table::default(),
-        _ => Table::with_capacity(parts.iter().map(|part| part.rows(dimension)).max().unwrap_or(0)),
-    });
-    let mut touched = 0;
-    let mut paths = Paths::default();
-    let mut ahead: Vec<(u64, Row<'_>)> = Vec::with_capacity(TOGETHER);
-    for part in parts {
-        // Of each host its position and its hash.
-        let position_of = |name| {
-            *by_name.entry(name).or_insert_with(|| {
-                merged.hosts.push(name.to_vec());
-                merged.hosts.len() as u32 - 1
+/// Parts of a window put together.
+struct Merged {
+    hosts: Vec<Vec<u8>>,
+    overflow: [u64; 4],
+    /// By dimension; that of paths is empty.
+    tables: [Table<Counts>; 4],
+    paths: Paths,
+}
+
+impl Merged {
+    fn new(settings: &Settings, parts: &[Part]) -> Merged {
+        let mut room = Room::new(settings);
+        let mut by_name: HashMap<&[u8], u32> = HashMap::new();
+        let (mut all_hosts, mut overflow) = (Vec::new(), [0; 4]);
+        // Room for what the largest part holds, so that the tables hardly grow.
+        let most_rows = |dimension| parts.iter().map(|part| part.rows(dimension)).max().unwrap_or(0);
+        let mut tables: [Table<Counts>; 4] = Dimension::ALL.map(|dimension| match dimension {
+            Dimension::Path => Table::default(),
+            _ => Table::with_capacity(most_rows(dimension)),
+        });
+        let mut touched = 0;
+        let durations = parts.iter().map(|part| part.size().1).sum();
+        let mut paths = Paths::with_capacity(most_rows(Dimension::Path), durations);
+        let mut ahead: Vec<(u64, Row<'_>)> = Vec::with_capacity(TOGETHER);
+        for part in parts {
+            // Of each host its position and its hash.
+            let position_of = |name| {
+                *by_name.entry(name).or_insert_with(|| {
+                    all_hosts.push(name.to_vec());
+                    all_hosts.len() as u32 - 1
+                })
+            };
+            let hosts: Vec<u32> = part.hosts.iter().map(Vec::as_slice).map(position_of).collect();
+            let host_hashes: Vec<u64> = part.hosts.iter().map(|name| hash::of(name)).collect();
+            overflow.iter_mut().zip(part.overflow).for_each(|(a, b)| *a += b);
+            let mut rows = part.iter();
+            loop {
+                // Look-ups go ahead of the work, so that they wait for memory together.
+                ahead.clear();
+                ahead.extend(
+                    rows.by_ref()
+                        .take(TOGETHER)
+                        .map(|row| (mix(hash::of(row.key), host_hashes[row.host as usize], row.dimension), row)),
+                );
+                if ahead.is_empty() {
+                    break;
+                }
+                touched ^= ahead.iter().fold(0, |all, (hash, row)| {
+                    let is_path = row.dimension == Dimension::Path;
+                    all ^ if is_path { paths.touch(*hash) } else { tables[row.dimension as usize].touch(*hash) }
+                });
+                for (hash, row) in &ahead {
+                    let (hash, host, most) = (*hash, hosts[row.host as usize], room.most(row, *hash));
+                    let (is_in, is_new) = if row.dimension == Dimension::Path {
+                        let before = paths.len();
+                        let is_in = paths.add((hash, host, row.key), &row.counts, row.buckets, row.longest_us, most);
+                        (is_in, paths.len() > before)
+                    } else {
+                        let table = &mut tables[row.dimension as usize];
+                        let before = table.len();
+                        let counts = table.entry(hash, host, row.key, most);
+                        (counts.map(|counts| counts.merge(&row.counts)).is_some(), table.len() > before)
+                    };
+                    overflow[row.dimension as usize] += room.note(row, hash, is_in, is_new);
+                }
+            }
+        }
+        std::hint::black_box(touched);
+        paths.settle();
+        Merged { hosts: all_hosts, overflow, tables, paths }
+    }
+
+    fn contents(&self) -> Contents<'_, impl Iterator<Item = Row<'_>>> {
+        let counted = Dimension::ALL.into_iter().flat_map(|dimension| {
+            self.tables[dimension as usize].iter().map(move |(slot, key)| {
+                let (host, counts) = (slot.group, slot.value);
+                Row { dimension, host, key, counts, buckets: &[], longest_us: 0 }
             })
-        };
-        let hosts: Vec<u32> = part.hosts.iter().map(Vec::as_slice).map(position_of).collect();
-        let host_hashes: Vec<u64> = part.hosts.iter().map(|name| hash::of(name)).collect();
-        merged.overflow.iter_mut().zip(part.overflow).for_each(|(a, b)| *a += b);
-        let mut rows = part.iter();
-        loop {
-            // Look-ups go ahead of the work, so that they wait for memory together.
-            ahead.clear();
-            ahead.extend(
-                rows.by_ref()
-                    .take(TOGETHER)
-                    .map(|row| (mix(hash::of(row.key), host_hashes[row.host as usize], row.dimension), row)),
-            );
-            if ahead.is_empty() {
-                break;
-            }
-            touched ^= ahead.iter().fold(0, |all, (hash, row)| all ^ tables[row.dimension as usize].touch(*hash));
-            for (hash, row) in &ahead {
-                let (hash, host, most) = (*hash, hosts[row.host as usize], room.most(row, *hash));
-                let (is_in, is_new) = if row.dimension == Dimension::Path {
-                    let before = paths.len();
-                    let is_in = paths.add((hash, host, row.key), &row.counts, row.buckets, row.longest_us, most);
-                    (is_in, paths.len() > before)
-                } else {
-                    let table = &mut tables[row.dimension as usize];
-                    let before = table.len();
-                    let counts = table.entry(hash, host, row.key, most);
-                    (counts.map(|counts| counts.merge(&row.counts)).is_some(), table.len() > before)
-                };
-                merged.overflow[row.dimension as usize] += room.note(row, hash, is_in, is_new);
-            }
-        }
+        });
+        let paths = self.paths.iter().map(|(slot, key, buckets)| {
+            let (host, counts, longest_us) = (slot.group, slot.value.counts, slot.value.longest_us);
+            Row { dimension: Dimension::Path, host, key, counts, buckets, longest_us }
+        });
+        Contents { hosts: &self.hosts, overflow: self.overflow, rows: counted.chain(paths) }
     }
-    std::hint::black_box(touched);
-    merged.reserve(parts.iter().map(Part::size).fold((0, 0), |most, size| (most.0.max(size.0), most.1 + size.1)));
-    for dimension in Dimension::ALL {
-        for (slot, key) in tables[dimension as usize].iter() {
-            let (host, counts) = (slot.group, slot.value);
-            merged.push(Row { dimension, host, key, counts, buckets: &[], longest_us: 0 });
-        }
+
+    /// As one part, in place of these of a window.
+    fn into_part(self, parts: &[Part], window: u64) -> Part {
+        let owner = parts.first().map_or(0, |part| part.owner);
+        let mut merged = Part::new(owner, window, Vec::new());
+        merged.reserve(parts.iter().map(Part::size).fold((0, 0), |most, size| (most.0.max(size.0), most.1 + size.1)));
+        self.contents().rows.for_each(|row| merged.push(row));
+        (merged.hosts, merged.overflow) = (self.hosts, self.overflow);
+        merged
     }
-    paths.drain(|slot, key, buckets| {
-        let (host, counts, longest_us) = (slot.group, slot.value.counts, slot.value.longest_us);
-        merged.push(Row { dimension: Dimension::Path, host, key, counts, buckets, longest_us });
-    });
-    merged
 }
 
 #[cfg(test)]
