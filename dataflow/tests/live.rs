@@ -223,7 +223,7 @@ fn peak(mut child: Child) -> (u64, Option<i32>) {
 fn lines_that_cannot_be_read_take_bounded_memory() {
     let rows: &[(&str, &str, usize, usize)] =
         // name, a line, how many, how many records they make
-        &[("blank lines", "\n", 3_000_000, 3 * 101), ("lines of a byte", "x\n", 1_000_000, 1_000_000)];
+        &[("blank lines", "\n", 3_000_000, 6 * 101), ("lines of a byte", "x\n", 1_000_000, 1_000_000)];
     for (name, line, count, records) in rows {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("x.log"), line.repeat(*count)).unwrap();

@@ -15,8 +15,9 @@ use memchr::{memchr, memrchr};
 use std::sync::Arc;
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch};
 
-/// How much is read at a time when there is plenty.
-pub const BATCH_BYTES: usize = 1 << 20;
+/// How much is read at a time when there is plenty: what is read, and what is made of it, should still be in the
+/// second-level cache when it is parsed and counted.
+pub const BATCH_BYTES: usize = 512 << 10;
 
 // A single read must not hold a whole over-long line between two others: `cut` looks for one at the front only.
 const _: () = assert!(BATCH_BYTES <= MAX_LINE_BYTES);

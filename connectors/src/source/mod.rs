@@ -2,7 +2,7 @@
 //!
 //! What every source promises
 //! - It announces a partition ([`Feed::open`]) before its first batch; ids are the same in every run and process.
-//! - Batches of a partition are in order, cut at line ends, `seq` without gaps, about 1 MiB when there is plenty and
+//! - Batches of a partition are in order, cut at line ends, `seq` without gaps, about 512 KiB when there is plenty and
 //!   small when there is little; a line never spans two batches. A line longer than [`MAX_LINE_BYTES`] is cut: its first
 //!   `MAX_LINE_BYTES + 1` bytes are handed over (the parser rejects it as `too_long`), the rest is skipped, and the batch
 //!   ends there so that offsets stay true.

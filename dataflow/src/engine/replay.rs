@@ -217,9 +217,12 @@ fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bytes read and not yet aggregated, for each worker and two more: four batches, so that no worker waits, and what was read is
-/// still in the caches when it is parsed.
-const IN_FLIGHT: usize = 4 << 20;
+/// Bytes read and not yet aggregated, for each worker and two more: a batch, so that no worker waits, and what was read is still
+/// in the caches when it is parsed.
+const IN_FLIGHT: usize = 512 << 10;
+
+/// What dead letters that wait to be written take at most, for each worker and two more.
+const LETTERS: usize = 4 << 20;
 
 /// How often it is looked whether reading failed or somebody wants the end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -284,7 +287,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         patience: Duration::from_millis(20),
         wakers,
         tap: None,
-        letters: Account::new(process, IN_FLIGHT * (2 + options.workers)),
+        letters: Account::new(process, LETTERS * (2 + options.workers)),
         control: control.clone(),
         observer: Observer::default(),
     };
