@@ -9,8 +9,10 @@
 //! - Bytes handed over and not credited never exceed the limit by more than one batch per source thread, and the batches
 //!   that workers said they [need](Feed::need) to go on at all.
 //! - Batches of one partition are sent with `seq` 0, 1, 2 …; any worker of the process may take any of them.
-//! - A partition more than `max_drift` ahead of the frontier is not chosen, unless it is the least of all here, or was
-//!   at its end before its last batch (what arrives live can be no further ahead than the clock).
+//! - A partition more than `max_drift` ahead of the frontier is not chosen, unless it is the least of all here, or is
+//!   read as it is written: a log no more than `max_drift` past where it was read to its end, a connection once that has
+//!   happened. What arrives live can be no further ahead than the clock, and one slow or wrong clock must not keep the
+//!   others from being read.
 //! - A partition at its end that never had an event holds no other back.
 //! - Whenever nothing waits in the queue and bytes are left, some partition may be read: workers may need what follows
 //!   a batch to judge it.
@@ -121,19 +123,32 @@ struct Position {
     outstanding: usize,
     /// Batches handed over.
     sent: u64,
-    /// Batches since it was last read up to its end; `None` before the first time.
-    since_end: Option<usize>,
+    /// Batches that had been handed over when it was last read up to its end; `None` before the first time.
+    end: Option<u64>,
+    /// The watermark behind the first batch after that end, which may come after any pause; at the end, until it comes.
+    watermark_at_end: u64,
+    /// Whether it comes only as it is written: nothing of it was there before.
+    is_arriving: bool,
 }
 
 impl Position {
-    /// Not too far ahead.
-    fn is_within(&self, reach: u64) -> bool {
-        self.watermark <= reach || self.since_end == Some(0)
+    /// Not too far ahead of `reach`, nor of where it was live.
+    fn is_within(&self, reach: u64, max_drift: u64) -> bool {
+        let is_live = || self.is_arriving || self.watermark <= self.watermark_at_end.saturating_add(max_drift);
+        self.watermark <= reach || self.end.is_some() && is_live()
     }
 
     /// At its end, and no event so far.
     fn is_silent(&self) -> bool {
-        self.watermark == 0 && self.since_end == Some(0)
+        self.watermark == 0 && self.end == Some(self.sent)
+    }
+
+    /// Keeps where the watermark stands, up to the first batch after the end.
+    fn mark_end(&mut self) {
+        let stamped = self.sent.saturating_sub(self.outstanding as u64);
+        if self.end.is_some_and(|end| stamped <= end + 1) {
+            self.watermark_at_end = self.watermark;
+        }
     }
 }
 
@@ -192,7 +207,8 @@ impl Feed {
     /// Announces a partition.
     pub fn open(&self, info: PartitionInfo) {
         let mut inner = self.lock();
-        inner.partitions.insert(info.id, Position::default());
+        let position = Position { is_arriving: info.unread.is_none(), ..Position::default() };
+        inner.partitions.insert(info.id, position);
         inner.queue.push_back(Message::Opened(info));
         drop(inner);
         (self.wake)();
@@ -271,7 +287,6 @@ impl Feed {
         let position = inner.partitions.entry(batch.partition).or_default();
         position.outstanding += 1;
         position.sent += 1;
-        position.since_end = position.since_end.map(|n| n + 1);
         inner.queue.push_back(Message::Batch(batch));
         drop(inner);
         (self.wake)();
@@ -280,7 +295,8 @@ impl Feed {
     /// Says that a partition is read up to its end for now.
     pub fn caught_up(&self, partition: PartitionId) {
         if let Some(position) = self.lock().partitions.get_mut(&partition) {
-            position.since_end = Some(0);
+            position.end = Some(position.sent);
+            position.mark_end();
         }
         self.push(Message::CaughtUp(partition));
         self.changed.notify_all();
@@ -351,6 +367,7 @@ impl Feed {
         if let Some(position) = self.lock().partitions.get_mut(&partition) {
             position.watermark = position.watermark.max(watermark);
             position.outstanding = position.outstanding.saturating_sub(1);
+            position.mark_end();
         }
         self.changed.notify_all();
     }
@@ -388,7 +405,8 @@ impl Feed {
     pub fn pressure(&self) -> Pressure {
         let inner = self.lock();
         let reach = inner.reach(self.max_drift);
-        let ahead = inner.partitions.iter().filter(|(_, p)| !p.is_within(reach)).map(|(id, _)| *id).collect();
+        let ahead =
+            inner.partitions.iter().filter(|(_, p)| !p.is_within(reach, self.max_drift)).map(|(id, _)| *id).collect();
         let full = inner.bytes >= self.max_bytes;
         Pressure { full, paused: inner.paused, ahead, frontier: inner.frontier }
     }
@@ -458,7 +476,7 @@ impl Inner {
             .iter()
             .filter_map(|id| Some((self.partitions.get(id)?, *id)))
             .filter(|(p, _)| p.outstanding < MAX_OUTSTANDING || starving)
-            .filter(|(p, _)| p.is_within(reach))
+            .filter(|(p, _)| p.is_within(reach, max_drift))
             .min_by_key(|(p, id)| (p.watermark, p.outstanding, *id))
             .map(|(_, id)| id)
     }

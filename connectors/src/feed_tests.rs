@@ -65,8 +65,49 @@ fn a_silent_partition_holds_no_other_back() {
     assert!(!may(&feed), "its events hold time now");
     feed.caught_up(PartitionId(1));
     assert!(may(&feed), "what arrives live");
-    feed.send(batch(1, 1));
-    assert!(!may(&feed), "a second batch is no longer live");
+}
+
+/// A clock that is slow or stands still must not keep a connection from being read: its end would never be seen again.
+#[test]
+fn what_arrives_live_is_read_however_far_others_are_behind() {
+    let feed = feed();
+    let (one, two) = (PartitionId(1), PartitionId(2));
+    for (id, time) in [(one, 3_600_000), (two, 3_500_000)] {
+        feed.send(batch(id.0, 1));
+        feed.advance(id, time);
+        feed.caught_up(id);
+    }
+    for n in 1..10 {
+        assert!(feed.may_read(one), "{n} batches since its end");
+        feed.send(batch(1, 1));
+        feed.advance(one, 3_600_000 + n * 30_000);
+    }
+    assert_eq!(feed.pressure().ahead, []);
+}
+
+/// A log is live near where it was read to its end; behind a longer gap it is a backlog that waits for the others.
+#[test]
+fn a_log_is_live_for_a_minute_past_its_end() {
+    let log = PartitionInfo { unread: Some(Unread { from: 0, to: 10, unit: Unit::Bytes }), ..info(1) };
+    let feed = Feed::new(100, 60_000, || {});
+    feed.open(log);
+    feed.open(info(2));
+    let (one, two) = (PartitionId(1), PartitionId(2));
+    let stamped = |id: PartitionId, time| {
+        feed.send(batch(id.0, 1));
+        feed.advance(id, time);
+    };
+    stamped(two, 1_000_000);
+    stamped(one, 1_000_000);
+    feed.caught_up(one);
+    stamped(one, 9_000_000);
+    assert!(feed.may_read(one), "the first batch after a pause");
+    stamped(one, 9_060_000);
+    assert!(feed.may_read(one), "a minute past it");
+    stamped(one, 9_060_001);
+    assert!(!feed.may_read(one), "a backlog");
+    stamped(two, 9_000_001);
+    assert!(feed.may_read(one), "the other came as far");
 }
 
 #[test]
