@@ -9,6 +9,7 @@
 
 use crate::dead_letter::Reason;
 use crate::event::Event;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A partition's identity: an ordered sequence of lines (a Kafka partition, a file with its rotations, a connection).
@@ -145,6 +146,18 @@ impl RawBatch {
         }
         let start = span.start as usize;
         &self.bytes[start..start + span.len as usize]
+    }
+
+    /// What a format is recognised from: lines that end in `\n`. The first hundred of records, which have no ends of
+    /// their own; else the bytes as they are.
+    pub fn head(&self) -> Cow<'_, [u8]> {
+        let Framing::Records(records) = &self.framing else { return Cow::Borrowed(&self.bytes) };
+        let mut lines = Vec::new();
+        for record in records.iter().take(100) {
+            lines.extend_from_slice(self.get(record.value));
+            lines.push(b'\n');
+        }
+        Cow::Owned(lines)
     }
 }
 

@@ -282,8 +282,8 @@ impl Work {
             let Some(mut batch) = self.unparsed.pop_front() else { break };
             let id = batch.raw.partition;
             if !self.parsers.contains_key(&id) {
-                let head = (batch.raw.seq == 0).then_some(batch.raw.bytes.as_slice());
-                let made = self.infos.get(&id).and_then(|info| self.ingest.parsers.parser(info, head));
+                let head = (batch.raw.seq == 0).then(|| batch.raw.head());
+                let made = self.infos.get(&id).and_then(|info| self.ingest.parsers.parser(info, head.as_deref()));
                 let Some(parser) = made else {
                     self.unparsed.push_back(batch);
                     continue;

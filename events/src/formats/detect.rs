@@ -45,3 +45,31 @@ pub fn detect(head: &[u8]) -> Option<Format> {
     let (format, votes) = candidates.into_iter().zip(votes).rev().max_by_key(|(_, votes)| *votes)?;
     (votes > 0 && votes * 2 >= readable.len() && votes * 5 >= total).then_some(format)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{RecordMeta, Span};
+
+    #[test]
+    fn a_format_is_recognised_from_records_too() {
+        let json = r#"{"time_iso8601":"2026-03-05T12:00:01+00:00","remote_addr":"10.0.0.1","request":"GET / HTTP/1.1","status":"200"}"#;
+        let combined = r#"10.0.0.1 - - [05/Mar/2026:12:00:01 +0000] "GET / HTTP/1.1" 200 5 "-" "-""#;
+        for (line, want) in [(json, "nginx-json"), (combined, "combined")] {
+            let record = |n: usize| RecordMeta {
+                value: Span::new(n * line.len(), (n + 1) * line.len()),
+                offset: n as u64,
+                timestamp: None,
+                host: Span::NONE,
+            };
+            let raw = RawBatch {
+                partition: PartitionId(0),
+                seq: 0,
+                bytes: line.repeat(3).into_bytes(),
+                framing: Framing::Records((0..3).map(record).collect()),
+                read_at: WallTime(0),
+            };
+            assert_eq!(detect(&raw.head()).map(|f| f.name().to_owned()).as_deref(), Some(want));
+        }
+    }
+}
