@@ -27,7 +27,15 @@ pub fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether no process holds the lock of a file now; nothing is made or kept.
+/// Says to those who ask [`is_free`] that this process writes into a directory, for as long as the returned value lives.
+/// `None` where another one says so already, and where the file system has no locks: nobody is kept from anything.
+pub fn hold(dir: &Path) -> Option<File> {
+    let file = File::open(dir).ok()?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
+}
+
+/// Whether no process holds the lock of a file or directory now; nothing is made or kept.
 ///
 /// # Errors
 /// Where the file cannot be read or locked.

@@ -84,6 +84,8 @@ pub struct LiveFiles {
     takes: Parts,
     fsync: Fsync,
     synced: Instant,
+    /// Keeps a replay from replacing these files.
+    _held: Option<File>,
 }
 
 impl LiveFiles {
@@ -99,13 +101,14 @@ impl LiveFiles {
     ) -> Result<LiveFiles, FilesError> {
         let file = |index: usize| Rotating::new(dir.join(NAMES[index]), max_size, index == ALERTS);
         let files = [file(METRICS), file(ALERTS)];
-        let mut live = LiveFiles { dir: dir.to_owned(), files, letters: None, takes, fsync, synced: Instant::now() };
-        live.create_dir()?;
+        fs::create_dir_all(dir).map_err(FilesError::new("create", dir))?;
+        let (dir, synced, _held) = (dir.to_owned(), Instant::now(), crate::lock::hold(dir));
+        let mut live = LiveFiles { dir, files, letters: None, takes, fsync, synced, _held };
         for (index, _) in [(METRICS, takes.points), (ALERTS, takes.alerts)].into_iter().filter(|(_, taken)| *taken) {
             live.files[index].ready(0)?;
         }
         if takes.dead_letters {
-            live.letters = Some(LetterFiles::open(&dir.join(REJECTED), max_letters)?);
+            live.letters = Some(LetterFiles::open(&live.dir.join(REJECTED), max_letters)?);
         }
         Ok(live)
     }

@@ -87,6 +87,10 @@ pub(super) fn overwritten<'a>(out: &Path, read: impl Iterator<Item = &'a Path>, 
         let message = format!("{} is read, and --out {} would overwrite it", path.shown(), out.shown());
         problems.push(Diagnostic::error(message).hint("name another directory for the results"));
     }
+    if !tidewatch_connectors::lock::is_free(out).unwrap_or(true) {
+        let message = format!("a running tidewatch writes its results into --out {}", out.shown());
+        problems.push(Diagnostic::error(message).hint("name another directory for the results"));
+    }
 }
 
 /// What a pattern names now; nothing where it is none.

@@ -133,6 +133,25 @@ fn patterns_that_name_nothing_and_names_of_other_bytes_are_told_apart() {
 }
 
 #[test]
+fn a_replay_keeps_off_the_results_of_a_running_process() {
+    let dir = folder(&[("a.log", &line(1))]);
+    run_until(dir.path(), &["--input", "a.log"], |dir| {
+        let results = dir.join("tidewatch-data/results");
+        if !results.join("alerts.jsonl").exists() {
+            return false;
+        }
+        let ran = tidewatch(dir, "replay --from a.log --out tidewatch-data/results");
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        let want =
+            "error: a running tidewatch writes its results into --out tidewatch-data/results\n hint: name another";
+        assert!(ran.err.starts_with(want), "{}", ran.err);
+        true
+    });
+    let ran = tidewatch(dir.path(), "replay --from a.log --out tidewatch-data/results");
+    assert_eq!(ran.code, Some(0), "nobody writes there now: {}", ran.err);
+}
+
+#[test]
 fn nothing_overwrites_what_it_reads() {
     let log = line(1);
     let rows: &[(&str, &str)] = &[
