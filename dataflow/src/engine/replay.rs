@@ -33,7 +33,7 @@ use tidewatch_connectors::source::file::ReplayFiles as Source;
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::rules::Limits;
 use tidewatch_operators::rules::plan::RuleSet;
-use tidewatch_operators::traffic::Settings;
+use tidewatch_operators::traffic::{HOST_ROOM, Settings};
 use tidewatch_operators::watermark::{Bounds, Guard};
 
 /// `summary.json`.
@@ -173,7 +173,9 @@ pub fn plan(config: &Config) -> Plan {
             allowed_lateness: config.time.allowed_lateness,
             top: config.windows.top,
             max_keys: of_memory(config, limits.max_keys),
+            max_bytes: share_of(config.memory.0, 2),
             max_hosts: config.windows.max_hosts,
+            host_room: of_memory(config, HOST_ROOM).clamp(LEAST_HOST_ROOM, HOST_ROOM),
         },
         rules: Arc::new(
             RuleSet::exempting(config.rules.clone(), config.allow.clone(), config.ipv6_prefix)
@@ -191,6 +193,37 @@ pub fn plan(config: &Config) -> Plan {
         live: false,
         resumed: 0,
     }
+}
+
+/// What is computed, by one of so many workers of a process, which share what it may take; of the rest nothing depends on how
+/// many they are.
+pub fn plan_of_one(config: &Config, workers: usize) -> Plan {
+    let plan = plan(config);
+    Plan { traffic: Settings { max_bytes: plan.traffic.max_bytes / workers.max(1), ..plan.traffic }, ..plan }
+}
+
+/// The same where rules may change and speak before windows are closed, so that what they keep takes more room: the rows of a
+/// plan about 150 bytes each.
+pub fn live_plan_of_one(config: &Config, workers: usize) -> Plan {
+    let plan = plan(config);
+    let max_rows = plan.limits.max_rows / LIVE_ROW / workers.max(1);
+    Plan {
+        live: true,
+        traffic: Settings { max_bytes: share_of(config.memory.0, 4) / workers.max(1), ..plan.traffic },
+        limits: Limits { max_rows, ..plan.limits },
+        ..plan
+    }
+}
+
+/// Room for hosts with whatever little memory.
+const LEAST_HOST_ROOM: usize = 2;
+
+/// How many times as much a row takes in `run` as in a replay.
+const LIVE_ROW: usize = 4;
+
+/// A share of `memory`.
+fn share_of(memory: u64, share: u64) -> usize {
+    usize::try_from(memory / share).unwrap_or(usize::MAX)
 }
 
 /// A bound that holds for the default of `memory`, by what `memory` is.
@@ -278,7 +311,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         feed: feed.clone(),
         ledger: ledger.clone(),
         parsers: parsers.clone(),
-        plan: plan(&config),
+        plan: plan_of_one(&config, options.workers),
         results,
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
@@ -363,9 +396,18 @@ mod tests {
             ("memory = \"1000TiB\"", 64_000_000, 512_000_000),
         ] {
             let config = config::parse(SourceText::new("test", memory), &Overrides::default(), &|_| None);
-            let plan = plan(&config.unwrap_or_else(|problems| panic!("{memory}: {problems}")));
+            let config = config.unwrap_or_else(|problems| panic!("{memory}: {problems}"));
+            let plan = plan(&config);
             assert_eq!((plan.limits.max_keys, plan.limits.max_rows), (keys, rows), "{memory}");
             assert_eq!(plan.traffic.max_keys, keys, "{memory}");
+            assert_eq!(plan.traffic.host_room, rows.div_ceil(500_000).clamp(2, 16), "{memory}");
+            let config = &config;
+            for workers in [1, 2, 8] {
+                let (replay, live) = (plan_of_one(config, workers), live_plan_of_one(config, workers));
+                let bytes = [&replay, &live].map(|plan| (workers * plan.traffic.max_bytes) as u64);
+                assert_eq!(bytes, [config.memory.0 / 2, config.memory.0 / 4], "{memory}, {workers} workers");
+                assert_eq!((replay.limits.max_rows, live.limits.max_rows * workers), (rows, rows / 4), "{memory}");
+            }
         }
     }
 

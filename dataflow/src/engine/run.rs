@@ -278,8 +278,8 @@ impl Pipeline {
         let rules =
             RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
         let rules = Arc::new(rules.under(config.privacy.clone()));
-        let plan = replay::plan(config);
-        let plan = Plan { live: true, resumed: closed, rules: rules.clone(), retain: config.retain, ..plan };
+        let plan = replay::live_plan_of_one(config, workers);
+        let plan = Plan { resumed: closed, rules: rules.clone(), retain: config.retain, ..plan };
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let early = Arc::new(AtomicU64::new(0));
@@ -323,7 +323,8 @@ impl Pipeline {
             let redaction = Redaction::new(config.privacy.clone(), parsers);
             let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
-            let (live, stop) = (live.crediting(accounts.clone()).ending(orphans), stopping.clone());
+            let (live, stop) =
+                (live.crediting(accounts.clone()).ending(orphans), stopping.clone());
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;

@@ -193,6 +193,17 @@ impl Measured {
         }
     }
 
+    /// A row that has not entered the running window of its key is forgotten.
+    pub(super) fn drop_row(&mut self, row: usize) {
+        match self {
+            Measured::Count | Measured::Dark { .. } => {}
+            Measured::Histograms { rows } => rows[row] = Histogram::new(),
+            Measured::Sums { rows, .. } => rows[row] = Sum::default(),
+            Measured::Inner { rows, .. } => rows[row] = 0,
+            Measured::Distinct { rows, kept, .. } => *kept -= std::mem::take(&mut rows[row]).len(),
+        }
+    }
+
     /// A key is forgotten; its slot will be another's.
     pub(super) fn clear_slot(&mut self, slot: u32) {
         if let Measured::Dark { running } = self {

@@ -188,6 +188,44 @@ fn past_the_limit_keys_with_room_are_exact_and_the_rest_is_counted() {
 }
 
 #[test]
+fn a_full_store_makes_room_for_those_that_come_and_keeps_the_heavy() {
+    for measure in [Measure::Count, Measure::Distinct(Field::Path)] {
+        let is_distinct = measure != Measure::Count;
+        let limits = Limits { allowed_lateness: Millis(100_000), max_rows: 1000, ..limits() };
+        let mut store = store(measure, 30.0, limits);
+        let (mut given, mut next) = (0, 0u64);
+        for pane in (1000..2000).step_by(10) {
+            let noise: Vec<[u8; 8]> = (0..50).map(|n| u64::to_be_bytes(pane << 8 | n)).collect();
+            let mut rows: Vec<(&[u8], u64)> = noise.iter().map(|key| (&key[..], 1)).collect();
+            // Comes when all has long been full, in the panes of one window.
+            if (1900..1930).contains(&pane) {
+                rows.push((b"late and heavy", 12));
+            }
+            rows.push((b"always", 1));
+            given += rows.iter().map(|(_, n)| n).sum::<u64>();
+            let ends = rows.iter().scan(0, |end, (_, n)| {
+                *end += *n as u32;
+                Some(*end)
+            });
+            let ends: Vec<u32> = ends.collect();
+            let hashes: Vec<u64> = (next..next + u64::from(*ends.last().unwrap())).collect();
+            next += hashes.len() as u64;
+            let values = if is_distinct { Values::Distinct { ends, hashes } } else { Values::Count };
+            store.merge(with(values, counts(pane, &rows)));
+            assert!(store.kept() <= 1000, "{}", store.kept());
+        }
+        let found = close(&mut store, u64::MAX);
+        let heavy: Vec<_> = found.iter().filter(|f| f.key.as_bytes() == b"late and heavy").collect();
+        assert_eq!(heavy.iter().map(|f| f.value).fold(0.0, f64::max), 36.0, "all of it was counted");
+        assert_eq!(found.len(), heavy.len());
+        let missed = store.missed();
+        assert!(missed.events > 0 && missed.events < given && missed.values == 0, "{missed:?}");
+        assert_eq!((store.kept(), store.free_rows.len()), (0, store.rows.len()), "nothing is left");
+        assert_eq!((store.free_slots.len(), store.table.len()), (store.slots.len(), 0));
+    }
+}
+
+#[test]
 fn distinct_values_past_the_limit_are_counted() {
     let values = |hashes: Vec<u64>| Values::Distinct { ends: vec![hashes.len() as u32], hashes };
     let mut store = store(Measure::Distinct(Field::Path), 1.0, Limits { max_rows: 6, ..limits() });

@@ -5,14 +5,12 @@
 //! - Every rewrite of a point carries all its fields, in name order, with the same tags.
 //! - What was written early and is no result is rewritten with zeros at the close at the latest, so that whoever keeps
 //!   the last of each point has the window's results, and zeros. Replays write nothing early.
-//! - Which hosts a window tells apart is a function of its content: of a shard's hosts the [`HOST_ROOM`] times as many as
+//! - Which hosts a window tells apart is a function of its content: of a shard's hosts the `host_room` times as many as
 //!   it tells apart with the least hashes are kept until it closes, and of those the ones with most events stay. The
 //!   others' counts leave as one [`HostDelta`], to be added up over all owners by [`Others`].
 
 use super::errors::{Errors, MAX_PATTERNS, Seen, Template};
-use super::{
-    Counts, Dimension, ErrorRow, HOST_ROOM, HostDelta, HostStats, OTHER, Settings, SlowPath, Summary, host_shard,
-};
+use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, OTHER, Settings, SlowPath, Summary, host_shard};
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +47,8 @@ struct Hosts {
 struct Board {
     stats: HostStats,
     errors: Errors,
-    shards: BTreeMap<u64, Summary>,
+    /// By their shards, ascending. Most hosts have one, and there may be many hosts: a map would take room for eleven.
+    shards: Vec<Summary>,
     /// What of it was written early, if anything was.
     shown: Option<Box<Shown>>,
 }
@@ -103,7 +102,7 @@ impl Boards {
             let hash = hash::of(host);
             let shard = hosts.shards.entry(host_shard(hash)).or_default();
             shard.insert((hash, host.to_vec()));
-            if shard.len() > self.settings.hosts_per_shard() * HOST_ROOM
+            if shard.len() > self.settings.hosts_per_shard() * self.settings.host_room
                 && let Some((_, last)) = shard.pop_last()
             {
                 self.dirty.remove(&(window, last.clone()));
@@ -139,7 +138,13 @@ impl Boards {
     /// Takes over what a shard knows; of a host without room nothing.
     pub fn replace(&mut self, summary: Summary) {
         if let Some(board) = self.board(summary.window, &summary.host.clone()) {
-            board.shards.insert(summary.shard, summary);
+            match board.shards.binary_search_by_key(&summary.shard, |known| known.shard) {
+                Ok(at) => board.shards[at] = summary,
+                Err(at) => {
+                    board.shards.reserve_exact(1);
+                    board.shards.insert(at, summary);
+                }
+            }
         }
     }
 
@@ -290,10 +295,10 @@ impl Board {
         shown.latency |= self.stats.latency.count() > 0;
         shown.methods.iter_mut().zip(self.stats.methods).for_each(|(shown, n)| *shown |= n > 0);
         for (at, shown) in shown.ranks.iter_mut().enumerate() {
-            let rows: usize = self.shards.values().map(|s| s.tops[at].len()).sum();
+            let rows: usize = self.shards.iter().map(|s| s.tops[at].len()).sum();
             *shown = rows.min(settings.top).max(*shown);
         }
-        let slow: usize = self.shards.values().map(|s| s.slow.len()).sum();
+        let slow: usize = self.shards.iter().map(|s| s.slow.len()).sum();
         shown.slow = slow.min(settings.top).max(shown.slow);
     }
 
@@ -317,7 +322,7 @@ impl Board {
     fn write_stats(&self, settings: &Settings, pen: &mut Pen<'_>, had_latency: bool) {
         let stats = &self.stats;
         let seconds = settings.size.0 as f64 / 1000.0;
-        let clients: u64 = self.shards.values().map(|s| s.clients).sum();
+        let clients: u64 = self.shards.iter().map(|s| s.clients).sum();
         let ms = |us: u64| us as f64 / 1000.0;
         let is_other = pen.host.as_bytes() == OTHER;
         // The most that a field holds: what is derived from it agrees.
@@ -350,7 +355,7 @@ impl Board {
         let mut client = String::new();
         for dimension in Dimension::ALL {
             let mut rows: Vec<&(Vec<u8>, Counts)> =
-                self.shards.values().flat_map(|s| &s.tops[dimension as usize]).collect();
+                self.shards.iter().flat_map(|s| &s.tops[dimension as usize]).collect();
             rows.sort_unstable_by_key(|(key, counts)| (Reverse(counts.requests), key));
             for (rank, (key, counts)) in rows.into_iter().take(settings.top).enumerate() {
                 let share = counts.requests as f64 / all;
@@ -369,7 +374,7 @@ impl Board {
     }
 
     fn write_slow(&self, settings: &Settings, pen: &mut Pen<'_>) {
-        let mut slow: Vec<&SlowPath> = self.shards.values().flat_map(|s| &s.slow).collect();
+        let mut slow: Vec<&SlowPath> = self.shards.iter().flat_map(|s| &s.slow).collect();
         slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         for (rank, path) in slow.into_iter().take(settings.top).enumerate() {
             let shown = text::bounded(&path.path);

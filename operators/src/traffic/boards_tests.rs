@@ -1,11 +1,18 @@
 use super::super::errors::MOST_TEMPLATES;
-use super::super::host_shard;
+use super::super::{HOST_ROOM, host_shard};
 use super::*;
 use std::collections::HashMap;
 use tidewatch_events::time::Millis;
 
-const SETTINGS: Settings =
-    Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX, max_hosts: 1 };
+const SETTINGS: Settings = Settings {
+    size: Millis(10),
+    allowed_lateness: Millis(5),
+    top: 2,
+    max_keys: usize::MAX,
+    max_hosts: 1,
+    max_bytes: usize::MAX,
+    host_room: HOST_ROOM,
+};
 
 #[test]
 fn robots_are_told_by_their_words_in_either_case() {

@@ -40,8 +40,13 @@ pub struct Settings {
     pub top: usize,
     /// How many keys one window may hold over all 256 hash shards before new ones are only counted.
     pub max_keys: usize,
+    /// What one worker keeps of the keys of all windows that are not closed, bytes, before those with the fewest requests are
+    /// only counted.
+    pub max_bytes: usize,
     /// How many hosts one window tells apart, over all [`HOST_SHARDS`]; the others are one host, [`OTHER`].
     pub max_hosts: usize,
+    /// How many times as many hosts as a shard tells apart are kept until a window closes, at most [`HOST_ROOM`].
+    pub host_room: usize,
 }
 
 /// The host that stands for all that a window does not tell apart. A host of this name is always part of it.
@@ -50,7 +55,7 @@ pub const OTHER: &[u8] = b"other";
 /// How many hash shards hosts are divided into, at any number of workers. Few, so that hosts are spread evenly.
 pub const HOST_SHARDS: usize = 16;
 
-/// How many times as many hosts as a shard tells apart are kept until a window closes.
+/// How many times as many hosts as a shard tells apart are kept at most until a window closes.
 pub const HOST_ROOM: usize = 16;
 
 /// The shard of a host's hash; each has one owner.

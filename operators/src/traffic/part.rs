@@ -9,6 +9,7 @@
 
 use super::{Counts, Dimension};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
 /// Rows of one worker for one owner, of one window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,23 @@ pub struct Row<'a> {
     pub longest_us: u32,
 }
 
+/// How many weights there are.
+pub(super) const WEIGHTS: usize = u64::BITS as usize + 1;
+
+impl Row<'_> {
+    fn weight(&self) -> usize {
+        (u64::BITS - self.counts.requests.leading_zeros()) as usize
+    }
+
+    /// How many bytes it takes about.
+    fn takes(&self) -> usize {
+        LEAST_BYTES + self.key.len() + size_of_val(self.buckets)
+    }
+}
+
+/// What a row takes at least beside its key.
+const LEAST_BYTES: usize = 4;
+
 /// In the head beside the dimension: the key has five bytes, as that of an IPv4 client has.
 const IS_FIVE: u8 = 1 << 2;
 /// There is more than one request.
@@ -80,6 +98,47 @@ impl Part {
     /// How many bytes its rows take, and how many durations.
     pub fn size(&self) -> (usize, usize) {
         (self.bytes.len(), self.latencies.len())
+    }
+
+    /// How many bytes it takes about, with the names of its hosts.
+    pub fn takes(&self) -> usize {
+        let hosts: usize = self.hosts.iter().map(|host| host.len() + size_of::<Vec<u8>>()).sum();
+        self.bytes.len() + size_of::<u16>() * self.latencies.len() + hosts
+    }
+
+    /// Adds up the bytes of rows by the weight of their keys: the logarithm of their requests.
+    pub(super) fn weigh(&self, by_weight: &mut [usize; WEIGHTS]) {
+        self.iter().for_each(|row| by_weight[row.weight()] += row.takes());
+    }
+
+    /// Forgets the rows that are lighter than `cut`, and of those that weigh just that the ones for which no bytes are `left`;
+    /// counts their requests as overflow.
+    pub(super) fn lighten(&mut self, cut: usize, left: &mut usize) {
+        let mut kept = Part { overflow: self.overflow, ..Part::new(self.owner, self.window, Vec::new()) };
+        // Of each host one more than its new position; 0 where it has no rows yet.
+        let mut hosts = std::mem::take(&mut self.hosts);
+        let mut places = vec![0u32; hosts.len()];
+        for row in self.iter() {
+            let stays = match row.weight().cmp(&cut) {
+                Ordering::Equal if row.takes() <= *left => {
+                    *left -= row.takes();
+                    true
+                }
+                order => order == Ordering::Greater,
+            };
+            if stays && let Some(place) = places.get_mut(row.host as usize) {
+                if *place == 0 {
+                    kept.hosts.push(std::mem::take(&mut hosts[row.host as usize]));
+                    *place = kept.hosts.len() as u32;
+                }
+                kept.push(Row { host: *place - 1, ..row });
+            } else {
+                kept.overflow[row.dimension as usize] += row.counts.requests;
+            }
+        }
+        kept.bytes.shrink_to_fit();
+        kept.latencies.shrink_to_fit();
+        *self = kept;
     }
 
     /// Makes room for exactly so many bytes and durations more.

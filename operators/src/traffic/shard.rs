@@ -3,10 +3,12 @@
 //! Parts are only kept until somebody asks for the window; a window that arrived in one part is never hashed.
 //!
 //! Invariants
+//! - What is kept of all windows takes about `max_bytes` at most: beyond, the rows of the fattest windows with the fewest requests
+//!   are forgotten, and their requests counted as overflow.
 //! - A key is in exactly one shard, so distinct counts of shards add up.
 //! - The keys of a summary are ordered by requests descending, then bytes of the key ascending.
 
-use super::part::{Part, Row, Rows, mix};
+use super::part::{Part, Row, Rows, WEIGHTS, mix};
 use super::paths::{Paths, quantile_us};
 use super::table::Table;
 use super::{Counts, Dimension, Settings, SlowPath, Summary};
@@ -20,18 +22,45 @@ pub struct Shard {
     settings: Settings,
     index: u64,
     windows: BTreeMap<u64, Vec<Part>>,
+    /// What all parts take.
+    bytes: usize,
     missed: [u64; 4],
 }
 
 impl Shard {
     /// The shard of worker `index`.
     pub fn new(settings: Settings, index: u64) -> Shard {
-        Shard { settings, index, windows: BTreeMap::new(), missed: [0; 4] }
+        Shard { settings, index, windows: BTreeMap::new(), bytes: 0, missed: [0; 4] }
     }
 
     /// Adds rows to their window.
     pub fn add(&mut self, part: Part) {
+        self.bytes += part.takes();
         self.windows.entry(part.window).or_default().push(part);
+        if self.bytes > self.settings.max_bytes {
+            self.shed();
+        }
+    }
+
+    /// Halves the fattest window until there is room for a quarter again.
+    #[cold]
+    fn shed(&mut self) {
+        let enough = self.settings.max_bytes / 4 * 3;
+        // What names of hosts take cannot be halved.
+        for _ in 0..MOST_HALVINGS {
+            let fattest = self.windows.values_mut().max_by_key(|parts| takes(parts));
+            let Some(parts) = fattest.filter(|_| self.bytes > enough) else { return };
+            let before = takes(parts);
+            let mut by_weight = [0; WEIGHTS];
+            parts.iter().for_each(|part| part.weigh(&mut by_weight));
+            let (mut cut, mut left) = (WEIGHTS - 1, by_weight.iter().sum::<usize>() / 2);
+            while cut > 0 && by_weight[cut] <= left {
+                left -= by_weight[cut];
+                cut -= 1;
+            }
+            parts.iter_mut().for_each(|part| part.lighten(cut, &mut left));
+            self.bytes = self.bytes - before + takes(parts);
+        }
     }
 
     /// Summarises and forgets every window that ends at least the allowed lateness before `frontier` (ms), oldest
@@ -42,6 +71,7 @@ impl Shard {
                 break;
             }
             let (window, parts) = first.remove_entry();
+            self.bytes -= takes(&parts);
             let overflow = match &parts[..] {
                 [part] => {
                     self.settings.summarise(self.index, window, part.into(), out);
@@ -66,12 +96,22 @@ impl Shard {
     pub fn peek(&mut self, window: u64, out: &mut Vec<Summary>) {
         let Some(parts) = self.windows.get_mut(&window) else { return };
         if parts.len() > 1 {
+            let before = takes(parts);
             *parts = vec![Merged::new(&self.settings, parts).into_part(parts, window)];
+            self.bytes = self.bytes - before + takes(parts);
         }
         if let Some(part) = parts.first() {
             self.settings.summarise(self.index, window, part.into(), out);
         }
     }
+}
+
+/// How often windows are halved at most to make room once.
+const MOST_HALVINGS: usize = 32;
+
+/// What the parts of a window take.
+fn takes(parts: &[Part]) -> usize {
+    parts.iter().map(Part::takes).sum()
 }
 
 impl Settings {
@@ -338,8 +378,15 @@ mod tests {
     use super::*;
     use tidewatch_events::time::Millis;
 
-    const SETTINGS: Settings =
-        Settings { size: Millis(10), allowed_lateness: Millis(5), top: 2, max_keys: usize::MAX, max_hosts: 1000 };
+    const SETTINGS: Settings = Settings {
+        size: Millis(10),
+        allowed_lateness: Millis(5),
+        top: 2,
+        max_keys: usize::MAX,
+        max_hosts: 1000,
+        max_bytes: usize::MAX,
+        host_room: 16,
+    };
 
     fn part(window: u64, host: &str, rows: &[(Dimension, &str, u64)]) -> Part {
         let mut part = Part::new(0, window, vec![host.into()]);
@@ -405,6 +452,35 @@ mod tests {
         let paths = &out[0].tops[Dimension::Path as usize];
         assert_eq!((paths.len(), paths[0].1.requests, out[0].clients), (1, 8, 1));
         assert_eq!((shard.take_missed(), shard.take_missed()), ([0, 4, 0, 0], [0; 4]));
+    }
+
+    #[test]
+    fn what_is_kept_takes_so_many_bytes_and_the_heavy_stay() {
+        let settings = Settings { max_bytes: 100_000, ..SETTINGS };
+        let mut shard = Shard::new(settings, 0);
+        let mut given = 0;
+        for round in 0..200 {
+            let window = round / 20 * 10;
+            let paths: Vec<String> = (0..50).map(|n| format!("/{round}/{n}/{}", "x".repeat(200))).collect();
+            let mut rows: Vec<_> = paths.iter().map(|path| (Dimension::Path, path.as_str(), 1)).collect();
+            rows.extend([(Dimension::Path, "/heavy", 9), (Dimension::Client, "heavy", 70)]);
+            given += 50;
+            shard.add(part(window, "h", &rows));
+            assert!(shard.bytes <= settings.max_bytes, "round {round}: {}", shard.bytes);
+            assert_eq!(shard.bytes, shard.windows.values().map(|parts| takes(parts)).sum::<usize>());
+            if round % 7 == 0 {
+                shard.peek(window, &mut Vec::new());
+            }
+        }
+        let mut out = Vec::new();
+        shard.close(u64::MAX, &mut out);
+        assert_eq!((out.len(), shard.bytes), (10, 0));
+        for summary in &out {
+            let best = |d: Dimension| summary.tops[d as usize][0].1.requests;
+            assert_eq!((best(Dimension::Path), best(Dimension::Client)), (180, 1400), "{}", summary.window);
+        }
+        let [clients, paths, ..] = shard.take_missed();
+        assert!(clients == 0 && (1..given).contains(&paths), "{clients} {paths} of {given}");
     }
 
     #[test]

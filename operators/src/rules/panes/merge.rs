@@ -3,6 +3,7 @@
 //! Invariants
 //! - A message is merged once, or counted as missed where its windows are closed.
 //! - Nothing is taken beyond the bounds of keys in a pane and of rows; what is not is counted.
+//! - A full store makes room ([`PaneStore::shed`]): keys with few events give way to those that come, never the other way round.
 
 use super::{NONE, Pane, PaneStore, Row, Slot, Touched};
 use crate::rules::keys::KeyBytes;
@@ -13,6 +14,14 @@ use tidewatch_events::hash;
 
 /// How many keys of a message are looked up before the first is worked on.
 const TOGETHER: usize = 32;
+
+/// Fewer rows than this part of all that may be kept, or than this, are not worth a search for those to be forgotten.
+const LEAST_SHED: usize = 64;
+
+/// How much a key weighs with so many events: its logarithm.
+fn weight(held: u64) -> usize {
+    (u64::BITS - held.leading_zeros()) as usize
+}
 
 /// A key looked up.
 struct Sought {
@@ -34,6 +43,7 @@ impl PaneStore {
         if is_full || shares {
             let panes = if is_full { 0..=u64::MAX } else { pane..=pane };
             self.merge_deferred(panes);
+            self.make_room(partials.pieces());
             return self.merge_now(partials, None);
         }
         self.deferred_rows += partials.pieces();
@@ -62,8 +72,88 @@ impl PaneStore {
     /// Adds a message at once; notes the keys it touched.
     pub(in crate::rules) fn merge_noting(&mut self, partials: PanePartials, touched: Option<&mut Touched>) {
         if !self.is_too_late(&partials) {
+            self.make_room(partials.pieces());
             self.merge_now(partials, touched);
         }
+    }
+
+    /// Sheds where a message of so many pieces would find no room.
+    #[inline]
+    fn make_room(&mut self, pieces: usize) {
+        if self.kept() + pieces > self.limits.max_rows && self.sparse.is_none() {
+            self.merge_deferred(0..=u64::MAX);
+            self.shed(pieces);
+        }
+    }
+
+    /// Forgets rows that are in no running window yet until there is room for so many pieces and for a quarter of all: those
+    /// of the keys with the fewest events in all their rows, of equal ones those of the oldest panes. What they hold is counted
+    /// as missed. Keys of which something was said stay, and at least a quarter of these rows.
+    #[cold]
+    fn shed(&mut self, pieces: usize) {
+        let waiting: usize = self.waiting.values().map(|pane| pane.rows.len()).sum();
+        if waiting < (self.limits.max_rows / LEAST_SHED).max(LEAST_SHED) {
+            return;
+        }
+        let wanted = pieces.max(self.limits.max_rows / 4).min(waiting / 4 * 3);
+        // Rows by the logarithm of what their keys hold.
+        let mut by_weight = [0usize; u64::BITS as usize + 1];
+        for (slot, _) in self.waiting.values().flat_map(|pane| &pane.rows) {
+            by_weight[weight(self.slots[*slot as usize].held)] += 1;
+        }
+        let (mut cut, mut lighter) = (0, 0);
+        while lighter + by_weight[cut] < wanted {
+            lighter += by_weight[cut];
+            cut += 1;
+        }
+        let mut of_cut = wanted - lighter;
+        // Weights are as they were before: the rows of a key go together, or by panes.
+        let mut panes = std::mem::take(&mut self.waiting);
+        let before: Vec<u8> = self.slots.iter().map(|slot| weight(slot.held) as u8).collect();
+        for pane in panes.values_mut() {
+            let Pane { rows, shards } = pane;
+            rows.retain(|(slot, row)| {
+                let own = usize::from(before[*slot as usize]);
+                if own > cut || (own == cut && of_cut == 0) || self.was_said(*slot) {
+                    return true;
+                }
+                of_cut -= usize::from(own == cut);
+                let key = hash::of(self.slots[*slot as usize].key.as_bytes());
+                shards[shard(key)] -= 1;
+                self.drop_row(*slot, *row);
+                false
+            });
+            rows.shrink_to_fit();
+        }
+        panes.retain(|_, pane| !pane.rows.is_empty());
+        self.waiting = panes;
+    }
+
+    /// Whether something was said of a key's open windows.
+    fn was_said(&self, slot: u32) -> bool {
+        !self.said.is_empty() && self.plan.rules.iter().any(|rule| self.said.contains_key(&(slot, *rule)))
+    }
+
+    /// Forgets a row that is in no running window yet, and its key where it has no other.
+    fn drop_row(&mut self, slot: u32, row: u32) {
+        let Row { n, next, before, .. } = self.rows[row as usize];
+        match next {
+            NONE => self.slots[slot as usize].tail = before,
+            next => self.rows[next as usize].before = before,
+        }
+        match before {
+            NONE => self.slots[slot as usize].head = next,
+            before => self.rows[before as usize].next = next,
+        }
+        let owner = &mut self.slots[slot as usize];
+        owner.held -= n;
+        if owner.tail != NONE {
+            owner.newest = self.rows[owner.tail as usize].pane;
+        }
+        self.missed.events += n;
+        self.measured.drop_row(row as usize);
+        self.free_rows.push(row);
+        self.forget(slot);
     }
 
     /// Whether the windows of a message are closed; counts what is missed.
