@@ -151,6 +151,42 @@ pub fn start(
         .map_err(failed)
 }
 
+/// Open windows are shown again after so many times as long as showing them took.
+const SHOWING_SHARE: u32 = 10;
+
+/// When open windows are shown: so that showing them is a small part of all that is done, however many there are.
+struct Pace {
+    /// When they were shown last.
+    shown: Instant,
+    /// Whether they are being shown.
+    shows: bool,
+    /// What that took the last time.
+    took: Duration,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Pace {
+        Pace { shown: now, shows: false, took: Duration::ZERO }
+    }
+
+    /// A step is over that took so long; the first after they are to be shown shows them.
+    fn note_step(&mut self, took: Duration) {
+        if std::mem::take(&mut self.shows) {
+            self.took = took;
+        }
+    }
+
+    /// Whether it is time to show them, where that is to be every so long.
+    fn is_due(&self, every: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.shown) >= every.max(SHOWING_SHARE * self.took)
+    }
+
+    /// They are to be shown.
+    fn show(&mut self, now: Instant) {
+        (self.shown, self.shows) = (now, true);
+    }
+}
+
 /// One worker's life.
 fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     shared.observer.attach(worker);
@@ -178,10 +214,12 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     let (probe, address) =
         worker.dataflow::<u64, _, _>(|scope| assembly::build(scope, ingest, &shared.plan, early.clone(), results));
     let turns = shared.wakers.add(worker.sync_activator_for(address));
-    let mut shown = Instant::now();
+    let mut pace = Pace::new(Instant::now());
     let mut told = 0;
     while !probe.done() {
+        let before = Instant::now();
         worker.step_or_park(Some(shared.patience));
+        pace.note_step(before.elapsed());
         if is_hushed && shared.gate.is_open() {
             is_hushed = false;
             early.speak();
@@ -193,9 +231,10 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
                 shared.feed.set_frontier(frontier);
             }
             let shows = |every| shared.gate.shows(every, shared.ledger.reads_history());
-            let is_due = |every| shown.elapsed() >= every && shows(every).is_some_and(|every| shown.elapsed() >= every);
+            let now = Instant::now();
+            let is_due = |every| pace.is_due(every, now) && shows(every).is_some_and(|every| pace.is_due(every, now));
             if shared.early_every.is_some_and(is_due) {
-                shown = Instant::now();
+                pace.show(now);
                 shared.early.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -208,4 +247,27 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
 fn local_workers(worker: &timely::worker::Worker, shared: &Shared) -> usize {
     let processes = shared.control.as_ref().map_or(1, |c| c.others().len() + 1);
     (worker.peers() / processes).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_shown_less_often_where_showing_them_takes_long() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let every = Duration::from_millis(1000);
+        let mut pace = Pace::new(start);
+        assert_eq!([999, 1000].map(|ms| pace.is_due(every, at(ms))), [false, true]);
+        pace.note_step(Duration::from_millis(900));
+        assert!(pace.is_due(every, at(1000)), "that step showed nothing");
+        pace.show(at(1000));
+        pace.note_step(Duration::from_millis(250));
+        pace.note_step(Duration::from_millis(900));
+        assert_eq!([3499, 3500].map(|ms| pace.is_due(every, at(ms))), [false, true], "ten times 250 ms");
+        pace.show(at(3500));
+        pace.note_step(Duration::from_millis(100));
+        assert_eq!([4499, 4500].map(|ms| pace.is_due(every, at(ms))), [false, true]);
+    }
 }
