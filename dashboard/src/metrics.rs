@@ -177,6 +177,12 @@ fn rules(rules: &[crate::view::RuleRow], registry: &mut Registry) {
         "Findings that began no alert, as many alerts of the rule were open",
         rules.iter().map(|rule| (of(rule), rule.unopened)),
     );
+    counted(
+        registry,
+        "rule_inexact",
+        "Events and distinct values that found no room: findings may be missing",
+        rules.iter().map(|rule| (of(rule), rule.inexact)),
+    );
 }
 
 fn routes(routes: &[crate::view::RouteView], registry: &mut Registry) {

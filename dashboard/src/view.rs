@@ -405,6 +405,9 @@ pub struct RuleRow {
     pub limited: u64,
     /// Findings that began no alert, as `max_open` alerts were open.
     pub unopened: u64,
+    /// Events and distinct values that found no room: the rule may have missed findings.
+    #[serde(default)]
+    pub inexact: u64,
     /// Findings that allow lists prevented.
     pub prevented: u64,
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 use tidewatch_events::rule::Measure;
 use tidewatch_operators::inexact::Place;
 use tidewatch_operators::rules::Missed;
@@ -36,6 +37,27 @@ pub fn inexact(set: &RuleSet, places: &[(Place, Missed)]) -> Vec<Inexact> {
     by_name.into_iter().map(row).collect()
 }
 
+/// A result is warned about at most this often.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// What was said of inexact results in the log: when, and how much was missed then.
+#[derive(Debug, Default)]
+pub struct Said(BTreeMap<String, (Instant, u64)>);
+
+impl Said {
+    /// Whether it is time to say it of a result: when it first is inexact, and once a minute while more is missed.
+    pub fn is_due(&mut self, row: &Inexact, at: Instant) -> bool {
+        let missed = row.missed_events + row.missed_values;
+        let is_old =
+            |(said, before): &(Instant, u64)| missed > *before && at.saturating_duration_since(*said) >= SAID_EVERY;
+        let is_due = self.0.get(&row.result).is_none_or(is_old);
+        if is_due {
+            self.0.insert(row.result.clone(), (at, missed));
+        }
+        is_due
+    }
+}
+
 fn names(set: &RuleSet, place: Place) -> Vec<String> {
     let rules = |plan: &tidewatch_operators::rules::plan::MeasurePlan| -> Vec<String> {
         let rules = plan.conditions.iter().filter(|condition| set.twin_of(condition.rule).is_none());
@@ -65,6 +87,22 @@ impl fmt::Display for Inexact {
 mod tests {
     use super::*;
     use crate::config::rules::built_in;
+
+    #[test]
+    fn a_warning_comes_again_once_a_minute_while_more_is_missed() {
+        let (mut said, start) = (Said::default(), Instant::now());
+        for (name, result, seconds, missed, is_due) in [
+            ("first", "ip-spike", 0, 5, true),
+            ("too soon", "ip-spike", 59, 9, false),
+            ("another", "top_paths", 59, 1, true),
+            ("a minute, and more", "ip-spike", 60, 9, true),
+            ("no more", "ip-spike", 200, 9, false),
+            ("more again", "ip-spike", 201, 10, true),
+        ] {
+            let row = Inexact { result: result.into(), missed_events: missed - 1, missed_values: 1 };
+            assert_eq!(said.is_due(&row, start + Duration::from_secs(seconds)), is_due, "{name}");
+        }
+    }
 
     #[test]
     fn places_have_the_names_that_people_know() {

@@ -14,9 +14,11 @@ mod partitions;
 
 use super::assembly::{Output, Plan};
 use super::evidence::{Found, Lookup};
+use super::inexact;
 use super::ledger::Ledger;
 use super::letters::{Accounts, Charge};
 use super::limited;
+use super::memory;
 use super::misfits::{Misfit, Misfits};
 use super::orphans::Orphans;
 use super::peers::Peers;
@@ -27,7 +29,7 @@ use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use durable::Durable;
 use partitions::Partitions;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -102,6 +104,8 @@ pub struct RuleFigures {
     pub limited: u64,
     /// Findings that began no alert, as many were open.
     pub unopened: u64,
+    /// Events and distinct values that found no room.
+    pub inexact: u64,
     /// Findings that allow lists prevented.
     pub prevented: u64,
 }
@@ -181,8 +185,10 @@ pub struct Live {
     /// When it was last looked how the sinks stand.
     looked: Option<Instant>,
     previews: Previews,
-    /// Inexact results that were warned about.
-    warned: BTreeSet<String>,
+    /// What was said of results that are not exact.
+    warned: inexact::Said,
+    /// What each process may take.
+    watch: memory::Watch,
     /// What was said of rules of which too much was found.
     said: limited::Said,
     orphans: Orphans,
@@ -257,13 +263,19 @@ impl Live {
             changes: Vec::new(),
             told: HashMap::new(),
             looked: None,
-            warned: BTreeSet::new(),
+            warned: inexact::Said::default(),
+            watch: memory::Watch::default(),
             said: limited::Said::default(),
             orphans: Orphans::default(),
             previews: Previews::default(),
             misfits: Misfits::default(),
             partitions: Partitions::new(wall_clock()),
         })
+    }
+
+    /// The same, warning where a process takes far more than `memory`, bytes.
+    pub fn watching(self, memory: u64) -> Live {
+        Live { watch: memory::Watch::new(memory), ..self }
     }
 
     /// The same, crediting these accounts for dead letters that are kept.

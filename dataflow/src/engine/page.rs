@@ -517,6 +517,7 @@ impl Engine for ShownPipeline {
                 fired: alerts.fired,
                 limited: alerts.limited,
                 unopened: alerts.unopened,
+                inexact: alerts.inexact,
                 prevented: alerts.prevented,
             }
         };

@@ -41,6 +41,14 @@ impl Live {
     /// One point a process.
     fn write_takings(&mut self, now: EventTime) {
         for taking in self.peers.takings() {
+            if self.watch.is_due(taking.process, taking.memory_bytes, Instant::now()) {
+                tracing::warn!(
+                    process = taking.process,
+                    memory_bytes = taking.memory_bytes,
+                    memory = self.watch.memory(),
+                    "the process takes more than twice what `memory` says"
+                );
+            }
             let mut line = LineWriter::new(&mut self.step.points);
             line.start("tidewatch_process");
             line.tag_number("process", taking.process as u64);
@@ -53,15 +61,20 @@ impl Live {
         }
     }
 
-    /// One point a result that is not exact; a warning when it first is.
+    /// One point a result that is not exact; a warning when it first is, and once a minute while it grows.
     fn write_inexact(&mut self, now: EventTime) {
         for row in inexact(self.book.rules(), &self.peers.inexact()) {
-            if self.warned.insert(row.result.clone()) {
+            if self.warned.is_due(&row, Instant::now()) {
                 tracing::warn!(
                     result = %row.result, events = row.missed_events, values = row.missed_values,
-                    "a result is not exact from now on: keys found no room"
+                    "a result is not exact: so much found no room until now"
                 );
             }
+            let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.book.rules().rules.iter().any(|rule| rule.name == row.result) {
+                rules.entry(row.result.clone()).or_default().inexact = row.missed_events + row.missed_values;
+            }
+            drop(rules);
             let mut line = LineWriter::new(&mut self.step.points);
             line.start("tidewatch_inexact");
             line.tag("result", &row.result);
