@@ -477,6 +477,7 @@ impl Agent {
             }
             if is_spooling || must_wait {
                 // No room after all: it waits here, and nothing more is taken until it has gone.
+                self.counters.spool_full.store(is_spooling.into(), Relaxed);
                 self.again.push_back((Arc::new(chunk), meaning));
             } else {
                 self.give(Arc::new(chunk), From::Direct(meaning));

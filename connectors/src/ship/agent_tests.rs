@@ -596,8 +596,10 @@ fn a_full_disk_makes_the_files_wait() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(spooled(1)(&agent) && agent.counters.records_read.load(Relaxed) == 2, "no more is read");
+    assert_eq!(agent.counters.spool_full.load(Relaxed), 1, "files wait");
     crate::durable::testing::fill_disk(false);
     work(&mut agent, "the rest", &spooled(4));
+    assert_eq!(agent.counters.spool_full.load(Relaxed), 0, "there is room");
     // What is new comes while the disk is full, and nothing waits.
     crate::durable::testing::fill_disk(true);
     append(&dir.path().join("c.log"), "5\n");

@@ -14,14 +14,13 @@
 use super::chunk::{Chunk, FRAME_HEAD};
 use super::metrics::Counters;
 use super::settings::CollectorSettings;
-use super::tls::{self, Connection, is_nothing_yet, words};
+use super::tls::{Connection, Identity, is_nothing_yet, words};
 use super::upstream::{Upstream, circle};
 use super::wire::{self, Form, Greeting};
 use crate::secret::Secret;
 use crate::source::{SourceError, cannot_listen};
 use crate::sparing::Sparing;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
-use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -97,7 +96,7 @@ struct Shared {
     agent: u64,
     /// Topics that peers may write to.
     topics: Vec<String>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Identity>,
     most: usize,
     limits: Limits,
     upstream: Arc<Upstream>,
@@ -126,7 +125,7 @@ impl Collector {
     ) -> Result<Collector, SourceError> {
         let tls = match &settings.identity {
             None => None,
-            Some(identity) => Some(tls::server(identity, settings.client_ca.as_deref())?),
+            Some(identity) => Some(Identity::read(identity, settings.client_ca.as_deref())?),
         };
         let listen = &settings.listen;
         let cannot = |error: io::Error| cannot_listen(listen, &error).of("[collector]");
@@ -253,7 +252,7 @@ fn let_in(stream: TcpStream, number: u64, shared: &Shared) -> io::Result<(Greeti
     rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
     let mut connection = match &shared.tls {
         None => Connection::plain(stream),
-        Some(tls) => Connection::server(stream, tls.clone()).map_err(io::Error::other)?,
+        Some(tls) => Connection::server(stream, tls.config()).map_err(io::Error::other)?,
     };
     let deadline = Instant::now() + shared.limits.greeting;
     connection.patience(Duration::from_millis(500), shared.limits.greeting)?;

@@ -59,6 +59,15 @@ pub struct Place {
     pub topic: String,
 }
 
+/// The form of the file.
+const VERSION: u32 = 1;
+
+/// What every form of the file says.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Written {
     version: u32,
@@ -104,6 +113,19 @@ pub enum PositionsError {
         /// What is wrong.
         reason: String,
     },
+    /// Another release has written the file, in a form of its own.
+    #[error(
+        "{} has version {version}, and this release knows {}: use the release that wrote it; without the file every line may \
+         be sent again or be missing",
+        path.shown(),
+        VERSION
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
 }
 
 /// What this machine is told apart by.
@@ -131,10 +153,11 @@ pub fn load(dir: &Path, machine: &str) -> Result<Vec<Place>, PositionsError> {
     };
     let mut text = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut text).map_err(io)?;
-    let written: Written = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    if written.version != 1 {
-        return Err(damaged(format!("it has version {}, and this release knows 1", written.version)));
+    let Form { version } = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    if version != VERSION {
+        return Err(PositionsError::Newer { path, version });
     }
+    let written: Written = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     let is_ours = written.machine == machine;
     if !is_ours && !written.files.is_empty() {
         tracing::warn!(
@@ -187,7 +210,7 @@ pub fn store(dir: &Path, machine: &str, places: &[&Place]) -> Result<(), Positio
         }
     };
     let written =
-        Written { version: 1, machine: machine.to_owned(), files: places.iter().map(write).collect::<Vec<_>>() };
+        Written { version: VERSION, machine: machine.to_owned(), files: places.iter().map(write).collect::<Vec<_>>() };
     let text = serde_json::to_vec(&written).map_err(|error| io(error.into()))?;
     replace(&path, &text, Readers::All).map_err(io)
 }
@@ -282,7 +305,11 @@ mod tests {
     fn a_damaged_file_is_said_and_left_alone() {
         let rows: &[(&str, &str, &str)] = &[
             ("nothing", "", "is damaged (EOF while parsing"),
-            ("another version", r#"{"version":2,"machine":"m","files":[]}"#, "it has version 2"),
+            (
+                "a newer release",
+                r#"{"version":2,"places":{}}"#,
+                "has version 2, and this release knows 1: use the release",
+            ),
             (
                 "no number",
                 r#"{"version":1,"machine":"m","files":[{"stream":"x","path":"/a","device":1,"inode":1,"offset":0,"size":0,"first":"","tail":""}]}"#,

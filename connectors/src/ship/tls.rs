@@ -1,4 +1,5 @@
-//! TLS between agents, and connections with and without it as one type.
+//! TLS between agents, and connections with and without it as one type. A collector's certificate is read again when its files
+//! change; an agent that sends reads its own at each connection.
 
 use super::settings::ClientTls;
 use crate::source::SourceError;
@@ -10,9 +11,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 use tidewatch_events::text::Shown as _;
 
 fn provider() -> Arc<CryptoProvider> {
@@ -78,6 +80,72 @@ pub fn server((cert, of): &(PathBuf, PathBuf), client_ca: Option<&Path>) -> Resu
     };
     let config = builder.with_single_cert(certificates(cert)?, key(of)?);
     config.map(Arc::new).map_err(|error| usage(cert, &error))
+}
+
+/// How long a collector's files are not looked at again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a collector shows to who connects: the newest of its files that could be used.
+pub struct Identity {
+    files: (PathBuf, PathBuf),
+    client_ca: Option<PathBuf>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    looks: Vec<Option<Look>>,
+    looked: Instant,
+}
+
+/// How a file looks from outside. A file that takes the place of another may be older.
+#[derive(PartialEq, Eq)]
+struct Look {
+    written: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// Reads certificate, key and the authority of clients.
+    ///
+    /// # Errors
+    /// Files that cannot be read or are not what they should be.
+    pub fn read(files: &(PathBuf, PathBuf), client_ca: Option<&Path>) -> Result<Identity, SourceError> {
+        let looks = looks(files, client_ca);
+        let current = Current { config: server(files, client_ca)?, looks, looked: Instant::now() };
+        Ok(Identity { files: files.clone(), client_ca: client_ca.map(Path::to_owned), current: Mutex::new(current) })
+    }
+
+    /// For a new connection. Files that have changed are read again; what cannot be used is said once and not used.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.looked.elapsed() >= LOOK_EVERY {
+            current.looked = Instant::now();
+            let now = looks(&self.files, self.client_ca.as_deref());
+            if now != current.looks {
+                current.looks = now;
+                match server(&self.files, self.client_ca.as_deref()) {
+                    Ok(config) => {
+                        current.config = config;
+                        tracing::info!(cert = %self.files.0.shown(), "the collector's certificate was read again");
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the collector's new certificate cannot be used; the old one still is");
+                    }
+                }
+            }
+        }
+        current.config.clone()
+    }
+}
+
+fn looks((cert, key): &(PathBuf, PathBuf), client_ca: Option<&Path>) -> Vec<Option<Look>> {
+    let look = |path: &Path| {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Look { written: meta.modified().ok(), length: meta.len(), inode: meta.ino() })
+    };
+    [cert.as_path(), key].into_iter().chain(client_ca).map(look).collect()
 }
 
 /// A socket that may be given a moment after which nothing is read or written: a read of TLS goes on for as long as bytes
@@ -201,10 +269,14 @@ impl Write for Connection {
     }
 }
 
-/// An error's words; those of an end without a farewell are shorter than the library's.
+/// An error's words; those of an end without a farewell are shorter than the library's, and those on a certificate of an
+/// authority, which is what `openssl req -x509` makes unless told otherwise, say what to do.
 pub fn words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the other side has gone".into(),
+        _ if error.to_string().contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority (CA:TRUE); it needs one of its own (CA:FALSE)".into()
+        }
         _ => tidewatch_events::text::printable(error.to_string().as_bytes()).into_owned(),
     }
 }
