@@ -15,6 +15,7 @@ export interface Status {
   rejected: number;
   duplicates: number;
   missing: number;
+  lost_bytes: number;
   late: number;
   future: number;
   rate: number;
