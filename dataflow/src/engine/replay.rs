@@ -173,7 +173,8 @@ pub fn plan(config: &Config) -> Plan {
             allowed_lateness: config.time.allowed_lateness,
             top: config.windows.top,
             max_keys: of_memory(config, limits.max_keys),
-            max_bytes: share_of(config.memory.0, 2),
+            // A bound by worker would make results depend on how many there are.
+            max_bytes: usize::MAX,
             max_hosts: config.windows.max_hosts,
             host_room: of_memory(config, HOST_ROOM).clamp(LEAST_HOST_ROOM, HOST_ROOM),
         },
@@ -195,21 +196,14 @@ pub fn plan(config: &Config) -> Plan {
     }
 }
 
-/// What is computed, by one of so many workers of a process, which share what it may take; of the rest nothing depends on how
-/// many they are.
-pub fn plan_of_one(config: &Config, workers: usize) -> Plan {
-    let plan = plan(config);
-    Plan { traffic: Settings { max_bytes: plan.traffic.max_bytes / workers.max(1), ..plan.traffic }, ..plan }
-}
-
-/// The same where rules may change and speak before windows are closed, so that what they keep takes more room: the rows of a
-/// plan about 150 bytes each.
+/// The same for one of so many workers of a process, which share what it may take, where rules may change and speak before
+/// windows are closed, so that what they keep takes more room: the rows of a plan about 150 bytes each.
 pub fn live_plan_of_one(config: &Config, workers: usize) -> Plan {
     let plan = plan(config);
     let max_rows = plan.limits.max_rows / LIVE_ROW / workers.max(1);
     Plan {
         live: true,
-        traffic: Settings { max_bytes: share_of(config.memory.0, 4) / workers.max(1), ..plan.traffic },
+        traffic: Settings { max_bytes: a_quarter(config.memory.0) / workers.max(1), ..plan.traffic },
         limits: Limits { max_rows, ..plan.limits },
         ..plan
     }
@@ -221,9 +215,9 @@ const LEAST_HOST_ROOM: usize = 2;
 /// How many times as much a row takes in `run` as in a replay.
 const LIVE_ROW: usize = 4;
 
-/// A share of `memory`.
-fn share_of(memory: u64, share: u64) -> usize {
-    usize::try_from(memory / share).unwrap_or(usize::MAX)
+/// The part of `memory` for the keys of open windows.
+fn a_quarter(memory: u64) -> usize {
+    usize::try_from(memory / 4).unwrap_or(usize::MAX)
 }
 
 /// A bound that holds for the default of `memory`, by what `memory` is.
@@ -311,7 +305,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         feed: feed.clone(),
         ledger: ledger.clone(),
         parsers: parsers.clone(),
-        plan: plan_of_one(&config, options.workers),
+        plan: plan(&config),
         results,
         early: Arc::new(AtomicU64::new(0)),
         early_every: None,
@@ -398,15 +392,15 @@ mod tests {
             let config = config::parse(SourceText::new("test", memory), &Overrides::default(), &|_| None);
             let config = config.unwrap_or_else(|problems| panic!("{memory}: {problems}"));
             let plan = plan(&config);
+            assert_eq!(plan.traffic.max_bytes, usize::MAX, "{memory}: results of a replay are those of any `-w`");
             assert_eq!((plan.limits.max_keys, plan.limits.max_rows), (keys, rows), "{memory}");
             assert_eq!(plan.traffic.max_keys, keys, "{memory}");
             assert_eq!(plan.traffic.host_room, rows.div_ceil(500_000).clamp(2, 16), "{memory}");
             let config = &config;
             for workers in [1, 2, 8] {
-                let (replay, live) = (plan_of_one(config, workers), live_plan_of_one(config, workers));
-                let bytes = [&replay, &live].map(|plan| (workers * plan.traffic.max_bytes) as u64);
-                assert_eq!(bytes, [config.memory.0 / 2, config.memory.0 / 4], "{memory}, {workers} workers");
-                assert_eq!((replay.limits.max_rows, live.limits.max_rows * workers), (rows, rows / 4), "{memory}");
+                let live = live_plan_of_one(config, workers);
+                assert_eq!((workers * live.traffic.max_bytes) as u64, config.memory.0 / 4, "{memory}, {workers}");
+                assert_eq!(live.limits.max_rows * workers, rows / 4, "{memory}, {workers}");
             }
         }
     }
