@@ -27,8 +27,9 @@ pub type KeptRequest = (RequestRow, u32);
 /// What may wait, bytes.
 const MAX_WAITING: usize = 8 << 20;
 
-/// What one question is answered with, bytes; JSON makes at most about twice as much of it.
-const PORTION: usize = 2 << 20;
+/// What one question is answered with, bytes; JSON makes at most about twice as much of it. What comes later than a second
+/// counts as no answer, so that it must fit through a slow line in this time.
+const PORTION: usize = 256 << 10;
 
 /// After such a time without a question nobody is expected to ask.
 const FORGOTTEN: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 15 });

@@ -154,6 +154,9 @@ pub fn start(
 /// Open windows are shown again after so many times as long as showing them took.
 const SHOWING_SHARE: u32 = 10;
 
+/// The longest they are not shown for that: what took so long may have been anything, such as a machine that stood still.
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+
 /// When open windows are shown: so that showing them is a small part of all that is done, however many there are.
 struct Pace {
     /// When they were shown last.
@@ -178,7 +181,7 @@ impl Pace {
 
     /// Whether it is time to show them, where that is to be every so long.
     fn is_due(&self, every: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.shown) >= every.max(SHOWING_SHARE * self.took)
+        now.saturating_duration_since(self.shown) >= every.max((SHOWING_SHARE * self.took).min(SHOWN_WITHIN))
     }
 
     /// They are to be shown.

@@ -193,6 +193,14 @@ impl Measured {
         }
     }
 
+    /// How much of the room for rows one takes: itself, and each of its distinct values.
+    pub(super) fn pieces(&self, row: usize) -> usize {
+        match self {
+            Measured::Distinct { rows, .. } => 1 + rows[row].len(),
+            _ => 1,
+        }
+    }
+
     /// A row that has not entered the running window of its key is forgotten.
     pub(super) fn drop_row(&mut self, row: usize) {
         match self {

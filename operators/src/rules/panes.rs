@@ -82,6 +82,8 @@ pub struct PaneStore {
     /// What that was at the start of this life.
     resumed: u64,
     missed: Missed,
+    /// Rows of messages taken since rows were last searched for those to be forgotten.
+    since_shed: usize,
 }
 
 /// A key.
@@ -173,6 +175,7 @@ impl PaneStore {
             closed: 0,
             resumed: 0,
             missed: Missed::default(),
+            since_shed: 0,
         }
     }
 

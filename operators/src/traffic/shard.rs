@@ -42,15 +42,21 @@ impl Shard {
         }
     }
 
-    /// Halves the fattest window until there is room for a quarter again.
+    /// Merges and halves the fattest window until there is room for a quarter again.
     #[cold]
     fn shed(&mut self) {
         let enough = self.settings.max_bytes / 4 * 3;
         // What names of hosts take cannot be halved.
         for _ in 0..MOST_HALVINGS {
-            let fattest = self.windows.values_mut().max_by_key(|parts| takes(parts));
-            let Some(parts) = fattest.filter(|_| self.bytes > enough) else { return };
+            let fattest = self.windows.iter_mut().max_by_key(|(_, parts)| takes(parts));
+            let Some((window, parts)) = fattest.filter(|_| self.bytes > enough) else { return };
             let before = takes(parts);
+            if parts.len() > 1 {
+                // What a key has in all parts together tells whether it is heavy, and it is kept once.
+                *parts = vec![Merged::new(&self.settings, parts).into_part(parts, *window)];
+                self.bytes = self.bytes - before + takes(parts);
+                continue;
+            }
             let mut by_weight = [0; WEIGHTS];
             parts.iter().for_each(|part| part.weigh(&mut by_weight));
             let (mut cut, mut left) = (WEIGHTS - 1, by_weight.iter().sum::<usize>() / 2);

@@ -82,25 +82,31 @@ impl PaneStore {
     fn make_room(&mut self, pieces: usize) {
         if self.kept() + pieces > self.limits.max_rows && self.sparse.is_none() {
             self.merge_deferred(0..=u64::MAX);
-            self.shed(pieces);
+            if self.kept() + pieces > self.limits.max_rows {
+                self.shed(pieces);
+            }
         }
     }
 
     /// Forgets rows that are in no running window yet until there is room for so many pieces and for a quarter of all: those
     /// of the keys with the fewest events in all their rows, of equal ones those of the oldest panes. What they hold is counted
-    /// as missed. Keys of which something was said stay, and at least a quarter of these rows.
+    /// as missed. Keys of which something was said stay, and at least a quarter of the others. Where little came since the last
+    /// time nothing is searched: a flood of keys that stay would have all of them looked at with every message.
     #[cold]
     fn shed(&mut self, pieces: usize) {
+        let least = (self.limits.max_rows / LEAST_SHED).max(LEAST_SHED);
         let waiting: usize = self.waiting.values().map(|pane| pane.rows.len()).sum();
-        if waiting < (self.limits.max_rows / LEAST_SHED).max(LEAST_SHED) {
+        if waiting < least || self.since_shed < least {
             return;
         }
-        let wanted = pieces.max(self.limits.max_rows / 4).min(waiting / 4 * 3);
-        // Rows by the logarithm of what their keys hold.
+        self.since_shed = 0;
+        // What may go, by the logarithm of what its key holds.
         let mut by_weight = [0usize; u64::BITS as usize + 1];
-        for (slot, _) in self.waiting.values().flat_map(|pane| &pane.rows) {
-            by_weight[weight(self.slots[*slot as usize].held)] += 1;
+        for (slot, row) in self.waiting.values().flat_map(|pane| &pane.rows).filter(|(slot, _)| !self.was_said(*slot)) {
+            by_weight[weight(self.slots[*slot as usize].held)] += self.measured.pieces(*row as usize);
         }
+        let may_go: usize = by_weight.iter().sum();
+        let wanted = pieces.max(self.limits.max_rows / 4).min(may_go / 4 * 3);
         let (mut cut, mut lighter) = (0, 0);
         while lighter + by_weight[cut] < wanted {
             lighter += by_weight[cut];
@@ -117,7 +123,9 @@ impl PaneStore {
                 if own > cut || (own == cut && of_cut == 0) || self.was_said(*slot) {
                     return true;
                 }
-                of_cut -= usize::from(own == cut);
+                if own == cut {
+                    of_cut = of_cut.saturating_sub(self.measured.pieces(*row as usize));
+                }
                 let key = hash::of(self.slots[*slot as usize].key.as_bytes());
                 shards[shard(key)] -= 1;
                 self.drop_row(*slot, *row);
@@ -174,6 +182,7 @@ impl PaneStore {
         if let Some(sparse) = &mut self.sparse {
             return sparse.merge(partials, &self.limits, self.deferred_rows, &mut self.missed);
         }
+        self.since_shed += partials.len();
         let mut values = std::mem::replace(&mut partials.values, Values::Count);
         let mut entry = self.waiting.remove(&pane).unwrap_or_default();
         entry.shards.resize(SHARDS, 0);
