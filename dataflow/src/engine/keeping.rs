@@ -47,6 +47,8 @@ pub struct Keeper {
     kept: BTreeMap<(usize, PartitionId), Kept>,
     /// It changed since it was written.
     is_new: bool,
+    /// Whether the paths of this life were noted.
+    has_paths: bool,
     due: Instant,
     /// Why it could not be written, as it was last warned about.
     trouble: Option<String>,
@@ -63,7 +65,7 @@ impl Keeper {
         let hint = "move it away to read the files as if they had never been read";
         let earlier = kept::load(&path).map_err(|error| Failure::failed(format!("{error}\n hint: {hint}")))?;
         let (sources, kept) = (Vec::new(), BTreeMap::new());
-        Ok(Keeper { path, earlier, sources, kept, is_new: false, due: Instant::now(), trouble: None })
+        Ok(Keeper { path, earlier, sources, kept, is_new: false, has_paths: false, due: Instant::now(), trouble: None })
     }
 
     /// What was kept of a source.
@@ -95,9 +97,9 @@ impl Keeper {
 
     /// What the earlier life left, for the other processes.
     pub fn earlier(&self) -> Earlier {
-        let is_new = |source: &&Followed| source.from_beginning && source.known.len() < source.paths.len();
+        let is_new = |source: &&Followed| source.from_beginning;
         let new = |source: &Followed| source.paths.iter().find(|path| !source.known.contains(*path)).cloned();
-        let new = self.sources.iter().find(is_new).and_then(new);
+        let new = self.sources.iter().filter(is_new).find_map(new);
         resume::earlier(self.kept.values().filter_map(|kept| kept.mark.as_deref()), new)
     }
 
@@ -112,6 +114,15 @@ impl Keeper {
             let kept = Kept { mark: Some(mark(position)), ..kept };
             let before = self.kept.insert((index, position.info.id), kept.clone());
             self.is_new |= before.as_ref() != Some(&kept);
+        }
+    }
+
+    /// Takes note of the paths themselves, once something is durable: those under which there is no file are known to the next
+    /// life too. Not before, as it would take what is then under them for files that were made since.
+    pub fn note_paths(&mut self) {
+        if !std::mem::replace(&mut self.has_paths, true) {
+            let is_new = |source: &Followed| source.paths.iter().any(|path| !source.known.contains(path));
+            self.is_new |= self.sources.iter().any(is_new);
         }
     }
 

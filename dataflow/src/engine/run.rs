@@ -456,23 +456,28 @@ impl Pipeline {
         let closed = self.closed;
         let mut commits = Commits::default();
         let run = move || {
-            let mut commit = |commits: &mut Commits, is_last: bool| {
+            let mut commit = |commits: &mut Commits, has_closed: bool, is_last: bool| {
+                if has_closed {
+                    sources.note_paths();
+                }
                 if let Some(due) = commits.next(|| letters.made(), &kept(&accounts, control.as_ref())) {
                     sources.commit(&due.positions, due.durable, lateness);
                 }
                 sources.keep(is_last);
             };
+            let mut has_closed = false;
             loop {
                 // Read before the last look: what became durable until the stop is still committed.
                 let last = stopped.load(Ordering::Acquire);
-                commit(&mut commits, false);
+                commit(&mut commits, has_closed, false);
                 // Time stands where the earlier life left it: the window before that is the first to pass again.
                 let durable = Some(durable(&figures, control.as_ref())).filter(|durable| *durable > 0);
                 let durable = durable.map_or(0, |durable| durable.max(closed));
+                has_closed |= durable > 0;
                 commits.look(durable, || ledger.commit_positions(durable));
                 if last {
                     // Nothing is read any more, and all that was read is letters by now: no need to wait.
-                    return commit(&mut commits, true);
+                    return commit(&mut commits, has_closed, true);
                 }
                 let next = Instant::now() + COMMIT_EVERY;
                 while Instant::now() < next && !stopped.load(Ordering::Acquire) {

@@ -139,6 +139,11 @@ impl Sources {
         self.keeper.is_some()
     }
 
+    /// Takes note of the paths of files, of which none may be there: something is durable.
+    pub fn note_paths(&mut self) {
+        self.keeper.iter_mut().for_each(Keeper::note_paths);
+    }
+
     /// Writes positions in files where they moved and it is time to, or at the end.
     pub fn keep(&mut self, is_last: bool) {
         self.keeper.iter_mut().for_each(|keeper| keeper.write(is_last));

@@ -121,7 +121,10 @@ impl Kept {
 
     fn is_valid(&self) -> bool {
         let again = self.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.to.checked_sub(file.from)?));
-        !self.files.is_empty() && again.is_some_and(|again| again <= self.next)
+        let is_counted =
+            |file: &KeptFile| file.end.checked_sub(file.to).is_some_and(|left| self.next.checked_add(left).is_some());
+        let has_places = !self.files.is_empty() && self.files.iter().all(is_counted);
+        has_places && again.is_some_and(|again| again <= self.next)
     }
 }
 
