@@ -337,12 +337,24 @@ impl Files {
     /// # Errors
     /// Where they cannot be written.
     pub fn persist(&mut self) -> Result<(), PositionsError> {
-        let ends = self.ends.iter().map(|(_, place)| place);
-        let streams = self.streams.values().map(|stream| &stream.place);
-        let places: Vec<&Place> = self.kept.iter().chain(ends).chain(streams).collect();
-        positions::store(&self.dir, &self.machine, &places)?;
+        positions::store(&self.dir, &self.machine, &self.places())?;
         (self.moved, self.is_new) = (false, false);
         Ok(())
+    }
+
+    /// All places, those of a path in the order in which its contents were written: the next run goes on with the first that
+    /// is not shipped whole, and what comes before it in this order is over.
+    fn places(&self) -> Vec<&Place> {
+        let contents = self.follows.values().flat_map(|follow| follow.contents.iter().enumerate());
+        let order: HashMap<u64, usize> = contents.map(|(at, (_, stream))| (*stream, at + 1)).collect();
+        let mut streams: Vec<(usize, &Place)> =
+            self.streams.iter().map(|(number, s)| (order.get(number).copied().unwrap_or(0), &s.place)).collect();
+        streams.sort_by_key(|(at, _)| *at);
+        // Reading comes to the others that were kept after what it has come to so far.
+        let (passed, ahead): (Vec<&Place>, Vec<&Place>) =
+            self.kept.iter().partition(|place| self.passed.contains(&place.stream));
+        let ends = self.ends.iter().map(|(_, place)| place);
+        passed.into_iter().chain(streams.into_iter().map(|(_, place)| place)).chain(ahead).chain(ends).collect()
     }
 
     /// Looks how large files are, and forgets contents that are done with. To be called now and then.
