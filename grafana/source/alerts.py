@@ -8,15 +8,24 @@ FOLDER = "Tidewatch"
 EXPRESSION = {"type": "__expr__", "uid": "__expr__"}
 
 
+# How far back a finding's window may have begun, and how long after its end it still counts.
+REACH, FRESH = 3 * 3600, "5m"
+
+
 def finding(which, severe=False):
-    """The strongest score of each subject, over the last minutes. Withdrawn findings are none."""
+    """The strongest score of each subject whose window ended in the last minutes or goes on. A point's time is its window's
+    start, which for a long window was long ago. Withdrawn findings are none."""
     state = 'r.state == "firing"' + (' and (r.severity == "high" or r.severity == "critical")' if severe else "")
     text = f"""
+import "date"
+
 from(bucket: v.defaultBucket)
     |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
     |> filter(fn: (r) => r._measurement == "anomaly" and {which})
     |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
     |> filter(fn: (r) => {state})
+    |> map(fn: (r) => ({{r with _time: time(v: int(v: r._time) + r.window_ms * 1000000)}}))
+    |> filter(fn: (r) => r._time >= date.sub(d: {FRESH}, from: v.timeRangeStop))
     |> group(columns: ["rule", "host", "subject", "severity"])
     |> keep(columns: ["_time", "score", "rule", "host", "subject", "severity"])
     |> rename(columns: {{score: "_value"}})
@@ -53,16 +62,16 @@ SUBJECT = "{{ $labels.rule }}: {{ $labels.subject }} (score {{ printf \"%.2f\" $
 
 def rules(boards):
     anomalies, http, pipeline = boards["tidewatch-anomalies"], boards["tidewatch-http"], boards["tidewatch-pipeline"]
-    found = dict(within=300, reducer="max", operator="gt", limit=0, pending="0s", board=anomalies, panel="Active now")
+    found = dict(within=REACH, reducer="max", operator="gt", limit=0, pending="0s", board=anomalies, panel="Active now")
     by_host = 'FROM "http_stats" WHERE $timeFilter GROUP BY "host"'
     return [
         rule("ip_spike", "One client sends far more requests than others", finding('r.rule == "ip-spike"'), summary=SUBJECT, description="Threshold and window are those of Tidewatch's rule ip-spike. Look at the client on Tidewatch's page before blocking it.", **found),
         rule("error_surge", "A host answers an unusual share of requests with 5xx", finding('r.rule == "error-surge"'), summary=SUBJECT, description="Against the host's own baseline and a floor, as Tidewatch's rule error-surge says.", **(found | {"panel": "Score by rule"})),
-        rule("path_scan", "One client asks for many paths that do not exist", finding('r.rule == "path-scan"'), summary=SUBJECT, description="As Tidewatch's rule path-scan says.", **(found | {"within": 420})),
+        rule("path_scan", "One client asks for many paths that do not exist", finding('r.rule == "path-scan"'), summary=SUBJECT, description="As Tidewatch's rule path-scan says.", **found),
         rule(
             "other_finding", "Another rule of severity high or critical found something",
             finding(f"r.rule !~ /^({'|'.join(KNOWN)})$/", severe=True),
-            summary=SUBJECT, description="Rules of your own and the built-in ones that have no alert rule of their own here.", **(found | {"within": 900}),
+            summary=SUBJECT, description="Rules of your own and the built-in ones that have no alert rule of their own here. Windows of up to three hours.", **found,
         ),
         rule(
             "high_latency", "Requests of a host are slow", Query(f'SELECT mean("latency_p95") AS "p95" {by_host}', ["p95"], tags=["host"]), within=300, reducer="last", operator="gt", limit=1000, pending="5m",
@@ -85,11 +94,11 @@ def rules(boards):
         rule(
             "dead_letters", "Many lines cannot be parsed",
             Query(
-                'SELECT sum("rejected") / sum("events") AS "share" FROM (SELECT spread("rejected") AS "rejected", spread("events") AS "events" FROM "tidewatch" WHERE $timeFilter GROUP BY "worker", "topic", "partition") WHERE $timeFilter GROUP BY "topic"',
+                'SELECT sum("rejected") / (sum("events") + sum("rejected")) AS "share" FROM (SELECT spread("rejected") AS "rejected", spread("events") AS "events" FROM "tidewatch" WHERE $timeFilter GROUP BY "worker", "topic", "partition") WHERE $timeFilter GROUP BY "topic"',
                 ["share"], tags=["topic"],
             ),
             within=600, reducer="last", operator="gt", limit=0.01, pending="10m", summary="{{ $labels.topic }}: {{ humanizePercentage $values.B.Value }} of lines cannot be parsed",
-            description="More than 1 % over ten minutes: a changed log format, most often. The lines are among the dead letters with their reasons.",
+            description="More than 1 % of all lines over ten minutes: a changed log format, most often. The lines are among the dead letters with their reasons.",
             board=pipeline, panel="Late events and dead letters", severity="medium",
         ),
         rule(

@@ -119,10 +119,11 @@ def process(field, name):
     return Query(text, [name], tags=["process"], alias="process $tag_process")
 
 
-def share_of_events(field):
-    rates = ", ".join(f'non_negative_derivative(last("{name}"), 1s) AS "{name}"' for name in [field, "events"])
+def share(field, of):
+    """What counts as `field` in each interval, of all that the expression `of` counts."""
+    rates = ", ".join(f'non_negative_derivative(last("{name}"), 1s) AS "{name}"' for name in sorted({field, "events"}))
     inner = f'SELECT {rates} FROM "tidewatch" WHERE {READ} AND $timeFilter GROUP BY time($__interval), "worker", "topic", "partition" fill(none)'
-    text = f'SELECT sum("{field}") / sum("events") AS "{field}" FROM ({inner}) WHERE $timeFilter GROUP BY time($__interval) fill(none)'
+    text = f'SELECT sum("{field}") / ({of}) AS "{field}" FROM ({inner}) WHERE $timeFilter GROUP BY time($__interval) fill(none)'
     return Query(text, [field], alias="$col")
 
 
@@ -135,8 +136,8 @@ PIPELINE = Board(
         tile("Throughput", "Events parsed per second, over all workers.", per_second("events", "events"), steps("text"), unit="eps"),
         tile("Watermark delay", "Wall clock minus watermark of the partition that is furthest behind: no window closes before it passes. Idle partitions keep nobody waiting.", newest("max", "lag_ms", "delay"), DELAY_STEPS, unit="ms"),
         tile("Consumer lag", "Kafka: records between positions and the ends of the logs, over all partitions. Files and connections have none.", newest("sum", "lag_messages", "lag"), steps("green", (10_000, "yellow"), (100_000, "red")), defaults={"noValue": "no Kafka"}),
-        tile("Late", "Share of events that were too late for their windows, newest interval.", share_of_events("late"), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
-        tile("Dead letters", "Share of lines that could not be parsed, against parsed ones, newest interval.", share_of_events("rejected"), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
+        tile("Late", "Share of events that were too late for their windows, newest interval.", share("late", 'sum("events")'), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
+        tile("Dead letters", "Share of all lines that could not be parsed, newest interval.", share("rejected", 'sum("events") + sum("rejected")'), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
         tile(
             "Last report", "When Tidewatch last reported its health: every ten seconds while it runs.",
             flux(

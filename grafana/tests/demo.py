@@ -14,6 +14,10 @@ PAST = 20 * 60
 LIVE = 24
 ODD_HOST = "a.b/c(d)|e"
 WITHDRAWN = "withdrawn-finding"
+# Whose window is long: its point's time is half an hour ago, though it was found just now.
+LONG_WINDOW = "service=checkout"
+# A topic of which no line can be parsed any more, for longer than any alert rule looks back.
+BROKEN = "broken-format"
 
 CONFIG = """
 data_dir = "{room}/data"
@@ -136,6 +140,12 @@ class Demo:
             lines.append(
                 f"http_stats,host={odd} bytes=1000i,clients=1i,error_ratio=0,requests=10i,rps=1,status_2xx=10i,status_3xx=0i,status_4xx=0i,status_5xx=0i,throughput=100 {at}"
             )
+        for back in range(90):
+            at = ten - back * 10_000
+            lines.append(f"tidewatch,partition=0,topic={BROKEN},worker=0 events=5000i,lag_ms=6000i,late=0i,rejected={90_000 - back * 500}i,watermark={at - 6000}i {at}")
+        lines.append(
+            f'anomaly,host=*,rule=slow-own,slot=0 id="0123456789abcdef",message="m",score=0.9,severity="critical",state="firing",subject="{LONG_WINDOW}",threshold=1,value=2,window_ms=1800000i {ten - 1_810_000}'
+        )
         lines.append(f"tidewatch_inexact,result=top_clients missed_events=12i,missed_values=7i {now}")
         lines.append(f"tidewatch_limited,rule=path-scan findings=812i,unopened=5i,windows=3i {now}")
         lines.append(f"tidewatch_process,process=1 busy_avg=0.4,busy_max=0.7,memory_bytes=200000000i {now}")  # the run has no page, so it looks at no worker

@@ -66,6 +66,7 @@ def rfc3339(at):
 
 def influxql(text, start, stop, step):
     text = text.replace("$timeFilter", f"time >= {int(start * 1000)}ms and time <= {int(stop * 1000)}ms")
+    text = text.replace("$__from", str(int(start * 1000))).replace("$__to", str(int(stop * 1000)))
     text = text.replace("$interval", short(step)).replace("$__interval_ms", str(int(step * 1000)))
     return text.replace("$__interval", short(step))
 
