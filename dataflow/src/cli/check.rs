@@ -24,7 +24,7 @@ pub struct CheckArgs {
     /// Configuration; without it tidewatch.toml, or the defaults where that is not there.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// It runs on another host: its secrets and certificates are not looked for here.
+    /// It runs on another host: its secrets, certificates and log files are not looked for here.
     #[arg(long, conflicts_with_all = ["connect", "send_test"])]
     elsewhere: bool,
     /// Also ask the brokers, topics, buckets and tokens, mail servers and webhooks; nothing is changed there.
@@ -59,14 +59,16 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = config::load(path, &Overrides { services, ..Overrides::default() })?;
     let report = which(args.config.as_deref(), path);
     let mut found = Findings { problems: config.warnings().clone(), report, ..Findings::default() };
-    missing_sources(&config, &mut found.problems);
+    if !args.elsewhere {
+        missing_sources(&config, &mut found.problems);
+        packed_sources(&config, &mut found.problems);
+    }
     if config.sources.is_empty() {
         let words = "there is no [[source]]: `run` reads nothing but what --input names";
         found.problems.push(Diagnostic::warning(words).hint("add [[source]] with kind = \"file\" and paths"));
     }
-    packed_sources(&config, &mut found.problems);
     for source in &config.sources {
-        check_source(source, &mut found);
+        check_source(source, !args.elsewhere, &mut found);
     }
     shared_files(&config).into_iter().for_each(|warning| found.problems.push(warning));
     summarise(&config, &mut found.report);
@@ -116,13 +118,14 @@ pub(super) fn with_warnings(count: usize) -> String {
     }
 }
 
-fn check_source(source: &Source, found: &mut Findings) {
+/// Says what a source is; with `look`, also what is in its files.
+fn check_source(source: &Source, look: bool, found: &mut Findings) {
     let report = &mut found.report;
     let name = &source.name;
     match &source.kind {
         SourceKind::File { paths, .. } => {
             let _ = writeln!(report, "source {name}: files, format {}", source.lines.format);
-            for path in paths {
+            for path in paths.iter().filter(|_| look) {
                 let mut files = vec![path.clone()];
                 if is_pattern(path) {
                     let named = named_by(path);

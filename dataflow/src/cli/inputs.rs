@@ -59,8 +59,12 @@ pub(super) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
         let SourceKind::File { paths, .. } = &source.kind else { continue };
         for path in paths.iter().filter(|path| !is_pattern(path)) {
             if let Err(reason) = readable(path) {
+                let hint = if path.exists() {
+                    "let the account that Tidewatch runs as read it: on Debian, the group `adm` reads the logs of web servers"
+                } else {
+                    "the file must be there when Tidewatch starts; a pattern such as \"/var/log/*.log\" need not match yet"
+                };
                 let path = path.shown();
-                let hint = "the file must be there when Tidewatch starts; a pattern such as \"/var/log/*.log\" need not match yet";
                 problems.push(Diagnostic::error(format!("source `{}`: {path} {reason}", source.name)).hint(hint));
             }
         }

@@ -204,6 +204,11 @@ fn answers_go_to_standard_output() {
                 "the configuration is right",
             ],
         ),
+        (
+            "check of another host's files",
+            "check -c far.toml --elsewhere",
+            &["source far: files, format combined\n", "the configuration is right\n"],
+        ),
         ("the documentation", "config-docs", &["# Configuration", "| `max_ahead` |"]),
     ];
     for (name, arguments, parts) in rows {

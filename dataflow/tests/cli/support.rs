@@ -44,6 +44,10 @@ pub fn folder() -> tempfile::TempDir {
         ("bad.toml", "[time]\nidle_after = 30\n[windows]\nsise = \"1s\"\n"),
         ("gone.toml", "[[source]]\nkind = \"file\"\npaths = [\"gone.log\", \"*.none\"]\n"),
         (
+            "far.toml",
+            "[[source]]\nname = \"far\"\nkind = \"file\"\npaths = [\"/not/on/this/host.log\", \"/nor/*.log\"]\nformat = \"combined\"\n",
+        ),
+        (
             "influx.toml",
             "[sink.influx]\ntoken = \"${HAS_NO_TOKEN}\"\n\n[[source]]\nkind = \"tcp\"\nlisten = \"127.0.0.1:0\"\nformat = \"combined\"\n",
         ),
