@@ -4,6 +4,7 @@
 //! (`config::reader`) turns it into checked values.
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use super::values;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -98,31 +99,49 @@ impl LowConfig {
     }
 }
 
-/// Finds what must not be shown: texts of keys that hold secrets (but for where the secret is: `${NAME}`, `file:PATH`), and
-/// passwords in URLs. By name only, so that it works in a file with mistakes; `key` is also the name of a path.
+/// Finds what must not be shown: texts of keys that hold secrets (but for where the secret is: `${NAME}`, `file:PATH`),
+/// passwords in URLs, and what comes behind the host in a `url`, which may be all it takes to post there. By name only, so
+/// that it works in a file with mistakes; `key` is also the name of a path.
 fn find_secrets(text: &str, table: &Table, hidden: &mut Vec<Range<usize>>) {
     for entry in &table.entries {
-        let is_secret = matches!(entry.key.as_str(), "token" | "password" | "secret" | "key");
-        find_in_node(text, &entry.node, is_secret, hidden);
+        find_in_node(text, &entry.key, &entry.node, hidden);
     }
 }
 
-fn find_in_node(text: &str, node: &Node, is_secret: bool, hidden: &mut Vec<Range<usize>>) {
+/// Whether a key holds a secret; of librdkafka's, as in `sasl.password`, the last word says it.
+fn is_secret(key: &str) -> bool {
+    matches!(key.rsplit('.').next(), Some("token" | "password" | "secret" | "key" | "pem"))
+        || key == "sasl.oauthbearer.config"
+}
+
+fn find_in_node(text: &str, key: &str, node: &Node, hidden: &mut Vec<Range<usize>>) {
     match &node.value {
         Value::Table(table) => find_secrets(text, table, hidden),
-        Value::List(items) => items.iter().for_each(|item| find_in_node(text, item, is_secret, hidden)),
+        Value::List(items) => items.iter().for_each(|item| find_in_node(text, key, item, hidden)),
         Value::Text(value) => {
             let is_place = value.starts_with("${") && value.ends_with('}') || value.starts_with("file:");
             let raw = text.get(node.span.clone()).unwrap_or_default();
-            if is_secret && !is_place && node.span.len() > 2 {
-                hidden.push(node.span.start + 1..node.span.end - 1);
-            } else if let (Some(start), Some(end)) = (raw.find("://"), raw.find('@'))
-                && start + 3 < end
+            let (start, end) = (node.span.start, node.span.end);
+            // Words without quotes are a mistake, and are shown with it.
+            let quote = usize::from(raw.starts_with(['"', '\'']));
+            if is_place {
+                return;
+            }
+            if is_secret(key) {
+                hidden.push(start + quote..end - quote);
+                return;
+            }
+            if key == "url" {
+                let inner = &raw[quote..raw.len() - quote];
+                hidden.push(start + quote + values::before_path(inner).len()..end - quote);
+            }
+            if let (Some(scheme), Some(at)) = (raw.find("://"), raw.find('@'))
+                && scheme + 3 < at
             {
-                hidden.push(node.span.start + start + 3..node.span.start + end);
+                hidden.push(start + scheme + 3..start + at);
             }
         }
-        Value::Integer(_) | Value::Float(_) if is_secret => hidden.push(node.span.clone()),
+        Value::Integer(_) | Value::Float(_) if is_secret(key) => hidden.push(node.span.clone()),
         _ => {}
     }
 }

@@ -4,7 +4,7 @@ use super::Services;
 use super::diagnostic::SourceText;
 use super::low::{Node, Table};
 use super::reader::{Context, Reader};
-use super::schema::{self, Section};
+use super::schema::{self, Absent, Section};
 use super::sources::{self, KafkaSecurity};
 use super::values::{Bytes, Secret};
 use std::net::IpAddr;
@@ -269,9 +269,14 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
 fn letter_topic(r: &Reader<'_>) -> Option<Option<LetterTopic>> {
     let (topic, brokers, security) = (r.text("topic"), r.brokers("brokers"), sources::security(r));
     if r.given("topic").is_none() {
+        let hint = "write topic = \"dead-letters\", or leave it out: they go to a file";
         for key in ["security", "properties"].into_iter().filter(|key| r.given(key).is_some()) {
-            let message = format!("`{key}` is not used without `topic`");
-            r.cx.wrong(&r.span_of(key), message, "write topic = \"dead-letters\", or leave it out: they go to a file");
+            r.cx.wrong(&r.span_of(key), format!("`{key}` is not used without `topic`"), hint);
+        }
+        // Its default may be written out.
+        let default = schema::DEAD_LETTERS.key("brokers").default;
+        if brokers.is_some_and(|brokers| !matches!(default, Absent::Is(text) if text == brokers)) {
+            r.cx.wrong(&r.span_of("brokers"), "`brokers` is not used without `topic`", hint);
         }
         return Some(None);
     }

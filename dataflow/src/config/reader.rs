@@ -209,8 +209,29 @@ impl<'a> Reader<'a> {
         self.cx.wrong(&self.span(), format!("`{key}` is missing"), format!("add {key} = {example} ({doc})"));
     }
 
-    /// A text. An empty one is an error.
+    /// A text. An empty one is an error, and so is a variable, which would be taken for the text itself.
     pub fn text(&self, key: &str) -> Option<String> {
+        let text = self.raw_text(key)?;
+        self.no_variable(key, &text, &self.span_of(key)).then_some(text)
+    }
+
+    /// Reports a value that is `${NAME}` where nothing replaces it. A format may be one of Nginx's variables.
+    fn no_variable(&self, key: &str, text: &str, span: &Range<usize>) -> bool {
+        let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        if name.is_none_or(|name| !values::is_variable(name)) || self.section.key(key).kind == Kind::Format {
+            return true;
+        }
+        let message = format!("`{key}` is not read from the environment, so this would be its value as it stands");
+        self.cx.wrong(
+            span,
+            message,
+            "write the value itself; `${NAME}` stands for secrets such as `token` and `password`",
+        );
+        false
+    }
+
+    /// A text, whatever it is. An empty one is an error.
+    pub(super) fn raw_text(&self, key: &str) -> Option<String> {
         let node = match self.look(key) {
             Err(default) => return default.map(str::to_owned),
             Ok(node) => node,
@@ -276,7 +297,10 @@ impl<'a> Reader<'a> {
                 Value::Text(text) if text.is_empty() => {
                     self.cx.wrong(&item.span, format!("`{key}` has an empty entry"), "leave it out")
                 }
-                Value::Text(text) => texts.push((text.clone(), item.span.clone())),
+                Value::Text(text) if self.no_variable(key, text, &item.span) => {
+                    texts.push((text.clone(), item.span.clone()));
+                }
+                Value::Text(_) => {}
                 _ => {
                     let message = format!("`{key}` lists strings, not {}", item.kind());
                     self.cx.wrong(&item.span, message, self.as_in(key));
@@ -292,6 +316,7 @@ impl<'a> Reader<'a> {
         let mut pairs = Vec::new();
         for entry in &table.entries {
             let text = match &entry.node.value {
+                Value::Text(text) if !self.no_variable(key, text, &entry.node.span) => continue,
                 Value::Text(text) => text.clone(),
                 Value::Integer(number) => number.to_string(),
                 Value::Float(number) => number.to_string(),

@@ -68,6 +68,19 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     Some((text[..digits].parse().ok()?, text[digits..].trim_start_matches(' ')))
 }
 
+/// Whether this can be the name of a variable of the environment.
+pub fn is_variable(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(good) && name.starts_with(|c: char| !c.is_ascii_digit())
+}
+
+/// A URL up to the end of its host; what is behind it may be a secret.
+pub fn before_path(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    if &url[end..] == "/" { url } else { &url[..end] }
+}
+
 /// `HOST:PORT`, `[IPv6]:PORT`: whether it is one, with a port from 1 (or 0 where `zero` allows it).
 pub fn is_host_port(text: &str, zero: bool) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };

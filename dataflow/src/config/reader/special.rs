@@ -28,6 +28,15 @@ impl Reader<'_> {
     /// `HOST:PORT,HOST:PORT…`; a list of them is accepted.
     pub fn brokers(&self, key: &str) -> Option<String> {
         let brokers = self.texts(key);
+        if brokers.is_empty() {
+            // What else leaves none was reported.
+            if let Some(Node { value: Value::List(items), span }) = self.given(key)
+                && items.is_empty()
+            {
+                self.cx.wrong(span, format!("`{key}` is empty"), "name at least one broker");
+            }
+            return None;
+        }
         let all: Vec<&str> = brokers.iter().flat_map(|(text, _)| text.split(',')).map(str::trim).collect();
         for broker in &all {
             if !values::is_host_port(broker, false) {
@@ -46,7 +55,10 @@ impl Reader<'_> {
             None => Some(text),
             Some(WrongUrl::Is(why)) => {
                 let hint = "write it with its scheme, as in \"http://127.0.0.1:8086\"";
-                self.cx.wrong(&self.span_of(key), format!("{text:?} is not a URL{why}"), hint);
+                // That of a service may hold a secret behind its host.
+                let shown = if key == "url" { values::before_path(&text) } else { text.as_str() };
+                let cut = if shown.len() < text.len() { "…" } else { "" };
+                self.cx.wrong(&self.span_of(key), format!("\"{}{cut}\" is not a URL{why}", shown.escape_debug()), hint);
                 None
             }
             Some(WrongUrl::HoldsPassword) => {
@@ -138,14 +150,14 @@ impl Reader<'_> {
             Services::None => false,
         };
         if !is_asked && self.given(key).is_some() {
-            return self.text(key).map(|_| Secret::default());
+            return self.raw_text(key).map(|_| Secret::default());
         }
         self.secret(key)
     }
 
     /// A secret: `${NAME}` is the environment's, `file:PATH` the content of a file without its last line end.
     pub fn secret(&self, key: &str) -> Option<Secret> {
-        let text = self.text(key)?;
+        let text = self.raw_text(key)?;
         let span = self.span_of(key);
         if let Some(path) = text.strip_prefix("file:") {
             return match read_secret(path) {
@@ -157,7 +169,8 @@ impl Reader<'_> {
                 }
             };
         }
-        if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+        let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        if let Some(name) = name.filter(|name| values::is_variable(name)) {
             let value = (self.cx.environment)(name).filter(|value| !value.is_empty());
             if value.is_none() {
                 let hint =
@@ -167,7 +180,7 @@ impl Reader<'_> {
             return value.map(Secret::new);
         }
         if text.contains("${") {
-            let message = format!("`{key}` mixes a variable with other text");
+            let message = format!("`{key}` is not just one variable");
             self.cx.wrong(&span, message, "the whole value is one variable: \"${NAME}\"");
             return None;
         }
@@ -187,8 +200,11 @@ fn wrong_url(text: &str) -> Option<WrongUrl> {
     let Some(host) = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default()) else {
         return Some(WrongUrl::Is(String::new()));
     };
-    if host.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if host.is_empty() {
         return Some(WrongUrl::Is(String::new()));
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Some(WrongUrl::Is(": it holds a blank or a control character".into()));
     }
     if host.contains('@') {
         return Some(WrongUrl::HoldsPassword);
