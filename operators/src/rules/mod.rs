@@ -108,14 +108,17 @@ pub struct Finding {
 ///
 /// Promised where a limit of keys or rows is crossed: keys that found room are counted exactly (a distinct count that lost values is a
 /// lower bound); events of keys without room are counted as [`Missed`]; whether a pane's shard overflows depends on its
-/// content alone, but which of its keys found room depends on the order of arrival.
+/// content alone. Which of its keys found room does so too where panes are kept as they came ([`sparse`]); else it depends on the
+/// order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How long a window takes late events after its end.
     pub allowed_lateness: Millis,
     /// Keys in one pane, over all 256 hash shards: each holds a 256th.
     pub max_keys: usize,
-    /// Rows (one key in one pane, or one of its distinct values) kept by one worker, over all panes.
+    /// Rows (one key in one pane, or one of its distinct values) kept by one worker, over all panes. Where only findings are
+    /// handed over, as in a replay, the rows of panes as they came, of all workers: each pane may hold several times an even
+    /// share, and there is no other bound.
     pub max_rows: usize,
     /// Findings of one rule and window that count ([`crowd`]).
     pub max_findings: usize,

@@ -186,9 +186,12 @@ impl PaneStore {
     }
 
     /// Hands over only rows that are findings by the conditions that hold when their window closes: where these never change,
-    /// no other is of use.
+    /// no other is of use. Its limits are those of what it is given, not of a worker's share of it: what it hands over is the
+    /// same with any number of workers, but that full shards of panes in slots keep the keys that come first.
     pub fn only_findings(self) -> PaneStore {
-        PaneStore { keeps: false, sparse: Sparse::new(&self.plan, &self.versions), ..self }
+        let sparse = Sparse::new(&self.plan, &self.limits, &self.versions);
+        let limits = Limits { max_rows: usize::MAX, ..self.limits };
+        PaneStore { keeps: false, sparse, limits, ..self }
     }
 
     /// One for windows that are final, of which a first store that takes the same messages says later what they came to:

@@ -1,5 +1,4 @@
 use super::*;
-use crate::rules::Finding;
 use crate::rules::closed::findings;
 use crate::rules::dark::{DarkPart, DarkStore};
 use crate::rules::local::{Drained, LocalPanes};
@@ -7,6 +6,7 @@ use crate::rules::partials::Place;
 use crate::rules::plan::RuleSet;
 use crate::rules::values::Values;
 use crate::rules::versions::{RuleChange, Terms};
+use crate::rules::{Finding, SHARDS};
 use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::Kind;
@@ -453,14 +453,11 @@ fn panes_as_they_came_say_what_slots_say() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % n
     };
-    let (mut found, mut missed) = (0, 0);
+    let mut found = 0;
     for round in 0..60 {
         let distinct = round % 2 == 1;
         let measure = if distinct { Measure::Distinct(Field::Path) } else { Measure::Count };
-        let limits = match round % 3 {
-            0 => Limits { max_keys: 256, ..limits() },
-            _ => limits(),
-        };
+        let limits = limits();
         let mut slots = store(measure.clone(), 6.0, limits);
         let mut sparse = store(measure, 6.0, limits).only_findings();
         assert!(sparse.sparse.is_some(), "it costs less here");
@@ -487,17 +484,44 @@ fn panes_as_they_came_say_what_slots_say() {
         let (want, got) = (close(&mut slots, u64::MAX), close(&mut sparse, u64::MAX));
         assert_eq!(got, want, "round {round}, at the end, after {frontier}");
         assert_eq!((sparse.missed(), sparse.kept()), (slots.missed(), 0), "round {round}");
-        missed += slots.missed().events;
     }
-    assert!(found > 100 && missed > 100, "{found} found, {missed} missed: the test must see both");
+    assert!(found > 100, "{found} found: the test must see some");
 }
 
 #[test]
-fn values_past_the_limit_are_counted_in_panes_as_they_came() {
-    let limits = Limits { max_rows: 8, ..limits() };
-    let mut store = store(Measure::Distinct(Field::Path), 4.0, limits).only_findings();
-    store.merge(message(1000, &[(1, vec![1, 2, 3])], true));
-    store.merge(message(1000, &[(1, vec![2, 3, 4, 5, 6, 7, 8, 9])], true));
-    assert_eq!((store.kept(), store.missed().values), (8, 2), "one row and seven values fit");
-    assert_eq!(close(&mut store, 1015).iter().map(|f| f.value).collect::<Vec<_>>(), [7.0]);
+fn which_keys_a_full_pane_keeps_is_the_same_in_any_order() {
+    let keys: Vec<[u8; 8]> = (0..3000u64).map(u64::to_be_bytes).collect();
+    let limits = Limits { max_keys: 512, ..limits() };
+    let (mut outcomes, mut missed) = (Vec::new(), Vec::new());
+    // In one message, in two, in many that repeat keys, last key first.
+    for (size, reverse) in [(3000, false), (1500, false), (70, false), (70, true)] {
+        let mut store = store(Measure::Count, 6.0, limits).only_findings();
+        assert!(store.sparse.is_some());
+        let mut rows: Vec<(&[u8], u64)> = keys.iter().map(|key| (&key[..], 4)).collect();
+        if reverse {
+            rows.reverse();
+        }
+        for _ in 0..2 {
+            rows.chunks(size).for_each(|rows| store.merge(counts(1000, rows)));
+        }
+        outcomes.push(close(&mut store, u64::MAX));
+        missed.push(store.missed());
+    }
+    assert_eq!(outcomes[0].len(), 3 * 512, "two keys a shard, in three windows");
+    assert!(outcomes[0].iter().all(|found| found.n == 8));
+    assert_eq!(missed[0].events, 8 * (3000 - 512));
+    assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]) && missed.iter().all(|m| *m == missed[0]));
+}
+
+#[test]
+fn a_pane_holds_several_times_an_even_share_of_all_rows() {
+    // Panes of a window, and one more for the allowed lateness: four shares.
+    let limits = Limits { max_rows: 4 * SHARDS, ..limits() };
+    let keys: Vec<[u8; 8]> = (0..9000u64).map(u64::to_be_bytes).collect();
+    let all: Vec<(&[u8], u64)> = keys.iter().map(|key| (&key[..], 9)).collect();
+    let mut store = store(Measure::Count, 6.0, limits).only_findings();
+    [1000, 1010].into_iter().for_each(|pane| store.merge(counts(pane, &all)));
+    assert_eq!(store.missed(), Missed::default(), "they wait for their turn");
+    close(&mut store, u64::MAX);
+    assert_eq!(store.missed().events, 2 * 9 * (9000 - 4 * SHARDS as u64));
 }

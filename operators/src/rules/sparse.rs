@@ -7,7 +7,8 @@
 //! Invariants
 //! - A key that is not warm in any pane of a window is no finding there: a count, or a number of different values, of the
 //!   window is at most the sum of those of its panes.
-//! - A pane holds each key once; limits are kept as in [`super::panes`].
+//! - A pane holds each key once. Of each hash shard it keeps the keys with the least hashes, as many as `per_shard` says: which
+//!   they are depends on what is in the pane, not on when or from whom it came.
 
 use super::closed::{ClosedRow, Step};
 use super::keys::KeyBytes;
@@ -29,10 +30,15 @@ use tidewatch_events::rule::Measure;
 /// How many look-ups a warm row may cost for each event it must hold.
 const MOST_LOOKUPS: f64 = 32.0;
 
+/// How many times an even share of all rows a pane may hold: crowds are short.
+const EVEN_SHARES: u64 = 4;
+
 /// See the module.
 pub(super) struct Sparse {
     /// What a finding needs.
     least: Floor,
+    /// Keys that a hash shard of a pane holds.
+    per_shard: u32,
     /// What a warm row holds at least.
     share: f64,
     factor: u64,
@@ -69,7 +75,7 @@ struct Pane {
 
 impl Sparse {
     /// For a plan whose conditions stay as they are; `None` where slots cost less.
-    pub(super) fn new(plan: &MeasurePlan, versions: &Versions) -> Option<Sparse> {
+    pub(super) fn new(plan: &MeasurePlan, limits: &Limits, versions: &Versions) -> Option<Sparse> {
         let is_sum_of_panes = matches!(plan.measure, Measure::Count | Measure::Distinct(_));
         if !is_sum_of_panes || versions.has_baseline() || plan.hop == 0 {
             return None;
@@ -78,8 +84,11 @@ impl Sparse {
         let panes = (plan.window / plan.hop) as f64;
         // A little less, so that no rounding makes a key cold.
         let share = least.value / panes * (1.0 - 1e-9);
+        let kept = (plan.window + limits.allowed_lateness.0) / plan.hop + 1;
+        let even = (limits.max_rows as u64 / SHARDS as u64 * EVEN_SHARES).div_ceil(kept);
         (share > 1.0 && panes * panes <= MOST_LOOKUPS * share).then(|| Sparse {
             least,
+            per_shard: u32::try_from(even).unwrap_or(u32::MAX).min(limits.keys_per_shard()).max(1),
             share,
             factor: secret() | 1,
             waiting: BTreeMap::new(),
@@ -106,15 +115,14 @@ impl Sparse {
         self.running.keys().next().copied()
     }
 
-    /// Adds a message to its pane, as far as there is room beside what others keep.
-    pub(super) fn merge(&mut self, partials: PanePartials, limits: &Limits, others: usize, missed: &mut Missed) {
+    /// Adds a message to its pane, as far as there is room.
+    pub(super) fn merge(&mut self, partials: PanePartials, missed: &mut Missed) {
         let pane = partials.pane;
         let before = self.waiting.remove(&pane);
         self.kept -= before.as_ref().map_or(0, |before| before.rows.pieces());
-        let room = limits.max_rows.saturating_sub(self.kept + others);
         let rows = match before {
-            None if fits(&partials, limits, room) => partials,
-            before => unite(before.map(|before| before.rows), partials, limits, room, self.factor, missed),
+            None if fits(&partials, self.per_shard) => partials,
+            before => unite(before.map(|before| before.rows), partials, self.per_shard, self.factor, missed),
         };
         self.kept += rows.pieces();
         if !rows.is_empty() {
@@ -239,11 +247,7 @@ fn measure_of(rows: &PanePartials, row: u32) -> u64 {
 }
 
 /// Whether a message has room as it is.
-fn fits(partials: &PanePartials, limits: &Limits, room: usize) -> bool {
-    let per_shard = limits.keys_per_shard();
-    if partials.pieces() > room {
-        return false;
-    }
+fn fits(partials: &PanePartials, per_shard: u32) -> bool {
     if partials.len() as u64 <= per_shard.into() {
         return true;
     }
@@ -259,8 +263,7 @@ fn fits(partials: &PanePartials, limits: &Limits, room: usize) -> bool {
 fn unite(
     before: Option<PanePartials>,
     partials: PanePartials,
-    limits: &Limits,
-    mut room: usize,
+    per_shard: u32,
     factor: u64,
     missed: &mut Missed,
 ) -> PanePartials {
@@ -287,12 +290,7 @@ fn unite(
                     own
                 }
                 Err(at) => {
-                    let keys = &mut shards[shard(hash)];
-                    if room == 0 || *keys >= limits.keys_per_shard() {
-                        missed.events += n;
-                        continue;
-                    }
-                    (*keys, room) = (*keys + 1, room - 1);
+                    shards[shard(hash)] += 1;
                     all.rows.push(n, offset, place, |keys| keys.extend_from_slice(key));
                     index[at] = all.rows.len() as u32;
                     all.rows.len() as u32 - 1
@@ -301,14 +299,48 @@ fn unite(
             values.extend(message.values.hashes(from).iter().map(|value| (own, *value)));
         }
     }
+    if shards.iter().any(|keys| *keys > per_shard) {
+        (all.rows, values) = least_hashes(&all.rows, values, per_shard, missed);
+    }
     if is_distinct {
-        let (ends, mut hashes) = by_row(&values, all.rows.len());
-        missed.values += hashes.len().saturating_sub(room) as u64;
-        hashes.truncate(room);
-        let room = hashes.len() as u32;
-        all.rows.values = Values::Distinct { ends: ends.into_iter().map(|end| end.min(room)).collect(), hashes };
+        let (ends, hashes) = by_row(&values, all.rows.len());
+        all.rows.values = Values::Distinct { ends, hashes };
     }
     all.rows
+}
+
+/// A pane without the keys for which its shards have no room, and the values of those that stay.
+#[cold]
+fn least_hashes(
+    rows: &PanePartials,
+    values: Vec<(u32, u64)>,
+    per_shard: u32,
+    missed: &mut Missed,
+) -> (PanePartials, Vec<(u32, u64)>) {
+    let hashes: Vec<u64> = (0..rows.len()).map(|row| hash::of(rows.key(row))).collect();
+    let mut of_shards = vec![Vec::new(); SHARDS];
+    hashes.iter().for_each(|hash| of_shards[shard(*hash)].push(*hash));
+    let per_shard = per_shard as usize;
+    let greatest = |mut hashes: Vec<u64>| match hashes.len() > per_shard {
+        true => *hashes.select_nth_unstable(per_shard - 1).1,
+        false => u64::MAX,
+    };
+    let greatest: Vec<u64> = of_shards.into_iter().map(greatest).collect();
+    let mut kept = PanePartials::new(rows.dest, rows.plan, rows.pane, Values::Count);
+    kept.set_partitions(rows.partitions());
+    // Of each row its number among those that stay.
+    let mut numbers = vec![None; rows.len()];
+    for (row, hash) in hashes.into_iter().enumerate() {
+        if hash > greatest[shard(hash)] {
+            missed.events += rows.n(row);
+            continue;
+        }
+        numbers[row] = Some(kept.len() as u32);
+        let (offset, place) = rows.least(row);
+        kept.push(rows.n(row), offset, place, |keys| keys.extend_from_slice(rows.key(row)));
+    }
+    let values = values.into_iter().filter_map(|(row, value)| Some((numbers[row as usize]?, value)));
+    (kept, values.collect())
 }
 
 /// The partitions of several messages, numbered together.

@@ -58,7 +58,6 @@ struct Window {
     durations: Measured,
     agents: Tally<KeyRow>,
     referrers: Tally<KeyRow>,
-    overflow: [u64; 4],
     /// How many were counted.
     events: u64,
     /// What all rows took when a window was last handed over.
@@ -160,7 +159,7 @@ impl LocalTraffic {
             let (mut here, size) = (0, self.settings.size.0);
             each(left, |lane| here |= u32::from(events[lane].time.0.wrapping_sub(start) < size) << lane);
             left &= !here;
-            window.observe(batch, events, here, lanes, self.settings.max_keys, &mut self.templates);
+            window.observe(batch, events, here, lanes, &mut self.templates);
         }
     }
 
@@ -177,7 +176,8 @@ impl LocalTraffic {
     /// has rows, and a delta for every host.
     ///
     /// Hands over everything where more than [`MAX_HOSTS`] hosts are kept over all windows, where the lanes are full of names,
-    /// and where a window has more than [`MAX_EVENTS`] events.
+    /// and where a window has more than [`MAX_EVENTS`] events or more keys of a kind than `max_keys`: which of them find room
+    /// is for their owners to say.
     pub fn drain(
         &mut self,
         before: u64,
@@ -190,7 +190,8 @@ impl LocalTraffic {
             self.open.insert(at, window);
         }
         let hosts: usize = self.open.values().map(|window| window.hosts.len()).sum();
-        let is_full = self.open.values().any(|window| window.events > MAX_EVENTS);
+        let max_keys = self.settings.max_keys;
+        let is_full = self.open.values().any(|window| window.events > MAX_EVENTS || window.keys() > max_keys);
         let before = if is_full || hosts > MAX_HOSTS || lanes.is_full() { u64::MAX } else { before };
         while let Some(first) = self.open.first_entry() {
             if first.key().saturating_add(self.settings.size.0) > before {
@@ -212,6 +213,11 @@ impl LocalTraffic {
 }
 
 impl Window {
+    /// Keys of the kind of which there are most.
+    fn keys(&self) -> usize {
+        [&self.clients, &self.paths, &self.agents, &self.referrers].map(Tally::len).into_iter().max().unwrap_or(0)
+    }
+
     /// The position of a host.
     #[inline]
     fn host(&mut self, number: u32) -> usize {
@@ -231,15 +237,7 @@ impl Window {
         self.hosts.len() - 1
     }
 
-    fn observe(
-        &mut self,
-        batch: &Batch,
-        events: &[Event],
-        mask: u32,
-        lanes: &Lanes,
-        max_keys: usize,
-        templates: &mut Templates,
-    ) {
+    fn observe(&mut self, batch: &Batch, events: &[Event], mask: u32, lanes: &Lanes, templates: &mut Templates) {
         self.events += u64::from(mask.count_ones());
         // Rows are asked for before anything is counted.
         let sought = [
@@ -260,27 +258,25 @@ impl Window {
                 self.hosts[at].error(batch, event, templates);
             }
         }
-        let counting = Counting { lanes, ones: &ones, access, max_keys };
-        for ((dimension, tally, numbers), sought) in [
-            (Dimension::Client, &mut self.clients, &lanes.client),
-            (Dimension::Agent, &mut self.agents, &lanes.agent),
-            (Dimension::Referrer, &mut self.referrers, &lanes.referrer),
+        let counting = Counting { lanes, ones: &ones, access };
+        for ((tally, numbers), sought) in [
+            (&mut self.clients, &lanes.client),
+            (&mut self.agents, &lanes.agent),
+            (&mut self.referrers, &lanes.referrer),
         ]
         .into_iter()
         .zip(&sought)
         {
-            let full = counting.count(tally, numbers, sought, |row, one, _| row.sums.add(one));
-            self.overflow[dimension as usize] += full;
+            counting.count(tally, numbers, sought, |row, one, _| row.sums.add(one));
         }
         let durations = &mut self.durations;
         let [.., sought] = &sought;
-        self.overflow[Dimension::Path as usize] +=
-            counting.count(&mut self.paths, &lanes.path, sought, |row, one, at| {
-                row.sums.add(one);
-                if let Some(us) = events[at.lane].latency() {
-                    durations.push(at.position as u32, us);
-                }
-            });
+        counting.count(&mut self.paths, &lanes.path, sought, |row, one, at| {
+            row.sums.add(one);
+            if let Some(us) = events[at.lane].latency() {
+                durations.push(at.position as u32, us);
+            }
+        });
     }
 
     fn drain(&mut self, start: u64, peers: u64, lanes: &Lanes, parts: &mut Vec<Part>, deltas: &mut Vec<HostDelta>) {
@@ -318,13 +314,10 @@ impl Window {
         self.referrers.clear();
         self.places.clear();
         self.events = 0;
-        if let Some(part) = parts.get_mut(first) {
-            part.overflow = std::mem::take(&mut self.overflow);
-        }
         // Owners without rows still hear of the window from no one: nothing to add is nothing to say.
         let mut at = first;
         while at < parts.len() {
-            if parts[at].is_empty() && parts[at].overflow == [0; 4] {
+            if parts[at].is_empty() {
                 parts.swap_remove(at);
             } else {
                 at += 1;
@@ -343,7 +336,6 @@ struct Counting<'a> {
     /// What each adds to its keys.
     ones: &'a [Sums; LANES],
     access: u32,
-    max_keys: usize,
 }
 
 /// Where an event is counted.
@@ -364,7 +356,7 @@ fn seek<R: Keyed>(tally: &Tally<R>, mask: u32, lanes: &Lanes, numbers: &[u32; LA
 }
 
 impl Counting<'_> {
-    /// Counts one key of each event. Says how many found no room.
+    /// Counts one key of each event.
     #[inline]
     fn count<R: Keyed + From<Key>>(
         &self,
@@ -372,22 +364,17 @@ impl Counting<'_> {
         numbers: &[u32; LANES],
         sought: &[Candidate; LANES],
         mut add: impl FnMut(&mut R, &Sums, Place),
-    ) -> u64 {
-        let (mut mask, mut full) = (0, 0);
+    ) {
+        let mut mask = 0;
         each(self.access, |lane| mask |= u32::from(numbers[lane] != NONE) << lane);
         for lane in bits(mask) {
             let key = Key::new(self.lanes.host[lane], numbers[lane]);
             let position = match tally.position_at(key.0, sought[lane]) {
                 Ok(position) => position,
-                Err(_) if tally.len() >= self.max_keys => {
-                    full += 1;
-                    continue;
-                }
                 Err(at) => tally.insert(at, R::from(key)),
             };
             add(tally.row_mut(position), &self.ones[lane], Place { lane, position });
         }
-        full
     }
 }
 

@@ -129,17 +129,10 @@ impl Paths {
         self.table.touch(hash)
     }
 
-    /// Adds counts and the buckets of durations to a path; false where it is new and there is no room.
+    /// Adds counts and the buckets of durations to a path.
     #[inline]
-    pub fn add(
-        &mut self,
-        (hash, group, key): (u64, u32, &[u8]),
-        counts: &Counts,
-        buckets: &[u16],
-        longest_us: u32,
-        max: usize,
-    ) -> bool {
-        let Some(path) = self.table.entry(hash, group, key, max) else { return false };
+    pub fn add(&mut self, (hash, group, key): (u64, u32, &[u8]), counts: &Counts, buckets: &[u16], longest_us: u32) {
+        let path = self.table.entry(hash, group, key);
         path.counts.merge(counts);
         if !buckets.is_empty() {
             if path.log_id == 0 {
@@ -151,7 +144,6 @@ impl Paths {
             let id = path.log_id;
             buckets.iter().for_each(|bucket| self.durations.push(id, *bucket));
         }
-        true
     }
 
     /// How many paths.
@@ -196,9 +188,8 @@ mod tests {
         let one = Counts { requests: 1, ..Counts::default() };
         for (key, bucket) in [("/a", Some(5)), ("/b", None), ("/c", Some(7)), ("/a", Some(3)), ("/a", None)] {
             let key = key.as_bytes();
-            assert!(paths.add((key[1].into(), 0, key), &one, bucket.as_slice(), 9, 3));
+            paths.add((key[1].into(), 0, key), &one, bucket.as_slice(), 9);
         }
-        assert!(!paths.add((1, 0, b"/d"), &one, &[1], 9, 3), "full");
         paths.settle();
         let mut got: Vec<_> = paths
             .iter()

@@ -1,16 +1,19 @@
 //! The owner of a share of all keys: merges rows of all workers window by window and summarises them per host.
 //!
-//! Parts are only kept until somebody asks for the window; a window that arrived in one part is never hashed.
+//! Parts are only kept until somebody asks for the window; a window that arrived in one part is not hashed, where it is far
+//! from full.
 //!
 //! Invariants
+//! - Of a window's keys of a kind, each hash shard keeps those with the least hashes, a 256th of `max_keys`: which they are
+//!   depends on what is in the window, not on when or from whom it came. The requests of others are counted as overflow.
 //! - What is kept of all windows takes about `max_bytes` at most: beyond, the rows of the fattest windows with the fewest requests
 //!   are forgotten, and their requests counted as overflow.
 //! - A key is in exactly one shard, so distinct counts of shards add up.
 //! - The keys of a summary are ordered by requests descending, then bytes of the key ascending.
 
 use super::part::{Part, Row, Rows, WEIGHTS, mix};
-use super::paths::{Paths, quantile_us};
-use super::table::Table;
+use super::paths::{PathCounts, Paths, quantile_us};
+use super::table::{Slot, Table};
 use super::{Counts, Dimension, Settings, SlowPath, Summary};
 use crate::rules::{SHARDS, shard};
 use std::cmp::Reverse;
@@ -35,8 +38,16 @@ impl Shard {
 
     /// Adds rows to their window.
     pub fn add(&mut self, part: Part) {
+        let window = part.window;
         self.bytes += part.takes();
-        self.windows.entry(part.window).or_default().push(part);
+        let parts = self.windows.entry(window).or_default();
+        parts.push(part);
+        // What will find no room need not wait.
+        if parts.len() > 1 && most_rows(parts) > self.settings.max_keys.saturating_mul(2) {
+            self.bytes -= takes(parts);
+            *parts = vec![Merged::new(&self.settings, parts).into_part(parts, window)];
+            self.bytes += takes(parts);
+        }
         if self.bytes > self.settings.max_bytes {
             self.shed();
         }
@@ -79,7 +90,7 @@ impl Shard {
             let (window, parts) = first.remove_entry();
             self.bytes -= takes(&parts);
             let overflow = match &parts[..] {
-                [part] => {
+                [part] if is_far_from_full(part, &self.settings) => {
                     self.settings.summarise(self.index, window, part.into(), out);
                     part.overflow
                 }
@@ -101,7 +112,7 @@ impl Shard {
     /// Summarises a window as far as it is known, and keeps it.
     pub fn peek(&mut self, window: u64, out: &mut Vec<Summary>) {
         let Some(parts) = self.windows.get_mut(&window) else { return };
-        if parts.len() > 1 {
+        if parts.len() > 1 || parts.iter().any(|part| !is_far_from_full(part, &self.settings)) {
             let before = takes(parts);
             *parts = vec![Merged::new(&self.settings, parts).into_part(parts, window)];
             self.bytes = self.bytes - before + takes(parts);
@@ -114,6 +125,18 @@ impl Shard {
 
 /// How often windows are halved at most to make room once.
 const MOST_HALVINGS: usize = 32;
+
+/// How many rows there are in the parts of a window, of the kind of which there are most.
+fn most_rows(parts: &[Part]) -> usize {
+    let rows = |dimension| parts.iter().map(|part: &Part| part.rows(dimension)).sum::<usize>();
+    Dimension::ALL.map(rows).into_iter().max().unwrap_or(0)
+}
+
+/// Whether a part has so few keys that none of its hash shards is full. That of keys with random hashes: their shards are
+/// far from being eight times as full as others.
+fn is_far_from_full(part: &Part, settings: &Settings) -> bool {
+    most_rows(std::slice::from_ref(part)) <= settings.max_keys / 8
+}
 
 /// What the parts of a window take.
 fn takes(parts: &[Part]) -> usize {
@@ -255,27 +278,39 @@ impl<'a> Best<'a> {
     }
 }
 
-/// Keys of a window by dimension and hash shard: each shard has room for its share of `max_keys`.
-struct Room {
-    keys: [Vec<u32>; 4],
-    per_shard: usize,
-}
+/// The greatest hashes that find room, by dimension and hash shard.
+struct Cut([Vec<u64>; 4]);
 
-impl Room {
-    fn new(settings: &Settings) -> Room {
-        Room { keys: [(); 4].map(|()| vec![0; SHARDS]), per_shard: settings.max_keys.div_ceil(SHARDS) }
+impl Cut {
+    /// `None`: there is room for all.
+    fn new(settings: &Settings, tables: &[Table<Counts>; 4], paths: &Paths) -> Option<Cut> {
+        let per_shard = settings.max_keys.div_ceil(SHARDS);
+        // No shard holds more than there are.
+        if tables.iter().map(Table::len).chain([paths.len()]).all(|keys| keys <= per_shard) {
+            return None;
+        }
+        let mut is_any = false;
+        let cut = Dimension::ALL.map(|dimension| {
+            let mut of_shards = vec![Vec::new(); SHARDS];
+            let mut note = |hash: u64| of_shards[shard(hash)].push(hash);
+            tables[dimension as usize].iter().for_each(|(slot, _)| note(slot.hash));
+            if dimension == Dimension::Path {
+                paths.iter().for_each(|(slot, ..)| note(slot.hash));
+            }
+            let greatest = |mut hashes: Vec<u64>| {
+                if hashes.len() <= per_shard {
+                    return u64::MAX;
+                }
+                is_any = true;
+                *hashes.select_nth_unstable(per_shard - 1).1
+            };
+            of_shards.into_iter().map(greatest).collect()
+        });
+        is_any.then_some(Cut(cut))
     }
 
-    /// How many keys a table may have for a row's key to be taken in where it is new: all, or none.
-    fn most(&self, row: &Row, hash: u64) -> usize {
-        let is_full = self.keys[row.dimension as usize][shard(hash)] as usize >= self.per_shard;
-        if is_full { 0 } else { usize::MAX }
-    }
-
-    /// Notes what became of a row; its requests, where it was not taken in.
-    fn note(&mut self, row: &Row, hash: u64, is_in: bool, is_new: bool) -> u64 {
-        self.keys[row.dimension as usize][shard(hash)] += u32::from(is_new);
-        if is_in { 0 } else { row.counts.requests }
+    fn has_room(&self, dimension: Dimension, hash: u64) -> bool {
+        hash <= self.0[dimension as usize][shard(hash)]
     }
 }
 
@@ -289,11 +324,12 @@ struct Merged {
     /// By dimension; that of paths is empty.
     tables: [Table<Counts>; 4],
     paths: Paths,
+    /// Which of them find room, where not all do.
+    cut: Option<Cut>,
 }
 
 impl Merged {
     fn new(settings: &Settings, parts: &[Part]) -> Merged {
-        let mut room = Room::new(settings);
         let mut by_name: HashMap<&[u8], u32> = HashMap::new();
         let (mut all_hosts, mut overflow) = (Vec::new(), [0; 4]);
         // Room for what the largest part holds, so that the tables hardly grow.
@@ -334,34 +370,48 @@ impl Merged {
                     all ^ if is_path { paths.touch(*hash) } else { tables[row.dimension as usize].touch(*hash) }
                 });
                 for (hash, row) in &ahead {
-                    let (hash, host, most) = (*hash, hosts[row.host as usize], room.most(row, *hash));
-                    let (is_in, is_new) = if row.dimension == Dimension::Path {
-                        let before = paths.len();
-                        let is_in = paths.add((hash, host, row.key), &row.counts, row.buckets, row.longest_us, most);
-                        (is_in, paths.len() > before)
+                    let (hash, host) = (*hash, hosts[row.host as usize]);
+                    if row.dimension == Dimension::Path {
+                        paths.add((hash, host, row.key), &row.counts, row.buckets, row.longest_us);
                     } else {
-                        let table = &mut tables[row.dimension as usize];
-                        let before = table.len();
-                        let counts = table.entry(hash, host, row.key, most);
-                        (counts.map(|counts| counts.merge(&row.counts)).is_some(), table.len() > before)
-                    };
-                    overflow[row.dimension as usize] += room.note(row, hash, is_in, is_new);
+                        tables[row.dimension as usize].entry(hash, host, row.key).merge(&row.counts);
+                    }
                 }
             }
         }
         std::hint::black_box(touched);
         paths.settle();
-        Merged { hosts: all_hosts, overflow, tables, paths }
+        Merged { hosts: all_hosts, overflow, tables, paths, cut: None }.within(settings)
+    }
+
+    /// Without the keys that find no room.
+    fn within(mut self, settings: &Settings) -> Merged {
+        let Some(cut) = Cut::new(settings, &self.tables, &self.paths) else { return self };
+        for (dimension, table) in Dimension::ALL.into_iter().zip(&self.tables) {
+            let out = table.iter().filter(|(slot, _)| !cut.has_room(dimension, slot.hash));
+            self.overflow[dimension as usize] += out.map(|(slot, _)| slot.value.requests).sum::<u64>();
+        }
+        let out = self.paths.iter().filter(|(slot, ..)| !cut.has_room(Dimension::Path, slot.hash));
+        self.overflow[Dimension::Path as usize] += out.map(|(slot, ..)| slot.value.counts.requests).sum::<u64>();
+        self.cut = Some(cut);
+        self
+    }
+
+    fn has_room(&self, dimension: Dimension, hash: u64) -> bool {
+        self.cut.as_ref().is_none_or(|cut| cut.has_room(dimension, hash))
     }
 
     fn contents(&self) -> Contents<'_, impl Iterator<Item = Row<'_>>> {
-        let counted = Dimension::ALL.into_iter().flat_map(|dimension| {
-            self.tables[dimension as usize].iter().map(move |(slot, key)| {
+        let counted = Dimension::ALL.into_iter().flat_map(move |dimension| {
+            let with_room = move |(slot, _): &(&Slot<Counts>, &[u8])| self.has_room(dimension, slot.hash);
+            self.tables[dimension as usize].iter().filter(with_room).map(move |(slot, key)| {
                 let (host, counts) = (slot.group, slot.value);
                 Row { dimension, host, key, counts, buckets: &[], longest_us: 0 }
             })
         });
-        let paths = self.paths.iter().map(|(slot, key, buckets)| {
+        let with_room =
+            move |(slot, ..): &(&Slot<PathCounts>, &[u8], &[u16])| self.has_room(Dimension::Path, slot.hash);
+        let paths = self.paths.iter().filter(with_room).map(|(slot, key, buckets)| {
             let (host, counts, longest_us) = (slot.group, slot.value.counts, slot.value.longest_us);
             Row { dimension: Dimension::Path, host, key, counts, buckets, longest_us }
         });
@@ -440,7 +490,10 @@ mod tests {
         let shard_of =
             |path: &str| crate::rules::shard(mix(hash::of(path.as_bytes()), hash::of(b"h"), Dimension::Path));
         let paths: Vec<String> = (0..).map(|n| format!("/{n}")).filter(|path| shard_of(path) == 0).take(2).collect();
-        let [a, b] = [&*paths[0], &*paths[1]];
+        let hash_of = |path: &&str| mix(hash::of(path.as_bytes()), hash::of(b"h"), Dimension::Path);
+        let mut of_shard = [&*paths[0], &*paths[1]];
+        of_shard.sort_by_key(hash_of);
+        let [a, b] = of_shard;
         let settings = Settings { max_keys: 256, ..SETTINGS };
         let mut shard = Shard::new(settings, 0);
         for parts in [
@@ -458,6 +511,33 @@ mod tests {
         let paths = &out[0].tops[Dimension::Path as usize];
         assert_eq!((paths.len(), paths[0].1.requests, out[0].clients), (1, 8, 1));
         assert_eq!((shard.take_missed(), shard.take_missed()), ([0, 4, 0, 0], [0; 4]));
+    }
+
+    #[test]
+    fn which_keys_a_full_window_keeps_is_the_same_in_any_parts() {
+        let settings = Settings { max_keys: 512, top: 20, ..SETTINGS };
+        let keys: Vec<(String, u64)> = (0..2000).map(|n| (format!("/{n}"), n % 97 + 1)).collect();
+        let mut rows: Vec<_> = keys.iter().map(|(key, n)| (Dimension::Path, key.as_str(), *n)).collect();
+        rows.extend(keys.iter().map(|(key, n)| (Dimension::Client, key.as_str(), *n)));
+        let mut outcomes = Vec::new();
+        // In one part, in several, in many that repeat keys and are put together on the way.
+        for (size, rounds) in [(4000, 1), (1000, 1), (150, 1), (4000, 3), (150, 3)] {
+            let mut shard = Shard::new(settings, 0);
+            for _ in 0..rounds {
+                rows.chunks(size).for_each(|rows| shard.add(part(0, "h", rows)));
+                rows.reverse();
+            }
+            let mut out = Vec::new();
+            shard.close(u64::MAX, &mut out);
+            let [summary] = &mut out[..] else { panic!("{out:?}") };
+            let missed = shard.take_missed().map(|requests| requests / rounds);
+            summary.tops.iter_mut().flatten().for_each(|(_, counts)| counts.requests /= rounds);
+            outcomes.push((summary.clients, summary.tops.clone(), missed));
+        }
+        let (clients, tops, missed) = &outcomes[0];
+        assert_eq!((*clients, tops[Dimension::Path as usize].len()), (512, 20), "two keys a hash shard");
+        assert!(missed[Dimension::Client as usize] > 0 && missed[Dimension::Path as usize] > 0, "{missed:?}");
+        assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
     }
 
     #[test]

@@ -50,9 +50,9 @@ impl<V: Default> Table<V> {
         self.slots.get((word & NUMBER).wrapping_sub(1) as usize).map_or(0, |slot| slot.hash)
     }
 
-    /// The value of a key, made when it is new; `None` where it is new and the table already holds `max` keys.
+    /// The value of a key, made when it is new.
     #[inline]
-    pub fn entry(&mut self, hash: u64, group: u32, key: &[u8], max: usize) -> Option<&mut V> {
+    pub fn entry(&mut self, hash: u64, group: u32, key: &[u8]) -> &mut V {
         let mask = self.index.len() - 1;
         let mut at = hash as usize & mask;
         loop {
@@ -64,12 +64,12 @@ impl<V: Default> Table<V> {
                 let number = (word & NUMBER) as usize - 1;
                 let slot = &self.slots[number];
                 if slot.hash == hash && slot.group == group && key_of(&self.keys, slot) == key {
-                    return Some(&mut self.slots[number].value);
+                    return &mut self.slots[number].value;
                 }
             }
             at = (at + 1) & mask;
         }
-        (self.slots.len() < max).then(|| self.insert(at, hash, group, key))
+        self.insert(at, hash, group, key)
     }
 
     fn insert(&mut self, at: usize, hash: u64, group: u32, key: &[u8]) -> &mut V {
@@ -146,10 +146,8 @@ mod tests {
     fn keys_are_told_apart_by_bytes_and_group_even_when_hashes_collide() {
         let mut table: Table<u64> = Table::default();
         for (group, key) in [(0, "a"), (0, "b"), (1, "a"), (0, "a")] {
-            *table.entry(7, group, key.as_bytes(), 3).expect("room for three") += 1;
+            *table.entry(7, group, key.as_bytes()) += 1;
         }
-        assert_eq!(table.entry(7, 2, b"a", 3), None, "full");
-        assert_eq!(table.entry(7, 0, b"a", 3), Some(&mut 2), "full, but known");
         let mut all: Vec<_> = table.iter().map(|(s, k)| (s.group, k.to_vec(), s.value)).collect();
         all.sort();
         assert_eq!(all, [(0, b"a".to_vec(), 2), (0, b"b".to_vec(), 1), (1, b"a".to_vec(), 1)]);
@@ -165,7 +163,7 @@ mod tests {
             for _ in 0..2 {
                 for key in keys {
                     let hash = tidewatch_events::hash::of(key);
-                    *table.entry(hash, 7, key, usize::MAX).expect("room for all") += 1;
+                    *table.entry(hash, 7, key) += 1;
                 }
             }
             let mut different = keys.to_vec();

@@ -80,7 +80,7 @@ impl PaneStore {
     /// Sheds where a message of so many pieces would find no room.
     #[inline]
     fn make_room(&mut self, pieces: usize) {
-        if self.kept() + pieces > self.limits.max_rows && self.sparse.is_none() {
+        if self.kept() + pieces > self.limits.max_rows {
             self.merge_deferred(0..=u64::MAX);
             if self.kept() + pieces > self.limits.max_rows {
                 self.shed(pieces);
@@ -180,7 +180,7 @@ impl PaneStore {
     fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Touched>) {
         let pane = partials.pane;
         if let Some(sparse) = &mut self.sparse {
-            return sparse.merge(partials, &self.limits, self.deferred_rows, &mut self.missed);
+            return sparse.merge(partials, &mut self.missed);
         }
         self.since_shed += partials.len();
         let mut values = std::mem::replace(&mut partials.values, Values::Count);
