@@ -134,10 +134,14 @@ fn sum_up(transaction: &Transaction<'_>, tending: &Tending, now: Instant) -> rus
     Ok(false)
 }
 
+/// Makes the sums of a unit anew, of the hosts that have points in it: of others the points may have been removed since.
 fn sum_up_unit(connection: &Connection, from: Level, to: Level, time: i64, keep: i64) -> rusqlite::Result<()> {
     for measurement in &MEASUREMENTS {
-        let clear = format!("DELETE FROM {} WHERE time = ?1", measurement.table(to));
-        connection.prepare_cached(&clear)?.execute([time])?;
+        let (host, of, sums) = (measurement.tags[0], measurement.table(from), measurement.table(to));
+        let clear = format!(
+            "DELETE FROM {sums} WHERE time = ?1 AND {host} IN (SELECT {host} FROM {of} WHERE time >= ?1 AND time < ?1 + ?2)"
+        );
+        connection.prepare_cached(&clear)?.execute([time, to.unit()])?;
         let mut sum = connection.prepare_cached(&measurement.summarise(from, to))?;
         if measurement.is_ranked() {
             let keep = if measurement.name == "anomaly" { 100 } else { keep };

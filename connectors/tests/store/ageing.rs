@@ -85,6 +85,42 @@ fn minutes_and_hours_sum_up_their_windows() {
 }
 
 #[test]
+fn sums_outlive_their_points_when_another_host_has_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let newest = T0 + 2 * DAY;
+    let mut lines = Vec::new();
+    stats(&mut lines, T0, "a", 60, 1, None);
+    top(&mut lines, "top_clients", T0, "a", 1, "192.0.2.1", 60);
+    stats(&mut lines, newest, "a", 1, 1, None);
+    sink.deliver(&points(1, lines)).unwrap();
+    tend(&sink, newest, Duration::from_secs(30));
+    tend(&sink, newest, Duration::from_secs(90));
+    assert_eq!(
+        number(
+            &sql(dir.path()),
+            "SELECT COUNT(*) FROM http_stats WHERE time < 1 + (SELECT MIN(time) FROM http_stats_1m)"
+        ),
+        0,
+        "its points are gone"
+    );
+    // An older log of another host.
+    let mut lines = Vec::new();
+    stats(&mut lines, T0, "b", 3, 0, None);
+    top(&mut lines, "top_clients", T0, "b", 1, "192.0.2.2", 3);
+    sink.deliver(&points(2, lines)).unwrap();
+    tend(&sink, newest, Duration::from_secs(200));
+    let c = sql(dir.path());
+    for (host, requests) in [("a", 60), ("b", 3)] {
+        for table in ["http_stats_1m", "http_stats_1h", "top_clients_1m", "top_clients_1h"] {
+            let sum = format!("SELECT TOTAL(requests) FROM {table} WHERE host = '{host}' AND time <= {T0}");
+            let sum: f64 = c.query_row(&sum, [], |row| row.get(0)).unwrap();
+            assert_eq!(sum, f64::from(requests), "{table} of {host}");
+        }
+    }
+}
+
+#[test]
 fn what_is_too_old_goes() {
     // Name, age of the points in ms, left: points, minutes, hours.
     let rows: &[(&str, u64, [i64; 3])] = &[
