@@ -83,7 +83,9 @@ pub struct ToFile {
 impl ToFile {
     /// To this file, which is made where it is missing and rotated at `max_size` bytes (0: never).
     pub fn new(path: &Path, max_size: u64, runbooks: Runbooks) -> ToFile {
-        ToFile { file: Rotating::new(path.to_owned(), max_size, false), path: path.to_owned(), runbooks }
+        let mut file = Rotating::new(path.to_owned(), max_size, false);
+        file.file = file.file.of_lines("{\"notification\":");
+        ToFile { file, path: path.to_owned(), runbooks }
     }
 
     fn ready(&mut self, more: u64) -> Result<u64, SendError> {
@@ -193,6 +195,25 @@ mod tests {
             .filter(|l| !l.is_empty())
             .map(|line| serde_json::from_slice(line).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn only_a_torn_line_of_its_own_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        for (there, stays) in [
+            ("one\n{\"notification\":\"b-0\",\"ev", "one\n"),
+            ("one\n{\"noti", "one\n"),
+            ("one\nlast line", "one\nlast line\n"),
+            ("{\"name\": 1}", "{\"name\": 1}\n"),
+            ("", ""),
+        ] {
+            std::fs::write(&path, there).unwrap();
+            ToFile::new(&path, 0, Runbooks::new()).send(&message(Body::Test)).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let line = text.strip_prefix(stays).unwrap_or_else(|| panic!("{there:?} became {text:?}"));
+            assert_eq!(parsed(line.as_bytes())[0]["event"], "test", "{there:?}: {text:?}");
+        }
     }
 
     #[test]

@@ -101,6 +101,13 @@ struct Group {
     last: LastSent,
 }
 
+impl Group {
+    /// Whether nothing waits in it, and nothing that comes would have to.
+    fn is_done(&self, interval: u64, now: u64) -> bool {
+        self.keys.is_empty() && self.last.any.is_none_or(|at| at + interval <= now)
+    }
+}
+
 /// When a group last had a message, ms of the wall clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct LastSent {
@@ -139,6 +146,8 @@ pub struct Router {
     documents: VecDeque<Document>,
     flying: Option<Flying>,
     hurry: bool,
+    /// Whether the last message repeated what goes on.
+    was_repeated: bool,
     counts: Counts,
 }
 
@@ -166,6 +175,7 @@ impl Router {
             documents: VecDeque::new(),
             flying: None,
             hurry: false,
+            was_repeated: false,
             counts: Counts::default(),
         }
     }
@@ -235,6 +245,10 @@ impl Router {
             && group.keys.remove(key)
         {
             first = Some(group.first);
+            // No message may ever settle it: all it had may be silenced, or over before it was told.
+            if group.is_done(self.policy.group_interval, now) {
+                self.groups.remove(&was);
+            }
         }
         let Some(newest) = &entry.newest else { return };
         let until = self.silences.iter().filter(|s| s.is_on(now) && s.covers(&newest.rule, &newest.subject));
@@ -346,8 +360,13 @@ impl Router {
         }
         let is_full = self.limit.is_full(&self.policy);
         let mut repeats = self.next_repeat.is_some_and(|at| at <= now);
-        if repeats && due.is_empty() && !is_full {
+        // What goes on waits for news a part of its time, then every other turn is its own.
+        let patience = self.policy.repeat_every.unwrap_or(0) / 4;
+        let is_overdue = self.next_repeat.is_some_and(|at| at.saturating_add(patience) <= now);
+        let is_its_turn = due.is_empty() || is_overdue && !std::mem::take(&mut self.was_repeated);
+        if repeats && is_its_turn && (!is_full || self.policy.repeats_always) {
             if let Some(repetitions) = self.repetitions(now, quiet.as_ref()) {
+                self.was_repeated = true;
                 return repetitions;
             }
             repeats = false;

@@ -74,6 +74,8 @@ pub(crate) struct LiveFile {
     dirty: bool,
     /// Whether its name is on the disk too.
     is_named: bool,
+    /// How each of its lines begins, where that is known.
+    begins: &'static str,
 }
 
 /// The sink. See the module.
@@ -195,7 +197,12 @@ impl Drop for LiveFiles {
 impl LiveFile {
     /// A file that is not opened yet.
     pub(crate) fn new(path: PathBuf) -> LiveFile {
-        LiveFile { path, file: None, dirty: false, is_named: false }
+        LiveFile { path, file: None, dirty: false, is_named: false, begins: "" }
+    }
+
+    /// One whose lines all begin like this: a last line that does not is somebody else's, and stays.
+    pub(crate) fn of_lines(self, begins: &'static str) -> LiveFile {
+        LiveFile { begins, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -233,12 +240,27 @@ impl LiveFile {
             .map_err(FilesError::new("create", &self.path))?;
         let whole = whole_lines(&mut file).map_err(FilesError::new("read", &self.path))?;
         let len = file.metadata().map_err(FilesError::new("read", &self.path))?.len();
+        if whole < len && !self.may_cut(&mut file, whole)? {
+            warn!(path = %self.path.shown(), "the last line has no end and is not of this program; going on below it");
+            file.write_all(b"\n").map_err(FilesError::new("write", &self.path))?;
+            (self.file, self.is_named) = (Some(file), false);
+            return Ok(len + 1);
+        }
         if whole < len {
             warn!(path = %self.path.shown(), bytes = len - whole, "cut off a torn last line");
             file.set_len(whole).map_err(FilesError::new("write", &self.path))?;
         }
         (self.file, self.is_named) = (Some(file), false);
         Ok(whole)
+    }
+
+    /// Whether what stands from here on is the beginning of a line of this program.
+    fn may_cut(&self, file: &mut File, from: u64) -> Result<bool, FilesError> {
+        let mut tail = Vec::new();
+        file.seek(SeekFrom::Start(from))
+            .and_then(|_| file.take(self.begins.len() as u64).read_to_end(&mut tail))
+            .map_err(FilesError::new("read", &self.path))?;
+        Ok(self.begins.as_bytes().starts_with(&tail))
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), FilesError> {

@@ -104,7 +104,7 @@ impl Router {
             }
         }
         let interval = self.policy.group_interval;
-        self.groups.retain(|_, group| !group.keys.is_empty() || group.last.any.is_some_and(|at| at + interval > now));
+        self.groups.retain(|_, group| !group.is_done(interval, now));
     }
 }
 

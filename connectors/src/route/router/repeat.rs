@@ -70,8 +70,12 @@ impl Router {
         if keys.is_empty() {
             return None;
         }
-        self.limit.count(&self.policy, now);
-        let flying = Flying { counted: true, ..Flying::empty() };
+        // A receiver that must be told again and again takes what is over for what is not repeated: no limit holds that back.
+        let counted = !self.policy.repeats_always;
+        if counted {
+            self.limit.count(&self.policy, now);
+        }
+        let flying = Flying { counted, ..Flying::empty() };
         Some(self.fly(Body::Alerts(notice), told, flying, now))
     }
 }

@@ -106,3 +106,48 @@ fn what_goes_on_is_repeated() {
     s.run(2 * MINUTE + 1);
     assert_eq!(s.said(), ["repeated r/1/0, repeated r/2/0"]);
 }
+
+#[test]
+fn what_goes_on_is_repeated_whatever_is_new() {
+    // A message takes longer than the time between new alerts: something is always due.
+    for (name, policy) in [
+        ("asked for", Policy::programs()),
+        ("always", Policy { repeats_always: true, max_per_hour: Some(20), ..Policy::programs() }),
+    ] {
+        let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..policy });
+        s.take(0, "r", "first", 0, Firing).run(0);
+        let (mut told, mut new) = (Vec::new(), 0);
+        for now in (SECOND..600 * SECOND).step_by(SECOND as usize) {
+            s.take(now, "r", &now.to_string(), 0, Firing);
+            let Some(message) = s.fly(now) else { continue };
+            let text = said(&message);
+            s.router.delivered(now);
+            new += u64::from(text.contains("fired"));
+            if text.contains("repeated r/first/0") {
+                told.push(now);
+            }
+        }
+        let gaps: Vec<u64> = told.windows(2).map(|at| at[1] - at[0]).collect();
+        assert!(told.len() >= 7 && gaps.iter().all(|gap| *gap <= 80 * SECOND), "{name}: {told:?}");
+        assert!(new >= 15, "{name}: {new} messages of new ones");
+    }
+}
+
+#[test]
+fn groups_of_what_is_silenced_leave_nothing() {
+    let mut s = Script::new(Policy { group_by: vec![GroupKey::Alert], ..Policy::programs() });
+    let silence = Silence {
+        rules: vec!["r".into()],
+        subject: BTreeMap::new(),
+        from: 0,
+        until: 60 * MINUTE,
+        reason: String::new(),
+    };
+    s.router.silence(Arc::new(vec![silence]), 0);
+    for client in 0..100 {
+        let (at, client) = (client * SECOND, client.to_string());
+        s.take(at, "r", &client, 0, Firing).take(at, "r", &client, 0, Resolved).run(at);
+    }
+    assert_eq!(s.said(), Vec::<String>::new());
+    assert_eq!(s.router.groups.len(), 0);
+}
