@@ -199,9 +199,11 @@ impl TopicWriter {
                     }
                 }
                 Some((Err(code), _)) if verdict(*code) == Verdict::Refused => {
+                    keys.insert(&record.key);
                     failure = Some((Verdict::Refused, code.to_string()));
                 }
                 other => {
+                    keys.insert(&record.key);
                     let code = other.as_ref().and_then(|(outcome, _)| outcome.err());
                     failure.get_or_insert_with(|| (Verdict::Later, producer.context().words(code)));
                 }
