@@ -234,6 +234,19 @@ pub struct LineProducer {
     /// Failures already reported by a flush.
     reported: u64,
     unpolled: u32,
+    /// Whether its user is asked to stop.
+    stop: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
+
+/// How long one who is asked to stop waits on while the brokers acknowledge nothing.
+const LAST_CALL: Duration = Duration::from_millis(1500);
+
+/// A wait for brokers.
+struct Wait {
+    until: Instant,
+    acknowledged: u64,
+    /// When it was last seen that they acknowledge, or that nobody is asked to stop.
+    hopeful: Instant,
 }
 
 impl LineProducer {
@@ -254,7 +267,28 @@ impl LineProducer {
         client::layout(&scout, &settings, settings.connect_within)?;
         let producer = producer(&settings, with, &status, false).map_err(client::usage)?;
         let deliver_within = with.deliver_within;
-        Ok(LineProducer { producer, topic: topic.to_owned(), deliver_within, sent: 0, reported: 0, unpolled: 0 })
+        let topic = topic.to_owned();
+        Ok(LineProducer { producer, topic, deliver_within, sent: 0, reported: 0, unpolled: 0, stop: None })
+    }
+
+    /// Says when its user is asked to stop: a wait then ends once nothing was acknowledged for a second and a half,
+    /// instead of at its own end.
+    pub fn stop_when(&mut self, stop: Arc<dyn Fn() -> bool + Send + Sync>) {
+        self.stop = Some(stop);
+    }
+
+    fn begin_wait(&self, within: Duration) -> Wait {
+        let now = Instant::now();
+        Wait { until: now + within, acknowledged: self.counts().acknowledged, hopeful: now }
+    }
+
+    fn is_over(&self, wait: &mut Wait) -> bool {
+        let (now, acknowledged) = (Instant::now(), self.counts().acknowledged);
+        let is_asked = self.stop.as_ref().is_some_and(|stop| stop());
+        if !is_asked || acknowledged > wait.acknowledged {
+            (wait.acknowledged, wait.hopeful) = (acknowledged, now);
+        }
+        now >= wait.until || now.duration_since(wait.hopeful) >= LAST_CALL
     }
 
     /// Queues a line. `host` goes into the header `host`; without `partition` the key decides, without a key it is
@@ -276,7 +310,7 @@ impl LineProducer {
         if let Some(host) = host {
             record.headers = Some(OwnedHeaders::new_with_capacity(1).insert(Header { key: "host", value: Some(host) }));
         }
-        let mut full_since = None;
+        let mut wait = None;
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,
@@ -286,7 +320,8 @@ impl LineProducer {
                     if code != RDKafkaErrorCode::QueueFull {
                         return Err(self.error(code, 1));
                     }
-                    if full_since.get_or_insert_with(Instant::now).elapsed() > self.deliver_within {
+                    let wait = wait.get_or_insert_with(|| self.begin_wait(self.deliver_within));
+                    if self.is_over(wait) {
                         return Err(self.unacknowledged());
                     }
                     self.producer.poll(Duration::from_millis(1));
@@ -307,15 +342,14 @@ impl LineProducer {
     /// # Errors
     /// Lines that failed since the last flush, or that are not acknowledged yet. Those may still arrive.
     pub fn flush(&mut self, within: Duration) -> Result<(), ProduceError> {
-        let deadline = Instant::now() + within;
+        let mut wait = self.begin_wait(within);
         self.unpolled = 0;
         // The client's own flush makes it send at once instead of waiting for company; it returns when none is left.
         while self.producer.in_flight_count() > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.is_over(&mut wait) {
                 return Err(self.unacknowledged());
             }
-            let _ = self.producer.flush(left.min(Duration::from_millis(5)));
+            let _ = self.producer.flush(Duration::from_millis(5));
         }
         let failed = self.producer.context().failed.load(Ordering::Relaxed);
         let new = failed - self.reported;

@@ -138,7 +138,7 @@ impl TargetSpec {
             TargetSpec::Tcp(address) => Box::new(socket::Connection::open(address, stop)?),
             TargetSpec::TcpListen(address) => Box::new(socket::Listener::open(address, stop)?),
             #[cfg(feature = "kafka")]
-            TargetSpec::Kafka { brokers, topic } => Box::new(kafka::Topic::open(brokers, topic, hosts)?),
+            TargetSpec::Kafka { brokers, topic } => Box::new(kafka::Topic::open(brokers, topic, hosts, stop)?),
             #[cfg(not(feature = "kafka"))]
             TargetSpec::Kafka { .. } => {
                 return Err(TargetError::Usage("this tidewatch was built without Kafka".to_owned()));

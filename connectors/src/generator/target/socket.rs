@@ -8,7 +8,7 @@ use super::{LineMeta, Stop, Target, TargetError};
 use crate::source::{SourceError, cannot_listen};
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So much is gathered before it is sent.
 const FULL: usize = 1 << 16;
@@ -65,7 +65,10 @@ impl Connection {
                     self.address
                 )));
             }
-            std::thread::sleep(pause);
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !(self.stop)() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             pause = (pause * 2).min(MOST_PAUSE);
         }
         self.gathered.clear();
@@ -192,7 +195,7 @@ mod tests {
         drop(stream);
         // Writes succeed until the peer's reset is seen; then a new connection is made.
         server.set_nonblocking(true).unwrap();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let (stream, _) = loop {
             target.write(&META, b"two").unwrap();
             target.flush().unwrap();
