@@ -8,11 +8,12 @@
 //! | 3 | a service that is needed refused |
 //! | 70 | a worker panicked |
 //! | 75 | a peer of the cluster was lost: start me again |
-//! | 130 | interrupted (SIGINT) after a clean drain, or at once by a second SIGINT |
+//! | 130 | interrupted (SIGINT) after a clean drain, or by a second signal (SIGTERM or SIGINT) at once |
 //!
 //! Invariants
 //! - A panic in any thread ends the process at once: a Timely worker that dies leaves the others waiting for ever.
-//! - The first signal only asks ([`stop_requested`]); nothing is cut off by it.
+//! - The first signal only asks ([`stop_requested`]); nothing is cut off by it. A later one of either kind ends the process
+//!   at once, in every command, unless it follows within [`SAME_WISH`].
 
 use crate::config::{Diagnostic, Diagnostics};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -20,6 +21,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The name of the page's threads.
 const PAGE: &str = "page";
@@ -144,7 +146,7 @@ static LOST: AtomicBool = AtomicBool::new(false);
 
 /// How long the control connection has to say which peer was lost: it ends at the same moment as those for data, but its
 /// thread may have to wait for a processor.
-const CONTROL_SPEAKS: std::time::Duration = std::time::Duration::from_millis(700);
+const CONTROL_SPEAKS: Duration = Duration::from_millis(700);
 
 /// Takes it upon the calling thread to say that a peer was lost, and to end the process. Does not return where another one
 /// has: of many threads that notice, one speaks.
@@ -154,7 +156,7 @@ pub fn speak_of_lost_peer() {
     }
     // Whoever should read standard error may not: the end does not wait for that for ever.
     let end = || {
-        std::thread::sleep(std::time::Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(5));
         signal_hook::low_level::exit(ExitCode::PeerLost as i32)
     };
     let _ = std::thread::Builder::new().spawn(end);
@@ -285,21 +287,77 @@ pub fn handle_reloads() -> Result<Arc<AtomicBool>, Failure> {
     Ok(asked)
 }
 
-/// Takes SIGTERM and SIGINT: the first asks to drain, a second SIGINT ends the process at once with 130.
+/// Signals that come together are one wish: a terminal's Ctrl-C reaches a script and what it started, and the script's trap
+/// sends SIGTERM on; `timeout` sends its signal twice.
+const SAME_WISH: Duration = Duration::from_millis(500);
+
+/// Takes SIGTERM and SIGINT: the first asks to drain, a second one of either kind ends the process at once with 130.
 pub fn handle_signals() -> Result<(), Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("signals cannot be handled: {error}"));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
     let listen = move || {
+        let mut first = None;
         for signal in signals.forever() {
-            if signal == SIGINT {
-                if INTERRUPTED.swap(true, Ordering::AcqRel) {
-                    signal_hook::low_level::exit(ExitCode::Interrupted as i32);
-                }
-                say("draining; press Ctrl-C again to leave at once");
+            let wish = wish(&mut first, Instant::now());
+            if wish == Wish::Leave {
+                leave_at_once();
             }
-            request_stop();
+            if signal == SIGINT {
+                INTERRUPTED.store(true, Ordering::Release);
+            }
+            if wish == Wish::Drain {
+                if signal == SIGINT {
+                    say("draining; press Ctrl-C again to leave at once");
+                }
+                request_stop();
+            }
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(cannot)?;
     Ok(())
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Drain,
+    /// What was asked for already.
+    Same,
+    Leave,
+}
+
+fn wish(first: &mut Option<Instant>, now: Instant) -> Wish {
+    match first {
+        None => {
+            *first = Some(now);
+            Wish::Drain
+        }
+        Some(first) if now.duration_since(*first) < SAME_WISH => Wish::Same,
+        Some(_) => Wish::Leave,
+    }
+}
+
+/// Ends the process where it is. Nobody may read standard error any more: it does not wait for that.
+fn leave_at_once() -> ! {
+    let spoken = std::thread::Builder::new().spawn(|| say("asked again: left at once, without an end to draining"));
+    let until = Instant::now() + Duration::from_millis(200);
+    while spoken.as_ref().is_ok_and(|speaker| !speaker.is_finished()) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal_hook::low_level::exit(ExitCode::Interrupted as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_come_together_are_one_wish() {
+        let begun = Instant::now();
+        let mut first = None;
+        let rows = [(0, Wish::Drain), (0, Wish::Same), (499, Wish::Same), (500, Wish::Leave), (60_000, Wish::Leave)];
+        for (ms, want) in rows {
+            assert_eq!(wish(&mut first, begun + Duration::from_millis(ms)), want, "after {ms} ms");
+        }
+    }
 }
