@@ -11,6 +11,7 @@ pub mod generate;
 mod inputs;
 pub mod inspect;
 pub mod options;
+mod planned;
 pub mod rules;
 #[cfg(any(feature = "kafka", feature = "influx"))]
 pub mod setup;
@@ -173,6 +174,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(rewrite_h(arguments.into_iter().collect())) {
         Ok(arguments) => arguments,
         Err(error) => {
+            if let Some(answer) = planned::answer(&error) {
+                let _ = writeln!(std::io::stderr(), "error: {answer}");
+                return ExitCode::Usage;
+            }
             let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
             let _ = error.print(); // a closed pipe is no reason to say more
             if let Some(tip) = tip(&error) {
