@@ -8,6 +8,7 @@
 //! - Everything that changes results is part of [`Config::result_hash`]; nothing else is.
 //! - Secrets are shown by nothing: they are [`values::Secret`].
 
+mod allow;
 pub mod builtin;
 pub mod diagnostic;
 pub mod docs;
@@ -46,7 +47,7 @@ pub use values::{Bytes, Secret};
 
 use diagnostic::SourceText;
 use ipnet::IpNet;
-use low::{Node, Table, Value};
+use low::Table;
 use reader::{Context, Environment, Reader};
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -54,7 +55,6 @@ use std::path::{Path, PathBuf};
 use tidewatch_connectors::paths::OwnFiles;
 use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::source::file;
-use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::{Allow, Rule};
 use tidewatch_events::text::Shown as _;
@@ -244,7 +244,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let processes = overrides.processes.filter(|_| overrides.inputs.is_empty());
     let sources = sources::sources(cx, node("source"), processes);
     let all_rules = rules::rules(cx, node("rule"));
-    let (allow, mut never_block) = allow(cx, node("allow"), &all_rules);
+    let (allow, mut never_block) = allow::allow(cx, node("allow"), &all_rules);
     let proxies = sources.iter().flat_map(|source| source.lines.proxies.trusted.iter());
     never_block.extend(proxies.map(|network| (*network, None)));
     let privacy = privacy(cx, table("privacy"), ipv6_prefix);
@@ -308,63 +308,6 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let written = places::Written { data_dir, sources: node("source"), sinks: node("sink"), routes: node("route") };
     config.own = places::check(cx, &written, &config, overrides);
     Some(config)
-}
-
-fn allow(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry]) -> (Vec<Allow>, Vec<(IpNet, Option<EventTime>)>) {
-    let (mut entries, mut all_networks) = (Vec::new(), Vec::new());
-    for table in rules::tables(cx, node) {
-        let r = Reader::new(cx, &schema::ALLOW, Some(table));
-        let given = r.networks("networks");
-        let networks = given.iter().map(|network| network.to_string());
-        let text = |key| r.texts(key).into_iter().map(|(text, _)| text);
-        let mut parts = Vec::new();
-        let mut part = |test: &str, values: Vec<String>| {
-            if !values.is_empty() {
-                let values = values.iter().map(String::as_str);
-                parts.push(FilterSpec::Test(TestSpec::new(test, values)));
-            }
-        };
-        part("client_ip|cidr", networks.collect());
-        part("user_agent|contains", text("agents").map(|agent| escape_wildcards(&agent)).collect());
-        part("path", text("paths").collect());
-        if let Some(paths) = r.given("paths") {
-            let one = std::slice::from_ref(paths);
-            let paths = if let Value::List(items) = &paths.value { items } else { one };
-            paths.iter().for_each(|path| doubts::about_path(cx, path));
-        }
-        let is_any = ["networks", "agents", "paths"].iter().any(|key| r.given(key).is_some());
-        if !is_any {
-            let hint = "add networks, agents or paths; to turn a rule off, write enabled = false in its [[rule]]";
-            cx.wrong(&r.span(), "this would allow everyone", hint);
-        }
-        let names = r.texts("rules");
-        rules::check_names(cx, &names, all);
-        let (until, reason) = (r.date("until"), r.text("reason"));
-        doubts::about_end(&r, until);
-        all_networks.extend(given.iter().map(|network| (*network, until)));
-        match Filter::build(&parts) {
-            Err(error) => cx.wrong(&r.span(), error, "make several [[allow]] of it"),
-            Ok(filter) => entries.extend(reason.map(|reason| Allow {
-                filter,
-                rules: names.into_iter().map(|(name, _)| name).collect(),
-                until,
-                reason,
-            })),
-        }
-    }
-    (entries, all_networks)
-}
-
-/// A text in which `*`, `?` and `\` stand for themselves.
-fn escape_wildcards(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '*' | '?' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }
 
 fn privacy(cx: &Context<'_>, table: Option<&Table>, ipv6_prefix: Option<u64>) -> (Option<Privacy>, Option<Millis>) {
