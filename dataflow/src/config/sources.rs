@@ -324,6 +324,17 @@ fn carries(reader: &Reader<'_>, text: &str, fields: &[(String, String)], header:
     reader.cx.wrong(&reader.span_of("client_header"), message, hint);
 }
 
+/// What a format string without time may have been taken to hold instead.
+fn only_durations(text: &str) -> String {
+    let names = ["$request_time", "$upstream_response_time", "$upstream_header_time", "$upstream_connect_time"];
+    let found: Vec<&str> = names.into_iter().chain(["%D", "%T"]).filter(|name| text.contains(name)).collect();
+    match found.as_slice() {
+        [] => String::new(),
+        [one] => format!(": {one} says how long a request took, not when it was"),
+        all => format!(": {} say how long a request took, not when it was", all.join(" and ")),
+    }
+}
+
 /// The format's text, checked by compiling it; errors point into it.
 fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
     let text = reader.text("format")?;
@@ -369,7 +380,7 @@ fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
         }
         FormatError::NoTime => {
             let hint = "add $time_local, $time_iso8601 or $msec (Nginx), %t (Apache)".to_owned();
-            (whole, "the format has no time".to_owned(), hint)
+            (whole, format!("the format has no time{}", only_durations(&text)), hint)
         }
         FormatError::OnlyTime => {
             let hint = "add $remote_addr, $request and $status (Nginx), %h, %r and %>s (Apache)".to_owned();
