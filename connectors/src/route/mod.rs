@@ -195,6 +195,11 @@ pub trait Channel: Send + 'static {
     /// [`SendError`].
     fn probe(&mut self) -> Result<String, SendError>;
 
+    /// What became of a message of [`Body::Test`] that [`Channel::send`] took, in words.
+    fn tested(&self) -> String {
+        "a test was sent".to_owned()
+    }
+
     /// Does what is due by the wall clock (ms); when to be called again at the latest.
     fn tend(&mut self, _now: u64) -> Option<u64> {
         None

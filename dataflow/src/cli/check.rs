@@ -40,9 +40,29 @@ pub struct CheckArgs {
 struct Findings {
     problems: Diagnostics,
     /// Services that refused or gave no answer.
-    refused: Vec<String>,
+    refused: Diagnostics,
     /// Lines of the summary.
     report: String,
+}
+
+/// A service that refused, with what to do where that is known.
+fn refusal(words: String) -> Diagnostic {
+    let is_missing = words.contains(" has no topic ");
+    let refused = Diagnostic::error(words);
+    if is_missing { refused.hint("`tidewatch setup kafka -c FILE` creates it; or correct its name") } else { refused }
+}
+
+/// The longest name of a format that is shown whole, in characters.
+const SHOWN_FORMAT: usize = 48;
+
+/// A format as it is shown: the beginning of a pasted one.
+fn shown_format(format: &str) -> String {
+    let format = tidewatch_events::text::printable(format.split_whitespace().collect::<Vec<_>>().join(" ").as_bytes())
+        .into_owned();
+    match format.char_indices().nth(SHOWN_FORMAT) {
+        Some((cut, _)) => format!("{}…", &format[..cut]),
+        None => format,
+    }
 }
 
 /// Runs the command.
@@ -79,14 +99,15 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         ask_routes(&config, args, &mut found);
     }
     if found.problems.has_errors() {
-        let refused = found.refused.iter().map(|words| Diagnostic::error(words.as_str()));
-        refused.for_each(|problem| found.problems.push(problem));
+        found.problems.extend(found.refused);
         return Err(found.problems.into());
     }
     eprint!("{}", found.problems);
     if !found.refused.is_empty() {
         super::print(&found.report)?;
-        return Err(Failure::new(ExitCode::Refused, found.refused.join("\nerror: ")));
+        let mut failure = Failure::from(found.refused);
+        failure.code = ExitCode::Refused;
+        return Err(failure);
     }
     let _ = writeln!(found.report, "the configuration is right{}", with_warnings(found.problems.len()));
     super::print(&found.report)
@@ -124,7 +145,7 @@ fn check_source(source: &Source, look: bool, found: &mut Findings) {
     let name = &source.name;
     match &source.kind {
         SourceKind::File { paths, .. } => {
-            let _ = writeln!(report, "source {name}: files, format {}", source.lines.format);
+            let _ = writeln!(report, "source {name}: files, format {}", shown_format(&source.lines.format));
             for path in paths.iter().filter(|_| look) {
                 let mut files = vec![path.clone()];
                 if is_pattern(path) {
@@ -148,14 +169,19 @@ fn check_source(source: &Source, look: bool, found: &mut Findings) {
         }
         SourceKind::Kafka(kafka) => {
             let topics = kafka.topics.join(", ");
-            let _ =
-                writeln!(report, "source {name}: topics {topics} at {}, format {}", kafka.brokers, source.lines.format);
+            let _ = writeln!(
+                report,
+                "source {name}: topics {topics} at {}, format {}",
+                kafka.brokers,
+                shown_format(&source.lines.format)
+            );
         }
         SourceKind::Tcp { listen, .. } | SourceKind::Syslog { listen, .. } => {
-            let _ = writeln!(report, "source {name}: listens on {listen}, format {}", source.lines.format);
+            let _ =
+                writeln!(report, "source {name}: listens on {listen}, format {}", shown_format(&source.lines.format));
         }
         SourceKind::Stdin => {
-            let _ = writeln!(report, "source {name}: standard input, format {}", source.lines.format);
+            let _ = writeln!(report, "source {name}: standard input, format {}", shown_format(&source.lines.format));
         }
         SourceKind::Generator { rate, .. } => {
             let _ = writeln!(report, "source {name}: {rate} generated lines a second");
@@ -185,8 +211,10 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
         }
     };
     let Seen { format, recognised, lines, readable, reason, coverage, zone } = seen;
-    let how = if recognised { "recognised as " } else { "" };
-    let _ = writeln!(found.report, "  {shown}: {how}{format}, {readable} of the first {lines} lines can be read");
+    // What is configured stands in the line above.
+    let how = if recognised { format!("recognised as {format}, ") } else { String::new() };
+    let _ = writeln!(found.report, "  {shown}: {how}{readable} of the first {lines} lines can be read");
+    let format = shown_format(&format);
     if readable > 0 {
         let _ = writeln!(found.report, "    {coverage}");
     }
@@ -262,8 +290,8 @@ fn ask_routes(config: &Config, args: &CheckArgs, found: &mut Findings) {
         let asked = if args.connect { channel.probe() } else { Ok(String::new()) };
         let asked = asked.and_then(|words| match args.send_test {
             true => channel.send(&routes::test_message()).map(|()| match words.is_empty() {
-                true => "a test was sent".to_owned(),
-                false => format!("{words}; a test was sent"),
+                true => channel.tested(),
+                false => format!("{words}; {}", channel.tested()),
             }),
             false => Ok(words),
         });
@@ -274,7 +302,10 @@ fn ask_routes(config: &Config, args: &CheckArgs, found: &mut Findings) {
             Ok(words) => {
                 let _ = writeln!(found.report, "route {name}: {}", bounded(words.as_bytes()));
             }
-            Err(error) => found.refused.push(format!("route `{name}`: {}", bounded(error.to_string().as_bytes()))),
+            Err(error) => {
+                let words = format!("route `{name}`: {}", bounded(error.to_string().as_bytes()));
+                found.refused.push(refusal(words));
+            }
         }
     }
 }
@@ -322,7 +353,7 @@ fn ask_kafka(source: &Source, kafka: &config::KafkaSource, found: &mut Findings)
         Err(SourceError::Usage(words)) => {
             found.problems.push(Diagnostic::error(format!("source `{}`: {words}", source.name)))
         }
-        Err(error) => found.refused.push(format!("source `{}`: {error}", source.name)),
+        Err(error) => found.refused.push(refusal(format!("source `{}`: {error}", source.name))),
     }
 }
 
@@ -354,7 +385,7 @@ fn ask_topics(config: &Config, found: &mut Findings) {
                     writeln!(found.report, "sink {sink}: topic {topic} at {brokers} is there, {partitions} partitions");
             }
             Ok(TopicState::Refused(words) | TopicState::Away(words)) => {
-                found.refused.push(format!("[sink.{sink}] {words}"));
+                found.refused.push(refusal(format!("[sink.{sink}] {words}")));
             }
             Err(error) => found.problems.push(Diagnostic::error(format!("[sink.{sink}] {error}"))),
         }
@@ -386,11 +417,40 @@ fn ask_influx(influx: &config::InfluxSink, found: &mut Findings) {
             }
         }
         Err(InfluxError::Address(words)) => found.problems.push(Diagnostic::error(format!("[sink.influx] {words}"))),
-        Err(error) => found.refused.push(format!("[sink.influx] {error}")),
+        Err(error) => found.refused.push(Diagnostic::error(format!("[sink.influx] {error}"))),
     }
 }
 
 #[cfg(not(feature = "influx"))]
 fn ask_influx(_influx: &config::InfluxSink, found: &mut Findings) {
     found.problems.push(Diagnostic::error("[sink.influx]: this program is built without InfluxDB"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_topic_has_a_hint_and_other_refusals_have_none() {
+        let hint = |words: &str| refusal(words.to_owned()).hint;
+        assert!(
+            hint("source `a`: kafka at h:1 has no topic web-logs; there are no topics")
+                .unwrap()
+                .contains("setup kafka")
+        );
+        assert_eq!(hint("source `a`: kafka at h:1: no answer"), None);
+    }
+
+    #[test]
+    fn a_pasted_format_is_shown_by_its_beginning() {
+        let long = format!("log_format\n  main '{}'", "é".repeat(99));
+        let rows = [
+            ("combined", "combined"),
+            ("%h\x1b %t", "%h\\x1B %t"),
+            (&long, &*format!("log_format main '{}…", "é".repeat(31))),
+        ];
+        for (format, want) in rows {
+            assert_eq!(shown_format(format), want);
+        }
+    }
 }

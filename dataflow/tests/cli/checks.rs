@@ -53,6 +53,33 @@ fn a_file_that_two_sources_read_is_named() {
 }
 
 #[test]
+fn a_pasted_format_is_shown_once_and_shortened() {
+    let dir = folder();
+    let format = format!("%h %l %u %t \\\"%r\\\" %>s %b{}", " \\\"%{X-A-long-header}i\\\"".repeat(9));
+    let text = format!("[[source]]\nkind = \"file\"\npaths = [\"access.log\"]\nformat = \"{format}\"\n");
+    std::fs::write(dir.path().join("pasted.toml"), text).unwrap();
+    let ran = tidewatch(dir.path(), "check -c pasted.toml");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("source file: files, format %h %l %u %t \"%r\" %>s %b"), "{}", ran.out);
+    assert!(ran.out.contains("  access.log: 0 of the first 1 lines can be read\n"), "{}", ran.out);
+    assert_eq!(ran.out.matches("%h %l").count() + ran.err.matches("%h %l").count(), 2, "{} {}", ran.out, ran.err);
+    assert!(!ran.out.contains(&format[..99]) && !ran.err.contains(&format[..99]), "{} {}", ran.out, ran.err);
+}
+
+#[test]
+fn a_test_of_a_blocklist_lists_nobody_and_says_so() {
+    let dir = folder();
+    let text = "[[route]]\nkind = \"blocklist\"\npath = \"blocked.txt\"\n";
+    std::fs::write(dir.path().join("block.toml"), text).unwrap();
+    let ran = tidewatch(dir.path(), "check -c block.toml --send-test");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let want =
+        "route blocklist: no test was sent, as a made-up address in the list would block somebody; blocked.txt was";
+    assert!(ran.out.contains(want), "{}", ran.out);
+    assert!(std::fs::read_to_string(dir.path().join("blocked.txt")).unwrap().contains(": 0 addresses"));
+}
+
+#[test]
 fn a_files_zone_is_noticed() {
     let dir = folder();
     let now = std::time::SystemTime::now();
