@@ -110,7 +110,8 @@ pub fn build<'s>(
         }
         if let Some(reached) = reached {
             let mut points = Points { closed: true, ..Points::default() };
-            points.windows = others.close(reached, &mut points.lines).windows;
+            let written = others.close(reached, &mut points.lines);
+            (points.windows, points.message_windows) = (written.windows, written.message_windows);
             if !points.lines.is_empty() {
                 let _ = results.send(Output::Points(points));
             }

@@ -54,6 +54,9 @@ pub struct Summary {
     pub ahead: Option<u64>,
     /// Number of `http_stats` points of closed windows.
     pub windows: u64,
+    /// Hosts and closed windows with points of `error_events`: of error and application logs there is no `http_stats`.
+    #[serde(skip)]
+    pub message_windows: u64,
     /// Number of alerts.
     pub alerts: u64,
     /// Least time of an in-time event, RFC 3339.
@@ -143,17 +146,14 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lines: {} events, {} rejected, {} late, {} future; {} closed windows, {} alerts; {:.2} s, {:.0} events/s",
-            self.lines,
-            self.events,
-            self.rejected,
-            self.late,
-            self.future,
-            self.windows,
-            self.alerts,
-            self.wall_seconds,
-            self.events_per_second
+            "{} lines: {} events, {} rejected, {} late, {} future; {} closed windows",
+            self.lines, self.events, self.rejected, self.late, self.future, self.windows
         )?;
+        if self.message_windows > 0 {
+            write!(f, " of requests, {} of messages", self.message_windows)?;
+        }
+        let (alerts, took, speed) = (self.alerts, self.wall_seconds, self.events_per_second);
+        write!(f, ", {alerts} alerts; {took:.2} s, {speed:.0} events/s")?;
         self.allowed.iter().try_for_each(|allowed| write!(f, "\n{allowed}"))
     }
 }

@@ -3,6 +3,8 @@
 //! Everything that can be refused is opened before anything starts. A stop drains: sources end, what was read is
 //! aggregated, open windows are written as early results, sinks get what they can take, offsets stay at what is durable.
 
+mod ending;
+
 use super::assembly::Plan;
 use super::commits::Commits;
 use super::gate::{Gate, Seen};
@@ -16,7 +18,7 @@ use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
 use super::redaction::Redaction;
 use super::reload::Reloader;
-use super::replay::{self, Summary};
+use super::replay;
 use super::routes::Routes;
 use super::sinks::{self, Gathered, Ring};
 use super::sources::{Place, Sources, writable};
@@ -26,6 +28,8 @@ use crate::cluster::{Control, Status};
 use crate::config::Config;
 use crate::exit::{self, ExitCode, Failure};
 use crossbeam_channel::Sender;
+pub use ending::ended;
+use ending::{broken, say_what_was_done, sum};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -185,36 +189,6 @@ fn alone(config: &Config) -> Result<std::fs::File, Failure> {
     only.ok_or_else(|| Failure::usage(taken()))
 }
 
-/// What was read and found, in a line, as a replay says it; of a cluster what this process did.
-fn say_what_was_done(ledger: &Ledger, figures: &Figures, begun: Instant, cluster: Option<&ClusterOptions>) {
-    let summary = Summary {
-        windows: figures.windows.load(Ordering::Relaxed),
-        alerts: figures.confirmed_alerts(),
-        ..Summary::of(&sum(ledger), begun.elapsed())
-    };
-    match cluster {
-        Some(cluster) => exit::say(&format!("process {} of {}: {summary}", cluster.index, cluster.processes)),
-        None => exit::say(&summary.to_string()),
-    }
-    if let Some(hint) = summary.hint() {
-        exit::say(&format!("warning: {hint}"));
-    }
-}
-
-fn sum(ledger: &Ledger) -> Totals {
-    let mut sum = Totals::default();
-    ledger.totals().iter().for_each(|(_, totals)| sum.merge(totals));
-    sum
-}
-
-/// How a clean end is told: 0, or 130 after an interrupt.
-pub fn ended() -> Result<(), Failure> {
-    match exit::interrupted() {
-        true => Err(Failure::new(ExitCode::Interrupted, "interrupted; everything read was drained")),
-        false => Ok(()),
-    }
-}
-
 impl Pipeline {
     fn start(
         config: &Config,
@@ -323,8 +297,10 @@ impl Pipeline {
             let redaction = Redaction::new(config.privacy.clone(), parsers);
             let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
-            let (live, stop) =
-                (live.crediting(accounts.clone()).watching(config.memory.0).ending(orphans), stopping.clone());
+            let (live, stop) = (
+                live.crediting(accounts.clone()).watching(config.memory.0).ending(orphans),
+                stopping.clone(),
+            );
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;
@@ -594,15 +570,6 @@ fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
         commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },
         rules_window: config.rules.iter().map(|rule| rule.window).max().unwrap_or_default().min(MAX_REPLAY),
     }
-}
-
-/// What is said where a sink will take nothing any more. A restart reads again from what was committed, which is before
-/// all that is lost with the sink's file.
-fn broken(figures: &Figures) -> Option<Failure> {
-    let why = figures.broken.get()?;
-    let hint =
-        "look at the disk and start again: from Kafka and configured files, what was not written is computed again";
-    Some(Failure::failed(format!("{why}\n hint: {hint}")))
 }
 
 /// How many dead letters of each worker every sink has acknowledged, as process 0 says.

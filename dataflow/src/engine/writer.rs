@@ -43,6 +43,7 @@ pub struct Writer {
     changes: Vec<AlertDraft>,
     points: Vec<u8>,
     windows: u64,
+    message_windows: u64,
     fetchers: Vec<LineFetcher>,
     ledger: Arc<Ledger>,
     infos: HashMap<PartitionId, PartitionInfo>,
@@ -66,6 +67,7 @@ impl Writer {
             changes: Vec::new(),
             points: Vec::new(),
             windows: 0,
+            message_windows: 0,
             fetchers,
             ledger,
             infos: HashMap::new(),
@@ -84,6 +86,7 @@ impl Writer {
         match output {
             Output::Points(points) if points.closed => {
                 self.windows += points.windows;
+                self.message_windows += points.message_windows;
                 self.files.points(&points.lines).map_err(failed)?;
             }
             Output::Findings(findings, beyond) => {
@@ -154,7 +157,7 @@ impl Writer {
         summary.judged = self.judge.as_ref().map(Judge::judged);
         summary.unexpected = summary.judged.iter().flat_map(|judged| judged.unexpected.clone()).collect();
         summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
-        summary.windows = self.windows;
+        (summary.windows, summary.message_windows) = (self.windows, self.message_windows);
         summary.alerts = finished.counts().alerts;
         summary.wall_seconds = started.elapsed().as_secs_f64();
         summary.events_per_second = summary.events as f64 / summary.wall_seconds.max(1e-9);

@@ -65,6 +65,31 @@ fn the_end_of_standard_input_is_summed_up() {
 }
 
 #[test]
+fn windows_of_messages_are_told_apart_from_those_of_requests() {
+    let dir = folder();
+    busy(dir.path());
+    let line = |second: u32| format!("2026/03/05 10:00:{second:02} [error] 7#7: *1 open() failed, client: 1.2.3.4\n");
+    let lines: String = (0..25).map(line).collect();
+    std::fs::write(dir.path().join("error.log"), &lines).unwrap();
+    let rows = [
+        (
+            "error.log",
+            "25 lines: 25 events, 0 rejected, 0 late, 0 future; 0 closed windows of requests, 3 of messages, 0 alerts; ",
+        ),
+        ("busy.log", "7 lines: 6 events, 1 rejected, 0 late, 0 future; 1 closed windows, 0 alerts; "),
+    ];
+    for (log, want) in rows {
+        let ran = tidewatch(dir.path(), &format!("replay --from {log} --out out"));
+        assert_eq!(ran.code, Some(0), "{log}: {}", ran.err);
+        assert!(ran.out.starts_with(want), "{log}: {}", ran.out);
+    }
+    let ran = run_over(dir.path(), "error.log", "run --input - --no-page");
+    assert!(ran.err.contains("0 closed windows of requests, 3 of messages"), "{}", ran.err);
+    let summary = std::fs::read_to_string(dir.path().join("out/summary.json")).unwrap();
+    assert!(summary.contains("\"windows\"") && !summary.contains("message_windows"), "{summary}");
+}
+
+#[test]
 fn the_page_listens_where_the_command_line_says() {
     let dir = folder();
     busy(dir.path());

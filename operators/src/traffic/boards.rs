@@ -75,6 +75,8 @@ struct Shown {
 pub struct Written {
     /// `http_stats` points.
     pub windows: u64,
+    /// Hosts and windows with points of `error_events`.
+    pub message_windows: u64,
     /// All points.
     pub points: u64,
 }
@@ -82,6 +84,7 @@ pub struct Written {
 impl Written {
     fn add(&mut self, more: Written) {
         self.windows += more.windows;
+        self.message_windows += more.message_windows;
         self.points += more.points;
     }
 }
@@ -398,6 +401,7 @@ impl Board {
                 rows.entry((severity.as_str(), pattern)).or_insert(point).1.add(seen);
             }
         }
+        pen.written.message_windows += u64::from(!rows.is_empty());
         for ((severity, pattern), (_, point)) in &rows {
             let example = pen.redacted(point.example);
             pen.errors(severity, pattern, point.count, &example);

@@ -31,6 +31,8 @@ pub struct Points {
     pub lines: Vec<u8>,
     /// How many of them are `http_stats`.
     pub windows: u64,
+    /// Of how many hosts and windows there are `error_events` among them.
+    pub message_windows: u64,
     /// Whether their windows are closed: these lines are the truth.
     pub closed: bool,
     /// Counts of hosts that closed windows do not tell apart, to be added up in one place.
@@ -222,7 +224,8 @@ pub fn boards<'s>(
             while let Some(first) = held.first_entry().filter(|w| reached.is_none_or(|r| *w.key() < r)) {
                 let (closes, capability) = first.remove_entry();
                 let mut points = Points { closed: true, ..Points::default() };
-                points.windows = boards.close(Some(closes + 1), &mut points.lines, &mut points.others).windows;
+                let written = boards.close(Some(closes + 1), &mut points.lines, &mut points.others);
+                (points.windows, points.message_windows) = (written.windows, written.message_windows);
                 if !points.lines.is_empty() || !points.others.is_empty() {
                     output.session(&capability).give(points);
                 }

@@ -5,6 +5,7 @@ use crate::engine::observe::Observer;
 use crate::engine::parsers::SourceParsers;
 use crate::engine::peers::Here;
 use crate::engine::replay;
+use std::sync::atomic::AtomicBool;
 use tidewatch_connectors::sink::backoff::Backoff;
 use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_connectors::sink::{Delivered, Sink, SinkError};

@@ -1,0 +1,97 @@
+//! Figures of a running pipeline, for whoever shows them.
+
+use super::super::orphans::Orphans;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tidewatch_connectors::route::runner::RouteStatus;
+use tidewatch_connectors::sink::runner::SinkStatus;
+use tidewatch_events::alert::{Alert, AlertState, Severity};
+use tidewatch_events::rule::Rule;
+
+/// Figures of a running pipeline, for whoever shows them.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Everything before this event time (ms) is durable at every sink.
+    pub durable: AtomicU64,
+    /// Points offered.
+    pub points: AtomicU64,
+    /// Points of windows of hosts that closed.
+    pub windows: AtomicU64,
+    /// Hosts and closed windows with messages of error and application logs.
+    pub message_windows: AtomicU64,
+    /// The latest alerts, newest last, bounded.
+    pub alerts: Mutex<VecDeque<Alert>>,
+    /// Alerts that began.
+    pub alerts_fired: AtomicU64,
+    /// Those of them that were withdrawn.
+    pub alerts_withdrawn: AtomicU64,
+    /// Whether some sink can take no more for now.
+    pub full: AtomicBool,
+    /// Whether that is so because its destination fails, or a sink will take nothing any more.
+    pub stuck: AtomicBool,
+    /// Which sink will take nothing any more, and why: the run must end.
+    pub broken: OnceLock<String>,
+    /// Alerts by rule, for rules that had one.
+    pub rules: Mutex<BTreeMap<String, RuleFigures>>,
+    /// Alerts of severity critical that began.
+    pub alerts_critical: AtomicU64,
+    /// How sinks stand, by name; a second old at most.
+    pub sinks: Mutex<Vec<(String, SinkStatus)>>,
+    /// How routes stand, by name; a second old at most.
+    pub routes: Mutex<Vec<(String, RouteStatus)>>,
+}
+
+/// Alerts of one rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleFigures {
+    /// Began.
+    pub fired: u64,
+    /// Firing now, of those that began.
+    pub firing: u64,
+    /// Firing since an earlier life of `run`.
+    pub left: u64,
+    /// Findings beyond the strongest of their windows.
+    pub limited: u64,
+    /// Findings that began no alert, as many were open.
+    pub unopened: u64,
+    /// Events and distinct values that found no room.
+    pub inexact: u64,
+    /// Findings that allow lists prevented.
+    pub prevented: u64,
+}
+
+impl Figures {
+    /// Alerts that began and were not withdrawn: as many as a replay finds.
+    pub fn confirmed_alerts(&self) -> u64 {
+        let withdrawn = self.alerts_withdrawn.load(Ordering::Relaxed);
+        self.alerts_fired.load(Ordering::Relaxed).saturating_sub(withdrawn)
+    }
+
+    /// Notes what an earlier life left firing and still does.
+    pub(super) fn leave(&self, orphans: &Orphans) {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.values_mut().for_each(|figures| figures.left = 0);
+        orphans.rules().for_each(|rule| rules.entry(rule.to_owned()).or_default().left += 1);
+    }
+
+    /// Counts a change of an alert that was firing before, or not.
+    pub(super) fn count(&self, rule: &Rule, was_firing: bool, state: AlertState) {
+        let fires = state == AlertState::Firing;
+        if fires == was_firing {
+            return;
+        }
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = rules.entry(rule.name.clone()).or_default();
+        if !fires {
+            figures.firing = figures.firing.saturating_sub(1);
+            self.alerts_withdrawn.fetch_add(u64::from(state == AlertState::Withdrawn), Ordering::Relaxed);
+            return;
+        }
+        (figures.fired, figures.firing) = (figures.fired + 1, figures.firing + 1);
+        self.alerts_fired.fetch_add(1, Ordering::Relaxed);
+        if rule.severity == Severity::Critical {
+            self.alerts_critical.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
