@@ -107,9 +107,16 @@ fn engine(app: &Shared, registry: &mut Registry) {
     );
     count(registry, "events_late", "Events too old for their windows", status.late);
     count(registry, "events_future", "Events dated too far in the future", status.future);
-    count(registry, "alerts_fired", "Alerts that began", status.alerts.fired);
+    count(registry, "alerts_fired", "Alerts that began, without those of rules in shadow mode", status.alerts.fired);
     count(registry, "alerts_fired_critical", "Alerts of severity critical that began", status.alerts.critical);
-    gauge(registry, "alerts_firing", "Alerts firing now", status.alerts.firing);
+    gauge(registry, "alerts_firing", "Alerts firing now, without those in shadow mode", status.alerts.firing);
+    count(
+        registry,
+        "shadow_alerts_fired",
+        "Alerts of rules in shadow mode that began: recorded, sent to nobody",
+        status.alerts.shadow_fired,
+    );
+    gauge(registry, "shadow_alerts_firing", "Alerts in shadow mode firing now", status.alerts.shadow_firing);
     gauge(registry, "memory_bytes", "Resident memory of all processes", status.memory_bytes);
     gauge(registry, "started_ms", "Wall clock at the start, ms since the epoch", status.started);
     if let Some(durable) = status.durable {

@@ -124,7 +124,7 @@ pub struct ListenerView {
     pub failures: u64,
 }
 
-/// Alerts, counted.
+/// Alerts, counted: those of rules in shadow mode by themselves, among no others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertCounts {
     /// Began since the start, with those that were withdrawn.
@@ -133,6 +133,12 @@ pub struct AlertCounts {
     pub firing: u64,
     /// Those of `fired` of severity critical, whether they still fire or not.
     pub critical: u64,
+    /// Of rules in shadow mode: began since the start, with those that were withdrawn.
+    #[serde(default)]
+    pub shadow_fired: u64,
+    /// Of rules in shadow mode: firing now.
+    #[serde(default)]
+    pub shadow_firing: u64,
 }
 
 /// How a sink stands.

@@ -4,8 +4,9 @@ use crate::support::{HOUR, MINUTE, T0, alert, read, settings};
 use std::collections::BTreeMap;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::source::wall_clock;
-use tidewatch_connectors::store::{AlertsQuery, SilenceRequest, StoreError, StoreMarks, StoreSink};
-use tidewatch_events::alert::{Alert, AlertState, Severity};
+use tidewatch_connectors::store::{AlertsQuery, SeriesQuery, SilenceRequest, StoreError, StoreMarks, StoreSink};
+use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
 
 #[test]
@@ -91,6 +92,27 @@ fn alerts_are_filtered_paged_acknowledged_and_silenced() {
     }
     let over = SilenceRequest { until: EventTime(1), ..request(None, None) };
     assert!(matches!(marks.silence(&over), Err(StoreError::BadQuery(_))));
+}
+
+#[test]
+fn what_a_rule_in_shadow_mode_finds_is_counted_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let shadow = Alert { mode: Mode::Shadow, severity: Severity::Critical, ..alert("s", T0, "10.0.0.8") };
+    let alerts = vec![shadow, alert("l", T0, "10.0.0.1")];
+    let mut points = Vec::new();
+    for (slot, id) in ["s", "s", "l", "unknown"].into_iter().enumerate() {
+        let mut line = LineWriter::new(&mut points);
+        line.start("anomaly").tag("host", "*").tag("rule", "ip-spike").tag_number("slot", slot as u64);
+        line.text("id", id).text("state", "firing").end(EventTime(T0));
+    }
+    sink.deliver(&Delivery { seq: 1, points, alerts, ..Delivery::default() }).unwrap();
+    let reader = read(dir.path());
+    let counts = reader.alert_counts().unwrap();
+    assert_eq!((counts.fired, counts.firing, counts.critical), (1, 1, 0));
+    let query = SeriesQuery { from: EventTime(T0), to: EventTime(T0 + 60_000), host: None, step: None };
+    let series = reader.series(&query).unwrap();
+    assert_eq!(series.rows.iter().map(|row| row.anomalies).sum::<u64>(), 2);
 }
 
 #[test]

@@ -19,7 +19,8 @@ export interface Status {
   late: number;
   future: number;
   rate: number;
-  alerts: { fired: number; firing: number; critical: number };
+  /** `shadow_…`: of rules in shadow mode, among none of the others. */
+  alerts: { fired: number; firing: number; critical: number; shadow_fired?: number; shadow_firing?: number };
   anomaly_rate: number;
   workers: number;
   processes: number;

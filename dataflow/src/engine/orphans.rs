@@ -66,9 +66,9 @@ impl Orphans {
         self.alerts.len()
     }
 
-    /// The rule of each.
-    pub fn rules(&self) -> impl Iterator<Item = &str> {
-        self.alerts.iter().map(|orphan| orphan.alert.rule.as_str())
+    /// Each as it was left.
+    pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.alerts.iter().map(|orphan| &orphan.alert)
     }
 
     /// Whether there are none (any more).
@@ -206,7 +206,11 @@ mod tests {
         let spike = |id: &str, key: &str, state| alert(id, key, "ip-spike", T, state);
         let mut left = left(&[spike("a", "one", Firing), spike("b", "two", Firing), spike("c", "three", Firing)]);
         assert_eq!(ids(&left.meet(&spike("a", "one", Firing))), [""; 0], "it fires again");
-        assert_eq!((left.len(), left.rules().collect::<Vec<_>>()), (2, vec!["ip-spike"; 2]), "and is counted once");
+        assert_eq!(
+            (left.len(), left.alerts().map(|alert| alert.rule.as_str()).collect::<Vec<_>>()),
+            (2, vec!["ip-spike"; 2]),
+            "and is counted once"
+        );
         assert_eq!(ids(&left.meet(&spike("d", "two", Resolved))), [""; 0]);
         assert_eq!(ids(&left.meet(&spike("d", "two", Firing))), ["b"]);
         assert_eq!(ids(&left.meet(&spike("d", "two", Firing))), [""; 0], "once");

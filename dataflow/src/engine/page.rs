@@ -421,7 +421,8 @@ impl Engine for ShownPipeline {
         views.iter().for_each(|view| totals.merge(&view.totals));
         let fired = figures.alerts_fired.load(Ordering::Relaxed);
         let rules = figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let firing = rules.values().map(|rule| rule.firing + rule.left).sum();
+        let shadow_firing = rules.values().map(|rule| rule.shadow.0 + rule.shadow.1).sum();
+        let all: u64 = rules.values().map(|rule| rule.firing + rule.left).sum();
         let processes = self.shown.peers.processes();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -441,7 +442,13 @@ impl Engine for ShownPipeline {
             late: totals.late,
             future: totals.future,
             rate: views.iter().map(|view| view.rate).sum(),
-            alerts: AlertCounts { fired, firing, critical: figures.alerts_critical.load(Ordering::Relaxed) },
+            alerts: AlertCounts {
+                fired,
+                firing: all.saturating_sub(shadow_firing),
+                critical: figures.alerts_critical.load(Ordering::Relaxed),
+                shadow_fired: figures.shadow_fired.load(Ordering::Relaxed),
+                shadow_firing,
+            },
             anomaly_rate: fired as f64 / totals.events.max(1) as f64,
             workers: self.shown.workers * processes,
             processes,

@@ -106,7 +106,7 @@ impl AlertRow {
     }
 }
 
-/// How many alerts there are.
+/// How many alerts there are, but for those of rules in shadow mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AlertCounts {
     /// All that are kept and were not withdrawn.
@@ -268,10 +268,11 @@ impl StoreReader {
             let count = |sql: &str| -> rusqlite::Result<u64> {
                 c.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(|n| n as u64)
             };
+            let count = |which: &str| count(&format!("SELECT COUNT(*) FROM alerts WHERE mode <> 'shadow' AND {which}"));
             Ok(AlertCounts {
-                fired: count("SELECT COUNT(*) FROM alerts WHERE state <> 'withdrawn'")?,
-                firing: count("SELECT COUNT(*) FROM alerts WHERE state = 'firing'")?,
-                critical: count("SELECT COUNT(*) FROM alerts WHERE state <> 'withdrawn' AND severity = 'critical'")?,
+                fired: count("state <> 'withdrawn'")?,
+                firing: count("state = 'firing'")?,
+                critical: count("state <> 'withdrawn' AND severity = 'critical'")?,
             })
         })
     }

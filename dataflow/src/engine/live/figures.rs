@@ -1,4 +1,4 @@
-//! Figures of a running pipeline, for whoever shows them.
+//! Figures of a running pipeline, for whoever shows them. Alerts of rules in shadow mode are counted by themselves.
 
 use super::super::orphans::Orphans;
 use std::collections::{BTreeMap, VecDeque};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tidewatch_connectors::route::runner::RouteStatus;
 use tidewatch_connectors::sink::runner::SinkStatus;
-use tidewatch_events::alert::{Alert, AlertState, Severity};
+use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
 use tidewatch_events::rule::Rule;
 
 /// Figures of a running pipeline, for whoever shows them.
@@ -22,9 +22,11 @@ pub struct Figures {
     pub message_windows: AtomicU64,
     /// The latest alerts, newest last, bounded.
     pub alerts: Mutex<VecDeque<Alert>>,
-    /// Alerts that began.
+    /// Alerts that began, but for those of rules in shadow mode.
     pub alerts_fired: AtomicU64,
-    /// Those of them that were withdrawn.
+    /// Those of rules in shadow mode that began.
+    pub shadow_fired: AtomicU64,
+    /// Those of both that were withdrawn.
     pub alerts_withdrawn: AtomicU64,
     /// Whether some sink can take no more for now.
     pub full: AtomicBool,
@@ -34,7 +36,7 @@ pub struct Figures {
     pub broken: OnceLock<String>,
     /// Alerts by rule, for rules that had one.
     pub rules: Mutex<BTreeMap<String, RuleFigures>>,
-    /// Alerts of severity critical that began.
+    /// Those of `alerts_fired` of severity critical.
     pub alerts_critical: AtomicU64,
     /// How sinks stand, by name; a second old at most.
     pub sinks: Mutex<Vec<(String, SinkStatus)>>,
@@ -51,6 +53,8 @@ pub struct RuleFigures {
     pub firing: u64,
     /// Firing since an earlier life of `run`.
     pub left: u64,
+    /// Those of `firing` and of `left` that are in shadow mode: a rule may be changed while its alerts are open.
+    pub shadow: (u64, u64),
     /// Findings beyond the strongest of their windows.
     pub limited: u64,
     /// Findings that began no alert, as many were open.
@@ -64,15 +68,19 @@ pub struct RuleFigures {
 impl Figures {
     /// Alerts that began and were not withdrawn: as many as a replay finds.
     pub fn confirmed_alerts(&self) -> u64 {
-        let withdrawn = self.alerts_withdrawn.load(Ordering::Relaxed);
-        self.alerts_fired.load(Ordering::Relaxed).saturating_sub(withdrawn)
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&self.alerts_fired) + of(&self.shadow_fired)).saturating_sub(of(&self.alerts_withdrawn))
     }
 
     /// Notes what an earlier life left firing and still does.
     pub(super) fn leave(&self, orphans: &Orphans) {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.values_mut().for_each(|figures| figures.left = 0);
-        orphans.rules().for_each(|rule| rules.entry(rule.to_owned()).or_default().left += 1);
+        rules.values_mut().for_each(|figures| (figures.left, figures.shadow.1) = (0, 0));
+        for alert in orphans.alerts() {
+            let figures = rules.entry(alert.rule.clone()).or_default();
+            figures.left += 1;
+            figures.shadow.1 += u64::from(alert.mode == Mode::Shadow);
+        }
     }
 
     /// Counts a change of an alert that was firing before, or not.
@@ -83,12 +91,19 @@ impl Figures {
         }
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let figures = rules.entry(rule.name.clone()).or_default();
+        let shadow = u64::from(rule.mode == Mode::Shadow);
         if !fires {
             figures.firing = figures.firing.saturating_sub(1);
+            figures.shadow.0 = figures.shadow.0.saturating_sub(shadow);
             self.alerts_withdrawn.fetch_add(u64::from(state == AlertState::Withdrawn), Ordering::Relaxed);
             return;
         }
         (figures.fired, figures.firing) = (figures.fired + 1, figures.firing + 1);
+        figures.shadow.0 += shadow;
+        if rule.mode == Mode::Shadow {
+            self.shadow_fired.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         self.alerts_fired.fetch_add(1, Ordering::Relaxed);
         if rule.severity == Severity::Critical {
             self.alerts_critical.fetch_add(1, Ordering::Relaxed);

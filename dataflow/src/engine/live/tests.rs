@@ -5,7 +5,7 @@ use crate::engine::observe::Observer;
 use crate::engine::parsers::SourceParsers;
 use crate::engine::peers::Here;
 use crate::engine::replay;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use tidewatch_connectors::sink::backoff::Backoff;
 use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_connectors::sink::{Delivered, Sink, SinkError};
@@ -23,6 +23,25 @@ fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
         [(false, Firing), (true, Firing), (true, Withdrawn), (false, Firing), (true, Resolved), (false, Resolved)];
     changes.into_iter().for_each(|(was_firing, state)| figures.count(&config.rules[0], was_firing, state));
     assert_eq!((figures.alerts_fired.load(Ordering::Relaxed), figures.confirmed_alerts()), (2, 1));
+}
+
+#[test]
+fn an_alert_in_shadow_mode_is_counted_by_itself() {
+    use AlertState::{Firing, Resolved};
+    let text = "[[rule]]\nname = \"ip-spike\"\nmode = \"shadow\"\nseverity = \"critical\"\n";
+    let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+    let rule = |name: &str| config.rules.iter().find(|rule| rule.name == name).unwrap();
+    let figures = Figures::default();
+    for state in [Firing, Resolved, Firing] {
+        figures.count(rule("ip-spike"), state == Resolved, state);
+    }
+    figures.count(rule("path-scan"), false, Firing);
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((of(&figures.alerts_fired), of(&figures.alerts_critical), of(&figures.shadow_fired)), (1, 0, 2));
+    assert_eq!(figures.confirmed_alerts(), 3, "as many as a replay finds");
+    let rules = figures.rules.lock().unwrap();
+    assert_eq!((rules["ip-spike"].firing, rules["ip-spike"].shadow), (1, (1, 0)));
+    assert_eq!((rules["path-scan"].firing, rules["path-scan"].shadow), (1, (0, 0)));
 }
 
 #[test]
