@@ -149,7 +149,7 @@ fn changed_rules_hold_from_then_on_and_are_previewed() {
     // The change has its tick; the next event passes it.
     setup.ask(8, "10.0.0.9", 1);
     let told = run.hears("the rule has changed");
-    for words in ["rule=own", "threshold=55", "found=1", "client_ip=10.0.0.1 60 at 2024-01-01T00:00:01"] {
+    for words in ["rule=own", "threshold=55", "windows=", "found=1", "client_ip=10.0.0.1 60 at 2024-01-01T00:00:01"] {
         assert!(told.contains(words), "{words} is not in {told}");
     }
     assert!(!setup.alerts().contains("\"own\""), "a preview alerts nobody: {}", setup.alerts());
@@ -188,6 +188,25 @@ fn changed_rules_hold_from_then_on_and_are_previewed() {
     let own: Vec<&str> = alerts.lines().filter(|line| stands(line)).collect();
     assert!(own.iter().all(|a| a.contains("10.0.0.3") && a.contains("\"threshold\":55")), "{alerts}");
     assert!(own.iter().all(|a| a.contains("\"critical\"")), "{alerts}");
+}
+
+#[test]
+fn a_preview_of_no_window_says_so() {
+    let setup = Setup::new();
+    setup.configure("window = \"1h\"\nthreshold = 100");
+    setup.ask(1, "10.0.0.1", 60);
+    setup.ask(4, "10.0.0.9", 1);
+    let mut run = Running::start(&setup.config, setup.dir.path(), &[]);
+    setup.closes("10.0.0.1", &run);
+    setup.configure("window = \"1h\"\nthreshold = 55");
+    run.signal("-HUP");
+    run.hears("rules reloaded");
+    setup.ask(8, "10.0.0.9", 1);
+    let told = run.hears("the rule has changed");
+    for words in ["nothing was judged", "rule=own", "threshold=55", "first_event=2024-01-01T00:00:01"] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    assert!(!told.contains("found="), "{told}");
 }
 
 #[test]

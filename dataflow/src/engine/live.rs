@@ -182,7 +182,7 @@ impl Live {
             watch: memory::Watch::default(),
             said: limited::Said::default(),
             orphans: Orphans::default(),
-            previews: Previews::default(),
+            previews: Previews::new(plan.limits.allowed_lateness, plan.retain),
             misfits: Misfits::default(),
             partitions: Partitions::new(wall_clock()),
         })
@@ -284,7 +284,8 @@ impl Live {
                     };
                     self.end(over);
                 }
-                self.previews.tell(reached, self.book.rules());
+                let first = || self.peers.health().iter().filter_map(|row| row.totals.first_event).min();
+                self.previews.tell(reached, self.book.rules(), first);
             }
             Output::Changed(reload) => {
                 self.book.change(&reload);

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use tidewatch_events::key;
 use tidewatch_events::rule::Rule;
-use tidewatch_events::time::EventTime;
+use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::rules::closed_streams::Preview;
 use tidewatch_operators::rules::plan::RuleSet;
 use tidewatch_operators::rules::versions::{Reload, RuleChange, Terms};
@@ -182,9 +182,27 @@ fn laid_out(a: &Rule, b: &Rule) -> impl Iterator<Item = &'static str> {
 #[derive(Default)]
 pub struct Previews {
     expected: BTreeMap<u64, (Reload, BTreeMap<u32, Preview>)>,
+    allowed_lateness: Millis,
+    /// How long what closed windows came to is kept.
+    retain: Millis,
 }
 
 impl Previews {
+    /// Of windows that close after this lateness and are kept for so long.
+    pub fn new(allowed_lateness: Millis, retain: Millis) -> Previews {
+        Previews { expected: BTreeMap::new(), allowed_lateness, retain }
+    }
+
+    /// How many windows of a rule a change at `from` (ms) could be judged by: those since the first event (ms) that had
+    /// closed and are kept.
+    fn windows(&self, rule: &Rule, from: u64, first_event: Option<u64>) -> u64 {
+        let (Some(first), hop) = (first_event, rule.hop.0.max(1)) else { return 0 };
+        // A window ends at each multiple of the hop.
+        let closed = from.saturating_sub(self.allowed_lateness.0);
+        let forgotten = closed.saturating_sub(self.retain.0);
+        (closed / hop).saturating_sub((first / hop).max(forgotten / hop))
+    }
+
     /// A change took effect.
     pub fn expect(&mut self, reload: Reload) {
         self.expected.entry(reload.from).or_insert_with(|| (reload, BTreeMap::new()));
@@ -199,11 +217,11 @@ impl Previews {
         }
     }
 
-    /// Logs those whose tick the frontier (ms) has passed.
-    pub fn tell(&mut self, frontier: u64, set: &RuleSet) {
+    /// Logs those whose tick the frontier (ms) has passed. `first_event`: when (ms) the first event of this life was.
+    pub fn tell(&mut self, frontier: u64, set: &RuleSet, first_event: impl Fn() -> Option<u64>) {
         while let Some(first) = self.expected.first_entry().filter(|entry| *entry.key() < frontier) {
             let (reload, parts) = first.remove();
-            let from = EventTime(reload.from);
+            let (from, first_event) = (EventTime(reload.from), first_event());
             for RuleChange { rule, terms } in reload.changes.iter().filter(|c| set.twin_of(c.rule).is_none()) {
                 let shown = set.rule_at(*rule, reload.from);
                 let name = &shown.name;
@@ -217,8 +235,17 @@ impl Previews {
                 let found = part.map_or(0, |part| part.found);
                 let examples = examples.join("; ");
                 let (threshold, at_least) = (shown.threshold, shown.at_least);
+                let windows = self.windows(shown, reload.from, first_event);
+                if windows == 0 && found == 0 {
+                    let first = first_event.map_or_else(|| "none".into(), |first| EventTime(first).to_string());
+                    tracing::info!(
+                        rule = %name, %from, threshold, at_least, first_event = %first, allowed_lateness = %self.allowed_lateness,
+                        "the rule has changed; nothing was judged, as none of its windows that are kept has closed yet"
+                    );
+                    continue;
+                }
                 tracing::info!(
-                    rule = %name, %from, threshold, at_least, found, %examples,
+                    rule = %name, %from, threshold, at_least, windows, found, %examples,
                     "the rule has changed; in the windows kept it would have had so many findings"
                 );
             }
@@ -319,6 +346,32 @@ mod tests {
         let back = running.compare(&config(&first).all_rules).unwrap();
         assert_eq!(back[0].terms.map(|terms| terms.threshold), Some(50.0));
         assert!(running.below_what_is_kept(&back).is_empty());
+    }
+
+    #[test]
+    fn a_preview_knows_how_many_windows_it_is_of() {
+        let rule = &config(&format!("{OWN}threshold = 50"))
+            .all_rules
+            .iter()
+            .find(|e| e.rule.name == "own")
+            .unwrap()
+            .rule
+            .clone();
+        // Windows of 10 s every 5 s, 2 min lateness, 10 min kept.
+        let previews = Previews::new(Millis::minutes(2), Millis::minutes(10));
+        let rows: &[(&str, Option<u64>, u64, u64)] = &[
+            ("no event yet", None, 900_000, 0),
+            ("time has not moved on", Some(1_000_000), 1_000_000, 0),
+            ("the first has ended and not closed", Some(1_000_000), 1_124_999, 0),
+            ("the first has closed", Some(1_000_000), 1_125_000, 1),
+            ("an event just before its end", Some(1_004_999), 1_125_000, 1),
+            ("an event of the next", Some(1_005_000), 1_125_000, 0),
+            ("as many as are kept", Some(1_000_000), 9_000_000, 120),
+            ("no time before the epoch", Some(0), 100, 0),
+        ];
+        for (name, first, from, want) in rows {
+            assert_eq!(previews.windows(rule, *from, *first), *want, "{name}");
+        }
     }
 
     #[test]
