@@ -236,6 +236,8 @@ pub enum Why {
     Slow,
     /// It is read up to its end while lines keep coming: time goes as far as it does.
     Following,
+    /// The same, and it is far behind the others: its clock is slow or stands still.
+    Behind,
     /// It is at its end and nothing comes; soon it will hold time no more.
     Idle,
     /// What it brings is dated in the future, which moves nothing.

@@ -245,7 +245,7 @@ export interface ClientView {
   truncated?: boolean;
 }
 
-export type HeldWhy = "slow" | "following" | "idle" | "future" | "back-pressured" | "aligned" | "starting";
+export type HeldWhy = "slow" | "following" | "behind" | "idle" | "future" | "back-pressured" | "aligned" | "starting";
 
 export interface Partition {
   process: number;

@@ -26,6 +26,7 @@ use super::peers::Peers;
 use super::redaction::Redaction;
 use super::reload::Previews;
 use super::routes::Routes;
+use super::stalls::{Stall, Stalls};
 use super::writer::{record, shown};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use durable::Durable;
@@ -41,6 +42,7 @@ use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::DeadLetter;
+use tidewatch_events::time::Millis;
 use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change};
@@ -143,6 +145,7 @@ pub struct Live {
     said: limited::Said,
     orphans: Orphans,
     misfits: Misfits,
+    stalls: Stalls,
     partitions: Partitions,
 }
 
@@ -184,13 +187,15 @@ impl Live {
             orphans: Orphans::default(),
             previews: Previews::new(plan.limits.allowed_lateness, plan.retain),
             misfits: Misfits::default(),
+            stalls: Stalls::new(Millis(0)),
             partitions: Partitions::new(wall_clock()),
         })
     }
 
-    /// The same, warning where a process takes far more than `memory`, bytes.
-    pub fn watching(self, memory: u64) -> Live {
-        Live { watch: memory::Watch::new(memory), ..self }
+    /// The same, warning where a process takes far more than `memory`, bytes, or a partition is further behind than
+    /// `max_drift` has it.
+    pub fn watching(self, memory: u64, max_drift: Millis) -> Live {
+        Live { watch: memory::Watch::new(memory), stalls: Stalls::new(max_drift), ..self }
     }
 
     /// The same, crediting these accounts for dead letters that are kept.
@@ -227,6 +232,7 @@ impl Live {
                 // At the end it is said of all that was read.
                 if !ended {
                     self.misfits.look(&rows, health).iter().for_each(Misfit::warn);
+                    self.stalls.look(&rows, health, wall_clock().0).iter().for_each(Stall::warn);
                 }
             }
             if begun.elapsed() >= STEP || self.step.points.len() >= FULL || ended {

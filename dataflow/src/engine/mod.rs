@@ -5,6 +5,7 @@
 //! | [`ledger`] | the process's partitions, their clocks, the order in which their batches are judged |
 //! | [`ingest`] | the source edge: parse, judge, aggregate, stamp |
 //! | [`gate`] | what is held back while old records are caught up with |
+//! | [`misfits`], `stalls` | sources of which much is left out, and those that hold back the time of all |
 //! | [`parsers`] | formats of partitions |
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
@@ -61,6 +62,7 @@ pub mod routes;
 pub mod run;
 pub mod sinks;
 pub mod sources;
+mod stalls;
 pub mod workers;
 pub mod writer;
 

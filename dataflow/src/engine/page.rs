@@ -472,10 +472,13 @@ impl Engine for ShownPipeline {
     fn time(&self) -> TimeView {
         let views = self.views();
         let holder = views.iter().filter(|view| view.holding.is_some()).min_by_key(|view| (view.holding, view.process));
+        let partitions: Vec<_> = views.iter().flat_map(|view| view.partitions.iter().cloned()).collect();
+        let farthest = partitions.iter().filter_map(|row| row.watermark).max();
+        let held_by = holder.and_then(|view| view.held_by.clone().map(|held| (held, view.holding)));
         TimeView {
             frontier: self.frontier(),
-            held_by: holder.and_then(|view| view.held_by.clone()),
-            partitions: views.iter().flat_map(|view| view.partitions.iter().cloned()).collect(),
+            held_by: held_by.map(|(held, holding)| view::HeldBy { why: why(held.why, holding, farthest), ..held }),
+            partitions,
             truncated: views.iter().any(|view| view.truncated),
         }
     }
@@ -557,54 +560,16 @@ impl Engine for ShownPipeline {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// How much further the others must be until one that is read as it is written holds them back, ms.
+const BEHIND: u64 = 120_000;
 
-    #[test]
-    fn a_window_is_json_whatever_the_host_is_called() {
-        let mut lines = Vec::new();
-        let mut line = tidewatch_events::line_protocol::LineWriter::new(&mut lines);
-        line.start("http_stats").tag("host", "a \"b\",=\\</script>\u{2028}").count("requests", 3).float("rps", 0.5);
-        line.end(tidewatch_events::time::EventTime(20_000));
-        let mut tap = PageTap { feed: shown::Feed::default(), hosts: Hosts::default() };
-        tap.step(&Delivery { points: lines.clone(), ..Delivery::default() });
-        let host = tap.hosts.lock().unwrap().first().unwrap().clone();
-        assert!(host.contains("</script>"), "{host}");
-        let text = std::str::from_utf8(&lines).unwrap();
-        let json = window_json(&host, 20_000, &parse_line(text.trim_end()).unwrap());
-        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(read, serde_json::json!({"time": 20_000, "host": host, "requests": 3, "rps": 0.5}));
-        assert!(!json.contains('\n'));
-    }
-
-    #[test]
-    #[cfg(feature = "store")]
-    fn what_is_told_of_many_requests_is_of_all_processes() {
-        let of = |length: usize, most| spread(&(0..length).collect::<Vec<_>>(), most).into_iter().copied().collect();
-        let rows: &[(&str, usize, usize, &[usize])] = &[
-            ("none", 0, 3, &[]),
-            ("no room", 3, 0, &[]),
-            ("all", 3, 3, &[0, 1, 2]),
-            ("one too many", 4, 3, &[0, 1, 2]),
-            ("many", 900, 3, &[0, 300, 600]),
-        ];
-        for (name, length, most, want) in rows {
-            let got: Vec<usize> = of(*length, *most);
-            assert_eq!(got, *want, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_taken_port_is_followed_by_the_next() {
-        let taken = |up_to: u16| {
-            move |listen: String| {
-                let port: u16 = listen.rsplit_once(':').unwrap().1.parse().unwrap();
-                if (1..up_to).contains(&port) { Err(PageError::Taken(listen)) } else { Ok(port) }
-            }
-        };
-        assert_eq!(usual_or_next(taken(8080)).unwrap(), 8080);
-        assert_eq!(usual_or_next(taken(8082)).unwrap(), 8082);
-        assert_eq!(usual_or_next(taken(9000)).unwrap(), 0, "any free one");
+/// Why a partition whose watermark is `holding` holds time, where the others are as far as `farthest`.
+fn why(why: view::Why, holding: Option<u64>, farthest: Option<u64>) -> view::Why {
+    match (why, holding, farthest) {
+        (view::Why::Following, Some(at), Some(farthest)) if farthest.saturating_sub(at) >= BEHIND => view::Why::Behind,
+        _ => why,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -298,7 +298,7 @@ impl Pipeline {
             let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
             let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
             let (live, stop) = (
-                live.crediting(accounts.clone()).watching(config.memory.0).ending(orphans),
+                live.crediting(accounts.clone()).watching(config.memory.0, config.time.max_drift).ending(orphans),
                 stopping.clone(),
             );
             spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))

@@ -17,6 +17,7 @@ const KEPT = 150;
 const WHY: Record<HeldWhy, string> = {
   slow: "it has more to read and is the least far",
   following: "it is read up to its end, and time goes as far as its newest event: nothing is held back",
+  behind: "its lines keep coming, and their time stands still or is far behind that of the others: the clock of the host that writes them is wrong, and windows of all stay open until it is set or that sender ends",
   idle: "it has nothing to read; after idle_after it stops holding time back",
   future: "what it brings is dated in the future, which moves no time",
   "back-pressured": "there is no room for what it would read: results wait for a sink, or memory is at its limit",
