@@ -233,6 +233,8 @@ impl Live {
                 if !ended {
                     self.misfits.look(&rows, health).iter().for_each(Misfit::warn);
                     self.stalls.look(&rows, health, wall_clock().0).iter().for_each(Stall::warn);
+                    let over = self.orphans.look(&rows, health);
+                    self.end(over);
                 }
             }
             if begun.elapsed() >= STEP || self.step.points.len() >= FULL || ended {

@@ -6,11 +6,13 @@
 //! Invariants
 //! - An alert that fires again under its id is left to the book of alerts.
 //! - Each other one ends once: when no window can go on with it any more, by the rules as they are now, or right before
-//!   another alert about the same fires.
+//!   another alert about the same fires. Where nothing is read any more the wall clock says when.
 
+use super::peers::Health;
 use super::sinks;
 use crate::config::Config;
 use std::path::Path;
+use std::time::Instant;
 use tidewatch_connectors::sink::open_alerts;
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::text::Shown as _;
@@ -23,6 +25,8 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Orphans {
     alerts: Vec<Orphan>,
+    /// Since when nothing is read, and how many lines there were by then.
+    quiet: Option<(Instant, u64)>,
 }
 
 #[derive(Debug)]
@@ -58,7 +62,7 @@ impl Orphans {
             let over = resolved.saturating_add(window.0).saturating_add(config.time.allowed_lateness.0);
             Orphan { alert, resolved, over }
         };
-        Orphans { alerts: found.into_iter().map(orphan).collect() }
+        Orphans { alerts: found.into_iter().map(orphan).collect(), quiet: None }
     }
 
     /// How many there are still.
@@ -85,6 +89,19 @@ impl Orphans {
     /// At the end of all input, whose last event is at `last_event` (ms): those that are resolved by then.
     pub fn finish(&mut self, last_event: u64) -> Vec<Alert> {
         self.take(|orphan| orphan.resolved <= last_event)
+    }
+
+    /// Looks how all partitions stand. Where none holds time (they are idle, or over) and no line comes, event time goes on no
+    /// more: what ends are those whose time would be over by now, had it gone on since then.
+    pub fn look(&mut self, health: &[Health], now: Instant) -> Vec<Alert> {
+        let lines = health.iter().map(|row| row.totals.lines).sum();
+        let is_quiet = !self.is_empty() && !health.is_empty() && health.iter().all(|row| !row.holds);
+        let Some((since, _)) = self.quiet.filter(|(_, before)| is_quiet && *before == lines) else {
+            self.quiet = is_quiet.then_some((now, lines));
+            return Vec::new();
+        };
+        let passed = u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+        self.take(|orphan| passed >= orphan.over.saturating_sub(orphan.alert.last.0))
     }
 
     /// What ends because this alert fires: another one about the same. The same one is none any more.
@@ -198,6 +215,37 @@ mod tests {
         assert_eq!(ids(&left.advance(over + 1)), [""; 0], "once");
         assert_eq!(ids(&left.finish(T + 60_001)), [""; 0], "the input ends before its time");
         assert_eq!(ids(&left.finish(T + 60_002)), ["later"]);
+    }
+
+    #[test]
+    fn where_nothing_is_read_any_more_the_wall_clock_says_when() {
+        use super::super::ledger::{Shares, Totals};
+        use super::super::peers::Name;
+        use std::time::Duration;
+        let row = |lines: u64, holds: bool| {
+            let totals = Totals { lines, ..Totals::default() };
+            let (name, shares) = (Name::default(), Shares::default());
+            Health { name, totals, lag: None, shares, holds, passing: false, first_worker: 0 }
+        };
+        let begun = Instant::now();
+        let mut left = left(&[alert("a", "a", "ip-spike", T, AlertState::Firing)]);
+        // name, seconds, lines so far and whether time waits for them, whether it ends
+        let rows: &[(&str, u64, Option<(u64, bool)>, bool)] = &[
+            ("lines may come", 0, Some((0, true)), false),
+            ("long after", 900, Some((0, true)), false),
+            ("idle", 1000, Some((0, false)), false),
+            ("no broker answers", 1200, None, false),
+            ("idle again", 1210, Some((0, false)), false),
+            ("a line", 1399, Some((1, false)), false),
+            ("just before its 190 s are over", 1588, Some((1, false)), false),
+            ("they are over", 1589, Some((1, false)), true),
+            ("once", 1999, Some((1, false)), false),
+        ];
+        for (name, seconds, reads, ends) in rows {
+            let health: Vec<_> = reads.iter().map(|(lines, holds)| row(*lines, *holds)).collect();
+            let ended = left.look(&health, begun + Duration::from_secs(*seconds));
+            assert_eq!(!ids(&ended).is_empty(), *ends, "{name}");
+        }
     }
 
     #[test]
