@@ -414,6 +414,7 @@ fn alertmanager_settings(url: &str) -> AlertmanagerSettings {
         ca: None,
         timeout: Duration::from_secs(30),
         wording: Wording::default(),
+        page: None,
     }
 }
 
@@ -433,6 +434,19 @@ fn an_alertmanager_is_told_as_it_asks() {
     assert_eq!((&labels["severity"], &labels["team"]), (&"high".into(), &"web".into()));
     assert_eq!(labels["client_ip"], HOSTILE);
     assert_eq!(body[0]["startsAt"], "2026-03-05T10:00:01.000Z");
+    assert_eq!(body[0]["generatorURL"], serde_json::Value::Null, "nobody says where the page is");
+}
+
+#[test]
+fn an_alertmanager_is_told_where_the_page_has_the_alert() {
+    let web = Web::start(0, &[(200, "")]);
+    let page = Some("https://logs.example.org/tidewatch/".to_owned());
+    let settings = AlertmanagerSettings { page, ..alertmanager_settings(&web.url()) };
+    Alertmanager::new(settings).unwrap().send(&fired("b-1", HOSTILE)).unwrap();
+    let told = &web.wait_for(1)[0].json()[0];
+    let id: String = told["annotations"]["id"].as_str().unwrap().chars().filter(char::is_ascii_alphanumeric).collect();
+    assert!(!id.is_empty());
+    assert_eq!(told["generatorURL"], format!("https://logs.example.org/tidewatch/#/security?alert={id}"));
 }
 
 /// Debian's Alertmanager, where it is installed.

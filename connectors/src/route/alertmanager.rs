@@ -33,6 +33,8 @@ pub struct AlertmanagerSettings {
     pub timeout: Duration,
     /// Runbooks.
     pub wording: Wording,
+    /// Where people open the page; `None` where nobody says.
+    pub page: Option<String>,
 }
 
 /// See the module.
@@ -91,12 +93,17 @@ impl Alertmanager {
         }
         let starts = alert.fired.0.min(now);
         let ends = if item.what.is_end() { now.max(starts + 1) } else { now + self.settings.lasts };
-        json!({
+        let mut told = json!({
             "labels": labels,
             "annotations": annotations,
             "startsAt": EventTime(starts).to_string(),
             "endsAt": EventTime(ends).to_string(),
-        })
+        });
+        if let Some(page) = &self.settings.page {
+            let id = alert.id.bytes().filter(u8::is_ascii_alphanumeric).map(char::from);
+            told["generatorURL"] = format!("{page}#/security?alert={}", id.collect::<String>()).into();
+        }
+        told
     }
 
     fn labels(&self, rule: &str, severity: Severity) -> Map<String, Value> {

@@ -177,6 +177,8 @@ pub struct Page {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The path of the page, with a slash at both ends.
     pub base_path: String,
+    /// Where people open the page, with a slash at its end; `None`: nobody says.
+    pub url: Option<String>,
     /// Names by which the page may be asked for on loopback, besides the usual ones.
     pub hosts: Vec<String>,
     /// A file that says in which countries addresses are.
@@ -359,7 +361,8 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
         base_path.push('/');
     }
     let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
-    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, hosts, geoip: r.path("geoip") })
+    let url = r.url("url").map(|url| if url.ends_with('/') { url } else { url + "/" });
+    Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, url, hosts, geoip: r.path("geoip") })
 }
 
 /// `[report]`. `all` are the routes it may name.

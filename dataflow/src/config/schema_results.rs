@@ -159,6 +159,12 @@ pub static PAGE: Section = Section {
         key("tls_key", Kind::Path, NONE, "The certificate's key (PEM)."),
         key("base_path", Kind::Text, Is("/"), "The path under which a reverse proxy serves the page."),
         key(
+            "url",
+            Kind::Url,
+            NONE,
+            "Where people open the page (`https://logs.example.org/tidewatch/`): alerts at an Alertmanager link to it.",
+        ),
+        key(
             "hosts",
             Kind::Texts,
             NONE,

@@ -271,6 +271,7 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
                 ca,
                 timeout: route.timeout,
                 wording,
+                page: config.page.url.clone(),
             };
             Box::new(Alertmanager::new(settings).map_err(wrong)?)
         }
