@@ -46,11 +46,12 @@ async function call<T>(url: string, init: RequestInit): Promise<T> {
   let response: Response;
   try {
     response = await fetch(url, { credentials: "same-origin", cache: "no-store", ...init });
+    // One that breaks off is no answer.
+    if (response.ok) return (response.status === 204 ? null : await response.json()) as T;
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError("unreachable", "the server cannot be reached", 0);
   }
-  if (response.ok) return (response.status === 204 ? null : await response.json().catch(() => null)) as T;
   const body = (await response.json().catch(() => null)) as { error?: { code?: unknown; message?: unknown } } | null;
   if (response.status === 401 && !url.endsWith("/login")) unauthorised();
   throw new ApiError(
