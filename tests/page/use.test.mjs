@@ -12,13 +12,41 @@ describe("live", () => {
       const first = await events();
       await page.waitForFunction((old) => [...document.querySelectorAll(".tile")].some((tile) => tile.textContent.includes("Events processed") && tile.title !== old), first);
       await page.getByRole("button", { name: "Pause" }).click();
-      assert.match(page.url(), /paused=1/);
+      assert.match(page.url(), /paused=\d{13}/);
       const chart = () => page.getByRole("img", { name: /^Requests per second/ }).getAttribute("aria-label");
-      const held = await chart();
-      await page.waitForTimeout(3000);
-      assert.equal(await chart(), held);
+      // What was known when it was paused is asked once more. Live, it is another each second.
+      let held = null;
+      for (let now = await chart(); now !== held; now = await chart()) {
+        held = now;
+        await page.waitForTimeout(3000);
+      }
       await page.getByRole("button", { name: "Go live" }).click();
       await page.waitForFunction((old) => document.querySelector('[aria-label^="Requests per second"]')?.ariaLabel !== old, held);
+    }));
+
+  test("one end for all views while paused, also where a link does not say which; none once it follows again", () =>
+    on("#/overview", async (page) => {
+      const end = (request) => Number(new URL(request.url()).searchParams.get("to"));
+      const asked = (what) => page.waitForRequest((request) => request.url().includes(`/${what}?`), { timeout: 60_000 });
+      const traffic = page.getByRole("link", { name: "Traffic" });
+      await traffic.click();
+      await settled(page);
+      await page.getByRole("button", { name: "Pause" }).click();
+      const held = Number(new URLSearchParams(page.url().split("?")[1]).get("paused"));
+      assert.ok(held > 1e12, page.url());
+      await page.waitForTimeout(1500);
+      const [onward] = await Promise.all([asked("series"), page.goBack()]);
+      assert.ok(end(onward) > held + 1000, "the view before was live, and is");
+      await page.evaluate(() => (location.hash = "#/overview?paused=1"));
+      await page.waitForURL(/paused=\d{13}/);
+      await page.waitForTimeout(1500);
+      const [tops] = await Promise.all([asked("tops"), traffic.click()]);
+      assert.equal(end(tops), Number(new URLSearchParams(page.url().split("?")[1]).get("paused")) + 1);
+      // From a stretch that stands back to what comes, though it was paused before.
+      await page.evaluate(() => (location.hash = "#/traffic?from=1000&to=2000"));
+      await page.locator("option", { hasText: "1970" }).waitFor({ state: "attached" });
+      await Promise.all([page.waitForRequest((request) => /tops/.test(request.url()) && end(request) > end(tops) + 1000), page.getByLabel("Time range").selectOption({ label: "Last 5 minutes" })]);
+      await page.locator(".connection", { hasText: "Live" }).waitFor();
     }));
 
   test("each number says of what time it is, and of which host", () =>

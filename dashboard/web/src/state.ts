@@ -84,7 +84,18 @@ export function go(change: Partial<Route>): void {
   if (hash === showRoute(old)) return;
   const step = next.view !== old.view || next.argument !== old.argument;
   history[step ? "pushState" : "replaceState"](null, "", hash);
-  route.set(parseRoute(hash));
+  enter(parseRoute(hash));
+}
+
+/** Takes a route. One that is paused, nobody knows where, is so here from now on: every view, and every link, has the same end. */
+function enter(next: Route): void {
+  const until = newest();
+  const undecided = !next.live && next.until === null && "last" in next.range;
+  if (undecided && until !== null) {
+    next = { ...next, until };
+    history.replaceState(null, "", showRoute(next));
+  }
+  route.set(next);
 }
 
 export function setFilter(name: string, value: string): void {
@@ -102,20 +113,15 @@ export function newest(): number | null {
 
 /** The stretch of time shown now. Ends with the newest data, not with the clock on the wall. */
 export function shown(): { from: number; to: number } {
-  const { range } = route.get();
+  const { range, until } = route.get();
   if ("from" in range) return range;
-  const to = (pausedAt ?? newest() ?? status.get()?.now ?? Date.now()) + 1;
+  const to = (until ?? newest() ?? status.get()?.now ?? Date.now()) + 1;
   return { from: to - range.last, to };
 }
 
-/** Where the newest data stood when the page was paused. */
-let pausedAt: number | null = null;
-
 export function setLive(live: boolean): void {
-  if (!live) pausedAt = newest();
-  else pausedAt = null;
   const { range } = route.get();
-  go({ live, range: live && "from" in range ? { last: Math.max(60_000, range.to - range.from) } : range });
+  go({ live, until: null, range: live && "from" in range ? { last: Math.max(60_000, range.to - range.from) } : range });
   if (live) epoch.set(epoch.get() + 1);
 }
 
@@ -131,6 +137,7 @@ export const stream = new Stream({
     alerts.set(feed.alerts);
     status.set(next);
     needsToken.set(false);
+    enter(route.get());
     epoch.set(epoch.get() + 1);
     // Without them values stand without units.
     get<Rows<Rule>>("rules").then(({ rows }) => measures.set(new Map(rows.map(({ name, measure }) => [name, measure]))), () => {});
@@ -142,7 +149,10 @@ export const stream = new Stream({
     if (began) announced.set(alert);
   },
   onBatch: (batch) => {
-    if (batch.status) status.set(batch.status);
+    if (batch.status) {
+      status.set(batch.status);
+      enter(route.get());
+    }
     if (feed.flush()) alerts.set(feed.alerts);
     for (const window of batch.windows) windows.push(window);
     if (batch.requests.length) tail.set([...batch.requests.reverse(), ...tail.get()].slice(0, MOST_TAIL));
@@ -175,8 +185,8 @@ export function start(): void {
   applyTheme();
   prefersDark.addEventListener("change", applyTheme);
   onUnauthorised(() => needsToken.set(true));
-  addEventListener("hashchange", () => route.set(parseRoute(location.hash)));
-  addEventListener("popstate", () => route.set(parseRoute(location.hash)));
+  addEventListener("hashchange", () => enter(parseRoute(location.hash)));
+  addEventListener("popstate", () => enter(parseRoute(location.hash)));
   stream.start();
 }
 
@@ -252,6 +262,6 @@ export function hasHistory(): boolean {
 
 /** The part of a question that the route says: changes of it ask again. */
 export function rangeKey(current: Route): string {
-  const { range } = current;
-  return `${current.host}|${"last" in range ? range.last : `${range.from}-${range.to}`}`;
+  const { host, range, until } = current;
+  return `${host}|${"last" in range ? `${range.last} ${until ?? ""}` : `${range.from}-${range.to}`}`;
 }

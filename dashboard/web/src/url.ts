@@ -14,6 +14,8 @@ export interface Route {
   range: Range;
   /** Follows the newest data. */
   live: boolean;
+  /** Where the newest data stood when it was paused, ms; none while it follows, of a fixed stretch, and where that is not known yet. */
+  until: number | null;
   filters: Record<string, string>;
 }
 
@@ -72,6 +74,7 @@ export function parseRoute(hash: string): Route {
   const [from, to] = [params.get("from"), params.get("to")].map((text) => (text !== null && /^\d{1,15}$/.test(text) ? Number(text) : null));
   const last = parseLength(params.get("range") ?? "");
   const fixed = from !== null && from !== undefined && to !== null && to !== undefined && from < to;
+  const paused = params.get("paused");
   const filters: Record<string, string> = {};
   for (const [key, value] of params) if (!RESERVED.has(key) && value !== "") filters[key] = value;
   return {
@@ -79,7 +82,9 @@ export function parseRoute(hash: string): Route {
     argument: view === "client" ? argument : "",
     host: params.get("host") ?? "",
     range: fixed ? { from, to } : last ? { last } : DEFAULT_RANGE,
-    live: !fixed && !params.has("paused"),
+    live: !fixed && paused === null,
+    // `1` is no time: where it is, whoever opens the link finds out.
+    until: !fixed && paused !== null && /^\d{2,15}$/.test(paused) ? Number(paused) : null,
     filters,
   };
 }
@@ -90,7 +95,7 @@ export function showRoute(route: Route): string {
   if (route.host) params.set("host", route.host);
   if ("last" in route.range) {
     if (!sameRange(route.range, DEFAULT_RANGE)) params.set("range", showLength(route.range.last));
-    if (!route.live) params.set("paused", "1");
+    if (!route.live) params.set("paused", String(route.until ?? 1));
   } else {
     params.set("from", String(route.range.from));
     params.set("to", String(route.range.to));

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { parseLength, parseRoute, showLength, showRoute, type Route } from "../src/url";
 
-const plain: Route = { view: "overview", argument: "", host: "", range: { last: 900_000 }, live: true, filters: {} };
+const plain: Route = { view: "overview", argument: "", host: "", range: { last: 900_000 }, live: true, until: null, filters: {} };
 
 test.each<[string, string, Partial<Route>]>([
   ["nothing", "", {}],
@@ -10,6 +10,9 @@ test.each<[string, string, Partial<Route>]>([
   ["a view", "#/security", { view: "security" }],
   ["host and range", "#/traffic?host=web1&range=1h", { view: "traffic", host: "web1", range: { last: 3_600_000 } }],
   ["held still", "#/overview?paused=1", { live: false }],
+  ["held still at a time", "#/overview?paused=1772704800000", { live: false, until: 1_772_704_800_000 }],
+  ["held still at no time", "#/overview?paused=-5", { live: false }],
+  ["a stretch does not move", "#/overview?from=1000&to=2000&paused=1772704800000", { range: { from: 1000, to: 2000 }, live: false }],
   ["a stretch", "#/overview?from=1000&to=2000", { range: { from: 1000, to: 2000 }, live: false }],
   ["a stretch the wrong way", "#/overview?from=2000&to=1000", {}],
   ["a stretch of words", "#/overview?from=a&to=b", {}],
@@ -26,10 +29,15 @@ test.each<[string, Route, string]>([
   ["defaults are left out", plain, "#/overview"],
   ["all", { ...plain, view: "security", host: "<b>", range: { last: 21_600_000 }, live: false, filters: { severity: "high", rule: "a&b" } }, "#/security?host=%3Cb%3E&range=6h&paused=1&rule=a%26b&severity=high"],
   ["a client", { ...plain, view: "client", argument: "a/b?c#d" }, "#/client/a%2Fb%3Fc%23d"],
+  ["where it holds still", { ...plain, live: false, until: 1_772_704_800_000 }, "#/overview?paused=1772704800000"],
   ["a stretch", { ...plain, range: { from: 1, to: 2 }, live: false }, "#/overview?from=1&to=2"],
 ])("show: %s, and back", (_, route, wanted) => {
   expect(showRoute(route)).toBe(wanted);
   expect(parseRoute(showRoute(route))).toEqual(route);
+});
+
+test("what follows the newest data holds still nowhere", () => {
+  expect(showRoute({ ...plain, until: 5000 })).toBe("#/overview");
 });
 
 test("a filter cannot pass for a part of the route", () => {
