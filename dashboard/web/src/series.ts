@@ -209,7 +209,8 @@ export function fromFirst(whole: Known, least = 60_000): Known {
   return { ...series, from: Math.max(series.from, Math.min(first, series.to - least)) };
 }
 
-const RATES = ["rps", "throughput"];
+/** Rates, and what they are a rate of. */
+const RATES: Record<string, string> = { rps: "requests", throughput: "bytes" };
 const COUNTS = ["bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
 
 /**
@@ -226,7 +227,10 @@ export function projectLast(series: Known): { series: Series; projected: number 
   const row = last.map((cell, at) => {
     const name = series.columns[at] ?? "";
     if (cell === null) return null;
-    return RATES.includes(name) ? cell / share : COUNTS.includes(name) ? Math.round(cell / share) : cell;
+    // The API divides by the time that was seen, the stream by a whole window: what was counted says it for both.
+    const counted = last[series.columns.indexOf(RATES[name] ?? "")];
+    if (typeof counted === "number") return counted / share / (series.step / 1000);
+    return COUNTS.includes(name) ? Math.round(cell / share) : cell;
   });
   return { series: { ...series, rows: [...before, row] }, projected: time };
 }

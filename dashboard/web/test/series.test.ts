@@ -125,6 +125,15 @@ describe("the window still filling", () => {
     expect(shown.series.rows.at(-1)?.[1]).toBe(requests);
     expect(shown.projected).toBe(projected);
   });
+  test("its rates are those of its counts, whoever divided them by what", () => {
+    const columns = ["time", "requests", "rps", "bytes", "throughput", "error_ratio"];
+    // From the API: of the 45 s that were seen, as counts are not. From the stream: of the whole minute.
+    const last: [string, Cell[]][] = [["API", [60_000, 90, 2, 9000, 200, 0.5]], ["stream", [60_000, 90, 1.5, 9000, 150, 0.5]]];
+    for (const [name, row] of last) {
+      const shown = projectLast({ from: 0, to: 120_000, step: 60_000, columns, rows: [[0, 120, 2, 12_000, 200, 0], row], known: 105_000 });
+      expect(shown.series.rows.at(-1), name).toEqual([60_000, 120, 2, 12_000, 200, 0.5]);
+    }
+  });
   test("of nothing", () => expect(projectLast({ ...series(0, 1, []), known: 1 }).series.rows).toEqual([]));
 });
 
