@@ -27,6 +27,33 @@ describe("when things go wrong", () => {
     }
   });
 
+  test("a host whose question failed is not shown with the figures of another", async () => {
+    const own = await standIn();
+    const watched = await opened(`${own.url}#/overview`, { allow: [/503/] });
+    try {
+      const { page } = watched;
+      await settled(page);
+      const chart = page.locator('[aria-label^="Requests per second. "]');
+      // Waits for it, should it not be there.
+      const highest = async () => Number(/highest ([\d.,]+)/.exec(await chart.getAttribute("aria-label"))[1].replace(",", ""));
+      assert.ok((await highest()) > 400, "all hosts");
+      let failed = 0;
+      const busy = { status: 503, contentType: "application/json", body: '{"error":{"code":"unavailable","message":"it takes too long"}}' };
+      await page.route(/\/series\?.*host=api/, (route) => (failed++ ? route.continue() : route.fulfill(busy)));
+      const next = page.waitForResponse((response) => /\/series\?.*host=api/.test(response.url()) && response.ok());
+      await page.getByLabel("Host").selectOption("api");
+      await page.getByText("it takes too long").waitFor();
+      assert.equal(await chart.count(), 0, "of another host");
+      await next;
+      await page.locator(".trouble").waitFor({ state: "detached" });
+      assert.ok((await highest()) < 200, `${await highest()} requests per second of one host`);
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+
   test("a token is asked for where one is needed", async () => {
     const own = await standIn("--token", "s3cret");
     const watched = await opened(`${own.url}#/traffic`, { allow: [/401/] });

@@ -18,6 +18,11 @@ const POINTS = 360;
 const WINDOW_MS = 10_000;
 const COLUMNS = "time requests rps bytes throughput latency_avg latency_p50 latency_p95 latency_p99 latency_max status_2xx status_3xx status_4xx status_5xx error_ratio clients anomalies".split(" ");
 
+/** `of`: the question that it answers: what comes later is of this one, or is not laid over it. */
+interface Base extends Series {
+  of: string;
+}
+
 export interface Shown {
   series: Known | null;
   error: ApiError | null;
@@ -30,35 +35,46 @@ export function useSeries(): Shown {
   const here = useWatched(route);
   const round = useWatched(epoch);
   const pulse = useWatched(beat);
-  const [base, setBase] = useState<Series | null>(null);
-  const [error, setError] = useState<ApiError | null>(null);
+  const [base, setBase] = useState<Base | null>(null);
+  const [failed, setFailed] = useState<{ of: string; error: ApiError } | null>(null);
   const [attempt, setAttempt] = useState(0);
   const [stamp, setStamp] = useState(0);
   const key = rangeKey(here);
+  const error = failed?.of === key ? failed.error : null;
+  const isAnswer = base?.of === key;
 
   useEffect(() => {
     if (round === 0) return;
     const { from, to } = shown();
     // Without a store there are still the windows of the stream.
-    const without = () => setBase({ from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [] });
+    const without = () => setBase({ of: key, from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [] });
     if (!hasHistory()) return without();
     const controller = new AbortController();
+    let timer: number | undefined;
+    const later = () => {
+      timer = window.setTimeout(() => (document.hidden || connection.get().state !== "live" ? later() : setAttempt((old) => old + 1)), TAIL_EVERY_MS);
+    };
     const step = to - from > HOUR ? niceStep((to - from) / POINTS) : null;
     get<Series>("series", { host: here.host, from, to, step }, controller.signal).then(
       (series) => {
-        setBase({ ...series, from, to });
+        setBase({ ...series, of: key, from, to });
         setStamp((old) => old + 1);
-        setError(null);
+        setFailed(null);
       },
       (problem: unknown) => {
-        if (problem instanceof ApiError) setError(problem);
+        if (controller.signal.aborted || !(problem instanceof ApiError)) return;
+        setFailed({ of: key, error: problem });
+        if (here.live) later();
       },
     );
-    return () => controller.abort();
+    return () => {
+      window.clearTimeout(timer);
+      controller.abort();
+    };
   }, [key, round, attempt]);
 
   useEffect(() => {
-    if (!here.live || !base || !hasHistory()) return;
+    if (!here.live || !isAnswer || !hasHistory()) return;
     const controller = new AbortController();
     const timer = setTimeout(
       () => {
@@ -66,8 +82,8 @@ export function useSeries(): Shown {
         const { from, to } = shown();
         const start = tailFrom(base, to, from, TAIL_MS);
         get<Series>("series", { host: here.host, from: start, to, step: base.step }, controller.signal).then(
-          (tail) => setBase(splice(base, { ...tail, from: start, to }, from - base.step)),
-          () => setBase({ ...base }),
+          (tail) => setBase({ ...splice(base, { ...tail, from: start, to }, from - base.step), of: key }),
+          () => controller.signal.aborted || setBase({ ...base }),
         );
       },
       Math.max(TAIL_EVERY_MS, base.step / 4),
@@ -79,10 +95,13 @@ export function useSeries(): Shown {
   }, [base, here.live, key, document.hidden]);
 
   const series = useMemo(() => {
-    if (!base) return null;
-    if (!here.live) return { ...base, known: base.to };
+    // While it is asked, what was shown stays; once it failed, that would pass for the answer.
+    if (!base || (!isAnswer && error)) return null;
+    const held = { ...base, known: base.to };
+    if (!here.live) return held;
+    if (!isAnswer) return fromFirst(held);
     const { from, to } = shown();
     return fromFirst(withLive(base, windows, here.host, status.get()?.hosts ?? [], from, to));
-  }, [base, here.live ? pulse : 0, here.live]);
+  }, [base, here.live ? pulse : 0, here.live, isAnswer, error !== null]);
   return { series, error, again: () => setAttempt(attempt + 1), stamp };
 }
