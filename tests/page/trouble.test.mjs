@@ -62,8 +62,9 @@ describe("when things go wrong", () => {
       const dialog = page.getByRole("dialog", { name: "This page needs a token" });
       await dialog.waitFor();
       assert.doesNotMatch(await page.locator("body").innerText(), /index\.html/);
-      await page.keyboard.press("Escape");
-      assert.ok(await dialog.isVisible());
+      // A browser closes it at the second one, whatever the page says to that.
+      for (let press = 0; press < 4; press += 1) await page.keyboard.press("Escape");
+      await dialog.waitFor();
       await page.getByRole("textbox", { name: "Token" }).fill("wrong");
       await page.getByRole("button", { name: "Log in" }).click();
       await page.getByText("this is not the token of this page").waitFor();

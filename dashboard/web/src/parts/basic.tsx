@@ -201,6 +201,12 @@ export function Dialog(props: { title: string; onClose: () => void; closable?: b
         event.preventDefault();
         if (closable) props.onClose();
       }}
+      onClose={() => {
+        // The browser closed it, as it does at a second Escape, whatever is said to that. Not so where it is gone already.
+        if (!box.current) return;
+        if (closable) props.onClose();
+        else box.current.showModal();
+      }}
       onClick={(event) => {
         if (closable && event.target === box.current) props.onClose();
       }}
