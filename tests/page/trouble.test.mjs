@@ -82,6 +82,60 @@ describe("when things go wrong", () => {
     }
   });
 
+  test("another token after a restart is asked for, however long the server was away", async () => {
+    let own = await standIn("--token", "s3cret");
+    const watched = await opened(`${own.url}#/overview`, { allow: [/40[13]|Failed to load resource|ERR_/] });
+    try {
+      const { page } = watched;
+      const dialog = page.getByRole("dialog", { name: "This page needs a token" });
+      const enter = async (token) => {
+        await page.getByRole("textbox", { name: "Token" }).fill(token);
+        await page.getByRole("button", { name: "Log in" }).click();
+        await dialog.waitFor({ state: "detached" });
+      };
+      await enter("s3cret");
+      await page.locator(".connection", { hasText: "Live" }).waitFor();
+      let attempts = 0;
+      page.on("request", (request) => (attempts += request.url().endsWith("/stream") ? 1 : 0));
+      await own.stop();
+      while (attempts < 2) await page.waitForRequest(/stream/);
+      own = await standIn("--token", "another", "--port", String(own.port));
+      await dialog.waitFor();
+      await enter("another");
+      await page.locator(".connection", { hasText: "Live" }).waitFor();
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+
+  test("one page too many for the stream shows what the API answers, says why, and comes live when there is room", async () => {
+    const own = await standIn("--streams", "1");
+    const first = await opened(`${own.url}#/overview`);
+    await first.page.locator(".connection", { hasText: "Live" }).waitFor();
+    const watched = await opened(`${own.url}#/overview`, { allow: [/503/] });
+    try {
+      const { page } = watched;
+      await page.getByText("Nothing comes live: 1 pages are open already").waitFor();
+      await settled(page);
+      await page.locator("canvas").nth(5).waitFor();
+      assert.equal(await page.getByText("Connection lost").count(), 0);
+      // Asked anew: of a later time.
+      await page.waitForRequest(/\/series\?/);
+      await show(page, "#/requests");
+      const newest = () => page.locator("tbody tr").first().locator("time").innerText();
+      const before = await newest();
+      await page.waitForFunction((old) => document.querySelector("tbody tr time").textContent !== old, before);
+      await first.close();
+      await page.locator(".connection", { hasText: "Live" }).waitFor();
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+
   for (const [name, args, hash, wanted] of [
     ["nothing read yet", ["--empty"], "#/overview", /No request has been read yet/],
     ["no store", ["--no-store"], "#/overview", /No store in this run\.[\s\S]*req\/s/],

@@ -2,11 +2,11 @@
 // headers and with text as hostile as real logs hold. Numbers are a function of time, so that a restart changes nothing.
 //
 //   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--no-store]
-//     [--age MS] [--resting] [--sparse] [--api URL]
+//     [--age MS] [--resting] [--sparse] [--streams N] [--api URL]
 //
 // --trouble: a sink is away, requests are sampled. --empty: nothing was read yet. --age: the newest event is so old.
 // --resting: started over a store, and nothing read since. --sparse: requests in one window of each hour.
-// --api: the page's files from here, all answers from a Tidewatch that runs there.
+// --streams: no more pages have a stream of events. --api: the page's files from here, all answers from a Tidewatch that runs there.
 
 import { readFileSync } from "node:fs";
 import { createServer, request as ask } from "node:http";
@@ -27,11 +27,13 @@ const { values: options } = parseArgs({
     sparse: { type: "boolean" },
     resting: { type: "boolean" },
     age: { type: "string", default: "0" },
+    streams: { type: "string", default: "64" },
     api: { type: "string" },
   },
 });
 const BASE = options.base.replace(/\/$/, "");
 const DIST = join(dirname(fileURLToPath(import.meta.url)), "../dist");
+const COOKIE = `tidewatch=${Buffer.from(options.token ?? "").toString("hex")}`;
 const AGE = Number(options.age);
 const STARTED = Date.now();
 const WINDOW = 10_000;
@@ -257,6 +259,7 @@ const refuse = (response, code, name, message) => answer(response, code, { error
 const streams = new Set();
 
 function stream(response, query) {
+  if (streams.size >= Number(options.streams)) return refuse(response, 503, "unavailable", `${options.streams} pages are open already`);
   response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
   const tell = (event, data) => response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   tell("hello", status());
@@ -344,9 +347,9 @@ const server = createServer((incoming, response) => {
     if (incoming.method !== "GET" && incoming.headers["x-tidewatch"] !== "1") return refuse(response, 403, "forbidden", "the header X-Tidewatch: 1 is missing");
     if (name === "login") {
       if (JSON.parse(body).token !== options.token) return refuse(response, 401, "unauthorised", "this is not the token of this page");
-      return answer(response, 204, undefined, { "Set-Cookie": `tidewatch=ok; Path=${BASE || "/"}; HttpOnly; SameSite=Strict` });
+      return answer(response, 204, undefined, { "Set-Cookie": `${COOKIE}; Path=${BASE || "/"}; HttpOnly; SameSite=Strict` });
     }
-    if (options.token && !(incoming.headers.cookie ?? "").includes("tidewatch=ok")) return refuse(response, 401, "unauthorised", "a token is needed");
+    if (options.token && !(incoming.headers.cookie ?? "").includes(COOKIE)) return refuse(response, 401, "unauthorised", "a token is needed");
     api(name, incoming.method, url.searchParams, body, response);
   });
 });

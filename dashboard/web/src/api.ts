@@ -42,12 +42,12 @@ export function onUnauthorised(tell: () => void): void {
   unauthorised = tell;
 }
 
-async function call<T>(url: string, init: RequestInit): Promise<T> {
+async function call<T>(url: string, init: RequestInit, read = (response: Response): Promise<T> => response.json()): Promise<T> {
   let response: Response;
   try {
     response = await fetch(url, { credentials: "same-origin", cache: "no-store", ...init });
     // One that breaks off is no answer.
-    if (response.ok) return (response.status === 204 ? null : await response.json()) as T;
+    if (response.ok) return (response.status === 204 ? null : await read(response)) as T;
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError("unreachable", "the server cannot be reached", 0);
@@ -63,6 +63,15 @@ async function call<T>(url: string, init: RequestInit): Promise<T> {
 
 export function get<T>(path: string, params: Params = {}, signal?: AbortSignal): Promise<T> {
   return call<T>(address(path, params), signal ? { signal } : {});
+}
+
+/** Why something that does not end, as the stream, is refused; nothing where it begins. */
+export function refusal(path: string, signal: AbortSignal): Promise<ApiError | null> {
+  const close = async (response: Response) => (await response.body?.cancel(), null);
+  return call<null>(address(path), { signal }, close).catch((error: unknown) => {
+    if (error instanceof ApiError && error.status !== 0) return error;
+    throw error;
+  });
 }
 
 /** Calls that change something carry a header that other sites cannot send. */

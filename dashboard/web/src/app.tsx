@@ -156,7 +156,7 @@ function ConnectionState() {
   const now = useWatched(connection);
   const live = useWatched(route).live;
   const text =
-    now.state === "lost" ? "Connection lost" : now.state === "connecting" ? "Connecting…" : now.state === "hidden" ? "Resting" : live ? "Live" : "Paused";
+    now.state === "lost" ? "Connection lost" : now.state === "refused" ? "Not live" : now.state === "connecting" ? "Connecting…" : now.state === "hidden" ? "Resting" : live ? "Live" : "Paused";
   return (
     <p class={`connection ${now.state === "live" && !live ? "held" : now.state}`} role="status">
       <i />
@@ -317,21 +317,37 @@ function Warnings() {
   const now = useWatched(status);
   const link = useWatched(connection);
   const here = useWatched(route);
-  const wait = useSecondsTo(link.state === "lost" ? link.retryAt : null);
+  const wait = useSecondsTo("retryAt" in link ? link.retryAt : null);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
   const routes = (now?.routes ?? []).filter((route) => !route.works);
   const data = newest();
+  const again = (
+    <>
+      trying again
+      <span aria-hidden="true">{wait > 0 ? ` in ${wait} s` : " now…"}</span>
+    </>
+  );
+  const tryNow = (
+    <button type="button" onClick={() => stream.now()}>
+      Try now
+    </button>
+  );
   return (
     <div class="warnings">
       {link.state === "lost" && (
         <div class="warning bad" role="alert">
           <span>
-            <b>Connection lost.</b> What is shown is of <time>{format.clock(link.since, false)}</time>; trying again
-            <span aria-hidden="true">{wait > 0 ? ` in ${wait} s` : " now…"}</span>
+            <b>Connection lost.</b> What is shown is of <time>{format.clock(link.since, false)}</time>; {again}
           </span>
-          <button type="button" onClick={() => stream.now()}>
-            Try now
-          </button>
+          {tryNow}
+        </div>
+      )}
+      {link.state === "refused" && (
+        <div class="warning" role="status">
+          <span>
+            <b>Nothing comes live:</b> {format.visible(link.why)}. What is shown is asked anew every few seconds; {again}
+          </span>
+          {tryNow}
         </div>
       )}
       {now?.catching_up && (

@@ -5,7 +5,7 @@ import { ApiError, get, isStored, NO_STORE, onUnauthorised, send, type Params } 
 import { useWatched, Watched } from "./cell";
 import { AlertFeed } from "./feed";
 import { LiveWindows } from "./series";
-import { Stream, type Connection } from "./stream";
+import { answers, Stream, type Connection } from "./stream";
 import type { Alert, RequestRow, Rows, Rule, Status } from "./types";
 import { parseRoute, showRoute, type Route } from "./url";
 
@@ -129,18 +129,26 @@ export function setLive(live: boolean): void {
 
 const feed = new AlertFeed();
 
+/** The server answers, as it did not before: all is asked of it, and what was heard earlier may be out of date. */
+function answered(next: Status): void {
+  windows.restart(next.last_event);
+  feed.hello(next);
+  alerts.set(feed.alerts);
+  status.set(next);
+  needsToken.set(false);
+  enter(route.get());
+  epoch.set(epoch.get() + 1);
+  // Without them values stand without units.
+  get<Rows<Rule>>("rules").then(({ rows }) => measures.set(new Map(rows.map(({ name, measure }) => [name, measure]))), () => {});
+}
+
 export const stream = new Stream({
   onConnection: (next) => connection.set(next),
-  onHello: (next) => {
-    windows.restart(next.last_event);
-    feed.hello(next);
-    alerts.set(feed.alerts);
+  onHello: answered,
+  onAnswer: (next) => {
+    if (connection.get().state !== "refused") return answered(next);
     status.set(next);
-    needsToken.set(false);
     enter(route.get());
-    epoch.set(epoch.get() + 1);
-    // Without them values stand without units.
-    get<Rows<Rule>>("rules").then(({ rows }) => measures.set(new Map(rows.map(({ name, measure }) => [name, measure]))), () => {});
   },
   onAlert: (alert) => {
     const { changed, marked, began } = feed.take(alert);
@@ -222,7 +230,7 @@ export function useAnswer<T>(question: string | null, params: () => Params, ever
     let timer: number | undefined;
     const next = () => {
       window.clearTimeout(timer);
-      if (!stopped && every > 0 && live) timer = window.setTimeout(() => (document.hidden || connection.get().state !== "live" ? next() : run()), every);
+      if (!stopped && every > 0 && live) timer = window.setTimeout(() => (document.hidden || !answers(connection.get()) ? next() : run()), every);
     };
     const run = () => {
       controller?.abort();

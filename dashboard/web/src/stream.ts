@@ -2,8 +2,9 @@
 //
 // - What arrives is handed on at once for alerts and once a second for all else, so that drawing has a known rate.
 // - After every (re)connect `onHello` tells the page to ask for everything again: the feed has no memory.
+// - After every attempt that failed the server is asked what is wrong: it may be away, want a token, or have no stream to give.
 
-import { get } from "./api";
+import { get, refusal } from "./api";
 import { backoff } from "./backoff";
 import type { Alert, LiveWindow, RequestRow, Status } from "./types";
 
@@ -11,11 +12,20 @@ export type Connection =
   | { state: "connecting" }
   | { state: "live" }
   | { state: "hidden" }
-  | { state: "lost"; since: number; retryAt: number };
+  | { state: "lost"; since: number; retryAt: number }
+  /** The server answers, but gives this page no stream. */
+  | { state: "refused"; why: string; retryAt: number };
+
+/** Whether questions are answered. */
+export function answers({ state }: Connection): boolean {
+  return state === "live" || state === "refused";
+}
 
 export interface Handlers {
   onConnection(connection: Connection): void;
   onHello(status: Status): void;
+  /** There is no stream, but the server answers: after each attempt that failed. */
+  onAnswer(status: Status): void;
   onAlert(alert: Alert): void;
   /** Once a second, if anything came. */
   onBatch(batch: { status: Status | null; windows: LiveWindow[]; requests: RequestRow[] }): void;
@@ -35,6 +45,8 @@ export class Stream {
   private source: EventSource | null = null;
   private attempt = 0;
   private lostAt = 0;
+  private refused: string | null = null;
+  private probing: AbortController | null = null;
   private heardAt = 0;
   private retry: number | undefined;
   private hiding: number | undefined;
@@ -69,6 +81,7 @@ export class Stream {
 
   stop(): void {
     this.close();
+    this.probing?.abort();
     window.clearTimeout(this.retry);
   }
 
@@ -97,6 +110,8 @@ export class Stream {
     on("hello", (hello: { status?: Status } & Status) => {
       this.attempt = 0;
       this.lostAt = 0;
+      this.refused = null;
+      this.probing?.abort();
       this.batch = this.fresh();
       this.handlers.onConnection({ state: "live" });
       this.handlers.onHello(hello.status ?? hello);
@@ -133,11 +148,34 @@ export class Stream {
     this.lostAt ||= Date.now();
     const wait = backoff(this.attempt, Math.random());
     this.attempt += 1;
-    this.handlers.onConnection({ state: "lost", since: this.lostAt, retryAt: Date.now() + wait });
-    // EventSource does not tell a refusal from a server that is away; a plain call does.
-    if (this.attempt === 1) get("status").catch(() => {});
+    const retryAt = Date.now() + wait;
+    this.tell(retryAt);
+    void this.probe(retryAt);
     window.clearTimeout(this.retry);
     this.retry = window.setTimeout(() => this.open(), wait);
+  }
+
+  private tell(retryAt: number): void {
+    const why = this.refused;
+    this.handlers.onConnection(why === null ? { state: "lost", since: this.lostAt, retryAt } : { state: "refused", why, retryAt });
+  }
+
+  /** EventSource does not tell a refusal from a server that is away; plain calls do. They also say where a token is needed. */
+  private async probe(retryAt: number): Promise<void> {
+    this.probing?.abort();
+    const { signal } = (this.probing = new AbortController());
+    try {
+      const status = await get<Status>("status", {}, signal);
+      const error = await refusal("stream", signal);
+      if (signal.aborted) return;
+      // Where it begins now, the next attempt takes it.
+      this.refused = error?.message ?? this.refused;
+      if (this.refused !== null) this.handlers.onAnswer(status);
+    } catch {
+      if (signal.aborted) return;
+      this.refused = null;
+    }
+    this.tell(retryAt);
   }
 
   private close(): void {

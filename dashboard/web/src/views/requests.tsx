@@ -8,7 +8,7 @@ import { isClientFilter, isStatusFilter, requestMatcher, type RequestFilter } fr
 import { begin, goOn, searchedTo, type Pages } from "../paging";
 import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
-import { go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
+import { connection, go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
 import { Tail } from "../tail";
 import type { RequestRow, Requests } from "../types";
 
@@ -110,7 +110,9 @@ export function RequestsPage() {
   const filter: RequestFilter = { host: here.host, client: isClient ? client : "", path, status: usable ? code.toLowerCase() : "", text };
   const key = JSON.stringify(filter);
   const enabled = now?.requests.enabled ?? false;
-  const answer = useAnswer<Requests>(enabled ? `requests?${rangeKey(here)}|${key}` : null, () => ({ ...shown(), ...filter, limit: LIMIT }));
+  // Where nothing comes live.
+  const every = useWatched(connection).state === "refused" ? 10_000 : 0;
+  const answer = useAnswer<Requests>(enabled ? `requests?${rangeKey(here)}|${key}` : null, () => ({ ...shown(), ...filter, limit: LIMIT }), every);
   const question = `${rangeKey(here)}|${key}`;
   const [older, setOlder] = useState<Pages | null>(null);
   const begun = useMemo(() => begin(question, answer.data), [question, answer.data]);

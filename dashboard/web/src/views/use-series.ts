@@ -5,6 +5,7 @@ import { ApiError, get } from "../api";
 import { useWatched } from "../cell";
 import { fromFirst, niceStep, splice, tailFrom, withLive, type Known } from "../series";
 import { beat, connection, epoch, hasHistory, rangeKey, route, shown, status, windows } from "../state";
+import { answers } from "../stream";
 import type { Series } from "../types";
 
 const TAIL_EVERY_MS = 10_000;
@@ -52,7 +53,7 @@ export function useSeries(): Shown {
     const controller = new AbortController();
     let timer: number | undefined;
     const later = () => {
-      timer = window.setTimeout(() => (document.hidden || connection.get().state !== "live" ? later() : setAttempt((old) => old + 1)), TAIL_EVERY_MS);
+      timer = window.setTimeout(() => (document.hidden || !answers(connection.get()) ? later() : setAttempt((old) => old + 1)), TAIL_EVERY_MS);
     };
     const step = to - from > HOUR ? niceStep((to - from) / POINTS) : null;
     get<Series>("series", { host: here.host, from, to, step }, controller.signal).then(
@@ -78,7 +79,7 @@ export function useSeries(): Shown {
     const controller = new AbortController();
     const timer = setTimeout(
       () => {
-        if (document.hidden || connection.get().state !== "live") return;
+        if (document.hidden || !answers(connection.get())) return;
         const { from, to } = shown();
         const start = tailFrom(base, to, from, TAIL_MS);
         get<Series>("series", { host: here.host, from: start, to, step: base.step }, controller.signal).then(
