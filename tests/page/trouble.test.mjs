@@ -141,6 +141,7 @@ describe("when things go wrong", () => {
     ["no store", ["--no-store"], "#/overview", /No store in this run\.[\s\S]*req\/s/],
     ["no requests kept", ["--no-requests"], "#/requests", /Single requests are not kept/],
     ["a sample of requests", ["--trouble"], "#/requests", /a sample: at this rate not every request is kept/],
+    ["a client's requests of a sample", ["--trouble"], "#/client/203.0.113.5", /about [\d.,]+\s+\d+ kept, a sample[\s\S]*from a sample of at least one in 64/],
     ["a process whose requests are missing", ["--trouble"], "#/requests", /without process\s1: no answer/],
     ["old records", ["--trouble"], "#/overview", /Catching up: 43\s% read, 1\.20\sM\srecords left/],
     ["a sink away", ["--trouble"], "#/overview", /influx is away; 48\sMiB wait for it/],

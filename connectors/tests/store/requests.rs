@@ -167,6 +167,7 @@ fn a_client_is_shown_with_all_it_did() {
     let activity = reader.client("10.0.0.1", None, None).unwrap();
     assert_eq!((activity.first, activity.last), (Some(EventTime(T0)), Some(EventTime(T0 + 700_000))));
     assert_eq!((activity.requests.len(), activity.requests[0].path.as_str(), activity.truncated), (200, "/x", false));
+    assert_eq!((activity.kept, activity.sampled), (601, false));
     let sum = activity.series.rows.iter().fold([0; 5], |mut sum, row| {
         sum.iter_mut().zip(row.counts).for_each(|(sum, count)| *sum += count);
         sum
@@ -277,6 +278,7 @@ fn a_sample_says_so_and_is_told_on() {
     let activity = reader.client("10.0.0.1", None, None).unwrap();
     let requests = activity.paths[0].requests;
     assert!((10_000..40_000).contains(&requests), "{requests}");
+    assert_eq!((activity.kept, activity.sampled, activity.one_in), (found.rows.len() as u64, true, found.one_in));
 }
 
 #[test]

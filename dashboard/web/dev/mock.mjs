@@ -216,7 +216,7 @@ function client(query) {
   const points = [];
   for (let time = Math.ceil(from / step) * step; rows.length && time < to; time += step) points.push([time, Math.round(noise(time, 9) * 9), 0, Math.round(noise(time, 8) ** 3 * 60), 0]);
   const count = (of) => [...rows.reduce((all, row) => all.set(row[of], (all.get(row[of]) ?? 0) + 1), new Map())].map(([name, n]) => ({ name: name ?? "", requests: n })).sort((a, b) => b.requests - a.requests).slice(0, 5);
-  return { alerts: alerts(new URLSearchParams({ subject: ip, from: String(from) })).rows, series: { columns: ["time", "status_2xx", "status_3xx", "status_4xx", "status_5xx"], rows: points, step }, paths: count("path"), agents: count("agent"), first: rows.at(-1)?.time ?? null, last: rows[0]?.time ?? null, requests: rows };
+  return { alerts: alerts(new URLSearchParams({ subject: ip, from: String(from) })).rows, series: { columns: ["time", "status_2xx", "status_3xx", "status_4xx", "status_5xx"], rows: points, step }, paths: count("path"), agents: count("agent"), first: rows.at(-1)?.time ?? null, last: rows[0]?.time ?? null, requests: rows, kept: rows.length, sampled: Boolean(options.trouble), one_in: options.trouble ? 64 : 1, truncated: false };
 }
 
 function time() {

@@ -197,6 +197,17 @@ export function found(rows: number, truncated = false): string {
   return `${count(rows)}${truncated ? ", there may be more" : ""}`;
 }
 
+/** What a client's requests are counted from. */
+export function kept(of: { sampled: boolean; kept: number; truncated?: boolean }): string {
+  const what = of.sampled ? `${count(of.kept)} kept, a sample` : "kept, in range";
+  return of.truncated ? `${what}; the newest of more` : what;
+}
+
+/** How dense a sample is: each request in it stands for at most `one_in`. */
+export function sample(of: { sampled: boolean; one_in: number }): string | undefined {
+  return of.sampled ? `about, from a sample of at least one in ${count(of.one_in)}` : undefined;
+}
+
 /** "1 alert", "2 alerts". */
 export function plural(amount: number, one: string, many = `${one}s`): string {
   return `${count(amount)}${NO_BREAK}${amount === 1 ? one : many}`;

@@ -241,6 +241,11 @@ export interface ClientView {
   first: number | null;
   last: number | null;
   requests: RequestRow[];
+  /** How many are kept and were looked at; of a sample, all counts are more: estimates. */
+  kept: number;
+  sampled: boolean;
+  /** One in so many is kept, where most were left out. */
+  one_in: number;
   /** Whether more requests were made than were looked at. */
   truncated?: boolean;
 }

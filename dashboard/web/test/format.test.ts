@@ -88,6 +88,17 @@ test("how many were found says where that may not be all", () => {
   expect([format.found(0), format.found(1000, false), format.found(0, true), format.found(1000, true)].map(plain)).toEqual(["0", "1,000", "0, there may be more", "1,000, there may be more"]);
 });
 
+test.each<[string, boolean, number, number, boolean, string, string | undefined]>([
+  // name, sampled, one in, kept, truncated, said
+  ["all", false, 1, 6, false, "kept, in range", undefined],
+  ["more than are looked at", false, 1, 50_000, true, "kept, in range; the newest of more", undefined],
+  ["a sample", true, 64, 6, false, "6 kept, a sample", "about, from a sample of at least one in 64"],
+  ["a sample of more", true, 2048, 50_000, true, "50,000 kept, a sample; the newest of more", "about, from a sample of at least one in 2,048"],
+])("what requests are counted from: %s", (_, sampled, one_in, kept, truncated, said, sample) => {
+  expect(plain(format.kept({ sampled, kept, truncated }))).toBe(said);
+  expect(format.sample({ sampled, one_in })).toBe(sample);
+});
+
 test.each<[string, string, boolean, number | null]>([
   ["with seconds", "2026-03-05T10:00:07", true, 1_772_704_807_000],
   ["without", "2026-03-05T10:00", true, 1_772_704_800_000],

@@ -94,7 +94,9 @@ pub struct ClientActivity {
     pub last: Option<EventTime>,
     /// Its newest requests.
     pub requests: Vec<RequestRow>,
-    /// Whether some were left out because there were too many.
+    /// How many that are kept were looked at. Of a sample, series, paths and agents count more: each as often as it stands for.
+    pub kept: u64,
+    /// Whether some were left out because there were too many: what is counted is an estimate.
     pub sampled: bool,
     /// One of this many requests is kept, where most were left out; 1: every one.
     pub one_in: u32,
@@ -417,6 +419,7 @@ fn activity(
         points.entry(time - time % step).or_default()[class] += count;
     }
     let point = |(time, counts): (i64, [u64; 5])| ClientPoint { time: EventTime(time as u64), counts };
+    out.kept = seen.len() as u64;
     out.first = Some(EventTime(*first as u64));
     out.last = Some(EventTime(*last as u64));
     out.series =

@@ -27,29 +27,32 @@ export function ClientPage() {
   // Of all requests: more paths and agents may be kept than are listed.
   const share = (row: TopRow) => row.requests / Math.max(requests, row.requests, 1);
   const failed = sums.filter(([name]) => name === "4xx" || name === "5xx").reduce((sum, [, value]) => sum + value, 0);
+  const about = data?.sampled ? "about " : "";
+  const estimated = data?.sampled ? "estimated" : undefined;
   if (error?.isNotKept) return <NotKept what="All requests of a client" />;
   return (
     <>
       {error && <Trouble error={error} again={again} />}
       <dl class="tiles four">
-        <Tile name="Requests" value={format.count(data ? requests : null)} note={data?.truncated ? "kept, in range; the newest of more" : "kept, in range"} />
-        <Tile name="4xx and 5xx" value={format.percent(requests ? failed / requests : null)} note={data ? format.plural(failed, "request") : undefined} tone={requests && failed / requests > 0.5 ? "bad" : undefined} />
+        <Tile name="Requests" value={about + format.count(data ? requests : null)} note={data ? format.kept(data) : undefined} />
+        <Tile name="4xx and 5xx" value={format.percent(requests ? failed / requests : null)} note={data ? about + format.plural(failed, "request") : undefined} tone={requests && failed / requests > 0.5 ? "bad" : undefined} />
         <Tile name="First seen" value={format.clock(data?.first, inUtc)} note={format.dateTime(data?.first, inUtc).slice(0, 10)} />
         <Tile name="Last seen" value={format.clock(data?.last, inUtc)} note={format.dateTime(data?.last, inUtc).slice(0, 10)} />
       </dl>
-      <Chart title="Requests by status" model={model} legend="sum" empty="No request of this client is kept in this range" />
+      <Chart title="Requests by status" note={data ? format.sample(data) : undefined} model={model} legend="sum" empty="No request of this client is kept in this range" />
       <Card title="Alerts" note={data ? format.found(data.alerts.length, data.alerts_truncated) : undefined}>
         <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={!data ? "Loading…" : data.alerts_truncated ? "No alert found about this client: there was no time to look at all of this range." : "No alert about this client in this range."} />
       </Card>
       <div class="grid">
         <Names
           title="Paths"
+          note={estimated}
           name="Path"
           rows={data?.paths}
           share={share}
           link={(path) => ({ ...here, view: "requests", argument: "", filters: { client: here.argument, path } })}
         />
-        <Names title="User agents" name="Agent" rows={data?.agents} share={share} />
+        <Names title="User agents" note={estimated} name="Agent" rows={data?.agents} share={share} />
       </div>
       <Card
         title="Newest requests"
@@ -78,6 +81,7 @@ export function ClientPage() {
 
 interface NamesProps {
   title: string;
+  note: string | undefined;
   name: string;
   rows: TopRow[] | undefined;
   share: (row: TopRow) => number;
@@ -85,9 +89,9 @@ interface NamesProps {
   link?: (name: string) => Route;
 }
 
-function Names({ title, name, rows, share, link }: NamesProps) {
+function Names({ title, note, name, rows, share, link }: NamesProps) {
   return (
-    <Card title={title}>
+    <Card title={title} note={note}>
       <Table
         label={title}
         rows={rows ?? []}
