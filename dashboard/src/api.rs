@@ -1,7 +1,7 @@
 //! The routes, as docs/openapi.yaml describes them.
 
 use crate::app::{self, App, json};
-use crate::auth::{COOKIE, Shown};
+use crate::auth::Shown;
 use crate::error::ApiError;
 use crate::http::{Named, fields, nothing, visitor};
 use crate::params::{Params, shorten};
@@ -367,7 +367,8 @@ pub async fn logout(State(app): State<App>, request: Request) -> Answered {
 fn with_cookie(app: &App, value: &str, length: u64, secure: bool) -> Response {
     let path = &app.settings.base_path;
     let secure = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={value}; Path={path}; Max-Age={length}; HttpOnly; SameSite=Strict{secure}");
+    let name = app.auth.cookie_name();
+    let cookie = format!("{name}={value}; Path={path}; Max-Age={length}; HttpOnly; SameSite=Strict{secure}");
     ([(header::SET_COOKIE, cookie)], nothing()).into_response()
 }
 

@@ -1,7 +1,7 @@
 //! Who may look: a token, sent as a bearer token or exchanged for a cookie, and a limit on guessing.
 //!
 //! The cookie holds a time and its HMAC under the token: it is valid until then, also after a restart, and for no other
-//! token.
+//! token. Its name is of the token too: browsers send cookies to all ports of a host name, where other pages may be.
 //!
 //! Invariants
 //! - Without a token configured everybody who can connect may look (the configuration allows that on loopback only).
@@ -21,8 +21,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The cookie's name.
-pub const COOKIE: &str = "tidewatch";
+/// What the cookie's name begins with.
+const COOKIE: &str = "tidewatch";
 
 /// How long somebody stays logged in, seconds.
 const LOGGED_IN: u64 = 7 * 24 * 3600;
@@ -49,6 +49,8 @@ struct Token {
     key: Vec<u8>,
     /// HMAC of the token under itself: what an offered token must give.
     proof: Vec<u8>,
+    /// The cookie's name.
+    cookie: String,
 }
 
 struct Wrong {
@@ -79,7 +81,9 @@ impl Auth {
         let token = token.map(|token| {
             let key = token.as_bytes().to_vec();
             let proof = mac(b"tidewatch token", &key).finalize().into_bytes().to_vec();
-            Token { key, proof }
+            let name = mac(&key, b"tidewatch cookie").finalize().into_bytes();
+            let cookie = format!("{COOKIE}-{}", URL_SAFE_NO_PAD.encode(&name[..6]));
+            Token { key, proof, cookie }
         });
         Auth { token, wrong: Mutex::default() }
     }
@@ -96,7 +100,7 @@ impl Auth {
     pub fn look(&self, headers: &HeaderMap, from: IpAddr, now: u64) -> Result<Shown, ApiError> {
         let Some(token) = &self.token else { return Ok(Shown::Valid) };
         let mut stale = false;
-        for cookie in cookies(headers) {
+        for cookie in cookies(headers, &token.cookie) {
             if token.knows(cookie, now) {
                 return Ok(Shown::Valid);
             }
@@ -145,6 +149,11 @@ impl Auth {
         Err(ApiError::wrong_token())
     }
 
+    /// The cookie's name; of pages with other tokens it is another one.
+    pub fn cookie_name(&self) -> &str {
+        self.token.as_ref().map_or(COOKIE, |token| &token.cookie)
+    }
+
     /// What the cookie of somebody who logs in at `now` (ms) holds, and for how long it is valid, in seconds.
     pub fn cookie(&self, now: u64) -> Option<(String, u64)> {
         let token = self.token.as_ref()?;
@@ -163,11 +172,12 @@ impl Token {
     }
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// The values of all cookies of a name.
+fn cookies<'a>(headers: &'a HeaderMap, wanted: &'a str) -> impl Iterator<Item = &'a str> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, _)| *name == COOKIE)
+        .filter(move |(name, _)| *name == wanted)
         .map(|(_, value)| value)
 }
 
@@ -207,10 +217,15 @@ mod tests {
     fn what_opens_and_what_does_not() {
         let auth = Auth::new(Some("s3cret"));
         let (good, length) = auth.cookie(NOW).unwrap();
-        let other = format!("{COOKIE}={}", Auth::new(Some("other")).cookie(NOW).unwrap().0);
-        let good = format!("{COOKIE}={good}");
+        let name = auth.cookie_name();
+        let another = Auth::new(Some("other"));
+        let forged = format!("{name}={}", another.cookie(NOW).unwrap().0);
+        let other = format!("{}={}", another.cookie_name(), another.cookie(NOW).unwrap().0);
+        let beside = format!("{other}; {name}={good}");
+        let good = format!("{name}={good}");
         let (until, proof) = good.split_once('.').unwrap();
-        let later = format!("{COOKIE}={}.{proof}", NOW / 1000 + 2 * length);
+        let later = format!("{name}={}.{proof}", NOW / 1000 + 2 * length);
+        let token = format!("{name}=s3cret");
         let with = format!("a=b; {good}; c=d");
         let rows: Vec<(&str, Vec<(&'static str, &str)>, u64, Result<Shown, ()>)> = vec![
             ("nothing", vec![], NOW, Ok(Shown::Nothing)),
@@ -225,8 +240,10 @@ mod tests {
             ("when it is over", vec![("cookie", &good)], NOW + length * 1000, Ok(Shown::Stale)),
             ("made longer", vec![("cookie", &later)], NOW, Ok(Shown::Stale)),
             ("without proof", vec![("cookie", until)], NOW, Ok(Shown::Stale)),
-            ("of another token", vec![("cookie", &other)], NOW, Ok(Shown::Stale)),
-            ("the token as cookie", vec![("cookie", "tidewatch=s3cret")], NOW, Ok(Shown::Stale)),
+            ("of another token", vec![("cookie", &forged)], NOW, Ok(Shown::Stale)),
+            ("of another page", vec![("cookie", &other)], NOW, Ok(Shown::Nothing)),
+            ("beside another page's", vec![("cookie", &beside)], NOW, Ok(Shown::Valid)),
+            ("the token as cookie", vec![("cookie", &token)], NOW, Ok(Shown::Stale)),
         ];
         for (name, pairs, now, want) in rows {
             let found = auth.look(&headers(&pairs), IpAddr::from([10, 0, 0, 1]), now);
@@ -245,7 +262,7 @@ mod tests {
         assert_eq!(auth.try_token(b"x", at(1)), Err(ApiError::rate_limited(60)));
         assert_eq!(auth.try_token(b"s3cret", at(1)), Err(ApiError::rate_limited(60)), "nor the right one");
         assert_eq!(auth.try_token(b"s3cret", at(2)), Ok(()), "others are heard");
-        let cookie = format!("{COOKIE}={}", auth.cookie(NOW).unwrap().0);
+        let cookie = format!("{}={}", auth.cookie_name(), auth.cookie(NOW).unwrap().0);
         assert_eq!(auth.look(&headers(&[("cookie", &cookie)]), at(1), NOW), Ok(Shown::Valid), "and who is logged in");
         let six = |text: &str| text.parse::<IpAddr>().unwrap();
         assert_eq!(network(six("2001:db8::1:2:3:4")), six("2001:db8::"));
@@ -275,7 +292,7 @@ mod tests {
         let new = at(1 << 20);
         assert_eq!(auth.try_token(b"s3cret", new), Err(ApiError::rate_limited(60)), "nor the right one");
         assert_eq!(auth.try_token(b"s3cret", at(1)), Ok(()), "one that is in the table is heard");
-        let cookie = format!("{COOKIE}={}", auth.cookie(NOW).unwrap().0);
+        let cookie = format!("{}={}", auth.cookie_name(), auth.cookie(NOW).unwrap().0);
         assert_eq!(auth.look(&headers(&[("cookie", &cookie)]), new, NOW), Ok(Shown::Valid), "and who is logged in");
         // Once those before it are over, it has a place of its own.
         auth.wrong.lock().unwrap().values_mut().for_each(|wrong| wrong.since -= WITHIN);

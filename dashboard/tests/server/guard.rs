@@ -1,6 +1,7 @@
 //! Who may look, and what a browser or an attacker can make of it.
 
 use super::support::{Got, Server, event_of, read, start};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -8,6 +9,9 @@ use std::time::{Duration, Instant};
 use tidewatch_dashboard::serve::{Bound, PageError, Settings};
 
 const TOKEN: &str = "a-token-of-some-length";
+
+/// One that nobody guesses.
+const LONG: &str = "3f9c1be07a5d42688e01c7b2d94fa610";
 
 fn with_token() -> Server {
     start(|settings| settings.token = Some(TOKEN.into()))
@@ -67,15 +71,34 @@ fn logging_in_and_out() {
     assert_eq!(got.status, 204);
     assert!(cookie.ends_with("; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict"), "{cookie}");
     assert!(!cookie.contains(TOKEN), "the cookie is not the token");
-    let shown = format!("Cookie: other=1; {}\r\n", cookie.split(';').next().unwrap());
+    let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
+    let shown = format!("Cookie: other=1; {name}={value}\r\n");
     assert_eq!(server.get_with("/api/v1/status", &shown).status, 200);
     assert_eq!(server.get_with("/api/v1/session", &shown).json()["logged_in"], true);
-    let forged = shown.replace("tidewatch=1", "tidewatch=2");
+    let forged = format!("Cookie: {name}=2{}\r\n", &value[1..]);
     assert_eq!(server.get_with("/api/v1/status", &forged).status, 401);
     let behind_tls = login(&server, TOKEN, "X-Forwarded-Proto: https\r\n");
     assert!(behind_tls.header("set-cookie").unwrap().ends_with("; Secure"), "behind a proxy with TLS");
     let out = server.change("POST", "/api/v1/logout", "", "X-Tidewatch: 1\r\n");
-    assert!(out.header("set-cookie").unwrap().starts_with("tidewatch=; Path=/; Max-Age=0"), "{:?}", out.headers);
+    assert!(out.header("set-cookie").unwrap().starts_with(&format!("{name}=; Path=/; Max-Age=0")), "{:?}", out.headers);
+}
+
+#[test]
+fn pages_on_other_ports_of_a_host_name_leave_each_other_logged_in() {
+    let servers = [TOKEN, LONG].map(|token| (start(|settings| settings.token = Some(token.into())), token));
+    // As a browser keeps them: by name, whatever the port.
+    let mut kept = BTreeMap::new();
+    for (server, token) in &servers {
+        let got = login(server, token, "");
+        let (name, value) = got.header("set-cookie").unwrap().split(';').next().unwrap().split_once('=').unwrap();
+        kept.insert(name.to_owned(), value.to_owned());
+    }
+    let pairs: Vec<String> = kept.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let shown = format!("Cookie: {}\r\n", pairs.join("; "));
+    for (server, token) in &servers {
+        assert_eq!(server.get_with("/api/v1/status", &shown).status, 200, "{token}: {shown}");
+        assert!(!shown.contains(token));
+    }
 }
 
 #[test]
