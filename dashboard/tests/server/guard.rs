@@ -119,6 +119,21 @@ fn guessing_is_limited_by_address() {
 }
 
 #[test]
+fn a_token_too_long_to_guess_is_heard_whoever_guesses_beside() {
+    let server = start(|settings| settings.token = Some(LONG.into()));
+    // A proxy elsewhere: all its visitors have one address.
+    for _ in 0..10 {
+        assert_eq!(login(&server, "guess", "").status, 401);
+    }
+    assert_eq!(login(&server, "guess", "").status, 429);
+    assert_eq!(login(&server, LONG, "").status, 204);
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(server.get_with("/metrics", &bearer(LONG)).status, 200);
+    assert_eq!(server.get_with("/metrics", &bearer(&LONG[1..])).status, 429, "only the right one");
+    assert_eq!(login(&server, "", "").status, 429, "nor an empty one");
+}
+
+#[test]
 fn names_that_are_not_ours_are_refused_on_loopback() {
     let server = start(|settings| settings.hosts = vec!["logs.example.org".into()]);
     let rows = [
