@@ -7,7 +7,8 @@ use super::reader::{Context, Reader};
 use super::schema::{self, Absent, Section};
 use super::sources::{self, KafkaSecurity};
 use super::values::{Bytes, Secret};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidewatch_connectors::report;
@@ -360,9 +361,26 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
     if !base_path.ends_with('/') {
         base_path.push('/');
     }
-    let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
+    let hosts = r.texts("hosts").into_iter();
+    let hosts = hosts.filter_map(|(host, span)| host_name(cx, host, &span)).collect();
     let url = r.url("url").map(|url| if url.ends_with('/') { url } else { url + "/" });
     Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, url, hosts, geoip: r.path("geoip") })
+}
+
+/// A name as requests have it, without the port: nothing else would ever match.
+fn host_name(cx: &Context<'_>, host: String, span: &Range<usize>) -> Option<String> {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_name = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    if is_name {
+        return Some(host);
+    }
+    let hint =
+        "write it as \"logs.example.org\", \"192.0.2.7\" or \"[2001:db8::7]\": no port, no `https://`, no pattern";
+    cx.wrong(span, format!("{host:?} is not the name of a host"), hint);
+    None
 }
 
 /// `[report]`. `all` are the routes it may name.

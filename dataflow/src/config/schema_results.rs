@@ -168,7 +168,7 @@ pub static PAGE: Section = Section {
             "hosts",
             Kind::Texts,
             NONE,
-            "Host names that requests may use if `listen` is loopback, besides `localhost` and addresses (docs/PAGE.md).",
+            "Host names, without ports, that requests may use if `listen` is loopback, besides `localhost` and addresses (docs/PAGE.md).",
         ),
         key(
             "geoip",
