@@ -10,15 +10,19 @@
 //! - `effective` never goes back, and stays 0 until every source has listed its partitions.
 //! - No connection holds time with lines that count nowhere, whether it pauses or not, nor do any number of them.
 //! - While sinks let nobody read, no partition becomes idle and no time passes: what is written meanwhile is not late.
+//! - Where time goes with the wall clock, a clock that is set takes it along no further than has passed ([`Moment`]).
 //! - Per partition, always: lines = events + rejected, events = in time + late + future.
 //! - A connection that has ended leaves its totals in one sum per source, and for a while its name: what is kept does not
 //!   grow with the connections that ever were.
 
+mod clock;
 mod partition;
 
+pub use clock::Moment;
 pub use partition::{Again, Gone, Judgement, Left, Pending, Share, Shares, Totals};
 
 use crate::cluster::Backlog;
+use clock::Believed;
 use partition::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,6 +68,8 @@ pub struct Position {
     pub next_offset: u64,
     /// From where on events are needed that lie before it; `None`: none are.
     pub again: Option<Again>,
+    /// Largest time (ms) of an event of its records: they may be of clocks that are ahead of the one here. 0 of other logs.
+    pub newest: u64,
 }
 
 /// How a partition stands at this moment.
@@ -130,6 +136,8 @@ struct Inner {
     open_ended: bool,
     failed: Option<SourceError>,
     effective: u64,
+    /// How far the wall clock is believed.
+    believed: Believed,
     /// When time was last looked at.
     ticked: Option<WallTime>,
     /// Since when sinks have let nobody read.
@@ -166,6 +174,7 @@ impl Ledger {
                 open_ended: false,
                 failed: None,
                 effective: 0,
+                believed: Believed::default(),
                 ticked: None,
                 paused: None,
                 stopping: false,
@@ -310,7 +319,7 @@ impl Ledger {
         }
     }
 
-    /// Marks partitions idle that were at their end for `idle_after`, by the wall clock `now`, and those at their end of which
+    /// Marks partitions idle that were at their end for `idle_after`, and those at their end of which
     /// nothing has counted for so long. Connections of which nothing counts although there may be more stand aside: time
     /// goes on without them, and is their floor. They are not idle, as what they have sent is still to be judged.
     ///
@@ -319,9 +328,10 @@ impl Ledger {
     /// follows the others alone, so that what comes first is not late by a clock that passed while nobody was there.
     ///
     /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
-    pub fn tick(&self, now: WallTime, others: &[Elsewhere], is_paused: bool) {
+    pub fn tick(&self, now: Moment, others: &[Elsewhere], is_paused: bool) {
         let Some(idle_after) = self.time.idle_after else { return };
         let mut inner = self.lock();
+        let now = inner.believed.look(now);
         if inner.sources_to_list > 0 {
             return;
         }

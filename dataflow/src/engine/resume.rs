@@ -7,6 +7,8 @@
 //! Invariants
 //! - What is committed was durable wherever it was read: a window that any process has committed behind is closed for all.
 //!   Positions in files are known to the process that reads them alone, so processes tell each other ([`Earlier`]).
+//! - No more time has passed than the wall clock and the records that were read allow ([`Limit`]): a clock that was ahead is
+//!   not followed any further.
 //! - Without a text that can be read, a start is as if there were only the offset.
 
 use super::ledger::{Again, Left, Position, Resumed};
@@ -16,9 +18,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 #[cfg(feature = "kafka")]
 use std::sync::Arc;
-use tidewatch_events::batch::PartitionId;
+use tidewatch_events::batch::{PartitionId, WallTime};
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
+use tidewatch_operators::watermark::Bounds;
 
 /// The text committed with an offset; at most 300 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +32,54 @@ pub struct Mark {
     durable: Option<u64>,
     /// From where on windows of rules need events.
     again: Option<Again>,
+    /// See [`Position::newest`].
+    newest: u64,
+}
+
+/// How far (ms) event time can have passed in an earlier life.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    floor: u64,
+    durable: u64,
+}
+
+impl Limit {
+    /// By the wall clock, and by the records that were read by these texts.
+    pub fn new<'a>(now: WallTime, bounds: Bounds, texts: impl IntoIterator<Item = &'a str>) -> Limit {
+        let newest = texts.into_iter().filter_map(Mark::parse).map(|mark| mark.newest).max().unwrap_or(0);
+        let floor = now.0.saturating_add(bounds.max_ahead.0).max(newest);
+        Limit { floor, durable: floor.saturating_sub(bounds.allowed_lateness.0) }
+    }
+
+    /// What is known of an earlier life, and within this. By how much (ms) more time had passed there, it says in a log.
+    pub fn bound(self, earlier: Earlier) -> Earlier {
+        let bounded = Earlier {
+            durable: earlier.durable.map(|durable| durable.min(self.durable)),
+            floor: earlier.floor.min(self.floor),
+            new: earlier.new,
+        };
+        let ahead = earlier.floor - bounded.floor;
+        if ahead > 0 {
+            tracing::warn!(
+                ahead = %Millis(ahead),
+                "time had passed in an earlier life that is not over by this clock: one of both was wrong. Windows from now on are counted \
+                 again, instead of leaving out all lines until then as too late"
+            );
+        }
+        bounded
+    }
+
+    fn mark(self, mark: Mark) -> Mark {
+        let again = mark.again.map(|again| Again { at: again.at.min(self.floor), ..again });
+        Mark { floor: mark.floor.min(self.floor), again, ..mark }
+    }
 }
 
 impl Mark {
     /// Of a position that windows up to `durable` allow.
     pub fn new(position: &Position, durable: u64, allowed_lateness: Millis) -> Mark {
         let floor = durable.saturating_add(allowed_lateness.0);
-        Mark { floor, durable: Some(durable), again: position.again }
+        Mark { floor, durable: Some(durable), again: position.again, newest: position.newest }
     }
 
     /// Reads a text; words that are not known are left alone.
@@ -46,7 +90,8 @@ impl Mark {
             values.find(|(key, _)| *key == name)?.1.parse::<u64>().ok()
         };
         let again = number("replay").zip(number("at")).map(|(from, at)| Again { from, at });
-        Some(Mark { floor: number("floor")?, durable: number("durable"), again })
+        let newest = number("newest").unwrap_or(0);
+        Some(Mark { floor: number("floor")?, durable: number("durable"), again, newest })
     }
 }
 
@@ -59,9 +104,12 @@ impl fmt::Display for Mark {
         if let Some(durable) = self.durable {
             write!(f, " durable={durable}")?;
         }
-        match self.again {
-            Some(Again { from, at }) => write!(f, " replay={from} at={at}"),
-            None => Ok(()),
+        if let Some(Again { from, at }) = self.again {
+            write!(f, " replay={from} at={at}")?;
+        }
+        match self.newest {
+            0 => Ok(()),
+            newest => write!(f, " newest={newest}"),
         }
     }
 }
@@ -99,13 +147,14 @@ pub fn earlier_of_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> Ear
     earlier(commits.iter().filter_map(|(.., text)| text.as_deref()), new)
 }
 
-/// How this process goes on after what all processes know of an earlier life. The second value says why windows of rules
+/// How this process goes on after what all processes know of an earlier life, within the limit. The second value says why windows of rules
 /// are not filled again, where that is so.
-pub fn resume(starting: &[Starting<'_>], earlier: &Earlier) -> (Resumed, Option<String>) {
+pub fn resume(starting: &[Starting<'_>], earlier: &Earlier, limit: Limit) -> (Resumed, Option<String>) {
+    let mark_of = |partition: &Starting<'_>| Some(limit.mark(Mark::parse(partition.committed?)?));
     let floors_alone = || {
         let left = |partition: &Starting<'_>| {
-            let mark = Mark::parse(partition.committed?)?;
-            Some((partition.id, Left { floor: mark.floor, again: None }))
+            let mark = mark_of(partition)?;
+            Some((partition.id, Left { floor: mark.floor, again: None, newest: mark.newest }))
         };
         Resumed { partitions: starting.iter().filter_map(left).collect(), closed: 0 }
     };
@@ -114,17 +163,16 @@ pub fn resume(starting: &[Starting<'_>], earlier: &Earlier) -> (Resumed, Option<
         return (floors_alone(), Some(format!("{new} was not read before")));
     }
     let left = |partition: &Starting<'_>| {
-        let Some(mark) = partition.committed.and_then(Mark::parse) else {
+        let Some(mark) = mark_of(partition) else {
             // It was made since: time passed without it.
-            return (partition.id, Left { floor: earlier.floor, again: None });
+            return (partition.id, Left { floor: earlier.floor, again: None, newest: 0 });
         };
         let is_held = |again: &Again| (partition.log_begin..partition.start).contains(&again.from);
         let again = mark.again.filter(is_held).map(|again| (again, partition.start));
-        (partition.id, Left { floor: mark.floor, again })
+        (partition.id, Left { floor: mark.floor, again, newest: mark.newest })
     };
     let gone = |partition: &&Starting<'_>| {
-        let mark = partition.committed.and_then(Mark::parse);
-        mark.and_then(|mark| mark.again).is_some_and(|again| again.from < partition.log_begin)
+        mark_of(partition).and_then(|mark| mark.again).is_some_and(|again| again.from < partition.log_begin)
     };
     let gone = starting.iter().filter(gone).count();
     let why = (gone > 0).then(|| format!("the logs of {gone} partitions no longer hold what they need"));
@@ -145,13 +193,46 @@ mod tests {
 
     const TEXT: &str = "tidewatch floor=130 durable=100 replay=40 at=65";
 
+    /// Of a wall clock, with 15 ms ahead and 30 ms of lateness allowed.
+    fn limit(now: u64, texts: &[&str]) -> Limit {
+        let bounds = Bounds { max_out_of_order: Millis(5), allowed_lateness: Millis(30), max_ahead: Millis(15) };
+        Limit::new(WallTime(now), bounds, texts.iter().copied())
+    }
+
+    #[test]
+    fn no_more_time_has_passed_than_clocks_allow() {
+        let text = "tidewatch floor=130 durable=100 replay=40 at=125";
+        let [as_far, not_as_far] = [130, 128].map(|newest| format!("{text} newest={newest}"));
+        // What was committed; the wall clock; what had passed, was closed, and had passed before what is read again
+        let rows: &[(&str, &str, u64, (u64, u64, u64))] = &[
+            ("long ago", text, 9000, (130, 100, 125)),
+            ("just as far ahead as lines may be", text, 115, (130, 100, 125)),
+            ("one further", text, 114, (129, 99, 125)),
+            ("further", text, 100, (115, 85, 115)),
+            ("records were as far", &as_far, 100, (130, 100, 125)),
+            ("records were not as far", &not_as_far, 100, (128, 98, 125)),
+            ("far beyond", text, 0, (15, 0, 15)),
+        ];
+        for (name, text, now, want) in rows {
+            let limit = limit(*now, &[*text]);
+            let starting = Starting { id: PartitionId(1), start: 50, log_begin: 0, committed: Some(*text) };
+            let (resumed, _) = resume(&[starting], &limit.bound(earlier([*text], None)), limit);
+            let left = resumed.partitions[0].1;
+            assert_eq!((left.floor, resumed.closed, left.again.unwrap().0.at), *want, "{name}");
+        }
+    }
+
     #[test]
     fn texts_are_read_as_they_are_written() {
         let again = Some(Again { from: 40, at: 65 });
         let rows: &[(&str, Option<Mark>)] = &[
-            (TEXT, Some(Mark { floor: 130, durable: Some(100), again })),
-            ("tidewatch floor=130 durable=100", Some(Mark { floor: 130, durable: Some(100), again: None })),
-            ("tidewatch floor=130", Some(Mark { floor: 130, durable: None, again: None })),
+            (TEXT, Some(Mark { floor: 130, durable: Some(100), again, newest: 0 })),
+            ("tidewatch floor=130 durable=100", Some(Mark { floor: 130, durable: Some(100), again: None, newest: 0 })),
+            (
+                "tidewatch floor=130 durable=100 newest=95",
+                Some(Mark { floor: 130, durable: Some(100), again: None, newest: 95 }),
+            ),
+            ("tidewatch floor=130", Some(Mark { floor: 130, durable: None, again: None, newest: 0 })),
         ];
         for (text, want) in rows {
             assert_eq!(Mark::parse(text), *want, "{text}");
@@ -164,8 +245,8 @@ mod tests {
         }
         let half = Mark::parse("tidewatch floor=130 durable=100 replay=40").unwrap();
         assert_eq!(half.again, None, "where it is judged from is not known");
-        let largest =
-            Mark { floor: u64::MAX, durable: Some(u64::MAX), again: Some(Again { from: u64::MAX, at: u64::MAX }) };
+        let again = Some(Again { from: u64::MAX, at: u64::MAX });
+        let largest = Mark { floor: u64::MAX, durable: Some(u64::MAX), again, newest: u64::MAX };
         assert!(largest.to_string().len() < 300);
     }
 
@@ -284,9 +365,10 @@ mod tests {
             let commits: Vec<Commit> =
                 of_here.chain(elsewhere.iter().map(|&(topic, text)| commit(topic, text))).collect();
             let new = files.map(str::to_owned);
-            let (resumed, said) = resume(&starting, &earlier_of_topics(&commits).with(&earlier([], new)));
+            let (resumed, said) =
+                resume(&starting, &earlier_of_topics(&commits).with(&earlier([], new)), limit(10_000, &[]));
             let left = |(id, floor, again): &(u64, u64, Option<(Again, u64)>)| {
-                (PartitionId(*id), Left { floor: *floor, again: *again })
+                (PartitionId(*id), Left { floor: *floor, again: *again, newest: 0 })
             };
             let want = Resumed { partitions: want.iter().map(left).collect(), closed: *closed };
             assert_eq!((resumed, said.as_deref()), (want, *why), "{name}");

@@ -8,7 +8,7 @@ mod ending;
 use super::assembly::Plan;
 use super::commits::Commits;
 use super::gate::{Gate, Seen};
-use super::ledger::{Elsewhere, Ledger, TimeSettings, Totals};
+use super::ledger::{Elsewhere, Ledger, Moment, TimeSettings, Totals};
 use super::letters::{Account, Accounts, Counts};
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
@@ -386,7 +386,7 @@ impl Pipeline {
         // Process 0 delivers for all: where it cannot, nobody reads on.
         let full = |control: &Control| control.others().iter().any(|s| s.full);
         let full = self.figures.full.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(full);
-        self.ledger.tick(wall_clock(), &others, full);
+        self.ledger.tick(Moment::now(), &others, full);
         self.feed.set_paused(full);
         self.observer.look(&self.ledger, &self.feed);
         if self.gate.is_open() {

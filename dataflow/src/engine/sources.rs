@@ -2,7 +2,8 @@
 
 use super::keeping::Keeper;
 use super::ledger::{Position, Resumed};
-use super::resume::{self, Mark, Starting};
+use super::replay::bounds;
+use super::resume::{self, Limit, Mark, Starting};
 use crate::cluster::{Control, Earlier};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
 use crate::exit::{self, Failure};
@@ -203,12 +204,17 @@ impl Sources {
             log_begin: file.held_from,
             committed: file.mark.as_deref(),
         }));
+        // Those of topics, by all of them.
+        #[cfg_attr(not(feature = "kafka"), allow(unused_mut))]
+        let mut texts: Vec<Arc<str>> = Vec::new();
         #[cfg(feature = "kafka")]
         {
             let commits = topics.iter().enumerate().flat_map(|(source, opened)| {
                 opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
             });
-            earlier = resume::earlier_of_topics(&commits.collect::<Vec<_>>()).with(&earlier);
+            let commits = commits.collect::<Vec<_>>();
+            earlier = resume::earlier_of_topics(&commits).with(&earlier);
+            texts.extend(commits.into_iter().filter_map(|(.., text)| text));
             starting.extend(topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
                 id: partition.id,
                 start: partition.start,
@@ -223,7 +229,9 @@ impl Sources {
             );
             self.lost += file.lost;
         }
-        let (resumed, why_not) = resume::resume(&starting, &agree(control, earlier, self.lost));
+        let limit = Limit::new(wall_clock(), bounds(config), texts.iter().map(|text| &**text));
+        let earlier = agree(control, limit.bound(earlier), self.lost);
+        let (resumed, why_not) = resume::resume(&starting, &earlier, limit);
         let rules = resume::fed_again(&config.rules, config.windows.size);
         if let Some(why) = why_not {
             tracing::warn!(

@@ -49,6 +49,8 @@ pub struct Left {
     pub floor: u64,
     /// From where on it is read before what was dealt with, and the offset at which that ends.
     pub again: Option<(Again, u64)>,
+    /// See [`Position::newest`].
+    pub newest: u64,
 }
 
 /// From where on a partition is read again.
@@ -203,6 +205,8 @@ pub(super) struct Entry {
     closed: u64,
     /// Where reading goes on; `None` while nothing was read.
     pub next_offset: Option<u64>,
+    /// See [`Position::newest`].
+    newest: u64,
     /// What was there to be read at the start.
     pub unread: Option<Unread>,
     /// How many batches came before its end was seen for the first time: where records are gone, no offset tells.
@@ -244,6 +248,7 @@ impl Entry {
             left: None,
             closed: 0,
             next_offset: None,
+            newest: 0,
             unread: None,
             end_seen: None,
         }
@@ -271,7 +276,7 @@ impl Entry {
 
     /// Goes on after an earlier life, in which windows that end before `closed` were closed.
     pub fn resume(&mut self, left: Left, closed: u64) {
-        self.closed = closed;
+        (self.closed, self.newest) = (closed, left.newest);
         let floor = EventTime(left.floor);
         match left.again {
             Some((again, until)) => {
@@ -301,7 +306,7 @@ impl Entry {
         // What was not read again yet may be needed as well.
         let left = self.left.filter(|_| self.next_offset.is_none_or(|next| next < self.dealt_with));
         let again = closed.chain(left).min_by_key(|again| again.from).filter(|again| again.from < next_offset);
-        Some(Position { info: self.info.clone(), next_offset, again })
+        Some(Position { info: self.info.clone(), next_offset, again, newest: self.newest })
     }
 
     /// Takes note of what its lines were of late.
@@ -387,6 +392,9 @@ impl Entry {
         self.next_seq += 1;
         self.heads.remove(&batch.raw.seq);
         self.next_offset = next_offset.or(self.next_offset);
+        if matches!(batch.raw.framing, Framing::Records(_)) {
+            self.newest = self.newest.max(self.clock.newest().map_or(0, |newest| newest.0));
+        }
         let here = Again { from: first_offset.unwrap_or(0), at: before.0 };
         let size = time.commit_window.0;
         let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);

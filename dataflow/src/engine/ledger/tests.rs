@@ -3,6 +3,7 @@
 mod idle;
 mod restarts;
 
+use super::clock::BELIEVED_AFTER;
 use super::partition::BEHIND_FOR;
 use super::*;
 use std::sync::Arc;
@@ -28,6 +29,11 @@ fn ledger_by(sources: usize, commit_window: Millis) -> Ledger {
         rules_window: Millis(0),
     };
     Ledger::new(time, sources)
+}
+
+/// A moment at which both clocks show this.
+fn both(ms: u64) -> Moment {
+    Moment { wall: WallTime(ms), steady: Millis(ms) }
 }
 
 fn feed() -> Feed {
@@ -147,19 +153,19 @@ fn reading_what_is_old_without_a_pause_is_catching_up() {
         }
         feed.listed();
         take(&ledger, &feed, 0);
-        ledger.tick(WallTime(20_000), &[], false);
+        ledger.tick(both(20_000), &[], false);
         if other.is_some_and(|(_, at_end)| at_end) {
             feed.caught_up(PartitionId(2));
             take(&ledger, &feed, 0);
-            ledger.tick(WallTime(20_950), &[], false);
+            ledger.tick(both(20_950), &[], false);
         }
         if let Some(paused) = paused {
             feed.caught_up(PartitionId(1));
             feed.send(batch(1, 1));
             take(&ledger, &feed, 1000);
-            ledger.tick(WallTime(*paused), &[], false);
+            ledger.tick(both(*paused), &[], false);
         }
-        ledger.tick(WallTime(*at), &[], false);
+        ledger.tick(both(*at), &[], false);
         assert_eq!(ledger.reads_history(), *want, "{name}");
     }
 }

@@ -29,11 +29,48 @@ fn a_process_without_traffic_follows_the_others() {
         take(&ledger, &feed, 0);
         let before = ledger.effective();
         assert_eq!(before, Some(event.map_or(0, |time| time - B)), "{name}");
-        ledger.tick(WallTime(10_000 - IDLE), others, false);
-        ledger.tick(WallTime(10_000 - 1), others, false);
+        ledger.tick(both(10_000 - IDLE), others, false);
+        ledger.tick(both(10_000 - 1), others, false);
         assert_eq!(event.map_or(before, |_| ledger.effective()), before, "{name}: one ms before it is idle");
-        ledger.tick(WallTime(10_000), others, false);
+        ledger.tick(both(10_000), others, false);
         assert_eq!(ledger.effective(), Some(*want), "{name}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_for_a_while_takes_no_time_along() {
+    const STEP: u64 = 600_000;
+    let stays = BELIEVED_AFTER.0;
+    // Idle since 2000. From 3000 to a moment the wall clock is ahead, or the steady one has slept; how long that lasts, time
+    // just before it is over, and 5 s later with a clock that was put back, or was not.
+    let rows: &[(&str, u64, bool, u64, u64)] = &[
+        ("for a second", 1000, true, 4000 - 1, 9000),
+        ("just not for long enough", stays, true, 3000 + stays - 1, 8000 + stays),
+        ("it stays", stays + 1, false, 3000 + stays + STEP, 8001 + stays + STEP),
+    ];
+    for (name, long, is_put_back, before, after) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.open(info(1));
+        feed.listed();
+        feed.send(batch(1, 0));
+        feed.caught_up(PartitionId(1));
+        take(&ledger, &feed, 1000);
+        for now in (1000..3000).step_by(IDLE as usize) {
+            ledger.tick(both(now), &[], false);
+        }
+        let end = 3000 + long;
+        for now in 3000..end {
+            ledger.tick(Moment { wall: WallTime(now + STEP), ..both(now) }, &[], false);
+        }
+        assert_eq!(ledger.effective(), Some(before - B), "{name}: before it is over");
+        let wall = |now: u64| WallTime(if *is_put_back { now } else { now + STEP });
+        for now in end..=end + 5000 {
+            ledger.tick(Moment { wall: wall(now), ..both(now) }, &[], false);
+        }
+        assert_eq!(ledger.effective(), Some(after - B), "{name}: later");
+        feed.send(batch(1, 1));
+        take(&ledger, &feed, *after);
+        assert_eq!(ledger.totals()[0].1.late, 0, "{name}");
     }
 }
 
@@ -45,8 +82,8 @@ fn what_reads_again_has_the_time_that_passed_as_its_floor() {
     feed.send(batch(1, 0));
     feed.caught_up(PartitionId(1));
     take(&ledger, &feed, 1000);
-    ledger.tick(WallTime(2000), &[], false);
-    ledger.tick(WallTime(2000 + IDLE), &[], false);
+    ledger.tick(both(2000), &[], false);
+    ledger.tick(both(2000 + IDLE), &[], false);
     assert_eq!(ledger.effective(), Some(2000 + IDLE - B));
     feed.send(batch(1, 1));
     // The floor is 2095, and 10 ms of lateness are allowed.
@@ -69,7 +106,7 @@ fn a_quiet_partition_stands_where_time_is_and_each_worker_has_its_share() {
     let stand = || -> Vec<_> { ledger.readings().iter().map(|r| (r.totals.watermark, r.holds)).collect() };
     assert_eq!(stand(), [(995, true), (995, true)]);
     for now in [0, IDLE + 5] {
-        ledger.tick(WallTime(5000 + now), &[], false);
+        ledger.tick(both(5000 + now), &[], false);
     }
     feed.send(batch(1, 1));
     take_by(&ledger, &feed, 4000, 7);
@@ -105,12 +142,12 @@ fn what_is_written_while_sinks_let_nobody_read_is_not_late() {
         feed.listed();
         take(&ledger, &feed, 0);
         for now in 1000..*from {
-            ledger.tick(WallTime(now), &[], false);
+            ledger.tick(both(now), &[], false);
         }
         for now in *from..=*to {
-            ledger.tick(WallTime(now), &[], true);
+            ledger.tick(both(now), &[], true);
         }
-        ledger.tick(WallTime(to + 1), &[], false);
+        ledger.tick(both(to + 1), &[], false);
         assert_eq!(ledger.effective(), Some(*before), "{name}");
         feed.send(batch(1, 1));
         take(&ledger, &feed, *time);
@@ -142,7 +179,7 @@ fn a_pause_does_not_count_towards_being_idle() {
                 1 => now % 2 == 1,
                 long => (1000 + IDLE - long..=1000 + IDLE - 1).contains(&now),
             };
-            ledger.tick(WallTime(now), &[], is_paused);
+            ledger.tick(both(now), &[], is_paused);
         }
         assert_eq!(ledger.standings()[0].idle, *want, "{name}");
     }
@@ -190,7 +227,7 @@ fn lines_that_count_in_no_window_hold_no_time() {
             if now >= 1040 && now % 40 == 0 {
                 read(100);
             }
-            ledger.tick(WallTime(now), &[], false);
+            ledger.tick(both(now), &[], false);
             if now >= 1040 {
                 let holds = !ledger.standings()[1].idle;
                 assert_eq!(holds, now < *want, "{name}: at {now}");
@@ -202,7 +239,7 @@ fn lines_that_count_in_no_window_hold_no_time() {
         // It counts again as soon as it is in time.
         let now = 1040 + 3 * IDLE;
         read(now);
-        ledger.tick(WallTime(now), &[], false);
+        ledger.tick(both(now), &[], false);
         assert!(!ledger.standings()[1].idle, "{name}");
     }
 }
@@ -229,7 +266,7 @@ fn time_goes_with_the_clock_beside_a_connection_of_which_nothing_counts() {
         for now in 1000..=5000 {
             feed.send(batch(2, now - 1000));
             take_at(&ledger, &feed, None);
-            ledger.tick(WallTime(now), others, false);
+            ledger.tick(both(now), others, false);
         }
         assert_eq!((ledger.effective(), ledger.holding()), (Some(*want), None), "{name}");
     }
@@ -254,7 +291,7 @@ fn connections_that_come_and_go_hand_on_no_time_of_old() {
             while let Some(one) = ledger.take(&feed) {
                 taken = if let Taken::Batch(raw) = one { Some(raw) } else { taken };
             }
-            ledger.tick(WallTime(now), &[], false);
+            ledger.tick(both(now), &[], false);
             let reached = ledger.effective().unwrap();
             // A line that waits to be judged holds time, and a connection without any for a second.
             let behind = if sends { 1 } else { BEHIND_FOR.0 };
@@ -281,7 +318,7 @@ fn what_waits_to_be_judged_holds_time() {
     for now in 1001..1001 + 3 * BEHIND_FOR.0 {
         feed.send(batch(1, now - 1000));
         take(&ledger, &feed, now);
-        ledger.tick(WallTime(now), &[], false);
+        ledger.tick(both(now), &[], false);
         assert_eq!(ledger.effective(), Some(1000 - B), "at {now}");
     }
     judge_at(&ledger, &feed, waiting.unwrap(), Some(990));

@@ -82,7 +82,7 @@ fn positions_say_from_where_windows_of_rules_need_events() {
 fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     // As in the test before; 130 was durable: the offset was 5, and 0 that from which on rules need events.
     let again = Some((Again { from: 0, at: 0 }, 5));
-    let left = vec![(PartitionId(1), Left { floor: 140, again })];
+    let left = vec![(PartitionId(1), Left { floor: 140, again, newest: 0 })];
     let (ledger, feed) = reading(Resumed { partitions: left, closed: 130 });
     let batches: &[&[(u64, u64)]] = &[
         &[(0, 101), (1, 104)],
@@ -102,7 +102,7 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     assert_eq!((at.next_offset, at.again), (5, Some(Again { from: 0, at: 0 })), "never before what was dealt with");
     let at = &ledger.commit_positions(400)[0];
     assert_eq!((at.next_offset, at.again), (5, None), "all of it was read, and no window needs it any more");
-    let left = vec![(PartitionId(1), Left { floor: 140, again })];
+    let left = vec![(PartitionId(1), Left { floor: 140, again, newest: 0 })];
     let (ledger, feed) = reading(Resumed { partitions: left, closed: 130 });
     judged(&ledger, &feed, &batches[..1]);
     let at = &ledger.commit_positions(400)[0];
@@ -113,7 +113,7 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     );
 
     let (ledger, feed) = {
-        let left = vec![(PartitionId(1), Left { floor: 140, again })];
+        let left = vec![(PartitionId(1), Left { floor: 140, again, newest: 0 })];
         reading(Resumed { partitions: left, closed: 130 })
     };
     let verdicts = judged(&ledger, &feed, batches);
@@ -132,12 +132,12 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
 fn verdicts_of_what_is_read_again_are_those_of_the_first_time() {
     // Before offset 2 time was 200: what is older than 190 was late.
     let again = Some((Again { from: 2, at: 200 }, 6));
-    let left = vec![(PartitionId(1), Left { floor: 300, again })];
+    let left = vec![(PartitionId(1), Left { floor: 300, again, newest: 0 })];
     let (ledger, feed) = reading(Resumed { partitions: left, closed: 290 });
     let verdicts = judged(&ledger, &feed, &[&[(2, 189), (3, 190), (4, 230), (5, 210)]]);
     assert_eq!(verdicts, [[(3, Verdict::Again), (4, Verdict::Again)]]);
     // The last of it and what follows may be in one batch.
-    let left = vec![(PartitionId(1), Left { floor: 300, again })];
+    let left = vec![(PartitionId(1), Left { floor: 300, again, newest: 0 })];
     let (ledger, feed) = reading(Resumed { partitions: left, closed: 290 });
     let verdicts = judged(&ledger, &feed, &[&[(4, 230), (5, 189), (6, 289), (7, 290)]]);
     assert_eq!(verdicts, [[(4, Verdict::Again), (6, Verdict::Again), (7, Verdict::InTime)]]);
@@ -148,7 +148,7 @@ fn verdicts_of_what_is_read_again_are_those_of_the_first_time() {
 #[test]
 fn events_of_windows_that_others_closed_are_for_rules_alone() {
     // This process committed behind 130, another one behind 140 later.
-    let left = vec![(PartitionId(1), Left { floor: 140, again: None })];
+    let left = vec![(PartitionId(1), Left { floor: 140, again: None, newest: 0 })];
     let (ledger, feed) = reading(Resumed { partitions: left, closed: 140 });
     let verdicts = judged(&ledger, &feed, &[&[(5, 131), (6, 128), (7, 140)]]);
     assert_eq!(verdicts, [[(5, Verdict::Again), (6, Verdict::Late), (7, Verdict::InTime)]]);
