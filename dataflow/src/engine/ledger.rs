@@ -23,12 +23,12 @@ pub use partition::{Again, Gone, Judgement, Left, Pending, Share, Shares, Totals
 
 use crate::cluster::Backlog;
 use clock::Believed;
-use partition::Entry;
+use partition::{Entry, UNSEEN};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo, Unit};
 use tidewatch_connectors::source::SourceError;
-use tidewatch_events::batch::{Batch, PartitionId, RawBatch, WallTime};
+use tidewatch_events::batch::{Batch, PartitionId, RawBatch};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::inexact::Place;
 use tidewatch_operators::rules::Missed;
@@ -138,10 +138,10 @@ struct Inner {
     effective: u64,
     /// How far the wall clock is believed.
     believed: Believed,
-    /// When time was last looked at.
-    ticked: Option<WallTime>,
-    /// Since when sinks have let nobody read.
-    paused: Option<WallTime>,
+    /// When time was last looked at, by the steady clock.
+    ticked: Option<Millis>,
+    /// Since when sinks have let nobody read, by the same.
+    paused: Option<Millis>,
     stopping: bool,
     /// See [`Ledger::reads_history`].
     reads_history: bool,
@@ -241,7 +241,7 @@ impl Ledger {
             }
             Message::CaughtUp(id) => {
                 if let Some(entry) = inner.partitions.get_mut(&id) {
-                    (entry.caught_up_at, entry.behind_since) = (Some(WallTime(0)), None);
+                    (entry.caught_up_at, entry.behind_since) = (Some(UNSEEN), None);
                     entry.end_seen.get_or_insert(entry.taken);
                 }
                 Taken::Noted
@@ -331,18 +331,18 @@ impl Ledger {
     pub fn tick(&self, now: Moment, others: &[Elsewhere], is_paused: bool) {
         let Some(idle_after) = self.time.idle_after else { return };
         let mut inner = self.lock();
-        let now = inner.believed.look(now);
+        let now = Moment { wall: inner.believed.look(now), ..now };
         if inner.sources_to_list > 0 {
             return;
         }
-        let passed = now.0.saturating_sub(inner.ticked.replace(now).unwrap_or(now).0);
+        let passed = now.steady.0.saturating_sub(inner.ticked.replace(now.steady).unwrap_or(now.steady).0);
         if is_paused {
-            return inner.pause(now, passed, self.time.bounds.max_out_of_order);
+            return inner.pause(now.steady, passed, self.time.bounds.max_out_of_order);
         }
         inner.paused = None;
         let mut all_old = true;
         for entry in inner.partitions.values_mut().filter(|e| !e.done) {
-            entry.look(now, idle_after);
+            entry.look(now.steady, idle_after);
             all_old &= !entry.holds() || entry.reads_history(now, self.time.bounds.max_out_of_order);
         }
         let holding = inner.least(Entry::holds);
@@ -351,7 +351,7 @@ impl Ledger {
             let has_read = !inner.ended.is_empty() || inner.partitions.values().any(|e| e.totals.events > 0);
             match others.iter().filter_map(|other| other.holding).min() {
                 Some(least) => least,
-                None if has_read => now.0.saturating_sub(self.time.bounds.max_out_of_order.0),
+                None if has_read => now.wall.0.saturating_sub(self.time.bounds.max_out_of_order.0),
                 None => others.iter().map(|other| other.reached).max().unwrap_or(0),
             }
         });
@@ -553,15 +553,15 @@ impl Inner {
     /// written since would be late by the clock: all partitions hold time again, as if they had come to their ends now,
     /// those that were idle too. Sinks at the edge of what they can take pause again and again for moments; these keep
     /// idle partitions idle, or time would stand still as long as that goes on.
-    fn pause(&mut self, now: WallTime, passed: u64, max_out_of_order: Millis) {
+    fn pause(&mut self, now: Millis, passed: u64, max_out_of_order: Millis) {
         let since = *self.paused.get_or_insert(now);
         let is_long = now.0.saturating_sub(since.0) >= max_out_of_order.0;
         let floor = EventTime(self.effective);
         for entry in self.partitions.values_mut().filter(|e| !e.done) {
             let Some(at_end) = entry.caught_up_at else { continue };
             let counted = at_end.0.saturating_add(passed).min(now.0);
-            let is_new = is_long || at_end == WallTime(0);
-            entry.caught_up_at = Some(if is_new { now } else { WallTime(counted) });
+            let is_new = is_long || at_end == UNSEEN;
+            entry.caught_up_at = Some(if is_new { now } else { Millis(counted) });
             if is_long {
                 entry.hold_time(floor);
             }

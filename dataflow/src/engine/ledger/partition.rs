@@ -5,10 +5,11 @@
 //!
 //! Invariants
 //! - Batches are judged in `seq` order, each event once.
+//! - What waits for some time to pass waits by the steady clock ([`Moment`]), which nobody sets.
 //! - `reached` stands still while a batch is half judged (no batch ever is where partitions may be idle: a future guard by
 //!   a limit needs nothing of what follows).
 
-use super::{Position, TimeSettings};
+use super::{Moment, Position, TimeSettings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
@@ -22,6 +23,9 @@ pub(super) const BEHIND_FOR: Millis = Millis(1_000);
 
 /// How much older than the clock the newest event must be.
 const HISTORY: Millis = Millis(10_000);
+
+/// A partition came to its end, and nobody has looked at it since.
+pub(super) const UNSEEN: Millis = Millis(0);
 
 /// A batch some worker parsed, as far as it is judged.
 pub struct Pending {
@@ -184,16 +188,17 @@ pub(super) struct Entry {
     /// It was its source that ended it, not a stop.
     pub gone: bool,
     pub done: bool,
-    pub caught_up_at: Option<WallTime>,
+    /// Since when it has been at its end, by the steady clock.
+    pub caught_up_at: Option<Millis>,
     /// When it was first seen with more to read, since it was last caught up.
-    pub behind_since: Option<WallTime>,
+    pub behind_since: Option<Millis>,
     pub idle: bool,
     /// Nothing of it counts, although there may be more: its floor goes with the others' time.
     pub aside: bool,
     /// Events in time, and lines, when it was last looked at.
     seen: (u64, u64),
     /// Since when all its lines were late, from the future or unreadable.
-    useless_since: Option<WallTime>,
+    useless_since: Option<Millis>,
     pub open_windows: BTreeMap<u64, Begun>,
     /// Time that had passed in an earlier life, where the clock goes on from before that.
     passed: EventTime,
@@ -254,17 +259,17 @@ impl Entry {
         }
     }
 
-    /// Finds whether it is idle, or stands aside, by the wall clock `now`.
-    pub fn look(&mut self, now: WallTime, idle_after: Millis) {
+    /// Finds whether it is idle, or stands aside, by the steady clock.
+    pub fn look(&mut self, now: Millis, idle_after: Millis) {
         self.note_lines(now);
         let is_useless = self.is_useless(now, idle_after);
         let is_judged = self.taken == self.next_seq;
         match self.caught_up_at {
             Some(since) if is_judged && is_useless => {
-                self.caught_up_at = Some(if since == WallTime(0) { now } else { since });
+                self.caught_up_at = Some(if since == UNSEEN { now } else { since });
                 self.idle = true;
             }
-            Some(WallTime(0)) => self.caught_up_at = Some(now),
+            Some(UNSEEN) => self.caught_up_at = Some(now),
             Some(since) if is_judged => self.idle |= is_past(since, now, idle_after),
             None => _ = self.behind_since.get_or_insert(now),
             _ => {}
@@ -310,7 +315,7 @@ impl Entry {
     }
 
     /// Takes note of what its lines were of late.
-    fn note_lines(&mut self, now: WallTime) {
+    fn note_lines(&mut self, now: Millis) {
         let seen = (self.totals.in_time(), self.totals.lines);
         if seen.0 > self.seen.0 {
             self.useless_since = None;
@@ -322,7 +327,7 @@ impl Entry {
 
     /// Whether nothing of it has counted in a window for `idle_after`; of a connection, that nothing ever has. Somebody may
     /// send such lines for ever.
-    fn is_useless(&self, now: WallTime, idle_after: Millis) -> bool {
+    fn is_useless(&self, now: Millis, idle_after: Millis) -> bool {
         self.info.passing && self.seen.0 == 0 || self.useless_since.is_some_and(|since| is_past(since, now, idle_after))
     }
 
@@ -446,10 +451,10 @@ impl Entry {
     }
 
     /// Whether there has been more to read for a while, and what is read is old.
-    pub fn reads_history(&self, now: WallTime, max_out_of_order: Millis) -> bool {
+    pub fn reads_history(&self, now: Moment, max_out_of_order: Millis) -> bool {
         let newest = self.reached.0.saturating_add(max_out_of_order.0);
-        let is_behind = self.behind_since.is_some_and(|since| is_past(since, now, BEHIND_FOR));
-        is_behind && now.0.saturating_sub(newest) >= HISTORY.0
+        let is_behind = self.behind_since.is_some_and(|since| is_past(since, now.steady, BEHIND_FOR));
+        is_behind && now.wall.0.saturating_sub(newest) >= HISTORY.0
     }
 
     /// Whether the partition is over: ended, and all of it judged.
@@ -462,7 +467,7 @@ impl Entry {
 }
 
 /// Whether `for_long` has passed since.
-fn is_past(since: WallTime, now: WallTime, for_long: Millis) -> bool {
+fn is_past(since: Millis, now: Millis, for_long: Millis) -> bool {
     now.0.saturating_sub(since.0) >= for_long.0
 }
 

@@ -75,6 +75,36 @@ fn a_clock_that_is_set_for_a_while_takes_no_time_along() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_keeps_nobody_from_becoming_idle() {
+    // Partition 1 came to its end at 1000, and partition 2 has an event at each moment, by the steady clock. From 1050 on the
+    // wall clock is set; partition 1 is of use, or all its lines have been late since 1040.
+    for (name, ahead) in [("it is not", 0), ("back", -900), ("forward", 900)] {
+        for (is_late, at) in [(false, 1000 + IDLE), (true, 1040 + IDLE)] {
+            let (ledger, feed) = (ledger(1).open_ended(true), feed());
+            feed.open(info(1));
+            feed.listed();
+            feed.send(batch(1, 0));
+            feed.caught_up(PartitionId(1));
+            take(&ledger, &feed, 1000);
+            feed.open(info(2));
+            for now in 1000..=at {
+                feed.send(batch(2, now - 1000));
+                take(&ledger, &feed, now);
+                if is_late && now >= 1040 && now % 20 == 0 {
+                    feed.send(batch(1, 1 + (now - 1040) / 20));
+                    feed.caught_up(PartitionId(1));
+                    take(&ledger, &feed, 100);
+                }
+                let ahead = if now >= 1050 { ahead } else { 0 };
+                let wall = WallTime(now.saturating_add_signed(ahead));
+                ledger.tick(Moment { wall, ..both(now) }, &[], false);
+                assert_eq!(ledger.standings()[0].idle, now >= at, "{name}, late: {is_late}, at {now}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_reads_again_has_the_time_that_passed_as_its_floor() {
     let (ledger, feed) = (ledger(1).open_ended(true), feed());
     feed.open(info(1));
