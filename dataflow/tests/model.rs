@@ -462,3 +462,17 @@ fn a_process_whose_peer_is_killed_ends_with_75() {
         drop(writer);
     }
 }
+
+#[test]
+fn a_replay_that_cannot_write_reads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // A pipe that nobody closes: whoever reads it never ends.
+    let pipe = dir.path().join("access.log");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let _writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let (config, file) = defaults(dir.path());
+    let (from, out) = (vec![pipe], file.join("out"));
+    let options = ReplayOptions { from, out, workers: 2, cluster: None, labels: None, speed: Speed::Max };
+    let failure = within(LIMIT, move || tidewatch::engine::replay(&config, options)).unwrap().unwrap_err();
+    assert!(failure.to_string().contains("cannot create"), "{failure}");
+}

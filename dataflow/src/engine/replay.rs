@@ -289,7 +289,6 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
             }
         }
     }
-    let (control, sockets) = workers::connect(&config, options.workers, options.cluster.as_ref())?;
     let time = TimeSettings {
         bounds: bounds(&config),
         guard: Guard::Confirm,
@@ -298,13 +297,18 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         rules_window: Millis(0),
     };
     let ledger = Arc::new(Ledger::new(time, sources.len()));
+    // Before anything is read, and before anybody waits for it.
+    let redaction = Redaction::new(config.privacy.clone(), parsers.clone());
+    let writer = || Writer::new(&plan(&config), &options.out, fetchers, ledger.clone(), redaction);
+    let mut writer = (process == 0).then(writer).transpose()?.map(|writer| writer.judging(judge));
+    let (control, sockets) = workers::connect(&config, options.workers, options.cluster.as_ref())?;
     let wakers = workers::Wakers::default();
     let feed = Arc::new(Feed::new(IN_FLIGHT * (2 + options.workers), config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
     let shared = Shared {
         feed: feed.clone(),
         ledger: ledger.clone(),
-        parsers: parsers.clone(),
+        parsers,
         plan: plan(&config),
         results,
         early: Arc::new(AtomicU64::new(0)),
@@ -318,30 +322,17 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         control: control.clone(),
         observer: Observer::default(),
     };
-    let guards = workers::start(shared, options.workers, process, sockets)?;
+    let running = workers::start(shared, options.workers, process, sockets)?;
     for source in sources {
         source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     }
-    let written = if process == 0 {
-        let plan = plan(&config);
-        let redaction = Redaction::new(config.privacy.clone(), parsers);
-        let writer = Writer::new(&plan, &options.out, fetchers, ledger.clone(), redaction)?;
-        let mut writer = writer.judging(judge);
+    if let Some(writer) = &mut writer {
         let progress = Progress::start(read, total, ledger.clone());
-        if let Err(failure) = take_all(&received, &mut writer, &ledger) {
-            // Workers may wait for what does not come any more: they end with the process.
-            feed.stop();
-            std::mem::forget(guards);
-            return Err(failure);
-        }
+        take_all(&received, writer, &ledger)?;
         progress.stop();
-        Some(writer)
-    } else {
-        None
-    };
-    for result in guards.join() {
-        result.map_err(Failure::failed)?;
     }
+    let joined = running.join()?.join();
+    joined.map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)?;
     if let Some(control) = control {
         control.leave(Duration::from_secs(10));
     }
@@ -351,7 +342,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let mut totals = Totals::default();
     ledger.totals().iter().for_each(|(_, t)| totals.merge(t));
     let mut summary = Summary::of(&totals, started.elapsed());
-    if let Some(writer) = written {
+    if let Some(writer) = writer {
         writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;
     }
     Ok(summary)

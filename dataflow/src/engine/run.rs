@@ -276,7 +276,7 @@ impl Pipeline {
             control: control.clone(),
             observer: observer.clone(),
         };
-        let guards = workers::start(shared, workers, process, sockets)?;
+        let running = workers::start(shared, workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
         let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone()).of_process(process, workers);
@@ -308,7 +308,7 @@ impl Pipeline {
         let aging = keep.map(|keep| Aging::start(sinks::line_files(config), keep, &config.data_dir)).transpose();
         let aging = aging.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
         let following = sources.spawn(&feed)?;
-        let joined = spawn("join", move || guards.join().into_iter().collect::<Result<Vec<()>, String>>().map(drop))?;
+        let joined = running.join()?;
         Ok(Pipeline {
             feed,
             ledger,

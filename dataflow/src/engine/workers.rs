@@ -13,6 +13,7 @@ use crate::exit::{ExitCode, Failure};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_operators::rules::local::LocalPanes;
@@ -125,13 +126,44 @@ pub fn connect(
     Ok((Some(connections.control), Some(connections.data)))
 }
 
+/// The workers of this process, while they run. Whoever drops them stops the feed and waits for nobody: they may wait for
+/// what does not come any more, and end with the process.
+pub struct Running {
+    guards: Option<WorkerGuards<()>>,
+    feed: Arc<Feed>,
+}
+
+impl Running {
+    /// Waits for all of them, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where that cannot be started.
+    pub fn join(mut self) -> Result<JoinHandle<Result<(), String>>, Failure> {
+        let join = move || match self.guards.take() {
+            Some(guards) => guards.join().into_iter().collect(),
+            None => Ok(()),
+        };
+        let cannot = |e: std::io::Error| Failure::failed(format!("cannot start a thread: {e}"));
+        std::thread::Builder::new().name("join".into()).spawn(join).map_err(cannot)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(guards) = self.guards.take() {
+            self.feed.stop();
+            std::mem::forget(guards);
+        }
+    }
+}
+
 /// Starts the workers of this process. They end when all input has ended and everything is delivered.
 pub fn start(
     shared: Shared,
     workers: usize,
     process: usize,
     sockets: Option<Vec<Option<std::net::TcpStream>>>,
-) -> Result<WorkerGuards<()>, Failure> {
+) -> Result<Running, Failure> {
     let failed = |e: String| Failure::new(ExitCode::Failed, format!("the workers cannot start: {e}"));
     let (builders, others) = match sockets {
         None if workers == 1 => CommunicationConfig::Thread.try_build().map_err(failed)?,
@@ -147,8 +179,10 @@ pub fn start(
             )
         }
     };
-    timely::execute::execute_from(builders, others, WorkerConfig::default(), move |worker| run(worker, &shared))
-        .map_err(failed)
+    let feed = shared.feed.clone();
+    let execute = move |worker: &mut timely::worker::Worker| run(worker, &shared);
+    let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), execute).map_err(failed)?;
+    Ok(Running { guards: Some(guards), feed })
 }
 
 /// Open windows are shown again after so many times as long as showing them took.
