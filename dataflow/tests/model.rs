@@ -433,24 +433,43 @@ fn two_processes_write_the_same_bytes_as_one() {
     Written::read(&out).unwrap().same_bytes(&Written::read(&dir.path().join("cluster")).unwrap()).unwrap();
 }
 
+/// A cluster that reads from a pipe that nobody closes while the second value lives, and is connected.
+fn endless(dir: &Path) -> (Cluster, std::fs::File) {
+    let pipe = dir.join("access.log");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (_, path) = defaults(dir);
+    let mut cluster = Cluster::start(dir, &path, std::slice::from_ref(&pipe), 1);
+    let writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let begun = Instant::now();
+    for index in [0, 1] {
+        while !cluster.said(index).contains("connected to all processes of the cluster") {
+            assert_eq!(cluster.0[index].0.try_wait().unwrap(), None, "process {index}: {}", cluster.said(index));
+            assert!(begun.elapsed() < LIMIT, "process {index}: {}", cluster.said(index));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    (cluster, writer)
+}
+
+#[test]
+fn every_process_of_a_replay_hears_a_signal() {
+    for index in [1, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut cluster, _writer) = endless(dir.path());
+        let process = rustix::process::Pid::from_child(&cluster.0[index].0);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        let (status, said) = cluster.end(index, LIMIT);
+        assert_eq!(status.code(), Some(130), "process {index}: {said}");
+        let (status, said) = cluster.end(1 - index, LIMIT);
+        assert_eq!(status.code(), Some(75), "the other one: {said}");
+    }
+}
+
 #[test]
 fn a_process_whose_peer_is_killed_ends_with_75() {
     for killed in [1, 0] {
         let dir = tempfile::tempdir().unwrap();
-        // A pipe that nobody closes keeps the replay going.
-        let pipe = dir.path().join("access.log");
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let (_, path) = defaults(dir.path());
-        let mut cluster = Cluster::start(dir.path(), &path, std::slice::from_ref(&pipe), 1);
-        let writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-        let begun = Instant::now();
-        for index in [0, 1] {
-            while !cluster.said(index).contains("connected to all processes of the cluster") {
-                assert_eq!(cluster.0[index].0.try_wait().unwrap(), None, "process {index}: {}", cluster.said(index));
-                assert!(begun.elapsed() < LIMIT, "process {index}: {}", cluster.said(index));
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
+        let (mut cluster, writer) = endless(dir.path());
         cluster.0[killed].0.kill().unwrap();
         let (status, said) = cluster.end(1 - killed, Duration::from_secs(30));
         assert_eq!(status.code(), Some(75), "{said}");

@@ -331,8 +331,12 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         take_all(&received, writer, &ledger)?;
         progress.stop();
     }
-    let joined = running.join()?.join();
-    joined.map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)?;
+    let ended = running.join()?;
+    while !ended.is_finished() {
+        go_on(&ledger)?;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ended.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)?;
     if let Some(control) = control {
         control.leave(Duration::from_secs(10));
     }
@@ -356,12 +360,18 @@ fn take_all(received: &Receiver<Output>, writer: &mut Writer, ledger: &Ledger) -
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
-        if let Some(error) = ledger.failure() {
-            return Err(error.into());
-        }
-        if exit::stop_requested() {
-            return Err(Failure::new(ExitCode::Interrupted, "interrupted; no results were written"));
-        }
+        go_on(ledger)?;
+    }
+}
+
+/// Fails where reading has failed, or somebody wants the end.
+fn go_on(ledger: &Ledger) -> Result<(), Failure> {
+    if let Some(error) = ledger.failure() {
+        return Err(error.into());
+    }
+    match exit::stop_requested() {
+        true => Err(Failure::new(ExitCode::Interrupted, "interrupted; no results were written")),
+        false => Ok(()),
     }
 }
 
