@@ -6,7 +6,8 @@
 //! later changes of an alert cost nothing.
 //!
 //! Invariants
-//! - What was given comes back in the order in which it was given, each once.
+//! - What was given comes back in the order in which it was given, each once; at the end without its lines, where whoever
+//!   looks for them does not come back: an alert is worth more than its lines.
 //! - It comes back within about twice its patience: looking further than memory begins only for what was given less than
 //!   that ago, and ends that long after it began. Lines not found by then are missing from their alert.
 //! - What is of now waits [`WAIT`] at most, and longer only behind what is of the past.
@@ -73,6 +74,10 @@ pub struct Lookup<F> {
     found: Receiver<Found>,
     /// Nobody is patient any more.
     ending: Arc<AtomicBool>,
+    /// What is away, as it was given.
+    away: VecDeque<Vec<AlertDraft>>,
+    /// How long the next of that is waited for at the end.
+    last_wait: Duration,
     given: u64,
     returned: u64,
 }
@@ -95,6 +100,8 @@ impl<F: FindLines> Lookup<F> {
             searches: Some(searches),
             found,
             ending,
+            away: VecDeque::new(),
+            last_wait: WAIT * 3,
             given: 0,
             returned: 0,
         })
@@ -122,11 +129,12 @@ impl<F: FindLines> Lookup<F> {
         }
         let Some(searches) = &self.searches else { return Some(found) };
         self.given += 1;
+        self.away.push_back(found.drafts.clone());
         let search = Search { found, missing, given: Instant::now(), patience };
         searches.send(search).err().map(|refused| {
-            // The thread is gone: the alert is worth more than its lines.
+            // The thread is gone, with what it had.
             self.returned = self.given;
-            refused.into_inner().found
+            Found { drafts: self.away.drain(..).flatten().collect(), lines: refused.into_inner().found.lines }
         })
     }
 
@@ -141,15 +149,28 @@ impl<F: FindLines> Lookup<F> {
         (self.given, self.returned)
     }
 
-    /// Waits for the next of what is still away; `None` when all came back. The end: nothing more may be given.
+    /// Waits for the next of what is still away; `None` when all came back. The end: nothing more may be given. What does not
+    /// come comes without its lines, and all after it.
     pub fn finish(&mut self) -> Option<Found> {
         self.searches = None;
         self.ending.store(true, Ordering::Relaxed);
-        let found = self.found.recv_timeout(WAIT * 3).ok()?;
-        Some(self.returned(found))
+        if self.away.is_empty() {
+            return None;
+        }
+        if let Ok(found) = self.found.recv_timeout(self.last_wait) {
+            return Some(self.returned(found));
+        }
+        self.returned = self.given;
+        let drafts: Vec<AlertDraft> = self.away.drain(..).flatten().collect();
+        tracing::warn!(
+            count = drafts.len(),
+            "lines of alerts were still looked for at the end: these are told without"
+        );
+        Some(Found { drafts, lines: HashMap::new() })
     }
 
     fn returned(&mut self, found: Found) -> Found {
+        self.away.pop_front();
         self.returned += 1;
         self.kept.keep(&found);
         found

@@ -87,6 +87,20 @@ fn what_is_remembered_is_told_at_once_unless_somebody_waits() {
 }
 
 #[test]
+fn what_is_still_looked_for_at_the_end_is_told_without_its_lines() {
+    let (_, mut lookup) = Slow::start();
+    lookup.last_wait = Duration::from_millis(20);
+    for offset in [3, 4, 9] {
+        assert!(lookup.give(draft(offset, 0)).is_none(), "{offset}");
+    }
+    // Nobody lets it go.
+    let found = rest(&mut lookup);
+    let drafts: Vec<u64> = found.iter().flat_map(|found| &found.drafts).map(|draft| draft.first).collect();
+    assert_eq!((drafts, lookup.given_and_returned()), (vec![3, 4, 9], (3, 3)));
+    assert!(found.iter().all(|found| found.lines.is_empty()));
+}
+
+#[test]
 fn a_line_is_looked_for_once() {
     let (find, mut lookup) = Slow::start();
     assert!(lookup.give(draft(3, 0)).is_none());

@@ -441,6 +441,10 @@ impl Peers {
         // By source, since each has brokers of its own; with the position of the line.
         let mut places: HashMap<usize, (Vec<RecordPlace>, Vec<usize>)> = HashMap::new();
         for (at, (id, offset)) in wanted.iter().enumerate().filter(|(at, _)| lines[*at].is_none()) {
+            // Somebody may have to be asked for each of them.
+            if Instant::now() >= until {
+                return false;
+            }
             let Some(name) = self.name(*id) else { continue };
             let Some((topic, partition)) = name.partition.rsplit_once('/') else { continue };
             let Ok(partition) = partition.parse() else { continue };
