@@ -6,7 +6,7 @@ use super::run::{self, Pipeline};
 use crate::cli::options::DemoOptions;
 use crate::config::{Config, Lines, Source, SourceKind};
 use crate::exit::{self, Failure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,6 @@ use tidewatch_connectors::generator::live::LiveOptions;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label, SpecError};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
-use tidewatch_events::batch::WallTime;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -91,12 +90,12 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let _page = pipeline.show(&config, page)?;
     let figures = pipeline.figures();
     let begun = Instant::now();
-    let (mut shown, mut last) = (0, Instant::now());
+    let (mut seen, mut last) = (Seen::default(), Instant::now());
     let terminal = std::io::stdout().is_terminal();
     while !exit::stop_requested() && options.duration.is_none_or(|d| begun.elapsed() < d) {
         std::thread::sleep(Duration::from_millis(100));
         pipeline.tend();
-        shown = show_alerts(&figures, shown, terminal);
+        show_alerts(&figures, &mut seen, terminal);
         if last.elapsed() >= Duration::from_secs(if terminal { 1 } else { 5 }) {
             last = Instant::now();
             show_line(&pipeline, begun.elapsed(), terminal);
@@ -107,8 +106,8 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     }
     let (labels, end) = (pipeline.labels(), wall_clock());
     let all = pipeline.stop()?;
-    show_alerts(&figures, shown, terminal);
-    summary(&labels, &figures, &config, end);
+    show_alerts(&figures, &mut seen, terminal);
+    print!("{}", table(&labels, &seen.last, |label| judged_by(label, &config) <= end.0));
     if !all {
         return Err(Failure::failed("not all results could be written"));
     }
@@ -145,24 +144,40 @@ fn show_line(pipeline: &Pipeline, elapsed: Duration, terminal: bool) {
     let _ = std::io::stdout().flush();
 }
 
-/// Prints the alerts that came since `shown`, each id once when it fires.
-fn show_alerts(figures: &Figures, shown: usize, terminal: bool) -> usize {
-    let alerts = figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-    for (at, alert) in alerts.iter().enumerate().skip(shown) {
-        let before = alerts.iter().take(at).any(|a| a.key == alert.key && a.state == alert.state);
-        if alert.state == AlertState::Firing && !before {
-            let clear = if terminal { "\r\x1b[K" } else { "" };
-            println!("{clear}{}", tidewatch_connectors::sink::stdout::one_line(alert, false));
-        }
-    }
-    alerts.len()
+/// What was seen of alerts: of [`Figures`] the latest changes alone are to be had.
+#[derive(Default)]
+struct Seen {
+    /// How many changes.
+    told: u64,
+    /// Keys of those that fired.
+    fired: BTreeSet<String>,
+    /// The last change of each, without its lines, by id.
+    last: BTreeMap<String, Alert>,
 }
 
-/// Injected against found.
-fn summary(labels: &[Label], figures: &Figures, config: &Config, end: WallTime) {
-    let alerts = figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-    let alerts: Vec<&Alert> = alerts.iter().collect();
-    print!("{}", table(labels, &alerts, |label| judged_by(label, config) <= end.0));
+impl Seen {
+    /// Takes up the changes since the last time; gives those by which something fires for the first time.
+    fn look(&mut self, figures: &Figures) -> Vec<Alert> {
+        let alerts = figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = figures.alerts_told.load(Ordering::Relaxed);
+        let new = usize::try_from(told - std::mem::replace(&mut self.told, told)).unwrap_or(usize::MAX);
+        let mut firing = Vec::new();
+        for alert in alerts.iter().skip(alerts.len().saturating_sub(new)) {
+            if alert.state == AlertState::Firing && self.fired.insert(alert.key.clone()) {
+                firing.push(alert.clone());
+            }
+            self.last.insert(alert.id.clone(), Alert { evidence: Vec::new(), ..alert.clone() });
+        }
+        firing
+    }
+}
+
+/// Prints alerts as they fire.
+fn show_alerts(figures: &Figures, seen: &mut Seen, terminal: bool) {
+    let clear = if terminal { "\r\x1b[K" } else { "" };
+    for alert in seen.look(figures) {
+        println!("{clear}{}", tidewatch_connectors::sink::stdout::one_line(&alert, false));
+    }
 }
 
 /// By when a rule must have found an attack, ms: the first of its windows to end after the attack has closed, and what it
@@ -175,12 +190,12 @@ fn judged_by(label: &Label, config: &Config) -> u64 {
 
 /// How many attacks were found, by kind, and what else there were alerts about. An attack that was not found counts as missed
 /// only if it `is_due`.
-fn table(labels: &[Label], alerts: &[&Alert], is_due: impl Fn(&Label) -> bool) -> String {
+fn table(labels: &[Label], alerts: &BTreeMap<String, Alert>, is_due: impl Fn(&Label) -> bool) -> String {
     // Found, of how many; how many are not judged yet.
     let mut kinds: BTreeMap<&str, (usize, usize, usize)> = BTreeMap::new();
     for label in labels.iter().filter(|l| l.rule.is_some()) {
         let (found, of, early) = kinds.entry(label.kind).or_default();
-        match alerts.iter().any(|alert| finds(alert, label)) {
+        match alerts.values().any(|alert| finds(alert, label)) {
             true => (*found, *of) = (*found + 1, *of + 1),
             false if is_due(label) => *of += 1,
             false => *early += 1,
@@ -191,10 +206,9 @@ fn table(labels: &[Label], alerts: &[&Alert], is_due: impl Fn(&Label) -> bool) -
         let early = if early > 0 { format!(", {early} not judged yet") } else { String::new() };
         text.push_str(&format!("  {kind:20} {found} of {of}{early}\n"));
     }
-    let last: BTreeMap<&str, &Alert> = alerts.iter().map(|alert| (alert.id.as_str(), *alert)).collect();
     let is_other =
-        |alert: &&&Alert| alert.state != AlertState::Withdrawn && !labels.iter().any(|label| is_about(alert, label));
-    text.push_str(&format!("other alerts: {}\n", last.values().filter(is_other).count()));
+        |alert: &&Alert| alert.state != AlertState::Withdrawn && !labels.iter().any(|label| is_about(alert, label));
+    text.push_str(&format!("other alerts: {}\n", alerts.values().filter(is_other).count()));
     text
 }
 
@@ -225,7 +239,7 @@ mod tests {
     use crate::config::{self, Overrides};
     use tidewatch_connectors::feed::PartitionInfo;
     use tidewatch_events::alert::{Mode, Severity};
-    use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch};
+    use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
 
     fn label(kind: &'static str, rule: Option<&'static str>, client: &str, from: u64, to: u64) -> Label {
         let subject = [("client_ip", client.to_owned())].into();
@@ -253,6 +267,39 @@ mod tests {
         }
     }
 
+    /// Puts changes there as the results thread does, where seven find room.
+    fn tell(figures: &Figures, changes: impl IntoIterator<Item = Alert>) {
+        let mut kept = figures.alerts.lock().unwrap();
+        for alert in changes {
+            if kept.len() == 7 {
+                kept.pop_front();
+            }
+            kept.push_back(alert);
+            figures.alerts_told.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn alerts_are_seen_however_many_there_were() {
+        use AlertState::{Firing, Resolved};
+        let (figures, mut seen) = (Figures::default(), Seen::default());
+        for n in 0..9 {
+            let id = n.to_string();
+            tell(&figures, [alert(&id, "ip-spike", &id, Firing), alert(&id, "ip-spike", &id, Resolved)]);
+            let shown: Vec<String> = seen.look(&figures).into_iter().map(|alert| alert.id).collect();
+            assert_eq!(shown, [id.clone()]);
+            tell(&figures, [alert(&id, "ip-spike", &id, Firing)]);
+            assert!(seen.look(&figures).is_empty(), "it was shown");
+        }
+        let labels = [label("first", Some("ip-spike"), "0", 5, 15), label("last", Some("ip-spike"), "8", 5, 15)];
+        let said = table(&labels, &seen.last, |_| true);
+        let want = "\ninjected attacks and how many of them were found:\n  first                1 of 1\n  last                 1 of 1\n\
+                    other alerts: 7\n";
+        assert_eq!(said, want);
+        tell(&figures, (10..20).map(|n| alert(&n.to_string(), "ip-spike", "a", Firing)));
+        assert_eq!(seen.look(&figures).len(), 7, "those that are left");
+    }
+
     #[test]
     fn what_is_not_judged_yet_is_not_missed_and_false_alarms_are_seen() {
         use AlertState::{Firing, Resolved, Withdrawn};
@@ -271,7 +318,10 @@ mod tests {
             alert("5", "ip-spike", "f", Firing),
             alert("5", "ip-spike", "f", Withdrawn),
         ];
-        let said = table(&labels, &alerts.iter().collect::<Vec<_>>(), |label| label.to.0 < 50_000);
+        let (figures, mut seen) = (Figures::default(), Seen::default());
+        tell(&figures, alerts);
+        seen.look(&figures);
+        let said = table(&labels, &seen.last, |label| label.to.0 < 50_000);
         let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 not judged yet\n\
                     other alerts: 1\n";
         assert_eq!(said, want);

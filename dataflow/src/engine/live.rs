@@ -405,6 +405,7 @@ impl Live {
             kept.pop_front();
         }
         kept.push_back(alert.clone());
+        self.figures.alerts_told.fetch_add(1, Ordering::Relaxed);
         drop(kept);
         if let Some(tap) = &mut self.tap {
             tap.alert(&alert);

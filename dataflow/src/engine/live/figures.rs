@@ -22,6 +22,8 @@ pub struct Figures {
     pub message_windows: AtomicU64,
     /// The latest alerts, newest last, bounded.
     pub alerts: Mutex<VecDeque<Alert>>,
+    /// How many came there ever; grows while these are locked.
+    pub alerts_told: AtomicU64,
     /// Alerts that began, but for those of rules in shadow mode.
     pub alerts_fired: AtomicU64,
     /// Those of rules in shadow mode that began.
