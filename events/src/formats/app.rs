@@ -17,6 +17,7 @@ use super::error_logs;
 use super::line::{self, Context, Headers, Piece};
 use super::scan::{self, Escape};
 use super::time::month;
+use crate::addresses;
 use crate::batch::Span;
 use crate::client;
 use crate::dead_letter::Reason;
@@ -122,7 +123,7 @@ pub(super) fn syslog(cx: &mut Context<'_>) -> Result<Event, Reason> {
     event.host = header.host(cx);
     event.logger = cx.value(Piece::new(header.tag.0, header.tag.1, false), Escape::Log);
     event.message = cx.value(Piece::new(header.message, cx.line.len(), false), Escape::Log);
-    event.client = named_client(cx.bytes(event.message));
+    event.client = named_client(cx.bytes(event.message), tag);
     Ok(event)
 }
 
@@ -222,16 +223,50 @@ fn structured_data_end(line: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// The address a message ends up naming: after the last `from ` or `rhost=` that an address follows.
-fn named_client(message: &[u8]) -> Client {
-    for key in [&b" from "[..], b"rhost="] {
-        if let Some(at) = memmem::rfind(message, key) {
-            let word = &message[at + key.len()..];
-            let end = word.iter().position(|b| matches!(b, b' ' | b',' | b';')).unwrap_or(word.len());
-            if let Some(ip) = client::parse_endpoint(&word[..end]) {
-                return Client::Ip(ip);
-            }
-        }
+/// The address a message names as its client's: behind ` from ` or `rhost=`, and in sshd's also before ` port N`.
+///
+/// Messages repeat what was typed, before such an address and behind it. So between quotes nobody is named, and nobody by a
+/// message that holds another address too: a wrong client would be blamed for what somebody else did.
+fn named_client(message: &[u8], tag: &[u8]) -> Client {
+    if !CLAIMS.iter().any(|claim| memmem::find(message, claim).is_some()) {
+        return Client::None;
     }
-    Client::None
+    // The server's own address follows the client's.
+    let own = message.starts_with(b"Connection from ").then(|| memmem::find(message, b" on ")).flatten();
+    let message = &message[..own.unwrap_or(message.len())];
+    let quotes = [b'"', b'\''].map(|quote| memchr::memchr(quote, message).zip(memchr::memrchr(quote, message)));
+    let is_quoted = |at: usize| quotes.iter().flatten().any(|(first, last)| (*first..*last).contains(&at));
+    let (mut named, mut is_claimed) = (None, false);
+    for (place, ip) in addresses::of(message) {
+        if named.replace(ip).is_some_and(|other| other != ip) {
+            return Client::None;
+        }
+        is_claimed |= !is_quoted(place.start) && is_client(message, place.start, tag);
+    }
+    named.filter(|_| is_claimed).map_or(Client::None, Client::Ip)
+}
+
+/// What stands beside addresses of clients.
+const CLAIMS: [&[u8]; 3] = [b" from ", b"rhost=", b" port "];
+
+/// Whether the address at a place of a message is said to be a client's.
+fn is_client(message: &[u8], at: usize, tag: &[u8]) -> bool {
+    let before = message[..at].strip_suffix(b"[").unwrap_or(&message[..at]);
+    let word = &message[before.len()..];
+    let end = word.iter().position(|b| matches!(b, b' ' | b',' | b';')).unwrap_or(word.len());
+    if client::parse_endpoint(&word[..end]).is_none() {
+        return false;
+    }
+    // Modules of PAM, and sshd once, repeat a name alone, at the end.
+    if before.ends_with(b"rhost=") {
+        return memmem::find(before, b" user ").is_none();
+    }
+    if message.starts_with(b"pam_") || message.starts_with(b"input_userauth_request: ") {
+        return false;
+    }
+    let port =
+        |rest: &[u8]| rest.strip_prefix(b" port ").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit));
+    // `Server listening on`, `connect_to`, `connect to host`: nobody's who came.
+    let is_other = || [&b"on "[..], b"to ", b"host "].iter().any(|word| before.ends_with(word));
+    before.ends_with(b" from ") || (tag.starts_with(b"sshd") && port(&word[end..]) && !is_other())
 }

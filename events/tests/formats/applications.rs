@@ -40,7 +40,12 @@ fn app_and_syslog() {
             (
                 "sshd",
                 b"Dec 10 06:55:46 LabSZ sshd[24200]: Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
-                "2025-12-10T06:55:46.000Z app client=1.2.3.4 host=LabSZ logger=sshd message=Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
+                "2025-12-10T06:55:46.000Z app host=LabSZ logger=sshd message=Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
+            ),
+            (
+                "sshd, a name like any",
+                b"Dec 10 06:55:46 LabSZ sshd[24200]: Failed password for invalid user bob from 1.2.3.4 port 38926 ssh2",
+                "2025-12-10T06:55:46.000Z app client=1.2.3.4 host=LabSZ logger=sshd message=Failed password for invalid user bob from 1.2.3.4 port 38926 ssh2",
             ),
             (
                 "RFC 5424",
@@ -77,6 +82,51 @@ fn app_and_syslog() {
             ("words", b"hello world", "format"),
         ],
     );
+}
+
+#[test]
+fn messages_name_only_clients_that_nobody_typed() {
+    // program, message, client
+    let rows = [
+        ("sshd", "Connection closed by invalid user bob 203.0.113.5 port 2222 [preauth]", "203.0.113.5"),
+        (
+            "sshd-session",
+            "Connection closed by authenticating user root 2001:db8::7 port 2222 [preauth]",
+            "2001:db8::7",
+        ),
+        ("sshd", "Connection closed by invalid user a from 192.0.2.77 203.0.113.5 port 2222 [preauth]", ""),
+        ("sshd", "Connection closed by invalid user a from 192.0.2.77 on 203.0.113.5 port 2222 [preauth]", ""),
+        ("sshd", "Invalid user a from 192.0.2.77 port 1 from 203.0.113.5 port 2222", ""),
+        ("sshd", "Invalid user a from 203.0.113.5 from 203.0.113.5 port 2222", "203.0.113.5"),
+        ("sshd", "Received disconnect from 203.0.113.5 port 2222:11: Bye Bye [preauth]", "203.0.113.5"),
+        ("sshd", "Received disconnect from 203.0.113.5 port 2222:11: x from 192.0.2.77 port 1 [preauth]", ""),
+        ("sshd", "Connection from 203.0.113.5 port 2222 on 10.0.0.1 port 22 rdomain \"\"", "203.0.113.5"),
+        ("sshd", "Unable to negotiate with 203.0.113.5 port 2222: no matching cipher found.", "203.0.113.5"),
+        ("sshd", "Server listening on 0.0.0.0 port 22.", ""),
+        ("sshd", "error: connect_to 10.0.0.1 port 3306: failed.", ""),
+        ("sshd", "Bad protocol version identification 'x from 192.0.2.77 y' from 203.0.113.5 port 2222", ""),
+        ("sshd", "Bad protocol version identification 'GET /' from 203.0.113.5 port 2222", "203.0.113.5"),
+        ("sshd", "error: client sent invalid protocol identifier \"x from 192.0.2.77 y\"", ""),
+        ("sshd", "error: client sent invalid protocol identifier \"\" from 192.0.2.77 \"\"", ""),
+        ("sshd", "input_userauth_request: invalid user a from 192.0.2.77 [preauth]", ""),
+        ("sshd", "pam_succeed_if(sshd:auth): error retrieving information about user a from 192.0.2.77", ""),
+        ("sshd", "pam_succeed_if(sshd:auth): error retrieving information about user a rhost=192.0.2.77", ""),
+        (
+            "sshd",
+            "pam_unix(sshd:auth): authentication failure; tty=ssh ruser= rhost=203.0.113.5  user=root",
+            "203.0.113.5",
+        ),
+        ("sshd", "pam_unix(sshd:auth): authentication failure; ruser= rhost=203.0.113.5  user=a rhost=192.0.2.77", ""),
+        ("ftpd", "FTP login failed from [2001:db8::7]:4000, bob", "2001:db8::7"),
+        ("ftpd", "could not reach 10.0.0.1 port 5432", ""),
+        ("ftpd", "hello from nowhere", ""),
+    ];
+    for (program, message, client) in rows {
+        let line = format!("Dec 10 06:55:46 LabSZ {program}[1]: {message}");
+        let shown = one(&compile("syslog"), line.as_bytes());
+        let found = shown.split_once(" client=").map_or("", |(_, rest)| rest.split(' ').next().unwrap());
+        assert_eq!(found, client, "{line}");
+    }
 }
 
 #[test]
