@@ -10,8 +10,8 @@
 //! A header is what the syslog listener takes for one: after a priority everything else may lack. A message without time
 //! happened when it was received, where that is known ([`Clock::received`](super::time::Clock::received)).
 //!
-//! Messages repeat what users typed. What follows a message is read from the line's end, each key once, so that a
-//! repeated key in the message stays part of the message.
+//! Messages repeat what users typed, and so do the values that follow them. Where a line says twice who the client is, it
+//! names none rather than a wrong one.
 
 use super::error_logs;
 use super::line::{self, Context, Headers, Piece};
@@ -47,32 +47,47 @@ pub(super) fn app(cx: &mut Context<'_>) -> Result<Event, Reason> {
 }
 
 /// Reads ` | Key: value` from the line's end; where the message ends.
+///
+/// A value or the message may hold what looks like more of them. So of a line in which one of the keys read stands once more,
+/// wherever, neither client nor user count; nor does a duration that stands there twice.
 fn read_appended(cx: &mut Context<'_>, from: usize, event: &mut Event) -> Result<usize, Reason> {
     let line = cx.line;
-    let (mut end, mut seen) = (line.len(), 0u8);
-    while let Some(bar) = memmem::rfind(&line[from..end], b" | ").map(|n| from + n) {
-        let field = &line[bar + 3..end];
-        let Some(colon) = memmem::find(field, b": ") else { break };
-        let value = (bar + 3 + colon + 2, end);
-        let (key, piece) = (&field[..colon], Piece::new(value.0, value.1, false));
-        let bit = match key {
-            _ if key.eq_ignore_ascii_case(b"ip") => 1,
-            _ if key.eq_ignore_ascii_case(b"user") => 2,
-            _ if key.eq_ignore_ascii_case(b"responsetime") => 4,
-            _ => break,
-        };
-        if seen & bit != 0 {
-            break;
+    let (mut end, mut values, mut twice) = (line.len(), [Piece::ABSENT; APPENDED.len()], [false; APPENDED.len()]);
+    let (mut at, mut is_unbroken) = (end, true);
+    while let Some(bar) = memmem::rfind(&line[from..at], b" | ").map(|n| from + n) {
+        let value = appended(&line[bar + 3..at]);
+        is_unbroken &= value.is_some_and(|(key, _)| values[key].is_absent());
+        if let Some((key, start)) = value {
+            match is_unbroken {
+                true => values[key] = Piece::new(bar + 3 + start, at, false),
+                false => twice[key] |= !values[key].is_absent(),
+            }
         }
-        seen |= bit;
-        match bit {
-            1 => event.client = cx.client(piece, &Headers::NONE, Escape::Log),
-            2 => event.user = cx.value(piece, Escape::Log),
-            _ => event.latency_us = response_time(&line[value.0..value.1])?,
+        if is_unbroken {
+            end = bar;
         }
-        end = bar;
+        at = bar;
+    }
+    let [client, user, duration] = values;
+    if !twice.contains(&true) {
+        event.client = cx.client(client, &Headers::NONE, Escape::Log);
+        event.user = cx.value(user, Escape::Log);
+    }
+    if !duration.is_absent() && !twice[2] {
+        let (start, stop) = duration.range();
+        event.latency_us = response_time(&line[start..stop])?;
     }
     Ok(end)
+}
+
+/// The keys of what follows a message.
+const APPENDED: [&[u8]; 3] = [b"ip", b"user", b"responsetime"];
+
+/// Which of the keys a field has, and where its value starts.
+fn appended(field: &[u8]) -> Option<(usize, usize)> {
+    let colon = memmem::find(field, b": ")?;
+    let key = APPENDED.iter().position(|key| field[..colon].eq_ignore_ascii_case(key))?;
+    Some((key, colon + 2))
 }
 
 /// `120ms`, `1.5s`, `900us`; a bare number is milliseconds.

@@ -22,7 +22,22 @@ fn app_and_syslog() {
             (
                 "a key in the message",
                 b"2025-01-02T03:04:05Z [warning] pay - x | IP: 6.6.6.6 | IP: 1.2.3.4 | ResponseTime: 1.5s",
-                "2025-01-02T03:04:05.000Z app client=1.2.3.4 latency_us=1500000 level=warn logger=pay message=x | IP: 6.6.6.6",
+                "2025-01-02T03:04:05.000Z app latency_us=1500000 level=warn logger=pay message=x | IP: 6.6.6.6",
+            ),
+            (
+                "an address in the user's name",
+                b"2025-01-02T03:04:05Z [INFO] pay - x | IP: 1.2.3.4 | User: bob | IP: 6.6.6.6 | ResponseTime: 12ms",
+                "2025-01-02T03:04:05.000Z app latency_us=12000 level=info logger=pay message=x | IP: 1.2.3.4",
+            ),
+            (
+                "an address in the user's name, behind something else",
+                b"2025-01-02T03:04:05Z [INFO] pay - x | IP: 1.2.3.4 | User: bob | x | ip: 6.6.6.6 | ResponseTime: 12ms",
+                "2025-01-02T03:04:05.000Z app latency_us=12000 level=info logger=pay message=x | IP: 1.2.3.4 | User: bob | x",
+            ),
+            (
+                "a duration in the user's name",
+                b"2025-01-02T03:04:05Z [INFO] pay - x | ResponseTime: 12ms | User: bob | ResponseTime: soon",
+                "2025-01-02T03:04:05.000Z app level=info logger=pay message=x | ResponseTime: 12ms",
             ),
             (
                 "a client that is no address",
