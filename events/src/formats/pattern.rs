@@ -316,7 +316,10 @@ impl Part {
             Part::Month => found.month = two()?,
             Part::MonthName => found.month = month(text.get(..3)?)?,
             Part::Day => found.day = if text.first() == Some(&b' ') { number(text, 1, 1)? } else { two()? },
-            Part::Hour => found.hour = two().filter(|h| *h < 24)?,
+            Part::Hour => {
+                let hour = if text.first() == Some(&b' ') { number(text, 1, 1) } else { two() };
+                found.hour = hour.filter(|h| *h < 24)?;
+            }
             Part::Minute => found.minute = two().filter(|m| *m < 60)?,
             Part::Second => found.second = two().filter(|s| *s <= 60)?,
             Part::Zone => {

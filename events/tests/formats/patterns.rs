@@ -315,3 +315,17 @@ fn formats_say_which_headers_they_carry() {
     }
     assert!(NAMES.iter().all(|name| compile(name).remarks().is_empty()));
 }
+
+#[test]
+fn hours_may_be_padded_with_a_blank() {
+    let format = compile(r#"%h %{%d/%b/%Y %k:%M:%S %z}t "%r" %>s"#);
+    for (hour, want) in [(" 9", "09"), ("09", "09"), ("19", "19")] {
+        let line = format!(r#"1.2.3.4 10/Oct/2000 {hour}:55:36 +0000 "GET / HTTP/1.1" 200"#);
+        let want = format!("2000-10-10T{want}:55:36.000Z client=1.2.3.4 GET path=/ status=200");
+        assert_eq!(one(&format, line.as_bytes()), want, "{hour:?}");
+    }
+    for hour in ["  9", " x", "24", " 19"] {
+        let line = format!(r#"1.2.3.4 10/Oct/2000 {hour}:55:36 +0000 "GET / HTTP/1.1" 200"#);
+        assert_eq!(one(&format, line.as_bytes()), "format", "{hour:?}");
+    }
+}
