@@ -1,11 +1,12 @@
 //! Lines by a pattern: literals and values in turn, compiled from a pasted format string.
 //!
 //! A value ends where the literal after it begins. Quoted values end at the first quote that no backslash hides; where
-//! the rest of the line does not fit then, the next place is tried, so that raw quotes in a request do no harm. Numbers
-//! and statuses end by themselves and tell right places from wrong ones.
+//! the rest of the line does not fit then, the next place is tried, so that raw quotes in a request do no harm. Numbers,
+//! statuses and times end by themselves and tell right places from wrong ones.
 //!
 //! Invariants
-//! - At most [`MAX_TRIES`] places are tried a line: the work is linear in its length, whatever it holds.
+//! - At most [`MAX_TRIES`] places are tried a line, and where they do not suffice each place once for each value: the work is
+//!   linear in its length, whatever it holds.
 //! - A pattern holds a time, and between any two values of open length a literal.
 
 use super::line::{self, Context, NO_SLOTS, Piece, Slot, Slots};
@@ -18,6 +19,9 @@ use memchr::memmem;
 
 /// How many places a line's values may be tried to end at.
 const MAX_TRIES: u32 = 200;
+
+/// Nothing longer is a number.
+const MAX_DIGITS: usize = 64;
 
 /// What a value looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,23 +109,29 @@ impl Pattern {
 
     /// Reads a line.
     pub fn parse(&self, cx: &mut Context<'_>) -> Result<Event, Reason> {
-        let line = cx.line;
-        let mut search = Search { line, tokens: &self.tokens, slots: NO_SLOTS, tries: MAX_TRIES, strict: true };
-        let mut found = Found::default();
-        if !search.matches(0, 0, &mut found) {
-            // A line that fits but for the form of its numbers is rejected for them.
-            search.strict = false;
-            search.tries = MAX_TRIES;
-            search.slots = NO_SLOTS;
-            found = Found::default();
-            if !search.matches(0, 0, &mut found) {
-                return Err(Reason::Format);
-            }
-        }
-        let slots = search.slots;
+        // A line that fits but for the form of its numbers is rejected for them.
+        let fits = [true, false].into_iter().find_map(|strict| self.find(cx.line, strict));
+        let (slots, found) = fits.ok_or(Reason::Format)?;
         let in_parts = slots[Slot::Time as usize].is_absent();
         let time = if in_parts { Some(found.time(cx.clock)?) } else { None };
         line::assemble(cx, &slots, Escape::Log, time)
+    }
+
+    /// The values of a line; in one that fits `strict`ly, numbers look like numbers and times like times.
+    fn find(&self, line: &[u8], strict: bool) -> Option<(Slots, Found)> {
+        let mut search =
+            Search { line, tokens: &self.tokens, slots: NO_SLOTS, tries: MAX_TRIES, failed: Vec::new(), strict };
+        let mut found = Found::default();
+        if search.matches(0, 0, &mut found) {
+            return Some((search.slots, found));
+        }
+        if search.tries > 0 {
+            return None;
+        }
+        search.slots = NO_SLOTS;
+        search.failed = vec![0; self.tokens.len()];
+        found = Found::default();
+        search.matches(0, 0, &mut found).then_some((search.slots, found))
     }
 }
 
@@ -130,7 +140,9 @@ struct Search<'a> {
     tokens: &'a [Token],
     slots: Slots,
     tries: u32,
-    /// Whether numbers must look like numbers.
+    /// By token before where a value cannot begin that fits, where the tries were too few; else empty.
+    failed: Vec<usize>,
+    /// Whether numbers must look like numbers, and times like times.
     strict: bool,
 }
 
@@ -151,7 +163,15 @@ impl Search<'_> {
                     None => return false,
                 },
                 Some(Token::ValueToSlash { slot }) => {
-                    let Some(length) = memchr::memchr(b'/', &line[at..]) else { return false };
+                    if self.failed.get(token).is_some_and(|failed| at < *failed) {
+                        return false;
+                    }
+                    let slash = memchr::memchr(b'/', &line[at..]);
+                    if let Some(failed) = self.failed.get_mut(token) {
+                        // Whoever comes back was told that the rest does not fit.
+                        *failed = slash.map_or(line.len(), |length| at + length) + 1;
+                    }
+                    let Some(length) = slash else { return false };
                     self.slots[*slot as usize] = Piece::new(at, at + length, false);
                     at += length;
                 }
@@ -164,8 +184,14 @@ impl Search<'_> {
                         let Some(length) = class.length(&line[at..]) else { return false };
                         self.slots[slot as usize] = Piece::new(at, at + length, false);
                         at += length;
+                    } else if self.strict && matches!(class, Class::LocalTime | Class::IsoTime) {
+                        return false;
                     } else if let Some(Token::Literal(text)) = self.tokens.get(token + 1) {
-                        return self.matches_text(token, at, slot, class, text, found);
+                        return match self.failed.get(token).copied() {
+                            None => self.matches_text(token, at, slot, class, text, found),
+                            Some(failed) if at < failed => false,
+                            Some(_) => self.matches_text_once(token, at, slot, class, text, found),
+                        };
                     } else {
                         self.set(slot, at, line.len());
                         at = line.len();
@@ -225,16 +251,55 @@ impl Search<'_> {
         false
     }
 
+    /// The same of a value that begins behind all that were tried before. Whether the line goes on behind a place as the
+    /// pattern does is the same wherever the value begins: none of these places is tried again.
+    fn matches_text_once(
+        &mut self,
+        token: usize,
+        at: usize,
+        slot: Slot,
+        class: Class,
+        text: &[u8],
+        found: &mut Found,
+    ) -> bool {
+        let line = self.line;
+        // The last place where it may end, and the end of the text that may stand there.
+        let blank = if class == Class::Word { memchr::memchr(b' ', &line[at..]) } else { None };
+        let last = blank.map_or(line.len(), |blank| at + blank);
+        let limit = line.len().min(last + text.len());
+        let mut from = at;
+        if text.first() == Some(&b'"')
+            && let Some((close, _)) = closing_quote(&line[..limit], at)
+            && line[close..].starts_with(text)
+        {
+            from = close;
+        }
+        while let Some(n) = memmem::find(&line[from..limit], text) {
+            let end = from + n;
+            if !(class == Class::List && line[at..end].ends_with(b",")) && self.fits(token, at, end, slot, found) {
+                return true;
+            }
+            from = end + 1;
+        }
+        self.failed[token] = last + 1;
+        false
+    }
+
     fn ends(&mut self, token: usize, at: usize, end: usize, slot: Slot, found: &mut Found) -> bool {
         if self.tries == 0 {
             return false;
         }
         self.tries -= 1;
-        self.set(slot, at, end);
+        self.fits(token, at, end, slot, found)
+    }
+
+    /// Whether the line goes on as the pattern does behind a value that ends there.
+    fn fits(&mut self, token: usize, at: usize, end: usize, slot: Slot, found: &mut Found) -> bool {
         let mut tried = *found;
         let fits = self.matches(token + 1, end, &mut tried);
         if fits {
             *found = tried;
+            self.set(slot, at, end);
         }
         fits
     }
@@ -248,7 +313,7 @@ impl Search<'_> {
 impl Class {
     /// The length of a number at the start of a text.
     fn length(self, text: &[u8]) -> Option<usize> {
-        let digits = text.iter().take_while(|b| matches!(b, b'0'..=b'9' | b'.' | b'-')).count();
+        let digits = text.iter().take(MAX_DIGITS).take_while(|b| matches!(b, b'0'..=b'9' | b'.' | b'-')).count();
         match self {
             _ if text.first() == Some(&b'-') && digits == 1 => Some(1),
             Class::Status => (digits == 3).then_some(3),

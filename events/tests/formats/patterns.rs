@@ -317,6 +317,81 @@ fn formats_say_which_headers_they_carry() {
 }
 
 #[test]
+fn separators_in_values_of_clients_reject_no_line() {
+    let head = "1.2.3.4|10/Oct/2000:13:55:36 -0700";
+    let event = "2000-10-10T20:55:36.000Z client=1.2.3.4";
+    let many = "|".repeat(300);
+    let steps = "x|".repeat(300);
+    let named =
+        "$remote_addr|$time_local|$request|$status|$body_bytes_sent|$http_referer|$http_user_agent|$request_time";
+    let quoted = r#"%h|%t|"%r" %>s %{User-agent}i %D"#;
+    let words = "$remote_addr|$time_local|$request|$host|$status|$http_user_agent|$request_time";
+    // name, format, line, what it means
+    let rows = [
+        (
+            "in the last text",
+            named,
+            format!("{head}|GET /x HTTP/1.1|200|5|-|{many}|0.5"),
+            format!("{event} GET path=/x status=200 bytes=5 latency_us=500000 agent={many}"),
+        ),
+        (
+            "in two",
+            named,
+            format!("{head}|GET /{steps} HTTP/1.1|200|5|-|{many}|0.5"),
+            format!("{event} GET path=/{steps} status=200 bytes=5 latency_us=500000 agent={many}"),
+        ),
+        (
+            "before a word",
+            words,
+            format!("{head}|GET /{steps} HTTP/1.1|a.example|200|{many}|0.5"),
+            format!("{event} host=a.example GET path=/{steps} status=200 latency_us=500000 agent={many}"),
+        ),
+        (
+            "behind quotes",
+            quoted,
+            format!(
+                r#"1.2.3.4|[10/Oct/2000:13:55:36 -0700]|"GET /\" 404 x HTTP/1.1" 200 {} 7"#,
+                "x ".repeat(300).trim_end()
+            ),
+            format!(r#"{event} GET path=/" 404 x status=200 latency_us=7 agent={}"#, "x ".repeat(300).trim_end()),
+        ),
+        (
+            "before a time",
+            "$remote_addr|$http_user_agent|$time_iso8601",
+            "1.2.3.4|a|b|2000-10-10T20:55:36+00:00".to_owned(),
+            format!("{event} other agent=a|b"),
+        ),
+        ("no number", named, format!("{head}|GET /x HTTP/1.1|200|5|-|{many}|x"), "bad_number".to_owned()),
+        ("no text", named, format!("{head}|GET /{steps}"), "bad_status".to_owned()),
+    ];
+    for (name, format, line, want) in rows {
+        assert_eq!(one(&compile(format), line.as_bytes()), want, "{name}");
+    }
+}
+
+#[test]
+fn a_line_full_of_separators_is_looked_at_a_few_times() {
+    let formats = [
+        ("|", "$remote_addr|$time_local|$request|$host|$http_referer|$http_user_agent|$status"),
+        ("-", "$remote_addr-$time_local-$request-$status-$http_user_agent-$request_time"),
+        (" ", "$remote_addr $time_local $request $status $http_user_agent $request_time"),
+        (" ", "$remote_addr $time_local $http_user_agent $scheme$uri $status"),
+        ("\" \"", r#""$remote_addr" "$time_local" "$request" "$http_referer" "$http_user_agent" $request_time"#),
+    ];
+    for (sep, format) in formats {
+        let begun = std::time::Instant::now();
+        let quote = if sep == "\" \"" { "\"" } else { "" };
+        for part in ["|", "-", "- ", "1-", " 200", "\" ", "\" \"", "\\\" \"", "|200|5"] {
+            let line =
+                format!("{quote}1.2.3.4{sep}10/Oct/2000:13:55:36 -0700{sep}{}x", part.repeat((1 << 19) / part.len()));
+            one(&compile(format), line.as_bytes());
+        }
+        // A second where every place is looked at once; an hour where it is once for every other.
+        assert!(begun.elapsed().as_secs() < 60, "{format}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn hours_may_be_padded_with_a_blank() {
     let format = compile(r#"%h %{%d/%b/%Y %k:%M:%S %z}t "%r" %>s"#);
     for (hour, want) in [(" 9", "09"), ("09", "09"), ("19", "19")] {
