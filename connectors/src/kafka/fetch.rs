@@ -180,6 +180,12 @@ impl Round<'_> {
             };
             open.retain(|open| *open != partition);
             partitions.retain(|_, wanted| !wanted.is_empty());
+            if !open.is_empty() {
+                // While others are waited for it would be fetched on and on, and a batch may hold thousands of records.
+                let mut done = TopicPartitionList::with_capacity(1);
+                done.add_partition(self.topic, partition);
+                self.consumer.incremental_unassign(&done).map_err(|error| error.to_string())?;
+            }
         }
         Ok(Ended::Answered)
     }
