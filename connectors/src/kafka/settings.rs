@@ -316,6 +316,11 @@ impl KafkaSettings {
             // The broker's checksum is checked: a record is the evidence of an alert.
             .set("check.crcs", "true")
             .set("session.timeout.ms", "10000");
+        // So much room is made for the records of a compressed batch at once; beyond it they are copied as it grows. Neither
+        // of these two may be smaller.
+        if !["fetch.max.bytes", "receive.message.max.bytes"].iter().any(|name| self.properties.contains_key(*name)) {
+            config.set("message.max.bytes", "4194304");
+        }
         self.finish(config)
     }
 
@@ -529,6 +534,22 @@ mod tests {
             settings.properties.insert(property.to_owned(), value.to_owned());
             let error = settings.check().err().map(|e| e.to_string()).unwrap_or_default();
             assert!(error.starts_with(want) && error.is_empty() == want.is_empty(), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn room_for_batches_gives_way_to_limits_of_fetches() {
+        let rows: &[(&[(&str, &str)], Option<&str>)] = &[
+            (&[], Some("4194304")),
+            (&[("message.max.bytes", "9000000")], Some("9000000")),
+            (&[("fetch.max.bytes", "2000000")], None),
+            (&[("fetch.max.bytes", "2000000"), ("receive.message.max.bytes", "3000000")], None),
+        ];
+        for (properties, want) in rows {
+            let mut settings = settings();
+            settings.properties = properties.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            assert!(settings.check().is_ok(), "{properties:?}: {:?}", settings.check());
+            assert_eq!(settings.consumer(1000).unwrap().get("message.max.bytes"), *want, "{properties:?}");
         }
     }
 
