@@ -11,6 +11,7 @@
 
 use super::{Moment, Position, TimeSettings};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
@@ -475,6 +476,8 @@ fn is_past(since: Millis, now: Millis, for_long: Millis) -> bool {
 struct Limits<'a> {
     read_at: WallTime,
     records: Option<&'a [tidewatch_events::batch::RecordMeta]>,
+    /// The record after that of the event asked for last: mostly the next event's.
+    next: Cell<usize>,
 }
 
 impl<'a> Limits<'a> {
@@ -483,12 +486,17 @@ impl<'a> Limits<'a> {
             Framing::Lines { .. } => None,
             Framing::Records(records) => Some(records.as_slice()),
         };
-        Limits { read_at: raw.read_at, records }
+        Limits { read_at: raw.read_at, records, next: Cell::new(0) }
     }
 
     fn of(&self, event: &Event) -> EventTime {
         let record = self.records.and_then(|records| {
-            let at = records.binary_search_by_key(&event.offset, |r| r.offset).ok()?;
+            let next = self.next.get();
+            let at = match records.get(next) {
+                Some(record) if record.offset == event.offset => next,
+                _ => records.binary_search_by_key(&event.offset, |r| r.offset).ok()?,
+            };
+            self.next.set(at + 1);
             records[at].timestamp
         });
         EventTime(record.unwrap_or(self.read_at).0)

@@ -8,7 +8,7 @@ use super::partition::BEHIND_FOR;
 use super::*;
 use std::sync::Arc;
 use tidewatch_connectors::feed::Unread;
-use tidewatch_events::batch::{Framing, Reject, Span, WallTime};
+use tidewatch_events::batch::{Framing, RecordMeta, Reject, Span, WallTime};
 use tidewatch_events::dead_letter::Reason;
 use tidewatch_events::event::{Event, Kind, Verdict};
 
@@ -122,6 +122,41 @@ fn there_is_no_end_while_partitions_may_come() {
         assert_eq!(ledger.effective().is_none(), *end, "{name}");
         ledger.stop(&feed);
         assert_eq!(ledger.effective(), None, "{name}: stopped");
+    }
+}
+
+#[test]
+fn events_of_records_are_measured_by_their_own_timestamps() {
+    // Records at 10, 20 … 80, with timestamps of 100, 200 … 800; events may be 15 ahead of theirs.
+    // name, offsets of events, how far each is ahead, future
+    let rows: &[(&str, &[(u64, u64)], u64)] = &[
+        ("each", &[(10, 15), (20, 15), (30, 15)], 0),
+        ("each is future", &[(10, 16), (20, 16), (30, 16)], 3),
+        ("not all could be read", &[(10, 15), (40, 15), (50, 16), (80, 15)], 1),
+        ("the first could not", &[(70, 16), (80, 15)], 1),
+        ("several of one", &[(10, 15), (10, 16), (20, 15), (30, 16)], 2),
+    ];
+    for (name, events, future) in rows {
+        let (ledger, feed) = (ledger(1), feed());
+        feed.open(info(1));
+        let record = |n: u64| RecordMeta {
+            value: Span::new(0, 1),
+            offset: n * 10,
+            timestamp: Some(WallTime(n * 100)),
+            host: Span::NONE,
+        };
+        feed.send(RawBatch { framing: Framing::Records((1..=8).map(record).collect()), ..batch(1, 0) });
+        while let Some(taken) = ledger.take(&feed) {
+            let Taken::Batch(raw) = taken else { continue };
+            let mut batch = Batch::new(raw, b"h"[..].into());
+            for (offset, ahead) in *events {
+                let event = Event::new(Kind::Access, EventTime(offset * 10 + ahead));
+                batch.events.push(Event { offset: *offset, ..event });
+            }
+            let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
+            assert_eq!(ledger.judge(&mut pending, 0, &feed), Judgement::Whole, "{name}");
+        }
+        assert_eq!(ledger.totals().iter().map(|(_, totals)| totals.future).sum::<u64>(), *future, "{name}");
     }
 }
 
