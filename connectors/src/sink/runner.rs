@@ -2,7 +2,8 @@
 //!
 //! [`SinkRunner::offer`] only queues. The thread delivers in order and tries again until the destination takes it; while
 //! it waits, what is queued is reduced to the newest version of each point and, past half of the memory, written to a bounded
-//! file. Only when that is full too does [`SinkRunner::is_full`] say so, and the engine pauses its sources.
+//! file. Only when that is full too, or cannot be written, does [`SinkRunner::is_full`] say so, and the engine pauses its
+//! sources.
 //!
 //! Invariants
 //! - [`SinkRunner::acked`] is a sequence number up to which everything is durable at the destination. It never goes back.
@@ -94,6 +95,8 @@ struct State {
     /// Bytes the thread holds, in memory.
     held_bytes: usize,
     spill_full: bool,
+    /// The file could not be written when it last was to be: memory is all there is, until it can.
+    spill_fails: bool,
     refused: Vec<(String, String)>,
     refused_bytes: usize,
     status: SinkStatus,
@@ -171,7 +174,8 @@ impl Shared {
 
     fn is_full(&self, state: &State) -> bool {
         // A request that hangs keeps the thread from moving things to the file; that alone is no reason to stop.
-        let most = if state.spill_full { self.max_memory } else { self.max_memory.saturating_mul(2) };
+        let most =
+            if state.spill_full || state.spill_fails { self.max_memory } else { self.max_memory.saturating_mul(2) };
         state.memory() >= most
     }
 }

@@ -35,12 +35,12 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     if keeps_store {
         let settings = store_settings(config);
         let sink = tidewatch_connectors::store::StoreSink::open(&config.data_dir, settings).map_err(store_failed)?;
-        start(&mut runners, Box::new(sink), None)?;
+        start(config, &mut runners, Box::new(sink), None)?;
     }
     #[cfg(any(feature = "influx", feature = "kafka"))]
     let spill_dir = config.data_dir.join("spill");
     if let Some(files) = &sinks.files {
-        start(&mut runners, Box::new(files_in(config, &files.dir, files.fsync, true)?), None)?;
+        start(config, &mut runners, Box::new(files_in(config, &files.dir, files.fsync, true)?), None)?;
     }
     #[cfg(feature = "influx")]
     if let Some(influx) = &sinks.influx {
@@ -48,7 +48,7 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
         tidewatch_connectors::influx::check(&settings).map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
         let sink = tidewatch_connectors::influx::InfluxSink::new(settings)
             .map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
-        start(&mut runners, Box::new(sink), Some((spill_dir.join("influx"), influx.spill.0)))?;
+        start(config, &mut runners, Box::new(sink), Some((spill_dir.join("influx"), influx.spill.0)))?;
     }
     #[cfg(feature = "kafka")]
     if let Some(kafka) = &sinks.kafka {
@@ -57,10 +57,10 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
                 .map_err(|e| Failure::usage(format!("[sink.kafka] {e}")))?;
         let with = tidewatch_connectors::kafka::ProducerSettings::default();
         let sink = tidewatch_connectors::kafka::KafkaSink::new(&settings, &kafka.topic, with)?;
-        start(&mut runners, Box::new(sink), Some((spill_dir.join("kafka"), kafka.spill.0)))?;
+        start(config, &mut runners, Box::new(sink), Some((spill_dir.join("kafka"), kafka.spill.0)))?;
     }
     if let Some(stdout) = &sinks.stdout {
-        start(&mut runners, Box::new(Stdout::new(stdout.form)), None)?;
+        start(config, &mut runners, Box::new(Stdout::new(stdout.form)), None)?;
     }
     if sinks.dead_letters.given || (sinks.files.is_none() && !none) {
         runners.push(dead_letters(config)?);
@@ -68,13 +68,13 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     if none {
         let dir = config.data_dir.join("results");
         let fsync = Fsync::Every(std::time::Duration::from_secs(1));
-        start(&mut runners, Box::new(files_in(config, &dir, fsync, !keeps_store)?), None)?;
+        start(config, &mut runners, Box::new(files_in(config, &dir, fsync, !keeps_store)?), None)?;
         let points = if keeps_store { "the store" } else { "files" };
         if !quiet && !shows_alerts(config) {
             tracing::info!(dir = %dir.shown(), %points, "no sink configured: alerts go to files; a route has standard output");
         } else if !quiet {
             tracing::info!(dir = %dir.shown(), %points, "no sink configured: alerts go to standard output and files");
-            start(&mut runners, Box::new(Stdout::new(Form::Text)), None)?;
+            start(config, &mut runners, Box::new(Stdout::new(Form::Text)), None)?;
         }
     }
     Ok(runners)
@@ -164,11 +164,11 @@ fn dead_letters(config: &Config) -> Result<SinkRunner, Failure> {
     let mut runners = Vec::new();
     if let Some(topic) = topic {
         let (sink, spill) = dead_letter_topic(config, topic)?;
-        start(&mut runners, sink, Some(spill))?;
+        start(config, &mut runners, sink, Some(spill))?;
     } else {
         let file = DeadLetterFile::open(&dead_letter_path(config), max_size.0);
         let file = file.map_err(|e| Failure::failed(format!("[sink.dead_letters] {e}: {}", e.source)))?;
-        start(&mut runners, Box::new(file), None)?;
+        start(config, &mut runners, Box::new(file), None)?;
     }
     runners.pop().ok_or_else(|| Failure::failed("[sink.dead_letters] did not start"))
 }
@@ -327,17 +327,57 @@ pub fn store_settings(config: &Config) -> tidewatch_connectors::store::StoreSett
     }
 }
 
-fn start(runners: &mut Vec<SinkRunner>, sink: Box<dyn Sink>, spill: Option<(PathBuf, u64)>) -> Result<(), Failure> {
-    if let Some((path, _)) = &spill
-        && let Some(dir) = path.parent()
-    {
-        std::fs::create_dir_all(dir).map_err(|e| Failure::failed(format!("cannot create {}: {e}", dir.shown())))?;
-    }
-    let settings = RunnerSettings { spill, ..RunnerSettings::default() };
-    runners.push(SinkRunner::start(sink, settings).map_err(failed)?);
+/// What may wait for a sink in memory, bytes: with the default of `memory` 64 MiB. Twice as much where a request hangs and there is
+/// a file that could be written.
+fn max_memory(config: &Config) -> usize {
+    (config.memory.0 / 16).clamp(4 << 20, 64 << 20) as usize
+}
+
+fn start(
+    config: &Config,
+    runners: &mut Vec<SinkRunner>,
+    sink: Box<dyn Sink>,
+    spill: Option<(PathBuf, u64)>,
+) -> Result<(), Failure> {
+    let name = sink.name().to_owned();
+    let at = spill.as_ref().map(|(path, _)| path.clone());
+    let settings = RunnerSettings { spill, max_memory: max_memory(config), ..RunnerSettings::default() };
+    let cannot = |error: std::io::Error| match at {
+        Some(path) => format!("sink {name}: what waits for it cannot be kept in {}: {error}", path.shown()),
+        None => format!("sink {name}: cannot start a thread: {error}"),
+    };
+    runners.push(SinkRunner::start(sink, settings).map_err(|error| Failure::failed(cannot(error)))?);
     Ok(())
 }
 
 fn failed(error: impl std::error::Error) -> Failure {
     Failure::caused(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides, diagnostic::SourceText};
+
+    #[test]
+    fn what_waits_for_a_sink_is_a_part_of_memory() {
+        let rows = [("64MiB", 4), ("256MiB", 16), ("1GiB", 64), ("8GiB", 64)];
+        for (memory, want) in rows {
+            let text = SourceText::new("test", format!("memory = \"{memory}\"\n"));
+            let config = config::parse(text, &Overrides::default(), &|_| None).unwrap();
+            assert_eq!(max_memory(&config), want << 20, "{memory}");
+        }
+    }
+
+    #[test]
+    fn a_file_for_what_waits_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("spill"), b"a file").unwrap();
+        let config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+        let (path, mut runners) = (dir.path().join("spill/influx"), Vec::new());
+        let sink = Box::new(Stdout::new(Form::Text));
+        let failure = start(&config, &mut runners, sink, Some((path.clone(), 1 << 20))).unwrap_err();
+        let want = format!("sink stdout: what waits for it cannot be kept in {}: ", path.display());
+        assert!(failure.message.starts_with(&want), "{}", failure.message);
+    }
 }

@@ -179,6 +179,57 @@ fn full_means_memory_and_file() {
     assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_cannot_be_written_leaves_memory_alone_and_nothing_is_lost() {
+    const MEMORY: usize = 10_000;
+    /// A destination that holds requests while its door is shut, and fails them while it is away.
+    struct Door(Fake, Arc<Mutex<()>>);
+    impl Sink for Door {
+        fn name(&self) -> &str {
+            "door"
+        }
+        fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
+            drop(self.1.lock().unwrap());
+            self.0.deliver(delivery)
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // A disk that is full, whoever writes.
+    let path = dir.path().join("fake");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let (fake, door) = (Fake::default(), Arc::new(Mutex::new(())));
+    fake.0.lock().unwrap().failures = u32::MAX;
+    let sink = Door(fake.clone(), door.clone());
+    let runner = SinkRunner::start(Box::new(sink), settings(MEMORY, Some((path, 1 << 20)))).unwrap();
+    let mut seq = 0;
+    let mut fill = || {
+        // As the engine does: it reads on until it is told not to. One look, as there may be room again a moment later.
+        loop {
+            let status = runner.status();
+            if status.full {
+                return status.memory_bytes;
+            }
+            seq += 1;
+            offer(&runner, seq, format!("m,host={seq} text=\"{}\" 1\n", "y".repeat(200)));
+        }
+    };
+    fill();
+    eventually("the file is tried", || runner.shared.lock().spill_fails);
+    assert_eq!(runner.status().spilled_bytes, 0);
+    assert!(runner.is_stuck(), "{:?}", runner.status());
+    fake.0.lock().unwrap().failures = 0;
+    eventually("delivered", || runner.acked() == runner.status().offered);
+    assert!(!runner.is_full());
+    // Now it hangs, so that the file is not tried again: more than memory must not wait.
+    let shut = door.lock().unwrap();
+    let held = fill();
+    assert!((MEMORY as u64..MEMORY as u64 + 1000).contains(&held), "{held} bytes");
+    drop(shut);
+    eventually("delivered again", || runner.acked() == runner.status().offered);
+    assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
+}
+
 #[test]
 fn a_destination_that_needs_a_person_says_so_and_is_tried_again() {
     let fake = Fake::default();

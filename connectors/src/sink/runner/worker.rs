@@ -233,27 +233,29 @@ impl Worker {
         if self.backlog.is_empty() {
             return;
         }
-        let (mut full, mut spilled) = (false, 0);
+        let (mut full, mut fails, mut spilled) = (false, false, 0);
         let pieces = self.backlog.take(self.shared.piece_bytes());
         let last = pieces.len() - 1;
-        for (i, piece) in pieces.iter().enumerate() {
+        // What does not go there is back in the backlog before the next piece: nothing is held twice.
+        for (i, piece) in pieces.into_iter().enumerate() {
             if !full {
-                match spill.push(piece, i == last) {
+                match spill.push(&piece, i == last) {
                     Ok(true) => {
                         spilled += 1;
                         continue;
                     }
                     Ok(false) => full = true,
                     Err(error) => {
-                        warn!(sink = %self.shared.name, path = %spill.path().shown(), %error, "cannot write the spill file");
-                        full = true;
+                        let (sink, path) = (&self.shared.name, spill.path().shown());
+                        warn!(%sink, %path, %error, "cannot write the spill file; when memory is full, reading pauses");
+                        (full, fails) = (true, true);
                     }
                 }
             }
-            self.backlog.absorb(piece, self.shared.takes);
+            self.backlog.absorb(&piece, self.shared.takes);
         }
         let mut state = self.shared.lock();
-        state.spill_full = full;
+        (state.spill_full, state.spill_fails) = (full, fails);
         state.status.spilled_total += spilled;
     }
 
