@@ -7,7 +7,7 @@
 //! - Only what may be kept is given away: masked, redacted, printable.
 //! - What waits takes at most [`MAX_WAITING`] bytes; what comes beyond is dropped and counted.
 //! - A portion stays until the next question confirms it: an answer that was lost, or came too late, is given again.
-//! - Where nobody has asked for [`FORGOTTEN`], workers hand over nothing and nothing waits.
+//! - Where nobody has asked for [`FORGOTTEN`], workers hand over nothing and nothing waits: what did is dropped and counted.
 
 use super::StoreError;
 use super::ring::{RequestRow, RingSettings, shown};
@@ -66,6 +66,8 @@ struct Waiting {
     bytes: usize,
     /// The last portion, not confirmed yet.
     last: (u64, Vec<KeptRequest>),
+    /// How many of it were cleared before it was confirmed: dropped, unless it is confirmed after all.
+    cleared: usize,
     asked: Instant,
 }
 
@@ -77,7 +79,8 @@ impl RequestOutlet {
     pub fn start(settings: &RingSettings) -> Result<RequestOutlet, StoreError> {
         let (tap, drain) = tap::tap(settings.rate());
         let shared = drain.shared.clone();
-        let waiting = Waiting { rows: VecDeque::new(), bytes: 0, last: Default::default(), asked: Instant::now() };
+        let (rows, last, asked) = (VecDeque::new(), Default::default(), Instant::now());
+        let waiting = Waiting { rows, bytes: 0, last, cleared: 0, asked };
         let waiting = Arc::new(Mutex::new(waiting));
         let stopping = Arc::<AtomicBool>::default();
         let gatherer =
@@ -99,9 +102,12 @@ impl RequestOutlet {
         let mut waiting = lock(&self.waiting);
         waiting.asked = Instant::now();
         self.shared.is_wanted.store(true, Ordering::Relaxed);
+        let cleared = std::mem::take(&mut waiting.cleared);
         if waiting.last.0 == taken {
             let rows = waiting.portion();
             waiting.last = (taken + 1, rows);
+        } else {
+            self.shared.dropped_total.fetch_add(cleared as u64, Ordering::Relaxed);
         }
         let (number, rows) = waiting.last.clone();
         drop(waiting);
@@ -147,6 +153,13 @@ impl Waiting {
         has_room
     }
 
+    /// Clears all that waits; how much of it was never given away.
+    fn forget(&mut self) -> usize {
+        self.cleared += std::mem::take(&mut self.last.1).len();
+        self.bytes = 0;
+        std::mem::take(&mut self.rows).len()
+    }
+
     /// The oldest of what waits, as much as fits into an answer.
     fn portion(&mut self) -> Vec<KeptRequest> {
         let (mut portion, mut bytes) = (Vec::new(), 0);
@@ -178,13 +191,12 @@ impl Gatherer {
             }
             let rows: Vec<KeptRequest> = taken.drain(..).flat_map(|s| shown(s, &self.privacy)).collect();
             let mut waiting = lock(&self.waiting);
-            if waiting.asked.elapsed() > FORGOTTEN {
+            let dropped = if waiting.asked.elapsed() > FORGOTTEN {
                 self.drain.shared.is_wanted.store(false, Ordering::Relaxed);
-                (waiting.rows, waiting.bytes) = (VecDeque::new(), 0);
-                waiting.last.1 = Vec::new();
-                continue;
-            }
-            let dropped = rows.into_iter().map(|row| waiting.add(row)).filter(|is_added| !is_added).count();
+                waiting.forget() + rows.len()
+            } else {
+                rows.into_iter().map(|row| waiting.add(row)).filter(|is_added| !is_added).count()
+            };
             drop(waiting);
             self.drain.shared.dropped_total.fetch_add(dropped as u64, Ordering::Relaxed);
         }
@@ -228,6 +240,23 @@ mod tests {
         assert_eq!((second.number, times(&second)), (2, vec![2]));
         let third = outlet.hand(2);
         assert_eq!((third.number, third.rows.len()), (3, 0), "nothing new");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_dropped_unless_it_had_arrived() {
+        // name, whether the portion that was given had arrived, how many are dropped
+        for (name, has_arrived, want) in [("it had", true, 2), ("it had not", false, 5)] {
+            let outlet = outlet();
+            (1..=3).for_each(|time| assert!(lock(&outlet.waiting).add(row(time, "/"))));
+            assert_eq!(outlet.hand(0).rows.len(), 3, "{name}");
+            (4..=5).for_each(|time| assert!(lock(&outlet.waiting).add(row(time, "/"))));
+            assert_eq!(lock(&outlet.waiting).forget(), 2, "{name}");
+            // As its thread does.
+            outlet.shared.dropped_total.fetch_add(2, Ordering::Relaxed);
+            let next = outlet.hand(u64::from(has_arrived));
+            assert_eq!((next.rows.len(), next.dropped), (0, want), "{name}");
+            assert_eq!(outlet.hand(next.number).dropped, want, "{name}: counted once");
+        }
     }
 
     #[test]
