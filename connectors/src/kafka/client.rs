@@ -78,6 +78,8 @@ impl ClientContext for Context {
             ) => {
                 self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| words.to_owned());
             }
+            // What a reader is told by its own queue. Nothing is wrong.
+            Some(RDKafkaErrorCode::PartitionEOF) => return,
             // Says how many brokers are down, not why: the reason came before.
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.status.set_unreachable();
@@ -276,6 +278,16 @@ mod tests {
         assert_eq!((context.refused(), context.status.trouble()), (None, None));
         assert_eq!(context.words(&"timed out"), "timed out");
         assert_eq!(refuse("expired").as_deref(), Some("expired"));
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_no_trouble() {
+        let context = Context::new(&"k".into(), &Arc::default());
+        let at_end = "Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 7)";
+        context.error(KafkaError::Global(RDKafkaErrorCode::PartitionEOF), at_end);
+        assert_eq!((context.status.errors_total(), context.status.trouble()), (0, None));
+        context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "disconnected");
+        assert_eq!((context.status.errors_total(), context.status.trouble().as_deref()), (1, Some("disconnected")));
     }
 
     #[test]
