@@ -1,11 +1,12 @@
 //! The control connections of a formed cluster: heartbeats, a small status of each process, questions, and the end of a
 //! peer.
 //!
-//! A line of JSON every [`BEAT`] per peer. A peer whose connection ends without a farewell, or that is silent for
-//! [`LEASE`], is lost: this process says which one and exits with 75. Between heartbeats a process may ask the others
+//! A line of JSON every [`BEAT`] per peer. A peer whose connection ends without a farewell, or that is silent for longer than
+//! its lease, is lost: this process says which one and exits with 75. Between heartbeats a process may ask the others
 //! something ([`Control::ask`]); what the question and its answer mean is not known here.
 //!
 //! Invariants
+//! - A connection that ends is noticed at once, however long the lease is.
 //! - A line longer than [`MAX_LINE`] costs what it says, not the peer, and no more memory than that.
 //! - A peer of which bytes come is not silent, however long its line takes; nor is one that is not heard because this
 //!   process is answering it.
@@ -13,6 +14,7 @@
 //!   nobody else believe that this process is gone.
 //! - Of heartbeats a peer is told the newest; of answers at most one waits: its next question is answered once that is written.
 
+use super::status::Status;
 use crate::exit::{ExitCode, Failure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,9 +29,6 @@ use tidewatch_connectors::sparing::Sparing;
 
 /// How often each process speaks.
 pub const BEAT: Duration = Duration::from_millis(200);
-
-/// How long a peer may be silent.
-pub const LEASE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 5 });
 
 /// The longest line of a peer that is read; longer ones are passed over.
 pub const MAX_LINE: usize = 16 << 20;
@@ -51,137 +50,6 @@ enum Line {
 /// Answers questions of other processes. It must not wait for long: what the asking peer says is not known meanwhile.
 type Answerer = Box<dyn Fn(Value) -> Value + Send + Sync>;
 
-/// What a process tells the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Least effective watermark (ms) of its partitions that hold time; `None` while all of them are idle.
-    pub effective: Option<u64>,
-    /// How far its time has moved, ms.
-    pub reached: u64,
-    /// Whether what is said here of its time is known yet.
-    pub listed: bool,
-    /// What it knows of an earlier life; `None` until it has looked.
-    pub earlier: Option<Earlier>,
-    /// Bytes of files that an earlier life read and did not deal with, and that are gone.
-    pub lost: u64,
-    /// How far it has caught up with what its logs held at its start.
-    pub backlog: Backlog,
-    /// Everything before this event time (ms) is durable at every sink. Meaningful from process 0.
-    pub durable: u64,
-    /// Whether its sinks can take no more for now, so that nobody may read on.
-    pub full: bool,
-    /// Whether its sinks can take no more because their destinations fail.
-    pub stuck: bool,
-    /// Of the dead letters that each process made, the bytes that take no memory any more. Meaningful from process 0.
-    pub letters: Vec<u64>,
-    /// How many dead letters of each worker every sink has acknowledged. Meaningful from process 0.
-    pub kept: BTreeMap<usize, u64>,
-    /// Whether it is draining and will leave.
-    pub stopping: bool,
-    /// Whether it has sent on all that it read.
-    pub drained: bool,
-    /// Where all its input has ended, the time of its last event, ms.
-    #[serde(default)]
-    pub end: Option<u64>,
-    /// Said last: it has finished, and its silence means nothing from here on.
-    pub farewell: bool,
-}
-
-/// What a process knows of an earlier life by what was committed with the logs that it reads, or that a group reads for all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Earlier {
-    /// End (ms) of the last window that was durable; `None` where nothing is known.
-    pub durable: Option<u64>,
-    /// Event time (ms) that had passed.
-    pub floor: u64,
-    /// A log that is read from its beginning, and was not read before.
-    pub new: Option<String>,
-}
-
-impl Earlier {
-    /// This and what another process knows.
-    pub fn with(self, other: &Earlier) -> Earlier {
-        Earlier {
-            durable: self.durable.max(other.durable),
-            floor: self.floor.max(other.floor),
-            new: self.new.or_else(|| other.new.clone()),
-        }
-    }
-}
-
-/// What the logs of a process held when it opened them, and how much of that it has read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backlog {
-    /// Whether that is known: all sources have listed their partitions.
-    pub listed: bool,
-    /// How many partitions held something.
-    #[serde(default)]
-    pub held: usize,
-    /// How many partitions are not read that far.
-    pub partitions: usize,
-    /// Records of Kafka.
-    pub records: Amount,
-    /// Bytes of files.
-    pub bytes: Amount,
-}
-
-/// How much there was, and how much of it is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Amount {
-    /// Read.
-    pub read: u64,
-    /// There at the start.
-    pub total: u64,
-}
-
-impl Amount {
-    fn with(self, other: Amount) -> Amount {
-        Amount { read: self.read + other.read, total: self.total + other.total }
-    }
-
-    /// What there was, if anything.
-    pub fn some(self) -> Option<u64> {
-        (self.total > 0).then_some(self.total)
-    }
-
-    /// What is left.
-    pub fn left(self) -> u64 {
-        self.total.saturating_sub(self.read)
-    }
-
-    fn share(self) -> f64 {
-        if self.total == 0 { 1.0 } else { (self.read as f64 / self.total as f64).min(1.0) }
-    }
-}
-
-impl Backlog {
-    /// This and another process's; known where both are.
-    pub fn with(self, other: &Backlog) -> Backlog {
-        Backlog {
-            listed: self.listed && other.listed,
-            held: self.held + other.held,
-            partitions: self.partitions + other.partitions,
-            records: self.records.with(other.records),
-            bytes: self.bytes.with(other.bytes),
-        }
-    }
-
-    /// Whether there was nothing.
-    pub fn is_empty(&self) -> bool {
-        self.records.total == 0 && self.bytes.total == 0
-    }
-
-    /// Grows with all that is read.
-    pub fn read(&self) -> u64 {
-        self.records.read + self.bytes.read
-    }
-
-    /// How much of it is read, 0 to 1: of records or of bytes, whichever is less.
-    pub fn share(&self) -> f64 {
-        self.records.share().min(self.bytes.share())
-    }
-}
-
 /// The control side of a cluster.
 #[derive(Clone)]
 pub struct Control {
@@ -191,6 +59,8 @@ pub struct Control {
 struct Shared {
     index: usize,
     addresses: Vec<String>,
+    /// How long a peer may be silent.
+    lease: Duration,
     ours: Mutex<Status>,
     peers: Mutex<Vec<Peer>>,
     changed: Condvar,
@@ -199,7 +69,8 @@ struct Shared {
     outboxes: Vec<Option<Outbox>>,
     answerer: OnceLock<Answerer>,
     asked: AtomicU64,
-    waiting: Mutex<HashMap<u64, Sender<Value>>>,
+    /// Who waits for which answer, and is told whose it is.
+    waiting: Mutex<HashMap<u64, Sender<(usize, Value)>>>,
 }
 
 /// What a peer is to be told.
@@ -248,7 +119,7 @@ impl Outbox {
         !self.changed.wait_while(waiting, is_open).unwrap_or_else(PoisonError::into_inner).closed
     }
 
-    /// Writes what is left here, until the peer takes nothing for [`LEASE`], or it is over.
+    /// Writes what is left here, until the peer takes nothing for as long as its lease, or it is over.
     fn write_on(&self, mut stream: TcpStream, over: &AtomicBool) {
         let mut waiting = lock(&self.waiting);
         loop {
@@ -300,14 +171,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Control {
-    /// Starts speaking and listening on the sockets; a lost peer ends the process.
-    pub fn start(index: usize, addresses: Vec<String>, sockets: Vec<Option<TcpStream>>) -> Result<Control, Failure> {
+    /// Starts speaking and listening on the sockets; a peer that is lost, or silent for longer than `lease`, ends the process.
+    pub fn start(
+        index: usize,
+        addresses: Vec<String>,
+        sockets: Vec<Option<TcpStream>>,
+        lease: Duration,
+    ) -> Result<Control, Failure> {
         let peer = Peer { status: Status::default(), heard: Instant::now(), asks: false };
         let outboxes = sockets.iter().map(|socket| socket.as_ref().map(|_| Outbox::default())).collect();
         let shared = Arc::new(Shared {
             index,
             peers: Mutex::new(vec![peer; addresses.len()]),
             addresses,
+            lease,
             ours: Mutex::default(),
             changed: Condvar::new(),
             over: AtomicBool::new(false),
@@ -320,7 +197,7 @@ impl Control {
             let Some(socket) = socket else { continue };
             let copy = socket.try_clone();
             let copy = copy.map_err(|e| Failure::new(ExitCode::Failed, format!("cannot copy a socket: {e}")))?;
-            let _ = copy.set_write_timeout(Some(LEASE));
+            let _ = copy.set_write_timeout(Some(lease));
             let writer = shared.clone();
             super::spawn(format!("cluster:tell-{index}"), move || writer.tell(index, copy))?;
             let shared = shared.clone();
@@ -343,13 +220,18 @@ impl Control {
         let deadline = Instant::now() + patience;
         let mut got = Vec::new();
         while got.len() < numbers.len()
-            && let Ok(answer) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            && let Ok((_, answer)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             got.push(answer);
         }
         let mut waiting = lock(&self.shared.waiting);
         numbers.iter().for_each(|number| drop(waiting.remove(number)));
         got
+    }
+
+    /// Asks one other process; its answer comes by way of `tell`, with its index, whenever it gives one.
+    pub fn ask_one(&self, to: usize, question: &Value, tell: &Sender<(usize, Value)>) {
+        self.shared.put(to, question, tell);
     }
 
     /// Asks all other processes, and waits until each of them has answered or said farewell: the answers, by process. One that
@@ -364,7 +246,7 @@ impl Control {
         for (to, number, answer) in asked {
             loop {
                 match answer.recv_timeout(BEAT) {
-                    Ok(answer) => _ = got.insert(to, answer),
+                    Ok((_, answer)) => _ = got.insert(to, answer),
                     Err(RecvTimeoutError::Timeout) if !self.shared.is_gone(to) => continue,
                     Err(_) => {}
                 }
@@ -423,7 +305,7 @@ impl Shared {
     }
 
     /// Leaves a question for a process, to be answered by way of `tell`; its number.
-    fn put(&self, to: usize, question: &Value, tell: &Sender<Value>) -> u64 {
+    fn put(&self, to: usize, question: &Value, tell: &Sender<(usize, Value)>) -> u64 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         lock(&self.waiting).insert(number, tell.clone());
         self.outboxes[to].iter().for_each(|outbox| _ = outbox.put(&Line::Ask(number, question.clone())));
@@ -451,14 +333,17 @@ impl Shared {
     }
 
     fn check_leases(&self) {
-        let silent = {
-            let peers = lock(&self.peers);
-            let late = |p: &Peer| !p.status.farewell && !p.asks && p.heard.elapsed() > LEASE;
-            peers.iter().enumerate().find(|(i, p)| *i != self.index && late(p)).map(|(i, _)| i)
-        };
-        if let Some(index) = silent {
-            self.lost(index, &format!("silent for {} s", LEASE.as_secs()));
+        if let Some(index) = self.silent(Instant::now()) {
+            self.lost(index, &format!("silent for {} s", self.lease.as_secs()));
         }
+    }
+
+    /// A peer whose lease is over at this time.
+    fn silent(&self, now: Instant) -> Option<usize> {
+        let peers = lock(&self.peers);
+        let is_late = |p: &Peer| now.saturating_duration_since(p.heard) > self.lease;
+        let is_silent = |p: &Peer| !p.status.farewell && !p.asks && is_late(p);
+        peers.iter().enumerate().find(|(i, p)| *i != self.index && is_silent(p)).map(|(i, _)| i)
     }
 
     fn hear(&self, index: usize, socket: TcpStream) {
@@ -503,7 +388,7 @@ impl Shared {
                     drop(peers);
                     if let Some(tell) = lock(&self.waiting).remove(&number) {
                         // Whoever asked may have gone on.
-                        let _ = tell.send(answer);
+                        let _ = tell.send((index, answer));
                     }
                 }
                 None => {

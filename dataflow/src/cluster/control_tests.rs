@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// No peer is lost by its silence.
+const LEASE: Duration = Duration::from_secs(60);
+
 /// Both ends of a connection.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -14,7 +17,7 @@ fn who_does_not_read_keeps_no_heartbeat_from_the_others() {
     let (first, mut frozen) = pair();
     let (second, mut healthy) = pair();
     let addresses = vec!["this".into(), "frozen".into(), "healthy".into()];
-    let control = Control::start(0, addresses, vec![None, Some(first), Some(second)]).unwrap();
+    let control = Control::start(0, addresses, vec![None, Some(first), Some(second)], LEASE).unwrap();
     // More than sockets hold.
     control.answer_with(|_| Value::String("x".repeat(12 << 20)));
     // It asks, and does not read the answer.
@@ -88,4 +91,28 @@ fn a_line_that_is_too_long_is_passed_over() {
         assert_eq!((next(), next()), (None, None), "{name}: a connection that ends within a line");
         assert!(times > 1000, "{name}: it is heard while the line comes");
     }
+}
+
+#[test]
+fn a_peer_is_silent_once_its_lease_is_over() {
+    let (here, mut there) = pair();
+    let lease = Duration::from_secs(300);
+    let control = Control::start(0, vec!["this".into(), "peer".into()], vec![None, Some(here)], lease).unwrap();
+    there.write_all(&bytes(&Line::Status(Status { reached: 7, ..Status::default() }))).unwrap();
+    let begun = Instant::now();
+    while control.status_of(1).is_none_or(|status| status.reached != 7) {
+        assert!(begun.elapsed() < LEASE, "its status");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let heard = lock(&control.shared.peers)[1].heard;
+    // name, after how long, who is silent
+    let rows = [
+        ("a pause", Duration::from_secs(60), None),
+        ("just in time", lease, None),
+        ("too long", lease + Duration::from_millis(1), Some(1)),
+    ];
+    for (name, after, want) in rows {
+        assert_eq!(control.shared.silent(heard + after), want, "{name}");
+    }
+    control.forget_peers();
 }

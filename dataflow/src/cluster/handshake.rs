@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::random;
+use tidewatch_events::time::Millis;
 
 const MAGIC: &[u8; 8] = b"TIDEWTC1";
 const MAX_FRAME: usize = 4096;
@@ -34,6 +35,8 @@ pub struct Hello {
     pub index: u32,
     pub processes: u32,
     pub workers: u32,
+    /// How long a peer may be silent, ms.
+    pub lease: u64,
     /// Tells apart the lives of a process that is restarted while the cluster forms.
     pub nonce: u64,
     pub cluster_id: String,
@@ -51,6 +54,8 @@ pub enum Refusal {
     Processes { ours: u32, theirs: u32 },
     #[error("it was started with -w {theirs} workers, this one with -w {ours}")]
     Workers { ours: u32, theirs: u32 },
+    #[error("it gives its peers {}, this one {} ([cluster] lease)", Millis(*.theirs), Millis(*.ours))]
+    Lease { ours: u64, theirs: u64 },
     #[error("it says it is process {0}, which it cannot be here; is -p given twice?")]
     Index(u32),
 }
@@ -141,6 +146,9 @@ impl Hello {
         if ours.workers != theirs.workers {
             return Some(Refusal::Workers { ours: ours.workers, theirs: theirs.workers });
         }
+        if ours.lease != theirs.lease {
+            return Some(Refusal::Lease { ours: ours.lease, theirs: theirs.lease });
+        }
         if ours.config_hash != theirs.config_hash {
             return Some(Refusal::Config);
         }
@@ -155,6 +163,7 @@ impl Refusal {
             Refusal::Cluster { ours, theirs } => Refusal::Cluster { ours: theirs, theirs: ours },
             Refusal::Processes { ours, theirs } => Refusal::Processes { ours: theirs, theirs: ours },
             Refusal::Workers { ours, theirs } => Refusal::Workers { ours: theirs, theirs: ours },
+            Refusal::Lease { ours, theirs } => Refusal::Lease { ours: theirs, theirs: ours },
             other => other,
         }
     }

@@ -5,15 +5,19 @@
 //! (control) carries heartbeats and a small status, by which a lost or frozen peer is noticed.
 //!
 //! Invariants
-//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration and number of
-//!   processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect.
+//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration, lease and number of
+//!   processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect on who
+//!   refuses it: that one waits on for the right peer. Who is refused by a peer that it asks ends.
+//! - Whoever asks, however often, does not fill the log.
 //! - The processes start only when all connections of all pairs stand.
 //! - After that, membership is fixed: a peer that leaves without saying so ends this process with exit code 75.
 
 mod control;
 mod handshake;
+mod status;
 
-pub use control::{Amount, Backlog, Control, Earlier, MAX_LINE, Status};
+pub use control::{Control, MAX_LINE};
+pub use status::{Amount, Backlog, Earlier, Status};
 
 use crate::exit::{self, ExitCode, Failure};
 use handshake::{Hello, Purpose, Refusal};
@@ -24,6 +28,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::source::cannot_listen;
+use tidewatch_connectors::sparing::Sparing;
 
 /// How long a handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -53,6 +58,8 @@ pub struct Members {
     pub secret: Vec<u8>,
     /// How long to wait for all peers.
     pub patience: Duration,
+    /// How long a peer may be silent.
+    pub lease: Duration,
 }
 
 /// The connections of a formed cluster.
@@ -63,11 +70,29 @@ pub struct Connections {
     pub control: Control,
 }
 
-/// What a connecting thread found.
+/// What was found by a thread that asks a peer, or is asked by one.
 enum Found {
-    Peer { index: usize, purpose: Purpose, stream: TcpStream, nonce: u64 },
-    Refused { index: usize, refusal: Refusal },
+    Peer {
+        index: usize,
+        purpose: Purpose,
+        stream: TcpStream,
+        nonce: u64,
+    },
+    /// This process asked.
+    Refused {
+        index: usize,
+        refusal: Refusal,
+    },
+    /// The peer asked.
+    TurnedAway {
+        index: usize,
+        refusal: Refusal,
+    },
 }
+
+/// Strangers, and processes that know the secret and belong elsewhere: the ones do not hide the others.
+static STRANGERS: Sparing = Sparing::new();
+static OTHERS: Sparing = Sparing::new();
 
 /// Connects to all peers and waits until all of them are connected to each other.
 ///
@@ -88,12 +113,13 @@ pub fn form(members: &Members) -> Result<Connections, Failure> {
         }
     }
     let (data, control) = gather(members, &arrivals)?;
+    let control = Control::start(members.index, members.addresses.clone(), control, members.lease)?;
     tracing::info!(
         processes = members.addresses.len(),
         index = members.index,
         "connected to all processes of the cluster"
     );
-    Ok(Connections { data, control: Control::start(members.index, members.addresses.clone(), control)? })
+    Ok(Connections { data, control })
 }
 
 impl Members {
@@ -125,6 +151,7 @@ impl Members {
             index: self.index as u32,
             processes: self.addresses.len() as u32,
             workers: self.workers as u32,
+            lease: u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX),
             nonce,
             cluster_id: self.cluster_id.clone(),
             config_hash: self.config_hash.clone(),
@@ -168,11 +195,10 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
                         let _ = found.send(Found::Peer { index, purpose, stream, nonce });
                     }
                     Err(handshake::Error::Refused { hello: Some(hello), refusal }) => {
-                        let _ = found.send(Found::Refused { index: hello.index as usize, refusal });
+                        turn_away(&OTHERS, &from, &refusal);
+                        let _ = found.send(Found::TurnedAway { index: hello.index as usize, refusal });
                     }
-                    Err(error) => {
-                        tracing::warn!(peer = %from, %error, "a connection to the cluster port was turned away")
-                    }
+                    Err(error) => turn_away(&STRANGERS, &from, &error),
                 }
                 done.fetch_sub(1, Ordering::Relaxed);
             });
@@ -181,6 +207,13 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
             }
         }
     })
+}
+
+/// Says that a peer was refused, unless that was said often lately.
+fn turn_away(said: &Sparing, peer: &str, error: &dyn std::fmt::Display) {
+    if let Some(held_back) = said.may_say() {
+        tracing::warn!(peer, %error, held_back, "a connection to the cluster port was turned away");
+    }
 }
 
 /// Keeps trying to reach a peer with a smaller index until it answers.
@@ -216,6 +249,7 @@ type Sockets = Vec<Option<TcpStream>>;
 fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Sockets), Failure> {
     let count = members.addresses.len();
     let mut slots: HashMap<(usize, Purpose), (TcpStream, u64)> = HashMap::new();
+    let mut turned_away = None;
     let give_up = Instant::now() + members.patience;
     while slots.len() < 2 * (count - 1) {
         if exit::stop_requested() {
@@ -238,16 +272,21 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
                     ),
                 ));
             }
+            // It may be of an earlier cluster, and was told. The right one may still come.
+            Ok(Found::TurnedAway { index, refusal }) => turned_away = Some((index, refusal)),
             Err(RecvTimeoutError::Timeout) if Instant::now() < give_up => {}
             Err(_) => {
                 let missing: Vec<String> = (0..count)
                     .filter(|i| *i != members.index && !slots.contains_key(&(*i, Purpose::Data)))
                     .map(|i| format!("{i} ({})", members.addresses[i]))
                     .collect();
-                return Err(Failure::new(
-                    ExitCode::PeerLost,
-                    format!("no connection to process {} within {} s", missing.join(", "), members.patience.as_secs()),
-                ));
+                let mut message =
+                    format!("no connection to process {} within {} s", missing.join(", "), members.patience.as_secs());
+                if let Some((index, refusal)) = turned_away {
+                    message +=
+                        &format!("; one that came as process {index} does not belong to this cluster: {refusal}");
+                }
+                return Err(Failure::new(ExitCode::PeerLost, message));
             }
         }
     }
@@ -261,158 +300,25 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
     Ok((data, control))
 }
 
+/// The control sides of so many processes that are connected to each other, for tests: none is lost by its silence. Before they
+/// end, they are to [forget](Control::forget_peers) each other.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn free_port() -> String {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-    }
-
-    fn members(addresses: &[String], index: usize) -> Members {
-        Members {
-            addresses: addresses.to_vec(),
-            index,
-            bind: None,
-            workers: 2,
-            cluster_id: "test".into(),
-            config_hash: "c0ffee".into(),
-            secret: b"secret".to_vec(),
-            patience: Duration::from_secs(60),
+pub fn connected(count: usize) -> Vec<Control> {
+    let mut sockets: Vec<Vec<Option<TcpStream>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    for one in 0..count {
+        for other in 0..one {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let there = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+            sockets[one][other] = Some(there);
+            sockets[other][one] = Some(listener.accept().expect("the connection").0);
         }
     }
-
-    /// At the end no peer is lost any more: that would end the process, and with it all other tests.
-    struct Formed(Vec<Control>);
-
-    impl Drop for Formed {
-        fn drop(&mut self) {
-            self.0.iter().for_each(Control::forget_peers);
-        }
-    }
-
-    impl Formed {
-        fn of<'a>(all: impl IntoIterator<Item = &'a Connections>) -> Formed {
-            Formed(all.into_iter().map(|connections| connections.control.clone()).collect())
-        }
-    }
-
-    fn run(all: Vec<Members>) -> Vec<Result<Connections, Failure>> {
-        let threads: Vec<_> = all.into_iter().map(|m| std::thread::spawn(move || form(&m))).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    }
-
-    #[test]
-    fn strangers_have_no_effect() {
-        let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
-        let first = members(&addresses, 0);
-        let zero = std::thread::spawn(move || form(&first));
-        let begun = Instant::now();
-        let connect = || loop {
-            match TcpStream::connect(&addresses[0]) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let silent = connect();
-        drop(connect());
-        let mut http = connect();
-        http.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let others = run(vec![members(&addresses, 1), members(&addresses, 2)]);
-        let zero = zero.join().unwrap().expect("forms in spite of strangers");
-        let _formed = Formed::of(others.iter().flatten().chain([&zero]));
-        assert_eq!(zero.data.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true]);
-        assert!(others.iter().all(Result::is_ok));
-        drop(silent);
-    }
-
-    #[test]
-    fn those_that_do_not_belong_are_named() {
-        let rows: &[(&str, fn(&mut Members), &str)] = &[
-            ("another configuration", |m| m.config_hash = "other".into(), "another configuration"),
-            ("another cluster", |m| m.cluster_id = "other".into(), "another cluster"),
-            ("another number of workers", |m| m.workers = 3, "workers"),
-        ];
-        for (name, change, want) in rows {
-            let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
-            let mut second = members(&addresses, 1);
-            change(&mut second);
-            for result in run(vec![members(&addresses, 0), second]) {
-                let failure = result.err().unwrap_or_else(|| panic!("{name}: formed"));
-                assert_eq!(failure.code, ExitCode::Usage, "{name}");
-                assert!(failure.message.contains(want), "{name}: {}", failure.message);
-            }
-        }
-    }
-
-    #[test]
-    fn questions_are_answered_by_all_that_can() {
-        let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
-        let formed = run((0..3).map(|i| members(&addresses, i)).collect());
-        let formed = Formed::of(formed.iter().map(|connections| connections.as_ref().unwrap()));
-        let controls = &formed.0;
-        let ask = |text: &str, patience: Duration| {
-            let mut answers = controls[0].ask(&text.into(), patience);
-            answers.sort_by_key(|answer| answer.as_str().map(str::to_owned));
-            answers
-        };
-        // A busy machine takes its time; where all answer, nobody waits so long.
-        let long_enough = Duration::from_secs(60);
-        controls[1].answer_with(|question| format!("1: {}", question.as_str().unwrap()).into());
-        assert_eq!(ask("a", long_enough), [serde_json::Value::Null, "1: a".into()], "2 does not answer yet");
-        let long = "x".repeat(1 << 20);
-        let (release, released) = channel();
-        let released = std::sync::Mutex::new(released);
-        controls[2].answer_with(move |question| {
-            if question.as_str().unwrap().starts_with("slow") {
-                let _ = released.lock().unwrap().recv();
-            }
-            long.clone().into()
-        });
-        // 2 answers only after the question is over, so never in time. 1 has ever more time, for a busy machine.
-        let in_time = (1..20).find_map(|attempt| {
-            let question = format!("slow {attempt}");
-            let answers = ask(&question, Duration::from_millis(100 * attempt));
-            release.send(()).unwrap();
-            assert!(answers.len() < 2, "2 is late");
-            answers.into_iter().next().map(|answer| assert_eq!(answer, format!("1: {question}")))
-        });
-        assert!(in_time.is_some(), "1 never answered");
-        let answers = ask("b", long_enough);
-        assert_eq!((answers.len(), answers[1].as_str().map(str::len)), (2, Some(1 << 20)), "the late one is forgotten");
-    }
-
-    #[test]
-    fn an_answer_that_is_too_long_does_not_lose_the_peer() {
-        let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
-        let formed = run((0..2).map(|i| members(&addresses, i)).collect());
-        let formed = Formed::of(formed.iter().map(|connections| connections.as_ref().unwrap()));
-        let controls = &formed.0;
-        controls[1].answer_with(|question| if question == "long" { "x".repeat(17 << 20).into() } else { question });
-        assert!(controls[0].ask(&"long".into(), Duration::from_millis(10)).is_empty(), "it never comes");
-        // Answers come in order: this one is behind it.
-        let patience = Duration::from_secs(60);
-        assert_eq!(controls[0].ask(&"short".into(), patience), ["short"]);
-        assert_eq!(controls[1].ask(&"x".into(), patience).len(), 1, "both live");
-    }
-
-    #[test]
-    fn a_wrong_secret_never_joins() {
-        let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
-        let (mut first, mut second) = (members(&addresses, 0), members(&addresses, 1));
-        (first.patience, second.patience) = (Duration::from_secs(1), Duration::from_secs(1));
-        second.secret = b"guess".to_vec();
-        for result in run(vec![first, second]) {
-            assert_eq!(result.err().expect("not formed").code, ExitCode::PeerLost);
-        }
-    }
-
-    #[test]
-    fn an_open_port_needs_a_secret() {
-        let mut alone = members(&["0.0.0.0:0".to_owned()], 0);
-        alone.secret.clear();
-        assert_eq!(form(&alone).err().expect("refused").code, ExitCode::Usage);
-    }
+    let start = |(index, sockets)| {
+        let names = (0..count).map(|index| format!("process {index}")).collect();
+        Control::start(index, names, sockets, Duration::from_secs(300)).expect("threads")
+    };
+    sockets.into_iter().enumerate().map(start).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,6 +161,8 @@ pub struct Cluster {
     pub secret: Option<Secret>,
     /// The cluster's name.
     pub id: String,
+    /// How long a process may be silent until the others count it as lost.
+    pub lease: Millis,
 }
 
 /// What the command line changes, and how strictly to check.
@@ -269,6 +271,8 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
     let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));
     let (secret, id) = (cluster.service_secret("secret"), cluster.name("id"));
+    // Several heartbeats at least, and no longer than a supervisor would wait.
+    let lease = cluster.length_within("lease", Millis::seconds(2), Millis::minutes(5));
     let mut config = Config {
         path: None,
         data_dir: data_dir?,
@@ -293,7 +297,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         routes,
         silences,
         never_block,
-        cluster: Cluster { secret, id: id? },
+        cluster: Cluster { secret, id: id?, lease: lease? },
         own: OwnFiles::default(),
         warnings: Diagnostics::default(),
     };

@@ -391,6 +391,12 @@ pub static CLUSTER: Section = section(
             Is("tidewatch"),
             "The cluster's name. Two clusters on the same topics need different ones.",
         ),
+        key(
+            "lease",
+            Kind::Length,
+            Is("5s"),
+            "A process that is silent for longer than this (2s to 5m) is lost, and the others end. Longer than the pauses of its host; a connection that ends is noticed at once in any case.",
+        ),
     ],
 );
 

@@ -168,8 +168,8 @@ mod tests {
     fn who_answers_waits_for_nobody_who_does_not() {
         let ((first, second), (third, silent)) = (pair(), pair());
         let addresses = || vec![String::new(); 3];
-        let here = Control::start(0, addresses(), vec![None, Some(first), Some(third)]).unwrap();
-        let there = Control::start(1, addresses(), vec![Some(second), None, None]).unwrap();
+        let here = Control::start(0, addresses(), vec![None, Some(first), Some(third)], Duration::from_secs(300)).unwrap();
+        let there = Control::start(1, addresses(), vec![Some(second), None, None], Duration::from_secs(300)).unwrap();
         there.answer_with(|question| {
             let taken = question["requests"][1].as_u64().unwrap();
             serde_json::json!([1, handed(taken + 1, &[100 + taken])])

@@ -547,7 +547,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let there = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let sockets = vec![None, Some(listener.accept().unwrap().0)];
-        let control = Control::start(0, vec!["this".into(), "peer".into()], sockets).unwrap();
+        let control = Control::start(0, vec!["this".into(), "peer".into()], sockets, PATIENCE * 60).unwrap();
         let ended = remembering(b"");
         ended.ledger.take(&{
             let feed = tidewatch_connectors::feed::Feed::new(1, 1, || {});

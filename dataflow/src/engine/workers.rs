@@ -121,6 +121,7 @@ pub fn connect(
         config_hash: config.result_hash(),
         secret: config.cluster.secret.as_ref().map(|s| s.expose().as_bytes().to_vec()).unwrap_or_default(),
         patience: Duration::from_secs(120),
+        lease: Duration::from_millis(config.cluster.lease.0),
     };
     let connections = cluster::form(&members)?;
     Ok((Some(connections.control), Some(connections.data)))

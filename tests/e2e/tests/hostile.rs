@@ -36,9 +36,14 @@ struct Formed {
 
 impl Formed {
     fn new() -> Formed {
+        Formed::with("")
+    }
+
+    /// With more in its configuration.
+    fn with(more: &str) -> Formed {
         let dir = tempfile::tempdir().unwrap();
         let port = free_ports(1)[0];
-        let config = write(dir.path().join("tidewatch.toml"), &over_tcp(dir.path(), port));
+        let config = write(dir.path().join("tidewatch.toml"), &(over_tcp(dir.path(), port) + more));
         let cluster = Cluster::start(&[&config, &config], dir.path(), "run");
         Formed::show(dir, cluster, port)
     }
@@ -186,8 +191,9 @@ fn a_process_that_waits_for_peers_ends_when_asked() {
 
 #[test]
 fn a_killed_process_is_lost_at_once() {
-    for killed in [0, 1] {
-        let mut formed = Formed::new();
+    // A long lease is for those that pause: a connection that ends tells more.
+    for (killed, more) in [(0, ""), (1, ""), (0, "[cluster]\nlease = \"5m\"\n"), (1, "[cluster]\nlease = \"5m\"\n")] {
+        let mut formed = Formed::with(more);
         formed.cluster.processes[killed].signal(Signal::KILL);
         let left = &mut formed.cluster.processes[1 - killed];
         let (code, _) = left.wait(Duration::from_secs(20));
@@ -214,6 +220,24 @@ fn a_frozen_process_is_lost_and_leaves_when_it_wakes() {
         asleep.signal(Signal::CONT);
         let (code, _) = asleep.wait(Duration::from_secs(30));
         assert_eq!(code, 75, "{}", asleep.said());
+    }
+}
+
+#[test]
+fn a_pause_within_the_lease_is_survived() {
+    for paused in [0, 1] {
+        let mut formed = Formed::with("[cluster]\nlease = \"2m\"\n");
+        formed.cluster.processes[paused].signal(Signal::STOP);
+        // Longer than the lease is by default.
+        std::thread::sleep(Duration::from_secs(7));
+        formed.cluster.processes[paused].signal(Signal::CONT);
+        let before = formed.results().len();
+        until("results after the pause", Duration::from_secs(120), || {
+            formed.cluster.assert_running();
+            formed.send();
+            (formed.results().len() > before).then_some(())
+        });
+        formed.cluster.stop();
     }
 }
 
@@ -255,17 +279,22 @@ fn strangers_at_the_cluster_port_change_nothing() {
 }
 
 #[test]
-fn processes_with_different_configurations_refuse_each_other() {
+fn a_process_of_another_configuration_is_turned_away_and_the_right_one_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let text = over_tcp(dir.path(), free_ports(1)[0]);
+    let port = free_ports(1)[0];
+    let text = over_tcp(dir.path(), port);
     let config = write(dir.path().join("a.toml"), &text);
     let other = write(dir.path().join("b.toml"), &(text + "[[rule]]\nname = \"ip-spike\"\nthreshold = 7\n"));
     let mut cluster = Cluster::start(&[&config, &other], dir.path(), "run");
-    for process in &mut cluster.processes {
-        let (code, _) = process.wait(Duration::from_secs(30));
-        assert_eq!(code, 2, "{}", process.said());
+    let (code, _) = cluster.processes[1].wait(Duration::from_secs(60));
+    assert_eq!(code, 2, "{}", cluster.processes[1].said());
+    for process in &cluster.processes {
         assert!(process.said().contains("another configuration"), "{}", process.said());
     }
+    let (config, hosts) = (config.display().to_string(), dir.path().join("run.hosts").display().to_string());
+    let args = ["run", "-c", &config, "-w", "2", "-n", "2", "-p", "1", "-h", &hosts];
+    cluster.processes[1] = Running::start(&args, dir.path().join("right.log"));
+    Formed::show(dir, cluster, port).cluster.stop();
 }
 
 /// Runs a configuration that some service refuses: what was said, and how long that took.
