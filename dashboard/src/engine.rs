@@ -30,8 +30,8 @@ pub trait Engine: Send + Sync + 'static {
     fn rules(&self) -> Vec<RuleRow>;
     /// The allow lists and what they did, in the order of the configuration.
     fn allowed(&self) -> Vec<AllowRow>;
-    /// Whether results flow; else why not.
-    fn ready(&self) -> Result<(), String>;
+    /// Whether lines are read and results flow; what is wrong all the same, a line each. Else why not.
+    fn ready(&self) -> Result<Vec<String>, String>;
 }
 
 /// How many events the ring holds.

@@ -135,6 +135,11 @@ fn engine(app: &Shared, registry: &mut Registry) {
     let behind = behind.unwrap_or_default();
     gauge(registry, "backlog_records", "Kafka records of before the start that are not read yet", behind.records_left);
     gauge(registry, "backlog_bytes", "Bytes of files from before the start that are not read yet", behind.bytes_left);
+    if !status.sources.is_empty() {
+        let connected = status.sources.iter().map(|one| (vec![("source", shown(&one.name))], u64::from(one.away == 0)));
+        let help = "Kafka: 1 while the brokers of all partitions that a source reads answer";
+        labelled(registry, "source_connected", help, connected);
+    }
     let of = |name: &str| vec![("sink", name.to_owned())];
     let waiting = status.sinks.iter().map(|sink| (of(&sink.name), sink.waiting_bytes));
     labelled(registry, "sink_waiting_bytes", "Results that wait for a sink", waiting);
@@ -230,7 +235,12 @@ fn partitions(app: &Shared, registry: &mut Registry) {
     let delays = rows.iter().filter_map(|row| Some((of(row), row.watermark_delay_ms?)));
     labelled(registry, "watermark_delay_ms", "How far a partition's watermark is behind the wall clock", delays);
     let lags = rows.iter().filter_map(|row| Some((of(row), row.lag_messages?)));
-    labelled(registry, "consumer_lag_records", "Records not read yet", lags);
+    labelled(
+        registry,
+        "consumer_lag_records",
+        "Records not read yet; none while the partition's broker does not answer",
+        lags,
+    );
     let pressed = rows.iter().map(|row| (of(row), u64::from(row.state == PartitionState::BackPressured)));
     labelled(registry, "partition_back_pressured", "1 while there is no room for what it would read", pressed);
     let is_holder = |row: &&crate::view::PartitionRow| {

@@ -68,6 +68,9 @@ pub struct Status {
     pub processes: usize,
     /// Resident memory of all processes.
     pub memory_bytes: u64,
+    /// Sources that read topics of Kafka.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
     /// Where results go.
     pub sinks: Vec<SinkView>,
     /// Who is told of alerts.
@@ -97,6 +100,17 @@ pub struct CatchingUpView {
     pub records_left: u64,
     /// Bytes of files that are left.
     pub bytes_left: u64,
+}
+
+/// A source that reads topics of Kafka.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it reads, in all processes.
+    pub partitions: usize,
+    /// Of how many of them no broker answers.
+    pub away: usize,
 }
 
 /// A source that listens, and what happened to its connections since the start.
@@ -226,6 +240,8 @@ pub enum PartitionState {
     Aligned,
     /// There is no room for what it would read.
     BackPressured,
+    /// Its broker does not answer.
+    Disconnected,
 }
 
 /// Why the partition that holds the frontier does.
@@ -246,6 +262,8 @@ pub enum Why {
     BackPressured,
     /// It waits for others that are further back.
     Aligned,
+    /// Its broker does not answer: there may be more to read.
+    Disconnected,
     /// It had no event yet, or sources are still being listed.
     Starting,
 }

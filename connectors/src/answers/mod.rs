@@ -135,6 +135,8 @@ pub struct Status {
     /// Events a second.
     pub rate: f64,
     pub alerts: AlertCounts,
+    /// Sources that read topics.
+    pub sources: Vec<SourceState>,
     pub sinks: Vec<SinkState>,
     /// While it catches up with what was in its logs at the start.
     pub catching_up: Option<CatchingUp>,
@@ -157,6 +159,16 @@ pub struct AlertCounts {
     pub fired: u64,
     pub firing: u64,
     pub critical: u64,
+}
+
+/// A source that reads topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct SourceState {
+    pub name: String,
+    /// Of how many of its partitions no broker answers.
+    pub away: usize,
 }
 
 /// A place results go to.

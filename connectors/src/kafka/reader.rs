@@ -469,7 +469,7 @@ impl Reader {
         }
         if partition.connected {
             partition.connected = false;
-            self.status.update(id, |status| status.connected = false);
+            self.status.update(id, |status| status.away_since = Some(now_ms()));
         }
     }
 
@@ -484,7 +484,7 @@ impl Reader {
         }
         let queued = partition.queue.len() as u64;
         self.status.update(id, |status| {
-            status.connected = true;
+            status.away_since = None;
             status.log_end = status.log_end.max(end);
             status.queued = queued;
         });

@@ -242,7 +242,7 @@ pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
         queued: 0,
         duplicates: 0,
         missing: 0,
-        connected: true,
+        away_since: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tidewatch_events::batch::PartitionId;
+use tidewatch_events::batch::{PartitionId, WallTime};
 
 /// One partition as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +27,18 @@ pub struct PartitionStatus {
     pub duplicates: u64,
     /// Records that were to be read again for rules, and are no longer in the log.
     pub missing: u64,
-    /// Whether the partition's leader answers.
-    pub connected: bool,
+    /// Since when the partition's leader does not answer, where it does not.
+    pub away_since: Option<WallTime>,
 }
 
 impl PartitionStatus {
-    /// Consumer lag: records between the position and the end of the log.
+    /// Whether the partition's leader answers.
+    pub fn is_connected(&self) -> bool {
+        self.away_since.is_none()
+    }
+
+    /// Consumer lag: records between the position and the end of the log, as last heard of. What its end is while the leader
+    /// does not answer is not known.
     pub fn lag(&self) -> u64 {
         self.log_end.saturating_sub(self.position)
     }
@@ -145,7 +151,7 @@ mod tests {
                 queued: 0,
                 duplicates: 0,
                 missing: 0,
-                connected: true,
+                away_since: None,
             };
             assert_eq!(status.lag(), want, "{position} of {log_end}");
         }

@@ -143,7 +143,7 @@ fn a_broker_restart_loses_and_repeats_nothing() {
 
     own.run("down").unwrap();
     engine.until("the loss is noticed", |e| e.empty_batches >= 2 && e.caught_up.is_empty());
-    assert!(status.snapshot().iter().all(|p| !p.connected));
+    assert!(status.snapshot().iter().all(|p| !p.is_connected()));
     assert!(status.errors_total() > 0 && status.trouble().is_some());
     own.run("up").unwrap();
     engine.until("it is back", |e| e.caught_up.len() == 2);

@@ -143,7 +143,7 @@ fn lag_is_counted_while_the_engine_holds_back() {
         }
     }
     assert_eq!((one.position, one.log_end, one.lag()), (handed, 30_000, 30_000 - handed));
-    assert!(one.connected && one.queued > 0);
+    assert!(one.is_connected() && one.queued > 0);
     feed.stop();
     thread.join().unwrap();
 }

@@ -74,7 +74,7 @@ fn a_topic_of_a_pattern_that_is_deleted_has_ended_and_may_come_again() {
     assert_eq!(status.snapshot().iter().map(|p| &*p.name).collect::<Vec<_>>(), [format!("{stays}/0")]);
     produce(&make, &stays, [(0, "three".to_owned())]);
     engine.until("the other one is read on, and is at its end", |e| e.total() == 3 && e.caught_up.len() == 1);
-    assert!(status.snapshot()[0].connected);
+    assert!(status.snapshot()[0].is_connected());
 
     // Made anew it is another log: read from its first record, whatever was committed of the one before.
     make_topic(&make, &goes, 1);

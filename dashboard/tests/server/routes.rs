@@ -117,7 +117,10 @@ fn what_the_engine_says() {
     let want = serde_json::json!({"where": HOSTILE, "rules": ["r"], "until": 5, "reason": HOSTILE, "events": 7});
     assert_eq!(*allowed, want);
     assert_eq!(server.get("/healthz").body, "ok\n");
-    assert_eq!(server.get("/readyz").status, 200);
+    let readyz = || (server.get("/readyz").status, server.get("/readyz").body);
+    assert_eq!(readyz(), (200, "ok\n".into()));
+    server.engine.rests.store(true, Ordering::Relaxed);
+    assert_eq!(readyz(), (200, "degraded\nsink a is away\nsink b is away\n".into()));
     server.engine.stuck.store(true, Ordering::Relaxed);
     let got = server.get("/readyz");
     assert_eq!((got.status, got.body.as_str()), (503, "a sink is full\n"));
@@ -136,6 +139,7 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
     }
     let expected = [
         "tidewatch_events_parsed_total 7",
+        "tidewatch_source_connected{source=\"web\"} 1",
         "tidewatch_sink_works{sink=\"files\"} 0",
         "tidewatch_sink_dropped_bytes_total{sink=\"files\"} 6",
         "tidewatch_sink_lines_refused_total{sink=\"files\"} 2",
@@ -156,6 +160,8 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
         let line = got.body.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {start}"));
         assert!(line.ends_with(&format!(" {value}")), "{line}");
     }
+    let away = got.body.lines().filter(|line| line.starts_with("tidewatch_source_connected{") && line.ends_with(" 0"));
+    assert_eq!(away.count(), 1, "the other source");
     assert!(got.body.contains("\\\"</script>"), "quotes are escaped");
     assert!(got.body.ends_with("# EOF\n"));
 }

@@ -33,6 +33,9 @@ impl Engine for FakeEngine {
             last_event: (!self.rests.load(Ordering::Relaxed)).then_some(2),
             durable: Some(1),
             hosts: vec![HOSTILE.into()],
+            sources: [(HOSTILE, 1), ("web", 0)]
+                .map(|(name, away)| SourceView { name: name.into(), partitions: 3, away })
+                .to_vec(),
             sinks: vec![SinkView {
                 name: "files".into(),
                 state: SinkState::Away,
@@ -101,8 +104,12 @@ impl Engine for FakeEngine {
         }]
     }
 
-    fn ready(&self) -> Result<(), String> {
-        if self.stuck.load(Ordering::Relaxed) { Err("a sink is full".into()) } else { Ok(()) }
+    fn ready(&self) -> Result<Vec<String>, String> {
+        if self.stuck.load(Ordering::Relaxed) {
+            return Err("a sink is full".into());
+        }
+        let is_away = self.rests.load(Ordering::Relaxed);
+        Ok(if is_away { vec!["sink a is away".into(), "sink b is away".into()] } else { Vec::new() })
     }
 }
 

@@ -241,6 +241,7 @@ function status() {
     history: !options["no-store"],
     catching_up: options.trouble ? { for_ms: 9000, share: 0.437, partitions: 2, records_left: 1_200_000, bytes_left: 0 } : null,
     countries: !options["no-store"],
+    sources: [{ name: "web-logs", partitions: 12, away: options.trouble ? 12 : 0 }],
     sinks: [{ name: "store", state: "ok", waiting_bytes: 0, dropped_bytes: 0, refused: 0 }, { name: "influx", state: options.trouble ? "away" : "ok", waiting_bytes: options.trouble ? 48 << 20 : 0, dropped_bytes: 0, refused: 0 }],
     requests: { enabled: !options["no-requests"] && !options["no-store"], kept: options.empty ? 0 : 36_000, from: newest && newest - 3_600_000, sampled: Boolean(options.trouble), partial: Boolean(options.trouble), without: options.trouble ? [1] : [] } };
 }

@@ -318,6 +318,7 @@ function Warnings() {
   const link = useWatched(connection);
   const here = useWatched(route);
   const wait = useSecondsTo("retryAt" in link ? link.retryAt : null);
+  const sources = (now?.sources ?? []).filter((source) => source.away > 0);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
   const routes = (now?.routes ?? []).filter((route) => !route.works);
   const data = newest();
@@ -357,6 +358,13 @@ function Warnings() {
           </span>
         </div>
       )}
+      {sources.map((source) => (
+        <div key={`source ${source.name}`} class={`warning ${source.away === source.partitions ? "bad" : ""}`} role="status">
+          <span>
+            <b>{format.visible(source.name)}</b> {source.away === source.partitions ? "is not read: no broker answers." : `is read in part: no broker answers for ${source.away} of its ${source.partitions} partitions.`}
+          </span>
+        </div>
+      ))}
       {sinks.map((sink) => (
         <div key={sink.name} class={`warning ${sink.state === "full" ? "bad" : ""}`} role="status">
           <span>

@@ -25,6 +25,8 @@ export interface Status {
   workers: number;
   processes: number;
   memory_bytes: number;
+  /** Sources that read topics of Kafka. */
+  sources?: TopicSource[];
   sinks: Sink[];
   routes?: Route[];
   /** Whether what was before can be asked: there is a store. */
@@ -44,6 +46,13 @@ export interface CatchingUp {
   partitions: number;
   records_left: number;
   bytes_left: number;
+}
+
+export interface TopicSource {
+  name: string;
+  partitions: number;
+  /** Of how many of them no broker answers. */
+  away: number;
 }
 
 export interface Sink {
@@ -250,7 +259,7 @@ export interface ClientView {
   truncated?: boolean;
 }
 
-export type HeldWhy = "slow" | "following" | "behind" | "idle" | "future" | "back-pressured" | "aligned" | "starting";
+export type HeldWhy = "slow" | "following" | "behind" | "idle" | "future" | "back-pressured" | "aligned" | "disconnected" | "starting";
 
 export interface Partition {
   process: number;

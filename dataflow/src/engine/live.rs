@@ -106,8 +106,10 @@ pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, KafkaReading)> + Send + Sync>;
 /// How the reading of a Kafka partition stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KafkaReading {
-    /// Consumer lag in records.
-    pub lag: u64,
+    /// Consumer lag in records; `None` while its leader does not answer.
+    pub lag: Option<u64>,
+    /// Since when that is so, wall clock, ms.
+    pub away_since: Option<u64>,
     /// Records that the host agent had sent before; not among the lines.
     pub duplicates: u64,
     /// Records that rules were to see again, and that the log no longer held.
@@ -228,7 +230,10 @@ impl Live {
             if health.elapsed() >= HEALTH_EVERY || ended {
                 health = Instant::now();
                 let rows = self.peers.health();
-                self.write_health(&rows);
+                // New points each time, which nothing would bound while a sink has no room: `/metrics` goes on.
+                if ended || !self.figures.full.load(Ordering::Relaxed) {
+                    self.write_health(&rows);
+                }
                 // At the end it is said of all that was read.
                 if !ended {
                     self.misfits.look(&rows, health).iter().for_each(Misfit::warn);

@@ -112,7 +112,7 @@ mod tests {
         let name = Name { index: 0, source: source.into(), partition: partition.into() };
         let totals = Totals { lines, rejected, late, ..Totals::default() };
         let shares = Shares::default();
-        Health { name, totals, lag: None, shares, holds: true, passing: false, first_worker: 0 }
+        Health { name, totals, of_topic: false, lag: None, shares, holds: true, passing: false, first_worker: 0 }
     }
 
     #[test]

@@ -78,7 +78,9 @@ pub struct Health {
     pub name: Name,
     /// What was read.
     pub totals: Totals,
-    /// Its consumer lag in records, for Kafka.
+    /// Whether it is of a topic of Kafka.
+    pub of_topic: bool,
+    /// Its consumer lag in records, for Kafka, while that is known.
     pub lag: Option<u64>,
     /// What each worker read of it.
     pub shares: Shares,
@@ -216,7 +218,8 @@ impl Here {
             let reading = lags.get(&info.name).copied();
             let KafkaReading { duplicates, missing, .. } = reading.unwrap_or_default();
             Health {
-                lag: reading.map(|reading| reading.lag),
+                of_topic: reading.is_some(),
+                lag: reading.and_then(|reading| reading.lag),
                 totals: Totals { duplicates, missing, ..totals },
                 name: Name { index: info.source, source: info.source_name, partition: info.name },
                 shares,

@@ -121,7 +121,8 @@ impl Sources {
             let kafka = self.kafka.clone();
             Box::new(move || {
                 let reading = |p: &tidewatch_connectors::kafka::PartitionStatus| super::live::KafkaReading {
-                    lag: p.lag(),
+                    lag: p.is_connected().then(|| p.lag()),
+                    away_since: p.away_since.map(|since| since.0),
                     duplicates: p.duplicates,
                     missing: p.missing,
                 };

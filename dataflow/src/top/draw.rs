@@ -98,6 +98,9 @@ fn header(view: &View, paint: Paint, width: u16) -> Paragraph<'static> {
         for sink in troubled {
             spans.push(Span::styled(format!("{} is {}  ", sink.name, sink.state), paint.of(Color::Red)));
         }
+        for source in snapshot.status.sources.iter().filter(|source| source.away > 0) {
+            spans.push(Span::styled(format!("{} is disconnected  ", source.name), paint.of(Color::Red)));
+        }
     }
     let (word, style) = match view.paused {
         true => ("PAUSED ", paint.of(Color::Yellow).add_modifier(Modifier::BOLD)),

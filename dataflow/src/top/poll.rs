@@ -143,6 +143,7 @@ fn ask(
     status.hosts.iter_mut().for_each(clean);
     clean(&mut status.version);
     clean(&mut status.mode);
+    status.sources.iter_mut().for_each(|source| clean(&mut source.name));
     for sink in &mut status.sinks {
         clean(&mut sink.name);
         clean(&mut sink.state);

@@ -22,6 +22,7 @@ const WHY: Record<HeldWhy, string> = {
   future: "what it brings is dated in the future, which moves no time",
   "back-pressured": "there is no room for what it would read: results wait for a sink, or memory is at its limit",
   aligned: "it is ahead and waits for others that are further back",
+  disconnected: "its broker does not answer, so there may be more to read",
   starting: "it has brought no event yet",
 };
 
@@ -40,7 +41,7 @@ export function TimePage() {
       <dl class="tiles five">
         <Tile name="Frontier" value={format.clock(data?.frontier, inUtc)} note={data?.frontier != null ? format.dateTime(data.frontier, inUtc).slice(0, 10) : undefined} title="Event time before which everything is known" />
         <Tile name="Behind the newest event" value={format.duration(behind)} tone={(behind ?? 0) > 60_000 ? "warn" : undefined} note={newest !== null ? `newest ${format.clock(newest, inUtc)}` : undefined} />
-        <Tile name="Consumer lag" value={format.count(lag)} note={lag === null ? "known for Kafka only" : "records"} tone={(lag ?? 0) > 100_000 ? "warn" : undefined} />
+        <Tile name="Consumer lag" value={format.count(lag)} note={lag === null ? "known for Kafka only, while its brokers answer" : "records"} tone={(lag ?? 0) > 100_000 ? "warn" : undefined} />
         <Tile name="Late" value={format.count(now?.late)} note={`${format.count(now?.future)} dated in the future`} />
         <Tile name="Durable until" value={format.clock(now?.durable, inUtc)} note={now?.durable != null ? format.dateTime(now.durable, inUtc).slice(0, 10) : "nothing yet"} />
       </dl>
@@ -86,7 +87,7 @@ export function TimePage() {
 function PartitionState({ row, holds, why }: { row: Partition; holds: boolean; why: HeldWhy | undefined }) {
   return (
     <span class="states" title={row.since ? `since ${format.dateTime(row.since, true)} UTC` : undefined}>
-      <span class={`badge ${row.state === "back-pressured" ? "severity-high" : row.state === "active" ? "state-resolved" : "plain"}`}>{format.visible(row.state)}</span>
+      <span class={`badge ${row.state === "back-pressured" || row.state === "disconnected" ? "severity-high" : row.state === "active" ? "state-resolved" : "plain"}`}>{format.visible(row.state)}</span>
       {holds && <span class={`badge ${why === "following" ? "plain" : "severity-medium"}`}>holds time</span>}
     </span>
   );

@@ -33,7 +33,7 @@ pub(super) struct Row {
     pub events: u64,
     pub rejected: u64,
     pub late: u64,
-    /// Of Kafka, in the partition's first row.
+    /// Of Kafka, in the partition's first row, while its leader answers.
     pub lag_messages: Option<u64>,
     pub lag_ms: u64,
     /// 0 before the first event.
@@ -110,7 +110,7 @@ impl Partitions {
     /// Topic and partition as they are tags.
     fn names(&mut self, one: &Health) -> (Arc<str>, Arc<str>) {
         let name = &one.name;
-        if one.lag.is_some()
+        if one.of_topic
             && let Some((topic, partition)) = name.partition.rsplit_once('/')
         {
             return (topic.into(), partition.into());
@@ -139,6 +139,7 @@ mod tests {
         Health {
             name: Name { index: 0, source: "s".into(), partition: name.into() },
             totals: Totals { events: 5, watermark, ..Totals::default() },
+            of_topic: false,
             lag: None,
             shares,
             holds,
@@ -207,8 +208,14 @@ mod tests {
     fn each_worker_has_a_row_and_the_first_has_the_consumer_lag() {
         let mut shares = Shares::default();
         (shares.of(3).events, shares.of(5).late) = (7, 2);
-        let kafka = Health { lag: Some(40), shares, first_worker: 2, ..health("web/logs/3", 999_000, true) };
+        let kafka =
+            Health { of_topic: true, lag: Some(40), shares, first_worker: 2, ..health("web/logs/3", 999_000, true) };
         let kafka = Health { name: Name { partition: "web/logs/3".into(), ..kafka.name.clone() }, ..kafka };
+        // Of one whose broker does not answer the lag is not known, and it is the same series.
+        let away = Health { lag: None, ..kafka.clone() };
+        let rows = Partitions::new(NOW).rows(&[away], NOW);
+        let told: Vec<_> = rows.iter().map(|r| (&*r.topic, &*r.partition, r.worker, r.lag_messages)).collect();
+        assert_eq!(told, [2, 3, 5].map(|worker| ("web/logs", "3", worker, None)));
         let rows = Partitions::new(NOW).rows(&[kafka, health("/a", 999_000, true)], NOW);
         let told: Vec<_> =
             rows.iter().map(|r| (&*r.topic, &*r.partition, r.worker, r.events, r.late, r.lag_messages)).collect();

@@ -14,12 +14,12 @@ use super::ledger::{Ledger, Reading, Totals};
 use super::live::KafkaReading;
 use super::memory;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_connectors::source::wall_clock;
-use tidewatch_dashboard::view::{HeldBy, OperatorRow, PartitionRow, WorkerRow};
+use tidewatch_dashboard::view::{HeldBy, OperatorRow, PartitionRow, PartitionState, SourceView, Why, WorkerRow};
 use timely::worker::Worker;
 
 /// How often partitions are looked at.
@@ -44,6 +44,9 @@ pub struct ProcessView {
     pub holding: Option<u64>,
     /// Which of them it is.
     pub held_by: Option<HeldBy>,
+    /// Its sources that read topics.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
     /// Its partitions, the least far first.
     pub partitions: Vec<PartitionRow>,
     /// Its workers.
@@ -138,7 +141,9 @@ impl Inner {
         let held_by = seen.watch.holder().and_then(|holder| {
             let info = &all.iter().find(|one| one.info.id == holder.id)?.info;
             let (source, partition) = (info.source_name.to_string(), info.name.to_string());
-            Some(HeldBy { process: self.process, source, partition, since: holder.since, why: holder.why })
+            let is_away = lags.get(&info.name).is_some_and(|reading| reading.away_since.is_some());
+            let why = if is_away { Why::Disconnected } else { holder.why };
+            Some(HeldBy { process: self.process, source, partition, since: holder.since, why })
         });
         let mut partitions: Vec<PartitionRow> =
             all.iter().map(|Reading { info, totals, .. }| self.row(&seen, info, totals, lags)).collect();
@@ -160,6 +165,7 @@ impl Inner {
             rate,
             holding,
             held_by,
+            sources: sources(&all, lags),
             partitions,
             workers,
             operators,
@@ -176,7 +182,11 @@ impl Inner {
         totals: &Totals,
         lags: &HashMap<Arc<str>, KafkaReading>,
     ) -> PartitionRow {
-        let (state, since) = seen.watch.state(info.id);
+        let (mut state, mut since) = seen.watch.state(info.id);
+        let reading = lags.get(&info.name).copied().unwrap_or_default();
+        if let Some(away) = reading.away_since.filter(|_| state != PartitionState::Ended) {
+            (state, since) = (PartitionState::Disconnected, away);
+        }
         let watermark = (totals.watermark > 0).then_some(totals.watermark);
         PartitionRow {
             process: self.process,
@@ -185,7 +195,7 @@ impl Inner {
             watermark,
             last_event: totals.last_event,
             watermark_delay_ms: watermark.map(|watermark| wall_clock().0.saturating_sub(watermark)),
-            lag_messages: lags.get(&info.name).map(|reading| reading.lag),
+            lag_messages: reading.lag,
             state,
             since,
             events: totals.events,
@@ -196,8 +206,80 @@ impl Inner {
     }
 }
 
+/// How the sources stand that read topics.
+fn sources(all: &[Reading], lags: &HashMap<Arc<str>, KafkaReading>) -> Vec<SourceView> {
+    let mut sources: BTreeMap<&str, SourceView> = BTreeMap::new();
+    for info in all.iter().map(|one| &one.info) {
+        let Some(reading) = lags.get(&info.name) else { continue };
+        let name = &*info.source_name;
+        let source = sources.entry(name).or_insert_with(|| SourceView { name: name.into(), ..SourceView::default() });
+        source.partitions += 1;
+        source.away += usize::from(reading.away_since.is_some());
+    }
+    sources.into_values().collect()
+}
+
 /// Those that hold time first, the least far first.
 fn order(row: &PartitionRow) -> (bool, Option<u64>, &str, &str) {
     use tidewatch_dashboard::view::PartitionState::{Ended, Idle};
     (matches!(row.state, Ended | Idle), row.watermark, &row.source, &row.partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::TimeSettings;
+    use super::*;
+    use tidewatch_connectors::feed::Unread;
+    use tidewatch_events::batch::{PartitionId, WallTime};
+    use tidewatch_events::time::Millis;
+    use tidewatch_operators::watermark::{Bounds, Guard};
+
+    #[test]
+    fn partitions_without_a_broker_say_so_and_have_no_lag() {
+        let bounds = Bounds { max_out_of_order: Millis(0), allowed_lateness: Millis(0), max_ahead: Millis(0) };
+        let (guard, none) = (Guard::Limit, Millis(0));
+        let ledger =
+            Ledger::new(TimeSettings { bounds, guard, idle_after: None, commit_window: none, rules_window: none }, 1);
+        let feed = Feed::new(1, 1, || {});
+        let open = |id: u64, source: &str, name: &str| {
+            feed.open(PartitionInfo {
+                id: PartitionId(id),
+                source: 0,
+                source_name: source.into(),
+                name: name.into(),
+                default_host: Arc::from(&b"h"[..]),
+                passing: false,
+                reference_time: WallTime(0),
+                unread: None::<Unread>,
+            });
+        };
+        open(1, "web", "t/0");
+        open(2, "web", "t/1");
+        open(3, "files", "/var/log/a");
+        feed.listed();
+        while ledger.take(&feed).is_some() {}
+        let here = KafkaReading { lag: Some(7), ..KafkaReading::default() };
+        let away = KafkaReading { away_since: Some(55), ..KafkaReading::default() };
+        let observer = Observer::new(0);
+        observer.look(&ledger, &feed);
+        let view = |readings: [KafkaReading; 2]| {
+            let lags = ["t/0", "t/1"].map(Arc::from).into_iter().zip(readings).collect();
+            observer.inner.as_ref().unwrap().view(&ledger, &lags)
+        };
+        let of = |view: &ProcessView, name: &str| {
+            let row = view.partitions.iter().find(|row| row.partition == name).unwrap();
+            (row.state, row.lag_messages)
+        };
+        let starting = PartitionState::Starting;
+        let well = view([here, here]);
+        let source = |away| SourceView { name: "web".into(), partitions: 2, away };
+        assert_eq!((of(&well, "t/0"), of(&well, "/var/log/a")), ((starting, Some(7)), (starting, None)));
+        assert_eq!(well.sources, [source(0)]);
+        let one = view([away, here]);
+        assert_eq!((of(&one, "t/0"), of(&one, "t/1")), ((PartitionState::Disconnected, None), (starting, Some(7))));
+        assert_eq!((one.sources.as_slice(), of(&one, "/var/log/a")), (&[source(1)][..], (starting, None)));
+        assert_eq!(one.partitions.iter().find(|row| row.partition == "t/0").unwrap().since, 55);
+        // The first of those that hold time.
+        assert_eq!(one.held_by.unwrap().why, Why::Disconnected);
+    }
 }

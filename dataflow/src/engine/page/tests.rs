@@ -1,3 +1,4 @@
+use super::pipeline::{BEHIND, why};
 use super::*;
 
 #[test]
