@@ -15,7 +15,7 @@
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | `orphans` | alerts that an earlier life left firing |
-//! | `commits`, `keeping`, `resume` | how far offsets are committed and positions in files kept, and how a start goes on from there |
+//! | `commits`, `committing`, `keeping`, `resume` | how far offsets are committed and positions in files kept, and how a start goes on from there |
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
@@ -29,6 +29,7 @@
 pub mod allowed;
 pub mod assembly;
 mod commits;
+mod committing;
 pub mod demo;
 pub mod evidence;
 pub mod gate;

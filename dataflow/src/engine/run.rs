@@ -7,9 +7,10 @@ mod ending;
 
 use super::assembly::Plan;
 use super::commits::Commits;
+use super::committing::Committing;
 use super::gate::{Gate, Seen};
 use super::ledger::{Elsewhere, Ledger, Moment, TimeSettings, Totals};
-use super::letters::{Account, Accounts, Counts};
+use super::letters::{Account, Accounts};
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
 use super::orphans::Orphans;
@@ -74,9 +75,6 @@ const TURNING: Duration = Duration::from_secs(5);
 /// How long a process waits for the others at the end: longer than any of them delivers. One that is lost is noticed by its
 /// lease.
 const FAREWELL: Duration = Duration::from_secs(60);
-
-/// How often offsets are committed.
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -419,49 +417,25 @@ impl Pipeline {
         self.letters.credit_up_to(credited.unwrap_or(0));
     }
 
-    /// Starts committing the offsets behind which everything is durable, on a thread of its own, for a broker may take
-    /// its time to answer.
+    /// Starts committing the offsets behind which everything is durable.
     fn commit_now_and_then(&mut self) -> Result<(), Failure> {
         if !self.sources.has_offsets() {
             return Ok(());
         }
-        let (mut sources, ledger, figures) =
-            (std::mem::take(&mut self.sources), self.ledger.clone(), self.figures.clone());
-        let (control, stopped) = (self.control.clone(), self.stopped.clone());
-        let (lateness, letters, accounts) = (self.lateness, self.letters.clone(), self.accounts.clone());
-        let closed = self.closed;
-        let mut commits = Commits::default();
-        let run = move || {
-            let mut commit = |commits: &mut Commits, has_closed: bool, is_last: bool| {
-                if has_closed {
-                    sources.note_paths();
-                }
-                if let Some(due) = commits.next(|| letters.made(), &kept(&accounts, control.as_ref())) {
-                    sources.commit(&due.positions, due.durable, lateness);
-                }
-                sources.keep(is_last);
-            };
-            let mut has_closed = false;
-            loop {
-                // Read before the last look: what became durable until the stop is still committed.
-                let last = stopped.load(Ordering::Acquire);
-                commit(&mut commits, has_closed, false);
-                // Time stands where the earlier life left it: the window before that is the first to pass again.
-                let durable = Some(durable(&figures, control.as_ref())).filter(|durable| *durable > 0);
-                let durable = durable.map_or(0, |durable| durable.max(closed));
-                has_closed |= durable > 0;
-                commits.look(durable, || ledger.commit_positions(durable));
-                if last {
-                    // Nothing is read any more, and all that was read is letters by now: no need to wait.
-                    return commit(&mut commits, has_closed, true);
-                }
-                let next = Instant::now() + COMMIT_EVERY;
-                while Instant::now() < next && !stopped.load(Ordering::Acquire) {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
+        let committing = Committing {
+            sources: std::mem::take(&mut self.sources),
+            ledger: self.ledger.clone(),
+            figures: self.figures.clone(),
+            control: self.control.clone(),
+            lateness: self.lateness,
+            letters: self.letters.clone(),
+            accounts: self.accounts.clone(),
+            closed: self.closed,
+            commits: Commits::default(),
+            has_closed: false,
         };
-        self.committing = Some(spawn("commit", run)?);
+        let stopped = self.stopped.clone();
+        self.committing = Some(spawn("commit", move || committing.run(&stopped))?);
         Ok(())
     }
 
@@ -570,23 +544,6 @@ fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
         commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },
         rules_window: config.rules.iter().map(|rule| rule.window).max().unwrap_or_default().min(MAX_REPLAY),
     }
-}
-
-/// How many dead letters of each worker every sink has acknowledged, as process 0 says.
-fn kept(accounts: &Accounts, control: Option<&Control>) -> Counts {
-    let mut kept = accounts.kept();
-    for (worker, count) in control.into_iter().flat_map(|c| c.others()).flat_map(|s| s.kept) {
-        let known = kept.entry(worker).or_default();
-        *known = count.max(*known);
-    }
-    kept
-}
-
-/// Everything before this event time (ms) is durable, as process 0 says.
-fn durable(figures: &Figures, control: Option<&Control>) -> u64 {
-    let here = figures.durable.load(Ordering::Relaxed);
-    let there = control.and_then(|c| c.others().iter().map(|s| s.durable).max());
-    here.max(there.unwrap_or(0))
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {

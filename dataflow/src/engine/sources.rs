@@ -422,3 +422,63 @@ pub fn writable(dir: &Path) -> Result<(), Failure> {
     std::fs::write(&probe, b"").map_err(cannot)?;
     std::fs::remove_file(&probe).map_err(cannot)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::connected;
+
+    #[test]
+    fn processes_agree_on_an_earlier_life_however_far_each_was() {
+        let earlier = |durable: Option<u64>, floor: u64, new: Option<&str>| Earlier {
+            durable,
+            floor,
+            new: new.map(str::to_owned),
+        };
+        // name, what each process knows, what all agree on
+        let rows: &[(&str, [Earlier; 3], Earlier)] = &[
+            (
+                "nothing",
+                [earlier(None, 0, None), earlier(None, 0, None), earlier(None, 0, None)],
+                earlier(None, 0, None),
+            ),
+            (
+                "one committed later",
+                [earlier(Some(90), 120, None), earlier(Some(100), 130, None), earlier(Some(80), 110, None)],
+                earlier(Some(100), 130, None),
+            ),
+            (
+                "one knows nothing",
+                [earlier(None, 0, None), earlier(Some(100), 130, None), earlier(Some(90), 120, None)],
+                earlier(Some(100), 130, None),
+            ),
+            (
+                "the furthest time is not of the one with the last window",
+                [earlier(Some(100), 105, None), earlier(Some(90), 130, None), earlier(None, 0, None)],
+                earlier(Some(100), 130, None),
+            ),
+            (
+                "one reads a log for the first time",
+                [earlier(Some(100), 130, None), earlier(Some(90), 120, None), earlier(None, 0, Some("/log/*.log"))],
+                earlier(Some(100), 130, Some("/log/*.log")),
+            ),
+        ];
+        for (name, known, want) in rows {
+            let controls = connected(3);
+            let agreeing = controls.iter().zip(known).enumerate().map(|(index, (control, known))| {
+                let (control, known) = (control.clone(), known.clone());
+                // The last comes after the others have looked.
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(if index == 2 { 300 } else { 0 }));
+                    agree(Some(&control), known, index as u64)
+                })
+            });
+            let agreeing: Vec<_> = agreeing.collect();
+            for (index, agreed) in agreeing.into_iter().map(|thread| thread.join().unwrap()).enumerate() {
+                assert_eq!(agreed, *want, "{name}: process {index}");
+            }
+            assert_eq!(controls[0].others().iter().map(|status| status.lost).sum::<u64>(), 3, "{name}: what was lost");
+            controls.iter().for_each(Control::forget_peers);
+        }
+    }
+}

@@ -263,7 +263,6 @@ impl Engine for ShownPipeline {
     }
 }
 
-/// The sources of all processes that read topics.
 /// How much further the others must be until one that is read as it is written holds them back, ms.
 pub(super) const BEHIND: u64 = 120_000;
 
@@ -275,6 +274,7 @@ pub(super) fn why(why: view::Why, holding: Option<u64>, farthest: Option<u64>) -
     }
 }
 
+/// The sources of all processes that read topics.
 fn sources(views: &[ProcessView]) -> Vec<SourceView> {
     let mut sources: BTreeMap<&str, SourceView> = BTreeMap::new();
     for one in views.iter().flat_map(|view| &view.sources) {
