@@ -29,6 +29,19 @@ pub(super) fn bytes_of(delivery: &Delivery, takes: Parts) -> usize {
     64 + points + alerts + letters
 }
 
+/// What a delivery holds for a sink, where it holds more than that: a queue would keep what nobody counts.
+pub(super) fn part_of(delivery: &Delivery, takes: Parts) -> Option<Delivery> {
+    let is_more = (!takes.points && !delivery.points.is_empty())
+        || (!takes.alerts && !delivery.alerts.is_empty())
+        || (!takes.dead_letters && !delivery.dead_letters.is_empty());
+    is_more.then(|| Delivery {
+        seq: delivery.seq,
+        points: if takes.points { delivery.points.clone() } else { Vec::new() },
+        alerts: if takes.alerts { delivery.alerts.clone() } else { Vec::new() },
+        dead_letters: if takes.dead_letters { delivery.dead_letters.clone() } else { Vec::new() },
+    })
+}
+
 /// Whether a delivery holds nothing for a sink.
 pub(super) fn is_empty_for(delivery: &Delivery, takes: Parts) -> bool {
     (!takes.points || delivery.points.is_empty())

@@ -213,6 +213,7 @@ impl SinkRunner {
 
     /// Queues a delivery. Never waits.
     pub fn offer(&self, delivery: Arc<Delivery>) {
+        let delivery = backlog::part_of(&delivery, self.shared.takes).map_or(delivery, Arc::new);
         let bytes = backlog::bytes_of(&delivery, self.shared.takes);
         let mut state = self.shared.lock();
         state.status.offered = state.status.offered.max(delivery.seq);

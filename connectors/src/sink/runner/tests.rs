@@ -179,6 +179,39 @@ fn full_means_memory_and_file() {
     assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
 }
 
+#[test]
+fn what_a_sink_does_not_take_is_not_held_for_it() {
+    struct PointsOnly(Arc<Mutex<()>>);
+    impl Sink for PointsOnly {
+        fn name(&self) -> &str {
+            "points"
+        }
+        fn takes(&self) -> Parts {
+            Parts { alerts: false, dead_letters: false, ..Parts::ALL }
+        }
+        fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
+            drop(self.0.lock().unwrap());
+            Ok(Delivered::default())
+        }
+    }
+    let door = Arc::new(Mutex::new(()));
+    let shut = door.lock().unwrap();
+    let runner = SinkRunner::start(Box::new(PointsOnly(door.clone())), settings(1 << 20, None)).unwrap();
+    // A request hangs, and nothing is taken out of the queue.
+    offer(&runner, 1, "m x=1 1\n".into());
+    eventually("it hangs", || runner.shared.lock().queue.is_empty());
+    let letter = super::super::DeadLetterRecord { line: "x".repeat(1 << 20).into(), ..Default::default() };
+    let (points, dead_letters) = (b"m x=1 2\n".to_vec(), vec![letter]);
+    let both = Arc::new(Delivery { seq: 2, points, dead_letters, ..Delivery::default() });
+    runner.offer(both.clone());
+    assert_eq!(Arc::strong_count(&both), 1, "its letters are not counted here, and not kept");
+    let alone = Arc::new(Delivery { seq: 3, points: b"m x=1 3\n".to_vec(), ..Delivery::default() });
+    runner.offer(alone.clone());
+    assert_eq!(Arc::strong_count(&alone), 2, "nothing is copied without need");
+    drop(shut);
+    eventually("delivered", || runner.acked() == 3);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_cannot_be_written_leaves_memory_alone_and_nothing_is_lost() {
