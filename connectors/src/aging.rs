@@ -170,7 +170,7 @@ impl Ages {
         let old = age.marks.iter().take_while(|(at, _)| *at <= young).map(|(_, length)| *length).last();
         let mut count = 0;
         if let Some(old) = old.filter(|old| *old > age.masked) {
-            let done = masking::mask_between(&file, age.masked..old, places::hidden);
+            let done = masking::mask_between(&file, age.masked..old, places::hidden, places::hidden_in_log);
             match done {
                 Ok((places, until)) => (count, age.masked) = (places, until),
                 Err(error) => {
@@ -200,6 +200,8 @@ fn last_written(file: &File) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use std::io::Write as _;
 
     const DAY: u64 = 86_400_000;
@@ -253,6 +255,22 @@ mod tests {
         fs::remove_file(&older).unwrap();
         last.look(start + 60 * DAY);
         assert_eq!(last.known.len(), 1, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn lines_in_base64_are_masked_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("late.jsonl");
+        let record = |line: &[u8]| {
+            let line = STANDARD.encode(line);
+            format!("{{\"source\":\"a\",\"partition\":\"b\",\"offset\":0,\"reason\":\"late\",\"line\":\"{line}\"}}\n")
+        };
+        append(&path, &record(b"p5.example.org - - \"GET /p5.example.org 2001:db8::7 \xff\""));
+        append(&path, &record(b"203.0.113.77 - - \"GET /\xff\""));
+        let mut ages = Ages::read(vec![path.clone()], Millis(0), dir.path().join(FILE_NAME));
+        assert_eq!(ages.look(u64::MAX / 2), 4);
+        let want = record(b"**.example.org - - \"GET /**.example.org 2001:db8::* \xff\"");
+        assert_eq!(read(&path), want + &record(b"203.0.113.** - - \"GET /\xff\""));
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! Invariants
 //! - An address is found in any spelling and whole, as in the store; what is no part of one is left as it is.
 //! - A line of JSON or of line protocol is one afterwards: no escape is cut, and `*` stands anywhere a value does.
+//! - A line of a log that stands in base64 in a dead letter, for it is not UTF-8, is masked as it was and stays base64.
 //! - Nothing is written beyond what was read: a line that is being appended is left until it is whole.
 
 use crate::whom::Whom;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -60,8 +63,9 @@ fn mask_waiting(path: &Path, whom: &Whom, wait: &mut dyn FnMut()) -> io::Result<
     Err(io::Error::other("it is replaced again and again"))
 }
 
-/// Masks what `places` names in the lines that begin in a part of a file, which begins with a line and was written a while ago;
-/// how many places, and where the last line ends that was whole.
+/// Masks what `places` names in the lines that begin in a part of a file, which begins with a line and was written a while ago,
+/// and what `in_logs` names in lines of logs that these hold in base64; how many places, and where the last line ends that was
+/// whole.
 ///
 /// # Errors
 /// Where it cannot be read or written; what was masked until then stays masked.
@@ -69,6 +73,7 @@ pub fn mask_between(
     file: &File,
     part: Range<u64>,
     places: impl Fn(&[u8]) -> Vec<Range<usize>>,
+    in_logs: impl Fn(&[u8]) -> Vec<Range<usize>>,
 ) -> io::Result<(u64, u64)> {
     let mut reader = BufReader::with_capacity(256 << 10, file);
     reader.seek(SeekFrom::Start(part.start))?;
@@ -80,6 +85,7 @@ pub fn mask_between(
             break;
         }
         masked += overwrite(file, &line, at, places(&line))?;
+        masked += overwrite_base64(file, &line, at, &in_logs)?;
         at += read as u64;
     }
     if masked > 0 {
@@ -106,6 +112,7 @@ fn lines(file: &File, whom: &Whom, wait: &mut dyn FnMut()) -> io::Result<u64> {
         }
         was_torn = false;
         masked += overwrite(file, &line, at, whom.places(&line))?;
+        masked += overwrite_base64(file, &line, at, &|log| whom.places(log))?;
         at += read as u64;
     }
     if masked > 0 {
@@ -125,6 +132,40 @@ fn overwrite(file: &File, line: &[u8], at: u64, places: Vec<Range<usize>>) -> io
         }
     }
     Ok(masked)
+}
+
+/// Masks some places of the line of a log that the line at a place of a file holds in base64; how many.
+fn overwrite_base64(
+    file: &File,
+    line: &[u8],
+    at: u64,
+    places: &impl Fn(&[u8]) -> Vec<Range<usize>>,
+) -> io::Result<u64> {
+    let Some((start, mut log)) = log_in_base64(line) else { return Ok(0) };
+    let places = places(&log);
+    places.iter().for_each(|place| log[place.clone()].fill(b'*'));
+    let masked = STANDARD.encode(&log);
+    // All of it is one text: who reads it meanwhile finds base64.
+    let was = &line[start..start + masked.len()];
+    if masked.as_bytes() == was || !is_still(file, was, at + start as u64)? {
+        return Ok(0);
+    }
+    file.write_all_at(masked.as_bytes(), at + start as u64)?;
+    Ok(places.len() as u64)
+}
+
+/// The line of a log that a dead letter holds in base64, and where that begins.
+fn log_in_base64(line: &[u8]) -> Option<(usize, Vec<u8>)> {
+    // Within a text of JSON its quotes would be escaped.
+    const KEY: &[u8] = b",\"line\":\"";
+    if !line.starts_with(b"{\"source\":\"") {
+        return None;
+    }
+    let start = memchr::memmem::find(line, KEY)? + KEY.len();
+    let length = memchr::memchr(b'"', &line[start..])?;
+    let log = STANDARD.decode(&line[start..start + length]).ok()?;
+    // Text is not written so.
+    std::str::from_utf8(&log).is_err().then_some((start, log))
 }
 
 /// Whether a text still stands there: who appends takes back what he could not write whole.
@@ -202,6 +243,34 @@ mod tests {
         assert_eq!((count, now.contains("10.0")), (3, false), "{now}");
         let points = now.lines().map(|line| tidewatch_events::line_protocol::parse_line(line).unwrap());
         assert_eq!(points.flat_map(|point| point.tag("client").map(str::to_owned)).collect::<Vec<_>>(), ["********"]);
+    }
+
+    #[test]
+    fn lines_in_base64_are_masked_and_stay_base64() {
+        let record = |partition: &str, line: &str| {
+            format!(
+                "{{\"source\":\"a\",\"partition\":\"{partition}\",\"offset\":0,\"reason\":\"format\",\"line\":\"{line}\",\"lines\":2}}\n"
+            )
+        };
+        // places, the line, what it is then
+        let rows: &[(u64, &[u8], &[u8])] = &[
+            (1, b"10.0.0.1 - \xff", b"******** - \xff"),
+            (2, b"\xff10.0.0.1 10.0.0.11 \\x310.0.0.1\\", b"\xff******** 10.0.0.11 ***********\\"),
+            (0, b"\xff10.0.0.11", b"\xff10.0.0.11"),
+            (0, b"\xff", b"\xff"),
+        ];
+        for (count, line, want) in rows {
+            let (found, now) = masked(&record("10.0.0.1", &STANDARD.encode(line)), "10.0.0.1");
+            assert_eq!(now, record("********", &STANDARD.encode(want)), "{line:?}");
+            assert_eq!(found, count + 1, "{line:?}");
+        }
+        // Text that could be base64 is text.
+        let text = STANDARD.encode("10.0.0.1 - -");
+        for line in [&text[..], "MTAuMC4wLjE", "aaaa*"] {
+            assert_eq!(masked(&record("a", line), "10.0.0.1"), (0, record("a", line)));
+        }
+        let other = format!("{{\"line\":\"{}\"}}\n", STANDARD.encode(b"10.0.0.1 \xff"));
+        assert_eq!(masked(&other, "10.0.0.1"), (0, other.clone()), "no dead letter");
     }
 
     #[test]

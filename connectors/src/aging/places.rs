@@ -10,11 +10,23 @@ use std::ops::Range;
 use tidewatch_events::addresses;
 use tidewatch_events::privacy::names;
 
-/// What is masked in a line, ascending.
+/// What is masked in a line of results, ascending.
 pub(super) fn hidden(line: &[u8]) -> Vec<Range<usize>> {
+    hidden_with(line, named(line))
+}
+
+/// What is masked in a line of a log, ascending.
+pub(super) fn hidden_in_log(line: &[u8]) -> Vec<Range<usize>> {
+    let mut all: Vec<Vec<u8>> = names::where_clients_stand(line).map(|place| line[place].to_vec()).collect();
+    all.sort();
+    all.dedup();
+    hidden_with(line, all)
+}
+
+fn hidden_with(line: &[u8], named: Vec<Vec<u8>>) -> Vec<Range<usize>> {
     let mut places: Vec<Range<usize>> =
         addresses::of(line).filter_map(|(place, _)| below_the_network(line, place)).collect();
-    for name in named(line) {
+    for name in named {
         places.extend(names::places(line, &name).filter_map(|place| below_the_domain(line, place)));
     }
     one_behind_the_other(&mut places);
