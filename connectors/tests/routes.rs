@@ -443,7 +443,8 @@ fn an_alertmanager_is_told_where_the_page_has_the_alert() {
     let page = Some("https://logs.example.org/tidewatch/".to_owned());
     let settings = AlertmanagerSettings { page, ..alertmanager_settings(&web.url()) };
     Alertmanager::new(settings).unwrap().send(&fired("b-1", HOSTILE)).unwrap();
-    let told = &web.wait_for(1)[0].json()[0];
+    let body = web.wait_for(1)[0].json();
+    let told = &body[0];
     let id: String = told["annotations"]["id"].as_str().unwrap().chars().filter(char::is_ascii_alphanumeric).collect();
     assert!(!id.is_empty());
     assert_eq!(told["generatorURL"], format!("https://logs.example.org/tidewatch/#/security?alert={id}"));

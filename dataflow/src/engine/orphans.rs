@@ -94,7 +94,7 @@ impl Orphans {
     /// Looks how all partitions stand. Where none holds time (they are idle, or over) and no line comes, event time goes on no
     /// more: what ends are those whose time would be over by now, had it gone on since then.
     pub fn look(&mut self, health: &[Health], now: Instant) -> Vec<Alert> {
-        let lines = health.iter().map(|row| row.totals.lines).sum();
+        let lines: u64 = health.iter().map(|row| row.totals.lines).sum();
         let is_quiet = !self.is_empty() && !health.is_empty() && health.iter().all(|row| !row.holds);
         let Some((since, _)) = self.quiet.filter(|(_, before)| is_quiet && *before == lines) else {
             self.quiet = is_quiet.then_some((now, lines));
