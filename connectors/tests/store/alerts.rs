@@ -110,7 +110,7 @@ fn what_a_rule_in_shadow_mode_finds_is_counted_nowhere() {
     let reader = read(dir.path());
     let counts = reader.alert_counts().unwrap();
     assert_eq!((counts.fired, counts.firing, counts.critical), (1, 1, 0));
-    let query = SeriesQuery { from: EventTime(T0), to: EventTime(T0 + 60_000), host: None, step: None };
+    let query = SeriesQuery { from: Some(EventTime(T0)), to: Some(EventTime(T0 + 60_000)), host: None, step: None };
     let series = reader.series(&query).unwrap();
     assert_eq!(series.rows.iter().map(|row| row.anomalies).sum::<u64>(), 2);
 }

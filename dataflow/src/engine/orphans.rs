@@ -225,7 +225,7 @@ mod tests {
         let row = |lines: u64, holds: bool| {
             let totals = Totals { lines, ..Totals::default() };
             let (name, shares) = (Name::default(), Shares::default());
-            Health { name, totals, lag: None, shares, holds, passing: false, first_worker: 0 }
+            Health { name, totals, lag: None, shares, holds, passing: false, of_topic: false, first_worker: 0 }
         };
         let begun = Instant::now();
         let mut left = left(&[alert("a", "a", "ip-spike", T, AlertState::Firing)]);

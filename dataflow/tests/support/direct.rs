@@ -224,9 +224,8 @@ pub fn run(
     for output in &received {
         writer.take(output).map_err(|e| e.to_string())?;
     }
-    for result in guards.join() {
-        result?;
-    }
+    let joined = guards.join().map_err(|failure| format!("{failure:?}"))?;
+    joined.join().map_err(|_| "a worker panicked".to_owned())??;
     for reader in readers {
         reader.join().map_err(|_| "a source thread panicked".to_owned())?;
     }
