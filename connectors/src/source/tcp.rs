@@ -280,13 +280,20 @@ impl Run {
                 }
             }
             if self.draining.is_none() && (self.feed.finishing() || self.feed.winding_down()) {
-                self.begin_to_drain();
+                let now = Instant::now();
+                self.draining = Some(Draining { by: now + self.server.options.drain, quiet: now });
+                // Whoever waits to be accepted is taken in.
+                self.accepting = true;
             }
             let progress = self.read_all();
             // Behind reading, so that nobody makes room whose whole line was only not read yet.
             self.accept();
-            let waiting =
-                self.connections.values().any(|c| c.ready) || self.server.datagrams.as_ref().is_some_and(|d| d.ready);
+            if self.draining.is_some() && !self.accepting {
+                self.refuse_others();
+            }
+            let waiting = self.draining.is_some() && self.accepting
+                || self.connections.values().any(|c| c.ready)
+                || self.server.datagrams.as_ref().is_some_and(|d| d.ready);
             if let Some(draining) = &mut self.draining {
                 let now = Instant::now();
                 if progress || waiting {
@@ -310,19 +317,8 @@ impl Run {
         }
     }
 
-    /// Takes in who waits to be accepted; whoever comes later is refused.
-    fn begin_to_drain(&mut self) {
-        let now = Instant::now();
-        let by = now + self.server.options.drain;
-        self.draining = Some(Draining { by, quiet: now });
-        self.accepting = true;
-        while self.accepting && self.server.listener.is_some() && !self.feed.stopped() && Instant::now() < by {
-            self.accept();
-            if self.accepting {
-                // There are too many messages for the workers now.
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
+    /// Whoever comes from now on is refused.
+    fn refuse_others(&mut self) {
         if let Some(mut listener) = self.server.listener.take() {
             let _ = self.poll.registry().deregister(&mut listener);
         }
@@ -345,7 +341,10 @@ impl Run {
 
     fn accept(&mut self) {
         while self.accepting && self.feed.waiting() < MOST_WAITING {
-            let Some(listener) = &self.server.listener else { return };
+            let Some(listener) = &self.server.listener else {
+                self.accepting = false;
+                return;
+            };
             match listener.accept() {
                 Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.accepting = false,

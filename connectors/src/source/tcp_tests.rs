@@ -1,6 +1,7 @@
 //! Real connections to a listening source.
 
 use super::*;
+use crate::feed::Message;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::testing::{Engine, identity};
 use crate::source::wall_clock;
@@ -355,6 +356,38 @@ fn a_stop_reads_what_was_sent() {
     assert!(texts[2][..whole] == of_full, "{} of {whole} lines, the last {:?}", texts[2].len(), texts[2].last());
     assert!(case.engine.partitions.values().all(|seen| !seen.ended), "a stop moves no time");
     assert!(Client::connect(case.address).is_err(), "nobody is accepted any more");
+    case.stop();
+}
+
+#[test]
+fn a_stop_reads_who_is_connected_while_nobody_can_be_accepted() {
+    // One batch is admitted, and the rest waits in sockets.
+    let drain = Duration::from_secs(120);
+    let mut case = start_with(ListenOptions { drain, ..ListenOptions::default() }, 1);
+    let mut client = case.connect();
+    client.write_all(b"one\n").unwrap();
+    while case.engine.feed.bytes_in_flight() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let whole = fill(&mut client);
+    // As many messages wait for the workers as let nobody be accepted, and another waits for that.
+    (0..MOST_WAITING).for_each(|_| case.engine.feed.listed());
+    let _other = case.connect();
+    case.engine.feed.wind_down();
+    let (feed, mut lines, begun) = (case.engine.feed.clone(), 0, Instant::now());
+    while lines <= whole {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{lines} lines of {whole}");
+        if let Some(Message::Batch(batch)) = feed.take() {
+            lines += batch.bytes.iter().filter(|b| **b == b'\n').count();
+            feed.advance(batch.partition, 0);
+            feed.credit(batch.bytes);
+        }
+        feed.listed();
+    }
+    let thread = std::mem::replace(&mut case.thread, std::thread::spawn(|| {}));
+    while !thread.is_finished() {
+        _ = feed.take();
+    }
     case.stop();
 }
 
