@@ -234,8 +234,8 @@ impl Files {
     fn open(&mut self, partition: PartitionId, number: u64, found: &FilePosition) -> u64 {
         let is_it = |place: &Place| {
             let common = place.first.len().min(found.first.len());
-            place.path == found.path
-                && (place.device, place.inode) == (found.device, found.inode)
+            (place.device, place.inode) == (found.device, found.inode)
+                && place.path == found.path
                 && place.first[..common] == found.first[..common]
         };
         let at = self.kept.iter().position(is_it);
@@ -244,7 +244,8 @@ impl Files {
         self.passed.extend(earlier.map(|place| place.stream));
         let known = at.map(|at| self.kept.remove(at));
         // The same inode with the same beginning may have been truncated and filled again since.
-        let known = known.filter(|place| candidates(place).iter().any(|path| holds(path, place).is_some()));
+        let holds_it = |path: &PathBuf, place: &Place| holds(path, place).is_some();
+        let known = known.filter(|p| holds_it(&p.path, p) || candidates(p).iter().any(|path| holds_it(path, p)));
         let mut place = match known {
             Some(place) => place,
             None => {
@@ -484,3 +485,7 @@ fn most_files(inputs: usize) -> usize {
     let all = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 20);
     (all / 4 * 3 / inputs.max(1)).max(8)
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;
