@@ -105,6 +105,12 @@ fn engine(app: &Shared, registry: &mut Registry) {
         "Bytes of followed files that were gone before an earlier run had dealt with them, at least",
         status.lost_bytes,
     );
+    count(
+        registry,
+        "file_contents_gone",
+        "Contents of followed files that were gone at the start, with whatever was written to them after they were read last",
+        status.lost_contents,
+    );
     count(registry, "events_late", "Events too old for their windows", status.late);
     count(registry, "events_future", "Events dated too far in the future", status.future);
     count(registry, "alerts_fired", "Alerts that began, without those of rules in shadow mode", status.alerts.fired);

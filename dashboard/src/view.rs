@@ -52,6 +52,9 @@ pub struct Status {
     /// Bytes of files that an earlier run had read, and that were gone before they were dealt with.
     #[serde(default)]
     pub lost_bytes: u64,
+    /// Contents of followed files that were gone at the start: what was written to them after they were read last is not known.
+    #[serde(default)]
+    pub lost_contents: u64,
     /// Events too old for their windows.
     pub late: u64,
     /// Events dated too far in the future.

@@ -2,8 +2,9 @@
 
 use super::metrics::Counters;
 use super::positions::{self, Place};
-use crate::source::file::kept::{self, Print};
-use crate::source::file::{FIRST_BYTES, FilePosition, open_file};
+use crate::source::file::kept::Print;
+use crate::source::file::locate;
+use crate::source::file::{FIRST_BYTES, FilePosition, Listings, open_file};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -39,9 +40,9 @@ pub fn at_end(path: &Path) -> io::Result<Place> {
 pub fn look_for(places: Vec<Place>, counters: &Counters) -> (Vec<Place>, Vec<FilePosition>) {
     let mut by_path: BTreeMap<PathBuf, Vec<Place>> = BTreeMap::new();
     places.into_iter().for_each(|place| by_path.entry(place.path.clone()).or_default().push(place));
-    let (mut kept, mut resume) = (Vec::new(), Vec::new());
+    let (mut kept, mut resume, mut listings) = (Vec::new(), Vec::new(), Listings::default());
     for (path, places) in by_path {
-        let found = positions::find(places, candidates, holds);
+        let found = positions::find(places, |place| of_listed(place, &mut listings), holds);
         for (place, bytes) in &found.lost {
             if let Some(length) = shorter(place) {
                 counters.positions_beyond.fetch_add(1, Relaxed);
@@ -86,10 +87,20 @@ fn shorter(place: &Place) -> Option<u64> {
 
 /// Files that may hold a content, the likeliest first.
 pub fn candidates(place: &Place) -> Vec<PathBuf> {
-    kept::candidates(&place.path, place.device, place.inode)
+    listed(place, &mut Listings::default())
+}
+
+/// The same, with one list of a directory for all files in it, unless it was renamed since.
+fn of_listed(place: &Place, listings: &mut Listings) -> Vec<PathBuf> {
+    let listed = listed(place, listings);
+    if listed.iter().any(|path| holds(path, place).is_some()) { listed } else { candidates(place) }
+}
+
+fn listed(place: &Place, listings: &mut Listings) -> Vec<PathBuf> {
+    locate::candidates(&place.path, (place.device, place.inode), listings)
 }
 
 /// The length of a file if it holds a content.
 pub fn holds(path: &Path, place: &Place) -> Option<u64> {
-    kept::length_if(path, Print::of(&place.first), place.offset, Print::of(&place.tail))
+    locate::length_if(path, Print::of(&place.first), place.offset, Print::of(&place.tail))
 }

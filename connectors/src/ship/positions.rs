@@ -232,7 +232,7 @@ pub struct Found {
 /// the offset. `candidates` are files to look at, the likeliest first.
 pub fn find(
     places: Vec<Place>,
-    candidates: impl Fn(&Place) -> Vec<PathBuf>,
+    mut candidates: impl FnMut(&Place) -> Vec<PathBuf>,
     holds: impl Fn(&Path, &Place) -> Option<u64>,
 ) -> Found {
     let mut found = Found::default();

@@ -17,7 +17,7 @@ mod handshake;
 mod status;
 
 pub use control::{Control, MAX_LINE};
-pub use status::{Amount, Backlog, Earlier, Status};
+pub use status::{Amount, Backlog, Earlier, LostFiles, Status};
 
 use crate::exit::{self, ExitCode, Failure};
 use handshake::{Hello, Purpose, Refusal};

@@ -3,6 +3,15 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What a start finds lost of files that an earlier life followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFiles {
+    /// Bytes that were read and not dealt with, and that are gone.
+    pub bytes: u64,
+    /// Contents that are gone: what was written to them after they were read last is not known.
+    pub contents: u64,
+}
+
 /// What a process tells the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -14,8 +23,8 @@ pub struct Status {
     pub listed: bool,
     /// What it knows of an earlier life; `None` until it has looked.
     pub earlier: Option<Earlier>,
-    /// Bytes of files that an earlier life read and did not deal with, and that are gone.
-    pub lost: u64,
+    /// What is lost of files that an earlier life followed.
+    pub lost: LostFiles,
     /// How far it has caught up with what its logs held at its start.
     pub backlog: Backlog,
     /// Everything before this event time (ms) is durable at every sink. Meaningful from process 0.

@@ -18,7 +18,7 @@ use super::live::{KafkaReading, Lags};
 use super::memory;
 use super::observe::Observer;
 use super::sinks::Outlet;
-use crate::cluster::{Control, MAX_LINE};
+use crate::cluster::{Control, LostFiles, MAX_LINE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -128,8 +128,8 @@ pub struct Here {
     files: Vec<FollowedLines>,
     /// What is replaced in lines before they are cut.
     secrets: Privacy,
-    /// Bytes of files that are lost.
-    lost: u64,
+    /// What is lost of files.
+    lost: LostFiles,
     #[cfg_attr(not(feature = "store"), allow(dead_code))]
     outlet: Outlet,
     process: usize,
@@ -141,11 +141,12 @@ impl Here {
     /// Of these.
     pub fn new(ledger: Arc<Ledger>, recent: Arc<RecentLines>, lags: Lags, observer: Observer) -> Here {
         let (files, secrets) = (Vec::new(), Privacy::default());
-        Here { ledger, recent, lags, observer, files, secrets, lost: 0, outlet: None, process: 0, first_worker: 0 }
+        let lost = LostFiles::default();
+        Here { ledger, recent, lags, observer, files, secrets, lost, outlet: None, process: 0, first_worker: 0 }
     }
 
-    /// The same where so many bytes of files are lost that an earlier life had read.
-    pub fn without(self, lost: u64) -> Here {
+    /// The same where this is lost of files that an earlier life followed.
+    pub fn without(self, lost: LostFiles) -> Here {
         Here { lost, ..self }
     }
 
@@ -388,10 +389,13 @@ impl Peers {
         self.control.as_ref().map_or(0, |control| control.others().len()) + 1
     }
 
-    /// Bytes of files that an earlier life of any process had read, and that were lost before they were dealt with.
-    pub fn lost_bytes(&self) -> u64 {
-        let others = self.control.iter().flat_map(|control| control.others());
-        self.here.lost + others.map(|status| status.lost).sum::<u64>()
+    /// What is lost of files that an earlier life of any process followed.
+    pub fn lost(&self) -> LostFiles {
+        let others = self.control.iter().flat_map(|control| control.others()).map(|status| status.lost);
+        others.fold(self.here.lost, |all, one| LostFiles {
+            bytes: all.bytes + one.bytes,
+            contents: all.contents + one.contents,
+        })
     }
 
     /// The time of the last event (ms) here, where all input of this process has ended.

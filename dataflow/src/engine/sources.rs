@@ -4,7 +4,7 @@ use super::keeping::Keeper;
 use super::ledger::{Position, Resumed};
 use super::replay::bounds;
 use super::resume::{self, Limit, Mark, Starting};
-use crate::cluster::{Control, Earlier};
+use crate::cluster::{Control, Earlier, LostFiles};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
 use crate::exit::{self, Failure};
 use std::collections::BTreeMap;
@@ -59,8 +59,8 @@ pub struct Sources {
     pub files: Vec<FollowedLines>,
     /// What an earlier life left, by what was committed with offsets.
     pub resumed: Resumed,
-    /// Bytes of files that an earlier life read and did not deal with, and that are gone.
-    pub lost: u64,
+    /// What is lost of files that an earlier life followed.
+    pub lost: LostFiles,
     /// Keeps positions in files.
     keeper: Option<Keeper>,
     /// The consumer groups of Kafka sources, by position of the source.
@@ -223,12 +223,22 @@ impl Sources {
                 committed: partition.committed.as_deref(),
             }));
         }
-        for file in found.iter().filter(|file| file.lost > 0) {
-            tracing::warn!(
-                file = %file.path.shown(), bytes = file.lost,
-                "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
-            );
-            self.lost += file.lost;
+        // Of one that was dealt with and has no successor nothing is missed.
+        for file in found.iter().filter(|file| file.lost > 0 || file.is_gone && file.is_there) {
+            if file.lost > 0 {
+                tracing::warn!(
+                    file = %file.path.shown(), bytes = file.lost,
+                    "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
+                );
+            } else {
+                tracing::warn!(
+                    file = %file.path.shown(),
+                    "a file was deleted or truncated while nobody followed it: what was written to it after it was read last, if \
+                     anything, is lost; rotated files that were written since are read"
+                );
+            }
+            self.lost.bytes += file.lost;
+            self.lost.contents += 1;
         }
         let limit = Limit::new(wall_clock(), bounds(config), texts.iter().map(|text| &**text));
         let earlier = agree(control, limit.bound(earlier), self.lost);
@@ -397,7 +407,7 @@ impl Sources {
 }
 
 /// What all processes know of an earlier life, once each has said it. `lost` is told along.
-fn agree(control: Option<&Control>, here: Earlier, lost: u64) -> Earlier {
+fn agree(control: Option<&Control>, here: Earlier, lost: LostFiles) -> Earlier {
     let Some(control) = control else { return here };
     control.publish(|status| (status.earlier, status.lost) = (Some(here.clone()), lost));
     loop {

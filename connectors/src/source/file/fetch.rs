@@ -1,8 +1,8 @@
 //! Lines of replayed and of followed files, found and read again by their offsets: the example lines of an alert.
 
 use super::input::{Encoding, Input, encoding};
+use super::listing::rotated;
 use super::positions::{FilePosition, Positions};
-use super::tail::rotated;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::recent::{FetchLines, line_of};
 use std::fs::File;
@@ -207,8 +207,12 @@ fn fetch_from(places: &[(&Path, u64, usize)], lines: &mut [Option<Vec<u8>>]) -> 
             at = *offset;
         }
         while *offset == at && buffer.len() <= MAX_LINE_BYTES && memchr::memchr(b'\n', &buffer).is_none() {
-            if input.read_into(&mut buffer, 8 << 10)? == 0 {
-                break;
+            match input.read_into(&mut buffer, 8 << 10) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // A damaged file: what stands before the damage is in the buffer.
+                Err(error) if error.raw_os_error().is_none() && !buffer.is_empty() => break,
+                Err(error) => return Err(error),
             }
         }
         if *offset == at && !buffer.is_empty() {
@@ -234,6 +238,7 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::positions::Content;
     use super::*;
     use std::io::Write as _;
     use std::time::Duration;
@@ -281,7 +286,8 @@ mod tests {
             std::fs::File::create(&log).unwrap().write_all(text.as_bytes()).unwrap();
             let meta = std::fs::metadata(&log).unwrap();
             let positions = Positions::default();
-            let named = (log.as_path(), meta.dev(), meta.ino(), text.as_bytes());
+            let (path, first) = (log.as_path(), text.as_bytes());
+            let named = Content { path, device: meta.dev(), inode: meta.ino(), first, modified: 0 };
             // The partition began at 1000 in this file.
             positions.open(PartitionId(3), 1, named, (0, b""), 1000);
             positions.advance(PartitionId(3), 1, named, 0, text.as_bytes());

@@ -9,10 +9,14 @@
 //! - Nothing blocks but the feed's own limits: rotations are noticed while the feed admits nothing.
 //! - Looking for files takes a tenth of the time at most, whatever patterns name ([`walk`]); only regular files are opened.
 
+mod choose;
+
 use super::fetch::FollowedLines;
-use super::input::{Encoding, TAR_HEAD, encoding, is_tar_head};
-use super::kept::{self, Kept, KeptFile, Located, Print};
+use super::kept::{Kept, KeptFile, Print};
+use super::listing::Listings;
+use super::locate::{Located, locate};
 use super::names;
+use super::packed::{Packed, can_follow, packed};
 use super::positions::{FilePosition, Positions};
 use super::tail::{Done, Open, Tail};
 use super::walk::{self, Bound, open_file};
@@ -20,15 +24,12 @@ use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::paths::OwnFiles;
 use crate::source::frame::Outlet;
 use crate::source::{Clock, Identity, SourceError, named_partition_id};
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::ffi::OsStr;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::PartitionId;
@@ -126,6 +127,8 @@ pub struct StartingFile {
     pub mark: Option<String>,
     /// How many bytes before the start were read, not dealt with, and are gone.
     pub lost: u64,
+    /// Whether the content that was read last is gone.
+    pub is_gone: bool,
     /// Whether anything of it is there, or a file of its name.
     pub is_there: bool,
 }
@@ -144,8 +147,13 @@ pub struct FollowFiles {
     clock: Clock,
     positions: Positions,
     left_out: Arc<LeftOut>,
+    patterns: Vec<glob::Pattern>,
     /// Partitions of an earlier run that are not followed yet, by path.
     known: BTreeMap<PathBuf, Known>,
+    /// Contents that are of one of them, by what they begin with, whatever they are called: by device and inode.
+    parts: HashMap<(u64, u64), Vec<(Print, PathBuf)>>,
+    /// [`FollowOptions::resume`] by path.
+    resume: HashMap<PathBuf, FilePosition>,
     /// Files that were there at the start, with what named them.
     there: Vec<(PathBuf, String)>,
 }
@@ -180,19 +188,41 @@ impl FollowFiles {
                 can_follow(Path::new(path))?;
             }
         }
-        let is_named = |path: &Path| {
-            let names = |named: &String| {
-                Path::new(named) == path || glob::Pattern::new(named).is_ok_and(|pattern| pattern.matches_path(path))
-            };
-            there.iter().any(|(file, _)| file == path) || options.paths.iter().any(names)
-        };
-        let find = |kept: &Kept| {
-            let known = Known { located: kept::locate(kept), mark: kept.mark.clone(), reads_again: false };
-            (kept.path.clone(), known)
-        };
-        let known = options.kept.iter().filter(|kept| is_named(&kept.path)).map(find).collect();
         let (positions, left_out) = (Positions::default(), Arc::default());
-        Ok(FollowFiles { identity, options, clock, positions, left_out, known, there })
+        let patterns = options.paths.iter().filter_map(|path| glob::Pattern::new(path).ok()).collect();
+        let resume = options.resume.iter().map(|position| (position.path.clone(), position.clone())).collect();
+        let (known, parts) = (BTreeMap::new(), HashMap::new());
+        let files =
+            FollowFiles { identity, options, clock, positions, left_out, patterns, known, parts, resume, there };
+        Ok(files.with_known())
+    }
+
+    /// Finds again what an earlier run kept.
+    fn with_known(mut self) -> FollowFiles {
+        let there: HashSet<&PathBuf> = self.there.iter().map(|(file, _)| file).collect();
+        let is_named = |kept: &&Kept| there.contains(&kept.path) || self.names(&kept.path);
+        let kept: Vec<&Kept> = self.options.kept.iter().filter(is_named).collect();
+        let paths: HashSet<PathBuf> = kept.iter().map(|kept| kept.path.clone()).collect();
+        let mut listings = Listings::default();
+        let mut find = |kept: &&Kept| {
+            let located = locate(kept, &mut listings, &paths);
+            (kept.path.clone(), Known { located, mark: kept.mark.clone(), reads_again: false })
+        };
+        let known = kept.iter().map(&mut find).collect();
+        let mut parts: HashMap<_, Vec<_>> = HashMap::new();
+        for kept in &kept {
+            for file in kept.files.iter().filter(|file| file.first.length() > 0) {
+                parts.entry((file.device, file.inode)).or_default().push((file.first, kept.path.clone()));
+            }
+        }
+        (self.known, self.parts) = (known, parts);
+        self
+    }
+
+    /// Whether one of the paths and patterns names a path.
+    fn names(&self, path: &Path) -> bool {
+        let is_it = |named: &String| Path::new(named) == path;
+        self.patterns.iter().any(|pattern| pattern.matches_path(path)) || self.options.paths.iter().any(is_it)
     }
 
     /// The source's position in the configuration.
@@ -213,6 +243,7 @@ impl FollowFiles {
             held_from: known.located.held_from,
             mark: known.mark.clone(),
             lost: known.located.lost,
+            is_gone: known.located.is_gone,
             is_there: known.located.is_there() || path.is_file(),
         };
         self.known.iter().map(starting).collect()
@@ -257,6 +288,8 @@ impl FollowFiles {
             feed,
             tails: Vec::new(),
             done: VecDeque::new(),
+            held: HashSet::new(),
+            listings: Listings::default(),
             followed: HashSet::new(),
             said: HashSet::new(),
             left_out: 0,
@@ -267,67 +300,16 @@ impl FollowFiles {
     }
 }
 
-/// Whether a path given by name can be followed.
-///
-/// # Errors
-/// [`SourceError::Usage`], naming the path: not there, not readable, a directory, no file, compressed, an archive.
-pub fn can_follow(path: &Path) -> Result<(), SourceError> {
-    let shown = path.shown();
-    let cannot = |e: io::Error| SourceError::Usage(format!("cannot read {shown}: {e}"));
-    let meta = std::fs::metadata(path).map_err(cannot)?;
-    if meta.is_dir() {
-        return Err(names::is_directory(path));
-    }
-    if !meta.is_file() {
-        return Err(SourceError::Usage(format!("{shown} is not a file; pipe it in with --input -")));
-    }
-    let packed = File::open(path).and_then(|file| packed(&file)).map_err(cannot)?;
-    packed.map_or(Ok(()), |packed| Err(SourceError::Usage(format!("{shown} is {packed}\n hint: {}", packed.hint()))))
-}
-
-/// Why a file is no log that grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packed {
-    Compressed,
-    Archive,
-}
-
-impl Packed {
-    fn hint(self) -> &'static str {
-        match self {
-            Packed::Compressed => {
-                "such a file does not grow; read it with tidewatch replay, or pipe it in decompressed"
-            }
-            Packed::Archive => "unpack it, and name the files that were in it",
-        }
-    }
-}
-
-impl std::fmt::Display for Packed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Packed::Compressed => "compressed",
-            Packed::Archive => "a tar archive, not a log",
-        })
-    }
-}
-
-/// Whether a file's first bytes are those of a packed one.
-fn packed(file: &File) -> io::Result<Option<Packed>> {
-    let mut head = [0; TAR_HEAD];
-    let n = std::os::unix::fs::FileExt::read_at(file, &mut head, 0)?;
-    Ok(match encoding(&head[..n]) {
-        Encoding::Plain => is_tar_head(&head[..n]).then_some(Packed::Archive),
-        _ => Some(Packed::Compressed),
-    })
-}
-
 struct Run {
     source: FollowFiles,
     feed: Arc<Feed>,
     tails: Vec<Tail>,
     /// Files that were read to their end under another name.
     done: VecDeque<Done>,
+    /// Device and inode of what is open, at the look for files that is under way.
+    held: HashSet<(u64, u64)>,
+    /// Directories as they were listed at the start.
+    listings: Listings,
     /// The paths of the tails.
     followed: HashSet<PathBuf>,
     /// What is not followed, and patterns that were cut, as they were said.
@@ -416,146 +398,19 @@ impl Run {
         (poll * factor).min(Duration::from_millis(500).max(poll))
     }
 
-    /// Finds files to follow.
-    fn scan(&mut self) {
-        (self.left_out, self.cut_patterns) = (0, 0);
-        if self.first_scan {
-            // Before patterns are looked at: they may name a file that one of these was renamed to.
-            for path in self.source.known.keys().cloned().collect::<Vec<_>>() {
-                self.go_on(path);
-            }
-        }
-        for at in 0..self.source.options.paths.len() {
-            let path = self.source.options.paths[at].clone();
-            let by_pattern = names::is_pattern(&path);
-            let Ok(found) = walk::find(&path, Bound::default()) else { continue };
-            for (other, kind) in found.others {
-                if !by_pattern || !self.is_excluded(&other) {
-                    self.leave_out(&other, || format!("it is {kind}"));
-                }
-            }
-            for (closed, error) in found.closed {
-                self.leave_out(&closed, || error);
-            }
-            if let Some(cut) = found.cut {
-                self.cut_patterns += 1;
-                if self.said.len() < MOST_SAID && self.said.insert(PathBuf::from(&path)) {
-                    tracing::warn!(pattern = %path, "the pattern names too much: {cut}; name directories in it");
-                }
-            }
-            for file in found.files {
-                self.consider(file, by_pattern);
-            }
-        }
-        let left_out = &self.source.left_out;
-        left_out.paths.store(self.left_out, Ordering::Relaxed);
-        left_out.cut_patterns.store(self.cut_patterns, Ordering::Relaxed);
-        if std::mem::take(&mut self.first_scan) {
-            self.feed.listed();
-        }
-    }
-
-    /// Counts what cannot be followed, and says it the first time.
-    fn leave_out(&mut self, path: &Path, why: impl FnOnce() -> String) {
-        self.left_out += 1;
-        if self.said.len() < MOST_SAID && self.said.insert(path.to_owned()) {
-            tracing::warn!(file = %path.shown(), error = %why(), "cannot follow this; going on without it, and looking again");
-        }
-    }
-
-    /// Follows a file, unless it is followed already or is part of another log.
-    fn consider(&mut self, path: PathBuf, by_pattern: bool) {
-        if self.followed.contains(&path) {
-            return;
-        }
-        let Ok(meta) = std::fs::metadata(&path) else { return };
-        if !meta.is_file() || self.tails.iter().any(|tail| tail.holds(&meta)) {
-            return;
-        }
-        if let Some(owner) = self.source.options.own.owner(&path).map(str::to_owned) {
-            return self.leave_out(&path, || format!("it would read what it writes itself: {owner}"));
-        }
-        if by_pattern && let Some(why) = self.why_not(&path, &meta) {
-            if self.said.len() < MOST_SAID && self.said.insert(path.clone()) {
-                tracing::info!(file = %path.shown(), "a file that the pattern names is not followed: {why}");
-            }
-            return;
-        }
-        let most = self.source.options.most_files;
-        if self.tails.len() >= most {
-            return self.leave_out(&path, || format!("{most} files are followed, and no more can be open at a time"));
-        }
-        match self.follow(&path, by_pattern) {
-            Ok(tail) => {
-                self.said.remove(&path);
-                self.followed.insert(path);
-                self.tails.push(tail);
-            }
-            Err(error) => self.leave_out(&path, || error.to_string()),
-        }
-    }
-
-    /// Follows what an earlier run did; where the path names nothing for now, if there is a rest of what it named.
-    fn go_on(&mut self, path: PathBuf) {
-        if path.is_file() {
-            return self.consider(path, false);
-        }
-        if !self.source.known.get(&path).is_some_and(|known| known.located.has_more()) {
-            return;
-        }
-        match self.follow(&path, false) {
-            Ok(tail) => {
-                self.followed.insert(path);
-                self.tails.push(tail);
-            }
-            Err(error) => self.leave_out(&path, || error.to_string()),
-        }
-    }
-
-    fn is_excluded(&self, path: &Path) -> bool {
-        let excludes = |pattern: &String| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path(path));
-        self.source.options.exclude.iter().any(excludes)
-    }
-
-    fn why_not(&self, path: &Path, meta: &Metadata) -> Option<&'static str> {
-        if self.is_excluded(path) {
-            return Some("it is excluded");
-        }
-        let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
-        let compressed = [&b".gz"[..], b".zst", b".bz2", b".xz", b".zip"];
-        if compressed.iter().any(|end| name.ends_with(end)) {
-            return Some("it is compressed");
-        }
-        let (base, generation) = names::parse_path(path);
-        if generation != names::Generation::Current
-            && (self.tails.iter().any(|tail| tail.path() == base) || base.is_file())
-        {
-            return Some("it is an older generation of a file that is followed");
-        }
-        let same = |done: &&Done| (done.device, done.inode) == (meta.dev(), meta.ino());
-        if let Some(done) = self.done.iter().find(same) {
-            let mut first = Vec::new();
-            let read = open_file(path).and_then(|file| file.take(done.first.len() as u64).read_to_end(&mut first));
-            if read.is_ok() && first == done.first {
-                return Some("it was read to its end under its former name");
-            }
-        }
-        None
-    }
-
     fn follow(&mut self, path: &Path, by_pattern: bool) -> io::Result<Tail> {
         let mut files = Vec::new();
         let mut start = None;
         let known = self.source.known.remove(path);
-        let was_read = known.is_some() || self.source.options.resume.iter().any(|p| p.path == path);
+        let was_read = known.is_some() || self.source.resume.contains_key(path);
         if let Some(known) = known {
             let (found, at) = known.located.open(known.reads_again);
             (files, start) = (found, Some(at));
         }
         let options = &self.source.options;
         // Without an inode there is no file to go on in: its reader has said what became of it.
-        if let Some(position) = options.resume.iter().find(|p| p.path == path && p.inode != 0) {
-            files = resume(position);
+        if let Some(position) = self.source.resume.get(path).filter(|p| p.inode != 0) {
+            files = resume(position, &mut self.listings);
             start = Some(position.partition_offset).filter(|_| !files.is_empty());
             if files.is_empty() {
                 tracing::warn!(
@@ -596,12 +451,12 @@ impl Run {
 }
 
 /// The files to read from a position on, oldest first: the one it is in, by whatever name, and those written since.
-fn resume(position: &FilePosition) -> Vec<Open> {
+fn resume(position: &FilePosition, listings: &mut Listings) -> Vec<Open> {
     let FilePosition { device, inode, offset, .. } = *position;
     let first = Print::of(&position.first);
-    let file = KeptFile { device, inode, first, from: offset, to: offset, end: offset, before: Print::default() };
+    let file = KeptFile { device, inode, first, from: offset, to: offset, end: offset, ..KeptFile::default() };
     let (path, next) = (position.path.clone(), position.partition_offset);
-    kept::locate(&Kept { path, next, mark: None, files: vec![file] }).open(false).0
+    locate(&Kept { path, next, mark: None, files: vec![file] }, listings, &HashSet::new()).open(false).0
 }
 
 #[cfg(test)]

@@ -126,7 +126,12 @@ impl Input {
 
     /// Opens a regular file; what else has its name is an error and not waited for.
     pub fn open_file(path: &Path) -> io::Result<Input> {
-        Input::of(walk::open_file(path)?, Arc::default())
+        Input::decode(walk::open_file(path)?)
+    }
+
+    /// A file that was opened, from where it stands.
+    pub fn decode(file: File) -> io::Result<Input> {
+        Input::of(file, Arc::default())
     }
 
     fn of(mut file: File, read: Arc<AtomicU64>) -> io::Result<Input> {

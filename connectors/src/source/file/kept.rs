@@ -1,4 +1,4 @@
-//! What is kept of followed files across runs, and how their contents are found again.
+//! What is kept of followed files across runs.
 //!
 //! A content is told from others by its inode, the bytes it begins with, and those before the place up to which it was
 //! read. Of these bytes only lengths and hashes are kept: nothing of a log is in what is kept.
@@ -9,10 +9,7 @@
 //! - The file on disk is whole at any moment: written beside it, synced, renamed.
 //! - What was read once has the same offsets in its partition when it is read again, or it is not read again.
 
-use super::input::{Encoding, Input, encoding};
 use super::positions::{FIRST_BYTES, FilePosition};
-use super::tail::{Open, rotated};
-use super::walk::open_file;
 use crate::durable::{Readers, replace};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -21,7 +18,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tidewatch_events::hash;
 use tidewatch_events::text::Shown as _;
@@ -51,7 +47,12 @@ impl Print {
         Print::of(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..])
     }
 
-    fn is_of(self, bytes: &[u8]) -> bool {
+    /// How many bytes these are.
+    pub(super) fn length(self) -> usize {
+        self.length
+    }
+
+    pub(super) fn is_of(self, bytes: &[u8]) -> bool {
         self.length == 0 || self.length == bytes.len() && self.hash == hash::of(bytes)
     }
 }
@@ -89,12 +90,19 @@ pub struct KeptFile {
     pub end: u64,
     /// See `end`.
     pub before: Print,
+    /// When it was written last before that, nanoseconds since 1970; 0 where that was not kept.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub modified: i64,
+}
+
+fn is_unknown(modified: &i64) -> bool {
+    *modified == 0
 }
 
 impl KeptFile {
     /// So much was read of it.
-    pub(super) fn seen(&mut self, position: &FilePosition, end: u64, before: Print) {
-        (self.first, self.end, self.before) = (Print::of(&position.first), end, before);
+    pub(super) fn seen(&mut self, position: &FilePosition, (end, before, modified): (u64, Print, i64)) {
+        (self.first, self.end, self.before, self.modified) = (Print::of(&position.first), end, before, modified);
     }
 }
 
@@ -114,7 +122,7 @@ pub struct Kept {
 
 impl Kept {
     /// The offset of the partition from which on it can be read again.
-    fn from(&self) -> u64 {
+    pub(super) fn from(&self) -> u64 {
         let again: u64 = self.files.iter().map(|file| file.to - file.from).sum();
         self.next - again
     }
@@ -242,217 +250,9 @@ pub fn store(path: &Path, sources: &[KeptSource]) -> io::Result<()> {
     replace(path, &serde_json::to_vec(&written)?, Readers::All)
 }
 
-/// Files that may hold a content that was read under a path, the likeliest first.
-#[cfg(feature = "ship")]
-pub(crate) fn candidates(path: &Path, device: u64, inode: u64) -> Vec<PathBuf> {
-    let mut all = by_inode(path, device, inode);
-    all.push(path.to_owned());
-    all.extend(rotated(path).into_iter().rev());
-    all
-}
-
-/// The files in the directory of a path that are this one.
-fn by_inode(path: &Path, device: u64, inode: u64) -> Vec<PathBuf> {
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let is_it = |entry: &std::fs::DirEntry| {
-        entry.metadata().is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (device, inode))
-    };
-    entries.filter(is_it).map(|entry| path.with_file_name(entry.file_name())).collect()
-}
-
-fn is_inode(path: &Path, device: u64, inode: u64) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) == (device, inode))
-}
-
-/// The length of a file (of what is in it, where it is packed) if it begins with these bytes and has these before a place.
-pub(crate) fn length_if(path: &Path, first: Print, place: u64, before: Print) -> Option<u64> {
-    let look = || -> io::Result<Option<u64>> {
-        let file = open_file(path)?;
-        let mut head = [0; 4];
-        let n = file.read_at(&mut head, 0)?;
-        let skipped = place.saturating_sub(before.length as u64);
-        if encoding(&head[..n]) == Encoding::Plain {
-            let length = file.metadata()?.len();
-            let read = |at: u64, most: usize| -> io::Result<Vec<u8>> {
-                let mut bytes = vec![0; most];
-                file.read_exact_at(&mut bytes, at)?;
-                Ok(bytes)
-            };
-            let fits = length >= place && first.is_of(&read(0, first.length)?);
-            return Ok((fits && before.is_of(&read(skipped, before.length)?)).then_some(length));
-        }
-        let mut bytes = Vec::new();
-        Input::open_file(path)?.read_into(&mut bytes, first.length)?;
-        if !first.is_of(&bytes) {
-            return Ok(None);
-        }
-        let mut input = Input::open_file(path)?;
-        bytes.clear();
-        if input.skip(skipped)? < skipped || input.read_into(&mut bytes, before.length)? < before.length {
-            return Ok(None);
-        }
-        // The rest is read: nothing else says how long it is.
-        Ok(if before.is_of(&bytes) { Some(skipped + before.length as u64 + input.skip(u64::MAX)?) } else { None })
-    };
-    look().ok().flatten()
-}
-
-/// Files of a partition as they are found again.
-#[derive(Debug, Default)]
-pub(crate) struct Located {
-    /// From `next` of the partition on, oldest first; empty where nothing of what was kept is there.
-    files: Vec<LocatedFile>,
-    /// How many of them are of what was read before, and have this more before that.
-    again: Vec<u64>,
-    /// The offset in the partition of what is read first.
-    pub next: u64,
-    /// The same where it is read again from as far back as it can be.
-    pub held_from: u64,
-    /// How many bytes were read, not dealt with, and are gone.
-    pub lost: u64,
-}
-
-#[derive(Debug)]
-struct LocatedFile {
-    path: PathBuf,
-    /// A plain one is held open from here on, so that its inode stays its own.
-    file: Option<File>,
-    offset: u64,
-    length: u64,
-}
-
-impl LocatedFile {
-    fn open(path: &Path, offset: u64) -> io::Result<LocatedFile> {
-        let file = open_file(path)?;
-        let mut head = [0; 4];
-        let n = file.read_at(&mut head, 0)?;
-        let length = file.metadata()?.len();
-        let file = (encoding(&head[..n]) == Encoding::Plain).then_some(file);
-        Ok(LocatedFile { path: path.to_owned(), file, offset, length })
-    }
-
-    fn into_open(self, number: u64, offset: u64) -> io::Result<Open> {
-        match self.file {
-            Some(file) => Open::live(number, file, offset),
-            None => Open::stored(number, &self.path, offset),
-        }
-    }
-}
-
-impl Located {
-    /// Whether anything of what was kept is there.
-    pub fn is_there(&self) -> bool {
-        !self.files.is_empty()
-    }
-
-    /// Whether there is something to be read, whatever the path names.
-    pub fn has_more(&self) -> bool {
-        self.files.iter().any(|file| file.length > file.offset)
-    }
-
-    /// Opens the files, from where they are to be read again or from where everything before was dealt with, and says at
-    /// which offset of the partition that is.
-    pub fn open(self, reads_again: bool) -> (Vec<Open>, u64) {
-        let again = if reads_again { self.again } else { Vec::new() };
-        let start = if reads_again { self.held_from } else { self.next };
-        let mut open = Vec::new();
-        for (n, file) in self.files.into_iter().enumerate() {
-            let offset = again.get(n).copied().unwrap_or(file.offset);
-            let path = file.path.clone();
-            match file.into_open(open.len() as u64 + 1, offset) {
-                Ok(file) => open.push(file),
-                Err(error) => tracing::warn!(file = %path.shown(), %error, "cannot read a rotated file"),
-            }
-        }
-        (open, start)
-    }
-}
-
-/// Finds the files of a partition, whatever they are called by now, and those written since.
-pub(crate) fn locate(kept: &Kept) -> Located {
-    let Kept { path, next, files, .. } = kept;
-    let mut generations = rotated(path);
-    generations.push(path.clone());
-    for file in files {
-        for renamed in by_inode(path, file.device, file.inode) {
-            if !generations.contains(&renamed) {
-                generations.insert(generations.len() - 1, renamed);
-            }
-        }
-    }
-    let last = files.len().saturating_sub(1);
-    let begins = files.iter().position(|file| file.from < file.to).unwrap_or(last);
-    let places: Vec<Option<(usize, u64)>> =
-        files.iter().enumerate().map(|(n, file)| place_of(file, &generations, n >= begins)).collect();
-    // The first that has more than was dealt with, else the last that is there.
-    let has_more = |n: &usize| places[*n].is_some_and(|(_, length)| length > files[*n].to);
-    let is_there = |n: &usize| places[*n].is_some();
-    let first = (0..files.len()).find(has_more).or_else(|| (0..files.len()).rev().find(is_there));
-    let lost = match places.last() {
-        Some(None) => files[last].end.saturating_sub(files[last].to),
-        _ => 0,
-    };
-    // What was read of it had the offsets up to there.
-    let next = next + lost;
-    let Some(first) = first else { return Located { next, held_from: next, lost, ..Located::default() } };
-    let Some((mut from, _)) = places[first] else { return Located::default() };
-    // It is read again where each file follows the one before, and nothing was added to those that were whole.
-    let again: Option<Vec<usize>> = (begins..files.len()).map(|n| Some(places[n]?.0)).collect();
-    let is_in_order = |again: &Vec<usize>| again.windows(2).all(|two| two[0] + 1 == two[1]);
-    let again = again.filter(is_in_order).filter(|_| first >= begins && (begins..last).all(|n| !has_more(&n)));
-    let again = again.filter(|_| kept.from() < next);
-    if let Some(again) = &again {
-        from = again[0];
-    }
-    let mut located = Located { next, held_from: next, lost, ..Located::default() };
-    let mut are_open = true;
-    for (n, path) in generations.iter().enumerate().skip(from) {
-        let known = (0..files.len()).find(|file| places[*file].is_some_and(|(at, _)| at == n));
-        let offset = known.map_or(0, |known| files[known].to);
-        match LocatedFile::open(path, offset) {
-            Ok(file) => located.files.push(file),
-            // The path itself may name nothing for now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                are_open = false;
-                tracing::warn!(file = %path.shown(), %error, "cannot read a rotated file");
-            }
-        }
-    }
-    if again.is_some() && are_open {
-        located.again = files[begins..].iter().map(|file| file.from).collect();
-        located.held_from = kept.from();
-    }
-    located
-}
-
-/// Which of the files holds a content, and how long it is. One that is not needed is looked for by its inode alone.
-fn place_of(file: &KeptFile, generations: &[PathBuf], is_needed: bool) -> Option<(usize, u64)> {
-    for (n, path) in generations.iter().enumerate() {
-        if !is_inode(path, file.device, file.inode) {
-            continue;
-        }
-        if let Some(length) = length_if(path, file.first, file.end, file.before) {
-            return Some((n, length));
-        }
-        // The machine may have crashed before all that was read was on its disk.
-        let cut = length_if(path, file.first, file.to, Print::default()).filter(|length| *length < file.end);
-        if let Some(length) = cut.filter(|_| file.first.length > 0) {
-            return Some((n, length));
-        }
-    }
-    if !is_needed || file.first.length == 0 {
-        return None;
-    }
-    // Compressed or copied since, or on another device by now: the newest with the same content.
-    let found = generations.iter().enumerate().rev();
-    found.into_iter().find_map(|(n, path)| Some((n, length_if(path, file.first, file.end, file.before)?)))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::positions::Positions;
+    use super::super::positions::{Content, Positions};
     use super::*;
     use tidewatch_events::batch::PartitionId;
 
@@ -541,45 +341,21 @@ mod tests {
         ];
         for (name, parts, from, next, want) in rows {
             let (positions, id, path) = (Positions::default(), PartitionId(1), Path::new("/a"));
-            positions.open(id, 1, (path, 1, 1, b""), (10, b""), 100);
+            positions.open(id, 1, Content { path, device: 1, inode: 1, first: b"", modified: 5 }, (10, b""), 100);
             for (file, offset, length) in *parts {
-                positions.advance(id, *file, (path, 1, *file, b""), *offset, &vec![b'x'; *length as usize]);
+                positions.advance(
+                    id,
+                    *file,
+                    Content { path, device: 1, inode: *file, first: b"", modified: 5 },
+                    *offset,
+                    &vec![b'x'; *length as usize],
+                );
             }
             let got = positions.kept(id, *from, *next).map(|kept| {
                 assert!(kept.is_valid() && kept.next == *next && kept.path == path, "{name}");
                 kept.files.iter().map(|f| (f.inode, f.from, f.to, f.end)).collect::<Vec<_>>()
             });
             assert_eq!(got.as_deref(), *want, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_content_is_known_by_what_it_begins_with_and_holds_where_it_was_read_last() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.log");
-        let text = "x".repeat(250) + &"y".repeat(250);
-        let known = |path: &Path| {
-            let meta = std::fs::metadata(path).unwrap();
-            let (first, before) = (Print::of(&text.as_bytes()[..FIRST_BYTES]), Print::of_tail(&text.as_bytes()[..400]));
-            KeptFile { device: meta.dev(), inode: meta.ino(), first, from: 300, to: 300, end: 400, before }
-        };
-        // name, what the file holds by then, how long it is if it is the same
-        let rows: &[(&str, String, Option<u64>)] = &[
-            ("as it was", text.clone(), Some(500)),
-            ("grown", text.clone() + "z", Some(501)),
-            ("cut behind what was read", text[..400].to_owned(), Some(400)),
-            ("a crash lost the last of it", text[..300].to_owned(), Some(300)),
-            ("and what was dealt with", text[..299].to_owned(), None),
-            ("another beginning", "z".to_owned() + &text[1..], None),
-            ("other content where it was read last", text[..399].to_owned() + &"z".repeat(101), None),
-            ("nothing", String::new(), None),
-        ];
-        for (name, content, want) in rows {
-            std::fs::write(&path, &text).unwrap();
-            let file = known(&path);
-            std::fs::write(&path, content).unwrap();
-            let generations = [path.clone()];
-            assert_eq!(place_of(&file, &generations, true).map(|(_, length)| length), *want, "{name}");
         }
     }
 }

@@ -7,17 +7,21 @@ mod fetch;
 mod follow;
 mod input;
 pub mod kept;
+mod listing;
+pub(crate) mod locate;
 mod names;
+mod packed;
 mod positions;
 mod replay;
 mod tail;
 mod walk;
 
 pub use fetch::{FollowedLines, LineFetcher};
-pub use follow::{FollowFiles, FollowOptions, LeftOut, StartingFile, can_follow};
+pub use follow::{FollowFiles, FollowOptions, LeftOut, StartingFile};
 pub use names::{is_pattern, log_of};
+pub use packed::can_follow;
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
 pub use walk::{Bound, Cut, Found, find, open_file};
 #[cfg(feature = "ship")]
-pub(crate) use {input::Input, positions::FIRST_BYTES};
+pub(crate) use {input::Input, listing::Listings, positions::FIRST_BYTES};

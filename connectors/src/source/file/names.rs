@@ -1,7 +1,7 @@
 //! Which files a list of paths and patterns names, and which of them are generations of one log.
 //!
-//! logrotate's names are understood: `BASE.2.gz`, `BASE.1`, `BASE-20260305[.gz]`, `BASE`; and with its `extension .log`
-//! `access-20260305.log[.gz]`, where `access.log` or another such file is named too. Everything else is a log of its own.
+//! logrotate's names are understood: `BASE.2.gz`, `BASE.1`, `BASE-20260305[-13][.gz]`, `BASE`; and with its `extension .log`
+//! `access-20260305[-13].log[.gz]`, where `access.log` or another such file is named too. Everything else is a log of its own.
 //! All results are sorted by bytes, so they depend on the names only.
 
 use super::super::SourceError;
@@ -18,7 +18,7 @@ use tidewatch_events::text::Shown as _;
 pub(crate) enum Generation {
     /// `.N`: the number counts backwards.
     Numbered(std::cmp::Reverse<u32>),
-    /// `-YYYYMMDD`, `-YYYYMMDDHH`, `-YYYY-MM-DD` or `-SECONDS`: as a number that grows with time.
+    /// `-YYYYMMDD`, `-YYYYMMDDHH`, `-YYYYMMDD-HH`, `-YYYY-MM-DD` or `-SECONDS`: as a number that grows with time.
     Dated(u64),
     /// No suffix: the file that is written now.
     Current,
@@ -57,6 +57,16 @@ pub(crate) fn parse(name: &[u8]) -> (&[u8], Generation) {
     {
         return (base, Generation::Dated(age));
     }
+    // -YYYYMMDD-HH
+    if digits == 2
+        && let Some(dated) = rest.strip_suffix(b"-")
+        && dated.len() > 9
+        && let (base, [b'-', day @ ..]) = dated.split_at(dated.len() - 9)
+        && let Some(age) = date(&text(day))
+        && let Some(hour) = text(number).parse().ok().filter(|hour: &u64| *hour < 24)
+    {
+        return (base, Generation::Dated(age + hour));
+    }
     // -YYYY-MM-DD
     if digits == 2
         && bare.len() > 11
@@ -84,6 +94,18 @@ fn parse_extension(path: &Path) -> Option<(PathBuf, u64)> {
             Some((path.with_file_name(OsStr::from_bytes(&[base, extension].concat())), age))
         }
         _ => None,
+    }
+}
+
+/// The log of which a file is an older generation by its name, and how old it is. `true`: the date is before the extension,
+/// and the name may as well be that of a log of its own.
+pub(crate) fn older_generation(path: &Path) -> Option<(PathBuf, Generation, bool)> {
+    if let Some((base, age)) = parse_extension(path) {
+        return Some((base, Generation::Dated(age), true));
+    }
+    match parse_path(path) {
+        (_, Generation::Current) => None,
+        (base, generation) => Some((base, generation, false)),
     }
 }
 
@@ -266,6 +288,12 @@ mod tests {
             ("access.log-2026030523", "access.log", Dated(2_026_030_523)),
             ("access.log-1772668800", "access.log", Dated(1_772_668_800)),
             ("access.log-2026-03-05", "access.log", Dated(2_026_030_500)),
+            ("access.log-20260305-13", "access.log", Dated(2_026_030_513)),
+            ("access.log-20260305-00.gz", "access.log", Dated(2_026_030_500)),
+            ("access.log-20260305-24", "access.log-20260305-24", Current),
+            ("access.log-20261305-13", "access.log-20261305-13", Current),
+            ("access.log-2026030-13", "access.log-2026030-13", Current),
+            ("-20260305-13", "-20260305-13", Current),
             ("access.log-20261305", "access.log-20261305", Current),
             ("access-7", "access-7", Current),
             ("access.log.gz", "access.log.gz", Current),
@@ -279,6 +307,26 @@ mod tests {
         for (name, base, generation) in rows {
             let (got, age) = parse(name.as_bytes());
             assert_eq!((String::from_utf8_lossy(got).as_ref(), age), (*base, *generation), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_older_generation_names_its_log() {
+        let rows = [
+            ("d/access.log.2.gz", Some(("d/access.log", false))),
+            ("d/access.log-20260305", Some(("d/access.log", false))),
+            ("d/access-20260305.log", Some(("d/access.log", true))),
+            ("access-20260305-13.log.gz", Some(("access.log", true))),
+            ("access-2026030523.log", Some(("access.log", true))),
+            ("access-20260305.7", Some(("access-20260305", false))),
+            ("access.log", None),
+            ("access-7.log", None),
+            ("-20260305.log", None),
+        ];
+        for (name, want) in rows {
+            let got = older_generation(Path::new(name));
+            let got = got.as_ref().map(|(base, _, may_be_own)| (base.to_str().unwrap(), *may_be_own));
+            assert_eq!(got, want, "{name}");
         }
     }
 
@@ -297,6 +345,7 @@ mod tests {
             "e-20260304.log.gz",
             "e.log",
             "e-20260303.log",
+            "e-20260303-13.log",
             "f-20260304.log",
             "f-20260303.log.gz",
             "g-20260303.log",
@@ -327,7 +376,7 @@ mod tests {
             ("b.log", &["b.log"]),
             ("c.log.3", &["c.log.3"]),
             ("d/a.log", &["d/a.log"]),
-            ("e.log", &["e-20260303.log", "e-20260304.log.gz", "e.log"]),
+            ("e.log", &["e-20260303.log", "e-20260303-13.log", "e-20260304.log.gz", "e.log"]),
             ("f.log", &["f-20260303.log.gz", "f-20260304.log"]),
             ("g-20260303.log", &["g-20260303.log"]),
             ("h/g.log", &["h/g.log"]),

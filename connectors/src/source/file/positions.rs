@@ -30,6 +30,26 @@ pub struct FilePosition {
     pub first: Vec<u8>,
 }
 
+/// An opened file, as far as it was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content<'a> {
+    /// The path that is followed.
+    pub path: &'a Path,
+    pub device: u64,
+    pub inode: u64,
+    /// Its first bytes, at most 256.
+    pub first: &'a [u8],
+    /// When it was written last, nanoseconds since 1970.
+    pub modified: i64,
+}
+
+impl Content<'_> {
+    fn at(&self, offset: u64, partition_offset: u64) -> FilePosition {
+        let Content { path, device, inode, first, .. } = *self;
+        FilePosition { path: path.to_owned(), device, inode, offset, partition_offset, first: first.to_vec() }
+    }
+}
+
 /// Part of a partition that came from one file: offsets from `start` on are in the file from `position.offset` on.
 #[derive(Clone, Debug)]
 struct Segment {
@@ -39,6 +59,7 @@ struct Segment {
     /// Offset in the file after what was handed over of it last, and the bytes before that.
     end: u64,
     before: Print,
+    modified: i64,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +67,8 @@ struct Stand {
     segments: VecDeque<Segment>,
     /// The offset after the last byte that was handed over.
     next: u64,
+    /// The offset from which on lines were handed over that may go on.
+    unfinished: Option<u64>,
 }
 
 /// The positions of a source's partitions; shared with the thread that reads. Cheap to clone.
@@ -85,7 +108,8 @@ impl Positions {
     }
 
     /// What is to be kept so that a later run goes on at `next`, an offset of a partition, and may read again what lies
-    /// before it from `from` on. `None` where it is not known any more which file `next` is in.
+    /// before it from `from` on. It goes on before lines that were handed over without their ends ([`Positions::hold`]).
+    /// `None` where it is not known any more which file `next` is in.
     pub fn kept(&self, partition: PartitionId, from: Option<u64>, next: u64) -> Option<Kept> {
         self.lock().get(&partition)?.kept(from, next)
     }
@@ -101,14 +125,22 @@ impl Positions {
         &self,
         partition: PartitionId,
         file: u64,
-        (path, device, inode, first): (&Path, u64, u64, &[u8]),
+        content: Content<'_>,
         (offset, before): (u64, &[u8]),
         partition_offset: u64,
     ) {
-        let position =
-            FilePosition { path: path.to_owned(), device, inode, offset, partition_offset, first: first.to_vec() };
-        let segment = Segment { file, position, end: offset, before: Print::of_tail(before) };
-        self.lock().insert(partition, Stand { segments: VecDeque::from([segment]), next: partition_offset });
+        let position = content.at(offset, partition_offset);
+        let (before, modified) = (Print::of_tail(before), content.modified);
+        let segment = Segment { file, position, end: offset, before, modified };
+        let stand = Stand { segments: VecDeque::from([segment]), next: partition_offset, unfinished: None };
+        self.lock().insert(partition, stand);
+    }
+
+    /// What is handed over from here on are lines without their ends: a later run begins before them and reads them whole.
+    pub(crate) fn hold(&self, partition: PartitionId) {
+        if let Some(stand) = self.lock().get_mut(&partition) {
+            stand.unfinished.get_or_insert(stand.next);
+        }
     }
 
     /// The offset in the partition of bytes that are handed over now: those at `offset` of a file.
@@ -116,7 +148,7 @@ impl Positions {
         &self,
         partition: PartitionId,
         file: u64,
-        (path, device, inode, first): (&Path, u64, u64, &[u8]),
+        content: Content<'_>,
         offset: u64,
         bytes: &[u8],
     ) -> u64 {
@@ -126,20 +158,20 @@ impl Positions {
         if !contiguous {
             // Offsets of the first file are its own.
             let partition_offset = if stand.segments.is_empty() { offset } else { stand.next };
-            let position =
-                FilePosition { path: path.to_owned(), device, inode, offset, partition_offset, first: first.to_vec() };
-            stand.segments.push_back(Segment { file, position, end: offset, before: Print::default() });
+            let position = content.at(offset, partition_offset);
+            let (before, modified) = (Print::default(), content.modified);
+            stand.segments.push_back(Segment { file, position, end: offset, before, modified });
             if stand.segments.len() > MOST_SEGMENTS {
                 stand.segments.pop_front();
             }
         }
         let Some(last) = stand.segments.back_mut() else { return offset };
-        if last.position.first.len() < first.len() {
-            last.position.first = first.to_vec();
+        if last.position.first.len() < content.first.len() {
+            last.position.first = content.first.to_vec();
         }
         let at = last.position.partition_offset + (offset - last.position.offset);
         last.end = offset + bytes.len() as u64;
-        last.before = Print::of_tail(bytes);
+        (last.before, last.modified) = (Print::of_tail(bytes), content.modified);
         stand.next = at + bytes.len() as u64;
         at
     }
@@ -166,6 +198,7 @@ impl Stand {
         if next > self.next {
             return None;
         }
+        let next = self.unfinished.map_or(next, |unfinished| next.min(unfinished));
         let at_or_before = |offset| self.segments.iter().rposition(|s| s.position.partition_offset <= offset);
         let at = at_or_before(next)?;
         let from = from.filter(|from| *from < next && at_or_before(*from).is_some()).unwrap_or(next);
@@ -174,12 +207,13 @@ impl Stand {
         let mut files: Vec<(u64, KeptFile)> = Vec::new();
         let mut parts: Vec<(usize, u64)> = Vec::new();
         for (n, segment) in self.segments.iter().enumerate() {
-            let Segment { file, position, end, before } = segment;
+            let Segment { file, position, end, before, modified } = segment;
+            let seen = (*end, *before, *modified);
             let to = if n == at { position.offset + (next - position.partition_offset) } else { *end };
             let known = files.iter().position(|(of, _)| of == file);
             if n > at {
                 // It is known by all that was read of it.
-                known.into_iter().for_each(|known| files[known].1.seen(position, *end, *before));
+                known.into_iter().for_each(|known| files[known].1.seen(position, seen));
                 continue;
             }
             let known = known.unwrap_or_else(|| {
@@ -188,7 +222,7 @@ impl Stand {
             });
             let kept = &mut files[known].1;
             (kept.from, kept.to) = (to, to);
-            kept.seen(position, *end, *before);
+            kept.seen(position, seen);
             if n >= begin {
                 let skipped = if n == begin { from - position.partition_offset } else { 0 };
                 parts.push((known, position.offset + skipped));

@@ -14,15 +14,14 @@
 //! - The files are held open while they are read, so their inodes cannot be given to others.
 
 use super::input::Input;
-use super::names;
-use super::positions::{FIRST_BYTES, Positions};
+use super::kept::Print;
+use super::listing::{modified, rotated};
+use super::positions::{Content, FIRST_BYTES, Positions};
 use super::walk::open_file;
 use crate::source::frame::{Lines, Outlet};
-use std::collections::{HashSet, VecDeque};
-use std::ffi::OsStr;
+use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -106,13 +105,13 @@ impl Open {
     }
 
     /// A compressed file, to be read from an offset of its content on.
-    pub fn stored(number: u64, path: &Path, offset: u64) -> io::Result<Open> {
-        let meta = std::fs::metadata(path)?;
-        let mut input = Input::open_file(path)?;
+    pub fn stored(number: u64, file: File, offset: u64) -> io::Result<Open> {
+        let (meta, mut again) = (file.metadata()?, file.try_clone()?);
         let mut first = Vec::new();
-        input.read_into(&mut first, FIRST_BYTES)?;
+        Input::decode(file)?.read_into(&mut first, FIRST_BYTES)?;
         // The first bytes again, then on to the offset.
-        let mut input = Input::open_file(path)?;
+        again.rewind()?;
+        let mut input = Input::decode(again)?;
         let skipped = input.skip(offset)?;
         Ok(Open { first, lines: Lines::new(skipped), ..Open::new(number, Reader::Copy(input), &meta) })
     }
@@ -193,7 +192,7 @@ impl Open {
             self.before.drain(..self.before.len().saturating_sub(BEFORE_BYTES));
             self.grew = Instant::now();
         }
-        let file = File1 { number: self.number, device: self.device, inode: self.inode, first: &self.first };
+        let file = File1::of(self.number, (self.device, self.inode), &self.first, self.looked);
         if let Some(unused) = self.lines.cut(buffer, &mut |offset, bytes| way.send(&file, offset, bytes)) {
             way.outlet.feed.credit(unused);
         }
@@ -210,7 +209,7 @@ impl Open {
 
     /// Hands over the unfinished last line.
     fn finish(&mut self, way: &mut Way) {
-        let file = File1 { number: self.number, device: self.device, inode: self.inode, first: &self.first };
+        let file = File1::of(self.number, (self.device, self.inode), &self.first, self.looked);
         self.lines.finish(&mut |offset, bytes| way.send(&file, offset, bytes));
     }
 }
@@ -220,6 +219,18 @@ struct File1<'a> {
     device: u64,
     inode: u64,
     first: &'a [u8],
+    modified: i64,
+}
+
+impl<'a> File1<'a> {
+    fn of(number: u64, (device, inode): (u64, u64), first: &'a [u8], looked: Stamp) -> File1<'a> {
+        File1 { number, device, inode, first, modified: modified(looked.1, looked.2) }
+    }
+
+    fn content(&self, path: &'a Path) -> Content<'a> {
+        let File1 { device, inode, first, modified, .. } = *self;
+        Content { path, device, inode, first, modified }
+    }
 }
 
 /// The way of a path's lines into the feed.
@@ -234,8 +245,8 @@ struct Way {
 impl Way {
     fn send(&mut self, file: &File1<'_>, offset: u64, bytes: Vec<u8>) {
         self.sent = true;
-        let named = (self.path.as_path(), file.device, file.inode, file.first);
-        let at = self.positions.advance(self.outlet.id, file.number, named, offset, &bytes);
+        let content = file.content(&self.path);
+        let at = self.positions.advance(self.outlet.id, file.number, content, offset, &bytes);
         self.outlet.send_lines(at, bytes);
     }
 }
@@ -244,7 +255,8 @@ impl Way {
 pub(crate) struct Done {
     pub device: u64,
     pub inode: u64,
-    pub first: Vec<u8>,
+    /// The bytes it begins with.
+    pub first: Print,
 }
 
 /// One followed path.
@@ -272,8 +284,8 @@ impl Tail {
         linger: Duration,
     ) -> Tail {
         if let Some(open) = files.first() {
-            let named = (path.as_path(), open.device, open.inode, &open.first[..]);
-            positions.open(outlet.id, open.number, named, (open.position(), &open.before), start);
+            let content = File1::of(open.number, (open.device, open.inode), &open.first, open.looked).content(&path);
+            positions.open(outlet.id, open.number, content, (open.position(), &open.before), start);
         }
         let mut older: VecDeque<Open> = files.into();
         let current = older.pop_back();
@@ -290,9 +302,18 @@ impl Tail {
         &self.way.path
     }
 
-    /// Whether a file is open here.
-    pub fn holds(&self, meta: &Metadata) -> bool {
-        self.older.iter().chain(&self.current).any(|open| open.is(meta))
+    /// Device and inode of each file that is open here.
+    pub fn holds(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.older.iter().chain(&self.current).map(|open| (open.device, open.inode))
+    }
+
+    /// Whether something was read here that begins with these bytes, as far as it goes.
+    pub fn has_read(&self, head: &[u8]) -> bool {
+        let begins = |open: &Open| {
+            let common = open.first.len().min(head.len());
+            common > 0 && open.first[..common] == head[..common]
+        };
+        self.older.iter().chain(&self.current).any(begins)
     }
 
     /// Looks at the path and its files. Whether there is something to read. Files that are done with are put into `done`.
@@ -449,14 +470,17 @@ impl Tail {
         }
     }
 
-    /// Hands over unfinished last lines where no file has grown for `quiet`; else `false`. The partition stays open: a later
-    /// reader that starts at the end of the file leaves out the rest of such a line, should it come.
+    /// Hands over unfinished last lines where no file has grown for `quiet`; else `false`. The partition stays open. What is
+    /// kept of it stays before these lines, so that a later run reads each whole, should the rest of it come.
     pub fn leave(&mut self, quiet: Duration) -> bool {
         let opens = || self.older.iter().chain(&self.current);
         if opens().any(|open| open.lines.carried() > 0 && open.grew.elapsed() < quiet) {
             return false;
         }
         for open in self.older.iter_mut().chain(&mut self.current) {
+            if open.lines.carried() > 0 {
+                self.way.positions.hold(self.way.outlet.id);
+            }
             open.finish(&mut self.way);
         }
         true
@@ -474,31 +498,8 @@ impl Tail {
 fn let_go(mut open: Open, way: &mut Way, done: &mut Vec<Done>) {
     open.finish(way);
     if matches!(open.reader, Reader::Live(_)) {
-        done.push(Done { device: open.device, inode: open.inode, first: open.first });
+        done.push(Done { device: open.device, inode: open.inode, first: Print::of(&open.first) });
     }
-}
-
-/// The rotated files of a path, oldest first, without the path itself.
-pub(crate) fn rotated(path: &Path) -> Vec<PathBuf> {
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut found: Vec<(names::Generation, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let candidate = path.with_file_name(entry.file_name());
-            let (base, generation) = names::parse_path(&candidate);
-            (generation != names::Generation::Current && base == path).then_some((generation, candidate))
-        })
-        .collect();
-    // A file that is just being compressed is there twice: the plain one is whole.
-    let plain: HashSet<PathBuf> = found.iter().map(|(_, path)| path.clone()).collect();
-    found.retain(|(_, path)| {
-        let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
-        let bare = names::without_compression(name);
-        bare.len() == name.len() || !plain.contains(&path.with_file_name(OsStr::from_bytes(bare)))
-    });
-    found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
 }
 
 /// A copy of what a file held, positioned where reading it stopped: a rotated file with the same bytes there.

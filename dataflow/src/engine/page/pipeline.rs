@@ -127,7 +127,7 @@ impl Engine for ShownPipeline {
         let rules = figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let shadow_firing = rules.values().map(|rule| rule.shadow.0 + rule.shadow.1).sum();
         let all: u64 = rules.values().map(|rule| rule.firing + rule.left).sum();
-        let processes = self.shown.peers.processes();
+        let (processes, lost) = (self.shown.peers.processes(), self.shown.peers.lost());
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             mode: self.mode,
@@ -142,7 +142,8 @@ impl Engine for ShownPipeline {
             rejected: totals.rejected,
             duplicates: totals.duplicates,
             missing: totals.missing,
-            lost_bytes: self.shown.peers.lost_bytes(),
+            lost_bytes: lost.bytes,
+            lost_contents: lost.contents,
             late: totals.late,
             future: totals.future,
             rate: views.iter().map(|view| view.rate).sum(),
