@@ -106,6 +106,12 @@ pub enum Framing {
         /// Offset of the buffer's first byte in the uncompressed file, or in the stream since it began.
         offset: u64,
     },
+    /// One line, ended by `\n`: what is left of it where the content of its file cannot be read on, which may be nothing. It
+    /// is no event.
+    Torn {
+        /// Offset of its first byte in the uncompressed file.
+        offset: u64,
+    },
     /// Each record is one line (Kafka). Trailing `\r` and `\n` of a record are not part of it.
     Records(Vec<RecordMeta>),
 }
@@ -149,9 +155,13 @@ impl RawBatch {
     }
 
     /// What a format is recognised from: lines that end in `\n`. The first hundred of records, which have no ends of
-    /// their own; else the bytes as they are.
+    /// their own; else the bytes as they are. Of a torn line nothing: it is like no format.
     pub fn head(&self) -> Cow<'_, [u8]> {
-        let Framing::Records(records) = &self.framing else { return Cow::Borrowed(&self.bytes) };
+        let records = match &self.framing {
+            Framing::Lines { .. } => return Cow::Borrowed(&self.bytes),
+            Framing::Torn { .. } => return Cow::Borrowed(&[]),
+            Framing::Records(records) => records,
+        };
         let mut lines = Vec::new();
         for record in records.iter().take(100) {
             lines.extend_from_slice(self.get(record.value));

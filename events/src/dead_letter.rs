@@ -27,6 +27,8 @@ pub enum Reason {
     BadNumber,
     /// A TLS handshake or other binary bytes where a log line was expected.
     Binary,
+    /// What is left of a line where the content of its file cannot be read on.
+    Damaged,
     /// Parsed, but older than its partition's watermark allows.
     Late,
     /// Parsed, but further in the future than `max_ahead` allows.
@@ -47,6 +49,7 @@ impl Reason {
             Reason::BadStatus => "bad_status",
             Reason::BadNumber => "bad_number",
             Reason::Binary => "binary",
+            Reason::Damaged => "damaged",
             Reason::Late => "late",
             Reason::Future => "future",
         }

@@ -160,6 +160,17 @@ impl Lines {
         }
     }
 
+    /// The stream cannot be read on: what is left of the line that it broke off in, ended, and its offset. What comes after
+    /// has an offset behind that end.
+    pub fn tear(&mut self) -> (u64, Vec<u8>) {
+        self.skipping = false;
+        let mut rest = std::mem::take(&mut self.carry);
+        rest.push(b'\n');
+        let offset = self.offset;
+        self.offset += rest.len() as u64;
+        (offset, rest)
+    }
+
     /// The stream has ended: hands over the last line where no newline ended it.
     pub fn finish(&mut self, emit: &mut dyn FnMut(u64, Vec<u8>)) {
         self.skipping = false;
@@ -194,6 +205,11 @@ impl Outlet {
         let (partition, seq) = (self.id, self.seq);
         self.seq += 1;
         self.feed.send(RawBatch { partition, seq, bytes, framing, read_at: (self.clock)() });
+    }
+
+    /// Sends what [`Lines::tear`] gives.
+    pub fn send_torn(&mut self, (offset, line): (u64, Vec<u8>)) {
+        self.send(line, Framing::Torn { offset });
     }
 
     pub fn send_lines(&mut self, offset: u64, bytes: Vec<u8>) {

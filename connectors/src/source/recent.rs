@@ -136,6 +136,7 @@ impl RecentLines {
 impl Inner {
     fn remember(&mut self, batch: &RawBatch, limit: usize) {
         match &batch.framing {
+            Framing::Torn { .. } => {}
             Framing::Lines { offset } => {
                 let (mut rest, mut first) = (&batch.bytes[..], *offset);
                 while !rest.is_empty() {

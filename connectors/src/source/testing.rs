@@ -20,6 +20,8 @@ pub(crate) struct Seen {
     /// Host of each record, for sources that have records.
     pub hosts: Vec<Vec<u8>>,
     pub timestamps: Vec<Option<u64>>,
+    /// Where the content of a file could not be read on, and what was left of its line.
+    pub torn: Vec<(u64, Vec<u8>)>,
     pub batches: u64,
     pub caught_up: usize,
     /// Whether `CaughtUp` was said since the last batch.
@@ -65,6 +67,10 @@ impl Engine {
                     seen.batches += 1;
                     seen.at_end = false;
                     match &batch.framing {
+                        Framing::Torn { offset } => {
+                            let line = batch.bytes.strip_suffix(b"\n").expect("it has an end");
+                            seen.torn.push((*offset, line.to_vec()));
+                        }
                         Framing::Lines { offset } => {
                             let mut at = *offset;
                             for line in batch.bytes.split_inclusive(|b| *b == b'\n') {

@@ -339,6 +339,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     if let Some(hint) = summary.hint() {
         eprintln!("tidewatch: warning: {hint}");
     }
+    summary.damaged.iter().for_each(|row| eprintln!("tidewatch: warning: {row}"));
     summary.inexact.iter().for_each(|row| eprintln!("{row}"));
     summary.limited.iter().for_each(|row| eprintln!("{row}"));
     if let Some(judged) = &summary.judged {

@@ -211,7 +211,7 @@ fn behind(batch: &Batch, line: &Reject) -> u64 {
     let (start, end) = line.line.range();
     match batch.raw.framing {
         Framing::Records(_) => line.offset + 1,
-        Framing::Lines { .. } => {
+        Framing::Lines { .. } | Framing::Torn { .. } => {
             let rest = batch.raw.bytes.get(end..).unwrap_or_default();
             line.offset + (end - start + memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1)) as u64
         }

@@ -67,6 +67,9 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// `events` by `wall_seconds`.
     pub events_per_second: f64,
+    /// Files that are damaged, where there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Damaged>,
     /// What allow lists did, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Allowed>,
@@ -82,6 +85,25 @@ pub struct Summary {
     /// Rules of which more was found than counts, where there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limited: Vec<Limited>,
+}
+
+/// A file whose content could not be read to its end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Damaged {
+    /// The file, with unprintable bytes as `\xHH`.
+    pub file: String,
+    /// Where in its uncompressed content it breaks off: no byte from there on is in the results.
+    pub offset: u64,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "damaged: {} breaks off at byte {} of its content; what follows is in no result",
+            self.file, self.offset
+        )
+    }
 }
 
 impl Summary {

@@ -7,7 +7,7 @@ use super::labels::Judge;
 use super::ledger::Ledger;
 use super::limited::limited;
 use super::redaction::Redaction;
-use super::replay::Summary;
+use super::replay::{Damaged, Summary};
 use crate::exit::Failure;
 use base64::Engine as _;
 use std::collections::HashMap;
@@ -49,6 +49,7 @@ pub struct Writer {
     infos: HashMap<PartitionId, PartitionInfo>,
     redaction: Redaction,
     judge: Option<Judge>,
+    damaged: Vec<Damaged>,
 }
 
 impl Writer {
@@ -73,6 +74,7 @@ impl Writer {
             infos: HashMap::new(),
             redaction,
             judge: None,
+            damaged: Vec::new(),
         })
     }
 
@@ -103,6 +105,10 @@ impl Writer {
             Output::DeadLetters(batches) => {
                 for letter in batches.iter().flat_map(|batch| &batch.letters) {
                     let record = self.record(letter);
+                    if letter.reason == Reason::Damaged {
+                        let offset = record.offset + letter.line.len() as u64;
+                        self.damaged.push(Damaged { file: record.partition.clone(), offset });
+                    }
                     self.files.dead_letter(&record).map_err(failed)?;
                 }
             }
@@ -157,6 +163,8 @@ impl Writer {
         summary.judged = self.judge.as_ref().map(Judge::judged);
         summary.unexpected = summary.judged.iter().flat_map(|judged| judged.unexpected.clone()).collect();
         summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
+        self.damaged.sort_unstable();
+        summary.damaged = self.damaged;
         (summary.windows, summary.message_windows) = (self.windows, self.message_windows);
         summary.alerts = finished.counts().alerts;
         summary.wall_seconds = started.elapsed().as_secs_f64();

@@ -57,15 +57,39 @@ fn more_findings_than_count_are_said() {
 }
 
 #[test]
-fn a_damaged_file_ends_a_replay() {
+fn a_damaged_file_is_said_and_the_rest_is_read() {
     let dir = folder();
-    std::fs::write(dir.path().join("damaged.gz"), [0x1f, 0x8b, 8, 0, 0]).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // One that is cut in the middle, and one of which nothing can be read.
+    let line =
+        |n: u32| format!("1.2.3.{} - - [05/Mar/2026:10:00:{:02} +0000] "GET /{n} HTTP/1.1" 200 5\n", n % 9, n / 99);
+    std::fs::write(at("cut.log"), (0..5000).map(line).collect::<String>()).unwrap();
+    assert!(std::process::Command::new("gzip").arg(at("cut.log")).status().unwrap().success());
+    let mut bytes = std::fs::read(at("cut.log.gz")).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(at("cut.log.gz"), bytes).unwrap();
+    std::fs::write(at("damaged.gz"), [0x1f, 0x8b, 8, 0, 0]).unwrap();
+    let mut outputs = Vec::new();
     for workers in [1, 2] {
-        let ran = tidewatch(dir.path(), &format!("replay --from damaged.gz access.log --out out -w {workers}"));
-        assert_eq!(ran.code, Some(1), "{}", ran.err);
-        let want = "reading damaged.gz failed at byte 0 of its (uncompressed) content";
+        let arguments = format!("replay --from cut.log.gz damaged.gz access.log --out out -w {workers}");
+        let ran = tidewatch(dir.path(), &arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let want = "warning: damaged: damaged.gz breaks off at byte 0 of its content; what follows is in no result\n";
         assert!(ran.err.contains(want) && !ran.err.contains("panicked"), "{}", ran.err);
+        let text = |name: &str| std::fs::read_to_string(at("out").join(name)).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(&text("summary.json")).unwrap();
+        let cut = &summary["damaged"][0];
+        assert!(cut["file"] == "cut.log.gz" && cut["offset"].as_u64().unwrap() > 1000, "{summary}");
+        assert_eq!(summary["damaged"][1], serde_json::json!({"file": "damaged.gz", "offset": 0}), "{summary}");
+        let number = |key: &str| summary[key].as_u64().unwrap();
+        assert_eq!(number("lines"), number("events") + number("rejected"), "{summary}");
+        assert!((100..5000).contains(&number("events")) && number("rejected") == 2, "{summary}");
+        let torn = "\"partition\":\"damaged.gz\",\"offset\":0,\"reason\":\"damaged\",\"line\":\"\"";
+        let rejected = text("rejected.jsonl");
+        assert!(rejected.contains(torn) && rejected.matches("\"damaged\"").count() == 2, "{rejected}");
+        outputs.push(["rejected.jsonl", "metrics.lp", "alerts.jsonl"].map(text));
     }
+    assert!(outputs[0] == outputs[1], "the same at any -w");
 }
 
 #[test]

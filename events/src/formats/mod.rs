@@ -321,6 +321,10 @@ impl Parser {
                     self.line(start, buffer.len(), offset + start as u64, Span::NONE, &mut out);
                 }
             }
+            Framing::Torn { offset } => {
+                let end = buffer.strip_suffix(b"\n").unwrap_or(buffer).len();
+                out.rejects.push(Reject { line: Span::new(0, end), offset: *offset, reason: Reason::Damaged });
+            }
             Framing::Records(records) => {
                 // Read by its marks, a record without a year takes a closer look: only then its timestamp is needed.
                 self.clock.forget_reading();

@@ -132,7 +132,7 @@ impl RefEvent {
     pub fn from(batch: &Batch, event: &Event) -> RefEvent {
         let text = |span: Span| (!span.is_none()).then(|| batch.get(span).to_vec());
         let record_time = match &batch.raw.framing {
-            Framing::Lines { .. } => None,
+            Framing::Lines { .. } | Framing::Torn { .. } => None,
             Framing::Records(records) => {
                 records.iter().find(|r| r.offset == event.offset).and_then(|r| r.timestamp).map(|t| t.0)
             }

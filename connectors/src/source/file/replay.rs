@@ -7,7 +7,9 @@
 //! - A partition's id is the source's index and the position of its name among the sorted names.
 //! - An offset counts uncompressed bytes from the start of the partition's oldest generation; each generation's last
 //!   line ends with it.
-//! - What could be read of a damaged file is handed over before the failure is reported.
+//! - Of a damaged file everything before the damage is handed over, then one line that is no event: what is left of the
+//!   line that it broke off in. The other files are read as if nothing had happened.
+//! - Where the disk refuses, reading fails.
 
 use super::fetch::{Layout, LayoutPartition, LineFetcher};
 use super::input::{Input, is_tar};
@@ -156,7 +158,10 @@ impl Partition {
                 let Some(path) = layout.generations.get(self.next_generation) else { return Ok(false) };
                 self.next_generation += 1;
                 layout.add_start(self.lines.offset());
-                none.insert(Input::open(path, source.read_bytes.clone()).map_err(|e| failed(path, 0, &e))?)
+                match Input::open(path, source.read_bytes.clone()) {
+                    Ok(input) => none.insert(input),
+                    Err(error) => return self.broke_off(layout, &error),
+                }
             }
         };
         let feed = self.outlet.feed.clone();
@@ -174,27 +179,31 @@ impl Partition {
                 self.input = None;
                 Ok(self.next_generation < layout.generations.len())
             }
-            Err(error) => {
-                let path = &layout.generations[self.next_generation - 1];
-                let start = layout.last_start();
-                Err(failed(path, self.lines.position() - start, &error))
-            }
+            Err(error) => self.broke_off(layout, &error),
         }
+    }
+
+    /// The file that is being read cannot be read on: because it is damaged, or because the disk refuses, which is an error.
+    fn broke_off(&mut self, layout: &LayoutPartition, error: &io::Error) -> Result<bool, SourceError> {
+        let path = &layout.generations[self.next_generation - 1];
+        let at = self.lines.position() - layout.last_start();
+        if error.raw_os_error().is_some() {
+            let path = path.shown();
+            let words = format!("reading {path} failed at byte {at} of its (uncompressed) content: {error}");
+            return Err(SourceError::Io(words));
+        }
+        tracing::warn!(
+            file = %path.shown(), at, %error,
+            "a file is damaged: its content cannot be read beyond this byte, and what stood there is in no result"
+        );
+        self.outlet.send_torn(self.lines.tear());
+        self.input = None;
+        Ok(self.next_generation < layout.generations.len())
     }
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
     SourceError::Usage(format!("cannot read {}: {error}", path.shown()))
-}
-
-fn failed(path: &Path, offset: u64, error: &io::Error) -> SourceError {
-    let path = path.shown();
-    let words = format!("reading {path} failed at byte {offset} of its (uncompressed) content: {error}");
-    // What is damaged, not what the disk refuses.
-    let is_damaged = error.raw_os_error().is_none();
-    let hint =
-        "no results were written; leave the file out, or decompress what is whole of it (`gzip -dc`, `zstd -dc`)";
-    SourceError::Io(if is_damaged { format!("{words}\n hint: {hint} and name that instead") } else { words })
 }
 
 /// When a file was last written; the epoch where that is not known.

@@ -46,7 +46,7 @@ fn replay(paths: &[String], max_bytes: usize) -> (Engine, LineFetcher) {
     engine.until("the end", |e| e.all_ended() || e.failed.is_some());
     thread.join().unwrap();
     engine.turn();
-    if engine.failed.is_none() {
+    if engine.failed.is_none() && engine.partitions.values().all(|seen| seen.torn.is_empty()) {
         assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), total, "progress ends at the total");
     }
     (engine, fetcher)
@@ -189,7 +189,7 @@ fn a_file_is_read_once_however_often_it_is_named() {
 }
 
 #[test]
-fn what_can_be_read_of_a_damaged_file_is_handed_over() {
+fn a_damaged_file_is_read_up_to_the_damage_and_the_others_whole() {
     // Lines that do not compress, so that a cut file still holds many of them.
     let mut state = 7u64;
     let mut content = Vec::new();
@@ -197,18 +197,41 @@ fn what_can_be_read_of_a_damaged_file_is_handed_over() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         content.extend_from_slice(format!("{:x}\n", tidewatch_events::hash::of(&state.to_le_bytes())).as_bytes());
     }
-    for (name, mut bytes) in [("gzip", gz(&[&content])), ("zstd", zst(&[&content]))] {
-        bytes.truncate(bytes.len() * 3 / 4);
+    let cut = |bytes: Vec<u8>, at: usize| bytes[..at].to_vec();
+    let (gzip, zstd) = (gz(&[&content]), zst(&[&content]));
+    // name, what is stored, the fewest lines that are read of it
+    let rows = [
+        ("gzip, cut", cut(gzip.clone(), gzip.len() * 3 / 4), 5_000),
+        ("zstd, cut", cut(zstd.clone(), zstd.len() * 3 / 4), 5_000),
+        ("gzip, cut in its header", cut(gzip.clone(), 5), 0),
+        ("zstd, cut in its header", cut(zstd.clone(), 5), 0),
+        ("gzip, without its sum", cut(gzip.clone(), gzip.len() - 4), 20_000),
+        ("gzip, with more behind it", [&gzip[..], b"junk"].concat(), 20_000),
+    ];
+    for (name, bytes, least) in rows {
         let dir = Dir::new();
-        let path = dir.write("cut", &bytes);
-        let (engine, _) = replay(std::slice::from_ref(&path), 1 << 20);
-        let seen: &Seen = engine.only();
-        assert!(seen.lines.len() > 5_000 && !seen.ended, "{name}: {}", seen.lines.len());
-        assert!(seen.lines[..] == want(&content)[..seen.lines.len()], "{name}");
-        let error = engine.failed.unwrap();
-        assert!(matches!(error, SourceError::Io(_)));
-        assert!(error.to_string().starts_with(&format!("reading {path} failed at byte ")), "{name}: {error}");
-        assert!(error.to_string().contains("\n hint: no results were written; leave the file out"), "{name}: {error}");
+        // Two generations, of which the older one is damaged, and another log.
+        let paths = [dir.write("a.log.1", &bytes), dir.write("a.log", b"new\n"), dir.write("b.log", b"other\n")];
+        let (engine, fetcher) = replay(&paths, 1 << 20);
+        assert!(engine.failed.is_none() && engine.partitions.values().all(|seen| seen.ended), "{name}");
+        let all: Vec<&Seen> = engine.partitions.values().collect();
+        let (a, b) = (all[0], all[1]);
+        assert_eq!((b.texts(), b.torn.len(), a.torn.len()), (vec!["other".to_owned()], 0, 1), "{name}");
+        let (new, read) = a.lines.split_last().unwrap();
+        assert!(read.len() >= least && read[..] == want(&content)[..read.len()], "{name}: {}", read.len());
+        // What is left of the line it broke off in stands where that began, and what comes next behind it.
+        let (at, torn) = &a.torn[0];
+        assert_eq!(*at, read.last().map_or(0, |(at, line)| at + line.len() as u64 + 1), "{name}");
+        assert!(content[*at as usize..].starts_with(torn), "{name}");
+        assert_eq!(*new, (at + torn.len() as u64 + 1, b"new".to_vec()), "{name}");
+        let id = a.info.as_ref().unwrap().id;
+        assert_eq!(fetcher.locate(id, *at), Some((Path::new(&paths[0]), *at)), "{name}");
+        assert_eq!(fetcher.locate(id, new.0), Some((Path::new(&paths[1]), 0)), "{name}");
+        // The last lines before the damage are found again.
+        let last = read.len().saturating_sub(3);
+        let wanted: Vec<_> = read[last..].iter().map(|(at, _)| (id, *at)).collect();
+        let found = fetcher.fetch(&wanted);
+        assert!(found.iter().zip(&read[last..]).all(|(got, (_, line))| got.as_ref() == Some(line)), "{name}");
     }
 }
 

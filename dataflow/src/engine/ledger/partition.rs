@@ -370,7 +370,9 @@ impl Entry {
         let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
         let limits = Limits::new(&batch.raw);
         let (first_offset, next_offset) = match &batch.raw.framing {
-            Framing::Lines { offset } => (Some(*offset), Some(offset + batch.raw.bytes.len() as u64 + gone.bytes)),
+            Framing::Lines { offset } | Framing::Torn { offset } => {
+                (Some(*offset), Some(offset + batch.raw.bytes.len() as u64 + gone.bytes))
+            }
             Framing::Records(records) => (records.first().map(|r| r.offset), records.last().map(|r| r.offset + 1)),
         };
         let mut counts = Counts::default();
@@ -483,7 +485,7 @@ struct Limits<'a> {
 impl<'a> Limits<'a> {
     fn new(raw: &'a RawBatch) -> Limits<'a> {
         let records = match &raw.framing {
-            Framing::Lines { .. } => None,
+            Framing::Lines { .. } | Framing::Torn { .. } => None,
             Framing::Records(records) => Some(records.as_slice()),
         };
         Limits { read_at: raw.read_at, records, next: Cell::new(0) }
