@@ -48,20 +48,24 @@ pub(super) struct Sparse {
     kept: usize,
     /// What the last window of a key came to, where that was enough for a finding.
     pub(super) hot: HashMap<KeyBytes, Hot>,
-    /// Warm keys of the window being looked at.
+    /// Warm keys of the running window.
     warm: HashTable<Warm>,
     values: Vec<u64>,
 }
 
-/// A key that is warm in panes of a window.
+/// A key that is warm in panes of the running window.
 struct Warm {
-    /// The first of them, and its row there.
-    pane: u64,
-    row: u32,
-    /// How many they are.
+    key: KeyBytes,
+    hash: u64,
+    /// In how many.
     panes: u64,
     /// What they hold of the key.
     held: u64,
+    /// The panes that were looked at and have the key, warm or not, and its rows there: what stays from window to window is
+    /// looked up once.
+    rows: Vec<(u64, u32)>,
+    /// Panes that start earlier were looked at.
+    next: u64,
 }
 
 /// The rows of a pane.
@@ -135,48 +139,71 @@ impl Sparse {
     /// The running window ends at `end` now: panes leave it and enter.
     pub(super) fn slide(&mut self, end: u64, plan: &MeasurePlan) {
         while let Some(first) = self.running.first_entry().filter(|first| first.key() + plan.window < end) {
-            self.kept -= first.remove().rows.pieces();
+            let pane = first.remove();
+            self.kept -= pane.rows.pieces();
+            self.cool(&pane);
         }
         while let Some(first) = self.waiting.first_entry().filter(|first| first.key() + plan.hop <= end) {
             let (start, pane) = first.remove_entry();
+            debug_assert!(self.first_waiting().is_none_or(|next| next > start), "panes enter in order");
+            self.warm_up(&pane);
             self.running.insert(start, pane);
+        }
+    }
+
+    /// A pane enters the running window.
+    fn warm_up(&mut self, pane: &Pane) {
+        for row in &pane.warm {
+            let key = pane.key(*row);
+            let hash = hash::of(key);
+            let own = self.warm.entry(hash, |warm| warm.key.as_bytes() == key, |warm| warm.hash);
+            let new = || Warm { key: KeyBytes::new(key), hash, panes: 0, held: 0, rows: Vec::new(), next: 0 };
+            let mut own = own.or_insert_with(new);
+            own.get_mut().panes += 1;
+            own.get_mut().held += measure_of(&pane.rows, *row);
+        }
+    }
+
+    /// A pane has left the running window.
+    fn cool(&mut self, pane: &Pane) {
+        for row in &pane.warm {
+            let key = pane.key(*row);
+            let Ok(mut own) = self.warm.find_entry(hash::of(key), |warm| warm.key.as_bytes() == key) else { continue };
+            own.get_mut().panes -= 1;
+            own.get_mut().held -= measure_of(&pane.rows, *row);
+            if own.get().panes == 0 {
+                own.remove();
+            }
         }
     }
 
     /// Says what the keys of the running window came to that may be findings.
     pub(super) fn find(&mut self, plan: &MeasurePlan, window: &Window, mut give: impl FnMut(ClosedRow)) {
         let Sparse { running, warm, factor, .. } = self;
-        warm.clear();
-        for (start, pane) in running.iter() {
-            for row in &pane.warm {
-                let key = pane.key(*row);
-                let key_of = |warm: &Warm| running.get(&warm.pane).map_or(&[][..], |pane| pane.key(warm.row));
-                let own = warm.entry(hash::of(key), |other| key_of(other) == key, |other| hash::of(key_of(other)));
-                let mut own = own.or_insert(Warm { pane: *start, row: *row, panes: 0, held: 0 });
-                own.get_mut().panes += 1;
-                own.get_mut().held += measure_of(&pane.rows, *row);
-            }
-        }
         let running = &*running;
         // A pane in which a key is not warm holds no more of it.
         let most_cold = least_warm(self.share) - 1;
-        let sought = |warm: &Warm| {
-            // Most keys cannot come to enough, whatever the other panes hold of them: those are not looked up.
+        // Most keys cannot come to enough, whatever the other panes hold of them: those are not looked up.
+        let may_come_to_enough = |warm: &&mut Warm| {
             let most = warm.held + (running.len() as u64 - warm.panes) * most_cold;
-            let pane = running.get(&warm.pane).filter(|_| self.least.is_reached(u64::MAX, most as f64))?;
-            let key = pane.key(warm.row);
-            Some((hash::of(key), key))
+            self.least.is_reached(u64::MAX, most as f64)
         };
-        let sought: Vec<(u64, &[u8])> = warm.iter().filter_map(sought).collect();
+        let mut sought: Vec<&mut Warm> = warm.iter_mut().filter(may_come_to_enough).collect();
+        let first = running.keys().next().copied().unwrap_or(0);
         // The rows of a key, pane by pane.
         let mut own: Vec<(&Pane, u32)> = Vec::with_capacity(running.len());
-        for (position, (hash, key)) in sought.iter().enumerate() {
-            let (hash, key) = (*hash, *key);
-            if let Some((next, _)) = sought.get(position + 1) {
-                running.values().for_each(|pane| pane.prefetch(*next, *factor));
+        for position in 0..sought.len() {
+            if let Some(next) = sought.get(position + 1) {
+                running.range(next.next..).for_each(|(_, pane)| pane.prefetch(next.hash, *factor));
+            }
+            let Warm { key, hash, rows, next, .. } = &mut *sought[position];
+            rows.retain(|(pane, _)| *pane >= first);
+            for (start, pane) in running.range(*next..) {
+                rows.extend(pane.find(*hash, key.as_bytes(), *factor).map(|row| (*start, row)));
+                *next = start + 1;
             }
             own.clear();
-            own.extend(running.values().filter_map(|pane| Some((pane, pane.find(hash, key, *factor)?))));
+            own.extend(rows.iter().filter_map(|(pane, row)| Some((running.get(pane)?, *row))));
             let n: u64 = own.iter().map(|(pane, row)| pane.rows.n(*row as usize)).sum();
             let most: u64 = own.iter().map(|(pane, row)| measure_of(&pane.rows, *row)).sum();
             if !self.least.is_reached(n, most as f64) {
@@ -197,7 +224,6 @@ impl Sparse {
             if !self.least.is_reached(n, value) {
                 continue;
             }
-            let key = KeyBytes::new(key);
             let before = self.hot.insert(key.clone(), Hot { n, value, end: window.end });
             let before = before.filter(|hot| hot.end == window.end.saturating_sub(plan.hop));
             let rises = |n: u64, value: f64| before.is_none_or(|hot| n > hot.n || value > hot.value);
@@ -217,7 +243,7 @@ impl Sparse {
             }
             give(ClosedRow {
                 plan: plan.number,
-                key,
+                key: key.clone(),
                 start: window.start,
                 end: window.end,
                 closed: window.closes,
