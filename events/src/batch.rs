@@ -89,12 +89,18 @@ impl Span {
     /// The bytes of the span in a batch's main buffer or side buffer; empty for [`Span::NONE`].
     #[inline]
     pub fn bytes<'a>(self, main: &'a [u8], extra: &'a [u8]) -> &'a [u8] {
+        &self.and_behind(main, extra)[..self.len as usize]
+    }
+
+    /// The same, and all that stands behind them in their buffer.
+    #[inline]
+    fn and_behind<'a>(self, main: &'a [u8], extra: &'a [u8]) -> &'a [u8] {
         if self.is_none() {
             return &[];
         }
         let start = (self.start & !IN_EXTRA) as usize;
         let buffer = if self.start & IN_EXTRA == 0 { main } else { extra };
-        &buffer[start..start + self.len as usize]
+        &buffer[start..]
     }
 }
 
@@ -207,6 +213,13 @@ impl Batch {
     #[inline]
     pub fn get(&self, span: Span) -> &[u8] {
         span.bytes(&self.raw.bytes, &self.extra)
+    }
+
+    /// The bytes of a span, and all that stands behind them: who takes more than the span's own may compare it without a branch
+    /// on its length.
+    #[inline]
+    pub fn get_and_behind(&self, span: Span) -> &[u8] {
+        span.and_behind(&self.raw.bytes, &self.extra)
     }
 
     /// Lines read: events and rejects.

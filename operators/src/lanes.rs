@@ -61,9 +61,9 @@ impl Lanes {
         Lanes {
             hosts: Names::default(),
             clients: Clients::new(privacy),
-            paths: Names::default(),
-            agents: Names::default(),
-            referrers: Names::default(),
+            paths: Names::of_texts(),
+            agents: Names::of_texts(),
+            referrers: Names::of_texts(),
             generation: next_generation(),
             host: none,
             client: none,
@@ -88,10 +88,11 @@ impl Lanes {
         for lane in bits(mask) {
             let host = events[lane].host;
             self.host[lane] = if !host.is_empty() {
-                number_host(&mut self.hosts, batch.get(host))
+                number_host(&mut self.hosts, batch.get_and_behind(host), host.len())
             } else {
                 if default_host == NONE {
-                    default_host = number_host(&mut self.hosts, &batch.default_host);
+                    let host = &batch.default_host;
+                    default_host = number_host(&mut self.hosts, host, host.len());
                 }
                 default_host
             };
@@ -190,7 +191,7 @@ fn number(
     mask: u32,
     span: impl Fn(usize) -> Span,
 ) -> u32 {
-    let mut texts: [&[u8]; LANES] = [&[]; LANES];
+    let (mut texts, mut lens): ([&[u8]; LANES], _) = ([&[]; LANES], [0; LANES]);
     let (mut samples, mut candidates) = ([Sample::default(); LANES], [NONE; LANES]);
     let (mut named, mut cut) = (mask, 0);
     for lane in bits(mask) {
@@ -202,27 +203,27 @@ fn number(
             named &= !(1 << lane);
             continue;
         }
-        texts[lane] = batch.get(span);
-        samples[lane] = sample(texts[lane]);
+        (texts[lane], lens[lane]) = (batch.get_and_behind(span), span.len());
+        samples[lane] = sample(&texts[lane][..lens[lane]]);
         candidates[lane] = names.candidate(samples[lane]);
         names.prefetch(candidates[lane]);
     }
     each(named, |lane| names.prefetch_text(candidates[lane]));
     for lane in bits(named) {
-        let (candidate, text) = (candidates[lane], texts[lane]);
-        let is_known = candidate != NONE && names.text_of_candidate(candidate) == text;
-        numbers[lane] = if is_known { candidate } else { names.seek(samples[lane], text) };
+        let (candidate, text, len) = (candidates[lane], texts[lane], lens[lane]);
+        let is_known = names.is_at(candidate, text, len);
+        numbers[lane] = if is_known { candidate } else { names.seek(samples[lane], &text[..len]) };
     }
     cut
 }
 
-/// The number of a host. No name is longer than it may be, so one that is to be cut is not found among the last ones.
+/// The number of a host, whose name are so many bytes with which `text` begins. No name is longer than it may be, so one that is
+/// to be cut is not found among the last ones.
 #[inline]
-fn number_host(hosts: &mut Names, host: &[u8]) -> u32 {
-    let sample = sample(host);
+fn number_host(hosts: &mut Names, text: &[u8], len: usize) -> u32 {
+    let sample = sample(&text[..len]);
     let candidate = hosts.candidate(sample);
-    let is_known = candidate != NONE && hosts.text_of_candidate(candidate) == host;
-    if is_known { candidate } else { seek_host(hosts, sample, host) }
+    if hosts.is_at(candidate, text, len) { candidate } else { seek_host(hosts, sample, &text[..len]) }
 }
 
 #[inline(never)]

@@ -3,6 +3,7 @@
 //! Every operator is a plain struct with no Timely types, table-tested, plus a thin shell that holds capabilities,
 //! drains input and closes what the frontier allows. docs/WINDOWING.md and docs/RULES.md say what they compute.
 
+mod alike;
 pub mod inexact;
 pub mod lanes;
 pub mod names;

@@ -9,8 +9,10 @@
 //! - Numbers depend on what one worker read, and when. They never leave it, and no result depends on their order.
 //! - Where a text stands in a table depends on a secret of this process: who writes log lines cannot make look-ups slow.
 
+use crate::alike::begin_alike;
 use crate::prefetch::prefetch;
 use std::hash::{BuildHasher, RandomState};
+use std::hint::select_unpredictable;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Client;
@@ -35,9 +37,14 @@ const RECENT_BITS: u32 = 13;
 const NUMBER_BITS: u32 = 20;
 const LEAST_CAPACITY: usize = 64;
 
+/// How many rows ahead of the work texts are asked for.
+const AHEAD: usize = 16;
+
 /// Texts by number.
 pub struct Names {
     secret: u64,
+    /// Whether short texts stand in their [`Name`]s.
+    keeps_short: bool,
     /// Open addressing with linear probing, at most half full: one more than a number; 0 is free.
     index: Vec<u32>,
     names: Vec<Name>,
@@ -84,6 +91,7 @@ impl Default for Names {
     fn default() -> Names {
         Names {
             secret: secret(),
+            keeps_short: true,
             index: vec![0; LEAST_CAPACITY],
             names: Vec::new(),
             bytes: Vec::new(),
@@ -93,6 +101,11 @@ impl Default for Names {
 }
 
 impl Names {
+    /// For texts of many lengths, that are looked for by [`Names::is_at`]: all stand where long ones do.
+    pub fn of_texts() -> Names {
+        Names { keeps_short: false, ..Names::default() }
+    }
+
     /// The number of a text; the next one where it is new.
     #[inline]
     pub fn number(&mut self, text: &[u8]) -> u32 {
@@ -114,15 +127,23 @@ impl Names {
     pub fn candidate(&self, sample: Sample) -> u32 {
         let [first, second] = self.recent[sample.place()];
         let of = |word: u32| word >> NUMBER_BITS == sample.piece();
-        let second = if of(second) { second } else { 0 };
-        let word = if of(first) { first } else { second };
+        let second = select_unpredictable(of(second), second, 0);
+        let word = select_unpredictable(of(first), first, second);
         (word & LOW).wrapping_sub(1)
     }
 
-    /// The text of a candidate; empty where there is none.
+    /// Whether the text of a candidate is that of so many bytes with which `text` begins.
     #[inline]
-    pub fn text_of_candidate(&self, candidate: u32) -> &[u8] {
-        self.names.get(candidate as usize).map_or(&[][..], |name| self.text_of(name))
+    pub fn is_at(&self, candidate: u32, text: &[u8], len: usize) -> bool {
+        let Some(name) = self.names.get(candidate as usize) else { return false };
+        if let Some(short) = name.short() {
+            // The eight bytes in which it stands, where there are as many to compare with.
+            let Some(eight) = text.first_chunk().filter(|_| len <= SHORT) else { return short == &text[..len] };
+            let own = u64::from_le_bytes(*eight) & !(u64::MAX << (8 * len));
+            return u64::from_le_bytes(name.place) == own | u64::from(IS_HERE | len as u8) << 56;
+        }
+        let range = name.range();
+        range.len() == len && begin_alike(&self.bytes[range.start..], text, len)
     }
 
     #[inline(never)]
@@ -159,7 +180,7 @@ impl Names {
 
     fn push(&mut self, hash: u64, text: &[u8]) -> u32 {
         let mut place = [0; SHORT + 1];
-        if text.len() <= SHORT {
+        if self.keeps_short && text.len() <= SHORT {
             place[..text.len()].copy_from_slice(text);
             place[SHORT] = IS_HERE | text.len() as u8;
         } else {
@@ -223,11 +244,16 @@ impl Names {
         }
     }
 
-    /// Loads what is known of a number, and its text. The result has no meaning but must be used.
+    /// Asks for the names of rows that are worked on in their order, of which `position` is next and `number` says which names
+    /// they have: what is known of a number first, its text when that has come.
     #[inline]
-    pub fn touch(&self, number: u32) -> u64 {
-        let name = self.name(number);
-        name.hash ^ self.text_of(name).first().map_or(0, |byte| u64::from(*byte))
+    pub fn prefetch_ahead(&self, position: usize, number: impl Fn(usize) -> Option<u32>) {
+        if let Some(number) = number(position + 2 * AHEAD) {
+            self.prefetch(number);
+        }
+        if let Some(number) = number(position + AHEAD) {
+            self.prefetch_text(number);
+        }
     }
 
     /// Appends the text of a number. Most keys are those of IPv4 addresses, which are short: those are copied as a word, of
@@ -263,7 +289,7 @@ impl Names {
 
     /// Forgets all: numbers are given anew.
     pub fn clear(&mut self) {
-        *self = Names::default();
+        *self = Names { keeps_short: self.keeps_short, ..Names::default() };
     }
 }
 
@@ -325,7 +351,7 @@ impl Clients {
         let at = self.start(ip.to_bits());
         let (first, second) = (self.addresses[at & mask], self.addresses[at.wrapping_add(1) & mask]);
         let of = |word: u64| word >> 32 == u64::from(ip.to_bits()) && word as u32 > 0;
-        let word = if of(first) { first } else { second };
+        let word = select_unpredictable(of(first), first, second);
         if of(word) { word as u32 - 1 } else { self.seek(ip) }
     }
 
@@ -560,6 +586,35 @@ mod tests {
         names.clear();
         assert!(names.is_empty());
         assert_eq!(names.number(b"again"), 0);
+    }
+
+    #[test]
+    fn texts_are_told_apart_at_every_length_whatever_stands_behind_them() {
+        let all: Vec<u8> = (0..400u32).map(|at| (at * 7) as u8).collect();
+        for (kind, mut names) in [("short ones with their names", Names::default()), ("texts", Names::of_texts())] {
+            let lens = [0, 1, 3, 4, 6, 7, 8, 9, 31, 32, 63, 64, 65, 127, 128, 129, 200];
+            let numbers = lens.map(|len| names.number(&all[..len]));
+            // Of another text that stands behind all, so that there is as much to compare with; and of none.
+            for last in [Some([0xff; 128]), None] {
+                last.iter().for_each(|last| _ = names.number(last));
+                for (number, len) in numbers.into_iter().zip(lens) {
+                    for behind in [0, 1, 7, 8, 63, 64, 100] {
+                        let mut text = all[..len + behind].to_vec();
+                        text[len..].fill(0xee);
+                        assert!(names.is_at(number, &text, len), "{kind}, {len}, {behind} behind");
+                        for at in 0..len {
+                            text[at] ^= 1;
+                            assert!(!names.is_at(number, &text, len), "{kind}, {len}, byte {at}, {behind} behind");
+                            text[at] ^= 1;
+                        }
+                        for other in [len.wrapping_sub(1), len + 1].into_iter().filter(|other| *other <= text.len()) {
+                            assert!(!names.is_at(number, &text, other), "{kind}, {other} for {len}");
+                        }
+                    }
+                }
+            }
+            assert!(!names.is_at(NONE, b"", 0), "{kind}: no candidate");
+        }
     }
 
     #[test]

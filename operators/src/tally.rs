@@ -9,6 +9,7 @@
 
 use crate::names::secret;
 use crate::prefetch::prefetch;
+use std::hint::select_unpredictable;
 
 /// What stands in a [`Tally`].
 pub trait Keyed {
@@ -49,7 +50,7 @@ impl<R: Keyed> Tally<R> {
         let (at, piece) = self.start(key);
         let mask = self.index.len() - 1;
         let (first, second) = (self.index[at & mask], self.index[(at + 1) & mask]);
-        let word = if self.is_of(first, piece) { first } else { second };
+        let word = select_unpredictable(self.is_of(first, piece), first, second);
         Candidate((word & self.low()).wrapping_sub(1))
     }
 

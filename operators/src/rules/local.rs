@@ -15,16 +15,15 @@
 //!   everything.
 
 use super::dark::{self, DarkPart, LocalDark};
+use super::group::{By, Group};
 use super::partials::PanePartials;
 use super::plan::{MeasurePlan, RuleSet};
-use super::table::{Partitions, Seen, Table};
+use super::table::{Partitions, Table};
 use super::values::{LocalValues, Observed, Recorder, Scratch, Values};
 use crate::lanes::{LANES, Lanes, bits, each, in_time};
-use crate::names::{NONE, Names};
-use crate::prefetch::prefetch;
+use crate::names::Names;
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::event::{Event, Kind, LogLevel};
-use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Allow, Measure};
 use tidewatch_events::time::EventTime;
@@ -55,32 +54,6 @@ pub struct LocalPanes {
     rows: usize,
     /// For those who have none.
     lanes: Option<Box<Lanes>>,
-}
-
-/// A way to group, shared by plans, and the keys of the events being observed.
-struct Group {
-    fields: Vec<Field>,
-    /// Whether the key is that of one name of the event.
-    by: By,
-    /// The keys.
-    names: Names,
-    /// Numbers of keys, by the number of the name; [`NONE`]: not known.
-    known: Vec<u32>,
-    /// By which numbers of names.
-    generation: u64,
-    /// Events that a plan of this group matched; then those of them that have a key.
-    mask: u32,
-    /// Numbers of their keys.
-    keys: [u32; LANES],
-    /// Bytes of a key.
-    bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    Client,
-    Host,
-    Fields,
 }
 
 /// Which of the first 64 plans a request of a status may match.
@@ -121,23 +94,24 @@ struct LocalPlan {
     fed_by: Option<usize>,
     /// Position among the dark-path plans.
     dark: Option<usize>,
-    /// The pane of the last event: most events follow one of the same pane.
-    current: Current,
     /// Starts and tables of panes with rows, ascending.
-    open: Vec<(u64, usize)>,
+    open: Vec<(u64, u32)>,
+    /// The last of them, the latest first; [`NO_PANE`] where there are fewer.
+    latest: [(u64, u32); LATEST],
     tables: Vec<Table>,
-    spare: Vec<usize>,
+    spare: Vec<u32>,
     /// Which of the events being observed match.
     mask: u32,
+    /// Which of them are counted one by one, and the tables of their panes.
+    counted: u32,
+    at: [u32; LANES],
 }
 
-/// A pane and its table; `len` is 0 where there is none.
-#[derive(Clone, Copy, Default)]
-struct Current {
-    start: u64,
-    len: u64,
-    table: usize,
-}
+/// Where a pane is among so many last ones, its table is found without a branch: times are a little out of order.
+const LATEST: usize = 4;
+
+/// Starts at no later time than any event, and has no table.
+const NO_PANE: (u64, u32) = (0, u32::MAX);
 
 impl LocalPanes {
     /// Nothing observed yet.
@@ -218,10 +192,16 @@ impl LocalPanes {
         for group in &mut self.groups {
             group.fill(batch, events, lanes, &mut self.scratch);
         }
-        for plan in &self.plans {
-            let group = &self.groups[plan.group];
-            if plan.fed_by.is_none() && plan.current.len > 0 && group.by != By::Host {
-                plan.tables[plan.current.table].prefetch_places(plan.mask & group.mask, &group.keys);
+        let mut times = (u64::MAX, 0);
+        each(mask, |lane| times = (times.0.min(events[lane].time.0), times.1.max(events[lane].time.0)));
+        for index in 0..self.plans.len() {
+            let taken = self.plans[index].fed_by.map_or(0, |finer| self.plans[finer].mask);
+            let (plan, groups) = (&mut self.plans[index], &self.groups);
+            let group = &groups[plan.group];
+            plan.counted = plan.mask & group.mask & !taken;
+            plan.find_tables(events, times);
+            if group.by != By::Host {
+                each(plan.counted, |lane| plan.table_of(lane).prefetch_place(group.keys[lane]));
             }
         }
     }
@@ -233,49 +213,28 @@ impl LocalPanes {
     }
 
     fn count_of(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes, partition: usize) {
-        let mask = self.mask;
-        let (mut least, mut largest) = (u64::MAX, 0);
-        each(mask, |lane| (least, largest) = (least.min(events[lane].time.0), largest.max(events[lane].time.0)));
         if let Some(dark) = &mut self.dark {
             let asking = self.plans.iter().filter(|plan| plan.dark.is_some()).fold(0, |all, plan| all | plan.mask);
-            dark.fill(batch, events, mask, asking, lanes);
+            dark.fill(batch, events, self.mask, asking, lanes);
         }
         for plan in &self.plans {
             let group = &self.groups[plan.group];
-            if plan.fed_by.is_none() && plan.current.len > 0 && group.by != By::Host {
-                plan.tables[plan.current.table].prefetch(plan.mask & group.mask, &group.keys);
+            if group.by != By::Host {
+                each(plan.counted, |lane| plan.table_of(lane).prefetch(group.keys[lane]));
             }
         }
-        for index in 0..self.plans.len() {
-            let taken = self.plans[index].fed_by.map_or(0, |finer| self.plans[finer].mask);
-            let plan = &mut self.plans[index];
+        for plan in self.plans.iter_mut().filter(|plan| plan.counted != 0) {
             let group = &self.groups[plan.group];
-            let mut left = plan.mask & group.mask & !taken;
-            while left != 0 {
-                // Those of one pane together; nearly always all.
-                let pane = plan.pane(events[left.trailing_zeros() as usize].time.0);
-                let mut mask = left;
-                if least < pane.start || largest - pane.start >= pane.len {
-                    each(left, |lane| {
-                        let out = events[lane].time.0.wrapping_sub(pane.start) >= pane.len;
-                        mask &= !(u32::from(out) << lane);
-                    });
-                }
-                left &= !mask;
-                let table = &mut plan.tables[pane.table];
-                let mut rows = [0; LANES];
-                let seen = Seen { events, mask, start: pane.start, partition, partitions: &self.partitions };
-                self.rows += match group.by {
-                    By::Host => table.count_few(&seen, &group.keys, least, &mut rows),
-                    _ => table.count(&seen, &group.keys, &mut rows),
-                };
-                let observed = Observed { batch, seen: &seen, rows: &rows };
-                self.rows += table.values.record(&plan.recorder, &observed, &mut self.scratch);
-                if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
-                    for lane in bits(mask) {
-                        let path = || dark::path_of(lane, batch, &events[lane], lanes);
-                        self.rows += dark.ask(position, pane.start, lane, group.keys[lane], path);
-                    }
+            let before = plan.rows();
+            let rows = plan.count(events, &group.keys, partition, &self.partitions);
+            let (mask, at, rows, partitions) = (plan.counted, &plan.at, &rows, &self.partitions);
+            let observed = Observed { batch, events, mask, at, rows, partition, partitions };
+            plan.recorder.record(&observed, &mut plan.tables, &mut self.scratch);
+            self.rows += plan.rows() - before;
+            if let (Some(position), Some(dark)) = (plan.dark, &mut self.dark) {
+                for lane in bits(plan.counted) {
+                    let path = || dark::path_of(lane, batch, &events[lane], lanes);
+                    self.rows += dark.ask(position, plan.table_of(lane).start, lane, group.keys[lane], path);
                 }
             }
         }
@@ -409,88 +368,6 @@ impl Exemption {
     }
 }
 
-impl Group {
-    fn new(fields: Vec<Field>) -> Group {
-        let by = match fields[..] {
-            [Field::ClientIp] => By::Client,
-            [Field::Host] => By::Host,
-            _ => By::Fields,
-        };
-        Group {
-            fields,
-            by,
-            names: Names::default(),
-            known: Vec::new(),
-            generation: 0,
-            mask: 0,
-            keys: [NONE; LANES],
-            bytes: Vec::new(),
-        }
-    }
-
-    /// Asks for what [`Group::fill`] will need.
-    #[inline]
-    fn prefetch(&self, mask: u32, lanes: &Lanes) {
-        if self.by == By::Client {
-            each(mask, |lane| prefetch(&self.known, lanes.client[lane] as usize));
-        }
-    }
-
-    /// Finds the numbers of the keys of the events of the mask; takes those out of the mask that have none.
-    #[inline]
-    fn fill(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes, scratch: &mut Scratch) {
-        if self.mask == 0 {
-            return;
-        }
-        if self.generation != lanes.generation() {
-            self.generation = lanes.generation();
-            self.known.clear();
-        }
-        let (names, numbers) = match self.by {
-            By::Client => (lanes.clients(), &lanes.client),
-            By::Host => (lanes.hosts(), &lanes.host),
-            By::Fields => {
-                for lane in bits(self.mask) {
-                    self.put_together(lane, batch, &events[lane], scratch);
-                }
-                return;
-            }
-        };
-        if self.known.len() < names.len() {
-            self.known.resize(names.len(), NONE);
-        }
-        for lane in bits(self.mask) {
-            let number = numbers[lane];
-            let known = self.known.get(number as usize).copied().unwrap_or(NONE);
-            self.keys[lane] = known;
-            if known == NONE {
-                self.put_together(lane, batch, &events[lane], scratch);
-                if number != NONE {
-                    self.known[number as usize] = self.keys[lane];
-                }
-            }
-        }
-    }
-
-    /// Finds the number of an event's key by its bytes.
-    #[inline(never)]
-    fn put_together(&mut self, lane: usize, batch: &Batch, event: &Event, scratch: &mut Scratch) {
-        self.bytes.clear();
-        if self.fields.iter().all(|field| scratch.push(&mut self.bytes, *field, batch, event)) {
-            self.keys[lane] = self.names.number(&self.bytes);
-        } else {
-            self.keys[lane] = NONE;
-            self.mask &= !(1 << lane);
-        }
-    }
-
-    /// Forgets all keys: nobody keeps their numbers.
-    fn forget(&mut self) {
-        self.names.clear();
-        self.known.clear();
-    }
-}
-
 impl LocalPlan {
     fn new(plan: &MeasurePlan, group: usize, dark: Option<usize>) -> LocalPlan {
         LocalPlan {
@@ -505,11 +382,13 @@ impl LocalPlan {
             feeds: None,
             fed_by: None,
             dark,
-            current: Current::default(),
             open: Vec::new(),
+            latest: [NO_PANE; LATEST],
             tables: Vec::new(),
             spare: Vec::new(),
             mask: 0,
+            counted: 0,
+            at: [0; LANES],
         }
     }
 
@@ -523,35 +402,92 @@ impl LocalPlan {
         if self.only_exempt { mask & exempt } else { mask & !exempt }
     }
 
-    /// The pane that holds a time; becomes the current one.
+    /// Finds the tables of the panes of the events that are counted, which are of these times and between them.
     #[inline]
-    fn pane(&mut self, time: u64) -> Current {
-        if time.wrapping_sub(self.current.start) >= self.current.len {
-            self.turn_to(time);
+    fn find_tables(&mut self, events: &[Event], (first, last): (u64, u64)) {
+        if self.counted == 0 {
+            return;
         }
-        self.current
+        // Of a long pane, nearly always all.
+        let (start, table) = self.latest[0];
+        if start <= first && last - start < self.hop && table != NO_PANE.1 {
+            self.at = [table; LANES];
+            return;
+        }
+        for lane in bits(self.counted) {
+            self.at[lane] = self.table_at(events[lane].time.0);
+        }
     }
 
-    /// One of the last panes nearly always: times are a little out of order.
-    fn turn_to(&mut self, time: u64) {
-        let known = self.open.iter().rev().take(8).find(|(start, _)| time.wrapping_sub(*start) < self.hop);
-        let (start, table) = known.copied().unwrap_or_else(|| self.open_pane(time - time % self.hop));
-        self.current = Current { start, len: self.hop, table };
+    /// The table of the pane that holds a time.
+    #[inline]
+    fn table_at(&mut self, time: u64) -> u32 {
+        let later: usize = self.latest.iter().map(|(start, _)| usize::from(*start > time)).sum();
+        match self.latest.get(later) {
+            Some((start, table)) if time - start < self.hop && *table != NO_PANE.1 => *table,
+            _ => self.open_pane(time - time % self.hop),
+        }
     }
 
-    /// The pane of a start, with its table.
-    #[cold]
-    fn open_pane(&mut self, start: u64) -> (u64, usize) {
+    /// The table of an event that is counted.
+    #[inline]
+    fn table_of(&self, lane: usize) -> &Table {
+        &self.tables[self.at[lane] as usize]
+    }
+
+    /// The table of the pane of a start.
+    #[inline(never)]
+    fn open_pane(&mut self, start: u64) -> u32 {
         let at = match self.open.binary_search_by_key(&start, |(s, _)| *s) {
-            Ok(found) => return self.open[found],
+            Ok(found) => return self.open[found].1,
             Err(at) => at,
         };
         let table = self.spare.pop().unwrap_or_else(|| {
             self.tables.push(Table::new(LocalValues::of(&self.recorder)));
-            self.tables.len() - 1
+            self.tables.len() as u32 - 1
         });
+        self.tables[table as usize].start = start;
         self.open.insert(at, (start, table));
-        (start, table)
+        self.find_latest();
+        table
+    }
+
+    fn find_latest(&mut self) {
+        self.latest = [NO_PANE; LATEST];
+        self.latest.iter_mut().zip(self.open.iter().rev()).for_each(|(latest, open)| *latest = *open);
+    }
+
+    /// Rows kept, and distinct values.
+    #[inline]
+    fn rows(&self) -> usize {
+        self.tables.iter().map(Table::rows).sum()
+    }
+
+    /// Counts the events of one partition that are counted, whose keys are given. Says their rows.
+    #[inline]
+    fn count(
+        &mut self,
+        events: &[Event],
+        keys: &[u32; LANES],
+        partition: usize,
+        partitions: &Partitions,
+    ) -> [u32; LANES] {
+        self.tables.iter_mut().for_each(Table::make_room);
+        let first = self.counted.trailing_zeros() as usize % LANES;
+        let (key, at) = (keys[first], self.at[first]);
+        let mut differs = false;
+        each(self.counted, |lane| differs |= (keys[lane] != key) | (self.at[lane] != at));
+        if !differs {
+            let table = &mut self.tables[at as usize];
+            return [table.count_same(key, events, self.counted, partition, partitions); LANES];
+        }
+        let mut rows = [0; LANES];
+        for lane in bits(self.counted) {
+            let table = &mut self.tables[self.at[lane] as usize];
+            let least = table.least(&events[lane], partition);
+            rows[lane] = table.count(keys[lane], least, partitions);
+        }
+        rows
     }
 
     /// How many of the open panes end at or before `end`.
@@ -563,9 +499,10 @@ impl LocalPlan {
     /// kept.
     fn take_in(&mut self, finer: &mut LocalPlan, end: u64, partitions: &Partitions) -> usize {
         let mut more = 0;
-        for (start, table) in &finer.open[..finer.done(end)] {
-            let pane = self.pane(*start);
-            more += self.tables[pane.table].take_in(&mut finer.tables[*table], start - pane.start, partitions);
+        for (start, finer_table) in &finer.open[..finer.done(end)] {
+            let table = self.table_at(*start) as usize;
+            let table = &mut self.tables[table];
+            more += table.take_in(&mut finer.tables[*finer_table as usize], start - table.start, partitions);
         }
         more
     }
@@ -582,11 +519,8 @@ impl LocalPlan {
     ) -> usize {
         let (mut rows, done) = (0, self.done(end));
         for (start, table) in self.open.drain(..done) {
-            if start == self.current.start {
-                self.current = Current::default();
-            }
             let table_number = table;
-            let table = &mut self.tables[table];
+            let table = &mut self.tables[table as usize];
             rows += table.rows();
             let empty = |dest| PanePartials::new(dest, index as u32, start, Values::of(&self.measure));
             let mut messages: Vec<PanePartials> = (0..peers.max(1) as u64).map(empty).collect();
@@ -594,6 +528,7 @@ impl LocalPlan {
             out.extend(messages.into_iter().filter(|message| !message.is_empty()));
             self.spare.push(table_number);
         }
+        self.find_latest();
         rows
     }
 }

@@ -26,6 +26,7 @@ pub mod dark;
 pub mod episodes;
 pub mod evidence;
 mod finals;
+mod group;
 pub mod keys;
 pub mod local;
 mod measured;

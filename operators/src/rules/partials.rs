@@ -144,6 +144,11 @@ impl PanePartials {
         }
     }
 
+    /// How many bytes all keys take.
+    pub(super) fn key_bytes(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How many rows.
     pub fn len(&self) -> usize {
         self.rows.len()

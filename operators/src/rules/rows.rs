@@ -4,17 +4,15 @@
 //! of keys that come often stand close together: the first ones.
 
 use crate::prefetch::prefetch;
+use std::hint::select_unpredictable;
 
 const LEAST_PLACES: usize = 64;
-
-/// So many rows are few: to load them beforehand gains nothing, all are in the nearest cache.
-const FEW: usize = 256;
 
 /// Where a row has more places than this, the places are forgotten row by row.
 const MANY_PLACES: usize = 32;
 
 /// What stands in [`Rows`].
-pub(super) trait Numbered {
+pub(super) trait Numbered: Copy {
     /// The number of its key.
     fn number(&self) -> u32;
 }
@@ -23,12 +21,14 @@ pub(super) trait Numbered {
 pub(super) struct Rows<R> {
     /// By number: one more than the row's position; 0 where there is none.
     places: Vec<u32>,
+    /// Those behind the first `len` mean nothing.
     rows: Vec<R>,
+    len: usize,
 }
 
 impl<R> Default for Rows<R> {
     fn default() -> Rows<R> {
-        Rows { places: Vec::new(), rows: Vec::new() }
+        Rows { places: Vec::new(), rows: Vec::new(), len: 0 }
     }
 }
 
@@ -46,23 +46,31 @@ impl<R: Numbered> Rows<R> {
         prefetch(&self.places, number as usize);
     }
 
-    /// Asks for the rows of some numbers.
+    /// Asks for the row of a number; says where it stands, or would stand if it were the next.
     #[inline]
-    pub(super) fn prefetch(&self, numbers: impl Iterator<Item = u32>) {
-        if self.rows.len() > FEW {
-            numbers.for_each(|number| prefetch(&self.rows, self.position(number).unwrap_or(0)));
-        }
+    pub(super) fn prefetch(&self, number: u32) -> usize {
+        let position = self.position(number).unwrap_or(self.len);
+        prefetch(&self.rows, position);
+        position
     }
 
-    /// Adds the row of a number that has none. Says its position.
-    pub(super) fn insert(&mut self, row: R) -> usize {
-        let number = row.number() as usize;
+    /// The position of the row of a number; where there is none, this one is added. Which of both cannot be guessed, so there
+    /// is no branch on it: a row is written behind the last one, and counts if it is needed.
+    #[inline]
+    pub(super) fn entry(&mut self, row: R) -> usize {
+        let (number, next) = (row.number() as usize, self.len);
         if number >= self.places.len() {
             self.grow(number + 1);
         }
-        self.rows.push(row);
-        self.places[number] = self.rows.len() as u32;
-        self.rows.len() - 1
+        match self.rows.get_mut(next) {
+            Some(spare) => *spare = row,
+            None => self.rows.push(row),
+        }
+        let place = &mut self.places[number];
+        let is_new = *place == 0;
+        *place = select_unpredictable(is_new, next as u32 + 1, *place);
+        self.len += usize::from(is_new);
+        *place as usize - 1
     }
 
     #[cold]
@@ -75,14 +83,14 @@ impl<R: Numbered> Rows<R> {
 
     /// Forgets all rows and keeps the room.
     pub(super) fn clear(&mut self) {
-        if self.rows.len() < self.places.len() / MANY_PLACES {
-            for row in &self.rows {
+        if self.len < self.places.len() / MANY_PLACES {
+            for row in &self.rows[..self.len] {
                 self.places[row.number() as usize] = 0;
             }
         } else {
             self.places.fill(0);
         }
-        self.rows.clear();
+        self.len = 0;
     }
 }
 
@@ -90,7 +98,7 @@ impl<R> Rows<R> {
     /// The rows, in order of arrival.
     #[inline]
     pub(super) fn all(&self) -> &[R] {
-        &self.rows
+        &self.rows[..self.len]
     }
 
     /// The row at a position.
@@ -102,7 +110,7 @@ impl<R> Rows<R> {
     /// How many rows.
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.len
     }
 }
 
@@ -122,15 +130,13 @@ mod tests {
         for (count, step) in [(5_000u32, 1), (7, 40_000), (300, 3), (0, 1), (9_000, 20)] {
             for round in 0..2 {
                 for number in (0..count).map(|n| n * step) {
-                    match rows.position(number) {
-                        Some(position) => rows.row_mut(position).1 += 1,
-                        None => {
-                            let position = rows.insert((number, 1));
-                            assert_eq!((round, rows.position(number)), (0, Some(position)));
-                        }
-                    }
+                    let before = (rows.position(number), rows.len());
+                    assert_eq!(before.0.is_none(), round == 0);
+                    let position = rows.entry((number, 0));
+                    assert_eq!((position, Some(position)), (before.0.unwrap_or(before.1), rows.position(number)));
+                    rows.row_mut(position).1 += 1;
                 }
-                rows.prefetch([0, step, u32::MAX].into_iter());
+                [0, step, u32::MAX].into_iter().for_each(|number| _ = rows.prefetch(number));
             }
             let want: Vec<(u32, u32)> = (0..count).map(|n| (n * step, 2)).collect();
             assert_eq!((rows.all(), rows.len()), (&want[..], count as usize), "{count} by {step}");

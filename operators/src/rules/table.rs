@@ -14,32 +14,18 @@ use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::Event;
 
 pub(super) struct Table {
+    /// Start of the pane, ms.
+    pub(super) start: u64,
     rows: Rows<Entry>,
     pub(super) values: LocalValues,
     /// Rows whose count went past 32 bits, once for each time.
     wrapped: Vec<u32>,
+    /// How many rows were handed over last, and the bytes of their keys.
+    drained: (usize, usize),
 }
 
-/// Events being counted in a pane.
-pub(super) struct Seen<'a> {
-    pub(super) events: &'a [Event],
-    /// Which of them.
-    pub(super) mask: u32,
-    /// Start of the pane, ms.
-    pub(super) start: u64,
-    /// The number of their partition.
-    pub(super) partition: usize,
-    pub(super) partitions: &'a Partitions,
-}
-
-impl Seen<'_> {
-    /// An event, as one that may be the least.
-    #[inline]
-    pub(super) fn least(&self, lane: usize) -> Least {
-        let Event { time, offset, .. } = self.events[lane];
-        Least { offset, place: Place::new(time.0 - self.start, self.partition) }
-    }
-}
+/// So many bytes a key is likely to have: that of an IPv4 address has five.
+const LIKELY_KEY: usize = 6;
 
 /// 24 bytes.
 #[derive(Clone, Copy)]
@@ -139,7 +125,7 @@ impl Partitions {
 
 impl Table {
     pub(super) fn new(values: LocalValues) -> Table {
-        Table { rows: Rows::default(), values, wrapped: Vec::new() }
+        Table { start: 0, rows: Rows::default(), values, wrapped: Vec::new(), drained: (1, LIKELY_KEY) }
     }
 
     /// Rows, and distinct values.
@@ -147,73 +133,66 @@ impl Table {
         self.rows.len() + if let LocalValues::Distinct(all) = &self.values { all.len() } else { 0 }
     }
 
-    /// Asks for what finds the rows of the keys of the events of a mask.
+    /// Asks for what finds the row of a key.
     #[inline]
-    pub(super) fn prefetch_places(&self, mask: u32, keys: &[u32; LANES]) {
-        each(mask, |lane| self.rows.prefetch_place(keys[lane]));
+    pub(super) fn prefetch_place(&self, key: u32) {
+        self.rows.prefetch_place(key);
     }
 
-    /// Asks for those rows.
+    /// Asks for that row.
     #[inline]
-    pub(super) fn prefetch(&self, mask: u32, keys: &[u32; LANES]) {
-        self.rows.prefetch(bits(mask).map(|lane| keys[lane]));
+    pub(super) fn prefetch(&self, key: u32) {
+        let position = self.rows.prefetch(key);
+        self.values.prefetch(position);
     }
 
-    /// Counts the events of the mask, whose keys are given; notes their rows. Says how many rows are new.
+    /// Makes room for the measure's parts of as many new rows as events are taken together.
     #[inline]
-    pub(super) fn count(&mut self, seen: &Seen<'_>, keys: &[u32; LANES], rows: &mut [u32; LANES]) -> usize {
-        let before = self.rows.len();
-        for lane in bits(seen.mask) {
-            let least = seen.least(lane);
-            rows[lane] = match self.rows.position(keys[lane]) {
-                Some(position) => {
-                    let entry = self.rows.row_mut(position);
-                    entry.n = entry.n.wrapping_add(1);
-                    if entry.n == 0 {
-                        entry.n = 1;
-                        self.wrapped.push(position as u32);
-                    }
-                    entry.least.see(least, seen.partitions);
-                    position as u32
-                }
-                None => self.insert(Entry { key: keys[lane], n: 1, least }),
-            };
+    pub(super) fn make_room(&mut self) {
+        self.values.make_room(self.rows.len() + LANES);
+    }
+
+    /// An event of a partition, as one that may be the least of its row.
+    #[inline]
+    pub(super) fn least(&self, event: &Event, partition: usize) -> Least {
+        Least { offset: event.offset, place: Place::new(event.time.0 - self.start, partition) }
+    }
+
+    /// Counts an event of a key. Says its row.
+    #[inline]
+    pub(super) fn count(&mut self, key: u32, least: Least, partitions: &Partitions) -> u32 {
+        let position = self.rows.entry(Entry { key, n: 0, least });
+        let entry = self.rows.row_mut(position);
+        entry.n = entry.n.wrapping_add(1);
+        if entry.n == 0 {
+            entry.n = 1;
+            self.wrapped.push(position as u32);
         }
-        self.rows.len() - before
+        entry.least.see(least, partitions);
+        position as u32
     }
 
-    /// The same for events of a few different keys: those of one key are counted together. `earliest` is the least time of
-    /// all.
-    #[inline]
-    pub(super) fn count_few(
+    /// The same for those of some events of one partition, given by a mask, that all have this key. Says their row.
+    pub(super) fn count_same(
         &mut self,
-        seen: &Seen<'_>,
-        keys: &[u32; LANES],
-        earliest: u64,
-        rows: &mut [u32; LANES],
-    ) -> usize {
-        let (mut left, before) = (seen.mask, self.rows.len());
-        while left != 0 {
-            let first = left.trailing_zeros() as usize % LANES;
-            let key = keys[first];
-            let mut same = 0;
-            each(left, |lane| same |= u32::from(keys[lane] == key) << lane);
-            left &= !same;
-            let position = match self.rows.position(key) {
-                Some(position) => position as u32,
-                None => self.insert(Entry { key, n: 0, least: seen.least(first) }),
-            };
-            self.add(position, same.count_ones().into());
-            let entry = self.rows.row_mut(position as usize);
-            let is_earlier = earliest.saturating_sub(seen.start) <= entry.least.place.distance();
-            for lane in bits(same) {
-                rows[lane] = position;
-                if is_earlier {
-                    entry.least.see(seen.least(lane), seen.partitions);
-                }
+        key: u32,
+        events: &[Event],
+        mask: u32,
+        partition: usize,
+        partitions: &Partitions,
+    ) -> u32 {
+        let first = self.least(&events[mask.trailing_zeros() as usize], partition);
+        let position = self.rows.entry(Entry { key, n: 0, least: first }) as u32;
+        self.add(position, mask.count_ones().into());
+        let mut earliest = u64::MAX;
+        each(mask, |lane| earliest = earliest.min(events[lane].time.0));
+        if earliest - self.start <= self.rows.row_mut(position as usize).least.place.distance() {
+            for lane in bits(mask) {
+                let least = self.least(&events[lane], partition);
+                self.rows.row_mut(position as usize).least.see(least, partitions);
             }
         }
-        self.rows.len() - before
+        position
     }
 
     /// Takes in what a pane counted that lies in this one and starts `later` (ms) after it. Says how many more rows, and
@@ -224,26 +203,22 @@ impl Table {
         let others = finer.values.others();
         let mut taken = Taken { values: &finer.values, others: &others, later, partitions };
         let mut values = Vec::new();
-        for (chunk, entries) in (0u32..).zip(finer.rows.all().chunks(LANES)) {
-            self.rows.prefetch(entries.iter().map(|entry| entry.key));
+        let all = finer.rows.all();
+        for (chunk, entries) in (0u32..).zip(all.chunks(LANES)) {
+            let next = all.iter().skip((chunk as usize + 1) * LANES).take(LANES);
+            next.for_each(|entry| self.prefetch_place(entry.key));
+            entries.iter().for_each(|entry| self.prefetch(entry.key));
+            self.make_room();
             for (lane, entry) in (0u32..).zip(entries) {
                 let from = chunk * LANES as u32 + lane;
                 let least = entry.least.later(later);
-                let own = match self.rows.position(entry.key) {
-                    Some(position) => position as u32,
-                    None => self.insert(Entry { key: entry.key, n: 0, least }),
-                };
+                let own = self.rows.entry(Entry { key: entry.key, n: 0, least }) as u32;
                 self.rows.row_mut(own as usize).least.see(least, partitions);
                 self.add(own, finer.n_of(from));
                 self.values.add(own, &mut taken, from, &mut values);
             }
         }
         self.rows() - before
-    }
-
-    fn insert(&mut self, entry: Entry) -> u32 {
-        self.values.push();
-        self.rows.insert(entry) as u32
     }
 
     /// Adds to the number of events of a row.
@@ -275,18 +250,14 @@ impl Table {
         // Room for an even share and a little more, so that no message grows by doubling.
         let (all, peers) = (self.rows.len(), messages.len());
         let share = if peers > 1 { all / peers + all / 64 + 8 } else { all };
+        let (rows, bytes) = self.drained;
         for message in &mut *messages {
-            message.reserve(share, share * 6);
+            message.reserve(share, share * bytes / rows + share / 4 + 8);
         }
         let entries = self.rows.all();
         let mut shards = vec![[0u32; SHARDS]; peers];
-        let mut touched = 0;
         for (position, entry) in (0..).zip(entries) {
-            if (position as usize).is_multiple_of(LANES) {
-                // Names go ahead of the work, so that it waits for memory once for all.
-                let next = entries[position as usize..].iter().take(LANES);
-                touched ^= next.fold(0, |all, entry| all ^ names.touch(entry.key));
-            }
+            names.prefetch_ahead(position as usize, |ahead| entries.get(ahead).map(|entry| entry.key));
             let hash = names.name(entry.key).hash;
             let owner = owner(hash, peers);
             shards[owner][shard(hash)] += 1;
@@ -306,11 +277,13 @@ impl Table {
                 _ => {}
             }
         }
-        std::hint::black_box(touched);
         let within = partitions.all_within();
         for (message, shards) in messages.iter_mut().zip(shards).filter(|(message, _)| !message.is_empty()) {
             message.set_partitions(&within);
             message.set_fullest_shard(shards.into_iter().max().unwrap_or(0));
+        }
+        if all > 0 {
+            self.drained = (all, messages.iter().map(PanePartials::key_bytes).sum());
         }
         self.rows.clear();
         self.values.clear();
@@ -322,7 +295,9 @@ impl Least {
     /// Takes an event for the least if it is.
     #[inline]
     pub(super) fn see(&mut self, other: Least, partitions: &Partitions) {
-        if other.place.distance() > self.place.distance() {
+        // One branch, which is nearly always taken: of a new row this is the same event, of another a later one.
+        let is_behind = (other.place == self.place) & (other.offset >= self.offset);
+        if is_behind | (other.place.distance() > self.place.distance()) {
             return;
         }
         let order = |least: Least| (least.place.distance(), partitions.ids[least.place.partition()], least.offset);
@@ -346,16 +321,40 @@ mod tests {
     use tidewatch_events::event::Kind;
     use tidewatch_events::time::EventTime;
 
-    /// A way to count events of one key.
-    type Counting = fn(&mut Table, &Seen<'_>, &[u32; LANES]) -> usize;
+    /// Events of one partition.
+    struct Seen<'a> {
+        events: &'a [Event],
+        partition: usize,
+        partitions: &'a Partitions,
+    }
+
+    /// A way to count events, whose keys are given.
+    type Counting = fn(&mut Table, &Seen<'_>, &[u32]);
 
     const WAYS: [(&str, Counting); 2] = [
-        ("one by one", |table, seen, keys| table.count(seen, keys, &mut [0; LANES])),
+        ("one by one", |table, seen, keys| {
+            table.make_room();
+            for (event, key) in seen.events.iter().zip(keys) {
+                let least = table.least(event, seen.partition);
+                table.count(*key, least, seen.partitions);
+            }
+        }),
         ("by key", |table, seen, keys| {
-            let earliest = seen.events.iter().map(|event| event.time.0).min().unwrap_or(u64::MAX);
-            table.count_few(seen, keys, earliest, &mut [0; LANES])
+            table.make_room();
+            let mut left: Vec<usize> = (0..seen.events.len()).collect();
+            while let Some(first) = left.first() {
+                let key = keys[*first];
+                let mask = left.iter().filter(|at| keys[**at] == key).fold(0, |mask, at| mask | 1 << at);
+                left.retain(|at| keys[*at] != key);
+                table.count_same(key, seen.events, mask, seen.partition, seen.partitions);
+            }
         }),
     ];
+
+    /// Of a pane that starts at 1000.
+    fn table() -> Table {
+        Table { start: 1000, ..Table::new(LocalValues::Count) }
+    }
 
     /// An event at a distance from the pane's start, at an offset.
     fn event(distance: u64, offset: u64) -> Event {
@@ -384,11 +383,10 @@ mod tests {
         let keys = [names.number(b"k"); LANES];
         for (way, count) in WAYS {
             for (name, events, (distance, partition, offset)) in rows {
-                let mut table = Table::new(LocalValues::Count);
+                let mut table = table();
                 for (distance, partition, offset) in *events {
                     let events = [event(*distance, *offset)];
-                    let (mask, start) = (1, 1000);
-                    let seen = Seen { events: &events, mask, start, partition: *partition, partitions: &partitions };
+                    let seen = Seen { events: &events, partition: *partition, partitions: &partitions };
                     count(&mut table, &seen, &keys);
                 }
                 let want = Origin { time: 1000 + distance, partition: *partition, offset: *offset };
@@ -408,7 +406,7 @@ mod tests {
         let partition = partitions.number(PartitionId(3));
         let names_of: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_be_bytes().to_vec()).collect();
         for (way, count) in WAYS {
-            let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
+            let (mut names, mut table) = (Names::default(), table());
             for round in 0..3 {
                 for some in names_of.chunks(20) {
                     // Twice each in one go, and the last lanes left out.
@@ -416,10 +414,10 @@ mod tests {
                     let some: Vec<u32> = some.iter().map(|name| names.number(name)).collect();
                     some.iter().chain(&some).take(30).zip(&mut keys).for_each(|(number, key)| *key = *number);
                     let events: Vec<Event> = (0..30).map(|n| event(round, n)).collect();
-                    let (mask, start) = ((1 << 30) - 1, 1000);
-                    let seen = Seen { events: &events, mask, start, partition, partitions: &partitions };
-                    let new = count(&mut table, &seen, &keys);
-                    assert_eq!(new, if round == 0 { 20 } else { 0 }, "{way}");
+                    let seen = Seen { events: &events, partition, partitions: &partitions };
+                    let before = table.rows();
+                    count(&mut table, &seen, &keys);
+                    assert_eq!(table.rows() - before, if round == 0 { 20 } else { 0 }, "{way}");
                 }
             }
             let rows = drained(&mut table, &names, &mut partitions);
@@ -439,12 +437,10 @@ mod tests {
     fn a_message_says_how_full_its_fullest_shard_is() {
         let mut partitions = Partitions::new();
         let partition = partitions.number(PartitionId(3));
-        let (mut names, mut table) = (Names::default(), Table::new(LocalValues::Count));
-        for some in 0..100u32 {
-            let keys = std::array::from_fn(|lane| names.number(&(some * 32 + lane as u32).to_be_bytes()));
-            let events = [event(0, 0); LANES];
-            let seen = Seen { events: &events, mask: u32::MAX, start: 1000, partition, partitions: &partitions };
-            table.count(&seen, &keys, &mut [0; LANES]);
+        let (mut names, mut table) = (Names::default(), table());
+        for number in 0..3200u32 {
+            let least = table.least(&event(0, 0), partition);
+            table.count(names.number(&number.to_be_bytes()), least, &partitions);
         }
         let mut messages = [0, 1].map(|dest| PanePartials::new(dest, 0, 1000, Values::Count));
         table.drain(&names, &mut partitions, &mut messages);
@@ -464,11 +460,11 @@ mod tests {
         let keys = [names.number(b"k"); LANES];
         let events = [event(0, 0); 3];
         for (way, count) in WAYS {
-            let mut table = Table::new(LocalValues::Count);
-            let seen = |mask| Seen { events: &events, mask, start: 1000, partition, partitions: &partitions };
-            count(&mut table, &seen(0b11), &keys);
+            let mut table = table();
+            let seen = |count| Seen { events: &events[..count], partition, partitions: &partitions };
+            count(&mut table, &seen(2), &keys);
             table.rows.row_mut(0).n = u32::MAX;
-            count(&mut table, &seen(0b111), &keys);
+            count(&mut table, &seen(3), &keys);
             let mut longer = Table::new(LocalValues::Count);
             longer.take_in(&mut table, 0, &partitions);
             assert_eq!(longer.take_in(&mut table, 0, &partitions), 0, "the row is known");

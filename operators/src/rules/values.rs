@@ -3,10 +3,12 @@
 //! Three forms: [`LocalValues`] while a worker counts, [`Values`] in a message, and what `panes` keeps.
 
 use super::partials::Place;
-use super::table::{Least, Partitions, Seen};
+use super::table::{Least, Partitions, Table};
 use crate::lanes::{LANES, bits};
+use crate::prefetch::prefetch;
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
+use std::hint::select_unpredictable;
 use std::net::{IpAddr, Ipv4Addr};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Event;
@@ -156,7 +158,7 @@ impl LocalDistinct {
         let first = &mut self.first[row as usize];
         // Half of all rows are new: a branch on that would be guessed wrong.
         let is_first = *first == 0;
-        *first = if is_first { value } else { *first };
+        *first = select_unpredictable(is_first, value, *first);
         if *first == value && value != 0 {
             self.len += usize::from(is_first);
             return is_first;
@@ -265,66 +267,115 @@ impl LocalValues {
         }
     }
 
-    /// Makes room for a new row.
+    /// Makes room for the parts of so many rows, and some more.
     #[inline]
-    pub(super) fn push(&mut self) {
-        match self {
-            LocalValues::Count => {}
-            LocalValues::Distinct(all) => all.first.push(0),
-            LocalValues::Sums(all) => all.push(Sum::default()),
-            LocalValues::Histograms(all) => all.push(Histogram::new()),
-            LocalValues::Inner(all) => all.push(Inner::NONE),
+    pub(super) fn make_room(&mut self, rows: usize) {
+        let room = match self {
+            LocalValues::Count => return,
+            LocalValues::Sums(all) => all.len(),
+            LocalValues::Distinct(all) => all.first.len(),
+            LocalValues::Histograms(all) => all.len(),
+            LocalValues::Inner(all) => all.len(),
+        };
+        if room < rows {
+            self.grow(rows + rows / 4);
         }
     }
 
-    /// Adds events to their rows. Says how many more pieces are kept than before.
+    #[cold]
+    fn grow(&mut self, rows: usize) {
+        match self {
+            LocalValues::Count => {}
+            LocalValues::Sums(all) => all.resize(rows, Sum::default()),
+            LocalValues::Distinct(all) => all.first.resize(rows, 0),
+            LocalValues::Histograms(all) => all.resize_with(rows, Histogram::new),
+            LocalValues::Inner(all) => all.resize(rows, Inner::NONE),
+        }
+    }
+
+    /// Asks for the part of a row, where that costs less than it gains.
     #[inline]
-    pub(super) fn record(&mut self, recorder: &Recorder, observed: &Observed<'_>, scratch: &mut Scratch) -> usize {
-        let Observed { batch, seen, rows } = *observed;
-        let Seen { events, mask, .. } = *seen;
-        let mut more = 0;
-        match (recorder, self) {
-            (Recorder::Number(field), LocalValues::Sums(all)) => {
+    pub(super) fn prefetch(&self, row: usize) {
+        if let LocalValues::Distinct(all) = self {
+            prefetch(&all.first, row);
+        }
+    }
+
+    fn sums(&mut self) -> &mut [Sum] {
+        if let LocalValues::Sums(all) = self { all } else { &mut [] }
+    }
+
+    fn histograms(&mut self) -> &mut [Histogram] {
+        if let LocalValues::Histograms(all) = self { all } else { &mut [] }
+    }
+
+    #[inline]
+    fn inner(&mut self) -> &mut [Inner] {
+        if let LocalValues::Inner(all) = self { all } else { &mut [] }
+    }
+}
+
+/// Events that were counted.
+pub(super) struct Observed<'a> {
+    pub(super) batch: &'a Batch,
+    pub(super) events: &'a [Event],
+    /// Which of them.
+    pub(super) mask: u32,
+    /// Positions of their tables, whose values are what the recorder records, and their rows there.
+    pub(super) at: &'a [u32; LANES],
+    pub(super) rows: &'a [u32; LANES],
+    /// Their partition.
+    pub(super) partition: usize,
+    pub(super) partitions: &'a Partitions,
+}
+
+impl Recorder {
+    /// Adds events to their rows.
+    #[inline]
+    pub(super) fn record(&self, observed: &Observed<'_>, tables: &mut [Table], scratch: &mut Scratch) {
+        let Observed { batch, events, mask, at, rows, partition, partitions } = *observed;
+        let place = |lane: usize| (at[lane] as usize, rows[lane] as usize);
+        match self {
+            Recorder::Count => {}
+            Recorder::Number(field) => {
                 for lane in bits(mask) {
+                    let (table, row) = place(lane);
                     if let Value::Number(n) = field.value(batch, &events[lane]) {
-                        let sum = &mut all[rows[lane] as usize];
+                        let sum = &mut tables[table].values.sums()[row];
                         sum.total += u128::from(n);
                         sum.events += 1;
                     }
                 }
             }
-            (Recorder::Histogram(field), LocalValues::Histograms(all)) => {
+            Recorder::Histogram(field) => {
                 for lane in bits(mask) {
+                    let (table, row) = place(lane);
                     if let Value::Number(n) = field.value(batch, &events[lane]) {
-                        all[rows[lane] as usize].record(n);
+                        tables[table].values.histograms()[row].record(n);
                     }
                 }
             }
-            (Recorder::Inner(filter), LocalValues::Inner(all)) => {
+            Recorder::Inner(filter) => {
                 for lane in bits(mask) {
+                    let (table, row) = place(lane);
                     if filter.matches(batch, &events[lane]) {
-                        all[rows[lane] as usize].add(1, seen.least(lane), seen.partitions);
+                        let least = tables[table].least(&events[lane], partition);
+                        tables[table].values.inner()[row].add(1, least, partitions);
                     }
                 }
             }
-            (Recorder::Distinct(field), LocalValues::Distinct(all)) => {
+            Recorder::Distinct(field) => {
                 for lane in bits(mask) {
-                    if let Some(value) = scratch.hash_of(*field, batch, &events[lane]) {
-                        more += usize::from(all.insert(rows[lane], value));
+                    let (table, row) = place(lane);
+                    if let LocalValues::Distinct(all) = &mut tables[table].values
+                        && let Some(value) = scratch.hash_of(*field, batch, &events[lane])
+                    {
+                        all.insert(row as u32, value);
                     }
                 }
             }
-            _ => {}
         }
-        more
     }
-}
-
-/// Events being observed, and the rows of a table they were counted in.
-pub(super) struct Observed<'a> {
-    pub(super) batch: &'a Batch,
-    pub(super) seen: &'a Seen<'a>,
-    pub(super) rows: &'a [u32; LANES],
 }
 
 /// A row's number spread over 64 bits, to be mixed with a value's hash.
@@ -443,8 +494,7 @@ mod tests {
 
     #[test]
     fn distinct_values_of_rows_come_back_ascending() {
-        let mut all = LocalDistinct::default();
-        (0..3).for_each(|_| all.first.push(0));
+        let mut all = LocalDistinct { first: vec![0; 3], ..LocalDistinct::default() };
         let values =
             [(2, 9, true), (0, 5, true), (0, 5, false), (0, 3, true), (2, 0, true), (2, 0, false), (0, 7, true)];
         for (row, value, new) in values {

@@ -62,8 +62,6 @@ struct Window {
     events: u64,
     /// What all rows took when a window was last handed over.
     part_bytes: usize,
-    /// Where the results of [`Names::touch`] go.
-    touched: u64,
 }
 
 struct Host {
@@ -144,6 +142,7 @@ impl LocalTraffic {
         let Some((_, window)) = &self.current else { return };
         each(mask, |lane| window.clients.prefetch_index(Key::new(lanes.host[lane], lanes.client[lane]).0));
         each(mask, |lane| window.paths.prefetch_index(Key::new(lanes.host[lane], lanes.path[lane]).0));
+        each(mask, |lane| window.referrers.prefetch_index(Key::new(lanes.host[lane], lanes.referrer[lane]).0));
     }
 
     /// Counts up to [`LANES`] events, those of `mask`, which are in time.
@@ -290,7 +289,9 @@ impl Window {
         parts[first..].iter_mut().for_each(|part| part.reserve(room));
         let mut handing = Handing { parts: &mut parts[first..], places: &self.places, lanes };
         let (durations, longest_us) = self.durations.sort(self.paths.len());
-        for ((position, row), longest_us) in (0..).zip(self.paths.rows()).zip(longest_us) {
+        let rows = self.paths.rows();
+        for ((position, row), longest_us) in (0..).zip(rows).zip(longest_us) {
+            lanes.paths().prefetch_ahead(position as usize, |ahead| rows.get(ahead).map(|row| row.key.name()));
             let (counts, buckets) = (row.sums.counts(), durations.of(position));
             handing.give(Dimension::Path, lanes.paths(), row.key, counts, buckets, longest_us);
         }
@@ -299,12 +300,10 @@ impl Window {
             (Dimension::Agent, lanes.agents(), &self.agents),
             (Dimension::Referrer, lanes.referrers(), &self.referrers),
         ] {
-            for rows in tally.rows().chunks(LANES) {
-                // Names go ahead of the work, so that it waits for memory once for all.
-                self.touched ^= rows.iter().fold(0, |all, row| all ^ names.touch(row.key.name()));
-                for row in rows {
-                    handing.give(dimension, names, row.key, row.sums.counts(), &[], 0);
-                }
+            let rows = tally.rows();
+            for (position, row) in (0..).zip(rows) {
+                names.prefetch_ahead(position, |ahead| rows.get(ahead).map(|row| row.key.name()));
+                handing.give(dimension, names, row.key, row.sums.counts(), &[], 0);
             }
         }
         self.part_bytes = parts[first..].iter().map(|part| part.size().0).sum();
