@@ -480,14 +480,15 @@ mod tests {
                 // The last comes after the others have looked.
                 std::thread::spawn(move || {
                     std::thread::sleep(Duration::from_millis(if index == 2 { 300 } else { 0 }));
-                    agree(Some(&control), known, index as u64)
+                    agree(Some(&control), known, LostFiles { bytes: index as u64, contents: 1 })
                 })
             });
             let agreeing: Vec<_> = agreeing.collect();
             for (index, agreed) in agreeing.into_iter().map(|thread| thread.join().unwrap()).enumerate() {
                 assert_eq!(agreed, *want, "{name}: process {index}");
             }
-            assert_eq!(controls[0].others().iter().map(|status| status.lost).sum::<u64>(), 3, "{name}: what was lost");
+            let lost: Vec<LostFiles> = controls[0].others().iter().map(|status| status.lost).collect();
+            assert_eq!(lost, [1, 2].map(|bytes| LostFiles { bytes, contents: 1 }), "{name}: what was lost");
             controls.iter().for_each(Control::forget_peers);
         }
     }

@@ -62,7 +62,7 @@ fn a_damaged_file_is_said_and_the_rest_is_read() {
     let at = |name: &str| dir.path().join(name);
     // One that is cut in the middle, and one of which nothing can be read.
     let line =
-        |n: u32| format!("1.2.3.{} - - [05/Mar/2026:10:00:{:02} +0000] "GET /{n} HTTP/1.1" 200 5\n", n % 9, n / 99);
+        |n: u32| format!("1.2.3.{} - - [05/Mar/2026:10:00:{:02} +0000] \"GET /{n} HTTP/1.1\" 200 5\n", n % 9, n / 99);
     std::fs::write(at("cut.log"), (0..5000).map(line).collect::<String>()).unwrap();
     assert!(std::process::Command::new("gzip").arg(at("cut.log")).status().unwrap().success());
     let mut bytes = std::fs::read(at("cut.log.gz")).unwrap();
