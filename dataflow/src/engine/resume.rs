@@ -147,8 +147,8 @@ pub fn earlier_of_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> Ear
     earlier(commits.iter().filter_map(|(.., text)| text.as_deref()), new)
 }
 
-/// How this process goes on after what all processes know of an earlier life, within the limit. The second value says why windows of rules
-/// are not filled again, where that is so.
+/// How this process goes on after what all processes know of an earlier life, within the limit. The second value says why
+/// windows of rules are not filled again, where that is so.
 pub fn resume(starting: &[Starting<'_>], earlier: &Earlier, limit: Limit) -> (Resumed, Option<String>) {
     let mark_of = |partition: &Starting<'_>| Some(limit.mark(Mark::parse(partition.committed?)?));
     let floors_alone = || {

@@ -200,7 +200,7 @@ fn what_a_sink_does_not_take_is_not_held_for_it() {
     // A request hangs, and nothing is taken out of the queue.
     offer(&runner, 1, "m x=1 1\n".into());
     eventually("it hangs", || runner.shared.lock().queue.is_empty());
-    let letter = super::super::DeadLetterRecord { line: "x".repeat(1 << 20).into(), ..Default::default() };
+    let letter = super::super::DeadLetterRecord { line: "x".repeat(1 << 20), ..Default::default() };
     let (points, dead_letters) = (b"m x=1 2\n".to_vec(), vec![letter]);
     let both = Arc::new(Delivery { seq: 2, points, dead_letters, ..Delivery::default() });
     runner.offer(both.clone());
