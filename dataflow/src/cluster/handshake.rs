@@ -70,7 +70,7 @@ pub enum Error {
     #[error("it does not know the cluster's secret; [cluster] secret is the same for all its processes")]
     Secret,
     #[error("{refusal}")]
-    Refused { hello: Option<Hello>, refusal: Refusal },
+    Refused { hello: Option<Box<Hello>>, refusal: Refusal },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,11 +100,11 @@ pub fn ask(address: &str, hello: &Hello, peer: u32, secret: &[u8]) -> Result<(He
     verify(secret, &[b"answer", &theirs, &ours, &body], &mac)?;
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| Error::Protocol)?;
     if let Some(refusal) = answer.refusal {
-        return Err(Error::Refused { hello: Some(answer.hello), refusal: refusal.seen_from_the_other_side() });
+        return Err(Error::Refused { hello: Some(answer.hello.into()), refusal: refusal.seen_from_the_other_side() });
     }
     if answer.hello.index != peer {
         let refusal = Refusal::Index(answer.hello.index);
-        return Err(Error::Refused { hello: Some(answer.hello), refusal });
+        return Err(Error::Refused { hello: Some(answer.hello.into()), refusal });
     }
     finish(&stream)?;
     Ok((answer.hello, stream))
@@ -126,7 +126,7 @@ pub fn answer(mut stream: TcpStream, ours: &Hello, secret: &[u8]) -> Result<(Hel
     write_frame(&mut stream, &body)?;
     write_frame(&mut stream, &proof(secret, &[b"answer", &challenge, &theirs, &body]))?;
     match refusal {
-        Some(refusal) => Err(Error::Refused { hello: Some(hello), refusal }),
+        Some(refusal) => Err(Error::Refused { hello: Some(hello.into()), refusal }),
         None => {
             finish(&stream)?;
             Ok((hello, stream))

@@ -303,6 +303,7 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
 /// The control sides of so many processes that are connected to each other, for tests: none is lost by its silence. Before they
 /// end, they are to [forget](Control::forget_peers) each other.
 #[cfg(test)]
+#[allow(clippy::needless_range_loop)] // two of them at a time
 pub fn connected(count: usize) -> Vec<Control> {
     let mut sockets: Vec<Vec<Option<TcpStream>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
     for one in 0..count {

@@ -98,7 +98,7 @@ fn who_waited_in_vain_says_who_came() {
     let waiting = Members { patience: Duration::ZERO, ..members(&["a:1".to_owned(), "b:2".to_owned()], 0) };
     let (found, arrivals) = channel();
     found.send(Found::TurnedAway { index: 1, refusal: Refusal::Config }).unwrap();
-    let failure = gather(&waiting, &arrivals).err().expect("nobody came");
+    let failure = gather(&waiting, &arrivals).expect_err("nobody came");
     assert_eq!(failure.code, ExitCode::PeerLost);
     let want = "no connection to process 1 (b:2) within 0 s; one that came as process 1 does not belong to this cluster: it runs \
                 with another configuration";

@@ -287,7 +287,7 @@ mod tests {
             let id = n.to_string();
             tell(&figures, [alert(&id, "ip-spike", &id, Firing), alert(&id, "ip-spike", &id, Resolved)]);
             let shown: Vec<String> = seen.look(&figures).into_iter().map(|alert| alert.id).collect();
-            assert_eq!(shown, [id.clone()]);
+            assert_eq!(shown, std::slice::from_ref(&id));
             tell(&figures, [alert(&id, "ip-spike", &id, Firing)]);
             assert!(seen.look(&figures).is_empty(), "it was shown");
         }

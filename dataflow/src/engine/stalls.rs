@@ -125,7 +125,16 @@ mod tests {
     fn row(source: &str, watermark: u64, lines: u64, lag: Option<u64>) -> Health {
         let name = Name { index: 0, source: source.into(), partition: "p".into() };
         let totals = Totals { lines, watermark, ..Totals::default() };
-        Health { name, totals, lag, shares: Shares::default(), holds: true, passing: false, of_topic: false, first_worker: 0 }
+        Health {
+            name,
+            totals,
+            lag,
+            shares: Shares::default(),
+            holds: true,
+            passing: false,
+            of_topic: false,
+            first_worker: 0,
+        }
     }
 
     /// What is said at looks at (second, watermark of `slow` in seconds, its lines, its lag), where `live` moves with the
