@@ -97,6 +97,11 @@ impl Auth {
         self.token.is_some()
     }
 
+    /// Whether a request comes with a cookie of this token's name, whatever it holds.
+    pub fn has_cookie(&self, headers: &HeaderMap) -> bool {
+        self.token.as_ref().is_some_and(|token| cookies(headers, &token.cookie).next().is_some())
+    }
+
     /// Looks at what a request shows.
     ///
     /// # Errors

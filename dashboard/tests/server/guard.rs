@@ -79,7 +79,9 @@ fn logging_in_and_out() {
     assert_eq!(server.get_with("/api/v1/status", &forged).status, 401);
     let behind_tls = login(&server, TOKEN, "X-Forwarded-Proto: https\r\n");
     assert!(behind_tls.header("set-cookie").unwrap().ends_with("; Secure"), "behind a proxy with TLS");
-    let out = server.change("POST", "/api/v1/logout", "", "X-Tidewatch: 1\r\n");
+    let stranger = server.change("POST", "/api/v1/logout", "", "X-Tidewatch: 1\r\n");
+    assert_eq!((stranger.status, stranger.header("set-cookie")), (204, None), "its name is of the token");
+    let out = server.change("POST", "/api/v1/logout", "", &format!("X-Tidewatch: 1\r\n{shown}"));
     assert!(out.header("set-cookie").unwrap().starts_with(&format!("{name}=; Path=/; Max-Age=0")), "{:?}", out.headers);
 }
 
