@@ -93,7 +93,20 @@ impl Privacy {
     /// The line with the values of secret parameters replaced by `***`, and every address in it as [`Self::client_ip`]
     /// says. Borrowed where nothing changed.
     pub fn redact_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
-        let line = self.redact_parameters(line);
+        self.redact(line, false)
+    }
+
+    /// [`Self::redact_text`] of a path, a query or a referrer as it was read, without what was around it: a value goes up to the
+    /// next `&`, whatever is in it.
+    pub fn redact_target<'a>(&self, text: &'a [u8], name: Option<&[u8]>) -> Cow<'a, [u8]> {
+        match self.client.without_name(text, name) {
+            Some(masked) => Cow::Owned(self.redact(&masked, true).into_owned()),
+            None => self.redact(text, true),
+        }
+    }
+
+    fn redact<'a>(&self, line: &'a [u8], is_target: bool) -> Cow<'a, [u8]> {
+        let line = self.redact_parameters(line, is_target);
         if !self.masks_clients() {
             return line;
         }
@@ -140,7 +153,7 @@ impl Privacy {
         })
     }
 
-    fn redact_parameters<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+    fn redact_parameters<'a>(&self, line: &'a [u8], is_target: bool) -> Cow<'a, [u8]> {
         if self.redact_query.is_empty() {
             return Cow::Borrowed(line);
         }
@@ -151,7 +164,10 @@ impl Privacy {
         while let Some((start, after)) = next_equals(line, from) {
             from = after;
             let Some(place) = self.secret_at(line, start) else { continue };
-            let value = value(line, start, after, place, &mut quotes);
+            let value = match is_target {
+                true => after..memchr::memchr(b'&', &line[after..]).map_or(line.len(), |at| after + at),
+                false => value(line, start, after, place, &mut quotes),
+            };
             if !value.is_empty() {
                 let out = out.get_or_insert_with(|| Vec::with_capacity(line.len()));
                 out.extend_from_slice(&line[copied..value.start]);
@@ -177,6 +193,8 @@ impl Privacy {
         if self.is_secret(name) {
             return Some(match before {
                 Some(b'?' | b'&' | b'#') => Place::Target,
+                // As links of HTML have it.
+                Some(b';') if line[..start].ends_with(b"&amp;") => Place::Target,
                 Some(b'"') if line[..start].ends_with(b"\\\"") => Place::Quoted,
                 Some(b'"') => Place::Target,
                 // A query alone.
@@ -205,9 +223,11 @@ impl Privacy {
         self.redact_query.iter().any(|secret| {
             let secret = secret.as_bytes();
             // `user[password]`, `password[0]` and `token[]` name secrets too.
-            let named =
-                |name: &[u8]| name.split(|b| matches!(b, b'[' | b']')).any(|part| part.eq_ignore_ascii_case(secret));
-            named(once) || named(&again[..twice])
+            let parts = |name: &[u8]| {
+                let mut parts = name.split(|b| matches!(b, b'[' | b']'));
+                parts.any(|part| without_blanks(part).eq_ignore_ascii_case(secret))
+            };
+            parts(once) || parts(&again[..twice])
         })
     }
 }
@@ -237,6 +257,15 @@ fn next_equals(line: &[u8], from: usize) -> Option<(usize, usize)> {
         let (b, used) = escape::first(&line[at..])?;
         (b == b'=').then_some((at, at + used))
     })
+}
+
+/// A name without blanks around it, as they are or as a query writes them.
+fn without_blanks(name: &[u8]) -> &[u8] {
+    let is_name = |b: &u8| !matches!(b, b' ' | b'+');
+    match (name.iter().position(is_name), name.iter().rposition(is_name)) {
+        (Some(first), Some(last)) => &name[first..=last],
+        _ => &[],
+    }
 }
 
 /// The most blanks between a name and its `=`.
@@ -365,7 +394,7 @@ fn value_end(line: &[u8], from: usize, place: Place) -> usize {
             // `\u0026` as JSON and `\x26` as servers write it. `%26` is part of the value.
             b'\\' if is_escaped_and(&line[at..]) || is_escaped_and(&line[at + 1..]) => break,
             b'\\' => match line.get(at + 1) {
-                Some(b'"') if place != Place::Target => break,
+                Some(b'"') if place != Place::Target || closes_text(line, at + 2) => break,
                 Some(b'"' | b'\\') => 2,
                 _ => 1,
             },
@@ -375,6 +404,11 @@ fn value_end(line: &[u8], from: usize, place: Place) -> usize {
         };
     }
     at
+}
+
+/// Whether a `\"` of a line of JSON closes a text of JSON in it, by what follows at `at`.
+fn closes_text(line: &[u8], at: usize) -> bool {
+    line.first() == Some(&b'{') && matches!(line[at..], [b'}' | b']', ..] | [b',', b'\\', b'"', ..])
 }
 
 /// Whether a text begins with an escape of `&`, other than that of a URL.

@@ -430,6 +430,7 @@ pub(super) fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<KeptRequest> {
         let (host, name) = (plain(next()), next());
         let named = (!name.is_empty()).then_some(name);
         let redacted = |bytes: &[u8]| text::printable(&privacy.redact_text(bytes, named)).into_owned();
+        let target = |bytes: &[u8]| text::printable(&privacy.redact_target(bytes, named)).into_owned();
         let shown = || named.map_or_else(String::new, |name| text::printable(&privacy.client.name(name)).into_owned());
         rows.push((
             RequestRow {
@@ -437,13 +438,13 @@ pub(super) fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<KeptRequest> {
                 host,
                 client: taken.ip.map_or_else(shown, |ip| privacy.client_ip(ip).to_string()),
                 method: taken.method.as_str().to_owned(),
-                path: redacted(next()),
-                query: redacted(next()),
+                path: target(next()),
+                query: target(next()),
                 status: taken.status,
                 bytes: taken.sent,
                 latency_ms: taken.latency_us.map(|us| f64::from(us) / 1000.0),
                 agent: redacted(next()),
-                referrer: redacted(next()),
+                referrer: target(next()),
             },
             sampled.one_in,
         ));

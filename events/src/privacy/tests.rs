@@ -48,6 +48,12 @@ fn secret_values_leave_no_line() {
         (r"/a?password=it's\\x26y=1", r"/a?password=***\\x26y=1"),
         (r#"{"args":"password=it's,tail&x=1","y":1}"#, r#"{"args":"password=***&x=1","y":1}"#),
         (r#"{"log":"{\"args\":\"password=it's,tail\",\"y\":1}"}"#, r#"{"log":"{\"args\":\"password=***\",\"y\":1}"}"#),
+        (
+            r#"{"log":"{\"uri\":\"/a?token=it's,x\",\"status\":200}"}"#,
+            r#"{"log":"{\"uri\":\"/a?token=***\",\"status\":200}"}"#,
+        ),
+        (r#"{"log":"{\"uri\":\"/a?token=abc\"}"}"#, r#"{"log":"{\"uri\":\"/a?token=***\"}"}"#),
+        ("GET /a?x=1&amp;token=it's,tail&amp;y=2 HTTP/1.1", "GET /a?x=1&amp;token=***&amp;y=2 HTTP/1.1"),
         ("login (password=abc), (user=x)", "login (password=***), (user=x)"),
         // Of lists and of what they hold.
         ("/a?token[]=x&password[0]=y", "/a?token[]=***&password[0]=***"),
@@ -84,6 +90,27 @@ fn secret_values_leave_no_line() {
     }
     let off = Privacy { redact_query: Vec::new(), ..Privacy::default() };
     assert_eq!(&*off.redact_line(b"/a?token=abc"), b"/a?token=abc");
+}
+
+#[test]
+fn values_leave_a_target_whole() {
+    let rows: &[(&str, &str)] = &[
+        ("a=1&password=ab\"SECRET&z=9", "a=1&password=***&z=9"),
+        ("a=1&password=a b\tc\nd#e;f,g|h'\u{0}i&z=9", "a=1&password=***&z=9"),
+        (r"password=a\x26b\u0026c&z", "password=***&z"),
+        ("+token=abc&%20token+=x&a+token=y", "+token=***&%20token+=***&a+token=y"),
+        ("http://h/a?token=a b", "http://h/a?token=***"),
+        ("/a;sid=it's,x/b", "/a;sid=***"),
+        ("/a?u=%2Fb%3Ftoken%3Dabc%26x%3D1&y=2", "/a?u=%2Fb%3Ftoken%3D***&y=2"),
+        ("/a?token=", "/a?token="),
+        ("/token/abc", "/token/abc"),
+    ];
+    let privacy = Privacy::default();
+    for (target, want) in rows {
+        let once = privacy.redact_target(target.as_bytes(), None).into_owned();
+        assert_eq!(String::from_utf8_lossy(&once), *want, "{target}");
+        assert_eq!(*privacy.redact_target(&once, None), once[..], "twice");
+    }
 }
 
 #[test]

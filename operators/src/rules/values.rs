@@ -419,7 +419,11 @@ impl Scratch {
     pub(super) fn push(&mut self, key: &mut Vec<u8>, field: Field, batch: &Batch, event: &Event) -> bool {
         match field.value(batch, event) {
             Value::Text(text) if field.may_hold_secrets() => {
-                let text = self.privacy.redact_text(text, event.client.name(batch));
+                let name = event.client.name(batch);
+                let text = match field {
+                    Field::Path | Field::Query | Field::Referrer => self.privacy.redact_target(text, name),
+                    _ => self.privacy.redact_text(text, name),
+                };
                 key::push(key, Value::Text(&text), self.ipv6_prefix);
                 true
             }

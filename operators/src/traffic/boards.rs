@@ -368,7 +368,10 @@ impl Board {
                     pen.top(dimension, rank, &client, false, counts, share);
                 } else {
                     let shown = text::bounded(key);
-                    let name = pen.redacted(&shown);
+                    let name = match dimension {
+                        Dimension::Agent => pen.redacted(&shown),
+                        _ => pen.redacted_target(&shown),
+                    };
                     let is_bot = dimension == Dimension::Agent && is_bot(key);
                     pen.top(dimension, rank, &name, is_bot, counts, share);
                 }
@@ -381,7 +384,7 @@ impl Board {
         slow.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         for (rank, path) in slow.into_iter().take(settings.top).enumerate() {
             let shown = text::bounded(&path.path);
-            let name = pen.redacted(&shown);
+            let name = pen.redacted_target(&shown);
             pen.slow(rank, &name, path.requests, path.p95_us, path.requests as f64 / self.stats.requests as f64);
         }
     }
@@ -472,6 +475,14 @@ struct Pen<'a> {
     written: &'a mut Written,
 }
 
+/// Masked bytes as text.
+fn readable(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
 impl<'a> Pen<'a> {
     fn new(
         out: &'a mut Vec<u8>,
@@ -485,10 +496,12 @@ impl<'a> Pen<'a> {
 
     /// A text that may hold secrets or addresses, as it may leave.
     fn redacted<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        match self.privacy.redact_line(text.as_bytes()) {
-            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
-            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
-        }
+        readable(self.privacy.redact_line(text.as_bytes()))
+    }
+
+    /// The same of a path or a referrer.
+    fn redacted_target<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        readable(self.privacy.redact_target(text.as_bytes(), None))
     }
 
     fn method(&mut self, method: Method, requests: u64) {
