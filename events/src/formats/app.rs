@@ -246,8 +246,8 @@ fn named_client(message: &[u8], tag: &[u8]) -> Client {
     if !CLAIMS.iter().any(|claim| memmem::find(message, claim).is_some()) {
         return Client::None;
     }
-    // The server's own address follows the client's.
-    let own = message.starts_with(b"Connection from ").then(|| memmem::find(message, b" on ")).flatten();
+    let own =
+        OWN.iter().find(|(begin, _)| message.starts_with(begin)).and_then(|(_, word)| memmem::find(message, word));
     let message = &message[..own.unwrap_or(message.len())];
     let quotes = [b'"', b'\''].map(|quote| memchr::memchr(quote, message).zip(memchr::memrchr(quote, message)));
     let is_quoted = |at: usize| quotes.iter().flatten().any(|(first, last)| (*first..*last).contains(&at));
@@ -260,6 +260,14 @@ fn named_client(message: &[u8], tag: &[u8]) -> Client {
     }
     named.filter(|_| is_claimed).map_or(Client::None, Client::Ip)
 }
+
+/// Messages of a server's own, in which its address follows the client's: how they begin, and what stands between the two.
+const OWN: [(&[u8], &[u8]); 4] = [
+    (b"Connection from ", b" on "),
+    (b"drop connection #", b" on "),
+    (b"Timeout before authentication for connection from ", b" to "),
+    (b"Connect from ", b" to "),
+];
 
 /// What stands beside addresses of clients.
 const CLAIMS: [&[u8]; 3] = [b" from ", b"rhost=", b" port "];
