@@ -363,7 +363,8 @@ impl Router {
         // What goes on waits for news a part of its time, then every other turn is its own.
         let patience = self.policy.repeat_every.unwrap_or(0) / 4;
         let is_overdue = self.next_repeat.is_some_and(|at| at.saturating_add(patience) <= now);
-        let is_its_turn = due.is_empty() || is_overdue && !std::mem::take(&mut self.was_repeated);
+        let may_pass = is_full && self.policy.repeats_always;
+        let is_its_turn = due.is_empty() || may_pass || is_overdue && !std::mem::take(&mut self.was_repeated);
         if repeats && is_its_turn && (!is_full || self.policy.repeats_always) {
             if let Some(repetitions) = self.repetitions(now, quiet.as_ref()) {
                 self.was_repeated = true;

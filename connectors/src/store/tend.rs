@@ -172,7 +172,12 @@ fn expire(
             let kept = if level == Level::Raw { raw } else { settings.minutes.0 };
             let table = measurement.table(level);
             let oldest = oldest(transaction, &table)?;
-            let Some(oldest) = oldest.filter(|oldest| *oldest < before(newest, kept)) else { continue };
+            let limit = match (level, before(newest, kept)) {
+                // By whole hours: the sum of an hour may be made again.
+                (Level::Minute, limit) => limit.saturating_sub(limit.rem_euclid(Level::Hour.unit())),
+                (_, limit) => limit,
+            };
+            let Some(oldest) = oldest.filter(|oldest| *oldest < limit) else { continue };
             if may_go(transaction, tending, level, oldest, now)? {
                 remove_unit(transaction, &table, level, oldest)?;
                 return Ok(true);
@@ -212,7 +217,8 @@ fn may_go(connection: &Connection, tending: &Tending, level: Level, time: i64, n
 
 /// Removes a minute of points, or an hour of sums by minute.
 fn remove_unit(connection: &Connection, table: &str, level: Level, time: i64) -> rusqlite::Result<usize> {
-    let unit = if level == Level::Raw { Level::Minute.unit() } else { 10 * Level::Minute.unit() };
+    // Sums of minutes by the hour: that of the hour may be made again.
+    let unit = if level == Level::Raw { Level::Minute.unit() } else { Level::Hour.unit() };
     let end = time - time % unit + unit;
     connection.prepare_cached(&format!("DELETE FROM {table} WHERE time < ?1"))?.execute([end])
 }

@@ -7,12 +7,15 @@ use super::super::{Delivery, Sink, SinkError};
 use super::{Left, Shared, State};
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
 use tracing::{debug, info, warn};
 
 /// Refused lines kept until they are asked for; more are counted only.
 const MAX_REFUSED_BYTES: usize = 4 << 20;
+
+/// How often a file that could not be written is tried again.
+const TRY_SPILL_EVERY: Duration = Duration::from_secs(10);
 
 /// The thread's own side. Oldest first: `pieces`, `spill`, `backlog`, the queue.
 pub(super) struct Worker {
@@ -24,6 +27,8 @@ pub(super) struct Worker {
     /// Deliveries to make, with the sequence number each acknowledges, if it does.
     pieces: VecDeque<(Delivery, bool)>,
     backlog: Backlog,
+    /// When the file could not be written last, if it could not the last time.
+    spill_failed: Option<Instant>,
     /// Whether the end was asked for, and one more try made at once.
     closing: bool,
 }
@@ -43,7 +48,7 @@ impl Worker {
         spill: Option<Spill>,
     ) -> Worker {
         let (pieces, backlog) = (VecDeque::new(), Backlog::default());
-        Worker { sink, shared, backoff, seed, spill, pieces, backlog, closing: false }
+        Worker { sink, shared, backoff, seed, spill, pieces, backlog, spill_failed: None, closing: false }
     }
 
     /// Delivers until the end, and counts what is left then.
@@ -218,8 +223,9 @@ impl Worker {
         let Some(spill) = &mut self.spill else { return };
         let pieces: usize = self.pieces.iter().map(|(d, _)| backlog::bytes_of(d, self.shared.takes)).sum();
         let reached = self.backlog.bytes() + pieces >= self.shared.max_memory / 2;
-        // Once full it has room again only when all of it was read back.
-        if !reached || self.shared.lock().spill_full {
+        // Once full it has room again only when all of it was read back; one that could not be written may be by now.
+        let is_time = self.spill_failed.is_some_and(|at| at.elapsed() >= TRY_SPILL_EVERY);
+        if !reached || (self.shared.lock().spill_full && !is_time) {
             return;
         }
         if !self.pieces.is_empty() {
@@ -247,13 +253,16 @@ impl Worker {
                     Ok(false) => full = true,
                     Err(error) => {
                         let (sink, path) = (&self.shared.name, spill.path().shown());
-                        warn!(%sink, %path, %error, "cannot write the spill file; when memory is full, reading pauses");
+                        if self.spill_failed.is_none() {
+                            warn!(%sink, %path, %error, "cannot write the spill file; when memory is full, reading pauses");
+                        }
                         (full, fails) = (true, true);
                     }
                 }
             }
             self.backlog.absorb(&piece, self.shared.takes);
         }
+        self.spill_failed = fails.then(Instant::now);
         let mut state = self.shared.lock();
         (state.spill_full, state.spill_fails) = (full, fails);
         state.status.spilled_total += spilled;

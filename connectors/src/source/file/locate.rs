@@ -206,7 +206,7 @@ fn look(kept: &Kept, listing: &Listing, others: &HashSet<PathBuf>) -> Look {
     let mut located = Located { next, held_from: next, lost, is_gone, ..Located::default() };
     let has_inode = |file: &KeptFile| generations.iter().any(|(_, stat)| stat.id == (file.device, file.inode));
     let mut look = Look {
-        is_doubtful: files.iter().zip(&places).any(|(file, place)| place.is_none() && has_inode(file)),
+        is_doubtful: (begins..files.len()).any(|n| places[n].is_none() && has_inode(&files[n])),
         moved: (own.map(|own| own.id) != listing.stat(path).map(|stat| stat.id) && listing.stat(path).is_some())
             .then(|| (path.clone(), "it was renamed meanwhile".to_owned())),
         ..Look::default()
