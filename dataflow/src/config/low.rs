@@ -124,16 +124,19 @@ fn find_in_node(text: &str, key: &str, node: &Node, hidden: &mut Vec<Range<usize
             let (start, end) = (node.span.start, node.span.end);
             // Words without quotes are a mistake, and are shown with it.
             let quote = usize::from(raw.starts_with(['"', '\'']));
+            // One that was not ended has none at its end.
+            let close = usize::from(quote == 1 && raw.len() > 1 && raw.ends_with(['"', '\'']));
+            let (from, to) = (start + quote, end - close);
             if is_place {
                 return;
             }
             if is_secret(key) {
-                hidden.push(start + quote..end - quote);
+                hidden.push(from..to);
                 return;
             }
             if key == "url" {
-                let inner = &raw[quote..raw.len() - quote];
-                hidden.push(start + quote + values::before_path(inner).len()..end - quote);
+                let inner = &raw[quote..raw.len() - close];
+                hidden.push(from + values::before_path(inner).len()..to);
             }
             if let (Some(scheme), Some(at)) = (raw.find("://"), raw.find('@'))
                 && scheme + 3 < at
