@@ -279,6 +279,11 @@ impl Control {
         self.shared.over.store(true, Ordering::Release);
     }
 
+    /// How long a peer may be silent.
+    pub fn lease(&self) -> Duration {
+        self.shared.lease
+    }
+
     /// Says farewell and waits, at most `patience`, until all others have said it too.
     pub fn leave(&self, patience: Duration) {
         crate::exit::expect_peers_to_leave();

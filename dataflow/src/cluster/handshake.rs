@@ -35,7 +35,8 @@ pub struct Hello {
     pub index: u32,
     pub processes: u32,
     pub workers: u32,
-    /// How long a peer may be silent, ms.
+    /// How long a peer may be silent, ms; 0 of a release that does not say.
+    #[serde(default)]
     pub lease: u64,
     /// Tells apart the lives of a process that is restarted while the cluster forms.
     pub nonce: u64,

@@ -100,8 +100,11 @@ fn is_told(draft: &AlertDraft, told: Option<&Told>, withdrawn: Option<u64>) -> b
 /// How many alerts [`Figures`] keeps.
 const KEPT_ALERTS: usize = 10_000;
 
-/// Gives consumer lags, in records, by the names of their partitions.
-pub type Lags = Box<dyn Fn() -> Vec<(Arc<str>, KafkaReading)> + Send + Sync>;
+/// The names of a source and of one of its partitions: two sources may read topics of one name, from other brokers.
+pub type PartitionName = (Arc<str>, Arc<str>);
+
+/// Gives how the reading of Kafka partitions stands, by their names.
+pub type Lags = Box<dyn Fn() -> Vec<(PartitionName, KafkaReading)> + Send + Sync>;
 
 /// How the reading of a Kafka partition stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,7 +241,7 @@ impl Live {
                 if !ended {
                     self.misfits.look(&rows, health).iter().for_each(Misfit::warn);
                     self.stalls.look(&rows, health, wall_clock().0).iter().for_each(Stall::warn);
-                    let over = self.orphans.look(&rows, health);
+                    let over = self.orphans.look(&rows, self.ledger.backlog().listed, health);
                     self.end(over);
                 }
             }

@@ -1,7 +1,7 @@
 //! What stands in the place of `observe` in a build without the page: nothing is observed.
 
 use super::ledger::Ledger;
-use super::live::KafkaReading;
+use super::live::{KafkaReading, PartitionName};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidewatch_connectors::feed::Feed;
@@ -25,7 +25,7 @@ impl Observer {
         Vec::new()
     }
 
-    pub fn standing(&self, _ledger: &Ledger, _lags: &HashMap<Arc<str>, KafkaReading>) -> serde_json::Value {
+    pub fn standing(&self, _ledger: &Ledger, _lags: &HashMap<PartitionName, KafkaReading>) -> serde_json::Value {
         serde_json::Value::Null
     }
 }

@@ -91,11 +91,13 @@ impl Orphans {
         self.take(|orphan| orphan.resolved <= last_event)
     }
 
-    /// Looks how all partitions stand. Where none holds time (they are idle, or over) and no line comes, event time goes on no
-    /// more: what ends are those whose time would be over by now, had it gone on since then.
-    pub fn look(&mut self, health: &[Health], now: Instant) -> Vec<Alert> {
+    /// Looks how all partitions stand, once all sources are listed. Where none holds time (they are idle, or over), none is of
+    /// a broker that does not answer, and no line comes, event time goes on no more: what ends are those whose time would be
+    /// over by now, had it gone on since then.
+    pub fn look(&mut self, health: &[Health], is_listed: bool, now: Instant) -> Vec<Alert> {
         let lines: u64 = health.iter().map(|row| row.totals.lines).sum();
-        let is_quiet = !self.is_empty() && !health.is_empty() && health.iter().all(|row| !row.holds);
+        let is_away = |row: &Health| row.of_topic && row.lag.is_none();
+        let is_quiet = !self.is_empty() && is_listed && health.iter().all(|row| !row.holds && !is_away(row));
         let Some((since, _)) = self.quiet.filter(|(_, before)| is_quiet && *before == lines) else {
             self.quiet = is_quiet.then_some((now, lines));
             return Vec::new();
@@ -234,7 +236,7 @@ mod tests {
             ("lines may come", 0, Some((0, true)), false),
             ("long after", 900, Some((0, true)), false),
             ("idle", 1000, Some((0, false)), false),
-            ("no broker answers", 1200, None, false),
+            ("sources are not listed", 1200, None, false),
             ("idle again", 1210, Some((0, false)), false),
             ("a line", 1399, Some((1, false)), false),
             ("just before its 190 s are over", 1588, Some((1, false)), false),
@@ -243,8 +245,19 @@ mod tests {
         ];
         for (name, seconds, reads, ends) in rows {
             let health: Vec<_> = reads.iter().map(|(lines, holds)| row(*lines, *holds)).collect();
-            let ended = left.look(&health, begun + Duration::from_secs(*seconds));
+            let ended = left.look(&health, reads.is_some(), begun + Duration::from_secs(*seconds));
             assert_eq!(!ids(&ended).is_empty(), *ends, "{name}");
+        }
+        // An idle partition whose broker is away may have lines; where nobody connects at all none come.
+        for (name, health, ends) in [
+            ("its broker is away", vec![Health { of_topic: true, ..row(0, false) }], false),
+            ("its broker answers", vec![Health { of_topic: true, lag: Some(0), ..row(0, false) }], true),
+            ("no partition", vec![], true),
+        ] {
+            let mut left = self::left(&[alert("a", "a", "ip-spike", T, AlertState::Firing)]);
+            assert!(left.look(&health, true, begun).is_empty(), "{name}");
+            let ended = left.look(&health, true, begun + Duration::from_secs(900));
+            assert_eq!(!ids(&ended).is_empty(), ends, "{name}");
         }
     }
 

@@ -14,7 +14,7 @@
 
 use super::evidence::{FindLines, LinePlace};
 use super::ledger::{Ledger, Reading, Shares, Totals};
-use super::live::{KafkaReading, Lags};
+use super::live::{KafkaReading, Lags, PartitionName};
 use super::memory;
 use super::observe::Observer;
 use super::sinks::Outlet;
@@ -204,7 +204,7 @@ impl Here {
         out
     }
 
-    fn lags(&self) -> HashMap<Arc<str>, KafkaReading> {
+    fn lags(&self) -> HashMap<PartitionName, KafkaReading> {
         (self.lags)().into_iter().collect()
     }
 
@@ -216,7 +216,7 @@ impl Here {
     fn health(&self) -> Vec<Health> {
         let lags = self.lags();
         let row = |Reading { info, totals, shares, holds }: Reading| {
-            let reading = lags.get(&info.name).copied();
+            let reading = lags.get(&(info.source_name.clone(), info.name.clone())).copied();
             let KafkaReading { duplicates, missing, .. } = reading.unwrap_or_default();
             Health {
                 of_topic: reading.is_some(),

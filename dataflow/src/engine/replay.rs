@@ -348,18 +348,27 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     for source in sources {
         source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
     }
+    // Else the others would take it for lost.
+    let bid_farewell = |failure: Failure| {
+        if failure.code == ExitCode::Interrupted
+            && let Some(control) = &control
+        {
+            control.leave(Duration::ZERO);
+        }
+        failure
+    };
     if let Some(writer) = &mut writer {
         let progress = Progress::start(read, total, ledger.clone());
-        take_all(&received, writer, &ledger)?;
+        take_all(&received, writer, &ledger).map_err(&bid_farewell)?;
         progress.stop();
     }
     let ended = running.join()?;
     while !ended.is_finished() {
-        go_on(&ledger)?;
+        go_on(&ledger).map_err(&bid_farewell)?;
         std::thread::sleep(Duration::from_millis(10));
     }
     ended.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)?;
-    if let Some(control) = control {
+    if let Some(control) = &control {
         control.leave(Duration::from_secs(10));
     }
     if let Some(error) = ledger.failure() {

@@ -524,7 +524,7 @@ impl Pipeline {
         // What the others read last, while they still answer.
         self.gathering = None;
         if let Some(control) = &self.control {
-            control.leave(FAREWELL);
+            control.leave(FAREWELL.max(control.lease() + Duration::from_secs(5)));
         }
         if ended && let Some(workers) = self.workers.take() {
             let result = workers.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?;

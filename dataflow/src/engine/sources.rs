@@ -71,7 +71,7 @@ pub struct Sources {
     pub fetchers: std::collections::HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
     /// Where Kafka partitions stand.
     #[cfg(feature = "kafka")]
-    pub kafka: Vec<Arc<tidewatch_connectors::kafka::KafkaStatus>>,
+    pub kafka: Vec<(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)>,
 }
 
 impl Sources {
@@ -126,7 +126,11 @@ impl Sources {
                     duplicates: p.duplicates,
                     missing: p.missing,
                 };
-                kafka.iter().flat_map(|s| s.snapshot()).map(|p| (p.name.clone(), reading(&p))).collect()
+                let of = |(source, status): &(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)| {
+                    let rows = status.snapshot().into_iter().map(|p| ((source.clone(), p.name.clone()), reading(&p)));
+                    rows.collect::<Vec<_>>()
+                };
+                kafka.iter().flat_map(of).collect()
             })
         }
         #[cfg(not(feature = "kafka"))]
@@ -369,7 +373,7 @@ impl Sources {
         let opened = KafkaSource::connect(settings, share, index)?;
         let committer = opened.committer();
         self.committers.push((index, committer));
-        self.kafka.push(opened.status());
+        self.kafka.push((source.name.as_str().into(), opened.status()));
         Ok(Ready::Kafka(opened))
     }
 

@@ -11,7 +11,7 @@ pub mod time;
 pub mod trace;
 
 use super::ledger::{Ledger, Reading, Totals};
-use super::live::KafkaReading;
+use super::live::{KafkaReading, PartitionName};
 use super::memory;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -118,7 +118,7 @@ impl Observer {
     }
 
     /// How this process stands; `null` where nothing is observed.
-    pub fn standing(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, KafkaReading>) -> serde_json::Value {
+    pub fn standing(&self, ledger: &Ledger, lags: &HashMap<PartitionName, KafkaReading>) -> serde_json::Value {
         let Some(inner) = &self.inner else { return serde_json::Value::Null };
         serde_json::to_value(inner.view(ledger, lags)).unwrap_or_default()
     }
@@ -129,7 +129,7 @@ impl Inner {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(&self, ledger: &Ledger, lags: &HashMap<Arc<str>, KafkaReading>) -> ProcessView {
+    fn view(&self, ledger: &Ledger, lags: &HashMap<PartitionName, KafkaReading>) -> ProcessView {
         let memory_bytes = memory::resident();
         let (workers, mut operators, over_ms) = self.trace.rows(self.process, memory_bytes);
         let all = ledger.readings();
@@ -141,7 +141,7 @@ impl Inner {
         let held_by = seen.watch.holder().and_then(|holder| {
             let info = &all.iter().find(|one| one.info.id == holder.id)?.info;
             let (source, partition) = (info.source_name.to_string(), info.name.to_string());
-            let is_away = lags.get(&info.name).is_some_and(|reading| reading.away_since.is_some());
+            let is_away = lags.get(&name_of(info)).is_some_and(|reading| reading.away_since.is_some());
             let why = if is_away { Why::Disconnected } else { holder.why };
             Some(HeldBy { process: self.process, source, partition, since: holder.since, why })
         });
@@ -180,10 +180,10 @@ impl Inner {
         seen: &Seen,
         info: &PartitionInfo,
         totals: &Totals,
-        lags: &HashMap<Arc<str>, KafkaReading>,
+        lags: &HashMap<PartitionName, KafkaReading>,
     ) -> PartitionRow {
         let (mut state, mut since) = seen.watch.state(info.id);
-        let reading = lags.get(&info.name).copied().unwrap_or_default();
+        let reading = lags.get(&name_of(info)).copied().unwrap_or_default();
         if let Some(away) = reading.away_since.filter(|_| state != PartitionState::Ended) {
             (state, since) = (PartitionState::Disconnected, away);
         }
@@ -206,11 +206,15 @@ impl Inner {
     }
 }
 
+fn name_of(info: &PartitionInfo) -> PartitionName {
+    (info.source_name.clone(), info.name.clone())
+}
+
 /// How the sources stand that read topics.
-fn sources(all: &[Reading], lags: &HashMap<Arc<str>, KafkaReading>) -> Vec<SourceView> {
+fn sources(all: &[Reading], lags: &HashMap<PartitionName, KafkaReading>) -> Vec<SourceView> {
     let mut sources: BTreeMap<&str, SourceView> = BTreeMap::new();
     for info in all.iter().map(|one| &one.info) {
-        let Some(reading) = lags.get(&info.name) else { continue };
+        let Some(reading) = lags.get(&name_of(info)) else { continue };
         let name = &*info.source_name;
         let source = sources.entry(name).or_insert_with(|| SourceView { name: name.into(), ..SourceView::default() });
         source.partitions += 1;
@@ -263,7 +267,9 @@ mod tests {
         let observer = Observer::new(0);
         observer.look(&ledger, &feed);
         let view = |readings: [KafkaReading; 2]| {
-            let lags = ["t/0", "t/1"].map(Arc::from).into_iter().zip(readings).collect();
+            let lags = ["t/0", "t/1"].map(|name| (Arc::from("web"), Arc::from(name))).into_iter().zip(readings);
+            // Of another source, whose brokers are others.
+            let lags = lags.chain([((Arc::from("other"), Arc::from("t/0")), away)]).collect();
             observer.inner.as_ref().unwrap().view(&ledger, &lags)
         };
         let of = |view: &ProcessView, name: &str| {
