@@ -15,6 +15,7 @@ use tidewatch_connectors::generator::live::LiveOptions;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label, SpecError};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::rule::Measure;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -107,7 +108,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let (labels, end) = (pipeline.labels(), wall_clock());
     let all = pipeline.stop()?;
     show_alerts(&figures, &mut seen, terminal);
-    print!("{}", table(&labels, &seen.last, |label| judged_by(label, &config) <= end.0));
+    print!("{}", table(&labels, &seen.last, |label| judged_by(label, &labels, &config) <= end.0));
     if !all {
         return Err(Failure::failed("not all results could be written"));
     }
@@ -182,9 +183,21 @@ fn show_alerts(figures: &Figures, seen: &mut Seen, terminal: bool) {
 
 /// By when a rule must have found an attack, ms: the first of its windows to end after the attack has closed, and what it
 /// found had a second to arrive.
-fn judged_by(label: &Label, config: &Config) -> u64 {
-    let hop = config.rules.iter().find(|rule| label.rule == Some(rule.name.as_str())).map_or(0, |rule| rule.hop.0);
-    let ends = label.to.0.checked_div(hop).map_or(label.to.0, |hops| (hops + 1) * hop);
+fn judged_by(label: &Label, all: &[Label], config: &Config) -> u64 {
+    let rule = config.rules.iter().find(|rule| label.rule == Some(rule.name.as_str()));
+    let to = match rule.map(|rule| &rule.measure) {
+        // Nobody is found before so many others have come to the same paths.
+        Some(Measure::DarkPaths { min_clients }) => {
+            let mut ends: Vec<u64> =
+                all.iter().filter(|other| other.rule == label.rule).map(|other| other.to.0).collect();
+            ends.sort_unstable();
+            let company = ends.get((*min_clients as usize).saturating_sub(1)).copied();
+            company.map_or(u64::MAX / 2, |company| company.max(label.to.0))
+        }
+        _ => label.to.0,
+    };
+    let hop = rule.map_or(0, |rule| rule.hop.0);
+    let ends = to.checked_div(hop).map_or(to, |hops| (hops + 1) * hop);
     ends + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + 1000
 }
 
@@ -379,14 +392,19 @@ mod tests {
     fn an_attack_is_judged_once_a_window_that_ends_after_it_has_closed() {
         let mut config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
         hurry(&mut config);
-        // name, rule, last moment (s), judged by (s)
+        // name, rule, last moment (s), that of another attack (s), judged by (s)
         let rows = [
-            ("within a hop", "dark-paths", 43, 54),
-            ("at its end", "dark-paths", 50, 64),
-            ("no such rule", "none", 50, 54),
+            ("within a hop", "error-surge", 43, 99, 54),
+            ("at its end", "error-surge", 50, 99, 64),
+            ("no such rule", "none", 50, 99, 54),
+            ("with company before", "dark-paths", 43, 23, 54),
+            ("with company later", "dark-paths", 43, 63, 74),
         ];
-        for (name, rule, to, want) in rows {
-            assert_eq!(judged_by(&label("k", Some(rule), "a", 1, to), &config), want * 1000, "{name}");
+        for (name, rule, to, other, want) in rows {
+            let all = [to, other].map(|to| label("k", Some(rule), "a", 1, to));
+            assert_eq!(judged_by(&all[0], &all, &config), want * 1000, "{name}");
         }
+        let alone = [label("k", Some("dark-paths"), "a", 1, 43)];
+        assert!(judged_by(&alone[0], &alone, &config) > u64::MAX / 4, "alone it cannot be found");
     }
 }
