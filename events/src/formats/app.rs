@@ -272,12 +272,18 @@ const OWN: [(&[u8], &[u8]); 4] = [
 /// What stands beside addresses of clients.
 const CLAIMS: [&[u8]; 3] = [b" from ", b"rhost=", b" port "];
 
+/// Whether a word is an address, with a port or without; sshd also writes IPv4 in brackets.
+fn is_endpoint(word: &[u8]) -> bool {
+    let inner = word.strip_prefix(b"[").and_then(|rest| Some(&rest[..memchr::memchr(b']', rest)?]));
+    client::parse_endpoint(word).is_some() || inner.is_some_and(|inner| client::parse_endpoint(inner).is_some())
+}
+
 /// Whether the address at a place of a message is said to be a client's.
 fn is_client(message: &[u8], at: usize, tag: &[u8]) -> bool {
     let before = message[..at].strip_suffix(b"[").unwrap_or(&message[..at]);
     let word = &message[before.len()..];
     let end = word.iter().position(|b| matches!(b, b' ' | b',' | b';')).unwrap_or(word.len());
-    if client::parse_endpoint(&word[..end]).is_none() {
+    if !is_endpoint(&word[..end]) {
         return false;
     }
     // Modules of PAM, and sshd once, repeat a name alone, at the end.
