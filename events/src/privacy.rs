@@ -114,7 +114,7 @@ impl Privacy {
         masked.map_or(line, Cow::Owned)
     }
 
-    /// The same of a text of an event whose client has this name, which is replaced too where it stands in it.
+    /// [`Self::redact_line`] of a text of an event whose client has this name, which is replaced too where it stands in it.
     pub fn redact_text<'a>(&self, text: &'a [u8], name: Option<&[u8]>) -> Cow<'a, [u8]> {
         match self.client.without_name(text, name) {
             Some(masked) => Cow::Owned(self.redact_line(&masked).into_owned()),
