@@ -19,8 +19,8 @@ use crate::config::{Diagnostic, Diagnostics};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The name of the page's threads.
@@ -241,7 +241,6 @@ pub fn say(words: &str) {
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-static ON_STOP: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
 
 /// Whether SIGTERM or SIGINT asked the process to drain and end.
 pub fn stop_requested() -> bool {
@@ -260,23 +259,7 @@ pub fn interrupt() {
 
 /// Asks the process to drain and end, as SIGTERM does.
 pub fn request_stop() {
-    let mut callbacks = ON_STOP.lock().unwrap_or_else(PoisonError::into_inner);
     STOP.store(true, Ordering::Release);
-    let all: Vec<_> = callbacks.drain(..).collect();
-    drop(callbacks);
-    all.into_iter().for_each(|callback| callback());
-}
-
-/// Calls `callback` once when the process is asked to end; at once if it was already. For wakers: it runs on the
-/// signal thread (not in a signal handler) and must not block.
-pub fn on_stop(callback: impl FnOnce() + Send + 'static) {
-    let mut callbacks = ON_STOP.lock().unwrap_or_else(PoisonError::into_inner);
-    if stop_requested() {
-        drop(callbacks);
-        callback();
-    } else {
-        callbacks.push(Box::new(callback));
-    }
 }
 
 /// Takes SIGHUP: from here on it sets the flag instead of ending the process.
