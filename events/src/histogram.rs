@@ -125,7 +125,8 @@ impl Histogram {
     }
 
     /// Bytes held outside the struct itself.
-    pub fn heap_bytes(&self) -> usize {
+    #[cfg(test)]
+    fn heap_bytes(&self) -> usize {
         match &self.buckets {
             Buckets::Listed(list) => list.capacity() * size_of::<(u16, u32)>(),
             Buckets::Table { counts, .. } => counts.capacity() * size_of::<u64>(),

@@ -13,6 +13,7 @@ use tidewatch_events::field::Field;
 use tidewatch_events::filter::{Filter, TestSpec};
 use tidewatch_events::rule::{Measure, Rule};
 use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_operators::lanes::{LANES, Lanes, seen_by_rules};
 use tidewatch_operators::rules::Limits;
 use tidewatch_operators::rules::dark::DarkStore;
 use tidewatch_operators::rules::local::{Drained, LocalPanes};
@@ -94,6 +95,7 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
     let set = RuleSet::compile(rules, 64);
     let limits = Limits::new(Millis::minutes(2));
     let mut local = LocalPanes::new(&set);
+    let mut lanes = Lanes::default();
     let mut stores: Vec<PaneStore> = set.plans.iter().map(|plan| PaneStore::new(plan, limits)).collect();
     let mut dark = DarkStore::new(&set, limits);
     let mut spent: [Vec<Duration>; 4] = Default::default();
@@ -104,7 +106,13 @@ fn measure(name: &str, rules: Vec<Rule>, events: usize, per_second: u64, skewed:
         let base = 1_700_000_000_000 + number as u64 * span;
         let batch = batch(base, per_second, skewed, &mut seed);
         let now = Instant::now();
-        local.observe_batch(&batch);
+        for events in batch.events.chunks(LANES) {
+            let seen = seen_by_rules(events);
+            lanes.fill(&batch, events, seen);
+            local.match_some(&batch, events, seen, &lanes);
+            local.count_some(&batch, events, &lanes);
+        }
+        lanes.renew();
         spent[0].push(now.elapsed());
         let now = Instant::now();
         let mut drained = Drained::default();

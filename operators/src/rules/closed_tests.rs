@@ -12,6 +12,7 @@ use super::partials::PanePartials;
 use super::plan::{Condition, RuleSet};
 use super::streams::{self, Judged, Notice, RuleSettings};
 use super::versions::{Reload, RuleChange, Terms, Version};
+use crate::lanes::Lanes;
 use crate::traffic::streams::Early;
 use crate::traffic::{TICK_MS, tick};
 use differential_dataflow::trace::{BatchReader, TraceReader};
@@ -97,6 +98,7 @@ pub(super) fn schedule(
     dice: &mut Dice,
 ) -> (Vec<Moment>, Vec<Change>) {
     let mut locals: Vec<LocalPanes> = (0..workers).map(|_| LocalPanes::new(set)).collect();
+    let mut lanes: Vec<Lanes> = (0..workers).map(|_| Lanes::default()).collect();
     let verdicts = judge(feed, settings);
     let mut readers: Vec<_> = (feed.partitions.iter().zip(verdicts))
         .map(|(partition, verdicts)| {
@@ -149,7 +151,7 @@ pub(super) fn schedule(
         let chosen = unread[dice.below(unread.len())];
         let (worker, batches) = &mut readers[chosen];
         let (batch, effective) = batches.pop().unwrap();
-        locals[*worker].observe_batch(&batch);
+        locals[*worker].observe_batch(&batch, &mut lanes[*worker]);
         clocks[chosen] = if batches.is_empty() { u64::MAX } else { effective };
         let clock = clocks.iter().copied().min().unwrap();
         for (worker, local) in locals.iter_mut().enumerate() {

@@ -351,7 +351,8 @@ impl Episodes {
 
     /// Takes a finding of a window that is not closed yet, and says which alert that makes: a new one, or a higher value of
     /// one that is known.
-    pub fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
+    #[cfg(test)]
+    pub(super) fn fold_provisional(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
         self.go_on(finding, out).or_else(|| self.begin(finding, out))
     }
 

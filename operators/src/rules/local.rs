@@ -22,7 +22,7 @@ use super::table::{Partitions, Table};
 use super::values::{LocalValues, Observed, Recorder, Scratch, Values};
 use crate::lanes::{LANES, Lanes, bits, each, in_time};
 use crate::names::Names;
-use tidewatch_events::batch::{Batch, PartitionId};
+use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Allow, Measure};
@@ -52,8 +52,6 @@ pub struct LocalPanes {
     /// The events matched last.
     mask: u32,
     rows: usize,
-    /// For those who have none.
-    lanes: Option<Box<Lanes>>,
 }
 
 /// Which of the first 64 plans a request of a status may match.
@@ -144,31 +142,18 @@ impl LocalPanes {
             scratch: Scratch::new(set.ipv6_prefix, set.privacy.clone()),
             mask: 0,
             rows: 0,
-            lanes: None,
         }
     }
 
-    /// Counts an event that is in time. Whole batches are counted faster by [`LocalPanes::observe_batch`].
-    pub fn observe(&mut self, batch: &Batch, event: &Event, partition: PartitionId) {
-        let partition = self.partitions.number(partition);
-        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.client.clone())));
-        lanes.fill(batch, std::slice::from_ref(event), 1);
-        self.match_some(batch, std::slice::from_ref(event), 1, &lanes);
-        self.count_of(batch, std::slice::from_ref(event), &lanes, partition);
-        self.lanes = Some(lanes);
-    }
-
-    /// Counts a whole batch: its events that are in time.
-    pub fn observe_batch(&mut self, batch: &Batch) {
-        let mut lanes = self.lanes.take().unwrap_or_else(|| Box::new(Lanes::new(self.scratch.privacy.client.clone())));
+    /// Counts a whole batch as a worker does.
+    #[cfg(test)]
+    pub(super) fn observe_batch(&mut self, batch: &Batch, lanes: &mut Lanes) {
         for events in batch.events.chunks(LANES) {
-            let mask = in_time(events);
-            lanes.fill(batch, events, mask);
-            self.match_some(batch, events, mask, &lanes);
-            self.count_some(batch, events, &lanes);
+            let seen = crate::lanes::seen_by_rules(events);
+            lanes.fill(batch, events, seen);
+            self.match_some(batch, events, seen, lanes);
+            self.count_some(batch, events, lanes);
         }
-        lanes.renew();
-        self.lanes = Some(lanes);
     }
 
     /// Finds out which plans count which of up to [`LANES`] events, those of `mask`, which rules see; asks for what
@@ -209,10 +194,6 @@ impl LocalPanes {
     /// Counts the events that were matched last.
     pub fn count_some(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes) {
         let partition = self.partitions.number(batch.raw.partition);
-        self.count_of(batch, events, lanes, partition);
-    }
-
-    fn count_of(&mut self, batch: &Batch, events: &[Event], lanes: &Lanes, partition: usize) {
         if let Some(dark) = &mut self.dark {
             let asking = self.plans.iter().filter(|plan| plan.dark.is_some()).fold(0, |all, plan| all | plan.mask);
             dark.fill(batch, events, self.mask, asking, lanes);

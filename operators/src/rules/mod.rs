@@ -152,7 +152,8 @@ pub struct Missed {
 
 impl Missed {
     /// Whether everything was counted.
-    pub fn is_exact(&self) -> bool {
+    #[cfg(test)]
+    fn is_exact(&self) -> bool {
         *self == Missed::default()
     }
 

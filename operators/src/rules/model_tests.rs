@@ -10,6 +10,7 @@ use super::panes::PaneStore;
 use super::partials::PanePartials;
 use super::plan::{MeasurePlan, RuleSet};
 use super::{Finding, Limits};
+use crate::lanes::Lanes;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tidewatch_events::batch::Batch;
@@ -112,6 +113,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     let lateness = settings.allowed_lateness;
     let limits = Limits::new(Millis(lateness));
     let mut locals: Vec<LocalPanes> = (0..workers).map(|_| LocalPanes::new(&set)).collect();
+    let mut lanes: Vec<Lanes> = (0..workers).map(|_| Lanes::default()).collect();
     let mut store = |plan: &MeasurePlan| {
         let store = PaneStore::new(plan, limits);
         if provisional || dice.below(3) == 0 { store } else { store.only_findings() }
@@ -134,7 +136,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let chosen = unread[dice.below(unread.len())];
             let reader = &mut readers[chosen];
             if let Some((batch, effective)) = reader.batches.pop() {
-                locals[reader.worker].observe_batch(&batch);
+                locals[reader.worker].observe_batch(&batch, &mut lanes[reader.worker]);
                 for (sum, more) in out.exempted.iter_mut().zip(locals[reader.worker].exempted().into_iter().flatten()) {
                     *sum += more;
                 }

@@ -227,11 +227,6 @@ impl PaneStore {
         self.baselines[own].peek(key, start)
     }
 
-    /// The baselines, to be filled from a record.
-    pub fn baselines_mut(&mut self) -> &mut [Baselines] {
-        &mut self.baselines
-    }
-
     /// Adds changes of numbers of dark paths.
     pub fn merge_dark(&mut self, counts: &DarkCounts) {
         let changes = self.dark.entry(counts.end).or_default();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::lanes::Lanes;
 use crate::rules::closed::findings;
 use crate::rules::dark::{DarkPart, DarkStore};
 use crate::rules::local::{Drained, LocalPanes};
@@ -308,7 +309,7 @@ fn a_reader_keeps_to_itself_what_is_dark_in_no_window() {
         };
         let batch = batch_of(&[event(served, 200), event(1005, 404)], PartitionId(1), 0, b"h");
         let mut local = LocalPanes::new(&set);
-        batch.events.iter().for_each(|event| local.observe(&batch, event, PartitionId(1)));
+        local.observe_batch(&batch, &mut Lanes::default());
         let mut drained = Drained::default();
         local.drain_before(1010, 1, &mut drained);
         assert_eq!(drained.dark.iter().map(|part| part.rows.len()).sum::<usize>(), handed_over, "{name}");

@@ -220,12 +220,6 @@ impl RuleSet {
             self.changed.push((*rule, from, changed));
         }
     }
-
-    /// The longest window of any plan, ms; 0 without rules. Events older than the frontier by this and the allowed
-    /// lateness are needed by nothing.
-    pub fn longest_window(&self) -> u64 {
-        self.plans.iter().map(|p| p.window).max().unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
