@@ -19,7 +19,7 @@ use support::logs::{self, Log, Style};
 use support::model::{self, Expected, Written};
 use support::setup::{self, Setup};
 use support::{cases, within};
-use tidewatch::cli::options::{ReplayOptions, Speed};
+use tidewatch::cli::options::ReplayOptions;
 use tidewatch::config::Config;
 use tidewatch::config::diagnostic::SourceText;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, flags};
@@ -112,14 +112,8 @@ impl Case {
 
     fn replay(&self, workers: usize) -> Result<Written, String> {
         let out = self.dir.path().join(format!("out-{workers}"));
-        let options = ReplayOptions {
-            from: self.files.clone(),
-            out: out.clone(),
-            workers,
-            cluster: None,
-            labels: None,
-            speed: Speed::Max,
-        };
+        let options =
+            ReplayOptions { from: self.files.clone(), out: out.clone(), workers, cluster: None, labels: None };
         let config = self.config.clone();
         within(LIMIT, move || tidewatch::engine::replay(&config, options).map_err(|e| e.to_string()))??;
         Written::read(&out)
@@ -427,8 +421,7 @@ fn two_processes_write_the_same_bytes_as_one() {
         assert!(status.success(), "process {index}: {said}");
     }
     let out = dir.path().join("one");
-    let options =
-        ReplayOptions { from: files, out: out.clone(), workers: 1, cluster: None, labels: None, speed: Speed::Max };
+    let options = ReplayOptions { from: files, out: out.clone(), workers: 1, cluster: None, labels: None };
     within(LIMIT, move || tidewatch::engine::replay(&config, options)).unwrap().unwrap();
     Written::read(&out).unwrap().same_bytes(&Written::read(&dir.path().join("cluster")).unwrap()).unwrap();
 }
@@ -491,7 +484,7 @@ fn a_replay_that_cannot_write_reads_nothing() {
     let _writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let (config, file) = defaults(dir.path());
     let (from, out) = (vec![pipe], file.join("out"));
-    let options = ReplayOptions { from, out, workers: 2, cluster: None, labels: None, speed: Speed::Max };
+    let options = ReplayOptions { from, out, workers: 2, cluster: None, labels: None };
     let failure = within(LIMIT, move || tidewatch::engine::replay(&config, options)).unwrap().unwrap_err();
     assert!(failure.to_string().contains("cannot create"), "{failure}");
 }

@@ -11,7 +11,6 @@ pub mod generate;
 mod inputs;
 pub mod inspect;
 pub mod options;
-mod planned;
 pub mod rules;
 #[cfg(any(feature = "kafka", feature = "influx"))]
 pub mod setup;
@@ -27,7 +26,7 @@ use crate::exit::{self, ExitCode, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster::ClusterArgs;
 use inputs::{expand, missing_inputs, missing_sources, nothing_to_read, overwritten, packed_sources, readable};
-use options::{DemoOptions, ReplayOptions, RunOptions, Speed};
+use options::{DemoOptions, ReplayOptions, RunOptions};
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -159,9 +158,6 @@ struct ReplayArgs {
     /// Directory for metrics.lp, alerts.jsonl, rejected.jsonl and summary.json.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How fast: max, or times real time (1x, 10x).
-    #[arg(long, default_value = "max", value_parser = speed)]
-    speed: Speed,
     /// Label file to judge the alerts by.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -174,10 +170,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(rewrite_h(arguments.into_iter().collect())) {
         Ok(arguments) => arguments,
         Err(error) => {
-            if let Some(answer) = planned::answer(&error) {
-                let _ = writeln!(std::io::stderr(), "error: {answer}");
-                return ExitCode::Usage;
-            }
             let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
             let _ = error.print(); // a closed pipe is no reason to say more
             if let Some(tip) = tip(&error) {
@@ -333,7 +325,6 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         workers: args.cluster.workers.into(),
         cluster,
         labels: args.labels,
-        speed: args.speed,
     };
     let summary = engine::replay(&config, options)?;
     if let Some(hint) = summary.hint() {
@@ -403,16 +394,6 @@ fn length(text: &str) -> Result<Duration, String> {
         Some(Millis(0)) => Err("the length is zero: write 500ms, 30s, 5m".into()),
         Some(length) => Ok(Duration::from_millis(length.0)),
         None => Err("not a length of time: write 500ms, 30s, 5m".into()),
-    }
-}
-
-fn speed(text: &str) -> Result<Speed, String> {
-    if text == "max" {
-        return Ok(Speed::Max);
-    }
-    match text.strip_suffix('x').and_then(|times| times.parse::<f64>().ok()) {
-        Some(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
-        _ => Err("not a speed: write max, 1x, 10x".into()),
     }
 }
 
@@ -510,18 +491,6 @@ mod tests {
         for (given, want) in rows {
             let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
             assert_eq!(rewrite_h(words(given)), words(want), "{given}");
-        }
-    }
-
-    #[test]
-    fn speeds() {
-        for (text, want) in
-            [("max", Some(Speed::Max)), ("1x", Some(Speed::Times(1.0))), ("0.5x", Some(Speed::Times(0.5)))]
-        {
-            assert_eq!(speed(text).ok(), want);
-        }
-        for text in ["", "x", "0x", "-1x", "infx", "nanx", "10", "fast"] {
-            assert!(speed(text).is_err(), "{text}");
         }
     }
 

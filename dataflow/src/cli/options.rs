@@ -23,15 +23,6 @@ impl ClusterOptions {
     }
 }
 
-/// How fast a replay goes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Speed {
-    /// As fast as it can.
-    Max,
-    /// This many times as fast as it happened.
-    Times(f64),
-}
-
 /// What `replay` is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayOptions {
@@ -45,8 +36,6 @@ pub struct ReplayOptions {
     pub cluster: Option<ClusterOptions>,
     /// The labels to judge alerts by; the file exists.
     pub labels: Option<PathBuf>,
-    /// How fast.
-    pub speed: Speed,
 }
 
 /// What `run` is asked for.

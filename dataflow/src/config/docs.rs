@@ -77,9 +77,6 @@ fn push_section(out: &mut String, section: &Section, level: &str) {
         path => format!("`[{path}]`"),
     };
     let _ = write!(out, "\n{level} {heading}\n\n{}\n", section.doc);
-    if let Some(later) = section.later {
-        let _ = write!(out, "\n*In this release {later}; the keys are checked.*\n");
-    }
     out.push_str("\n| key | value | default | meaning |\n|---|---|---|---|\n");
     for key in section.keys {
         push_key(out, key);

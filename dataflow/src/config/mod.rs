@@ -102,8 +102,6 @@ pub struct Config {
     pub page_given: bool,
     /// Summaries of full intervals; `None` for none.
     pub report: Option<ReportPlan>,
-    /// Where model files are; `None` for no model rules.
-    pub models: Option<PathBuf>,
     /// Who is told of alerts.
     pub routes: Vec<Route>,
     /// Alerts of which nobody is told for some time.
@@ -268,7 +266,6 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         cx.wrong(&report.span, "reports are made from the store, and [store] enabled = false keeps none", hint);
     }
     let report = table("report").map(|table| outputs::report(cx, table, &routes));
-    let models = table("models").map(|table| Reader::new(cx, &schema::MODELS, Some(table)).path("dir"));
     let cluster = Reader::new(cx, &schema::CLUSTER, table("cluster"));
     let (secret, id) = (cluster.service_secret("secret"), cluster.name("id"));
     // Several heartbeats at least, and no longer than a supervisor would wait.
@@ -293,7 +290,6 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
         page: page?,
         page_given: node("page").is_some(),
         report: report.map_or(Some(None), |plan| plan.map(Some))?,
-        models: models.flatten(),
         routes,
         silences,
         never_block,
@@ -534,8 +530,7 @@ impl Config {
         let _ = write!(text, "|{:?} {:?}", self.privacy.client, self.privacy.redact_query);
         // The key does not show; what it makes of an address stands for it.
         let pseudonym = self.privacy.client_ip(std::net::Ipv6Addr::LOCALHOST.into()).to_string();
-        let models = self.models.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
-        tidewatch_events::hash::id(&[text.as_bytes(), pseudonym.as_bytes(), models.as_bytes()])
+        tidewatch_events::hash::id(&[text.as_bytes(), pseudonym.as_bytes()])
     }
 }
 

@@ -119,9 +119,6 @@ impl<'a> Reader<'a> {
             let kinds: Vec<_> = kinds.iter().map(|kind| (*kind, *kind)).collect();
             reader.kind = reader.choice("kind", &kinds);
         }
-        if let Some(later) = section.later {
-            cx.warn(&table.span, later, "");
-        }
         for entry in &table.entries {
             let known = section.keys.iter().find(|key| key.name == entry.key);
             match known {

@@ -155,7 +155,6 @@ pub static SOURCE: Section = Section {
         )
         .only(&["generator"]),
     ],
-    later: None,
 };
 
 /// `[source.security]`, `[sink.kafka.security]` and `[sink.dead_letters.security]`.
@@ -206,7 +205,6 @@ pub static ALLOW: Section = Section {
         ),
         key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
     ],
-    later: None,
 };
 
 /// `[privacy]`.
@@ -371,7 +369,6 @@ pub static RULE: Section = Section {
         key("mode", Kind::Choice(&["live", "shadow"]), Is("live"), "`shadow`: recorded, but sent to nobody."),
         key("runbook", Kind::Url, NONE, "A link to instructions, included in messages of routes."),
     ],
-    later: None,
 };
 
 /// `[cluster]`.
@@ -401,7 +398,7 @@ pub static CLUSTER: Section = section(
 );
 
 /// All sections, in the order of the documentation.
-pub static SECTIONS: [&Section; 21] = [
+pub static SECTIONS: [&Section; 20] = [
     &TOP,
     &SOURCE,
     &SECURITY,
@@ -419,7 +416,6 @@ pub static SECTIONS: [&Section; 21] = [
     &STORE,
     &PAGE,
     &REPORT,
-    &MODELS,
     &ROUTE,
     &SILENCE,
     &CLUSTER,

@@ -11,8 +11,6 @@ pub struct Section {
     pub doc: &'static str,
     /// Its keys.
     pub keys: &'static [Key],
-    /// What happens to it in this release, where that is not what the document says.
-    pub later: Option<&'static str>,
 }
 
 /// A key of a table.
@@ -188,5 +186,5 @@ pub(super) const fn key(name: &'static str, kind: Kind, default: Absent, doc: &'
 }
 
 pub(super) const fn section(path: &'static str, doc: &'static str, keys: &'static [Key]) -> Section {
-    Section { path, many: false, doc, keys, later: None }
+    Section { path, many: false, doc, keys }
 }

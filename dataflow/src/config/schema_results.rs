@@ -1,4 +1,4 @@
-//! The schema's tables of where results go: sinks, store, page, reports, models.
+//! The schema's tables of where results go: sinks, store, page, reports.
 
 use super::schema::Absent::{Is, Nothing, Required};
 use super::schema::*;
@@ -80,7 +80,6 @@ pub static KAFKA: Section = Section {
         key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`."),
         key("properties", Kind::Map, NONE, "librdkafka properties, passed through unchanged."),
     ],
-    later: None,
 };
 
 /// `[sink.stdout]`.
@@ -114,7 +113,6 @@ pub static DEAD_LETTERS: Section = Section {
         key("security", Kind::Table, NONE, "TLS and SASL of `topic`, as in `[source.security]`."),
         key("properties", Kind::Map, NONE, "librdkafka properties for `topic`, passed through unchanged."),
     ],
-    later: None,
 };
 
 /// `[store]`.
@@ -177,7 +175,6 @@ pub static PAGE: Section = Section {
             "A MaxMind DB file with countries (GeoLite2-Country.mmdb), read at the start. *Traffic* shows the countries of the top clients.",
         ),
     ],
-    later: None,
 };
 
 /// `[report]`.
@@ -206,12 +203,3 @@ pub static REPORT: Section = section(
         ),
     ],
 );
-
-/// `[models]`.
-pub static MODELS: Section = Section {
-    path: "models",
-    many: false,
-    doc: "Model rules.",
-    keys: &[key("dir", Kind::Path, Is("./models"), "Where `train` wrote the model files.")],
-    later: Some("model rules are not built yet: none is loaded"),
-};

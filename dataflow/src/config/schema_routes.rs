@@ -154,7 +154,6 @@ pub static ROUTE: Section = Section {
         key("topic", Kind::Text, Required, "The topic.").only(&["kafka"]),
         key("security", Kind::Table, NONE, "TLS and SASL, as in `[source.security]`.").only(&["kafka"]),
     ],
-    later: None,
 };
 
 /// `[[silence]]`.
@@ -180,5 +179,4 @@ pub static SILENCE: Section = Section {
         ),
         key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
     ],
-    later: None,
 };

@@ -51,7 +51,6 @@ pub static INPUT: Section = Section {
         ),
         key("multiline", Kind::Table, NONE, "How lines are joined to records, see `[input.multiline]`."),
     ],
-    later: None,
 };
 
 /// `[input.multiline]`.

@@ -17,7 +17,7 @@ use super::progress::Progress;
 use super::redaction::Redaction;
 use super::workers::{self, Shared};
 use super::writer::Writer;
-use crate::cli::options::{ReplayOptions, Speed};
+use crate::cli::options::ReplayOptions;
 use crate::config::{Config, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -258,14 +258,6 @@ pub fn bounds(config: &Config) -> Bounds {
     }
 }
 
-/// A flag that would do nothing is refused, not taken in silence.
-fn refuse_what_is_not_built(options: &ReplayOptions) -> Result<(), Failure> {
-    if options.speed != Speed::Max {
-        return Err(Failure::usage("--speed: only max is built yet\n hint: leave --speed out"));
-    }
-    Ok(())
-}
-
 /// Bytes read and not yet aggregated, for each worker and two more: a batch, so that no worker waits, and what was read is still
 /// in the caches when it is parsed.
 const IN_FLIGHT: usize = 512 << 10;
@@ -282,7 +274,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// 2 for inputs that are not there, 1 where reading or writing fails, 75 where a peer is lost.
 pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
     let started = Instant::now();
-    refuse_what_is_not_built(&options)?;
     let judge = options.labels.as_deref().map(Judge::read).transpose()?;
     let judge = judge.map(|judge| judge.under(&config.privacy, config.ipv6_prefix));
     let rules = config.all_rules.iter().map(|entry| entry.rule.name.as_str());

@@ -122,7 +122,6 @@ fn refusals_have_a_code_a_message_and_no_effect() {
             &["access.log:1: this is no label", "hint: a label is {"],
         ),
         ("missing labels", "replay --from access.log --out x --labels l", 2, &["error: --labels l does not exist"]),
-        ("no speed", "replay --from access.log --out x --speed fast", 2, &["not a speed: write max, 1x, 10x"]),
         ("no workers", "replay --from access.log --out x -w 0", 2, &["0 is not in 1..=1024"]),
         (
             "index beyond the cluster",

@@ -1,9 +1,11 @@
-//! What the binary says of what is right and not meant, of addresses that are taken, and of alerts in words.
+//! What the binary says of what is right and not meant, of addresses that are taken, and of alerts in words; and that
+//! documents name no command that it does not have.
 
 use crate::support::{run_over, tidewatch};
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -366,5 +368,48 @@ fn messages_of_any_program_are_read_over_syslog() {
     // Critical messages of two hosts, of which the header names severity and host.
     for host in ["web1", "web2"] {
         assert!(out.contains(&format!("error-log host={host} ")), "{host}: {out}{err}");
+    }
+}
+
+/// Every `.md` file below a directory.
+fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            documents(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The words after `tidewatch` where a document quotes a command, in backticks or at the beginning of a line of code.
+fn quoted(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, part) in text.split('`').enumerate() {
+        // Between three backticks lies an odd part too.
+        let commands = part.lines().map(|line| line.strip_prefix("$ ").unwrap_or(line)).filter(|_| at % 2 == 1);
+        let words = commands.filter_map(|line| line.strip_prefix("tidewatch ")?.split_whitespace().next());
+        // `tidewatch demo: …` is what it says.
+        found.extend(words.filter(|word| !word.ends_with(':')));
+    }
+    found
+}
+
+#[test]
+fn documents_name_only_commands_there_are() {
+    assert_eq!(quoted("`tidewatch a b` tidewatch c ```sh\n$ tidewatch d\n``` `x` `the tidewatch e`"), ["a", "d"]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    documents(&root.join("docs"), &mut files);
+    let mut named = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let words = quoted(&text).into_iter().filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+        named.extend(words.map(|word| (word.to_owned(), file.clone())));
+    }
+    for (word, file) in named {
+        let ran = tidewatch(&root, &format!("{word} --help"));
+        assert_eq!(ran.code, Some(0), "{}: there is no `tidewatch {word}`", file.display());
     }
 }
