@@ -12,6 +12,7 @@
 use super::gate::Gate;
 use super::ledger::{Gone, Judgement, Ledger, Pending, Taken};
 use super::letters::{Account, Letters, letters_of};
+use super::workers::IDLE_FOR;
 use crossbeam_channel::Receiver;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -94,8 +95,6 @@ pub struct Ingest {
     pub panes: LocalPanes,
     /// Where changes of rules come from; one worker of all has it.
     pub changes: Option<Receiver<Vec<RuleChange>>>,
-    /// How long to sleep when there is nothing to do, unless woken.
-    pub patience: Duration,
     /// How often to send on what open windows hold, as far as the gate lets; `None`: only when their time has passed
     /// (replays).
     pub send_every: Option<Duration>,
@@ -149,7 +148,7 @@ pub fn ingest<'s>(scope: Scope<'s, u64>, ingest: Ingest) -> Streams<'s> {
             if busy {
                 activator.activate();
             } else if capabilities.is_some() {
-                activator.activate_after(work.ingest.patience);
+                activator.activate_after(IDLE_FOR);
             }
         }
     });

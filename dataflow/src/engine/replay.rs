@@ -5,13 +5,11 @@
 
 use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
-use super::gate::Gate;
 use super::inexact::Inexact;
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::letters::Account;
 use super::limited::Limited;
-use super::observe::Observer;
 use super::parsers::SourceParsers;
 use super::progress::Progress;
 use super::redaction::Redaction;
@@ -25,7 +23,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::source::Identity;
@@ -318,23 +315,9 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let wakers = workers::Wakers::default();
     let feed = Arc::new(Feed::new(IN_FLIGHT * (2 + options.workers), config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
-    let shared = Shared {
-        feed: feed.clone(),
-        ledger: ledger.clone(),
-        parsers,
-        plan: plan(&config),
-        results,
-        early: Arc::new(AtomicU64::new(0)),
-        early_every: None,
-        gate: Arc::new(Gate::open()),
-        changes: None,
-        patience: Duration::from_millis(20),
-        wakers,
-        tap: None,
-        letters: Account::new(process, LETTERS * (2 + options.workers)),
-        control: control.clone(),
-        observer: Observer::default(),
-    };
+    let letters = Account::new(process, LETTERS * (2 + options.workers));
+    let shared = Shared::recorded(feed.clone(), ledger.clone(), parsers, plan(&config), results, wakers, letters);
+    let shared = Shared { control: control.clone(), ..shared };
     let running = workers::start(shared, options.workers, process, sockets)?;
     for source in sources {
         source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;

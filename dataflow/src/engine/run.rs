@@ -267,7 +267,6 @@ impl Pipeline {
             early_every: Some(Duration::from_millis(config.windows.early_every.0)),
             gate: gate.clone(),
             changes: (process == 0).then_some(changes),
-            patience: Duration::from_millis(20),
             wakers: wakers.clone(),
             tap: sinks::tap_of(&ring, &outlet),
             letters: letters.clone(),

@@ -29,6 +29,9 @@ use timely::{CommunicationConfig, WorkerConfig};
 /// How often a live worker sends on what open windows hold.
 const SEND_EVERY: Duration = Duration::from_millis(100);
 
+/// How long a worker with nothing to do sleeps, unless woken.
+pub(super) const IDLE_FOR: Duration = Duration::from_millis(20);
+
 /// What all workers of a process share.
 #[derive(Clone)]
 pub struct Shared {
@@ -50,8 +53,6 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// Where changes of rules come from, on process 0 of a live pipeline.
     pub changes: Option<Receiver<Vec<RuleChange>>>,
-    /// How long a worker with nothing to do sleeps, unless woken.
-    pub patience: Duration,
     /// Wakes them.
     pub wakers: Wakers,
     /// Shown what was read; `None` in a replay.
@@ -62,6 +63,36 @@ pub struct Shared {
     pub control: Option<Control>,
     /// Looks at them, where somebody may ask.
     pub observer: Observer,
+}
+
+impl Shared {
+    /// Over input that ends, in one process: nothing is early, and nobody watches.
+    pub fn recorded(
+        feed: Arc<Feed>,
+        ledger: Arc<Ledger>,
+        parsers: Arc<dyn Parsers>,
+        plan: Plan,
+        results: Sender<Output>,
+        wakers: Wakers,
+        letters: Arc<Account>,
+    ) -> Shared {
+        Shared {
+            feed,
+            ledger,
+            parsers,
+            plan,
+            results,
+            early: Arc::default(),
+            early_every: None,
+            gate: Arc::new(Gate::open()),
+            changes: None,
+            wakers,
+            tap: None,
+            letters,
+            control: None,
+            observer: Observer::default(),
+        }
+    }
 }
 
 /// Wakes the workers of a process when there is something to read, and sees how they get on.
@@ -240,7 +271,6 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
         traffic: LocalTraffic::new(shared.plan.traffic, shared.plan.privacy.clone()),
         panes: LocalPanes::new(&shared.plan.rules),
         changes: shared.changes.clone().filter(|_| worker.index() == 0),
-        patience: shared.patience,
         send_every: shared.early_every.map(|_| SEND_EVERY),
         gate: shared.gate.clone(),
         tap: shared.tap.clone(),
@@ -256,7 +286,7 @@ fn run(worker: &mut timely::worker::Worker, shared: &Shared) {
     let mut told = 0;
     while !probe.done() {
         let before = Instant::now();
-        worker.step_or_park(Some(shared.patience));
+        worker.step_or_park(Some(IDLE_FOR));
         pace.note_step(before.elapsed());
         if is_hushed && shared.gate.is_open() {
             is_hushed = false;

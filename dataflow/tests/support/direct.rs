@@ -4,14 +4,11 @@
 use super::model::{self, Input, Written};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch::config::Config;
-use tidewatch::engine::gate::Gate;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
 use tidewatch::engine::letters::Account;
-use tidewatch::engine::observe::Observer;
 use tidewatch::engine::redaction::Redaction;
 use tidewatch::engine::replay::{self, Summary};
 use tidewatch::engine::workers::{self, Shared, Wakers};
@@ -179,23 +176,9 @@ pub fn run(
     let feed = Arc::new(Feed::new(schedule.bytes, config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
     let parsers = model::parsers(config, files);
-    let shared = Shared {
-        observer: Observer::default(),
-        feed: feed.clone(),
-        ledger: ledger.clone(),
-        parsers: parsers.clone(),
-        plan: replay::plan(config),
-        results,
-        early: Arc::new(AtomicU64::new(0)),
-        early_every: None,
-        gate: Arc::new(Gate::open()),
-        changes: None,
-        tap: None,
-        letters: Account::new(0, schedule.bytes),
-        patience: Duration::from_millis(20),
-        wakers,
-        control: None,
-    };
+    let letters = Account::new(0, schedule.bytes);
+    let plan = replay::plan(config);
+    let shared = Shared::recorded(feed.clone(), ledger.clone(), parsers.clone(), plan, results, wakers, letters);
     let guards = workers::start(shared, schedule.workers, 0, None).map_err(|e| e.to_string())?;
     let readers: Vec<_> = sources
         .into_iter()
