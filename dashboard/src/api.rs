@@ -136,7 +136,7 @@ pub async fn acknowledge(State(app): State<App>, Named(id): Named, request: Requ
     fields.end()?;
     check_note("note", &note, true)?;
     check_note("by", &by, false)?;
-    let alert = app.ask(move |data| data.acknowledge(&id, &by, &note, app::now())).await?;
+    let alert = app.ask(move |data| data.acknowledge(&id, &by, &note)).await?;
     app.feed.alert(alert.as_str());
     Ok(json(alert))
 }
@@ -182,7 +182,7 @@ pub async fn silence(State(app): State<App>, request: Request) -> Answered {
     }
     let rules = app.wait_for(|app| app.engine.rules()).await?;
     can_cover(&wished, &rules)?;
-    let made = app.ask(move |data| data.silence(&wished, now)).await?;
+    let made = app.ask(move |data| data.silence(&wished)).await?;
     tell_silences(&app).await?;
     Ok((StatusCode::CREATED, json(made)).into_response())
 }

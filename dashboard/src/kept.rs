@@ -270,7 +270,7 @@ impl Data for Kept {
         answer(found.ok_or_else(|| StoreError::Unknown { what: "alert", name: id.chars().take(100).collect() }))
     }
 
-    fn acknowledge(&self, id: &str, by: &str, note: &str, _now: u64) -> Answer {
+    fn acknowledge(&self, id: &str, by: &str, note: &str) -> Answer {
         self.tell(self.marks.acknowledge(id, by, note))?;
         self.alert(id)
     }
@@ -291,7 +291,7 @@ impl Data for Kept {
         answer(self.reader.silences().map(|made| Rows { rows: all(made), truncated: false }))
     }
 
-    fn silence(&self, wished: &NewSilence, _now: u64) -> Answer {
+    fn silence(&self, wished: &NewSilence) -> Answer {
         let made = self.tell(self.marks.silence(&SilenceRequest {
             rule: wished.rule.clone(),
             subject: wished.subject.clone(),

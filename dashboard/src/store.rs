@@ -141,12 +141,12 @@ pub trait Data: Send + Sync + 'static {
     fn alerts(&self, query: &AlertsQuery) -> Answer;
     fn alert(&self, id: &str) -> Answer;
     /// Says that somebody has seen an alert; gives the alert.
-    fn acknowledge(&self, id: &str, by: &str, note: &str, now: u64) -> Answer;
+    fn acknowledge(&self, id: &str, by: &str, note: &str) -> Answer;
     /// Takes that back; gives the alert.
     fn take_back(&self, id: &str) -> Answer;
     fn silences(&self, now: u64) -> Answer;
     /// Gives the silence with its id.
-    fn silence(&self, wished: &NewSilence, now: u64) -> Answer;
+    fn silence(&self, wished: &NewSilence) -> Answer;
     fn end_silence(&self, id: &str) -> Result<(), DataError>;
     fn client(&self, ip: &str, span: Span) -> Answer;
     fn requests(&self, query: &RequestsQuery) -> Answer;

@@ -172,7 +172,7 @@ impl Data for FakeData {
     fn alert(&self, id: &str) -> Answer {
         if id == "none" { Err(DataError::NotFound(format!("there is no alert {id:?}"))) } else { self.note(id) }
     }
-    fn acknowledge(&self, id: &str, by: &str, note: &str, _now: u64) -> Answer {
+    fn acknowledge(&self, id: &str, by: &str, note: &str) -> Answer {
         if id == "slow" {
             self.begun.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(600));
@@ -185,7 +185,7 @@ impl Data for FakeData {
     fn silences(&self, _now: u64) -> Answer {
         self.note(())
     }
-    fn silence(&self, wished: &NewSilence, _now: u64) -> Answer {
+    fn silence(&self, wished: &NewSilence) -> Answer {
         self.note((&wished.rule, &wished.reason))
     }
     fn end_silence(&self, id: &str) -> Result<(), DataError> {
