@@ -5,11 +5,8 @@ pub mod answers;
 pub mod durable;
 pub mod feed;
 pub mod generator;
-#[cfg(feature = "http")]
 pub mod http;
-#[cfg(feature = "influx")]
 pub mod influx;
-#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lock;
 pub mod masking;
@@ -18,11 +15,9 @@ pub mod random;
 pub mod report;
 pub mod route;
 pub mod secret;
-#[cfg(feature = "ship")]
 pub mod ship;
 pub mod sink;
 pub mod source;
 pub mod sparing;
-#[cfg(feature = "store")]
 pub mod store;
 pub mod whom;

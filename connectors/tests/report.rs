@@ -1,5 +1,4 @@
 //! Reports over a small store, compared with golden files (rewritten with `REWRITE=1`, and read in the diff).
-#![cfg(feature = "store")]
 // Helpers here are test code too: a failed unwrap is the message.
 #![allow(clippy::unwrap_used)]
 

@@ -531,7 +531,6 @@ fn a_real_alertmanager_shows_and_ends_an_alert() {
     assert_eq!(shown[0]["labels"]["alertname"], "tidewatch-test");
 }
 
-#[cfg(feature = "kafka")]
 mod topic {
     use super::*;
     use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -8,20 +8,18 @@
 //! | [`engine`], [`view`], [`store`] | what is shown, and where it comes from |
 //! | [`serve`] | the server's life: bind, serve, stop; its limits |
 //! | `http`, `auth`, `tls` | who may look, and what a browser may do with it |
-//! | `kept`, `countries` | the embedded store, asked; where clients are (feature `store`) |
+//! | `kept`, `countries` | the embedded store, asked; where clients are |
 //! | `api`, `stream`, `metrics`, `assets` | the routes |
 
 mod api;
 mod app;
 mod assets;
 mod auth;
-#[cfg(feature = "store")]
 pub mod countries;
 pub mod engine;
 mod error;
 mod fields;
 mod http;
-#[cfg(feature = "store")]
 pub mod kept;
 mod metrics;
 mod params;

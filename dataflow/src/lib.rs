@@ -5,5 +5,4 @@ pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod exit;
-#[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
 pub mod top;

@@ -341,7 +341,6 @@ fn secrets_are_needed_only_where_a_service_is_asked() {
     assert!(!format!("{config:?}").contains("0123456789abcdef"), "a secret shows");
 }
 
-#[cfg(feature = "kafka")]
 #[test]
 fn librdkafka_looks_at_properties_while_the_configuration_is_read() {
     let text = "[[source]]\nkind = \"kafka\"\ntopics = [\"a\"]\nproperties = { \"fetch.max.byte\" = 1 }\n";

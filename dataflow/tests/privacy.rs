@@ -228,16 +228,14 @@ fn who_is_forgotten_while_a_run_writes_is_gone_and_nobody_else() {
         let left: Vec<&str> = rejected.lines().collect();
         assert_eq!(left.len(), 200 + lines);
         assert!((0..lines).all(|n| left[200 + n].contains(&format!("later {n} of {other}\""))), "in their order");
-        if cfg!(feature = "store") {
-            let again = tidewatch(dir, &format!("forget -c c.toml --client {gone}"));
-            let out = String::from_utf8_lossy(&again.stdout).into_owned();
-            assert!(out.starts_with(&format!("nothing of {gone} was found")), "{out}");
-            for name in ["store.db", "requests.db"] {
-                let bytes = std::fs::read(dir.join("tidewatch-data").join(name)).unwrap();
-                let text = String::from_utf8_lossy(&bytes).replace("192.0.2.77", "");
-                assert!(!text.contains(gone), "{name}");
-                assert!(String::from_utf8_lossy(&bytes).contains(other), "{name}");
-            }
+        let again = tidewatch(dir, &format!("forget -c c.toml --client {gone}"));
+        let out = String::from_utf8_lossy(&again.stdout).into_owned();
+        assert!(out.starts_with(&format!("nothing of {gone} was found")), "{out}");
+        for name in ["store.db", "requests.db"] {
+            let bytes = std::fs::read(dir.join("tidewatch-data").join(name)).unwrap();
+            let text = String::from_utf8_lossy(&bytes).replace("192.0.2.77", "");
+            assert!(!text.contains(gone), "{name}");
+            assert!(String::from_utf8_lossy(&bytes).contains(other), "{name}");
         }
     }
 }

@@ -88,15 +88,12 @@ fn secrets_are_in_no_result() {
     for input in ["access.log", "error.log"] {
         let output = tidewatch(dir, input, &["run", "-c", "run.toml", "--input", "-", "--no-page"]);
         assert!(!has_secret(&output.stdout) && !has_secret(&output.stderr), "{output:?}");
-        if cfg!(feature = "store") {
-            assert!(dir.join("data/store.db").exists());
-        }
+        assert!(dir.join("data/store.db").exists());
         clean(&dir.join("data"));
     }
 }
 
 /// What the page answers; `None` where it does not.
-#[cfg(all(feature = "api", feature = "store"))]
 fn get(port: u16, path: &str) -> Option<String> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
@@ -107,7 +104,6 @@ fn get(port: u16, path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&answer).into_owned()).filter(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-#[cfg(all(feature = "api", feature = "store"))]
 #[test]
 fn secrets_are_in_no_answer_report_or_message() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,4 @@
 //! The host agent's configuration: samples, every key, defaults, and what is said of mistakes.
-#![cfg(feature = "ship")]
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

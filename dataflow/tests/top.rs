@@ -1,5 +1,4 @@
 //! What the terminal view draws, as golden files `golden/top/NAME.txt`. `REWRITE=1` writes them anew, to be read in the diff.
-#![cfg(all(feature = "top", any(feature = "http", feature = "store")))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is the message
 
 use ratatui::Terminal;

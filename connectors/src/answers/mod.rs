@@ -7,14 +7,10 @@
 //! - What is answered may hold text from logs, and the API may be anybody's: nothing here is fit to be shown as it is.
 //! - What is missing or of another form in an answer is an error with the name of the question, never a panic.
 
-#[cfg(feature = "http")]
 mod api;
-#[cfg(feature = "store")]
 mod store;
 
-#[cfg(feature = "http")]
 pub use api::{ApiSettings, FromApi};
-#[cfg(feature = "store")]
 pub use store::FromStore;
 
 use serde::{Deserialize, Serialize};
@@ -382,7 +378,6 @@ pub struct Partition {
 }
 
 /// Reads an answer; `what` names the question.
-#[cfg(any(feature = "http", feature = "store", test))]
 fn read<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, AnswersError> {
     serde_json::from_slice(json).map_err(|error| {
         AnswersError::Failed(format!("the answer to `{what}` is not of the form it should have: {error}"))

@@ -16,27 +16,21 @@
 //!   counted in it.
 //! - Text from logs is text wherever it is read.
 
-#[cfg(feature = "http")]
 pub mod alertmanager;
 pub mod blocklist;
 pub mod forget;
 pub mod journal;
 pub mod known;
-#[cfg(feature = "mail")]
 mod late;
 pub mod lines;
-#[cfg(feature = "mail")]
 pub mod mail;
 pub mod policy;
 pub mod router;
 pub mod runner;
-#[cfg(feature = "mail")]
 mod smtp;
 pub mod template;
 pub mod text;
-#[cfg(feature = "kafka")]
 pub mod topic;
-#[cfg(feature = "http")]
 pub mod webhook;
 
 use serde::{Deserialize, Serialize};

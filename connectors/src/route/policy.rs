@@ -229,7 +229,6 @@ impl Silence {
     }
 }
 
-#[cfg(feature = "store")]
 impl From<crate::store::Silence> for Silence {
     fn from(silence: crate::store::Silence) -> Silence {
         Silence {

@@ -1,5 +1,4 @@
 //! The InfluxDB sink against a fake server that answers as it is told, and against a real one.
-#![cfg(feature = "influx")]
 // Helpers here are test code too: a failed unwrap is the message.
 #![allow(clippy::unwrap_used)]
 

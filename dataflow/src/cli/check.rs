@@ -68,7 +68,6 @@ fn shown_format(format: &str) -> String {
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let path = given_or_usual(args.config.as_deref());
-    #[cfg(feature = "ship")]
     if let Some(path) = path.filter(|path| config::ship::is_ship(path)) {
         let services = if args.connect { Services::All } else { Services::None };
         let (settings, warnings) = config::ship::load(path, services)?;
@@ -257,7 +256,7 @@ fn summarise(config: &Config, report: &mut String) {
     if let Some(place) = crate::engine::sinks::dead_letter_place(config) {
         let _ = writeln!(report, "dead letters: {place}");
     }
-    let _ = writeln!(report, "sinks: {}", crate::engine::sinks::places(config, cfg!(feature = "api")).join("; "));
+    let _ = writeln!(report, "sinks: {}", crate::engine::sinks::places(config).join("; "));
     if let Some(keep) = config.keep_addresses {
         let mut beyond = super::forget::beyond(config);
         if !config.routes.is_empty() {
@@ -323,7 +322,6 @@ fn connect(config: &Config, found: &mut Findings) {
     }
 }
 
-#[cfg(feature = "kafka")]
 fn ask_kafka(source: &Source, kafka: &config::KafkaSource, found: &mut Findings) {
     use tidewatch_connectors::kafka::PartitionReport;
     use tidewatch_connectors::source::SourceError;
@@ -357,14 +355,7 @@ fn ask_kafka(source: &Source, kafka: &config::KafkaSource, found: &mut Findings)
     }
 }
 
-#[cfg(not(feature = "kafka"))]
-fn ask_kafka(source: &Source, _kafka: &config::KafkaSource, found: &mut Findings) {
-    let words = format!("source `{}`: this program is built without Kafka", source.name);
-    found.problems.push(Diagnostic::error(words));
-}
-
 /// Asks for the topics that are written to; `run` does not start without them.
-#[cfg(feature = "kafka")]
 fn ask_topics(config: &Config, found: &mut Findings) {
     use tidewatch_connectors::kafka::{TopicState, look_at};
     let sinks = &config.sinks;
@@ -392,10 +383,6 @@ fn ask_topics(config: &Config, found: &mut Findings) {
     }
 }
 
-#[cfg(not(feature = "kafka"))]
-fn ask_topics(_config: &Config, _found: &mut Findings) {}
-
-#[cfg(feature = "influx")]
 fn ask_influx(influx: &config::InfluxSink, found: &mut Findings) {
     use tidewatch_connectors::influx::{InfluxError, check, has_bucket};
     match check(&influx.settings()) {
@@ -419,11 +406,6 @@ fn ask_influx(influx: &config::InfluxSink, found: &mut Findings) {
         Err(InfluxError::Address(words)) => found.problems.push(Diagnostic::error(format!("[sink.influx] {words}"))),
         Err(error) => found.refused.push(Diagnostic::error(format!("[sink.influx] {error}"))),
     }
-}
-
-#[cfg(not(feature = "influx"))]
-fn ask_influx(_influx: &config::InfluxSink, found: &mut Findings) {
-    found.problems.push(Diagnostic::error("[sink.influx]: this program is built without InfluxDB"));
 }
 
 #[cfg(test)]

@@ -5,19 +5,15 @@
 
 pub mod check;
 pub mod cluster;
-#[cfg(feature = "store")]
 pub mod forget;
 pub mod generate;
 mod inputs;
 pub mod inspect;
 pub mod options;
 pub mod rules;
-#[cfg(any(feature = "kafka", feature = "influx"))]
 pub mod setup;
 pub mod shared;
-#[cfg(feature = "ship")]
 pub mod ship;
-#[cfg(any(feature = "http", feature = "store"))]
 pub mod views;
 
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services};
@@ -80,16 +76,11 @@ enum Command {
     Replay(ReplayArgs),
     Generate(generate::GenerateArgs),
     Check(check::CheckArgs),
-    #[cfg(any(feature = "kafka", feature = "influx"))]
     Setup(setup::SetupArgs),
     Rules(rules::RulesArgs),
-    #[cfg(feature = "ship")]
     Ship(ship::ShipArgs),
-    #[cfg(any(feature = "http", feature = "store"))]
     Report(views::ReportArgs),
-    #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
     Top(crate::top::TopArgs),
-    #[cfg(feature = "store")]
     Forget(forget::ForgetArgs),
     #[command(hide = true, about = "Print docs/CONFIG.md")]
     ConfigDocs,
@@ -221,16 +212,11 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Replay(args) => replay(args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
-        #[cfg(any(feature = "kafka", feature = "influx"))]
         Command::Setup(args) => setup::run(&args),
         Command::Rules(args) => rules::run(&args),
-        #[cfg(feature = "ship")]
         Command::Ship(args) => ship::run(&args),
-        #[cfg(any(feature = "http", feature = "store"))]
         Command::Report(args) => views::report(&args),
-        #[cfg(all(feature = "top", any(feature = "http", feature = "store")))]
         Command::Top(args) => crate::top::run(&args),
-        #[cfg(feature = "store")]
         Command::Forget(args) => forget::run(&args),
         Command::ConfigDocs => print(&config::docs::markdown()),
     }
@@ -319,13 +305,8 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     };
     say_warnings(&config);
     exit::handle_signals()?;
-    let options = ReplayOptions {
-        from,
-        out: args.out,
-        workers: args.cluster.workers.into(),
-        cluster,
-        labels: args.labels,
-    };
+    let options =
+        ReplayOptions { from, out: args.out, workers: args.cluster.workers.into(), cluster, labels: args.labels };
     let summary = engine::replay(&config, options)?;
     if let Some(hint) = summary.hint() {
         eprintln!("tidewatch: warning: {hint}");

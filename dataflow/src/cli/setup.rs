@@ -23,7 +23,6 @@ pub struct SetupArgs {
 #[derive(Debug, Subcommand)]
 enum SetupCommand {
     /// Create the topics of the Kafka sources and sinks, with their partitions and retention.
-    #[cfg(feature = "kafka")]
     #[command(after_help = "\
 Examples:
   tidewatch setup kafka -c tidewatch.toml
@@ -37,7 +36,6 @@ Examples:
         wait: Millis,
     },
     /// Create organisation, buckets, retention, InfluxQL mappings, the tasks that sum up, and a token for the bucket alone.
-    #[cfg(feature = "influx")]
     #[command(after_help = "\
 Examples:
   tidewatch setup influx -c tidewatch.toml --token-file influx.token
@@ -69,7 +67,6 @@ one is made and printed.")]
 }
 
 /// A length of time of at most an hour.
-#[cfg(feature = "kafka")]
 fn length(text: &str) -> Result<Millis, String> {
     let length = crate::config::values::parse_length(text).filter(|length| *length <= Millis::minutes(60));
     length.ok_or_else(|| "it is a length of time of at most an hour, such as 2m".into())
@@ -78,7 +75,6 @@ fn length(text: &str) -> Result<Millis, String> {
 /// Runs the command.
 pub fn run(args: &SetupArgs) -> Result<(), Failure> {
     match &args.command {
-        #[cfg(feature = "kafka")]
         SetupCommand::Kafka { config, wait } => {
             let config = load(Some(config), &Overrides { services: Services::Kafka, ..Overrides::default() })?;
             let deadline = std::time::Instant::now() + std::time::Duration::from_millis(wait.0);
@@ -95,7 +91,6 @@ pub fn run(args: &SetupArgs) -> Result<(), Failure> {
                 }
             }
         }
-        #[cfg(feature = "influx")]
         SetupCommand::Influx { config, token_file, read_token_file, no_long_term, user, new_token } => {
             // The token of the configuration is what is made here.
             let config = load(Some(config), &Overrides { services: Services::None, ..Overrides::default() })?;
@@ -105,7 +100,6 @@ pub fn run(args: &SetupArgs) -> Result<(), Failure> {
     }
 }
 
-#[cfg(feature = "kafka")]
 fn kafka(config: &Config) -> Result<(), Failure> {
     use crate::config::SourceKind;
     let mut out = String::new();
@@ -150,12 +144,10 @@ fn kafka(config: &Config) -> Result<(), Failure> {
 }
 
 /// What a topic of a sink is made like where there is no Kafka source to take after.
-#[cfg(feature = "kafka")]
 const SINK_PLAN: crate::config::TopicPlan =
     crate::config::TopicPlan { partitions: 4, retention: Millis(7 * 86_400_000), replication: None };
 
 /// Makes the topics and says what was done.
-#[cfg(feature = "kafka")]
 fn topics(
     settings: &tidewatch_connectors::kafka::KafkaSettings,
     names: &[&String],
@@ -183,7 +175,6 @@ fn topics(
     Ok(())
 }
 
-#[cfg(feature = "influx")]
 fn influx(
     config: &Config,
     [token_file, read_token_file]: [Option<&std::path::Path>; 2],
@@ -252,7 +243,6 @@ fn influx(
 }
 
 /// A file that only its owner can read; what is in it stays until there is something new.
-#[cfg(feature = "influx")]
 fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Failure> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -260,7 +250,6 @@ fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Fail
     Ok((path.to_owned(), file))
 }
 
-#[cfg(feature = "influx")]
 fn write_token((path, file): &mut (PathBuf, std::fs::File), token: &crate::config::Secret) -> Result<(), Failure> {
     use std::io::Write as _;
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());

@@ -22,19 +22,15 @@ pub struct PlaceArgs {
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The data directory whose store is read [default: the configured one, ./tidewatch-data].
-    #[arg(long, value_name = "DIR")]
-    #[cfg_attr(feature = "http", arg(conflicts_with = "url"))]
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
     data_dir: Option<PathBuf>,
     /// The page of a running Tidewatch to ask instead: http://127.0.0.1:8080/
-    #[cfg(feature = "http")]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The page's token: text, or file:PATH [default: the environment's TIDEWATCH_TOKEN].
-    #[cfg(feature = "http")]
     #[arg(long, value_name = "TOKEN", requires = "url")]
     token: Option<String>,
     /// Authorities (PEM) to trust besides the system's, for https.
-    #[cfg(feature = "http")]
     #[arg(long, value_name = "FILE", requires = "url")]
     ca: Option<PathBuf>,
 }
@@ -74,7 +70,6 @@ pub fn report(args: &ReportArgs) -> Result<(), Failure> {
 
 /// Who answers, as the arguments say.
 pub fn open(place: &PlaceArgs, patience: Duration) -> Result<Box<dyn Answers>, Failure> {
-    #[cfg(feature = "http")]
     if let Some(url) = &place.url {
         return page(place, url, patience);
     }
@@ -83,19 +78,11 @@ pub fn open(place: &PlaceArgs, patience: Duration) -> Result<Box<dyn Answers>, F
     store(config, place.config.is_some(), patience)
 }
 
-#[cfg(feature = "store")]
 fn store(config: Config, is_given: bool, patience: Duration) -> Result<Box<dyn Answers>, Failure> {
     let store = tidewatch_connectors::answers::FromStore::open(&config.data_dir, patience)?;
     Ok(Box::new(if is_given { store.with_silences(config.silences) } else { store }))
 }
 
-#[cfg(not(feature = "store"))]
-fn store(_: Config, _: bool, _: Duration) -> Result<Box<dyn Answers>, Failure> {
-    let problem = Diagnostic::error("this build has no store (it was built without the feature `store`)");
-    Err(problem.hint("ask a running Tidewatch: --url http://127.0.0.1:8080/").into())
-}
-
-#[cfg(feature = "http")]
 fn page(place: &PlaceArgs, url: &str, patience: Duration) -> Result<Box<dyn Answers>, Failure> {
     use tidewatch_connectors::answers::{ApiSettings, FromApi};
     let cannot = |flag: &str, why: String| Failure::from(Diagnostic::error(format!("{flag}: {why}")));

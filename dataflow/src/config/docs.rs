@@ -56,13 +56,11 @@ pub fn markdown() -> String {
             rule.severity.as_str(),
         );
     }
-    #[cfg(feature = "ship")]
     push_ship(&mut out);
     out
 }
 
 /// The host agent has a file of its own.
-#[cfg(feature = "ship")]
 fn push_ship(out: &mut String) {
     out.push_str("\n## The host agent\n\n`ship.toml`, given to `tidewatch ship -c` (docs/SHIP.md).\n");
     for section in super::schema_ship::SECTIONS.into_iter().filter(|section| section.path != "source.security") {

@@ -14,7 +14,6 @@ pub mod diagnostic;
 pub mod docs;
 mod doubts;
 pub mod filter;
-#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod listeners;
 pub mod low;
@@ -28,9 +27,7 @@ pub mod schema;
 mod schema_kinds;
 mod schema_results;
 mod schema_routes;
-#[cfg(feature = "ship")]
 pub mod schema_ship;
-#[cfg(feature = "ship")]
 pub mod ship;
 pub mod sources;
 mod top_level;

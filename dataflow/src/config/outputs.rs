@@ -61,7 +61,6 @@ pub struct InfluxSink {
     pub spill: Bytes,
 }
 
-#[cfg(feature = "influx")]
 impl InfluxSink {
     /// The settings its connector takes.
     pub fn settings(&self) -> tidewatch_connectors::influx::InfluxSettings {

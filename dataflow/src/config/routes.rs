@@ -330,9 +330,7 @@ fn usable_authorities(kind: &str, path: &Path) -> Result<(), String> {
     let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
     file.take(MOST_AUTHORITIES).read_to_end(&mut pem).map_err(|error| format!("cannot be read: {error}"))?;
     match kind {
-        #[cfg(feature = "mail")]
         "smtp" => tidewatch_connectors::route::mail::usable_authorities(&pem),
-        #[cfg(feature = "http")]
         "webhook" | "alertmanager" | "influx" => tidewatch_connectors::http::usable_authorities(&pem),
         _ => Ok(()),
     }

@@ -420,7 +420,6 @@ fn source_kind(reader: &Reader<'_>, kind: &str, processes: Option<usize>) -> Opt
         }
         "kafka" => {
             let kafka = kafka(reader)?;
-            #[cfg(feature = "kafka")]
             super::kafka::check(reader, &kafka);
             SourceKind::Kafka(kafka)
         }

@@ -69,7 +69,6 @@ pub trait Tap: Send {
     /// A step is offered to the sinks.
     fn step(&mut self, step: &Delivery);
     /// What is told of requests as they are kept; called on the ring's thread.
-    #[cfg(feature = "store")]
     fn on_requests(&self) -> Option<tidewatch_connectors::store::OnRequests> {
         None
     }

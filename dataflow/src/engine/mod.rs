@@ -33,7 +33,6 @@ mod committing;
 pub mod demo;
 pub mod evidence;
 pub mod gate;
-#[cfg(feature = "store")]
 mod gathering;
 pub mod inexact;
 pub mod ingest;
@@ -45,10 +44,8 @@ pub mod limited;
 pub mod live;
 mod memory;
 pub mod misfits;
-#[cfg_attr(not(feature = "api"), path = "observe_nothing.rs")]
 pub mod observe;
 mod orphans;
-#[cfg_attr(not(feature = "api"), path = "page_nothing.rs")]
 pub mod page;
 pub mod parsers;
 pub mod peers;
@@ -56,7 +53,6 @@ pub mod progress;
 pub mod redaction;
 pub mod reload;
 pub mod replay;
-#[cfg(feature = "store")]
 pub mod reports;
 mod resume;
 pub mod routes;

@@ -124,16 +124,10 @@ impl Orphans {
     }
 }
 
-#[cfg(feature = "store")]
 fn of_store(data_dir: &Path) -> Result<Vec<Alert>, String> {
     use tidewatch_connectors::store::StoreReader;
     let reader = StoreReader::open(data_dir, std::time::Duration::from_secs(10)).map_err(|error| error.to_string())?;
     reader.firing(MOST).map_err(|error| error.to_string())
-}
-
-#[cfg(not(feature = "store"))]
-fn of_store(_: &Path) -> Result<Vec<Alert>, String> {
-    Ok(Vec::new())
 }
 
 fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {

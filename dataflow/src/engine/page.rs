@@ -17,7 +17,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
-#[cfg(feature = "store")]
 use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::source::tcp::ListenCounters;
@@ -184,7 +183,6 @@ impl Bound {
 
 /// Where history is read: the embedded store, where there is one.
 fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>) -> Option<Arc<dyn Data>> {
-    #[cfg(feature = "store")]
     if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
         match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
             Ok(mut kept) => {
@@ -212,12 +210,10 @@ fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>
             Err(error) => tracing::warn!(%error, "the page shows no history"),
         }
     }
-    let _ = (config, ring, routes);
     None
 }
 
 /// The configuration's silences as they are shown, one a rule.
-#[cfg(feature = "store")]
 fn silences(config: &Config) -> Vec<shown::Silenced> {
     let rules = |rules: &[String]| match rules {
         [] => vec![None],
@@ -261,7 +257,6 @@ impl Tap for PageTap {
         }
     }
 
-    #[cfg(feature = "store")]
     fn on_requests(&self) -> Option<tidewatch_connectors::store::OnRequests> {
         let feed = self.feed.clone();
         let (mut since, mut told) = (Instant::now(), 0);
@@ -283,7 +278,6 @@ impl Tap for PageTap {
 }
 
 /// At most so many of some, from all of their length: those of one process stand beside each other.
-#[cfg(feature = "store")]
 fn spread<T>(all: &[T], most: usize) -> Vec<&T> {
     let count = all.len().min(most);
     (0..count).map(|n| &all[n * all.len() / count]).collect()

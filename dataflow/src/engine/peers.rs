@@ -23,15 +23,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-#[cfg(feature = "store")]
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-#[cfg(feature = "kafka")]
 use tidewatch_connectors::kafka::RecordPlace;
 use tidewatch_connectors::source::file::FollowedLines;
 use tidewatch_connectors::source::recent::{FetchLines, RecentLines};
-#[cfg(feature = "store")]
 use tidewatch_connectors::store::Handed;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};
@@ -115,7 +112,6 @@ enum Question {
     Inexact,
     End,
     /// Which portion of requests arrived last.
-    #[cfg(feature = "store")]
     Requests(u64),
 }
 
@@ -130,7 +126,6 @@ pub struct Here {
     secrets: Privacy,
     /// What is lost of files.
     lost: LostFiles,
-    #[cfg_attr(not(feature = "store"), allow(dead_code))]
     outlet: Outlet,
     process: usize,
     /// The first worker here, of the cluster.
@@ -258,7 +253,6 @@ impl Here {
             Ok(Question::Inexact) => serde_json::to_value(self.ledger.inexact()),
             Ok(Question::End) => serde_json::to_value(self.end()),
             Ok(Question::Exempted) => serde_json::to_value(self.ledger.exempted()),
-            #[cfg(feature = "store")]
             Ok(Question::Requests(taken)) => {
                 serde_json::to_value(self.outlet.as_ref().map(|outlet| outlet.hand(taken)))
             }
@@ -297,7 +291,6 @@ fn ask<A: serde::de::DeserializeOwned>(control: &Control, question: &Question, p
 }
 
 /// Asks another process for requests, after this portion; what it answers by way of `tell` is for [`handed`].
-#[cfg(feature = "store")]
 pub(super) fn ask_for_requests(control: &Control, to: usize, taken: u64, tell: &Sender<(usize, serde_json::Value)>) {
     if let Ok(question) = serde_json::to_value(Question::Requests(taken)) {
         control.ask_one(to, &question, tell);
@@ -305,7 +298,6 @@ pub(super) fn ask_for_requests(control: &Control, to: usize, taken: u64, tell: &
 }
 
 /// The requests of an answer; `None` of a process that gives none, or not yet.
-#[cfg(feature = "store")]
 pub(super) fn handed(answer: serde_json::Value) -> Option<Handed> {
     serde_json::from_value(answer).ok()
 }
@@ -315,7 +307,6 @@ pub struct Peers {
     here: Arc<Here>,
     control: Option<Control>,
     names: Mutex<Names>,
-    #[cfg(feature = "kafka")]
     kafka: HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
 }
 
@@ -326,13 +317,11 @@ impl Peers {
             here,
             control,
             names: Mutex::default(),
-            #[cfg(feature = "kafka")]
             kafka: HashMap::new(),
         }
     }
 
     /// The same, for Kafka sources (by their position) whose lines can be read again.
-    #[cfg(feature = "kafka")]
     pub fn reading_again(self, kafka: HashMap<usize, tidewatch_connectors::kafka::LineFetcher>) -> Peers {
         Peers { kafka, ..self }
     }
@@ -449,7 +438,6 @@ impl Peers {
     }
 
     /// Lines of Kafka partitions that nobody remembers, as long as there is time. Whether the brokers answered.
-    #[cfg(feature = "kafka")]
     fn read_from_kafka(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) -> bool {
         if self.kafka.is_empty() {
             return true;
@@ -489,7 +477,6 @@ impl FindLines for Peers {
     fn far(&self, wanted: &[LinePlace], lines: &mut [Option<Vec<u8>>], until: Instant) -> bool {
         self.here.read_again(wanted, lines, until);
         let answered = self.ask_for_lines(wanted, lines, until);
-        #[cfg(feature = "kafka")]
         let answered = self.read_from_kafka(wanted, lines, until) && answered;
         !answered
     }

@@ -13,10 +13,8 @@
 
 use super::ledger::{Again, Left, Position, Resumed};
 use crate::cluster::Earlier;
-#[cfg(feature = "kafka")]
 use std::collections::BTreeSet;
 use std::fmt;
-#[cfg(feature = "kafka")]
 use std::sync::Arc;
 use tidewatch_events::batch::{PartitionId, WallTime};
 use tidewatch_events::rule::Rule;
@@ -136,7 +134,6 @@ pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>, new: Option<String>
 }
 
 /// The same by the texts committed with all partitions that any process reads, by source and topic.
-#[cfg(feature = "kafka")]
 pub fn earlier_of_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> Earlier {
     let is_known = |text: &Option<Arc<str>>| text.as_deref().and_then(Mark::parse).is_some();
     // Of a log that was never read, all windows are to be judged.
@@ -187,7 +184,7 @@ pub fn fed_again(rules: &[Rule], size: Millis) -> String {
     fed.collect::<Vec<_>>().join(", ")
 }
 
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,13 +7,11 @@ use crate::config::{Config, Route, RouteKind};
 use crate::exit::Failure;
 use std::path::PathBuf;
 use std::sync::Arc;
-#[cfg(feature = "store")]
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidewatch_connectors::route::blocklist::{Blocklist, BlocklistSettings};
 use tidewatch_connectors::route::lines::{ToFile, ToOutput};
 use tidewatch_connectors::route::policy::Silence;
-#[cfg(feature = "store")]
 use tidewatch_connectors::route::router::Acknowledged;
 use tidewatch_connectors::route::runner::{RouteRunner, RouteSettings, RouteStatus};
 use tidewatch_connectors::route::text::Wording;
@@ -23,21 +21,17 @@ use tidewatch_events::alert::Alert;
 use tidewatch_events::text::Shown as _;
 
 /// How often it is looked for what people silenced and acknowledged.
-#[cfg(feature = "store")]
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// All routes. Dropping the last of them ends their threads after what is in flight.
 pub struct Routes {
     runners: Vec<RouteRunner>,
-    #[cfg(feature = "store")]
     marks: Mutex<Marks>,
     /// Its end ends the thread.
-    #[cfg(feature = "store")]
     watch: Mutex<Option<crossbeam_channel::Sender<()>>>,
 }
 
 /// What people say of alerts, as the routes know it.
-#[cfg(feature = "store")]
 struct Marks {
     config: Config,
     silences: Arc<Vec<Silence>>,
@@ -48,7 +42,7 @@ impl Routes {
     /// Starts the configured routes; none where there are none.
     ///
     /// # Errors
-    /// 1 where a journal cannot be written, 2 where a route cannot work in this build or as configured.
+    /// 1 where a journal cannot be written, 2 where a route cannot work as configured.
     pub fn start(config: &Config) -> Result<Option<Arc<Routes>>, Failure> {
         if config.routes.is_empty() {
             return Ok(None);
@@ -69,12 +63,9 @@ impl Routes {
         tracing::info!(routes = runners.len(), "alerts are told");
         let routes = Arc::new(Routes {
             runners,
-            #[cfg(feature = "store")]
             marks: Mutex::new(Marks { config: config.clone(), silences, acknowledged: Arc::default() }),
-            #[cfg(feature = "store")]
             watch: Mutex::new(None),
         });
-        #[cfg(feature = "store")]
         routes.watch()?;
         Ok(Some(routes))
     }
@@ -118,7 +109,6 @@ impl Routes {
     }
 
     /// Takes what people silenced and acknowledged by now: it is in force when this returns.
-    #[cfg(feature = "store")]
     pub fn look(&self) {
         // Held while the store is read, so that what was read before never follows what was read after.
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +124,6 @@ impl Routes {
     }
 
     /// Looks now, and then again and again as long as the routes live.
-    #[cfg(feature = "store")]
     fn watch(self: &Arc<Routes>) -> Result<(), Failure> {
         self.look();
         let (stop, stopped) = crossbeam_channel::bounded::<()>(1);
@@ -160,23 +149,21 @@ pub fn home(config: &Config) -> PathBuf {
 /// Silences of the configuration and, where there is a store, of people; nothing where that cannot be read now.
 fn all_silences(config: &Config) -> Option<Vec<Silence>> {
     let all = config.silences.clone();
-    #[cfg(feature = "store")]
-    if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
-        use tidewatch_connectors::store::StoreReader;
-        let made = StoreReader::open(&config.data_dir, Duration::from_secs(5)).and_then(|store| store.silences());
-        return match made {
-            Ok(made) => Some(all.into_iter().chain(made.into_iter().map(Silence::from)).collect()),
-            Err(error) => {
-                tracing::debug!(%error, "silences cannot be read");
-                None
-            }
-        };
+    if !config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+        return Some(all);
     }
-    Some(all)
+    use tidewatch_connectors::store::StoreReader;
+    let made = StoreReader::open(&config.data_dir, Duration::from_secs(5)).and_then(|store| store.silences());
+    match made {
+        Ok(made) => Some(all.into_iter().chain(made.into_iter().map(Silence::from)).collect()),
+        Err(error) => {
+            tracing::debug!(%error, "silences cannot be read");
+            None
+        }
+    }
 }
 
 /// What people acknowledged, where a route would tell it again; nothing where that cannot be read now.
-#[cfg(feature = "store")]
 fn acknowledged(config: &Config) -> Option<Acknowledged> {
     let repeats = |route: &Route| route.policy.repeat_every.is_some() && !route.policy.repeats_always;
     if !config.routes.iter().any(repeats) || !config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
@@ -209,7 +196,7 @@ fn wording(config: &Config, route: &Route) -> Wording {
 /// What a route sends by.
 ///
 /// # Errors
-/// 2 where it cannot work as configured, or not in this build.
+/// 2 where it cannot work as configured.
 pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failure> {
     let wrong = |words: String| Failure::usage(format!("route `{}`: {words}", route.name));
     let wording = wording(config, route);
@@ -218,10 +205,7 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
     });
     let ca = ca.transpose()?;
     let home = home(config);
-    // Not every build has a use for it.
-    let _ = &ca;
     let channel: Box<dyn Channel> = match &route.kind {
-        #[cfg(feature = "mail")]
         RouteKind::Smtp { server, tls, login, from, to } => {
             use tidewatch_connectors::route::mail::{Mail, MailSettings, Tls};
             let tls = match *tls {
@@ -243,9 +227,6 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
             };
             Box::new(Mail::new(settings).map_err(wrong)?)
         }
-        #[cfg(not(feature = "mail"))]
-        RouteKind::Smtp { .. } => return Err(wrong("this program is built without mail (feature `mail`)".into())),
-        #[cfg(feature = "http")]
         RouteKind::Webhook { url, secret, payload } => {
             use tidewatch_connectors::route::webhook::{Payload, Webhook, WebhookSettings};
             let payload = if *payload == "slack" { Payload::Slack } else { Payload::Full };
@@ -260,7 +241,6 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
             };
             Box::new(Webhook::new(settings).map_err(wrong)?)
         }
-        #[cfg(feature = "http")]
         RouteKind::Alertmanager { url, secret, labels } => {
             use tidewatch_connectors::route::alertmanager::{Alertmanager, AlertmanagerSettings};
             let settings = AlertmanagerSettings {
@@ -275,13 +255,8 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
             };
             Box::new(Alertmanager::new(settings).map_err(wrong)?)
         }
-        #[cfg(not(feature = "http"))]
-        RouteKind::Webhook { .. } | RouteKind::Alertmanager { .. } => {
-            return Err(wrong("this program is built without HTTP (feature `http`)".into()));
-        }
         RouteKind::File { path, max_size } => Box::new(ToFile::new(path, max_size.0, wording.runbooks)),
         RouteKind::Stdout => Box::new(ToOutput::stdout(wording.runbooks)),
-        #[cfg(feature = "kafka")]
         RouteKind::Kafka { brokers, topic, security } => {
             use tidewatch_connectors::kafka::KafkaSettings;
             let mut settings = KafkaSettings::for_topic(brokers, topic).map_err(|error| wrong(error.to_string()))?;
@@ -295,8 +270,6 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
             );
             Box::new(topic)
         }
-        #[cfg(not(feature = "kafka"))]
-        RouteKind::Kafka { .. } => return Err(wrong("this program is built without Kafka (feature `kafka`)".into())),
         RouteKind::Blocklist { path, form, expire, max_entries, private } => {
             Box::new(Blocklist::new(BlocklistSettings {
                 path: path.clone(),

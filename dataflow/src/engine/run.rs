@@ -112,7 +112,6 @@ pub struct Pipeline {
     gathering: Gathered,
     ring: Ring,
     /// Reports go by them, and the page tells them of what people silence.
-    #[cfg_attr(not(feature = "store"), allow(dead_code))]
     routes: Option<Arc<Routes>>,
     /// Masks old lines of its files, where addresses may not stay.
     _aging: Option<Aging>,
@@ -140,7 +139,6 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         false => None,
     };
     let sources = Sources::open(config, place, !options.inputs.is_empty())?;
-    #[cfg(feature = "store")]
     let has_page = page.is_some();
     let observer = if options.page { Observer::new(place.index) } else { Observer::default() };
     let tap = page.as_ref().map(Bound::tap);
@@ -152,7 +150,6 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     let mut reloader = Reloader::new(config, &options, set, entries, to_rules);
     // Without a file there is nothing to read again, and a hang-up means what it always does.
     let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
-    #[cfg(feature = "store")]
     let _reports = match place.index {
         0 => super::reports::Reports::start(config, sinks::keeps_store(config, has_page), pipeline.routes.clone())?,
         _ => None,
@@ -284,9 +281,7 @@ impl Pipeline {
             control.answer_with(move |question| here.answer(question));
         }
         let gathering = sinks::gather(&ring, process, control.as_ref())?;
-        let peers = Peers::new(here, control.clone());
-        #[cfg(feature = "kafka")]
-        let peers = peers.reading_again(std::mem::take(&mut sources.fetchers));
+        let peers = Peers::new(here, control.clone()).reading_again(std::mem::take(&mut sources.fetchers));
         let peers = Arc::new(peers);
         let routes = told.1.clone();
         let results = (process == 0).then(|| {

@@ -15,8 +15,7 @@ use tidewatch_events::text::Shown as _;
 
 /// Whether the embedded store is kept.
 pub(super) fn keeps_store(config: &Config, has_page: bool) -> bool {
-    let is_wanted = config.store.enabled.unwrap_or(config.sinks.influx.is_none() || has_page);
-    cfg!(feature = "store") && is_wanted
+    config.store.enabled.unwrap_or(config.sinks.influx.is_none() || has_page)
 }
 
 /// Opens the sinks of process 0. Where none is configured, alerts go to standard output and, with dead letters, to files in
@@ -31,18 +30,15 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     let mut runners = Vec::new();
     let none = sinks.are_none();
     let keeps_store = keeps_store(config, has_page);
-    #[cfg(feature = "store")]
     if keeps_store {
         let settings = store_settings(config);
         let sink = tidewatch_connectors::store::StoreSink::open(&config.data_dir, settings).map_err(store_failed)?;
         start(config, &mut runners, Box::new(sink), None)?;
     }
-    #[cfg(any(feature = "influx", feature = "kafka"))]
     let spill_dir = config.data_dir.join("spill");
     if let Some(files) = &sinks.files {
         start(config, &mut runners, Box::new(files_in(config, &files.dir, files.fsync, true)?), None)?;
     }
-    #[cfg(feature = "influx")]
     if let Some(influx) = &sinks.influx {
         let settings = influx.settings();
         tidewatch_connectors::influx::check(&settings).map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
@@ -50,7 +46,6 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
             .map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
         start(config, &mut runners, Box::new(sink), Some((spill_dir.join("influx"), influx.spill.0)))?;
     }
-    #[cfg(feature = "kafka")]
     if let Some(kafka) = &sinks.kafka {
         let settings =
             crate::config::kafka::topic_settings(&kafka.brokers, &kafka.topic, &kafka.security, &kafka.properties)
@@ -80,18 +75,18 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     Ok(runners)
 }
 
-/// Where results go, in words, as [`open`] opens it.
-pub fn places(config: &Config, has_page: bool) -> Vec<String> {
+/// Where results go, in words, as [`open`] opens it where there is a page.
+pub fn places(config: &Config) -> Vec<String> {
     let sinks = &config.sinks;
     let mut places = Vec::new();
-    if keeps_store(config, has_page) {
+    if keeps_store(config, true) {
         places.push(format!("store {}", config.data_dir.join("store.db").shown()));
     }
     if let Some(files) = &sinks.files {
         places.push(format!("files in {}", files.dir.shown()));
     }
     if config.sinks.are_none() {
-        let what = if keeps_store(config, has_page) { "alerts and dead letters" } else { "all results" };
+        let what = if keeps_store(config, true) { "alerts and dead letters" } else { "all results" };
         places.push(format!("{what} in {}", config.data_dir.join("results").shown()));
     }
     places.extend(elsewhere(config));
@@ -174,21 +169,14 @@ fn dead_letters(config: &Config) -> Result<SinkRunner, Failure> {
 }
 
 /// What waits while the brokers of the topic are away goes on in a file of this size at most.
-#[cfg(feature = "kafka")]
 const DEAD_LETTER_SPILL: u64 = 1 << 30;
 
-#[cfg(feature = "kafka")]
 fn dead_letter_topic(config: &Config, to: &LetterTopic) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
     use tidewatch_connectors::kafka::{DeadLetterTopic, ProducerSettings};
     let settings = crate::config::kafka::topic_settings(&to.brokers, &to.topic, &to.security, &to.properties)
         .map_err(|e| Failure::usage(format!("[sink.dead_letters] {e}")))?;
     let sink = DeadLetterTopic::new(&settings, &to.topic, ProducerSettings::default())?;
     Ok((Box::new(sink), (config.data_dir.join("spill").join("dead-letters"), DEAD_LETTER_SPILL)))
-}
-
-#[cfg(not(feature = "kafka"))]
-fn dead_letter_topic(_: &Config, _: &LetterTopic) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
-    Err(Failure::usage("[sink.dead_letters] topic: this build is without Kafka (feature `kafka`)"))
 }
 
 /// Result files; dead letters among them unless they have a place of their own.
@@ -199,49 +187,29 @@ fn files_in(config: &Config, dir: &Path, fsync: Fsync, points: bool) -> Result<L
 }
 
 /// The ring of recent requests, where one is kept.
-#[cfg(feature = "store")]
 pub type Ring = Option<tidewatch_connectors::store::RequestRing>;
 
-/// No ring is built.
-#[cfg(not(feature = "store"))]
-pub type Ring = Option<std::convert::Infallible>;
-
 /// What says where a ring stands.
-#[cfg(feature = "store")]
 pub type Watch = Option<tidewatch_connectors::store::RingWatch>;
-
-/// No ring is built.
-#[cfg(not(feature = "store"))]
-pub type Watch = Ring;
 
 /// What says where a ring stands.
 pub fn watch(ring: &Ring) -> Watch {
-    #[cfg(feature = "store")]
-    return ring.as_ref().map(|ring| ring.watch());
-    #[cfg(not(feature = "store"))]
-    return *ring;
+    ring.as_ref().map(|ring| ring.watch())
 }
 
 /// What the other processes of a cluster have in its place.
-#[cfg(feature = "store")]
 pub type Outlet = Option<std::sync::Arc<tidewatch_connectors::store::RequestOutlet>>;
-
-/// No ring is built.
-#[cfg(not(feature = "store"))]
-pub type Outlet = Ring;
 
 /// Opens the ring of process 0, which keeps it for so many processes, where the configuration wants one.
 ///
 /// # Errors
 /// 1 where it cannot be written, 2 where it is of a newer release.
 pub fn open_ring(config: &Config, processes: usize, page: Option<&dyn super::live::Tap>) -> Result<Ring, Failure> {
-    #[cfg(feature = "store")]
     if keeps_store(config, page.is_some()) && config.store.requests.0 > 0 {
         use tidewatch_connectors::store::RequestRing;
         let (settings, told) = (ring_settings(config, processes), page.and_then(|page| page.on_requests()));
         return RequestRing::start(&config.data_dir, settings, told).map(Some).map_err(store_failed);
     }
-    let _ = (config, processes, page);
     Ok(None)
 }
 
@@ -250,40 +218,30 @@ pub fn open_ring(config: &Config, processes: usize, page: Option<&dyn super::liv
 /// # Errors
 /// 1 where its thread cannot be started.
 pub fn open_outlet(config: &Config, processes: usize) -> Result<Outlet, Failure> {
-    #[cfg(feature = "store")]
     // Whether there is a page, and a store for its sake, only process 0 knows: it asks, or does not.
     if keeps_store(config, true) && config.store.requests.0 > 0 {
         let outlet = tidewatch_connectors::store::RequestOutlet::start(&ring_settings(config, processes));
         return outlet.map(|outlet| Some(std::sync::Arc::new(outlet))).map_err(store_failed);
     }
-    let _ = (config, processes);
     Ok(None)
 }
 
 /// What brings the requests of the other processes into the ring.
-#[cfg(feature = "store")]
 pub type Gathered = Option<super::gathering::Gathering>;
-
-/// No ring is built.
-#[cfg(not(feature = "store"))]
-pub type Gathered = Ring;
 
 /// Starts to bring the requests of the other processes into the ring, where there are some and it is kept.
 ///
 /// # Errors
 /// 1 where its thread cannot be started.
 pub fn gather(ring: &Ring, process: usize, control: Option<&Control>) -> Result<Gathered, Failure> {
-    #[cfg(feature = "store")]
     if let (Some(ring), Some(control)) = (ring, control) {
         let processes = control.others().len() + 1;
         let gathering = super::gathering::Gathering::start(control.clone(), process, processes, ring.inlet());
         return gathering.map(Some).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")));
     }
-    let _ = (ring, process, control);
     Ok(None)
 }
 
-#[cfg(feature = "store")]
 fn ring_settings(config: &Config, processes: usize) -> tidewatch_connectors::store::RingSettings {
     tidewatch_connectors::store::RingSettings {
         max_size: config.store.requests.0,
@@ -296,15 +254,12 @@ fn ring_settings(config: &Config, processes: usize) -> tidewatch_connectors::sto
 
 /// What the source edge shows its batches to.
 pub fn tap_of(ring: &Ring, outlet: &Outlet) -> Option<super::ingest::Tap> {
-    #[cfg(feature = "store")]
     if let Some(tap) = ring.as_ref().map(|ring| ring.tap()).or_else(|| outlet.as_ref().map(|outlet| outlet.tap())) {
         return Some(std::sync::Arc::new(move |batch: &tidewatch_events::batch::Batch| tap.take(batch)));
     }
-    let _ = (ring, outlet);
     None
 }
 
-#[cfg(feature = "store")]
 fn store_failed(error: tidewatch_connectors::store::StoreError) -> Failure {
     match error {
         tidewatch_connectors::store::StoreError::Newer { .. } => Failure::usage(error.to_string()),
@@ -313,7 +268,6 @@ fn store_failed(error: tidewatch_connectors::store::StoreError) -> Failure {
 }
 
 /// What the store keeps, by a configuration.
-#[cfg(feature = "store")]
 pub fn store_settings(config: &Config) -> tidewatch_connectors::store::StoreSettings {
     tidewatch_connectors::store::StoreSettings {
         raw: config.store.raw,

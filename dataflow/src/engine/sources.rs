@@ -15,7 +15,6 @@ use std::time::Duration;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
-#[cfg(feature = "kafka")]
 use tidewatch_connectors::kafka::KafkaSource;
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
 use tidewatch_connectors::source::stdin::Stdin;
@@ -44,7 +43,6 @@ enum Ready {
     Tcp(TcpListenerSource),
     Syslog(SyslogListener),
     Generator(Box<Generator>, LiveOptions),
-    #[cfg(feature = "kafka")]
     Kafka(KafkaSource),
 }
 
@@ -64,13 +62,10 @@ pub struct Sources {
     /// Keeps positions in files.
     keeper: Option<Keeper>,
     /// The consumer groups of Kafka sources, by position of the source.
-    #[cfg(feature = "kafka")]
     pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
     /// What reads lines of Kafka sources again, by position of the source.
-    #[cfg(feature = "kafka")]
     pub fetchers: std::collections::HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
     /// Where Kafka partitions stand.
-    #[cfg(feature = "kafka")]
     pub kafka: Vec<(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)>,
 }
 
@@ -109,40 +104,31 @@ impl Sources {
         self.ready.iter().any(|ready| match ready {
             Ready::Files(_) | Ready::Tcp(_) | Ready::Syslog(_) => true,
             Ready::Stdin(_) | Ready::Generator(..) => false,
-            #[cfg(feature = "kafka")]
             Ready::Kafka(_) => true,
         })
     }
 
     /// The consumer lags of this process's Kafka partitions, whenever asked.
     pub fn lags(&self) -> super::live::Lags {
-        #[cfg(feature = "kafka")]
-        {
-            let kafka = self.kafka.clone();
-            Box::new(move || {
-                let reading = |p: &tidewatch_connectors::kafka::PartitionStatus| super::live::KafkaReading {
-                    lag: p.is_connected().then(|| p.lag()),
-                    away_since: p.away_since.map(|since| since.0),
-                    duplicates: p.duplicates,
-                    missing: p.missing,
-                };
-                let of = |(source, status): &(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)| {
-                    let rows = status.snapshot().into_iter().map(|p| ((source.clone(), p.name.clone()), reading(&p)));
-                    rows.collect::<Vec<_>>()
-                };
-                kafka.iter().flat_map(of).collect()
-            })
-        }
-        #[cfg(not(feature = "kafka"))]
-        Box::new(Vec::new)
+        let kafka = self.kafka.clone();
+        Box::new(move || {
+            let reading = |p: &tidewatch_connectors::kafka::PartitionStatus| super::live::KafkaReading {
+                lag: p.is_connected().then(|| p.lag()),
+                away_since: p.away_since.map(|since| since.0),
+                duplicates: p.duplicates,
+                missing: p.missing,
+            };
+            let of = |(source, status): &(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)| {
+                let rows = status.snapshot().into_iter().map(|p| ((source.clone(), p.name.clone()), reading(&p)));
+                rows.collect::<Vec<_>>()
+            };
+            kafka.iter().flat_map(of).collect()
+        })
     }
 
     /// Whether there are offsets to commit, or positions to keep.
     pub fn has_offsets(&self) -> bool {
-        #[cfg(feature = "kafka")]
-        return self.keeper.is_some() || !self.committers.is_empty();
-        #[cfg(not(feature = "kafka"))]
-        self.keeper.is_some()
+        self.keeper.is_some() || !self.committers.is_empty()
     }
 
     /// Takes note of the paths of files, of which none may be there: something is durable.
@@ -160,7 +146,6 @@ impl Sources {
     pub fn commit(&mut self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
         let mark = |position: &Position| Mark::new(position, durable, allowed_lateness).to_string();
         self.keeper.iter_mut().for_each(|keeper| keeper.note(positions, mark));
-        #[cfg(feature = "kafka")]
         for (source, committer) in &self.committers {
             let offset = |position: &Position| {
                 let (topic, partition) = position.info.name.rsplit_once('/')?;
@@ -183,12 +168,10 @@ impl Sources {
     /// read again from where windows of rules need them.
     pub fn resume(&mut self, config: &Config, control: Option<&Control>) {
         let mut files: Vec<&mut FollowFiles> = Vec::new();
-        #[cfg(feature = "kafka")]
         let mut topics: Vec<&mut KafkaSource> = Vec::new();
         for ready in &mut self.ready {
             match ready {
                 Ready::Files(source) => files.push(source),
-                #[cfg(feature = "kafka")]
                 Ready::Kafka(source) => topics.push(source),
                 _ => {}
             }
@@ -210,23 +193,18 @@ impl Sources {
             committed: file.mark.as_deref(),
         }));
         // Those of topics, by all of them.
-        #[cfg_attr(not(feature = "kafka"), allow(unused_mut))]
-        let mut texts: Vec<Arc<str>> = Vec::new();
-        #[cfg(feature = "kafka")]
-        {
-            let commits = topics.iter().enumerate().flat_map(|(source, opened)| {
-                opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
-            });
-            let commits = commits.collect::<Vec<_>>();
-            earlier = resume::earlier_of_topics(&commits).with(&earlier);
-            texts.extend(commits.into_iter().filter_map(|(.., text)| text));
-            starting.extend(topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
-                id: partition.id,
-                start: partition.start,
-                log_begin: partition.log_begin,
-                committed: partition.committed.as_deref(),
-            }));
-        }
+        let commits = topics.iter().enumerate().flat_map(|(source, opened)| {
+            opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
+        });
+        let commits = commits.collect::<Vec<_>>();
+        earlier = resume::earlier_of_topics(&commits).with(&earlier);
+        let texts: Vec<Arc<str>> = commits.into_iter().filter_map(|(.., text)| text).collect();
+        starting.extend(topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
+            id: partition.id,
+            start: partition.start,
+            log_begin: partition.log_begin,
+            committed: partition.committed.as_deref(),
+        }));
         // Of one that was dealt with and has no successor nothing is missed.
         for file in found.iter().filter(|file| file.lost > 0 || file.is_gone && file.is_there) {
             if file.lost > 0 {
@@ -274,11 +252,8 @@ impl Sources {
             );
         }
         files.into_iter().for_each(|files| files.read_again(|id| again.contains_key(&id)));
-        #[cfg(feature = "kafka")]
-        {
-            let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
-            topics.into_iter().for_each(|opened| opened.read_again(&from, &rules));
-        }
+        let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
+        topics.into_iter().for_each(|opened| opened.read_again(&from, &rules));
         self.resumed = resumed;
     }
 
@@ -352,7 +327,6 @@ impl Sources {
         }))
     }
 
-    #[cfg(feature = "kafka")]
     fn open_kafka(
         &mut self,
         config: &Config,
@@ -377,18 +351,6 @@ impl Sources {
         Ok(Ready::Kafka(opened))
     }
 
-    #[cfg(not(feature = "kafka"))]
-    fn open_kafka(
-        &mut self,
-        _config: &Config,
-        _index: usize,
-        source: &Source,
-        _kafka: &KafkaConfig,
-        _place: Place,
-    ) -> Result<Ready, Failure> {
-        Err(Failure::usage(format!("source {}: this build is without Kafka (feature `kafka`)", source.name)))
-    }
-
     /// Starts all of them. Those are returned that end when the feed winds down, once they have read what there is: files,
     /// connections, standard input.
     pub fn spawn(&mut self, feed: &Arc<Feed>) -> Result<Vec<JoinHandle<()>>, Failure> {
@@ -402,7 +364,6 @@ impl Sources {
                 Ready::Tcp(source) => following.push(source.spawn(feed).map_err(cannot)?),
                 Ready::Syslog(source) => following.push(source.spawn(feed).map_err(cannot)?),
                 Ready::Generator(generator, options) => drop(spawn_into_feed(*generator, feed, options)?),
-                #[cfg(feature = "kafka")]
                 Ready::Kafka(source) => drop(source.spawn(feed)?),
             }
         }

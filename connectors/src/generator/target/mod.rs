@@ -4,7 +4,6 @@
 //! gathered; [`Target::flush`] pushes out what was gathered so far.
 
 mod file;
-#[cfg(feature = "kafka")]
 mod kafka;
 mod socket;
 
@@ -137,12 +136,7 @@ impl TargetSpec {
             TargetSpec::File(path) => Box::new(file::Files::open(path, hosts, append)?),
             TargetSpec::Tcp(address) => Box::new(socket::Connection::open(address, stop)?),
             TargetSpec::TcpListen(address) => Box::new(socket::Listener::open(address, stop)?),
-            #[cfg(feature = "kafka")]
             TargetSpec::Kafka { brokers, topic } => Box::new(kafka::Topic::open(brokers, topic, hosts, stop)?),
-            #[cfg(not(feature = "kafka"))]
-            TargetSpec::Kafka { .. } => {
-                return Err(TargetError::Usage("this tidewatch was built without Kafka".to_owned()));
-            }
         })
     }
 }

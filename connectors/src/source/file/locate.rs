@@ -27,7 +27,6 @@ const MOST_LOOKS: usize = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Files that may hold a content that was read under a path, the likeliest first.
-#[cfg(feature = "ship")]
 pub(crate) fn candidates(path: &Path, id: (u64, u64), listings: &mut Listings) -> Vec<PathBuf> {
     let listing = listings.beside(path);
     let mut all = listing.by_inode(id).to_vec();

@@ -23,5 +23,4 @@ pub use packed::can_follow;
 pub use positions::{FilePosition, Positions};
 pub use replay::ReplayFiles;
 pub use walk::{Bound, Cut, Found, find, open_file};
-#[cfg(feature = "ship")]
 pub(crate) use {input::Input, listing::Listings, positions::FIRST_BYTES};

@@ -219,18 +219,12 @@ fn wrong_url(text: &str) -> Option<WrongUrl> {
 }
 
 /// What the client that calls it says of it.
-#[cfg(feature = "http")]
 fn parsed(text: &str) -> Option<WrongUrl> {
     use tidewatch_connectors::http::{Wrong, whole};
     match whole(text).err()? {
         Wrong::Is(why) => Some(WrongUrl::Is(format!(": {why}"))),
         Wrong::HoldsPassword => Some(WrongUrl::HoldsPassword),
     }
-}
-
-#[cfg(not(feature = "http"))]
-fn parsed(_: &str) -> Option<WrongUrl> {
-    None
 }
 
 fn read_secret(path: &str) -> Result<Secret, String> {

@@ -19,7 +19,6 @@ fn a_window_is_json_whatever_the_host_is_called() {
 }
 
 #[test]
-#[cfg(feature = "store")]
 fn what_is_told_of_many_requests_is_of_all_processes() {
     let of = |length: usize, most| spread(&(0..length).collect::<Vec<_>>(), most).into_iter().copied().collect();
     let rows: &[(&str, usize, usize, &[usize])] = &[
