@@ -12,8 +12,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidewatch_connectors::route::blocklist::Form;
+use tidewatch_connectors::route::mail::Tls;
 use tidewatch_connectors::route::policy::{GroupKey, Policy, Quiet, Silence};
 use tidewatch_connectors::route::template::{self, Template, TemplateError};
+use tidewatch_connectors::route::webhook::Payload;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::Severity;
 use tidewatch_events::client::parse_ip;
@@ -48,8 +50,8 @@ pub enum RouteKind {
     Smtp {
         /// `HOST:PORT`.
         server: String,
-        /// `starttls`, `tls`, `none`.
-        tls: &'static str,
+        /// How the connection is encrypted.
+        tls: Tls,
         /// The account and its password.
         login: Option<(String, Secret)>,
         /// Sender.
@@ -63,8 +65,8 @@ pub enum RouteKind {
         url: Secret,
         /// What signs it.
         secret: Option<Secret>,
-        /// `full` or `slack`.
-        payload: &'static str,
+        /// What a body holds.
+        payload: Payload,
     },
     /// Alertmanager's version 2 API.
     Alertmanager {
@@ -356,14 +358,15 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
     let path = || r.path("path");
     Some(match kind {
         "smtp" => {
-            let (server, tls) = (r.address("server"), r.choice("tls", &["starttls", "tls", "none"].map(same)));
+            let ways = [("starttls", Tls::StartTls), ("tls", Tls::Wrapped), ("none", Tls::None)];
+            let (server, tls) = (r.address("server"), r.choice("tls", &ways));
             let (username, password) = (r.text("username"), r.service_secret("password"));
             for (one, other) in [("username", "password"), ("password", "username")] {
                 if r.given(one).is_some() && r.given(other).is_none() {
                     r.cx.wrong(&r.span_of(one), format!("`{one}` without `{other}`"), "logging in needs both");
                 }
             }
-            if tls == Some("none") && password.is_some() {
+            if tls == Some(Tls::None) && password.is_some() {
                 let hint = "write tls = \"starttls\"";
                 r.cx.wrong(&r.span_of("tls"), "a password is not sent over a connection without encryption", hint);
             }
@@ -373,7 +376,7 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
         }
         "webhook" => {
             let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));
-            let payload = r.choice("payload", &["full", "slack"].map(same));
+            let payload = r.choice("payload", &[("full", Payload::Full), ("slack", Payload::Slack)]);
             RouteKind::Webhook { url: url?, secret, payload: payload? }
         }
         "alertmanager" => {

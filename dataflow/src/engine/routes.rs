@@ -207,16 +207,11 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
     let home = home(config);
     let channel: Box<dyn Channel> = match &route.kind {
         RouteKind::Smtp { server, tls, login, from, to } => {
-            use tidewatch_connectors::route::mail::{Mail, MailSettings, Tls};
-            let tls = match *tls {
-                "tls" => Tls::Wrapped,
-                "none" => Tls::None,
-                _ => Tls::StartTls,
-            };
+            use tidewatch_connectors::route::mail::{Mail, MailSettings};
             let settings = MailSettings {
                 name: route.name.clone(),
                 server: server.clone(),
-                tls,
+                tls: *tls,
                 login: login.clone(),
                 from: from.clone(),
                 to: to.clone(),
@@ -228,13 +223,12 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
             Box::new(Mail::new(settings).map_err(wrong)?)
         }
         RouteKind::Webhook { url, secret, payload } => {
-            use tidewatch_connectors::route::webhook::{Payload, Webhook, WebhookSettings};
-            let payload = if *payload == "slack" { Payload::Slack } else { Payload::Full };
+            use tidewatch_connectors::route::webhook::{Webhook, WebhookSettings};
             let settings = WebhookSettings {
                 name: route.name.clone(),
                 url: url.clone(),
                 secret: secret.clone(),
-                payload,
+                payload: *payload,
                 ca,
                 timeout: route.timeout,
                 wording,
