@@ -7,7 +7,8 @@
 //! Invariants
 //! - Numbers hold until [`Lanes::renew`] says that they were given anew; [`Lanes::generation`] tells by which they were.
 
-use crate::names::{Clients, NONE, Names, Sample, sample};
+use crate::clients::Clients;
+use crate::names::{NONE, Names, Sample, sample};
 use crate::prefetch::prefetch;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidewatch_events::batch::{Batch, Span};

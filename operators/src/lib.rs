@@ -4,6 +4,7 @@
 //! drains input and closes what the frontier allows. docs/WINDOWING.md and docs/RULES.md say what they compute.
 
 mod alike;
+mod clients;
 pub mod inexact;
 pub mod lanes;
 pub mod names;

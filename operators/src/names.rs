@@ -1,4 +1,4 @@
-//! Texts and clients by number: what an event names is looked up once; everything after that is about small numbers.
+//! Texts by number: what an event names is looked up once; everything after that is about small numbers.
 //!
 //! [`Names`] numbers texts 0, 1, 2 … in order of arrival. Most texts of a log are one of a few that were just there: a small
 //! cache, looked at by a sample of the text, finds those with one comparison and no hashing. It remembers two texts for each
@@ -13,12 +13,7 @@ use crate::alike::begin_alike;
 use crate::prefetch::prefetch;
 use std::hash::{BuildHasher, RandomState};
 use std::hint::select_unpredictable;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use tidewatch_events::batch::Batch;
-use tidewatch_events::event::Client;
-use tidewatch_events::field::Value;
-use tidewatch_events::privacy::ClientPrivacy;
-use tidewatch_events::{hash, key};
+use tidewatch_events::hash;
 
 /// No number.
 pub const NONE: u32 = u32::MAX;
@@ -35,14 +30,19 @@ const RECENT_BITS: u32 = 13;
 
 /// A word of that cache holds a number in so many bits, below a piece of its text's sample; larger numbers are not kept there.
 const NUMBER_BITS: u32 = 20;
-const LEAST_CAPACITY: usize = 64;
+
+/// Places of a table at first.
+pub(crate) const LEAST_CAPACITY: usize = 64;
+
+/// 2^64 divided by the golden ratio: a product with it spreads what its factor holds over all bits.
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How many rows ahead of the work texts are asked for.
 const AHEAD: usize = 16;
 
 /// Texts by number.
 pub struct Names {
-    secret: u64,
+    pub(crate) secret: u64,
     /// Whether short texts stand in their [`Name`]s.
     keeps_short: bool,
     /// Open addressing with linear probing, at most half full: one more than a number; 0 is free.
@@ -173,12 +173,14 @@ impl Names {
         let number = self.push(hash, text);
         self.index[at] = number + 1;
         if self.names.len() > self.index.len() / 2 {
-            self.grow();
+            let start = |word: &u32| self.start(self.names[*word as usize - 1].hash);
+            self.index = grown(&self.index, |word| *word == 0, start);
         }
         number
     }
 
-    fn push(&mut self, hash: u64, text: &[u8]) -> u32 {
+    /// The same for a text that has no number: it is not looked up, and not found by [`Names::number`].
+    pub(crate) fn push(&mut self, hash: u64, text: &[u8]) -> u32 {
         let mut place = [0; SHORT + 1];
         if self.keeps_short && text.len() <= SHORT {
             place[..text.len()].copy_from_slice(text);
@@ -193,23 +195,9 @@ impl Names {
         self.names.len() as u32 - 1
     }
 
-    #[cold]
-    fn grow(&mut self) {
-        let old = std::mem::take(&mut self.index);
-        self.index = vec![0; old.len() * 2];
-        let mask = self.index.len() - 1;
-        for word in old.into_iter().filter(|word| *word > 0) {
-            let mut at = self.start(self.names[word as usize - 1].hash) & mask;
-            while self.index[at] > 0 {
-                at = (at + 1) & mask;
-            }
-            self.index[at] = word;
-        }
-    }
-
     #[inline]
     fn start(&self, hash: u64) -> usize {
-        fold(hash ^ self.secret, 0x9e37_79b9_7f4a_7c15) as usize
+        fold(hash ^ self.secret, GOLDEN) as usize
     }
 
     #[inline]
@@ -293,232 +281,36 @@ impl Names {
     }
 }
 
-/// Clients by number: names are their keys (`events::key`), with IPv6 addresses whole, all as `[privacy]` shows them.
-pub struct Clients {
-    privacy: ClientPrivacy,
-    names: Names,
-    /// IPv4 addresses, as they came, with one more than their numbers; 0 is free. As `Names::index`.
-    addresses: Vec<u64>,
-    known: usize,
-    /// The same for IPv6 addresses.
-    long_addresses: Vec<Long>,
-    known_long: usize,
-    /// Where names are masked: the keys of names as they came, and the numbers of what is shown of them, by their own.
-    hidden: Names,
-    shown: Vec<u32>,
-    key: Vec<u8>,
-}
-
-/// An IPv6 address, as it came, with one more than its number; 0 is free.
-#[derive(Clone, Copy, Default)]
-struct Long {
-    high: u64,
-    low: u64,
-    number: u32,
-}
-
-impl Clients {
-    /// None yet.
-    pub fn new(privacy: ClientPrivacy) -> Clients {
-        Clients {
-            privacy,
-            names: Names::default(),
-            addresses: vec![0; LEAST_CAPACITY],
-            known: 0,
-            long_addresses: vec![Long::default(); LEAST_CAPACITY],
-            known_long: 0,
-            hidden: Names::default(),
-            shown: Vec::new(),
-            key: Vec::new(),
-        }
-    }
-
-    /// The number of a client; [`NONE`] for none.
-    #[inline]
-    pub fn number(&mut self, batch: &Batch, client: &Client) -> u32 {
-        match client {
-            Client::None => NONE,
-            Client::Ip(IpAddr::V4(ip)) => self.address(*ip),
-            Client::Ip(IpAddr::V6(ip)) => self.long_address(*ip),
-            Client::Name(name) => self.named(batch.get(*name)),
-        }
-    }
-
-    /// Looks at the first two words at once: nearly all addresses are in one of them.
-    #[inline]
-    fn address(&mut self, ip: Ipv4Addr) -> u32 {
-        let mask = self.addresses.len() - 1;
-        let at = self.start(ip.to_bits());
-        let (first, second) = (self.addresses[at & mask], self.addresses[at.wrapping_add(1) & mask]);
-        let of = |word: u64| word >> 32 == u64::from(ip.to_bits()) && word as u32 > 0;
-        let word = select_unpredictable(of(first), first, second);
-        if of(word) { word as u32 - 1 } else { self.seek(ip) }
-    }
-
-    #[inline(never)]
-    fn seek(&mut self, ip: Ipv4Addr) -> u32 {
-        let mask = self.addresses.len() - 1;
-        let mut at = self.start(ip.to_bits()) & mask;
-        loop {
-            let word = self.addresses[at];
-            if word >> 32 == u64::from(ip.to_bits()) && word as u32 > 0 {
-                return word as u32 - 1;
-            }
-            if word == 0 {
-                return self.learn(at, ip);
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    /// Asks for what [`Clients::number`] needs first.
-    #[inline]
-    pub fn prefetch(&self, client: &Client) {
-        if let Client::Ip(IpAddr::V4(ip)) = client {
-            prefetch(&self.addresses, self.start(ip.to_bits()) & (self.addresses.len() - 1));
-        }
-    }
-
-    #[inline]
-    fn long_address(&mut self, ip: Ipv6Addr) -> u32 {
-        let (high, low) = halves(ip);
-        let mask = self.long_addresses.len() - 1;
-        let mut at = self.start_long(high, low) & mask;
-        loop {
-            let known = &self.long_addresses[at];
-            if known.number == 0 {
-                return self.learn_long(at, ip);
-            }
-            if (known.high, known.low) == (high, low) {
-                return known.number - 1;
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    #[cold]
-    fn learn_long(&mut self, at: usize, ip: Ipv6Addr) -> u32 {
-        let number = self.long(Value::Ip(self.privacy.shown(ip.into())));
-        let (high, low) = halves(ip);
-        self.long_addresses[at] = Long { high, low, number: number + 1 };
-        self.known_long += 1;
-        if self.known_long > self.long_addresses.len() / 2 {
-            let old = std::mem::take(&mut self.long_addresses);
-            self.long_addresses = vec![Long::default(); old.len() * 2];
-            let mask = self.long_addresses.len() - 1;
-            for known in old.into_iter().filter(|known| known.number > 0) {
-                let mut at = self.start_long(known.high, known.low) & mask;
-                while self.long_addresses[at].number > 0 {
-                    at = (at + 1) & mask;
-                }
-                self.long_addresses[at] = known;
-            }
-        }
-        number
-    }
-
-    #[inline]
-    fn start_long(&self, high: u64, low: u64) -> usize {
-        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let secret = self.names.secret;
-        fold(fold(high ^ secret, FACTOR) ^ low ^ secret.rotate_left(32), FACTOR) as usize
-    }
-
-    #[inline]
-    fn start(&self, ip: u32) -> usize {
-        fold(u64::from(ip) ^ self.names.secret, 0x9e37_79b9_7f4a_7c15) as usize
-    }
-
-    #[cold]
-    fn learn(&mut self, at: usize, ip: Ipv4Addr) -> u32 {
-        let number = match (&self.privacy, self.privacy.shown(ip.into())) {
-            // Different addresses, different keys: nothing is to be looked up.
-            (ClientPrivacy::Full, _) => {
-                let key = ipv4_key(ip);
-                self.names.push(hash::of(&key), &key)
-            }
-            (_, shown) => self.long(Value::Ip(shown)),
-        };
-        self.addresses[at] = u64::from(ip.to_bits()) << 32 | u64::from(number + 1);
-        self.known += 1;
-        if self.known > self.addresses.len() / 2 {
-            let old = std::mem::take(&mut self.addresses);
-            self.addresses = vec![0; old.len() * 2];
-            let mask = self.addresses.len() - 1;
-            for word in old.into_iter().filter(|word| *word > 0) {
-                let mut at = self.start((word >> 32) as u32) & mask;
-                while self.addresses[at] > 0 {
-                    at = (at + 1) & mask;
-                }
-                self.addresses[at] = word;
-            }
-        }
-        number
-    }
-
-    #[inline]
-    fn named(&mut self, name: &[u8]) -> u32 {
-        if self.privacy == ClientPrivacy::Full { self.long(Value::Text(name)) } else { self.masked(name) }
-    }
-
-    #[cold]
-    fn masked(&mut self, name: &[u8]) -> u32 {
-        self.key.clear();
-        key::push(&mut self.key, Value::Text(name), 128);
-        let hidden = self.hidden.number(&self.key) as usize;
-        if hidden == self.shown.len() {
-            let shown = self.privacy.name(name);
-            let number = self.long(Value::Text(&shown));
-            self.shown.push(number);
-        }
-        self.shown[hidden]
-    }
-
-    fn long(&mut self, value: Value<'_>) -> u32 {
-        self.key.clear();
-        key::push(&mut self.key, value, 128);
-        self.names.number(&self.key)
-    }
-
-    /// How they are shown.
-    pub fn privacy(&self) -> &ClientPrivacy {
-        &self.privacy
-    }
-
-    /// Whether so much is kept that all should be forgotten as soon as nobody keeps numbers.
-    pub fn is_full(&self) -> bool {
-        self.names.is_full() || self.hidden.is_full() || self.known + self.known_long >= MAX_NAMES
-    }
-
-    /// The clients' keys.
-    #[inline]
-    pub fn names(&self) -> &Names {
-        &self.names
-    }
-}
-
-/// The key of an IPv4 client, as `key::push` puts it together.
-fn ipv4_key(ip: Ipv4Addr) -> [u8; 5] {
-    let [a, b, c, d] = ip.octets();
-    [2, a, b, c, d]
-}
-
-/// An address as two words.
-#[inline]
-fn halves(ip: Ipv6Addr) -> (u64, u64) {
-    let bits = ip.to_bits();
-    ((bits >> 64) as u64, bits as u64)
-}
-
 /// A number nobody outside knows.
 pub(crate) fn secret() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// Two words as one that depends on all their bits.
 #[inline]
-fn fold(a: u64, b: u64) -> u64 {
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product >> 64) as u64 ^ product as u64
+}
+
+/// A table of open addressing with linear probing, twice as large, of what is in this one. `start` says from where on an entry is
+/// looked for.
+#[cold]
+pub(crate) fn grown<T: Copy + Default>(
+    table: &[T],
+    is_free: impl Fn(&T) -> bool,
+    start: impl Fn(&T) -> usize,
+) -> Vec<T> {
+    let mut larger = vec![T::default(); table.len() * 2];
+    let mask = larger.len() - 1;
+    for entry in table.iter().filter(|entry| !is_free(entry)) {
+        let mut at = start(entry) & mask;
+        while !is_free(&larger[at]) {
+            at = (at + 1) & mask;
+        }
+        larger[at] = *entry;
+    }
+    larger
 }
 
 /// A number by a few of a text's bytes.
@@ -551,16 +343,15 @@ pub fn sample(text: &[u8]) -> Sample {
         4.. => (half(0), half(len - 4), 0),
         _ => (text.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)), 0, 0),
     };
-    let mixed = (a ^ (len as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (a ^ (len as u64) << 32).wrapping_mul(GOLDEN);
     let mixed = (mixed.rotate_left(29) ^ b).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let mixed = (mixed.rotate_left(29) ^ c).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed.rotate_left(29) ^ c).wrapping_mul(GOLDEN);
     Sample(mixed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::batch::{Framing, PartitionId, RawBatch, Span, WallTime};
 
     #[test]
     fn texts_keep_their_numbers_through_growth() {
@@ -647,75 +438,5 @@ mod tests {
                 names.clear();
             }
         }
-    }
-
-    #[test]
-    fn clients_have_the_names_of_their_keys() {
-        let bytes = b"host.example".to_vec();
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
-        let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
-        let mut clients = Clients::new(ClientPrivacy::Full);
-        let mut all: Vec<Client> = (0..1_000u32).map(|n| Client::Ip(Ipv4Addr::from(n * 7_919).into())).collect();
-        let long = |n: u128| Ipv6Addr::from(0x2001_0db8 << 96 | (n % 7) << 64 | n);
-        all.extend((1..1_000).map(|n| Client::Ip(long(n).into())));
-        all.push(Client::Name(Span::new(0, 12)));
-        for round in 0..2 {
-            for (want, client) in all.iter().enumerate() {
-                let number = clients.number(&batch, client);
-                assert_eq!(number as usize, want, "round {round}, {client:?}");
-                let mut key = Vec::new();
-                let value = match client {
-                    Client::Ip(ip) => Value::Ip(*ip),
-                    _ => Value::Text(b"host.example"),
-                };
-                key::push(&mut key, value, 128);
-                assert_eq!(clients.names().text(number), key);
-                assert_eq!(clients.names().name(number).hash, hash::of(&key));
-            }
-        }
-        assert_eq!(clients.number(&batch, &Client::None), NONE);
-    }
-
-    #[test]
-    fn masked_clients_are_one_where_they_look_the_same() {
-        let raw = RawBatch {
-            partition: PartitionId(1),
-            seq: 0,
-            bytes: Vec::new(),
-            framing: Framing::Lines { offset: 0 },
-            read_at: WallTime(0),
-        };
-        let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
-        let client = |ip: &str| Client::Ip(ip.parse().unwrap());
-        let mut clients = Clients::new(ClientPrivacy::Truncate);
-        for (ip, number, key) in [
-            ("203.0.113.7", 0, &[2, 203, 0, 113, 0][..]),
-            ("203.0.113.200", 0, &[2, 203, 0, 113, 0]),
-            ("203.0.114.7", 1, &[2, 203, 0, 114, 0]),
-            ("203.0.113.7", 0, &[2, 203, 0, 113, 0]),
-            ("2001:db8:1:2::3", 2, &[3, 0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-            ("2001:db8:1:9::9", 2, &[3, 0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        ] {
-            assert_eq!(clients.number(&batch, &client(ip)), number, "{ip}");
-            assert_eq!(clients.names().text(number), key, "{ip}");
-        }
-        // Names too: as long as they look the same.
-        let bytes = b"a.dip.example.org b.dip.example.org a.dip.example.com".to_vec();
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
-        let named = Batch::new(raw, std::sync::Arc::from(&b""[..]));
-        for (start, end, number, key) in [
-            (0, 17, 3, &b"\x01\0\x0d*.example.org"[..]),
-            (18, 35, 3, b"\x01\0\x0d*.example.org"),
-            (36, 53, 4, b"\x01\0\x0d*.example.com"),
-            (0, 17, 3, b"\x01\0\x0d*.example.org"),
-        ] {
-            assert_eq!(clients.number(&named, &Client::Name(Span::new(start, end))), number, "{start}");
-            assert_eq!(clients.names().text(number), key, "{start}");
-        }
-        // Many addresses of few networks are bounded too.
-        (0..MAX_NAMES as u32).for_each(|n| _ = clients.number(&batch, &Client::Ip(Ipv4Addr::from(n).into())));
-        assert!(clients.is_full() && !clients.names().is_full());
     }
 }
