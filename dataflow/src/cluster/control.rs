@@ -16,6 +16,7 @@
 
 use super::status::Status;
 use crate::exit::{ExitCode, Failure};
+use crate::threads;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -199,12 +200,12 @@ impl Control {
             let copy = copy.map_err(|e| Failure::new(ExitCode::Failed, format!("cannot copy a socket: {e}")))?;
             let _ = copy.set_write_timeout(Some(lease));
             let writer = shared.clone();
-            super::spawn(format!("cluster:tell-{index}"), move || writer.tell(index, copy))?;
+            threads::spawn(&format!("cluster:tell-{index}"), move || writer.tell(index, copy))?;
             let shared = shared.clone();
-            super::spawn(format!("cluster:hear-{index}"), move || shared.hear(index, socket))?;
+            threads::spawn(&format!("cluster:hear-{index}"), move || shared.hear(index, socket))?;
         }
         let speaker = shared.clone();
-        super::spawn("cluster:speak".into(), move || speaker.speak())?;
+        threads::spawn("cluster:speak", move || speaker.speak())?;
         Ok(Control { shared })
     }
 

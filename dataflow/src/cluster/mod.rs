@@ -20,6 +20,7 @@ pub use control::{Control, MAX_LINE};
 pub use status::{Amount, Backlog, Earlier, LostFiles, Status};
 
 use crate::exit::{self, ExitCode, Failure};
+use crate::threads;
 use handshake::{Hello, Purpose, Refusal};
 use std::collections::HashMap;
 use std::io;
@@ -163,19 +164,11 @@ fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(address.to_socket_addrs()?.collect())
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(run)
-        .map(drop)
-        .map_err(|e| Failure::new(ExitCode::Failed, format!("cannot start a thread: {e}")))
-}
-
 /// Accepts connections for as long as the process lives; later ones are refused by the handshake's end, for nobody
 /// listens for them any more.
 fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Found>) -> Result<(), Failure> {
     let busy = Arc::new(AtomicUsize::new(0));
-    spawn("cluster:accept".into(), move || {
+    threads::spawn("cluster:accept", move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
                 std::thread::sleep(Duration::from_millis(50));
@@ -186,7 +179,7 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
                 continue;
             }
             let (members, found, done) = (members.clone(), found.clone(), busy.clone());
-            let started = spawn("cluster:handshake".into(), move || {
+            let started = threads::spawn("cluster:handshake", move || {
                 let from = stream.peer_addr().map_or_else(|_| "a peer".to_owned(), |a| a.to_string());
                 let ours = members.hello(Purpose::Data, nonce);
                 match handshake::answer(stream, &ours, &members.secret) {
@@ -207,6 +200,7 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
             }
         }
     })
+    .map(drop)
 }
 
 /// Says that a peer was refused, unless that was said often lately.
@@ -218,7 +212,7 @@ fn turn_away(said: &Sparing, peer: &str, error: &dyn std::fmt::Display) {
 
 /// Keeps trying to reach a peer with a smaller index until it answers.
 fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: Sender<Found>) -> Result<(), Failure> {
-    spawn(format!("cluster:connect-{peer}"), move || {
+    threads::spawn(&format!("cluster:connect-{peer}"), move || {
         let address = &members.addresses[peer];
         let give_up = Instant::now() + members.patience;
         let mut told = false;
@@ -241,6 +235,7 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
             }
         }
     })
+    .map(drop)
 }
 
 type Sockets = Vec<Option<TcpStream>>;

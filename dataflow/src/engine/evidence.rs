@@ -12,9 +12,10 @@
 //!   that ago, and ends that long after it began. Lines not found by then are missing from their alert.
 //! - What is of now waits [`WAIT`] at most, and longer only behind what is of the past.
 
+use crate::exit::Failure;
+use crate::threads;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -87,12 +88,12 @@ impl<F: FindLines> Lookup<F> {
     ///
     /// # Errors
     /// Where it cannot be started.
-    pub fn start(find: Arc<F>, allowed_lateness: Duration) -> io::Result<Lookup<F>> {
+    pub fn start(find: Arc<F>, allowed_lateness: Duration) -> Result<Lookup<F>, Failure> {
         let (searches, to_do) = crossbeam_channel::unbounded::<Search>();
         let (done, found) = crossbeam_channel::unbounded();
         let ending = Arc::<AtomicBool>::default();
         let finder = Finder { find: find.clone(), ending: ending.clone() };
-        std::thread::Builder::new().name("evidence".into()).spawn(move || finder.run(&to_do, &done))?;
+        threads::spawn("evidence", move || finder.run(&to_do, &done))?;
         Ok(Lookup {
             find,
             past: allowed_lateness + PAST,

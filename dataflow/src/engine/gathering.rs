@@ -9,8 +9,9 @@
 
 use super::peers::{ask_for_requests, handed};
 use crate::cluster::Control;
+use crate::exit::Failure;
+use crate::threads;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -41,7 +42,7 @@ impl Gathering {
     ///
     /// # Errors
     /// Where the thread cannot be started.
-    pub fn start(control: Control, process: usize, processes: usize, inlet: RequestInlet) -> io::Result<Gathering> {
+    pub fn start(control: Control, process: usize, processes: usize, inlet: RequestInlet) -> Result<Gathering, Failure> {
         let stopping = Arc::<AtomicBool>::default();
         let stop = stopping.clone();
         let run = move || {
@@ -73,7 +74,7 @@ impl Gathering {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("gathering".into()).spawn(run)?;
+        let thread = threads::spawn("gathering", run)?;
         Ok(Gathering { stopping, thread: Some(thread) })
     }
 }

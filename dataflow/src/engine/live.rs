@@ -28,6 +28,7 @@ use super::reload::Previews;
 use super::routes::Routes;
 use super::stalls::{Stall, Stalls};
 use super::writer::{record, shown};
+use crate::exit::Failure;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use durable::Durable;
 pub use figures::{Figures, RuleFigures};
@@ -166,7 +167,7 @@ impl Live {
         tap: Option<Box<dyn Tap>>,
         redaction: Redaction,
         figures: Arc<Figures>,
-    ) -> std::io::Result<Live> {
+    ) -> Result<Live, Failure> {
         Ok(Live {
             book: AlertBook::new(plan.rules.clone(), plan.limits),
             runners,

@@ -18,6 +18,7 @@ use super::writer::Writer;
 use crate::cli::options::ReplayOptions;
 use crate::config::{Config, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
+use crate::threads;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -320,7 +321,7 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let shared = Shared { control: control.clone(), ..shared };
     let running = workers::start(shared, options.workers, process, sockets)?;
     for source in sources {
-        source.spawn(feed.clone()).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
+        source.spawn(feed.clone()).map_err(threads::cannot)?;
     }
     // Else the others would take it for lost.
     let bid_farewell = |failure: Failure| {

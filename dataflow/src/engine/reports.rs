@@ -11,6 +11,7 @@
 use super::routes::Routes;
 use crate::config::{Config, ReportPlan};
 use crate::exit::Failure;
+use crate::threads;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -76,10 +77,7 @@ impl Reports {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("reports".into())
-            .spawn(run)
-            .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+        let thread = threads::spawn("reports", run)?;
         Ok(Some(Reports { stop: Some(stop), thread: Some(thread) }))
     }
 }

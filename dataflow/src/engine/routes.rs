@@ -5,6 +5,7 @@
 
 use crate::config::{Config, Route, RouteKind};
 use crate::exit::Failure;
+use crate::threads;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
@@ -134,8 +135,7 @@ impl Routes {
                 routes.look();
             }
         };
-        let thread = std::thread::Builder::new().name("silences".into()).spawn(run);
-        thread.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+        threads::spawn("silences", run)?;
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
         Ok(())
     }

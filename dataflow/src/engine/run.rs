@@ -28,6 +28,7 @@ use crate::cli::options::{ClusterOptions, RunOptions};
 use crate::cluster::{Control, Status};
 use crate::config::Config;
 use crate::exit::{self, ExitCode, Failure};
+use crate::threads;
 use crossbeam_channel::Sender;
 pub use ending::ended;
 use ending::{broken, say_what_was_done, sum};
@@ -288,17 +289,16 @@ impl Pipeline {
             let orphans = Orphans::read(config, tap.is_some());
             let redaction = Redaction::new(config.privacy.clone(), parsers);
             let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
-            let live = live.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
             let (live, stop) = (
-                live.crediting(accounts.clone()).watching(config.memory.0, config.time.max_drift).ending(orphans),
+                live?.crediting(accounts.clone()).watching(config.memory.0, config.time.max_drift).ending(orphans),
                 stopping.clone(),
             );
-            spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
+            threads::spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;
         let keep = config.keep_addresses.filter(|_| process == 0);
         let aging = keep.map(|keep| Aging::start(sinks::line_files(config), keep, &config.data_dir)).transpose();
-        let aging = aging.map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
+        let aging = aging.map_err(threads::cannot)?;
         let following = sources.spawn(&feed)?;
         let joined = running.join()?;
         Ok(Pipeline {
@@ -429,7 +429,7 @@ impl Pipeline {
             has_closed: false,
         };
         let stopped = self.stopped.clone();
-        self.committing = Some(spawn("commit", move || committing.run(&stopped))?);
+        self.committing = Some(threads::spawn("commit", move || committing.run(&stopped))?);
         Ok(())
     }
 
@@ -538,13 +538,6 @@ fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
         commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },
         rules_window: config.rules.iter().map(|rule| rule.window).max().unwrap_or_default().min(MAX_REPLAY),
     }
-}
-
-fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))
 }
 
 #[cfg(test)]

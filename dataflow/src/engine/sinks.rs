@@ -237,7 +237,7 @@ pub fn gather(ring: &Ring, process: usize, control: Option<&Control>) -> Result<
     if let (Some(ring), Some(control)) = (ring, control) {
         let processes = control.others().len() + 1;
         let gathering = super::gathering::Gathering::start(control.clone(), process, processes, ring.inlet());
-        return gathering.map(Some).map_err(|e| Failure::failed(format!("cannot start a thread: {e}")));
+        return gathering.map(Some);
     }
     Ok(None)
 }

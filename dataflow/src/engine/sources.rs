@@ -7,6 +7,7 @@ use super::resume::{self, Limit, Mark, Starting};
 use crate::cluster::{Control, Earlier, LostFiles};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
 use crate::exit::{self, Failure};
+use crate::threads;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -355,14 +356,13 @@ impl Sources {
     /// connections, standard input.
     pub fn spawn(&mut self, feed: &Arc<Feed>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let mut following = Vec::new();
-        let cannot = |e: std::io::Error| Failure::failed(format!("cannot start a thread: {e}"));
         for ready in self.ready.drain(..) {
             let feed = feed.clone();
             match ready {
-                Ready::Files(source) => following.push(source.spawn(feed).map_err(cannot)?),
-                Ready::Stdin(source) => following.push(source.spawn(feed).map_err(cannot)?),
-                Ready::Tcp(source) => following.push(source.spawn(feed).map_err(cannot)?),
-                Ready::Syslog(source) => following.push(source.spawn(feed).map_err(cannot)?),
+                Ready::Files(source) => following.push(source.spawn(feed).map_err(threads::cannot)?),
+                Ready::Stdin(source) => following.push(source.spawn(feed).map_err(threads::cannot)?),
+                Ready::Tcp(source) => following.push(source.spawn(feed).map_err(threads::cannot)?),
+                Ready::Syslog(source) => following.push(source.spawn(feed).map_err(threads::cannot)?),
                 Ready::Generator(generator, options) => drop(spawn_into_feed(*generator, feed, options)?),
                 Ready::Kafka(source) => drop(source.spawn(feed)?),
             }

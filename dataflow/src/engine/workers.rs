@@ -10,6 +10,7 @@ use crate::cli::options::ClusterOptions;
 use crate::cluster::{self, Control, Members};
 use crate::config::Config;
 use crate::exit::{ExitCode, Failure};
+use crate::threads;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,8 +176,7 @@ impl Running {
             Some(guards) => guards.join().into_iter().collect(),
             None => Ok(()),
         };
-        let cannot = |e: std::io::Error| Failure::failed(format!("cannot start a thread: {e}"));
-        std::thread::Builder::new().name("join".into()).spawn(join).map_err(cannot)
+        threads::spawn("join", join)
     }
 }
 

@@ -5,6 +5,7 @@
 //! - At most one round of questions is under way; where it fails, the next comes after a longer wait.
 
 use crate::exit::Failure;
+use crate::threads;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 use tidewatch_connectors::answers::{
@@ -85,10 +86,7 @@ impl Poller {
                 }
             }
         };
-        std::thread::Builder::new()
-            .name("poll".into())
-            .spawn(run)
-            .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+        threads::spawn("poll", run)?;
         Ok(Poller { asks, rounds })
     }
 
