@@ -219,8 +219,8 @@ fn serve(stream: TcpStream, (number, peer): (u64, SocketAddr), shared: &Shared) 
             return shared.refuse(peer, &words(&error));
         }
     };
-    if let Some(unsaid) = shared.meetings.may_say() {
-        tracing::info!(%peer, host = %printable(greeting.host.as_bytes()), unsaid, "an agent connected");
+    if let Some(held_back) = shared.meetings.may_say() {
+        tracing::info!(%peer, host = %printable(greeting.host.as_bytes()), held_back, "an agent connected");
     }
     shared.upstream.set(number, greeting.via);
     let mut peer_of = Peer {
@@ -236,10 +236,10 @@ fn serve(stream: TcpStream, (number, peer): (u64, SocketAddr), shared: &Shared) 
     let frames = peer_of.count;
     match (ended, shared.meetings.may_say()) {
         (_, None) => {}
-        (Ok(()), Some(unsaid)) => tracing::info!(%peer, frames, unsaid, "an agent has gone"),
-        (Err(error), Some(unsaid)) => {
+        (Ok(()), Some(held_back)) => tracing::info!(%peer, frames, held_back, "an agent has gone"),
+        (Err(error), Some(held_back)) => {
             let error = words(&error);
-            tracing::warn!(%peer, frames, error, unsaid, "the connection of an agent ended");
+            tracing::warn!(%peer, frames, error, held_back, "the connection of an agent ended");
         }
     }
 }
@@ -286,8 +286,8 @@ impl Shared {
 
     fn refuse(&self, peer: SocketAddr, reason: &str) {
         self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(unsaid) = self.refusals.may_say() {
-            tracing::warn!(%peer, reason, unsaid, "a connection was not let in");
+        if let Some(held_back) = self.refusals.may_say() {
+            tracing::warn!(%peer, reason, held_back, "a connection was not let in");
         }
     }
 

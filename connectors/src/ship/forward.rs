@@ -148,8 +148,8 @@ impl Way {
         for address in &self.addresses {
             match self.connect_to(address) {
                 Ok(welcome) => {
-                    if let Some(unsaid) = CONNECTED.may_say() {
-                        tracing::info!(collector = %address, unsaid, "connected");
+                    if let Some(held_back) = CONNECTED.may_say() {
+                        tracing::info!(collector = %address, held_back, "connected");
                     }
                     return Ok((address, welcome));
                 }

@@ -37,10 +37,10 @@ impl Refusals {
     pub fn keep(&mut self, chunk: &Chunk, index: usize, words: &str) {
         let Some(record) = chunk.records.get(index) else { return };
         let line = chunk.bytes_of(record);
-        if let Some(unsaid) = self.said.may_say() {
+        if let Some(held_back) = self.said.may_say() {
             tracing::warn!(
                 file = %printable(chunk.origin.file.as_bytes()), offset = record.start, bytes = line.len(),
-                error = %printable(words.as_bytes()), unsaid,
+                error = %printable(words.as_bytes()), held_back,
                 "the output refuses a record for good; it is kept in refused.jsonl"
             );
         }

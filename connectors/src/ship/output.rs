@@ -109,9 +109,9 @@ impl Retry {
         let backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(15) };
         let wait = backoff.delay(self.attempts, u64::from(std::process::id()), None);
         self.at = Instant::now() + wait;
-        if let Some(unsaid) = self.failures.may_say() {
+        if let Some(held_back) = self.failures.may_say() {
             let again_ms = wait.as_millis() as u64;
-            tracing::warn!(error = %words, again_ms, unsaid, "the output failed; opening it anew");
+            tracing::warn!(error = %words, again_ms, held_back, "the output failed; opening it anew");
         }
     }
 }

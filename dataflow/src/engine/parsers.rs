@@ -87,15 +87,15 @@ impl Parsers for SourceParsers {
             (None, Some(head)) => {
                 let format = match formats::detect(head) {
                     Some(format) => {
-                        if let Some(unsaid) = source.recognitions.may_say() {
-                            tracing::info!(partition = %info.name, format = format.name(), unsaid, "format recognised");
+                        if let Some(held_back) = source.recognitions.may_say() {
+                            tracing::info!(partition = %info.name, format = format.name(), held_back, "format recognised");
                         }
                         format
                     }
                     None => {
-                        if let Some(unsaid) = source.misses.may_say() {
+                        if let Some(held_back) = source.misses.may_say() {
                             tracing::warn!(
-                                partition = %info.name, unsaid,
+                                partition = %info.name, held_back,
                                 "no format recognised in the first lines; each line is recognised by itself, what fits no format \
                                  is rejected; better set `format` for this source"
                             );
