@@ -1,5 +1,5 @@
 use super::*;
-use tidewatch_events::batch::Framing;
+use tidewatch_reference::testing;
 
 fn info(id: u64) -> PartitionInfo {
     PartitionInfo {
@@ -23,13 +23,7 @@ fn feed() -> Feed {
 }
 
 fn batch(partition: u64, bytes: usize) -> RawBatch {
-    RawBatch {
-        partition: PartitionId(partition),
-        seq: 0,
-        bytes: vec![b'x'; bytes],
-        framing: Framing::Lines { offset: 0 },
-        read_at: WallTime(0),
-    }
+    RawBatch { partition: PartitionId(partition), ..testing::raw_batch(vec![b'x'; bytes]) }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
 use tidewatch_events::batch::WallTime;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_reference::testing;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -102,12 +103,9 @@ fn alert(id: &str, severity: Severity, fired: u64, subject: &str) -> Alert {
         fired: EventTime(fired),
         value: 101.0,
         threshold: 100.0,
-        score: 0.5,
-        findings: 1,
         state: AlertState::Resolved,
         evidence: vec![format!("{subject} - - \"GET / HTTP/1.1\"")],
-        mode: Mode::Live,
-        replaces: None,
+        ..testing::alert()
     }
 }
 

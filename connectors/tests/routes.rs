@@ -21,8 +21,9 @@ use tidewatch_connectors::route::webhook::{Payload, Webhook, WebhookSettings, si
 use tidewatch_connectors::route::{Body, Channel, Item, Message, Notice, SendError, What};
 use tidewatch_connectors::secret::Secret;
 use tidewatch_connectors::sink::backoff::Backoff;
-use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::time::EventTime;
+use tidewatch_reference::testing;
 
 /// What an attacker writes into every place a log has.
 const HOSTILE: &str =
@@ -33,7 +34,6 @@ fn alert(client: &str, state: AlertState) -> Alert {
         id: format!("id-{}", client.len()),
         key: format!("key-{}", client.len()),
         rule: "ip-spike".into(),
-        severity: Severity::High,
         subject: BTreeMap::from([("client_ip".into(), client.into())]),
         first: EventTime(1_772_704_800_000),
         last: EventTime(1_772_704_810_000),
@@ -44,8 +44,7 @@ fn alert(client: &str, state: AlertState) -> Alert {
         findings: 2,
         state,
         evidence: vec![HOSTILE.into()],
-        mode: Mode::Live,
-        replaces: None,
+        ..testing::alert()
     }
 }
 

@@ -218,14 +218,13 @@ fn halves(ip: Ipv6Addr) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::batch::{Framing, PartitionId, RawBatch, Span, WallTime};
+    use tidewatch_events::batch::Span;
+    use tidewatch_reference::testing;
 
     #[test]
     fn clients_have_the_names_of_their_keys() {
         let bytes = b"host.example".to_vec();
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
-        let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
+        let batch = Batch::new(testing::raw_batch(bytes), std::sync::Arc::from(&b""[..]));
         let mut clients = Clients::new(ClientPrivacy::Full);
         let mut all: Vec<Client> = (0..1_000u32).map(|n| Client::Ip(Ipv4Addr::from(n * 7_919).into())).collect();
         let long = |n: u128| Ipv6Addr::from(0x2001_0db8 << 96 | (n % 7) << 64 | n);
@@ -250,14 +249,7 @@ mod tests {
 
     #[test]
     fn masked_clients_are_one_where_they_look_the_same() {
-        let raw = RawBatch {
-            partition: PartitionId(1),
-            seq: 0,
-            bytes: Vec::new(),
-            framing: Framing::Lines { offset: 0 },
-            read_at: WallTime(0),
-        };
-        let batch = Batch::new(raw, std::sync::Arc::from(&b""[..]));
+        let batch = Batch::new(testing::raw_batch(b""), std::sync::Arc::from(&b""[..]));
         let client = |ip: &str| Client::Ip(ip.parse().unwrap());
         let mut clients = Clients::new(ClientPrivacy::Truncate);
         for (ip, number, key) in [
@@ -273,9 +265,7 @@ mod tests {
         }
         // Names too: as long as they look the same.
         let bytes = b"a.dip.example.org b.dip.example.org a.dip.example.com".to_vec();
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
-        let named = Batch::new(raw, std::sync::Arc::from(&b""[..]));
+        let named = Batch::new(testing::raw_batch(bytes), std::sync::Arc::from(&b""[..]));
         for (start, end, number, key) in [
             (0, 17, 3, &b"\x01\0\x0d*.example.org"[..]),
             (18, 35, 3, b"\x01\0\x0d*.example.org"),

@@ -274,9 +274,9 @@ pub fn each(mask: u32, mut work: impl FnMut(usize)) {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
     use tidewatch_events::event::Kind;
     use tidewatch_events::time::EventTime;
+    use tidewatch_reference::testing;
 
     #[test]
     fn bits_come_in_order() {
@@ -295,9 +295,7 @@ mod tests {
         // How long the names are; whether they are cut.
         for (len, is_cut) in [(text::MAX_VALUE_BYTES, false), (text::MAX_VALUE_BYTES + 1, true), (10_000, true)] {
             let bytes = vec![b'x'; len];
-            let framing = Framing::Lines { offset: 0 };
-            let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
-            let batch = Batch::new(raw, Arc::from(vec![b'y'; len]));
+            let batch = Batch::new(testing::raw_batch(bytes), Arc::from(vec![b'y'; len]));
             let mut events = [Event::new(Kind::Access, EventTime(0)); 2];
             events[1].host = Span::new(0, len);
             let mut lanes = Lanes::default();
@@ -313,9 +311,7 @@ mod tests {
     #[test]
     fn what_is_named_has_a_number_and_what_is_not_has_none() {
         let bytes = [&b"host/path"[..], &[b'x'; 300]].concat();
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
-        let batch = Batch::new(raw, Arc::from(&b"default"[..]));
+        let batch = Batch::new(testing::raw_batch(bytes), Arc::from(&b"default"[..]));
         let mut events = [Event::new(Kind::Access, EventTime(0)); 3];
         events[1].host = Span::new(0, 4);
         events[1].path = Span::new(4, 9);

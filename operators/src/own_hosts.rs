@@ -91,15 +91,13 @@ fn append(extra: &mut Vec<u8>, host: &[u8]) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
     use tidewatch_events::event::{Event, Kind};
     use tidewatch_events::time::EventTime;
+    use tidewatch_reference::testing;
 
     /// A batch with an event of each host; the default host is `Web`.
     fn batch(hosts: &[&[u8]]) -> Batch {
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes: hosts.concat(), framing, read_at: WallTime(0) };
-        let mut batch = Batch::new(raw, Arc::from(&b"Web"[..]));
+        let mut batch = Batch::new(testing::raw_batch(hosts.concat()), Arc::from(&b"Web"[..]));
         let mut at = 0;
         for host in hosts {
             let mut event = Event::new(Kind::Access, EventTime(0));

@@ -211,7 +211,7 @@ pub type Runbooks = std::collections::BTreeMap<String, String>;
 #[cfg(test)]
 pub(crate) mod testing {
     use std::collections::BTreeMap;
-    use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+    use tidewatch_events::alert::{Alert, AlertState};
     use tidewatch_events::time::EventTime;
 
     /// An alert of a client; its id is made of key and first.
@@ -220,7 +220,6 @@ pub(crate) mod testing {
             id: format!("{rule}/{client}/{first}"),
             key: format!("{rule}/{client}"),
             rule: rule.into(),
-            severity: Severity::High,
             subject: BTreeMap::from([("client_ip".into(), client.into())]),
             first: EventTime(first),
             last: EventTime(first + 10_000),
@@ -231,8 +230,7 @@ pub(crate) mod testing {
             findings: 2,
             state,
             evidence: vec!["a line".into()],
-            mode: Mode::Live,
-            replaces: None,
+            ..tidewatch_reference::testing::alert()
         }
     }
 }

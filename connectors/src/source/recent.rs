@@ -283,16 +283,12 @@ impl FetchLines for RecentLines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::batch::{Span, WallTime};
+    use tidewatch_events::batch::Span;
+    use tidewatch_reference::testing;
 
     fn batch(partition: u64, offset: u64, bytes: &[u8]) -> RawBatch {
-        RawBatch {
-            partition: PartitionId(partition),
-            seq: 0,
-            bytes: bytes.to_vec(),
-            framing: Framing::Lines { offset },
-            read_at: WallTime(0),
-        }
+        let framing = Framing::Lines { offset };
+        RawBatch { partition: PartitionId(partition), framing, ..testing::raw_batch(bytes) }
     }
 
     fn records(partition: u64, first: u64, values: &[&str]) -> RawBatch {

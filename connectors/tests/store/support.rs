@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::store::{StoreReader, StoreSettings, StoreSink};
-use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
+use tidewatch_reference::testing;
 
 pub const MINUTE: u64 = 60_000;
 pub const HOUR: u64 = 60 * MINUTE;
@@ -65,19 +66,14 @@ pub fn alert(id: &str, fired: u64, ip: &str) -> Alert {
         id: id.into(),
         key: tidewatch_events::hash::id(&[ip.as_bytes()]),
         rule: "ip-spike".into(),
-        severity: Severity::High,
         subject: BTreeMap::from([("client_ip".into(), ip.into())]),
         first: EventTime(fired),
         last: EventTime(fired + 10_000),
         fired: EventTime(fired),
         value: 0.1 + 0.2,
         threshold: 100.0,
-        score: 0.5,
-        findings: 1,
-        state: AlertState::Firing,
         evidence: vec![format!("{ip} - - \"GET / HTTP/1.1\"")],
-        mode: Mode::Live,
-        replaces: None,
+        ..testing::alert()
     }
 }
 

@@ -251,8 +251,8 @@ mod tests {
     use crate::config::diagnostic::SourceText;
     use crate::config::{self, Overrides};
     use tidewatch_connectors::feed::PartitionInfo;
-    use tidewatch_events::alert::{Mode, Severity};
     use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
+    use tidewatch_reference::testing;
 
     fn label(kind: &'static str, rule: Option<&'static str>, client: &str, from: u64, to: u64) -> Label {
         let subject = [("client_ip", client.to_owned())].into();
@@ -264,19 +264,12 @@ mod tests {
             id: id.into(),
             key: id.into(),
             rule: rule.into(),
-            severity: Severity::High,
             subject: [("client_ip".to_owned(), client.to_owned())].into(),
             first: EventTime(10_000),
             last: EventTime(20_000),
             fired: EventTime(12_000),
-            value: 1.0,
-            threshold: 1.0,
-            score: 0.5,
-            findings: 1,
             state,
-            evidence: Vec::new(),
-            mode: Mode::Live,
-            replaces: None,
+            ..testing::alert()
         }
     }
 

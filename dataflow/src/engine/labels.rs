@@ -290,28 +290,18 @@ impl fmt::Display for Judged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::alert::{AlertState, Mode, Severity};
     use tidewatch_events::privacy::Key;
     use tidewatch_events::time::EventTime;
+    use tidewatch_reference::testing;
 
     fn alert(rule: &str, client: &str, first: u64, last: u64, fired: u64) -> Alert {
         Alert {
-            id: String::new(),
-            key: String::new(),
             rule: rule.into(),
-            severity: Severity::High,
             subject: [("client_ip".to_owned(), client.to_owned())].into(),
             first: EventTime(first),
             last: EventTime(last),
             fired: EventTime(fired),
-            value: 1.0,
-            threshold: 1.0,
-            score: 0.5,
-            findings: 1,
-            state: AlertState::Firing,
-            evidence: Vec::new(),
-            mode: Mode::Live,
-            replaces: None,
+            ..testing::alert()
         }
     }
 

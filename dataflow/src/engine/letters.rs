@@ -221,17 +221,12 @@ fn behind(batch: &Batch, line: &Reject) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::batch::{PartitionId, RawBatch, WallTime};
+    use tidewatch_events::batch::RawBatch;
     use tidewatch_events::formats::{Format, Parser, SourceOptions};
+    use tidewatch_reference::testing;
 
     fn batch(text: &str) -> Batch {
-        let raw = RawBatch {
-            partition: PartitionId(1),
-            seq: 0,
-            bytes: text.into(),
-            framing: Framing::Lines { offset: 1000 },
-            read_at: WallTime(0),
-        };
+        let raw = RawBatch { framing: Framing::Lines { offset: 1000 }, ..testing::raw_batch(text) };
         let mut batch = Batch::new(raw, Arc::from(&b"h"[..]));
         Parser::new(Format::compile("combined", &BTreeMap::new()).unwrap(), SourceOptions::default()).parse(&mut batch);
         batch

@@ -145,29 +145,18 @@ fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides, diagnostic::SourceText};
-    use std::collections::BTreeMap;
     use std::fmt::Write as _;
-    use tidewatch_events::alert::{Mode, Severity};
     use tidewatch_events::time::EventTime;
+    use tidewatch_reference::testing;
 
     fn alert(id: &str, key: &str, rule: &str, last: u64, state: AlertState) -> Alert {
         Alert {
             id: id.into(),
             key: key.into(),
             rule: rule.into(),
-            severity: Severity::High,
-            subject: BTreeMap::new(),
-            first: EventTime(0),
             last: EventTime(last),
-            fired: EventTime(0),
-            value: 1.0,
-            threshold: 1.0,
-            score: 0.5,
-            findings: 1,
             state,
-            evidence: Vec::new(),
-            mode: Mode::Live,
-            replaces: None,
+            ..testing::alert()
         }
     }
 

@@ -4,27 +4,18 @@ use super::super::episodes::Change;
 use super::super::evidence::Evidence;
 use super::super::keys::KeyBytes;
 use super::*;
-use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::field::Value;
-use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
+use tidewatch_reference::testing;
 
 fn book(max_findings: usize, max_open: usize) -> AlertBook {
     let rule = Rule {
-        name: "r".into(),
-        filter: Filter::default(),
         group_by: vec![Field::Path],
-        measure: Measure::Count,
         window: Millis(20),
-        hop: Millis(10),
         threshold: 5.0,
-        baseline_factor: None,
-        ceiling: None,
-        at_least: 0,
         resolve_after: Millis(30),
-        severity: Severity::High,
-        mode: Mode::Live,
+        ..testing::rule()
     };
     let set = Arc::new(RuleSet::compile(vec![rule], 64));
     AlertBook::new(set, Limits { max_findings, max_open, ..Limits::new(Millis(7)) })

@@ -1,25 +1,15 @@
 use super::*;
-use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::field::{Field, Value};
-use tidewatch_events::filter::Filter;
-use tidewatch_events::rule::Measure;
 use tidewatch_events::time::Millis;
+use tidewatch_reference::testing;
 
 fn set() -> RuleSet {
     let rule = Rule {
-        name: "r".into(),
-        filter: Filter::default(),
         group_by: vec![Field::ClientIp],
-        measure: Measure::Count,
         window: Millis(20),
-        hop: Millis(10),
         threshold: 5.0,
-        baseline_factor: None,
-        ceiling: None,
-        at_least: 0,
         resolve_after: Millis(30),
-        severity: Severity::High,
-        mode: Mode::Live,
+        ..testing::rule()
     };
     RuleSet::compile(vec![rule], 64)
 }

@@ -8,29 +8,15 @@ use crate::rules::plan::RuleSet;
 use crate::rules::values::{Sum, Values};
 use crate::rules::versions::{RuleChange, Terms};
 use std::sync::Arc;
-use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::field::{Field, Value};
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
+use tidewatch_reference::testing;
 
 /// Windows of 30 ms every 10 ms; see [`limits`].
 fn rule(measure: Measure, threshold: f64) -> Rule {
-    Rule {
-        name: "r".into(),
-        filter: Filter::default(),
-        group_by: vec![Field::Path],
-        measure,
-        window: Millis(30),
-        hop: Millis(10),
-        threshold,
-        baseline_factor: None,
-        ceiling: None,
-        at_least: 2,
-        resolve_after: Millis(0),
-        severity: Severity::High,
-        mode: Mode::Live,
-    }
+    Rule { group_by: vec![Field::Path], measure, window: Millis(30), threshold, at_least: 2, ..testing::rule() }
 }
 
 /// 50 ms allowed lateness.

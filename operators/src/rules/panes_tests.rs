@@ -8,32 +8,17 @@ use crate::rules::plan::RuleSet;
 use crate::rules::values::Values;
 use crate::rules::versions::{RuleChange, Terms};
 use crate::rules::{Finding, SHARDS};
-use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::event::Kind;
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Measure, Rule};
 use tidewatch_events::time::Millis;
-use tidewatch_reference::{RefClient, RefEvent, batch_of};
+use tidewatch_reference::{RefClient, RefEvent, batch_of, testing};
 
 /// Windows of 30 ms every 10 ms, 5 ms allowed lateness.
 fn rule(measure: Measure, threshold: f64) -> Rule {
-    Rule {
-        name: "r".into(),
-        filter: Filter::default(),
-        group_by: vec![Field::ClientIp],
-        measure,
-        window: Millis(30),
-        hop: Millis(10),
-        threshold,
-        baseline_factor: None,
-        ceiling: None,
-        at_least: 0,
-        resolve_after: Millis(0),
-        severity: Severity::High,
-        mode: Mode::Live,
-    }
+    Rule { group_by: vec![Field::ClientIp], measure, window: Millis(30), threshold, ..testing::rule() }
 }
 
 fn limits() -> Limits {

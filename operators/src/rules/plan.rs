@@ -225,9 +225,10 @@ impl RuleSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::alert::{Mode, Severity};
+    use tidewatch_events::alert::Severity;
     use tidewatch_events::filter::TestSpec;
     use tidewatch_events::time::Millis;
+    use tidewatch_reference::testing;
 
     #[test]
     fn rules_that_count_the_same_share_a_plan() {
@@ -236,16 +237,10 @@ mod tests {
             name: "a".into(),
             filter,
             group_by: vec![Field::ClientIp],
-            measure: Measure::Count,
             window: Millis::seconds(10),
             hop: Millis::seconds(1),
             threshold: 100.0,
-            baseline_factor: None,
-            ceiling: None,
-            at_least: 0,
-            resolve_after: Millis::minutes(1),
-            severity: Severity::High,
-            mode: Mode::Live,
+            ..testing::rule()
         };
         let rows: Vec<(&str, Rule, usize)> = vec![
             ("another threshold", Rule { threshold: 50.0, ..base.clone() }, 1),

@@ -245,26 +245,18 @@ impl Versions {
 mod tests {
     use super::*;
     use crate::rules::plan::RuleSet;
-    use tidewatch_events::filter::Filter;
-    use tidewatch_events::rule::Measure;
     use tidewatch_events::time::Millis;
+    use tidewatch_reference::testing;
 
     /// Windows of 1000 ms every 500 ms; 300 ms allowed lateness.
     fn versions(thresholds: &[f64]) -> Versions {
         let rule = |threshold: &f64| Rule {
             name: format!("over {threshold}"),
-            filter: Filter::default(),
-            group_by: vec![],
-            measure: Measure::Count,
             window: Millis(1000),
             hop: Millis(500),
             threshold: *threshold,
-            baseline_factor: None,
-            ceiling: None,
             at_least: 2,
-            resolve_after: Millis(0),
-            severity: Severity::High,
-            mode: Mode::Live,
+            ..testing::rule()
         };
         Versions::new(&RuleSet::compile(thresholds.iter().map(rule).collect(), 64).plans[0], 300)
     }

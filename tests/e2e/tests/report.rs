@@ -9,9 +9,10 @@ use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{StoreSettings, StoreSink};
 use tidewatch_e2e::process::{Running, Said, Signal, finish, free_ports, tidewatch, tidewatch_ok};
 use tidewatch_e2e::until;
-use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
+use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
+use tidewatch_reference::testing;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -39,19 +40,15 @@ fn store(dir: &Path) {
         id: "0123456789abcdef".into(),
         key: "fedcba9876543210".into(),
         rule: "ip-spike".into(),
-        severity: Severity::High,
         subject: BTreeMap::from([("client_ip".into(), "192.0.2.1".into())]),
         first: EventTime(fired.0 - 10_000),
         last: fired,
         fired,
         value: 101.0,
         threshold: 100.0,
-        score: 0.5,
-        findings: 1,
         state: AlertState::Resolved,
         evidence: vec!["192.0.2.1 - -".into()],
-        mode: Mode::Live,
-        replaces: None,
+        ..testing::alert()
     };
     sink.deliver(&Delivery { seq: 1, points, alerts: vec![alert], ..Delivery::default() }).unwrap();
 }

@@ -155,8 +155,7 @@ fn compare_json(place: &str, want: &Value, got: &Value, differences: &mut Differ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidewatch_events::alert::{AlertState, Mode, Severity};
-    use tidewatch_events::time::EventTime;
+    use crate::testing;
 
     #[test]
     fn points_are_compared_by_what_they_say() {
@@ -191,24 +190,7 @@ mod tests {
 
     #[test]
     fn alerts_are_compared_key_by_key() {
-        let alert = Alert {
-            id: "i".into(),
-            key: "k".into(),
-            rule: "r".into(),
-            severity: Severity::High,
-            subject: BTreeMap::from([("host".to_owned(), "h".to_owned())]),
-            first: EventTime(0),
-            last: EventTime(1000),
-            fired: EventTime(1000),
-            value: 3.0,
-            threshold: 2.0,
-            score: 0.6,
-            findings: 1,
-            state: AlertState::Firing,
-            evidence: vec!["a".into()],
-            mode: Mode::Live,
-            replaces: None,
-        };
+        let alert = Alert { value: 3.0, evidence: vec!["a".into()], ..testing::alert() };
         let same = serde_json::to_string(&alert).unwrap();
         let want = [alert];
         assert_eq!(compare_alerts(&want, &format!("{same}\n")), Ok(()));

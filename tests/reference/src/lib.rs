@@ -22,6 +22,7 @@
 //! | [`bounds`] | which findings count, and which begin alerts |
 //! | [`changes`] | findings and previews where rules change on the way |
 //! | [`point`], [`compare`] | results as line protocol; readable comparison with what an engine wrote |
+//! | [`testing`] | alerts, rules and batches for tests to vary; waiting |
 //! | `arb` | random feeds for property tests (feature `arbitrary`) |
 
 #[cfg(any(test, feature = "arbitrary"))]
@@ -34,6 +35,7 @@ pub mod feed;
 pub mod point;
 pub mod rules;
 pub mod settings;
+pub mod testing;
 pub mod windows;
 
 mod results;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::feed::{Partition, RefClient};
-use tidewatch_events::alert::{Mode, Severity};
+use crate::testing;
 use tidewatch_events::event::{LogLevel, Method};
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::time::Millis;
@@ -10,19 +10,13 @@ use tidewatch_events::time::Millis;
 /// Windows of 10 ms every 5 ms; episodes end after 20 ms.
 fn rule(measure: Measure, group_by: &[Field], threshold: f64) -> Rule {
     Rule {
-        name: "r".into(),
-        filter: Filter::default(),
         group_by: group_by.to_vec(),
         measure,
-        window: Millis(10),
         hop: Millis(5),
         threshold,
-        baseline_factor: None,
-        ceiling: None,
         at_least: 1,
         resolve_after: Millis(20),
-        severity: Severity::High,
-        mode: Mode::Live,
+        ..testing::rule()
     }
 }
 

@@ -3,9 +3,9 @@
 use super::super::ledger::TimeSettings;
 use super::*;
 use crate::cluster::Status;
-use tidewatch_events::batch::{Framing, RawBatch, WallTime};
 use tidewatch_events::time::Millis;
 use tidewatch_operators::watermark::{Bounds, Guard};
+use tidewatch_reference::testing;
 
 fn remembering(lines: &[u8]) -> Here {
     let time = TimeSettings {
@@ -16,13 +16,7 @@ fn remembering(lines: &[u8]) -> Here {
         rules_window: Millis(0),
     };
     let recent = RecentLines::new(8 << 20);
-    recent.remember(&RawBatch {
-        partition: PartitionId(1),
-        seq: 0,
-        bytes: lines.to_vec(),
-        framing: Framing::Lines { offset: 0 },
-        read_at: WallTime(0),
-    });
+    recent.remember(&testing::raw_batch(lines));
     Here::new(Arc::new(Ledger::new(time, 1)), Arc::new(recent), Box::new(Vec::new), Observer::default())
 }
 
