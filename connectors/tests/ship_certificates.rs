@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidewatch_connectors::ship::settings::{ClientTls, CollectorSettings, OutputSettings, ShipSettings};
 use tidewatch_connectors::ship::{Agent, look_at_collectors};
+use tidewatch_reference::testing::until;
 
 fn settings(data_dir: &Path, address: &str, tls: Option<ClientTls>) -> ShipSettings {
     ShipSettings {
@@ -43,14 +44,6 @@ fn asked(address: &str, ca: &Path) -> Result<(), String> {
     let tls = ClientTls { ca: ca.to_owned(), identity: None, server_name: None };
     let mut answers = look_at_collectors(&settings(Path::new("/nowhere"), address, Some(tls))).unwrap();
     answers.remove(0).1
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

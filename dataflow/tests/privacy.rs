@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tidewatch_reference::testing::until;
 
 const NAME: &str = "p5b0c0a01.dip0.t-ipconnect.de";
 const HIDDEN: &str = "p5b0c0a01";
@@ -152,14 +153,6 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         let _ = self.0.kill();
-    }
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "not within 60 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

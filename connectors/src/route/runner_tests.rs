@@ -6,6 +6,7 @@ use super::*;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidewatch_events::alert::AlertState;
+use tidewatch_reference::testing::until;
 
 /// Answers in turn, then takes everything; what it was given. Nothing is taken while it is away.
 #[derive(Clone, Default)]
@@ -24,7 +25,7 @@ impl Fake {
     }
 
     fn wait_for(&self, count: usize) -> Vec<(Instant, Message)> {
-        wait_until("so many messages", || self.given().len() >= count);
+        until("so many messages", || self.given().len() >= count);
         self.given()
     }
 }
@@ -56,14 +57,6 @@ fn ids(message: &Message) -> Vec<String> {
     notice.items.iter().map(|item| format!("{} {}", item.what.as_str(), item.alert.id)).collect()
 }
 
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn it_tells_at_once_and_records() {
     let dir = tempfile::tempdir().unwrap();
@@ -72,7 +65,7 @@ fn it_tells_at_once_and_records() {
     route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
     let given = fake.wait_for(1);
     assert_eq!(ids(&given[0].1), ["fired r/1/0"]);
-    wait_until("recorded", || route.is_recorded() && route.status().counts.messages == 1);
+    until("recorded", || route.is_recorded() && route.status().counts.messages == 1);
     route.close(Duration::from_secs(5));
     assert_eq!(route.finish(), 0);
     // Another process: the same alert is no news.
@@ -91,14 +84,14 @@ fn what_is_not_taken_is_told_as_it_is_by_then() {
     let route = start(&fake, dir.path());
     route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
     fake.wait_for(1);
-    wait_until("it is away", || route.status().failing > 0);
+    until("it is away", || route.status().failing > 0);
     assert_eq!(route.status().last_error.as_deref(), Some("no"));
     assert!(route.is_recorded());
     route.offer(&[alert("r", "1", 0, AlertState::Resolved)]);
     let is_told = || fake.given().last().is_some_and(|(_, message)| ids(message) == ["resolved r/1/0"]);
-    wait_until("it says how things stand by now", is_told);
+    until("it says how things stand by now", is_told);
     fake.away.store(false, Ordering::Relaxed);
-    wait_until("it works", || route.status().failing == 0 && route.status().counts.messages > 0);
+    until("it works", || route.status().failing == 0 && route.status().counts.messages > 0);
     assert!(is_told() && route.status().counts.messages == 1, "the only message that was taken");
     let given = fake.given();
     assert_eq!(ids(&given[0].1), ["fired r/1/0"]);
@@ -131,7 +124,7 @@ fn a_message_that_is_refused_is_not_tried_again() {
     let given = fake.wait_for(2);
     let Body::Alerts(notice) = &given[1].1.body else { panic!() };
     assert_eq!((ids(&given[1].1), notice.notes.len()), (vec!["fired r/2/0".to_owned()], 1));
-    wait_until("counted", || route.status().counts.rejected == 1);
+    until("counted", || route.status().counts.rejected == 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::super::chunk::Origin;
 use super::super::wire::{Hop, VIA};
 use super::*;
 use std::io::Write as _;
+use tidewatch_reference::testing::until;
 
 const AGENT: u64 = 99;
 
@@ -100,14 +101,6 @@ fn who_sends_byte_by_byte_is_not_waited_for() {
     let mut kept = [0; 8];
     stream.read_exact(&mut kept).unwrap();
     assert_eq!(u64::from_le_bytes(kept), 1);
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn taken(collector: &Collector) -> (Chunk, Received) {

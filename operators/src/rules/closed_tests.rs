@@ -20,13 +20,13 @@ use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidewatch_events::event::Verdict;
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
 use tidewatch_reference::changes::{Change, evaluate_changing};
+use tidewatch_reference::testing::within;
 use tidewatch_reference::{Feed, Settings, arb, batches_of, judge};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -239,16 +239,6 @@ pub(super) fn run(
     Arc::try_unwrap(out).unwrap().into_inner().unwrap()
 }
 
-pub(super) fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, result) = channel();
-    let thread = std::thread::spawn(move || done.send(run()));
-    match result.recv_timeout(limit) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("not done within {limit:?}"),
-        Err(RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
-    }
-}
-
 /// The rules, and so that plans are shared, the first again with another threshold.
 pub(super) fn with_variant(mut settings: Settings) -> Settings {
     if let Some(first) = settings.rules.first() {
@@ -282,7 +272,7 @@ proptest! {
         let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain), resumed: 0 };
         let name = |rule: u32| settings.rules[rule as usize].name.clone();
         let hush = (arb::BASE + hush.0, hush.1.unwrap_or(usize::MAX));
-        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush, Pace::Free));
+        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush, Pace::Free)).unwrap();
 
         let fact = |f: &super::Finding| {
             (name(f.rule), f.key.as_bytes().to_vec(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())

@@ -1,7 +1,7 @@
 //! What is said of windows that are final against what their closing says, in the rules' dataflow: random feeds in order of time,
 //! rules and changes, 1 to 3 workers that see every tick of the frontier.
 
-use super::closed_tests::{Dice, Pace, Wish, run, schedule, wish, with_variant, within};
+use super::closed_tests::{Dice, Pace, Wish, run, schedule, wish, with_variant};
 use super::plan::RuleSet;
 use super::streams::{Judged, RuleSettings};
 use super::{Finding, Limits};
@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 use tidewatch_events::rule::Measure;
 use tidewatch_events::time::Millis;
+use tidewatch_reference::testing::within;
 use tidewatch_reference::{Feed, arb};
 
 /// The same events, those of each partition in order of time, and no floors: none is late.
@@ -45,7 +46,7 @@ proptest! {
         let ticks: Vec<u64> = moments.iter().map(|moment| moment.tick).filter(|tick| *tick > 0).collect();
         let limits = Limits::new(Millis(settings.allowed_lateness));
         let how = RuleSettings { limits, speak_early: true, may_change: true, retain: Millis(0), resumed: 0 };
-        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, (0, usize::MAX), Pace::Together));
+        let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, (0, usize::MAX), Pace::Together)).unwrap();
 
         // Always: what such a rule says at once it may say before it hears that it has changed.
         let may_uncross = |finding: &Finding| {

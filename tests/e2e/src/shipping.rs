@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A broker of this test's own, stopped and wiped when dropped.
 pub struct Broker {
@@ -272,11 +272,7 @@ pub fn metric(port: u16, name: &str) -> Option<u64> {
 
 /// Waits for something.
 pub fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !done() {
-        assert!(begin.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    crate::until(what, limit, || done().then_some(()));
 }
 
 /// Line `n` of a writer, in the combined format; the time goes on a second each hundred lines.

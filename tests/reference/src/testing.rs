@@ -1,5 +1,6 @@
 //! What tests vary one field of, and how they wait.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
@@ -63,5 +64,27 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(120), "not within two minutes: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs `what` on a thread of its own and gives up after `limit`: what hangs is a failed test.
+///
+/// # Errors
+/// Where it does not end in that time, or panics.
+pub fn within<T: Send + 'static>(limit: Duration, what: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let (done, result) = channel();
+    let thread = std::thread::spawn(move || {
+        let _ = done.send(what());
+    });
+    match result.recv_timeout(limit) {
+        Ok(value) => Ok(value),
+        Err(RecvTimeoutError::Timeout) => Err(format!("no result after {limit:?}")),
+        Err(RecvTimeoutError::Disconnected) => Err(match thread.join() {
+            Err(panic) => match panic.downcast_ref::<String>() {
+                Some(message) => format!("panicked: {message}"),
+                None => "panicked".to_owned(),
+            },
+            Ok(()) => "ended without a result".to_owned(),
+        }),
     }
 }

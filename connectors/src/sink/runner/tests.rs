@@ -2,6 +2,7 @@ use super::super::{Delivered, SinkError};
 use super::*;
 use std::collections::BTreeMap;
 use tidewatch_events::line_protocol::split_line;
+use tidewatch_reference::testing::until;
 
 /// What a fake destination does and holds.
 #[derive(Default)]
@@ -55,15 +56,6 @@ fn offer(runner: &SinkRunner, seq: u64, points: String) {
     runner.offer(Arc::new(Delivery { seq, points: points.into_bytes(), ..Delivery::default() }));
 }
 
-/// Waits, with a limit, until a condition holds.
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
 #[test]
 fn what_is_offered_arrives_and_is_acknowledged() {
     let fake = Fake::default();
@@ -72,7 +64,7 @@ fn what_is_offered_arrives_and_is_acknowledged() {
     for seq in 1..=50 {
         offer(&runner, seq, if seq % 5 == 0 { String::new() } else { format!("m x={seq} {}\n", seq / 2) });
     }
-    eventually("all acknowledged", || runner.acked() == 50);
+    until("all acknowledged", || runner.acked() == 50);
     assert_eq!(runner.status().failures_total, 0);
     assert_eq!(runner.drain(Duration::from_secs(5)), Ok(()));
     let place = fake.0.lock().unwrap();
@@ -110,11 +102,11 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
                 is_away = false;
             }
         }
-        eventually("the file is used", || lets_go(&runner));
+        until("the file is used", || lets_go(&runner));
         if is_away {
             fake.0.lock().unwrap().failures = 15;
         }
-        eventually(name, || runner.acked() == 600);
+        until(name, || runner.acked() == 600);
         let status = runner.status();
         assert!(status.failures_total >= 15, "{name}");
         assert_eq!((status.failing_attempts, status.spilled_bytes), (0, 0), "{name}");
@@ -138,11 +130,11 @@ fn what_went_through_the_file_last_is_acknowledged_too() {
     let spill = Some((dir.path().join("fake"), 1 << 20));
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, spill)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    eventually("away", || runner.status().failures_total > 0);
+    until("away", || runner.status().failures_total > 0);
     offer(&runner, 2, (0..100).map(|t| format!("m,host=a x=1,y=2,{}=3 {t}\n", "z".repeat(80))).collect());
-    eventually("all in the file", || runner.status().spilled_total > 1);
+    until("all in the file", || runner.status().spilled_total > 1);
     fake.0.lock().unwrap().failures = 0;
-    eventually("acknowledged", || runner.acked() == 2);
+    until("acknowledged", || runner.acked() == 2);
     let place = fake.0.lock().unwrap();
     assert_eq!(place.points.len(), 101);
     assert!(place.seqs.len() > 3 && place.seqs.is_sorted(), "in pieces: {:?}", place.seqs);
@@ -164,7 +156,7 @@ fn full_means_memory_and_file() {
         offer(&runner, seq, format!("m,host={seq} text=\"{}\" 1\n", "y".repeat(200)));
         // Before it is full, the file takes what memory should not hold.
         if seq % 10 == 0 {
-            eventually("moved", || {
+            until("moved", || {
                 let status = runner.status();
                 status.full || status.memory_bytes < 10_000
             });
@@ -174,7 +166,7 @@ fn full_means_memory_and_file() {
     }
     assert!(status.spilled_bytes > 30_000 && status.acked == 0, "{status:?}");
     fake.0.lock().unwrap().failures = 0;
-    eventually("delivered", || runner.acked() == seq);
+    until("delivered", || runner.acked() == seq);
     assert!(!runner.is_full());
     assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
 }
@@ -199,7 +191,7 @@ fn what_a_sink_does_not_take_is_not_held_for_it() {
     let runner = SinkRunner::start(Box::new(PointsOnly(door.clone())), settings(1 << 20, None)).unwrap();
     // A request hangs, and nothing is taken out of the queue.
     offer(&runner, 1, "m x=1 1\n".into());
-    eventually("it hangs", || runner.shared.lock().queue.is_empty());
+    until("it hangs", || runner.shared.lock().queue.is_empty());
     let letter = super::super::DeadLetterRecord { line: "x".repeat(1 << 20), ..Default::default() };
     let (points, dead_letters) = (b"m x=1 2\n".to_vec(), vec![letter]);
     let both = Arc::new(Delivery { seq: 2, points, dead_letters, ..Delivery::default() });
@@ -209,7 +201,7 @@ fn what_a_sink_does_not_take_is_not_held_for_it() {
     runner.offer(alone.clone());
     assert_eq!(Arc::strong_count(&alone), 2, "nothing is copied without need");
     drop(shut);
-    eventually("delivered", || runner.acked() == 3);
+    until("delivered", || runner.acked() == 3);
 }
 
 #[cfg(target_os = "linux")]
@@ -248,18 +240,18 @@ fn a_file_that_cannot_be_written_leaves_memory_alone_and_nothing_is_lost() {
         }
     };
     fill();
-    eventually("the file is tried", || runner.shared.lock().spill_fails);
+    until("the file is tried", || runner.shared.lock().spill_fails);
     assert_eq!(runner.status().spilled_bytes, 0);
     assert!(runner.is_stuck(), "{:?}", runner.status());
     fake.0.lock().unwrap().failures = 0;
-    eventually("delivered", || runner.acked() == runner.status().offered);
+    until("delivered", || runner.acked() == runner.status().offered);
     assert!(!runner.is_full());
     // Now it hangs, so that the file is not tried again: more than memory must not wait.
     let shut = door.lock().unwrap();
     let held = fill();
     assert!((MEMORY as u64..MEMORY as u64 + 1000).contains(&held), "{held} bytes");
     drop(shut);
-    eventually("delivered again", || runner.acked() == runner.status().offered);
+    until("delivered again", || runner.acked() == runner.status().offered);
     assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
 }
 
@@ -269,11 +261,11 @@ fn a_destination_that_needs_a_person_says_so_and_is_tried_again() {
     *fake.0.lock().unwrap() = Place { failures: u32::MAX, needs_a_person: true, ..Place::default() };
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    eventually("refused", || runner.status().needs_a_person);
+    until("refused", || runner.status().needs_a_person);
     assert_eq!(runner.status().last_error.as_deref(), Some("no such bucket"));
     let line = "m x=1 1".to_owned();
     *fake.0.lock().unwrap() = Place { refuse: Some(line.clone()), ..Place::default() };
-    eventually("acknowledged", || runner.acked() == 1);
+    until("acknowledged", || runner.acked() == 1);
     assert!(!runner.status().needs_a_person);
     assert_eq!(runner.take_refused(), [(line, "bad".to_owned())]);
     assert!(runner.take_refused().is_empty());
@@ -286,10 +278,10 @@ fn draining_ends_in_time() {
     fake.0.lock().unwrap().failures = u32::MAX;
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    eventually("it is tried", || fake.0.lock().unwrap().attempts > 0);
+    until("it is tried", || fake.0.lock().unwrap().attempts > 0);
     let left = Left { points: 1, ..Left::default() };
     assert_eq!(runner.drain(Duration::from_millis(50)), Err(left), "nothing was acknowledged");
-    eventually("the thread ends", || Arc::strong_count(&fake.0) == 1);
+    until("the thread ends", || Arc::strong_count(&fake.0) == 1);
     let idle = SinkRunner::start(Box::new(Fake::default()), settings(1 << 20, None)).unwrap();
     assert_eq!(idle.drain(Duration::from_secs(5)), Ok(()), "nothing to do");
 }
@@ -301,7 +293,7 @@ fn at_the_end_a_destination_that_fails_gets_one_more_try_at_once_and_few_seconds
         let settings = RunnerSettings { backoff: slow, ..settings(1 << 20, None) };
         let runner = SinkRunner::start(Box::new(fake.clone()), settings).unwrap();
         offer(&runner, 1, "m x=1 1\n".into());
-        eventually("away", || runner.status().failures_total > 0);
+        until("away", || runner.status().failures_total > 0);
         offer(&runner, 2, "m x=2 1\nm x=2 2\n".into());
         offer(&runner, 3, "m x=3 2\n".into());
         runner
@@ -360,7 +352,7 @@ fn a_destination_that_hangs_is_said_to() {
     }
     let runner = SinkRunner::start(Box::new(Hanging), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    eventually("taken", || runner.shared.lock().queue.is_empty());
+    until("taken", || runner.shared.lock().queue.is_empty());
     let left = runner.drain(Duration::from_millis(50)).unwrap_err();
     assert!(left.hangs && left.to_string().contains("not answered"), "{left}");
 }
@@ -373,15 +365,15 @@ fn a_file_that_cannot_be_read_back_is_said_and_nothing_goes_on() {
     fake.0.lock().unwrap().failures = u32::MAX;
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, Some((path.clone(), 1 << 20)))).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    eventually("away", || runner.status().failures_total > 0);
+    until("away", || runner.status().failures_total > 0);
     offer(&runner, 2, (0..100).map(|t| format!("m,host=a x=1,y=2,{}=3 {t}\n", "z".repeat(80))).collect());
-    eventually("in the file", || runner.status().spilled_total > 1);
+    until("in the file", || runner.status().spilled_total > 1);
     assert!(!runner.is_stuck() && runner.broken().is_none());
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[50] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
     fake.0.lock().unwrap().failures = 0;
-    eventually("it is noticed", || runner.broken().is_some());
+    until("it is noticed", || runner.broken().is_some());
     let said = runner.broken().unwrap();
     assert_eq!(said, format!("cannot read back what waited in {}: it was damaged", path.display()));
     assert!(runner.is_stuck(), "although the destination works, and there is room");
