@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod receivers;
+mod tls;
 
 use receivers::{MailServer, Manners, Server, Talk, Web, wait};
 use std::collections::BTreeMap;
@@ -70,20 +71,12 @@ fn mail_settings(server: &MailServer) -> MailSettings {
 
 /// A certificate of 127.0.0.1 that is its own authority, and what encrypts with it.
 fn tls() -> (Vec<u8>, Arc<dyn Fn(TcpStream) -> Box<dyn Talk> + Send + Sync>) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
-        .unwrap();
-    let config = Arc::new(config);
+    let (pem, config) = tls::certified();
     let encrypt = move |stream: TcpStream| -> Box<dyn Talk> {
         let connection = rustls::ServerConnection::new(config.clone()).unwrap();
         Box::new(rustls::StreamOwned::new(connection, stream))
     };
-    (made.cert.pem().into_bytes(), Arc::new(encrypt))
+    (pem, Arc::new(encrypt))
 }
 
 /// The header of a mail, unfolded.

@@ -6,3 +6,5 @@ mod answers;
 mod real;
 mod requests;
 mod support;
+#[path = "../tls/mod.rs"]
+mod tls;

@@ -3,7 +3,6 @@
 use crate::support::{FakeServer, WRITTEN, delivery};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
 use tidewatch_connectors::influx::{
     InfluxError, InfluxSettings, InfluxSink, SetupReport, SetupRequest, check, has_bucket, setup_into,
 };
@@ -28,15 +27,7 @@ fn a_request_is_what_the_api_wants() {
 
 /// A server on TLS that answers every request alike, and its certificate, which nobody else trusts.
 fn encrypted(answer: &'static str) -> (String, Vec<u8>) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
-        .unwrap();
-    let config = Arc::new(config);
+    let (pem, config) = crate::tls::certified();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -57,7 +48,7 @@ fn encrypted(answer: &'static str) -> (String, Vec<u8>) {
             }
         }
     });
-    (url, made.cert.pem().into_bytes())
+    (url, pem)
 }
 
 #[test]

@@ -107,7 +107,7 @@ mod tests {
     use super::super::sources::Place;
     use super::*;
     use crate::cluster::connected;
-    use crate::config::{self, Overrides, diagnostic::SourceText};
+    use crate::engine::testing::config;
     use tidewatch_operators::watermark::Guard;
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
             "data_dir = \"{at}\"\n[[source]]\nname = \"web\"\nkind = \"file\"\npaths = [\"{at}/logs/*.log\"]\n\
              process = 1\nformat = \"combined\"\n"
         );
-        let config = config::parse(SourceText::new("test", &text), &Overrides::default(), &|_| None).unwrap();
+        let config = config(&text);
         let place = Place { index: 1, count: 2, loopback: true };
         let sources = Sources::open(&config, place, false).unwrap();
         let controls = connected(2);

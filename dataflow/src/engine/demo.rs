@@ -248,8 +248,7 @@ mod tests {
     use super::super::ingest::Parsers as _;
     use super::super::parsers::SourceParsers;
     use super::*;
-    use crate::config::diagnostic::SourceText;
-    use crate::config::{self, Overrides};
+    use crate::engine::testing::config;
     use tidewatch_connectors::feed::PartitionInfo;
     use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
     use tidewatch_reference::testing;
@@ -346,7 +345,7 @@ mod tests {
         ];
         for (name, text, lines) in rows {
             let text = format!("[[source]]\nkind = \"generator\"\n{text}\n");
-            let config = config::parse(SourceText::new("test", &text), &Overrides::default(), &|_| None).unwrap();
+            let config = config(&text);
             let source = &config.sources[0];
             let SourceKind::Generator { rate, seed, attacks } = source.kind else { panic!("{name}") };
             let spec = of_source(source, rate, seed, attacks, start).unwrap();
@@ -383,7 +382,7 @@ mod tests {
 
     #[test]
     fn an_attack_is_judged_once_a_window_that_ends_after_it_has_closed() {
-        let mut config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+        let mut config = config("");
         hurry(&mut config);
         // name, rule, last moment (s), that of another attack (s), judged by (s)
         let rows = [

@@ -60,6 +60,8 @@ pub mod run;
 pub mod sinks;
 pub mod sources;
 mod stalls;
+#[cfg(test)]
+mod testing;
 pub mod workers;
 pub mod writer;
 

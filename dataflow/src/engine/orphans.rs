@@ -144,27 +144,20 @@ fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Overrides, diagnostic::SourceText};
+    use crate::engine::testing::config;
     use std::fmt::Write as _;
     use tidewatch_events::time::EventTime;
     use tidewatch_reference::testing;
 
     fn alert(id: &str, key: &str, rule: &str, last: u64, state: AlertState) -> Alert {
-        Alert {
-            id: id.into(),
-            key: key.into(),
-            rule: rule.into(),
-            last: EventTime(last),
-            state,
-            ..testing::alert()
-        }
+        Alert { id: id.into(), key: key.into(), rule: rule.into(), last: EventTime(last), state, ..testing::alert() }
     }
 
     /// What is left by alerts.jsonl of these lines; ip-spike has windows of 10 s and resolves after 1 m, and lateness is 2 m.
     fn left(alerts: &[Alert]) -> Orphans {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("data_dir = {:?}\n[store]\nenabled = false\n", dir.path());
-        let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+        let config = config(&text);
         std::fs::create_dir(dir.path().join("results")).unwrap();
         let mut lines = String::from("half a li\n");
         alerts.iter().for_each(|alert| _ = writeln!(lines, "{}", serde_json::to_string(alert).unwrap()));

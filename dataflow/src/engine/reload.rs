@@ -264,12 +264,7 @@ fn example(rule: &Rule, finding: &tidewatch_operators::rules::Finding, ipv6_pref
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::diagnostic::SourceText;
-
-    fn config(text: &str) -> Config {
-        let source = SourceText::new("test", text);
-        config::parse(source, &Overrides::default(), &|_| None).unwrap_or_else(|problems| panic!("{text}: {problems}"))
-    }
+    use crate::engine::testing::config;
 
     fn running(config: &Config) -> Running {
         let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone()).collect();

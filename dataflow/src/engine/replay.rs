@@ -384,8 +384,7 @@ fn go_on(ledger: &Ledger) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::diagnostic::SourceText;
-    use crate::config::{self, Overrides};
+    use crate::engine::testing::config;
 
     #[test]
     fn bounds_are_in_proportion_to_memory() {
@@ -396,8 +395,7 @@ mod tests {
             ("memory = \"3GiB\"", 3_000_000, 24_000_000),
             ("memory = \"1000TiB\"", 64_000_000, 512_000_000),
         ] {
-            let config = config::parse(SourceText::new("test", memory), &Overrides::default(), &|_| None);
-            let config = config.unwrap_or_else(|problems| panic!("{memory}: {problems}"));
+            let config = config(memory);
             let plan = plan(&config);
             assert_eq!(plan.traffic.max_bytes, usize::MAX, "{memory}: results of a replay are those of any `-w`");
             assert_eq!((plan.limits.max_keys, plan.limits.max_rows), (keys, rows), "{memory}");

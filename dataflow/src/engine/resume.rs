@@ -187,6 +187,7 @@ pub fn fed_again(rules: &[Rule], size: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testing::config;
 
     const TEXT: &str = "tidewatch floor=130 durable=100 replay=40 at=65";
 
@@ -253,8 +254,7 @@ mod tests {
             let text = format!(
                 "[[rule]]\nname = \"own\"\nmeasure = \"count\"\nthreshold = 5\nwindow = \"{window}s\"\nhop = \"{hop}s\"\n"
             );
-            let none = |_: &str| None;
-            crate::config::parse(crate::config::diagnostic::SourceText::new("test", &text), &Default::default(), &none)
+            config(&text)
         };
         let rows = [
             ("the same", 10, 10, false),
@@ -264,16 +264,11 @@ mod tests {
             ("hopping over its end", 10, 5, true),
         ];
         for (name, window, hop, want) in rows {
-            let own: Vec<Rule> =
-                rule(window, hop).unwrap().rules.into_iter().filter(|rule| rule.name == "own").collect();
+            let own: Vec<Rule> = rule(window, hop).rules.into_iter().filter(|rule| rule.name == "own").collect();
             assert_eq!(own.len(), 1, "{name}");
             assert_eq!(fed_again(&own, Millis(10_000)), if want { "own" } else { "" }, "{name}");
         }
-        let all =
-            crate::config::parse(crate::config::diagnostic::SourceText::new("test", ""), &Default::default(), &|_| {
-                None
-            });
-        assert!(fed_again(&all.unwrap().rules, Millis(10_000)).contains("dark-paths"));
+        assert!(fed_again(&config("").rules, Millis(10_000)).contains("dark-paths"));
     }
 
     #[test]

@@ -311,14 +311,13 @@ fn failed(error: impl std::error::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Overrides, diagnostic::SourceText};
+    use crate::engine::testing::config;
 
     #[test]
     fn what_waits_for_a_sink_is_a_part_of_memory() {
         let rows = [("64MiB", 4), ("256MiB", 16), ("1GiB", 64), ("8GiB", 64)];
         for (memory, want) in rows {
-            let text = SourceText::new("test", format!("memory = \"{memory}\"\n"));
-            let config = config::parse(text, &Overrides::default(), &|_| None).unwrap();
+            let config = config(&format!("memory = \"{memory}\"\n"));
             assert_eq!(max_memory(&config), want << 20, "{memory}");
         }
     }
@@ -327,7 +326,7 @@ mod tests {
     fn a_file_for_what_waits_that_cannot_be_made_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("spill"), b"a file").unwrap();
-        let config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+        let config = config("");
         let (path, mut runners) = (dir.path().join("spill/influx"), Vec::new());
         let sink = Box::new(Stdout::new(Form::Text));
         let failure = start(&config, &mut runners, sink, Some((path.clone(), 1 << 20))).unwrap_err();

@@ -49,13 +49,14 @@ pub(super) struct Moment {
     messages: Vec<(usize, Message)>,
 }
 
+/// Numbers that decide the schedule, taken one after another, over and over.
 pub(super) struct Dice {
     pub(super) numbers: Vec<u32>,
     pub(super) at: usize,
 }
 
 impl Dice {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.at += 1;
         let seed = u64::from(self.numbers[self.at % self.numbers.len()]) + self.at as u64;
         (tidewatch_events::hash::of(&seed.to_le_bytes()) % n.max(1) as u64) as usize

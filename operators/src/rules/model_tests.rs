@@ -2,6 +2,7 @@
 //! handing over, messages in random order and with random delay, random moments of closing.
 
 use super::closed::findings;
+use super::closed_tests::Dice;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::episodes::{AlertDraft, Change, Episodes};
 use super::keys::KeyBytes;
@@ -19,20 +20,6 @@ use tidewatch_events::filter::{Filter, FilterValue, TestSpec};
 use tidewatch_events::rule::{Allow, Measure, Rule};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_reference::{Feed, Settings, arb, batches_of, judge, rules::evaluate};
-
-/// Numbers that decide the schedule, taken one after another, over and over.
-struct Dice {
-    numbers: Vec<u32>,
-    at: usize,
-}
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.at += 1;
-        let seed = u64::from(self.numbers[self.at % self.numbers.len()]) + self.at as u64;
-        (tidewatch_events::hash::of(&seed.to_le_bytes()) % n.max(1) as u64) as usize
-    }
-}
 
 enum Message {
     Partials(PanePartials),

@@ -1,14 +1,12 @@
 use super::*;
-use crate::config::{self, Overrides, diagnostic::SourceText};
 use crate::engine::letters::{Account, Letters};
 use crate::engine::observe::Observer;
 use crate::engine::parsers::SourceParsers;
 use crate::engine::peers::Here;
 use crate::engine::replay;
+use crate::engine::testing::{config, runner};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use tidewatch_connectors::sink::backoff::Backoff;
 use tidewatch_connectors::sink::runner::RunnerSettings;
-use tidewatch_connectors::sink::{Delivered, Sink, SinkError};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_events::dead_letter::Reason;
 use tidewatch_operators::rules::keys::KeyBytes;
@@ -17,7 +15,7 @@ use tidewatch_operators::traffic::streams::Points;
 #[test]
 fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
     use AlertState::{Firing, Resolved, Withdrawn};
-    let config = config::parse(SourceText::new("test", ""), &Overrides::default(), &|_| None).unwrap();
+    let config = config("");
     let figures = Figures::default();
     let changes =
         [(false, Firing), (true, Firing), (true, Withdrawn), (false, Firing), (true, Resolved), (false, Resolved)];
@@ -29,7 +27,7 @@ fn an_alert_that_is_withdrawn_is_not_counted_at_the_end() {
 fn an_alert_in_shadow_mode_is_counted_by_itself() {
     use AlertState::{Firing, Resolved};
     let text = "[[rule]]\nname = \"ip-spike\"\nmode = \"shadow\"\nseverity = \"critical\"\n";
-    let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+    let config = config(text);
     let rule = |name: &str| config.rules.iter().find(|rule| rule.name == name).unwrap();
     let figures = Figures::default();
     for state in [Firing, Resolved, Firing] {
@@ -48,7 +46,7 @@ fn an_alert_in_shadow_mode_is_counted_by_itself() {
 fn what_an_earlier_life_left_firing_is_counted_until_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     let text = format!("data_dir = {:?}\n[store]\nenabled = false\n", dir.path());
-    let config = config::parse(SourceText::new("test", &text), &Overrides::default(), &|_| None).unwrap();
+    let config = config(&text);
     std::fs::create_dir_all(dir.path().join("results")).unwrap();
     let line = |id: &str, last: &str| {
         let alert = serde_json::json!({
@@ -102,29 +100,6 @@ fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
     assert!(!is_told(instead, Some(80)), "that was of something else");
 }
 
-/// A destination that takes something only while it may.
-struct Door(Arc<AtomicBool>);
-
-impl Sink for Door {
-    fn name(&self) -> &str {
-        "door"
-    }
-
-    fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Ok(Delivered::default()),
-            false => Err(SinkError::Retry { message: "shut".into(), after: Some(Duration::from_millis(1)) }),
-        }
-    }
-}
-
-/// A sink behind that door.
-fn runner(is_open: &Arc<AtomicBool>) -> SinkRunner {
-    let backoff = Backoff { first: Duration::from_millis(1), most: Duration::from_millis(2) };
-    let settings = RunnerSettings { backoff, ..RunnerSettings::default() };
-    SinkRunner::start(Box::new(Door(is_open.clone())), settings).unwrap()
-}
-
 /// Waits until a sink has acknowledged what it was offered, with a limit.
 fn until_acknowledged(live: &Live, sink: usize) {
     let until = Instant::now() + Duration::from_secs(10);
@@ -136,7 +111,7 @@ fn until_acknowledged(live: &Live, sink: usize) {
 
 /// A thread of a configuration that is not started.
 fn live(text: &str, runners: Vec<SinkRunner>) -> Live {
-    let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+    let config = config(text);
     let plan = replay::plan(&config);
     let time = crate::engine::ledger::TimeSettings {
         bounds: replay::bounds(&config),
@@ -160,7 +135,7 @@ const TIMES: &str = "[windows]\nsize = \"10s\"\n[time]\nmax_out_of_order = \"1s\
 fn a_window_is_durable_once_all_of_it_is_acknowledged() {
     // The window that ends at 100 s closes at tick 120 000.
     let is_open = Arc::new(AtomicBool::new(false));
-    let mut live = live(TIMES, vec![runner(&is_open)]);
+    let mut live = live(TIMES, vec![runner(&is_open, RunnerSettings::default())]);
     let mut see = |outputs: Vec<Output>| {
         outputs.into_iter().for_each(|output| live.take(output));
         live.offer();
@@ -190,7 +165,9 @@ fn a_window_is_durable_once_all_of_it_is_acknowledged() {
 fn dead_letters_are_kept_once_every_sink_has_acknowledged_them() {
     let (first, second) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
     let accounts = Accounts::new(Account::new(0, 1 << 20), 1);
-    let mut live = live(TIMES, vec![runner(&first), runner(&second)]).crediting(accounts.clone());
+    let mut live =
+        live(TIMES, vec![runner(&first, RunnerSettings::default()), runner(&second, RunnerSettings::default())])
+            .crediting(accounts.clone());
     let letter = DeadLetter {
         partition: PartitionId(1),
         offset: 0,

@@ -1,40 +1,10 @@
 use super::*;
-use crate::config::{self, Overrides, diagnostic::SourceText};
-use std::path::PathBuf;
+use crate::engine::testing::{config, runner};
 use tidewatch_connectors::feed::PartitionInfo;
-use tidewatch_connectors::sink::backoff::Backoff;
+use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
-use tidewatch_connectors::sink::{Delivered, Delivery, Sink, SinkError};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
 use tidewatch_events::time::EventTime;
-
-/// A destination that takes something only while it may.
-struct Door(Arc<AtomicBool>);
-
-impl Sink for Door {
-    fn name(&self) -> &str {
-        "door"
-    }
-
-    fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Ok(Delivered::default()),
-            false => Err(SinkError::Retry { message: "shut".into(), after: Some(Duration::from_millis(1)) }),
-        }
-    }
-}
-
-/// A sink with such memory and file behind that door.
-fn runner(is_open: &Arc<AtomicBool>, max_memory: usize, spill: Option<(PathBuf, u64)>) -> SinkRunner {
-    let backoff = Backoff { first: Duration::from_millis(1), most: Duration::from_millis(2) };
-    let settings = RunnerSettings { max_memory, spill, backoff, seed: 1 };
-    SinkRunner::start(Box::new(Door(is_open.clone())), settings).unwrap()
-}
-
-/// One source that the test hands lines over for; what is configured here.
-fn config(text: &str) -> Config {
-    config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap()
-}
 
 fn pipeline(config: &Config, runner: SinkRunner) -> Pipeline {
     let parsers = SourceParsers::new(config).unwrap();
@@ -87,7 +57,7 @@ const SOURCE: &str = "[[source]]\nname = \"test\"\nkind = \"stdin\"\nformat = \"
 fn what_is_written_while_a_sink_is_full_is_not_late() {
     let times = "[time]\nmax_out_of_order = \"100ms\"\nallowed_lateness = \"300ms\"\nidle_after = \"3s\"\n";
     let is_open = Arc::new(AtomicBool::new(false));
-    let runner = runner(&is_open, 1, None);
+    let runner = runner(&is_open, RunnerSettings { max_memory: 1, ..RunnerSettings::default() });
     runner.offer(Arc::new(Delivery { seq: 1, points: b"m x=1i 1\n".to_vec(), ..Delivery::default() }));
     let mut pipeline = pipeline(&config(&format!("{SOURCE}{times}")), runner);
     tend_until(&mut pipeline, "reading pauses", |pipeline| pipeline.feed.pressure().paused);
@@ -109,7 +79,10 @@ fn what_is_written_while_a_sink_is_full_is_not_late() {
 fn a_run_over_sources_without_offsets_remembers_no_windows() {
     let config = config(SOURCE);
     assert_eq!(time_settings(&config, &Sources::one_more()).commit_window, Millis(0));
-    let mut pipeline = pipeline(&config, runner(&Arc::new(AtomicBool::new(true)), 1 << 20, None));
+    let mut pipeline = pipeline(
+        &config,
+        runner(&Arc::new(AtomicBool::new(true)), RunnerSettings { max_memory: 1 << 20, ..RunnerSettings::default() }),
+    );
     let id = open(&pipeline);
     let now = wall_clock().0;
     for seq in 0..5 {
@@ -125,7 +98,8 @@ fn a_spill_file_that_cannot_be_read_back_ends_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("door");
     let is_open = Arc::new(AtomicBool::new(false));
-    let runner = runner(&is_open, 10_000, Some((path.clone(), 1 << 20)));
+    let spill = Some((path.clone(), 1 << 20));
+    let runner = runner(&is_open, RunnerSettings { max_memory: 10_000, spill, ..RunnerSettings::default() });
     for seq in 1..=2 {
         let points = (0..100).map(|t| format!("m,host=a {}={seq} {t}\n", "z".repeat(100))).collect::<String>();
         runner.offer(Arc::new(Delivery { seq, points: points.into_bytes(), ..Delivery::default() }));
