@@ -44,7 +44,7 @@ pub enum HttpError {
     Unanswered(String),
 }
 
-/// See the module.
+/// A client for requests one after another.
 pub struct Http {
     runtime: Runtime,
     client: Client,

@@ -22,7 +22,7 @@ pub const SLOTS: usize = 4;
 /// How old the status shown may be.
 const STATUS_AGE: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// What all requests share.
 pub struct Shared {
     pub engine: Arc<dyn Engine>,
     pub feed: Feed,

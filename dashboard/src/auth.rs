@@ -43,7 +43,7 @@ const ADDRESSES: usize = 4096;
 /// All that find no room there. Nobody has this address.
 const OTHERS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-/// See the module.
+/// The token, and how often each address was wrong.
 pub struct Auth {
     token: Option<Token>,
     wrong: Mutex<HashMap<IpAddr, Wrong>>,

@@ -50,7 +50,7 @@ pub enum CountriesError {
     },
 }
 
-/// See the module.
+/// A GeoIP file.
 pub struct Countries {
     reader: maxminddb::Reader<Vec<u8>>,
 }

@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// See the module.
+/// Fields of a body that were not taken yet.
 pub struct Fields {
     left: Vec<(String, Json)>,
     known: Vec<&'static str>,

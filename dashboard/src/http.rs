@@ -39,7 +39,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// See the module.
+/// Checks a request, answers it in time, and counts and dresses the answer.
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let checked = check(&app, &request);
     let response = match checked {

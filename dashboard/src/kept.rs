@@ -31,7 +31,7 @@ const HOSTS: usize = 1000;
 /// Of so many top clients the countries are looked up.
 const CLIENTS: usize = 1000;
 
-/// See the module.
+/// The store of a data directory, with what the configuration adds to its answers.
 pub struct Kept {
     reader: StoreReader,
     marks: StoreMarks,

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
-/// See the module.
+/// The connections there are, up to a number.
 pub struct Places {
     most: usize,
     taken: Mutex<BTreeMap<u64, Arc<Seat>>>,

@@ -2,6 +2,8 @@
 //!
 //! Calls may take a while: they are made from threads that may wait, a few at a time.
 
+#![allow(missing_docs)] // questions and answers, named as in docs/openapi.yaml
+
 use crate::engine::Silenced;
 use crate::view::RequestsView;
 use tidewatch_connectors::answers::Ranking;
@@ -18,7 +20,6 @@ pub struct Span {
 
 /// What `series` is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct SeriesQuery {
     pub span: Span,
     /// All hosts together where none is named.
@@ -29,7 +30,6 @@ pub struct SeriesQuery {
 
 /// What `tops` is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct TopsQuery {
     pub kind: Ranking,
     pub span: Span,
@@ -39,7 +39,6 @@ pub struct TopsQuery {
 
 /// What `errors` is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct ErrorsQuery {
     pub span: Span,
     pub host: Option<String>,
@@ -49,7 +48,6 @@ pub struct ErrorsQuery {
 
 /// What `alerts` is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct AlertsQuery {
     pub span: Span,
     pub rule: Option<String>,
@@ -66,7 +64,6 @@ pub struct AlertsQuery {
 
 /// What `requests` is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct RequestsQuery {
     pub span: Span,
     pub host: Option<String>,
@@ -118,8 +115,7 @@ pub enum DataError {
 /// The body of an answer: JSON.
 pub type Answer = Result<String, DataError>;
 
-/// See the module.
-#[allow(missing_docs)]
+/// Answers to the page, as JSON.
 pub trait Data: Send + Sync + 'static {
     /// Hosts with data, by name, bounded.
     fn hosts(&self) -> Vec<String>;

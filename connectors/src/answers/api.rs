@@ -25,7 +25,7 @@ pub struct ApiSettings {
     pub timeout: Duration,
 }
 
-/// See the module.
+/// A running Tidewatch.
 pub struct FromApi {
     http: Http,
 }

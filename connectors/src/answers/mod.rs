@@ -7,6 +7,8 @@
 //! - What is answered may hold text from logs, and the API may be anybody's: nothing here is fit to be shown as it is.
 //! - What is missing or of another form in an answer is an error with the name of the question, never a panic.
 
+#![allow(missing_docs)] // rows of answers, named as in docs/openapi.yaml
+
 mod api;
 mod store;
 
@@ -34,7 +36,6 @@ pub enum AnswersError {
 
 /// A span of event time, `[from, to)`; without an end to the newest data, without a start a quarter of an hour long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Span {
     pub from: Option<EventTime>,
     pub to: Option<EventTime>,
@@ -50,7 +51,6 @@ impl Span {
 /// What is ranked: by requests, slow paths by their 95th percentile of latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
 pub enum Ranking {
     Paths,
     SlowPaths,
@@ -96,7 +96,6 @@ pub struct AlertsWanted {
 }
 
 /// Who answers. Calls may wait.
-#[allow(missing_docs)]
 pub trait Answers: Send {
     /// In a few words, for a heading: the directory or the address.
     fn name(&self) -> String;
@@ -117,7 +116,6 @@ pub trait Answers: Send {
 /// How the pipeline stands.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct Status {
     pub version: String,
     /// `run`, `demo`, `store`.
@@ -141,7 +139,6 @@ pub struct Status {
 /// How far it has caught up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct CatchingUp {
     /// How much is read, 0 to 1.
     pub share: f64,
@@ -150,7 +147,6 @@ pub struct CatchingUp {
 /// Alerts, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct AlertCounts {
     pub fired: u64,
     pub firing: u64,
@@ -160,7 +156,6 @@ pub struct AlertCounts {
 /// A source that reads topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct SourceState {
     pub name: String,
     /// Of how many of its partitions no broker answers.
@@ -170,7 +165,6 @@ pub struct SourceState {
 /// A place results go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct SinkState {
     pub name: String,
     /// `ok`, `away`, `full`.
@@ -180,7 +174,6 @@ pub struct SinkState {
 
 /// Requests over time; rows without data are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs)]
 pub struct Series {
     pub from: EventTime,
     pub to: EventTime,
@@ -190,7 +183,6 @@ pub struct Series {
 
 /// A row of a series.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[allow(missing_docs)]
 pub struct SeriesRow {
     pub time: EventTime,
     pub requests: u64,
@@ -252,7 +244,6 @@ impl From<SeriesAnswer> for Series {
 
 /// A ranking.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[allow(missing_docs)]
 pub struct Tops {
     pub rows: Vec<TopRow>,
     #[serde(default)]
@@ -262,7 +253,6 @@ pub struct Tops {
 /// A row of a ranking.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct TopRow {
     pub name: String,
     pub requests: u64,
@@ -276,7 +266,6 @@ pub struct TopRow {
 
 /// Messages of error logs by pattern, the worst first.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[allow(missing_docs)]
 pub struct Errors {
     pub rows: Vec<ErrorRow>,
     #[serde(default)]
@@ -286,7 +275,6 @@ pub struct Errors {
 /// Messages of one pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct ErrorRow {
     pub host: String,
     pub severity: String,
@@ -296,7 +284,6 @@ pub struct ErrorRow {
 
 /// Alerts, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[allow(missing_docs)]
 pub struct Alerts {
     pub rows: Vec<AlertRow>,
     #[serde(default)]
@@ -308,7 +295,6 @@ pub struct Alerts {
 
 /// An alert, its times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[allow(missing_docs)] // as in `tidewatch_events::alert::Alert`
 pub struct AlertRow {
     pub id: String,
     pub rule: String,
@@ -338,7 +324,6 @@ pub struct AlertRow {
 /// How time stands.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct Time {
     /// Wall clock when this was measured, where it is not of now: a store has what its writer last said.
     pub as_of: Option<u64>,
@@ -353,7 +338,6 @@ pub struct Time {
 /// Who holds time back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct HeldBy {
     pub source: String,
     pub partition: String,
@@ -365,7 +349,6 @@ pub struct HeldBy {
 /// One partition's time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs)]
 pub struct Partition {
     pub source: String,
     pub partition: String,

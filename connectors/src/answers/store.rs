@@ -15,7 +15,7 @@ use tidewatch_events::time::Millis;
 /// Hosts that are named.
 const HOSTS: usize = 1000;
 
-/// See the module.
+/// A store in a data directory, and the silences of its configuration.
 pub struct FromStore {
     reader: StoreReader,
     dir: PathBuf,

@@ -3,9 +3,10 @@
 //! Only data. Shares follow what public access logs show: most requests are for static files that follow a page, a few
 //! pages take most visits, a few per cent come from robots, and `404` falls on things that exist under other names.
 
+#![allow(missing_docs)] // only data
+
 /// Which kind of time a request takes: an index into [`TIMES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Pace {
     Static,
     Page,
@@ -19,7 +20,6 @@ pub const TIMES: [(u32, f64); 5] = [(900, 0.8), (48_000, 0.55), (135_000, 0.75),
 
 /// How a path is made.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
 pub enum Path {
     /// As it stands.
     Fixed(&'static str),
@@ -31,7 +31,6 @@ pub enum Path {
 
 /// How a query is made.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
 pub enum Query {
     None,
     /// `q=…&page=…`
@@ -65,7 +64,6 @@ use answers::*;
 
 /// A page or an API call.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
 pub struct Page {
     /// Share among all pages.
     pub weight: u32,

@@ -15,7 +15,7 @@ const NARROW: (Duration, Duration) = (Duration::from_secs(60), Duration::from_se
 /// How long records go alone once one was refused so: then it is known which it was.
 const FOUND: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// How large batches are now.
 pub struct Batches {
     level: usize,
     wait: Duration,

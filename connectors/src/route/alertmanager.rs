@@ -37,7 +37,7 @@ pub struct AlertmanagerSettings {
     pub page: Option<String>,
 }
 
-/// See the module.
+/// An Alertmanager, and the alerts that fire there.
 pub struct Alertmanager {
     http: Http,
     place: String,

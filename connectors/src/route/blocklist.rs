@@ -84,7 +84,7 @@ impl Entry {
     }
 }
 
-/// See the module.
+/// The addresses that are listed, and their file.
 pub struct Blocklist {
     settings: BlocklistSettings,
     entries: BTreeMap<IpNet, Entry>,

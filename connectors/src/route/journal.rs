@@ -43,7 +43,7 @@ enum Line {
     Key(Record),
 }
 
-/// See the module.
+/// The journal of one route.
 pub struct Journal {
     path: PathBuf,
     file: File,

@@ -33,7 +33,7 @@ pub(super) struct Waiting {
     pub next: u64,
 }
 
-/// See the module.
+/// Mails that some receivers still are to get.
 pub(super) struct Late {
     path: PathBuf,
     waiting: Vec<Waiting>,

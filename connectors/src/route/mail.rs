@@ -65,7 +65,7 @@ pub struct MailSettings {
     pub late: PathBuf,
 }
 
-/// See the module.
+/// A mail server, and who gets mail by it.
 pub struct Mail {
     settings: MailSettings,
     host: String,

@@ -121,7 +121,7 @@ fn begins(newest: &Alert, told: Option<&Told>) -> bool {
     newest.state == AlertState::Firing || !told.is_some_and(|told| told.firing)
 }
 
-/// See the module.
+/// What one route knows of the alerts it takes, and what it is to send.
 pub struct Router {
     policy: Policy,
     /// Names messages: part of every id.

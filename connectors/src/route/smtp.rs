@@ -150,7 +150,7 @@ impl Stream {
     }
 }
 
-/// See the module.
+/// A connection to a mail server, after the greeting.
 pub(super) struct Conversation {
     /// `None` after it could not be encrypted.
     stream: Option<Stream>,

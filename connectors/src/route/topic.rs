@@ -6,7 +6,7 @@ use crate::kafka::{KafkaSettings, LineProducer, ProduceError, ProducerSettings};
 use crate::source::SourceError;
 use std::time::Duration;
 
-/// See the module.
+/// A topic that a route writes to.
 pub struct ToTopic {
     settings: KafkaSettings,
     brokers: String,

@@ -45,7 +45,7 @@ pub struct WebhookSettings {
     pub wording: Wording,
 }
 
-/// See the module.
+/// A URL that is called.
 pub struct Webhook {
     http: Http,
     /// For messages: scheme and host alone, for a path may be a password.

@@ -79,7 +79,7 @@ struct Entry {
     counts: bool,
 }
 
-/// See the module.
+/// What waits for one sink.
 #[derive(Default)]
 pub(super) struct Backlog {
     lines: Vec<u8>,

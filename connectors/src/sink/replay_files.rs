@@ -45,7 +45,7 @@ pub struct Counts {
     pub late: u64,
 }
 
-/// See the module.
+/// The files of a directory, not sorted yet.
 pub struct ReplayFiles {
     dir: PathBuf,
     metrics: Sorter,

@@ -35,7 +35,7 @@ struct Group {
     records: Vec<Record>,
 }
 
-/// See the module.
+/// Records that were not sorted yet, and runs that were.
 pub(super) struct Sorter {
     payloads: Vec<u8>,
     groups: HashMap<Box<[u8]>, usize>,

@@ -17,7 +17,7 @@ use tidewatch_events::hash;
 /// seq, length of points, length of the rest, whether it acknowledges, hash: 8 bytes each.
 const HEADER: usize = 40;
 
-/// See the module.
+/// The file of one sink.
 pub(super) struct Spill {
     file: File,
     path: PathBuf,

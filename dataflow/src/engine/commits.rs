@@ -27,7 +27,7 @@ pub struct Look {
     made: Option<Counts>,
 }
 
-/// See the module.
+/// What is committed, and the look that is to be committed next.
 #[derive(Default)]
 pub struct Commits {
     /// Event time (ms) that went with what was committed.

@@ -20,7 +20,7 @@ use tidewatch_events::time::Millis;
 /// How often offsets are committed.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// What the thread works with.
 pub struct Committing {
     /// What is read here.
     pub sources: Sources,

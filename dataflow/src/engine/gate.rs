@@ -29,7 +29,7 @@ const SELDOM: u32 = 10;
 /// How many partitions are named that were given up.
 const NAMED: usize = 5;
 
-/// See the module.
+/// Whether open windows are shown yet.
 pub struct Gate {
     is_open: AtomicBool,
     /// Wall clock at the start, ms: windows that were over by then are of the past.

@@ -37,7 +37,7 @@ struct Followed {
     positions: Positions,
 }
 
-/// See the module.
+/// The positions in files, and where they are kept.
 pub struct Keeper {
     path: PathBuf,
     /// What an earlier life kept of sources that are not added yet.

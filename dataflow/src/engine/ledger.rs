@@ -115,7 +115,7 @@ pub struct TimeSettings {
     pub rules_window: Millis,
 }
 
-/// See the module.
+/// The partitions of a process, with their clocks and batches.
 pub struct Ledger {
     inner: Mutex<Inner>,
     time: TimeSettings,

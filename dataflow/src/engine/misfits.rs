@@ -46,7 +46,7 @@ struct Source {
     said: [Option<Instant>; 2],
 }
 
-/// See the module.
+/// What was read of each source, and what was said of it.
 #[derive(Default)]
 pub struct Misfits {
     sources: BTreeMap<Arc<str>, Source>,

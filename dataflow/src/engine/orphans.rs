@@ -21,7 +21,7 @@ use tidewatch_events::time::Millis;
 /// The most that are remembered; the latest.
 const MOST: usize = 10_000;
 
-/// See the module.
+/// The alerts that the last run left firing and this one has not seen end.
 #[derive(Debug, Default)]
 pub struct Orphans {
     alerts: Vec<Orphan>,

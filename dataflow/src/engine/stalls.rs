@@ -49,7 +49,7 @@ struct Watched {
     said: Option<Instant>,
 }
 
-/// See the module.
+/// What was seen of the partition that holds back the others.
 pub struct Stalls {
     gap: u64,
     watched: Option<Watched>,

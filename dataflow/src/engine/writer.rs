@@ -35,7 +35,7 @@ const TOGETHER: usize = 16_384;
 /// The longest line of evidence that an alert carries, in bytes.
 const MAX_EVIDENCE: usize = 2048;
 
-/// See the module.
+/// Results on their way into the files.
 pub struct Writer {
     files: ReplayFiles,
     book: AlertBook,

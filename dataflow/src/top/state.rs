@@ -41,7 +41,7 @@ pub enum Action {
     Interrupt,
 }
 
-/// See the module.
+/// What is looked at.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct View {

@@ -29,7 +29,7 @@ use tidewatch_events::time::EventTime;
 /// Most findings of one rule, host and window that get an `anomaly` point.
 pub const MAX_SLOTS: usize = 100;
 
-/// See the module.
+/// The episodes of all rules, with bounds on findings and on open alerts.
 pub struct AlertBook {
     set: Arc<RuleSet>,
     episodes: Episodes,

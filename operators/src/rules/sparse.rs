@@ -33,7 +33,7 @@ const MOST_LOOKUPS: f64 = 32.0;
 /// How many times an even share of all rows a pane may hold: crowds are short.
 const EVEN_SHARES: u64 = 4;
 
-/// See the module.
+/// The panes of a plan, and its keys that may be findings.
 pub(super) struct Sparse {
     /// What a finding needs.
     least: Floor,

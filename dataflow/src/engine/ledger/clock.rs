@@ -46,7 +46,7 @@ impl Moment {
     }
 }
 
-/// See the module.
+/// When the wall clock was believed last.
 #[derive(Default)]
 pub(super) struct Believed {
     /// When the wall clock was believed last.

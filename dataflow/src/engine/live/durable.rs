@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 /// Of how many steps it is known which dead letters were in each: while sinks are away for long there are ever more.
 const STEPS: usize = 1024;
 
-/// See the module.
+/// How far all of has left the dataflow, and which steps carry it.
 #[derive(Debug)]
 pub struct Durable {
     /// How long after its end a window closes, ms.

@@ -40,7 +40,7 @@ pub(super) struct Row {
     pub watermark: u64,
 }
 
-/// See the module.
+/// Which partitions there are rows of.
 pub(super) struct Partitions {
     begun: WallTime,
     named: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
