@@ -1,4 +1,19 @@
 //! Bytes in, results out: sources and sinks. No Timely.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`source`], [`feed`] | files, sockets, syslog and standard input; the queue from which workers take their batches |
+//! | [`kafka`] | topics as sources and as sinks; their setup and checks |
+//! | [`ship`] | the host agent, and the collector that takes from other agents |
+//! | [`generator`] | realistic logs from a seed |
+//! | [`sink`] | files and standard output; the queue, the retries and the spill file before every sink |
+//! | [`influx`], [`store`] | InfluxDB; the embedded store |
+//! | [`route`] | who is told of alerts: mail, webhooks, Alertmanager, blocklists, files, topics |
+//! | [`answers`], [`report`] | questions about results, to a store or a running Tidewatch; summaries made of the answers |
+//! | [`aging`], [`masking`], [`whom`] | erasing clients from files of lines: after a time, or one client that is named |
+//! | [`durable`], [`lock`], [`paths`] | replacing a file safely; one process a data directory; one spelling for each path |
+//! | [`http`], [`secret`], [`random`] | requests with limits; tokens and passwords; random bytes |
+//! | [`sparing`] | a limit on messages about what others do |
 
 pub mod aging;
 pub mod answers;

@@ -7,6 +7,7 @@
 //! | [`time`] | event time and lengths of time |
 //! | [`batch`], [`event`] | a buffer of raw lines and the flat records parsed from it |
 //! | [`formats`], [`client`] | what turns lines into events; who the client is behind proxies |
+//! | [`hosts`], [`addresses`] | which hosts are a source's own; addresses found in texts |
 //! | [`pattern`], [`privacy`] | templates of messages; what leaves of addresses and secrets |
 //! | [`field`], [`key`] | fields by name; group keys as bytes |
 //! | [`dead_letter`] | lines that could not be read, and why |
@@ -14,6 +15,7 @@
 //! | [`alert`], [`subject`] | episodes as they leave; what they are about |
 //! | [`line_protocol`], [`histogram`] | points as they leave; distributions from which quantiles come |
 //! | [`hash`], [`text`] | stable hashes; log text made safe to show |
+//! | `escape`, `swar` | escapes of logs and URLs; eight bytes of text at a time |
 
 pub mod addresses;
 pub mod alert;
