@@ -13,13 +13,13 @@
 mod places;
 
 use crate::{durable, masking};
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 use tidewatch_events::text::Shown as _;
@@ -48,7 +48,7 @@ impl Aging {
     /// Where a thread cannot be started.
     pub fn start(files: Vec<PathBuf>, keep: Millis, dir: &Path) -> io::Result<Aging> {
         let mut ages = Ages::read(files, keep, dir.join(FILE_NAME));
-        let (end, ended) = channel();
+        let (end, ended) = unbounded();
         let thread = std::thread::Builder::new().name("aging".to_owned()).spawn(move || {
             let between = Duration::from_millis(ages.between());
             loop {

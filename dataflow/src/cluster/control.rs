@@ -17,13 +17,13 @@
 use super::status::Status;
 use crate::exit::{ExitCode, Failure};
 use crate::threads;
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sparing::Sparing;
@@ -216,7 +216,7 @@ impl Control {
 
     /// Asks all other processes and waits at most `patience`: the answers that came.
     pub fn ask(&self, question: &Value, patience: Duration) -> Vec<Value> {
-        let (tell, answers) = channel();
+        let (tell, answers) = unbounded();
         let numbers: Vec<u64> = self.shared.others().map(|to| self.shared.put(to, question, &tell)).collect();
         let deadline = Instant::now() + patience;
         let mut got = Vec::new();
@@ -239,7 +239,7 @@ impl Control {
     /// does neither is lost, which ends this process.
     pub fn ask_all(&self, question: &Value) -> BTreeMap<usize, Value> {
         let ask = |to| {
-            let (tell, answer) = channel();
+            let (tell, answer) = unbounded();
             (to, self.shared.put(to, question, &tell), answer)
         };
         let asked: Vec<_> = self.shared.others().map(ask).collect();

@@ -21,11 +21,11 @@ pub use status::{Amount, Backlog, Earlier, LostFiles, Status};
 
 use crate::exit::{self, ExitCode, Failure};
 use crate::threads;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use handshake::{Hello, Purpose, Refusal};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::source::cannot_listen;
@@ -106,7 +106,7 @@ pub fn form(members: &Members) -> Result<Connections, Failure> {
     let listener =
         TcpListener::bind(own).map_err(|e| cannot_listen(own, &e).of(&format!("process {}", members.index)))?;
     let nonce = handshake::nonce();
-    let (found, arrivals) = channel();
+    let (found, arrivals) = unbounded();
     accept(listener, members.clone(), nonce, found.clone())?;
     for peer in 0..members.index {
         for purpose in [Purpose::Data, Purpose::Control] {

@@ -96,7 +96,7 @@ fn who_does_not_belong_is_told_and_the_right_one_is_waited_for() {
 #[test]
 fn who_waited_in_vain_says_who_came() {
     let waiting = Members { patience: Duration::ZERO, ..members(&["a:1".to_owned(), "b:2".to_owned()], 0) };
-    let (found, arrivals) = channel();
+    let (found, arrivals) = unbounded();
     found.send(Found::TurnedAway { index: 1, refusal: Refusal::Config }).unwrap();
     let failure = gather(&waiting, &arrivals).expect_err("nobody came");
     assert_eq!(failure.code, ExitCode::PeerLost);
@@ -146,7 +146,7 @@ fn questions_are_answered_by_all_that_can() {
     controls[1].answer_with(|question| format!("1: {}", question.as_str().unwrap()).into());
     assert_eq!(ask("a", long_enough), [serde_json::Value::Null, "1: a".into()], "2 does not answer yet");
     let long = "x".repeat(1 << 20);
-    let (release, released) = channel();
+    let (release, released) = unbounded();
     let released = std::sync::Mutex::new(released);
     controls[2].answer_with(move |question| {
         if question.as_str().unwrap().starts_with("slow") {

@@ -11,10 +11,10 @@ use super::peers::{ask_for_requests, handed};
 use crate::cluster::Control;
 use crate::exit::Failure;
 use crate::threads;
+use crossbeam_channel::unbounded;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::store::{Elsewhere, Handed, KeptRequest, RequestInlet};
@@ -42,11 +42,16 @@ impl Gathering {
     ///
     /// # Errors
     /// Where the thread cannot be started.
-    pub fn start(control: Control, process: usize, processes: usize, inlet: RequestInlet) -> Result<Gathering, Failure> {
+    pub fn start(
+        control: Control,
+        process: usize,
+        processes: usize,
+        inlet: RequestInlet,
+    ) -> Result<Gathering, Failure> {
         let stopping = Arc::<AtomicBool>::default();
         let stop = stopping.clone();
         let run = move || {
-            let (tell, answers) = channel();
+            let (tell, answers) = unbounded();
             let mut others = Others::new((0..processes).filter(|other| *other != process));
             loop {
                 // Read before the last question: what was sampled until the stop still comes in.

@@ -21,9 +21,9 @@ use super::sinks::Outlet;
 use crate::cluster::{Control, LostFiles, MAX_LINE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::kafka::RecordPlace;
@@ -313,12 +313,7 @@ pub struct Peers {
 impl Peers {
     /// Of this process, and of the others where there are some.
     pub fn new(here: Arc<Here>, control: Option<Control>) -> Peers {
-        Peers {
-            here,
-            control,
-            names: Mutex::default(),
-            kafka: HashMap::new(),
-        }
+        Peers { here, control, names: Mutex::default(), kafka: HashMap::new() }
     }
 
     /// The same, for Kafka sources (by their position) whose lines can be read again.

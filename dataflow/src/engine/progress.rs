@@ -2,14 +2,14 @@
 
 use super::ledger::Ledger;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A running progress line.
 pub struct Progress {
-    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    thread: Option<(crossbeam_channel::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
@@ -18,10 +18,11 @@ impl Progress {
         if !std::io::stderr().is_terminal() {
             return Progress { thread: None };
         }
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = crossbeam_channel::unbounded();
         let started = Instant::now();
         let show = move || {
-            while stopped.recv_timeout(Duration::from_millis(500)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(Duration::from_millis(500)) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+            {
                 let bytes: u64 = read.iter().map(|r| r.load(Ordering::Relaxed)).sum();
                 let events: u64 = ledger.totals().iter().map(|(_, t)| t.events).sum();
                 eprint!("\r\x1b[K{}", line(bytes, total, events, started.elapsed()));
