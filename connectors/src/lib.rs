@@ -11,7 +11,8 @@
 //! | [`route`] | who is told of alerts: mail, webhooks, Alertmanager, blocklists, files, topics |
 //! | [`answers`], [`report`] | questions about results, to a store or a running Tidewatch; summaries made of the answers |
 //! | [`aging`], [`masking`], [`whom`] | erasing clients from files of lines: after a time, or one client that is named |
-//! | [`durable`], [`lock`], [`paths`] | replacing a file safely; one process a data directory; one spelling for each path |
+//! | [`durable`], [`lock`] | replacing a file safely; one process a data directory |
+//! | [`file_identity`], [`paths`] | which file a path names, and whether it changed; one spelling for each path |
 //! | [`http`], [`secret`], [`random`] | requests with limits; tokens and passwords; random bytes |
 //! | [`sparing`] | a limit on messages about what others do |
 
@@ -19,6 +20,7 @@ pub mod aging;
 pub mod answers;
 pub mod durable;
 pub mod feed;
+pub mod file_identity;
 pub mod generator;
 pub mod http;
 pub mod influx;

@@ -9,13 +9,14 @@
 //! - A line of a log that stands in base64 in a dead letter, for it is not UTF-8, is masked as it was and stays base64.
 //! - Nothing is written beyond what was read: a line that is being appended is left until it is whole.
 
+use crate::file_identity::FileId;
 use crate::whom::Whom;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ fn mask_waiting(path: &Path, whom: &Whom, wait: &mut dyn FnMut()) -> io::Result<
         };
         masked += lines(&file, whom, wait)?;
         let is_still_it = match (file.metadata(), fs::metadata(path)) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            (Ok(ours), Ok(there)) => FileId::of(&ours) == FileId::of(&there),
             _ => false,
         };
         if is_still_it {

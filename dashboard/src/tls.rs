@@ -1,10 +1,10 @@
 //! TLS: certificate chain and key from PEM files, read again when the files change.
 
 use crate::serve::PageError;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use tidewatch_connectors::file_identity::Look;
 use tidewatch_events::text::Shown as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -22,14 +22,6 @@ pub struct Tls {
     cert: PathBuf,
     key: PathBuf,
     acceptor: RwLock<(TlsAcceptor, [Option<Look>; 2])>,
-}
-
-/// How a file looks from outside; none where it cannot be looked at. A file that takes the place of another may be older.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
-    written: Option<SystemTime>,
-    length: u64,
-    inode: u64,
 }
 
 impl Tls {
@@ -75,10 +67,7 @@ impl Tls {
 
 /// How both files look.
 fn looks(cert: &Path, key: &Path) -> [Option<Look>; 2] {
-    [cert, key].map(|path| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Look { written: meta.modified().ok(), length: meta.len(), inode: meta.ino() })
-    })
+    [cert, key].map(Look::of)
 }
 
 fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, PageError> {
@@ -96,48 +85,4 @@ fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, PageError> {
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|e| wrong(cert, format!("certificate and key cannot be used together: {e}")))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn files_that_are_replaced_look_otherwise() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        let (cert, key) = (path("cert.pem"), path("key.pem"));
-        let now = SystemTime::now();
-        let write = |path: &Path, text: &str, ago: u64| {
-            fs::write(path, text).unwrap();
-            let file = fs::File::options().append(true).open(path).unwrap();
-            file.set_modified(now - Duration::from_secs(ago)).unwrap();
-        };
-        type Change<'a> = &'a dyn Fn();
-        // What happens to the files, and whether that is a change.
-        let rows: &[(&str, Change<'_>, bool)] = &[
-            ("nothing", &|| {}, false),
-            ("a newer certificate", &|| write(&cert, "cert", 9), true),
-            ("an older certificate, as it came from elsewhere", &|| write(&cert, "cert", 5000), true),
-            ("the older of the two files", &|| write(&key, "key", 90), true),
-            ("another length at the same time", &|| write(&key, "key2", 100), true),
-            (
-                "another file of the same time and length",
-                &|| {
-                    write(&path("new"), "KEY", 100);
-                    fs::rename(path("new"), &key).unwrap();
-                },
-                true,
-            ),
-            ("gone", &|| fs::remove_file(&key).unwrap(), true),
-        ];
-        for (name, change, want) in rows {
-            write(&cert, "cert", 10);
-            write(&key, "key", 100);
-            let before = looks(&cert, &key);
-            change();
-            assert_eq!(looks(&cert, &key) != before, *want, "{name}");
-        }
-    }
 }

@@ -10,10 +10,10 @@ use super::metrics::Counters;
 use super::positions::{self, Place, PositionsError};
 use super::settings::ShipSettings;
 use crate::feed::{Feed, Message};
+use crate::file_identity::FileId;
 use crate::source::file::{FilePosition, FollowFiles, FollowOptions, LeftOut, Positions};
 use crate::source::{Identity, SourceError, wall_clock};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -234,9 +234,7 @@ impl Files {
     fn open(&mut self, partition: PartitionId, number: u64, found: &FilePosition) -> u64 {
         let is_it = |place: &Place| {
             let common = place.first.len().min(found.first.len());
-            (place.device, place.inode) == (found.device, found.inode)
-                && place.path == found.path
-                && place.first[..common] == found.first[..common]
+            place.id() == found.id() && place.path == found.path && place.first[..common] == found.first[..common]
         };
         let at = self.kept.iter().position(is_it);
         // A path's contents are read in order: those before this one are over, and all where it is none of them.
@@ -375,7 +373,7 @@ impl Files {
         // What nothing was read of in this run: it is not shipped either.
         let kept = self.kept.iter_mut().filter(|place| !self.passed.contains(&place.stream));
         for place in kept.chain(self.ends.iter_mut().map(|(_, place)| place)) {
-            let is_newest = !behind.seen.contains(&(place.device, place.inode));
+            let is_newest = !behind.seen.contains(&place.id());
             behind.look(place, is_newest);
         }
         for follow in self.follows.values() {
@@ -444,7 +442,7 @@ impl Stream {
 struct Behind {
     by_topic: BTreeMap<String, u64>,
     /// Files that places are in.
-    seen: HashSet<(u64, u64)>,
+    seen: HashSet<FileId>,
 }
 
 impl Behind {
@@ -452,14 +450,14 @@ impl Behind {
     /// followed names that file still.
     fn look(&mut self, place: &mut Place, is_newest: bool) -> bool {
         let named = std::fs::metadata(&place.path).ok();
-        let named = named.filter(|meta| (meta.dev(), meta.ino()) == (place.device, place.inode));
+        let named = named.filter(|meta| FileId::of(meta) == place.id());
         let mut missing = place.size.saturating_sub(place.offset);
         if let Some(length) = named.as_ref().filter(|_| is_newest).map(|meta| meta.len()) {
             place.size = length.max(place.offset);
             // Shorter than its position: what is in it by now is new, from its beginning.
             missing = if length < place.offset { length } else { length - place.offset };
         }
-        self.seen.insert((place.device, place.inode));
+        self.seen.insert(place.id());
         self.add(&place.topic, missing);
         named.is_some()
     }
@@ -467,7 +465,7 @@ impl Behind {
     /// Counts all of a file in which no place is.
     fn look_at_new(&mut self, path: &Path, topic: &str) {
         if let Ok(meta) = std::fs::metadata(path)
-            && self.seen.insert((meta.dev(), meta.ino()))
+            && self.seen.insert(FileId::of(&meta))
         {
             self.add(topic, meta.len());
         }

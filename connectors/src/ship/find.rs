@@ -2,6 +2,7 @@
 
 use super::metrics::Counters;
 use super::positions::{self, Place};
+use crate::file_identity::FileId;
 use crate::source::file::kept::Print;
 use crate::source::file::locate;
 use crate::source::file::{FIRST_BYTES, FilePosition, Listings, open_file};
@@ -75,7 +76,7 @@ fn shorter(place: &Place) -> Option<u64> {
         let file = open_file(&place.path)?;
         let meta = file.metadata()?;
         let mut first = vec![0; place.first.len()];
-        let is_same = (meta.dev(), meta.ino()) == (place.device, place.inode) && !first.is_empty();
+        let is_same = FileId::of(&meta) == place.id() && !first.is_empty();
         if !is_same || meta.len() >= place.offset || meta.len() < first.len() as u64 {
             return Ok(None);
         }
@@ -97,7 +98,7 @@ fn of_listed(place: &Place, listings: &mut Listings) -> Vec<PathBuf> {
 }
 
 fn listed(place: &Place, listings: &mut Listings) -> Vec<PathBuf> {
-    locate::candidates(&place.path, (place.device, place.inode), listings)
+    locate::candidates(&place.path, place.id(), listings)
 }
 
 /// The length of a file if it holds a content.

@@ -10,6 +10,7 @@
 //! - A copy of the data directory on another machine does not use its numbers: they would name other content.
 
 use crate::durable::{Readers, replace};
+use crate::file_identity::FileId;
 use crate::random;
 use crate::source::file::FilePosition;
 use base64::Engine as _;
@@ -57,6 +58,13 @@ pub struct Place {
     pub size: u64,
     /// The topic that it was shipped to; empty where a collector knows it, or a release before topics wrote this.
     pub topic: String,
+}
+
+impl Place {
+    /// Which file.
+    pub fn id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode }
+    }
 }
 
 /// The form of the file.

@@ -2,6 +2,7 @@
 //! change; an agent that sends reads its own at each connection.
 
 use super::settings::ClientTls;
+use crate::file_identity::Look;
 use crate::source::SourceError;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -11,10 +12,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
 
 fn provider() -> Arc<CryptoProvider> {
@@ -98,14 +98,6 @@ struct Current {
     looked: Instant,
 }
 
-/// How a file looks from outside. A file that takes the place of another may be older.
-#[derive(PartialEq, Eq)]
-struct Look {
-    written: Option<SystemTime>,
-    length: u64,
-    inode: u64,
-}
-
 impl Identity {
     /// Reads certificate, key and the authority of clients.
     ///
@@ -141,11 +133,7 @@ impl Identity {
 }
 
 fn looks((cert, key): &(PathBuf, PathBuf), client_ca: Option<&Path>) -> Vec<Option<Look>> {
-    let look = |path: &Path| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Look { written: meta.modified().ok(), length: meta.len(), inode: meta.ino() })
-    };
-    [cert.as_path(), key].into_iter().chain(client_ca).map(look).collect()
+    [cert.as_path(), key].into_iter().chain(client_ca).map(Look::of).collect()
 }
 
 /// A socket that may be given a moment after which nothing is read or written: a read of TLS goes on for as long as bytes

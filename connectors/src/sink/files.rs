@@ -13,6 +13,7 @@ use super::dead_letters::LetterFiles;
 use super::rotate::Rotating;
 use super::{DeadLetterRecord, Delivered, Delivery, Parts, Sink, SinkError};
 use crate::durable::sync_names;
+use crate::file_identity::FileId;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -279,18 +280,11 @@ impl LiveFile {
 }
 
 /// Whether the path still names the open file.
-#[cfg(unix)]
 fn names(path: &Path, file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt;
     match (fs::metadata(path), file.metadata()) {
-        (Ok(there), Ok(open)) => (there.dev(), there.ino()) == (open.dev(), open.ino()),
+        (Ok(there), Ok(open)) => FileId::of(&there) == FileId::of(&open),
         _ => false,
     }
-}
-
-#[cfg(not(unix))]
-fn names(path: &Path, _: &File) -> bool {
-    path.exists()
 }
 
 /// The length of the file up to the end of its last whole line.

@@ -3,8 +3,8 @@
 //! Everything is said before anything is created.
 
 use crate::config::{Config, Diagnostic, Diagnostics, SourceKind};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::file_identity::FileId;
 use tidewatch_connectors::sink::replay_files;
 use tidewatch_connectors::source::file::{self, is_pattern};
 use tidewatch_events::text::Shown as _;
@@ -85,8 +85,8 @@ pub(super) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
 
 /// Reports files that a replay into `out` reads and would put its results in the place of.
 pub(super) fn overwritten<'a>(out: &Path, read: impl Iterator<Item = &'a Path>, problems: &mut Diagnostics) {
-    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let written: Vec<(u64, u64)> = replay_files::NAMES.iter().filter_map(|name| id(&out.join(name))).collect();
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| FileId::of(&meta));
+    let written: Vec<FileId> = replay_files::NAMES.iter().filter_map(|name| id(&out.join(name))).collect();
     for path in read.filter(|path| id(path).is_some_and(|id| written.contains(&id))) {
         let message = format!("{} is read, and --out {} would overwrite it", path.shown(), out.shown());
         problems.push(Diagnostic::error(message).hint("name another directory for the results"));

@@ -6,8 +6,8 @@
 use super::inputs::named_by;
 use crate::config::{Config, Diagnostic, SourceKind};
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::file_identity::FileId;
 use tidewatch_connectors::source::file::is_pattern;
 use tidewatch_events::text::Shown as _;
 
@@ -16,7 +16,7 @@ const NAMED: usize = 10;
 
 /// A warning for each file that two sources of the same processes read now.
 pub fn shared_files(config: &Config) -> Vec<Diagnostic> {
-    let mut readers: HashMap<(u64, u64), Vec<(usize, PathBuf)>> = HashMap::new();
+    let mut readers: HashMap<FileId, Vec<(usize, PathBuf)>> = HashMap::new();
     let mut shared = Vec::new();
     let place = |index: usize| match &config.sources[index].kind {
         SourceKind::File { process, .. } => *process,
@@ -26,7 +26,7 @@ pub fn shared_files(config: &Config) -> Vec<Diagnostic> {
         let SourceKind::File { paths, .. } = &source.kind else { continue };
         for path in paths.iter().flat_map(|path| files(path)) {
             let Some(meta) = std::fs::metadata(&path).ok().filter(|meta| meta.is_file()) else { continue };
-            let known = readers.entry((meta.dev(), meta.ino())).or_default();
+            let known = readers.entry(FileId::of(&meta)).or_default();
             if known.iter().any(|(reader, _)| *reader == index) {
                 continue;
             }

@@ -3,11 +3,12 @@
 use super::input::{Encoding, Input, encoding};
 use super::listing::rotated;
 use super::positions::{FilePosition, Positions};
+use crate::file_identity::FileId;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::recent::{FetchLines, line_of};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,9 +135,7 @@ fn find_file(position: &FilePosition) -> Option<PathBuf> {
     let mut candidates: Vec<PathBuf> = rotated(&position.path);
     candidates.push(position.path.clone());
     candidates.reverse();
-    let is_it = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (position.device, position.inode))
-    };
+    let is_it = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|meta| FileId::of(&meta) == position.id());
     candidates.sort_by_key(|path| !is_it(path));
     candidates.into_iter().find(|path| begins_alike(path, position).unwrap_or(false))
 }
@@ -284,10 +283,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let log = path(dir.path(), "a.log");
             std::fs::File::create(&log).unwrap().write_all(text.as_bytes()).unwrap();
-            let meta = std::fs::metadata(&log).unwrap();
+            let FileId { device, inode } = FileId::of(&std::fs::metadata(&log).unwrap());
             let positions = Positions::default();
             let (path, first) = (log.as_path(), text.as_bytes());
-            let named = Content { path, device: meta.dev(), inode: meta.ino(), first, modified: 0 };
+            let named = Content { path, device, inode, first, modified: 0 };
             // The partition began at 1000 in this file.
             positions.open(PartitionId(3), 1, named, (0, b""), 1000);
             positions.advance(PartitionId(3), 1, named, 0, text.as_bytes());

@@ -21,6 +21,7 @@ use super::positions::{FilePosition, Positions};
 use super::tail::{Done, Open, Tail};
 use super::walk::{self, Bound, open_file};
 use crate::feed::{Feed, PartitionInfo, Unit, Unread};
+use crate::file_identity::FileId;
 use crate::paths::OwnFiles;
 use crate::source::frame::Outlet;
 use crate::source::{Clock, Identity, SourceError, named_partition_id};
@@ -150,8 +151,8 @@ pub struct FollowFiles {
     patterns: Vec<glob::Pattern>,
     /// Partitions of an earlier run that are not followed yet, by path.
     known: BTreeMap<PathBuf, Known>,
-    /// Contents that are of one of them, by what they begin with, whatever they are called: by device and inode.
-    parts: HashMap<(u64, u64), Vec<(Print, PathBuf)>>,
+    /// Contents that are of one of them, by what they begin with, whatever they are called.
+    parts: HashMap<FileId, Vec<(Print, PathBuf)>>,
     /// [`FollowOptions::resume`] by path.
     resume: HashMap<PathBuf, FilePosition>,
     /// Files that were there at the start, with what named them.
@@ -212,7 +213,7 @@ impl FollowFiles {
         let mut parts: HashMap<_, Vec<_>> = HashMap::new();
         for kept in &kept {
             for file in kept.files.iter().filter(|file| file.first.length() > 0) {
-                parts.entry((file.device, file.inode)).or_default().push((file.first, kept.path.clone()));
+                parts.entry(file.id()).or_default().push((file.first, kept.path.clone()));
             }
         }
         (self.known, self.parts) = (known, parts);
@@ -306,8 +307,8 @@ struct Run {
     tails: Vec<Tail>,
     /// Files that were read to their end under another name.
     done: VecDeque<Done>,
-    /// Device and inode of what is open, at the look for files that is under way.
-    held: HashSet<(u64, u64)>,
+    /// What is open, at the look for files that is under way.
+    held: HashSet<FileId>,
     /// Directories as they were listed at the start.
     listings: Listings,
     /// The paths of the tails.

@@ -11,6 +11,7 @@
 
 use super::positions::{FIRST_BYTES, FilePosition};
 use crate::durable::{Readers, replace};
+use crate::file_identity::FileId;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,11 @@ fn is_unknown(modified: &i64) -> bool {
 }
 
 impl KeptFile {
+    /// Which file.
+    pub fn id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode }
+    }
+
     /// So much was read of it.
     pub(super) fn seen(&mut self, position: &FilePosition, (end, before, modified): (u64, Print, i64)) {
         (self.first, self.end, self.before, self.modified) = (Print::of(&position.first), end, before, modified);

@@ -4,6 +4,7 @@
 //! was listed, as files may be renamed meanwhile.
 
 use super::names::{self, Generation};
+use crate::file_identity::FileId;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -14,15 +15,15 @@ use std::path::{Path, PathBuf};
 /// Which file stood under a name, and when it was written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Device and inode.
-    pub id: (u64, u64),
+    /// Which file.
+    pub id: FileId,
     /// Nanoseconds since 1970.
     pub modified: i64,
 }
 
 impl Stat {
     pub fn of(meta: &Metadata) -> Stat {
-        Stat { id: (meta.dev(), meta.ino()), modified: modified(meta.mtime(), meta.mtime_nsec()) }
+        Stat { id: FileId::of(meta), modified: modified(meta.mtime(), meta.mtime_nsec()) }
     }
 
     /// Of the regular file that a path names now, through links.
@@ -42,7 +43,7 @@ pub(crate) struct Listing {
     files: HashMap<PathBuf, Stat>,
     rotated: HashMap<PathBuf, Vec<PathBuf>>,
     /// Without links.
-    by_inode: HashMap<(u64, u64), Vec<PathBuf>>,
+    by_inode: HashMap<FileId, Vec<PathBuf>>,
 }
 
 impl Listing {
@@ -77,7 +78,7 @@ impl Listing {
     }
 
     /// The names of a file.
-    pub fn by_inode(&self, id: (u64, u64)) -> &[PathBuf] {
+    pub fn by_inode(&self, id: FileId) -> &[PathBuf] {
         self.by_inode.get(&id).map_or(&[], Vec::as_slice)
     }
 }

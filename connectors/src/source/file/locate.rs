@@ -14,6 +14,7 @@ use super::kept::{Kept, KeptFile, Print};
 use super::listing::{Listing, Listings, Stat};
 use super::tail::Open;
 use super::walk::open_file;
+use crate::file_identity::FileId;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -27,7 +28,7 @@ const MOST_LOOKS: usize = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Files that may hold a content that was read under a path, the likeliest first.
-pub(crate) fn candidates(path: &Path, id: (u64, u64), listings: &mut Listings) -> Vec<PathBuf> {
+pub(crate) fn candidates(path: &Path, id: FileId, listings: &mut Listings) -> Vec<PathBuf> {
     let listing = listings.beside(path);
     let mut all = listing.by_inode(id).to_vec();
     all.push(path.to_owned());
@@ -203,7 +204,7 @@ fn look(kept: &Kept, listing: &Listing, others: &HashSet<PathBuf>) -> Look {
     // What was read of it had the offsets up to there.
     let next = next + lost;
     let mut located = Located { next, held_from: next, lost, is_gone, ..Located::default() };
-    let has_inode = |file: &KeptFile| generations.iter().any(|(_, stat)| stat.id == (file.device, file.inode));
+    let has_inode = |file: &KeptFile| generations.iter().any(|(_, stat)| stat.id == file.id());
     let mut look = Look {
         is_doubtful: (begins..files.len()).any(|n| places[n].is_none() && has_inode(&files[n])),
         moved: (own.map(|own| own.id) != listing.stat(path).map(|stat| stat.id) && listing.stat(path).is_some())
@@ -263,7 +264,7 @@ fn generations(kept: &Kept, own: Option<Stat>, listing: &Listing, others: &HashS
     let rotated = listing.rotated(&kept.path).iter().filter(|path| !others.contains(*path));
     let mut all: Vec<(PathBuf, Stat)> = rotated.filter_map(listed).collect();
     for file in &kept.files {
-        let id = (file.device, file.inode);
+        let id = file.id();
         let is_known = own.is_some_and(|own| own.id == id) || all.iter().any(|(_, stat)| stat.id == id);
         // A name that does not say how old it is: by when it was written.
         if let Some((path, stat)) = listing.by_inode(id).first().filter(|_| !is_known).and_then(listed) {
@@ -279,7 +280,7 @@ fn generations(kept: &Kept, own: Option<Stat>, listing: &Listing, others: &HashS
 /// Which of the files holds a content, and how long it is. One that is not needed is looked for by its inode alone.
 fn place_of(file: &KeptFile, generations: &[(PathBuf, Stat)], is_needed: bool) -> Option<(usize, u64)> {
     for (n, (path, stat)) in generations.iter().enumerate() {
-        if stat.id != (file.device, file.inode) {
+        if stat.id != file.id() {
             continue;
         }
         if let Some(length) = length_if(path, file.first, file.end, file.before) {

@@ -6,10 +6,10 @@
 
 use super::super::SourceError;
 use super::walk;
+use crate::file_identity::FileId;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tidewatch_events::text::Shown as _;
 
@@ -202,7 +202,7 @@ pub(crate) fn expand(paths: &[impl AsRef<Path>]) -> Result<Vec<PathBuf>, SourceE
     let mut seen = HashSet::new();
     files.retain(|file| match std::fs::metadata(file) {
         Ok(meta) => {
-            let first = seen.insert((meta.dev(), meta.ino()));
+            let first = seen.insert(FileId::of(&meta));
             if !first {
                 tracing::warn!(file = %file.shown(), "the same file was named twice; it is read once");
             }

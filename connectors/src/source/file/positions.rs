@@ -1,6 +1,7 @@
 //! Where in its files each followed partition stands: which file an offset is in, and from where to go on.
 
 use super::kept::{Kept, KeptFile, Print};
+use crate::file_identity::FileId;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,13 @@ pub struct FilePosition {
     /// The file's first bytes, at most 256: they tell whether an inode is still the same file, and find it when it was
     /// copied or compressed.
     pub first: Vec<u8>,
+}
+
+impl FilePosition {
+    /// Which file.
+    pub fn id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode }
+    }
 }
 
 /// An opened file, as far as it was read.

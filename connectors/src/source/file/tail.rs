@@ -18,6 +18,7 @@ use super::kept::Print;
 use super::listing::{modified, rotated};
 use super::positions::{Content, FIRST_BYTES, Positions};
 use super::walk::open_file;
+use crate::file_identity::FileId;
 use crate::source::frame::{Lines, Outlet};
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
@@ -45,8 +46,7 @@ type Stamp = (u64, i64, i64);
 pub(crate) struct Open {
     number: u64,
     reader: Reader,
-    device: u64,
-    inode: u64,
+    id: FileId,
     lines: Lines,
     /// The file's first bytes, as far as they were read, and the last ones that were read.
     first: Vec<u8>,
@@ -120,8 +120,7 @@ impl Open {
         Open {
             number,
             reader,
-            device: meta.dev(),
-            inode: meta.ino(),
+            id: FileId::of(meta),
             lines: Lines::new(0),
             first: Vec::new(),
             before: Vec::new(),
@@ -149,7 +148,7 @@ impl Open {
     }
 
     fn is(&self, meta: &Metadata) -> bool {
-        (self.device, self.inode) == (meta.dev(), meta.ino())
+        self.id == FileId::of(meta)
     }
 
     /// Looks for new content. `false` where the file is shorter than what was read of it.
@@ -192,7 +191,7 @@ impl Open {
             self.before.drain(..self.before.len().saturating_sub(BEFORE_BYTES));
             self.grew = Instant::now();
         }
-        let file = File1::of(self.number, (self.device, self.inode), &self.first, self.looked);
+        let file = File1::of(self.number, self.id, &self.first, self.looked);
         if let Some(unused) = self.lines.cut(buffer, &mut |offset, bytes| way.send(&file, offset, bytes)) {
             way.outlet.feed.credit(unused);
         }
@@ -209,26 +208,25 @@ impl Open {
 
     /// Hands over the unfinished last line.
     fn finish(&mut self, way: &mut Way) {
-        let file = File1::of(self.number, (self.device, self.inode), &self.first, self.looked);
+        let file = File1::of(self.number, self.id, &self.first, self.looked);
         self.lines.finish(&mut |offset, bytes| way.send(&file, offset, bytes));
     }
 }
 
 struct File1<'a> {
     number: u64,
-    device: u64,
-    inode: u64,
+    id: FileId,
     first: &'a [u8],
     modified: i64,
 }
 
 impl<'a> File1<'a> {
-    fn of(number: u64, (device, inode): (u64, u64), first: &'a [u8], looked: Stamp) -> File1<'a> {
-        File1 { number, device, inode, first, modified: modified(looked.1, looked.2) }
+    fn of(number: u64, id: FileId, first: &'a [u8], looked: Stamp) -> File1<'a> {
+        File1 { number, id, first, modified: modified(looked.1, looked.2) }
     }
 
     fn content(&self, path: &'a Path) -> Content<'a> {
-        let File1 { device, inode, first, modified, .. } = *self;
+        let File1 { id: FileId { device, inode }, first, modified, .. } = *self;
         Content { path, device, inode, first, modified }
     }
 }
@@ -253,8 +251,7 @@ impl Way {
 
 /// A file that was read to its end and let go: not to be taken for a new one.
 pub(crate) struct Done {
-    pub device: u64,
-    pub inode: u64,
+    pub id: FileId,
     /// The bytes it begins with.
     pub first: Print,
 }
@@ -284,7 +281,7 @@ impl Tail {
         linger: Duration,
     ) -> Tail {
         if let Some(open) = files.first() {
-            let content = File1::of(open.number, (open.device, open.inode), &open.first, open.looked).content(&path);
+            let content = File1::of(open.number, open.id, &open.first, open.looked).content(&path);
             positions.open(outlet.id, open.number, content, (open.position(), &open.before), start);
         }
         let mut older: VecDeque<Open> = files.into();
@@ -302,9 +299,9 @@ impl Tail {
         &self.way.path
     }
 
-    /// Device and inode of each file that is open here.
-    pub fn holds(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.older.iter().chain(&self.current).map(|open| (open.device, open.inode))
+    /// Each file that is open here.
+    pub fn holds(&self) -> impl Iterator<Item = FileId> {
+        self.older.iter().chain(&self.current).map(|open| open.id)
     }
 
     /// Whether something was read here that begins with these bytes, as far as it goes.
@@ -352,7 +349,7 @@ impl Tail {
             // The path may name yet another file by now: what was opened counts.
             match open_file(&self.way.path).and_then(|file| Open::live(self.opened, file, 0)) {
                 Ok(new) => match &mut self.current {
-                    Some(old) if old.device == new.device && old.inode == new.inode => {}
+                    Some(old) if old.id == new.id => {}
                     current => {
                         self.older.extend(current.replace(new).map(|old| Open { left: Some(Instant::now()), ..old }));
                     }
@@ -498,7 +495,7 @@ impl Tail {
 fn let_go(mut open: Open, way: &mut Way, done: &mut Vec<Done>) {
     open.finish(way);
     if matches!(open.reader, Reader::Live(_)) {
-        done.push(Done { device: open.device, inode: open.inode, first: Print::of(&open.first) });
+        done.push(Done { id: open.id, first: Print::of(&open.first) });
     }
 }
 

@@ -11,11 +11,12 @@
 
 use super::super::SourceError;
 use super::names::is_pattern;
+use crate::file_identity::FileId;
 use glob::Pattern;
 use std::collections::VecDeque;
 use std::fs::{File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -139,14 +140,14 @@ enum Part {
     Pattern(Pattern),
 }
 
-/// A directory on the way to another, by device and inode.
+/// A directory on the way to another.
 struct Step {
-    id: (u64, u64),
+    id: FileId,
     above: Option<Rc<Step>>,
 }
 
 impl Step {
-    fn has(&self, id: (u64, u64)) -> bool {
+    fn has(&self, id: FileId) -> bool {
         std::iter::successors(Some(self), |step| step.above.as_deref()).any(|step| step.id == id)
     }
 }
@@ -232,7 +233,7 @@ impl Walk {
         });
         match looked {
             Ok((meta, real)) => {
-                let id = (meta.dev(), meta.ino());
+                let id = FileId::of(&meta);
                 let is_circle = by_link && above.is_some_and(|above| above.has(id));
                 if meta.is_dir() && !is_kernels(&real) && !is_circle {
                     let step = Rc::new(Step { id, above: above.cloned() });

@@ -146,7 +146,7 @@ impl Run {
         if self.is_older(path, meta) {
             return Some("it is an older generation of a file that is followed");
         }
-        let same = |done: &&Done| (done.device, done.inode) == Stat::of(meta).id;
+        let same = |done: &&Done| done.id == Stat::of(meta).id;
         let was_read = match self.done.iter().find(same) {
             Some(done) => head(path).get(..done.first.length()).is_some_and(|head| done.first.is_of(head)),
             None => self.part_of(path, meta).is_some_and(|log| log != path),
