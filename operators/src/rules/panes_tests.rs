@@ -9,7 +9,7 @@ use crate::rules::values::Values;
 use crate::rules::versions::{RuleChange, Terms};
 use crate::rules::{Finding, SHARDS};
 use tidewatch_events::batch::PartitionId;
-use tidewatch_events::event::Kind;
+use tidewatch_events::event::{Kind, Verdict};
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::Filter;
 use tidewatch_events::rule::{Measure, Rule};
@@ -292,7 +292,8 @@ fn a_reader_keeps_to_itself_what_is_dark_in_no_window() {
             status,
             ..RefEvent::new(Kind::Access, time, 0)
         };
-        let batch = batch_of(&[event(served, 200), event(1005, 404)], PartitionId(1), 0, b"h");
+        let mut batch = batch_of(&[event(served, 200), event(1005, 404)], PartitionId(1), 0, b"h");
+        batch.events.iter_mut().for_each(|event| event.verdict = Verdict::InTime);
         let mut local = LocalPanes::new(&set);
         local.observe_batch(&batch, &mut Lanes::default());
         let mut drained = Drained::default();
