@@ -14,6 +14,8 @@
 //! - A panic in any thread ends the process at once: a Timely worker that dies leaves the others waiting for ever.
 //! - The first signal only asks ([`stop_requested`]); nothing is cut off by it. A later one of either kind ends the process
 //!   at once, in every command, unless it follows within [`SAME_WISH`].
+//! - An output that cannot be written (a reader that left, a full disk, a terminal that was closed) ends no process: the words
+//!   are lost, and nothing else.
 
 use crate::config::{Diagnostic, Diagnostics};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -91,7 +93,7 @@ impl Failure {
 
     /// Says it on standard error and ends the process at once, from any thread, without running exit handlers.
     pub fn exit(&self) -> ! {
-        let _ = writeln!(std::io::stderr().lock(), "tidewatch: {self}");
+        stderr(format_args!("tidewatch: {self}\n"));
         signal_hook::low_level::exit(self.code as i32)
     }
 }
@@ -203,15 +205,15 @@ pub fn install_panic_hook() {
                     park()
                 }
                 speak_of_lost_peer();
-                eprintln!("tidewatch: a peer of the cluster was lost: {message}");
+                stderr(format_args!("tidewatch: a peer of the cluster was lost: {message}\n"));
             }
             _ => {
                 let thread = std::thread::current();
                 let thread = thread.name().unwrap_or("without a name");
                 let place = info.location().map(|place| format!(" at {place}")).unwrap_or_default();
-                eprintln!("tidewatch: thread {thread} panicked{place}: {message}");
+                stderr(format_args!("tidewatch: thread {thread} panicked{place}: {message}\n"));
                 if std::env::var_os("RUST_BACKTRACE").is_some() {
-                    eprintln!("{}", std::backtrace::Backtrace::force_capture());
+                    stderr(format_args!("{}\n", std::backtrace::Backtrace::force_capture()));
                 }
                 // The page's server answers this one request with an error, and the next as before.
                 if thread == PAGE {
@@ -221,6 +223,17 @@ pub fn install_panic_hook() {
         }
         signal_hook::low_level::exit(code as i32);
     }));
+}
+
+/// Writes to standard error, in one piece. Unlike `eprint!` it does not panic where that cannot be written.
+pub fn stderr(words: fmt::Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_all(words.to_string().as_bytes());
+}
+
+/// Writes to standard output what nobody waits for, at once. Unlike `print!` it does not panic where that cannot be written.
+pub fn stdout(words: fmt::Arguments<'_>) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = write!(stdout, "{words}").and_then(|()| stdout.flush());
 }
 
 static LOGS_ARE_JSON: AtomicBool = AtomicBool::new(false);
@@ -235,7 +248,7 @@ pub fn say(words: &str) {
     if LOGS_ARE_JSON.load(Ordering::Acquire) {
         tracing::info!("{words}");
     } else {
-        let _ = writeln!(std::io::stderr().lock(), "tidewatch: {words}");
+        stderr(format_args!("tidewatch: {words}\n"));
     }
 }
 

@@ -6,7 +6,7 @@ use super::shared::shared_files;
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
 use crate::engine::routes;
-use crate::exit::{ExitCode, Failure};
+use crate::exit::{self, ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::source::file::is_pattern;
@@ -101,7 +101,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         found.problems.extend(found.refused);
         return Err(found.problems.into());
     }
-    eprint!("{}", found.problems);
+    exit::stderr(format_args!("{}", found.problems));
     if !found.refused.is_empty() {
         super::print(&found.report)?;
         let mut failure = Failure::from(found.refused);

@@ -6,7 +6,7 @@
 use super::options::ClusterOptions;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, SourceText};
 use crate::config::values;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use std::path::{Path, PathBuf};
 use tidewatch_events::text::Shown as _;
 
@@ -57,7 +57,7 @@ impl ClusterArgs {
             let unused = [("-h", self.hostfile.is_some()), ("--bind", self.bind.is_some())];
             for (flag, _) in unused.iter().filter(|(_, is_given)| *is_given) {
                 let warning = Diagnostic::warning(format!("{flag} says nothing of one process, which has no peers"));
-                eprint!("{}", warning.hint("-n is the number of processes"));
+                exit::stderr(format_args!("{}", warning.hint("-n is the number of processes")));
             }
             return Ok(None);
         }

@@ -211,7 +211,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let mut generator = Generator::new(spec).map_err(usage)?;
     let ahead = start.0.saturating_sub(u64::try_from(now.as_millis()).unwrap_or(0)) / 1000;
     if !args.no_pace && ahead > 5 {
-        eprintln!("tidewatch: the first line is due in {ahead} s; --no-pace writes at once");
+        exit::stderr(format_args!("tidewatch: the first line is due in {ahead} s; --no-pace writes at once\n"));
     }
     let too_late = |attack: &AttackSpec| args.duration.is_some_and(|length| attack.at_ms >= length.0);
     for attack in args.attack.iter().filter(|attack| too_late(attack)) {
@@ -240,7 +240,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
 }
 
 fn warn(words: &str) {
-    eprintln!("tidewatch: warning: {words}");
+    exit::stderr(format_args!("tidewatch: warning: {words}\n"));
 }
 
 /// The label file: created at the start, so that one that cannot be written is known at once.

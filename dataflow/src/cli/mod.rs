@@ -164,7 +164,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
             let _ = error.print(); // a closed pipe is no reason to say more
             if let Some(tip) = tip(&error) {
-                let _ = writeln!(std::io::stderr(), "  tip: {tip}");
+                exit::stderr(format_args!("  tip: {tip}\n"));
             }
             return code;
         }
@@ -178,8 +178,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.code
         }
         Err(failure) => {
-            let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "{failure}");
+            exit::stderr(format_args!("{failure}\n"));
             failure.code
         }
     }
@@ -267,7 +266,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         _ => return Err(problems.into()),
     };
     say_warnings(&config);
-    shared::shared_files(&config).iter().for_each(|warning| eprint!("{warning}"));
+    shared::shared_files(&config).iter().for_each(|warning| exit::stderr(format_args!("{warning}")));
     exit::handle_signals()?;
     let options = RunOptions {
         inputs: args.input,
@@ -309,13 +308,13 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         ReplayOptions { from, out: args.out, workers: args.cluster.workers.into(), cluster, labels: args.labels };
     let summary = engine::replay(&config, options)?;
     if let Some(hint) = summary.hint() {
-        eprintln!("tidewatch: warning: {hint}");
+        exit::stderr(format_args!("tidewatch: warning: {hint}\n"));
     }
-    summary.damaged.iter().for_each(|row| eprintln!("tidewatch: warning: {row}"));
-    summary.inexact.iter().for_each(|row| eprintln!("{row}"));
-    summary.limited.iter().for_each(|row| eprintln!("{row}"));
+    summary.damaged.iter().for_each(|row| exit::stderr(format_args!("tidewatch: warning: {row}\n")));
+    summary.inexact.iter().for_each(|row| exit::stderr(format_args!("{row}\n")));
+    summary.limited.iter().for_each(|row| exit::stderr(format_args!("{row}\n")));
     if let Some(judged) = &summary.judged {
-        eprint!("{judged}");
+        exit::stderr(format_args!("{judged}"));
     }
     print(&format!("{summary}\n"))
 }
@@ -355,7 +354,7 @@ pub(crate) fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config,
 
 fn say_warnings(config: &Config) {
     if !config.warnings().is_empty() {
-        eprint!("{}", config.warnings());
+        exit::stderr(format_args!("{}", config.warnings()));
     }
 }
 
@@ -399,6 +398,8 @@ fn init_logs(args: &LogArgs) -> Result<(), Failure> {
     }
     let is_terminal = std::io::stderr().is_terminal();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    // A line that cannot be written is lost: saying so on standard error, as it would by itself, panics there.
+    let logs = logs.log_internal_errors(false);
     // A second start in the same process (tests) keeps the first.
     let _ = match args.log_format {
         LogFormat::Text => logs.with_target(false).try_init(),

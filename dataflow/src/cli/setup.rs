@@ -2,7 +2,7 @@
 
 use super::load;
 use crate::config::{Config, Diagnostic, Overrides, Services};
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use clap::Subcommand;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -81,10 +81,8 @@ pub fn run(args: &SetupArgs) -> Result<(), Failure> {
             loop {
                 match kafka(&config) {
                     // A broker that has just started may answer and not yet do it.
-                    Err(failure)
-                        if failure.code == crate::exit::ExitCode::Refused && std::time::Instant::now() < deadline =>
-                    {
-                        eprintln!("{failure}; trying again");
+                    Err(failure) if failure.code == exit::ExitCode::Refused && std::time::Instant::now() < deadline => {
+                        exit::stderr(format_args!("{failure}; trying again\n"));
                         std::thread::sleep(std::time::Duration::from_secs(1));
                     }
                     done => return done,

@@ -42,7 +42,7 @@ pub fn run(args: &ShipArgs) -> Result<(), Failure> {
     if args.check {
         return check(&settings, &warnings, args.connect);
     }
-    eprint!("{warnings}");
+    exit::stderr(format_args!("{warnings}"));
     exit::handle_signals()?;
     let agent = Agent::start(settings)?;
     agent.run(&exit::stop_requested)?;
@@ -108,7 +108,7 @@ pub fn check(settings: &ShipSettings, warnings: &Diagnostics, connect: bool) -> 
     if connect {
         look_at_certificates(settings)?;
     }
-    eprint!("{warnings}");
+    exit::stderr(format_args!("{warnings}"));
     if !refused.is_empty() {
         super::print(&report)?;
         return Err(Failure::refused(refused.join("\nerror: ")));

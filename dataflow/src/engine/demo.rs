@@ -7,7 +7,7 @@ use crate::cli::options::DemoOptions;
 use crate::config::{Config, Lines, Source, SourceKind};
 use crate::exit::{self, Failure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -78,14 +78,13 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let (generator, live) = generator(&config.sources[0], 0, spec)?;
     let page = page::bind(&config, page::Wish::Demo { port: options.port })?;
     if let Some(page) = &page {
-        println!("tidewatch demo: the page is at {}", page.url());
+        exit::stdout(format_args!("tidewatch demo: the page is at {}\n", page.url()));
     }
-    println!(
-        "{RATE} requests/s from generated hosts, with attacks; results in {}",
-        config.data_dir.join("results").shown()
-    );
-    println!("Ctrl-C ends it{}.", options.duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs())));
-    let _ = std::io::stdout().flush();
+    exit::stdout(format_args!(
+        "{RATE} requests/s from generated hosts, with attacks; results in {}\nCtrl-C ends it{}.\n",
+        config.data_dir.join("results").shown(),
+        options.duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs()))
+    ));
     let tap = page.as_ref().map(page::Bound::tap);
     let mut pipeline = Pipeline::start_generator(&config, options.workers, generator, live, tap)?;
     let _page = pipeline.show(&config, page)?;
@@ -103,12 +102,13 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
         }
     }
     if terminal {
-        print!("\r\x1b[K");
+        exit::stdout(format_args!("\r\x1b[K"));
     }
     let (labels, end) = (pipeline.labels(), wall_clock());
     let all = pipeline.stop()?;
     show_alerts(&figures, &mut seen, terminal);
-    print!("{}", table(&labels, &seen.last, |label| judged_by(label, &labels, &config) <= end.0));
+    let found = table(&labels, &seen.last, |label| judged_by(label, &labels, &config) <= end.0);
+    exit::stdout(format_args!("{found}"));
     if !all {
         return Err(Failure::failed("not all results could be written"));
     }
@@ -137,12 +137,8 @@ fn show_line(pipeline: &Pipeline, elapsed: Duration, terminal: bool) {
         totals.late,
         pipeline.figures().alerts_fired.load(Ordering::Relaxed)
     );
-    if terminal {
-        print!("\r\x1b[K{line}");
-    } else {
-        println!("{line}");
-    }
-    let _ = std::io::stdout().flush();
+    let (begin, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+    exit::stdout(format_args!("{begin}{line}{end}"));
 }
 
 /// What was seen of alerts: of [`Figures`] the latest changes alone are to be had.
@@ -177,7 +173,8 @@ impl Seen {
 fn show_alerts(figures: &Figures, seen: &mut Seen, terminal: bool) {
     let clear = if terminal { "\r\x1b[K" } else { "" };
     for alert in seen.look(figures) {
-        println!("{clear}{}", tidewatch_connectors::sink::stdout::one_line(&alert, false));
+        let line = tidewatch_connectors::sink::stdout::one_line(&alert, false);
+        exit::stdout(format_args!("{clear}{line}\n"));
     }
 }
 

@@ -151,7 +151,7 @@ fn usual_or_next<T>(make: impl Fn(String) -> Result<T, PageError>) -> Result<T, 
     for port in DEMO_PORTS {
         match make(format!("127.0.0.1:{port}")) {
             Err(PageError::Taken(_)) => {
-                println!("port {port} is taken by another program; trying the next");
+                crate::exit::stdout(format_args!("port {port} is taken by another program; trying the next\n"));
             }
             other => return other.map_err(|e| Failure::failed(e.to_string())),
         }

@@ -1,7 +1,8 @@
 //! How far a long read is: one line on a terminal, rewritten twice a second; nothing in a pipe.
 
 use super::ledger::Ledger;
-use std::io::{IsTerminal, Write};
+use crate::exit;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -25,10 +26,9 @@ impl Progress {
             {
                 let bytes: u64 = read.iter().map(|r| r.load(Ordering::Relaxed)).sum();
                 let events: u64 = ledger.totals().iter().map(|(_, t)| t.events).sum();
-                eprint!("\r\x1b[K{}", line(bytes, total, events, started.elapsed()));
-                let _ = std::io::stderr().flush();
+                exit::stderr(format_args!("\r\x1b[K{}", line(bytes, total, events, started.elapsed())));
             }
-            eprint!("\r\x1b[K");
+            exit::stderr(format_args!("\r\x1b[K"));
         };
         let thread = std::thread::Builder::new().name("progress".into()).spawn(show).ok();
         Progress { thread: thread.map(|t| (stop, t)) }
