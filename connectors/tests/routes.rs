@@ -294,6 +294,7 @@ fn webhook_settings(web: &Web) -> WebhookSettings {
         url: Secret::new(format!("{}services/x?y=z", web.url())),
         secret: Some(Secret::new("hunter2")),
         payload: Payload::Full,
+        max_text: 12_000,
         ca: None,
         timeout: Duration::from_secs(30),
         wording: Wording::default(),
@@ -352,6 +353,37 @@ fn a_webhook_that_is_not_there_or_hangs_up() {
     }
 }
 
+/// A chat refuses what is longer than it takes: with Discord's bound an attacker with long lines is still heard of, and below that
+/// the alert is told in short.
+#[test]
+fn an_attacker_cannot_make_a_message_too_long_for_a_chat() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: &[(&str, u16, usize)] =
+        &[("within the bound", 200, 1), ("a receiver that takes less", 400, 2), ("or says 413", 413, 2)];
+    for (name, first, want) in rows {
+        let web = Web::start(0, &[(*first, "")]);
+        let settings = WebhookSettings { payload: Payload::Slack, max_text: 1800, ..webhook_settings(&web) };
+        let journal = dir.path().join(name);
+        let hook = Box::new(Webhook::new(settings).unwrap());
+        let route = RouteRunner::start(hook, RouteSettings::new("hook", Policy::people(), journal)).unwrap();
+        let long = format!("GET /?{}", "<&`".repeat(600));
+        let attack = Alert { evidence: vec![long; 3], ..alert("10.0.0.9", AlertState::Firing) };
+        route.offer(&[attack]);
+        let asked = web.wait_for(*want);
+        wait("it is told", || (route.status().counts.messages == 1).then_some(()));
+        assert_eq!((asked.len(), route.status().counts.rejected), (*want, 0), "{name}");
+        let texts: Vec<String> = asked.iter().map(|asked| asked.json()["text"].as_str().unwrap().to_owned()).collect();
+        let says_it = |text: &String| text.contains("ip-spike firing") && text.contains("10.0.0.9");
+        assert!(texts.iter().all(|text| text.chars().count() <= 1800 && says_it(text)), "{name}: {texts:?}");
+        assert!(texts[0].contains("GET /?"), "{name}: {texts:?}");
+        let id = |at: usize| asked[at].header("idempotency-key").unwrap().to_owned();
+        if let Some(short) = texts.get(1) {
+            assert!(short.chars().count() < 500 && !short.contains("GET /?"), "{name}: {short}");
+            assert_eq!(id(1), format!("{}-short", id(0)), "{name}");
+        }
+    }
+}
+
 /// Sends nothing before it is told that the offer has returned.
 struct Gated {
     to: Webhook,
@@ -406,7 +438,6 @@ fn alertmanager_settings(url: &str) -> AlertmanagerSettings {
         ca: None,
         timeout: Duration::from_secs(30),
         wording: Wording::default(),
-        page: None,
     }
 }
 
@@ -433,7 +464,8 @@ fn an_alertmanager_is_told_as_it_asks() {
 fn an_alertmanager_is_told_where_the_page_has_the_alert() {
     let web = Web::start(0, &[(200, "")]);
     let page = Some("https://logs.example.org/tidewatch/".to_owned());
-    let settings = AlertmanagerSettings { page, ..alertmanager_settings(&web.url()) };
+    let wording = Wording { page, ..Wording::default() };
+    let settings = AlertmanagerSettings { wording, ..alertmanager_settings(&web.url()) };
     Alertmanager::new(settings).unwrap().send(&fired("b-1", HOSTILE)).unwrap();
     let body = web.wait_for(1)[0].json();
     let told = &body[0];

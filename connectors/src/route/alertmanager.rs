@@ -33,8 +33,6 @@ pub struct AlertmanagerSettings {
     pub timeout: Duration,
     /// Runbooks.
     pub wording: Wording,
-    /// Where people open the page; `None` where nobody says.
-    pub page: Option<String>,
 }
 
 /// An Alertmanager, and the alerts that fire there.
@@ -99,9 +97,8 @@ impl Alertmanager {
             "startsAt": EventTime(starts).to_string(),
             "endsAt": EventTime(ends).to_string(),
         });
-        if let Some(page) = &self.settings.page {
-            let id = alert.id.bytes().filter(u8::is_ascii_alphanumeric).map(char::from);
-            told["generatorURL"] = format!("{page}#/security?alert={}", id.collect::<String>()).into();
+        if let Some(link) = self.settings.wording.link(alert) {
+            told["generatorURL"] = link.into();
         }
         told
     }
@@ -149,6 +146,14 @@ impl Channel for Alertmanager {
             Err(SendError::Unclear(words)) => Err(SendError::away(words)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Without lines of the log: alerts are known by their labels.
+    fn short(&self, message: &Message) -> Option<Message> {
+        let mut short = message.clone();
+        let Body::Alerts(notice) = &mut short.body else { return None };
+        notice.items.iter_mut().for_each(|item| item.alert.evidence.clear());
+        (short != *message).then_some(short)
     }
 
     fn probe(&mut self) -> Result<String, SendError> {

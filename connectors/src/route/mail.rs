@@ -7,7 +7,8 @@
 //! Invariants
 //! - No header holds a line end that is not the mail library's own: values are printable before they come to it.
 //! - Nothing is sent unencrypted unless that was asked for; with STARTTLS a server that does not offer it is refused.
-//! - A refusal for good (5xx) of the mail, its sender or all its receivers ends that message; of the login, it waits for a person.
+//! - A refusal for good (5xx) of the mail, its sender or all its receivers ends that message, after a try in short; of the login, it
+//!   waits for a person.
 
 use super::late::{Late, Waiting};
 use super::smtp::{self, Conversation, Trouble};
@@ -120,7 +121,7 @@ impl Mail {
         for to in &self.to {
             builder = builder.to(to.clone());
         }
-        let text = wording.body(message, Medium::Plain);
+        let text = wording.body(message);
         let parts = MultiPart::alternative_plain_html(text, wording.html(message));
         let built = match &message.body {
             Body::Document(document) if document.attached => {
@@ -325,6 +326,10 @@ impl Channel for Mail {
         let put_off = self.deliver(&mail, &to).map_err(|not| not.error)?;
         self.put_off(message, put_off);
         Ok(())
+    }
+
+    fn short(&self, message: &Message) -> Option<Message> {
+        self.settings.wording.short(message)
     }
 
     fn tend(&mut self, now: u64) -> Option<u64> {

@@ -158,7 +158,7 @@ pub enum SendError {
     /// It may have been taken, or not: it is sent again as it is.
     #[error("{0}")]
     Unclear(String),
-    /// This message will never be taken; others may.
+    /// This message will never be taken as it is; others may.
     #[error("{0}")]
     Rejected(String),
 }
@@ -182,6 +182,11 @@ pub trait Channel: Send + 'static {
     /// # Errors
     /// [`SendError`].
     fn send(&mut self, message: &Message) -> Result<(), SendError>;
+
+    /// The same in fewer words, for a receiver that refused a message: it may be too long, or hold what nobody lets pass.
+    fn short(&self, _message: &Message) -> Option<Message> {
+        None
+    }
 
     /// Asks whether messages would be taken, sending none; what was found, in words.
     ///

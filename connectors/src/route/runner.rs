@@ -2,7 +2,8 @@
 //!
 //! [`RouteRunner::offer`] only takes alerts into memory. The thread writes what waits to the journal, writes the intent of
 //! a message before sending it, and its outcome after. A message that was not taken is composed anew at the next try, so
-//! that it says how things stand by then; one that may have been taken is sent again as it is.
+//! that it says how things stand by then; one that may have been taken is sent again as it is. One that was refused is sent
+//! once more in short, where that can be said in fewer words.
 
 use super::journal::Journal;
 use super::known::Intent;
@@ -334,7 +335,19 @@ impl Worker {
     }
 
     fn send(&mut self, intent: Intent) {
-        let result = self.channel.send(&intent.message);
+        let mut result = self.channel.send(&intent.message);
+        if let Err(SendError::Rejected(words)) = &result
+            && let Some(short) = self.channel.short(&intent.message)
+        {
+            let words = shown(words);
+            warn!(route = %self.shared.name, id = %intent.message.id, error = %words,
+                "a message was refused; it is sent once more, in short");
+            let mut state = self.shared.lock();
+            state.status.failures += 1;
+            state.status.last_error = Some(words);
+            drop(state);
+            result = self.channel.send(&short);
+        }
         self.remark();
         let now = wall_clock().0;
         self.tend_at = self.tend_at.map(|_| now);

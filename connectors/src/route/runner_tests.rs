@@ -13,6 +13,8 @@ use tidewatch_reference::testing::until;
 struct Fake {
     state: Arc<Mutex<(VecDeque<Result<(), SendError>>, Vec<(Instant, Message)>)>>,
     away: Arc<AtomicBool>,
+    /// Whether it can say the same in short.
+    in_short: bool,
 }
 
 impl Fake {
@@ -38,6 +40,11 @@ impl Channel for Fake {
             return Err(SendError::away("no"));
         }
         state.0.pop_front().unwrap_or(Ok(()))
+    }
+
+    fn short(&self, message: &Message) -> Option<Message> {
+        let id = format!("{}-short", message.id);
+        self.in_short.then(|| Message { id, ..message.clone() })
     }
 
     fn probe(&mut self) -> Result<String, SendError> {
@@ -125,6 +132,45 @@ fn a_message_that_is_refused_is_not_tried_again() {
     let Body::Alerts(notice) = &given[1].1.body else { panic!() };
     assert_eq!((ids(&given[1].1), notice.notes.len()), (vec!["fired r/2/0".to_owned()], 1));
     until("counted", || route.status().counts.rejected == 1);
+}
+
+#[test]
+fn a_message_that_is_refused_is_sent_once_more_in_short() {
+    let refused = || Err(SendError::Rejected("too large".into()));
+    // name, answers, messages that are sent for one alert, how many count as refused
+    let rows: &[(&str, Vec<Result<(), SendError>>, &[&str], u64)] = &[
+        ("it is taken", vec![refused(), Ok(())], &["1", "1-short"], 0),
+        ("it is refused too", vec![refused(), refused()], &["1", "1-short"], 1),
+        (
+            "it is put off",
+            vec![refused(), Err(SendError::away("no")), refused(), Ok(())],
+            &["1", "1-short", "2", "2-short"],
+            0,
+        ),
+        (
+            "it may have been taken",
+            vec![refused(), Err(SendError::Unclear("no".into())), refused(), Ok(())],
+            &["1", "1-short", "1", "1-short"],
+            0,
+        ),
+    ];
+    for (name, answers, want, rejected) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake { in_short: true, ..Fake::answering(answers.clone()) };
+        let route = start(&fake, dir.path());
+        route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
+        fake.wait_for(want.len());
+        let is_over = || route.status().counts.messages + route.status().counts.rejected == 1;
+        wait_until("it is over", is_over);
+        let ids: Vec<String> = fake.given().iter().map(|(_, m)| m.id.split_once('-').unwrap().1.to_owned()).collect();
+        let status = route.status();
+        assert_eq!(
+            (ids.iter().map(String::as_str).collect::<Vec<_>>(), status.counts.rejected),
+            (want.to_vec(), *rejected),
+            "{name}"
+        );
+        assert!(status.failures > 0 && status.last_error.is_some() && status.failing == 0, "{name}: {status:?}");
+    }
 }
 
 #[test]

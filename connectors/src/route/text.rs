@@ -1,15 +1,19 @@
 //! Messages in words: a title of one line, and a body as plain text, for a chat, or as HTML.
 
 use super::template::{Filling, Medium, Template, number, state, subject};
-use super::{Body, Item, Message, Notice, Runbooks, What};
+use super::{Body, Item, Message, Notice, Rest, Runbooks, What};
 use std::fmt::Write as _;
+use tidewatch_events::alert::Alert;
 use tidewatch_events::time::EventTime;
 
 /// The longest title, in characters: mail programs show less.
 const MAX_TITLE: usize = 200;
 
-/// The longest body for a chat, in characters: receivers cut or refuse longer ones.
-const MAX_CHAT: usize = 12_000;
+/// Shorter beginnings of a line of the log say nothing: it is left out then, characters.
+const LEAST_EVIDENCE: usize = 40;
+
+/// What stays of a value of a subject where whole ones find no room, characters.
+const SHORT_VALUE: usize = 80;
 
 /// As long after its end, an attack that is told for the first time is told as one of the past, ms: a start that catches up,
 /// quiet hours, a receiver that was away.
@@ -24,6 +28,8 @@ pub struct Wording {
     pub text: Option<Template>,
     /// Where to read on, by rule.
     pub runbooks: Runbooks,
+    /// Where people open the page; `None` where nobody says.
+    pub page: Option<String>,
 }
 
 /// How long ago that was which a message of `at` (ms of the wall clock) tells first, where it is long: of the newest.
@@ -39,7 +45,65 @@ fn ago(notice: &Notice, at: u64) -> String {
     }
 }
 
+/// How much of what comes from a log is said of an alert, in characters.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Of each line.
+    line: usize,
+    /// Of each value of the subject.
+    value: usize,
+}
+
+impl Room {
+    /// An alert with no more than that.
+    fn of(self, item: &Item) -> Item {
+        let mut item = item.clone();
+        let alert = &mut item.alert;
+        if self.line == 0 {
+            alert.evidence.clear();
+        }
+        alert.evidence.iter_mut().for_each(|line| cut(line, self.line));
+        alert.subject.values_mut().for_each(|value| cut(value, self.value));
+        item
+    }
+}
+
+fn cut(text: &mut String, most: usize) {
+    if let Some((at, _)) = text.char_indices().nth(most) {
+        text.truncate(at);
+        text.push('…');
+    }
+}
+
 impl Wording {
+    /// Where the page shows an alert.
+    pub fn link(&self, alert: &Alert) -> Option<String> {
+        let id: String = alert.id.bytes().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
+        Some(format!("{}#/security?alert={id}", self.page.as_ref()?))
+    }
+
+    /// A message of alerts in as few words as say the same, for a receiver that refused the whole: the worst alert without
+    /// its lines, the others counted, and where to read on. Nothing where there is no less to say.
+    pub fn short(&self, message: &Message) -> Option<Message> {
+        let Body::Alerts(notice) = &message.body else { return None };
+        let (worst, others) = notice.items.split_first()?;
+        let mut rest = notice.rest.clone();
+        for Item { what, alert } in others {
+            let is_same =
+                |rest: &&mut Rest| (&rest.rule, rest.severity, rest.what) == (&alert.rule, alert.severity, *what);
+            match rest.iter_mut().find(is_same) {
+                Some(rest) => rest.count += 1,
+                None => rest.push(Rest { rule: alert.rule.clone(), severity: alert.severity, what: *what, count: 1 }),
+            }
+        }
+        let link = self.link(&worst.alert).map_or(String::new(), |link| format!(" Details: {link}"));
+        let mut notes = vec![format!("The receiver refused a longer message.{link}")];
+        notes.extend_from_slice(&notice.notes);
+        let items = vec![Room { line: 0, value: SHORT_VALUE }.of(worst)];
+        let body = Body::Alerts(Notice { items, rest, notes });
+        Some(Message { id: format!("{}-short", message.id), at: message.at, body })
+    }
+
     /// The title of a message.
     pub fn title(&self, message: &Message, medium: Medium) -> String {
         let is_short = |title: &String| title.chars().nth(MAX_TITLE).is_none();
@@ -92,35 +156,73 @@ impl Wording {
         format!("[{severity}]{rule} {} alerts: {}", count, parts.join(", "))
     }
 
-    /// The body of a message as plain text or for a chat.
-    pub fn body(&self, message: &Message, medium: Medium) -> String {
-        let notice = match &message.body {
-            Body::Test => return medium.words(&test_words(message)),
-            Body::Document(document) if medium == Medium::Chat => return block_of(&document.text),
-            Body::Document(document) => return medium.words(&document.text),
-            Body::Alerts(notice) => notice,
-        };
-        let mut out = String::new();
-        let most = if medium == Medium::Chat { MAX_CHAT } else { usize::MAX };
-        let mut left = notice.items.len();
-        for item in &notice.items {
-            let block = self.block(item, medium);
-            if out.len() + block.len() > most {
-                break;
+    /// The body of a message as plain text.
+    pub fn body(&self, message: &Message) -> String {
+        let medium = Medium::Plain;
+        match &message.body {
+            Body::Test => medium.words(&test_words(message)),
+            Body::Document(document) => medium.words(&document.text),
+            Body::Alerts(notice) => {
+                let mut parts: Vec<String> = notice.items.iter().map(|item| self.block(item, medium)).collect();
+                parts.push(after(notice, medium).join("\n"));
+                parts.join("\n\n").trim_end().to_owned()
             }
-            left -= 1;
-            out.push_str(&block);
-            out.push_str("\n\n");
         }
-        if left > 0 {
-            let _ = writeln!(out, "{left} more alerts, too long to be listed here.");
+    }
+
+    /// Title and body of a message for a chat, in at most `most` characters. Where there are more, lines of the log are cut
+    /// first, then values of subjects; then fewer alerts are listed.
+    pub fn chat(&self, message: &Message, most: usize) -> String {
+        let title = self.title(message, Medium::Chat);
+        let room = most.saturating_sub(length(&title) + 1);
+        let body = match &message.body {
+            Body::Test => Medium::Chat.words(&test_words(message)),
+            Body::Document(document) => block_of(&document.text, room),
+            Body::Alerts(notice) => self.chat_of(notice, room),
+        };
+        format!("{title}\n{body}")
+    }
+
+    fn chat_of(&self, notice: &Notice, room: usize) -> String {
+        let mut after = after(notice, Medium::Chat).join("\n");
+        cut(&mut after, room / 2);
+        let room = room.saturating_sub(length(&after));
+        let blocks = |room: Room| -> Vec<String> {
+            notice.items.iter().map(|item| self.block(&room.of(item), Medium::Chat) + "\n\n").collect()
+        };
+        let fit = |blocks: &[String]| blocks.iter().map(|block| length(block)).sum::<usize>() <= room;
+        let mut listed = blocks(Room { line: usize::MAX, value: usize::MAX });
+        if !fit(&listed) {
+            let within = |line| blocks(Room { line, value: usize::MAX });
+            // So much of each line that all have room.
+            let longest = notice.items.iter().flat_map(|item| &item.alert.evidence).map(|line| length(line)).max();
+            let (mut fits, mut too_long) = (LEAST_EVIDENCE - 1, longest.unwrap_or(0).max(LEAST_EVIDENCE));
+            while too_long - fits > 1 {
+                let line = (fits + too_long) / 2;
+                *(if fit(&within(line)) { &mut fits } else { &mut too_long }) = line;
+            }
+            listed = within(if fits < LEAST_EVIDENCE { 0 } else { fits });
         }
-        for line in after(notice, medium) {
-            out.push_str(&line);
-            out.push('\n');
+        if !fit(&listed) {
+            listed = blocks(Room { line: 0, value: SHORT_VALUE });
         }
-        out.truncate(out.trim_end().len());
-        out
+        if !fit(&listed) {
+            let left_out = |count: usize| match count {
+                1 => "1 more alert, too long to be listed here.\n".to_owned(),
+                count => format!("{count} more alerts, too long to be listed here.\n"),
+            };
+            let mut left = room.saturating_sub(length(&left_out(listed.len())));
+            let has_room = |block: &&String| {
+                let after = left.checked_sub(length(block));
+                left = after.unwrap_or(0);
+                after.is_some()
+            };
+            let count = listed.iter().take_while(has_room).count();
+            let more = left_out(listed.len() - count);
+            listed.truncate(count);
+            listed.push(more);
+        }
+        (listed.concat() + &after).trim_end().to_owned()
     }
 
     fn block(&self, item: &Item, medium: Medium) -> String {
@@ -246,12 +348,15 @@ fn after(notice: &Notice, medium: Medium) -> Vec<String> {
     lines
 }
 
-/// A text as a block of code, in which nothing is markup; cut where it would be refused.
-fn block_of(text: &str) -> String {
-    let text = Medium::Chat.words(&text.replace('`', "'"));
-    let cut = text.floor_char_boundary(MAX_CHAT.min(text.len()));
-    let more = if cut < text.len() { "\n…" } else { "" };
-    format!("```\n{}{more}\n```", text[..cut].trim_end())
+/// A text as a block of code, in which nothing is markup, in at most so many characters.
+fn block_of(text: &str, most: usize) -> String {
+    let mut text = Medium::Chat.words(&text.replace('`', "'"));
+    cut(&mut text, most.saturating_sub("```\n…\n```".chars().count()));
+    format!("```\n{}\n```", text.trim_end())
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
 }
 
 fn test_words(message: &Message) -> String {

@@ -5,6 +5,9 @@ use super::super::{Document, Rest, What};
 use super::*;
 use tidewatch_events::alert::{AlertState, Severity};
 
+/// Room for everything.
+const MOST: usize = 12_000;
+
 fn item(what: What, rule: &str, client: &str) -> Item {
     let state = if what.is_end() { AlertState::Resolved } else { AlertState::Firing };
     Item { what, alert: alert(rule, client, 1_772_704_800_000, state) }
@@ -89,15 +92,15 @@ fn bodies_say_everything() {
         250 (threshold 100), from 2026-03-05T10:00:00.000Z to 2026-03-05T10:00:10.000Z, fired 2026-03-05T10:00:01.000Z\n  \
         a line\nRunbook: https://wiki/spike\n\nNot listed: 7 path-scan (low) fired.\n\
         Held back since 2026-03-05T10:00:00.000Z: quiet hours.";
-    assert_eq!(wording.body(&message(notice.clone()), Medium::Plain), want);
+    assert_eq!(wording.body(&message(notice.clone())), want);
     let html = wording.html(&message(notice));
     for part in ["client_ip=10.0.0.9", "href=\"https://wiki/spike\"", "7 path-scan (low)", "quiet hours"] {
         assert!(html.contains(part), "{part}: {html}");
     }
     let own = Wording { text: Some(Template::parse("*{rule}* {client_ip}").unwrap()), ..Wording::default() };
     assert_eq!(
-        own.body(&of(vec![item(What::Fired, "r", "1"), item(What::Fired, "r", "2")]), Medium::Chat),
-        "*r* `1`\n\n*r* `2`"
+        own.chat(&of(vec![item(What::Fired, "r", "1"), item(What::Fired, "r", "2")]), MOST),
+        "[high] r: 2 alerts: 2 firing\n*r* `1`\n\n*r* `2`"
     );
 }
 
@@ -110,12 +113,12 @@ fn a_log_writes_no_markup() {
     let wording = Wording::default();
     let html = wording.html(&message);
     assert!(!html.contains("<img") && html.contains("&lt;img"), "{html}");
-    let chat = format!("{}\n{}", wording.title(&message, Medium::Chat), wording.body(&message, Medium::Chat));
+    let chat = wording.chat(&message, MOST);
     assert!(!chat.contains('<') && !chat.contains("@everyone\n"), "{chat}");
     // Everything of the log is within code spans, which hold no back quote of their own.
     let outside: String = chat.split('`').step_by(2).collect();
     assert!(!outside.contains(['*', '_', '~', '@']) || outside.matches('_').count() == 2, "{outside}");
-    let plain = wording.body(&message, Medium::Plain);
+    let plain = wording.body(&message);
     assert!(!plain.contains(['\x1b', '\r', '\u{202e}']), "{plain}");
 }
 
@@ -145,7 +148,7 @@ fn a_long_value_does_not_get_out_of_its_code_span() {
         let title = wording.title(&of_client(), Medium::Chat);
         assert!(title.chars().count() <= MAX_TITLE + 2, "{name}: {title}");
         assert_eq!(title.matches('`').count() % 2, 0, "{name}: {title}");
-        let text = format!("{title}\n{}", wording.body(&of_client(), Medium::Chat));
+        let text = wording.chat(&of_client(), MOST);
         let outside: String = text.split('`').step_by(2).collect();
         assert!(!outside.contains(['@', '*']) && !outside.contains("[x]"), "{name}: {text}");
         assert!(
@@ -160,14 +163,81 @@ fn a_long_value_does_not_get_out_of_its_code_span() {
 
 #[test]
 fn a_chat_is_not_flooded_and_nothing_is_lost_in_silence() {
-    let mut items = Vec::new();
-    for n in 0..20 {
-        let mut one = item(What::Fired, "ip-spike", &n.to_string());
-        one.alert.evidence = vec!["x".repeat(2000)];
-        items.push(one);
+    let flood = |count: usize, client: &str, line: &str| {
+        let one = |n: usize| {
+            let mut one = item(What::Fired, "ip-spike", &format!("{n}-{client}"));
+            one.alert.evidence = vec![line.to_owned(); 3];
+            one
+        };
+        let rest = vec![Rest { rule: "path-scan".into(), severity: Severity::Low, what: What::Fired, count: 7 }];
+        message(Notice { items: (0..count).map(one).collect(), rest, notes: vec!["Held back.".into()] })
+    };
+    let notes = vec!["x".repeat(300); 10];
+    let long = "é".repeat(2000);
+    let (hostile, wide) = ("<`&\x1b".repeat(64), "<`&\x1b".repeat(500));
+    // name, message, most, alerts that are listed, lines of the log that are shown, what it says of the others
+    let rows: &[(&str, Message, usize, usize, usize, &str)] = &[
+        ("all have room", flood(2, "a", "line"), 1800, 2, 6, ""),
+        ("one with long lines", flood(1, "a", &long), 1800, 1, 3, ""),
+        ("eight with long lines", flood(8, "a", &long), 1800, 8, 0, ""),
+        ("where there is more room", flood(8, "a", &long), 12_000, 8, 24, ""),
+        ("twenty", flood(20, "a", &long), 1800, 11, 0, "\n9 more alerts, too long to be listed here.\n"),
+        ("twenty in more room", flood(20, "a", &long), 12_000, 20, 60, ""),
+        ("hostile lines", flood(1, "a", &wide), 1800, 1, 3, ""),
+        ("hostile values", flood(5, &hostile, &wide), 1800, 3, 0, "\n2 more alerts, too long to be listed here.\n"),
+        ("all but one", flood(2, &hostile, &wide), 900, 1, 0, "\n1 more alert, too long to be listed here.\n"),
+        ("the least room", flood(9, &hostile, &wide), 500, 0, 0, "\n9 more alerts, too long to be listed here.\n"),
+        (
+            "many notes",
+            message(Notice { items: vec![item(What::Fired, "r", "1")], rest: vec![], notes }),
+            1800,
+            1,
+            1,
+            "",
+        ),
+    ];
+    for (name, message, most, listed, lines, more) in rows {
+        let text = Wording::default().chat(message, *most);
+        assert!(text.chars().count() <= *most, "{name}: {} {text}", text.chars().count());
+        assert_eq!(text.matches("(threshold").count(), *listed, "{name}: {text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with('`')).count(), *lines, "{name}: {text}");
+        assert!(text.contains(more) && (!more.is_empty() || !text.contains("more alert")), "{name}: {text}");
+        assert!(
+            *name == "many notes" || text.ends_with("Not listed: 7 path-scan (low) fired.\nHeld back."),
+            "{name}: {text}"
+        );
+        assert_eq!(text.matches('`').count() % 2, 0, "{name}: {text}");
     }
-    let body = Wording::default().body(&of(items), Medium::Chat);
-    assert!(body.len() <= MAX_CHAT + 100 && body.ends_with("15 more alerts, too long to be listed here."), "{body}");
+}
+
+#[test]
+fn in_short_it_says_rule_subject_count_and_where_to_read_on() {
+    let mut worst = item(What::Fired, "ip-spike", &"x".repeat(250));
+    worst.alert.evidence = vec!["line".into(); 3];
+    let items = vec![
+        worst,
+        item(What::Fired, "ip-spike", "2"),
+        item(What::Fired, "ip-spike", "3"),
+        item(What::Resolved, "r", "1"),
+    ];
+    let rest = vec![Rest { rule: "ip-spike".into(), severity: Severity::High, what: What::Fired, count: 4 }];
+    let whole = message(Notice { items, rest, notes: vec!["Held back.".into()] });
+    let wording = Wording { page: Some("https://logs/".into()), ..Wording::default() };
+    let short = wording.short(&whole).unwrap();
+    assert_eq!((short.id.as_str(), short.at), ("b-1-short", whole.at));
+    let client = format!("client_ip=`{}…`", "x".repeat(SHORT_VALUE));
+    let id: String = format!("ip-spike/{}/1772704800000", "x".repeat(250)).replace(['-', '/'], "");
+    let want = format!(
+        "[high] 8 alerts: 7 firing, 1 over\nhigh ip-spike firing: {client}\n\
+         250 (threshold 100), from 2026-03-05T10:00:00.000Z to 2026-03-05T10:00:10.000Z, fired 2026-03-05T10:00:01.000Z\n\n\
+         Not listed: 6 ip-spike (high) fired, 1 r (high) resolved.\n\
+         The receiver refused a longer message. Details: https://logs/#/security?alert={id}\nHeld back."
+    );
+    assert_eq!(wording.chat(&short, MOST), want);
+    assert!(!Wording::default().chat(&Wording::default().short(&whole).unwrap(), MOST).contains("Details"));
+    for body in [Body::Test, Body::Alerts(Notice { notes: vec!["Held back.".into()], ..Notice::default() })] {
+        assert_eq!(wording.short(&Message { body, ..whole.clone() }), None);
+    }
 }
 
 #[test]
@@ -176,13 +246,13 @@ fn documents_and_tests() {
     let document = Document { title: "Report".into(), text: "a <b>".into(), html: None, json: None, attached: false };
     let wording = Wording::default();
     assert!(wording.html(&of(Body::Document(document.clone()))).contains("a &lt;b&gt;"));
-    assert_eq!(wording.body(&of(Body::Document(document.clone())), Medium::Plain), "a <b>");
+    assert_eq!(wording.body(&of(Body::Document(document.clone()))), "a <b>");
     let hostile = Document { text: "a ``` *b* <!here>\n".repeat(1000), ..document.clone() };
-    let chat = wording.body(&of(Body::Document(hostile)), Medium::Chat);
-    assert!(chat.len() < MAX_CHAT + 20 && chat.matches("```").count() == 2 && !chat.contains('<'), "{chat}");
+    let chat = wording.chat(&of(Body::Document(hostile)), MOST);
+    assert!(chat.chars().count() == MOST && chat.matches("```").count() == 2 && !chat.contains('<'), "{chat}");
     let html = Document { html: Some("<p>whole</p>".into()), ..document };
     assert_eq!(wording.html(&of(Body::Document(html))), "<p>whole</p>");
-    for text in [wording.title(&of(Body::Test), Medium::Header), wording.body(&of(Body::Test), Medium::Chat)] {
+    for text in [wording.title(&of(Body::Test), Medium::Header), wording.chat(&of(Body::Test), MOST)] {
         assert!(text.contains("test"), "{text}");
     }
 }

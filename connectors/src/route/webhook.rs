@@ -3,7 +3,6 @@
 //! The body is signed where there is a secret: `Tidewatch-Signature: t=SECONDS,v1=HEX`, HMAC-SHA256 over `SECONDS.BODY`.
 //! `Idempotency-Key` is the message's id: a receiver that remembers it takes a repetition for what it is.
 
-use super::template::Medium;
 use super::text::Wording;
 use super::{Body, Channel, Message, SendError};
 use crate::http::{self, Answer, Http, HttpError, HttpSettings, Request, Wrong};
@@ -37,6 +36,8 @@ pub struct WebhookSettings {
     pub secret: Option<Secret>,
     /// What it holds.
     pub payload: Payload,
+    /// Most characters of its text.
+    pub max_text: usize,
     /// Authorities (PEM) to trust besides the system's.
     pub ca: Option<Vec<u8>>,
     /// For a whole request.
@@ -126,10 +127,8 @@ impl Webhook {
     /// The body of a message.
     fn body(&self, message: &Message) -> Vec<u8> {
         let wording = &self.settings.wording;
-        let title = wording.title(message, Medium::Chat);
-        let text = format!("{title}\n{}", wording.body(message, Medium::Chat));
         let mut body = Map::new();
-        body.insert("text".into(), text.into());
+        body.insert("text".into(), wording.chat(message, self.settings.max_text).into());
         if self.settings.payload == Payload::Slack {
             body.insert("unfurl_links".into(), false.into());
             body.insert("unfurl_media".into(), false.into());
@@ -179,6 +178,10 @@ impl Channel for Webhook {
         let request = Request { method: "POST", headers: &headers, body, ..Request::default() };
         let answer = self.http.call(request).map_err(|error| unanswered(&self.place, error))?;
         judge(&self.place, &answer)
+    }
+
+    fn short(&self, message: &Message) -> Option<Message> {
+        self.settings.wording.short(message)
     }
 
     /// Asks with HEAD, which should do nothing; whatever is answered, it can be reached.

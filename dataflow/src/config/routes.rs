@@ -67,6 +67,8 @@ pub enum RouteKind {
         secret: Option<Secret>,
         /// What a body holds.
         payload: Payload,
+        /// Most characters of a message's text.
+        max_text: usize,
     },
     /// Alertmanager's version 2 API.
     Alertmanager {
@@ -377,7 +379,13 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
         "webhook" => {
             let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));
             let payload = r.choice("payload", &[("full", Payload::Full), ("slack", Payload::Slack)]);
-            RouteKind::Webhook { url: url?, secret, payload: payload? }
+            let max_text = match r.given("max_text") {
+                Some(_) => r.whole("max_text").map(|most| most as usize),
+                // Discord refuses what is longer than 2,000, Rocket.Chat than 5,000.
+                None if payload == Some(Payload::Slack) => Some(1800),
+                None => Some(12_000),
+            };
+            RouteKind::Webhook { url: url?, secret, payload: payload?, max_text: max_text? }
         }
         "alertmanager" => {
             let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));

@@ -124,6 +124,13 @@ pub static ROUTE: Section = Section {
             "`full`: everything as JSON, with a `text`. `slack`: what Slack's incoming webhooks accept.",
         )
         .only(&["webhook"]),
+        key(
+            "max_text",
+            Kind::Whole(500, 100_000),
+            Nothing("`1800` with `payload = \"slack\"`, else `12000`"),
+            "Most characters of `text`, title included. Lines of the log are cut first.",
+        )
+        .only(&["webhook"]),
         key("labels", Kind::Map, NONE, "Labels that every alert carries.").only(&["alertmanager"]),
         key("ca", Kind::Path, Nothing("the system's"), "Certificates (PEM) of authorities to trust besides the system's.")
             .only(&["smtp", "webhook", "alertmanager"]),

@@ -190,7 +190,7 @@ pub fn test_message() -> Message {
 fn wording(config: &Config, route: &Route) -> Wording {
     let runbook = |entry: &crate::config::RuleEntry| Some((entry.rule.name.clone(), entry.runbook.clone()?));
     let runbooks: Runbooks = config.all_rules.iter().filter_map(runbook).collect();
-    Wording { title: route.title.clone(), text: route.text.clone(), runbooks }
+    Wording { title: route.title.clone(), text: route.text.clone(), runbooks, page: config.page.url.clone() }
 }
 
 /// What a route sends by.
@@ -222,13 +222,14 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
             };
             Box::new(Mail::new(settings).map_err(wrong)?)
         }
-        RouteKind::Webhook { url, secret, payload } => {
+        RouteKind::Webhook { url, secret, payload, max_text } => {
             use tidewatch_connectors::route::webhook::{Webhook, WebhookSettings};
             let settings = WebhookSettings {
                 name: route.name.clone(),
                 url: url.clone(),
                 secret: secret.clone(),
                 payload: *payload,
+                max_text: *max_text,
                 ca,
                 timeout: route.timeout,
                 wording,
@@ -245,7 +246,6 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
                 ca,
                 timeout: route.timeout,
                 wording,
-                page: config.page.url.clone(),
             };
             Box::new(Alertmanager::new(settings).map_err(wrong)?)
         }
