@@ -6,6 +6,7 @@
 use super::{Body, Channel, Item, Message, Runbooks, SendError};
 use crate::sink::files::json_line;
 use crate::sink::rotate::Rotating;
+use crate::sink::stdout::has_no_reader;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -168,8 +169,7 @@ impl<W: Write + Send + 'static> Channel for ToOutput<W> {
         let bytes: Vec<u8> = lines(message, &self.runbooks).into_iter().flat_map(|(_, line)| line).collect();
         match self.out.write_all(&bytes).and_then(|()| self.out.flush()) {
             Ok(()) => Ok(()),
-            // The reader went away (`tidewatch run | head`); it will not come back.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if has_no_reader(&error) => Ok(()),
             Err(error) => Err(SendError::Unclear(format!("writing to standard output: {error}"))),
         }
     }
@@ -302,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_no_failure() {
-        struct Gone(io::ErrorKind);
+        use rustix::io::Errno;
+        struct Gone(Errno);
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
                 Err(self.0.into())
@@ -311,8 +312,8 @@ mod tests {
                 Ok(())
             }
         }
-        let send = |kind| ToOutput { out: Gone(kind), runbooks: Runbooks::new() }.send(&message(Body::Test));
-        assert_eq!(send(io::ErrorKind::BrokenPipe), Ok(()));
-        assert!(matches!(send(io::ErrorKind::Other), Err(SendError::Unclear(_))));
+        let send = |errno| ToOutput { out: Gone(errno), runbooks: Runbooks::new() }.send(&message(Body::Test));
+        assert_eq!((send(Errno::PIPE), send(Errno::IO)), (Ok(()), Ok(())));
+        assert!(matches!(send(Errno::NOSPC), Err(SendError::Unclear(_))));
     }
 }

@@ -84,13 +84,21 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
         match self.write(&delivery.alerts) {
             Ok(()) => Ok(Delivered::default()),
-            // The reader went away (`tidewatch run | head`); it will not come back, and nothing else depends on it.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Delivered::default()),
+            // Nothing else depends on it: what nobody can read holds no other sink up.
+            Err(error) if has_no_reader(&error) => Ok(Delivered::default()),
             Err(error) => {
                 Err(SinkError::Retry { message: format!("writing to standard output: {error}"), after: None })
             }
         }
     }
+}
+
+/// Whether nobody will ever read what is written there: the reader of a pipe went away (`tidewatch run | head`), a terminal was
+/// closed, or it never was open.
+pub(crate) fn has_no_reader(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let gone = [Errno::PIPE, Errno::IO, Errno::NXIO, Errno::BADF];
+    Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
 }
 
 /// An alert as one line for people, safe to show in a terminal:
@@ -131,6 +139,7 @@ pub(crate) fn number(value: f64) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::route::testing;
+    use rustix::io::Errno;
     use std::sync::{Arc, Mutex};
     use tidewatch_events::time::EventTime;
 
@@ -165,12 +174,12 @@ pub(super) mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>, bool);
+    struct Shared(Arc<Mutex<Vec<u8>>>, Option<Errno>);
 
     impl Write for Shared {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if self.1 {
-                return Err(io::ErrorKind::BrokenPipe.into());
+            if let Some(errno) = self.1 {
+                return Err(errno.into());
             }
             self.0.lock().unwrap().write(bytes)
         }
@@ -202,6 +211,18 @@ pub(super) mod tests {
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         let back: Vec<Alert> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(back, delivery.alerts);
-        assert!(Stdout::to(Shared(Arc::default(), true), Form::Text).deliver(&delivery).is_ok());
+        let rows = [
+            ("the reader left", Errno::PIPE, true),
+            ("the terminal was closed", Errno::IO, true),
+            ("there is no terminal", Errno::NXIO, true),
+            ("it never was open", Errno::BADF, true),
+            ("the disk is full", Errno::NOSPC, false),
+        ];
+        for (name, errno, want) in rows {
+            for form in [Form::Text, Form::Json] {
+                let delivered = Stdout::to(Shared(Arc::default(), Some(errno)), form).deliver(&delivery);
+                assert_eq!(delivered.is_ok(), want, "{name}");
+            }
+        }
     }
 }
