@@ -18,13 +18,20 @@ pub struct Told {
     pub severity: Severity,
     /// Event time at which it begins, ms.
     pub first: u64,
-    /// Up to which event time it was told as over, ms.
+    /// Up to which event time it was told as over, ms; 0 where it fires or was withdrawn.
     pub last: u64,
     /// When it fired, as it was told first: the end of a slice of its window, or that moment if the end was still to come, ms.
     #[serde(default = "never")]
     pub fired: u64,
     /// When, ms of the wall clock.
     pub at: u64,
+}
+
+impl Told {
+    /// Whether it is over because it was withdrawn.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        !self.firing && self.last == 0
+    }
 }
 
 /// What is to be on disk of keys, beside intents.

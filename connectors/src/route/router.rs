@@ -230,6 +230,15 @@ impl Router {
         }
         let entry = self.entries.entry(alert.key.clone()).or_default();
         entry.seen = now;
+        // Nobody was told of the withdrawal: to people the alert still fires, and goes on by another id.
+        if let Some(told) = &mut entry.told
+            && !self.policy.resolved
+            && alert.state == AlertState::Firing
+            && told.is_withdrawn()
+            && alert.replaces.as_ref() == Some(&told.id)
+        {
+            told.firing = true;
+        }
         entry.newest = Some(alert.clone());
         self.file(&alert.key, now);
     }

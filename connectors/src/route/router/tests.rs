@@ -256,6 +256,41 @@ fn ends_may_be_kept_back() {
 }
 
 #[test]
+fn an_alert_that_takes_the_place_of_a_withdrawn_one_is_told_once() {
+    let in_its_place = |first: u64, of: &str| Alert { replaces: Some(of.into()), ..alert("r", "1", first, Firing) };
+    // name, whether ends are told, what is said of the withdrawal and what follows it
+    let rows: &[(&str, bool, Alert, &[&str])] = &[
+        ("it takes its place", false, in_its_place(0, "r/1/20000"), &[]),
+        ("it takes the place of another", false, in_its_place(0, "r/1/40000"), &["fired r/1/0"]),
+        ("it is a new one", false, alert("r", "1", 40_000, Firing), &["fired r/1/40000"]),
+        ("the withdrawal was told", true, in_its_place(0, "r/1/20000"), &["withdrawn r/1/20000", "fired r/1/0"]),
+    ];
+    for (name, resolved, next, want) in rows {
+        for restarts in [false, true] {
+            let policy = || Policy { resolved: *resolved, group_interval: 0, ..Policy::people() };
+            let mut s = Script::new(policy());
+            s.take(0, "r", "1", 20_000, Firing).run(0);
+            s.said();
+            s.take(1, "r", "1", 20_000, Withdrawn).run(1);
+            if restarts {
+                let snapshot = s.router.snapshot();
+                s.router = Router::new(policy(), "c".into());
+                snapshot.records.into_iter().for_each(|record| s.router.restore(record, 1));
+            }
+            s.router.take(next, 2);
+            s.run(2);
+            assert_eq!(s.said(), *want, "{name}: {restarts}");
+            // Its end is known: what comes after it is news.
+            s.router.take(&Alert { state: Resolved, ..next.clone() }, 3);
+            s.run(3);
+            s.said();
+            s.take(4, "r", "1", 90_000, Firing).run(4);
+            assert_eq!(s.said(), ["fired r/1/90000"], "{name}: {restarts}");
+        }
+    }
+}
+
+#[test]
 fn a_higher_severity_is_news() {
     let mut s = Script::new(Policy { group_interval: 0, min_severity: Severity::High, ..Policy::people() });
     let mut one = alert("r", "1", 0, Firing);
