@@ -614,7 +614,7 @@ mod topic {
         let all = records(&broker, &topic, 3);
         let keys: Vec<Option<&str>> = all.iter().map(|(key, _)| key.as_deref()).collect();
         let (hostile, plain) = (alert(HOSTILE, AlertState::Firing), alert("10.0.0.9", AlertState::Resolved));
-        assert_eq!(keys, [Some(hostile.key.as_str()), Some(&plain.key), None]);
+        assert_eq!(keys, [Some(hostile.key.as_str()), Some(&plain.key), Some("b-2")]);
         assert_eq!(serde_json::from_value::<Alert>(all[0].1.clone()).unwrap(), hostile);
         let seen = (&all[0].1["event"], &all[0].1["notification"], &all[0].1["runbook"]);
         assert_eq!(seen, (&"fired".into(), &"b-1".into(), &"https://wiki/x".into()));
@@ -622,3 +622,11 @@ mod topic {
         assert_eq!((&all[2].1["event"], &all[2].1["note"]), (&"note".into(), &"Held back.".into()));
     }
 }
+        // One record of a message is too large: the others are there.
+        let large = Alert { evidence: vec!["x".repeat(2 << 20)], ..alert("10.0.0.1", AlertState::Firing) };
+        let items = [large, alert("10.0.0.22", AlertState::Firing)];
+        let items = items.map(|alert| Item { what: What::Fired, alert }).into();
+        let notice = Notice { items, ..Notice::default() };
+        let sent = route.send(&Message { id: "b-3".into(), at: 0, body: Body::Alerts(notice) });
+        assert!(matches!(sent, Err(SendError::Rejected(_))), "{sent:?}");
+        assert_eq!(records(&broker, &topic, 4)[3].1["subject"]["client_ip"], "10.0.0.22");

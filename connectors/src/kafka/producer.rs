@@ -115,7 +115,8 @@ pub(super) struct Deliveries {
     context: Context,
     status: Arc<KafkaStatus>,
     failed: AtomicU64,
-    last: Mutex<Option<RDKafkaErrorCode>>,
+    /// Of failures that were not reported yet, the one that says most about all of them: see [`Verdict`].
+    worst: Mutex<Option<RDKafkaErrorCode>>,
     /// Outcome by the record's number; used by those who need to know which.
     outcomes: Option<Mutex<Vec<(usize, Result<(), RDKafkaErrorCode>)>>>,
 }
@@ -140,7 +141,8 @@ impl ProducerContext for Deliveries {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 tracing::trace!(topic = message.topic(), %code, "record not delivered");
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+                let mut worst = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+                *worst = Some(worse(*worst, code));
                 Err(code)
             }
         };
@@ -150,8 +152,9 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// What an error means for a record that failed with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an error means for a record that failed with it. Of several the last one here counts for all: that one record is
+/// refused says nothing of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     /// This record can never be written; others can.
     Record,
@@ -180,6 +183,11 @@ pub(super) fn verdict(code: RDKafkaErrorCode) -> Verdict {
     }
 }
 
+/// Which of two errors counts for both; the later one where they mean the same.
+fn worse(before: Option<RDKafkaErrorCode>, code: RDKafkaErrorCode) -> RDKafkaErrorCode {
+    before.filter(|before| verdict(*before) > verdict(code)).unwrap_or(code)
+}
+
 pub(super) type Producer = BaseProducer<Deliveries>;
 
 /// Makes a producer; connects to nothing yet.
@@ -193,7 +201,7 @@ pub(super) fn producer(
         context: Context::new(&settings.name, status),
         status: status.clone(),
         failed: AtomicU64::new(0),
-        last: Mutex::new(None),
+        worst: Mutex::new(None),
         outcomes: outcomes.then(Mutex::default),
     };
     let mut config = settings.producer(producer)?;
@@ -355,7 +363,7 @@ impl LineProducer {
         let new = failed - self.reported;
         if new > 0 {
             self.reported = failed;
-            let code = *self.producer.context().last.lock().unwrap_or_else(PoisonError::into_inner);
+            let code = self.producer.context().worst.lock().unwrap_or_else(PoisonError::into_inner).take();
             return Err(self.error(code.unwrap_or(RDKafkaErrorCode::Fail), new));
         }
         self.producer.context().works();
@@ -410,6 +418,21 @@ mod tests {
         ];
         for (code, want) in rows {
             assert_eq!(verdict(code), want, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_refused_says_nothing_of_others() {
+        use RDKafkaErrorCode::{MessageSizeTooLarge, MessageTimedOut, TopicAuthorizationFailed};
+        let rows: &[(&[RDKafkaErrorCode], RDKafkaErrorCode)] = &[
+            (&[MessageSizeTooLarge], MessageSizeTooLarge),
+            (&[MessageTimedOut, MessageSizeTooLarge], MessageTimedOut),
+            (&[MessageSizeTooLarge, MessageTimedOut], MessageTimedOut),
+            (&[TopicAuthorizationFailed, MessageTimedOut, MessageSizeTooLarge], MessageTimedOut),
+        ];
+        for (codes, want) in rows {
+            let got = codes.iter().fold(None, |before, code| Some(worse(before, *code)));
+            assert_eq!(got, Some(*want), "{codes:?}");
         }
     }
 }

@@ -48,13 +48,13 @@ pub(super) fn json_of(message: &Message, item: &Item, runbooks: &Runbooks) -> Ve
     out
 }
 
-/// A message as JSON lines, with the key of each.
+/// A message as JSON lines, with the key of each: the alert's, else the message's id.
 pub(super) fn lines(message: &Message, runbooks: &Runbooks) -> Vec<(String, Vec<u8>)> {
     let told = || EventTime(message.at).to_string();
     let other = |event: &str, what: serde_json::Value| {
         let mut out = Vec::new();
         json_line(&mut out, &Other { notification: &message.id, event, told: told(), what });
-        (String::new(), out)
+        (message.id.clone(), out)
     };
     match &message.body {
         Body::Test => vec![other("test", serde_json::json!({}))],

@@ -1,4 +1,5 @@
-//! JSON to a Kafka topic: the lines of [`super::lines`], with the alert's `key` as the record's key.
+//! JSON to a Kafka topic: the lines of [`super::lines`], with the alert's `key` as the record's key; of what is no alert, the
+//! message's id, for a compacted topic takes no record without a key.
 
 use super::lines::lines;
 use super::{Channel, Message, Runbooks, SendError};
@@ -43,10 +44,24 @@ impl Channel for ToTopic {
         let producer = self.producer()?;
         let mut sent = Ok(());
         for (key, line) in &lines {
-            let key = (!key.is_empty()).then_some(key.as_bytes());
-            sent = sent.and_then(|()| producer.send(key, None, line.trim_ascii_end(), None, None));
+            // One that is refused holds no other back.
+            match producer.send(Some(key.as_bytes()), None, line.trim_ascii_end(), None, None) {
+                Ok(()) => {}
+                Err(error @ ProduceError::Record { .. }) => sent = Err(error),
+                Err(error) => {
+                    sent = Err(error);
+                    break;
+                }
+            }
         }
-        sent.and_then(|()| producer.flush(within)).map_err(|error| {
+        let flushed = producer.flush(within);
+        // The message is refused only if nothing worse happened than that records were.
+        let result = match (sent, flushed) {
+            (Err(error @ ProduceError::Record { .. }), Ok(())) => Err(error),
+            (Ok(()) | Err(ProduceError::Record { .. }), flushed) => flushed,
+            (sent, _) => sent,
+        };
+        result.map_err(|error| {
             // What is in its queue must not be sent behind our back.
             self.producer = None;
             match error {
