@@ -357,6 +357,7 @@ impl Router {
             self.forget(now);
         }
         self.limit.pass(now);
+        self.clock_set_back(now);
         let quiet = self.policy.quiet.clone().filter(|quiet| quiet.is_quiet(now));
         let Turns { mut due, urgent, is_kept_quiet, mut wake } = self.turns(quiet.as_ref(), now);
         if is_kept_quiet {

@@ -34,6 +34,15 @@ impl Router {
         quiet.filter(|quiet| !quiet.lets_pass(alert.severity)).map(|quiet| quiet.look_again(now))
     }
 
+    /// What goes on is told again at once where a clock that was set back would keep it waiting.
+    pub(super) fn clock_set_back(&mut self, now: u64) {
+        let Some(every) = self.policy.repeat_every else { return };
+        // Quiet hours are looked at each minute.
+        if self.next_repeat.is_some_and(|at| at > now.saturating_add(every.max(60_000))) {
+            self.next_repeat = Some(now);
+        }
+    }
+
     /// A message of what goes on and was not told for a while.
     pub(super) fn repetitions(&mut self, now: u64, quiet: Option<&Quiet>) -> Option<Next> {
         self.next_repeat = None;
@@ -47,11 +56,13 @@ impl Router {
                 continue;
             }
             let held = self.held_until(newest, quiet, now, every);
+            // By a clock that was set back since, that is long ago.
+            let repeated = if entry.repeated > now { 0 } else { entry.repeated };
             // A little early, so that alerts find together.
-            if entry.repeated + every * 9 / 10 <= now && held.is_none() && keys.len() < self.policy.listing {
+            if repeated + every * 9 / 10 <= now && held.is_none() && keys.len() < self.policy.listing {
                 keys.push(key.clone());
             } else {
-                let due = (entry.repeated + every).max(held.unwrap_or(now));
+                let due = (repeated + every).max(held.unwrap_or(now));
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
         }

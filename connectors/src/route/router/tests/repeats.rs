@@ -151,3 +151,23 @@ fn groups_of_what_is_silenced_leave_nothing() {
     assert_eq!(s.said(), Vec::<String>::new());
     assert_eq!(s.router.groups.len(), 0);
 }
+
+#[test]
+fn what_goes_on_is_told_again_though_the_clock_was_set_back() {
+    let policies = [
+        ("a program", Policy { repeats_always: true, ..Policy::programs() }),
+        ("people", Policy { group_interval: 0, ..Policy::people() }),
+    ];
+    for (name, policy) in policies {
+        let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..policy });
+        let (ahead, now) = (10 * HOUR, 7 * HOUR);
+        s.take(ahead, "r", "1", 0, Firing).run(ahead);
+        assert_eq!(s.said(), ["fired r/1/0"], "{name}");
+        assert_eq!(s.run(now), Some(now + MINUTE), "{name}");
+        assert_eq!(s.said(), ["repeated r/1/0"], "{name}: at once");
+        s.run(now + MINUTE - 1);
+        assert_eq!(s.said().len(), 0, "{name}");
+        s.run(now + MINUTE);
+        assert_eq!(s.said(), ["repeated r/1/0"], "{name}");
+    }
+}
