@@ -60,6 +60,11 @@ impl Commits {
         (self.durable, self.committed) = (look.durable, offsets);
         Some(look)
     }
+
+    /// What was last to be committed was not: the next look is committed though nothing has moved since.
+    pub fn failed(&mut self) {
+        self.committed.clear();
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +117,21 @@ mod tests {
             assert_eq!(due.map(|look| (look.durable, look.positions[0].next_offset)), *want, "{name}");
             commits.look(*durable, || at(*offset));
         }
+    }
+
+    #[test]
+    fn what_could_not_be_committed_is_committed_with_the_next_look() {
+        let mut commits = Commits::default();
+        let mut turn = |is_taken: bool| {
+            let due = commits.next(Counts::default, &Counts::default());
+            if due.is_some() && !is_taken {
+                commits.failed();
+            }
+            commits.look(100, || at(40));
+            due.map(|look| look.positions[0].next_offset)
+        };
+        let turns = [true, false, false, true, true].map(&mut turn);
+        assert_eq!(turns, [None, Some(40), Some(40), Some(40), None]);
     }
 
     #[test]

@@ -68,10 +68,16 @@ impl Committing {
             self.sources.note_paths();
         }
         let kept = kept(&self.accounts, self.control.as_ref());
-        if let Some(due) = self.commits.next(|| self.letters.made(), &kept) {
-            self.sources.commit(&due.positions, due.durable, self.lateness);
+        let due = self.commits.next(|| self.letters.made(), &kept);
+        if let Some(due) = &due {
+            self.sources.note(&due.positions, due.durable, self.lateness);
         }
+        // No file waits for a broker.
         self.sources.keep(is_last);
+        let is_committed = due.is_none_or(|due| self.sources.commit(&due.positions, due.durable, self.lateness));
+        if !is_committed {
+            self.commits.failed();
+        }
     }
 
     fn look(&mut self) {

@@ -142,11 +142,16 @@ impl Sources {
         self.keeper.iter_mut().for_each(|keeper| keeper.write(is_last));
     }
 
-    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms), and keeps it for
-    /// files ([`Sources::keep`]). A failure is said once per change and tried again with the next.
-    pub fn commit(&mut self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
+    /// Takes note of where to start files again, behind windows that ended at or before `durable` (ms): see [`Sources::keep`].
+    pub fn note(&mut self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
         let mark = |position: &Position| Mark::new(position, durable, allowed_lateness).to_string();
         self.keeper.iter_mut().for_each(|keeper| keeper.note(positions, mark));
+    }
+
+    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms). Whether all of
+    /// them know: a failure is logged.
+    pub fn commit(&self, positions: &[Position], durable: u64, allowed_lateness: Millis) -> bool {
+        let mut is_committed = true;
         for (source, committer) in &self.committers {
             let offset = |position: &Position| {
                 let (topic, partition) = position.info.name.rsplit_once('/')?;
@@ -154,15 +159,17 @@ impl Sources {
                     topic: topic.into(),
                     partition: partition.parse().ok()?,
                     next_offset: position.next_offset,
-                    metadata: mark(position),
+                    metadata: Mark::new(position, durable, allowed_lateness).to_string(),
                 })
             };
             let of_source = positions.iter().filter(|position| position.info.source == *source);
             let offsets: Vec<_> = of_source.filter_map(offset).collect();
             if let Err(error) = committer.commit(&offsets) {
-                tracing::warn!(%error, "offsets were not committed; tried again with the next");
+                tracing::warn!(%error, "offsets were not committed; tried again");
+                is_committed = false;
             }
         }
+        is_committed
     }
 
     /// Takes up what was committed with offsets and kept of files, here and by the other processes, and lets partitions be
