@@ -278,11 +278,11 @@ impl SinkRunner {
     ///
     /// # Errors
     /// What was left.
-    pub fn finish(self) -> Result<(), Left> {
+    pub fn finish(&self) -> Result<(), Left> {
         self.finish_noticed(NOTICING)
     }
 
-    fn finish_noticed(self, noticing: Duration) -> Result<(), Left> {
+    fn finish_noticed(&self, noticing: Duration) -> Result<(), Left> {
         let mut state = self.shared.lock();
         // The thread counts what is left once its time is over.
         let deadline = *state.deadline.get_or_insert_with(Instant::now) + noticing;

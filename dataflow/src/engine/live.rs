@@ -60,6 +60,9 @@ const HEALTH_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked how the sinks stand.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long sinks of dead letters have for the last of them, where others took all the time there was.
+const LAST_LETTERS: Duration = Duration::from_secs(1);
+
 /// A step is offered at once when it holds this many bytes of points.
 const FULL: usize = 1 << 20;
 
@@ -260,16 +263,23 @@ impl Live {
         if let Some(routes) = &self.routes {
             routes.close(patience / 2);
         }
-        // They end at the same time, and all of them are waited for.
-        self.runners.iter().for_each(|runner| runner.close(patience));
-        let done: Vec<bool> = self.runners.drain(..).map(finish).collect();
-        let all = done.iter().all(|one| *one);
-        if all {
-            self.accounts.keep(&self.durable.kept(self.seq));
-        }
+        let all = self.close(patience);
         if let Some(routes) = &self.routes {
             routes.finish();
         }
+        self.acknowledged();
+        all
+    }
+
+    /// Waits at most `patience` for the sinks to take what they were offered; whether they took everything. Those of dead
+    /// letters end last: what others refuse until then goes there.
+    fn close(&mut self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut all = end(self.runners.iter().filter(|runner| !runner.takes().dead_letters), patience);
+        self.take_refused();
+        self.offer_to(|runner| runner.takes().dead_letters);
+        let left = until.saturating_duration_since(Instant::now()).max(LAST_LETTERS);
+        all &= end(self.runners.iter().filter(|runner| runner.takes().dead_letters), left);
         all
     }
 
@@ -429,6 +439,10 @@ impl Live {
     }
 
     fn offer(&mut self) {
+        self.offer_to(|_| true);
+    }
+
+    fn offer_to(&mut self, is_offered: impl Fn(&SinkRunner) -> bool) {
         let step = &self.step;
         if !step.points.is_empty() || !step.alerts.is_empty() || !step.dead_letters.is_empty() {
             self.seq += 1;
@@ -438,7 +452,7 @@ impl Live {
             if let Some(tap) = &mut self.tap {
                 tap.step(&step);
             }
-            self.runners.iter().for_each(|runner| runner.offer(step.clone()));
+            self.runners.iter().filter(|runner| is_offered(runner)).for_each(|runner| runner.offer(step.clone()));
         }
         self.durable.offered(self.seq, self.lookup.given_and_returned());
     }
@@ -457,8 +471,8 @@ impl Live {
         }
     }
 
-    fn settle(&mut self) {
-        self.take_refused();
+    /// Takes note of what every sink has acknowledged.
+    fn acknowledged(&mut self) {
         let acked = self.runners.iter().map(SinkRunner::acked).min().unwrap_or(self.seq);
         self.accounts.keep(&self.durable.kept(acked));
         // An alert that is neither told nor in a journal must come again after a crash.
@@ -466,6 +480,11 @@ impl Live {
         if let Some(durable) = self.durable.acknowledged(acked) {
             self.figures.durable.fetch_max(durable, Ordering::Relaxed);
         }
+    }
+
+    fn settle(&mut self) {
+        self.take_refused();
+        self.acknowledged();
         let is_full = self.runners.iter().any(SinkRunner::is_full);
         self.figures.full.store(is_full, Ordering::Relaxed);
         self.figures.stuck.store(self.runners.iter().any(SinkRunner::is_stuck), Ordering::Relaxed);
@@ -488,8 +507,14 @@ impl Live {
     }
 }
 
+/// Ends sinks at the same time, and waits for all of them. Whether they took everything.
+fn end<'a>(runners: impl Iterator<Item = &'a SinkRunner> + Clone, patience: Duration) -> bool {
+    runners.clone().for_each(|runner| runner.close(patience));
+    runners.map(finish).fold(true, |all, one| all & one)
+}
+
 /// Waits for a sink that was told to end. Whether it took everything.
-fn finish(runner: SinkRunner) -> bool {
+fn finish(runner: &SinkRunner) -> bool {
     let (name, error) = (runner.name().to_owned(), runner.status().last_error.unwrap_or_default());
     let left = runner.finish();
     if let Err(left) = &left {

@@ -7,6 +7,7 @@ use crate::engine::replay;
 use crate::engine::testing::{config, runner};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use tidewatch_connectors::sink::runner::RunnerSettings;
+use tidewatch_connectors::sink::{Delivered, Parts, Sink, SinkError};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_events::dead_letter::Reason;
 use tidewatch_operators::rules::keys::KeyBytes;
@@ -188,4 +189,54 @@ fn dead_letters_are_kept_once_every_sink_has_acknowledged_them() {
     until_acknowledged(&live, 1);
     live.settle();
     assert_eq!(accounts.kept(), [(3, 3), (4, 1)].into_iter().collect());
+}
+
+/// A destination that takes its time and refuses every point, and one of dead letters.
+enum Slow {
+    Refusing,
+    Letters(Arc<std::sync::Mutex<Vec<String>>>),
+}
+
+impl Sink for Slow {
+    fn name(&self) -> &str {
+        if matches!(self, Slow::Refusing) { "refusing" } else { "letters" }
+    }
+
+    fn takes(&self) -> Parts {
+        let is_letters = matches!(self, Slow::Letters(_));
+        Parts { points: !is_letters, dead_letters: is_letters, ..Parts::ALL }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
+        match self {
+            Slow::Refusing => {
+                std::thread::sleep(Duration::from_millis(200));
+                let lines = String::from_utf8_lossy(&delivery.points).into_owned();
+                let refused = lines.lines().map(|line| (line.to_owned(), "bad".to_owned())).collect();
+                Ok(Delivered { refused, ..Delivered::default() })
+            }
+            Slow::Letters(letters) => {
+                let reasons = delivery.dead_letters.iter().map(|letter| letter.reason.clone());
+                letters.lock().unwrap().extend(reasons);
+                Ok(Delivered::default())
+            }
+        }
+    }
+}
+
+#[test]
+fn what_sinks_refuse_and_acknowledge_at_the_end_counts_too() {
+    let letters = Arc::new(std::sync::Mutex::default());
+    let start = |sink: Slow| SinkRunner::start(Box::new(sink), RunnerSettings::default()).unwrap();
+    let live = live(TIMES, vec![start(Slow::Letters(letters.clone())), start(Slow::Refusing)]);
+    let figures = live.figures.clone();
+    let (send, results) = crossbeam_channel::unbounded();
+    let points = Points { lines: b"m x=1i 1\n".to_vec(), closed: true, ..Points::default() };
+    for output in [Output::Points(points), Output::Reached(None), Output::Judged(None)] {
+        send.send(output).unwrap();
+    }
+    drop(send);
+    assert!(live.run(&results, || false, Duration::from_secs(60)), "all was taken");
+    assert_eq!(*letters.lock().unwrap(), ["refused: bad"]);
+    assert!(figures.durable.load(Ordering::Relaxed) > u64::MAX / 2, "to be committed");
 }
