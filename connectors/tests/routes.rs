@@ -458,6 +458,17 @@ fn an_alertmanager_is_told_as_it_asks() {
     assert_eq!(labels["client_ip"], HOSTILE);
     assert_eq!(body[0]["startsAt"], "2026-03-05T10:00:01.000Z");
     assert_eq!(body[0]["generatorURL"], serde_json::Value::Null, "nobody says where the page is");
+    // What is routed by is the severity of the alert, whatever it is about.
+    let mut of_level = fired("b-2", "10.0.0.9");
+    let Body::Alerts(notice) = &mut of_level.body else { panic!() };
+    notice.items[0].alert.subject =
+        BTreeMap::from([("severity".into(), "crit".into()), ("host".into(), "web1".into())]);
+    alertmanager.send(&of_level).unwrap();
+    let labels = &web.wait_for(2)[1].json()[0]["labels"];
+    assert_eq!(
+        (&labels["severity"], &labels["level"], &labels["host"]),
+        (&"high".into(), &"crit".into(), &"web1".into())
+    );
 }
 
 #[test]
@@ -620,8 +631,6 @@ mod topic {
         assert_eq!(seen, (&"fired".into(), &"b-1".into(), &"https://wiki/x".into()));
         assert_eq!((&all[1].1["event"], &all[1].1["state"]), (&"resolved".into(), &"resolved".into()));
         assert_eq!((&all[2].1["event"], &all[2].1["note"]), (&"note".into(), &"Held back.".into()));
-    }
-}
         // One record of a message is too large: the others are there.
         let large = Alert { evidence: vec!["x".repeat(2 << 20)], ..alert("10.0.0.1", AlertState::Firing) };
         let items = [large, alert("10.0.0.22", AlertState::Firing)];
@@ -630,3 +639,5 @@ mod topic {
         let sent = route.send(&Message { id: "b-3".into(), at: 0, body: Body::Alerts(notice) });
         assert!(matches!(sent, Err(SendError::Rejected(_))), "{sent:?}");
         assert_eq!(records(&broker, &topic, 4)[3].1["subject"]["client_ip"], "10.0.0.22");
+    }
+}

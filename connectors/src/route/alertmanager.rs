@@ -1,7 +1,7 @@
 //! Alertmanager's version 2 API: `POST /api/v2/alerts`, sent again while an alert fires.
 //!
-//! Labels name an alert and never change while it lives: the rule, its severity, the subject's fields and the route's own. An
-//! alert that fires ends by itself some time after Tidewatch has fallen silent; one that ended is sent once, as ended.
+//! Labels name an alert and never change while it lives: the rule, its severity, the subject's fields (the level of a message,
+//! `severity`, as `level`) and the route's own. An alert that fires ends by itself some time after Tidewatch has fallen silent; one that ended is sent once, as ended.
 
 use super::text::Wording;
 use super::webhook::{MAX_ANSWER, address, judge, place, unanswered};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidewatch_events::alert::Severity;
+use tidewatch_events::field::Field;
 use tidewatch_events::text::bounded;
 use tidewatch_events::time::EventTime;
 
@@ -31,7 +32,7 @@ pub struct AlertmanagerSettings {
     pub ca: Option<Vec<u8>>,
     /// For a whole request.
     pub timeout: Duration,
-    /// Runbooks.
+    /// Runbooks, and where the page is.
     pub wording: Wording,
 }
 
@@ -69,10 +70,7 @@ impl Alertmanager {
 
     fn alert(&self, item: &Item, now: u64) -> Value {
         let alert = &item.alert;
-        let mut labels = self.labels(&alert.rule, alert.severity);
-        for (field, value) in &alert.subject {
-            labels.insert(field.clone(), value.clone().into());
-        }
+        let labels = self.labels(&alert.rule, alert.severity, &alert.subject);
         let mut annotations = Map::new();
         let subject = super::template::subject(alert, super::template::Medium::Plain, usize::MAX);
         annotations.insert("summary".into(), format!("{} {subject}", alert.rule).into());
@@ -103,9 +101,11 @@ impl Alertmanager {
         told
     }
 
-    fn labels(&self, rule: &str, severity: Severity) -> Map<String, Value> {
-        let own = self.settings.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.clone())));
-        let mut labels: Map<String, Value> = own.collect();
+    fn labels(&self, rule: &str, severity: Severity, subject: &BTreeMap<String, String>) -> Map<String, Value> {
+        // The level of a message is no severity of an alert.
+        let name = |name: &String| if name == Field::Severity.name() { "level".to_owned() } else { name.clone() };
+        let all = self.settings.labels.iter().chain(subject);
+        let mut labels: Map<String, Value> = all.map(|(key, value)| (name(key), value.clone().into())).collect();
         labels.insert("alertname".into(), rule.into());
         labels.insert("severity".into(), severity.as_str().into());
         labels
@@ -125,7 +125,7 @@ impl Channel for Alertmanager {
             }
             Body::Document(_) => return Err(SendError::Rejected("Alertmanager takes no reports".into())),
             Body::Test => vec![json!({
-                "labels": self.labels("tidewatch-test", Severity::Info),
+                "labels": self.labels("tidewatch-test", Severity::Info, &BTreeMap::new()),
                 "annotations": { "summary": "This is a test of Tidewatch. Nothing happened." },
                 "startsAt": EventTime(now).to_string(),
                 "endsAt": EventTime(now + TEST_LASTS).to_string(),
