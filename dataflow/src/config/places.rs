@@ -196,7 +196,7 @@ impl Places<'_> {
     }
 }
 
-/// Reports topics that are read and written. Patterns are not looked at.
+/// Reports topics that are written, and read by name or by a pattern.
 fn topics(cx: &Context<'_>, table: &Table, kafka: &KafkaSource, config: &Config) {
     let sinks = &config.sinks;
     let sink = sinks.kafka.iter().map(|sink| (&sink.brokers, &sink.topic, "[sink.kafka]"));
@@ -209,10 +209,22 @@ fn topics(cx: &Context<'_>, table: &Table, kafka: &KafkaSource, config: &Config)
     let is_same = |other: &str| other.split(',').any(|broker| brokers.contains(&broker.trim()));
     let written = sink.chain(letters).chain(routes).filter(|(brokers, ..)| is_same(brokers));
     let Some(at) = table.get("topics").map(|entry| &entry.node.span) else { return };
-    for (_, topic, owner) in written.filter(|(_, topic, _)| kafka.topics.contains(topic)) {
-        let message = format!("the source reads the topic {topic}, to which Tidewatch itself writes: {owner}");
+    for (_, topic, owner) in written {
+        let Some(by) = kafka.topics.iter().find(|by| names(by, topic)) else { continue };
+        let by = if by == topic { String::new() } else { format!(", by {by}") };
+        let message = format!("the source reads the topic {topic}{by}, to which Tidewatch itself writes: {owner}");
         cx.wrong(at, message, "it would read what it writes, for ever: take another topic for one of them");
     }
+}
+
+/// Whether a name or pattern of a source means this topic.
+fn names(by: &str, topic: &str) -> bool {
+    #[cfg(feature = "kafka")]
+    if by.starts_with('^') {
+        // One that cannot be read is reported with the source.
+        return tidewatch_connectors::kafka::Topics::parse(&[by]).is_ok_and(|topics| topics.matches(topic));
+    }
+    by == topic
 }
 
 fn table_of(node: &Node) -> Option<&Table> {
