@@ -47,7 +47,8 @@ struct Findings {
 
 /// A service that refused, with what to do where that is known.
 fn refusal(words: String) -> Diagnostic {
-    let is_missing = words.contains(" has no topic ");
+    // What a pattern is to match is made by others.
+    let is_missing = words.contains(" has no topic ") && !words.contains(" has no topic that matches ");
     let refused = Diagnostic::error(words);
     if is_missing { refused.hint("`tidewatch setup kafka -c FILE` creates it; or correct its name") } else { refused }
 }
@@ -420,7 +421,9 @@ mod tests {
                 .unwrap()
                 .contains("setup kafka")
         );
-        assert_eq!(hint("source `a`: kafka at h:1: no answer"), None);
+        for words in ["kafka at h:1: no answer", "kafka at h:1 has no topic that matches ^web; topics: app"] {
+            assert_eq!(hint(&format!("source `a`: {words}")), None, "{words}");
+        }
     }
 
     #[test]

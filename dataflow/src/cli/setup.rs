@@ -22,7 +22,7 @@ pub struct SetupArgs {
 
 #[derive(Debug, Subcommand)]
 enum SetupCommand {
-    /// Create the topics of the Kafka sources and sinks, with their partitions and retention.
+    /// Create the topics of the Kafka sources, sinks and routes, with their partitions and retention.
     #[command(after_help = "\
 Examples:
   tidewatch setup kafka -c tidewatch.toml
@@ -117,19 +117,10 @@ fn kafka(config: &Config) -> Result<(), Failure> {
             let _ = writeln!(out, "topics {pattern}: a pattern, nothing to create");
         }
     }
-    let sinks = &config.sinks;
-    let written = [
-        sinks.kafka.as_ref().map(|to| ("kafka", &to.brokers, &to.topic, &to.security, &to.properties)),
-        sinks
-            .dead_letters
-            .topic
-            .as_ref()
-            .map(|to| ("dead_letters", &to.brokers, &to.topic, &to.security, &to.properties)),
-    ];
-    for (sink, brokers, topic, security, properties) in written.into_iter().flatten() {
+    for (owner, brokers, topic, security, properties) in written(config) {
         any = true;
         let settings = crate::config::kafka::topic_settings(brokers, topic, security, properties)
-            .map_err(|error| Failure::usage(format!("[sink.{sink}] {error}")))?;
+            .map_err(|error| Failure::usage(format!("{owner} {error}")))?;
         topics(&settings, &[topic], sink_plan, &mut out)?;
     }
     if !any {
@@ -141,7 +132,28 @@ fn kafka(config: &Config) -> Result<(), Failure> {
     super::print(&out)
 }
 
-/// What a topic of a sink is made like where there is no Kafka source to take after.
+/// A topic that is written to: who writes, the brokers, its name, how they are talked to.
+type Written<'a> = (String, &'a str, &'a String, &'a crate::config::KafkaSecurity, &'a [(String, String)]);
+
+/// The topics that sinks and routes write to.
+fn written(config: &Config) -> Vec<Written<'_>> {
+    use crate::config::RouteKind;
+    let mut all: Vec<Written<'_>> = Vec::new();
+    if let Some(to) = &config.sinks.kafka {
+        all.push(("[sink.kafka]".into(), &to.brokers, &to.topic, &to.security, &to.properties));
+    }
+    if let Some(to) = &config.sinks.dead_letters.topic {
+        all.push(("[sink.dead_letters]".into(), &to.brokers, &to.topic, &to.security, &to.properties));
+    }
+    for route in &config.routes {
+        if let RouteKind::Kafka { brokers, topic, security } = &route.kind {
+            all.push((format!("route `{}`:", route.name), brokers, topic, security, &[]));
+        }
+    }
+    all
+}
+
+/// What a topic that is written to is made like where there is no Kafka source to take after.
 const SINK_PLAN: crate::config::TopicPlan =
     crate::config::TopicPlan { partitions: 4, retention: Millis(7 * 86_400_000), replication: None };
 
@@ -252,4 +264,26 @@ fn write_token((path, file): &mut (PathBuf, std::fs::File), token: &crate::confi
     use std::io::Write as _;
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
     written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.shown())))
+}
+
+#[cfg(all(test, feature = "kafka"))]
+mod tests {
+    use super::*;
+    use crate::config::{self, diagnostic::SourceText};
+
+    #[test]
+    fn every_topic_that_is_written_to_is_made() {
+        let text = "[sink.kafka]\ntopic = \"results\"\n[sink.dead_letters]\ntopic = \"letters\"\nbrokers = \"b2:9092\"\n\
+                    [[route]]\nkind = \"stdout\"\n[[route]]\nkind = \"kafka\"\ntopic = \"alerts\"\nbrokers = \"b3:9092\"\n";
+        let config = config::parse(SourceText::new("test", text), &Overrides::default(), &|_| None).unwrap();
+        let all = written(&config);
+        let all: Vec<_> =
+            all.iter().map(|(owner, brokers, topic, ..)| (owner.as_str(), *brokers, topic.as_str())).collect();
+        let want = [
+            ("[sink.kafka]", "127.0.0.1:9092", "results"),
+            ("[sink.dead_letters]", "b2:9092", "letters"),
+            ("route `kafka`:", "b3:9092", "alerts"),
+        ];
+        assert_eq!(all, want);
+    }
 }
