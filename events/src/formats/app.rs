@@ -251,12 +251,13 @@ fn named_client(message: &[u8], tag: &[u8]) -> Client {
     let message = &message[..own.unwrap_or(message.len())];
     let quotes = [b'"', b'\''].map(|quote| memchr::memchr(quote, message).zip(memchr::memrchr(quote, message)));
     let is_quoted = |at: usize| quotes.iter().flatten().any(|(first, last)| (*first..*last).contains(&at));
+    let user = memmem::find(message, b" user ");
     let (mut named, mut is_claimed) = (None, false);
     for (place, ip) in addresses::of(message) {
         if named.replace(ip).is_some_and(|other| other != ip) {
             return Client::None;
         }
-        is_claimed |= !is_quoted(place.start) && is_client(message, place.start, tag);
+        is_claimed = is_claimed || !is_quoted(place.start) && is_client(message, place.start, tag, user);
     }
     named.filter(|_| is_claimed).map_or(Client::None, Client::Ip)
 }
@@ -272,23 +273,27 @@ const OWN: [(&[u8], &[u8]); 4] = [
 /// What stands beside addresses of clients.
 const CLAIMS: [&[u8]; 3] = [b" from ", b"rhost=", b" port "];
 
+/// More than the longest address with its port has.
+const MAX_ENDPOINT: usize = 64;
+
 /// Whether a word is an address, with a port or without; sshd also writes IPv4 in brackets.
 fn is_endpoint(word: &[u8]) -> bool {
     let inner = word.strip_prefix(b"[").and_then(|rest| Some(&rest[..memchr::memchr(b']', rest)?]));
     client::parse_endpoint(word).is_some() || inner.is_some_and(|inner| client::parse_endpoint(inner).is_some())
 }
 
-/// Whether the address at a place of a message is said to be a client's.
-fn is_client(message: &[u8], at: usize, tag: &[u8]) -> bool {
+/// Whether the address at a place of a message is said to be a client's; `user` is where the first ` user ` stands in it.
+fn is_client(message: &[u8], at: usize, tag: &[u8], user: Option<usize>) -> bool {
     let before = message[..at].strip_suffix(b"[").unwrap_or(&message[..at]);
     let word = &message[before.len()..];
-    let end = word.iter().position(|b| matches!(b, b' ' | b',' | b';')).unwrap_or(word.len());
-    if !is_endpoint(&word[..end]) {
+    // No further than an address goes: a message may hold many that no word ends behind.
+    let end = word.iter().take(MAX_ENDPOINT + 1).take_while(|b| !matches!(b, b' ' | b',' | b';')).count();
+    if end > MAX_ENDPOINT || !is_endpoint(&word[..end]) {
         return false;
     }
     // Modules of PAM, and sshd once, repeat a name alone, at the end.
     if before.ends_with(b"rhost=") {
-        return memmem::find(before, b" user ").is_none();
+        return user.is_none_or(|user| user > at);
     }
     if message.starts_with(b"pam_") || message.starts_with(b"input_userauth_request: ") {
         return false;

@@ -200,7 +200,7 @@ fn fields(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
         if at == line.len() {
             return (tail == Tail::Optional).then_some(fields);
         }
-        if rest(line, at, &mut fields) {
+        if rest(line, at, &mut fields).is_ok() {
             return Some(fields);
         }
     }
@@ -244,35 +244,38 @@ fn status_and_size(line: &[u8], at: usize) -> Option<(u16, u64, usize)> {
     (digits > 0 && matches!(size.get(digits), None | Some(b' '))).then_some((status, bytes, at + used + digits))
 }
 
-/// Reads ` "REFERRER" "AGENT"` and what follows to the line's end. False where the line has another shape.
+/// Where a line was found to have another shape.
+struct Misfit(usize);
+
+/// Reads ` "REFERRER" "AGENT"` and what follows to the line's end.
 #[inline]
-fn rest(line: &[u8], at: usize, fields: &mut Fields) -> bool {
+fn rest(line: &[u8], at: usize, fields: &mut Fields) -> Result<(), Misfit> {
     if line.get(at..at + 2) != Some(b" \"") {
-        return false;
+        return Err(Misfit(at));
     }
-    let Some((close, escaped)) = closing_quote(line, at + 2) else { return false };
+    let (close, escaped) = closing_quote(line, at + 2).ok_or(Misfit(line.len()))?;
     if line.get(close..close + 3) != Some(b"\" \"") {
-        return false;
+        return Err(Misfit(close));
     }
-    let Some((end, agent_escaped)) = closing_quote(line, close + 3) else { return false };
+    let (end, agent_escaped) = closing_quote(line, close + 3).ok_or(Misfit(line.len()))?;
     fields.referrer = Piece::new(at + 2, close, escaped);
     fields.agent = Piece::new(close + 3, end, agent_escaped);
-    end + 1 == line.len() || appended(line, end + 1, fields)
+    if end + 1 == line.len() { Ok(()) } else { appended(line, end + 1, fields) }
 }
 
 /// Reads what a site appended to the combined format.
-fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> bool {
+fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> Result<(), Misfit> {
     // Another status and size with quotes behind it: the request holds a line of its own making. The right one counts.
     if status_and_size(line, at).is_some_and(|(.., end)| line[end..].starts_with(b" \"")) {
-        return false;
+        return Err(Misfit(at));
     }
     while at < line.len() {
         if line[at] != b' ' {
-            return false;
+            return Err(Misfit(at));
         }
         at += line[at..].iter().take_while(|b| **b == b' ').count();
         if line.get(at) == Some(&b'"') {
-            let Some((close, escaped)) = closing_quote(line, at + 1) else { return false };
+            let (close, escaped) = closing_quote(line, at + 1).ok_or(Misfit(line.len()))?;
             let last = client::from_the_right(&line[at + 1..close]).next().unwrap_or_default();
             if fields.x_forwarded_for.is_absent() && client::parse_endpoint(last).is_some() {
                 fields.x_forwarded_for = Piece::new(at + 1, close, escaped);
@@ -289,14 +292,18 @@ fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> bool {
             at = end;
         }
     }
-    true
+    Ok(())
 }
 
+/// How many times the length of a line is looked at in search of the place where its request ends.
+const MAX_LOOKS: usize = 8;
+
 /// Reads a line with raw quotes where they do not belong: the right-most place that can end the request and leaves a
-/// whole rest; else the right-most that leaves a referrer and an agent, however broken.
+/// whole rest; else the right-most that leaves a referrer and an agent, however broken. A line whose rests are found broken
+/// far behind too many places is read as if none left a whole one.
 #[cold]
 fn from_the_right(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
-    let mut broken = None;
+    let (mut broken, mut looks) = (None, MAX_LOOKS * line.len());
     for close in memchr::memrchr_iter(b'"', &line[start..]).map(|at| start + at) {
         let Some((status, bytes, at)) = status_and_size(line, close + 1) else { continue };
         // Bytes that were logged raw hold no escapes to resolve.
@@ -306,11 +313,14 @@ fn from_the_right(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
             if tail == Tail::Optional {
                 return Some(fields);
             }
-        } else if rest(line, at, &mut fields) {
-            return Some(fields);
-        } else if broken.is_none() && line[at..].starts_with(b" \"") {
+            continue;
+        }
+        let Err(Misfit(seen)) = rest(line, at, &mut fields) else { return Some(fields) };
+        if broken.is_none() && line[at..].starts_with(b" \"") {
             broken = Some((at, Fields { request, status, bytes, ..Fields::EMPTY }));
         }
+        let Some(left) = looks.checked_sub(seen - at) else { break };
+        looks = left;
     }
     let (at, mut fields) = broken?;
     let referrer = at + 2;

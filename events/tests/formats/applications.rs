@@ -135,6 +135,8 @@ fn messages_name_only_clients_that_nobody_typed() {
             "203.0.113.5",
         ),
         ("sshd", "pam_unix(sshd:auth): authentication failure; ruser= rhost=203.0.113.5  user=a rhost=192.0.2.77", ""),
+        ("ftpd", "x rhost=203.0.113.5 of user a rhost=203.0.113.5", "203.0.113.5"),
+        ("ftpd", "x of user a rhost=203.0.113.5", ""),
         ("ftpd", "FTP login failed from [2001:db8::7]:4000, bob", "2001:db8::7"),
         ("ftpd", "could not reach 10.0.0.1 port 5432", ""),
         ("ftpd", "hello from nowhere", ""),

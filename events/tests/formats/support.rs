@@ -95,3 +95,10 @@ pub fn check(format: &str, rows: &[(&str, &[u8], &str)]) {
         assert_eq!(one(&format, line), *want, "{} {name}: {}", format.name(), String::from_utf8_lossy(line));
     }
 }
+
+/// Seconds of CPU that this thread has taken, whatever else the machine does; since `begun` where that is not to be had.
+pub fn cpu_seconds(begun: std::time::Instant) -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = stat.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    nanos.map_or_else(|| begun.elapsed().as_secs_f64(), |nanos| nanos as f64 / 1e9)
+}
