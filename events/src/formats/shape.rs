@@ -114,7 +114,9 @@ impl Shape {
     /// is still empty. `None` where the line is of another shape or has a value that takes a closer look.
     #[inline(always)]
     pub fn read(&self, cx: &mut Context<'_>, marks: &[u32], event: &mut Event) -> Option<()> {
-        let marks = marks.get(..=self.marks)?;
+        // A record may have more marks than a line as learned: several lines, or something behind the object.
+        let all = marks.len();
+        let marks = marks.get(..=self.marks).filter(|marks| marks.len() == all)?;
         if !self.fits(cx, marks)? {
             return None;
         }

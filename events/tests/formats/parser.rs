@@ -1,6 +1,6 @@
 //! What every format promises, whatever the bytes: accounting, offsets, no panics, no memory of earlier lines.
 
-use crate::support::{batch, compile, cpu_seconds, one, options, show};
+use crate::support::{batch, compile, cpu_seconds, one, options, result, show};
 use proptest::prelude::*;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, RecordMeta, Span, WallTime};
 use tidewatch_events::dead_letter::Reason;
@@ -84,6 +84,28 @@ fn records_have_their_own_offsets_and_hosts() {
     let events: Vec<_> = batch.events.iter().map(|e| (e.offset, batch.host(e), batch.get(e.line))).collect();
     assert_eq!(events, [(70, &b"web7"[..], &line[..]), (75, &b"default"[..], &line[..])]);
     assert_eq!(batch.rejects.iter().map(|r| (r.offset, r.reason)).collect::<Vec<_>>(), [(71, Reason::Empty)]);
+}
+
+#[test]
+fn a_record_of_several_lines_is_no_event() {
+    let json = r#"{"time":"2020-06-01T15:49:10Z","remote_addr":"1.2.3.4","request":"GET / HTTP/1.1","status":"200"}"#;
+    let combined = r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "-""#;
+    let timed = format!("{combined} rt=0.012");
+    let rows: [(&str, &str, &[&str], &str); 4] = [
+        ("nginx-json", json, &["\n", "\n\n", "\"", "\\", "x\""], "json"),
+        ("combined", combined, &["\n", "\n\n"], "format"),
+        ("combined", &timed, &["\n", "\n\n"], "format"),
+        ("common", combined, &["\n", "\n\n"], "format"),
+    ];
+    for (format, line, between, reason) in rows {
+        let event = one(&compile(format), line.as_bytes());
+        for behind in between {
+            let records = [line.to_owned(), format!("{line}{behind}{line}"), format!("{line}\n"), line.to_owned()];
+            let records = records.map(String::into_bytes).to_vec();
+            let (together, _) = together_and_alone(&compile(format), records, true);
+            assert_eq!(together, [&event, reason, &event, &event], "{format}, {behind:?}");
+        }
+    }
 }
 
 #[test]
@@ -281,7 +303,7 @@ fn as_combined((address, second, method, target, status, size, _, referrer, agen
     )
 }
 
-/// The line with one change: a byte put in, taken out, or put in another's place.
+/// The line with one change: a byte put in, taken out, put in another's place or behind all, or the line once more.
 fn changed(line: &str, (at, way, byte): &(prop::sample::Index, u8, u8)) -> Vec<u8> {
     let mut bytes = line.as_bytes().to_vec();
     let at = at.index(bytes.len());
@@ -289,18 +311,46 @@ fn changed(line: &str, (at, way, byte): &(prop::sample::Index, u8, u8)) -> Vec<u
         0 => bytes.insert(at, *byte),
         1 => drop(bytes.remove(at)),
         2 => bytes[at] = *byte,
+        3 => bytes.push(*byte),
+        4 => bytes = [line, line].join("\n").into_bytes(),
         _ => {}
     }
     bytes
 }
 
 fn arb_change() -> impl Strategy<Value = (prop::sample::Index, u8, u8)> {
-    let byte = prop::sample::select(br#""\ ,}{[]:.-/?0159aGT"#.to_vec());
-    (
-        any::<prop::sample::Index>(),
-        0u8..4,
-        prop_oneof![9 => byte, 1 => any::<u8>().prop_filter("an end", |b| *b != b'\n')],
-    )
+    let byte = prop::sample::select(b"\"\\ ,}{[]:.-/?0159aGT\n".to_vec());
+    (any::<prop::sample::Index>(), 0u8..6, prop_oneof![9 => byte, 1 => any::<u8>()])
+}
+
+/// Records of a topic, or lines, in which no byte is a line's end.
+fn framed(mut lines: Vec<Vec<u8>>, as_records: bool) -> Batch {
+    if !as_records {
+        let ends = lines.iter_mut().flatten().filter(|b| **b == b'\n');
+        ends.for_each(|b| *b = b' ');
+        return batch(&lines.join(&b'\n'));
+    }
+    let mut start = 0;
+    let metas = lines.iter().map(|line| {
+        let value = Span::new(start, start + line.len());
+        start += line.len() + 1;
+        RecordMeta { value, offset: start as u64, timestamp: None, host: Span::NONE }
+    });
+    let metas = metas.collect();
+    let mut batch = batch(&lines.join(&b'\n'));
+    batch.raw.framing = Framing::Records(metas);
+    batch
+}
+
+/// What one batch says of lines or records, and what batches of one each do.
+fn together_and_alone(format: &Format, lines: Vec<Vec<u8>>, as_records: bool) -> (Vec<String>, Vec<String>) {
+    let parse = |lines: Vec<Vec<u8>>| {
+        let mut batch = framed(lines, as_records);
+        Parser::new(format.clone(), options()).parse(&mut batch);
+        results(&batch).into_iter().map(|(_, shown)| shown).collect::<Vec<_>>()
+    };
+    let alone = lines.iter().flat_map(|line| parse(vec![line.clone(), Vec::new()]).into_iter().take(1)).collect();
+    (parse(lines), alone)
 }
 
 proptest! {
@@ -349,30 +399,23 @@ proptest! {
         // The first line is learned; the last leaves room behind the others, without which marks are not trusted.
         let usual = as_json(&("1.2.3.4".into(), 7, "GET", "/a?b".into(), 200, 5, 12, "-".into(), "agent".into()));
         let changed = requests.iter().map(|(request, change)| changed(&as_json(request), change));
-        let lines: Vec<Vec<u8>> = [usual.clone().into_bytes()].into_iter().chain(changed).chain([usual.into_bytes()]).collect();
-        let format = compile("nginx-json");
-        let mut batch = batch(&lines.join(&b'\n'));
-        if records {
-            let mut start = 0;
-            let metas = lines.iter().map(|line| {
-                let value = Span::new(start, start + line.len());
-                start += line.len() + 1;
-                RecordMeta { value, offset: start as u64, timestamp: None, host: Span::NONE }
-            });
-            batch.raw.framing = Framing::Records(metas.collect());
-        }
-        Parser::new(format.clone(), options()).parse(&mut batch);
-        let together: Vec<String> = results(&batch).into_iter().map(|(_, shown)| shown).collect();
-        let alone: Vec<String> = lines.iter().map(|line| one(&format, line)).collect();
+        let lines = [usual.clone().into_bytes()].into_iter().chain(changed).chain([usual.into_bytes()]).collect();
+        let (together, alone) = together_and_alone(&compile("nginx-json"), lines, records);
         prop_assert_eq!(together, alone);
     }
 
     #[test]
-    fn combined_read_by_its_marks_is_combined_read_in_general(request in arb_request(), change in arb_change()) {
+    fn combined_read_by_its_marks_is_combined_read_in_general(
+        request in arb_request(), change in arb_change(), records in any::<bool>(),
+    ) {
         // The common format takes all that the combined one does, and reads it from the left.
         let line = changed(&as_combined(&request), &change);
-        let (by_marks, in_general) = (one(&compile("combined"), &line), one(&compile("common"), &line));
-        let rejected = parse(&compile("combined"), &line).events.is_empty();
+        let read = |format: &str| {
+            let mut batch = framed(vec![line.clone()], records);
+            Parser::new(compile(format), options()).parse(&mut batch);
+            (result(&batch), batch.events.is_empty())
+        };
+        let ((by_marks, rejected), (in_general, _)) = (read("combined"), read("common"));
         prop_assert!(rejected || by_marks == in_general, "{} is {}, not {}", String::from_utf8_lossy(&line), by_marks, in_general);
     }
 
