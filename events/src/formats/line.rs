@@ -253,7 +253,7 @@ pub(super) enum Slot {
     Method,
     /// A target as the client sent it, perhaps with query.
     Target,
-    /// A path the server made of it; used where no target is logged.
+    /// A path the server made of it; used where neither a target nor a request line with one is logged.
     Path,
     Query,
     Status,
@@ -480,23 +480,24 @@ pub(super) fn assemble_into(
     Ok(())
 }
 
-/// Reads method, path and query from the values that hold them.
+/// Reads method, path and query from the values that hold them. What the client sent counts before what the server made of
+/// it: a path that was rewritten is that of another file, as is one whose error has a page of its own.
 #[inline]
 pub(super) fn read_request(cx: &mut Context<'_>, slots: &Slots, escape: Escape, event: &mut Event) {
     let at = |slot: Slot| slots[slot as usize];
+    let method = cx.value(at(Slot::Method), escape);
     let mut target = cx.value(at(Slot::Target), escape);
-    if target.is_none() {
+    let mut has_target = !target.is_none();
+    if !has_target || method.is_none() {
+        let request = cx.value(at(Slot::Request), escape);
+        has_target |= !request.is_none() && request::read(cx, request, event);
+    }
+    if !has_target {
         target = cx.value(at(Slot::Path), escape);
     }
-    if target.is_none() {
-        let request = cx.value(at(Slot::Request), escape);
-        if !request.is_none() {
-            request::read(cx, request, event);
-        }
-    } else {
+    if !target.is_none() {
         request::read_target(cx, target, event);
     }
-    let method = cx.value(at(Slot::Method), escape);
     if !method.is_none() {
         event.method = Method::from_token(cx.bytes(method));
     }

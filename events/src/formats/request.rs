@@ -64,12 +64,12 @@ fn divide_any(line: &[u8]) -> Request {
     Request { method, target: (start, end.max(start)), parsed: true }
 }
 
-/// Reads a request line into an event. `span` holds the bytes, unescaped.
+/// Reads a request line into an event. `span` holds the bytes, unescaped. Whether it holds a target.
 #[inline]
-pub(super) fn read(cx: &mut Context<'_>, span: Span, event: &mut Event) {
+pub(super) fn read(cx: &mut Context<'_>, span: Span, event: &mut Event) -> bool {
     let bytes = cx.bytes(span);
     if bytes.is_empty() || bytes == b"-" {
-        return;
+        return false;
     }
     let request = divide(bytes);
     event.method = request.method;
@@ -79,6 +79,7 @@ pub(super) fn read(cx: &mut Context<'_>, span: Span, event: &mut Event) {
     } else {
         event.path = target;
     }
+    request.parsed
 }
 
 /// Reads a request target (or a path that may carry a query) into an event.

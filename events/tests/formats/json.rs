@@ -45,6 +45,31 @@ fn nginx_json() {
                 "2020-06-01T15:49:10.000Z other status=404",
             ),
             (
+                "a request before the page of its error",
+                br#"{"time":"2020-06-01T15:49:10Z","request":"GET /scan.php?a=b HTTP/1.1","uri":"/404.html","status":404}"#,
+                "2020-06-01T15:49:10.000Z GET path=/scan.php query=a=b status=404",
+            ),
+            (
+                "a target before the request, which has the method",
+                br#"{"time":"2020-06-01T15:49:10Z","request":"POST /a HTTP/1.1","request_uri":"/b?c","uri":"/index.php","status":200}"#,
+                "2020-06-01T15:49:10.000Z POST path=/b query=c status=200",
+            ),
+            (
+                "a method by itself before that of the request",
+                br#"{"time":"2020-06-01T15:49:10Z","request":"GET /a HTTP/1.1","method":"PUT","path":"/b","status":200}"#,
+                "2020-06-01T15:49:10.000Z PUT path=/a status=200",
+            ),
+            (
+                "a request that has no target",
+                br#"{"time":"2020-06-01T15:49:10Z","request":"\u0016\u0003\u0001","uri":"/b","status":400}"#,
+                "2020-06-01T15:49:10.000Z other path=/b status=400",
+            ),
+            (
+                "a path whose request is not logged",
+                br#"{"time":"2020-06-01T15:49:10Z","request":"","uri":"/b","args":"c","status":200}"#,
+                "2020-06-01T15:49:10.000Z other path=/b query=c status=200",
+            ),
+            (
                 "an application's line",
                 br#"{"ts":1609459200,"level":"WARN","msg":"slow","service":"pay"}"#,
                 "2021-01-01T00:00:00.000Z app level=warn logger=pay message=slow",

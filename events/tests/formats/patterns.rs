@@ -392,6 +392,21 @@ fn a_line_full_of_separators_is_looked_at_a_few_times() {
 }
 
 #[test]
+fn what_the_client_asked_for_counts_before_what_the_server_made_of_it() {
+    let rows = [
+        (r#""$request" $uri $status"#, r#""GET /a?b HTTP/1.1" /404.html 404"#, "GET path=/a query=b status=404"),
+        (r#"$uri "$request" $status"#, r#"/index.php "-" 400"#, "other path=/index.php status=400"),
+        (r#"%>s %m %U "%r""#, r#"200 GET /index.php "GET /a HTTP/1.1""#, "GET path=/a status=200"),
+    ];
+    for (pattern, line, want) in rows {
+        let time = if pattern.starts_with('%') { "%t" } else { "[$time_local]" };
+        let shown =
+            one(&compile(&format!("{time} {pattern}")), format!("[10/Oct/2000:13:55:36 +0000] {line}").as_bytes());
+        assert_eq!(shown, format!("2000-10-10T13:55:36.000Z {want}"), "{pattern}");
+    }
+}
+
+#[test]
 fn hours_may_be_padded_with_a_blank() {
     let format = compile(r#"%h %{%d/%b/%Y %k:%M:%S %z}t "%r" %>s"#);
     for (hour, want) in [(" 9", "09"), ("09", "09"), ("19", "19")] {
