@@ -157,6 +157,22 @@ impl LogLevel {
         })
     }
 
+    /// The level a number names: those of pino and bunyan up to 60, of Monolog from 100.
+    pub fn from_number(number: &[u8]) -> Option<LogLevel> {
+        Some(match number {
+            b"600" => LogLevel::Emerg,
+            b"550" => LogLevel::Alert,
+            b"60" | b"500" => LogLevel::Crit,
+            b"50" | b"400" => LogLevel::Error,
+            b"40" | b"300" => LogLevel::Warn,
+            b"250" => LogLevel::Notice,
+            b"30" | b"200" => LogLevel::Info,
+            b"20" | b"100" => LogLevel::Debug,
+            b"10" => LogLevel::Trace,
+            _ => return None,
+        })
+    }
+
     /// The name in results.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -24,13 +24,11 @@ use crate::dead_letter::Reason;
 use crate::event::{Client, Event, Kind, LogLevel};
 use memchr::memmem;
 
-/// Reads `TIMESTAMP [LEVEL] SERVICE - MESSAGE | IP: x | User: y | ResponseTime: Nms`; everything after the level may lack.
+/// Reads `TIMESTAMP [LEVEL] SERVICE - MESSAGE | IP: x | User: y | ResponseTime: Nms`, where everything after the level may lack;
+/// or a line with a [bare level](bare).
 pub(super) fn app(cx: &mut Context<'_>) -> Result<Event, Reason> {
     let line = cx.line;
-    // No time is longer than forty bytes.
-    let open = memmem::find(&line[..line.len().min(48)], b" [").ok_or(Reason::Format)?;
-    let close = open + memchr::memchr(b']', &line[open..line.len().min(open + 16)]).ok_or(Reason::Format)?;
-    let level = LogLevel::from_word(line[open + 2..close].trim_ascii()).ok_or(Reason::Format)?;
+    let Some((open, close, level)) = bracketed_level(line) else { return bare(cx) };
     let time = cx.clock.any(&line[..open])?;
     let mut event = Event::new(Kind::App, time);
     event.level = level;
@@ -44,6 +42,87 @@ pub(super) fn app(cx: &mut Context<'_>) -> Result<Event, Reason> {
     let end = read_appended(cx, at, &mut event)?;
     event.message = cx.value(Piece::new(at, end, false), Escape::Log);
     Ok(event)
+}
+
+/// How much of a line its time, and what stands before its level, can take: no time is longer than forty bytes.
+const TIME: usize = 48;
+
+/// Where ` [LEVEL]` begins behind a time, and where its bracket closes.
+fn bracketed_level(line: &[u8]) -> Option<(usize, usize, LogLevel)> {
+    let open = memmem::find(&line[..line.len().min(TIME)], b" [")?;
+    let close = open + memchr::memchr(b']', &line[open..line.len().min(open + 16)])?;
+    Some((open, close, LogLevel::from_word(line[open + 2..close].trim_ascii())?))
+}
+
+/// The level that a program writes behind a time, and where it ends: a word in capitals, or in any letters before a colon.
+/// Other words may be hosts.
+fn bare_level(line: &[u8], at: usize) -> Option<(LogLevel, usize)> {
+    let start = at + line[at..].iter().take(8).take_while(|b| **b == b' ').count();
+    let word = line[start..].iter().take(16).take_while(|b| b.is_ascii_alphanumeric()).count();
+    let (word, after) = line[start..].split_at(word);
+    let is_one = match after {
+        [] | [b' ', ..] => !word.iter().any(u8::is_ascii_lowercase),
+        [b':', rest @ ..] => rest.first().is_none_or(|b| *b == b' '),
+        _ => false,
+    };
+    let level = LogLevel::from_word(word).filter(|_| is_one)?;
+    Some((level, start + word.len() + usize::from(after.first() == Some(&b':'))))
+}
+
+/// Reads a line with a level that has no brackets, as Rust's tracing and Spring Boot write it by default, and others often:
+///
+/// ```text
+/// 2026-03-05T12:00:00.123456Z ERROR shop::db: connection lost
+/// 2026-03-05T12:00:00.123Z ERROR 1 --- [           main] c.e.shop.Pay                  : card service down
+/// 2026-03-05 12:00:00,123 ERROR [main] c.e.shop.Pay - card service down
+/// 2026-03-05T12:00:00.123Z error: connection lost
+/// ```
+///
+/// No client is read from it: what its end looks like is for whoever typed the message to say.
+fn bare(cx: &mut Context<'_>) -> Result<Event, Reason> {
+    let line = cx.line;
+    // A time is one word to three: `2026-03-05T12:00:00Z`, `2026-03-05 12:00:00`, `Mar  5 12:00:00`.
+    let blanks = memchr::memchr_iter(b' ', &line[..line.len().min(TIME)]).filter(|at| *at > 0 && line[at - 1] != b' ');
+    let found = blanks.take(3).find_map(|at| Some((at, bare_level(line, at)?)));
+    let (time_end, (level, at)) = found.ok_or(Reason::Format)?;
+    let mut event = Event::new(Kind::App, cx.clock.any(&line[..time_end])?);
+    event.level = level;
+    let mut at = skip_blanks(line, at);
+    if let Some((start, end, message)) = logger(line, at) {
+        event.logger = cx.value(Piece::new(start, end, false), Escape::Log);
+        at = message;
+    }
+    event.message = cx.value(Piece::new(at, line.len(), false), Escape::Log);
+    Ok(event)
+}
+
+/// The logger behind a bare level, and where its message begins: `shop::db: `, `[main] c.e.Pay - ` or, with the process,
+/// `1 --- [main] c.e.Pay    : `.
+fn logger(line: &[u8], mut at: usize) -> Option<(usize, usize, usize)> {
+    let digits = line[at..].iter().take(12).take_while(|b| b.is_ascii_digit()).count();
+    if digits > 0 && line[at + digits..].starts_with(b" --- ") {
+        at += digits + 5;
+    }
+    // The thread, and the application or the trace.
+    for _ in 0..3 {
+        if line.get(at) == Some(&b'[') {
+            at = skip_blanks(line, at + memchr::memchr(b']', &line[at..line.len().min(at + 128)])? + 1);
+        }
+    }
+    let is_part =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'$' | b'-' | b'/' | b':' | b'[' | b']');
+    let word = line[at..].iter().take(128).take_while(|b| is_part(b)).count();
+    let end = at + word;
+    if let [.., b':'] = line[at..end] {
+        return (word > 1 && line.get(end).is_none_or(|b| *b == b' ')).then(|| (at, end - 1, skip_blanks(line, end)));
+    }
+    let after = skip_blanks(line, end);
+    let divides = after > end && matches!(line[after..], [b':' | b'-', b' ', ..]);
+    (word > 0 && divides).then_some((at, end, after + 2))
+}
+
+fn skip_blanks(line: &[u8], at: usize) -> usize {
+    at + line[at..].iter().take_while(|b| **b == b' ').count()
 }
 
 /// Reads ` | Key: value` from the line's end; where the message ends.
@@ -180,6 +259,10 @@ fn rfc3164(line: &[u8], at: usize, has_priority: bool) -> Option<Header> {
         false => month(&rest[..3]).is_some() && rest[9] == b':' && rest[12] == b':',
     };
     if !looks_timed {
+        return None;
+    }
+    // A program's own severity is no host of syslog's.
+    if !has_priority && bare_level(line, at + length).is_some() {
         return None;
     }
     let time = Some((at, at + length));

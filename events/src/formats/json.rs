@@ -36,6 +36,7 @@ const USUAL_KEYS: &[(&str, Slot)] = &[
     ("msec", Slot::Time),
     ("ts", Slot::Time),
     ("date", Slot::Time),
+    ("datetime", Slot::Time),
     ("remote_addr", Slot::Client),
     ("remote_ip", Slot::Client),
     ("client_ip", Slot::Client),

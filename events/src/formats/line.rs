@@ -472,8 +472,10 @@ pub(super) fn assemble_into(
         event.message = cx.value(at(Slot::Message), escape);
         event.logger = cx.value(at(Slot::Logger), escape);
         let level = cx.value(at(Slot::Severity), escape);
-        event.level = LogLevel::from_word(cx.bytes(level)).unwrap_or(LogLevel::None);
-        if event.status == 0 && event.path.is_none() {
+        let level = cx.bytes(level);
+        event.level = LogLevel::from_word(level).or_else(|| LogLevel::from_number(level)).unwrap_or(LogLevel::None);
+        // Applications log the path that they were at work for, too; a request has an answer, or a method beside its path.
+        if event.status == 0 && (event.path.is_none() || event.method == Method::Other) {
             event.kind = Kind::App;
         }
     }

@@ -75,6 +75,41 @@ fn nginx_json() {
                 "2021-01-01T00:00:00.000Z app level=warn logger=pay message=slow",
             ),
             (
+                "an application's line with the path that it was at work for",
+                br#"{"@timestamp":"2020-06-01T15:49:10Z","level":"ERROR","message":"payment failed","path":"/checkout","method":"charge"}"#,
+                "2020-06-01T15:49:10.000Z app other path=/checkout level=error message=payment failed",
+            ),
+            (
+                "an application's line with the id of its request",
+                br#"{"@timestamp":"2020-06-01T15:49:10Z","level":"ERROR","message":"payment failed","request":"7f3a"}"#,
+                "2020-06-01T15:49:10.000Z app other path=7f3a level=error message=payment failed",
+            ),
+            (
+                "a request with a level",
+                br#"{"ts":1609459200,"level":"info","msg":"handled","status":200,"path":"/a"}"#,
+                "2021-01-01T00:00:00.000Z other path=/a status=200 level=info message=handled",
+            ),
+            (
+                "a request with a level and no status",
+                br#"{"ts":1609459200,"level":"info","msg":"begun","method":"GET","path":"/a"}"#,
+                "2021-01-01T00:00:00.000Z GET path=/a level=info message=begun",
+            ),
+            (
+                "pino",
+                br#"{"level":60,"time":1609459200000,"pid":1,"hostname":"h","msg":"db down"}"#,
+                "2021-01-01T00:00:00.000Z app level=crit message=db down",
+            ),
+            (
+                "Monolog",
+                br#"{"message":"db down","context":{},"level":400,"level_name":"ERROR","datetime":"2021-01-01T00:00:00.000000+00:00"}"#,
+                "2021-01-01T00:00:00.000Z app level=error message=db down",
+            ),
+            (
+                "a number that is no level",
+                br#"{"time":1609459200,"level":7,"msg":"x"}"#,
+                "2021-01-01T00:00:00.000Z app message=x",
+            ),
+            (
                 "numbers with exponents",
                 br#"{"time":"2020-06-01T15:49:10Z","status":2e2,"body_bytes_sent":1.5E+3,"request_time":3.6e-05,"port":44.3e1}"#,
                 "2020-06-01T15:49:10.000Z port=443 other status=200 bytes=1500 latency_us=36",

@@ -58,6 +58,8 @@ fn formats_are_detected_from_first_lines() {
         ("error", include_str!("../corpus/apache-error.log"), Some("apache-error")),
         ("app", include_str!("../corpus/app.log"), Some("app")),
         ("syslog", include_str!("../corpus/syslog.log"), Some("syslog")),
+        ("Rust's tracing", "2026-03-05T12:00:00.123456Z ERROR shop::db: lost\n", Some("app")),
+        ("Spring Boot", "2026-03-05T12:00:00.123Z  INFO 1 --- [   main] c.e.Pay   : up\n", Some("app")),
         ("nothing", "", None),
         ("prose", "It was a dark and stormy night.\nThe rain fell.\n", None),
     ];
