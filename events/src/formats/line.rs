@@ -311,6 +311,11 @@ pub(super) type Slots = [Piece; Slot::COUNT + 1];
 /// Nothing found yet.
 pub(super) const NO_SLOTS: Slots = [Piece::ABSENT; Slot::COUNT + 1];
 
+/// Whether nothing but a time was found.
+pub(super) fn is_only_time(slots: &Slots) -> bool {
+    slots[Slot::Client as usize..Slot::COUNT].iter().all(|piece| piece.is_absent())
+}
+
 /// The headers that may name the client.
 pub(super) struct Headers {
     pub x_forwarded_for: Piece,

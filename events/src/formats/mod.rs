@@ -541,7 +541,9 @@ fn behind(
 fn read_json(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
     let mut slots: Slots = NO_SLOTS;
     reader.read(keys, cx.line, &mut slots)?;
-    line::assemble(cx, &slots, Escape::Json, None)
+    let event = line::assemble(cx, &slots, Escape::Json, None)?;
+    // As of a pattern: nothing but a time is no event, whatever the object holds under keys of its own.
+    if line::is_only_time(&slots) { Err(Reason::Format) } else { Ok(event) }
 }
 
 /// Reads a line in whatever format it is, told by how it begins.

@@ -10,6 +10,7 @@
 
 use super::json::Step;
 use super::line::{self, Context, Headers, NO_SLOTS, Piece, Slot};
+use super::log_format::says_something;
 use super::request;
 use super::scan::{self, Escape};
 use crate::event::{Client, Event};
@@ -54,7 +55,8 @@ struct Value {
 }
 
 impl Shape {
-    /// The shape of lines with these texts and values; `None` where a text holds a backslash or has no quote.
+    /// The shape of lines with these texts and values; `None` where a text holds a backslash or has no quote, or no value
+    /// says anything but a time.
     pub fn new(steps: &[Step]) -> Option<Shape> {
         let mut shape = Shape { texts: Vec::new(), values: Vec::new(), marks: 0, direct: false, request_only: false };
         let mut after_string = false;
@@ -78,6 +80,9 @@ impl Shape {
         shape.push_text(closing, mark, before);
         let value = shape.values.last_mut()?;
         (value.last, value.before) = (mark, before);
+        if !shape.values.iter().any(|value| says_something(value.slot)) {
+            return None;
+        }
         let has = |slots: &[Slot]| shape.values.iter().any(|value| slots.contains(&value.slot));
         let one_latency = !has(&[Slot::LatencyMs, Slot::LatencyUs]);
         let access = !has(&[Slot::Severity, Slot::Message, Slot::Logger]);

@@ -1,8 +1,8 @@
 //! Objects with the keys that Nginx is usually told to write, and with a mapping of one's own.
 
-use crate::support::{check, compile, one};
+use crate::support::{batch, check, compile, one, options};
 use std::collections::BTreeMap;
-use tidewatch_events::formats::Format;
+use tidewatch_events::formats::{Format, Parser};
 
 #[test]
 fn nginx_json() {
@@ -140,6 +140,9 @@ fn nginx_json() {
             ("a size that is too high", br#"{"time":"2020-06-01T15:49:10Z","bytes":1e20}"#, "bad_number"),
             ("an exponent without digits", br#"{"time":"2020-06-01T15:49:10Z","request_time":1e}"#, "bad_number"),
             ("no time", br#"{"status":200}"#, "missing_time"),
+            ("only a time", br#"{"time":"2020-06-01T15:49:10Z"}"#, "format"),
+            ("only a time that is known", br#"{"text":"x","stream":"stdout","time":"2020-06-01T15:49:10Z"}"#, "format"),
+            ("only a time, and null", br#"{"time":"2020-06-01T15:49:10Z","status":null}"#, "format"),
             ("time is null", br#"{"time":null}"#, "missing_time"),
             ("time is a word", br#"{"time":"yesterday"}"#, "bad_time"),
             ("status is a word", br#"{"time":"2020-06-01T15:49:10Z","status":"ok"}"#, "bad_status"),
@@ -155,11 +158,20 @@ fn nginx_json() {
             ("binary", b"\x16\x03\x01", "binary"),
         ],
     );
-    let deep =
-        |depth: usize| format!(r#"{{"a":{}{},"time":"2020-06-01T15:49:10Z"}}"#, "[".repeat(depth), "]".repeat(depth));
+    let deep = |depth: usize| {
+        format!(r#"{{"a":{}{},"time":"2020-06-01T15:49:10Z","status":200}}"#, "[".repeat(depth), "]".repeat(depth))
+    };
     let format = compile("nginx-json");
-    assert_eq!(one(&format, deep(64).as_bytes()), "2020-06-01T15:49:10.000Z other");
+    assert_eq!(one(&format, deep(64).as_bytes()), "2020-06-01T15:49:10.000Z other status=200");
     assert_eq!(one(&format, deep(65).as_bytes()), "json");
+}
+
+#[test]
+fn lines_of_nothing_but_a_time_are_rejected_when_they_are_learned_too() {
+    let line = r#"{"text":"x","stream":"stdout","time":"2020-06-01T15:49:10Z"}"#;
+    let mut batch = batch([line; 20].join("\n").as_bytes());
+    Parser::new(compile("nginx-json"), options()).parse(&mut batch);
+    assert_eq!((batch.events.len(), batch.rejects.len()), (0, 20));
 }
 
 #[test]
