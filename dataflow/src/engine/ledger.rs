@@ -19,7 +19,7 @@ mod clock;
 mod partition;
 
 pub use clock::Moment;
-pub use partition::{Again, Gone, Judgement, Left, Pending, Share, Shares, Totals};
+pub use partition::{Again, Gone, Judgement, Left, Pending, Sample, Share, Shares, Totals};
 
 use crate::cluster::Backlog;
 use clock::Believed;

@@ -1,11 +1,11 @@
 //! Says of a live source that much of what it reads is left out: lines that cannot be read, events that come too late or from
-//! the future. A replay says that at its end; a live run may never end.
+//! the future; and that its requests lack what rules go by. A replay says that at its end; a live run may never end.
 //!
 //! Invariants
 //! - What is said is of at least [`LEAST_LINES`] lines, of which a tenth or more was left out.
-//! - Each of the two is said of a source at most every [`SAY_EVERY`].
+//! - Each of the two is said of a source at most every [`SAY_EVERY`], what its requests lack once.
 
-use super::ledger::Totals;
+use super::ledger::{Sample, Totals};
 use super::peers::Health;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,9 +24,13 @@ pub enum Kind {
     Rejected,
     /// Events too late for their windows, or from the future.
     Late,
+    /// The client: none of the first requests has one.
+    Clients,
+    /// The path: none of the first requests has one.
+    Paths,
 }
 
-/// Much of a source was left out.
+/// Much of a source was left out, or something of each of its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
     /// The source's name.
@@ -44,6 +48,8 @@ struct Source {
     /// As it was when it was last looked at.
     totals: Totals,
     said: [Option<Instant>; 2],
+    /// Whether it was said that its requests lack clients, and paths.
+    lacks: (bool, bool),
 }
 
 /// What was read of each source, and what was said of it.
@@ -61,6 +67,7 @@ impl Misfits {
         for (name, totals) in sums {
             let source = self.sources.entry(name.clone()).or_default();
             let before = source.totals;
+            found.extend(lacking(name, &totals.sample, std::mem::replace(&mut source.lacks, totals.sample.lacks())));
             // Where a process gives no answer for a while, there is less than before.
             let lines = totals.lines.saturating_sub(before.lines);
             if totals.lines >= before.lines && lines < LEAST_LINES {
@@ -84,6 +91,22 @@ impl Misfits {
     }
 }
 
+/// What the requests of each source lack.
+pub fn lacks<'a>(totals: impl IntoIterator<Item = (&'a Arc<str>, &'a Totals)>) -> Vec<Misfit> {
+    let mut sums: BTreeMap<&Arc<str>, Totals> = BTreeMap::new();
+    totals.into_iter().for_each(|(source, totals)| sums.entry(source).or_default().merge(totals));
+    sums.iter().flat_map(|(source, totals)| lacking(source, &totals.sample, (false, false))).collect()
+}
+
+/// What the requests of a source lack that was not said.
+fn lacking(source: &Arc<str>, sample: &Sample, said: (bool, bool)) -> impl Iterator<Item = Misfit> {
+    let (clients, paths) = sample.lacks();
+    let rows = [(Kind::Clients, clients && !said.0), (Kind::Paths, paths && !said.1)];
+    let (source, count) = (source.clone(), sample.requests);
+    let misfit = move |kind| Misfit { source: source.clone(), kind, count, lines: count };
+    rows.into_iter().filter(|(_, lacks)| *lacks).map(move |(kind, _)| misfit(kind))
+}
+
 impl Misfit {
     /// Says it to the log.
     pub fn warn(&self) {
@@ -98,6 +121,16 @@ impl Misfit {
                 "many events are in no window, too late or from the future: are clocks right and lines in order of time? \
                  `max_out_of_order`, `allowed_lateness` and `max_ahead` in [time] bound how far they may be off"
             ),
+            Kind::Clients => tracing::warn!(
+                source = %source, requests = count,
+                "none of the first requests has a client, and rules by client find nothing: is it the right `format`? For JSON, \
+                 `fields` says under which key the address stands"
+            ),
+            Kind::Paths => tracing::warn!(
+                source = %source, requests = count,
+                "none of the first requests has a path, and rules by path find nothing: is it the right `format`? For JSON, \
+                 `fields` says under which key the path stands"
+            ),
         }
     }
 }
@@ -107,6 +140,31 @@ mod tests {
     use super::super::ledger::Shares;
     use super::super::peers::Name;
     use super::*;
+
+    #[test]
+    fn what_the_first_requests_lack_is_said_once() {
+        let sample = |requests, with_client, with_path| Sample { events: 999, requests, with_client, with_path };
+        let (clients, paths): (&[Kind], &[Kind]) = (&[Kind::Clients], &[Kind::Paths]);
+        let rows: &[(&str, Sample, &[Kind])] = &[
+            ("too few", sample(99, 0, 0), &[]),
+            ("no client", sample(100, 0, 1), clients),
+            ("still none", sample(200, 0, 1), &[]),
+            ("no messages", sample(0, 0, 0), &[]),
+            ("all there", sample(100, 1, 1), &[]),
+            ("no path", sample(100, 1, 0), paths),
+        ];
+        let mut misfits = Misfits::default();
+        for (name, sample, want) in rows {
+            let health = Health { totals: Totals { sample: *sample, ..Totals::default() }, ..row("a", "1", 0, 0, 0) };
+            let said: Vec<_> = misfits.look(&[health], Instant::now()).iter().map(|m| m.kind).collect();
+            assert_eq!(said, *want, "{name}");
+        }
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let of = |sample| Totals { sample, ..Totals::default() };
+        let all = [(&a, &of(sample(50, 0, 1))), (&b, &of(sample(100, 1, 1))), (&a, &of(sample(50, 0, 1)))];
+        let said: Vec<_> = lacks(all).into_iter().map(|m| (m.source, m.kind, m.count)).collect();
+        assert_eq!(said, [(a, Kind::Clients, 100)], "a source's partitions together");
+    }
 
     fn row(source: &str, partition: &str, lines: u64, rejected: u64, late: u64) -> Health {
         let name = Name { index: 0, source: source.into(), partition: partition.into() };

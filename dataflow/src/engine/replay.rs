@@ -10,6 +10,7 @@ use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::letters::Account;
 use super::limited::Limited;
+use super::misfits::{self, Misfit};
 use super::parsers::SourceParsers;
 use super::progress::Progress;
 use super::redaction::Redaction;
@@ -350,7 +351,9 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         return Err(error.into());
     }
     let mut totals = Totals::default();
-    ledger.totals().iter().for_each(|(_, t)| totals.merge(t));
+    let partitions = ledger.totals();
+    partitions.iter().for_each(|(_, t)| totals.merge(t));
+    misfits::lacks(partitions.iter().map(|(info, t)| (&info.source_name, t))).iter().for_each(Misfit::warn);
     let mut summary = Summary::of(&totals, started.elapsed());
     if let Some(writer) = writer {
         writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
-use tidewatch_events::event::{Event, Verdict};
+use tidewatch_events::event::{Client, Event, Kind, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::watermark::{Ahead, Counts, Guard, PartitionClock};
 
@@ -104,6 +104,54 @@ pub struct Totals {
     pub last_event: Option<u64>,
     /// The effective watermark, ms.
     pub watermark: u64,
+    /// What the first of its events have.
+    #[serde(default)]
+    pub sample: Sample,
+}
+
+/// How many events of a partition are looked at for what they have.
+const SAMPLED: u64 = 1000;
+
+/// Of how many requests something is said that none of them has.
+const LEAST_REQUESTS: u64 = 100;
+
+/// Which fields the requests among a partition's first events have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Events that were looked at.
+    pub events: u64,
+    /// Those that are requests.
+    pub requests: u64,
+    /// Those that have a client.
+    pub with_client: u64,
+    /// Those that have a path.
+    pub with_path: u64,
+}
+
+impl Sample {
+    /// Looks at the events that come next, as long as they are among the first.
+    fn look(&mut self, events: &[Event]) {
+        let left = SAMPLED.saturating_sub(self.events).min(events.len() as u64);
+        self.events += left;
+        for event in events[..left as usize].iter().filter(|event| event.kind == Kind::Access) {
+            self.requests += 1;
+            self.with_client += u64::from(event.client != Client::None);
+            self.with_path += u64::from(!event.path.is_none());
+        }
+    }
+
+    /// Whether there are many requests, and none has a client; and the same of paths.
+    pub fn lacks(&self) -> (bool, bool) {
+        let is_enough = self.requests >= LEAST_REQUESTS;
+        (is_enough && self.with_client == 0, is_enough && self.with_path == 0)
+    }
+
+    fn merge(&mut self, other: &Sample) {
+        self.events += other.events;
+        self.requests += other.requests;
+        self.with_client += other.with_client;
+        self.with_path += other.with_path;
+    }
 }
 
 impl Totals {
@@ -125,6 +173,7 @@ impl Totals {
         self.first_event = self.first_event.into_iter().chain(other.first_event).min();
         self.last_event = self.last_event.into_iter().chain(other.last_event).max();
         self.watermark = self.watermark.max(other.watermark);
+        self.sample.merge(&other.sample);
     }
 }
 
@@ -430,6 +479,7 @@ impl Entry {
         self.totals.lines += batch.lines() - again + gone.lines;
         self.totals.events += batch.events.len() as u64 - again;
         self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
+        self.totals.sample.look(&batch.events);
         let share = self.shares.of(worker);
         share.events += batch.events.len() as u64 - again;
         share.rejected += batch.rejects.len() as u64 + gone.lines;

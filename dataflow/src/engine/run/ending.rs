@@ -2,6 +2,7 @@
 
 use super::super::ledger::{Ledger, Totals};
 use super::super::live::Figures;
+use super::super::misfits::{self, Misfit};
 use super::super::replay::Summary;
 use crate::cli::options::ClusterOptions;
 use crate::exit::{self, ExitCode, Failure};
@@ -23,6 +24,8 @@ pub(super) fn say_what_was_done(ledger: &Ledger, figures: &Figures, begun: Insta
     if let Some(hint) = summary.hint() {
         exit::say(&format!("warning: {hint}"));
     }
+    let partitions = ledger.totals();
+    misfits::lacks(partitions.iter().map(|(info, t)| (&info.source_name, t))).iter().for_each(Misfit::warn);
 }
 
 pub(super) fn sum(ledger: &Ledger) -> Totals {
