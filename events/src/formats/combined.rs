@@ -281,7 +281,8 @@ fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> Result<(), Misfi
         if line.get(at) == Some(&b'"') {
             let (close, escaped) = closing_quote(line, at + 1).ok_or(Misfit(line.len()))?;
             let last = client::from_the_right(&line[at + 1..close]).next().unwrap_or_default();
-            if fields.x_forwarded_for.is_absent() && client::parse_endpoint(last).is_some() {
+            // Proxies write at the line's end; what stands before it may be a host that the client named.
+            if client::parse_endpoint(last).is_some() {
                 fields.x_forwarded_for = Piece::new(at + 1, close, escaped);
             }
             at = close + 1;

@@ -101,6 +101,28 @@ fn clients_are_looked_up_behind_trusted_proxies_only() {
 }
 
 #[test]
+fn of_what_is_appended_the_last_list_of_addresses_is_the_proxies() {
+    let options = SourceOptions {
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        client_header: Some(ClientHeader::XForwardedFor),
+        ..options()
+    };
+    let rows = [
+        ("a host that is an address", r#""203.0.113.10" "6.6.6.6, 1.1.1.1""#, "1.1.1.1"),
+        ("a host that is a name", r#""a.example" "6.6.6.6, 1.1.1.1""#, "1.1.1.1"),
+        ("a duration behind it", r#""203.0.113.10" "1.1.1.1" rt=0.012"#, "1.1.1.1"),
+        ("something else behind it", r#""1.1.1.1" "7f3a""#, "1.1.1.1"),
+        ("alone", r#""1.1.1.1""#, "1.1.1.1"),
+        ("none", r#""-""#, "10.0.0.1"),
+    ];
+    for (name, appended, client) in rows {
+        let line = format!(r#"10.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x" {appended}"#);
+        let shown = one_with(&compile("combined"), options.clone(), line.as_bytes());
+        assert!(shown.contains(&format!(" client={client} ")), "{name}: {shown}");
+    }
+}
+
+#[test]
 fn wrong_formats_are_told_with_their_place() {
     let error = |text: &str| Format::compile(text, &BTreeMap::new()).unwrap_err();
     let rows = [
