@@ -150,6 +150,46 @@ fn what_is_too_old_goes() {
 }
 
 #[test]
+fn what_is_kept_in_sums_alone_is_answered_by_the_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let (mut lines, newest) = (Vec::new(), T0 + 2 * DAY);
+    for at in [T0, newest] {
+        (0..720).for_each(|n| stats(&mut lines, at + n * 10_000, "web1", 10, 1, None));
+    }
+    sink.deliver(&points(1, lines)).unwrap();
+    let (hour, kept) = (2 * HOUR, newest);
+    let rows: &[(&str, (u64, u64), Option<u64>, u64)] = &[
+        // name, from and to, the step that is asked for, the one that is answered once points are gone
+        ("no step", (T0, T0 + hour), None, MINUTE),
+        ("a window", (T0, T0 + hour), Some(10_000), MINUTE),
+        ("no whole number of minutes", (T0, T0 + hour), Some(90_000), 2 * MINUTE),
+        ("minutes", (T0, T0 + hour), Some(5 * MINUTE), 5 * MINUTE),
+        ("the end of it alone", (T0 + hour - MINUTE, T0 + hour), None, MINUTE),
+        ("what is kept in points", (kept, kept + hour), None, 10_000),
+        ("before there was anything", (T0 - hour, T0), None, 10_000),
+    ];
+    for has_points in [true, false] {
+        for (name, (from, to), step, want) in rows {
+            let query = SeriesQuery {
+                from: Some(EventTime(*from)),
+                to: Some(EventTime(*to)),
+                step: step.map(Millis),
+                host: Some("web1".into()),
+            };
+            let series = read(dir.path()).series(&query).unwrap();
+            let want = if has_points { step.unwrap_or(10_000) } else { *want };
+            let covered = series.to.0.min(from + hour) - series.from.0;
+            let all = if *from < T0 { 0 } else { covered / 1000 };
+            let sum: u64 = series.rows.iter().map(|row| row.requests).sum();
+            assert_eq!((series.step.0, sum), (want, all), "{name}, with points: {has_points}");
+            assert!(series.rows.iter().all(|row| row.rps == 1.0), "{name}");
+        }
+        tend(&sink, newest + hour, Duration::from_secs(90));
+    }
+}
+
+#[test]
 fn a_log_from_the_future_removes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();

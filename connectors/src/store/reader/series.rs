@@ -26,7 +26,7 @@ pub struct SeriesQuery {
     pub to: Option<EventTime>,
     /// One host; none: all together.
     pub host: Option<String>,
-    /// Length of a row; none: one that gives at most [`MAX_ROWS`].
+    /// Length of a row; none: one that gives at most [`MAX_ROWS`]. Longer where only longer sums are kept.
     pub step: Option<Millis>,
 }
 
@@ -122,7 +122,7 @@ impl StoreReader {
         let mut too_many = None;
         let series = self.ask(|c| {
             let range = Range::of(c, query.from, query.to)?;
-            let step = step(range, asked);
+            let step = kept_step(c, range, step(range, asked))?;
             if (range.to - range.from) / step > MAX_ROWS {
                 too_many = Some((range.to - range.from, step));
             }
@@ -159,6 +159,31 @@ fn step(range: Range, asked: Option<i64>) -> i64 {
     let fits = |step: i64| length / step < MAX_ROWS;
     let steps = [range.window].into_iter().chain(STEPS).map(whole);
     steps.into_iter().find(|step| fits(*step)).unwrap_or_else(|| whole(length / (MAX_ROWS - 1) + 1))
+}
+
+/// The step, or the next one of whole minutes or hours where the range begins before what is kept in finer rows: of sums
+/// alone no shorter row can be made.
+fn kept_step(c: &Connection, range: Range, mut step: i64) -> rusqlite::Result<i64> {
+    for (finer, sums) in [(Level::Raw, Level::Minute), (Level::Minute, Level::Hour)] {
+        let unit = sums.unit();
+        if step % unit == 0 {
+            continue;
+        }
+        let sql = format!("SELECT MIN(time) FROM http_stats{}", finer.suffix());
+        let oldest: Option<i64> = c.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+        let until = range.to.min(oldest.map_or(i64::MAX, |oldest| oldest - oldest % unit));
+        let sql = format!("SELECT 1 FROM http_stats{} WHERE time >= ?1 AND time < ?2 LIMIT 1", sums.suffix());
+        if c.prepare_cached(&sql)?.exists([range.from - range.from % unit, until])? {
+            step = super::ceil(step, whole_windows(unit, range.window));
+        }
+    }
+    Ok(step)
+}
+
+/// The least multiple of a unit that is whole windows too; the unit where that is longer than an hour.
+fn whole_windows(unit: i64, window: i64) -> i64 {
+    let most = Level::Hour.unit();
+    (1..=most / unit).map(|n| n * unit).find(|length| length % window == 0).unwrap_or(unit)
 }
 
 #[derive(Default)]
