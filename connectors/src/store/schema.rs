@@ -11,7 +11,7 @@ use super::PAGE_BYTES;
 use std::fmt::Write as _;
 
 /// The version of the tables' form. A file of a newer one is refused.
-pub const VERSION: i64 = 5;
+pub const VERSION: i64 = 6;
 
 /// How fine the points of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +97,17 @@ pub struct Measurement {
     groups: Groups,
     /// Aggregate that decides which row gives the columns that are not aggregated.
     anchor: &'static str,
+    /// A column that only sums have.
+    tally: Option<Tally>,
+}
+
+/// What is counted of all rows of a unit, also of those whose rank is too low to be kept: it stands in the first of those
+/// that are numbered together, 0 in the others.
+#[derive(Debug)]
+struct Tally {
+    name: &'static str,
+    /// What a point counts for, as SQL; so do sums of an earlier release.
+    of_point: &'static str,
 }
 
 use ColumnKind::{Boolean, Integer, Real, Text};
@@ -113,11 +124,11 @@ const BY_REQUESTS: &str = "requests DESC, name";
 
 const fn by_name(name: &'static str, fields: &'static [Column], order: &'static str) -> Measurement {
     let groups = Groups::Ranked { by: &["host", "name"], rank: "rank", first: 1, order };
-    Measurement { name, tags: &["host", "rank"], fields, groups, anchor: "" }
+    Measurement { name, tags: &["host", "rank"], fields, groups, anchor: "", tally: None }
 }
 
 const fn by_tags(name: &'static str, tags: &'static [&'static str], fields: &'static [Column]) -> Measurement {
-    Measurement { name, tags, fields, groups: Groups::Tags, anchor: "" }
+    Measurement { name, tags, fields, groups: Groups::Tags, anchor: "", tally: None }
 }
 
 /// All measurements. `http_stats` is first: the shares of others are of its requests.
@@ -165,6 +176,7 @@ pub static MEASUREMENTS: [Measurement; 16] = [
             order: "requests DESC, bytes DESC, path",
         },
         anchor: "",
+        tally: None,
     },
     Measurement {
         name: "top_clients",
@@ -183,6 +195,7 @@ pub static MEASUREMENTS: [Measurement; 16] = [
             order: "requests DESC, bytes DESC, client_ip",
         },
         anchor: "",
+        tally: None,
     },
     by_name(
         "top_agents",
@@ -215,6 +228,7 @@ pub static MEASUREMENTS: [Measurement; 16] = [
         fields: &[column("count", Integer, "CAST(TOTAL(count) AS INTEGER)"), column("example", Text, "example")],
         groups: Groups::Tags,
         anchor: "MIN(time)",
+        tally: None,
     },
     Measurement {
         name: "anomaly",
@@ -237,6 +251,7 @@ pub static MEASUREMENTS: [Measurement; 16] = [
             order: "score DESC, subject",
         },
         anchor: "MAX(score)",
+        tally: Some(Tally { name: "findings", of_point: "state IS NOT 'retracted'" }),
     },
     by_tags(
         "tidewatch",
@@ -324,6 +339,18 @@ impl Measurement {
         ["time"].into_iter().chain(self.tags.iter().copied()).chain(self.fields.iter().map(|f| f.name))
     }
 
+    /// The same of a table of sums, which may count more.
+    pub fn columns_of(&self, level: Level) -> impl Iterator<Item = &'static str> {
+        let tally = self.tally.as_ref().filter(|_| level != Level::Raw);
+        self.columns().chain(tally.map(|tally| tally.name))
+    }
+
+    /// What a row of a level counts for in the measurement's tally, as SQL; nothing where it has none.
+    pub fn tally(&self, level: Level) -> Option<String> {
+        let Tally { name, of_point } = self.tally.as_ref()?;
+        Some(if level == Level::Raw { (*of_point).to_owned() } else { format!("COALESCE({name}, {of_point})") })
+    }
+
     /// The statement that makes a table.
     fn create(&self, level: Level) -> String {
         let mut sql = format!("CREATE TABLE IF NOT EXISTS {} (time INTEGER NOT NULL", self.table(level));
@@ -333,6 +360,9 @@ impl Measurement {
         }
         for field in self.fields {
             let _ = write!(sql, ", {} {}", field.name, field.kind.sql());
+        }
+        if let Some(tally) = self.tally.as_ref().filter(|_| level != Level::Raw) {
+            let _ = write!(sql, ", {} INTEGER", tally.name);
         }
         let _ = write!(sql, ", PRIMARY KEY (time, {})) WITHOUT ROWID;", self.tags.join(", "));
         sql
@@ -348,7 +378,7 @@ impl Measurement {
     /// The statement that makes the rows of the unit that starts at `:time`, `:unit` ms long, from the finer table; of
     /// ranked ones `:keep`.
     pub fn summarise(&self, from: Level, to: Level) -> String {
-        let columns: Vec<&str> = self.columns().collect();
+        let columns: Vec<&str> = self.columns_of(to).collect();
         let groups = match self.groups {
             Groups::Tags => self.tags,
             Groups::Ranked { by, .. } => by,
@@ -359,6 +389,9 @@ impl Measurement {
         }
         if !self.anchor.is_empty() {
             inner.push(format!("{} AS anchor", self.anchor));
+        }
+        if let Some(count) = self.tally(from) {
+            inner.push(format!("SUM({count}) AS tally"));
         }
         let inner = format!(
             "SELECT {} FROM {} f WHERE time >= :time AND time < :time + :unit GROUP BY {}",
@@ -378,8 +411,12 @@ impl Measurement {
             }
             Groups::Ranked { by, rank, first, order } => {
                 let within = by[..by.len() - 1].join(", ");
-                let number =
-                    format!("ROW_NUMBER() OVER (PARTITION BY {within} ORDER BY {order}) + {} AS {rank}", first - 1);
+                let place = format!("ROW_NUMBER() OVER (PARTITION BY {within} ORDER BY {order})");
+                let mut number = format!("{place} + {} AS {rank}", first - 1);
+                if let Some(tally) = &self.tally {
+                    let all = format!("SUM(tally) OVER (PARTITION BY {within})");
+                    let _ = write!(number, ", CASE {place} WHEN 1 THEN {all} ELSE 0 END AS {}", tally.name);
+                }
                 format!(
                     "INSERT OR REPLACE INTO {into} ({columns}) SELECT {} FROM (SELECT *, {number} FROM ({inner})) \
                      WHERE {rank} < {first} + :keep",
@@ -425,6 +462,10 @@ UPDATE acknowledgements SET covers = at;
     "",
     // And those of `tidewatch_limited`.
     "",
+    // Sums that were made before count as their rows do.
+    "ALTER TABLE anomaly_1m ADD COLUMN findings INTEGER;
+ALTER TABLE anomaly_1h ADD COLUMN findings INTEGER;
+",
 ];
 
 /// About how many bytes a row of `alerts` takes in the file, with its indices, as measured. What does not fit into a page with

@@ -1,6 +1,8 @@
 //! What time does to what is kept: sums by minute and hour, retention, addresses that must go.
 
-use crate::support::{DAY, HOUR, MINUTE, T0, alert, error, number, points, read, settings, sql, stats, tend, top};
+use crate::support::{
+    DAY, HOUR, MINUTE, T0, alert, anomaly, error, number, points, read, settings, sql, stats, tend, top,
+};
 use rusqlite::types::Value;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::{Delivery, Sink};
@@ -186,6 +188,35 @@ fn what_is_kept_in_sums_alone_is_answered_by_the_minute() {
             assert!(series.rows.iter().all(|row| row.rps == 1.0), "{name}");
         }
         tend(&sink, newest + hour, Duration::from_secs(90));
+    }
+}
+
+#[test]
+fn findings_are_as_many_over_any_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let mut lines = Vec::new();
+    stats(&mut lines, T0, "web1", 1, 1, None);
+    stats(&mut lines, T0 + HOUR - 10_000, "web1", 1, 1, None);
+    // More subjects than a sum keeps, in three windows of each of two minutes; those of one were taken back.
+    for minute in [0, 7] {
+        for window in 0..3 {
+            let time = T0 + minute * MINUTE + window * 10_000;
+            (0..150).for_each(|n| {
+                anomaly(&mut lines, time, n, &format!("10.0.0.{n}"), if n == 9 { "retracted" } else { "open" });
+            });
+        }
+    }
+    sink.deliver(&points(1, lines)).unwrap();
+    for summed in [false, true] {
+        for step in [10_000, MINUTE, HOUR] {
+            let (from, to) = (Some(EventTime(T0)), Some(EventTime(T0 + HOUR)));
+            let series =
+                read(dir.path()).series(&SeriesQuery { from, to, step: Some(Millis(step)), host: None }).unwrap();
+            let sum: u64 = series.rows.iter().map(|row| row.anomalies).sum();
+            assert_eq!(sum, 2 * 3 * 149, "in rows of {step} ms, summed up: {summed}");
+        }
+        tend(&sink, T0 + HOUR, Duration::from_secs(90));
     }
 }
 

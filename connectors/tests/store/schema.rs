@@ -1,12 +1,13 @@
 //! Tables and columns, files of other versions, and files that are none.
 
-use crate::support::{T0, alert, number, read, settings, sql};
+use crate::support::{MINUTE, T0, alert, anomaly, number, points, read, settings, sql, tend};
 use rusqlite::Connection;
 use std::time::Duration;
 use tidewatch_connectors::sink::{Delivery, Sink};
-use tidewatch_connectors::store::schema::{self, ColumnKind, MEASUREMENTS};
-use tidewatch_connectors::store::{StoreError, StoreMarks, StoreReader, StoreSink};
+use tidewatch_connectors::store::schema::{self, ColumnKind, Level, MEASUREMENTS};
+use tidewatch_connectors::store::{SeriesQuery, StoreError, StoreMarks, StoreReader, StoreSink};
 use tidewatch_events::alert::Alert;
+use tidewatch_events::time::{EventTime, Millis};
 
 #[test]
 fn the_tables_are_those_of_the_schema() {
@@ -46,11 +47,13 @@ fn the_tables_are_those_of_the_schema() {
     drop(StoreSink::open(dir.path(), settings()).unwrap());
     let c = sql(dir.path());
     for m in &MEASUREMENTS {
-        for suffix in ["", "_1m", "_1h"] {
-            let mut statement =
-                c.prepare(&format!("SELECT name FROM pragma_table_info('{}{suffix}')", m.name)).unwrap();
+        for level in [Level::Raw, Level::Minute, Level::Hour] {
+            let table = m.table(level);
+            let mut statement = c.prepare(&format!("SELECT name FROM pragma_table_info('{table}')")).unwrap();
             let have: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-            assert_eq!(have, m.columns().collect::<Vec<_>>(), "{}{suffix}", m.name);
+            assert_eq!(have, m.columns_of(level).collect::<Vec<_>>(), "{table}");
+            let counts = m.name == "anomaly" && level != Level::Raw;
+            assert_eq!(m.columns_of(level).count(), m.columns().count() + usize::from(counts), "{table}");
         }
     }
     assert_eq!(number(&c, "SELECT value FROM meta WHERE name = 'schema_version'"), schema::VERSION);
@@ -89,6 +92,9 @@ fn files_that_cannot_be_used_are_refused_in_words() {
     }
 }
 
+/// What version 6 added is not there.
+const BEFORE_6: &str = "ALTER TABLE anomaly_1m DROP COLUMN findings; ALTER TABLE anomaly_1h DROP COLUMN findings;";
+
 #[test]
 fn a_store_of_version_1_is_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
@@ -97,6 +103,7 @@ fn a_store_of_version_1_is_brought_up_to_date() {
     StoreMarks::open(dir.path()).unwrap().acknowledge("1", "ann", "known").unwrap();
     drop(sink);
     let c = Connection::open(dir.path().join("store.db")).unwrap();
+    c.execute_batch(BEFORE_6).unwrap();
     c.execute_batch("ALTER TABLE acknowledgements DROP COLUMN covers; PRAGMA user_version = 1;").unwrap();
     drop(c);
     let only_read = StoreReader::open(dir.path(), Duration::from_secs(1)).err().unwrap();
@@ -122,6 +129,7 @@ fn a_store_of_version_2_has_its_alerts_counted() {
     assert!((700..1200).contains(&kept), "what is written again counts as it is now: {kept}");
     drop(sink);
     let c = Connection::open(dir.path().join("store.db")).unwrap();
+    c.execute_batch(BEFORE_6).unwrap();
     c.execute_batch(
         "DROP TRIGGER alerts_added; DROP TRIGGER alerts_changed; DROP TRIGGER alerts_removed;
         DELETE FROM meta WHERE name = 'alerts_bytes'; PRAGMA user_version = 2;",
@@ -131,4 +139,30 @@ fn a_store_of_version_2_has_its_alerts_counted() {
     assert_eq!(bytes(), kept);
     c.execute("DELETE FROM alerts", []).unwrap();
     assert_eq!(bytes(), 0);
+}
+
+#[test]
+fn sums_of_version_5_count_as_their_rows_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let mut lines = Vec::new();
+    // Three subjects with two findings each, and those of one of them taken back.
+    for (n, state) in ["open", "retracted", "open"].into_iter().enumerate() {
+        (0..2).for_each(|hop| anomaly(&mut lines, T0 + hop * 10_000, n as u64, &format!("s{n}"), state));
+    }
+    sink.deliver(&points(1, lines)).unwrap();
+    tend(&sink, T0, Duration::from_secs(90));
+    drop(sink);
+    let found = || {
+        let (from, step) = (Some(EventTime(T0)), Some(Millis(MINUTE)));
+        let query = SeriesQuery { from, to: Some(EventTime(T0 + MINUTE)), step, ..SeriesQuery::default() };
+        read(dir.path()).series(&query).unwrap().rows.iter().map(|row| row.anomalies).sum::<u64>()
+    };
+    assert_eq!(found(), 4);
+    let c = Connection::open(dir.path().join("store.db")).unwrap();
+    c.execute_batch(BEFORE_6).unwrap();
+    c.pragma_update(None, "user_version", 5).unwrap();
+    drop(c);
+    drop(StoreSink::open_untended(dir.path(), settings()).unwrap());
+    assert_eq!(found(), 2, "one a row");
 }

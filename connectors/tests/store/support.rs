@@ -61,6 +61,14 @@ pub fn error(out: &mut Vec<u8>, time: u64, severity: &str, pattern: &str, count:
     line.count("count", count).text("example", example).end(EventTime(time));
 }
 
+pub fn anomaly(out: &mut Vec<u8>, time: u64, slot: u64, subject: &str, state: &str) {
+    let mut line = LineWriter::new(out);
+    line.start("anomaly").tag("host", "*").tag("rule", "ip-spike").tag_number("slot", slot).text("id", subject);
+    line.text("message", "m").float("score", 0.5).text("severity", "high").text("state", state);
+    line.text("subject", subject).float("threshold", 4.0).float("value", 5.0).count("window_ms", 60_000);
+    assert!(line.end(EventTime(time)));
+}
+
 pub fn alert(id: &str, fired: u64, ip: &str) -> Alert {
     Alert {
         id: id.into(),

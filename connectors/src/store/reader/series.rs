@@ -1,7 +1,7 @@
 //! Requests, latency, status classes over time: of one host, or of all together.
 
 use super::super::StoreError;
-use super::super::schema::Level;
+use super::super::schema::{self, Level};
 use super::{Piece, Range, StoreReader, cover, over};
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
@@ -186,6 +186,12 @@ fn whole_windows(unit: i64, window: i64) -> i64 {
     (1..=most / unit).map(|n| n * unit).find(|length| length % window == 0).unwrap_or(unit)
 }
 
+/// How many findings a row stands for, as SQL.
+fn anomalies(level: Level) -> String {
+    let counted = schema::measurement("anomaly").and_then(|measurement| measurement.tally(level));
+    counted.unwrap_or_else(|| "1".to_owned())
+}
+
 #[derive(Default)]
 struct Sum {
     row: SeriesRow,
@@ -223,13 +229,13 @@ fn sums(c: &Connection, from: i64, to: i64, step: i64, host: Option<&str>) -> ru
         }
         // What rules in shadow mode find is found for nobody.
         let mode = format!("(SELECT mode FROM alerts WHERE alerts.id = anomaly{}.id)", piece.level.suffix());
-        let mut statement = over(c, &format!("time, state, {mode}"), "anomaly", *piece, host)?;
+        let mut statement = over(c, &format!("time, {}, {mode}", anomalies(piece.level)), "anomaly", *piece, host)?;
         let mut rows = statement.query(params![piece.from, piece.to, host])?;
         while let Some(row) = rows.next()? {
-            let time: i64 = row.get(0)?;
-            let is = |column, word| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str_or_null()? == Some(word));
-            if !is(1, "retracted")? && !is(2, "shadow")? {
-                sums.entry(time - time % step).or_default().row.anomalies += 1;
+            let (time, count): (i64, i64) = (row.get(0)?, row.get(1)?);
+            if count > 0 && row.get_ref(2)?.as_str_or_null()? != Some("shadow") {
+                let found = &mut sums.entry(time - time % step).or_default().row.anomalies;
+                *found = found.saturating_add(count as u64);
             }
         }
     }
