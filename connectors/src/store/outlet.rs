@@ -21,8 +21,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::privacy::Privacy;
 
-/// A request as it may be kept, and how many it stands for.
-pub type KeptRequest = (RequestRow, u32);
+/// A request as it may be kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeptRequest {
+    /// What is shown of it.
+    pub row: RequestRow,
+    /// How many requests it stands for.
+    pub one_in: u32,
+    /// With its time, what tells it from others: the same when it is read again.
+    pub place: i64,
+}
 
 /// What may wait, bytes.
 const MAX_WAITING: usize = 8 << 20;
@@ -136,7 +144,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 }
 
 /// What a row takes, bytes.
-fn cost((row, _): &KeptRequest) -> usize {
+fn cost(KeptRequest { row, .. }: &KeptRequest) -> usize {
     let texts = [&row.host, &row.client, &row.method, &row.path, &row.query, &row.agent, &row.referrer];
     ROW_COST + texts.iter().map(|text| text.len()).sum::<usize>()
 }
@@ -220,11 +228,12 @@ mod tests {
     }
 
     fn row(time: u64, path: &str) -> KeptRequest {
-        (RequestRow { time: EventTime(time), path: path.to_owned(), ..RequestRow::default() }, 1)
+        let row = RequestRow { time: EventTime(time), path: path.to_owned(), ..RequestRow::default() };
+        KeptRequest { row, one_in: 1, place: 0 }
     }
 
     fn times(handed: &Handed) -> Vec<u64> {
-        handed.rows.iter().map(|(row, _)| row.time.0).collect()
+        handed.rows.iter().map(|kept| kept.row.time.0).collect()
     }
 
     #[test]

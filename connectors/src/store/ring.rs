@@ -8,6 +8,7 @@
 //!
 //! Invariants
 //! - Nothing stands in the file before masking and redaction, and nothing that is not printable.
+//! - A request stands there once, however often it is read: it is known by its time and by where it was read.
 //! - Its age goes by event time, counted from the newest request this process took, at most a day ahead of the clock.
 
 use super::outlet::KeptRequest;
@@ -179,8 +180,6 @@ impl RequestRing {
             elsewhere,
             figures: figures.clone(),
             on_requests,
-            // Larger than any of an earlier process, without looking through them.
-            last_id: wall_clock().0.saturating_mul(1000) as i64,
             newest: None,
             is_failing: false,
         };
@@ -278,7 +277,6 @@ struct Ring {
     elsewhere: Receiver<Vec<KeptRequest>>,
     figures: Arc<Figures>,
     on_requests: Option<OnRequests>,
-    last_id: i64,
     newest: Option<i64>,
     is_failing: bool,
 }
@@ -318,8 +316,7 @@ impl Ring {
     fn write(&mut self, taken: &mut Vec<Sampled>) -> rusqlite::Result<()> {
         let mut rows: Vec<KeptRequest> = taken.drain(..).flat_map(|s| shown(s, &self.settings.privacy)).collect();
         rows.extend(self.elsewhere.try_iter().take(MAX_ELSEWHERE).flatten());
-        let count = rows.len() as u64;
-        if count == 0 {
+        if rows.is_empty() {
             return Ok(());
         }
         let mut written = self.insert(&rows);
@@ -327,33 +324,43 @@ impl Ring {
         if written.as_ref().is_err_and(is_full) && self.make_room().is_ok() {
             written = self.insert(&rows);
         }
-        match &written {
-            Ok(()) => {
-                self.figures.kept.fetch_add(count, Ordering::Relaxed);
+        let written = match written {
+            Ok(new) => {
+                // What stands there already was told of when it was kept.
+                let mut new = new.into_iter();
+                rows.retain(|_| new.next().unwrap_or(true));
+                self.figures.kept.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                Ok(())
             }
-            Err(_) => {
-                self.drain.shared.dropped_total.fetch_add(count, Ordering::Relaxed);
+            Err(error) => {
+                self.drain.shared.dropped_total.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                Err(error)
             }
-        }
-        if let Some(tell) = &mut self.on_requests {
-            let rows: Vec<RequestRow> = rows.into_iter().map(|(row, _)| row).collect();
+        };
+        if let Some(tell) = &mut self.on_requests
+            && !rows.is_empty()
+        {
+            let rows: Vec<RequestRow> = rows.into_iter().map(|kept| kept.row).collect();
             tell(&rows);
         }
         written
     }
 
-    fn insert(&mut self, rows: &[KeptRequest]) -> rusqlite::Result<()> {
+    /// Writes requests; which of them are new. One that stands there already was read again: where it is of a larger sample
+    /// now, it stands for fewer.
+    fn insert(&mut self, rows: &[KeptRequest]) -> rusqlite::Result<Vec<bool>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut id = self.last_id;
+        let mut new = Vec::with_capacity(rows.len());
         {
-            let sql = "INSERT INTO requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+            let sql = "INSERT OR IGNORE INTO requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
             let mut insert = transaction.prepare_cached(sql)?;
-            for (row, one_in) in rows {
-                id += 1;
+            let sql = "UPDATE requests SET one_in = ?3 WHERE time = ?1 AND id = ?2 AND one_in > ?3";
+            let mut again = transaction.prepare_cached(sql)?;
+            for KeptRequest { row, one_in, place } in rows {
                 let latency = row.latency_ms.map(|ms| (ms * 1000.0).round() as i64);
-                insert.execute(params![
+                let is_new = insert.execute(params![
                     row.time.0 as i64,
-                    id,
+                    place,
                     row.host,
                     row.client,
                     row.method,
@@ -365,13 +372,16 @@ impl Ring {
                     row.agent,
                     row.referrer,
                     one_in,
-                ])?;
+                ])? > 0;
+                if !is_new {
+                    again.execute(params![row.time.0 as i64, place, one_in])?;
+                }
+                new.push(is_new);
                 self.newest = self.newest.max(Some(row.time.0 as i64));
             }
         }
         transaction.commit()?;
-        self.last_id = id;
-        Ok(())
+        Ok(new)
     }
 
     /// Removes the oldest eighth, where a write found no room.
@@ -432,8 +442,8 @@ pub(super) fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<KeptRequest> {
         let redacted = |bytes: &[u8]| text::printable(&privacy.redact_text(bytes, named)).into_owned();
         let target = |bytes: &[u8]| text::printable(&privacy.redact_target(bytes, named)).into_owned();
         let shown = || named.map_or_else(String::new, |name| text::printable(&privacy.client.name(name)).into_owned());
-        rows.push((
-            RequestRow {
+        rows.push(KeptRequest {
+            row: RequestRow {
                 time: taken.time,
                 host,
                 client: taken.ip.map_or_else(shown, |ip| privacy.client_ip(ip).to_string()),
@@ -446,8 +456,9 @@ pub(super) fn shown(sampled: Sampled, privacy: &Privacy) -> Vec<KeptRequest> {
                 agent: redacted(next()),
                 referrer: target(next()),
             },
-            sampled.one_in,
-        ));
+            one_in: sampled.one_in,
+            place: tap::place(sampled.partition, taken.offset),
+        });
     }
     rows
 }

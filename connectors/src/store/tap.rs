@@ -71,6 +71,7 @@ pub(super) struct Shared {
 
 /// Requests of one batch. Texts are one after another in `bytes`.
 pub(super) struct Sampled {
+    pub(super) partition: PartitionId,
     pub(super) rows: Vec<Taken>,
     pub(super) bytes: Vec<u8>,
     /// One of this many was taken.
@@ -79,6 +80,7 @@ pub(super) struct Sampled {
 
 /// A request.
 pub(super) struct Taken {
+    pub(super) offset: u64,
     pub(super) time: EventTime,
     pub(super) sent: u64,
     pub(super) latency_us: Option<u32>,
@@ -111,8 +113,8 @@ impl RequestTap {
             return;
         }
         let level = self.shared.level_for(batch.events.len() as u64);
-        let mut sampled = Sampled { rows: Vec::new(), bytes: Vec::new(), one_in: 1 << level };
         let partition = batch.raw.partition;
+        let mut sampled = Sampled { partition, rows: Vec::new(), bytes: Vec::new(), one_in: 1 << level };
         if level == 0 {
             batch.events.iter().for_each(|event| sampled.push(batch, event));
         } else {
@@ -136,11 +138,25 @@ impl RequestTap {
 
 /// Whether a request is in the sample of a level.
 fn is_chosen(partition: PartitionId, offset: u64, level: u32) -> bool {
-    // Mixed as splitmix64 does: offsets are often multiples of a line's length.
-    let mut x = offset ^ partition.0.rotate_left(32);
+    // Offsets are often multiples of a line's length.
+    mixed(offset ^ partition.0.rotate_left(32)).leading_zeros() >= level
+}
+
+/// Mixed as splitmix64 does.
+fn mixed(mut x: u64) -> u64 {
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ x >> 31).leading_zeros() >= level
+    x ^ x >> 31
+}
+
+/// What tells requests of the same time apart, by where they were read: the same when they are read again. Of one partition
+/// they are in its order, up to half a tebibyte of it.
+pub(super) fn place(partition: PartitionId, offset: u64) -> i64 {
+    const PARTITION: u32 = 24;
+    const OFFSET: u32 = 39;
+    let (above, below) = (offset >> OFFSET, offset & ((1 << OFFSET) - 1));
+    let partition = mixed(mixed(partition.0) ^ above) >> (u64::BITS - PARTITION);
+    (below << PARTITION | partition) as i64
 }
 
 impl Shared {
@@ -221,6 +237,7 @@ impl Sampled {
             text.len() as u16
         });
         self.rows.push(Taken {
+            offset: event.offset,
             time: event.time,
             sent: event.bytes,
             latency_us: event.latency(),
@@ -285,6 +302,19 @@ mod tests {
                 assert!((these.len() as f64 - want).abs() < want * 0.1 + 40.0, "{level}: {} of {want}", these.len());
             }
         }
+    }
+
+    #[test]
+    fn places_are_told_apart_and_in_the_order_of_their_partition() {
+        let at = |partition, offset| place(PartitionId(partition), offset);
+        let offsets = [0, 1, 250, 1 << 32, (1 << 39) - 1];
+        for partition in [0, 1, 1 << 32, 1 << 56, 1 << 62 | 7, u64::MAX] {
+            let places: Vec<i64> = offsets.iter().map(|offset| at(partition, *offset)).collect();
+            assert!(places.is_sorted_by(|a, b| a < b) && places[0] >= 0, "{partition}: {places:?}");
+            assert_ne!(at(partition, 1 << 39), places[0], "{partition}");
+        }
+        let of_many: std::collections::BTreeSet<i64> = (0..1000).map(|partition| at(partition, 5)).collect();
+        assert_eq!(of_many.len(), 1000);
     }
 
     #[test]

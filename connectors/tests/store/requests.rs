@@ -241,9 +241,9 @@ fn the_ring_is_bounded_by_time_and_by_size() {
     let long = "p".repeat(1000);
     for round in 0..30 {
         let requests: Vec<Asked> =
-            (0..25).map(|n| asked(round * 100_000 + n, "10.0.0.1", &format!("/{round}/{long}"), 200)).collect();
+            (0..100).map(|n| asked(round * 100_000 + n, "10.0.0.1", &format!("/{round}/{long}"), 200)).collect();
         let ring = RequestRing::start(&dir, small.clone(), None).unwrap();
-        (0..4).for_each(|_| ring.tap().take(&batch(&requests)));
+        requests.chunks(25).for_each(|some| ring.tap().take(&batch(some)));
     }
     assert!(std::fs::metadata(dir.join("requests.db")).unwrap().len() <= 2 << 20);
     let found = read(&dir).requests(&RequestsQuery { limit: 1, ..RequestsQuery::default() }).unwrap();
@@ -279,6 +279,43 @@ fn a_sample_says_so_and_is_told_on() {
     let requests = activity.paths[0].requests;
     assert!((10_000..40_000).contains(&requests), "{requests}");
     assert_eq!((activity.kept, activity.sampled, activity.one_in), (found.rows.len() as u64, true, found.one_in));
+}
+
+#[test]
+fn what_is_read_again_is_kept_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(0));
+    let read_them = |settings: &RingSettings, requests: &[Asked]| {
+        let counted = told.clone();
+        let on_requests = move |rows: &[RequestRow]| *counted.lock().unwrap() += rows.len();
+        let ring = RequestRing::start(dir.path(), settings.clone(), Some(Box::new(on_requests))).unwrap();
+        ring.tap().take(&batch(requests));
+    };
+    let of = |n: u64| asked(n / 10 * 1000, "10.0.0.1", &format!("/{n}"), 200);
+    let requests: Vec<Asked> = (0..900).map(of).collect();
+    // As after a restart while there is much to read: a sample of what stands there already.
+    let (whole, hurried) = ([4 << 30, 16 << 20]).map(|max_size| RingSettings { max_size, ..settings() }).into();
+    read_them(&whole, &requests[..700]);
+    read_them(&hurried, &requests);
+    let reader = read(dir.path());
+    let all = || {
+        let found = reader.requests(&RequestsQuery { limit: 1000, ..RequestsQuery::default() }).unwrap();
+        let paths: std::collections::BTreeSet<_> = found.rows.iter().map(|row| row.path.clone()).collect();
+        assert_eq!(paths.len(), found.rows.len(), "each once");
+        (found, paths)
+    };
+    let (found, paths) = all();
+    assert!(paths.len() >= 700 && paths.len() < 900 && found.one_in > 1, "{} {}", paths.len(), found.one_in);
+    assert_eq!(*told.lock().unwrap(), paths.len(), "and told on once");
+    // Then all of it, and no row stands for others any more.
+    read_them(&whole, &requests);
+    let (found, paths) = all();
+    assert_eq!((paths.len(), found.one_in, *told.lock().unwrap()), (900, 1, 900));
+    let activity = reader.client("10.0.0.1", None, None).unwrap();
+    assert_eq!((activity.kept, activity.paths[0].requests), (900, 1));
+    // Of one second the later ones are above.
+    let newest: Vec<&str> = found.rows[..3].iter().map(|row| row.path.as_str()).collect();
+    assert_eq!(newest, ["/899", "/898", "/897"]);
 }
 
 #[test]

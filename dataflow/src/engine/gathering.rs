@@ -168,7 +168,10 @@ mod tests {
     use tidewatch_events::time::{EventTime, Millis};
 
     fn handed(number: u64, times: &[u64]) -> Handed {
-        let row = |time: &u64| (RequestRow { time: EventTime(*time), ..RequestRow::default() }, 4);
+        let row = |time: &u64| {
+            let row = RequestRow { time: EventTime(*time), ..RequestRow::default() };
+            KeptRequest { row, one_in: 4, place: 0 }
+        };
         Handed { number, rows: times.iter().map(row).collect(), one_in: 4, seen: 10, dropped: number }
     }
 
