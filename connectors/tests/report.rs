@@ -229,6 +229,71 @@ fn intervals() {
 }
 
 #[test]
+fn nothing_behind_an_earlier_end_is_counted_and_both_intervals_are_as_long() {
+    // Windows of 10 s over 62 hours: one request each, but 100 in those of the last hour, so that none of it may slip in.
+    let mut store = Store::new();
+    let (mut points, end) = (Vec::new(), 62 * HOUR);
+    (0..end / 10_000)
+        .for_each(|n| stats(&mut points, T0 + n * 10_000, "web1", if n * 10_000 < end - HOUR { 1 } else { 100 }, 0));
+    store.deliver(points, Vec::new());
+    let windows = |ms: u64| ms / 10_000;
+    // since, until after T0, the interval and the start of the one before it
+    let rows: &[(&str, u64, u64, (u64, u64), u64)] = &[
+        ("whole windows", HOUR, 40 * HOUR + 20_000, (39 * HOUR + 20_000, 40 * HOUR + 20_000), 38 * HOUR + 20_000),
+        ("within a window", HOUR, 40 * HOUR + 29_999, (39 * HOUR + 20_000, 40 * HOUR + 20_000), 38 * HOUR + 20_000),
+        ("within a minute", 3 * HOUR, 40 * HOUR + 50_000, (37 * HOUR, 40 * HOUR), 34 * HOUR),
+        (
+            "within an hour",
+            25 * HOUR,
+            end - HOUR + 5 * MINUTE,
+            (36 * HOUR, end - HOUR + 5 * MINUTE),
+            36 * HOUR - (25 * HOUR + 5 * MINUTE),
+        ),
+        ("a whole hour", 25 * HOUR, end - HOUR, (36 * HOUR, end - HOUR), 11 * HOUR),
+    ];
+    for summed in [false, true] {
+        for (name, since, until, (from, to), before) in rows {
+            let report = store.report(*since, Some(T0 + until));
+            let (now, earlier) = (&report.interval, &report.before);
+            assert_eq!((now.from - T0, now.to - T0, earlier.from - T0), (*from, *to, *before), "{name}");
+            let busy = windows(to.saturating_sub(end - HOUR)) * 99;
+            assert_eq!(now.totals.requests, windows(to - from) + busy, "{name}, summed {summed}");
+            assert_eq!(earlier.totals.requests, windows(from - before), "{name} before, summed {summed}");
+            assert_eq!(report.series.rows.iter().map(|row| row[1]).sum::<u64>(), now.totals.requests, "{name}");
+            assert_eq!((now.first, now.last), (Some(now.from), Some(now.to)), "{name}");
+        }
+        let now = std::time::Instant::now() + Duration::from_secs(90);
+        while store.sink.tend(T0 + end, now).unwrap() {}
+    }
+}
+
+#[test]
+fn an_interval_whose_windows_are_gone_is_made_of_minutes() {
+    let mut store = Store::new();
+    let mut points = Vec::new();
+    // Six hours, and a window two days later.
+    (0..6 * 360).for_each(|n| stats(&mut points, T0 + n * 10_000, "web1", 10, 0));
+    stats(&mut points, T0 + 54 * HOUR, "web1", 1, 0);
+    store.deliver(points, Vec::new());
+    let now = std::time::Instant::now() + Duration::from_secs(90);
+    while store.sink.tend(T0 + 54 * HOUR, now).unwrap() {}
+    // since, until after T0, the interval
+    for (name, since, until, (from, to)) in [
+        ("an hour", HOUR, 3 * HOUR, (2 * HOUR, 3 * HOUR)),
+        ("within a minute", HOUR, 3 * HOUR + 30_000, (2 * HOUR, 3 * HOUR)),
+        ("a minute", MINUTE, 3 * HOUR, (3 * HOUR - MINUTE, 3 * HOUR)),
+    ] {
+        let report = store.report(since, Some(T0 + until));
+        assert_eq!((report.interval.from - T0, report.interval.to - T0), (from, to), "{name}");
+        for (interval, name) in [(&report.interval, name), (&report.before, "before")] {
+            assert_eq!(interval.totals.requests, (interval.to - interval.from) / 1000, "{name}");
+            assert_eq!((interval.totals.peak_rps, interval.complete), (1.0, true), "{name}");
+        }
+        assert_eq!(report.series.rows.iter().map(|row| row[1]).sum::<u64>(), report.interval.totals.requests, "{name}");
+    }
+}
+
+#[test]
 fn what_the_data_does_not_reach_is_said() {
     let store = two_hours();
     let (whole, begins, ends) = (

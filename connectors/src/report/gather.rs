@@ -5,7 +5,7 @@ use super::{
     Traffic, VERSION, Wanted,
 };
 use crate::answers::{
-    AlertRow, AlertsWanted, Answers, AnswersError, ErrorRow, Errors, Ranking, Series, SeriesRow, Span, TopRow,
+    AlertRow, AlertsWanted, Answers, AnswersError, ErrorRow, Errors, Ranking, SeriesRow, Span, TopRow,
 };
 use std::collections::HashMap;
 use tidewatch_events::alert::{AlertState, Mode, Severity};
@@ -28,6 +28,9 @@ const PAGES: usize = 20;
 /// The most rows of traffic over time.
 const POINTS: u64 = 60;
 
+/// How often rows are asked for: of windows, of minutes, of hours, and once more.
+const TRIES: usize = 4;
+
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -47,6 +50,109 @@ fn step(since: Millis, window: u64) -> u64 {
     step.next_multiple_of(window)
 }
 
+/// Where the interval and the one before it begin and end, and the rows they are asked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    /// Length of a row, ms.
+    step: u64,
+    /// Length of the rows that are asked for where an interval begins or ends within one of those, ms.
+    edge: u64,
+    before_from: u64,
+    from: u64,
+    to: u64,
+}
+
+impl Cut {
+    /// An end within an edge is rounded down, but for that of the newest data: there is nothing behind it.
+    fn new(since: Millis, until: u64, newest: u64, (step, edge): (u64, u64)) -> Cut {
+        let to = if until < newest { until - until % edge } else { until };
+        let start = to.saturating_sub(since.0.max(1));
+        let from = start - start % step;
+        let before_from = from.saturating_sub((to - from).next_multiple_of(edge));
+        Cut { step, edge, before_from, from, to }
+    }
+}
+
+/// What an interval was asked for: its rows, of `step` ms; where it begins or ends within one, that has the part alone.
+struct Rows {
+    step: u64,
+    rows: Vec<SeriesRow>,
+}
+
+/// Asks for the rows of both intervals: as they were cut, or by longer rows where only those are kept.
+fn rows(
+    answers: &dyn Answers,
+    host: Option<&str>,
+    newest: u64,
+    cut: impl Fn(u64, u64) -> Cut,
+    (mut step, mut edge): (u64, u64),
+) -> Result<(Cut, Rows, Rows), AnswersError> {
+    for _ in 0..TRIES {
+        let cut = cut(step, edge);
+        let Cut { before_from, from, to, .. } = cut;
+        let (mut longest, mut longest_edge) = (step, edge);
+        let mut ask = |from: u64, to: u64| -> Result<Rows, AnswersError> {
+            let (begin, end) = (from.next_multiple_of(step).min(to), (to - to % step).max(from));
+            let mut found = Rows { step, rows: Vec::new() };
+            let mut part = |from: u64, to: u64, by: u64| -> Result<Vec<SeriesRow>, AnswersError> {
+                if from >= to {
+                    return Ok(Vec::new());
+                }
+                let series = answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(by)))?;
+                let most = if by == step { &mut longest } else { &mut longest_edge };
+                *most = series.step.0.min(28 * DAY).max(*most);
+                Ok(series.rows)
+            };
+            if edge >= step {
+                found.rows = part(from, to, step)?;
+                return Ok(found);
+            }
+            found.rows.extend(merged(&part(from, begin, edge)?, begin.min(newest).saturating_sub(from)));
+            found.rows.extend(part(begin, end, step)?);
+            let tail = end.max(begin);
+            found.rows.extend(merged(&part(tail, to, edge)?, to.min(newest).saturating_sub(tail)));
+            Ok(found)
+        };
+        let (now, before) = (ask(from, to)?, ask(before_from, from)?);
+        if longest <= step && longest_edge <= edge || before_from >= from {
+            return Ok((cut, now, before));
+        }
+        // What is rounded goes by them too.
+        (step, edge) = (longest.max(longest_edge), longest_edge);
+    }
+    Err(AnswersError::Failed(format!("{} gives longer rows each time it is asked", answers.name())))
+}
+
+/// Rows as one, over so many ms.
+fn merged(rows: &[SeriesRow], length: u64) -> Option<SeriesRow> {
+    let time = rows.iter().find(|row| row.requests > 0).or(rows.first())?.time;
+    let sum = |value: fn(&SeriesRow) -> u64| rows.iter().fold(0u64, |sum, row| sum.saturating_add(value(row)));
+    let most = |value: fn(&SeriesRow) -> Option<f64>| rows.iter().filter_map(value).max_by(f64::total_cmp);
+    let requests = sum(|row| row.requests);
+    Some(SeriesRow {
+        time,
+        requests,
+        rps: requests as f64 * 1000.0 / length.max(1) as f64,
+        bytes: sum(|row| row.bytes),
+        latency_avg: average(rows),
+        latency_p95: most(|row| row.latency_p95),
+        latency_max: most(|row| row.latency_max),
+        status_2xx: sum(|row| row.status_2xx),
+        status_3xx: sum(|row| row.status_3xx),
+        status_4xx: sum(|row| row.status_4xx),
+        status_5xx: sum(|row| row.status_5xx),
+        clients: rows.iter().map(|row| row.clients).max().unwrap_or(0),
+        anomalies: sum(|row| row.anomalies),
+    })
+}
+
+/// The average latency, weighed by requests.
+fn average(rows: &[SeriesRow]) -> Option<f64> {
+    let timed = rows.iter().filter_map(|row| Some((row.latency_avg?, row.requests as f64)));
+    let (latency, weight) = timed.fold((0.0, 0.0), |(sum, all), (latency, n)| (sum + latency * n, all + n));
+    (weight > 0.0).then(|| latency / weight)
+}
+
 /// Gathers a report; `generated` by the wall clock.
 ///
 /// # Errors
@@ -60,21 +166,18 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     }
     // Whole windows in any case: points are of windows.
     let window = usual.step.0.max(1);
+    let until = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
     let step = step(wanted.since, window);
-    let to = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
-    let start = to.saturating_sub(wanted.since.0.max(1));
-    let from = start - start % step;
-    let length = (to - from).next_multiple_of(step);
-    let before_from = from.saturating_sub(length);
+    let edge = if wanted.since.0 <= 2 * HOUR { step } else { MINUTE.next_multiple_of(window).min(step) };
+    let cut = |step, edge| Cut::new(wanted.since, until, newest, (step, edge));
+    let (cut, series, series_before) = rows(answers, host, newest, cut, (step, edge))?;
+    let Cut { step, before_from, from, to, .. } = cut;
     if before_from >= from {
         return Err(AnswersError::Usage(format!("there is no interval of {} before {}", wanted.since, EventTime(to))));
     }
-    // An end within a row is one of the newest data: there is nothing behind it.
-    let ask = |from: u64, to: u64| answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)));
-    let (series, series_before) = (ask(from, to)?, ask(before_from, from)?);
     let begins_late =
-        |series: &Series, from: u64| with_requests(series).next().is_none_or(|row| row.time.0 > from + step);
-    let is_asked = with_requests(&series).next().is_none() || begins_late(&series_before, before_from);
+        |series: &Rows, from: u64| with_requests(&series.rows).next().is_none_or(|row| row.time.0 > from + step);
+    let is_asked = with_requests(&series.rows).next().is_none() || begins_late(&series_before, before_from);
     let oldest = if is_asked { oldest(answers, host, (newest, window))? } else { None };
     let reach = (oldest.unwrap_or(0), newest);
     let interval = interval((from, to), &series, reach);
@@ -104,7 +207,7 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
         host: host.map(clean),
         newest,
         oldest,
-        series: traffic(from, to, step, &series.rows),
+        series: traffic((from, to), step, &series.rows),
         hosts: if host.is_some() { Ranked::default() } else { rank(Ranking::Hosts)? },
         clients: rank(Ranking::Clients)?,
         paths: rank(Ranking::Paths)?,
@@ -131,7 +234,7 @@ fn oldest(
     // No answer has more than 1500 rows.
     for step in [28 * DAY, HOUR, MINUTE, window.min(MINUTE)] {
         let series = answers.series(Span::of(EventTime(from), EventTime(to)), host, Some(Millis(step)))?;
-        let Some(first) = with_requests(&series).next() else { break };
+        let Some(first) = with_requests(&series.rows).next() else { break };
         (from, to) = (first.time.0.max(from), first.time.0.saturating_add(series.step.0).min(newest));
         found = Some(from);
     }
@@ -160,26 +263,23 @@ fn clean(text: &str) -> String {
 }
 
 /// Rows of traffic. A row may have findings only: a window of a rule can begin long before the first request.
-fn with_requests(series: &Series) -> impl Iterator<Item = &SeriesRow> {
-    series.rows.iter().filter(|row| row.requests > 0)
+fn with_requests(rows: &[SeriesRow]) -> impl Iterator<Item = &SeriesRow> {
+    rows.iter().filter(|row| row.requests > 0)
 }
 
 /// `reach`: where the data begins and ends.
-fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Interval {
-    let rows: Vec<&SeriesRow> = with_requests(series).collect();
+fn interval((from, to): (u64, u64), series: &Rows, reach: (u64, u64)) -> Interval {
+    let rows: Vec<&SeriesRow> = with_requests(&series.rows).collect();
     let reached = to.min(reach.1).saturating_sub(from.max(reach.0));
     let sum = |value: fn(&SeriesRow) -> u64| rows.iter().fold(0u64, |sum, row| sum.saturating_add(value(row)));
     let most = |value: fn(&SeriesRow) -> Option<f64>| rows.iter().filter_map(|row| value(row)).max_by(f64::total_cmp);
     let requests = sum(|row| row.requests);
-    let timed = |row: &&&SeriesRow| row.latency_avg.is_some();
-    let weight: f64 = rows.iter().filter(timed).map(|row| row.requests as f64).sum();
-    let latency: f64 = rows.iter().filter_map(|row| row.latency_avg.map(|latency| latency * row.requests as f64)).sum();
     let status_5xx = sum(|row| row.status_5xx);
     Interval {
         from,
         to,
         first: rows.first().map(|row| row.time.0.max(from)),
-        last: rows.last().map(|row| (row.time.0.saturating_add(series.step.0)).min(to)),
+        last: rows.last().map(|row| (row.time.0.saturating_add(series.step)).min(to)),
         complete: reached == to - from,
         totals: Totals {
             requests,
@@ -191,7 +291,7 @@ fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Inter
             status_4xx: sum(|row| row.status_4xx),
             status_5xx,
             error_ratio: status_5xx as f64 / requests.max(1) as f64,
-            latency_avg: (weight > 0.0).then(|| latency / weight),
+            latency_avg: average(&series.rows),
             latency_p95: most(|row| row.latency_p95),
             latency_max: most(|row| row.latency_max),
             clients: rows.iter().map(|row| row.clients).max().unwrap_or(0),
@@ -201,7 +301,7 @@ fn interval((from, to): (u64, u64), series: &Series, reach: (u64, u64)) -> Inter
 }
 
 /// Rows that are wide enough to be few, without gaps.
-fn traffic(from: u64, to: u64, step: u64, rows: &[SeriesRow]) -> Traffic {
+fn traffic((from, to): (u64, u64), step: u64, rows: &[SeriesRow]) -> Traffic {
     let count = (to - from).div_ceil(step).max(1);
     let wide = step * count.div_ceil(POINTS);
     let mut points: Vec<[u64; 3]> = (0..(to - from).div_ceil(wide)).map(|n| [from + n * wide, 0, 0]).collect();

@@ -1,9 +1,10 @@
 //! The summary of an interval, compared with the interval before: gathered from a store or the API ([`gather`]), and written
 //! as text, HTML or JSON ([`Report::render`]).
 //!
-//! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (above two hours to
-//! whole minutes, above a day to whole hours; up to two hours to ten seconds, where there are too many windows), so that
-//! figures are exact sums, also where only sums by minute or hour are kept.
+//! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (above two hours, or
+//! where only sums are kept, to whole minutes, above a day to whole hours; up to two hours to ten seconds, where there are too
+//! many windows), so that figures are exact sums, also where only sums by minute or hour are kept. So is an end that has data
+//! behind it, to whole windows or minutes.
 //!
 //! Invariants
 //! - The same data, interval and `generated` give the same bytes.
