@@ -53,7 +53,7 @@ impl Store {
     }
 
     fn report(&self, since: u64, until: Option<u64>) -> Report {
-        let wanted = Wanted { since: Millis(since), until: until.map(EventTime), host: None };
+        let wanted = Wanted { since: Millis(since), until: until.map(EventTime), host: None, durable: None };
         gather(&self.answers(), &wanted, WallTime(T0 + 30 * 24 * HOUR)).unwrap()
     }
 }
@@ -294,6 +294,29 @@ fn an_interval_whose_windows_are_gone_is_made_of_minutes() {
 }
 
 #[test]
+fn results_that_were_not_durable_make_it_incomplete() {
+    let store = two_hours();
+    let end = T0 + 2 * HOUR;
+    let to = "When this was made, results were complete only up to 2026-03-05 01:59:50 UTC: a log is read late";
+    let none = "When this was made, its results were not complete yet";
+    for (name, durable, complete, said) in [
+        ("not known", None, true, None),
+        ("all of it", Some(end), true, None),
+        ("not the last window", Some(end - 10_000), false, Some(to)),
+        ("nothing yet", Some(0), false, Some(none)),
+    ] {
+        let durable = durable.map(EventTime);
+        let wanted = Wanted { since: Millis(HOUR), until: Some(EventTime(end)), host: None, durable };
+        let report = gather(&store.answers(), &wanted, WallTime(0)).unwrap();
+        assert_eq!((report.interval.complete, report.before.complete), (complete, true), "{name}");
+        let text = report.render(Form::Text).replace('\n', " ");
+        for line in [to, none] {
+            assert_eq!(text.contains(line), said == Some(line), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
 fn what_the_data_does_not_reach_is_said() {
     let store = two_hours();
     let (whole, begins, ends) = (
@@ -360,7 +383,7 @@ fn a_window_of_a_rule_before_the_first_request_is_no_data() {
 #[test]
 fn silences_of_the_configuration_are_known_where_there_is_one() {
     let store = two_hours();
-    let wanted = Wanted { since: Millis(HOUR), until: None, host: None };
+    let wanted = Wanted { since: Millis(HOUR), until: None, host: None, durable: None };
     let silence = Silence {
         rules: vec!["ip-spike".into()],
         subject: BTreeMap::from([("client_ip".into(), "192.0.2.4".into())]),
@@ -403,8 +426,12 @@ fn error_logs_alone_are_reported() {
     assert!(text.contains(lead) && text.contains("7 messages in all; 3 in the interval before."), "{text}");
     assert!(text.contains("open() <*> failed"), "{text}");
     assert!(text.contains("no requests in the interval before, but 3 messages of such logs"), "{text}");
-    let of =
-        |host: &str| Wanted { since: Millis(HOUR), until: Some(EventTime(T0 - HOUR)), host: Some(host.to_owned()) };
+    let of = |host: &str| Wanted {
+        since: Millis(HOUR),
+        until: Some(EventTime(T0 - HOUR)),
+        host: Some(host.to_owned()),
+        durable: None,
+    };
     assert!(gather(&store.answers(), &of("web1"), WallTime(0)).is_ok(), "a host that has messages, but none then");
 }
 
@@ -412,7 +439,7 @@ fn error_logs_alone_are_reported() {
 fn a_host_that_is_not_there_is_an_error_that_names_those_there_are() {
     let store = two_hours();
     let ask = |host: &str, until| {
-        let wanted = Wanted { since: Millis(HOUR), until, host: Some(host.to_owned()) };
+        let wanted = Wanted { since: Millis(HOUR), until, host: Some(host.to_owned()), durable: None };
         gather(&store.answers(), &wanted, WallTime(0))
     };
     assert!(ask("web1", None).is_ok());
@@ -455,7 +482,7 @@ fn nothing_hostile_survives() {
         assert!(elements.contains(&tag) || tag == "doctype", "an element of its own: {tag}");
     }
     assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
-    let wanted = Wanted { since: Millis(HOUR), until: None, host: Some(HOSTILE[3].to_owned()) };
+    let wanted = Wanted { since: Millis(HOUR), until: None, host: Some(HOSTILE[3].to_owned()), durable: None };
     let title = gather(&store.answers(), &wanted, WallTime(0)).unwrap().title();
     assert_eq!(
         title,
@@ -466,7 +493,7 @@ fn nothing_hostile_survives() {
 #[test]
 fn a_store_without_data_or_none_at_all() {
     let store = Store::new();
-    let wanted = Wanted { since: Millis(HOUR), until: None, host: None };
+    let wanted = Wanted { since: Millis(HOUR), until: None, host: None, durable: None };
     let error = gather(&store.answers(), &wanted, WallTime(0)).unwrap_err();
     assert!(matches!(&error, AnswersError::Usage(message) if message.contains("no data yet")), "{error}");
     let error = FromStore::open(Path::new("/nonexistent"), Duration::from_secs(1)).err().unwrap();

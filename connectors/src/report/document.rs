@@ -128,6 +128,13 @@ fn coverage(report: &Report) -> Vec<String> {
             }
         }
     }
+    if let Some(durable) = report.durable {
+        let known = match durable {
+            0 => "When this was made, its results were not complete yet".to_owned(),
+            durable => format!("When this was made, results were complete only up to {} UTC", second(durable)),
+        };
+        lines.push(format!("{known}: a log is read late, or a sink is away. Counts may be too low."));
+    }
     match before.first {
         None if report.errors.before == 0 && report.oldest.is_some_and(|oldest| oldest >= before.to) => {
             lines.push("There is no data of the interval before: changes are not known.".to_owned());

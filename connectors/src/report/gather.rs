@@ -180,7 +180,9 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     let is_asked = with_requests(&series.rows).next().is_none() || begins_late(&series_before, before_from);
     let oldest = if is_asked { oldest(answers, host, (newest, window))? } else { None };
     let reach = (oldest.unwrap_or(0), newest);
-    let interval = interval((from, to), &series, reach);
+    let mut interval = interval((from, to), &series, reach);
+    let durable = wanted.durable.map(|durable| durable.0).filter(|durable| *durable < to);
+    interval.complete &= durable.is_none();
     let before = self::interval((before_from, from), &series_before, reach);
     let rank = |what: Ranking| ranked(answers, what, host, (before_from, from, to));
     let span = Span::of(EventTime(from), EventTime(to));
@@ -207,6 +209,7 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
         host: host.map(clean),
         newest,
         oldest,
+        durable,
         series: traffic((from, to), step, &series.rows),
         hosts: if host.is_some() { Ranked::default() } else { rank(Ranking::Hosts)? },
         clients: rank(Ranking::Clients)?,

@@ -59,6 +59,8 @@ pub struct Wanted {
     pub until: Option<EventTime>,
     /// One host; none: all together.
     pub host: Option<String>,
+    /// Event time up to which results are durable, where that is known.
+    pub durable: Option<EventTime>,
 }
 
 /// The summary. Its JSON is documented in docs/REPORTS.md; times are milliseconds since the epoch.
@@ -76,6 +78,9 @@ pub struct Report {
     /// not begin with some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
+    /// Event time up to which results were durable; only where that is before the end of the interval. 0: none were yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durable: Option<u64>,
     /// What is reported.
     pub interval: Interval,
     /// What it is compared with.
@@ -107,7 +112,7 @@ pub struct Interval {
     pub first: Option<u64>,
     /// End of the last row with requests.
     pub last: Option<u64>,
-    /// Whether the data reaches over all of it: it neither begins later nor ends earlier.
+    /// Whether the data reaches over all of it: it neither begins later nor ends earlier, and results are durable so far.
     pub complete: bool,
     /// Of all of it.
     pub totals: Totals,

@@ -64,7 +64,7 @@ pub struct ReportArgs {
 pub fn report(args: &ReportArgs) -> Result<(), Failure> {
     let form = Form::ALL.iter().find(|(word, _)| *word == args.format).map_or(Form::Text, |(_, form)| *form);
     let answers = open(&args.place, PATIENCE)?;
-    let wanted = Wanted { since: args.since, until: args.until, host: args.host.clone() };
+    let wanted = Wanted { since: args.since, until: args.until, host: args.host.clone(), durable: None };
     print(&report::gather(&*answers, &wanted, wall_clock())?.render(form))
 }
 

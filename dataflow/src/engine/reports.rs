@@ -1,19 +1,22 @@
 //! Reports at every full interval of `run`, from the store to a file and to routes.
 //!
 //! An interval [n × every, (n + 1) × every) is reported when the clock has passed its end by the time in which its windows may still
-//! change, so that a report is of final figures. What it covers is decided by event time: where the logs are older than the clock, it says that
+//! change and they are durable, so that a report is of final figures. A partition that is read late holds it up for a while; then
+//! the report is made all the same, and says how far results were durable. What it covers is decided by event time: where the logs are older than the clock, it says that
 //! the interval is empty and how far the data goes.
 //!
 //! Invariants
 //! - The dataflow never waits for a report: a thread of its own reads the store.
 //! - A file is there whole or not at all. No text from logs is in its name.
 
+use super::live::Figures;
 use super::routes::Routes;
 use crate::config::{Config, ReportPlan};
 use crate::exit::Failure;
 use crate::threads;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidewatch_connectors::answers::{AnswersError, FromStore};
@@ -32,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is added to the time in which windows change: from a window's end to its point in the store.
 const DELIVERY: u64 = 5_000;
 
+/// How long a report waits at most for results that are not durable, ms; never for longer than its interval.
+const LATE: u64 = 900_000;
+
 /// Takes a finished report somewhere.
 pub trait Courier: Send {
     /// Delivers it, or says why not; it is not tried again.
@@ -49,7 +55,12 @@ impl Reports {
     ///
     /// # Errors
     /// 2 where this run keeps no store to make them from, 1 where no thread can be started.
-    pub fn start(config: &Config, keeps_store: bool, routes: Option<Arc<Routes>>) -> Result<Option<Reports>, Failure> {
+    pub fn start(
+        config: &Config,
+        keeps_store: bool,
+        routes: Option<Arc<Routes>>,
+        figures: Arc<Figures>,
+    ) -> Result<Option<Reports>, Failure> {
         let Some(plan) = config.report.clone() else { return Ok(None) };
         if !keeps_store {
             let words = "[report] is made from the store, and beside InfluxDB a run without a page keeps none";
@@ -67,12 +78,13 @@ impl Reports {
             let mut end = next_end(wall_clock().0, plan.every.0, settled);
             loop {
                 let wait = (end + settled).saturating_sub(wall_clock().0);
-                match stopped.recv_timeout(Duration::from_millis(wait.min(60_000))) {
+                match stopped.recv_timeout(Duration::from_millis(wait.clamp(1000, 60_000))) {
                     Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
                     _ => return,
                 }
-                if wall_clock().0 >= end + settled {
-                    report(&dir, &silences, &plan, end, &mut couriers);
+                let durable = figures.durable.load(Ordering::Relaxed);
+                if is_due(wall_clock().0, end + settled, durable >= end, plan.every.0) {
+                    report(&dir, &silences, &plan, (end, durable), &mut couriers);
                     end = next_end(wall_clock().0, plan.every.0, settled).max(end + plan.every.0);
                 }
             }
@@ -97,8 +109,21 @@ fn next_end(now: u64, every: u64, settled: u64) -> u64 {
     (now.saturating_sub(settled) / every + 1) * every
 }
 
-fn report(dir: &Path, silences: &[Silence], plan: &ReportPlan, end: u64, couriers: &mut [Box<dyn Courier>]) {
-    let wanted = Wanted { since: plan.every, until: Some(EventTime(end)), host: None };
+/// Whether an interval whose windows have `settled` by the clock is reported now.
+fn is_due(now: u64, settled: u64, is_durable: bool, every: u64) -> bool {
+    now >= settled && (is_durable || now >= settled + every.min(LATE))
+}
+
+/// Reports the interval up to `end`, of results that are durable so far.
+fn report(
+    dir: &Path,
+    silences: &[Silence],
+    plan: &ReportPlan,
+    (end, durable): (u64, u64),
+    couriers: &mut [Box<dyn Courier>],
+) {
+    let durable = Some(EventTime(durable.min(end)));
+    let wanted = Wanted { since: plan.every, until: Some(EventTime(end)), host: None, durable };
     let opened = FromStore::open(dir, PATIENCE).map(|store| store.with_silences(silences.to_vec()));
     let gathered = opened.and_then(|store| gather(&store, &wanted, wall_clock()));
     let report = match gathered {
@@ -199,6 +224,23 @@ mod tests {
         ];
         for (name, now, every, settled, want) in rows {
             assert_eq!(next_end(*now, *every, *settled), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn late_results_hold_a_report_up_for_a_while() {
+        let minute = 60_000;
+        // now, settled at, whether its results are durable, every, whether it is made
+        let rows: &[(&str, u64, u64, bool, u64, bool)] = &[
+            ("not settled", 999, 1000, true, minute, false),
+            ("settled and durable", 1000, 1000, true, minute, true),
+            ("settled alone", 1000, 1000, false, minute, false),
+            ("an interval later", 1000 + minute, 1000, false, minute, true),
+            ("of a long interval", 1000 + minute, 1000, false, 60 * minute, false),
+            ("as long as it may be", 1000 + LATE, 1000, false, 60 * minute, true),
+        ];
+        for (name, now, settled, is_durable, every, want) in rows {
+            assert_eq!(is_due(*now, *settled, *is_durable, *every), *want, "{name}");
         }
     }
 

@@ -152,7 +152,10 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     // Without a file there is nothing to read again, and a hang-up means what it always does.
     let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
     let _reports = match place.index {
-        0 => super::reports::Reports::start(config, sinks::keeps_store(config, has_page), pipeline.routes.clone())?,
+        0 => {
+            let (routes, figures) = (pipeline.routes.clone(), pipeline.figures());
+            super::reports::Reports::start(config, sinks::keeps_store(config, has_page), routes, figures)?
+        }
         _ => None,
     };
     while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
