@@ -130,9 +130,12 @@ fn from_store(c: &Connection, whom: &Whom, done: &mut Forgotten) -> rusqlite::Re
         Some(if is_subject { Change::Remove } else { Change::Mask(masked) })
     })?;
     (done.removed, done.masked) = (done.removed + removed, done.masked + masked_alerts);
-    let (removed, _) =
-        change(c, "silences", &["id"], &["subject"], |texts| masked(texts, whom).map(|_| Change::Remove))?;
-    done.removed += removed;
+    let (removed, masked_reasons) = change(c, "silences", &["id"], &["subject", "reason"], |texts| {
+        let masked = masked(texts, whom)?;
+        let is_subject = masked.first() != texts.first();
+        Some(if is_subject { Change::Remove } else { Change::Mask(masked) })
+    })?;
+    (done.removed, done.masked) = (done.removed + removed, done.masked + masked_reasons);
     let (_, masked_notes) =
         change(c, "acknowledgements", &["alert_key"], &["note"], |texts| masked(texts, whom).map(Change::Mask))?;
     done.masked += masked_notes;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
     ClientActivity, Elsewhere, RequestOutlet, RequestRing, RequestRow, Requests, RequestsQuery, RingSettings,
-    StoreError, StoreMarks, StoreReader, StoreSettings, StoreSink, forget,
+    SilenceRequest, StoreError, StoreMarks, StoreReader, StoreSettings, StoreSink, forget,
 };
 use tidewatch_connectors::whom::Whom;
 use tidewatch_events::alert::Alert;
@@ -443,7 +443,12 @@ fn a_client_is_forgotten_everywhere() {
     }
     let alerts = vec![alert("1", gone, gone), alert("2", stays, gone), alert("3", stays, stays)];
     sink.deliver(&Delivery { seq: 1, points, alerts, ..Delivery::default() }).unwrap();
-    StoreMarks::open(dir.path()).unwrap().acknowledge("1", "ann", "").unwrap();
+    let marks = StoreMarks::open(dir.path()).unwrap();
+    marks.acknowledge("1", "ann", "").unwrap();
+    let reason = format!("{gone} asked for it");
+    let silence = SilenceRequest { rule: Some("r".into()), subject: None, until: EventTime(u64::MAX >> 2), reason };
+    marks.silence(&silence).unwrap();
+    drop(marks);
     let ring = RequestRing::start(dir.path(), settings(), None).unwrap();
     let requests = [
         asked(0, gone, "/a", 200),
@@ -454,7 +459,7 @@ fn a_client_is_forgotten_everywhere() {
     drop(ring);
     // The sink goes on meanwhile.
     let done = forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap();
-    assert_eq!((done.removed, done.masked, done.requests, done.is_log_empty), (2, 3, 2, true));
+    assert_eq!((done.removed, done.masked, done.requests, done.is_log_empty), (2, 4, 2, true));
     sink.deliver(&Delivery { seq: 2, alerts: vec![alert("4", stays, stays)], ..Delivery::default() }).unwrap();
     drop(sink);
     for name in ["store.db", "requests.db"] {
@@ -469,6 +474,7 @@ fn a_client_is_forgotten_everywhere() {
     let activity = reader.client(stays, None, None).unwrap();
     assert_eq!((activity.alerts.len(), activity.requests.len()), (3, 2));
     assert_eq!(activity.requests[0].query, "whois=***");
+    assert_eq!(reader.silences().unwrap()[0].reason, "*** asked for it");
     assert_eq!(forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap().removed, 0);
     assert!(forget(&dir.path().join("nothing"), &Whom::from(&[gone.parse().unwrap()][..])).is_ok());
 }
