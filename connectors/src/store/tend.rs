@@ -307,19 +307,36 @@ fn mask(
     if tending.masked >= before {
         return Ok(false);
     }
+    // A day at a time. After a start it is not known how far it had come: what is empty already is left alone.
+    let from = oldest_named(transaction)?.map_or(before, |oldest| oldest.max(tending.masked));
+    let before = before.min(from - from % DAY_MS + DAY_MS);
     for level in [Level::Raw, Level::Minute, Level::Hour] {
         let suffix = level.suffix();
         // An hour that reaches into what may be kept is made again without what may not: its minutes are gone by then. Its
         // turn comes with its last minute, so it is looked for from its start on.
         let (from, before) = (tending.masked - tending.masked % level.unit(), before - before % level.unit());
         transaction.execute(&format!("DELETE FROM top_clients{suffix} WHERE time < ?1"), [before])?;
-        let sql = format!("UPDATE anomaly{suffix} SET subject = '', message = '' WHERE time >= ?1 AND time < ?2");
+        let sql = format!(
+            "UPDATE anomaly{suffix} SET subject = '', message = '' WHERE time >= ?1 AND time < ?2 AND (subject <> '' OR message <> '')"
+        );
         transaction.execute(&sql, [from, before])?;
-        let sql = format!("UPDATE error_events{suffix} SET example = '' WHERE time >= ?1 AND time < ?2");
+        let sql =
+            format!("UPDATE error_events{suffix} SET example = '' WHERE time >= ?1 AND time < ?2 AND example <> ''");
         transaction.execute(&sql, [from, before])?;
     }
     tending.masked = before;
     Ok(true)
+}
+
+/// The oldest time of rows that may name a client.
+fn oldest_named(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let mut found = None::<i64>;
+    for level in [Level::Raw, Level::Minute, Level::Hour] {
+        for table in ["top_clients", "anomaly", "error_events"] {
+            found = found.into_iter().chain(oldest(connection, &format!("{table}{}", level.suffix()))?).min();
+        }
+    }
+    Ok(found)
 }
 
 /// A subject (JSON) with the networks of its addresses, and the domain of its client's name, in their place.
@@ -373,6 +390,36 @@ fn keep_log_short(writer: &mut Writer) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
     use crate::store::open_for_writing;
+
+    #[test]
+    fn addresses_go_a_day_at_a_time_and_what_is_empty_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = open_for_writing(&dir.path().join("store.db"), 64 << 20).unwrap();
+        let begin = 1_772_668_800_000;
+        for n in 0..5 * 24 {
+            let insert = "INSERT INTO error_events_1h VALUES (?1, 'web1', 'p', 'error', 1, '203.0.113.7 went away')";
+            connection.execute(insert, [begin + n * 3_600_000]).unwrap();
+        }
+        let keep_addresses = Some(tidewatch_events::time::Millis(DAY_MS as u64));
+        let settings = StoreSettings { keep_addresses, ..StoreSettings::default() };
+        let mut changed_of = |newest: i64| {
+            let mut tending = Tending { newest: Some(newest), ..Tending::new(&settings) };
+            let mut changed = Vec::new();
+            loop {
+                let transaction = connection.transaction().unwrap();
+                let before = transaction.total_changes();
+                if !mask(&transaction, &mut tending, &settings, newest).unwrap() {
+                    return changed;
+                }
+                changed.push(transaction.total_changes() - before);
+                transaction.commit().unwrap();
+            }
+        };
+        assert_eq!(changed_of(begin + 4 * DAY_MS + 7_200_000), [24, 24, 24, 2], "three days and two hours");
+        let again: u64 = changed_of(begin + 4 * DAY_MS + 7_200_000).iter().sum();
+        assert_eq!(again, 0, "after another start");
+        assert_eq!(changed_of(begin + 5 * DAY_MS).iter().sum::<u64>(), 22);
+    }
 
     #[test]
     fn many_free_pages_go_at_once() {
