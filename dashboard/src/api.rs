@@ -31,12 +31,20 @@ const MAX_NOTE: usize = 2000;
 const MAX_SILENCE: u64 = 366 * 86_400_000;
 
 fn span(params: &mut Params) -> Result<Span, ApiError> {
-    let span = Span { from: params.time("from")?, to: params.time("to")? };
+    let span = Span { from: params.time("from")?, to: params.time("to")?, newest: None };
     match (span.from, span.to) {
         (Some(from), Some(to)) if from >= to => {
             Err(ApiError::bad_request(format!("from={from} is not before to={to}")))
         }
         _ => Ok(span),
+    }
+}
+
+/// The same, where no end is named up to what this run has read.
+async fn recent(app: &App, span: Span) -> Result<Span, ApiError> {
+    match span.to {
+        Some(_) => Ok(span),
+        None => Ok(Span { newest: app.wait_for(|app| app.last_event()).await?, ..span }),
     }
 }
 
@@ -55,9 +63,10 @@ pub async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
 
 pub async fn series(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let mut p = Params::new(query.as_deref())?;
-    let query =
+    let mut query =
         SeriesQuery { span: span(&mut p)?, host: p.text("host"), step: p.number("step", 1000, 366 * 86_400_000)? };
     p.end()?;
+    query.span = recent(&app, query.span).await?;
     Ok(json(app.ask(move |data| data.series(&query)).await?))
 }
 
@@ -66,25 +75,27 @@ pub async fn tops(State(app): State<App>, RawQuery(query): RawQuery) -> Answered
     let kind = p.choice("kind", &Ranking::ALL)?;
     let words: Vec<&str> = Ranking::ALL.iter().map(|(word, _)| *word).collect();
     let missing = || ApiError::bad_request(format!("`kind` is missing: one of {}", words.join(", ")));
-    let query = TopsQuery {
+    let mut query = TopsQuery {
         kind: kind.ok_or_else(missing)?,
         span: span(&mut p)?,
         host: p.text("host"),
         limit: p.number("limit", 1, ROWS.1)?.unwrap_or(20) as usize,
     };
     p.end()?;
+    query.span = recent(&app, query.span).await?;
     Ok(json(app.ask(move |data| data.tops(&query)).await?))
 }
 
 pub async fn errors(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let mut p = Params::new(query.as_deref())?;
-    let query = ErrorsQuery {
+    let mut query = ErrorsQuery {
         span: span(&mut p)?,
         host: p.text("host"),
         severity: p.text("severity").map(|text| level(&text)).transpose()?,
         limit: limit(&mut p)?,
     };
     p.end()?;
+    query.span = recent(&app, query.span).await?;
     Ok(json(app.ask(move |data| data.errors(&query)).await?))
 }
 

@@ -35,7 +35,14 @@ pub struct Shared {
     pub stopped: watch::Receiver<bool>,
     pub counters: Counters,
     slots: Arc<Semaphore>,
-    status: Mutex<Option<(Instant, Arc<str>)>>,
+    status: Mutex<Option<Seen>>,
+}
+
+/// The engine's status as it was seen last.
+struct Seen {
+    at: Instant,
+    json: Arc<str>,
+    last_event: Option<u64>,
 }
 
 /// What the server counts about itself.
@@ -130,13 +137,25 @@ impl Shared {
 
     /// The status as JSON, not much older than now. May wait.
     pub fn status(&self) -> Arc<str> {
+        self.seen(|seen| seen.json.clone())
+    }
+
+    /// Event time of the newest event that this run has read, as the status has it. May wait.
+    pub fn last_event(&self) -> Option<u64> {
+        self.seen(|seen| seen.last_event)
+    }
+
+    fn seen<T>(&self, take: impl FnOnce(&Seen) -> T) -> T {
         // Held meanwhile: whoever else asks takes the same.
         let mut kept = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, json)) = &*kept
-            && at.elapsed() < STATUS_AGE
-        {
-            return json.clone();
-        }
+        let seen = match kept.take().filter(|seen| seen.at.elapsed() < STATUS_AGE) {
+            Some(seen) => seen,
+            None => self.look(),
+        };
+        take(kept.insert(seen))
+    }
+
+    fn look(&self) -> Seen {
         let mut status = self.engine.status();
         status.newest = status.last_event;
         if let Some(data) = &self.data {
@@ -148,9 +167,8 @@ impl Shared {
             status.requests = data.requests_kept();
             status.countries = data.knows_countries();
         }
-        let json: Arc<str> = serde_json::to_string(&status).unwrap_or_default().into();
-        *kept = Some((Instant::now(), json.clone()));
-        json
+        let json = serde_json::to_string(&status).unwrap_or_default().into();
+        Seen { at: Instant::now(), json, last_event: status.last_event }
     }
 }
 

@@ -159,6 +159,20 @@ fn span(span: Span) -> (Option<EventTime>, Option<EventTime>) {
     (span.from.map(EventTime), span.to.map(EventTime))
 }
 
+impl Kept {
+    /// The same, where no end is named up to the end of the newest event's window.
+    fn recent(&self, span: Span) -> Result<(Option<EventTime>, Option<EventTime>), DataError> {
+        let end = match span.newest.filter(|_| span.to.is_none()) {
+            None => span.to,
+            Some(newest) => {
+                let window = self.reader.window().map_err(wrong)?.0;
+                Some((newest - newest % window).saturating_add(window))
+            }
+        };
+        Ok((span.from.map(EventTime), end.map(EventTime)))
+    }
+}
+
 impl Data for Kept {
     fn hosts(&self) -> Vec<String> {
         let mut kept = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,13 +238,13 @@ impl Data for Kept {
     }
 
     fn series(&self, query: &SeriesQuery) -> Answer {
-        let (from, to) = span(query.span);
+        let (from, to) = self.recent(query.span)?;
         let query = tables::SeriesQuery { from, to, host: query.host.clone(), step: query.step.map(Millis) };
         answer(self.reader.series(&query))
     }
 
     fn tops(&self, query: &TopsQuery) -> Answer {
-        let (from, to) = span(query.span);
+        let (from, to) = self.recent(query.span)?;
         let (kind, host, limit) = (query.kind, query.host.clone(), query.limit);
         if let (Ranking::Countries, Some(countries)) = (kind, &self.countries) {
             let clients = tables::TopsQuery { kind: Ranking::Clients, from, to, host, limit: CLIENTS };
@@ -240,7 +254,7 @@ impl Data for Kept {
     }
 
     fn errors(&self, query: &ErrorsQuery) -> Answer {
-        let (from, to) = span(query.span);
+        let (from, to) = self.recent(query.span)?;
         let (host, severity, limit) = (query.host.clone(), query.severity.clone(), query.limit);
         answer(self.reader.errors(&tables::ErrorsQuery { from, to, host, severity, limit }))
     }

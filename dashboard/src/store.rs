@@ -9,13 +9,16 @@ use crate::view::RequestsView;
 use tidewatch_connectors::answers::Ranking;
 use tidewatch_events::alert::{AlertState, Severity};
 
-/// A span of event time, ms, `[from, to)`; where nothing is said, the last fifteen minutes up to the newest data.
+/// A span of event time, ms, `[from, to)`; where nothing is said, all there is, or the last fifteen minutes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Its start.
     pub from: Option<u64>,
     /// Its end.
     pub to: Option<u64>,
+    /// Where no end is named: the newest event that this run has read, whose window is the last one. Else that of the newest
+    /// data: an earlier run may have read a log of later times.
+    pub newest: Option<u64>,
 }
 
 /// What `series` is asked for.

@@ -55,6 +55,8 @@ fn what_was_written_is_answered() {
     let mut sink = StoreSink::open(dir.path(), StoreSettings::default()).unwrap();
     sink.deliver(&delivery()).unwrap();
     let mut server = start(|_| {});
+    // Nothing was read since the start.
+    server.engine.rests.store(true, Ordering::Relaxed);
     let network = std::collections::BTreeMap::from([("client_ip".to_owned(), "10.0.0.0/8".to_owned())]);
     let maintenance = Silenced { subject: network, until: NEVER, reason: "maintenance".into(), ..Silenced::default() };
     let of_another = Silenced { rule: Some("path-scan".into()), from: 5, until: NEVER, ..Silenced::default() };
@@ -146,6 +148,12 @@ fn a_run_that_has_read_nothing_says_where_what_is_kept_ends() {
         let page = bound_to(&mut server, Arc::new(Kept::open(dir.path()).unwrap()));
         let status = server.get("/api/v1/status").json();
         assert_eq!((&status["newest"], status["last_event"].is_null()), (want, *rests), "{name}");
+        // What is asked for without an end has the same.
+        let series = server.get("/api/v1/series").json();
+        assert_eq!(series["to"], want.as_u64().map_or(0, |newest| newest / 10_000 * 10_000 + 10_000), "{name}");
+        for question in ["tops?kind=hosts", "errors"] {
+            assert_eq!(server.get(&format!("/api/v1/{question}")).json()["to"], series["to"], "{name}: {question}");
+        }
         drop(page);
     }
 }

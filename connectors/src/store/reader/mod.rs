@@ -134,6 +134,14 @@ impl StoreReader {
         })
     }
 
+    /// The length of a window.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn window(&self) -> Result<Millis, StoreError> {
+        self.ask(|c| window(c).map(|ms| Millis(ms as u64)))
+    }
+
     fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.store.ask(question)
     }
