@@ -236,7 +236,8 @@ fn partitions(app: &Shared, registry: &mut Registry) {
     }
     let rows: Vec<_> = time.partitions.iter().take(PARTITIONS).collect();
     let of = |row: &&crate::view::PartitionRow| -> Labels {
-        vec![("source", shown(&row.source)), ("partition", shown(&row.partition))]
+        // Files of several machines have the same name.
+        vec![("process", row.process.to_string()), ("source", shown(&row.source)), ("partition", shown(&row.partition))]
     };
     let delays = rows.iter().filter_map(|row| Some((of(row), row.watermark_delay_ms?)));
     labelled(registry, "watermark_delay_ms", "How far a partition's watermark is behind the wall clock", delays);

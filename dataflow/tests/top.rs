@@ -110,6 +110,7 @@ impl Answers for Fixed {
 
     fn time(&self) -> Result<Time, AnswersError> {
         let partition = |n: usize| Partition {
+            process: 0,
             source: "logs".into(),
             partition: format!("logs-{n} {}", self.text(n)),
             watermark: Some(T0 + n as u64 * 1000),
@@ -119,8 +120,13 @@ impl Answers for Fixed {
             events: 1_000_000,
             late: n as u64,
         };
-        let held_by =
-            HeldBy { source: "logs".into(), partition: partition(0).partition, since: T0, why: "slow".into() };
+        let held_by = HeldBy {
+            process: 0,
+            source: "logs".into(),
+            partition: partition(0).partition,
+            since: T0,
+            why: "slow".into(),
+        };
         Ok(Time {
             as_of: None,
             frontier: Some(T0),

@@ -339,6 +339,7 @@ pub struct Time {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct HeldBy {
+    pub process: usize,
     pub source: String,
     pub partition: String,
     /// Wall clock.
@@ -350,6 +351,8 @@ pub struct HeldBy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Partition {
+    /// The process that reads it; not known of a store's.
+    pub process: usize,
     pub source: String,
     pub partition: String,
     pub watermark: Option<u64>,

@@ -121,6 +121,7 @@ impl Answers for FromStore {
         let partitions: Vec<Partition> = rows
             .into_iter()
             .map(|row| Partition {
+                process: 0,
                 // Sources without names that may be tags have one row for all of their partitions.
                 lag_messages: row.lag.filter(|_| row.partition != "-"),
                 source: row.source,

@@ -160,6 +160,14 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
         let line = got.body.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {start}"));
         assert!(line.ends_with(&format!(" {value}")), "{line}");
     }
+    let of_both = [("watermark_delay_ms", [9, 5]), ("partition_holds_time", [1, 0]), ("consumer_lag_records", [0, 0])];
+    for (name, values) in of_both {
+        for (process, value) in values.into_iter().enumerate() {
+            let start = format!("tidewatch_{name}{{process=\"{process}\",source=\"file\",partition=");
+            let line = got.body.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {start}"));
+            assert!(line.ends_with(&format!(" {value}")), "{line}");
+        }
+    }
     let away = got.body.lines().filter(|line| line.starts_with("tidewatch_source_connected{") && line.ends_with(" 0"));
     assert_eq!(away.count(), 1, "the other source");
     assert!(got.body.contains("\\\"</script>"), "quotes are escaped");

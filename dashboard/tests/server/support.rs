@@ -68,7 +68,9 @@ impl Engine for FakeEngine {
             lag_messages: Some(0),
             ..PartitionRow::default()
         };
-        TimeView { frontier: Some(3), held_by: Some(held_by), partitions: vec![row], truncated: false }
+        // A file of the same path on another machine.
+        let other = PartitionRow { process: 1, watermark_delay_ms: Some(5), ..row.clone() };
+        TimeView { frontier: Some(3), held_by: Some(held_by), partitions: vec![row, other], truncated: false }
     }
 
     fn dataflow(&self) -> DataflowView {

@@ -279,7 +279,7 @@ export interface Partition {
 
 export interface Time {
   frontier: number | null;
-  held_by: { source: string; partition: string; since: number; why: HeldWhy } | null;
+  held_by: { process: number; source: string; partition: string; since: number; why: HeldWhy } | null;
   partitions: Partition[];
   truncated?: boolean;
 }

@@ -11,7 +11,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table, Tabs, Wrap};
-use tidewatch_connectors::answers::{AlertRow, SeriesRow, TopRow};
+use tidewatch_connectors::answers::{AlertRow, HeldBy, SeriesRow, TopRow};
 use tidewatch_connectors::report::figures::{bytes, decimals, grouped, latency, percent, second, short};
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 
@@ -337,7 +337,9 @@ fn time(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, pa
     frame.render_widget(Paragraph::new(lines), head);
     let holder = time.held_by.as_ref();
     let cells = |p: &tidewatch_connectors::answers::Partition| {
-        let holds = holder.is_some_and(|held| held.source == p.source && held.partition == p.partition);
+        let is_it =
+            |held: &HeldBy| (held.process, &held.source, &held.partition) == (p.process, &p.source, &p.partition);
+        let holds = holder.is_some_and(is_it);
         let name = if p.partition.is_empty() {
             p.source.clone()
         } else if p.partition.starts_with(p.source.as_str()) {

@@ -32,6 +32,7 @@ export function TimePage() {
   const { data, error, again } = useAnswer<Time>("time", () => ({}), EVERY_MS);
   const history = useHistory(data, now?.now ?? 0);
   const held = data?.held_by ?? null;
+  const holds = (row: Partition) => held !== null && held.process === row.process && held.source === row.source && held.partition === row.partition;
   const newest = now?.last_event ?? null;
   const behind = data?.frontier != null && newest !== null ? Math.max(0, newest - data.frontier) : null;
   const lag = (data?.partitions ?? []).reduce<number | null>((sum, row) => (row.lag_messages == null ? sum : (sum ?? 0) + row.lag_messages), null);
@@ -62,13 +63,13 @@ export function TimePage() {
         <Table
           cards label="Partitions"
           rows={data?.partitions ?? []}
-          rowKey={(row) => `${row.process} ${row.source} ${row.partition}`}
+          rowKey={named}
           empty={data ? "No partition is open." : "Loading…"}
-          rowClass={(row) => (held && held.partition === row.partition && held.source === row.source && held.why !== "following" ? "marked" : "")}
+          rowClass={(row) => (holds(row) && held?.why !== "following" ? "marked" : "")}
           columns={[
             { name: "Partition", cell: (row) => <LogText text={row.partition} limit={120} />, by: (row) => row.partition, wide: true },
             { name: "Source", cell: (row) => <LogText text={row.source} limit={40} />, by: (row) => row.source, class: "tight", minor: true },
-            { name: "State", cell: (row) => <PartitionState row={row} holds={held?.partition === row.partition && held.source === row.source} why={held?.why} />, by: (row) => row.state, class: "tight" },
+            { name: "State", cell: (row) => <PartitionState row={row} holds={holds(row)} why={held?.why} />, by: (row) => row.state, class: "tight" },
             { name: "Watermark", cell: (row) => <When ms={row.watermark} />, by: (row) => row.watermark, class: "tight" },
             { name: "Delay", cell: (row) => format.duration(row.watermark_delay_ms), by: (row) => row.watermark_delay_ms, number: true },
             { name: "Lag", cell: (row) => format.count(row.lag_messages), by: (row) => row.lag_messages, number: true },
@@ -83,6 +84,9 @@ export function TimePage() {
     </>
   );
 }
+
+/** Files of several machines have the same name. */
+const named = (row: Partition) => `${row.process} ${row.source} ${row.partition}`;
 
 function PartitionState({ row, holds, why }: { row: Partition; holds: boolean; why: HeldWhy | undefined }) {
   return (
@@ -99,14 +103,15 @@ function useHistory(data: Time | null, now: number): Model | null {
   const [version, setVersion] = useState(0);
   useEffect(() => {
     if (!data) return;
-    const delays = new Map(data.partitions.map((row) => [`${row.source} ${row.partition}`, row.watermark_delay_ms ?? NaN]));
+    const delays = new Map(data.partitions.map((row) => [named(row), row.watermark_delay_ms ?? NaN]));
     kept.current = [...kept.current, { time: Date.now(), delays }].slice(-KEPT);
     setVersion(version + 1);
   }, [data]);
   return useMemo(() => {
     if (!data || now === 0) return null;
     const worst = [...data.partitions].sort((a, b) => (b.watermark_delay_ms ?? -1) - (a.watermark_delay_ms ?? -1)).slice(0, 4);
-    worst.sort((a, b) => (a.partition < b.partition ? -1 : 1));
+    worst.sort((a, b) => (a.partition === b.partition ? a.process - b.process : a.partition < b.partition ? -1 : 1));
+    const several = (row: Partition) => worst.filter(({ partition }) => partition === row.partition).length > 1;
     const times = kept.current.map((entry) => entry.time);
     const to = times[times.length - 1] ?? Date.now();
     return {
@@ -118,10 +123,10 @@ function useHistory(data: Time | null, now: number): Model | null {
       show: format.duration,
       atLeast: 1000,
       lines: worst.map((row, at) => ({
-        name: format.shorten(format.visible(row.partition), 40),
+        name: `${format.shorten(format.visible(row.partition), 40)}${several(row) ? ` (process ${row.process})` : ""}`,
         colour: `--chart-${at + 1}`,
         values: kept.current.map((entry) => {
-          const value = entry.delays.get(`${row.source} ${row.partition}`);
+          const value = entry.delays.get(named(row));
           return value === undefined || Number.isNaN(value) ? null : value;
         }),
       })),

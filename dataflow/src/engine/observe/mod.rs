@@ -224,9 +224,9 @@ fn sources(all: &[Reading], lags: &HashMap<PartitionName, KafkaReading>) -> Vec<
 }
 
 /// Those that hold time first, the least far first.
-fn order(row: &PartitionRow) -> (bool, Option<u64>, &str, &str) {
+pub(super) fn order(row: &PartitionRow) -> (bool, Option<u64>, &str, &str, usize) {
     use tidewatch_dashboard::view::PartitionState::{Ended, Idle};
-    (matches!(row.state, Ended | Idle), row.watermark, &row.source, &row.partition)
+    (matches!(row.state, Ended | Idle), row.watermark, &row.source, &row.partition, row.process)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Process 0 shows the whole cluster: it asks the others how they stand, at most twice a second and only while somebody looks.
 
 use super::super::ledger::Totals;
-use super::super::observe::ProcessView;
+use super::super::observe::{self, ProcessView};
 use super::{Hosts, Shown};
 use crate::config::{RuleEntry, measure};
 use std::collections::BTreeMap;
@@ -178,7 +178,7 @@ impl Engine for ShownPipeline {
     fn time(&self) -> TimeView {
         let views = self.views();
         let holder = views.iter().filter(|view| view.holding.is_some()).min_by_key(|view| (view.holding, view.process));
-        let partitions: Vec<_> = views.iter().flat_map(|view| view.partitions.iter().cloned()).collect();
+        let partitions = partitions(&views);
         let farthest = partitions.iter().filter_map(|row| row.watermark).max();
         let held_by = holder.and_then(|view| view.held_by.clone().map(|held| (held, view.holding)));
         TimeView {
@@ -273,6 +273,13 @@ pub(super) fn why(why: view::Why, holding: Option<u64>, farthest: Option<u64>) -
         (view::Why::Following, Some(at), Some(farthest)) if farthest.saturating_sub(at) >= BEHIND => view::Why::Behind,
         _ => why,
     }
+}
+
+/// The partitions of all processes, the least far first.
+pub(super) fn partitions(views: &[ProcessView]) -> Vec<view::PartitionRow> {
+    let mut all: Vec<_> = views.iter().flat_map(|view| view.partitions.iter().cloned()).collect();
+    all.sort_by(|a, b| observe::order(a).cmp(&observe::order(b)));
+    all
 }
 
 /// The sources of all processes that read topics.

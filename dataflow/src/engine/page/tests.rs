@@ -1,4 +1,5 @@
-use super::pipeline::{BEHIND, why};
+use super::super::observe::ProcessView;
+use super::pipeline::{BEHIND, partitions, why};
 use super::*;
 
 #[test]
@@ -60,4 +61,17 @@ fn one_that_is_read_as_it_is_written_may_still_hold_the_others_back() {
     for (name, given, holding, farthest, want) in rows {
         assert_eq!(why(given, holding, farthest), want, "{name}");
     }
+}
+
+#[test]
+fn the_least_far_of_all_processes_is_first() {
+    let row = |(process, state, watermark)| view::PartitionRow { process, state, watermark, ..Default::default() };
+    let of = |rows: &[_]| ProcessView { partitions: rows.iter().copied().map(row).collect(), ..ProcessView::default() };
+    use view::PartitionState::{Active, Idle};
+    let views = [
+        of(&[(0, Active, Some(20)), (0, Active, Some(40)), (0, Idle, Some(5))]),
+        of(&[(1, Active, None), (1, Active, Some(20)), (1, Active, Some(30))]),
+    ];
+    let found: Vec<_> = partitions(&views).iter().map(|row| (row.process, row.watermark)).collect();
+    assert_eq!(found, [(1, None), (0, Some(20)), (1, Some(20)), (1, Some(30)), (0, Some(40)), (0, Some(5))]);
 }
