@@ -181,9 +181,9 @@ impl Bound {
     }
 }
 
-/// Where history is read: the embedded store, where there is one.
+/// Where history is read: the embedded store, where this run keeps one. What an earlier run left is not shown as its history.
 fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>) -> Option<Arc<dyn Data>> {
-    if config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+    if super::sinks::keeps_store(config, true) {
         match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
             Ok(mut kept) => {
                 if let Some(ring) = ring {

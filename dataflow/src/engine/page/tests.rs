@@ -75,3 +75,17 @@ fn the_least_far_of_all_processes_is_first() {
     let found: Vec<_> = partitions(&views).iter().map(|row| (row.process, row.watermark)).collect();
     assert_eq!(found, [(1, None), (0, Some(20)), (1, Some(20)), (1, Some(30)), (0, Some(40)), (0, Some(5))]);
 }
+
+#[test]
+#[cfg(feature = "store")]
+fn a_run_without_a_store_does_not_show_that_of_an_earlier_one() {
+    use crate::config::{self, Overrides, diagnostic::SourceText};
+    let dir = tempfile::tempdir().unwrap();
+    drop(tidewatch_connectors::store::StoreSink::open(dir.path(), Default::default()).unwrap());
+    for (enabled, want) in [(true, true), (false, false)] {
+        let text = format!("[store]\nenabled = {enabled}\n");
+        let overrides = Overrides { data_dir: Some(dir.path().to_owned()), ..Overrides::default() };
+        let config = config::parse(SourceText::new("test", &text), &overrides, &|_| None).unwrap();
+        assert_eq!(data(&config, None, None).is_some(), want, "enabled = {enabled}");
+    }
+}
