@@ -397,7 +397,7 @@ pub async fn healthz() -> Response {
 }
 
 pub async fn readyz(State(app): State<App>) -> Response {
-    match app.wait_for(|app| app.engine.ready()).await {
+    match app.probe(|app| app.engine.ready()).await {
         Ok(Ok(troubles)) if troubles.is_empty() => "ok\n".into_response(),
         Ok(Ok(troubles)) => format!("degraded\n{}\n", troubles.join("\n")).into_response(),
         Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),

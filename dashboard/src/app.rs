@@ -19,6 +19,9 @@ use tokio::sync::{Semaphore, watch};
 /// Questions answered at a time by threads that may wait.
 pub const SLOTS: usize = 4;
 
+/// The same of what a machine asks now and then and does not wait for long: `/readyz`, `/metrics`. A search takes none of these.
+pub const PROBES: usize = 2;
+
 /// How old the status shown may be.
 const STATUS_AGE: Duration = Duration::from_millis(500);
 
@@ -35,6 +38,7 @@ pub struct Shared {
     pub stopped: watch::Receiver<bool>,
     pub counters: Counters,
     slots: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
     status: Mutex<Option<Seen>>,
 }
 
@@ -80,6 +84,7 @@ impl Shared {
             stopped,
             counters: Counters::default(),
             slots: Arc::new(Semaphore::new(SLOTS)),
+            probes: Arc::new(Semaphore::new(PROBES)),
             status: Mutex::default(),
         })
     }
@@ -89,7 +94,23 @@ impl Shared {
         self: &App,
         run: impl FnOnce(&Shared) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let slot = self.slots.clone().acquire_owned().await.map_err(|_| ApiError::failed())?;
+        self.run_in(&self.slots, run).await
+    }
+
+    /// The same for a probe.
+    pub async fn probe<T: Send + 'static>(
+        self: &App,
+        run: impl FnOnce(&Shared) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.run_in(&self.probes, run).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        self: &App,
+        slots: &Arc<Semaphore>,
+        run: impl FnOnce(&Shared) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let slot = slots.clone().acquire_owned().await.map_err(|_| ApiError::failed())?;
         let app = self.clone();
         let ran = tokio::task::spawn_blocking(move || {
             let found = run(&app);

@@ -32,7 +32,7 @@ fn shown(name: &str) -> String {
 /// The route.
 pub async fn metrics(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     Params::new(query.as_deref())?.end()?;
-    let text = app.wait_for(render).await?;
+    let text = app.probe(render).await?;
     Ok(([(header::CONTENT_TYPE, KIND)], text).into_response())
 }
 

@@ -147,7 +147,7 @@ impl Bound {
         let url = self.url();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(crate::app::SLOTS + 2)
+            .max_blocking_threads(crate::app::SLOTS + crate::app::PROBES + 2)
             .thread_name("page")
             .enable_all()
             .build()?;

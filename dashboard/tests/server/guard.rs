@@ -13,6 +13,9 @@ const TOKEN: &str = "a-token-of-some-length";
 /// One that nobody guesses.
 const LONG: &str = "3f9c1be07a5d42688e01c7b2d94fa610";
 
+/// Questions of the store that are answered at a time.
+const SEARCHES: usize = 4;
+
 fn with_token() -> Server {
     start(|settings| settings.token = Some(TOKEN.into()))
 }
@@ -281,6 +284,33 @@ fn slow_visitors_and_slow_answers_have_an_end() {
     assert!((0..10).any(|_| server.get("/api/v1/status").status == 200));
     *server.data.gate.0.lock().unwrap() = true;
     server.data.gate.1.notify_all();
+}
+
+#[test]
+fn searches_hold_up_no_probe() {
+    let server = start(|_| {});
+    let searches: Vec<_> = (0..SEARCHES)
+        .map(|_| {
+            let mut socket = server.connect();
+            let search = "GET /api/v1/series?host=slow&to=5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            socket.write_all(search.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    let begun = Instant::now();
+    while server.data.waiting.load(Ordering::SeqCst) < SEARCHES {
+        assert!(begun.elapsed() < Duration::from_secs(60), "they are not asked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for path in ["/readyz", "/metrics"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    assert_eq!(server.data.waiting.load(Ordering::SeqCst), SEARCHES, "while all of them wait");
+    *server.data.gate.0.lock().unwrap() = true;
+    server.data.gate.1.notify_all();
+    for socket in searches {
+        assert_eq!(read(socket).status, 200);
+    }
 }
 
 #[test]

@@ -124,6 +124,8 @@ pub struct FakeData {
     pub begun: AtomicUsize,
     /// Questions of the host `slow` wait until it is open, for a minute at most.
     pub gate: (Mutex<bool>, Condvar),
+    /// How many of them wait.
+    pub waiting: AtomicUsize,
 }
 
 impl FakeData {
@@ -156,7 +158,9 @@ impl Data for FakeData {
             Some("slow") => {
                 let (is_open, changed) = &self.gate;
                 let closed = is_open.lock().unwrap();
+                self.waiting.fetch_add(1, Ordering::SeqCst);
                 drop(changed.wait_timeout_while(closed, Duration::from_secs(60), |is_open| !*is_open).unwrap());
+                self.waiting.fetch_sub(1, Ordering::SeqCst);
                 self.note(query)
             }
             _ => self.note(query),
