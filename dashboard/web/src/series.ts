@@ -4,7 +4,7 @@
 // - All hosts together can be summed only for windows whose hosts were all heard: those that began after the stream did.
 //   Older rows are the API's, read again every few seconds.
 
-import type { Cell, LiveWindow, Series } from "./types";
+import type { Cell, LiveWindow, Series, Status } from "./types";
 
 /** Windows kept from the stream: more than the allowed lateness corrects, and bounded. */
 const KEEP_WINDOWS = 60;
@@ -14,11 +14,23 @@ export class LiveWindows {
   private windows = new Map<number, Map<string, LiveWindow>>();
   /** Windows that start later have all their hosts. */
   private completeAfter = Infinity;
+  private behind = false;
 
   /** A stream (re)started, when the newest event was of `newest`: of windows begun by then, hosts may be missing. */
   restart(newest: number | null): void {
     this.windows.clear();
     this.completeAfter = newest ?? -Infinity;
+  }
+
+  /**
+   * What came at once, while the pipeline stands so. While it reads history, the windows of many hosts run past faster than
+   * they can be told: each host has others, so none of them are taken.
+   */
+  take(heard: readonly LiveWindow[], now: Pick<Status, "catching_up" | "last_event"> | null): void {
+    const behind = Boolean(now?.catching_up);
+    if (behind || this.behind) this.restart(now?.last_event ?? null);
+    else for (const window of heard) this.push(window);
+    this.behind = behind;
   }
 
   push(window: LiveWindow): void {

@@ -162,7 +162,7 @@ export const stream = new Stream({
       enter(route.get());
     }
     if (feed.flush()) alerts.set(feed.alerts);
-    for (const window of batch.windows) windows.push(window);
+    windows.take(batch.windows, status.get());
     if (batch.requests.length) tail.set([...batch.requests.reverse(), ...tail.get()].slice(0, MOST_TAIL));
     beat.set(beat.get() + 1);
   },

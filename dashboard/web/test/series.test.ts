@@ -60,6 +60,20 @@ describe("live windows", () => {
     live.restart(50_000);
     expect(live.rows("a", ["a"], COLUMNS).size).toBe(0);
   });
+  test("are not taken while history is read, nor at once when it ends", () => {
+    const live = new LiveWindows();
+    live.restart(null);
+    const behind = { catching_up: { for_ms: 1, share: 0.5, partitions: 1, records_left: 1, bytes_left: 0 }, last_event: 15_000 };
+    const at = (last_event: number) => ({ catching_up: null, last_event });
+    // Of two hosts only one is told of.
+    live.take([window(10_000, "a", 5)], behind);
+    live.take([window(20_000, "b", 5)], { ...behind, last_event: 25_000 });
+    live.take([window(30_000, "a", 5)], at(35_000));
+    expect(live.rows("", ["a", "b"], COLUMNS).size).toBe(0);
+    live.take([window(30_000, "a", 6), window(40_000, "a", 7)], at(41_000));
+    expect([...live.rows("", ["a", "b"], COLUMNS).keys()]).toEqual([40_000]);
+    expect([...live.rows("a", ["a", "b"], COLUMNS).keys()]).toEqual([30_000, 40_000]);
+  });
   test("are bounded", () => {
     const live = new LiveWindows();
     live.restart(null);
