@@ -200,6 +200,25 @@ fn what_is_caught_up_with_is_said() {
 }
 
 #[test]
+fn that_nothing_comes_any_more_is_said() {
+    // How old the newest event is, the mode, what the header says of it.
+    for (age, mode, want) in [
+        (60_000, "run", None),
+        (150_000, "run", Some("UTC  newest event 2m 30s old  1,235 ")),
+        (150_000, "store", None),
+    ] {
+        let mut view = View::new("store".into(), false);
+        let mut snapshot = Snapshot { at: T0 + age, ..snapshot(&["/a"]) };
+        (snapshot.status.last_event, snapshot.status.mode) = (Some(T0), mode.into());
+        view.take(Ok(snapshot));
+        let drawn = draw_at(&view, 120, 24);
+        let head = drawn.lines().next().unwrap();
+        let is_right = want.map_or(!head.contains("newest event"), |want| head.contains(want));
+        assert!(is_right, "{age} {mode}: {head}");
+    }
+}
+
+#[test]
 fn states_of_the_view() {
     let mut view = View::new("store".into(), false);
     golden("asking", &draw_at(&view, 80, 24));

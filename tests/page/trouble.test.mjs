@@ -145,6 +145,7 @@ describe("when things go wrong", () => {
     ["a process whose requests are missing", ["--trouble"], "#/requests", /without process\s1: no answer/],
     ["old records", ["--trouble"], "#/overview", /Catching up: 43\s% read, 1\.20\sM\srecords left/],
     ["a sink away", ["--trouble"], "#/overview", /influx is away; 48\sMiB wait for it/],
+    ["nothing comes any more", ["--age", "150000"], "#/overview", /The newest event is 2\sm\s\d+\ss old/],
     ["an old log is no empty page", ["--age", "7000000000"], "#/overview", /The newest event is 81\sd old[\s\S]*\d\sreq\/s/],
   ]) {
     test(name, async () => {

@@ -6,7 +6,8 @@ import * as format from "./format";
 import { Dialog, Icon, Tile, ViewLink } from "./parts/basic";
 import { Login } from "./parts/login";
 import { Toast } from "./parts/toast";
-import { connection, go, needsToken, newest, route, setLive, setTheme, setUtc, shown, status, stream, theme, utc } from "./state";
+import { quietFor } from "./series";
+import { connection, go, needsToken, route, setLive, setTheme, setUtc, shown, status, stream, theme, utc, WINDOW_MS, windows } from "./state";
 import { RANGES, type Route, type View } from "./url";
 import { ClientPage } from "./views/client";
 import { DataflowPage } from "./views/dataflow";
@@ -321,7 +322,7 @@ function Warnings() {
   const sources = (now?.sources ?? []).filter((source) => source.away > 0);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
   const routes = (now?.routes ?? []).filter((route) => !route.works);
-  const data = newest();
+  const quiet = now && quietFor(now, windows.size() ?? WINDOW_MS);
   const again = (
     <>
       trying again
@@ -404,10 +405,10 @@ function Warnings() {
           </button>
         </div>
       )}
-      {now && data !== null && here.live && now.mode !== "store" && now.now - data > 10 * 60_000 && "last" in here.range && (
+      {now && quiet !== null && here.live && "last" in here.range && (
         <div class="warning mild" role="status">
           <span>
-            The newest event is {format.duration(now.now - data)} old ({format.dateTime(data, true)} UTC). Ranges end there, not at the present.
+            The newest event is {format.duration(quiet)} old ({format.dateTime(now.now - quiet, true)} UTC). Ranges end there, not at the present.
           </span>
         </div>
       )}

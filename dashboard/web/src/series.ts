@@ -221,6 +221,21 @@ export function fromFirst(whole: Known, least = 60_000): Known {
   return { ...series, from: Math.max(series.from, Math.min(first, series.to - least)) };
 }
 
+/** How old the newest event is, where that is longer than it takes to see one: nothing has come since, or only what is dated earlier. */
+export function quietFor(now: Pick<Status, "mode" | "now" | "newest" | "last_event" | "catching_up">, window: number): number | null {
+  const newest = now.newest ?? now.last_event;
+  if (newest === null || now.mode === "store" || now.catching_up) return null;
+  const age = now.now - newest;
+  return age > Math.max(60_000, 3 * window) ? age : null;
+}
+
+/** The newest row that is over, or the newest at all: how far the series is known decides. */
+export function newestWhole(series: Known): Cell[] | null {
+  const { rows, known, step } = series;
+  for (let at = rows.length - 1; at >= 0; at -= 1) if ((rows[at]?.[0] ?? Infinity) + step <= known) return rows[at] ?? null;
+  return rows[rows.length - 1] ?? null;
+}
+
 /** Rates, and what they are a rate of. */
 const RATES: Record<string, string> = { rps: "requests", throughput: "bytes" };
 const COUNTS = ["bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];

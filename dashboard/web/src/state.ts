@@ -10,6 +10,8 @@ import type { Alert, RequestRow, Rows, Rule, Status } from "./types";
 import { parseRoute, showRoute, type Route } from "./url";
 
 const MOST_TAIL = 500;
+/** The default size of windows. */
+export const WINDOW_MS = 10_000;
 
 export const route = new Watched<Route>(parseRoute(location.hash));
 export const status = new Watched<Status | null>(null);

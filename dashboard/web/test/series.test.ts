@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { combine, fromFirst, histogram, LiveWindows, niceStep, projectLast, splice, tailFrom, withGaps, withLive } from "../src/series";
+import { combine, fromFirst, histogram, LiveWindows, newestWhole, niceStep, projectLast, quietFor, splice, tailFrom, withGaps, withLive } from "../src/series";
 import type { Cell, LiveWindow, Series } from "../src/types";
 
 const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
@@ -124,6 +124,29 @@ describe("the end of a series read again", () => {
     const tail = series(0, 60_000, [row(0, 1)], 60_000);
     expect(splice(base, tail, 0)).toBe(tail);
   });
+});
+
+test.each<[string, Cell[][], number, Cell | undefined]>([
+  ["the last is filling", [row(0, 1), row(10_000, 2)], 15_000, 0],
+  ["the last is over", [row(0, 1), row(10_000, 2)], 20_000, 10_000],
+  ["the one before is missing", [row(0, 1), row(50_000, 2)], 55_000, 0],
+  ["there is but one", [row(10_000, 2)], 12_000, 10_000],
+  ["none", [], 12_000, undefined],
+])("the newest whole window: %s", (_, rows, known, time) => {
+  expect(newestWhole({ ...series(0, 60_000, rows), known })?.[0]).toBe(time);
+});
+
+test.each<[string, object, number, number | null]>([
+  ["just now", {}, 10_000, null],
+  ["a minute", { now: 1_060_000 }, 10_000, null],
+  ["more than a minute", { now: 1_060_001 }, 10_000, 60_001],
+  ["of long windows", { now: 1_180_000 }, 60_000, null],
+  ["more than three of them", { now: 1_180_001 }, 60_000, 180_001],
+  ["history is read", { now: 9_000_000, catching_up: { share: 0.5 } }, 10_000, null],
+  ["nothing runs", { now: 9_000_000, mode: "store" }, 10_000, null],
+  ["nothing was ever read", { now: 9_000_000, newest: null, last_event: null }, 10_000, null],
+])("nothing comes: %s", (_, now, window, age) => {
+  expect(quietFor({ mode: "run", now: 1_001_000, newest: 1_000_000, last_event: 1_000_000, catching_up: null, ...now }, window)).toBe(age);
 });
 
 describe("the window still filling", () => {

@@ -12,7 +12,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table, Tabs, Wrap};
 use tidewatch_connectors::answers::{AlertRow, HeldBy, SeriesRow, TopRow};
-use tidewatch_connectors::report::figures::{bytes, decimals, grouped, latency, percent, second, short};
+use tidewatch_connectors::report::figures::{bytes, decimals, grouped, latency, length, percent, second, short};
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 
 /// Below this nothing can be shown that makes sense.
@@ -91,6 +91,9 @@ fn header(view: &View, paint: Paint, width: u16) -> Paragraph<'static> {
             let words = format!("catching up {} %  ", (behind.share * 100.0).floor());
             spans.push(Span::styled(words, paint.of(Color::Yellow)));
         }
+        if let Some(age) = quiet_for(snapshot) {
+            spans.push(Span::styled(format!("newest event {} old  ", length(age)), paint.of(Color::Yellow)));
+        }
         if snapshot.status.mode != "store" {
             spans.push(Span::raw(format!("{} events/s  ", decimals(snapshot.status.rate))));
         }
@@ -111,6 +114,14 @@ fn header(view: &View, paint: Paint, width: u16) -> Paragraph<'static> {
     let room = usize::from(width).saturating_sub(used);
     spans.push(Span::styled(cut(&view.place, room), paint.dim()));
     Paragraph::new(Line::from(spans))
+}
+
+/// How old the newest event is, where that is longer than it takes to see one.
+fn quiet_for(snapshot: &Snapshot) -> Option<u64> {
+    let status = &snapshot.status;
+    let age = snapshot.at.saturating_sub(status.last_event?);
+    let is_present = status.mode != "store" && status.catching_up.is_none();
+    (is_present && age > snapshot.series.step.0.saturating_mul(3).max(60_000)).then_some(age)
 }
 
 fn footer(view: &View, paint: Paint) -> Paragraph<'static> {

@@ -7,7 +7,7 @@ import { Chart } from "../charts/chart";
 import type { Line, Model } from "../charts/model";
 import * as format from "../format";
 import { Card, Tile, Trouble } from "../parts/basic";
-import { column, projectLast, summary, withGaps, type Known } from "../series";
+import { column, newestWhole, projectLast, quietFor, summary, withGaps, type Known } from "../series";
 import { newest, route, status } from "../state";
 import type { Cell, Series } from "../types";
 import { NewestAlerts } from "./alerts";
@@ -26,12 +26,15 @@ export function OverviewPage() {
   const now = useWatched(status);
   const here = useWatched(route);
   const { series, error, again, stamp } = useSeries();
-  const models = useMemo(() => (series ? draw(series, here.live) : null), [series, here.live]);
+  const quiet = now && series ? quietFor(now, series.step) : null;
+  // A window that nothing more comes for is over. An old log may be read just now.
+  const fills = here.live && (quiet === null || (now?.rate ?? 0) > 0);
+  const models = useMemo(() => (series ? draw(series, fills) : null), [series, fills]);
   const totals = useMemo(() => (series ? total(series) : null), [series]);
   if (!now) return <></>;
   const nothing = newest() === null;
   const several = !here.host && now.hosts.length > 1;
-  const newestWindow = series ? `last ${format.duration(series.step)}` : "\u00a0";
+  const newestWindow = series ? spanOf(series, totals?.end ?? null, here.live && quiet !== null && now.rate === 0 ? now.now : series.to) : "\u00a0";
   return (
     <>
       {error && <Trouble error={error} again={again} />}
@@ -70,21 +73,27 @@ function approximate(series: Series | null, name: string, says: string): string 
   return series?.approximate?.includes(name) ? says : undefined;
 }
 
+/** Of which time the newest window is, seen from `now`: where windows are missing, or nothing comes any more, it is not the last. */
+function spanOf(series: Known, end: number | null, now: number): string {
+  const length = format.duration(series.step);
+  const age = end === null ? 0 : now - end;
+  return age > Math.max(60_000, 3 * series.step) ? `${length}, ${format.duration(age)} ago` : `last ${length}`;
+}
+
 /** Numbers of the newest whole window, and sums over the stretch. */
-function total(series: Series) {
+function total(series: Known) {
   const sum = (name: string) => summary(column(series, name)).sum;
-  // The last row is a window still filling: rates of it say too little.
-  const rps = column(series, "rps").filter((value) => value !== null);
-  const newest = (name: string): Cell => {
-    const values = column(series, name).filter((value) => value !== null);
-    return values[values.length - 2] ?? values[values.length - 1] ?? null;
-  };
+  const whole = newestWhole(series);
+  const newest = (name: string): Cell => whole?.[series.columns.indexOf(name)] ?? null;
+  const time = newest("time");
   const [requests, failed] = [sum("requests"), sum("status_5xx")];
   const anomalies = summary(column(series, "anomalies"));
   return {
     requests,
     failed,
-    rps: rps[rps.length - 2] ?? rps[rps.length - 1] ?? null,
+    /** When the newest whole window ended. */
+    end: time === null ? null : time + series.step,
+    rps: newest("rps"),
     p95: newest("latency_p95"),
     avg: newest("latency_avg"),
     max: summary(column(series, "latency_max")).max,

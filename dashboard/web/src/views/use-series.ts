@@ -4,7 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { ApiError, get } from "../api";
 import { useWatched } from "../cell";
 import { fromFirst, niceStep, splice, tailFrom, withLive, type Known } from "../series";
-import { beat, connection, epoch, hasHistory, rangeKey, route, shown, status, windows } from "../state";
+import { beat, connection, epoch, hasHistory, rangeKey, route, shown, status, WINDOW_MS, windows } from "../state";
 import { answers } from "../stream";
 import type { Series } from "../types";
 
@@ -15,8 +15,6 @@ const HOUR = 3_600_000;
 /** More points than that nobody can tell apart. */
 const POINTS = 360;
 
-/** The default size of windows. */
-const WINDOW_MS = 10_000;
 const COLUMNS = "time requests rps bytes throughput latency_avg latency_p50 latency_p95 latency_p99 latency_max status_2xx status_3xx status_4xx status_5xx error_ratio clients anomalies".split(" ");
 
 /** `of`: the question that it answers: what comes later is of this one, or is not laid over it. */
