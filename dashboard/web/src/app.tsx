@@ -208,15 +208,26 @@ function Controls({ here }: { here: Route }) {
         <>
           <label>
             <span class="visually-hidden">Host</span>
-            <select value={here.host} onChange={(event) => go({ host: event.currentTarget.value })}>
-              <option value="">All hosts</option>
-              {here.host && !hosts.includes(here.host) && <option value={here.host}>{format.visible(here.host)}</option>}
-              {hosts.map((host) => (
-                <option key={host} value={host}>
-                  {format.shorten(format.visible(host), 60)}
-                </option>
-              ))}
-            </select>
+            {hosts.length < MOST_HOSTS ? (
+              <select value={here.host} onChange={(event) => go({ host: event.currentTarget.value })}>
+                <option value="">All hosts</option>
+                {here.host && !hosts.includes(here.host) && <option value={here.host}>{format.visible(here.host)}</option>}
+                {hosts.map((host) => (
+                  <option key={host} value={host}>
+                    {format.shorten(format.visible(host), 60)}
+                  </option>
+                ))}
+              </select>
+            ) : (
+              <>
+                <input type="search" list="hosts" value={here.host} placeholder="All hosts, or a name" onChange={(event) => go({ host: event.currentTarget.value.trim() })} />
+                <datalist id="hosts">
+                  {hosts.filter((host) => format.visible(host) === host).map((host) => (
+                    <option key={host} value={host} />
+                  ))}
+                </datalist>
+              </>
+            )}
           </label>
           <label>
             <span class="visually-hidden">Time range</span>
@@ -318,6 +329,7 @@ function Warnings() {
   const now = useWatched(status);
   const link = useWatched(connection);
   const here = useWatched(route);
+  const inUtc = useWatched(utc);
   const wait = useSecondsTo("retryAt" in link ? link.retryAt : null);
   const sources = (now?.sources ?? []).filter((source) => source.away > 0);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
@@ -339,7 +351,7 @@ function Warnings() {
       {link.state === "lost" && (
         <div class="warning bad" role="alert">
           <span>
-            <b>Connection lost.</b> What is shown is of <time>{format.clock(link.since, false)}</time>; {again}
+            <b>Connection lost.</b> What is shown is of <time>{format.clock(link.since, inUtc)}</time>; {again}
           </span>
           {tryNow}
         </div>

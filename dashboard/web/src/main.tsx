@@ -11,4 +11,4 @@ start();
 const place = document.getElementById("app");
 if (place) render(<App />, place);
 // After the first paint, before the first numbers.
-requestAnimationFrame(() => void loadCharts());
+requestAnimationFrame(() => loadCharts().catch(() => {}));

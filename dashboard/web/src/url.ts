@@ -37,7 +37,7 @@ const MONTHS = 400 * 1440 * MINUTE;
 
 /** `15m` → ms; nothing where it is no length of time, or longer than a year and a bit. */
 export function parseLength(text: string): number | null {
-  const found = /^(\d{1,6})([smhd])$/.exec(text);
+  const found = /^(\d{1,8})([smhd])$/.exec(text);
   if (!found) return null;
   const ms = Number(found[1]) * (UNITS[found[2] ?? ""] ?? 0);
   return ms > 0 && ms <= MONTHS ? ms : null;

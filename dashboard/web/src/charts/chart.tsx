@@ -12,10 +12,17 @@ import type { Drawing } from "./draw";
 import { described, tabulated, type Model } from "./model";
 import { BEAT_MS, Pace } from "./pace";
 
+/** After so long what could not be loaded is tried again. */
+const LOAD_AGAIN_MS = 10_000;
+
 let library: Promise<typeof import("./draw")> | null = null;
 /** Loads the drawing code; called early so that it is there when the first numbers are. */
 export function loadCharts(): Promise<typeof import("./draw")> {
-  return (library ??= import("./draw"));
+  return (library ??= import("./draw").catch((problem: unknown) => {
+    // The next chart that needs it tries again.
+    library = null;
+    throw problem;
+  }));
 }
 
 export interface ChartProps {
@@ -42,6 +49,7 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
   const last = useRef<{ at: number; stamp?: number; timer?: number }>({ at: 0 });
   const onScreen = useRef(false);
   const [asTable, setAsTable] = useState(false);
+  const [failed, setFailed] = useState(false);
   const inUtc = useWatched(utc);
   const isDark = useWatched(dark);
   const has = model !== null && model.lines.some((line) => line.values.some((value) => value !== null));
@@ -67,7 +75,7 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     last.current.timer = window.setTimeout(update, wait + 2 * BEAT_MS);
   };
 
-  const drawn = has && !asTable;
+  const drawn = has && !asTable && !failed;
   useEffect(() => {
     const element = box.current;
     if (!element || !drawn) return;
@@ -82,12 +90,15 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(() => drawing.current?.resize());
     });
-    void loadCharts().then(({ mount }) => {
-      if (gone) return;
-      drawing.current = mount(element, selects ? (from, to) => go({ range: { from, to } }) : null);
-      seen.observe(element);
-      sized.observe(element);
-    });
+    loadCharts().then(
+      ({ mount }) => {
+        if (gone) return;
+        drawing.current = mount(element, selects ? (from, to) => go({ range: { from, to } }) : null);
+        seen.observe(element);
+        sized.observe(element);
+      },
+      () => gone || setFailed(true),
+    );
     return () => {
       gone = true;
       window.clearTimeout(last.current.timer);
@@ -100,6 +111,11 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
     };
   }, [drawn, selects]);
 
+  useEffect(() => {
+    if (!failed) return;
+    const timer = window.setTimeout(() => setFailed(false), LOAD_AGAIN_MS);
+    return () => window.clearTimeout(timer);
+  }, [failed]);
   useEffect(updateInTime, [model]);
   useEffect(update, [inUtc]);
   useEffect(() => drawing.current?.recolour(), [isDark]);
@@ -133,6 +149,8 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
         <p class="empty chart-room">{model === null ? "Loading…" : empty}</p>
       ) : asTable ? (
         <ValuesTable title={title} model={model} utc={inUtc} />
+      ) : failed ? (
+        <p class="empty chart-room">Charts could not be loaded. If it stays so, reload the page; the values are there as a table.</p>
       ) : (
         <div class="chart-room">
           <div class="drawing" ref={box} role="img" aria-label={described(title, model)} />

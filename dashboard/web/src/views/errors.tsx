@@ -32,7 +32,7 @@ export function ErrorsPage() {
   return (
     <>
       {(!data || model?.lines.length !== 0) && <Chart title="Messages over time" model={model} legend="sum" tall empty="No message in this range" />}
-      <Card title="Messages" note={data ? `${format.plural(rows.length, "pattern")}${data.truncated ? ", the most frequent of more" : ""}` : undefined}>
+      <Card title="Messages" note={data ? `${format.plural(rows.length, "pattern")}${data.truncated ? ", the most severe of more" : ""}` : undefined}>
         <form class="filters" role="search" aria-label="Messages" onSubmit={(event) => event.preventDefault()}>
           <label>
             <span>Severity</span>

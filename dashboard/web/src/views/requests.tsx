@@ -64,6 +64,19 @@ export function RequestDetail({ row }: { row: RequestRow }) {
   );
 }
 
+/** Somebody types: a search for each letter would be for nothing. */
+const SETTLED_MS = 250;
+
+/** The value once it was left alone for so long; the first at once. */
+function useSettled<T>(value: T, ms: number): T {
+  const [settled, setSettled] = useState(value);
+  useEffect(() => {
+    const timer = window.setTimeout(() => setSettled(value), ms);
+    return () => window.clearTimeout(timer);
+  }, [value, ms]);
+  return settled;
+}
+
 interface Entry {
   row: RequestRow;
   key: string;
@@ -72,6 +85,9 @@ interface Entry {
 /** Entries by row, so that a row that stays is not rendered again. */
 const entries = new WeakMap<RequestRow, Entry>();
 
+/** Rows that are alike in this are taken for the same request. */
+const sameness = (row: RequestRow) => `${row.time} ${row.client} ${row.method} ${row.path} ${row.query ?? ""} ${row.status}`;
+
 /** A key that stays with a row while others come; the same request twice counts up. */
 export function keyed(rows: readonly RequestRow[]): Entry[] {
   const seen = new Map<string, number>();
@@ -79,7 +95,7 @@ export function keyed(rows: readonly RequestRow[]): Entry[] {
   return rows
     .map((_, at) => rows[rows.length - 1 - at] as RequestRow)
     .map((row) => {
-      const base = `${row.time} ${row.client} ${row.method} ${row.path} ${row.query ?? ""} ${row.status}`;
+      const base = sameness(row);
       const times = (seen.get(base) ?? 0) + 1;
       seen.set(base, times);
       const key = `${base} ${times}`;
@@ -107,7 +123,9 @@ export function RequestsPage() {
   const { client = "", path = "", status: code = "", text = "" } = here.filters;
   const usable = code === "" || isStatusFilter(code);
   const isClient = client === "" || isClientFilter(client);
-  const filter: RequestFilter = { host: here.host, client: isClient ? client : "", path, status: usable ? code.toLowerCase() : "", text };
+  const typed: Omit<RequestFilter, "host"> = { client: isClient ? client : "", path, status: usable ? code.toLowerCase() : "", text };
+  const settled = useSettled(JSON.stringify(typed), SETTLED_MS);
+  const filter: RequestFilter = { host: here.host, ...(JSON.parse(settled) as typeof typed) };
   const key = JSON.stringify(filter);
   const enabled = now?.requests.enabled ?? false;
   // Where nothing comes live.
@@ -134,16 +152,19 @@ export function RequestsPage() {
 
   // What came live and is shown. An open row stays where it is: nothing is added meanwhile.
   const live = useRef<{ question: string; of: Requests | null; seen: WeakSet<RequestRow>; tail: Tail<RequestRow> }>(unheard("", null));
+  const answered = useMemo(() => new Set((answer.data?.rows ?? []).map(sameness)), [answer.data]);
   const { rows, hidden } = useMemo(() => {
     const kept = answer.data?.rows ?? [];
-    const newest = kept[0]?.time ?? 0;
+    const [newest, oldest] = [kept[0]?.time ?? 0, kept[kept.length - 1]?.time ?? 0];
     // What came before an answer is in it.
     if (live.current.question !== question || live.current.of !== answer.data || !following)
       live.current = unheard(question, answer.data);
     const now = live.current;
     if (following && open === null) {
       const passes = requestMatcher(filter);
-      const news = fresh.filter((row) => !now.seen.has(row) && row.time > newest && passes(row));
+      // Hosts whose lines come later have older ones that are in no answer yet.
+      const isNew = (row: RequestRow) => row.time > newest || (row.time >= oldest && !answered.has(sameness(row)));
+      const news = fresh.filter((row) => !now.seen.has(row) && isNew(row) && passes(row));
       news.forEach((row) => now.seen.add(row));
       // Partitions are read beside each other: they come in order of arrival.
       news.sort((a, b) => b.time - a.time);
@@ -228,6 +249,9 @@ export function RequestsPage() {
         onOpen={setOpen}
         openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
       />
+      {(hidden || pages.next !== null) && rows.length >= MOST && (
+        <p class="note">The newest {format.count(MOST)} are shown. For older ones choose an earlier time, or filter.</p>
+      )}
       {(hidden || pages.next !== null) && rows.length < MOST && (
         <div class="buttons centred">
           <button type="button" onClick={more} disabled={asking || answer.loading}>
