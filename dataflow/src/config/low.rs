@@ -4,7 +4,7 @@
 //! (`config::reader`) turns it into checked values.
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceText};
-use super::values;
+use super::secrets;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -79,12 +79,15 @@ impl LowConfig {
             .map(|error| (error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", ")))
             .collect();
         let root = convert_table(table.into_inner(), span, &mut wrong);
-        let mut hidden = Vec::new();
-        find_secrets(&source.text, &root, &mut hidden);
-        source.hidden = hidden;
+        source.hidden = secrets::in_entries(&source.text, &root);
         let mut problems = Diagnostics::default();
         let more = wrong.len().saturating_sub(SYNTAX_SHOWN);
-        for (span, message) in wrong.into_iter().take(SYNTAX_SHOWN) {
+        wrong.truncate(SYNTAX_SHOWN);
+        for (span, _) in &wrong {
+            let hidden = secrets::in_broken_line(&source.text, &root, span.start);
+            source.hidden.extend(hidden);
+        }
+        for (span, message) in wrong {
             problems.push(Diagnostic::error(message).at(source.place(span)));
         }
         if problems.has_errors() {
@@ -96,56 +99,6 @@ impl LowConfig {
             return Err(problems);
         }
         Ok(LowConfig { source, root })
-    }
-}
-
-/// Finds what must not be shown: texts of keys that hold secrets (but for where the secret is: `${NAME}`, `file:PATH`),
-/// passwords in URLs, and what comes behind the host in a `url`, which may be all it takes to post there. By name only, so
-/// that it works in a file with mistakes; `key` is also the name of a path.
-fn find_secrets(text: &str, table: &Table, hidden: &mut Vec<Range<usize>>) {
-    for entry in &table.entries {
-        find_in_node(text, &entry.key, &entry.node, hidden);
-    }
-}
-
-/// Whether a key holds a secret; of librdkafka's, as in `sasl.password`, the last word says it.
-fn is_secret(key: &str) -> bool {
-    matches!(key.rsplit('.').next(), Some("token" | "password" | "secret" | "key" | "pem"))
-        || key == "sasl.oauthbearer.config"
-}
-
-fn find_in_node(text: &str, key: &str, node: &Node, hidden: &mut Vec<Range<usize>>) {
-    match &node.value {
-        Value::Table(table) => find_secrets(text, table, hidden),
-        Value::List(items) => items.iter().for_each(|item| find_in_node(text, key, item, hidden)),
-        Value::Text(value) => {
-            let is_place = value.starts_with("${") && value.ends_with('}') || value.starts_with("file:");
-            let raw = text.get(node.span.clone()).unwrap_or_default();
-            let (start, end) = (node.span.start, node.span.end);
-            // Words without quotes are a mistake, and are shown with it.
-            let quote = usize::from(raw.starts_with(['"', '\'']));
-            // One that was not ended has none at its end.
-            let close = usize::from(quote == 1 && raw.len() > 1 && raw.ends_with(['"', '\'']));
-            let (from, to) = (start + quote, end - close);
-            if is_place {
-                return;
-            }
-            if is_secret(key) {
-                hidden.push(from..to);
-                return;
-            }
-            if key == "url" {
-                let inner = &raw[quote..raw.len() - close];
-                hidden.push(from + values::before_path(inner).len()..to);
-            }
-            if let (Some(scheme), Some(at)) = (raw.find("://"), raw.find('@'))
-                && scheme + 3 < at
-            {
-                hidden.push(start + scheme + 3..start + at);
-            }
-        }
-        Value::Integer(_) | Value::Float(_) if is_secret(key) => hidden.push(node.span.clone()),
-        _ => {}
     }
 }
 

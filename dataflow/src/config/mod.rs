@@ -28,6 +28,7 @@ mod schema_kinds;
 mod schema_results;
 mod schema_routes;
 pub mod schema_ship;
+mod secrets;
 pub mod ship;
 pub mod sources;
 mod top_level;
