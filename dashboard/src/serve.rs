@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -96,6 +96,14 @@ pub enum PageError {
     Tls { path: String, error: String },
     #[error("the page's threads cannot start: {0}")]
     Start(#[from] std::io::Error),
+}
+
+/// Whether certificate and key can be used.
+///
+/// # Errors
+/// [`PageError::Tls`], with the file that cannot.
+pub fn check_tls(cert: &Path, key: &Path) -> Result<(), PageError> {
+    crate::tls::Tls::read(cert, key).map(drop)
 }
 
 /// A server that has its address, and does not answer yet.

@@ -32,22 +32,45 @@ pub fn topic_settings(
     Ok(settings)
 }
 
-/// Reports what the connector does not accept.
+/// Reports what the connector does not accept of a source.
 pub(super) fn check(reader: &Reader<'_>, kafka: &KafkaSource) {
-    let Err(error) = bare(kafka).and_then(|settings| settings.check()) else { return };
+    report(reader, bare(kafka).and_then(|settings| settings.check()));
+}
+
+/// Reports what it does not accept of a topic that is written to.
+pub(super) fn check_topic(
+    reader: &Reader<'_>,
+    brokers: &str,
+    topic: &str,
+    security: &KafkaSecurity,
+    properties: &[(String, String)],
+) {
+    report(reader, topic_settings(brokers, topic, security, properties).and_then(|settings| settings.check()));
+}
+
+fn report(reader: &Reader<'_>, result: Result<(), KafkaSettingsError>) {
+    let Err(error) = result else { return };
     let text = error.to_string();
-    let (key, message) = text.split_once(": ").unwrap_or(("kind", &text));
-    let known = ["brokers", "group", "topics", "start", "security", "properties"];
-    let key = known.into_iter().find(|known| *known == key).unwrap_or("kind");
-    let mut span = reader.span_of(key);
+    let (key, message) = text.split_once(": ").unwrap_or(("", &text));
+    let has = |key: &str| reader.section.keys.iter().any(|known| known.name == key);
+    let (key, message) = match (key, message.strip_suffix("; a pattern starts with ^")) {
+        ("topics", Some(message)) if !has("topics") => ("topic", message),
+        _ => (key, message),
+    };
+    let mut span = if has(key) { reader.span_of(key) } else { reader.span() };
     // A property is named first in what is said of it.
-    if let Some(table) = reader.given(key).and_then(|_| (key == "properties").then(|| reader.table(key)).flatten()) {
+    if let Some(table) = (key == "properties" && has(key)).then(|| reader.table(key)).flatten() {
         let entry = table.entries.iter().find(|entry| message.split([':', ' ']).next() == Some(entry.key.as_str()));
         if let Some(entry) = entry {
             span = entry.key_span.start..entry.node.span.end;
         }
     }
-    reader.cx.wrong(&span, message, "");
+    let hint = match key {
+        "properties" => "leave it out, or write it as librdkafka's CONFIGURATION.md has it",
+        "topic" => "write topic = \"tidewatch-results\"",
+        _ => "",
+    };
+    reader.cx.wrong(&span, message, hint);
 }
 
 /// How often topics and partitions are looked for that were not there before: four times at least while a window waits for

@@ -13,6 +13,7 @@ pub mod builtin;
 pub mod diagnostic;
 pub mod docs;
 mod doubts;
+mod files;
 pub mod filter;
 pub mod kafka;
 pub mod listeners;
@@ -301,6 +302,9 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     if !overrides.inputs.is_empty() {
         cx.problems.borrow_mut().extend(config.doubts_about(&overrides.inputs));
         config.sources = config.input_sources(&overrides.inputs);
+    }
+    if cx.services == Services::All && !overrides.is_run {
+        files::check(cx, root);
     }
     let data_dir = root.get("data_dir").map(|entry| &entry.node);
     let written = places::Written { data_dir, sources: node("source"), sinks: node("sink"), routes: node("route") };

@@ -248,7 +248,10 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
     let kafka = read("kafka", &schema::KAFKA).map(|r| {
         let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(&r));
         let (spill, properties) = (spill(&r), r.map("properties"));
-        Some(KafkaSink { brokers: brokers?, topic: topic?, spill: spill?, security: security?, properties })
+        let (brokers, topic, security) = (brokers?, topic?, security?);
+        #[cfg(feature = "kafka")]
+        super::kafka::check_topic(&r, &brokers, &topic, &security, &properties);
+        Some(KafkaSink { brokers, topic, spill: spill?, security, properties })
     });
     let stdout = read("stdout", &schema::STDOUT).map(|r| {
         let form = r.choice("form", &[("text", Form::Text), ("json", Form::Json)]);
@@ -283,7 +286,10 @@ fn letter_topic(r: &Reader<'_>) -> Option<Option<LetterTopic>> {
         return Some(None);
     }
     let properties = r.map("properties");
-    Some(Some(LetterTopic { brokers: brokers?, topic: topic?, security: security?, properties }))
+    let (brokers, topic, security) = (brokers?, topic?, security?);
+    #[cfg(feature = "kafka")]
+    super::kafka::check_topic(r, &brokers, &topic, &security, &properties);
+    Some(Some(LetterTopic { brokers, topic, security, properties }))
 }
 
 /// The size of the file that results wait in; enough for a batch.
@@ -363,6 +369,10 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
     let hosts = r.texts("hosts").into_iter();
     let hosts = hosts.filter_map(|(host, span)| host_name(cx, host, &span)).collect();
     let url = r.url("url").map(|url| if url.ends_with('/') { url } else { url + "/" });
+    if url.as_ref().is_some_and(|url| url.contains(['?', '#'])) {
+        let hint = "leave out what begins with `?` or `#`: paths of the page are put behind it";
+        cx.wrong(&r.span_of("url"), "`url` is not the address of a page", hint);
+    }
     Some(Page { listen: listen?, token, tls: cert.zip(key), base_path, url, hosts, geoip: r.path("geoip") })
 }
 

@@ -410,7 +410,10 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
         "stdout" => RouteKind::Stdout,
         "kafka" => {
             let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(r));
-            RouteKind::Kafka { brokers: brokers?, topic: topic?, security: security? }
+            let (brokers, topic, security) = (brokers?, topic?, security?);
+            #[cfg(feature = "kafka")]
+            super::kafka::check_topic(r, &brokers, &topic, &security, &[]);
+            RouteKind::Kafka { brokers, topic, security }
         }
         _ => {
             let forms = [
