@@ -19,7 +19,7 @@ mod verdict;
 mod write;
 
 pub use check::{Check, check, has_bucket};
-pub use setup::{LongTerm, SetupReport, SetupRequest, setup, setup_into};
+pub use setup::{LongTerm, NEEDS_OPERATOR, SetupReport, SetupRequest, setup, setup_into};
 
 use crate::secret::Secret;
 use crate::sink::{Delivered, Delivery, Parts, Sink, SinkError};

@@ -1,8 +1,8 @@
 //! `setup influx`: organisation, bucket with its retention, the long-term bucket and the tasks that fill it, the mappings for
 //! InfluxQL, a token that may use only the bucket, and on request one that may only read.
 //!
-//! May be repeated: what is there stays, a retention that differs is changed, and a token is made once, because
-//! servers show its text only then.
+//! May be repeated: what is there stays, a retention that differs from a given one is changed, and a token is made once,
+//! because servers show its text only then.
 
 use super::check::{ask, get, retention_of, version};
 use super::http::Http;
@@ -25,7 +25,7 @@ pub struct SetupRequest {
     pub org: String,
     /// The bucket's name.
     pub bucket: String,
-    /// How long the bucket keeps points; `None`: for ever.
+    /// How long the bucket keeps points; `None`: a new one for ever, one that is there as it does.
     pub retention: Option<Duration>,
     /// A token that may create these things; `None`: only the first run of a fresh server works.
     pub operator_token: Option<Secret>,
@@ -46,7 +46,7 @@ pub struct SetupRequest {
 pub struct LongTerm {
     /// The bucket's name.
     pub bucket: String,
-    /// How long it keeps points; `None`: for ever.
+    /// How long it keeps points; `None`: for ever, or as it does.
     pub retention: Option<Duration>,
 }
 
@@ -62,6 +62,9 @@ pub struct SetupReport {
     /// First run only: the operator token of the server and the password of its first user, if one was made.
     pub operator: Option<(Secret, Option<Secret>)>,
 }
+
+/// What is said of a server that is not fresh, where no token was given.
+pub const NEEDS_OPERATOR: &str = "set up already: give an operator token";
 
 /// Sets the server up. Not to be called from asynchronous code.
 pub fn setup(request: &SetupRequest) -> Result<SetupReport, InfluxError> {
@@ -86,7 +89,7 @@ pub fn setup_into(request: &SetupRequest, report: &mut SetupReport) -> Result<()
         (None, Some(given)) => given.clone(),
         (None, None) => {
             return Err(InfluxError::Refused(format!(
-                "InfluxDB at {} is set up already: give an operator token to create the bucket and a token with",
+                "InfluxDB at {} is {NEEDS_OPERATOR} to create the bucket and a token with",
                 http.address()
             )));
         }
@@ -195,7 +198,7 @@ impl Server<'_> {
         };
         let id = text(&bucket["id"], "the bucket's id")?;
         let old = retention_of(bucket);
-        if seconds(old) == seconds(retention) {
+        if retention.is_none() || old == retention {
             report.steps.push(format!("bucket \"{name}\" is there and keeps points {}", shown(old)));
         } else {
             ask(&self.http, "PATCH", &format!("api/v2/buckets/{id}"), &json!({ "retentionRules": rules }))?;

@@ -240,10 +240,13 @@ fn setup_may_be_repeated_and_its_token_fits() {
     let second = setup(&request).unwrap();
     assert!(second.token.is_none(), "{:?}", second.steps);
     assert!(second.steps.iter().all(|s| !s.contains("made ") || s.contains("when it was made")), "{:?}", second.steps);
-    let changed = setup(&SetupRequest { retention: None, new_token: true, ..request.clone() }).unwrap();
-    assert!(changed.token.is_some_and(|t| t != token));
-    assert!(changed.steps.iter().any(|s| s.contains("for ever, before for 1 days")), "{:?}", changed.steps);
-    assert_eq!(check(&settings).unwrap().retention, None);
+    let left = setup(&SetupRequest { retention: None, new_token: true, ..request.clone() }).unwrap();
+    assert!(left.token.is_some_and(|t| t != token));
+    assert!(left.steps.iter().any(|s| s.contains("is there and keeps points for 1 days")), "{:?}", left.steps);
+    let two = Some(Duration::from_secs(2 * 86_400));
+    let changed = setup(&SetupRequest { retention: two, ..request.clone() }).unwrap();
+    assert!(changed.steps.iter().any(|s| s.contains("for 2 days, before for 1 days")), "{:?}", changed.steps);
+    assert_eq!(check(&settings).unwrap().retention, two);
     let none = setup(&SetupRequest { operator_token: None, ..request }).err().unwrap();
     assert!(none.to_string().contains("operator token"), "{none}");
 }

@@ -194,13 +194,13 @@ fn influx(
 ) -> Result<(), Failure> {
     use crate::config::Secret;
     use std::time::Duration;
-    use tidewatch_connectors::influx::{InfluxError, LongTerm, SetupReport, SetupRequest, setup_into};
+    use tidewatch_connectors::influx::{InfluxError, LongTerm, NEEDS_OPERATOR, SetupReport, SetupRequest, setup_into};
     let Some(influx) = &config.sinks.influx else {
         return Err(Diagnostic::error("the configuration has no [sink.influx]").hint("add [sink.influx]").into());
     };
     // Opened first: a token that cannot be kept must not be made.
-    let mut file = token_file.map(private_file).transpose()?;
-    let mut read_file = read_token_file.map(private_file).transpose()?;
+    let mut file = token_file.map(TokenFile::open).transpose()?;
+    let mut read_file = read_token_file.map(TokenFile::open).transpose()?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
     let length = |kept: Option<Millis>| kept.map(|length| Duration::from_millis(length.0));
     let long = LongTerm { bucket: influx.long_bucket.clone(), retention: length(influx.long_retention) };
@@ -221,6 +221,9 @@ fn influx(
     let mut report = SetupReport::default();
     let done = setup_into(&request, &mut report).map_err(|error| match error {
         InfluxError::Address(words) => Failure::usage(words),
+        InfluxError::Refused(words) if request.operator_token.is_none() && words.contains(NEEDS_OPERATOR) => {
+            Failure::refused(format!("{words}\n hint: set INFLUX_OPERATOR_TOKEN to it"))
+        }
         InfluxError::Unreachable(words) | InfluxError::Refused(words) => Failure::refused(words),
     });
     if report.steps.is_empty() {
@@ -234,39 +237,91 @@ fn influx(
             let _ = writeln!(out, "password of user {user}, keep it: {}", password.expose());
         }
     }
-    match (&report.token, &mut file) {
-        (Some(token), Some(file)) => {
-            write_token(file, token)?;
-            let _ = writeln!(out, "token written: token = \"file:{}\"", file.0.shown());
+    // Whatever cannot be kept is printed: nobody can ask for it again.
+    let mut failed = None;
+    let tokens = [
+        (&report.token, file.as_mut(), "token for [sink.influx]"),
+        (&report.read_token, read_file.as_mut(), "token that may only read"),
+    ];
+    for (made, file, what) in tokens {
+        match (made, file) {
+            (Some(token), Some(file)) => match file.write(token) {
+                Ok(()) => {
+                    let _ = writeln!(out, "{what} written: token = \"file:{}\"", file.path.shown());
+                }
+                Err(failure) => {
+                    let _ = writeln!(out, "{what}, shown only now: {}", token.expose());
+                    failed = Some(failure);
+                }
+            },
+            (Some(token), None) => {
+                let _ = writeln!(out, "{what}, shown only now: {}", token.expose());
+            }
+            (None, Some(file)) if file.is_empty() => failed = Some(file.without_token(what)),
+            (None, _) => {}
         }
-        (Some(token), None) => {
-            let _ = writeln!(out, "token for [sink.influx], shown only now: {}", token.expose());
-        }
-        (None, _) => {}
-    }
-    if let (Some(token), Some(file)) = (&report.read_token, &mut read_file) {
-        write_token(file, token)?;
-        let _ = writeln!(out, "token that may only read written to {}", file.0.shown());
     }
     super::print(&out)?;
-    done
+    done.and(failed.map_or(Ok(()), Err))
 }
 
-/// A file that only its owner can read; what is in it stays until there is something new.
-fn private_file(path: &std::path::Path) -> Result<(PathBuf, std::fs::File), Failure> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.shown())))?;
-    Ok((path.to_owned(), file))
+/// A file that only its owner can read; what is in it stays until there is something new. One that was made for a token and
+/// got none is removed.
+struct TokenFile {
+    path: PathBuf,
+    file: std::fs::File,
+    is_new: bool,
 }
 
-fn write_token((path, file): &mut (PathBuf, std::fs::File), token: &crate::config::Secret) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
-    written.map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.shown())))
+impl TokenFile {
+    fn open(path: &std::path::Path) -> Result<TokenFile, Failure> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let with = |is_new: bool| {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).truncate(false).create_new(is_new).create(true).mode(0o600).open(path)
+        };
+        let opened = match with(true) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => with(false).map(|file| (file, false)),
+            opened => opened.map(|file| (file, true)),
+        };
+        let (file, is_new) = opened.map_err(|error| cannot_be_written(path, &error))?;
+        Ok(TokenFile { path: path.to_owned(), file, is_new })
+    }
+
+    fn write(&mut self, token: &crate::config::Secret) -> Result<(), Failure> {
+        use std::io::Write as _;
+        let file = &mut self.file;
+        let written =
+            file.set_len(0).and_then(|()| writeln!(file, "{}", token.expose())).and_then(|()| file.sync_all());
+        written.map_err(|error| cannot_be_written(&self.path, &error))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.len() == 0)
+    }
+
+    fn without_token(&self, what: &str) -> Failure {
+        let path = self.path.shown();
+        Failure::failed(format!(
+            "nothing is in {path}: there is a {what} already, and the server showed it only when it was made\n \
+             hint: `--new-token` makes another one"
+        ))
+    }
 }
 
-#[cfg(all(test, feature = "kafka"))]
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        if self.is_new && self.is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn cannot_be_written(path: &std::path::Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("{} cannot be written: {error}", path.shown()))
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{self, diagnostic::SourceText};

@@ -18,7 +18,12 @@ pub static INFLUX: Section = section(
             Nothing("the system's"),
             "Certificates (PEM) of authorities to trust besides the system's; also for `setup influx`.",
         ),
-        key("retention", Kind::Length, Nothing("for ever"), "How long the bucket keeps points; set by `setup influx`."),
+        key(
+            "retention",
+            Kind::Length,
+            Nothing("for ever; an existing bucket as before"),
+            "How long the bucket keeps points; set by `setup influx`.",
+        ),
         key(
             "long_bucket",
             Kind::Text,
@@ -28,7 +33,7 @@ pub static INFLUX: Section = section(
         key(
             "long_retention",
             Kind::Length,
-            Nothing("for ever"),
+            Nothing("for ever; an existing bucket as before"),
             "How long that bucket keeps points; set by `setup influx`.",
         ),
         key(

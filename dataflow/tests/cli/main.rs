@@ -8,5 +8,6 @@ mod outputs;
 mod replays;
 mod restart;
 mod runs;
+mod setup;
 mod support;
 mod words;
