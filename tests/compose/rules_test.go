@@ -27,7 +27,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 	rows := []struct{ name, old, new, want string }{
 		{"a variable of Grafana's files", "TIDEWATCH_ALERT_EMAIL:", "ALERT_EMAIL:", "grafana: TIDEWATCH_ALERT_EMAIL"},
 		{"the token of Grafana's files", "export INFLUX_READ_TOKEN", "export INFLUX_TOKEN", "grafana: INFLUX_READ_TOKEN"},
-		{"another bucket of sums", "INFLUX_LONG_BUCKET: tidewatch_long", "INFLUX_LONG_BUCKET: long", "bucket of sums"},
+		{"another bucket of sums", "INFLUX_LONG_BUCKET: ${INFLUX_LONG_BUCKET:-tidewatch_long}", "INFLUX_LONG_BUCKET: long", "bucket of sums"},
 		{"a shipper of other topics", "config/stack-ship.toml:", "config/shippers/vector.toml:", "`scripts/stack topology` says ship"},
 		{"an unknown key", "  pids_limit: 512", "  pids_limits: 512", "pids_limits"},
 		{"an unknown key of a service", "    hostname: kafka", "    host_name: kafka", "host_name"},
@@ -56,7 +56,7 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"a variable without a line in .env.example", "${TRAFFIC_RATE:-200}", "${TRAFFIC_SPEED:-200}", "${TRAFFIC_SPEED} is not in .env.example"},
 		{"another default than .env.example says", "${TRAFFIC_RATE:-200}", "${TRAFFIC_RATE:-300}", ".env.example changes it"},
 		{"another bucket", "DOCKER_INFLUXDB_INIT_BUCKET: tidewatch", "DOCKER_INFLUXDB_INIT_BUCKET: logs", "bucket of InfluxDB's first start"},
-		{"another bucket in Grafana", "INFLUX_BUCKET: tidewatch\n      INFLUX_LONG", "INFLUX_BUCKET: logs\n      INFLUX_LONG", "Grafana is not told"},
+		{"another bucket in Grafana", "INFLUX_BUCKET: ${INFLUX_BUCKET:-tidewatch}", "INFLUX_BUCKET: logs", "Grafana is not told"},
 		{"another configuration than the stack's", "TIDEWATCH_CONFIG:-./config/stack.toml", "TIDEWATCH_CONFIG:-./config/kafka-influx.toml", "`scripts/stack topology` says config"},
 		{"another number of workers", `-w, "2", -n, "2", -p, "1"`, `-w, "3", -n, "2", -p, "1"`, "different numbers of workers"},
 		{"twice the same process", `-p, "1"`, `-p, "0"`, "tidewatch-1 is started with the wrong -p"},
