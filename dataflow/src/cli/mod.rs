@@ -426,6 +426,11 @@ fn rewrite_h(arguments: Vec<OsString>) -> Vec<OsString> {
             out.extend(arguments);
             break;
         }
+        if !seen_command && ["--log-format", "--log-level"].contains(&text) {
+            out.push(argument);
+            out.extend(arguments.next());
+            continue;
+        }
         if !seen_command && !text.starts_with('-') {
             seen_command = true;
             in_cluster_command = CLUSTERED.contains(&text);
@@ -465,6 +470,12 @@ mod tests {
             ("tidewatch run -h -w 2", "tidewatch run --help -w 2"),
             ("tidewatch replay -n 2 -h hosts", "tidewatch replay -n 2 --hostfile hosts"),
             ("tidewatch check -h hosts", "tidewatch check --help hosts"),
+            (
+                "tidewatch --log-format json --log-level=warn run -h hosts",
+                "tidewatch --log-format json --log-level=warn run --hostfile hosts",
+            ),
+            ("tidewatch --log-level run -h", "tidewatch --log-level run --help"),
+            ("tidewatch --log-level", "tidewatch --log-level"),
             ("tidewatch -h run", "tidewatch --help run"),
             ("tidewatch run --help", "tidewatch run --help"),
             ("tidewatch run --hostfile x", "tidewatch run --hostfile x"),
