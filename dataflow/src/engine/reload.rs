@@ -75,6 +75,9 @@ impl Reloader {
         if config.differs_beside_rules(&self.config) {
             tracing::warn!("only rules are reloaded; other keys that changed take effect at the next start");
         }
+        for rule in changed_runbooks(&self.config.all_rules, &config.all_rules) {
+            tracing::warn!(%rule, "its changed `runbook` takes effect at the next start");
+        }
         match self.rules.compare(&config.all_rules) {
             Err(reasons) => {
                 for reason in &reasons {
@@ -85,7 +88,14 @@ impl Reloader {
             Ok(changes) if changes.is_empty() => tracing::info!("the configuration was read again: no rule changed"),
             Ok(changes) => {
                 for (rule, floor) in self.rules.below_what_is_kept(&changes) {
-                    tracing::info!(%rule, floor, "its preview is of windows with at least this value: others are not kept");
+                    match floor {
+                        Some(floor) => {
+                            tracing::info!(%rule, floor, "its preview is of windows with at least this value: others are not kept");
+                        }
+                        None => {
+                            tracing::info!(%rule, "its preview is only of when it, or a rule that counts the same, was on")
+                        }
+                    }
                 }
                 tracing::info!(changed = changes.len(), "rules reloaded, for windows that start from now on");
                 self.rules.take(&changes);
@@ -95,6 +105,13 @@ impl Reloader {
             }
         }
     }
+}
+
+/// Rules that link to other instructions than at the start: routes have what they say from there.
+fn changed_runbooks<'r>(running: &'r [RuleEntry], all: &'r [RuleEntry]) -> impl Iterator<Item = &'r str> {
+    let same = |entry: &RuleEntry| running.iter().find(|other| other.rule.name == entry.rule.name);
+    let differs = move |entry: &&RuleEntry| same(entry).is_some_and(|other| other.runbook != entry.runbook);
+    all.iter().filter(differs).map(|entry| entry.rule.name.as_str())
 }
 
 /// The rules that run.
@@ -150,15 +167,16 @@ impl Running {
         }
     }
 
-    /// Rules whose changed condition is met below what was kept so far, with the value from which on it was.
-    fn below_what_is_kept(&self, changes: &[RuleChange]) -> Vec<(String, f64)> {
+    /// Rules whose changed condition is met below what was kept so far, with the value from which on it was; `None` where
+    /// nothing was.
+    fn below_what_is_kept(&self, changes: &[RuleChange]) -> Vec<(String, Option<f64>)> {
         let mut below = Vec::new();
         for RuleChange { rule, terms } in changes {
             let Some(plan) = self.set.plans.iter().find(|plan| plan.rules.contains(rule)) else { continue };
             let loaded = plan.rules.iter().filter_map(|rule| self.terms[*rule as usize]);
             let floor = loaded.map(|terms| terms.threshold / 2.0).fold(f64::INFINITY, f64::min);
             if terms.is_some_and(|terms| terms.threshold < floor) {
-                below.push((self.set.rules[*rule as usize].name.clone(), floor));
+                below.push((self.set.rules[*rule as usize].name.clone(), floor.is_finite().then_some(floor)));
             }
         }
         below
@@ -335,12 +353,27 @@ mod tests {
         let (first, second) = (format!("{OWN}threshold = 50"), format!("{OWN}threshold = 20"));
         let mut running = running(&config(&first));
         let changes = running.compare(&config(&second).all_rules).unwrap();
-        assert_eq!(running.below_what_is_kept(&changes), [("own".to_owned(), 25.0)]);
+        assert_eq!(running.below_what_is_kept(&changes), [("own".to_owned(), Some(25.0))]);
         running.take(&changes);
         assert_eq!(running.compare(&config(&second).all_rules), Ok(vec![]));
         let back = running.compare(&config(&first).all_rules).unwrap();
         assert_eq!(back[0].terms.map(|terms| terms.threshold), Some(50.0));
         assert!(running.below_what_is_kept(&back).is_empty());
+        let off = running.compare(&config(&format!("{first}\nenabled = false")).all_rules).unwrap();
+        running.take(&off);
+        let on = running.compare(&config(&first).all_rules).unwrap();
+        assert_eq!(running.below_what_is_kept(&on), [("own".to_owned(), None)], "nothing is kept while it is off");
+    }
+
+    #[test]
+    fn a_changed_runbook_waits_for_the_next_start() {
+        let rule = |rest: &str| config(&format!("{OWN}threshold = 50\n{rest}")).all_rules;
+        let (old, new) = ("runbook = \"https://wiki/old\"", "runbook = \"https://wiki/new\"");
+        let rows = [("the same", old, old, 0), ("another", old, new, 1), ("gone", old, "", 1), ("added", "", new, 1)];
+        for (name, before, after, want) in rows {
+            assert_eq!(changed_runbooks(&rule(before), &rule(after)).count(), want, "{name}");
+        }
+        assert_eq!(changed_runbooks(&config("").all_rules, &rule(new)).count(), 0, "of a rule that is new");
     }
 
     #[test]
