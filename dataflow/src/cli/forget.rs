@@ -128,6 +128,9 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
             "not touched: unused space of {name}, where copies may stand: another process has it open; stop it and run this again\n"
         ));
     }
+    if args.config.is_none() {
+        said.push_str("not touched: files that a configuration names, and the client as its [privacy] shows it: name it with -c\n");
+    }
     for place in out_of_reach(&config) {
         said.push_str(&format!("not touched: {place}\n"));
     }

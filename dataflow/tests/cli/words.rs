@@ -144,6 +144,8 @@ fn forget_says_that_logs_are_read_again_and_that_there_was_nothing() {
     assert_eq!(none.code, Some(0), "{}", none.err);
     assert!(none.out.starts_with("nothing of 192.0.2.9 was found\n"), "{}", none.out);
     assert!(none.out.contains("not touched: the logs that `run --input` reads: "), "{}", none.out);
+    let unnamed = "not touched: files that a configuration names";
+    assert!(none.out.contains(unnamed) && !found.out.contains(unnamed), "{}", none.out);
 }
 
 #[test]
