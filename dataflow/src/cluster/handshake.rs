@@ -70,6 +70,9 @@ pub enum Error {
     Protocol,
     #[error("it does not know the cluster's secret; [cluster] secret is the same for all its processes")]
     Secret,
+    /// The peer ended the handshake once it had this side's proof. It gives no reason to who may be a stranger.
+    #[error("it ended the handshake at the proof of the secret: is [cluster] secret the same here and there?")]
+    Proof,
     #[error("{refusal}")]
     Refused { hello: Option<Box<Hello>>, refusal: Refusal },
 }
@@ -96,7 +99,10 @@ pub fn ask(address: &str, hello: &Hello, peer: u32, secret: &[u8]) -> Result<(He
     write_frame(&mut stream, &ours)?;
     write_frame(&mut stream, &body)?;
     write_frame(&mut stream, &proof(secret, &[b"ask", &theirs, &ours, &body]))?;
-    let body = read_frame(&mut stream, deadline)?;
+    let body = read_frame(&mut stream, deadline).map_err(|error| match error {
+        Error::Io(error) if is_end(&error) => Error::Proof,
+        error => error,
+    })?;
     let mac = read_frame(&mut stream, deadline)?;
     verify(secret, &[b"answer", &theirs, &ours, &body], &mac)?;
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| Error::Protocol)?;
@@ -183,6 +189,12 @@ pub fn ready(control: &mut [Option<TcpStream>], give_up: Instant) -> io::Result<
         stream.set_read_timeout(None)?;
     }
     Ok(())
+}
+
+/// Whether the other side closed the connection.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<Instant> {

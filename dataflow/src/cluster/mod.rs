@@ -84,6 +84,11 @@ enum Found {
         index: usize,
         refusal: Refusal,
     },
+    /// This process asked, and got no answer that it can go by.
+    NotYet {
+        index: usize,
+        error: String,
+    },
     /// The peer asked.
     TurnedAway {
         index: usize,
@@ -215,7 +220,7 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
     threads::spawn(&format!("cluster:connect-{peer}"), move || {
         let address = &members.addresses[peer];
         let give_up = Instant::now() + members.patience;
-        let mut told = false;
+        let (mut told, saying) = (String::new(), Sparing::new());
         while Instant::now() < give_up {
             match handshake::ask(address, &members.hello(purpose, nonce), peer as u32, &members.secret) {
                 Ok((hello, stream)) => {
@@ -227,8 +232,13 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
                     return;
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::info!(%address, peer, %error, "waiting for a peer");
+                    let error = error.to_string();
+                    if error != told {
+                        if saying.may_say().is_some() {
+                            tracing::info!(%address, peer, %error, "waiting for a peer");
+                        }
+                        told.clone_from(&error);
+                        let _ = found.send(Found::NotYet { index: peer, error });
                     }
                     std::thread::sleep(Duration::from_millis(200));
                 }
@@ -245,6 +255,7 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
     let count = members.addresses.len();
     let mut slots: HashMap<(usize, Purpose), (TcpStream, u64)> = HashMap::new();
     let mut turned_away = None;
+    let mut not_yet: HashMap<usize, String> = HashMap::new();
     let give_up = Instant::now() + members.patience;
     while slots.len() < 2 * (count - 1) {
         if exit::stop_requested() {
@@ -267,13 +278,17 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
                     ),
                 ));
             }
+            Ok(Found::NotYet { index, error }) => drop(not_yet.insert(index, error)),
             // It may be of an earlier cluster, and was told. The right one may still come.
             Ok(Found::TurnedAway { index, refusal }) => turned_away = Some((index, refusal)),
             Err(RecvTimeoutError::Timeout) if Instant::now() < give_up => {}
             Err(_) => {
                 let missing: Vec<String> = (0..count)
                     .filter(|i| *i != members.index && !slots.contains_key(&(*i, Purpose::Data)))
-                    .map(|i| format!("{i} ({})", members.addresses[i]))
+                    .map(|i| match not_yet.get(&i) {
+                        Some(error) => format!("{i} ({}: {error})", members.addresses[i]),
+                        None => format!("{i} ({})", members.addresses[i]),
+                    })
                     .collect();
                 let mut message =
                     format!("no connection to process {} within {} s", missing.join(", "), members.patience.as_secs());

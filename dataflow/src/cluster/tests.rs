@@ -105,6 +105,17 @@ fn who_waited_in_vain_says_who_came() {
     assert!(failure.message.starts_with(want), "{}", failure.message);
 }
 
+#[test]
+fn who_has_another_secret_says_so_in_the_end() {
+    let addresses: Vec<String> = (0..2).map(|_| free_port()).collect();
+    let short = Duration::from_secs(3);
+    let first = Members { patience: short, ..members(&addresses, 0) };
+    let second = Members { patience: short, secret: b"another".to_vec(), ..members(&addresses, 1) };
+    let failures: Vec<Failure> = run(vec![first, second]).into_iter().filter_map(Result::err).collect();
+    assert_eq!(failures.iter().map(|failure| failure.code).collect::<Vec<_>>(), [ExitCode::PeerLost; 2]);
+    assert!(failures[1].message.contains("is [cluster] secret the same here and there?"), "{}", failures[1].message);
+}
+
 /// A log in memory.
 #[derive(Clone, Default)]
 struct Said(Arc<std::sync::Mutex<Vec<u8>>>);
