@@ -275,6 +275,12 @@ pub fn request_stop() {
     STOP.store(true, Ordering::Release);
 }
 
+/// How a start ends that was asked to while it waited.
+pub fn stopped_while(waiting: &str) -> Failure {
+    let code = if interrupted() { ExitCode::Interrupted } else { ExitCode::Done };
+    Failure::new(code, format!("asked to end while {waiting}; nothing was read"))
+}
+
 /// Takes SIGHUP: from here on it sets the flag instead of ending the process.
 pub fn handle_reloads() -> Result<Arc<AtomicBool>, Failure> {
     let asked = Arc::new(AtomicBool::new(false));

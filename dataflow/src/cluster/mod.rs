@@ -259,8 +259,7 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
     let give_up = Instant::now() + members.patience;
     while slots.len() < 2 * (count - 1) {
         if exit::stop_requested() {
-            let code = if exit::interrupted() { ExitCode::Interrupted } else { ExitCode::Done };
-            return Err(Failure::new(code, "asked to end while waiting for peers; nothing was read"));
+            return Err(exit::stopped_while("waiting for peers"));
         }
         let left = give_up.saturating_duration_since(Instant::now());
         match arrivals.recv_timeout(left.min(LOOK_EVERY)) {

@@ -132,6 +132,9 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         loopback: options.cluster.as_ref().is_none_or(ClusterOptions::is_loopback),
     };
     let begun = Instant::now();
+    // A start may wait for other processes and for services, and a hang-up must not end it. Without a file there is nothing to
+    // read again, and a hang-up means what it always does.
+    let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
     let _only = if place.index == 0 { Some(alone(config)?) } else { None };
     let parsers = SourceParsers::new(config)?;
     // Before sources listen: who reaches them reaches the page, or was told that there is none.
@@ -149,8 +152,6 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     pipeline.commit_now_and_then()?;
     let (set, entries, to_rules) = (pipeline.rules.clone(), pipeline.entries.clone(), pipeline.to_rules.clone());
     let mut reloader = Reloader::new(config, &options, set, entries, to_rules);
-    // Without a file there is nothing to read again, and a hang-up means what it always does.
-    let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
     let _reports = match place.index {
         0 => {
             let (routes, figures) = (pipeline.routes.clone(), pipeline.figures());

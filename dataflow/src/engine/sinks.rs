@@ -41,7 +41,9 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     }
     if let Some(influx) = &sinks.influx {
         let settings = influx.settings();
-        tidewatch_connectors::influx::check(&settings).map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
+        let asked = settings.clone();
+        unless_stopped("waiting for InfluxDB", move || tidewatch_connectors::influx::check(&asked))?
+            .map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
         let sink = tidewatch_connectors::influx::InfluxSink::new(settings)
             .map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
         start(config, &mut runners, Box::new(sink), Some((spill_dir.join("influx"), influx.spill.0)))?;
@@ -73,6 +75,22 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
         }
     }
     Ok(runners)
+}
+
+/// The answer to a question that may take as long as a service is silent, unless the process is asked to end before.
+fn unless_stopped<T: Send + 'static>(
+    waiting: &str,
+    question: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let (tell, hear) = crossbeam_channel::bounded(1);
+    threads::spawn("start:ask", move || drop(tell.try_send(question())))?;
+    loop {
+        match hear.recv_timeout(std::time::Duration::from_millis(50)) {
+            Ok(answer) => return Ok(answer),
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) if !crate::exit::stop_requested() => {}
+            Err(_) => return Err(crate::exit::stopped_while(waiting)),
+        }
+    }
 }
 
 /// Where results go, in words, as [`open`] opens it where there is a page.

@@ -10,4 +10,5 @@ mod restart;
 mod runs;
 mod setup;
 mod support;
+mod waiting;
 mod words;

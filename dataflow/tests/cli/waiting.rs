@@ -1,0 +1,76 @@
+//! Signals while a start waits for others.
+
+use super::support::folder;
+use rustix::process::{Pid, Signal, kill_process};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn start(dir: &Path, arguments: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_tidewatch"))
+        .args(arguments.split(' '))
+        .current_dir(dir)
+        .env("HAS_TOKEN", "0123456789")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Its exit code and what it said; it ends within ten seconds.
+fn end(mut child: Child) -> (Option<i32>, String) {
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > Duration::from_secs(10) {
+            let _ = child.kill();
+            panic!("it did not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    (status.code(), said)
+}
+
+#[test]
+fn a_hang_up_does_not_end_a_process_that_waits_for_its_peers() {
+    let dir = folder();
+    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    std::fs::write(dir.path().join("two"), format!("{}\n{}\n", ports[0], ports[1])).unwrap();
+    let child = start(dir.path(), "run -c good.toml --no-page -n 2 -p 0 -h two");
+    let begun = Instant::now();
+    while TcpStream::connect(ports[0]).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&child, Signal::HUP);
+    signal(&child, Signal::TERM);
+    let (code, said) = end(child);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("asked to end while waiting for peers"), "{said}");
+}
+
+#[test]
+fn who_waits_for_a_silent_server_hears_that_it_is_to_end() {
+    let dir = folder();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "[sink.influx]\nurl = \"http://{}\"\norg = \"o\"\nbucket = \"b\"\ntoken = \"${{HAS_TOKEN}}\"\n",
+        silent.local_addr().unwrap()
+    );
+    std::fs::write(dir.path().join("silent.toml"), text).unwrap();
+    let child = start(dir.path(), "run -c silent.toml --input access.log --no-page");
+    let _asked = silent.accept().unwrap();
+    signal(&child, Signal::TERM);
+    let (code, said) = end(child);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("asked to end while waiting for InfluxDB"), "{said}");
+}
