@@ -76,6 +76,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let start = EventTime(wall_clock().0);
     let spec = GeneratorSpec { milli_rate: (RATE * 1000.0) as u64, ..GeneratorSpec::demo(seed, start) };
     let (generator, live) = generator(&config.sources[0], 0, spec)?;
+    let _only = run::alone(&config.data_dir, "start this one in another folder")?;
     let page = page::bind(&config, page::Wish::Demo { port: options.port })?;
     if let Some(page) = &page {
         exit::stdout(format_args!("tidewatch demo: the page is at {}\n", page.url()));

@@ -32,6 +32,7 @@ use crate::threads;
 use crossbeam_channel::Sender;
 pub use ending::ended;
 use ending::{broken, say_what_was_done, sum};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -135,7 +136,10 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     // A start may wait for other processes and for services, and a hang-up must not end it. Without a file there is nothing to
     // read again, and a hang-up means what it always does.
     let asked = config.path.is_some().then(exit::handle_reloads).transpose()?;
-    let _only = if place.index == 0 { Some(alone(config)?) } else { None };
+    let _only = match place.index {
+        0 => Some(alone(&config.data_dir, "give each its own data_dir (--data-dir)")?),
+        _ => None,
+    };
     let parsers = SourceParsers::new(config)?;
     // Before sources listen: who reaches them reaches the page, or was told that there is none.
     let page = match options.page && place.index == 0 {
@@ -180,12 +184,11 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
 }
 
 /// Keeps others out of the data directory: two would write into each other's store, results and journals.
-fn alone(config: &Config) -> Result<std::fs::File, Failure> {
-    let dir = &config.data_dir;
+pub fn alone(dir: &Path, hint: &str) -> Result<std::fs::File, Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot lock {}/run.lock: {error}", dir.shown()));
     writable(dir)?;
     let only = tidewatch_connectors::lock::lock(&dir.join("run.lock")).map_err(cannot)?;
-    let taken = || format!("another tidewatch runs in {}; give each its own data_dir (--data-dir)", dir.shown());
+    let taken = || format!("another tidewatch runs in {}; {hint}", dir.shown());
     only.ok_or_else(|| Failure::usage(taken()))
 }
 

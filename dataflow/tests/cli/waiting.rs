@@ -1,6 +1,6 @@
-//! Signals while a start waits for others.
+//! Signals while a start waits for others, and who may start beside whom.
 
-use super::support::folder;
+use super::support::{folder, tidewatch};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -73,4 +73,21 @@ fn who_waits_for_a_silent_server_hears_that_it_is_to_end() {
     let (code, said) = end(child);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("asked to end while waiting for InfluxDB"), "{said}");
+}
+
+#[test]
+fn two_demonstrations_do_not_write_into_one_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = start(dir.path(), "demo --port 0");
+    let store = dir.path().join("tidewatch-data/demo/store.db");
+    let begun = Instant::now();
+    while !store.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = tidewatch(dir.path(), "demo --port 0 --duration 1s");
+    signal(&first, Signal::TERM);
+    assert_eq!(second.code, Some(2), "{}{}", second.out, second.err);
+    assert!(second.err.contains("another tidewatch runs in"), "{}", second.err);
+    assert_eq!(end(first).0, Some(0));
 }
