@@ -47,10 +47,10 @@ bucket = "{bucket}"
 token = "file:{room}/token"
 """
 
-# A rule of each severity that no built-in rule has here.
+# A rule of each severity that no built-in rule has here, and one in shadow mode that finds what the critical one does.
 RULE = """
 [[rule]]
-name = "demo-{severity}"
+name = "{name}"
 where = {{ status = {status} }}
 group_by = ["host"]
 measure = "count"
@@ -58,7 +58,9 @@ window = "1m"
 hop = "1m"
 threshold = 1
 severity = "{severity}"
+mode = "{mode}"
 """
+SHADOW = "demo-shadow"
 RULES = {"critical": 404, "medium": 301, "low": 304, "info": 200}
 
 
@@ -68,7 +70,8 @@ class Demo:
         self.bucket = f"grafana-{time.time_ns()}"
         self.long = f"{self.bucket}_long"
         self.config = self.room / "tidewatch.toml"
-        rules = "".join(RULE.format(severity=severity, status=status) for severity, status in RULES.items())
+        rules = "".join(RULE.format(name=f"demo-{severity}", severity=severity, status=status, mode="live") for severity, status in RULES.items())
+        rules += RULE.format(name=SHADOW, severity="critical", status=RULES["critical"], mode="shadow")
         self.config.write_text(CONFIG.format(rules=rules, room=room, url=server.url, org=server.org, bucket=self.bucket))
         self.read_token = ""
         for name in ("access.log", "live.log", "error.log"):

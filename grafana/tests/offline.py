@@ -186,7 +186,7 @@ def target_faults(target, contracts, sources):
     is_flux = sources[source]["jsonData"]["version"] == "Flux"
     out = contract.faults(target["query"], is_flux, contracts)
     if "anomaly" in target["query"] and "_1h" not in target["query"] and "SHOW TAG" not in target["query"] and "firing" not in target["query"]:
-        out.append("withdrawn findings are not left out")
+        out.append("findings that were withdrawn or are of rules in shadow mode are not left out")
     if is_flux and re.search(r"sort\([^\n]*\n *\|> limit\(|\btop\(", target["query"]):
         out.append("sort and limit together lose rows: use `largest`")
     return out
@@ -359,7 +359,7 @@ BREAKS = [
     ("the sum of a text", lambda b, p: replaced(panel(b, "tidewatch-anomalies", "Strongest")["targets"][0], "query", 'max("score")', 'max("subject")'), "max of subject"),
     ("a measurement that is not there", lambda b, p: replaced(panel(b, "tidewatch-top", "URLs")["targets"][0], "query", '"top_paths"', '"top_urls"'), "no measurement top_urls"),
     ("a field of Flux that is not there", lambda b, p: replaced(panel(b, "tidewatch-top", "Slow URLs")["targets"][0], "query", "r.latency_p95", "r.latency"), "neither tag nor field latency"),
-    ("withdrawn findings", lambda b, p: replaced(panel(b, "tidewatch-anomalies", "Subjects")["targets"][0], "query", "\"state\" = 'firing' AND ", ""), "withdrawn findings"),
+    ("withdrawn findings", lambda b, p: replaced(panel(b, "tidewatch-anomalies", "Subjects")["targets"][0], "query", "\"state\" = 'firing' AND ", ""), "findings that were withdrawn"),
     ("sort and limit", lambda b, p: replaced(panel(b, "tidewatch-top", "URLs")["targets"][0], "query", "|> tail(", "|> limit("), "lose rows"),
     ("panels over each other", lambda b, p: panel(b, "tidewatch-http", "Latency")["gridPos"].update(x=6), "lies over"),
     ("a panel without description", lambda b, p: panel(b, "tidewatch-http", "Latency").update(description=""), "no description"),

@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "source")]
 sys.dont_write_bytecode = True
 import build
 import macros
-from demo import BROKEN, LONG_WINDOW, ODD_HOST, WITHDRAWN, Demo
+from demo import BROKEN, LONG_WINDOW, ODD_HOST, SHADOW, WITHDRAWN, Demo
 from influxdb import Refused, Server
 
 failed = passed = 0
@@ -194,6 +194,8 @@ def check_rules(grafana):
         answer = run(f"rule {rule['title']}", lambda: grafana.ask(asked["model"], {}, stop - within, stop, 10), query)
         if not answer:
             continue
+        if SHADOW in json.dumps(answer):
+            say(f"rule {rule['title']} tells of no rule in shadow mode", [f"{answer}"])
         fires = []
         if query.is_flux:
             series = [((grouped and rows[0]["subject"]), [row["_value"] for row in rows]) for grouped, _, rows in answer]
@@ -211,6 +213,11 @@ def check_rules(grafana):
         # At the present time it is silent again.
         now, _ = grafana.ask(asked["model"], {}, grafana.now - within, grafana.now, 10)
         say(f"rule {rule['title']} is silent later", [] if not any(rows for _, _, rows in now) else [f"{now}"])
+
+
+def findings_where(grafana, demo, which):
+    series = grafana.reader.influxql(demo.bucket, f'SELECT count("score") FROM "anomaly" WHERE {which}')
+    return sum(row[1] for _, _, rows in series for row in rows)
 
 
 def check_facts(demo, grafana, answers):
@@ -243,8 +250,11 @@ def check_facts(demo, grafana, answers):
     prevented = {row["rule"]: row["prevented"] for _, _, rows in answers[("tidewatch-pipeline", "Prevented findings", "A")] for row in rows}
     say("findings of the allowed one were prevented", [] if prevented.get("ip-spike", 0) > 0 else [f"{prevented}"])
 
-    seen = [key for key, answer in answers.items() if WITHDRAWN in json.dumps(answer)]
-    say("a withdrawn finding is nowhere", [f"{key}" for key in seen])
+    for name, word in (("a withdrawn finding", WITHDRAWN), ("a rule in shadow mode", SHADOW)):
+        seen = [key for key, answer in answers.items() if word in json.dumps(answer)]
+        say(f"{name} is nowhere", [f"{key}" for key in seen])
+    shadow = findings_where(grafana, demo, f"\"rule\" = '{SHADOW}' AND \"state\" = 'shadow'")
+    say("a rule in shadow mode is recorded", [] if shadow > 0 else ["it has no points"])
 
     patterns = {(row["severity"], row["pattern"]) for _, _, rows in answers[("tidewatch-errors", "Message patterns", "A")] for row in rows}
     say("the patterns are those that were injected", [f"nothing with {word}" for word in ("no space left", "timed out", "slow answer") if not any(word in pattern for _, pattern in patterns)])
@@ -305,6 +315,7 @@ def check_long_term(demo, server):
         f'error_events,host=a,pattern=p,severity=error count=2i,example="x" {HOUR}', f'error_events,host=a,pattern=p,severity=error count=3i,example="y" {HOUR + 10_000}',
         finding(HOUR, 0, "firing", "one", 0.6), finding(HOUR + 1000, 0, "firing", "one", 0.9), finding(HOUR + 2000, 1, "firing", "two", 0.7),
         finding(HOUR + 3000, 1, "retracted", "three", 0), finding(HOUR - 3_600_000, 0, "retracted", "four", 0),
+        finding(HOUR + 4000, 2, "shadow", "five", 0.95),
     ])
     tasks = {}
     for name in ("minutes", "hours"):

@@ -95,15 +95,21 @@ errors
     |> to(bucket: long)
     |> yield(name: "examples")
 
-// Findings by rule and host. One that was withdrawn counts as none, also where it was the hour's only one: then the hour's
-// point is rewritten with zeros. `-` is the id of none: an empty text is null to `unique`.
+// Findings by rule and host. One that was withdrawn or is of a rule in shadow mode counts as none, also where it was the
+// hour's only one: then the hour's point is rewritten with zeros. `-` is the id of none: an empty text is null to `unique`.
 findings =
     points(bucket: raw, measurement: "anomaly")
-        |> filter(fn: (r) => r._field == "id" or r._field == "state")
-        |> group(columns: ["_measurement", "host", "rule", "slot"])
+        |> filter(fn: (r) => r._field == "id" or r._field == "score" or r._field == "state")
         |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
         |> group(columns: ["_measurement", "host", "rule"])
-        |> map(fn: (r) => ({r with one: if r.state == "firing" then 1 else 0, alert: if r.state == "firing" then r.id else "-"}))
+        |> map(
+            fn: (r) =>
+                ({r with
+                    one: if r.state == "firing" then 1 else 0,
+                    alert: if r.state == "firing" then r.id else "-",
+                    strength: if r.state == "firing" then r.score else 0.0,
+                }),
+        )
         |> window(every: 1h)
 
 findings
@@ -123,12 +129,10 @@ findings
     |> duplicate(column: "_start", as: "_time")
     |> to(bucket: long)
     |> yield(name: "alerts")
-points(bucket: raw, measurement: "anomaly")
-    |> filter(fn: (r) => r._field == "score")
-    |> group(columns: ["_measurement", "host", "rule"])
-    |> by_hour(fn: max)
-    |> drop(columns: ["slot"])
-    |> set(key: "_measurement", value: "anomaly_1h")
-    |> set(key: "_field", value: "score_max")
+findings
+    |> max(column: "strength")
+    |> map(fn: (r) => ({_start: r._start, host: r.host, rule: r.rule, _measurement: "anomaly_1h", _field: "score_max", _value: r.strength}))
+    |> group(columns: ["_start", "_measurement", "_field", "host", "rule"])
+    |> duplicate(column: "_start", as: "_time")
     |> to(bucket: long)
     |> yield(name: "scores")

@@ -251,7 +251,7 @@ pub static MEASUREMENTS: [Measurement; 16] = [
             order: "score DESC, subject",
         },
         anchor: "MAX(score)",
-        tally: Some(Tally { name: "findings", of_point: "state IS NOT 'retracted'" }),
+        tally: Some(Tally { name: "findings", of_point: "state = 'firing'" }),
     },
     by_tags(
         "tidewatch",

@@ -101,10 +101,11 @@ fn what_a_rule_in_shadow_mode_finds_is_counted_nowhere() {
     let shadow = Alert { mode: Mode::Shadow, severity: Severity::Critical, ..alert("s", T0, "10.0.0.8") };
     let alerts = vec![shadow, alert("l", T0, "10.0.0.1")];
     let mut points = Vec::new();
-    for (slot, id) in ["s", "s", "l", "unknown"].into_iter().enumerate() {
+    let findings = [("s", "firing"), ("s", "shadow"), ("l", "firing"), ("unknown", "firing"), ("unknown", "shadow")];
+    for (slot, (id, state)) in findings.into_iter().enumerate() {
         let mut line = LineWriter::new(&mut points);
         line.start("anomaly").tag("host", "*").tag("rule", "ip-spike").tag_number("slot", slot as u64);
-        line.text("id", id).text("state", "firing").end(EventTime(T0));
+        line.text("id", id).text("state", state).end(EventTime(T0));
     }
     sink.deliver(&Delivery { seq: 1, points, alerts, ..Delivery::default() }).unwrap();
     let reader = read(dir.path());

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
-use tidewatch_events::alert::score;
+use tidewatch_events::alert::{Mode, score};
 use tidewatch_events::field::Field;
 use tidewatch_events::hash;
 use tidewatch_events::key;
@@ -117,7 +117,7 @@ impl AlertBook {
             }
             of.rows += usize::from(is_new);
             let at = At { start, rule, host: &place.2, slot };
-            write_point(&self.set, at, &row, &row.text, "firing", &mut self.room, points);
+            write_point(&self.set, at, &row, &row.text, true, &mut self.room, points);
             let rows = self.early.entry(place).or_default();
             if is_new { rows.push(row) } else { rows[slot] = row }
         }
@@ -190,7 +190,7 @@ impl AlertBook {
             for (slot, Shown { row, .. }) in same[..written].iter().enumerate() {
                 let subject = &texts[row.subject.clone()];
                 let at = At { start: place.0, rule: place.1, host: place.2, slot };
-                write_point(&self.set, at, row, subject, "firing", &mut self.room, points);
+                write_point(&self.set, at, row, subject, true, &mut self.room, points);
             }
             if !self.early.is_empty() {
                 self.retract(&(place.0, place.1, place.2.to_owned()), written, points);
@@ -224,7 +224,7 @@ impl AlertBook {
     fn retract(&mut self, place: &Place, from: usize, points: &mut Vec<u8>) {
         for (slot, row) in self.early.remove(place).into_iter().flatten().enumerate().skip(from) {
             let at = At { start: place.0, rule: place.1, host: &place.2, slot };
-            write_point(&self.set, at, &row, &row.text, "retracted", &mut self.room, points);
+            write_point(&self.set, at, &row, &row.text, false, &mut self.room, points);
         }
     }
 
@@ -337,7 +337,7 @@ fn write_point(
     At { start, rule, host, slot }: At<'_>,
     row: &Row,
     subject: &str,
-    state: &str,
+    stands: bool,
     room: &mut Room,
     points: &mut Vec<u8>,
 ) {
@@ -353,6 +353,11 @@ fn write_point(
     let digits = row
         .first_end
         .map(|end| hash::id_into(&[first_rule.name.as_bytes(), row.finding.key.as_bytes(), &end.to_be_bytes()], id));
+    let state = match rule.mode {
+        _ if !stands => "retracted",
+        Mode::Live => "firing",
+        Mode::Shadow => "shadow",
+    };
     let mut line = LineWriter::new(points);
     line.start("anomaly");
     line.tag("host", host);
@@ -360,7 +365,7 @@ fn write_point(
     line.tag_number("slot", slot as u64);
     line.text("id", digits.as_ref().and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
     line.text("message", message);
-    line.float("score", if state == "retracted" { 0.0 } else { row.score() });
+    line.float("score", if stands { row.score() } else { 0.0 });
     line.text("severity", rule.severity.as_str());
     line.text("state", state);
     line.text("subject", subject);

@@ -10,11 +10,16 @@ use tidewatch_events::time::Millis;
 use tidewatch_reference::testing;
 
 fn book(max_findings: usize, max_open: usize) -> AlertBook {
+    book_in(Mode::Live, max_findings, max_open)
+}
+
+fn book_in(mode: Mode, max_findings: usize, max_open: usize) -> AlertBook {
     let rule = Rule {
         group_by: vec![Field::Path],
         window: Millis(20),
         threshold: 5.0,
         resolve_after: Millis(30),
+        mode,
         ..testing::rule()
     };
     let set = Arc::new(RuleSet::compile(vec![rule], 64));
@@ -45,6 +50,19 @@ fn said(changes: &mut Vec<AlertDraft>) -> Vec<(Change, String)> {
 fn slots(points: &mut Vec<u8>, state: &str) -> usize {
     let text = String::from_utf8(std::mem::take(points)).unwrap();
     text.lines().filter(|line| line.contains(&format!("state=\"{state}\""))).count()
+}
+
+#[test]
+fn a_finding_of_a_rule_in_shadow_mode_is_never_firing() {
+    let mut book = book_in(Mode::Shadow, 5, 5);
+    let (mut points, mut changes) = (Vec::new(), Vec::new());
+    book.provisional(vec![finding("/a", 0, 6.0), finding("/b", 0, 7.0)], &mut points, &mut changes);
+    assert_eq!(slots(&mut points.clone(), "shadow"), 2, "before its window is closed");
+    assert_eq!(slots(&mut points, "firing"), 0);
+    book.closed(vec![finding("/b", 0, 7.0)], Vec::new(), &mut points, &mut changes);
+    assert_eq!(slots(&mut points.clone(), "shadow"), 1, "once it is");
+    assert_eq!(slots(&mut points.clone(), "retracted"), 1, "what was withdrawn is withdrawn in any mode");
+    assert_eq!(slots(&mut points, "firing"), 0);
 }
 
 #[test]

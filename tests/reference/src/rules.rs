@@ -9,7 +9,7 @@ use crate::point::Point;
 use crate::settings::{RefAllow, Settings, cut, quantile};
 use crate::windows::{Seen, in_time};
 use std::collections::{BTreeMap, BTreeSet};
-use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::alert::{Alert, AlertState, Mode};
 use tidewatch_events::batch::{Batch, PartitionId};
 use tidewatch_events::event::{Event, Kind};
 use tidewatch_events::field::{Field, Value};
@@ -526,6 +526,7 @@ fn anomaly_points(rule: &Rule, findings: &[Finding], alerts: &[RefAlert], settin
                 .find(|a| a.key == finding.key && a.alert.first.0 <= start && finding.end <= a.alert.last.0)
                 .map_or("", |a| &a.alert.id);
             let tags = [("rule", rule.name.as_str()), ("host", &host), ("slot", &slot.to_string())];
+            let state = if rule.mode == Mode::Shadow { "shadow" } else { "firing" };
             points.push(
                 Point::new("anomaly", start, &tags)
                     .text("subject", &subject)
@@ -534,7 +535,7 @@ fn anomaly_points(rule: &Rule, findings: &[Finding], alerts: &[RefAlert], settin
                     .float("value", value)
                     .float("threshold", limit)
                     .int("window_ms", rule.window.0)
-                    .text("state", "firing")
+                    .text("state", state)
                     .text("message", &text::printable(message.as_bytes()))
                     .text("id", id),
             );

@@ -483,6 +483,10 @@ fn anomaly_points_are_numbered_by_score_then_subject() {
         line(2, "9.9.9.9", 0.6, 3.0, id([9, 9, 9, 9])),
     ];
     assert_eq!(outcome.points.iter().map(Point::line).collect::<Vec<_>>(), want);
+    let shadow = Rule { mode: Mode::Shadow, ..rule.clone() };
+    let outcome = evaluate(&feed(events.clone()), &Settings { rules: vec![shadow], ..settings.clone() });
+    let want = want.map(|line| line.replace("state=\"firing\"", "state=\"shadow\""));
+    assert_eq!(outcome.points.iter().map(Point::line).collect::<Vec<_>>(), want, "in shadow mode");
     // Not grouped by host, and not at all.
     let point = |group_by: &[Field]| {
         let rule = Rule { group_by: group_by.to_vec(), ..rule.clone() };

@@ -227,7 +227,7 @@ fn sums(c: &Connection, from: i64, to: i64, step: i64, host: Option<&str>) -> ru
         if at != i64::MIN {
             sums.insert(at, sum);
         }
-        // What rules in shadow mode find is found for nobody.
+        // What rules in shadow mode find is found for nobody, and so is what goes on with an alert of theirs.
         let mode = format!("(SELECT mode FROM alerts WHERE alerts.id = anomaly{}.id)", piece.level.suffix());
         let mut statement = over(c, &format!("time, {}, {mode}", anomalies(piece.level)), "anomaly", *piece, host)?;
         let mut rows = statement.query(params![piece.from, piece.to, host])?;
