@@ -8,8 +8,15 @@ FOLDER = "Tidewatch"
 EXPRESSION = {"type": "__expr__", "uid": "__expr__"}
 
 
-# How far back a finding's window may have begun, and how long after its end it still counts.
-REACH, FRESH = 3 * 3600, "5m"
+# How far back a finding's window may have begun, and how long after its end it still counts: it may come late, after a restart
+# or while InfluxDB was away.
+REACH, FRESH = 3 * 3600, "15m"
+
+
+def growth(*names):
+    """What counters of `tidewatch` grew by, of each worker and partition, also over a restart, which begins them again."""
+    counted = ", ".join(f'non_negative_difference(last("{name}")) AS "{name}"' for name in names)
+    return f'(SELECT {counted} FROM "tidewatch" WHERE $timeFilter GROUP BY time(30s), "worker", "topic", "partition" fill(none))'
 
 
 def finding(which, severe=False):
@@ -94,7 +101,7 @@ def rules(boards):
         rule(
             "dead_letters", "Many lines cannot be parsed",
             Query(
-                'SELECT sum("rejected") / (sum("events") + sum("rejected")) AS "share" FROM (SELECT spread("rejected") AS "rejected", spread("events") AS "events" FROM "tidewatch" WHERE $timeFilter GROUP BY "worker", "topic", "partition") WHERE $timeFilter GROUP BY "topic"',
+                f'SELECT sum("rejected") / (sum("events") + sum("rejected")) AS "share" FROM {growth("events", "rejected")} WHERE $timeFilter GROUP BY "topic"',
                 ["share"], tags=["topic"],
             ),
             within=600, reducer="last", operator="gt", limit=0.01, pending="10m", summary="{{ $labels.topic }}: {{ humanizePercentage $values.B.Value }} of lines cannot be parsed",
@@ -102,8 +109,9 @@ def rules(boards):
             board=pipeline, panel="Late events and dead letters", severity="medium",
         ),
         rule(
-            "no_data", "No results from Tidewatch", Query('SELECT sum("requests") AS "requests" FROM "http_stats" WHERE $timeFilter', ["requests"]), within=600, reducer="last", operator="lt", limit=1, pending="2m",
-            summary="No window of http_stats in the last ten minutes", description="Tidewatch, its sources or InfluxDB stand still: the board Pipeline says when it last reported.",
+            # Events, not windows: those may be longer than it looks back.
+            "no_data", "No results from Tidewatch", Query(f'SELECT sum("events") AS "events" FROM {growth("events")} WHERE $timeFilter', ["events"]), within=600, reducer="last", operator="lt", limit=1, pending="2m",
+            summary="No event was read in the last ten minutes", description="Tidewatch, its sources or InfluxDB stand still: the board Pipeline says when it last reported.",
             board=pipeline, panel="Last report", no_data="Alerting", severity="critical",
         ),
     ]

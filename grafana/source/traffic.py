@@ -10,11 +10,11 @@ CLASSES = ["2xx", "3xx", "4xx", "5xx"]
 def now_per_second(field, name):
     """A per-second figure of all chosen hosts together, window by window: its newest value is that of a whole window.
 
-    Windows are told apart by their start (`time(1s)`) and summed over hosts; an interval shows the mean of its windows. That
+    Windows are told apart by their start (`time(100ms)`, the shortest there are) and summed over hosts; an interval shows the mean of its windows. That
     is dear over days: for tiles that look at the newest minutes.
     """
     text = (
-        f'SELECT mean("{name}") AS "{name}" FROM (SELECT sum("{field}") AS "{name}" FROM "http_stats" WHERE {HERE} AND $timeFilter GROUP BY time(1s) fill(none)) '
+        f'SELECT mean("{name}") AS "{name}" FROM (SELECT sum("{field}") AS "{name}" FROM "http_stats" WHERE {HERE} AND $timeFilter GROUP BY time(100ms) fill(none)) '
         "WHERE $timeFilter GROUP BY time($__interval) fill(null)"
     )
     return Query(text, [name], alias="$col")

@@ -6,7 +6,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NUMBERS = {"integer", "float"}
 # Functions of InfluxQL that take numbers only.
-NUMERIC = {"sum", "mean", "max", "min", "spread", "median", "stddev", "percentile", "non_negative_derivative", "derivative"}
+NUMERIC = {"sum", "mean", "max", "min", "spread", "median", "stddev", "percentile", "non_negative_derivative", "non_negative_difference", "derivative"}
 FLUX_OWN = {"_time", "_value", "_field", "_measurement", "_start", "_stop"}
 
 

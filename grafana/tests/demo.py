@@ -18,6 +18,8 @@ WITHDRAWN = "withdrawn-finding"
 LONG_WINDOW = "service=checkout"
 # A topic of which no line can be parsed any more, for longer than any alert rule looks back.
 BROKEN = "broken-format"
+# One of which none can be parsed since a restart some minutes ago; before it, all could.
+RESTARTED = "broken-by-restart"
 
 CONFIG = """
 data_dir = "{room}/data"
@@ -146,6 +148,9 @@ class Demo:
         for back in range(90):
             at = ten - back * 10_000
             lines.append(f"tidewatch,partition=0,topic={BROKEN},worker=0 events=5000i,lag_ms=6000i,late=0i,rejected={90_000 - back * 500}i,watermark={at - 6000}i {at}")
+            since = 36 - back  # points since the restart
+            counted = f"events=0i,late=0i,rejected={since * 500}i" if since >= 0 else f"events={90_000_000 - back * 500}i,late=0i,rejected=0i"
+            lines.append(f"tidewatch,partition=0,topic={RESTARTED},worker=0 {counted},lag_ms=6000i,watermark={at - 6000}i {at}")
         lines.append(
             f'anomaly,host=*,rule=slow-own,slot=0 id="0123456789abcdef",message="m",score=0.9,severity="critical",state="firing",subject="{LONG_WINDOW}",threshold=1,value=2,window_ms=1800000i {ten - 1_810_000}'
         )
