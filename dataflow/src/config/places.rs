@@ -219,7 +219,6 @@ fn topics(cx: &Context<'_>, table: &Table, kafka: &KafkaSource, config: &Config)
 
 /// Whether a name or pattern of a source means this topic.
 fn names(by: &str, topic: &str) -> bool {
-    #[cfg(feature = "kafka")]
     if by.starts_with('^') {
         // One that cannot be read is reported with the source.
         return tidewatch_connectors::kafka::Topics::parse(&[by]).is_ok_and(|topics| topics.matches(topic));

@@ -78,7 +78,6 @@ fn standard_output_that_cannot_be_written_aborts_nothing() {
     }
 }
 
-#[cfg(feature = "ship")]
 #[test]
 fn an_agent_goes_on_without_standard_error() {
     for (name, stderr) in broken() {
@@ -100,7 +99,6 @@ fn an_agent_goes_on_without_standard_error() {
 }
 
 /// The next connection of an agent that lives.
-#[cfg(feature = "ship")]
 fn accept(collector: &TcpListener, agent: &mut std::process::Child, name: &str) -> std::net::TcpStream {
     collector.set_nonblocking(true).unwrap();
     loop {
