@@ -161,7 +161,7 @@ fn a_message_that_is_refused_is_sent_once_more_in_short() {
         route.offer(&[alert("r", "1", 0, AlertState::Firing)]);
         fake.wait_for(want.len());
         let is_over = || route.status().counts.messages + route.status().counts.rejected == 1;
-        wait_until("it is over", is_over);
+        until("it is over", is_over);
         let ids: Vec<String> = fake.given().iter().map(|(_, m)| m.id.split_once('-').unwrap().1.to_owned()).collect();
         let status = route.status();
         assert_eq!(

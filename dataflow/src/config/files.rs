@@ -28,7 +28,6 @@ pub(super) fn check(cx: &Context<'_>, root: &Table) {
     }
 }
 
-#[cfg(feature = "api")]
 fn page_files(cx: &Context<'_>, page: &Table) {
     use tidewatch_dashboard::serve::{PageError, check_tls};
     let entries = [page.get("tls_cert"), page.get("tls_key")];
@@ -40,9 +39,6 @@ fn page_files(cx: &Context<'_>, page: &Table) {
         cx.wrong(&if is_key { key } else { cert }.span, error, hint);
     }
 }
-
-#[cfg(not(feature = "api"))]
-fn page_files(_: &Context<'_>, _: &Table) {}
 
 fn inner<'t>(table: &'t Table, name: &str) -> Option<&'t Table> {
     match &table.get(name)?.node.value {

@@ -249,7 +249,6 @@ pub fn sinks(cx: &Context<'_>, node: Option<&Node>) -> Option<Sinks> {
         let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(&r));
         let (spill, properties) = (spill(&r), r.map("properties"));
         let (brokers, topic, security) = (brokers?, topic?, security?);
-        #[cfg(feature = "kafka")]
         super::kafka::check_topic(&r, &brokers, &topic, &security, &properties);
         Some(KafkaSink { brokers, topic, spill: spill?, security, properties })
     });
@@ -287,7 +286,6 @@ fn letter_topic(r: &Reader<'_>) -> Option<Option<LetterTopic>> {
     }
     let properties = r.map("properties");
     let (brokers, topic, security) = (brokers?, topic?, security?);
-    #[cfg(feature = "kafka")]
     super::kafka::check_topic(r, &brokers, &topic, &security, &properties);
     Some(Some(LetterTopic { brokers, topic, security, properties }))
 }

@@ -411,7 +411,6 @@ fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
         "kafka" => {
             let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(r));
             let (brokers, topic, security) = (brokers?, topic?, security?);
-            #[cfg(feature = "kafka")]
             super::kafka::check_topic(r, &brokers, &topic, &security, &[]);
             RouteKind::Kafka { brokers, topic, security }
         }

@@ -94,10 +94,7 @@ fn whole_entries(table: &Table, line: &Range<usize>, entries: &mut Vec<Range<usi
 }
 
 fn sections() -> impl Iterator<Item = &'static Section> {
-    let all = schema::SECTIONS.into_iter();
-    #[cfg(feature = "ship")]
-    let all = all.chain(super::schema_ship::SECTIONS);
-    all
+    schema::SECTIONS.into_iter().chain(super::schema_ship::SECTIONS)
 }
 
 /// Keys of a name, in all tables.

@@ -83,7 +83,7 @@ fn unless_stopped<T: Send + 'static>(
     question: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let (tell, hear) = crossbeam_channel::bounded(1);
-    threads::spawn("start:ask", move || drop(tell.try_send(question())))?;
+    crate::threads::spawn("start:ask", move || drop(tell.try_send(question())))?;
     loop {
         match hear.recv_timeout(std::time::Duration::from_millis(50)) {
             Ok(answer) => return Ok(answer),

@@ -77,7 +77,6 @@ fn the_least_far_of_all_processes_is_first() {
 }
 
 #[test]
-#[cfg(feature = "store")]
 fn a_run_without_a_store_does_not_show_that_of_an_earlier_one() {
     use crate::config::{self, Overrides, diagnostic::SourceText};
     let dir = tempfile::tempdir().unwrap();
