@@ -160,7 +160,7 @@ fn average(rows: &[SeriesRow]) -> Option<f64> {
 pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Result<Report, AnswersError> {
     let host = wanted.host.as_deref();
     let usual = answers.series(Span::default(), None, None)?;
-    let newest = usual.to.0;
+    let newest = usual.to.0.min(EventTime::MAX.0);
     if newest == 0 {
         return Err(AnswersError::Usage(format!("there is no data yet in {}", answers.name())));
     }
