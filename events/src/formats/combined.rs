@@ -269,10 +269,6 @@ fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> Result<(), Misfi
     if status_and_size(line, at).is_some_and(|(.., end)| line[end..].starts_with(b" \"")) {
         return Err(Misfit(at));
     }
-    // A record of a topic may hold several lines.
-    if memchr::memchr(b'\n', &line[at..]).is_some() {
-        return Err(Misfit(line.len()));
-    }
     while at < line.len() {
         if line[at] != b' ' {
             return Err(Misfit(at));
@@ -308,10 +304,6 @@ const MAX_LOOKS: usize = 8;
 /// far behind too many places is read as if none left a whole one.
 #[cold]
 fn from_the_right(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
-    // Servers escape it: a record of a topic holds several lines.
-    if memchr::memchr(b'\n', line).is_some() {
-        return None;
-    }
     let (mut broken, mut looks) = (None, MAX_LOOKS * line.len());
     for close in memchr::memrchr_iter(b'"', &line[start..]).map(|at| start + at) {
         let Some((status, bytes, at)) = status_and_size(line, close + 1) else { continue };

@@ -337,7 +337,10 @@ impl Parser {
                         let marks = marks.find(buffer, start, end);
                         self.line_by_marks(start, marks, record.offset, record.host, &mut out)
                     };
-                    if !read {
+                    if !read && self.holds_lines(&buffer[start..end]) {
+                        let line = Span::new(start, end);
+                        out.rejects.push(Reject { line, offset: record.offset, reason: Reason::Format });
+                    } else if !read {
                         let stamp = record.timestamp.map(|at| at.min(written_by));
                         self.clock.read_by(stamp.unwrap_or(written_by), stamp.or(received));
                         self.line(start, end, record.offset, record.host, &mut out);
@@ -387,6 +390,13 @@ impl Parser {
                 start = end + 1;
             }
         }
+    }
+
+    /// Whether a record holds several lines where one is an event. Access logs escape what ends a line; read as one line,
+    /// what stands behind the first would be part of a value.
+    fn holds_lines(&self, record: &[u8]) -> bool {
+        let is_access = matches!(*self.format.inner, Inner::Combined | Inner::Common | Inner::Pattern(_));
+        is_access && record.len() <= self.max_line && memchr::memchr(b'\n', record).is_some()
     }
 
     /// How many marks the usual line has.

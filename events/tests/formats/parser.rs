@@ -91,11 +91,12 @@ fn a_record_of_several_lines_is_no_event() {
     let json = r#"{"time":"2020-06-01T15:49:10Z","remote_addr":"1.2.3.4","request":"GET / HTTP/1.1","status":"200"}"#;
     let combined = r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "-""#;
     let timed = format!("{combined} rt=0.012");
-    let rows: [(&str, &str, &[&str], &str); 4] = [
+    let rows: [(&str, &str, &[&str], &str); 5] = [
         ("nginx-json", json, &["\n", "\n\n", "\"", "\\", "x\""], "json"),
         ("combined", combined, &["\n", "\n\n"], "format"),
         ("combined", &timed, &["\n", "\n\n"], "format"),
         ("common", combined, &["\n", "\n\n"], "format"),
+        (r#"[$time_local] "$request" $host"#, r#"[10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" a"#, &["\n"], "format"),
     ];
     for (format, line, between, reason) in rows {
         let event = one(&compile(format), line.as_bytes());
