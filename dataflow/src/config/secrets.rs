@@ -3,8 +3,8 @@
 //! - Texts of keys that hold secrets, and everything inside such a key, but for where a secret is: `${NAME}`, `file:PATH`.
 //! - Texts of keys that no table has: the key of a secret, misspelt, is one of them.
 //! - Passwords in URLs, and what comes behind the host in a `url`, which may be all it takes to post there.
-//! - On a line that is not TOML: what is in quotes, unless it comes right behind a key that holds no secret, and all behind a
-//!   word that is or resembles the key of one.
+//! - On a line that is not TOML: what is in quotes, unless it comes right behind a key that holds no secret, and all words
+//!   behind one that is or resembles the key of a secret, also on the next line.
 //!
 //! By name only, whatever table a key is in, so that it works in a file with mistakes.
 
@@ -34,38 +34,61 @@ pub(super) fn in_entries(text: &str, root: &Table) -> Vec<Range<usize>> {
     hidden
 }
 
-/// The same of what is in no entry on the line of `at`.
+/// The same of the line of `at`, which is not TOML.
 pub(super) fn in_broken_line(text: &str, root: &Table, at: usize) -> Vec<Range<usize>> {
-    let start = text.as_bytes()[..at.min(text.len())].iter().rposition(|b| *b == b'\n').map_or(0, |before| before + 1);
-    let end = text.as_bytes()[start..].iter().position(|b| *b == b'\n').map_or(text.len(), |length| start + length);
+    let line = line_of(text, at);
+    // A value may stand on the line after its key.
+    let before = line_of(text, line.start.saturating_sub(1));
+    let goes_on = text[before.clone()].trim_end().ends_with(['=', ':', ',', '[', '{']);
+    let mut hidden = Vec::new();
+    if line.start > 0 && goes_on && scan(text, root, &before, &mut Vec::new()).is_some() {
+        words(text, line, &mut hidden);
+    } else if let Some(from) = scan(text, root, &line, &mut hidden) {
+        words(text, from..line.end, &mut hidden);
+    }
+    hidden
+}
+
+fn line_of(text: &str, at: usize) -> Range<usize> {
+    let (before, after) = text.as_bytes().split_at(at.min(text.len()));
+    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
+    let end = after.iter().position(|b| *b == b'\n').map_or(text.len(), |length| before.len() + length);
+    start..end
+}
+
+/// Hides what is in quotes on a line and in no entry, unless it comes right behind a key that holds no secret. Says where the
+/// key of a secret ends, or what resembles one, and stops there.
+fn scan(text: &str, root: &Table, line: &Range<usize>, hidden: &mut Vec<Range<usize>>) -> Option<usize> {
     let mut entries = Vec::new();
-    whole_entries(root, &(start..end), &mut entries);
+    entries_on(root, line, &mut entries);
     let bytes = text.as_bytes();
     let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') || !b.is_ascii();
-    let (mut hidden, mut at) = (Vec::new(), start);
+    let mut at = line.start;
     // Where a key ends whose text may be shown.
     let mut harmless = None;
-    while at < end {
-        if let Some(entry) = entries.iter().find(|entry| entry.contains(&at)) {
+    while at < line.end {
+        if let Some((entry, key)) = entries.iter().find(|(entry, _)| entry.contains(&at)) {
             at = entry.end;
+            if key.is_some_and(is_secret) {
+                return Some(at);
+            }
         } else if matches!(bytes[at], b'"' | b'\'') {
             let from = at + 1;
-            let to = bytes[from..end].iter().position(|b| *b == bytes[at]).map_or(end, |length| from + length);
-            if is_secret(&text[from..to]) {
-                hidden.push(from..end);
-                break;
+            let length = bytes[from..line.end].iter().position(|b| *b == bytes[at]);
+            let to = length.map_or(line.end, |length| from + length);
+            if is_secret(text.get(from..to).unwrap_or_default()) {
+                return Some(to);
             }
-            let is_value = |key: usize| text[key..at].bytes().all(|b| matches!(b, b' ' | b'\t' | b'=' | b':'));
+            let is_value = |key: usize| bytes[key..at].iter().all(|b| matches!(*b, b' ' | b'\t' | b'=' | b':'));
             if !harmless.is_some_and(is_value) {
                 hidden.push(from..to);
             }
             at = to + 1;
         } else if is_word(bytes[at]) {
-            let to = bytes[at..end].iter().position(|b| !is_word(*b)).map_or(end, |length| at + length);
-            let word = &text[at..to];
+            let to = bytes[at..line.end].iter().position(|b| !is_word(*b)).map_or(line.end, |length| at + length);
+            let word = text.get(at..to).unwrap_or_default();
             if is_secret(word) {
-                hidden.push(to..end);
-                break;
+                return Some(to);
             }
             harmless = (is_known(word) && keys_of(word).all(|key| key.kind != Kind::Url)).then_some(to);
             at = to;
@@ -73,21 +96,28 @@ pub(super) fn in_broken_line(text: &str, root: &Table, at: usize) -> Vec<Range<u
             at += 1;
         }
     }
-    hidden
+    None
 }
 
-/// The keys and values of a table that lie on a line.
-fn whole_entries(table: &Table, line: &Range<usize>, entries: &mut Vec<Range<usize>>) {
-    fn values(node: &Node, line: &Range<usize>, entries: &mut Vec<Range<usize>>) {
+/// Hides everything but what TOML has between words, so that a mistake keeps its shape.
+fn words(text: &str, part: Range<usize>, hidden: &mut Vec<Range<usize>>) {
+    let is_shape = |c: char| c.is_whitespace() || "=:,[]{}\"'".contains(c);
+    let chars = text.get(part.clone()).unwrap_or_default().char_indices().filter(|(_, c)| !is_shape(*c));
+    hidden.extend(chars.map(|(at, c)| part.start + at..part.start + at + c.len_utf8()));
+}
+
+/// The keys, each with its name, and the values that lie on a line.
+fn entries_on<'t>(table: &'t Table, line: &Range<usize>, entries: &mut Vec<(Range<usize>, Option<&'t str>)>) {
+    fn values<'t>(node: &'t Node, line: &Range<usize>, entries: &mut Vec<(Range<usize>, Option<&'t str>)>) {
         match &node.value {
-            Value::Table(table) => whole_entries(table, line, entries),
+            Value::Table(table) => entries_on(table, line, entries),
             Value::List(items) => items.iter().for_each(|item| values(item, line, entries)),
-            _ => entries.extend((!node.span.is_empty() && node.span.end > line.start).then(|| node.span.clone())),
+            _ => entries.extend((node.span.end > line.start).then(|| (node.span.clone(), None))),
         }
     }
     for entry in table.entries.iter().filter(|entry| entry.key_span.start < line.end) {
         if entry.key_span.start >= line.start {
-            entries.push(entry.key_span.clone());
+            entries.push((entry.key_span.clone(), Some(&entry.key)));
         }
         values(&entry.node, line, entries);
     }
