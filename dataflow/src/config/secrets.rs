@@ -67,9 +67,9 @@ fn scan(text: &str, root: &Table, line: &Range<usize>, hidden: &mut Vec<Range<us
     // Where a key ends whose text may be shown.
     let mut harmless = None;
     while at < line.end {
-        if let Some((entry, key)) = entries.iter().find(|(entry, _)| entry.contains(&at)) {
+        if let Some((entry, name)) = entries.iter().find(|(entry, _)| entry.contains(&at)) {
             at = entry.end;
-            if key.is_some_and(is_secret) {
+            if is_secret(name) {
                 return Some(at);
             }
         } else if matches!(bytes[at], b'"' | b'\'') {
@@ -106,18 +106,19 @@ fn words(text: &str, part: Range<usize>, hidden: &mut Vec<Range<usize>>) {
     hidden.extend(chars.map(|(at, c)| part.start + at..part.start + at + c.len_utf8()));
 }
 
-/// The keys, each with its name, and the values that lie on a line.
-fn entries_on<'t>(table: &'t Table, line: &Range<usize>, entries: &mut Vec<(Range<usize>, Option<&'t str>)>) {
-    fn values<'t>(node: &'t Node, line: &Range<usize>, entries: &mut Vec<(Range<usize>, Option<&'t str>)>) {
+/// The keys and values that lie on a line, each with its text: in a list that was not closed, a key is one of the values.
+fn entries_on<'t>(table: &'t Table, line: &Range<usize>, entries: &mut Vec<(Range<usize>, &'t str)>) {
+    fn values<'t>(node: &'t Node, line: &Range<usize>, entries: &mut Vec<(Range<usize>, &'t str)>) {
+        let text = if let Value::Text(text) = &node.value { text } else { "" };
         match &node.value {
             Value::Table(table) => entries_on(table, line, entries),
             Value::List(items) => items.iter().for_each(|item| values(item, line, entries)),
-            _ => entries.extend((node.span.end > line.start).then(|| (node.span.clone(), None))),
+            _ => entries.extend((node.span.end > line.start).then(|| (node.span.clone(), text))),
         }
     }
     for entry in table.entries.iter().filter(|entry| entry.key_span.start < line.end) {
         if entry.key_span.start >= line.start {
-            entries.push((entry.key_span.clone(), Some(&entry.key)));
+            entries.push((entry.key_span.clone(), &entry.key));
         }
         values(&entry.node, line, entries);
     }
@@ -148,7 +149,7 @@ fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     WORDS.iter().any(|word| name.contains(word))
         || LAST.contains(&name.rsplit(['.', '_', '-']).next().unwrap_or_default())
-        || nearest(&name, KEYS).is_some()
+        || name.split('.').any(|part| nearest(part, KEYS).is_some())
 }
 
 fn in_table(text: &str, table: &Table, of: Of, hidden: &mut Vec<Range<usize>>) {
