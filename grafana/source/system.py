@@ -215,7 +215,7 @@ TRENDS = Board(
             overrides=colours({"average": "text", "p95, worst minute window": "orange"}),
         ),
         graph("Bytes by host", "Bytes sent to clients per interval of the graph.", [long("http_stats_1h", {"bytes": 'sum("bytes")'}, by="host")], unit="bytes", stacked=True, bars=True, interval="1h", calculations=["sum"]),
-        graph("Alerts by rule", "Alerts per interval of the graph; one that lasts over several hours counts in each.", [long("anomaly_1h", {"alerts": 'sum("alerts")'}, by="rule", where='"host" =~ /^(\\*|${host:regex})$/')], stacked=True, bars=True, interval="1h", calculations=["sum"]),
+        graph("Alerts by rule", "Alerts per interval of the graph; one that lasts over several hours counts in each.", [long("anomaly_1h", {"alerts": 'sum("alerts")'}, by="rule", where='"alerts" > 0 AND "host" =~ /^(\\*|${host:regex})$/')], stacked=True, bars=True, interval="1h", calculations=["sum"]),
         graph("Messages by severity", "Messages of error and application logs per interval of the graph.", [long("error_events_1h", {"messages": 'sum("count")'}, by="severity")], stacked=True, bars=True, interval="1h", overrides=colours(LOG_SEVERITY), calculations=["sum"]),
         table(
             "Hosts", "Figures of the time shown, host by host, from the sums by hour.",
