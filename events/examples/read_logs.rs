@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let bytes = std::fs::read(file)?;
         let lines =
             memchr::memchr_iter(b'\n', &bytes).count() + usize::from(!bytes.is_empty() && !bytes.ends_with(b"\n"));
-        let detected = detect(&bytes).map_or_else(|| "-".to_owned(), |format| format.name().to_owned());
+        let detected = detect(&bytes).map_or_else(|| "-".to_owned(), |format| format.recognised_as().to_owned());
         let raw = RawBatch {
             partition: PartitionId(0),
             seq: 0,

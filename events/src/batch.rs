@@ -79,6 +79,15 @@ impl Span {
         Span { start: self.start + from as u32, len: (to - from) as u32 }
     }
 
+    /// The same bytes, where the main buffer was copied to the side buffer from `at` on.
+    pub(crate) fn copied_to_extra(self, at: usize) -> Span {
+        if self.is_none() || self.start & IN_EXTRA != 0 {
+            return self;
+        }
+        let start = self.start as usize + at;
+        Span::in_extra(start, start + self.len())
+    }
+
     /// Where a span of the main buffer starts and ends; an empty range for [`Span::NONE`].
     #[inline]
     pub fn range(self) -> (usize, usize) {

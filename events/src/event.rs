@@ -281,6 +281,26 @@ impl Event {
         }
     }
 
+    /// The same event, where the buffer that its values stand in was copied to the batch's side buffer from `at` on.
+    pub(crate) fn copied_to_extra(self, at: usize) -> Event {
+        let copied = |span: Span| span.copied_to_extra(at);
+        Event {
+            client: match self.client {
+                Client::Name(span) => Client::Name(copied(span)),
+                client => client,
+            },
+            host: copied(self.host),
+            path: copied(self.path),
+            query: copied(self.query),
+            agent: copied(self.agent),
+            referrer: copied(self.referrer),
+            user: copied(self.user),
+            message: copied(self.message),
+            logger: copied(self.logger),
+            ..self
+        }
+    }
+
     /// Request duration in microseconds, where the line carries one.
     #[inline]
     pub fn latency(&self) -> Option<u32> {

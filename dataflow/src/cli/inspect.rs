@@ -159,7 +159,7 @@ fn look(head: &[u8], tail: &[u8], written: u64, lines: &Lines) -> Seen {
     let batch = parse(&format, whole_lines(head), lines.zone.clone(), written, &lines.proxies);
     let rejects = || batch.rejects.iter().filter(|reject| reject.reason != Reason::Empty);
     Seen {
-        format: format.name().to_owned(),
+        format: format.recognised_as().to_owned(),
         recognised,
         lines: batch.events.len() + rejects().count(),
         readable: batch.events.len(),

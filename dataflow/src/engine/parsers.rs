@@ -88,7 +88,8 @@ impl Parsers for SourceParsers {
                 let format = match formats::detect(head) {
                     Some(format) => {
                         if let Some(held_back) = source.recognitions.may_say() {
-                            tracing::info!(partition = %info.name, format = format.name(), held_back, "format recognised");
+                            let format = format.recognised_as();
+                            tracing::info!(partition = %info.name, format, held_back, "format recognised");
                         }
                         format
                     }

@@ -14,7 +14,7 @@ use super::line::{self, Context, Headers, Piece};
 use super::request;
 use super::scan::{self, Escape, closing_quote};
 use crate::batch::Span;
-use crate::client;
+use crate::client::{self, ClientHeader};
 use crate::dead_letter::Reason;
 use crate::event::{Client, Event, Kind};
 
@@ -101,7 +101,10 @@ fn parse_any(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
     let fields = fields(line, close + 3, tail).ok_or_else(|| why(line, close + 3))?;
     let time = cx.clock.clf(&line[open + 1..close])?;
     let mut event = Event::new(Kind::Access, time);
-    event.client = cx.client(head.client, &fields.headers(), Escape::Log);
+    event.client = match head.is_list {
+        false => cx.client(head.client, &fields.headers(), Escape::Log),
+        true => forwarded(cx, head.client).ok_or(Reason::Format)?,
+    };
     event.user = cx.value(head.user, Escape::Log);
     // Apache's way to write an empty name.
     if cx.bytes(event.user) == b"\"\"" {
@@ -113,6 +116,13 @@ fn parse_any(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
     }
     finish(cx, &mut event, fields);
     Ok(event)
+}
+
+/// The client of a list of addresses in its place. Whom of them to believe is known only where that is configured.
+fn forwarded(cx: &mut Context<'_>, list: Piece) -> Option<Client> {
+    cx.proxies.header.filter(|header| *header == ClientHeader::XForwardedFor)?;
+    let headers = Headers { x_forwarded_for: list, ..Headers::NONE };
+    Some(cx.client(Piece::ABSENT, &headers, Escape::Log)).filter(|client| *client != Client::None)
 }
 
 /// What is wrong with a line whose request begins at `start`: its status, its size, or all of it.
@@ -144,32 +154,55 @@ fn find_time(line: &[u8]) -> Option<(usize, usize)> {
 struct Head {
     host: Option<(Piece, u16)>,
     client: Piece,
+    /// Whether the client's place holds a list of addresses, as `X-Forwarded-For` does.
+    is_list: bool,
     user: Piece,
 }
 
-/// Divides `CLIENT IDENT USER`, where the user may hold blanks, or `HOST:PORT CLIENT IDENT USER`.
+/// Divides `CLIENT IDENT USER`, where the user may hold blanks, or `HOST:PORT CLIENT IDENT USER`. `None` where what begins the
+/// line is something else: the word taken for its client would be a wrong one.
 fn split_head(head: &[u8]) -> Option<Head> {
     let blank = |from: usize| memchr::memchr(b' ', head.get(from..)?).map(|at| from + at);
-    let first = blank(0).filter(|at| *at > 0)?;
     let escaped = |start: usize, end: usize| Piece::new(start, end, head[start..end].contains(&b'\\'));
-    let second = match blank(first + 1) {
-        Some(second) => second,
-        // A head of two words has lost its user (seen where ident is switched off by patch).
-        None => return Some(Head { host: None, client: escaped(0, first), user: escaped(first + 1, head.len()) }),
-    };
-    if client::parse_ip(&head[first + 1..second]).is_some()
-        && client::parse_ip(&head[..first]).is_none()
-        && let Some(third) = blank(second + 1)
-    {
-        let name = &head[..first];
-        let (name_end, port) = match name.iter().rposition(|b| *b == b':') {
-            Some(colon) => (colon, scan::unsigned(&name[colon + 1..]).and_then(|port| u16::try_from(port).ok())?),
-            None => (first, 0),
-        };
-        let host = Some((escaped(0, name_end), port));
-        return Some(Head { host, client: escaped(first + 1, second), user: escaped(third + 1, head.len()) });
+    let mut first = blank(0).filter(|at| *at > 0)?;
+    let is_list = head[..first].contains(&b',');
+    while head[..first].ends_with(b",") {
+        first = blank(first + 1)?;
     }
-    Some(Head { host: None, client: escaped(0, first), user: escaped(second + 1, head.len()) })
+    let client = &head[..first];
+    let second = blank(first + 1);
+    let word = &head[first + 1..second.unwrap_or(head.len())];
+    if !is_list && client::parse_endpoint(client).is_none() {
+        if !is_name(client) {
+            return None;
+        }
+        if client::parse_ip(word).is_some() {
+            let (second, third) = second.and_then(|second| Some((second, blank(second + 1)?)))?;
+            let (name_end, port) = match client.iter().rposition(|b| *b == b':') {
+                Some(colon) => (colon, scan::unsigned(&client[colon + 1..]).and_then(|port| u16::try_from(port).ok())?),
+                None => (first, 0),
+            };
+            let host = Some((escaped(0, name_end), port));
+            let client = escaped(first + 1, second);
+            return Some(Head { host, client, is_list, user: escaped(third + 1, head.len()) });
+        }
+        // Hardly a server asks who the user is there: more words than three were put before the line.
+        if word != b"-"
+            && let Some(second) = second
+            && (blank(second + 1).is_some() || client::parse_ip(&head[second + 1..]).is_some())
+        {
+            return None;
+        }
+    }
+    // A head of two words has lost its user (seen where ident is switched off by patch).
+    let user = second.unwrap_or(first);
+    Some(Head { host: None, client: escaped(0, first), is_list, user: escaped(user + 1, head.len()) })
+}
+
+/// Whether a word can be the name of a client or of a host.
+fn is_name(word: &[u8]) -> bool {
+    let is_odd = |b: &u8| *b <= b' ' || *b == 0x7f || b"\"'(),;<=>[]{|}".contains(b);
+    !word.iter().any(is_odd) && (!word.ends_with(b":") || word == b"unix:")
 }
 
 /// What follows the time.

@@ -1,8 +1,9 @@
 //! Recognising a format from a file's first lines, by a vote.
 
+use super::wrapper::{self, Wrapper};
 use super::{Format, NAMES, Parser, SourceOptions};
 use crate::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many lines vote.
 const MAX_LINES: usize = 100;
@@ -15,6 +16,9 @@ const MAX_BYTES: usize = 1 << 20;
 /// Each of up to 100 lines votes for every format that can read it. The format with most votes wins, if it reads at
 /// least half of the lines that any format can read, and a fifth of all; of equals the more specific. `None` where no
 /// line can be read. A last line without its end is left out, unless it is the only one.
+///
+/// Where most lines that can be read are wrapped, many programs may write to the input: it is `auto`, so that what the first
+/// lines are does not decide what those of other programs are. [`Format::recognised_as`] says what was found.
 pub fn detect(head: &[u8]) -> Option<Format> {
     let head = &head[..head.len().min(MAX_BYTES)];
     let whole = memchr::memrchr(b'\n', head).map_or(head, |end| &head[..=end]);
@@ -25,7 +29,7 @@ pub fn detect(head: &[u8]) -> Option<Format> {
     let candidates: Vec<Format> = candidates.filter(|format| !format.is_auto()).collect();
     let mut total = 0;
     let mut votes = vec![0usize; candidates.len()];
-    let mut readable = std::collections::BTreeSet::new();
+    let mut readable = BTreeSet::new();
     for (format, votes) in candidates.iter().zip(&mut votes) {
         let raw = RawBatch {
             partition: PartitionId(0),
@@ -43,7 +47,38 @@ pub fn detect(head: &[u8]) -> Option<Format> {
     }
     // `max_by_key` keeps the last of equals; names are listed from specific to general.
     let (format, votes) = candidates.into_iter().zip(votes).rev().max_by_key(|(_, votes)| *votes)?;
-    (votes > 0 && votes * 2 >= readable.len() && votes * 5 >= total).then_some(format)
+    if votes == 0 || votes * 2 < readable.len() || votes * 5 < total {
+        return None;
+    }
+    match wrapper_of_most(lines, &readable) {
+        Some(Wrapper::Time) if matches!(format.name(), "app" | "syslog") => Some(format),
+        Some(Wrapper::Time) => {
+            let found = format!("{} {}", format.name(), Wrapper::Time.as_str());
+            Some(Format { found: Some(found.into()), ..format })
+        }
+        Some(wrapper) => {
+            let found = match (format.name(), wrapper) {
+                ("syslog", Wrapper::Syslog) => "syslog, line by line".to_owned(),
+                (name, _) => format!("{name} {}, line by line", wrapper.as_str()),
+            };
+            let auto = Format::compile("auto", &BTreeMap::new()).ok()?;
+            Some(Format { found: Some(found.into()), ..auto })
+        }
+        None => Some(format),
+    }
+}
+
+/// What most of the lines at these places are wrapped in.
+fn wrapper_of_most(lines: &[u8], places: &BTreeSet<u64>) -> Option<Wrapper> {
+    let mut counts: BTreeMap<Wrapper, usize> = BTreeMap::new();
+    for start in places.iter().map(|at| *at as usize) {
+        let line = lines[start..].split(|b| *b == b'\n').next().unwrap_or_default();
+        if let Some(wrapper) = wrapper::of(line) {
+            *counts.entry(wrapper).or_default() += 1;
+        }
+    }
+    let (wrapper, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    (count * 2 > places.len()).then_some(wrapper)
 }
 
 #[cfg(test)]

@@ -135,7 +135,8 @@ impl Keys {
         self.known.values().any(|(known, _)| *known == slot)
     }
 
-    fn of(&self, key: &[u8]) -> Option<(Slot, u8)> {
+    /// What a key means.
+    pub fn of(&self, key: &[u8]) -> Option<(Slot, u8)> {
         self.known.get(key).copied()
     }
 }

@@ -423,11 +423,10 @@ pub(super) fn assemble_into(
         Some(time) => time,
         None => {
             let piece = at(Slot::Time);
-            let missing = matches!(&cx.line[piece.range().0..piece.range().1], [] | [b'-']);
-            if missing {
-                return Err(Reason::MissingTime);
+            match &cx.line[piece.range().0..piece.range().1] {
+                [] | [b'-'] => cx.clock.carried()?,
+                _ => cx.plain(piece, escape, |clock, text| clock.any(text))?,
             }
-            cx.plain(piece, escape, |clock, text| clock.any(text))?
         }
     };
     event.status = cx.plain(at(Slot::Status), escape, |_, text| status(text).or_else(|_| odd_status(text)))?;

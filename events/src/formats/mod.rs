@@ -32,6 +32,7 @@ mod request;
 mod scan;
 mod shape;
 mod time;
+mod wrapper;
 
 use crate::batch::{Batch, Framing, Reject, Span, WallTime};
 use crate::client::{ClientHeader, Proxies};
@@ -47,6 +48,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use detect::detect;
+pub(crate) use wrapper::message_of;
 
 /// The names of the formats, as configuration gives them; of two that read the same lines the more specific first.
 pub const NAMES: &[&str] =
@@ -129,6 +131,8 @@ pub struct Format {
     name: Arc<str>,
     inner: Arc<Inner>,
     remarks: Arc<[String]>,
+    /// What was found where it was recognised, if there is more to say than its name.
+    found: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -187,12 +191,17 @@ impl Format {
                 },
             },
         };
-        Ok(Format { name: text.into(), inner: Arc::new(inner), remarks: remarks.into() })
+        Ok(Format { name: text.into(), inner: Arc::new(inner), remarks: remarks.into(), found: None })
     }
 
     /// The name or pattern it was compiled from.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What [`detect`] found: its name, or what most lines are and what they are wrapped in.
+    pub fn recognised_as(&self) -> &str {
+        self.found.as_deref().unwrap_or(&self.name)
     }
 
     /// What a pasted string holds that is not read, and why; a sentence each.
@@ -274,7 +283,7 @@ pub struct Parser {
     live: bool,
     proxies: Proxies,
     clock: time::Clock,
-    json: json::Reader,
+    memory: wrapper::Memory,
     marks: Marks,
 }
 
@@ -289,7 +298,7 @@ impl Parser {
             live,
             proxies: Proxies { trusted: trusted_proxies, header: client_header },
             clock: time::Clock::new(zone),
-            json: json::Reader::default(),
+            memory: wrapper::Memory::default(),
             marks: Marks::default(),
         }
     }
@@ -403,7 +412,7 @@ impl Parser {
     #[inline]
     fn expected_marks(&self) -> usize {
         match *self.format.inner {
-            Inner::Json(_) => self.json.expected_marks().unwrap_or(usize::MAX),
+            Inner::Json(_) => self.memory.json.expected_marks().unwrap_or(usize::MAX),
             _ => combined::MARKS,
         }
     }
@@ -417,14 +426,14 @@ impl Parser {
         if end - start > self.max_line || start == end {
             return false;
         }
-        let Parser { format, proxies, clock, json, .. } = self;
+        let Parser { format, proxies, clock, memory, .. } = self;
         let line = &out.buffer[start..end];
         let mut cx = Context { line, base: start, buffer: out.buffer, extra: out.extra, clock, proxies };
         // The event is made where it stays.
         out.events.push(Event::new(Kind::Access, EventTime(0)));
         let Some(event) = out.events.last_mut() else { return false };
         let read = match *format.inner {
-            Inner::Json(_) => json.read_marked(&mut cx, marks, event),
+            Inner::Json(_) => memory.json.read_marked(&mut cx, marks, event),
             _ => combined::parse_marked(&mut cx, marks, event),
         };
         if read.is_none() {
@@ -468,7 +477,7 @@ impl Parser {
 
     #[inline]
     fn read(&mut self, buffer: &[u8], start: usize, end: usize, extra: &mut Vec<u8>) -> Result<Event, Reason> {
-        let Parser { format, proxies, clock, json, .. } = self;
+        let Parser { format, proxies, clock, memory, .. } = self;
         let (mut start, mut end) = (start, end);
         while end > start && matches!(buffer[end - 1], b' ' | b'\t') {
             end -= 1;
@@ -478,7 +487,7 @@ impl Parser {
         }
         // Some tools wrap whole lines in a pair of quotes.
         let unwraps = match &*format.inner {
-            Inner::Pattern(pattern) => !pattern.opens_with_quote(),
+            Inner::Pattern(pattern) => !pattern.opens_with(b'"'),
             _ => true,
         };
         if end - start > 2 && buffer[start] == b'"' && buffer[end - 1] == b'"' && unwraps {
@@ -486,17 +495,7 @@ impl Parser {
         }
         let line = &buffer[start..end];
         let mut cx = Context { line, base: start, buffer, extra, clock, proxies };
-        // A line that came over syslog says so before it says anything else.
-        if line.first() == Some(&b'<')
-            && !matches!(*format.inner, Inner::Syslog | Inner::Auto(_))
-            && let Some(header) = app::header(line)
-            // A pasted pattern may begin with such a bracket itself.
-            && (header.time.is_some() || !matches!(*format.inner, Inner::Pattern(_)))
-        {
-            let result = behind(&mut cx, header, |cx| format.inner.read(cx, json));
-            return result.map_err(|reason| blame(line, reason));
-        }
-        format.inner.read(&mut cx, json).map_err(|reason| blame(line, reason))
+        wrapper::read(&format.inner, &mut cx, memory).map_err(|reason| blame(line, reason))
     }
 }
 
@@ -530,23 +529,6 @@ impl Inner {
     }
 }
 
-/// Reads what stands behind a syslog header; the header's host counts where the line names none.
-fn behind(
-    cx: &mut Context<'_>,
-    header: app::Header,
-    read: impl FnOnce(&mut Context<'_>) -> Result<Event, Reason>,
-) -> Result<Event, Reason> {
-    let (line, base) = (cx.line, cx.base);
-    (cx.line, cx.base) = (&line[header.message..], base + header.message);
-    let result = read(cx);
-    (cx.line, cx.base) = (line, base);
-    let mut event = result?;
-    if event.host.is_empty() {
-        event.host = header.host(cx);
-    }
-    Ok(event)
-}
-
 #[inline]
 fn read_json(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
     let mut slots: Slots = NO_SLOTS;
@@ -559,14 +541,7 @@ fn read_json(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader)
 /// Reads a line in whatever format it is, told by how it begins.
 fn read_any(cx: &mut Context<'_>, keys: &json::Keys, reader: &mut json::Reader) -> Result<Event, Reason> {
     let guess = match cx.line {
-        [b'<' | b'A'..=b'Z', ..] if let Some(header) = app::header(cx.line) => {
-            let read = |cx: &mut Context<'_>| match cx.line {
-                [b'0'..=b'9', _, _, _, b'-', ..] => app::app(cx),
-                _ => read_server(cx, keys, reader),
-            };
-            return behind(cx, header, read).or_else(|_| app::syslog(cx));
-        }
-        [b'0'..=b'9', _, _, _, b'-', ..] => app::app(cx).or_else(|_| app::syslog(cx)),
+        [b'0'..=b'9', _, _, _, b'-', ..] => app::app(cx),
         [b'0'..=b'9', _, _, _, b'/', ..] => error_logs::nginx(cx).or_else(|_| app::app(cx)),
         _ => return read_server(cx, keys, reader),
     };

@@ -97,9 +97,16 @@ struct Found {
 }
 
 impl Pattern {
-    /// Whether a line by this pattern begins with a quote.
-    pub fn opens_with_quote(&self) -> bool {
-        matches!(self.tokens.first(), Some(Token::Literal(text)) if text.first() == Some(&b'"'))
+    /// Whether a line by this pattern begins with this byte, whatever its values.
+    pub fn opens_with(&self, byte: u8) -> bool {
+        matches!(self.tokens.first(), Some(Token::Literal(text)) if text.first() == Some(&byte))
+    }
+
+    /// Whether a line by this pattern begins with a time.
+    pub fn opens_with_time(&self) -> bool {
+        let is_time = |token: &Token| matches!(token, Token::Time(_) | Token::Value { slot: Slot::Time, .. });
+        let mut tokens = self.tokens.iter().skip_while(|token| matches!(token, Token::Literal(_)));
+        tokens.next().is_some_and(is_time)
     }
 
     /// Whether a line by this pattern has a value of this meaning.
@@ -322,7 +329,7 @@ impl Class {
     }
 
     /// The length of a time in the usual form at the start of a text.
-    fn length_of_time(self, text: &[u8]) -> Option<usize> {
+    pub fn length_of_time(self, text: &[u8]) -> Option<usize> {
         let form: &[u8] = match self {
             Class::LocalTime => b"00/aaa/0000:00:00:00",
             Class::IsoTime => b"0000-00-00T00:00:00",

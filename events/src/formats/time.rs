@@ -26,6 +26,8 @@ pub(super) struct Clock {
     written_by: Option<WallTime>,
     /// When the line at hand happened, where it does not say so itself.
     received: Option<EventTime>,
+    /// The time of what carried the line at hand.
+    carried: Option<EventTime>,
     clf: Minute<26>,
     iso: Minute<25>,
     /// Quarter of an hour of local time, and the zone's offset in it (ms east of UTC).
@@ -100,7 +102,7 @@ impl Clock {
     pub fn new(zone: TimeZone) -> Clock {
         let fixed = zone.to_fixed_offset().ok().map(|offset| i64::from(offset.seconds()) * 1000);
         let (clf, iso) = (Minute::new(), Minute::new());
-        Clock { zone, fixed, written_by: None, received: None, clf, iso, quarter: (i64::MIN, 0) }
+        Clock { zone, fixed, written_by: None, received: None, carried: None, clf, iso, quarter: (i64::MIN, 0) }
     }
 
     /// Says of the lines that follow by when they were written, and when they happened where they carry no time.
@@ -112,6 +114,16 @@ impl Clock {
     /// Says that nothing of the kind is known of the lines that follow.
     pub fn forget_reading(&mut self) {
         (self.written_by, self.received) = (None, None);
+    }
+
+    /// Says when what carries the lines that follow was written.
+    pub fn carry(&mut self, time: Option<EventTime>) {
+        self.carried = time;
+    }
+
+    /// The time of what carried a line that has none.
+    pub fn carried(&self) -> Result<EventTime, Reason> {
+        self.carried.ok_or(Reason::MissingTime)
     }
 
     /// The time of a line that carries none.

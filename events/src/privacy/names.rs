@@ -88,10 +88,10 @@ pub(super) fn without_the_first(name: &[u8]) -> Vec<u8> {
 const BEFORE: &[&[u8]] = &[b"[client ", b"client: ", b"client=", b"client\":\"", b"client\": \"", b"rhost="];
 
 /// What keys end in whose values of JSON are clients.
-const KEYS: &[&[u8]] = &[b"addr\"", b"host\"", b"ip\"", b"client\"", b"remote\"", b"peer\""];
+const KEYS: &[&[u8]] = &[b"addr\"", b"host\"", b"ip\"", b"client\"", b"remote\"", b"peer\"", b"\"log\""];
 
 /// Where host names stand that are clients, most likely, in a line of a format that is not known: at its beginning, behind a
-/// server's name and port there, behind `[client `, and as values of JSON named so. Ascending.
+/// server's name and port there, behind what carried it, behind `[client `, and as values of JSON named so. Ascending.
 pub fn where_clients_stand(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut places: Vec<Range<usize>> = Vec::new();
     let mut add = |start: usize| {
@@ -102,6 +102,7 @@ pub fn where_clients_stand(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
         }
     };
     add(0);
+    add(crate::formats::message_of(line));
     let first = memchr::memchr(b' ', line).unwrap_or(line.len());
     let port = memchr::memrchr(b':', &line[..first]).map_or(&[][..], |at| &line[at + 1..first]);
     if !port.is_empty() && port.iter().all(u8::is_ascii_digit) {
@@ -164,6 +165,9 @@ mod tests {
             (r#"{"remote_addr":"p5.example.de","path":"/x.y"}"#, &["p5.example.de"]),
             (r#"{"Client" : "p5.example.de", "remote_host": "p6.example.de"}"#, &["p6.example.de"]),
             ("sshd[1]: x; rhost=p5.example.de.", &["p5.example.de"]),
+            ("Mar 05 12:00:00 web1 nginx[1]: p5.example.de - - [x", &["p5.example.de"]),
+            ("2026-03-05T12:00:00Z stdout P p5.example.de - - [x", &["p5.example.de"]),
+            (r#"{"log":"p5.example.de - - [x"}"#, &["p5.example.de"]),
             ("1.2.3.4 - - x", &[]),
             ("localhost - -", &[]),
             ("INFO com.example.Service: started", &[]),

@@ -8,3 +8,4 @@ mod parser;
 mod patterns;
 mod sources;
 mod support;
+mod wrappers;

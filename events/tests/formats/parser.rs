@@ -266,7 +266,13 @@ fn arb_line() -> impl Strategy<Value = Vec<u8>> {
             "-",
             "\r",
             "\u{feff}",
-            "<34>1 "
+            "<34>1 ",
+            "Oct 10 13:55:36 web1 x: ",
+            "2026-03-05T12:00:00Z stdout F ",
+            "2026-03-05T12:00:00Z ",
+            "web-1 | ",
+            "{\"log\":\"",
+            "\\n\",\"stream\":\"stdout\"}"
         ])
         .prop_map(|s| s.as_bytes().to_vec()),
         prop::collection::vec(any::<u8>(), 0..20),

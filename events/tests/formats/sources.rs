@@ -57,7 +57,7 @@ fn formats_are_detected_from_first_lines() {
         ("error", include_str!("../corpus/nginx-error.log"), Some("nginx-error")),
         ("error", include_str!("../corpus/apache-error.log"), Some("apache-error")),
         ("app", include_str!("../corpus/app.log"), Some("app")),
-        ("syslog", include_str!("../corpus/syslog.log"), Some("syslog")),
+        ("syslog", include_str!("../corpus/syslog.log"), Some("auto")),
         ("Rust's tracing", "2026-03-05T12:00:00.123456Z ERROR shop::db: lost\n", Some("app")),
         ("Spring Boot", "2026-03-05T12:00:00.123Z  INFO 1 --- [   main] c.e.Pay   : up\n", Some("app")),
         ("nothing", "", None),
