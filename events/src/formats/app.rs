@@ -324,10 +324,16 @@ fn structured_data_end(line: &[u8], mut at: usize) -> Option<usize> {
 /// The address a message names as its client's: behind ` from ` or `rhost=`, and in sshd's also before ` port N`.
 ///
 /// Messages repeat what was typed, before such an address and behind it. So between quotes nobody is named, and nobody by a
-/// message that holds another address too: a wrong client would be blamed for what somebody else did.
+/// message that holds another address too: a wrong client would be blamed for what somebody else did. Messages of sshd that end
+/// in the address are an exception: by a name that holds another one a brute force would go unseen.
 fn named_client(message: &[u8], tag: &[u8]) -> Client {
     if !CLAIMS.iter().any(|claim| memmem::find(message, claim).is_some()) {
         return Client::None;
+    }
+    if tag.starts_with(b"sshd")
+        && let Some(client) = at_the_end(message)
+    {
+        return client;
     }
     let own =
         OWN.iter().find(|(begin, _)| message.starts_with(begin)).and_then(|(_, word)| memmem::find(message, word));
@@ -352,6 +358,40 @@ const OWN: [(&[u8], &[u8]); 4] = [
     (b"Timeout before authentication for connection from ", b" to "),
     (b"Connect from ", b" to "),
 ];
+
+/// How messages of sshd begin that end in the client's address, behind the name that the client typed.
+const ENDING: [&[u8]; 11] = [
+    b"Failed ",
+    b"Accepted ",
+    b"Postponed ",
+    b"Partial ",
+    b"Invalid user ",
+    b"Connection closed by ",
+    b"Connection reset by ",
+    b"Disconnected from ",
+    b"Did not receive identification string from ",
+    b"Bad protocol version identification '",
+    b"error: maximum authentication attempts exceeded for ",
+];
+
+/// sshd cuts messages of 1023 bytes: the end of one that is shorter is its own.
+const WHOLE: usize = 1000;
+
+/// The client of a message that ends in `from ADDRESS port N ssh2`, `ADDRESS port N [preauth]` or the like: nothing a user typed
+/// stands there. It is nobody where a host's name or `UNKNOWN` does. `None`: the message ends in another way.
+fn at_the_end(message: &[u8]) -> Option<Client> {
+    if message.len() > WHOLE || !ENDING.iter().any(|begin| message.starts_with(begin)) {
+        return None;
+    }
+    let message = message.strip_suffix(b" [preauth]").unwrap_or(message);
+    let message = message.strip_suffix(b" ssh2").unwrap_or(message);
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let port = memmem::rfind(message, b" port ").filter(|at| is_number(&message[at + 6..]));
+    let head = &message[..port.unwrap_or(message.len())];
+    let (before, word) = head.split_at(memchr::memrchr(b' ', head)? + 1);
+    let is_end = port.is_some() || before.ends_with(b" from ");
+    is_end.then(|| client::parse_endpoint(word).map_or(Client::None, Client::Ip))
+}
 
 /// What stands beside addresses of clients.
 const CLAIMS: [&[u8]; 3] = [b" from ", b"rhost=", b" port "];

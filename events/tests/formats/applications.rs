@@ -103,7 +103,7 @@ fn app_and_syslog() {
             (
                 "sshd",
                 b"Dec 10 06:55:46 LabSZ sshd[24200]: Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
-                "2025-12-10T06:55:46.000Z app host=LabSZ logger=sshd message=Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
+                "2025-12-10T06:55:46.000Z app client=1.2.3.4 host=LabSZ logger=sshd message=Failed password for invalid user a from 6.6.6.6 from 1.2.3.4 port 38926 ssh2",
             ),
             (
                 "sshd, a name like any",
@@ -158,6 +158,8 @@ fn app_and_syslog() {
 
 #[test]
 fn messages_name_only_clients_that_nobody_typed() {
+    let cut =
+        format!("Connection closed by invalid user {} 192.0.2.77 on 192.0.2.78 port 2 [preauth]", "a".repeat(960));
     // program, message, client
     let rows = [
         ("sshd", "Connection closed by invalid user bob 203.0.113.5 port 2222 [preauth]", "203.0.113.5"),
@@ -166,9 +168,25 @@ fn messages_name_only_clients_that_nobody_typed() {
             "Connection closed by authenticating user root 2001:db8::7 port 2222 [preauth]",
             "2001:db8::7",
         ),
-        ("sshd", "Connection closed by invalid user a from 192.0.2.77 203.0.113.5 port 2222 [preauth]", ""),
-        ("sshd", "Connection closed by invalid user a from 192.0.2.77 on 203.0.113.5 port 2222 [preauth]", ""),
-        ("sshd", "Invalid user a from 192.0.2.77 port 1 from 203.0.113.5 port 2222", ""),
+        ("sshd", "Connection closed by invalid user a from 192.0.2.77 203.0.113.5 port 2222 [preauth]", "203.0.113.5"),
+        (
+            "sshd",
+            "Connection closed by invalid user a from 192.0.2.77 on 203.0.113.5 port 2222 [preauth]",
+            "203.0.113.5",
+        ),
+        ("sshd", "Invalid user a from 192.0.2.77 port 1 from 203.0.113.5 port 2222", "203.0.113.5"),
+        ("sshd", "Invalid user a from 192.0.2.77 from 203.0.113.5", "203.0.113.5"),
+        ("sshd", "Invalid user a from 192.0.2.77 from UNKNOWN", ""),
+        (
+            "sshd",
+            "Failed password for invalid user a from 192.0.2.77 port 1 ssh2 from 203.0.113.5 port 2 ssh2",
+            "203.0.113.5",
+        ),
+        ("sshd", "Failed password for invalid user a from 192.0.2.77 port 1 ssh2 from UNKNOWN port 65535 ssh2", ""),
+        ("sshd", "Failed none for invalid user a from 192.0.2.77 from host.example port 2 ssh2 [preauth]", ""),
+        ("sshd", "Failed publickey for a from 192.0.2.77 from 203.0.113.5 port 2 ssh2: RSA SHA256:x", ""),
+        ("sshd", &*cut, ""),
+        ("ftpd", "Failed password for a from 192.0.2.77 from 203.0.113.5 port 2", ""),
         ("sshd", "Invalid user a from 203.0.113.5 from 203.0.113.5 port 2222", "203.0.113.5"),
         ("sshd", "Received disconnect from 203.0.113.5 port 2222:11: Bye Bye [preauth]", "203.0.113.5"),
         ("sshd", "Received disconnect from 203.0.113.5 port 2222:11: x from 192.0.2.77 port 1 [preauth]", ""),
@@ -179,7 +197,7 @@ fn messages_name_only_clients_that_nobody_typed() {
         ("sshd", "Unable to negotiate with 203.0.113.5 port 2222: no matching cipher found.", "203.0.113.5"),
         ("sshd", "Server listening on 0.0.0.0 port 22.", ""),
         ("sshd", "error: connect_to 10.0.0.1 port 3306: failed.", ""),
-        ("sshd", "Bad protocol version identification 'x from 192.0.2.77 y' from 203.0.113.5 port 2222", ""),
+        ("sshd", "Bad protocol version identification 'x from 192.0.2.77 y' from 203.0.113.5 port 2222", "203.0.113.5"),
         ("sshd", "Bad protocol version identification 'GET /' from 203.0.113.5 port 2222", "203.0.113.5"),
         ("sshd", "error: client sent invalid protocol identifier \"x from 192.0.2.77 y\"", ""),
         ("sshd", "error: client sent invalid protocol identifier \"\" from 192.0.2.77 \"\"", ""),
