@@ -9,6 +9,7 @@ use super::walk;
 use crate::file_identity::FileId;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use tidewatch_events::text::Shown as _;
@@ -43,8 +44,10 @@ pub(crate) fn parse(name: &[u8]) -> (&[u8], Generation) {
     let digits = bare.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let (rest, number) = bare.split_at(bare.len() - digits);
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().to_owned();
-    // A base has a name: `.1`, `-20260305` and an address such as `10.0.0.1` are files of their own.
+    // A base has a name: `.1`, `-20260305` and an address such as `10.0.0.1` are files of their own; so are `web-10.0.0.1` and
+    // `web-10.0.0.2`, a log of each address.
     if let Some(base) = rest.strip_suffix(b".")
+        && !ends_in_address(bare)
         && !base.iter().all(|b| b.is_ascii_digit() || *b == b'.')
         && (1..=4).contains(&digits)
         && let Ok(n) = text(number).parse()
@@ -78,6 +81,13 @@ pub(crate) fn parse(name: &[u8]) -> (&[u8], Generation) {
         return (base, Generation::Dated(age));
     }
     whole
+}
+
+/// Whether the digits and dots at the end of a name are an IPv4 address.
+fn ends_in_address(name: &[u8]) -> bool {
+    let length = name.iter().rev().take_while(|b| b.is_ascii_digit() || **b == b'.').count();
+    std::str::from_utf8(&name[name.len() - length..])
+        .is_ok_and(|end| end.trim_start_matches('.').parse::<Ipv4Addr>().is_ok())
 }
 
 /// The same for a date before the extension, of which a name alone does not say that it is logrotate's:
@@ -299,6 +309,12 @@ mod tests {
             ("access.log.gz", "access.log.gz", Current),
             ("access.log.12345", "access.log.12345", Current),
             ("10.0.0.1", "10.0.0.1", Current),
+            ("web-10.0.0.1", "web-10.0.0.1", Current),
+            ("web-10.0.0.1.gz", "web-10.0.0.1.gz", Current),
+            ("web-10.0.0.1.2", "web-10.0.0.1", Numbered(Reverse(2))),
+            ("web-10.0.0.1.log.2", "web-10.0.0.1.log", Numbered(Reverse(2))),
+            ("app-1.25.3", "app-1.25", Numbered(Reverse(3))),
+            ("access.log.10.0.0.1", "access.log.10.0.0.1", Current),
             (".1", ".1", Current),
             ("-20260305", "-20260305", Current),
             ("20260305", "20260305", Current),
