@@ -9,6 +9,7 @@
 use super::line::{Clock, Request, address, hex, number, padded, two};
 use super::rng::mix;
 use super::spec::SpecError;
+use tidewatch_events::formats;
 
 /// Nginx's `escape=json` with the variables Tidewatch reads by default.
 pub const NGINX_JSON: &str = concat!(
@@ -83,7 +84,8 @@ pub struct AccessFormat {
 impl AccessFormat {
     /// Compiles an Nginx or Apache format string.
     pub fn compile(text: &str) -> Result<AccessFormat, SpecError> {
-        let (body, declared) = unwrap_directive(text)?;
+        let problem = |problem: String| SpecError::Format { found: text.to_owned(), problem };
+        let (body, declared) = formats::format_of(text).map_err(|error| problem(error.to_string()))?;
         let apache = match declared {
             Some(apache) => apache,
             None => body.contains('%') && !body.contains('$'),
@@ -91,7 +93,7 @@ impl AccessFormat {
         let mut format = AccessFormat { pieces: Vec::new(), escape: Escape::Nginx };
         if apache {
             format.escape = Escape::Apache;
-            format.compile_apache(&body.replace("\\\"", "\"").replace("\\t", "\t"))?;
+            format.compile_apache(&body)?;
         } else {
             let json =
                 text.contains("escape=json") || (body.trim_start().starts_with('{') && !text.contains("escape="));
@@ -103,10 +105,8 @@ impl AccessFormat {
             format.compile_nginx(&body)?;
         }
         if !format.pieces.iter().any(Piece::is_time) {
-            return Err(SpecError::Format {
-                found: text.to_owned(),
-                problem: "it carries no time: add $time_local, $time_iso8601 or $msec (Nginx), %t (Apache)".to_owned(),
-            });
+            let missing = "it carries no time: add $time_local, $time_iso8601 or $msec (Nginx), %t (Apache)";
+            return Err(problem(missing.to_owned()));
         }
         Ok(format)
     }
@@ -347,40 +347,6 @@ impl Piece {
     }
 }
 
-/// Takes a directive of a configuration file apart: the format string, and whether the directive is Apache's.
-fn unwrap_directive(text: &str) -> Result<(String, Option<bool>), SpecError> {
-    let trimmed = text.trim();
-    let (rest, apache) = if let Some(rest) = trimmed.strip_prefix("log_format ") {
-        (rest, false)
-    } else if let Some(rest) = trimmed.strip_prefix("LogFormat ").or_else(|| trimmed.strip_prefix("CustomLog ")) {
-        (rest, true)
-    } else {
-        return Ok((text.to_owned(), None));
-    };
-    // Everything within quotes, one after another.
-    let (mut body, mut quote, mut escaped) = (String::new(), None, false);
-    for c in rest.chars() {
-        match quote {
-            None if c == '\'' || c == '"' => quote = Some(c),
-            None => {}
-            Some(_) if escaped => {
-                if Some(c) != quote {
-                    body.push('\\');
-                }
-                body.push(c);
-                escaped = false;
-            }
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quote = None,
-            Some(_) => body.push(c),
-        }
-    }
-    if body.is_empty() || quote.is_some() {
-        return Err(SpecError::Format { found: text.to_owned(), problem: "its quotes do not close".to_owned() });
-    }
-    Ok((body, Some(apache)))
-}
-
 fn nginx_variable(name: &str) -> Option<Piece> {
     Some(match name {
         "remote_addr" | "realip_remote_addr" | "binary_remote_addr" => Piece::Client,
@@ -540,6 +506,23 @@ mod tests {
                 combined,
             ),
             (
+                "apache directive with a file",
+                r#"CustomLog "logs/a b" "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" \"%{User-Agent}i\"" env=!quiet"#,
+                combined,
+            ),
+            (
+                "apache directive of all hosts",
+                r#"GlobalLog logs/x '%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"'"#,
+                combined,
+            ),
+            ("apache string in quotes", r#""%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" \"%{User-Agent}i\"""#, combined),
+            (
+                "nginx strings in quotes",
+                "'$remote_addr - $remote_user [$time_local] \"$request\" '\n  '$status $body_bytes_sent \"$http_referer\" \
+                 \"$http_user_agent\"'",
+                combined,
+            ),
+            (
                 "nginx directive",
                 "log_format main '$remote_addr - $remote_user [$time_local] \"$request\" '\n  '$status $body_bytes_sent \
                  \"$http_referer\" \"$http_user_agent\"';",
@@ -574,7 +557,7 @@ mod tests {
             ("$time_local $statsu", "$statsu"),
             ("%h %t %Y", "unknown directive"),
             ("%t %{Referer", "without }"),
-            ("log_format main '$time_local", "do not close"),
+            ("log_format main '$time_local", "is not closed"),
             ("plain", "no time"),
             ("", "no time"),
         ] {

@@ -33,24 +33,43 @@ pub(super) enum Item {
 /// A character of the format and the byte at which it was pasted.
 type Source = Vec<(u8, usize)>;
 
-/// Compiles a pasted string; `None` where it holds no variable, so that it must be a name.
-pub(super) fn compile(text: &str) -> Option<Result<Compiled, FormatError>> {
-    let directive = ["log_format", "LogFormat", "CustomLog", "GlobalLog"]
+/// Directives whose strings are formats.
+const DIRECTIVES: [&str; 4] = ["log_format", "LogFormat", "CustomLog", "GlobalLog"];
+
+/// The characters of the format in a pasted text, without the directive and the quotes around it, and the directive.
+fn taken_apart(text: &str) -> Result<(Source, Option<&'static str>), FormatError> {
+    let directive = DIRECTIVES
         .into_iter()
         .find(|name| text.strip_prefix(name).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace())));
     let quoted = text.starts_with('\'') || (text.starts_with('"') && text.contains("\\\"") && !text.contains('$'));
     let source = match directive {
-        None if !quoted => Ok(plain(text)),
+        None if !quoted => plain(text),
         _ => {
             let after = directive.map_or(0, str::len);
             // These two name a file or a program before the format.
             let from =
                 if matches!(directive, Some("CustomLog" | "GlobalLog")) { after_word(text, after) } else { after };
-            strings(text, from, directive == Some("log_format") || text.starts_with('\''))
+            strings(text, from, directive == Some("log_format") || text.starts_with('\''))?
         }
     };
-    let source = match source {
-        Ok(source) => source,
+    Ok((source, directive))
+}
+
+/// The format in a pasted text, without the directive and the quotes around it; and whether the directive is Apache's.
+///
+/// # Errors
+/// A quote is not closed.
+pub fn format_of(text: &str) -> Result<(String, Option<bool>), FormatError> {
+    let (source, directive) = taken_apart(text.trim())?;
+    let bytes: Vec<u8> = source.into_iter().map(|(b, _)| b).collect();
+    let is_apache = directive.map(|directive| directive != "log_format");
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), is_apache))
+}
+
+/// Compiles a pasted string; `None` where it holds no variable, so that it must be a name.
+pub(super) fn compile(text: &str) -> Option<Result<Compiled, FormatError>> {
+    let (source, directive) = match taken_apart(text) {
+        Ok(found) => found,
         Err(error) => return Some(Err(error)),
     };
     let nginx = source.windows(2).any(|w| w[0].0 == b'$' && (w[1].0 == b'{' || w[1].0.is_ascii_lowercase()));

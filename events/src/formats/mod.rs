@@ -48,6 +48,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use detect::detect;
+pub use log_format::format_of;
 pub(crate) use wrapper::message_of;
 
 /// The names of the formats, as configuration gives them; of two that read the same lines the more specific first.
