@@ -140,9 +140,8 @@ fn kept_off(network: &IpNet, settings: &BlocklistSettings, now: u64) -> Option<&
     if is_nobody(network.network()) || is_nobody(network.broadcast()) {
         return Some("it is a multicast address, or stands for everybody behind a NAT64");
     }
-    // Nobody names that many by one alert.
-    let least = if matches!(network, IpNet::V4(_)) { 16 } else { 32 };
-    (network.prefix_len() < least).then_some("it is a network of very many addresses")
+    // Of IPv4 a single address, as clients are counted; of IPv6 no larger network than anybody is given.
+    (network.prefix_len() < 32).then_some("it is a network of many clients")
 }
 
 impl Blocklist {

@@ -46,6 +46,7 @@ fn who_is_listed() {
         ("behind a carrier's translation", "100.64.0.1", false, 0, None),
         ("multicast", "224.0.0.1", true, 0, None),
         ("everybody behind a NAT64", "64:ff9b::/64", true, 0, None),
+        ("a network that a log names", "203.0.112.0/24", true, 0, None),
         ("half the internet", "128.0.0.0/1", true, 0, None),
         ("no address", "deny all;\n", true, 0, None),
         ("a pseudonym", "c1a5b0d3e4f60718", true, 0, None),
@@ -63,13 +64,13 @@ fn who_is_listed() {
 #[test]
 fn how_it_is_written() {
     let rows: &[(Form, &str)] = &[
-        (Form::Plain, "203.0.113.0/28\n203.0.113.77\n2001:db8::/64\n"),
-        (Form::Nginx, "deny 203.0.113.0/28;\ndeny 203.0.113.77;\ndeny 2001:db8::/64;\n"),
-        (Form::Apache, "Require not ip 203.0.113.0/28\nRequire not ip 203.0.113.77\nRequire not ip 2001:db8::/64\n"),
+        (Form::Plain, "203.0.113.5\n203.0.113.77\n2001:db8::/64\n"),
+        (Form::Nginx, "deny 203.0.113.5;\ndeny 203.0.113.77;\ndeny 2001:db8::/64;\n"),
+        (Form::Apache, "Require not ip 203.0.113.5\nRequire not ip 203.0.113.77\nRequire not ip 2001:db8::/64\n"),
         (
             Form::Ipset,
             "create tidewatch4 hash:net family inet maxelem 1024 timeout 0 -exist\nflush tidewatch4\n\
-             add tidewatch4 203.0.113.0/28 timeout 3600 -exist\nadd tidewatch4 203.0.113.77 timeout 3600 -exist\n\
+             add tidewatch4 203.0.113.5 timeout 3600 -exist\nadd tidewatch4 203.0.113.77 timeout 3600 -exist\n\
              create tidewatch6 hash:net family inet6 maxelem 1024 timeout 0 -exist\nflush tidewatch6\n\
              add tidewatch6 2001:db8::/64 timeout 3600 -exist\n",
         ),
@@ -78,7 +79,7 @@ fn how_it_is_written() {
             "add table inet tidewatch\n\
              add set inet tidewatch blocked4 { type ipv4_addr; flags interval, timeout; }\n\
              flush set inet tidewatch blocked4\n\
-             add element inet tidewatch blocked4 {\n  203.0.113.0/28 timeout 3600s,\n  203.0.113.77 timeout 3600s\n}\n\
+             add element inet tidewatch blocked4 {\n  203.0.113.5 timeout 3600s,\n  203.0.113.77 timeout 3600s\n}\n\
              add set inet tidewatch blocked6 { type ipv6_addr; flags interval, timeout; }\n\
              flush set inet tidewatch blocked6\n\
              add element inet tidewatch blocked6 {\n  2001:db8::/64 timeout 3600s\n}\n",
@@ -87,7 +88,7 @@ fn how_it_is_written() {
     for (form, want) in rows {
         let dir = tempfile::tempdir().unwrap();
         let mut list = Blocklist::new(BlocklistSettings { max_entries: 9, ..settings(dir.path(), *form) });
-        for client in ["2001:db8::/64", "203.0.113.77", "203.0.113.5", "203.0.113.0/28"] {
+        for client in ["2001:db8::/64", "203.0.113.77", "203.0.113.5", "2001:db8::5"] {
             take(&mut list, What::Fired, client, 0);
         }
         list.write(0).unwrap();

@@ -118,7 +118,8 @@ impl Context<'_> {
             }
             return Client::Name(span);
         }
-        if span.is_none() {
+        // A network (`10.0.0.0/8`) is no client: it would be blocked for what one of its addresses did.
+        if span.is_none() || text.contains(&b'/') {
             return Client::None;
         }
         match client::parse_endpoint(text) {

@@ -195,6 +195,8 @@ fn no_word_before_a_line_is_taken_for_its_client() {
             assert_eq!(one(&compile(format), line(head).as_bytes()), "format", "{format}: {head}");
         }
     }
+    let network = br#"{"time":"2000-10-10T13:55:36Z","remote_addr":"10.0.0.0/8","status":404}"#;
+    assert_eq!(one(&compile("nginx-json"), network), "2000-10-10T13:55:36.000Z other status=404");
     // What a file has where it was cut under a program that goes on behind it.
     for format in ["combined", "nginx-json", "auto", "$remote_addr [$time_local] $status"] {
         let line = b"\0\0\0\x001.2.3.4 [10/Oct/2000:13:55:36 +0000] 200";
