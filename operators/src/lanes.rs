@@ -44,7 +44,7 @@ pub struct Lanes {
     pub agent: [u32; LANES],
     /// Of the referrers; [`NONE`] where the event has none.
     pub referrer: [u32; LANES],
-    /// Events whose path was cut.
+    /// Events whose path was cut, or had the name of the client in it: its number says less than the whole path.
     pub cut_paths: u32,
 }
 
@@ -110,22 +110,24 @@ impl Lanes {
         }
     }
 
-    /// Agents and referrers that hold the name of the event's client are known by what is shown of it.
+    /// Paths, agents and referrers that hold the name of the event's client are known by what is shown of it.
     #[cold]
     fn hide_names(&mut self, batch: &Batch, events: &[Event], mask: u32) {
         for lane in bits(mask) {
             let event = &events[lane];
             let Some(name) = event.client.name(batch) else { continue };
-            let texts = [
-                (event.agent, &mut self.agents, &mut self.agent),
-                (event.referrer, &mut self.referrers, &mut self.referrer),
-            ];
-            for (span, names, numbers) in texts {
-                if let Some(masked) = self.clients.privacy().without_name(batch.get(span), Some(name)) {
+            let privacy = self.clients.privacy();
+            let hide = |span: Span, names: &mut Names, number: &mut u32| {
+                let masked = privacy.without_name(batch.get(span), Some(name));
+                if let Some(masked) = &masked {
                     let is_long = masked.len() > text::MAX_VALUE_BYTES;
-                    numbers[lane] = if is_long { number_cut(names, &masked) } else { names.number(&masked) };
+                    *number = if is_long { number_cut(names, masked) } else { names.number(masked) };
                 }
-            }
+                masked.is_some()
+            };
+            hide(event.agent, &mut self.agents, &mut self.agent[lane]);
+            hide(event.referrer, &mut self.referrers, &mut self.referrer[lane]);
+            self.cut_paths |= u32::from(hide(event.path, &mut self.paths, &mut self.path[lane])) << lane;
         }
     }
 
@@ -274,7 +276,7 @@ pub fn each(mask: u32, mut work: impl FnMut(usize)) {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tidewatch_events::event::Kind;
+    use tidewatch_events::event::{Client, Kind};
     use tidewatch_events::time::EventTime;
     use tidewatch_reference::testing;
 
@@ -306,6 +308,27 @@ mod tests {
                 assert_eq!(name != whole, is_cut, "{len}");
             }
         }
+    }
+
+    #[test]
+    fn texts_that_hold_the_name_of_the_client_are_known_by_what_is_shown_of_it() {
+        let bytes = b"p5.dip0.example.org/u/p5.dip0.example.org/x/u/*.example.org/x".to_vec();
+        let framing = Framing::Lines { offset: 0 };
+        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
+        let batch = Batch::new(raw, Arc::from(&b"default"[..]));
+        let mut events = [Event::new(Kind::Access, EventTime(0)); 2];
+        for event in &mut events {
+            event.client = Client::Name(Span::new(0, 19));
+            (event.path, event.agent, event.referrer) = (Span::new(19, 43), Span::new(0, 19), Span::new(0, 24));
+        }
+        events[1].path = Span::new(43, 61);
+        let mut lanes = Lanes::new(ClientPrivacy::Truncate);
+        lanes.fill(&batch, &events, 0b11);
+        assert_eq!(lanes.paths().text(lanes.path[0]), b"/u/*.example.org/x");
+        assert_eq!(lanes.agents().text(lanes.agent[0]), b"*.example.org");
+        assert_eq!(lanes.referrers().text(lanes.referrer[0]), b"*.example.org/u/p5");
+        // Shown alike, and two paths.
+        assert_eq!((lanes.path[0], lanes.cut_paths), (lanes.path[1], 0b01));
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub fn points(feed: &Feed, settings: &Settings) -> Vec<Point> {
         let window = Window { start: *start, host: bounded(host).into_owned(), events: events_of(seen), settings };
         points.push(window.http_stats());
         points.extend(window.http_methods());
-        points.extend(window.top("top_paths", "path", |e| text_key(&e.path)));
+        points.extend(window.top("top_paths", "path", |e| shown_key(e, &e.path, settings)));
         points.extend(window.top("top_clients", "client_ip", |e| client_key(e, settings)));
         points.extend(window.top("top_agents", "name", |e| shown_key(e, &e.agent, settings)));
         points.extend(window.top("top_referrers", "name", |e| shown_key(e, &e.referrer, settings)));
@@ -258,7 +258,7 @@ impl<'a> Window<'a> {
 
     fn slow_paths(&self) -> Vec<Point> {
         let mut ranked: Vec<(u64, usize, String)> = Vec::new();
-        for ((_, shown), events) in self.grouped(|e| text_key(&e.path)) {
+        for ((_, shown), events) in self.grouped(|e| shown_key(e, &e.path, self.settings)) {
             let times = latencies(&events);
             if times.len() >= 5
                 && let Some(p95) = quantile(&times, 0.95)
