@@ -44,6 +44,13 @@ const MASK: &[u8] = b"***";
 /// The longest parameter name that is compared, with its escapes.
 const MAX_NAME_BYTES: usize = 192;
 
+/// Whether a name of [`Privacy::redact_query`] can be that of a parameter, as queries are written: those in brackets are names
+/// by themselves.
+pub fn may_name_parameter(name: &str) -> bool {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'~') || b >= 0x80;
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_part)
+}
+
 /// What may leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privacy {

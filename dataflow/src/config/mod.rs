@@ -54,7 +54,7 @@ use std::path::{Path, PathBuf};
 use tidewatch_connectors::paths::OwnFiles;
 use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::source::file;
-use tidewatch_events::privacy::{ClientPrivacy, Key, Privacy};
+use tidewatch_events::privacy::{self, ClientPrivacy, Key, Privacy};
 use tidewatch_events::rule::{Allow, Rule};
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
@@ -330,7 +330,12 @@ fn privacy(cx: &Context<'_>, table: Option<&Table>, ipv6_prefix: Option<u64>) ->
     {
         cx.wrong(&r.span_of("key"), "the key is shorter than 16 bytes", "make one with: openssl rand -hex 32");
     }
-    let redact_query = r.texts("redact_query").into_iter().map(|(name, _)| name.to_lowercase()).collect();
+    let redact_query = r.texts("redact_query");
+    for (name, span) in redact_query.iter().filter(|(name, _)| !privacy::may_name_parameter(name)) {
+        let hint = "write whole names, without `*`, blanks and brackets; letter case does not matter";
+        cx.warn(span, format_args!("{name:?} is the name of no parameter: it redacts nothing"), hint);
+    }
+    let redact_query = redact_query.into_iter().map(|(name, _)| name.to_lowercase()).collect();
     let keep_addresses = r.length_within("keep_addresses", Millis::minutes(1), values::LONGEST);
     let client = match (kind, key) {
         (Some(0), _) => Some(ClientPrivacy::Full),
