@@ -313,8 +313,7 @@ mod tests {
     #[test]
     fn texts_that_hold_the_name_of_the_client_are_known_by_what_is_shown_of_it() {
         let bytes = b"p5.dip0.example.org/u/p5.dip0.example.org/x/u/*.example.org/x".to_vec();
-        let framing = Framing::Lines { offset: 0 };
-        let raw = RawBatch { partition: PartitionId(1), seq: 0, bytes, framing, read_at: WallTime(0) };
+        let raw = testing::raw_batch(bytes);
         let batch = Batch::new(raw, Arc::from(&b"default"[..]));
         let mut events = [Event::new(Kind::Access, EventTime(0)); 2];
         for event in &mut events {
