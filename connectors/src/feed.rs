@@ -16,6 +16,8 @@
 //! - A partition at its end that never had an event holds no other back.
 //! - Whenever nothing waits in the queue and bytes are left, some partition may be read: workers may need what follows
 //!   a batch to judge it.
+//! - A source that waits for room is woken when half of it is free, or nothing waits in the queue: it then reads several
+//!   batches, where waking it for each would cost the workers a switch of threads a batch.
 //! - What is kept per partition is forgotten when it is retired.
 //! - After [`Feed::stop`], `choose` answers `None` and `send` drops: source threads end soon. What waited to be handed over
 //!   at the stop still is.
@@ -253,6 +255,19 @@ impl Feed {
         inner.bytes < self.max_bytes && !inner.paused
     }
 
+    /// Wakes the sources that wait, where it is time for them to read on.
+    fn offer(&self, inner: MutexGuard<'_, Inner>) {
+        let is_time = self.is_time_to_read(&inner);
+        drop(inner);
+        if is_time {
+            self.changed.notify_all();
+        }
+    }
+
+    fn is_time_to_read(&self, inner: &Inner) -> bool {
+        inner.bytes <= self.max_bytes / 2 || inner.bytes < self.max_bytes && inner.queue.is_empty()
+    }
+
     /// Whether admission has no room at all now.
     pub fn is_full(&self) -> bool {
         let inner = self.lock();
@@ -364,12 +379,13 @@ impl Feed {
 
     /// A batch of the partition was stamped: its effective watermark stands at `watermark` now.
     pub fn advance(&self, partition: PartitionId, watermark: u64) {
-        if let Some(position) = self.lock().partitions.get_mut(&partition) {
+        let mut inner = self.lock();
+        if let Some(position) = inner.partitions.get_mut(&partition) {
             position.watermark = position.watermark.max(watermark);
             position.outstanding = position.outstanding.saturating_sub(1);
             position.mark_end();
         }
-        self.changed.notify_all();
+        self.offer(inner);
     }
 
     /// Workers cannot judge what they hold without the batch `seq` of a partition: it is admitted next, whatever the
@@ -396,8 +412,7 @@ impl Feed {
         let mut inner = self.lock();
         if frontier > inner.frontier {
             inner.frontier = frontier;
-            drop(inner);
-            self.changed.notify_all();
+            self.offer(inner);
         }
     }
 
@@ -419,16 +434,14 @@ impl Feed {
             buffer.clear();
             inner.spare.push(buffer);
         }
-        drop(inner);
-        self.changed.notify_all();
+        self.offer(inner);
     }
 
     /// Gives back the bytes of a batch whose buffer is kept.
     pub fn release(&self, bytes: usize) {
         let mut inner = self.lock();
         inner.bytes = inner.bytes.saturating_sub(bytes);
-        drop(inner);
-        self.changed.notify_all();
+        self.offer(inner);
     }
 
     /// Whether to admit nothing for now: a sink can take no more. Lifted with `false`.

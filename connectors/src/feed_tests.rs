@@ -200,3 +200,22 @@ fn admission_is_by_bytes_and_credits_return_them() {
     feed.send(batch(1, 100));
     assert_eq!(feed.bytes_in_flight(), 0, "dropped after the stop");
 }
+
+#[test]
+fn sources_that_wait_for_room_are_woken_for_half_of_it_or_an_empty_queue() {
+    // Bytes of the batches in flight, how many of them were taken and how many of those credited; whether it is time.
+    let rows: &[(&str, &[usize], usize, usize, bool)] = &[
+        ("full", &[40, 30, 30], 1, 0, false),
+        ("room for one", &[40, 30, 30], 1, 1, false),
+        ("half of it free", &[50, 25, 25], 1, 1, true),
+        ("room, and all is taken", &[40, 30, 30], 3, 1, true),
+        ("full, and all is taken", &[40, 30, 30], 3, 0, false),
+    ];
+    for (name, sizes, taken, credited, want) in rows {
+        let feed = Feed::new(100, 60_000, || {});
+        sizes.iter().for_each(|bytes| feed.send(batch(1, *bytes)));
+        (0..*taken).for_each(|_| drop(feed.take()));
+        sizes[..*credited].iter().for_each(|bytes| feed.release(*bytes));
+        assert_eq!(feed.is_time_to_read(&feed.lock()), *want, "{name}");
+    }
+}
