@@ -301,7 +301,10 @@ pub(crate) fn grown<T: Copy + Default>(
     is_free: impl Fn(&T) -> bool,
     start: impl Fn(&T) -> usize,
 ) -> Vec<T> {
-    let mut larger = vec![T::default(); table.len() * 2];
+    // Written, not only reserved as zeros: of memory that is read before it is written every page costs a second fault, and
+    // all other workers an interrupt.
+    let mut larger = Vec::new();
+    larger.resize(table.len() * 2, T::default());
     let mask = larger.len() - 1;
     for entry in table.iter().filter(|entry| !is_free(entry)) {
         let mut at = start(entry) & mask;
