@@ -1,7 +1,7 @@
 //! How fast lines come out of Kafka: a bare batch loop over librdkafka against [`KafkaSource`] into a draining feed, both
 //! in one run, and how fast [`LineProducer`] writes them.
 //!
-//! `cargo run --release -p tidewatch-connectors --no-default-features --features kafka --example kafka_bench -- 127.0.0.1:9092 1000000 280 5`
+//! `cargo run --release -p tidewatch-connectors --example kafka_bench -- 127.0.0.1:9092 1000000 280 5`
 //! (broker, lines, bytes a line, rounds). Makes a topic of four partitions and leaves it. With `bare TOPIC LINES` behind the
 //! broker: only the bare loop, three times over that topic, the best of them.
 #![allow(unsafe_code)]

@@ -360,7 +360,7 @@ fn a_window_of_a_rule_before_the_first_request_is_no_data() {
     let mut line = LineWriter::new(&mut points);
     line.start("anomaly").tag("host", "*").tag("rule", "dark-paths").tag_number("slot", 0).float("score", 0.5);
     line.text("severity", "high")
-        .text("state", "open")
+        .text("state", "firing")
         .text("subject", "a")
         .float("threshold", 4.0)
         .float("value", 5.0);

@@ -133,7 +133,9 @@ fn coverage(report: &Report) -> Vec<String> {
             0 => "When this was made, its results were not complete yet".to_owned(),
             durable => format!("When this was made, results were complete only up to {} UTC", second(durable)),
         };
-        lines.push(format!("{known}: a log is read late, or a sink is away. Counts may be too low."));
+        lines.push(format!(
+            "{known}: a log is read late, a sink is away, or nothing was read since the start. Counts may be too low."
+        ));
     }
     match before.first {
         None if report.errors.before == 0 && report.oldest.is_some_and(|oldest| oldest >= before.to) => {

@@ -4,7 +4,7 @@
 //! The interval ends at the newest data, or where it is told to; its start is rounded down to whole windows (above two hours, or
 //! where only sums are kept, to whole minutes, above a day to whole hours; up to two hours to ten seconds, where there are too
 //! many windows), so that figures are exact sums, also where only sums by minute or hour are kept. So is an end that has data
-//! behind it, to whole windows or minutes.
+//! behind it, to whole windows, minutes or hours.
 //!
 //! Invariants
 //! - The same data, interval and `generated` give the same bytes.

@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{AlertsQuery, SeriesQuery, StoreSettings, StoreSink};
+use tidewatch_events::alert::{Alert, Mode};
 use tidewatch_events::time::{EventTime, Millis};
 
 #[test]
@@ -203,11 +204,14 @@ fn findings_are_as_many_over_any_time() {
         for window in 0..3 {
             let time = T0 + minute * MINUTE + window * 10_000;
             (0..150).for_each(|n| {
-                anomaly(&mut lines, time, n, &format!("10.0.0.{n}"), if n == 9 { "retracted" } else { "open" });
+                anomaly(&mut lines, time, n, &format!("10.0.0.{n}"), if n == 9 { "retracted" } else { "firing" });
             });
+            // What a rule found while it was in shadow mode is the first row of the sum.
+            anomaly(&mut lines, time, 150, "1", "shadow");
         }
     }
-    sink.deliver(&points(1, lines)).unwrap();
+    let shadow = Alert { mode: Mode::Shadow, ..alert("1", T0, "1") };
+    sink.deliver(&Delivery { alerts: vec![shadow], ..points(1, lines) }).unwrap();
     for summed in [false, true] {
         for step in [10_000, MINUTE, HOUR] {
             let (from, to) = (Some(EventTime(T0)), Some(EventTime(T0 + HOUR)));

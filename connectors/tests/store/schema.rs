@@ -147,7 +147,7 @@ fn sums_of_version_5_count_as_their_rows_do() {
     let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
     let mut lines = Vec::new();
     // Three subjects with two findings each, and those of one of them taken back.
-    for (n, state) in ["open", "retracted", "open"].into_iter().enumerate() {
+    for (n, state) in ["firing", "retracted", "firing"].into_iter().enumerate() {
         (0..2).for_each(|hop| anomaly(&mut lines, T0 + hop * 10_000, n as u64, &format!("s{n}"), state));
     }
     sink.deliver(&points(1, lines)).unwrap();

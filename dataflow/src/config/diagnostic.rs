@@ -69,10 +69,11 @@ impl SourceText {
 
     /// A line with its secrets as stars, one for each character, so that columns stay true.
     fn show(&self, start: usize, line: &str) -> String {
-        let on_line = |range: &&Range<usize>| range.start < start + line.len() && range.end > start;
-        let hidden: Vec<&Range<usize>> = self.hidden.iter().filter(on_line).collect();
-        let is_hidden = |at: usize| hidden.iter().any(|range| range.contains(&at));
-        line.char_indices().map(|(at, c)| if is_hidden(start + at) { '*' } else { c }).collect()
+        let mut is_hidden = vec![false; line.len()];
+        for range in &self.hidden {
+            (range.start.max(start)..range.end.min(start + line.len())).for_each(|at| is_hidden[at - start] = true);
+        }
+        line.char_indices().map(|(at, c)| if is_hidden[at] { '*' } else { c }).collect()
     }
 }
 

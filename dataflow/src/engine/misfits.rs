@@ -67,7 +67,9 @@ impl Misfits {
         for (name, totals) in sums {
             let source = self.sources.entry(name.clone()).or_default();
             let before = source.totals;
-            found.extend(lacking(name, &totals.sample, std::mem::replace(&mut source.lacks, totals.sample.lacks())));
+            found.extend(lacking(name, &totals.sample, source.lacks));
+            let (clients, paths) = totals.sample.lacks();
+            source.lacks = (source.lacks.0 || clients, source.lacks.1 || paths);
             // Where a process gives no answer for a while, there is less than before.
             let lines = totals.lines.saturating_sub(before.lines);
             if totals.lines >= before.lines && lines < LEAST_LINES {

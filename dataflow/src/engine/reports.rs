@@ -85,7 +85,7 @@ impl Reports {
                 let durable = figures.durable.load(Ordering::Relaxed);
                 if is_due(wall_clock().0, end + settled, durable >= end, plan.every.0) {
                     report(&dir, &silences, &plan, (end, durable), &mut couriers);
-                    end = next_end(wall_clock().0, plan.every.0, settled).max(end + plan.every.0);
+                    end = following(end, wall_clock().0, plan.every.0, settled);
                 }
             }
         };
@@ -107,6 +107,11 @@ impl Drop for Reports {
 /// The end of the first interval that is not settled yet.
 fn next_end(now: u64, every: u64, settled: u64) -> u64 {
     (now.saturating_sub(settled) / every + 1) * every
+}
+
+/// The end of the interval to report after the one up to `end`: the next, but for those that can no longer be waited for.
+fn following(end: u64, now: u64, every: u64, settled: u64) -> u64 {
+    next_end(now, every, settled + every.min(LATE)).max(end + every)
 }
 
 /// Whether an interval whose windows have `settled` by the clock is reported now.
@@ -224,6 +229,20 @@ mod tests {
         ];
         for (name, now, every, settled, want) in rows {
             assert_eq!(next_end(*now, *every, *settled), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_interval_is_left_out_because_one_was_held_up() {
+        // the end of the last one, now, settled, the next
+        let every = 100;
+        let rows: &[(&str, u64, u64, u64, u64)] = &[
+            ("in time", 100, 110, 10, 200),
+            ("held up for an interval", 100, 210, 10, 200),
+            ("held up for longer", 100, 310, 10, 300),
+        ];
+        for (name, end, now, settled, want) in rows {
+            assert_eq!(following(*end, *now, every, *settled), *want, "{name}");
         }
     }
 

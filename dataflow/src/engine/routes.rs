@@ -146,10 +146,15 @@ pub fn home(config: &Config) -> PathBuf {
     config.data_dir.join("routes")
 }
 
+/// Whether there is a store to look into. One that this run does not keep is shown on no page: nobody could end what is in it.
+fn has_store(config: &Config) -> bool {
+    config.store.enabled != Some(false) && config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists()
+}
+
 /// Silences of the configuration and, where there is a store, of people; nothing where that cannot be read now.
 fn all_silences(config: &Config) -> Option<Vec<Silence>> {
     let all = config.silences.clone();
-    if !config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+    if !has_store(config) {
         return Some(all);
     }
     use tidewatch_connectors::store::StoreReader;
@@ -166,7 +171,7 @@ fn all_silences(config: &Config) -> Option<Vec<Silence>> {
 /// What people acknowledged, where a route would tell it again; nothing where that cannot be read now.
 fn acknowledged(config: &Config) -> Option<Acknowledged> {
     let repeats = |route: &Route| route.policy.repeat_every.is_some() && !route.policy.repeats_always;
-    if !config.routes.iter().any(repeats) || !config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists() {
+    if !config.routes.iter().any(repeats) || !has_store(config) {
         return None;
     }
     use tidewatch_connectors::store::StoreReader;

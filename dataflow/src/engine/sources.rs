@@ -22,9 +22,13 @@ use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenCounters, ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
+use tidewatch_connectors::sparing::Sparing;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
+
+/// Limits how often failed commits are logged.
+static UNCOMMITTED: Sparing = Sparing::new();
 
 /// This process among all.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +169,9 @@ impl Sources {
             let of_source = positions.iter().filter(|position| position.info.source == *source);
             let offsets: Vec<_> = of_source.filter_map(offset).collect();
             if let Err(error) = committer.commit(&offsets) {
-                tracing::warn!(%error, "offsets were not committed; tried again");
+                if let Some(held_back) = UNCOMMITTED.may_say() {
+                    tracing::warn!(%error, held_back, "offsets were not committed; tried again");
+                }
                 is_committed = false;
             }
         }

@@ -229,6 +229,11 @@ fn sums(c: &Connection, from: i64, to: i64, step: i64, host: Option<&str>) -> ru
         }
         // What rules in shadow mode find is found for nobody, and so is what goes on with an alert of theirs.
         let mode = format!("(SELECT mode FROM alerts WHERE alerts.id = anomaly{}.id)", piece.level.suffix());
+        // Sums that count their findings left these out already, and the alert of their first row may be of another mode.
+        let mode = match piece.level {
+            Level::Raw => mode,
+            _ => format!("CASE WHEN findings IS NULL THEN {mode} END"),
+        };
         let mut statement = over(c, &format!("time, {}, {mode}", anomalies(piece.level)), "anomaly", *piece, host)?;
         let mut rows = statement.query(params![piece.from, piece.to, host])?;
         while let Some(row) = rows.next()? {
