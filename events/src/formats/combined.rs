@@ -14,9 +14,10 @@ use super::line::{self, Context, Headers, Piece};
 use super::request;
 use super::scan::{self, Escape, closing_quote};
 use crate::batch::Span;
-use crate::client::{self, ClientHeader};
+use crate::client::{self, ClientHeader, Proxies};
 use crate::dead_letter::Reason;
 use crate::event::{Client, Event, Kind};
+use std::net::IpAddr;
 
 /// What must follow the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +97,11 @@ pub(super) fn parse_marked(cx: &mut Context<'_>, marks: &[u32], event: &mut Even
 /// The same for lines whose head is less usual.
 fn parse_any(cx: &mut Context<'_>, tail: Tail) -> Result<Event, Reason> {
     let line = cx.line;
+    if holds_lines(line) {
+        return Err(Reason::Format);
+    }
     let (open, close) = find_time(line).ok_or(Reason::Format)?;
-    let head = split_head(&line[..open - 1]).ok_or(Reason::Format)?;
+    let head = split_head(&line[..open - 1], cx.proxies).ok_or(Reason::Format)?;
     let fields = fields(line, close + 3, tail).ok_or_else(|| why(line, close + 3))?;
     let time = cx.clock.clf(&line[open + 1..close])?;
     let mut event = Event::new(Kind::Access, time);
@@ -125,6 +129,11 @@ fn forwarded(cx: &mut Context<'_>, list: Piece) -> Option<Client> {
     Some(cx.client(Piece::ABSENT, &headers, Escape::Log)).filter(|client| *client != Client::None)
 }
 
+/// Whether this is more than one line. Servers escape what ends a line: a value that holds one would hold another line.
+fn holds_lines(line: &[u8]) -> bool {
+    memchr::memchr(b'\n', line).is_some()
+}
+
 /// What is wrong with a line whose request begins at `start`: its status, its size, or all of it.
 #[cold]
 fn why(line: &[u8], start: usize) -> Reason {
@@ -132,7 +141,9 @@ fn why(line: &[u8], start: usize) -> Reason {
     let mut words = words.unwrap_or_default().split(|b| *b == b' ');
     let (status, size) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let numeric = |word: &[u8]| word.first().is_some_and(|b| b.is_ascii_digit() || *b == b'-');
-    if numeric(status) && line::status(status).is_err() {
+    if holds_lines(line) {
+        Reason::Format
+    } else if numeric(status) && line::status(status).is_err() {
         Reason::BadStatus
     } else if numeric(status) && numeric(size) && line::size(size).is_err() {
         Reason::BadNumber
@@ -161,7 +172,7 @@ struct Head {
 
 /// Divides `CLIENT IDENT USER`, where the user may hold blanks, or `HOST:PORT CLIENT IDENT USER`. `None` where what begins the
 /// line is something else: the word taken for its client would be a wrong one.
-fn split_head(head: &[u8]) -> Option<Head> {
+fn split_head(head: &[u8], proxies: &Proxies) -> Option<Head> {
     let blank = |from: usize| memchr::memchr(b' ', head.get(from..)?).map(|at| from + at);
     let escaped = |start: usize, end: usize| Piece::new(start, end, head[start..end].contains(&b'\\'));
     let mut first = blank(0).filter(|at| *at > 0)?;
@@ -172,12 +183,26 @@ fn split_head(head: &[u8]) -> Option<Head> {
     let client = &head[..first];
     let second = blank(first + 1);
     let word = &head[first + 1..second.unwrap_or(head.len())];
-    if !is_list && client::parse_endpoint(client).is_none() {
-        if !is_name(client) {
+    let address = client::parse_endpoint(client);
+    if is_list {
+        // A blank that a client put into the list does not end it; nor is its peer known where that stands behind it.
+        if names_another(&head[first..], b' ') {
             return None;
         }
-        if client::parse_ip(word).is_some() {
+    } else if client::parse_ip(client).is_none() {
+        if address.is_none() && !is_name(client) {
+            return None;
+        }
+        let behind = second.map_or(&b""[..], |second| &head[second + 1..]);
+        let is_named = has_port(client) && word != b"-" && is_name(word) && behind.starts_with(b"- ");
+        if client::parse_ip(word).is_some() || is_named {
             let (second, third) = second.and_then(|second| Some((second, blank(second + 1)?)))?;
+            let is_asked = &head[second + 1..third] != b"-";
+            let may_go_on = may_be_list(client::parse_ip(word), proxies);
+            if (is_asked && names_another(&head[second..], b' ')) || (may_go_on && names_another(&head[third..], b','))
+            {
+                return None;
+            }
             let (name_end, port) = match client.iter().rposition(|b| *b == b':') {
                 Some(colon) => (colon, scan::unsigned(&client[colon + 1..]).and_then(|port| u16::try_from(port).ok())?),
                 None => (first, 0),
@@ -187,16 +212,43 @@ fn split_head(head: &[u8]) -> Option<Head> {
             return Some(Head { host, client, is_list, user: escaped(third + 1, head.len()) });
         }
         // Hardly a server asks who the user is there: more words than three were put before the line.
-        if word != b"-"
+        if address.is_none()
+            && word != b"-"
             && let Some(second) = second
             && (blank(second + 1).is_some() || client::parse_ip(&head[second + 1..]).is_some())
         {
             return None;
         }
     }
+    // What a user is named is for the client to say, and no reason to reject its lines. But where lists are read, and where
+    // an ident stands that no server asks for, a list can begin with the first word.
+    let is_peer = client == b"unix:" || !may_be_list(address, proxies);
+    if !is_list && (word != b"-" || !is_peer) && names_another(&head[first..], b',') {
+        return None;
+    }
     // A head of two words has lost its user (seen where ident is switched off by patch).
     let user = second.unwrap_or(first);
     Some(Head { host: None, client: escaped(0, first), is_list, user: escaped(user + 1, head.len()) })
+}
+
+/// Whether a first address can be the first of a list: where lists are read, unless it is that of a trusted peer.
+fn may_be_list(address: Option<IpAddr>, proxies: &Proxies) -> bool {
+    proxies.header == Some(ClientHeader::XForwardedFor) && !address.is_some_and(|address| proxies.trusts(address))
+}
+
+/// Whether an address stands behind a comma, or behind this other separator.
+fn names_another(text: &[u8], separator: u8) -> bool {
+    memchr::memchr2_iter(b',', separator, text).any(|at| {
+        // No address is longer.
+        let rest = text[at + 1..text.len().min(at + 65)].trim_ascii_start();
+        let end = memchr::memchr2(b',', b' ', rest).unwrap_or(rest.len());
+        client::parse_endpoint(&rest[..end]).is_some()
+    })
+}
+
+/// Whether a host has its port behind it.
+fn has_port(host: &[u8]) -> bool {
+    host.iter().rposition(|b| *b == b':').is_some_and(|at| scan::unsigned(&host[at + 1..]).is_some())
 }
 
 /// Whether a word can be the name of a client or of a host.
@@ -298,6 +350,9 @@ fn rest(line: &[u8], at: usize, fields: &mut Fields) -> Result<(), Misfit> {
 
 /// Reads what a site appended to the combined format.
 fn appended(line: &[u8], mut at: usize, fields: &mut Fields) -> Result<(), Misfit> {
+    if holds_lines(line) {
+        return Err(Misfit(line.len()));
+    }
     // Another status and size with quotes behind it: the request holds a line of its own making. The right one counts.
     if status_and_size(line, at).is_some_and(|(.., end)| line[end..].starts_with(b" \"")) {
         return Err(Misfit(at));
@@ -337,6 +392,9 @@ const MAX_LOOKS: usize = 8;
 /// far behind too many places is read as if none left a whole one.
 #[cold]
 fn from_the_right(line: &[u8], start: usize, tail: Tail) -> Option<Fields> {
+    if holds_lines(line) {
+        return None;
+    }
     let (mut broken, mut looks) = (None, MAX_LOOKS * line.len());
     for close in memchr::memrchr_iter(b'"', &line[start..]).map(|at| start + at) {
         let Some((status, bytes, at)) = status_and_size(line, close + 1) else { continue };

@@ -119,7 +119,8 @@ impl Context<'_> {
             return Client::Name(span);
         }
         // A network (`10.0.0.0/8`) is no client: it would be blocked for what one of its addresses did.
-        if span.is_none() || text.contains(&b'/') {
+        let is_network = memchr::memrchr(b'/', text).is_some_and(|at| client::parse_ip(&text[..at]).is_some());
+        if span.is_none() || is_network {
             return Client::None;
         }
         match client::parse_endpoint(text) {

@@ -15,7 +15,7 @@
 //!   messages repeat what clients sent.
 //! - A line in no wrapper costs a look at its first bytes.
 
-use super::line::{Context, NO_SLOTS, Piece, Slot};
+use super::line::{Context, NO_SLOTS, Piece, Slot, is_only_time};
 use super::pattern::Class;
 use super::scan::{self, Escape};
 use super::time::month;
@@ -111,6 +111,13 @@ fn unwrap(format: &Inner, cx: &mut Context<'_>, memory: &mut Memory, depth: u8) 
     if cx.line.first() == Some(&b'{') {
         return read_object(format, cx, memory, depth);
     }
+    // Most lines of such a file are its own, and are not read twice.
+    if matches!(format, Inner::Syslog)
+        && !cx.line.first().is_some_and(u8::is_ascii_digit)
+        && let Ok(event) = format.read(cx, &mut memory.json)
+    {
+        return Ok(event);
+    }
     let Some(prefix) = prefix(cx.line) else { return format.read(cx, &mut memory.json) };
     if prefix.is_partial {
         return Err(Reason::Format);
@@ -194,7 +201,8 @@ fn read_object(format: &Inner, cx: &mut Context<'_>, memory: &mut Memory, depth:
     if cx.line.starts_with(b"{\"log\"")
         && let Some(result) = log_of(format, cx, memory, depth, true)
     {
-        return result;
+        // Its own fields count where its line does not.
+        return result.or_else(|reason| format.read(cx, &mut memory.json).map_err(|_| reason));
     }
     format.read(cx, &mut memory.json).or_else(|reason| log_of_unread(format, cx, memory, depth, reason))
 }
@@ -258,7 +266,6 @@ fn is_stream(text: &[u8]) -> bool {
 }
 
 /// What stands before the line proper.
-#[cold]
 fn prefix(line: &[u8]) -> Option<Prefix> {
     match line {
         [b'<', ..] => app::header(line).map(|header| Prefix::of_header(&header)),
@@ -321,10 +328,16 @@ pub(super) fn of(line: &[u8]) -> Option<Wrapper> {
     }
     let mut slots = NO_SLOTS;
     json::Reader::default().read(&KEYS, line, &mut slots).ok()?;
-    (!slots[Slot::Message as usize].is_absent()).then_some(Wrapper::Json)
+    if slots[Slot::Message as usize].is_absent() {
+        return None;
+    }
+    // A line with fields of its own has a `log` that is one of them.
+    let mut own = NO_SLOTS;
+    json::Reader::default().read(&json::Keys::new(&[]), line, &mut own).ok()?;
+    is_only_time(&own).then_some(Wrapper::Json)
 }
 
-/// Where the line proper begins, behind what stands before it.
+/// Where the line proper begins, behind all that stands before it.
 pub(crate) fn message_of(line: &[u8]) -> usize {
-    prefix(line).map_or(0, |prefix| prefix.message)
+    (0..DEPTH).fold(0, |at, _| prefix(&line[at..]).map_or(at, |prefix| at + prefix.message))
 }

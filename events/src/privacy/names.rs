@@ -90,6 +90,9 @@ const BEFORE: &[&[u8]] = &[b"[client ", b"client: ", b"client=", b"client\":\"",
 /// What keys end in whose values of JSON are clients.
 const KEYS: &[&[u8]] = &[b"addr\"", b"host\"", b"ip\"", b"client\"", b"remote\"", b"peer\"", b"\"log\""];
 
+/// How long what carried a line can be where it is looked for in JSON.
+const PREFIXES: usize = 256;
+
 /// Where host names stand that are clients, most likely, in a line of a format that is not known: at its beginning, behind a
 /// server's name and port there, behind what carried it, behind `[client `, and as values of JSON named so. Ascending.
 pub fn where_clients_stand(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
@@ -116,6 +119,9 @@ pub fn where_clients_stand(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
         let value = at + 1 + usize::from(line.get(at + 1) == Some(&b' '));
         if KEYS.iter().any(|end| key.ends_with(end)) && line.get(value) == Some(&b'"') {
             add(value + 1);
+            if key.ends_with(b"\"log\"") {
+                add(value + 1 + crate::formats::message_of(&line[value + 1..line.len().min(value + 1 + PREFIXES)]));
+            }
         }
     }
     places.sort_by_key(|place| place.start);
@@ -167,6 +173,9 @@ mod tests {
             ("sshd[1]: x; rhost=p5.example.de.", &["p5.example.de"]),
             ("Mar 05 12:00:00 web1 nginx[1]: p5.example.de - - [x", &["p5.example.de"]),
             ("2026-03-05T12:00:00Z stdout P p5.example.de - - [x", &["p5.example.de"]),
+            ("web-1 | 2026-03-05T12:00:00Z p5.example.de - - [broken", &["p5.example.de"]),
+            ("web-1 | 2026-03-05T12:00:00Z stdout F p5.example.de - - [broken", &["p5.example.de"]),
+            (r#"{"log":"2026-03-05T12:00:00Z stdout F p5.example.de - - [x"}"#, &["p5.example.de"]),
             (r#"{"log":"p5.example.de - - [x"}"#, &["p5.example.de"]),
             ("1.2.3.4 - - x", &[]),
             ("localhost - -", &[]),

@@ -138,6 +138,66 @@ fn combined() {
                 "2000-10-10T13:55:36.000Z client=1.2.3.4 host=www.a.example port=443 user=bob GET path=/ status=200 bytes=5 agent=x",
             ),
             (
+                "virtual host without a name",
+                br#"127.0.1.1:80 1.2.3.4 - bob [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 host=127.0.1.1 port=80 user=bob GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "virtual host without a name, IPv6",
+                br#"[::1]:80 2001:db8::1 - bob [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=2001:db8::1 host=[::1] port=80 user=bob GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "virtual host, its user named like the rest of a list",
+                br#"a.example:80 1.2.3.4 - x, 6.6.6.6 - y [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 host=a.example port=80 user=x, 6.6.6.6 - y GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "virtual host, ident and a user with blanks",
+                br#"a.example:80 1.2.3.4 id b o b [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 host=a.example port=80 user=b o b GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "virtual host, a client with a name",
+                br#"www.a.example:80 host.example - b o b [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=host.example host=www.a.example port=80 user=b o b GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "virtual host without a name, a client with one",
+                br#"127.0.1.1:80 host.example - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=host.example host=127.0.1.1 port=80 GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "port of a client",
+                br#"1.2.3.4:4711 - bob [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 user=bob GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "port of a client, IPv6",
+                br#"[2001:db8::1]:4711 - bob [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=2001:db8::1 user=bob GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "ident and a user with blanks",
+                br#"1.2.3.4 id b o b [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 user=b o b GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "ident, IPv6",
+                br#"2001:db8::1 id - x [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=2001:db8::1 user=- x GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "user named like the rest of a list",
+                br#"1.2.3.4 - x, 6.6.6.6 - y [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 user=x, 6.6.6.6 - y GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
+                "forwarded address in front",
+                br#"1.2.3.4 10.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
+                "2000-10-10T13:55:36.000Z client=1.2.3.4 user=- - GET path=/ status=200 bytes=5 agent=x",
+            ),
+            (
                 "over syslog",
                 br#"<190>Oct 10 13:55:36 web1 nginx: 1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "x""#,
                 "2000-10-10T13:55:36.000Z client=1.2.3.4 host=web1 GET path=/ status=200 bytes=5 agent=x",

@@ -227,17 +227,19 @@ fn arb_json() -> impl Strategy<Value = String> {
         r#""time_local":"01\/Jun\/2020:15:49:10 +0000""#,
         r#""time":"no time""#,
     ]);
+    let log = prop::sample::select(vec!["", "", r#""log":"a","stream":"stdout","#, r#""log":"a","stream":"audit","#]);
     let end = prop::sample::select(vec!["}", "}", "}", "}", "} ", " }", "}x", ""]);
     (
+        log,
         time,
         prop::collection::vec(arb_pair(), 0..7),
         any::<prop::sample::Index>(),
         prop::sample::select(vec![",", ", "]),
         end,
     )
-        .prop_map(|(time, mut pairs, at, comma, end)| {
+        .prop_map(|(log, time, mut pairs, at, comma, end)| {
             pairs.insert(at.index(pairs.len() + 1), time.to_owned());
-            format!("{{{}{end}", pairs.join(comma))
+            format!("{{{log}{}{end}", pairs.join(comma))
         })
 }
 

@@ -1,9 +1,9 @@
 //! Lines in what carried them: syslog, CRI, Docker, Compose; and lines whose client is not where it seems to be.
 
-use crate::support::{check, compile, one, one_with, options};
+use crate::support::{batch, check, compile, one, one_with, options, show};
 use std::collections::BTreeMap;
 use tidewatch_events::client::ClientHeader;
-use tidewatch_events::formats::{Format, SourceOptions, detect};
+use tidewatch_events::formats::{Format, Parser, SourceOptions, detect};
 
 const COMBINED: &str = r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET /a HTTP/1.1" 200 5 "-" "x""#;
 
@@ -178,6 +178,14 @@ fn no_word_before_a_line_is_taken_for_its_client() {
         "Thu 2026-03-05 12:00:00 UTC web1 nginx[123]: 1.2.3.4",
         "Thu 2026-03-05 12:00:00 UTC web1 nginx[123]: host.example",
         "one two 1.2.3.4",
+        // A list that goes on behind what a client put into it, or has its peer behind it.
+        "6.6.6.6 b, 1.2.3.4",
+        "6.6.6.6 b,1.2.3.4:80",
+        "6.6.6.6 b c,  [2001:db8::1]",
+        "a 6.6.6.6 b, 1.2.3.4",
+        "a:80 b, 1.2.3.4",
+        "a:80 6.6.6.6 b 1.2.3.4",
+        "a 6.6.6.6 1.2.3.4",
     ];
     for format in ["combined", "common", "auto"] {
         for head in reads {
@@ -206,8 +214,76 @@ fn no_word_before_a_line_is_taken_for_its_client() {
         ("6.6.6.6,1.2.3.4,10.0.0.1", EVENT.replace("{host}", "")),
         ("1.2.3.4", EVENT.replace("{host}", "")),
         ("1.2.3.4, unknown", "format".to_owned()),
+        ("x, 6.6.6.6 b, 1.2.3.4", "format".to_owned()),
+        ("x, 6.6.6.6 - b, 1.2.3.4", "format".to_owned()),
+        ("x, 6.6.6.6 b 1.2.3.4", "format".to_owned()),
+        ("x, 6.6.6.6 - b 1.2.3.4", "format".to_owned()),
+        ("6.6.6.6, 7.7.7.7 1.2.3.4", "format".to_owned()),
+        ("6.6.6.6 - b, 1.2.3.4", "format".to_owned()),
+        ("a.example - b, 1.2.3.4", "format".to_owned()),
+        ("a 6.6.6.6 - b, 1.2.3.4", "format".to_owned()),
     ] {
         assert_eq!(one_with(&compile("combined"), known.clone(), line(head).as_bytes()), want, "{head}");
+    }
+    // Of a trusted peer a user may be named as it likes.
+    for head in ["10.0.0.1", "a:80 10.0.0.1", "unix:"] {
+        let line = format!("{head} - x, 6.6.6.6 - y{} \"1.2.3.4\"", &COMBINED[11..]);
+        let options = SourceOptions {
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()],
+            ..known.clone()
+        };
+        let shown = one_with(&compile("combined"), options, line.as_bytes());
+        assert!(shown.contains(" client=1.2.3.4 ") && shown.contains(" user=x, 6.6.6.6 - y "), "{line}: {shown}");
+    }
+    for (client, want) in [("/10.0.0.1:51234", "/10.0.0.1"), ("host/10.0.0.1:51234", "host/10.0.0.1")] {
+        let line = format!(r#"{{"time":"2000-10-10T13:55:36Z","remote_addr":"{client}","status":404}}"#);
+        let want = format!("2000-10-10T13:55:36.000Z client={want} other status=404");
+        assert_eq!(one(&compile("nginx-json"), line.as_bytes()), want);
+    }
+}
+
+#[test]
+fn an_object_with_a_line_and_fields_of_its_own_is_read_by_these() {
+    let object = |log: &str, stream: &str| {
+        format!(
+            r#"{{"log":"{log}","stream":"{stream}","time":"2026-03-05T12:00:00Z","remote_addr":"1.2.3.4","status":200}}"#
+        )
+    };
+    let want = "2026-03-05T12:00:00.000Z client=1.2.3.4 other status=200";
+    let combined = COMBINED.replace('"', "\\\"");
+    let json = r#"{\"time\":\"2026-03-05T12:00:00Z\",\"remote_addr\":\"9.9.9.9\",\"status\":404}"#;
+    let inner = "2026-03-05T12:00:00.000Z client=9.9.9.9 other status=404";
+    let rows = [
+        (object(&combined, "stdout"), want),
+        (object("words", "audit"), want),
+        (object("words", "stdout"), want),
+        (object(json, "stdout"), inner),
+        (object("words", "stderr"), want),
+    ];
+    let format = compile("nginx-json");
+    for (line, want) in &rows {
+        assert_eq!(one(&format, line.as_bytes()), *want, "{line}");
+    }
+    // What came before does not count. The last line leaves room behind the others, without which marks are not trusted.
+    for (first, _) in &rows {
+        for (second, want) in &rows {
+            let mut batch = batch(format!("{first}\n{first}\n{second}\n{first}\n{first}\n").as_bytes());
+            Parser::new(format.clone(), options()).parse(&mut batch);
+            assert_eq!(batch.events.len(), 5, "{first}: {second}");
+            assert_eq!(show(&batch, &batch.events[2]), *want, "{first}: {second}");
+        }
+    }
+}
+
+#[test]
+fn of_two_lines_in_one_none_is_made_a_value() {
+    let common = &COMBINED[..COMBINED.len() - 8];
+    for first in [COMBINED, common, &format!("{COMBINED} rt=0.1"), &COMBINED[..52], &COMBINED[..COMBINED.len() - 1]] {
+        let json = format!("{first}\\n{COMBINED}").replace('"', "\\\"");
+        let line = format!(r#"{{"log":"{json}\n","stream":"stdout","time":"2026-03-05T12:00:00Z"}}"#);
+        for format in ["combined", "common", "auto"] {
+            assert_eq!(one(&compile(format), line.as_bytes()), "format", "{format}: {line}");
+        }
     }
 }
 
@@ -215,6 +291,7 @@ fn no_word_before_a_line_is_taken_for_its_client() {
 fn what_is_recognised_says_what_lines_are_wrapped_in() {
     let sshd = "Oct 10 13:55:36 web1 sshd[1]: Failed password for root from 1.2.3.4 port 22 ssh2";
     let app = "2026-03-05T12:00:00Z [INFO] pay - up";
+    let own = r#"{"timestamp":"2026-03-05T12:00:00Z","level":"info","log":"http","message":"up"}"#;
     let of = |name: &str| {
         let (_, line, _) = wrapped(COMBINED).into_iter().find(|(found, ..)| *found == name).unwrap();
         line
@@ -230,6 +307,7 @@ fn what_is_recognised_says_what_lines_are_wrapped_in() {
         (vec![of("docker logs -t")], "combined", "combined behind timestamps"),
         (vec![COMBINED.into(), COMBINED.into(), of("CRI")], "combined", "combined"),
         (vec![app.into()], "app", "app"),
+        (vec![own.into()], "nginx-json", "nginx-json"),
     ];
     for (lines, name, found) in rows {
         let head: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
