@@ -260,6 +260,60 @@ impl Measured {
         }
     }
 
+    /// What the running window of a key with `n` events came to, for measures that only grow: whole numbers.
+    pub(super) fn slide(&self, n: u64, slot: u32) -> Sliding {
+        let whole = match self {
+            Measured::Sums { running, .. } => running[slot as usize].total,
+            Measured::Distinct { running, .. } => running[slot as usize].into(),
+            _ => n.into(),
+        };
+        Sliding { whole, runs: true, ..Sliding::default() }
+    }
+
+    /// A row with so many events enters a window that slides.
+    pub(super) fn slide_in(&self, window: &mut Sliding, slot: u32, (row, n): (u32, u64)) {
+        let Measured::Distinct { rows, uses, .. } = self else {
+            window.whole += self.whole(row, n);
+            return;
+        };
+        for value in rows[row as usize].iter() {
+            let more = window.more.entry(value).or_default();
+            let panes = if window.runs { panes_of(uses, slot, value) } else { 0 };
+            window.whole += u128::from(panes + *more == 0);
+            *more += 1;
+        }
+    }
+
+    /// A row with so many events leaves it.
+    pub(super) fn slide_out(&self, window: &mut Sliding, slot: u32, (row, n): (u32, u64)) {
+        let Measured::Distinct { rows, uses, .. } = self else {
+            window.whole -= self.whole(row, n);
+            return;
+        };
+        for value in rows[row as usize].iter() {
+            let more = window.more.entry(value).or_default();
+            *more -= 1;
+            let panes = if window.runs { panes_of(uses, slot, value) } else { 0 };
+            window.whole -= u128::from(panes + *more == 0);
+        }
+    }
+
+    /// An upper bound of what a row with `n` events adds to a measure that only grows: a whole number.
+    #[inline]
+    pub(super) fn whole(&self, row: u32, n: u64) -> u128 {
+        match self {
+            Measured::Sums { rows, .. } => rows[row as usize].total,
+            Measured::Distinct { rows, .. } => rows[row as usize].len() as u128,
+            _ => n.into(),
+        }
+    }
+
+    /// A whole number as it is compared.
+    #[inline]
+    pub(super) fn in_unit(&self, plan: &MeasurePlan, whole: u128) -> f64 {
+        whole as f64 / plan.unit()
+    }
+
     /// The value of a few rows put together, for measures that only grow.
     pub(super) fn value_of(&self, plan: &MeasurePlan, n: u64, prefix: &mut Prefix, row: usize) -> f64 {
         match self {
@@ -274,15 +328,23 @@ impl Measured {
             _ => n as f64,
         }
     }
+}
 
-    /// An upper bound of what a row adds to a measure that only grows, in the measure's unit.
-    pub(super) fn at_most(&self, plan: &MeasurePlan, n: u64, row: usize) -> f64 {
-        match self {
-            Measured::Sums { rows, .. } => rows[row].total as f64 / plan.unit(),
-            Measured::Distinct { rows, .. } => rows[row].len() as f64,
-            _ => n as f64,
-        }
-    }
+/// What a window came to that slides: from the start on it holds nothing, or what the running one does.
+#[derive(Default)]
+pub(super) struct Sliding {
+    /// Whether it began as the running window.
+    runs: bool,
+    /// Events, the sum of the field, or the number of different values.
+    pub(super) whole: u128,
+    /// Of values, in how many more of its panes they are than in what it began as.
+    more: hashbrown::HashMap<u64, i64>,
+}
+
+/// In how many panes of the running window a key has a value.
+fn panes_of(uses: &HashTable<Use>, slot: u32, value: u64) -> i64 {
+    let found = uses.find(Use::hash(slot, value), |u| (u.slot, u.value) == (slot, value));
+    found.map_or(0, |found| found.panes.into())
 }
 
 /// Rows put together so far.

@@ -15,6 +15,7 @@
 mod find;
 mod merge;
 mod rows;
+mod slide;
 
 use super::baseline::Baselines;
 use super::closed::ClosedRow;

@@ -1,7 +1,9 @@
 //! Speaking before a window closes: conditions that more events can only meet are tested as partials arrive.
 //!
 //! Only measures that grow (count, distinct, sum) without baseline are tested; of others [`super::finals`] speaks. A key is tested when a partial touches it,
-//! and only while all it has near the touched pane could be enough. What is said here is provisional: closing the
+//! and only while all it has in open windows could be enough. What the windows that hold the touched pane come to is told by
+//! the running window and the rows behind it, so a look costs the panes of the allowed lateness, not those of a window;
+//! all rows near are looked at when a key is said. What is said here is provisional: closing the
 //! window says it again, or `episodes` withdraws it. A key's value grows on until its windows close: within a window's
 //! length it is said again each time it is twice what was said last, so never more often than a number has bits. Of one rule and
 //! window `max_findings` keys are said at most, those that came first: which are the strongest, closing tells.
@@ -13,6 +15,8 @@ use super::measured::Prefix;
 use super::panes::{PaneStore, Touched};
 use super::partials::PanePartials;
 use super::plan::Condition;
+use super::versions::Version;
+use std::ops::Range;
 use tidewatch_events::rule::Measure;
 
 /// How many times the value that was said last is said too.
@@ -91,8 +95,10 @@ impl PaneStore {
     fn test(&mut self, slot: u32, row: u32, pane: u64, near: &mut Vec<u32>, out: &mut Vec<Finding>) {
         let (window, hop) = (self.plan().window, self.plan().hop);
         let reach = (pane + hop).saturating_sub(window)..pane + window;
+        let first = self.slide(slot, row, &reach);
+        let (events, most) = self.at_most(&first, reach.end);
+        let mut all = None;
         near.clear();
-        near.extend(self.rows_around(row, reach.start, reach.end).map(|(number, _)| number));
         for index in 0..self.versions().iter().count() {
             let Some(version) = self.versions().iter().nth(index).copied() else { continue };
             let condition = &version.condition;
@@ -101,47 +107,83 @@ impl PaneStore {
             }
             let said = self.said(slot, condition.rule).filter(|said| said.end > reach.start);
             let is_news = |value: f64| said.is_none_or(|said| said.is_far_below(value));
-            let (events, most) = near.iter().fold((0, 0.0), |(events, most), number| {
-                let n = self.row_at(*number).n;
-                (events + n, most + self.measured().at_most(self.plan(), n, *number as usize))
-            });
-            if events < condition.at_least || most < condition.threshold || !is_news(most) {
+            let is_enough = |n: u64, value: f64| condition.reached(n, value, None).is_some() && is_news(value);
+            if !is_enough(events, most) {
                 continue;
             }
-            let bound = self.most_in_a_window(reach.start, pane, near);
+            let mut bound = None;
             if let Some(said) = said {
-                if !said.is_far_below(bound) || bound < LOOKED_AGAIN_AT * said.bound {
+                let now = self.gather(row, &reach, near);
+                if !said.is_far_below(now) || now < LOOKED_AGAIN_AT * said.bound {
                     continue;
                 }
-                self.say(slot, condition.rule, Said { bound, ..said });
+                self.say(slot, condition.rule, Said { bound: now, ..said });
+                bound = Some(now);
             }
-            let open = self.closed_end().saturating_sub(window) + if self.closed_end() >= window { hop } else { 0 };
-            let mut start = reach.start.max(open);
-            while start <= pane {
-                let found = version.holds_for(start).then(|| self.test_window(slot, condition, start, near)).flatten();
-                if let Some(found) = found.filter(|found| is_news(found.value)) {
-                    let end = said.map_or(found.end, |said| said.end.max(found.end));
-                    let told = said.map_or_else(|| self.may_tell(condition.rule, start), |said| said.told);
-                    self.say(slot, condition.rule, Said { end, value: found.value, bound, told });
-                    out.extend(told.then_some(found));
-                    break;
-                }
-                start += hop;
+            let all = *all.get_or_insert_with(|| {
+                let mut all = self.slide(slot, row, &reach);
+                self.slide_to(&mut all, 0, reach.end);
+                self.value_of(&all)
+            });
+            if !is_enough(events, all) {
+                continue;
+            }
+            let Some(start) = self.first_window((slot, row, pane), &version, is_enough) else { continue };
+            let bound = bound.unwrap_or_else(|| self.gather(row, &reach, near));
+            if let Some(found) = self.test_window(slot, condition, start, near) {
+                let end = said.map_or(found.end, |said| said.end.max(found.end));
+                let told = said.map_or_else(|| self.may_tell(condition.rule, start), |said| said.told);
+                self.say(slot, condition.rule, Said { end, value: found.value, bound, told });
+                out.extend(told.then_some(found));
             }
         }
     }
 
-    /// An upper bound of the measure in the windows that start at `first` to `last`.
-    fn most_in_a_window(&self, first: u64, last: u64, near: &[u32]) -> f64 {
-        let window = self.plan().window;
-        let most = |number: &u32| {
-            let row = self.row_at(*number);
-            (row.pane, self.measured().at_most(self.plan(), row.n, *number as usize))
-        };
-        let starts = (first..=last).step_by(self.plan().hop as usize);
-        let in_window =
-            |start: u64| near.iter().map(most).filter(move |(pane, _)| (start..start + window).contains(pane));
-        starts.map(|start| in_window(start).map(|(_, most)| most).sum::<f64>()).fold(0.0, f64::max)
+    /// Looks up the rows of a key between these times, of which `row` is one, and bounds what any window comes to with them.
+    fn gather(&self, row: u32, between: &Range<u64>, near: &mut Vec<u32>) -> f64 {
+        if near.is_empty() {
+            near.extend(self.rows_around(row, between.start, between.end).map(|(number, _)| number));
+        }
+        self.most_in_a_window(near)
+    }
+
+    /// The start of the first window that is not closed, that holds `pane`, a key's `row`, and that a version judges, in which
+    /// there is enough.
+    fn first_window(
+        &self,
+        (slot, row, pane): (u32, u32, u64),
+        version: &Version,
+        is_enough: impl Fn(u64, f64) -> bool,
+    ) -> Option<u64> {
+        let (window, hop, closed) = (self.plan().window, self.plan().hop, self.closed_end());
+        let open = if closed >= window { closed - window + hop } else { 0 };
+        let first = (pane + hop).saturating_sub(window);
+        let mut start = first.max(open).max(version.from.checked_next_multiple_of(hop)?);
+        let mut slide = self.slide(slot, row, &(first..pane + window));
+        while start <= pane && version.holds_for(start) {
+            self.slide_to(&mut slide, start, start + window);
+            if is_enough(slide.n, self.value_of(&slide)) {
+                return Some(start);
+            }
+            // There is more in no later window, but where a row enters.
+            start = (self.enters_next(&slide)? + hop).saturating_sub(window).max(start + hop);
+        }
+        None
+    }
+
+    /// An upper bound of the measure in any window, of rows in order of their panes.
+    fn most_in_a_window(&self, rows: &[u32]) -> f64 {
+        let (mut most, mut whole, mut first) = (0, 0, 0);
+        let part = |number: u32| self.measured().whole(number, self.row_at(number).n);
+        for number in rows {
+            whole += part(*number);
+            while self.row_at(rows[first]).pane + self.plan().window <= self.row_at(*number).pane {
+                whole -= part(rows[first]);
+                first += 1;
+            }
+            most = most.max(whole);
+        }
+        self.measured().in_unit(self.plan(), most)
     }
 
     /// Whether a condition holds in the window that starts at `start`, by the rows known so far.
@@ -176,3 +218,7 @@ impl PaneStore {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "provisional_tests.rs"]
+mod tests;
