@@ -7,6 +7,7 @@
 //! Invariants
 //! - Deliveries are numbered without gaps and offered to all sinks in order.
 //! - [`Figures::durable`] only grows, and only over closed windows of which every sink has acknowledged everything.
+//! - What is told at the end of an alert that goes on is all that was found: the next life judges no closed window again.
 
 mod durable;
 mod figures;
@@ -83,9 +84,20 @@ struct Told {
     at: Instant,
     state: AlertState,
     value: f64,
+    /// How many windows with a finding, and the end of the last.
+    reach: (u64, u64),
 }
 
 impl Told {
+    fn new(draft: &AlertDraft) -> Told {
+        let AlertDraft { state, value, findings, last, .. } = *draft;
+        Told { at: Instant::now(), state, value, reach: (findings, last) }
+    }
+
+    fn is_behind(&self, draft: &AlertDraft) -> bool {
+        self.state != draft.state || self.value < draft.value || self.reach != (draft.findings, draft.last)
+    }
+
     fn is_old(&self, draft: &AlertDraft) -> bool {
         let has_doubled = draft.value > self.value && draft.value >= 2.0 * self.value;
         self.state != draft.state || has_doubled || self.at.elapsed() >= UPDATE_EVERY
@@ -230,6 +242,9 @@ impl Live {
                 Err(RecvTimeoutError::Timeout) => stop(),
                 Err(RecvTimeoutError::Disconnected) => true,
             };
+            if ended {
+                self.tell_rest();
+            }
             while let Some(found) = if ended { self.lookup.finish() } else { self.lookup.take() } {
                 self.say(found);
             }
@@ -358,28 +373,42 @@ impl Live {
 
     /// Turns changes of alerts into what sinks are told: each change of state, and now and then that one goes on.
     fn tell(&mut self) {
-        let (mut drafts, mut withdrawn) = (Vec::<AlertDraft>::new(), None);
-        for draft in std::mem::take(&mut self.changes) {
+        let mut withdrawn = None;
+        let changes = std::mem::take(&mut self.changes);
+        self.tell_those(changes, |draft, known| {
+            let is_withdrawal = draft.change == Change::Withdrawn;
+            let before = std::mem::replace(&mut withdrawn, is_withdrawal.then_some(draft.first_end));
+            is_told(draft, known, before)
+        });
+    }
+
+    /// Tells how alerts went on that are open at the end.
+    fn tell_rest(&mut self) {
+        let open = self.book.going_on();
+        self.tell_those(open, |draft, known| known.is_none_or(|told| told.is_behind(draft)));
+    }
+
+    fn tell_those(&mut self, drafts: Vec<AlertDraft>, mut is_wanted: impl FnMut(&AlertDraft, Option<&Told>) -> bool) {
+        let mut wanted = Vec::<AlertDraft>::new();
+        for draft in drafts {
             let rule = self.book.rules().rule_at(draft.rule, draft.first);
             let id = draft.id(rule);
             let known = self.told.get(&id);
-            let is_withdrawal = draft.change == Change::Withdrawn;
-            let before = std::mem::replace(&mut withdrawn, is_withdrawal.then_some(draft.first_end));
-            if !is_told(&draft, known, before) {
+            if !is_wanted(&draft, known) {
                 continue;
             }
             self.figures.count(rule, known.is_some(), draft.state);
             if draft.state == AlertState::Firing {
-                self.told.insert(id, Told { at: Instant::now(), state: draft.state, value: draft.value });
+                self.told.insert(id, Told::new(&draft));
             } else {
                 self.told.remove(&id);
             }
-            drafts.push(draft);
+            wanted.push(draft);
         }
-        if drafts.is_empty() {
+        if wanted.is_empty() {
             return;
         }
-        if let Some(found) = self.lookup.give(drafts) {
+        if let Some(found) = self.lookup.give(wanted) {
             self.say(found);
         }
     }

@@ -248,6 +248,11 @@ impl AlertBook {
         self.episodes.finish(last_event)
     }
 
+    /// The alerts that are open, as they would be told now.
+    pub fn going_on(&self) -> Vec<AlertDraft> {
+        self.episodes.going_on()
+    }
+
     /// How many findings of closed windows allow lists prevented so far, by rule: those that the exempt events alone
     /// would have made.
     pub fn prevented(&self) -> &[u64] {

@@ -442,6 +442,13 @@ impl Episodes {
         self.open.values().map(|known| &known.draft)
     }
 
+    /// The open episodes as they would be told now.
+    pub fn going_on(&self) -> Vec<AlertDraft> {
+        let mut drafts: Vec<AlertDraft> = self.open.values().map(|known| known.told(Change::Updated)).collect();
+        in_order(&mut drafts);
+        drafts
+    }
+
     /// Takes up an open episode from a record.
     pub fn restore(&mut self, draft: AlertDraft) {
         self.watch(draft.rule, draft.last);

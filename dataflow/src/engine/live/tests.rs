@@ -10,6 +10,7 @@ use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_connectors::sink::{Delivered, Parts, Sink, SinkError};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_events::dead_letter::Reason;
+use tidewatch_operators::rules::Finding;
 use tidewatch_operators::rules::keys::KeyBytes;
 use tidewatch_operators::traffic::streams::Points;
 
@@ -90,7 +91,7 @@ fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
         state: AlertState::Firing,
         replaces: None,
     };
-    let told = Told { at: Instant::now(), state: draft.state, value: draft.value };
+    let told = Told::new(&draft);
     let is_told = |draft: AlertDraft, withdrawn| is_told(&draft, Some(&told), withdrawn);
     assert!(!is_told(AlertDraft { last: 20, value: 9.0, findings: 2, ..draft.clone() }, None));
     assert!(is_told(AlertDraft { value: 10.0, ..draft.clone() }, None), "twice the value");
@@ -99,6 +100,53 @@ fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
     assert!(is_told(instead.clone(), Some(90)), "the other was withdrawn right before");
     assert!(!is_told(instead.clone(), None), "once");
     assert!(!is_told(instead, Some(80)), "that was of something else");
+}
+
+/// Notes how alerts are told: their last window's end, how many findings, the value.
+struct Ear(Arc<std::sync::Mutex<Vec<(u64, u64, f64)>>>);
+
+impl Tap for Ear {
+    fn alert(&mut self, alert: &Alert) {
+        self.0.lock().unwrap().push((alert.last.0, alert.findings, alert.value));
+    }
+
+    fn step(&mut self, _: &Delivery) {}
+}
+
+#[test]
+fn at_the_end_all_is_told_of_alerts_that_go_on() {
+    let found = |end: u64, value: f64| Finding {
+        rule: 0,
+        key: KeyBytes::new(&[2, 10, 0, 0, 1]),
+        start: end - 10_000,
+        end,
+        n: 1,
+        value,
+        limit: 100.0,
+        fired: end,
+        evidence: std::iter::empty().collect(),
+    };
+    // The first is told at once; what goes on only where its value has doubled, or ten seconds have passed.
+    let rows: &[(&str, &[(u64, f64)], &[(u64, u64, f64)])] = &[
+        ("one window", &[(10_000, 100.0)], &[(10_000, 1, 100.0)]),
+        ("another one", &[(10_000, 100.0), (20_000, 90.0)], &[(10_000, 1, 100.0), (20_000, 2, 100.0)]),
+        (
+            "more in each",
+            &[(10_000, 100.0), (20_000, 150.0), (30_000, 199.0)],
+            &[(10_000, 1, 100.0), (30_000, 3, 199.0)],
+        ),
+        ("told already", &[(10_000, 100.0), (20_000, 200.0)], &[(10_000, 1, 100.0), (20_000, 2, 200.0)]),
+    ];
+    for (name, windows, want) in rows {
+        let heard = Arc::default();
+        let live = Live { tap: Some(Box::new(Ear(Arc::clone(&heard)))), ..live(TIMES, Vec::new()) };
+        let (results, received) = crossbeam_channel::unbounded();
+        windows.iter().for_each(|(end, value)| {
+            results.send(Output::Findings(vec![found(*end, *value)], Vec::new())).unwrap();
+        });
+        assert!(live.run(&received, || true, Duration::from_secs(1)), "{name}");
+        assert_eq!(*heard.lock().unwrap(), *want, "{name}");
+    }
 }
 
 /// Waits until a sink has acknowledged what it was offered, with a limit.
