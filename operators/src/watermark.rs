@@ -7,6 +7,7 @@
 //! - A verdict depends on the partition's content, its floors and its guard limits; never on batching or time of day.
 //! - An event is judged late before it moves the watermark; late and future events move nothing.
 //! - The effective watermark never goes back.
+//! - Of what was not read before, nothing is in time whose windows were closed ([`PartitionClock::close`]).
 
 use tidewatch_events::event::{Event, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
@@ -58,12 +59,14 @@ pub struct PartitionClock {
     guard: Guard,
     newest: Option<EventTime>,
     floor: EventTime,
+    /// Events from this offset on are late before this time.
+    closed: (u64, EventTime),
 }
 
 impl PartitionClock {
     /// A clock that has seen nothing.
     pub fn new(bounds: Bounds, guard: Guard) -> PartitionClock {
-        PartitionClock { bounds, guard, newest: None, floor: EventTime(0) }
+        PartitionClock { bounds, guard, newest: None, floor: EventTime(0), closed: (0, EventTime(0)) }
     }
 
     /// The effective watermark: no event before this minus the allowed lateness is in time any more.
@@ -79,6 +82,12 @@ impl PartitionClock {
     /// Raises the floor: time passed without this partition.
     pub fn raise_floor(&mut self, floor: EventTime) {
         self.floor = self.floor.max(floor);
+    }
+
+    /// Events from the offset `from` on are late where they are older than `before`: their windows were closed in an earlier
+    /// life, whatever the allowed lateness was then.
+    pub fn close(&mut self, before: EventTime, from: u64) {
+        self.closed = (from, before);
     }
 
     /// Judges `events[from..]` in order. `limit` gives, for [`Guard::Limit`], the time by which the event at an index is
@@ -110,8 +119,9 @@ impl PartitionClock {
                     }
                 }
             };
-            let late_before = self.effective().saturating_sub(self.bounds.allowed_lateness);
             let event = &mut events[at];
+            let closed = if event.offset >= self.closed.0 { self.closed.1 } else { EventTime(0) };
+            let late_before = self.effective().saturating_sub(self.bounds.allowed_lateness).max(closed);
             event.verdict = if future {
                 counts.future += 1;
                 Verdict::Future
@@ -196,6 +206,22 @@ mod tests {
     #[test]
     fn a_limit_needs_no_confirmation() {
         assert_eq!(verdicts(Guard::Limit, 0, &[115_000, 115_001, 100_000], 100_000), ".F.");
+    }
+
+    #[test]
+    fn what_was_not_read_before_is_late_where_its_windows_were_closed() {
+        let mut events: Vec<Event> = [(7, 94_999), (7, 95_000), (8, 96_999), (8, 97_000), (9, 0)]
+            .map(|(offset, time)| Event { offset, ..Event::new(Kind::Access, EventTime(time)) })
+            .to_vec();
+        let mut clock = PartitionClock::new(BOUNDS, Guard::Limit);
+        clock.raise_floor(EventTime(105_000));
+        clock.close(EventTime(97_000), 8);
+        let (ahead, mut counts) = (Ahead { times: &[], ended: true }, Counts::default());
+        clock.judge(&mut events, 0, ahead, |e| e.time, &mut counts);
+        let verdicts: Vec<Verdict> = events.iter().map(|event| event.verdict).collect();
+        use Verdict::{InTime, Late};
+        assert_eq!(verdicts, [Late, InTime, Late, InTime, Late]);
+        assert_eq!((counts.late, clock.newest()), (3, Some(EventTime(97_000))), "late events move nothing");
     }
 
     #[test]

@@ -49,24 +49,18 @@ pub struct Status {
 }
 
 /// What a process knows of an earlier life by what was committed with the logs that it reads, or that a group reads for all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Earlier {
     /// End (ms) of the last window that was durable; `None` where nothing is known.
     pub durable: Option<u64>,
     /// Event time (ms) that had passed.
     pub floor: u64,
-    /// A log that is read from its beginning, and was not read before.
-    pub new: Option<String>,
 }
 
 impl Earlier {
     /// This and what another process knows.
     pub fn with(self, other: &Earlier) -> Earlier {
-        Earlier {
-            durable: self.durable.max(other.durable),
-            floor: self.floor.max(other.floor),
-            new: self.new.or_else(|| other.new.clone()),
-        }
+        Earlier { durable: self.durable.max(other.durable), floor: self.floor.max(other.floor) }
     }
 }
 

@@ -84,7 +84,7 @@ mod tests {
             reference_time: WallTime(0),
             unread: None,
         };
-        vec![Position { info, next_offset: offset, again: None, newest: 0 }]
+        vec![Position { info, next_offset: offset, again: None, read: offset, newest: 0 }]
     }
 
     /// Letters of workers 2 and 3.

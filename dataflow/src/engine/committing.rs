@@ -68,13 +68,18 @@ impl Committing {
             self.sources.note_paths();
         }
         let kept = kept(&self.accounts, self.control.as_ref());
-        let due = self.commits.next(|| self.letters.made(), &kept);
-        if let Some(due) = &due {
-            self.sources.note(&due.positions, due.durable, self.lateness);
+        let due = self.commits.next(|| self.letters.made(), &kept).map(|due| {
+            // In front of windows of an earlier life less time may have passed than closing them takes now.
+            let closes = due.durable.saturating_add(self.lateness.0);
+            let floor = closes.min(self.ledger.reached().max(due.durable));
+            (due, floor)
+        });
+        if let Some((due, floor)) = &due {
+            self.sources.note(&due.positions, due.durable, *floor);
         }
         // No file waits for a broker.
         self.sources.keep(is_last);
-        let is_committed = due.is_none_or(|due| self.sources.commit(&due.positions, due.durable, self.lateness));
+        let is_committed = due.is_none_or(|(due, floor)| self.sources.commit(&due.positions, due.durable, floor));
         if !is_committed {
             self.commits.failed();
         }

@@ -90,17 +90,15 @@ impl Keeper {
         self.sources.push(Followed { index, name, paths, known, from_beginning, positions });
     }
 
-    /// Whether an earlier life knew a path or pattern of a source.
-    pub fn knows(&self, index: usize, path: &str) -> bool {
-        self.sources.iter().any(|source| source.index == index && source.known.contains(path))
+    /// Whether a path or pattern of a source is read from the beginning of its files, and no earlier life knew it.
+    pub fn is_new_path(&self, index: usize, path: &str) -> bool {
+        let is_new = |source: &Followed| source.from_beginning && !source.known.contains(path);
+        self.sources.iter().any(|source| source.index == index && is_new(source))
     }
 
     /// What the earlier life left, for the other processes.
     pub fn earlier(&self) -> Earlier {
-        let is_new = |source: &&Followed| source.from_beginning;
-        let new = |source: &Followed| source.paths.iter().find(|path| !source.known.contains(*path)).cloned();
-        let new = self.sources.iter().filter(is_new).find_map(new);
-        resume::earlier(self.kept.values().filter_map(|kept| kept.mark.as_deref()), new)
+        resume::earlier(self.kept.values().filter_map(|kept| kept.mark.as_deref()))
     }
 
     /// Takes note of positions up to which everything is durable, with what is kept with each.

@@ -57,6 +57,8 @@ pub struct Resumed {
     pub partitions: Vec<(PartitionId, Left)>,
     /// Windows that end at or before this (ms) were closed, those of rules too: these are filled again and go on. 0: not known.
     pub closed: u64,
+    /// Windows of results begin here or later (ms): at `closed`, or after the window that holds it.
+    pub results: u64,
 }
 
 /// How far a partition was dealt with.
@@ -68,6 +70,8 @@ pub struct Position {
     pub next_offset: u64,
     /// From where on events are needed that lie before it; `None`: none are.
     pub again: Option<Again>,
+    /// How far it was read, in this life or before.
+    pub read: u64,
     /// Largest time (ms) of an event of its records: they may be of clocks that are ahead of the one here. 0 of other logs.
     pub newest: u64,
 }
@@ -131,6 +135,8 @@ struct Inner {
     left: BTreeMap<PartitionId, Left>,
     /// See [`Resumed::closed`].
     closed: u64,
+    /// See [`Resumed::results`].
+    results: u64,
     sources_to_list: usize,
     /// Whether more partitions may be opened at any time.
     open_ended: bool,
@@ -170,6 +176,7 @@ impl Ledger {
                 gone: VecDeque::new(),
                 left: BTreeMap::new(),
                 closed: 0,
+                results: 0,
                 sources_to_list: sources,
                 open_ended: false,
                 failed: None,
@@ -190,7 +197,7 @@ impl Ledger {
     pub fn resuming(self, resumed: Resumed) -> Ledger {
         let mut inner = self.lock();
         inner.left.extend(resumed.partitions);
-        inner.closed = resumed.closed;
+        (inner.closed, inner.results) = (resumed.closed, resumed.results);
         drop(inner);
         self
     }
@@ -217,9 +224,11 @@ impl Ledger {
                 // others were opened that are of no use: they could hand it on for ever.
                 let known = if info.passing { inner.least(|e| !e.is_stranger()) } else { None };
                 clock.raise_floor(EventTime(inner.effective.max(known.unwrap_or(0))));
-                let mut entry = Entry::new(info.clone(), clock);
+                // Of what no earlier life read, nothing is in windows that were closed.
+                clock.close(EventTime(inner.closed), 0);
+                let mut entry = Entry::new(info.clone(), clock, inner.results);
                 if let Some(left) = inner.left.remove(&info.id) {
-                    entry.resume(left, inner.closed);
+                    entry.resume(left);
                 }
                 // What is found later was written since.
                 entry.unread = info.unread.filter(|_| inner.sources_to_list > 0);

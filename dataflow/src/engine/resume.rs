@@ -7,6 +7,8 @@
 //! Invariants
 //! - What is committed was durable wherever it was read: a window that any process has committed behind is closed for all.
 //!   Positions in files are known to the process that reads them alone, so processes tell each other ([`Earlier`]).
+//! - It stays closed, whatever the configuration says now: what was not read by then is late for it, in a new log too.
+//! - Time stands no further than the allowed lateness of now lets windows be open.
 //! - No more time has passed than the wall clock and the records that were read allow ([`Limit`]): a clock that was ahead is
 //!   not followed any further.
 //! - Without a text that can be read, a start is as if there were only the offset.
@@ -24,39 +26,40 @@ use tidewatch_operators::watermark::Bounds;
 /// The text committed with an offset; at most 300 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Event time (ms) that has passed: what is older by more than the allowed lateness is in windows that are durable.
+    /// Event time (ms) that has passed.
     floor: u64,
-    /// End (ms) of the last of them; not in texts of versions before 0.2.
+    /// End (ms) of the last window that is durable; not in texts of versions before 0.2.
     durable: Option<u64>,
+    /// How far it was read, at the offset or behind it; not in older texts.
+    read: Option<u64>,
     /// From where on windows of rules need events.
     again: Option<Again>,
     /// See [`Position::newest`].
     newest: u64,
 }
 
-/// How far (ms) event time can have passed in an earlier life.
+/// How far (ms) event time can have passed in an earlier life, and how windows are closed from now on.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     floor: u64,
-    durable: u64,
+    lateness: u64,
+    /// Of windows of results.
+    size: u64,
 }
 
 impl Limit {
     /// By the wall clock, and by the records that were read by these texts.
-    pub fn new<'a>(now: WallTime, bounds: Bounds, texts: impl IntoIterator<Item = &'a str>) -> Limit {
+    pub fn new<'a>(now: WallTime, bounds: Bounds, size: Millis, texts: impl IntoIterator<Item = &'a str>) -> Limit {
         let newest = texts.into_iter().filter_map(Mark::parse).map(|mark| mark.newest).max().unwrap_or(0);
         let floor = now.0.saturating_add(bounds.max_ahead.0).max(newest);
-        Limit { floor, durable: floor.saturating_sub(bounds.allowed_lateness.0) }
+        Limit { floor, lateness: bounds.allowed_lateness.0, size: size.0.max(1) }
     }
 
     /// What is known of an earlier life, and within this. By how much (ms) more time had passed there, it says in a log.
     pub fn bound(self, earlier: Earlier) -> Earlier {
-        let bounded = Earlier {
-            durable: earlier.durable.map(|durable| durable.min(self.durable)),
-            floor: earlier.floor.min(self.floor),
-            new: earlier.new,
-        };
-        let ahead = earlier.floor - bounded.floor;
+        let ahead = self.ahead(earlier.floor);
+        let durable = earlier.durable.map(|durable| self.durable_of(durable, ahead));
+        let bounded = Earlier { durable, floor: earlier.floor - ahead };
         if ahead > 0 {
             tracing::warn!(
                 ahead = %Millis(ahead),
@@ -67,17 +70,38 @@ impl Limit {
         bounded
     }
 
+    /// By how much (ms) less time has passed than this.
+    fn ahead(self, floor: u64) -> u64 {
+        floor.saturating_sub(self.floor)
+    }
+
+    /// The end of the last window that was durable, where time was ahead by so much.
+    fn durable_of(self, durable: u64, ahead: u64) -> u64 {
+        let bounded = durable.saturating_sub(ahead);
+        if ahead > 0 { bounded - bounded % self.size } else { bounded }
+    }
+
+    /// How far time has passed, where windows that end by `durable` are closed: a later window is open until it closes by the
+    /// allowed lateness of now.
+    fn floor_of(self, floor: u64, durable: u64) -> u64 {
+        floor.min(durable.saturating_add(self.lateness))
+    }
+
     fn mark(self, mark: Mark) -> Mark {
+        let ahead = self.ahead(mark.floor);
         let again = mark.again.map(|again| Again { at: again.at.min(self.floor), ..again });
-        Mark { floor: mark.floor.min(self.floor), again, ..mark }
+        let durable = mark.durable.map(|durable| self.durable_of(durable, ahead));
+        let floor = mark.floor - ahead;
+        let floor = durable.map_or(floor, |durable| self.floor_of(floor, durable));
+        Mark { floor, durable, again, ..mark }
     }
 }
 
 impl Mark {
-    /// Of a position that windows up to `durable` allow.
-    pub fn new(position: &Position, durable: u64, allowed_lateness: Millis) -> Mark {
-        let floor = durable.saturating_add(allowed_lateness.0);
-        Mark { floor, durable: Some(durable), again: position.again, newest: position.newest }
+    /// Of a position that windows up to `durable` allow, where so much time has passed.
+    pub fn new(position: &Position, durable: u64, floor: u64) -> Mark {
+        let Position { again, read, newest, .. } = *position;
+        Mark { floor, durable: Some(durable), read: Some(read), again, newest }
     }
 
     /// Reads a text; words that are not known are left alone.
@@ -89,7 +113,7 @@ impl Mark {
         };
         let again = number("replay").zip(number("at")).map(|(from, at)| Again { from, at });
         let newest = number("newest").unwrap_or(0);
-        Some(Mark { floor: number("floor")?, durable: number("durable"), again, newest })
+        Some(Mark { floor: number("floor")?, durable: number("durable"), read: number("read"), again, newest })
     }
 }
 
@@ -101,6 +125,9 @@ impl fmt::Display for Mark {
         write!(f, "{NAME}floor={}", self.floor)?;
         if let Some(durable) = self.durable {
             write!(f, " durable={durable}")?;
+        }
+        if let Some(read) = self.read {
+            write!(f, " read={read}")?;
         }
         if let Some(Again { from, at }) = self.again {
             write!(f, " replay={from} at={at}")?;
@@ -125,55 +152,53 @@ pub struct Starting<'a> {
     pub committed: Option<&'a str>,
 }
 
-/// What is known of an earlier life by the texts that were committed, or kept; `new` is a log that is read from its
-/// beginning and was not read before.
-pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>, new: Option<String>) -> Earlier {
+/// What is known of an earlier life by the texts that were committed, or kept.
+pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>) -> Earlier {
     let marks = texts.into_iter().filter_map(Mark::parse);
-    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor, new: None };
-    marks.map(one).fold(Earlier { new, ..Earlier::default() }, |all, one| all.with(&one))
+    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor };
+    marks.map(one).fold(Earlier::default(), |all, one| all.with(&one))
 }
 
-/// The same by the texts committed with all partitions that any process reads, by source and topic.
-pub fn earlier_of_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> Earlier {
-    let is_known = |text: &Option<Arc<str>>| text.as_deref().and_then(Mark::parse).is_some();
-    // Of a log that was never read, all windows are to be judged.
-    let known = commits.iter().filter(|(.., text)| is_known(text));
-    let read: BTreeSet<_> = known.map(|(source, topic, _)| (*source, topic)).collect();
-    let new = commits.iter().find(|(source, topic, _)| !read.contains(&(*source, topic)));
-    let new = new.map(|(_, topic, _)| format!("topic {topic}"));
-    earlier(commits.iter().filter_map(|(.., text)| text.as_deref()), new)
+/// The topics of which nothing was committed, by the texts committed with all partitions that any process reads, by source
+/// and topic.
+pub fn new_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> BTreeSet<(usize, Arc<str>)> {
+    let topics = |is_wanted: fn(Option<&str>) -> bool| {
+        let wanted = commits.iter().filter(move |(.., text)| is_wanted(text.as_deref()));
+        wanted.map(|(source, topic, _)| (*source, topic.clone())).collect::<BTreeSet<_>>()
+    };
+    let read = topics(|text| text.and_then(Mark::parse).is_some());
+    topics(|_| true).into_iter().filter(|topic| !read.contains(topic)).collect()
 }
 
 /// How this process goes on after what all processes know of an earlier life, within the limit. The second value says why
 /// windows of rules are not filled again, where that is so.
 pub fn resume(starting: &[Starting<'_>], earlier: &Earlier, limit: Limit) -> (Resumed, Option<String>) {
     let mark_of = |partition: &Starting<'_>| Some(limit.mark(Mark::parse(partition.committed?)?));
-    let floors_alone = || {
-        let left = |partition: &Starting<'_>| {
-            let mark = mark_of(partition)?;
-            Some((partition.id, Left { floor: mark.floor, again: None, newest: mark.newest }))
-        };
-        Resumed { partitions: starting.iter().filter_map(left).collect(), closed: 0 }
+    let floor_alone = |mark: Mark| {
+        let Mark { floor, read, newest, .. } = mark;
+        Left { floor, durable: mark.durable.unwrap_or(0), read, again: None, newest }
     };
-    let Some(closed) = earlier.durable else { return (floors_alone(), None) };
-    if let Some(new) = &earlier.new {
-        return (floors_alone(), Some(format!("{new} was not read before")));
-    }
+    let Some(closed) = earlier.durable else {
+        let left = |partition: &Starting<'_>| Some((partition.id, floor_alone(mark_of(partition)?)));
+        return (Resumed { partitions: starting.iter().filter_map(left).collect(), ..Resumed::default() }, None);
+    };
     let left = |partition: &Starting<'_>| {
         let Some(mark) = mark_of(partition) else {
-            // It was made since: time passed without it.
-            return (partition.id, Left { floor: earlier.floor, again: None, newest: 0 });
+            // It was made, or named, since: time passed without it.
+            let floor = limit.floor_of(earlier.floor, closed);
+            return (partition.id, Left { floor, durable: closed, read: Some(0), again: None, newest: 0 });
         };
         let is_held = |again: &Again| (partition.log_begin..partition.start).contains(&again.from);
         let again = mark.again.filter(is_held).map(|again| (again, partition.start));
-        (partition.id, Left { floor: mark.floor, again, newest: mark.newest })
+        (partition.id, Left { again, ..floor_alone(mark) })
     };
     let gone = |partition: &&Starting<'_>| {
         mark_of(partition).and_then(|mark| mark.again).is_some_and(|again| again.from < partition.log_begin)
     };
     let gone = starting.iter().filter(gone).count();
     let why = (gone > 0).then(|| format!("the logs of {gone} partitions no longer hold what they need"));
-    (Resumed { partitions: starting.iter().map(left).collect(), closed }, why)
+    let results = closed.next_multiple_of(limit.size);
+    (Resumed { partitions: starting.iter().map(left).collect(), closed, results }, why)
 }
 
 /// The names of the rules whose windows may need what lies before a committed offset: all but those with windows that lie
@@ -194,7 +219,7 @@ mod tests {
     /// Of a wall clock, with 15 ms ahead and 30 ms of lateness allowed.
     fn limit(now: u64, texts: &[&str]) -> Limit {
         let bounds = Bounds { max_out_of_order: Millis(5), allowed_lateness: Millis(30), max_ahead: Millis(15) };
-        Limit::new(WallTime(now), bounds, texts.iter().copied())
+        Limit::new(WallTime(now), bounds, Millis(1), texts.iter().copied())
     }
 
     #[test]
@@ -214,7 +239,7 @@ mod tests {
         for (name, text, now, want) in rows {
             let limit = limit(*now, &[*text]);
             let starting = Starting { id: PartitionId(1), start: 50, log_begin: 0, committed: Some(*text) };
-            let (resumed, _) = resume(&[starting], &limit.bound(earlier([*text], None)), limit);
+            let (resumed, _) = resume(&[starting], &limit.bound(earlier([*text])), limit);
             let left = resumed.partitions[0].1;
             assert_eq!((left.floor, resumed.closed, left.again.unwrap().0.at), *want, "{name}");
         }
@@ -224,13 +249,20 @@ mod tests {
     fn texts_are_read_as_they_are_written() {
         let again = Some(Again { from: 40, at: 65 });
         let rows: &[(&str, Option<Mark>)] = &[
-            (TEXT, Some(Mark { floor: 130, durable: Some(100), again, newest: 0 })),
-            ("tidewatch floor=130 durable=100", Some(Mark { floor: 130, durable: Some(100), again: None, newest: 0 })),
+            (TEXT, Some(Mark { floor: 130, durable: Some(100), read: None, again, newest: 0 })),
+            (
+                "tidewatch floor=130 durable=100",
+                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 0 }),
+            ),
             (
                 "tidewatch floor=130 durable=100 newest=95",
-                Some(Mark { floor: 130, durable: Some(100), again: None, newest: 95 }),
+                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 95 }),
             ),
-            ("tidewatch floor=130", Some(Mark { floor: 130, durable: None, again: None, newest: 0 })),
+            (
+                "tidewatch floor=130 durable=100 read=90 replay=40 at=65",
+                Some(Mark { floor: 130, durable: Some(100), read: Some(90), again, newest: 0 }),
+            ),
+            ("tidewatch floor=130", Some(Mark { floor: 130, durable: None, read: None, again: None, newest: 0 })),
         ];
         for (text, want) in rows {
             assert_eq!(Mark::parse(text), *want, "{text}");
@@ -244,7 +276,7 @@ mod tests {
         let half = Mark::parse("tidewatch floor=130 durable=100 replay=40").unwrap();
         assert_eq!(half.again, None, "where it is judged from is not known");
         let again = Some(Again { from: u64::MAX, at: u64::MAX });
-        let largest = Mark { floor: u64::MAX, durable: Some(u64::MAX), again, newest: u64::MAX };
+        let largest = Mark { floor: u64::MAX, durable: Some(u64::MAX), read: Some(u64::MAX), again, newest: u64::MAX };
         assert!(largest.to_string().len() < 300);
     }
 
@@ -274,79 +306,66 @@ mod tests {
     #[test]
     fn a_start_goes_on_where_the_life_before_was() {
         let older = "tidewatch floor=120 durable=90 replay=30 at=50";
+        let read = "tidewatch floor=130 durable=100 read=70";
         let again = |from, at, until| Some((Again { from, at }, until));
-        // name; partitions here as (id, start, log begin, text); texts of a topic elsewhere; files that were not read before;
-        // want: closed, what is left of each partition, why not all
+        // name; partitions here as (id, start, log begin, text); texts of a topic elsewhere; want: closed, what is left of
+        // each partition (id, floor, durable, how far it was read, what is read again), why not all
         type Row<'a> = (
             &'a str,
             &'a [(u64, u64, u64, Option<&'a str>)],
             &'a [(&'a str, Option<&'a str>)],
-            Option<&'a str>,
             u64,
-            &'a [(u64, u64, Option<(Again, u64)>)],
+            &'a [(u64, u64, u64, Option<u64>, Option<(Again, u64)>)],
             Option<&'a str>,
         );
         let rows: &[Row<'_>] = &[
-            ("the first start", &[(1, 0, 0, None)], &[], None, 0, &[], None),
-            ("read again", &[(1, 50, 10, Some(TEXT))], &[], None, 100, &[(1, 130, again(40, 65, 50))], None),
-            ("just in the log", &[(1, 50, 40, Some(TEXT))], &[], None, 100, &[(1, 130, again(40, 65, 50))], None),
+            ("the first start", &[(1, 0, 0, None)], &[], 0, &[], None),
+            ("read again", &[(1, 50, 10, Some(TEXT))], &[], 100, &[(1, 130, 100, None, again(40, 65, 50))], None),
+            ("just in the log", &[(1, 50, 40, Some(TEXT))], &[], 100, &[(1, 130, 100, None, again(40, 65, 50))], None),
+            ("how far it was read", &[(1, 50, 10, Some(read))], &[], 100, &[(1, 130, 100, Some(70), None)], None),
             (
                 "no longer in the log",
                 &[(1, 50, 41, Some(TEXT))],
                 &[],
-                None,
                 100,
-                &[(1, 130, None)],
+                &[(1, 130, 100, None, None)],
                 Some("the logs of 1 partitions no longer hold what they need"),
             ),
-            ("the group was set back", &[(1, 30, 10, None)], &[], None, 0, &[], None),
+            ("the group was set back", &[(1, 30, 10, None)], &[], 0, &[], None),
             (
                 "another process committed later",
                 &[(1, 50, 0, Some(older))],
                 &[("t", Some(TEXT))],
-                None,
                 100,
-                &[(1, 120, again(30, 50, 50))],
+                &[(1, 120, 90, None, again(30, 50, 50))],
                 None,
             ),
             (
-                "a new partition",
+                "a new partition, or log",
                 &[(1, 50, 0, Some(TEXT)), (2, 0, 0, None)],
                 &[],
-                None,
                 100,
-                &[(1, 130, again(40, 65, 50)), (2, 130, None)],
+                &[(1, 130, 100, None, again(40, 65, 50)), (2, 130, 100, Some(0), None)],
                 None,
             ),
             (
-                "a new topic",
+                "a new topic elsewhere",
                 &[(1, 50, 0, Some(TEXT))],
                 &[("u", None)],
+                100,
+                &[(1, 130, 100, None, again(40, 65, 50))],
                 None,
-                0,
-                &[(1, 130, None)],
-                Some("topic u was not read before"),
-            ),
-            (
-                "files that are new",
-                &[(1, 50, 0, Some(TEXT))],
-                &[],
-                Some("/log/*.log"),
-                0,
-                &[(1, 130, None)],
-                Some("/log/*.log was not read before"),
             ),
             (
                 "a text of an older version",
                 &[(1, 50, 0, Some("tidewatch floor=130"))],
                 &[],
-                None,
                 0,
-                &[(1, 130, None)],
+                &[(1, 130, 0, None, None)],
                 None,
             ),
         ];
-        for (name, here, elsewhere, files, closed, want, why) in rows {
+        for (name, here, elsewhere, closed, want, why) in rows {
             let starting: Vec<Starting<'_>> = here
                 .iter()
                 .map(|&(id, start, log_begin, committed)| Starting { id: PartitionId(id), start, log_begin, committed })
@@ -356,14 +375,64 @@ mod tests {
             let of_here = here.iter().map(|&(.., committed)| commit("t", committed));
             let commits: Vec<Commit> =
                 of_here.chain(elsewhere.iter().map(|&(topic, text)| commit(topic, text))).collect();
-            let new = files.map(str::to_owned);
-            let (resumed, said) =
-                resume(&starting, &earlier_of_topics(&commits).with(&earlier([], new)), limit(10_000, &[]));
-            let left = |(id, floor, again): &(u64, u64, Option<(Again, u64)>)| {
-                (PartitionId(*id), Left { floor: *floor, again: *again, newest: 0 })
+            let known = earlier(commits.iter().filter_map(|(.., text)| text.as_deref()));
+            let (resumed, said) = resume(&starting, &known, limit(10_000, &[]));
+            type Want = (u64, u64, u64, Option<u64>, Option<(Again, u64)>);
+            let left = |(id, floor, durable, read, again): &Want| {
+                (PartitionId(*id), Left { floor: *floor, durable: *durable, read: *read, again: *again, newest: 0 })
             };
-            let want = Resumed { partitions: want.iter().map(left).collect(), closed: *closed };
+            let partitions = want.iter().map(left).collect();
+            let want = Resumed { partitions, closed: *closed, results: *closed };
             assert_eq!((resumed, said.as_deref()), (want, *why), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_new_where_nothing_of_it_was_committed() {
+        type Commit = (usize, Arc<str>, Option<Arc<str>>);
+        let commit =
+            |source: usize, topic: &str, text: Option<&str>| -> Commit { (source, topic.into(), text.map(Into::into)) };
+        let commits = [
+            commit(0, "some", None),
+            commit(0, "some", Some(TEXT)),
+            commit(0, "none", None),
+            commit(0, "others", Some("somebody else's")),
+            commit(1, "some", None),
+        ];
+        let want: BTreeSet<(usize, Arc<str>)> =
+            [(0, "none".into()), (0, "others".into()), (1, "some".into())].into_iter().collect();
+        assert_eq!(new_topics(&commits), want);
+    }
+
+    #[test]
+    fn a_start_goes_on_with_another_lateness_and_another_size_of_windows() {
+        // What was committed; the wall clock, the lateness and the size of windows now; the time that has passed, what is closed
+        // for rules and for results
+        let text = "tidewatch floor=130 durable=100 read=70 replay=40 at=65";
+        let rows: &[(&str, &str, u64, u64, u64, (u64, u64, u64))] = &[
+            ("as before", text, 9000, 30, 10, (130, 100, 100)),
+            ("less may be late", text, 9000, 10, 10, (110, 100, 100)),
+            ("nothing may be late", text, 9000, 0, 10, (100, 100, 100)),
+            ("more may be late", text, 9000, 500, 10, (130, 100, 100)),
+            ("more may be late, and the clock was just so far", text, 115, 500, 10, (130, 100, 100)),
+            ("more may be late, and the clock was ahead", text, 95, 500, 10, (110, 80, 80)),
+            ("less may be late, and the clock was ahead", text, 95, 10, 10, (90, 80, 80)),
+            ("longer windows", text, 9000, 30, 60, (130, 100, 120)),
+            ("windows of which these end with one", text, 9000, 30, 50, (130, 100, 100)),
+            ("shorter windows", text, 9000, 30, 4, (130, 100, 100)),
+            ("shorter ones that are no part", text, 9000, 30, 7, (130, 100, 105)),
+            ("a clock that was ahead is no other size", text, 94, 30, 10, (100, 70, 70)),
+        ];
+        for (name, text, now, lateness, size, want) in rows {
+            let bounds =
+                Bounds { max_out_of_order: Millis(5), allowed_lateness: Millis(*lateness), max_ahead: Millis(15) };
+            let limit = Limit::new(WallTime(*now), bounds, Millis(*size), [*text]);
+            let starting = |id, committed| Starting { id: PartitionId(id), start: 50, log_begin: 0, committed };
+            let known = limit.bound(earlier([*text]));
+            let (resumed, _) = resume(&[starting(1, Some(*text)), starting(2, None)], &known, limit);
+            let floors = resumed.partitions.iter().map(|(_, left)| left.floor).collect::<Vec<_>>();
+            assert_eq!(floors, [want.0; 2], "{name}");
+            assert_eq!((resumed.closed, resumed.results), (want.1, want.2), "{name}");
         }
     }
 }

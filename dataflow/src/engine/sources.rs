@@ -8,7 +8,7 @@ use crate::cluster::{Control, Earlier, LostFiles};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
 use crate::exit::{self, Failure};
 use crate::threads;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -25,7 +25,7 @@ use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
 use tidewatch_connectors::sparing::Sparing;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
-use tidewatch_events::time::Millis;
+use tidewatch_events::time::EventTime;
 
 /// Limits how often failed commits are logged.
 static UNCOMMITTED: Sparing = Sparing::new();
@@ -146,15 +146,16 @@ impl Sources {
         self.keeper.iter_mut().for_each(|keeper| keeper.write(is_last));
     }
 
-    /// Takes note of where to start files again, behind windows that ended at or before `durable` (ms): see [`Sources::keep`].
-    pub fn note(&mut self, positions: &[Position], durable: u64, allowed_lateness: Millis) {
-        let mark = |position: &Position| Mark::new(position, durable, allowed_lateness).to_string();
+    /// Takes note of where to start files again, behind windows that ended at or before `durable` (ms), once time has passed
+    /// up to `floor`: see [`Sources::keep`].
+    pub fn note(&mut self, positions: &[Position], durable: u64, floor: u64) {
+        let mark = |position: &Position| Mark::new(position, durable, floor).to_string();
         self.keeper.iter_mut().for_each(|keeper| keeper.note(positions, mark));
     }
 
-    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms). Whether all of
-    /// them know: a failure is logged.
-    pub fn commit(&self, positions: &[Position], durable: u64, allowed_lateness: Millis) -> bool {
+    /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms), once time has
+    /// passed up to `floor`. Whether all of them know: a failure is logged.
+    pub fn commit(&self, positions: &[Position], durable: u64, floor: u64) -> bool {
         let mut is_committed = true;
         for (source, committer) in &self.committers {
             let offset = |position: &Position| {
@@ -163,7 +164,7 @@ impl Sources {
                     topic: topic.into(),
                     partition: partition.parse().ok()?,
                     next_offset: position.next_offset,
-                    metadata: Mark::new(position, durable, allowed_lateness).to_string(),
+                    metadata: Mark::new(position, durable, floor).to_string(),
                 })
             };
             let of_source = positions.iter().filter(|position| position.info.source == *source);
@@ -192,14 +193,18 @@ impl Sources {
         }
         let mut earlier = self.keeper.as_ref().map(Keeper::earlier).unwrap_or_default();
         let found: Vec<_> = files.iter().flat_map(|files| files.starting()).collect();
-        let keeper = &self.keeper;
-        // What was made since under a pattern that was read: time passed without it.
-        let new_of = |files: &&mut FollowFiles| {
-            let is_known = |path: &str| keeper.as_ref().is_some_and(|keeper| keeper.knows(files.source(), path));
-            let new = files.new_files().into_iter().filter(|(_, path)| is_known(path));
-            new.map(|(id, _)| Starting { id, start: 0, log_begin: 0, committed: None }).collect::<Vec<_>>()
-        };
-        let mut starting: Vec<Starting<'_>> = files.iter().flat_map(new_of).collect();
+        // Logs that no earlier life knew: of the others, what is new was made since.
+        let mut new: BTreeSet<String> = BTreeSet::new();
+        let mut starting: Vec<Starting<'_>> = Vec::new();
+        for files in &files {
+            for (id, path) in files.new_files() {
+                let keeper = self.keeper.as_ref();
+                if keeper.is_some_and(|keeper| keeper.is_new_path(files.source(), path)) {
+                    new.insert(path.to_owned());
+                }
+                starting.push(Starting { id, start: 0, log_begin: 0, committed: None });
+            }
+        }
         starting.extend(found.iter().map(|file| Starting {
             id: file.id,
             start: file.start,
@@ -211,7 +216,12 @@ impl Sources {
             opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
         });
         let commits = commits.collect::<Vec<_>>();
-        earlier = resume::earlier_of_topics(&commits).with(&earlier);
+        earlier = resume::earlier(commits.iter().filter_map(|(.., text)| text.as_deref())).with(&earlier);
+        let topics_here = resume::new_topics(&commits).into_iter().filter(|(source, topic)| {
+            let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
+            partitions.any(|at| at.start < at.log_end)
+        });
+        new.extend(topics_here.map(|(_, topic)| format!("topic {topic}")));
         let texts: Vec<Arc<str>> = commits.into_iter().filter_map(|(.., text)| text).collect();
         starting.extend(topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
             id: partition.id,
@@ -236,9 +246,26 @@ impl Sources {
             self.lost.bytes += file.lost;
             self.lost.contents += 1;
         }
-        let limit = Limit::new(wall_clock(), bounds(config), texts.iter().map(|text| &**text));
+        let texts = texts.iter().map(|text| &**text);
+        let limit = Limit::new(wall_clock(), bounds(config), config.windows.size, texts);
         let earlier = agree(control, limit.bound(earlier), self.lost);
         let (resumed, why_not) = resume::resume(&starting, &earlier, limit);
+        let until = EventTime(resumed.closed);
+        for log in new.iter().filter(|_| resumed.closed > 0) {
+            tracing::warn!(
+                log,
+                %until,
+                "a log was not read before: its lines from before this time are late, since their windows were closed \
+                 without it"
+            );
+        }
+        if resumed.results > resumed.closed {
+            tracing::warn!(
+                from = %until,
+                until = %EventTime(resumed.results),
+                "the size of windows was changed: lines between these times are in no results, only rules see them"
+            );
+        }
         let rules = resume::fed_again(&config.rules, config.windows.size);
         if let Some(why) = why_not {
             tracing::warn!(
@@ -387,7 +414,7 @@ impl Sources {
 /// What all processes know of an earlier life, once each has said it. `lost` is told along.
 fn agree(control: Option<&Control>, here: Earlier, lost: LostFiles) -> Earlier {
     let Some(control) = control else { return here };
-    control.publish(|status| (status.earlier, status.lost) = (Some(here.clone()), lost));
+    control.publish(|status| (status.earlier, status.lost) = (Some(here), lost));
     loop {
         let said: Option<Vec<Earlier>> = control.others().into_iter().map(|status| status.earlier).collect();
         match said {
@@ -418,43 +445,30 @@ mod tests {
 
     #[test]
     fn processes_agree_on_an_earlier_life_however_far_each_was() {
-        let earlier = |durable: Option<u64>, floor: u64, new: Option<&str>| Earlier {
-            durable,
-            floor,
-            new: new.map(str::to_owned),
-        };
+        let earlier = |durable: Option<u64>, floor: u64| Earlier { durable, floor };
         // name, what each process knows, what all agree on
         let rows: &[(&str, [Earlier; 3], Earlier)] = &[
-            (
-                "nothing",
-                [earlier(None, 0, None), earlier(None, 0, None), earlier(None, 0, None)],
-                earlier(None, 0, None),
-            ),
+            ("nothing", [earlier(None, 0), earlier(None, 0), earlier(None, 0)], earlier(None, 0)),
             (
                 "one committed later",
-                [earlier(Some(90), 120, None), earlier(Some(100), 130, None), earlier(Some(80), 110, None)],
-                earlier(Some(100), 130, None),
+                [earlier(Some(90), 120), earlier(Some(100), 130), earlier(Some(80), 110)],
+                earlier(Some(100), 130),
             ),
             (
                 "one knows nothing",
-                [earlier(None, 0, None), earlier(Some(100), 130, None), earlier(Some(90), 120, None)],
-                earlier(Some(100), 130, None),
+                [earlier(None, 0), earlier(Some(100), 130), earlier(Some(90), 120)],
+                earlier(Some(100), 130),
             ),
             (
                 "the furthest time is not of the one with the last window",
-                [earlier(Some(100), 105, None), earlier(Some(90), 130, None), earlier(None, 0, None)],
-                earlier(Some(100), 130, None),
-            ),
-            (
-                "one reads a log for the first time",
-                [earlier(Some(100), 130, None), earlier(Some(90), 120, None), earlier(None, 0, Some("/log/*.log"))],
-                earlier(Some(100), 130, Some("/log/*.log")),
+                [earlier(Some(100), 105), earlier(Some(90), 130), earlier(None, 0)],
+                earlier(Some(100), 130),
             ),
         ];
         for (name, known, want) in rows {
             let controls = connected(3);
             let agreeing = controls.iter().zip(known).enumerate().map(|(index, (control, known))| {
-                let (control, known) = (control.clone(), known.clone());
+                let (control, known) = (control.clone(), *known);
                 // The last comes after the others have looked.
                 std::thread::spawn(move || {
                     std::thread::sleep(Duration::from_millis(if index == 2 { 300 } else { 0 }));

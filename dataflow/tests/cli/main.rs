@@ -4,6 +4,7 @@
 mod answers;
 mod checks;
 mod inputs;
+mod lives;
 mod outputs;
 mod replays;
 mod restart;

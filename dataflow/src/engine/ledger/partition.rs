@@ -52,6 +52,10 @@ pub struct Gone {
 pub struct Left {
     /// Event time (ms) that had passed: windows that close by then were closed.
     pub floor: u64,
+    /// End (ms) of the last window that was closed behind it.
+    pub durable: u64,
+    /// How far it was read; `None`: not known.
+    pub read: Option<u64>,
     /// From where on it is read before what was dealt with, and the offset at which that ends.
     pub again: Option<(Again, u64)>,
     /// See [`Position::newest`].
@@ -256,8 +260,10 @@ pub(super) struct Entry {
     dealt_with: u64,
     /// From where on it is read again before that.
     left: Option<Again>,
-    /// Events before this time (ms) lie in windows of results that an earlier life closed.
-    closed: u64,
+    /// Before this offset an earlier life had read everything.
+    read: u64,
+    /// See [`super::Resumed::results`].
+    results: u64,
     /// Where reading goes on; `None` while nothing was read.
     pub next_offset: Option<u64>,
     /// See [`Position::newest`].
@@ -278,7 +284,7 @@ pub(super) struct Begun {
 }
 
 impl Entry {
-    pub fn new(info: PartitionInfo, clock: PartitionClock) -> Entry {
+    pub fn new(info: PartitionInfo, clock: PartitionClock, results: u64) -> Entry {
         Entry {
             info,
             reached: clock.effective(),
@@ -301,7 +307,8 @@ impl Entry {
             passed: EventTime(0),
             dealt_with: 0,
             left: None,
-            closed: 0,
+            read: 0,
+            results,
             next_offset: None,
             newest: 0,
             unread: None,
@@ -329,9 +336,12 @@ impl Entry {
         self.aside = !self.idle && self.info.passing && is_useless && (self.seen.1 > 0 || says_nothing);
     }
 
-    /// Goes on after an earlier life, in which windows that end before `closed` were closed.
-    pub fn resume(&mut self, left: Left, closed: u64) {
-        (self.closed, self.newest) = (closed, left.newest);
+    /// Goes on after an earlier life.
+    pub fn resume(&mut self, left: Left) {
+        self.newest = left.newest;
+        // Where it is not known how far it was read, what is old may have been counted.
+        self.clock.close(EventTime(left.durable), left.read.unwrap_or(u64::MAX));
+        self.read = left.read.unwrap_or(0);
         let floor = EventTime(left.floor);
         match left.again {
             Some((again, until)) => {
@@ -361,7 +371,8 @@ impl Entry {
         // What was not read again yet may be needed as well.
         let left = self.left.filter(|_| self.next_offset.is_none_or(|next| next < self.dealt_with));
         let again = closed.chain(left).min_by_key(|again| again.from).filter(|again| again.from < next_offset);
-        Some(Position { info: self.info.clone(), next_offset, again, newest: self.newest })
+        let read = self.next_offset.or_else(began).map_or(next_offset, |read| read.max(next_offset)).max(self.read);
+        Some(Position { info: self.info.clone(), next_offset, again, read, newest: self.newest })
     }
 
     /// Takes note of what its lines were of late.
@@ -465,7 +476,7 @@ impl Entry {
             if !is_old {
                 (first, last) = (first.min(at), last.max(at));
             }
-            if is_old || at < self.closed {
+            if is_old || at < self.results {
                 event.verdict = Verdict::Again;
             }
         }

@@ -82,8 +82,8 @@ fn positions_say_from_where_windows_of_rules_need_events() {
 fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     // As in the test before; 130 was durable: the offset was 5, and 0 that from which on rules need events.
     let again = Some((Again { from: 0, at: 0 }, 5));
-    let left = vec![(PartitionId(1), Left { floor: 140, again, newest: 0 })];
-    let (ledger, feed) = reading(Resumed { partitions: left, closed: 130 });
+    let left = vec![(PartitionId(1), Left { floor: 140, again, ..Left::default() })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 130, results: 130 });
     let batches: &[&[(u64, u64)]] = &[
         &[(0, 101), (1, 104)],
         &[(2, 118), (3, 103), (4, 125)],
@@ -102,8 +102,8 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     assert_eq!((at.next_offset, at.again), (5, Some(Again { from: 0, at: 0 })), "never before what was dealt with");
     let at = &ledger.commit_positions(400)[0];
     assert_eq!((at.next_offset, at.again), (5, None), "all of it was read, and no window needs it any more");
-    let left = vec![(PartitionId(1), Left { floor: 140, again, newest: 0 })];
-    let (ledger, feed) = reading(Resumed { partitions: left, closed: 130 });
+    let left = vec![(PartitionId(1), Left { floor: 140, again, ..Left::default() })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 130, results: 130 });
     judged(&ledger, &feed, &batches[..1]);
     let at = &ledger.commit_positions(400)[0];
     assert_eq!(
@@ -113,8 +113,8 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
     );
 
     let (ledger, feed) = {
-        let left = vec![(PartitionId(1), Left { floor: 140, again, newest: 0 })];
-        reading(Resumed { partitions: left, closed: 130 })
+        let left = vec![(PartitionId(1), Left { floor: 140, again, ..Left::default() })];
+        reading(Resumed { partitions: left, closed: 130, results: 130 })
     };
     let verdicts = judged(&ledger, &feed, batches);
     let want = [(5, Verdict::InTime), (6, Verdict::Late), (7, Verdict::Again)];
@@ -132,13 +132,13 @@ fn what_an_earlier_life_dealt_with_is_read_again_for_rules_alone() {
 fn verdicts_of_what_is_read_again_are_those_of_the_first_time() {
     // Before offset 2 time was 200: what is older than 190 was late.
     let again = Some((Again { from: 2, at: 200 }, 6));
-    let left = vec![(PartitionId(1), Left { floor: 300, again, newest: 0 })];
-    let (ledger, feed) = reading(Resumed { partitions: left, closed: 290 });
+    let left = vec![(PartitionId(1), Left { floor: 300, again, ..Left::default() })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 290, results: 290 });
     let verdicts = judged(&ledger, &feed, &[&[(2, 189), (3, 190), (4, 230), (5, 210)]]);
     assert_eq!(verdicts, [[(3, Verdict::Again), (4, Verdict::Again)]]);
     // The last of it and what follows may be in one batch.
-    let left = vec![(PartitionId(1), Left { floor: 300, again, newest: 0 })];
-    let (ledger, feed) = reading(Resumed { partitions: left, closed: 290 });
+    let left = vec![(PartitionId(1), Left { floor: 300, again, ..Left::default() })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 290, results: 290 });
     let verdicts = judged(&ledger, &feed, &[&[(4, 230), (5, 189), (6, 289), (7, 290)]]);
     assert_eq!(verdicts, [[(4, Verdict::Again), (6, Verdict::Again), (7, Verdict::InTime)]]);
     let totals = ledger.totals()[0].1;
@@ -148,9 +148,50 @@ fn verdicts_of_what_is_read_again_are_those_of_the_first_time() {
 #[test]
 fn events_of_windows_that_others_closed_are_for_rules_alone() {
     // This process committed behind 130, another one behind 140 later.
-    let left = vec![(PartitionId(1), Left { floor: 140, again: None, newest: 0 })];
-    let (ledger, feed) = reading(Resumed { partitions: left, closed: 140 });
+    let left = vec![(PartitionId(1), Left { floor: 140, ..Left::default() })];
+    let (ledger, feed) = reading(Resumed { partitions: left, closed: 140, results: 140 });
     let verdicts = judged(&ledger, &feed, &[&[(5, 131), (6, 128), (7, 140)]]);
     assert_eq!(verdicts, [[(5, Verdict::Again), (6, Verdict::Late), (7, Verdict::InTime)]]);
     assert_eq!((ledger.events(), ledger.totals()[0].1.late), (3, 1), "they are counted: here, they were not");
+}
+
+#[test]
+fn what_an_earlier_life_did_not_read_is_late_where_its_windows_were_closed() {
+    // As in the life before: its floor is 300, what is read again begins where time was 200; 290 was durable when all before
+    // offset 7 was read, and another process went on to 295.
+    let batch: &[(u64, u64)] = &[(5, 230), (6, 289), (7, 289), (8, 290), (9, 294), (10, 295)];
+    use Verdict::{Again, InTime, Late};
+    // name, how far it was read, whether anything is read again; what becomes of offsets 5 to 10
+    let rows: &[(&str, Option<u64>, bool, [Verdict; 6])] = &[
+        ("read before", Some(7), true, [Again, Again, Late, Again, Again, InTime]),
+        ("nothing more was there", Some(11), true, [Again, Again, Again, Again, Again, InTime]),
+        ("not known", None, true, [Again, Again, Again, Again, Again, InTime]),
+        ("by the floor", Some(7), false, [Late, Late, Late, Again, Again, InTime]),
+    ];
+    for (name, read, is_again, want) in rows {
+        let again = is_again.then_some((super::Again { from: 2, at: 200 }, 5));
+        let left = Left { floor: 300, durable: 290, read: *read, again, newest: 0 };
+        let partitions = vec![(PartitionId(1), left)];
+        let (ledger, feed) = reading(Resumed { partitions, closed: 295, results: 295 });
+        let verdicts: Vec<Verdict> = judged(&ledger, &feed, &[batch])[0].iter().map(|(_, verdict)| *verdict).collect();
+        assert_eq!(verdicts, want, "{name}");
+        let totals = ledger.totals()[0].1;
+        let late = want.iter().filter(|verdict| **verdict == Late).count() as u64;
+        assert_eq!((totals.events, totals.late), (6, late), "{name}");
+        assert_eq!(ledger.commit_positions(295)[0].read, read.unwrap_or(0).max(11), "{name}");
+    }
+    // Of a partition that it did not know, nothing was read.
+    let (ledger, feed) = reading(Resumed { partitions: Vec::new(), closed: 295, results: 295 });
+    let verdicts = judged(&ledger, &feed, &[&[(0, 294), (1, 295)]]);
+    assert_eq!(verdicts, [[(0, Late), (1, InTime)]]);
+}
+
+#[test]
+fn where_windows_have_another_size_results_begin_with_the_next_one() {
+    let left = Left { floor: 305, durable: 295, read: Some(5), ..Left::default() };
+    let (ledger, feed) = reading(Resumed { partitions: vec![(PartitionId(1), left)], closed: 295, results: 300 });
+    let verdicts = judged(&ledger, &feed, &[&[(5, 294), (6, 295), (7, 299), (8, 300)]]);
+    let want = [(5, Verdict::Late), (6, Verdict::Again), (7, Verdict::Again), (8, Verdict::InTime)];
+    assert_eq!(verdicts, [want], "for rules alone until then");
+    assert_eq!(ledger.commit_positions(295)[0].next_offset, 6, "it is read for rules in the next life too");
 }
