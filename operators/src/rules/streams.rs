@@ -291,8 +291,10 @@ impl Held {
     /// A message came, after which the next window of its store closes at `next_close` (ms).
     fn reach(&mut self, message: &InputCapability<u64>, next_close: Option<u64>) {
         let Some(closes) = next_close.map(tick) else { return };
-        if self.time().is_none_or(|held| held > closes) {
-            self.capability = Some(message.delayed(&closes.max(*message.time()), 0));
+        // Messages of later times may come before what is held was looked at: it stays where it is then.
+        let at = closes.max(*message.time());
+        if self.time().is_none_or(|held| held > at) {
+            self.capability = Some(message.delayed(&at, 0));
         }
     }
 
@@ -308,5 +310,50 @@ impl Held {
             Some(closes) => self.downgrade(tick(closes)),
             None => self.capability = None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use timely::dataflow::channels::pact::Pipeline;
+    use timely::dataflow::operators::vec::Input;
+
+    #[test]
+    fn what_is_held_stays_where_a_message_of_a_later_time_comes_first() {
+        // A message's time, when the next window of its store closes, and what is held then.
+        let rows = [(0, 11_000, 11_000), (0, 9_000, 9_000), (10_000, 8_000, 9_000), (10_000, 30_000, 9_000)];
+        let seen = timely::execute_directly(move |worker| {
+            let seen = Rc::new(RefCell::new(Vec::new()));
+            let noted = seen.clone();
+            let mut input = worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input::<u64>();
+                stream.unary_frontier::<CapacityContainerBuilder<Vec<u64>>, _, _, _>(Pipeline, "Held", |_, _| {
+                    let mut held = Held::default();
+                    move |(input, frontier), _| {
+                        input.for_each_time(|time, batches| {
+                            for closes in batches.flat_map(|batch| batch.drain(..)) {
+                                held.reach(&time, Some(closes));
+                                noted.borrow_mut().extend(held.time());
+                            }
+                        });
+                        if least(frontier).is_none() {
+                            held.settle(None);
+                        }
+                    }
+                });
+                input
+            });
+            // All of them are there when the operator is run.
+            for (time, closes, _) in rows {
+                input.advance_to(time);
+                input.send(closes);
+            }
+            input.flush();
+            worker.step();
+            seen.borrow().clone()
+        });
+        assert_eq!(seen, rows.map(|(.., want)| want));
     }
 }
