@@ -368,8 +368,14 @@ def run_tasks(demo, server):
         state, deadline = "", time.time() + 60
         while time.time() < deadline and state not in ("success", "failed", "canceled"):
             time.sleep(0.5)
-            state = server.get(f"/api/v2/tasks/{task['id']}/runs/{asked['id']}").get("status", "")
-        logs = server.get(f"/api/v2/tasks/{task['id']}/runs/{asked['id']}/logs").get("events", [])
+            try:
+                state = server.get(f"/api/v2/tasks/{task['id']}/runs/{asked['id']}").get("status", "")
+            except Refused as refused:
+                # A run that has just ended is for a moment in neither of the server's lists.
+                state = str(refused)
+                if not state.startswith("404:"):
+                    raise
+        logs = [] if state == "success" else server.get(f"/api/v2/tasks/{task['id']}/logs").get("events", [])
         say(f"the server runs the task {name}", [] if state == "success" else [f"{state}: {logs}"])
         server.flux(at_time(task["flux"], time.time() + 3600))
 
