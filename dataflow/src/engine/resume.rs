@@ -8,6 +8,7 @@
 //! - What is committed was durable wherever it was read: a window that any process has committed behind is closed for all.
 //!   Positions in files are known to the process that reads them alone, so processes tell each other ([`Earlier`]).
 //! - It stays closed, whatever the configuration says now: what was not read by then is late for it, in a new log too.
+//!   A topic that was taken out and is put back has an old mark: what lies between that and the last window closed is skipped.
 //! - Time stands no further than the allowed lateness of now lets windows be open.
 //! - No more time has passed than the wall clock and the records that were read allow ([`Limit`]): a clock that was ahead is
 //!   not followed any further.

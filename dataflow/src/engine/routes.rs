@@ -146,7 +146,7 @@ pub fn home(config: &Config) -> PathBuf {
     config.data_dir.join("routes")
 }
 
-/// Whether there is a store to look into. One that this run does not keep is shown on no page: nobody could end what is in it.
+/// Whether there is a store to look into. One that is turned off is shown on no page: nobody could end what is in it.
 fn has_store(config: &Config) -> bool {
     config.store.enabled != Some(false) && config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists()
 }
