@@ -34,9 +34,14 @@ describe("live", () => {
       await page.getByRole("button", { name: "Pause" }).click();
       const held = Number(new URLSearchParams(page.url().split("?")[1]).get("paused"));
       assert.ok(held > 1e12, page.url());
-      await page.waitForTimeout(1500);
-      const [onward] = await Promise.all([asked("series"), page.goBack()]);
-      assert.ok(end(onward) > held + 1000, "the view before was live, and is");
+      // Live, it ends where the stream last said that the newest data is; on a busy machine that comes late.
+      for (let tries = 0; ; tries++) {
+        await page.waitForTimeout(1500);
+        const [onward] = await Promise.all([asked("series"), page.goBack()]);
+        if (end(onward) > held + 1000) break;
+        assert.ok(tries < 10, "the view before was live, and is");
+        await page.goForward();
+      }
       await page.evaluate(() => (location.hash = "#/overview?paused=1"));
       await page.waitForURL(/paused=\d{13}/);
       await page.waitForTimeout(1500);
