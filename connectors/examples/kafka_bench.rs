@@ -145,9 +145,9 @@ fn bare(broker: &str, topic: &str, lines: u64) -> Result<(), Box<dyn std::error:
 
 fn source(settings: KafkaSettings, lines: u64) -> Result<(u64, u64), Box<dyn std::error::Error>> {
     let source = KafkaSource::connect(settings, ProcessShare::WHOLE, 0)?;
-    let wake = Arc::new((std::sync::Mutex::new(()), std::sync::Condvar::new()));
+    let wake = Arc::new((parking_lot::Mutex::new(()), parking_lot::Condvar::new()));
     let ring = wake.clone();
-    let feed = Arc::new(Feed::new(64 << 20, u64::MAX / 2, move || ring.1.notify_one()));
+    let feed = Arc::new(Feed::new(64 << 20, u64::MAX / 2, move || _ = ring.1.notify_one()));
     let thread = source.spawn(feed.clone())?;
     let (mut seen, mut batches) = (0, 0);
     while seen < lines {
@@ -162,8 +162,7 @@ fn source(settings: KafkaSettings, lines: u64) -> Result<(u64, u64), Box<dyn std
             Some(Message::Failed(error)) => return Err(error.into()),
             Some(_) => {}
             None => {
-                let guard = wake.0.lock().map_err(|_| "poisoned")?;
-                let _ = wake.1.wait_timeout(guard, Duration::from_millis(1));
+                wake.1.wait_for(&mut wake.0.lock(), Duration::from_millis(1));
             }
         }
     }

@@ -24,8 +24,9 @@
 
 use crate::source::SourceError;
 use crate::source::recent::RecentLines;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::{PartitionId, RawBatch, WallTime};
 
@@ -199,16 +200,11 @@ impl Feed {
         Feed { recent: Some(recent), ..self }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing under this lock panics half-way, so the state is whole even if another thread died holding it.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     // ---- for sources ----
 
     /// Announces a partition.
     pub fn open(&self, info: PartitionInfo) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let position = Position { is_arriving: info.unread.is_none(), ..Position::default() };
         inner.partitions.insert(info.id, position);
         inner.queue.push_back(Message::Opened(info));
@@ -220,7 +216,7 @@ impl Feed {
     /// at most `patience`; `None` after that or after [`Feed::stop`].
     pub fn choose(&self, among: &[PartitionId], patience: Duration) -> Option<PartitionId> {
         let deadline = Instant::now() + patience;
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         loop {
             if inner.stopped {
                 return None;
@@ -236,13 +232,13 @@ impl Feed {
                 return Some(chosen);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut inner, left);
         }
     }
 
     /// Whether this one partition may be read now: admission has room and it is not too far ahead.
     pub fn may_read(&self, partition: PartitionId) -> bool {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         if inner.needed.contains(&partition) {
             return !inner.stopped && !inner.paused;
         }
@@ -270,13 +266,13 @@ impl Feed {
 
     /// Whether admission has no room at all now.
     pub fn is_full(&self) -> bool {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         inner.stopped || !self.has_room(&inner)
     }
 
     /// An empty buffer, reused where one is spare.
     pub fn buffer(&self) -> Vec<u8> {
-        self.lock().spare.pop().unwrap_or_default()
+        self.inner.lock().spare.pop().unwrap_or_default()
     }
 
     /// Hands over a batch. Waits while the limit of bytes is reached; a batch that comes after [`Feed::stop`] is dropped.
@@ -284,7 +280,7 @@ impl Feed {
         if let Some(recent) = &self.recent {
             recent.remember(&batch);
         }
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.stopped {
             return;
         }
@@ -293,7 +289,7 @@ impl Feed {
         while inner.bytes >= self.max_bytes && inner.needed.is_empty() && !inner.stopped {
             #[cfg(test)]
             (inner.waiting += 1);
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut inner);
             #[cfg(test)]
             (inner.waiting -= 1);
         }
@@ -309,7 +305,7 @@ impl Feed {
 
     /// Says that a partition is read up to its end for now.
     pub fn caught_up(&self, partition: PartitionId) {
-        if let Some(position) = self.lock().partitions.get_mut(&partition) {
+        if let Some(position) = self.inner.lock().partitions.get_mut(&partition) {
             position.end = Some(position.sent);
             position.mark_end();
         }
@@ -319,7 +315,7 @@ impl Feed {
 
     /// Says that a partition has ended.
     pub fn end(&self, partition: PartitionId) {
-        self.lock().needed.remove(&partition);
+        self.inner.lock().needed.remove(&partition);
         self.push(Message::Ended(partition));
     }
 
@@ -336,27 +332,27 @@ impl Feed {
     /// Whether live sources should come to an end: hand over what has arrived, the unfinished last line too, say
     /// [`Feed::end`] of their partitions, and end.
     pub fn finishing(&self) -> bool {
-        self.lock().finishing
+        self.inner.lock().finishing
     }
 
     /// Whether sources should end before a stop: those of files hand over unfinished last lines that nobody writes on, those
     /// of connections and pipes what has arrived.
     pub fn winding_down(&self) -> bool {
-        self.lock().winding_down
+        self.inner.lock().winding_down
     }
 
     /// Whether a partition is open, or has ended and not all of it was stamped.
     pub fn holds(&self, partition: PartitionId) -> bool {
-        self.lock().partitions.contains_key(&partition)
+        self.inner.lock().partitions.contains_key(&partition)
     }
 
     /// Whether source threads should end.
     pub fn stopped(&self) -> bool {
-        self.lock().stopped
+        self.inner.lock().stopped
     }
 
     fn push(&self, message: Message) {
-        self.lock().queue.push_back(message);
+        self.inner.lock().queue.push_back(message);
         (self.wake)();
     }
 
@@ -364,22 +360,22 @@ impl Feed {
 
     /// The next message, if one waits.
     pub fn take(&self) -> Option<Message> {
-        self.lock().queue.pop_front()
+        self.inner.lock().queue.pop_front()
     }
 
     /// How many messages wait.
     pub fn waiting(&self) -> usize {
-        self.lock().queue.len()
+        self.inner.lock().queue.len()
     }
 
     /// Bytes handed over and not credited.
     pub fn bytes_in_flight(&self) -> usize {
-        self.lock().bytes
+        self.inner.lock().bytes
     }
 
     /// A batch of the partition was stamped: its effective watermark stands at `watermark` now.
     pub fn advance(&self, partition: PartitionId, watermark: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if let Some(position) = inner.partitions.get_mut(&partition) {
             position.watermark = position.watermark.max(watermark);
             position.outstanding = position.outstanding.saturating_sub(1);
@@ -391,7 +387,7 @@ impl Feed {
     /// Workers cannot judge what they hold without the batch `seq` of a partition: it is admitted next, whatever the
     /// limits. No effect where it was handed over already.
     pub fn need(&self, partition: PartitionId, seq: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.partitions.get(&partition).is_some_and(|p| p.sent <= seq) && inner.needed.insert(partition) {
             drop(inner);
             self.changed.notify_all();
@@ -400,7 +396,7 @@ impl Feed {
 
     /// A partition has ended and all its batches were stamped: it holds nobody back any more.
     pub fn retire(&self, partition: PartitionId) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.partitions.remove(&partition);
         inner.needed.remove(&partition);
         drop(inner);
@@ -409,7 +405,7 @@ impl Feed {
 
     /// The frontier of the whole computation stands at `frontier`.
     pub fn set_frontier(&self, frontier: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if frontier > inner.frontier {
             inner.frontier = frontier;
             self.offer(inner);
@@ -418,7 +414,7 @@ impl Feed {
 
     /// What keeps partitions from being read at this moment.
     pub fn pressure(&self) -> Pressure {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let reach = inner.reach(self.max_drift);
         let ahead =
             inner.partitions.iter().filter(|(_, p)| !p.is_within(reach, self.max_drift)).map(|(id, _)| *id).collect();
@@ -428,7 +424,7 @@ impl Feed {
 
     /// Gives back the bytes of a batch and its buffer for reuse.
     pub fn credit(&self, mut buffer: Vec<u8>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.bytes = inner.bytes.saturating_sub(buffer.len());
         if inner.spare.len() < 32 && buffer.capacity() <= 8 << 20 {
             buffer.clear();
@@ -439,14 +435,14 @@ impl Feed {
 
     /// Gives back the bytes of a batch whose buffer is kept.
     pub fn release(&self, bytes: usize) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.bytes = inner.bytes.saturating_sub(bytes);
         self.offer(inner);
     }
 
     /// Whether to admit nothing for now: a sink can take no more. Lifted with `false`.
     pub fn set_paused(&self, paused: bool) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.paused != paused {
             inner.paused = paused;
             drop(inner);
@@ -457,19 +453,19 @@ impl Feed {
     /// Asks live sources to come to an end in good order. See [`Feed::finishing`]. Partitions that end hold no time any
     /// more: for a run that is over, not for one that is to go on after a restart (that is [`Feed::stop`]).
     pub fn finish(&self) {
-        self.lock().finishing = true;
+        self.inner.lock().finishing = true;
         self.changed.notify_all();
     }
 
     /// Asks sources to end before a [`Feed::stop`]. See [`Feed::winding_down`]. Their partitions stay open.
     pub fn wind_down(&self) {
-        self.lock().winding_down = true;
+        self.inner.lock().winding_down = true;
         self.changed.notify_all();
     }
 
     /// Ends all sources: nothing more is admitted.
     pub fn stop(&self) {
-        self.lock().stopped = true;
+        self.inner.lock().stopped = true;
         self.changed.notify_all();
     }
 }

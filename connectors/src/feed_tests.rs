@@ -164,7 +164,7 @@ fn what_waits_at_a_stop_is_handed_over() {
         move || feed.send(batch(2, 10))
     });
     let begun = Instant::now();
-    while feed.lock().waiting == 0 {
+    while feed.inner.lock().waiting == 0 {
         assert!(begun.elapsed() < Duration::from_secs(120), "it does not wait");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -184,7 +184,7 @@ fn what_is_retired_is_forgotten() {
         feed.retire(PartitionId(id));
         feed.advance(PartitionId(id), 1);
     }
-    assert_eq!(feed.lock().partitions.len(), 2);
+    assert_eq!(feed.inner.lock().partitions.len(), 2);
 }
 
 #[test]
@@ -216,6 +216,6 @@ fn sources_that_wait_for_room_are_woken_for_half_of_it_or_an_empty_queue() {
         sizes.iter().for_each(|bytes| feed.send(batch(1, *bytes)));
         (0..*taken).for_each(|_| drop(feed.take()));
         sizes[..*credited].iter().for_each(|bytes| feed.release(*bytes));
-        assert_eq!(feed.is_time_to_read(&feed.lock()), *want, "{name}");
+        assert_eq!(feed.is_time_to_read(&feed.inner.lock()), *want, "{name}");
     }
 }

@@ -10,15 +10,15 @@
 //! | [`influx`], [`store`] | InfluxDB; the embedded store |
 //! | [`route`] | who is told of alerts: mail, webhooks, Alertmanager, blocklists, files, topics |
 //! | [`answers`], [`report`] | questions about results, to a store or a running Tidewatch; summaries made of the answers |
-//! | [`aging`], [`masking`], [`whom`] | erasing clients from files of lines: after a time, or one client that is named |
+//! | [`erase`] | erasing clients from files of lines: after a time, or one client that is named |
 //! | [`durable`], [`lock`] | replacing a file safely; one process a data directory |
 //! | [`file_identity`], [`paths`] | which file a path names, and whether it changed; one spelling for each path |
 //! | [`http`], [`secret`], [`random`] | requests with limits; tokens and passwords; random bytes |
-//! | [`sparing`] | a limit on messages about what others do |
+//! | [`log_limit`] | a limit on messages about what others do |
 
-pub mod aging;
 pub mod answers;
 pub mod durable;
+pub mod erase;
 pub mod feed;
 pub mod file_identity;
 pub mod generator;
@@ -26,7 +26,7 @@ pub mod http;
 pub mod influx;
 pub mod kafka;
 pub mod lock;
-pub mod masking;
+pub mod log_limit;
 pub mod paths;
 pub mod random;
 pub mod report;
@@ -35,6 +35,4 @@ pub mod secret;
 pub mod ship;
 pub mod sink;
 pub mod source;
-pub mod sparing;
 pub mod store;
-pub mod whom;

@@ -2,9 +2,10 @@
 //! without lines, and of a partial write by the version 2 API it says neither which lines nor why, with status 500.
 #![allow(clippy::unwrap_used)]
 
+use parking_lot::Mutex;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tidewatch_connectors::influx::{InfluxError, InfluxSettings, InfluxSink, check, has_bucket};
 use tidewatch_connectors::secret::Secret;
 use tidewatch_connectors::sink::{Delivery, Sink};
@@ -37,7 +38,7 @@ impl Three {
     }
 
     fn kept(&self) -> Vec<String> {
-        self.kept.lock().unwrap().clone()
+        self.kept.lock().clone()
     }
 }
 
@@ -71,7 +72,7 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Vec<String>>) {
         } else if body.is_empty() {
             ("400 Bad Request", r#"{"code":"invalid","message":"write buffer error: incoming write was empty"}"#)
         } else {
-            kept.lock().unwrap().extend(good.iter().map(|line| line.to_string()));
+            kept.lock().extend(good.iter().map(|line| line.to_string()));
             if bad.is_empty() {
                 ("204 No Content", "")
             } else {

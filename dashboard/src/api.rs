@@ -2,10 +2,10 @@
 
 use crate::app::{self, App, json};
 use crate::auth::Shown;
+use crate::data::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery};
 use crate::error::ApiError;
 use crate::http::{Named, fields, nothing, visitor};
 use crate::params::{Params, shorten};
-use crate::store::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery};
 use crate::view::RuleRow;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};

@@ -1,18 +1,19 @@
 //! What all requests share, and the table of routes.
 
 use crate::auth::Auth;
+use crate::data::{Data, DataError};
 use crate::engine::{Engine, Feed};
 use crate::error::ApiError;
 use crate::serve::Settings;
-use crate::store::{Data, DataError};
 use crate::{api, assets, http, metrics, stream};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use parking_lot::Mutex;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
@@ -151,7 +152,7 @@ impl Shared {
             None => {}
             Some(Ok(all)) => self.feed.set_silenced(all),
             Some(Err(error)) => {
-                tracing::debug!(%error, "what is silenced is not known; the stream goes by what it was")
+                tracing::debug!(%error, "silences cannot be read; the stream uses those it had")
             }
         }
     }
@@ -168,7 +169,7 @@ impl Shared {
 
     fn seen<T>(&self, take: impl FnOnce(&Seen) -> T) -> T {
         // Held meanwhile: whoever else asks takes the same.
-        let mut kept = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.status.lock();
         let seen = match kept.take().filter(|seen| seen.at.elapsed() < STATUS_AGE) {
             Some(seen) => seen,
             None => self.look(),

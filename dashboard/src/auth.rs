@@ -16,10 +16,10 @@ use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
+use parking_lot::Mutex;
 use sha2::Sha256;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the cookie's name begins with.
@@ -133,7 +133,7 @@ impl Auth {
             return Ok(());
         }
         let mut from = network(from);
-        let mut all = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.wrong.lock();
         if all.len() >= ADDRESSES && !all.contains_key(&from) {
             all.retain(|_, wrong| wrong.since.elapsed() < WITHIN);
             if all.len() >= ADDRESSES {
@@ -157,7 +157,7 @@ impl Auth {
         if wrong.count == MOST_WRONG {
             // From the last one on.
             wrong.since = Instant::now();
-            tracing::warn!(address = %from, attempts = MOST_WRONG, "many wrong tokens for the page; no more are heard for a minute");
+            tracing::warn!(address = %from, attempts = MOST_WRONG, "many wrong tokens for the page; logins are refused for a minute");
         }
         Err(ApiError::wrong_token())
     }
@@ -302,7 +302,7 @@ mod tests {
         for n in 0..2 * ADDRESSES as u32 {
             let _ = auth.try_token(b"x", IpAddr::from(n.to_be_bytes()));
         }
-        assert!(auth.wrong.lock().unwrap().len() <= ADDRESSES + 1);
+        assert!(auth.wrong.lock().len() <= ADDRESSES + 1);
     }
 
     #[test]
@@ -322,9 +322,9 @@ mod tests {
         let cookie = format!("{}={}", auth.cookie_name(), auth.cookie(NOW).unwrap().0);
         assert_eq!(auth.look(&headers(&[("cookie", &cookie)]), new, NOW), Ok(Shown::Valid), "and who is logged in");
         // Once those before it are over, it has a place of its own.
-        auth.wrong.lock().unwrap().values_mut().for_each(|wrong| wrong.since -= WITHIN);
+        auth.wrong.lock().values_mut().for_each(|wrong| wrong.since -= WITHIN);
         assert_eq!(auth.try_token(b"s3cret", new), Ok(()));
         assert_eq!(auth.try_token(b"x", new), Err(ApiError::wrong_token()));
-        assert_eq!(auth.wrong.lock().unwrap().keys().collect::<Vec<_>>(), [&new]);
+        assert_eq!(auth.wrong.lock().keys().collect::<Vec<_>>(), [&new]);
     }
 }

@@ -10,9 +10,10 @@
 //!   about to read.
 
 use crate::view::{AllowRow, DataflowView, RuleRow, Status, TimeView};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::subject;
 use tokio::sync::broadcast;
@@ -152,12 +153,12 @@ impl Feed {
 
     /// Whether an alert is silenced, as was last looked; `None` where that is not known.
     pub fn is_silenced(&self, rule: &str, subject: &BTreeMap<String, String>, now: u64) -> Option<bool> {
-        let kept = self.inner.silenced.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.inner.silenced.lock();
         kept.as_ref().map(|all| all.iter().any(|one| one.covers(rule, subject, now)))
     }
 
     pub(crate) fn set_silenced(&self, all: Vec<Silenced>) {
-        *self.inner.silenced.lock().unwrap_or_else(PoisonError::into_inner) = Some(all);
+        *self.inner.silenced.lock() = Some(all);
     }
 
     /// Tells an alert: a JSON object of one line.
@@ -216,8 +217,8 @@ impl Feed {
         let _ = self.inner.events.send(LiveEvent::one(kind, data));
     }
 
-    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
-        self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn throttle(&self) -> parking_lot::MutexGuard<'_, Throttle> {
+        self.inner.windows.lock()
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<LiveEvent> {

@@ -5,10 +5,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`engine`], [`view`], [`store`] | what is shown, and where it comes from |
+//! | [`engine`], [`view`], [`data`] | what is shown, and where it comes from |
 //! | [`serve`] | the server's life: bind, serve, stop; its limits |
 //! | `http`, `auth`, `tls` | who may look, and what a browser may do with it |
-//! | `kept`, `countries` | the embedded store, asked; where clients are |
+//! | [`store`], [`countries`] | the embedded store, asked; where clients are |
 //! | `api`, `stream`, `metrics`, `assets` | the routes |
 
 mod api;
@@ -16,11 +16,11 @@ mod app;
 mod assets;
 mod auth;
 pub mod countries;
+pub mod data;
 pub mod engine;
 mod error;
 mod fields;
 mod http;
-pub mod kept;
 mod metrics;
 mod params;
 mod places;

@@ -11,10 +11,11 @@
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
@@ -74,7 +75,7 @@ impl Places {
     }
 
     fn taken(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Seat>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock()
     }
 }
 
@@ -119,7 +120,7 @@ impl<B: HttpBody> Received<B> {
 
     fn look(&self, is_whole: bool) {
         if let Some(place) = self.place.as_ref().filter(|_| is_whole) {
-            let mut answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answering = self.answering.lock();
             answering.get_or_insert_with(|| place.answering());
         }
     }

@@ -10,10 +10,10 @@
 //! - After [`Page::stop`] nothing listens any more.
 
 use crate::app::{App, Shared};
+use crate::data::Data;
 use crate::engine::{Engine, Feed};
 use crate::http::Peer;
 use crate::places::{Place, Places, Received};
-use crate::store::Data;
 use axum::http::{Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -233,7 +233,7 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 // No descriptors left, or a visitor already gone.
-                tracing::debug!(%error, "a visitor of the page could not be let in");
+                tracing::debug!(%error, "a connection to the page could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -294,7 +294,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     let answering = request.body().answering();
                     let answer: Result<Response, Infallible> = inner.call(request).await;
                     let Ok(response) = answer;
-                    let answering = answering.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let answering = answering.lock().take();
                     match answering {
                         Some(answering) => answering.with(response),
                         None => response,

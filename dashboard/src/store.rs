@@ -1,152 +1,350 @@
-//! What is read from the store: one method a route, each giving the body of an answer.
-//!
-//! Calls may take a while: they are made from threads that may wait, a few at a time.
+//! The embedded store as the page asks it.
 
-#![allow(missing_docs)] // questions and answers, named as in docs/openapi.yaml
-
+use crate::countries::Countries;
+use crate::data::{
+    AlertsQuery, Answer, Data, DataError, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery,
+};
 use crate::engine::Silenced;
 use crate::view::RequestsView;
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
 use tidewatch_connectors::answers::Ranking;
-use tidewatch_events::alert::{AlertState, Severity};
+use tidewatch_connectors::source::wall_clock;
+use tidewatch_connectors::store::{
+    self as tables, AlertRow, RingWatch, SilenceRequest, StoreError, StoreMarks, StoreReader,
+};
+use tidewatch_events::alert::Severity;
+use tidewatch_events::time::{EventTime, Millis};
 
-/// A span of event time, ms, `[from, to)`; where nothing is said, all there is, or the last fifteen minutes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// Its start.
-    pub from: Option<u64>,
-    /// Its end.
-    pub to: Option<u64>,
-    /// Where no end is named: the newest event that this run has read, whose window is the last one. Else that of the newest
-    /// data: an earlier run may have read a log of later times.
-    pub newest: Option<u64>,
+/// How long a question may take.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// How long the names of hosts are remembered.
+const HOSTS_AGE: Duration = Duration::from_secs(10);
+
+/// How many of them.
+const HOSTS: usize = 1000;
+
+/// Of so many top clients the countries are looked up.
+const CLIENTS: usize = 1000;
+
+/// The store of a data directory, with what the configuration adds to its answers.
+pub struct StoreData {
+    reader: StoreReader,
+    marks: StoreMarks,
+    ring: Option<RingWatch>,
+    countries: Option<Countries>,
+    /// Those of the configuration, that are not over.
+    configured: Vec<Silenced>,
+    hosts: Mutex<Option<(Instant, Vec<String>)>>,
+    on_marks: Option<OnMarks>,
 }
 
-/// What `series` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SeriesQuery {
-    pub span: Span,
-    /// All hosts together where none is named.
-    pub host: Option<String>,
-    /// Length of a row's time, ms; chosen where it is not said.
-    pub step: Option<u64>,
-}
+/// Told when a silence or an acknowledgement was written or taken back, before that is answered.
+pub type OnMarks = Box<dyn Fn() + Send + Sync>;
 
-/// What `tops` is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopsQuery {
-    pub kind: Ranking,
-    pub span: Span,
-    pub host: Option<String>,
-    pub limit: usize,
-}
-
-/// What `errors` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ErrorsQuery {
-    pub span: Span,
-    pub host: Option<String>,
-    pub severity: Option<String>,
-    pub limit: usize,
-}
-
-/// What `alerts` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AlertsQuery {
-    pub span: Span,
-    pub rule: Option<String>,
-    /// Of this severity.
-    pub severity: Option<Severity>,
-    pub state: Option<AlertState>,
-    pub host: Option<String>,
-    /// A part of a value of the subject.
-    pub subject: Option<String>,
-    pub limit: usize,
-    /// Only what follows: `next` of an answer.
-    pub before: Option<String>,
-}
-
-/// What `requests` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestsQuery {
-    pub span: Span,
-    pub host: Option<String>,
-    pub client: Option<String>,
-    /// A part of the path.
-    pub path: Option<String>,
-    /// Least and largest status.
-    pub status: Option<(u16, u16)>,
-    /// A part of any text of the request.
-    pub text: Option<String>,
-    pub limit: usize,
-    /// Only what follows: `next` of an answer, or a time in ms.
-    pub before: Option<String>,
-}
-
-/// A silence that is wished for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NewSilence {
-    /// The rule whose alerts are not told; all rules where none is named.
-    pub rule: Option<String>,
-    /// The subject whose alerts are not told: group field → value.
-    pub subject: Option<std::collections::BTreeMap<String, String>>,
-    /// When it ends, wall clock, ms.
-    pub until: u64,
-    /// Why.
-    pub reason: String,
-}
-
-/// Why something could not be read or written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DataError {
-    /// There is no such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// It was asked for in a way that has no answer.
-    #[error("{0}")]
-    Wrong(String),
-    /// It takes too long to find out.
-    #[error("{0}")]
-    TooLong(String),
-    /// It is not kept in this run.
-    #[error("{0}")]
-    NotKept(String),
-    /// The store failed.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// The body of an answer: JSON.
-pub type Answer = Result<String, DataError>;
-
-/// Answers to the page, as JSON.
-pub trait Data: Send + Sync + 'static {
-    /// Hosts with data, by name, bounded.
-    fn hosts(&self) -> Vec<String>;
-    /// Event time of the newest data, ms.
-    fn newest(&self) -> Option<u64>;
-    /// What is kept of single requests.
-    fn requests_kept(&self) -> RequestsView;
-    /// Whether `tops` knows countries.
-    fn knows_countries(&self) -> bool {
-        false
+impl StoreData {
+    /// The store of a data directory.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be read.
+    pub fn open(dir: &Path) -> Result<StoreData, StoreError> {
+        let (reader, marks) = (StoreReader::open(dir, LIMIT)?, StoreMarks::open(dir)?);
+        let (ring, countries, configured, on_marks) = (None, None, Vec::new(), None);
+        Ok(StoreData { reader, marks, ring, countries, configured, hosts: Mutex::default(), on_marks })
     }
-    /// Whether an alert of a rule is kept.
-    fn knows_rule(&self, rule: &str) -> Result<bool, DataError>;
-    /// The silences that hold at `now`.
-    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError>;
-    fn series(&self, query: &SeriesQuery) -> Answer;
-    fn tops(&self, query: &TopsQuery) -> Answer;
-    fn errors(&self, query: &ErrorsQuery) -> Answer;
-    fn alerts(&self, query: &AlertsQuery) -> Answer;
-    fn alert(&self, id: &str) -> Answer;
-    /// Says that somebody has seen an alert; gives the alert.
-    fn acknowledge(&self, id: &str, by: &str, note: &str) -> Answer;
-    /// Takes that back; gives the alert.
-    fn take_back(&self, id: &str) -> Answer;
-    fn silences(&self, now: u64) -> Answer;
-    /// Gives the silence with its id.
-    fn silence(&self, wished: &NewSilence) -> Answer;
-    fn end_silence(&self, id: &str) -> Result<(), DataError>;
-    fn client(&self, ip: &str, span: Span) -> Answer;
-    fn requests(&self, query: &RequestsQuery) -> Answer;
+
+    /// With a ring of requests that is being written.
+    pub fn with_requests(self, ring: RingWatch) -> StoreData {
+        StoreData { ring: Some(ring), ..self }
+    }
+
+    /// With a file that says where clients are.
+    pub fn with_countries(self, countries: Countries) -> StoreData {
+        StoreData { countries: Some(countries), ..self }
+    }
+
+    /// With silences that hold besides those that people make.
+    pub fn with_silences(self, configured: Vec<Silenced>) -> StoreData {
+        StoreData { configured, ..self }
+    }
+
+    /// With somebody who acts on what people silence and acknowledge: it is in force when they are answered.
+    pub fn telling_of_marks(self, on_marks: OnMarks) -> StoreData {
+        StoreData { on_marks: Some(on_marks), ..self }
+    }
+
+    /// Tells of a mark that was made, if it was.
+    fn tell<T>(&self, made: Result<T, StoreError>) -> Result<T, DataError> {
+        let made = made.map_err(wrong)?;
+        if let Some(tell) = &self.on_marks {
+            tell();
+        }
+        Ok(made)
+    }
+
+    /// Marks the alerts that the configuration silences.
+    fn mark(&self, rows: &mut [AlertRow]) {
+        let now = wall_clock().0;
+        for row in rows.iter_mut().filter(|row| !row.silenced) {
+            row.silenced = self.configured.iter().any(|one| one.covers(&row.rule, &row.subject, now));
+        }
+    }
+}
+
+/// A silence as the API has it. Times are those of the wall clock, ms.
+#[derive(Serialize)]
+struct SilenceRow {
+    /// By which it can be ended; none of one that the configuration makes.
+    id: Option<i64>,
+    rule: Option<String>,
+    subject: Option<BTreeMap<String, String>>,
+    /// None: it holds since it was made.
+    from: Option<u64>,
+    until: u64,
+    reason: String,
+    created: Option<u64>,
+    configured: bool,
+}
+
+impl SilenceRow {
+    fn made(one: tables::Silence) -> SilenceRow {
+        SilenceRow {
+            id: Some(one.id),
+            rule: one.rule,
+            subject: one.subject,
+            from: None,
+            until: one.until.0,
+            reason: one.reason,
+            created: Some(one.created.0),
+            configured: false,
+        }
+    }
+
+    fn configured(one: &Silenced) -> SilenceRow {
+        SilenceRow {
+            id: None,
+            rule: one.rule.clone(),
+            subject: Some(one.subject.clone()).filter(|subject| !subject.is_empty()),
+            from: Some(one.from).filter(|from| *from > 0),
+            until: one.until,
+            reason: one.reason.clone(),
+            created: None,
+            configured: true,
+        }
+    }
+}
+
+fn answer<T: Serialize>(found: Result<T, StoreError>) -> Answer {
+    let found = found.map_err(wrong)?;
+    serde_json::to_string(&found).map_err(|error| DataError::Failed(error.to_string()))
+}
+
+fn wrong(error: StoreError) -> DataError {
+    match error {
+        StoreError::Unknown { .. } => DataError::NotFound(error.to_string()),
+        StoreError::BadQuery(_) => DataError::Wrong(error.to_string()),
+        StoreError::TooLong(_) => DataError::TooLong(error.to_string()),
+        _ => DataError::Failed(match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        }),
+    }
+}
+
+fn span(span: Span) -> (Option<EventTime>, Option<EventTime>) {
+    (span.from.map(EventTime), span.to.map(EventTime))
+}
+
+impl StoreData {
+    /// The same, where no end is named up to the end of the newest event's window.
+    fn recent(&self, span: Span) -> Result<(Option<EventTime>, Option<EventTime>), DataError> {
+        let end = match span.newest.filter(|_| span.to.is_none()) {
+            None => span.to,
+            Some(newest) => {
+                let window = self.reader.window().map_err(wrong)?.0;
+                Some((newest - newest % window).saturating_add(window))
+            }
+        };
+        Ok((span.from.map(EventTime), end.map(EventTime)))
+    }
+}
+
+impl Data for StoreData {
+    fn hosts(&self) -> Vec<String> {
+        let mut kept = self.hosts.lock();
+        if let Some((at, hosts)) = &*kept
+            && at.elapsed() < HOSTS_AGE
+        {
+            return hosts.clone();
+        }
+        let hosts = match self.reader.hosts(HOSTS) {
+            Ok((hosts, _)) => hosts,
+            Err(error) => {
+                tracing::debug!(%error, "the store does not name its hosts");
+                Vec::new()
+            }
+        };
+        *kept = Some((Instant::now(), hosts.clone()));
+        hosts
+    }
+
+    fn newest(&self) -> Option<u64> {
+        match self.reader.stored() {
+            Ok(stored) => stored.newest.map(|start| start.0 + stored.window.0.saturating_sub(1)),
+            Err(error) => {
+                tracing::debug!(%error, "the store does not say what it has");
+                None
+            }
+        }
+    }
+
+    fn requests_kept(&self) -> RequestsView {
+        let Some(ring) = &self.ring else { return RequestsView::default() };
+        let status = ring.status();
+        RequestsView {
+            enabled: true,
+            kept: status.kept,
+            from: status.from.map(|from| from.0),
+            sampled: status.one_in > 1,
+            partial: !status.without.is_empty(),
+            without: status.without,
+        }
+    }
+
+    fn knows_countries(&self) -> bool {
+        self.countries.is_some()
+    }
+
+    fn knows_rule(&self, rule: &str) -> Result<bool, DataError> {
+        let query = tables::AlertsQuery { rule: Some(rule.to_owned()), limit: 1, ..tables::AlertsQuery::default() };
+        self.reader.alerts(&query).map(|found| !found.rows.is_empty()).map_err(wrong)
+    }
+
+    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError> {
+        let all = self.reader.silences().map_err(wrong)?;
+        let holding = all.into_iter().filter(|one| one.until.0 > now);
+        let said = |one: tables::Silence| Silenced {
+            rule: one.rule,
+            subject: one.subject.unwrap_or_default(),
+            from: 0,
+            until: one.until.0,
+            reason: one.reason,
+        };
+        Ok(holding.map(said).chain(self.configured.iter().cloned()).collect())
+    }
+
+    fn series(&self, query: &SeriesQuery) -> Answer {
+        let (from, to) = self.recent(query.span)?;
+        let query = tables::SeriesQuery { from, to, host: query.host.clone(), step: query.step.map(Millis) };
+        answer(self.reader.series(&query))
+    }
+
+    fn tops(&self, query: &TopsQuery) -> Answer {
+        let (from, to) = self.recent(query.span)?;
+        let (kind, host, limit) = (query.kind, query.host.clone(), query.limit);
+        if let (Ranking::Countries, Some(countries)) = (kind, &self.countries) {
+            let clients = tables::TopsQuery { kind: Ranking::Clients, from, to, host, limit: CLIENTS };
+            return answer(self.reader.tops(&clients).map(|clients| countries.ranked(clients, limit)));
+        }
+        answer(self.reader.tops(&tables::TopsQuery { kind, from, to, host, limit }))
+    }
+
+    fn errors(&self, query: &ErrorsQuery) -> Answer {
+        let (from, to) = self.recent(query.span)?;
+        let (host, severity, limit) = (query.host.clone(), query.severity.clone(), query.limit);
+        answer(self.reader.errors(&tables::ErrorsQuery { from, to, host, severity, limit }))
+    }
+
+    fn alerts(&self, query: &AlertsQuery) -> Answer {
+        let (from, to) = span(query.span);
+        let found = self.reader.alerts(&tables::AlertsQuery {
+            from,
+            to,
+            rule: query.rule.clone(),
+            severity: query.severity.map(|severity: Severity| severity.as_str().to_owned()),
+            state: query.state.map(|is| is.as_str().to_owned()),
+            host: query.host.clone(),
+            subject: query.subject.clone(),
+            limit: query.limit,
+            before: query.before.clone(),
+        });
+        answer(found.map(|mut found| {
+            self.mark(&mut found.rows);
+            found
+        }))
+    }
+
+    fn alert(&self, id: &str) -> Answer {
+        let mut found = self.reader.alert(id).map_err(wrong)?;
+        self.mark(found.as_mut_slice());
+        answer(found.ok_or_else(|| StoreError::Unknown { what: "alert", name: id.chars().take(100).collect() }))
+    }
+
+    fn acknowledge(&self, id: &str, by: &str, note: &str) -> Answer {
+        self.tell(self.marks.acknowledge(id, by, note))?;
+        self.alert(id)
+    }
+
+    fn take_back(&self, id: &str) -> Answer {
+        self.tell(self.marks.unacknowledge(id))?;
+        self.alert(id)
+    }
+
+    fn silences(&self, now: u64) -> Answer {
+        #[derive(Serialize)]
+        struct Rows<T> {
+            rows: Vec<T>,
+            truncated: bool,
+        }
+        let configured = self.configured.iter().filter(|one| one.until > now).map(SilenceRow::configured);
+        let all = |made: Vec<tables::Silence>| made.into_iter().map(SilenceRow::made).chain(configured).collect();
+        answer(self.reader.silences().map(|made| Rows { rows: all(made), truncated: false }))
+    }
+
+    fn silence(&self, wished: &NewSilence) -> Answer {
+        let made = self.tell(self.marks.silence(&SilenceRequest {
+            rule: wished.rule.clone(),
+            subject: wished.subject.clone(),
+            until: EventTime(wished.until),
+            reason: wished.reason.clone(),
+        }))?;
+        answer(Ok(SilenceRow::made(made)))
+    }
+
+    fn end_silence(&self, id: &str) -> Result<(), DataError> {
+        let unknown = || StoreError::Unknown { what: "silence", name: id.chars().take(100).collect() };
+        let id = id.parse().map_err(|_| wrong(unknown()))?;
+        self.tell(self.marks.end_silence(id))
+    }
+
+    fn client(&self, ip: &str, at: Span) -> Answer {
+        let (from, to) = span(at);
+        answer(self.reader.client(ip, from, to).map(|mut found| {
+            self.mark(&mut found.alerts);
+            found
+        }))
+    }
+
+    fn requests(&self, query: &RequestsQuery) -> Answer {
+        let (from, to) = span(query.span);
+        let found = self.reader.requests(&tables::RequestsQuery {
+            from,
+            to,
+            host: query.host.clone(),
+            client: query.client.clone(),
+            path: query.path.clone(),
+            status: query.status,
+            text: query.text.clone(),
+            limit: query.limit,
+            before: query.before.clone(),
+        });
+        match found {
+            Err(StoreError::Missing(_)) => Err(DataError::NotKept("single requests are not kept in this run".into())),
+            found => answer(found),
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! TLS: certificate chain and key from PEM files, read again when the files change.
 
 use crate::serve::PageError;
+use parking_lot::RwLock;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tidewatch_connectors::file_identity::Look;
 use tidewatch_events::text::Shown as _;
@@ -34,7 +35,7 @@ impl Tls {
 
     /// The handshake of a new connection.
     pub async fn accept(&self, socket: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        let acceptor = self.acceptor.read().unwrap_or_else(PoisonError::into_inner).0.clone();
+        let acceptor = self.acceptor.read().0.clone();
         acceptor.accept(socket).await
     }
 
@@ -52,12 +53,12 @@ impl Tls {
 
     fn look(&self) {
         let now = looks(&self.cert, &self.key);
-        if now == self.acceptor.read().unwrap_or_else(PoisonError::into_inner).1 {
+        if now == self.acceptor.read().1 {
             return;
         }
         match acceptor(&self.cert, &self.key) {
             Ok(new) => {
-                *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = (new, now);
+                *self.acceptor.write() = (new, now);
                 tracing::info!(cert = %self.cert.shown(), "the page's certificate was read again");
             }
             Err(error) => tracing::warn!(%error, "the page's new certificate cannot be used; the old one still is"),

@@ -334,7 +334,7 @@ fn a_full_disk_is_said_and_the_code_is_1() {
         let took = begun.elapsed();
         assert_eq!(code, Some(1), "{file}: {said}");
         assert!(said.contains(&format!("{file}: No space left on device")), "{file}: {said}");
-        let sentence = said.lines().find(|line| line.contains("it did not take everything before the end"));
+        let sentence = said.lines().find(|line| line.contains("not everything was delivered before shutdown"));
         assert!(sentence.is_some_and(|sentence| sentence.contains(left)), "{file}: {said}");
         assert!(said.contains("error: not all results could be delivered before the end"), "{file}: {said}");
         assert!(took < Duration::from_secs(60), "{file}: it took {took:?}: {said}");

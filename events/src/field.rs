@@ -27,7 +27,7 @@ pub enum Field {
     Logger,
     /// `access`, `error` or `app`.
     Kind,
-    /// The template of a message (`events::pattern`).
+    /// The template of a message (`events::message_template`).
     Pattern,
 }
 
@@ -87,7 +87,7 @@ impl Field {
         matches!(self, Path | Query | UserAgent | Referrer | Message | User | Logger)
     }
 
-    /// The field's value in an event. `Pattern` is computed by `events::pattern` and is `None` here.
+    /// The field's value in an event. `Pattern` is computed by `events::message_template` and is `None` here.
     #[inline]
     pub fn value<'a>(self, batch: &'a Batch, event: &Event) -> Value<'a> {
         let text = |span: Span| if span.is_none() { Value::None } else { Value::Text(batch.get(span)) };

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
 use tidewatch_events::formats::{Format, NAMES, Parser, SourceOptions, detect};
-use tidewatch_events::{pattern, privacy::Privacy};
+use tidewatch_events::{message_template, privacy::Privacy};
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, bytes)) = data.split_first() else { return };
@@ -41,8 +41,8 @@ fuzz_target!(|data: &[u8]| {
     let mut out = String::new();
     for event in &batch.events {
         out.clear();
-        pattern::template(batch.get(event.message), &mut out);
-        assert!(out.len() <= pattern::MAX_BYTES);
+        message_template::template(batch.get(event.message), &mut out);
+        assert!(out.len() <= message_template::MAX_BYTES);
         Privacy::default().redact_line(batch.get(event.line));
     }
 });

@@ -6,7 +6,8 @@
 use super::{Generator, Label};
 use crate::feed::{Feed, PartitionInfo};
 use crate::source::SourceError;
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
@@ -35,14 +36,14 @@ pub struct Live {
 impl Live {
     /// What was injected so far, at most a second old; all of it once the thread has ended.
     pub fn labels(&self) -> Vec<Label> {
-        self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.labels.lock().clone()
     }
 
     /// Waits for the end: of the generator, or after [`Feed::stop`].
     pub fn join(self) -> Vec<Label> {
         // A panic in the thread was reported by the process's panic hook.
         let _ = self.thread.join();
-        let labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        let labels = self.labels.lock();
         labels.clone()
     }
 }
@@ -99,7 +100,7 @@ fn generate(
     mut partitions: Vec<Partition>,
     labels: &Mutex<Vec<Label>>,
 ) {
-    let note = |generator: &Generator| *labels.lock().unwrap_or_else(PoisonError::into_inner) = generator.labels();
+    let note = |generator: &Generator| *labels.lock() = generator.labels();
     let (mut noted, mut line) = (Instant::now(), Vec::new());
     while !feed.stopped() {
         let until =

@@ -8,6 +8,7 @@ use super::settings::{KafkaSettings, KafkaSettingsError};
 use super::status::KafkaStatus;
 use super::topics::nearest;
 use crate::source::SourceError;
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -15,7 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::util::Timeout;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
@@ -40,7 +41,7 @@ impl Context {
 
     /// An error that waiting does not cure: a wrong password, a certificate that is not trusted.
     pub(super) fn refused(&self) -> Option<String> {
-        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fatal.lock().clone()
     }
 
     /// Why nothing came, as far as is known.
@@ -50,7 +51,7 @@ impl Context {
 
     /// The connection does its work; says so where it did not before.
     pub(super) fn works(&self) {
-        *self.fatal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.fatal.lock() = None;
         if self.status.works() {
             info!(source = %self.name, "kafka answers again");
         }
@@ -59,7 +60,7 @@ impl Context {
     /// Counts an error that passes, and logs it where it is another than the last.
     pub(super) fn trouble(&self, words: &str) {
         if self.status.failed(words) {
-            warn!(source = %self.name, error = words, "kafka: trouble, trying on");
+            warn!(source = %self.name, error = words, "kafka: connection trouble, retrying");
         }
     }
 }
@@ -76,7 +77,7 @@ impl ClientContext for Context {
             Some(
                 RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::SaslAuthenticationFailed,
             ) => {
-                self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| words.to_owned());
+                self.fatal.lock().get_or_insert_with(|| words.to_owned());
             }
             // What a reader is told by its own queue. Nothing is wrong.
             Some(RDKafkaErrorCode::PartitionEOF) => return,

@@ -4,13 +4,13 @@ use super::client::{self, Consumer, Context, seconds, serve};
 use super::settings::KafkaSettings;
 use super::status::KafkaStatus;
 use crate::source::SourceError;
+use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So many records are read over to the next that is wanted, rather than asking for it anew.
@@ -64,7 +64,7 @@ impl LineFetcher {
         within: Duration,
         found: &mut dyn FnMut(usize, Option<Vec<u8>>),
     ) -> Result<(), SourceError> {
-        let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner);
+        let consumer = self.consumer.lock();
         let mut topics: BTreeMap<&str, BTreeMap<i32, Wanted>> = BTreeMap::new();
         for (at, place) in wanted.iter().enumerate() {
             let partitions = topics.entry(&place.topic).or_default();

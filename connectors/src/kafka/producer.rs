@@ -9,13 +9,14 @@ use super::client::{self, Context, creation};
 use super::settings::{KafkaSettings, KafkaSettingsError};
 use super::status::KafkaStatus;
 use crate::source::SourceError;
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How records are packed.
@@ -141,13 +142,13 @@ impl ProducerContext for Deliveries {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 tracing::trace!(topic = message.topic(), %code, "record not delivered");
-                let mut worst = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut worst = self.worst.lock();
                 *worst = Some(worse(*worst, code));
                 Err(code)
             }
         };
         if let Some(outcomes) = &self.outcomes {
-            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+            outcomes.lock().push((number, outcome));
         }
     }
 }
@@ -214,8 +215,7 @@ pub(super) fn producer(
 impl Deliveries {
     /// What became of records since the last call.
     pub(super) fn take_outcomes(&self) -> Vec<(usize, Result<(), RDKafkaErrorCode>)> {
-        let outcomes =
-            self.outcomes.as_ref().map(|o| std::mem::take(&mut *o.lock().unwrap_or_else(PoisonError::into_inner)));
+        let outcomes = self.outcomes.as_ref().map(|o| std::mem::take(&mut *o.lock()));
         outcomes.unwrap_or_default()
     }
 
@@ -363,7 +363,7 @@ impl LineProducer {
         let new = failed - self.reported;
         if new > 0 {
             self.reported = failed;
-            let code = self.producer.context().worst.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let code = self.producer.context().worst.lock().take();
             return Err(self.error(code.unwrap_or(RDKafkaErrorCode::Fail), new));
         }
         self.producer.context().works();

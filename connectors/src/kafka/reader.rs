@@ -375,7 +375,7 @@ impl Reader {
                         let (partition, rules, until) = (&name, &self.readers, wanted.dealt_with);
                         warn!(
                             %partition, missing, begin, until, %rules,
-                            "kafka: the log no longer holds records that rules were to see again; reading goes on behind them"
+                            "kafka: the log no longer holds records that rules should see again; reading continues after them"
                         );
                     }
                     partition.position = partition.position.max(begin);

@@ -212,7 +212,7 @@ impl TopicWriter {
         let now = Instant::now();
         if let Some(code) = together {
             self.batches.narrow(now);
-            tracing::info!(topic = %self.topic, %code, "a batch is refused as a whole: sending smaller ones");
+            tracing::info!(topic = %self.topic, %code, "a whole batch was rejected; sending smaller ones");
         } else if !refused.is_empty() && self.batches.is_single() {
             self.batches.found(now);
         }

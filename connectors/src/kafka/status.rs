@@ -1,9 +1,9 @@
 //! How far each partition was read, and how the connection does: cheap to write by the reading thread, cheap to read.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidewatch_events::batch::{PartitionId, WallTime};
 
 /// One partition as it stands.
@@ -56,7 +56,7 @@ pub struct KafkaStatus {
 impl KafkaStatus {
     /// All partitions of this process, by identity.
     pub fn snapshot(&self) -> Vec<PartitionStatus> {
-        self.lock().values().cloned().collect()
+        self.partitions.lock().values().cloned().collect()
     }
 
     /// Errors that librdkafka reported and that passed or may pass: `kafka_errors_total`.
@@ -66,13 +66,13 @@ impl KafkaStatus {
 
     /// What is wrong with the connection now, in librdkafka's words.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
     /// An error of the connection. True where it is another than the last one, so worth a line in the log.
     pub(super) fn failed(&self, words: &str) -> bool {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         let other = trouble.as_deref() != Some(words);
         if other {
             *trouble = Some(words.to_owned());
@@ -82,7 +82,7 @@ impl KafkaStatus {
 
     /// The connection does its work. True where it did not before.
     pub(super) fn works(&self) -> bool {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+        self.trouble.lock().take().is_some()
     }
 
     /// No broker answers, says librdkafka.
@@ -100,21 +100,17 @@ impl KafkaStatus {
     }
 
     pub(super) fn open(&self, status: PartitionStatus) {
-        self.lock().insert(status.id, status);
+        self.partitions.lock().insert(status.id, status);
     }
 
     pub(super) fn close(&self, id: PartitionId) {
-        self.lock().remove(&id);
+        self.partitions.lock().remove(&id);
     }
 
     pub(super) fn update(&self, id: PartitionId, change: impl FnOnce(&mut PartitionStatus)) {
-        if let Some(status) = self.lock().get_mut(&id) {
+        if let Some(status) = self.partitions.lock().get_mut(&id) {
             change(status);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, PartitionStatus>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

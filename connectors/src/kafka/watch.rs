@@ -132,7 +132,7 @@ impl Watch {
                 return false;
             }
             let (source, partitions) = (&self.settings.name, ids.len());
-            warn!(%source, %topic, partitions, "kafka: a topic was deleted; what was read of it counts");
+            warn!(%source, %topic, partitions, "kafka: a topic was deleted; what was read from it stays counted");
             if self.tell.send(News::Gone(ids)).is_err() {
                 return false;
             }
@@ -173,7 +173,7 @@ impl Watch {
         let bounds = match offsets::bounds(&self.consumer, &new, WATCH_LIMIT) {
             Ok(bounds) => bounds,
             Err(words) => {
-                warn!(source = %self.settings.name, error = words, "kafka: new partitions are not ready, trying on");
+                warn!(source = %self.settings.name, error = words, "kafka: new partitions are not ready, retrying");
                 return;
             }
         };

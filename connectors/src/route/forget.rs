@@ -2,8 +2,8 @@
 //!
 //! What a process that writes them holds in memory stays there, and comes back when it writes the file anew.
 
-use crate::masking;
-use crate::whom::Whom;
+use crate::erase::masking;
+use crate::erase::whom::Whom;
 use std::fs;
 use std::io;
 use std::path::Path;

@@ -12,9 +12,10 @@ use super::router::{Acknowledged, Counts, Next, Router};
 use super::{Body, Channel, Document, SendError};
 use crate::sink::backoff::Backoff;
 use crate::source::wall_clock;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::text::Shown as _;
@@ -76,12 +77,7 @@ struct Shared {
     changed: Condvar,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Whole at every moment, also after a panic of a thread that held it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shared {}
 
 /// See the module. Dropping it ends the thread after the message in flight.
 pub struct RouteRunner {
@@ -100,7 +96,7 @@ impl RouteRunner {
         let journal = Journal::open(&settings.journal, &mut router, now)?;
         if journal.skipped > 0 {
             warn!(route = %settings.name, lines = journal.skipped, path = %settings.journal.shown(),
-                "lines of the route's journal could not be read: what they knew may be told again");
+                "lines of the route's journal could not be read: alerts in them may be sent again");
         }
         let again = router.in_flight();
         let state =
@@ -132,7 +128,7 @@ impl RouteRunner {
     /// Takes alerts that changed. Never waits for anything but memory.
     pub fn offer(&self, alerts: &[Alert]) {
         let now = wall_clock().0;
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         alerts.iter().for_each(|alert| state.router.take(alert, now));
         state.offered += 1;
         drop(state);
@@ -141,36 +137,36 @@ impl RouteRunner {
 
     /// Takes a document to deliver.
     pub fn document(&self, document: Document) {
-        self.shared.lock().router.document(document);
+        self.shared.state.lock().router.document(document);
         self.shared.changed.notify_all();
     }
 
     /// Takes what is silenced from now on.
     pub fn silence(&self, silences: Arc<Vec<Silence>>) {
-        self.shared.lock().router.silence(silences, wall_clock().0);
+        self.shared.state.lock().router.silence(silences, wall_clock().0);
         self.shared.changed.notify_all();
     }
 
     /// Takes what people have acknowledged.
     pub fn acknowledge(&self, acknowledged: Arc<Acknowledged>) {
-        self.shared.lock().router.acknowledge(acknowledged);
+        self.shared.state.lock().router.acknowledge(acknowledged);
     }
 
     /// Whether everything offered is told or in the journal.
     pub fn is_recorded(&self) -> bool {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         state.recorded == state.offered
     }
 
     /// How it stands.
     pub fn status(&self) -> RouteStatus {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         RouteStatus { counts: state.router.counts(), ..state.status.clone() }
     }
 
     /// From now on sends what waits without waiting for company, for at most `timeout`; then the thread ends.
     pub fn close(&self, timeout: Duration) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.router.hurry();
         state.deadline.get_or_insert(Instant::now() + timeout);
         drop(state);
@@ -180,11 +176,11 @@ impl RouteRunner {
     /// Waits for the end of a route that was closed. How many alert states are not told, or may not have been: they are in
     /// the journal.
     pub fn finish(&self) -> u64 {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         while !state.ended {
             let deadline = *state.deadline.get_or_insert_with(Instant::now);
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.changed.wait_for(&mut state, left);
         }
         let in_flight = state.router.in_flight().map_or(0, |intent| match &intent.message.body {
             Body::Alerts(notice) => notice.items.len() as u64,
@@ -196,7 +192,7 @@ impl RouteRunner {
 
 impl Drop for RouteRunner {
     fn drop(&mut self) {
-        self.shared.lock().deadline.get_or_insert_with(Instant::now);
+        self.shared.state.lock().deadline.get_or_insert_with(Instant::now);
         self.shared.changed.notify_all();
     }
 }
@@ -247,7 +243,7 @@ impl Worker {
                 Round::End => break,
             }
         }
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.ended = true;
         drop(state);
         self.shared.changed.notify_all();
@@ -256,7 +252,7 @@ impl Worker {
     /// Records what is new, and finds what to send; else sleeps until something may have changed.
     fn round(&mut self, now: u64) -> Round {
         let shared = self.shared.clone();
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         let ending = state.deadline;
         if ending.is_some() && !self.closing {
             // One more try, at once.
@@ -293,7 +289,7 @@ impl Worker {
                 self.disk_failed(&error, intent.is_some() && is_new, now);
                 return if self.closing { Round::End } else { Round::Idle };
             }
-            state = shared.lock();
+            state = shared.state.lock();
             if std::mem::take(&mut self.torn) {
                 info!(route = %shared.name, "the route's journal can be written again");
                 state.status.journal_fails = false;
@@ -314,12 +310,12 @@ impl Worker {
         let retry = self.wait.map(|at| at.saturating_duration_since(Instant::now()));
         let sleep = due.into_iter().chain(retry).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         let sleep = sleep.max(Duration::from_millis(1));
-        drop(shared.changed.wait_timeout(state, sleep).unwrap_or_else(PoisonError::into_inner));
+        shared.changed.wait_for(&mut state, sleep);
         Round::Idle
     }
 
     fn disk_failed(&mut self, error: &io::Error, take_back: bool, now: u64) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if take_back {
             state.router.returned(now);
         }
@@ -341,8 +337,8 @@ impl Worker {
         {
             let words = shown(words);
             warn!(route = %self.shared.name, id = %intent.message.id, error = %words,
-                "a message was refused; it is sent once more, in short");
-            let mut state = self.shared.lock();
+                "a message was rejected; a shorter one is sent");
+            let mut state = self.shared.state.lock();
             state.status.failures += 1;
             state.status.last_error = Some(words);
             drop(state);
@@ -355,7 +351,7 @@ impl Worker {
             Ok(()) => self.delivered(&intent, now),
             Err(SendError::Rejected(words)) => {
                 warn!(route = %self.shared.name, id = %intent.message.id, error = %shown(&words),
-                    "a message was refused for good; the next one says so");
+                    "a message was rejected permanently; the next one says so");
                 (self.attempt, self.wait, self.again) = (0, None, None);
                 self.settle(&intent, &words, now);
             }
@@ -370,7 +366,7 @@ impl Worker {
         }
         (self.attempt, self.wait, self.again) = (0, None, None);
         let shared = self.shared.clone();
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         state.router.delivered(now);
         state.status.failing = 0;
         state.status.needs_a_person = false;
@@ -379,7 +375,7 @@ impl Worker {
 
     fn settle(&mut self, intent: &Intent, words: &str, now: u64) {
         let shared = self.shared.clone();
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         state.router.rejected(now);
         state.status.failures += 1;
         // It answers.
@@ -419,7 +415,7 @@ impl Worker {
         self.since.get_or_insert(begun);
         self.wait = Some(begun + wait);
         let shared = self.shared.clone();
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         state.status.failures += 1;
         state.status.failing = self.attempt;
         state.status.needs_a_person = needs_a_person;
@@ -437,7 +433,7 @@ impl Worker {
         }
         if self.closing {
             // No time for another.
-            self.shared.lock().deadline = Some(begun);
+            self.shared.state.lock().deadline = Some(begun);
         }
     }
 

@@ -23,7 +23,7 @@ impl Fake {
     }
 
     fn given(&self) -> Vec<(Instant, Message)> {
-        self.state.lock().unwrap().1.clone()
+        self.state.lock().1.clone()
     }
 
     fn wait_for(&self, count: usize) -> Vec<(Instant, Message)> {
@@ -34,7 +34,7 @@ impl Fake {
 
 impl Channel for Fake {
     fn send(&mut self, message: &Message) -> Result<(), SendError> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.1.push((Instant::now(), message.clone()));
         if self.away.load(Ordering::Relaxed) {
             return Err(SendError::away("no"));

@@ -24,11 +24,12 @@ use crate::feed::Feed;
 use crate::kafka::Batches;
 use crate::source::{SourceError, cannot_listen};
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
 

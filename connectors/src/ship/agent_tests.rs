@@ -8,11 +8,11 @@ use super::super::settings::{CollectorSettings, InputSettings, OutputSettings, S
 use super::super::spool::Fsync;
 use super::super::wire::{self, Form, Greeting, Hop};
 use super::*;
+use parking_lot::Mutex;
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
@@ -115,7 +115,7 @@ fn collector(manner: Manner) -> (String, Arc<Mutex<Came>>) {
 
 fn serve(mut stream: TcpStream, manner: Manner, came: &Mutex<Came>) -> io::Result<()> {
     let greeting = Greeting::read(&mut stream)?;
-    came.lock().unwrap().greetings.push(greeting.clone());
+    came.lock().greetings.push(greeting.clone());
     match manner {
         Manner::Old if greeting.form > Form::Plain => return Ok(()),
         Manner::BeforeVia if greeting.form > Form::Topics => return Ok(()),
@@ -136,7 +136,7 @@ fn serve(mut stream: TcpStream, manner: Manner, came: &Mutex<Came>) -> io::Resul
                 stream.read_exact(&mut more)?;
                 frame.extend(more);
             }
-            came.lock().unwrap().via.extend(wire::read_via(&frame)?.map(|(hops, _)| hops));
+            came.lock().via.extend(wire::read_via(&frame)?.map(|(hops, _)| hops));
             continue;
         }
         frame.resize(Chunk::frame_length(&frame).unwrap(), 0);
@@ -148,7 +148,7 @@ fn serve(mut stream: TcpStream, manner: Manner, came: &Mutex<Came>) -> io::Resul
         let chunk = Chunk::from_frame(&frame).unwrap();
         for record in &chunk.records {
             let line = String::from_utf8_lossy(chunk.bytes_of(record)).into_owned();
-            came.lock().unwrap().lines.push((chunk.origin.topic.clone(), line));
+            came.lock().lines.push((chunk.origin.topic.clone(), line));
         }
         kept += 1;
         stream.write_all(&kept.to_le_bytes())?;
@@ -178,7 +178,7 @@ fn each_input_goes_to_its_topic_and_positions_say_which() {
         assert!(text.contains(want), "{want}\n{text}");
     }
     running.end();
-    let mut came = came.lock().unwrap();
+    let mut came = came.lock();
     came.lines.sort();
     let want = [("", "one"), ("web-errors", "three"), ("web-errors", "two")];
     assert_eq!(came.lines, want.map(|(topic, line)| (topic.to_owned(), line.to_owned())));
@@ -197,7 +197,7 @@ fn a_collector_of_a_release_before_topics_is_greeted_as_it_knows_it() {
     let running = Running::start(settings(dir.path(), vec![input(&path, None)], &address));
     running.until("the line", acknowledged(1));
     running.end();
-    let forms: Vec<Form> = came.lock().unwrap().greetings.iter().map(|greeting| greeting.form).collect();
+    let forms: Vec<Form> = came.lock().greetings.iter().map(|greeting| greeting.form).collect();
     assert_eq!(forms, Form::ALL);
     // With a topic it would send what that cannot read.
     let plan = settings(dir.path(), vec![input(&path, Some("web-errors"))], &address);
@@ -210,7 +210,7 @@ fn a_collector_of_a_release_before_topics_is_greeted_as_it_knows_it() {
     let (address, came) = collector(Manner::BeforeVia);
     let asked = look_at_collectors(&settings(dir.path(), vec![input(&path, Some("web-errors"))], &address)).unwrap();
     assert_eq!(asked, [(address, Ok(()))]);
-    assert_eq!(came.lock().unwrap().greetings[1].topics, ["web-errors"]);
+    assert_eq!(came.lock().greetings[1].topics, ["web-errors"]);
 }
 
 fn chunk(topic: &str) -> Arc<Chunk> {
@@ -274,7 +274,7 @@ fn a_collector_that_talks_nonsense_ends_its_connection_and_is_waited_for() {
         assert!(running.counters.output_failures.load(Relaxed) < 10, "{name}: {:?}", running.counters);
         assert_eq!(running.counters.records_acknowledged.load(Relaxed), 0, "{name}");
         running.end();
-        assert!(came.lock().unwrap().greetings.len() < 12, "{name}");
+        assert!(came.lock().greetings.len() < 12, "{name}");
     }
 }
 
@@ -287,16 +287,16 @@ fn a_collector_hears_who_is_behind_before_what_comes_from_there() {
     let mut output = CollectorOutput::start(vec![address], None, None, sender).unwrap();
     output.send(1, &chunk(""));
     assert_eq!(next_event(&mut output), Event::Delivered(1));
-    assert_eq!(came.lock().unwrap().greetings[0].via, std::slice::from_ref(&own));
+    assert_eq!(came.lock().greetings[0].via, std::slice::from_ref(&own));
     let other = Hop { agent: 2, host: "b".into() };
     upstream.set(7, vec![other.clone()]);
     output.send(2, &chunk(""));
     assert_eq!(next_event(&mut output), Event::Delivered(2));
-    assert_eq!(came.lock().unwrap().via, [[own.clone(), other]]);
+    assert_eq!(came.lock().via, [[own.clone(), other]]);
     upstream.set(7, Vec::new());
     output.send(3, &chunk(""));
     assert_eq!(next_event(&mut output), Event::Delivered(3));
-    assert_eq!(came.lock().unwrap().via.last(), Some(&vec![own]));
+    assert_eq!(came.lock().via.last(), Some(&vec![own]));
 }
 
 fn collects(listen: &str) -> CollectorSettings {
@@ -382,7 +382,7 @@ fn a_position_beyond_its_file_is_told_from_a_loss() {
     // Edited by hand, and its size with it: the same file, so nothing is lost.
     std::fs::write(&file, text.replace("\"offset\":8,\"size\":8", "\"offset\":1000000,\"size\":2000000")).unwrap();
     assert_eq!(ship(2), [1, 0, 0]);
-    assert_eq!(came.lock().unwrap().lines.len(), 4, "read from its beginning");
+    assert_eq!(came.lock().lines.len(), 4, "read from its beginning");
     // Another file of that name, and bytes of the old one that nobody shipped: those are lost.
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("\"offset\":8,\"size\":8", "\"offset\":8,\"size\":10")).unwrap();

@@ -17,15 +17,16 @@ use super::settings::CollectorSettings;
 use super::tls::{Connection, Identity, is_nothing_yet, words};
 use super::upstream::{Upstream, circle};
 use super::wire::{self, Form, Greeting};
+use crate::log_limit::LogLimit;
 use crate::secret::Secret;
 use crate::source::{SourceError, cannot_listen};
-use crate::sparing::Sparing;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::text::printable;
 
@@ -102,8 +103,8 @@ struct Shared {
     upstream: Arc<Upstream>,
     /// Connections that are not let in yet, by number: the oldest first.
     waiting: Mutex<BTreeMap<u64, TcpStream>>,
-    refusals: Sparing,
-    meetings: Sparing,
+    refusals: LogLimit,
+    meetings: LogLimit,
     counters: Arc<Counters>,
     chunks: Sender<(Chunk, Received)>,
     ring: Sender<()>,
@@ -143,8 +144,8 @@ impl Collector {
             limits,
             upstream,
             waiting: Mutex::default(),
-            refusals: Sparing::new(),
-            meetings: Sparing::new(),
+            refusals: LogLimit::new(),
+            meetings: LogLimit::new(),
             counters,
             chunks: send,
             ring,
@@ -236,7 +237,7 @@ fn serve(stream: TcpStream, (number, peer): (u64, SocketAddr), shared: &Shared) 
     let frames = peer_of.count;
     match (ended, shared.meetings.may_say()) {
         (_, None) => {}
-        (Ok(()), Some(held_back)) => tracing::info!(%peer, frames, held_back, "an agent has gone"),
+        (Ok(()), Some(held_back)) => tracing::info!(%peer, frames, held_back, "an agent disconnected"),
         (Err(error), Some(held_back)) => {
             let error = words(&error);
             tracing::warn!(%peer, frames, error, held_back, "the connection of an agent ended");
@@ -274,7 +275,7 @@ fn let_in(stream: TcpStream, number: u64, shared: &Shared) -> io::Result<(Greeti
 
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Ends the connection that has waited longest to be let in: an agent says at once what it has to say. `false` where

@@ -268,7 +268,7 @@ impl Files {
         if !place.topic.is_empty() && place.topic != *topic {
             tracing::info!(
                 file = %place.path.shown(), offset = place.offset, before = %place.topic, now = %topic,
-                "the lines of a file go to another topic from here on"
+                "the lines of a file go to another topic from now on"
             );
         }
         place.topic.clone_from(topic);

@@ -8,22 +8,23 @@
 //!   that breaks the protocol ends the connection ([`Answers`]).
 //! - The collector knows which others a frame may have come through before it comes ([`Upstream`]).
 
-use super::answers::Answers;
+use super::acknowledgements::Answers;
 use super::chunk::Chunk;
 use super::output::{Event, Output};
 use super::settings::ClientTls;
 use super::tls::{self, Connection, is_gone, is_nothing_yet, words};
 use super::upstream::Upstream;
 use super::wire::{self, Form, Greeting, Hop};
+use crate::log_limit::LogLimit;
 use crate::secret::Secret;
 use crate::source::SourceError;
-use crate::sparing::Sparing;
 use crossbeam_channel::{self as channel, Receiver, RecvTimeoutError, unbounded};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::text::printable;
 
@@ -50,7 +51,7 @@ pub struct Sender {
 }
 
 /// Connections come and go with what a collector does.
-static CONNECTED: Sparing = Sparing::new();
+static CONNECTED: LogLimit = LogLimit::new();
 
 /// Where to and how.
 struct Way {
@@ -103,7 +104,7 @@ impl CollectorOutput {
                 run.map_err(|words| format!("collector {address}: {words}"))
             });
             if let Err(words) = ended {
-                *said.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.clone());
+                *said.lock() = Some(words.clone());
                 let _ = tell.send(Event::Failed(words));
             }
         };
@@ -124,7 +125,7 @@ impl Output for CollectorOutput {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 }
 

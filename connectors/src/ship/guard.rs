@@ -7,8 +7,8 @@ use super::settings::{CollectorSettings, OutputSettings, ShipSettings};
 use super::tls;
 use super::upstream::Upstream;
 use crate::kafka::{TopicState, look_at};
+use crate::log_limit::LogLimit;
 use crate::source::SourceError;
-use crate::sparing::Sparing;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fs::{File, OpenOptions};
@@ -25,12 +25,12 @@ const MOST_REFUSED: u64 = 64 << 20;
 pub struct Refusals {
     path: PathBuf,
     said_full: bool,
-    said: Sparing,
+    said: LogLimit,
 }
 
 impl Refusals {
     pub fn new(dir: &Path) -> Refusals {
-        Refusals { path: dir.join("refused.jsonl"), said_full: false, said: Sparing::new() }
+        Refusals { path: dir.join("refused.jsonl"), said_full: false, said: LogLimit::new() }
     }
 
     /// Keeps a record of a chunk, as a line of JSON, and says so.
@@ -41,7 +41,7 @@ impl Refusals {
             tracing::warn!(
                 file = %printable(chunk.origin.file.as_bytes()), offset = record.start, bytes = line.len(),
                 error = %printable(words.as_bytes()), held_back,
-                "the output refuses a record for good; it is kept in refused.jsonl"
+                "the output rejected a record permanently; it is kept in refused.jsonl"
             );
         }
         let (text, base64) = match std::str::from_utf8(line) {
@@ -95,7 +95,7 @@ pub fn look(settings: &ShipSettings) -> Result<(), SourceError> {
             TopicState::There(_) => {}
             TopicState::Refused(words) => return Err(SourceError::Service(words)),
             TopicState::Away(words) => {
-                tracing::warn!(error = %words, "the brokers are away; starting all the same");
+                tracing::warn!(error = %words, "the brokers are unreachable; starting anyway");
                 return Ok(());
             }
         }

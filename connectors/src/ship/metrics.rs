@@ -3,13 +3,14 @@
 //! The answer is made of the counters alone; of a request only the first line is looked at. One request at a time, each
 //! with a limit of time and size: for a scraper on the same host.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a request may take.
@@ -64,10 +65,6 @@ const MOST_TOPICS: usize = 2048;
 pub struct Topics(Mutex<BTreeMap<String, TopicCounts>>);
 
 impl Topics {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, TopicCounts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A topic that is to be shown before anything of it is counted.
     pub fn know(&self, topic: &str) {
         self.add(topic, 0, |counts| &mut counts.records_taken);
@@ -75,7 +72,7 @@ impl Topics {
 
     /// Counts something.
     pub fn add(&self, topic: &str, count: u64, of: impl Fn(&mut TopicCounts) -> &mut u64) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         if let Some(counts) = all.get_mut(topic) {
             *of(counts) += count;
             return;
@@ -86,13 +83,13 @@ impl Topics {
 
     /// How many bytes are behind, by topic; no others are.
     pub fn set_behind(&self, behind: &BTreeMap<String, u64>) {
-        self.lock().iter_mut().for_each(|(topic, counts)| {
+        self.0.lock().iter_mut().for_each(|(topic, counts)| {
             counts.bytes_behind = behind.get(topic.as_str()).copied().unwrap_or(0);
         });
     }
 
     fn show(&self, text: &mut String) {
-        let all = self.lock();
+        let all = self.0.lock();
         type Of = fn(&TopicCounts) -> u64;
         let rows: [(&str, &str, &str, Of); 4] = [
             ("topic_records_taken_total", "counter", "Records read or received for a topic.", |c| c.records_taken),

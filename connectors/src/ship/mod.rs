@@ -18,8 +18,8 @@
 //! - Records of a stream leave in the order of the file. After a kill some come again, from the position on.
 //! - Memory is bounded by the window, the feed and one chunk a peer, whatever is away for however long.
 
+mod acknowledgements;
 mod agent;
-mod answers;
 pub mod chunk;
 pub mod collector;
 mod cut;

@@ -6,11 +6,12 @@ use super::guard::sender;
 use super::settings::{KeyBy, OutputSettings, ShipSettings};
 use super::upstream::Upstream;
 use crate::kafka::{Batches, KafkaSettings, Outcome, ProducerSettings, RecordProducer, Sent};
+use crate::log_limit::LogLimit;
 use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
-use crate::sparing::Sparing;
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What became of chunks.
@@ -73,7 +74,7 @@ pub struct Retry {
     at: Instant,
     attempts: u32,
     opened: Instant,
-    failures: Sparing,
+    failures: LogLimit,
 }
 
 /// An output that has not failed for so long works.
@@ -82,7 +83,7 @@ const WORKS_AFTER: Duration = Duration::from_secs(10);
 impl Retry {
     /// At once.
     pub fn new(now: Instant) -> Retry {
-        Retry { at: now, attempts: 0, opened: now, failures: Sparing::new() }
+        Retry { at: now, attempts: 0, opened: now, failures: LogLimit::new() }
     }
 
     /// Whether it is time.
@@ -111,7 +112,7 @@ impl Retry {
         self.at = Instant::now() + wait;
         if let Some(held_back) = self.failures.may_say() {
             let again_ms = wait.as_millis() as u64;
-            tracing::warn!(error = %words, again_ms, held_back, "the output failed; opening it anew");
+            tracing::warn!(error = %words, again_ms, held_back, "the output failed; reopening it");
         }
     }
 }
@@ -144,7 +145,7 @@ impl KafkaOutput {
         key: KeyBy,
         batches: Arc<Mutex<Batches>>,
     ) -> Result<KafkaOutput, SourceError> {
-        let with = ProducerSettings { batch: lock(&batches).size(), ..with };
+        let with = ProducerSettings { batch: batches.lock().size(), ..with };
         Ok(KafkaOutput {
             producer: RecordProducer::new(kafka, &topic, &with)?,
             made_of: (Box::new(kafka.clone()), with),
@@ -161,13 +162,13 @@ impl KafkaOutput {
     /// Takes a producer with larger batches when it is time. `false` while what the one there is has must be waited for.
     fn widen(&mut self) -> bool {
         let now = Instant::now();
-        if !lock(&self.batches).is_due(now) {
+        if !self.batches.lock().is_due(now) {
             return true;
         }
         if self.under_way > 0 {
             return false;
         }
-        let mut batches = lock(&self.batches);
+        let mut batches = self.batches.lock();
         batches.widen(now);
         self.made_of.1.batch = batches.size();
         // Where none can be made, the one there is does.
@@ -228,10 +229,6 @@ impl KafkaOutput {
     }
 }
 
-fn lock(batches: &Mutex<Batches>) -> MutexGuard<'_, Batches> {
-    batches.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One record less is missing.
 fn outcome(missing: &mut HashMap<u64, (usize, Arc<Origin>)>, number: u64, events: &mut Vec<Event>) {
     if let Some((left, _)) = missing.get_mut(&number) {
@@ -258,13 +255,13 @@ impl Output for KafkaOutput {
             match what {
                 Outcome::Acknowledged => outcome(&mut self.missing, chunk, events),
                 Outcome::Refused(words) => {
-                    lock(&self.batches).found(Instant::now());
+                    self.batches.lock().found(Instant::now());
                     events.push(Event::Refused(chunk, index, words));
                     outcome(&mut self.missing, chunk, events);
                 }
                 Outcome::Together(words) => {
                     if self.broken.is_none() {
-                        lock(&self.batches).narrow(Instant::now());
+                        self.batches.lock().narrow(Instant::now());
                         let topic = self.topic_of(chunk);
                         self.broken = Some(format!("kafka topic {topic}: {words}: sending smaller batches"));
                     }

@@ -4,6 +4,7 @@
 use super::settings::ClientTls;
 use crate::file_identity::Look;
 use crate::source::SourceError;
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -13,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
 
@@ -111,7 +112,7 @@ impl Identity {
 
     /// For a new connection. Files that have changed are read again; what cannot be used is said once and not used.
     pub fn config(&self) -> Arc<ServerConfig> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if current.looked.elapsed() >= LOOK_EVERY {
             current.looked = Instant::now();
             let now = looks(&self.files, self.client_ca.as_deref());

@@ -4,9 +4,9 @@
 //! this. So whoever would close a circle hears of it before a line has gone round, in whatever order connections were made.
 
 use super::wire::{Hop, MOST_HOPS};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The collectors before the output, kept by the collector and told by the output.
 #[derive(Debug, Default)]
@@ -23,13 +23,9 @@ impl Upstream {
         Upstream { own, ..Upstream::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Hop>>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What stands behind a connection; nothing, when it has ended and all that came of it is settled.
     pub fn set(&self, connection: u64, hops: Vec<Hop>) {
-        let mut peers = self.lock();
+        let mut peers = self.peers.lock();
         let before = if hops.is_empty() { peers.remove(&connection) } else { peers.insert(connection, hops.clone()) };
         if before.unwrap_or_default() != hops {
             self.version.fetch_add(1, Ordering::Release);
@@ -43,7 +39,7 @@ impl Upstream {
 
     /// All of them, each once, at most as many as can be told.
     pub fn hops(&self) -> Vec<Hop> {
-        let mut hops: Vec<Hop> = self.lock().values().flatten().cloned().collect();
+        let mut hops: Vec<Hop> = self.peers.lock().values().flatten().cloned().collect();
         hops.sort();
         hops.dedup_by_key(|hop| hop.agent);
         hops.retain(|hop| self.own.as_ref().is_none_or(|own| own.agent != hop.agent));

@@ -184,11 +184,11 @@ impl Drop for LiveFiles {
     fn drop(&mut self) {
         if self.fsync != Fsync::Never {
             if let Some(Err(error)) = self.letters.as_mut().map(LetterFiles::sync) {
-                warn!(%error, "cannot force a result file to the disk");
+                warn!(%error, "cannot sync a result file to disk");
             }
             for file in &mut self.files {
                 if let Err(error) = file.file.sync() {
-                    warn!(%error, "cannot force a result file to the disk");
+                    warn!(%error, "cannot sync a result file to disk");
                 }
             }
         }
@@ -242,7 +242,7 @@ impl LiveFile {
         let whole = whole_lines(&mut file).map_err(FilesError::new("read", &self.path))?;
         let len = file.metadata().map_err(FilesError::new("read", &self.path))?.len();
         if whole < len && !self.may_cut(&mut file, whole)? {
-            warn!(path = %self.path.shown(), "the last line has no end and is not of this program; going on below it");
+            warn!(path = %self.path.shown(), "the last line is incomplete and not from this program; continuing on a new line");
             file.write_all(b"\n").map_err(FilesError::new("write", &self.path))?;
             (self.file, self.is_named) = (Some(file), false);
             return Ok(len + 1);
@@ -274,7 +274,7 @@ impl LiveFile {
 
     pub(crate) fn cut(&mut self, len: u64) {
         if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(len)) {
-            warn!(path = %self.path.shown(), %error, "cannot take back a delivery that failed; it will stand there twice");
+            warn!(path = %self.path.shown(), %error, "cannot undo a failed delivery; its lines will appear twice");
         }
     }
 }

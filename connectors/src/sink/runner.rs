@@ -17,10 +17,11 @@ use super::backlog;
 use super::backoff::Backoff;
 use super::spill::Spill;
 use super::{Delivery, Parts, Sink};
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use worker::Worker;
 
@@ -162,11 +163,6 @@ struct Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics half-way, so the state is whole even if another thread died holding it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What is cut at once: small enough to leave memory for others while it is tried.
     fn piece_bytes(&self) -> usize {
         PIECE_BYTES.min(self.max_memory / 4).max(1)
@@ -215,7 +211,7 @@ impl SinkRunner {
     pub fn offer(&self, delivery: Arc<Delivery>) {
         let delivery = backlog::part_of(&delivery, self.shared.takes).map_or(delivery, Arc::new);
         let bytes = backlog::bytes_of(&delivery, self.shared.takes);
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.status.offered = state.status.offered.max(delivery.seq);
         state.queue_bytes += bytes;
         state.queue.push_back(delivery);
@@ -225,49 +221,49 @@ impl SinkRunner {
 
     /// Everything up to this sequence number is durable at the destination.
     pub fn acked(&self) -> u64 {
-        self.shared.lock().status.acked
+        self.shared.state.lock().status.acked
     }
 
     /// Bytes that wait, in memory and in the file.
     pub fn backlog_bytes(&self) -> u64 {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         state.memory() as u64 + state.status.spilled_bytes
     }
 
     /// Whether sources should pause: memory and file are full.
     pub fn is_full(&self) -> bool {
-        self.shared.is_full(&self.shared.lock())
+        self.shared.is_full(&self.shared.state.lock())
     }
 
     /// Where it stands.
     pub fn status(&self) -> SinkStatus {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         SinkStatus { memory_bytes: state.memory() as u64, full: self.shared.is_full(&state), ..state.status.clone() }
     }
 
     /// Lines the destination refused for good since the last call, each with its words: they belong to the dead letters.
     pub fn take_refused(&self) -> Vec<(String, String)> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.refused_bytes = 0;
         std::mem::take(&mut state.refused)
     }
 
     /// Whether nothing more has room because the destination fails, or nothing will be taken any more.
     pub fn is_stuck(&self) -> bool {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         state.status.broken.is_some() || (state.status.failing_attempts > 0 && self.shared.is_full(&state))
     }
 
     /// Why it can never acknowledge again, where that is so: the process must end.
     pub fn broken(&self) -> Option<String> {
-        self.shared.lock().status.broken.clone()
+        self.shared.state.lock().status.broken.clone()
     }
 
     /// From now on only delivers what was offered, for at most `timeout`, and a destination that fails is tried for
     /// [`LAST_TRIES`] only; then the thread ends.
     pub fn close(&self, timeout: Duration) {
         let now = Instant::now();
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.deadline.get_or_insert(now + timeout);
         state.last_try.get_or_insert(now + timeout.min(LAST_TRIES));
         drop(state);
@@ -283,13 +279,13 @@ impl SinkRunner {
     }
 
     fn finish_noticed(&self, noticing: Duration) -> Result<(), Left> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         // The thread counts what is left once its time is over.
         let deadline = *state.deadline.get_or_insert_with(Instant::now) + noticing;
         while state.left.is_none() {
             let until = if state.counts { deadline + COUNTING } else { deadline };
             let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.changed.wait_for(&mut state, left);
         }
         match state.left {
             _ if state.status.acked >= state.status.offered => Ok(()),

@@ -139,8 +139,9 @@ pub(crate) fn number(value: f64) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::route::testing;
+    use parking_lot::Mutex;
     use rustix::io::Errno;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use tidewatch_events::time::EventTime;
 
     pub fn alert(rule: &str, client: &str, first: u64) -> Alert {
@@ -181,7 +182,7 @@ pub(super) mod tests {
             if let Some(errno) = self.1 {
                 return Err(errno.into());
             }
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -198,7 +199,7 @@ pub(super) mod tests {
         let steps = [("a", Firing), ("b", Firing), ("a", Firing), ("a", Resolved), ("b", Withdrawn), ("b", Firing)];
         let alerts = steps.map(|(id, state)| with(id, state)).to_vec();
         sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
-        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(out.0.lock().clone()).unwrap();
         let said: Vec<&str> = text.lines().map(|line| line.rsplit(", ").next().unwrap()).collect();
         assert_eq!(said, ["firing", "firing", "still firing", "resolved", "withdrawn", "firing"]);
     }
@@ -208,7 +209,7 @@ pub(super) mod tests {
         let out = Shared::default();
         let delivery = Delivery { seq: 1, alerts: vec![alert("a", "1", 0), alert("b", "2", 0)], ..Delivery::default() };
         Stdout::to(out.clone(), Form::Json).deliver(&delivery).unwrap();
-        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(out.0.lock().clone()).unwrap();
         let back: Vec<Alert> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(back, delivery.alerts);
         let rows = [

@@ -9,9 +9,9 @@
 //! - What is kept never takes more than the limit, however it is divided into partitions and batches.
 //! - A line is answered as it was handed over, or not at all.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, RecordMeta};
 
@@ -118,18 +118,14 @@ impl RecentLines {
         RecentLines { inner: Mutex::new(inner), limit }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Bytes that are kept now, compressed as they are.
     pub fn bytes(&self) -> usize {
-        self.lock().bytes
+        self.inner.lock().bytes
     }
 
     /// Remembers a batch. The feed does this for every batch it is given, where it was made to.
     pub fn remember(&self, batch: &RawBatch) {
-        self.lock().remember(batch, self.limit);
+        self.inner.lock().remember(batch, self.limit);
     }
 }
 
@@ -264,7 +260,7 @@ impl FetchLines for RecentLines {
         let mut unpacked: Option<((PartitionId, u64), Vec<u8>)> = None;
         for (id, offset, index) in places {
             // Not held for all: sources go on in between.
-            let inner = self.lock();
+            let inner = self.inner.lock();
             let Some((key, segment)) = inner.segments.range((id, 0)..=(id, offset)).next_back() else { continue };
             lines[index] = match segment.compressed_from {
                 None => segment.line(&segment.bytes, offset),
@@ -358,7 +354,7 @@ mod tests {
             assert_eq!(get(&recent, 2, 7 + n as u64).as_ref(), Some(line), "record {n}");
         }
         assert_eq!(get(&recent, 3, (1 << 20) + 1).as_deref(), Some("last"));
-        let inner = recent.lock();
+        let inner = recent.inner.lock();
         let largest = inner.segments.iter().filter(|(key, _)| key.0 != PartitionId(3)).map(|(_, s)| s.cost()).max();
         assert!(inner.segments.len() > 30 && largest < Some(4 * SEGMENT_BYTES), "{largest:?}");
     }
@@ -380,7 +376,7 @@ mod tests {
                 assert!(recent.bytes() <= 2 << 20);
             }
         }
-        let inner = recent.lock();
+        let inner = recent.inner.lock();
         assert_eq!(inner.bytes, inner.segments.values().map(Segment::cost).sum::<usize>());
         assert!(inner.order.len() < 200 && inner.open.len() <= 7);
         drop(inner);
@@ -399,7 +395,7 @@ mod tests {
         for partition in 0..10_000 {
             recent.remember(&batch(partition, 0, b"x\n"));
         }
-        let inner = recent.lock();
+        let inner = recent.inner.lock();
         assert!(inner.bytes <= 100_000 && inner.open.len() == inner.segments.len() && inner.open.len() > 100);
     }
 }

@@ -516,7 +516,7 @@ impl Run {
     fn close_largest(&mut self) {
         let largest = self.connections.iter().max_by_key(|(_, c)| c.memory).map(|(token, c)| (*token, c.peer));
         if let Some((token, peer)) = largest {
-            tracing::debug!(%peer, "unfinished lines take too much memory; closing the connection that takes most");
+            tracing::debug!(%peer, "unfinished lines take too much memory; closing the connection with the most");
             self.server.counters.connections_overflowed_total.fetch_add(1, Ordering::Relaxed);
             self.close(token);
         }

@@ -10,7 +10,7 @@
 
 use super::schema::{ColumnKind, Level, MEASUREMENTS, Measurement};
 use super::{FILE_NAME, StoreError, open_for_writing, ring};
-use crate::whom::Whom;
+use crate::erase::whom::Whom;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use std::path::Path;

@@ -9,11 +9,11 @@
 
 use super::{FILE_NAME, StoreError, open_for_writing};
 use crate::source::wall_clock;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidewatch_events::subject;
 use tidewatch_events::text;
 use tidewatch_events::time::EventTime;
@@ -113,7 +113,7 @@ impl StoreMarks {
         doing: &'static str,
         run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let connection: MutexGuard<'_, Connection> = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection: MutexGuard<'_, Connection> = self.connection.lock();
         run(&connection).map_err(StoreError::new(doing, &self.path))
     }
 

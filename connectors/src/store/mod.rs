@@ -13,6 +13,7 @@
 //! - A file of a newer release is refused, never changed.
 
 mod forget;
+mod maintenance;
 mod marks;
 mod outlet;
 mod reader;
@@ -20,7 +21,6 @@ mod ring;
 pub mod schema;
 mod sink;
 mod tap;
-mod tend;
 
 pub use forget::{Forgotten, forget};
 pub use marks::{Acknowledgement, Silence, SilenceRequest, StoreMarks};

@@ -12,11 +12,12 @@
 use super::StoreError;
 use super::ring::{RequestRow, RingSettings, shown};
 use super::tap::{self, Drain, PERIOD, RequestTap, Sampled};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::privacy::Privacy;
@@ -107,7 +108,7 @@ impl RequestOutlet {
     /// Gives away the next portion. `taken` is the number of the last that has arrived; where another was given since, that
     /// one is given again.
     pub fn hand(&self, taken: u64) -> Handed {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         waiting.asked = Instant::now();
         self.shared.is_wanted.store(true, Ordering::Relaxed);
         let cleared = std::mem::take(&mut waiting.cleared);
@@ -137,10 +138,6 @@ impl Drop for RequestOutlet {
             let _ = thread.join();
         }
     }
-}
-
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a row takes, bytes.
@@ -198,7 +195,7 @@ impl Gatherer {
                 self.drain.end_period();
             }
             let rows: Vec<KeptRequest> = taken.drain(..).flat_map(|s| shown(s, &self.privacy)).collect();
-            let mut waiting = lock(&self.waiting);
+            let mut waiting = self.waiting.lock();
             let dropped = if waiting.asked.elapsed() > FORGOTTEN {
                 self.drain.shared.is_wanted.store(false, Ordering::Relaxed);
                 waiting.forget() + rows.len()
@@ -239,7 +236,7 @@ mod tests {
     #[test]
     fn a_portion_is_given_until_it_has_arrived() {
         let outlet = outlet();
-        let add = |time| assert!(lock(&outlet.waiting).add(row(time, "/")));
+        let add = |time| assert!(outlet.waiting.lock().add(row(time, "/")));
         add(1);
         let first = outlet.hand(0);
         assert_eq!((first.number, times(&first)), (1, vec![1]));
@@ -256,10 +253,10 @@ mod tests {
         // name, whether the portion that was given had arrived, how many are dropped
         for (name, has_arrived, want) in [("it had", true, 2), ("it had not", false, 5)] {
             let outlet = outlet();
-            (1..=3).for_each(|time| assert!(lock(&outlet.waiting).add(row(time, "/"))));
+            (1..=3).for_each(|time| assert!(outlet.waiting.lock().add(row(time, "/"))));
             assert_eq!(outlet.hand(0).rows.len(), 3, "{name}");
-            (4..=5).for_each(|time| assert!(lock(&outlet.waiting).add(row(time, "/"))));
-            assert_eq!(lock(&outlet.waiting).forget(), 2, "{name}");
+            (4..=5).for_each(|time| assert!(outlet.waiting.lock().add(row(time, "/"))));
+            assert_eq!(outlet.waiting.lock().forget(), 2, "{name}");
             // As its thread does.
             outlet.shared.dropped_total.fetch_add(2, Ordering::Relaxed);
             let next = outlet.hand(u64::from(has_arrived));
@@ -274,7 +271,7 @@ mod tests {
         // What JSON makes most of among printable text.
         let long = "\\\"".repeat(1024);
         let mut added = 0;
-        while lock(&outlet.waiting).add(row(added, &long)) {
+        while outlet.waiting.lock().add(row(added, &long)) {
             added += 1;
         }
         let most = MAX_WAITING / long.len();
@@ -292,6 +289,6 @@ mod tests {
         }
         assert!(taken > 3, "more than one portion: {taken}");
         assert_eq!(all, (0..added).collect::<Vec<_>>(), "each once, in order");
-        assert_eq!(lock(&outlet.waiting).bytes, 0);
+        assert_eq!(outlet.waiting.lock().bytes, 0);
     }
 }

@@ -16,11 +16,12 @@ use super::tap::{self, Drain, PERIOD, RequestTap, Sampled};
 use super::{PAGE_BYTES, StoreError, set_up};
 use crate::source::wall_clock;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tidewatch_events::privacy::Privacy;
@@ -220,7 +221,7 @@ impl RingWatch {
     /// Where it stands.
     pub fn status(&self) -> RingStatus {
         let from = self.figures.from.load(Ordering::Relaxed);
-        let elsewhere = self.figures.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let elsewhere = self.figures.elsewhere.lock().clone();
         RingStatus {
             kept: self.figures.kept.load(Ordering::Relaxed),
             from: u64::try_from(from).ok().map(EventTime),
@@ -249,7 +250,7 @@ impl RequestInlet {
 
     /// Says where the other processes stand.
     pub fn stands(&self, elsewhere: Elsewhere) {
-        *self.figures.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = elsewhere;
+        *self.figures.elsewhere.lock() = elsewhere;
     }
 }
 

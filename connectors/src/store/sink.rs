@@ -1,18 +1,19 @@
 //! The store as a sink: a transaction a delivery, acknowledged once it is committed.
 //!
-//! A thread beside it tends the file in small steps ([`super::tend`]). Both take turns at one connection, so that they
+//! A thread beside it tends the file in small steps ([`super::maintenance`]). Both take turns at one connection, so that they
 //! never meet as two writers.
 
+use super::maintenance::{self, Tending};
 use super::schema::{self, ColumnKind, Measurement};
-use super::tend::{self, Tending};
 use super::{StoreError, StoreSettings, open_for_writing};
 use crate::sink::{Delivered, Delivery, Parts, Sink, SinkError};
 use crate::source::wall_clock;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_events::alert::Alert;
@@ -42,7 +43,7 @@ struct Shared {
 impl Shared {
     fn writer(&self) -> MutexGuard<'_, Writer> {
         // A transaction that did not commit is rolled back when it is dropped, so the writer is whole.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.lock()
     }
 }
 
@@ -84,7 +85,7 @@ impl StoreSink {
     pub fn tend(&self, wall: u64, now: Instant) -> Result<bool, StoreError> {
         let mut writer = self.shared.writer();
         let failed = StoreError::new("tend", &writer.path);
-        tend::step(&mut writer, wall, now).map_err(failed)
+        maintenance::step(&mut writer, wall, now).map_err(failed)
     }
 }
 
@@ -104,7 +105,7 @@ impl Sink for StoreSink {
 
 impl Drop for StoreSink {
     fn drop(&mut self) {
-        *self.shared.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.shared.stopping.lock() = true;
         self.shared.stop.notify_all();
         if let Some(thread) = self.thread.take() {
             // It ends after its step; a panic of it was logged.
@@ -133,7 +134,7 @@ fn tend_on(shared: &Shared) {
         let done = {
             let mut writer = shared.writer();
             let failed = StoreError::new("tend", &writer.path);
-            tend::step(&mut writer, wall_clock().0, begun).map_err(failed)
+            maintenance::step(&mut writer, wall_clock().0, begun).map_err(failed)
         };
         let rest = match done {
             Ok(true) => begun.elapsed() * REST,
@@ -141,15 +142,15 @@ fn tend_on(shared: &Shared) {
             Err(error) => {
                 if !failing {
                     let error = SinkError::from(error);
-                    warn!(%error, "the store cannot be tended; trying on");
+                    warn!(%error, "store maintenance failed, retrying");
                 }
                 Duration::from_secs(5)
             }
         };
         failing = rest == Duration::from_secs(5);
-        let stopping = shared.stopping.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = shared.stop.wait_timeout_while(stopping, rest, |stop| !*stop);
-        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+        let mut stopping = shared.stopping.lock();
+        shared.stop.wait_while_for(&mut stopping, |stop| !*stop, rest);
+        if *stopping {
             return;
         }
     }

@@ -1,9 +1,10 @@
 //! A server that answers as it is told, and deliveries for it.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tidewatch_connectors::influx::{InfluxSettings, InfluxSink};
 use tidewatch_connectors::secret::Secret;
@@ -46,7 +47,7 @@ impl FakeServer {
     }
 
     pub fn got(&self) -> Vec<Got> {
-        self.got.lock().unwrap().clone()
+        self.got.lock().clone()
     }
 
     pub fn sink(&self) -> InfluxSink {
@@ -85,7 +86,7 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Got>>, answers: &[String]) {
             body = String::from_utf8(raw).unwrap();
         }
         let nth = {
-            let mut seen = seen.lock().unwrap();
+            let mut seen = seen.lock();
             seen.push(Got { line: line.trim_end().to_owned(), headers, body });
             seen.len() - 1
         };

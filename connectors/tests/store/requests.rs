@@ -1,16 +1,17 @@
 //! The ring of recent requests, and what is forgotten of a client.
 
 use crate::support::{self, T0};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidewatch_connectors::erase::whom::Whom;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
     ClientActivity, Elsewhere, RequestOutlet, RequestRing, RequestRow, Requests, RequestsQuery, RingSettings,
     SilenceRequest, StoreError, StoreMarks, StoreReader, StoreSettings, StoreSink, forget,
 };
-use tidewatch_connectors::whom::Whom;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
@@ -256,7 +257,7 @@ fn a_sample_says_so_and_is_told_on() {
     let dir = tempfile::tempdir().unwrap();
     let told = Arc::new(Mutex::new(0));
     let counted = told.clone();
-    let on_requests = move |rows: &[RequestRow]| *counted.lock().unwrap() += rows.len();
+    let on_requests = move |rows: &[RequestRow]| *counted.lock() += rows.len();
     let slow = RingSettings { max_size: 16 << 20, ..settings() };
     let ring = RequestRing::start(dir.path(), slow, Some(Box::new(on_requests))).unwrap();
     let requests: Vec<Asked> = (0..20_000).map(|n| asked(n, "10.0.0.1", "/a", 200)).collect();
@@ -273,7 +274,7 @@ fn a_sample_says_so_and_is_told_on() {
         "{}",
         found.rows.len()
     );
-    assert_eq!(*told.lock().unwrap(), found.rows.len());
+    assert_eq!(*told.lock(), found.rows.len());
     // What the sample stands for is about what there was.
     let activity = reader.client("10.0.0.1", None, None).unwrap();
     let requests = activity.paths[0].requests;
@@ -287,7 +288,7 @@ fn what_is_read_again_is_kept_once() {
     let told = Arc::new(Mutex::new(0));
     let read_them = |settings: &RingSettings, requests: &[Asked]| {
         let counted = told.clone();
-        let on_requests = move |rows: &[RequestRow]| *counted.lock().unwrap() += rows.len();
+        let on_requests = move |rows: &[RequestRow]| *counted.lock() += rows.len();
         let ring = RequestRing::start(dir.path(), settings.clone(), Some(Box::new(on_requests))).unwrap();
         ring.tap().take(&batch(requests));
     };
@@ -306,11 +307,11 @@ fn what_is_read_again_is_kept_once() {
     };
     let (found, paths) = all();
     assert!(paths.len() >= 700 && paths.len() < 900 && found.one_in > 1, "{} {}", paths.len(), found.one_in);
-    assert_eq!(*told.lock().unwrap(), paths.len(), "and told on once");
+    assert_eq!(*told.lock(), paths.len(), "and told on once");
     // Then all of it, and no row stands for others any more.
     read_them(&whole, &requests);
     let (found, paths) = all();
-    assert_eq!((paths.len(), found.one_in, *told.lock().unwrap()), (900, 1, 900));
+    assert_eq!((paths.len(), found.one_in, *told.lock()), (900, 1, 900));
     let activity = reader.client("10.0.0.1", None, None).unwrap();
     assert_eq!((activity.kept, activity.paths[0].requests), (900, 1));
     // Of one second the later ones are above.
@@ -323,7 +324,7 @@ fn what_another_process_read_is_in_the_ring_too() {
     let dir = tempfile::tempdir().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let noted = told.clone();
-    let on_requests = move |rows: &[RequestRow]| noted.lock().unwrap().extend(rows.iter().map(|row| row.path.clone()));
+    let on_requests = move |rows: &[RequestRow]| noted.lock().extend(rows.iter().map(|row| row.path.clone()));
     let settings = RingSettings { processes: 2, ..settings() };
     let ring = RequestRing::start(dir.path(), settings.clone(), Some(Box::new(on_requests))).unwrap();
     ring.tap().take(&batch(&[asked(0, "10.0.0.1", "/here", 200), asked(2000, "10.0.0.2", "/here-too", 200)]));
@@ -353,7 +354,7 @@ fn what_another_process_read_is_in_the_ring_too() {
     assert_eq!(rows, [("10.0.0.2", "/here-too"), there, ("10.0.0.1", "/here")], "merged by time");
     assert!(there.1.starts_with("/there<script>") && !there.1.contains('\u{1b}'), "{there:?}");
     assert_eq!(reader.client("203.0.113.0", None, None).unwrap().paths.len(), 1);
-    assert_eq!(told.lock().unwrap().len(), 3, "they are told on, too");
+    assert_eq!(told.lock().len(), 3, "they are told on, too");
 }
 
 #[test]

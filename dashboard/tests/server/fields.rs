@@ -8,8 +8,8 @@ use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{RequestRing, RingSettings, StoreSettings, StoreSink};
 use tidewatch_dashboard::engine::Silenced;
-use tidewatch_dashboard::kept::Kept;
 use tidewatch_dashboard::serve::{Bound, Settings};
+use tidewatch_dashboard::store::StoreData;
 use tidewatch_dashboard::view;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
@@ -18,7 +18,7 @@ use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// A ring of requests and a store in which every field of an answer has a value somewhere.
-fn everything(dir: &std::path::Path) -> Kept {
+fn everything(dir: &std::path::Path) -> StoreData {
     let ring = RequestRing::start(
         dir,
         RingSettings {
@@ -49,7 +49,7 @@ fn everything(dir: &std::path::Path) -> Kept {
     let alerts: Vec<Alert> = [json!(null), json!("a1")].map(alert).into();
     sink.deliver(&Delivery { seq: 1, points: points.into_bytes(), alerts, ..Delivery::default() }).unwrap();
     let silence = Silenced { rule: Some("path-scan".into()), from: 5, until: u64::MAX, ..Silenced::default() };
-    Kept::open(dir).unwrap().with_requests(watch).with_silences(vec![silence])
+    StoreData::open(dir).unwrap().with_requests(watch).with_silences(vec![silence])
 }
 
 /// Long ago.

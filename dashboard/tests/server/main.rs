@@ -3,9 +3,9 @@
 
 mod fields;
 mod guard;
-mod kept;
 mod openapi;
 mod routes;
 mod schema;
+mod store;
 mod stream;
 mod support;

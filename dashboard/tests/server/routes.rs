@@ -265,7 +265,7 @@ fn changes_are_made_and_checked() {
         assert_eq!(got.status, *status, "{method} {path} {body:.100}: {}", got.body);
         assert!(got.body.contains(part), "{method} {path} {body:.100}: {}", got.body);
     }
-    let asked = server.data.asked.lock().unwrap();
+    let asked = server.data.asked.lock();
     let accepted = rows.iter().filter(|(.., status, _)| *status < 300).count();
     assert_eq!(asked.len(), accepted, "what was refused did not reach the store: {asked:?}");
 }

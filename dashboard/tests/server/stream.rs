@@ -55,7 +55,7 @@ fn what_people_say_is_told_to_every_page() {
     assert_eq!(server.change("POST", "/api/v1/alerts/x/acknowledge", "{}", ours).status, 200);
     let told: Value = serde_json::from_str(&event_of(&mut page, "alert")).unwrap();
     assert!(told["asked"].as_str().unwrap().contains("\"x\""), "the whole alert, as the store has it: {told}");
-    *server.data.silences.lock().unwrap() = vec![
+    *server.data.silences.lock() = vec![
         Silenced { rule: Some("a".into()), subject: subject("1"), until: 10, ..Silenced::default() },
         Silenced { rule: Some("b".into()), until: 10, ..Silenced::default() },
     ];
@@ -75,7 +75,7 @@ fn what_people_say_is_told_to_every_page() {
     for (name, rule, ip, now, want) in rows {
         assert_eq!(is_silenced(rule, ip, *now), Some(*want), "{name}");
     }
-    server.data.silences.lock().unwrap().clear();
+    server.data.silences.lock().clear();
     assert_eq!(server.change("DELETE", "/api/v1/silences/1", "", ours).status, 204);
     event_of(&mut page, "silences");
     assert_eq!(is_silenced("a", "1", 9), Some(false), "ended");
@@ -237,10 +237,10 @@ fn streams_end_with_the_server_and_come_back_with_the_next() {
 fn a_quiet_stream_has_a_heartbeat() {
     let server = start(|_| {});
     // So slow that no status comes.
-    *server.engine.slow.lock().unwrap() = Duration::from_millis(0);
+    *server.engine.slow.lock() = Duration::from_millis(0);
     let mut page = server.stream("");
     event_of(&mut page, "hello");
-    *server.engine.slow.lock().unwrap() = Duration::from_secs(30);
+    *server.engine.slow.lock() = Duration::from_secs(30);
     page.get_ref().set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut seen = String::new();
     let end = Instant::now() + Duration::from_secs(60);
@@ -250,5 +250,5 @@ fn a_quiet_stream_has_a_heartbeat() {
         seen.push_str(&String::from_utf8_lossy(&some[..n]));
     }
     assert!(seen.contains("\n:\n"), "{seen:?}");
-    *server.engine.slow.lock().unwrap() = Duration::ZERO;
+    *server.engine.slow.lock() = Duration::ZERO;
 }

@@ -1,14 +1,15 @@
 //! A server with made-up data, and a client that sends exactly what a test says.
 
+use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+use tidewatch_dashboard::data::*;
 use tidewatch_dashboard::engine::{Engine, Feed, Silenced};
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
-use tidewatch_dashboard::store::*;
 use tidewatch_dashboard::view::*;
 
 /// Everything somebody could write into a log to break out of JSON, HTML, a stream or a metric.
@@ -25,7 +26,7 @@ pub struct FakeEngine {
 
 impl Engine for FakeEngine {
     fn status(&self) -> Status {
-        std::thread::sleep(*self.slow.lock().unwrap());
+        std::thread::sleep(*self.slow.lock());
         Status {
             version: "0".into(),
             events: 7,
@@ -130,7 +131,7 @@ pub struct FakeData {
 
 impl FakeData {
     fn note(&self, what: impl std::fmt::Debug) -> Answer {
-        self.asked.lock().unwrap().push(format!("{what:?}"));
+        self.asked.lock().push(format!("{what:?}"));
         Ok(json!({ "asked": format!("{what:?}"), "rows": [HOSTILE] }).to_string())
     }
 }
@@ -149,7 +150,7 @@ impl Data for FakeData {
         Ok(rule == "of old")
     }
     fn silenced(&self, _now: u64) -> Result<Vec<Silenced>, DataError> {
-        Ok(self.silences.lock().unwrap().clone())
+        Ok(self.silences.lock().clone())
     }
     fn series(&self, query: &SeriesQuery) -> Answer {
         match query.host.as_deref() {
@@ -157,9 +158,10 @@ impl Data for FakeData {
             Some("panic") => panic!("a bug"),
             Some("slow") => {
                 let (is_open, changed) = &self.gate;
-                let closed = is_open.lock().unwrap();
+                let mut closed = is_open.lock();
                 self.waiting.fetch_add(1, Ordering::SeqCst);
-                drop(changed.wait_timeout_while(closed, Duration::from_secs(60), |is_open| !*is_open).unwrap());
+                changed.wait_while_for(&mut closed, |is_open| !*is_open, Duration::from_secs(60));
+                drop(closed);
                 self.waiting.fetch_sub(1, Ordering::SeqCst);
                 self.note(query)
             }

@@ -1,8 +1,8 @@
 //! `tidewatch check`: everything that can be wrong before a start, with its place.
 
+use super::files_read_twice::files_read_twice;
 use super::inputs::{missing_sources, named_by, packed_sources};
 use super::inspect::{self, Seen};
-use super::shared::shared_files;
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
 use crate::engine::routes;
@@ -90,7 +90,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     for source in &config.sources {
         check_source(source, !args.elsewhere, &mut found);
     }
-    shared_files(&config).into_iter().for_each(|warning| found.problems.push(warning));
+    files_read_twice(&config).into_iter().for_each(|warning| found.problems.push(warning));
     summarise(&config, &mut found.report);
     if args.connect {
         connect(&config, &mut found);

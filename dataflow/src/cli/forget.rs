@@ -6,8 +6,9 @@ use crate::exit::Failure;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use tidewatch_connectors::whom::Whom;
-use tidewatch_connectors::{masking, route, store};
+use tidewatch_connectors::erase::masking;
+use tidewatch_connectors::erase::whom::Whom;
+use tidewatch_connectors::{route, store};
 use tidewatch_events::privacy::{ClientPrivacy, names};
 use tidewatch_events::text::Shown as _;
 

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod files_read_twice;
 pub mod forget;
 pub mod generate;
 mod inputs;
@@ -12,7 +13,6 @@ pub mod inspect;
 pub mod options;
 pub mod rules;
 pub mod setup;
-pub mod shared;
 pub mod ship;
 pub mod views;
 
@@ -266,7 +266,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         _ => return Err(problems.into()),
     };
     say_warnings(&config);
-    shared::shared_files(&config).iter().for_each(|warning| exit::stderr(format_args!("{warning}")));
+    files_read_twice::files_read_twice(&config).iter().for_each(|warning| exit::stderr(format_args!("{warning}")));
     exit::handle_signals()?;
     let options = RunOptions {
         inputs: args.input,

@@ -18,15 +18,16 @@ use super::status::Status;
 use crate::exit::{ExitCode, Failure};
 use crate::threads;
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::sparing::Sparing;
+use tidewatch_connectors::log_limit::LogLimit;
 
 /// How often each process speaks.
 pub const BEAT: Duration = Duration::from_millis(200);
@@ -34,7 +35,7 @@ pub const BEAT: Duration = Duration::from_millis(200);
 /// The longest line of a peer that is read; longer ones are passed over.
 pub const MAX_LINE: usize = 16 << 20;
 
-static TOO_LONG: Sparing = Sparing::new();
+static TOO_LONG: LogLimit = LogLimit::new();
 
 /// A line of a control connection.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,7 +98,7 @@ impl Outbox {
     /// Leaves a line to be written; its number.
     fn put(&self, line: &Line) -> u64 {
         let bytes = bytes(line);
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         if !waiting.closed {
             waiting.lines.push_back(bytes);
         }
@@ -108,21 +109,22 @@ impl Outbox {
 
     /// Leaves a heartbeat to be written, in the place of an earlier one.
     fn put_status(&self, bytes: Vec<u8>) {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         waiting.status = Some(bytes).filter(|_| !waiting.closed);
         self.changed.notify_all();
     }
 
     /// Waits until a line is written; `false` where it cannot be.
     fn wait_for(&self, number: u64) -> bool {
-        let waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         let is_open = |waiting: &mut Waiting| waiting.written < number && !waiting.closed;
-        !self.changed.wait_while(waiting, is_open).unwrap_or_else(PoisonError::into_inner).closed
+        self.changed.wait_while(&mut waiting, is_open);
+        !waiting.closed
     }
 
     /// Writes what is left here, until the peer takes nothing for as long as its lease, or it is over.
     fn write_on(&self, mut stream: TcpStream, over: &AtomicBool) {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         loop {
             // Heartbeats first: they are short.
             let (bytes, is_line) = match (waiting.status.take(), waiting.lines.front_mut()) {
@@ -130,13 +132,13 @@ impl Outbox {
                 (None, Some(line)) => (std::mem::take(line), true),
                 (None, None) if over.load(Ordering::Acquire) => return,
                 (None, None) => {
-                    waiting = self.changed.wait_timeout(waiting, BEAT).unwrap_or_else(PoisonError::into_inner).0;
+                    self.changed.wait_for(&mut waiting, BEAT);
                     continue;
                 }
             };
             drop(waiting);
             let is_written = stream.write_all(&bytes).is_ok();
-            waiting = lock(&self.waiting);
+            waiting = self.waiting.lock();
             if is_line {
                 waiting.lines.pop_front();
                 waiting.written += 1;
@@ -165,10 +167,6 @@ struct Peer {
     heard: Instant,
     /// Its question is being answered.
     asks: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Control {
@@ -225,7 +223,7 @@ impl Control {
         {
             got.push(answer);
         }
-        let mut waiting = lock(&self.shared.waiting);
+        let mut waiting = self.shared.waiting.lock();
         numbers.iter().for_each(|number| drop(waiting.remove(number)));
         got
     }
@@ -253,24 +251,24 @@ impl Control {
                 }
                 break;
             }
-            lock(&self.shared.waiting).remove(&number);
+            self.shared.waiting.lock().remove(&number);
         }
         got
     }
 
     /// What a process said last.
     pub fn status_of(&self, process: usize) -> Option<Status> {
-        lock(&self.shared.peers).get(process).map(|peer| peer.status.clone())
+        self.shared.peers.lock().get(process).map(|peer| peer.status.clone())
     }
 
     /// What the others are told from now on.
     pub fn publish(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut lock(&self.shared.ours));
+        change(&mut self.shared.ours.lock());
     }
 
     /// What the others said last, without this process.
     pub fn others(&self) -> Vec<Status> {
-        let peers = lock(&self.shared.peers);
+        let peers = self.shared.peers.lock();
         peers.iter().enumerate().filter(|(i, _)| *i != self.shared.index).map(|(_, p)| p.status.clone()).collect()
     }
 
@@ -290,13 +288,13 @@ impl Control {
         crate::exit::expect_peers_to_leave();
         self.publish(|s| (s.farewell, s.stopping) = (true, true));
         let deadline = Instant::now() + patience;
-        let mut peers = lock(&self.shared.peers);
+        let mut peers = self.shared.peers.lock();
         while peers.iter().enumerate().any(|(i, p)| i != self.shared.index && !p.status.farewell) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            peers = self.shared.changed.wait_timeout(peers, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.changed.wait_for(&mut peers, left);
         }
         drop(peers);
         // Give our own farewell one more beat to be sent.
@@ -313,19 +311,19 @@ impl Shared {
     /// Leaves a question for a process, to be answered by way of `tell`; its number.
     fn put(&self, to: usize, question: &Value, tell: &Sender<(usize, Value)>) -> u64 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        lock(&self.waiting).insert(number, tell.clone());
+        self.waiting.lock().insert(number, tell.clone());
         self.outboxes[to].iter().for_each(|outbox| _ = outbox.put(&Line::Ask(number, question.clone())));
         number
     }
 
     /// Whether a process will answer nothing more, and need not.
     fn is_gone(&self, process: usize) -> bool {
-        self.over.load(Ordering::Acquire) || lock(&self.peers)[process].status.farewell
+        self.over.load(Ordering::Acquire) || self.peers.lock()[process].status.farewell
     }
 
     fn speak(&self) {
         while !self.over.load(Ordering::Acquire) {
-            let line = bytes(&Line::Status(lock(&self.ours).clone()));
+            let line = bytes(&Line::Status(self.ours.lock().clone()));
             self.outboxes.iter().flatten().for_each(|outbox| outbox.put_status(line.clone()));
             self.check_leases();
             std::thread::sleep(BEAT);
@@ -346,7 +344,7 @@ impl Shared {
 
     /// A peer whose lease is over at this time.
     fn silent(&self, now: Instant) -> Option<usize> {
-        let peers = lock(&self.peers);
+        let peers = self.peers.lock();
         let is_late = |p: &Peer| now.saturating_duration_since(p.heard) > self.lease;
         let is_silent = |p: &Peer| !p.status.farewell && !p.asks && is_late(p);
         peers.iter().enumerate().find(|(i, p)| *i != self.index && is_silent(p)).map(|(i, _)| i)
@@ -357,16 +355,16 @@ impl Shared {
         let mut answered = 0;
         loop {
             let mut line = Vec::new();
-            let size = next_line(&mut reader, &mut line, || lock(&self.peers)[index].heard = Instant::now());
+            let size = next_line(&mut reader, &mut line, || self.peers.lock()[index].heard = Instant::now());
             if size.is_some_and(|size| size > MAX_LINE) {
                 if let Some(held_back) = TOO_LONG.may_say() {
                     let bytes = size.unwrap_or_default();
-                    tracing::warn!(peer = index, bytes, held_back, "what a peer says is too long: it is passed over");
+                    tracing::warn!(peer = index, bytes, held_back, "a message from a peer is too long and was ignored");
                 }
                 continue;
             }
             let line = size.and_then(|_| serde_json::from_slice::<Line>(&line).ok());
-            let mut peers = lock(&self.peers);
+            let mut peers = self.peers.lock();
             match line {
                 Some(Line::Status(status)) => {
                     peers[index].status = status;
@@ -383,7 +381,7 @@ impl Shared {
                             true
                         }
                     });
-                    let mut peers = lock(&self.peers);
+                    let mut peers = self.peers.lock();
                     peers[index].asks = false;
                     // One that took nothing for so long was silent all the time.
                     if is_told {
@@ -392,7 +390,7 @@ impl Shared {
                 }
                 Some(Line::Answer(number, answer)) => {
                     drop(peers);
-                    if let Some(tell) = lock(&self.waiting).remove(&number) {
+                    if let Some(tell) = self.waiting.lock().remove(&number) {
                         // Whoever asked may have gone on.
                         let _ = tell.send((index, answer));
                     }

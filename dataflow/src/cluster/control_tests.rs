@@ -104,7 +104,7 @@ fn a_peer_is_silent_once_its_lease_is_over() {
         assert!(begun.elapsed() < LEASE, "its status");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let heard = lock(&control.shared.peers)[1].heard;
+    let heard = control.shared.peers.lock()[1].heard;
     // name, after how long, who is silent
     let rows = [
         ("a pause", Duration::from_secs(60), None),

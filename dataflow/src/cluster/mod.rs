@@ -28,8 +28,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::log_limit::LogLimit;
 use tidewatch_connectors::source::cannot_listen;
-use tidewatch_connectors::sparing::Sparing;
 
 /// How long a handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -97,8 +97,8 @@ enum Found {
 }
 
 /// Strangers, and processes that know the secret and belong elsewhere: the ones do not hide the others.
-static STRANGERS: Sparing = Sparing::new();
-static OTHERS: Sparing = Sparing::new();
+static STRANGERS: LogLimit = LogLimit::new();
+static OTHERS: LogLimit = LogLimit::new();
 
 /// Connects to all peers and waits until all of them are connected to each other.
 ///
@@ -209,9 +209,9 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
 }
 
 /// Says that a peer was refused, unless that was said often lately.
-fn turn_away(said: &Sparing, peer: &str, error: &dyn std::fmt::Display) {
+fn turn_away(said: &LogLimit, peer: &str, error: &dyn std::fmt::Display) {
     if let Some(held_back) = said.may_say() {
-        tracing::warn!(peer, %error, held_back, "a connection to the cluster port was turned away");
+        tracing::warn!(peer, %error, held_back, "a connection to the cluster port was rejected");
     }
 }
 
@@ -220,7 +220,7 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
     threads::spawn(&format!("cluster:connect-{peer}"), move || {
         let address = &members.addresses[peer];
         let give_up = Instant::now() + members.patience;
-        let (mut told, saying) = (String::new(), Sparing::new());
+        let (mut told, saying) = (String::new(), LogLimit::new());
         while Instant::now() < give_up {
             match handshake::ask(address, &members.hello(purpose, nonce), peer as u32, &members.secret) {
                 Ok((hello, stream)) => {

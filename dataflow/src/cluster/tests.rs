@@ -118,11 +118,11 @@ fn who_has_another_secret_says_so_in_the_end() {
 
 /// A log in memory.
 #[derive(Clone, Default)]
-struct Said(Arc<std::sync::Mutex<Vec<u8>>>);
+struct Said(Arc<parking_lot::Mutex<Vec<u8>>>);
 
 impl Write for Said {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -132,11 +132,11 @@ impl Write for Said {
 
 #[test]
 fn connections_that_are_turned_away_do_not_fill_the_log() {
-    let (said, sparing) = (Said::default(), Sparing::new());
+    let (said, sparing) = (Said::default(), LogLimit::new());
     let writer = said.clone();
     let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     tracing::subscriber::with_default(log, || (0..1000).for_each(|_| turn_away(&sparing, "192.0.2.1:7", &"a reason")));
-    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let said = String::from_utf8(said.0.lock().clone()).unwrap();
     assert_eq!(said.lines().count(), 5, "{said}");
     assert!(said.contains("held_back=0") && said.contains("error=a reason"), "{said}");
 }
@@ -158,10 +158,10 @@ fn questions_are_answered_by_all_that_can() {
     assert_eq!(ask("a", long_enough), [serde_json::Value::Null, "1: a".into()], "2 does not answer yet");
     let long = "x".repeat(1 << 20);
     let (release, released) = unbounded();
-    let released = std::sync::Mutex::new(released);
+    let released = parking_lot::Mutex::new(released);
     controls[2].answer_with(move |question| {
         if question.as_str().unwrap().starts_with("slow") {
-            let _ = released.lock().unwrap().recv();
+            let _ = released.lock().recv();
         }
         long.clone().into()
     });

@@ -3,7 +3,7 @@
 use super::low::{Node, Value};
 use super::reader::{Context, Reader};
 use super::rules::{self, RuleEntry};
-use super::{doubts, schema};
+use super::{schema, warnings};
 use ipnet::IpNet;
 use tidewatch_events::filter::{Filter, FilterSpec, TestSpec};
 use tidewatch_events::rule::Allow;
@@ -34,7 +34,7 @@ pub fn allow(
         if let Some(paths) = r.given("paths") {
             let one = std::slice::from_ref(paths);
             let paths = if let Value::List(items) = &paths.value { items } else { one };
-            paths.iter().for_each(|path| doubts::about_path(cx, path));
+            paths.iter().for_each(|path| warnings::about_path(cx, path));
         }
         let is_any = ["networks", "agents", "paths"].iter().any(|key| r.given(key).is_some());
         if !is_any {
@@ -44,7 +44,7 @@ pub fn allow(
         let names = r.texts("rules");
         rules::check_names(cx, &names, all);
         let (until, reason) = (r.date("until"), r.text("reason"));
-        doubts::about_end(&r, until);
+        warnings::about_end(&r, until);
         all_networks.extend(given.iter().map(|network| (*network, until)));
         match Filter::build(&parts) {
             Err(error) => cx.wrong(&r.span(), error, "make several [[allow]] of it"),

@@ -4,9 +4,9 @@
 //! `any = [{ … }, { … }]` where one of its filters does. Every test is built on its own first, so that each mistake is
 //! found at its place.
 
-use super::doubts;
 use super::low::{Entry, Node, Table, Value};
 use super::reader::Context;
+use super::warnings;
 use tidewatch_events::field::Field;
 use tidewatch_events::filter::{Filter, FilterError, FilterSpec, FilterValue, TestSpec, modifiers};
 
@@ -69,7 +69,7 @@ fn test(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
     };
     match build(&values) {
         Ok(spec) => {
-            doubts::about_test(cx, entry, items);
+            warnings::about_test(cx, entry, items);
             Some(spec)
         }
         Err(error) => {
@@ -89,7 +89,7 @@ fn test(cx: &Context<'_>, entry: &Entry) -> Option<FilterSpec> {
             let hint = match (&error, error.nearest()) {
                 (FilterError::Regex { source, .. }, _) => regex_reason(source),
                 (_, Some(name)) => format!("did you mean {name:?}?"),
-                (FilterError::Value { found, expected, .. }, None) => doubts::hint(&entry.key, found, expected),
+                (FilterError::Value { found, expected, .. }, None) => warnings::hint(&entry.key, found, expected),
                 (FilterError::Modifiers { problem, .. }, None) if problem.contains("needs the modifier") => {
                     format!("write \"{}|cidr\"", entry.key.split('|').next().unwrap_or_default())
                 }

@@ -12,7 +12,6 @@ mod allow;
 pub mod builtin;
 pub mod diagnostic;
 pub mod docs;
-mod doubts;
 mod files;
 pub mod filter;
 pub mod kafka;
@@ -34,6 +33,7 @@ pub mod ship;
 pub mod sources;
 mod top_level;
 pub mod values;
+mod warnings;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use outputs::{
@@ -390,7 +390,7 @@ fn windows(cx: &Context<'_>, table: Option<&Table>) -> Option<Windows> {
     let early_every = r.length_within("early_every", rules::SHORTEST, Millis(86_400_000));
     let (top, max_hosts) = (r.whole("top"), r.whole("max_hosts"));
     if let (Some(size), Some(early_every)) = (size, early_every) {
-        doubts::about_early(&r, size, early_every);
+        warnings::about_early(&r, size, early_every);
     }
     Some(Windows { size: size?, early_every: early_every?, top: top? as usize, max_hosts: max_hosts? as usize })
 }
@@ -449,16 +449,16 @@ impl Config {
 
     /// A warning for each of some files that are read with `auto` although sources are configured: none of these names it.
     pub fn doubts_about(&self, inputs: &[PathBuf]) -> Diagnostics {
-        let mut doubts = Diagnostics::default();
+        let mut warnings = Diagnostics::default();
         if self.sources.is_empty() {
-            return doubts;
+            return warnings;
         }
         for path in inputs.iter().flat_map(|input| named(input)).filter(|path| self.source_of(path).is_none()) {
             let message = format!("no configured source names {}: it is read with format `auto`", path.shown());
             let hint = "add its path to the `paths` of the source whose format, time zone and client it has";
-            doubts.push(Diagnostic::warning(message).hint(hint));
+            warnings.push(Diagnostic::warning(message).hint(hint));
         }
-        doubts
+        warnings
     }
 
     fn source_of(&self, path: &Path) -> Option<&Source> {

@@ -3,7 +3,7 @@
 use super::diagnostic::{Diagnostics, SourceText, nearest};
 use super::low::{LowConfig, Node, Table, Value};
 use super::reader::{Context, Reader};
-use super::{Services, builtin, doubts, filter, measure, schema};
+use super::{Services, builtin, filter, measure, schema, warnings};
 use std::cell::RefCell;
 use std::ops::Range;
 use tidewatch_events::alert::{Mode, Severity};
@@ -78,10 +78,10 @@ pub fn rules(cx: &Context<'_>, node: Option<&Node>) -> Vec<RuleEntry> {
         let base =
             name.as_ref().and_then(|name| rules.iter().position(|entry| entry.built_in && entry.rule.name == *name));
         if let (Some(name), None) = (&name, base) {
-            doubts::about_name(&reader, name, &rules);
+            warnings::about_name(&reader, name, &rules);
         }
         let Some(entry) = read(&reader, base.map(|at| &rules[at])) else { continue };
-        doubts::about_rule(&reader, &entry.rule);
+        warnings::about_rule(&reader, &entry.rule);
         match base {
             Some(at) => rules[at] = entry,
             None => rules.push(entry),

@@ -106,7 +106,7 @@ pub static SOURCE: Section = Section {
             "from",
             Kind::Choice(&["beginning", "end"]),
             Is("beginning"),
-            "Where to start in files that are there at the first start. Later starts go on where the one before was, by `DATA_DIR/positions-P.json` of process P; files that appear later are read from their beginning.",
+            "Where to start in files that are there at the first start. Later starts continue where the one before stopped, by `DATA_DIR/positions-P.json` of process P; files that appear later are read from the beginning.",
         )
         .only(&["file"]),
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first.").only(&["kafka"]),
@@ -118,7 +118,7 @@ pub static SOURCE: Section = Section {
             "start",
             Kind::Text,
             Is("committed"),
-            "Where to start in partitions of which the group has committed nothing yet: `earliest` (as `committed`), `latest`, or an RFC 3339 time. All others go on at the committed offset (docs/KAFKA.md).",
+            "Where to start in partitions of which the group has committed nothing yet: `earliest` (as `committed`), `latest`, or an RFC 3339 time. All others continue at the committed offset (docs/KAFKA.md).",
         )
         .only(&["kafka"]),
         key("security", Kind::Table, NONE, "TLS and SASL, see `[source.security]`.").only(&["kafka"]),
@@ -203,7 +203,7 @@ pub static ALLOW: Section = Section {
             Nothing("for ever"),
             "Event time at which the exemption ends. A date is the beginning of that day in UTC.",
         ),
-        key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
+        key("reason", Kind::Text, Required, "Why, for the next reader."),
     ],
 };
 
@@ -300,7 +300,7 @@ pub static WINDOWS: Section = section(
             "early_every",
             Kind::Length,
             Is("1s"),
-            "How often the numbers of open windows are updated, at least 100ms. A tenth as often while old records are caught up with.",
+            "How often the numbers of open windows are updated, at least 100ms. A tenth as often while catching up with old records.",
         ),
         key("top", Kind::Whole(1, 1000), Is("10"), "How many ranks `top_*` and `slow_paths` have."),
         key(

@@ -193,7 +193,7 @@ pub static REPORT: Section = section(
             Is("1h"),
             "Length of an interval, at least a minute; intervals are aligned to the epoch (UTC).",
         ),
-        key("format", Kind::Choice(&["text", "html", "json"]), Is("html"), "The form."),
+        key("format", Kind::Choice(&["text", "html", "json"]), Is("html"), "The format."),
         key(
             "to",
             Kind::Path,

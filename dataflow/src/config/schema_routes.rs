@@ -184,6 +184,6 @@ pub static SILENCE: Section = Section {
             Required,
             "When it ends. A date is the beginning of that day in UTC: the alerts of that day are sent.",
         ),
-        key("reason", Kind::Text, Required, "Why, for whoever reads it next."),
+        key("reason", Kind::Text, Required, "Why, for the next reader."),
     ],
 };

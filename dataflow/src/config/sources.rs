@@ -4,7 +4,7 @@ use super::diagnostic::nearest;
 use super::low::{Node, Value};
 use super::reader::{Context, Reader};
 use super::values::Secret;
-use super::{doubts, rules, schema};
+use super::{rules, schema, warnings};
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
 use tidewatch_connectors::generator::format_facts;
@@ -251,7 +251,7 @@ fn lines(reader: &Reader<'_>) -> Option<Lines> {
     let format = format(reader, &fields);
     let zone = reader.zone("time_zone");
     let trusted = reader.networks("trusted_proxies");
-    doubts::about_proxies(reader, &trusted);
+    warnings::about_proxies(reader, &trusted);
     let headers = [
         ("x_forwarded_for", ClientHeader::XForwardedFor),
         ("forwarded", ClientHeader::Forwarded),

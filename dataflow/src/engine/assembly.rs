@@ -11,8 +11,8 @@
 //! ```
 //! `replay`, `run` and `demo` build the same; only clocks, sources and what the results thread does differ.
 
+use super::dead_letters::Letters;
 use super::ingest::{self, Ingest};
-use super::letters::Letters;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::rc::Rc;

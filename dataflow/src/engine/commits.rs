@@ -9,8 +9,8 @@
 //! - Positions move on although no window closes: what is from the future, late or unreadable is not read again. But not
 //!   before one has closed: the floor that goes with them would be behind that of the life before.
 
+use super::dead_letters::{Counts, are_kept};
 use super::ledger::{Again, Position};
-use super::letters::{Counts, are_kept};
 use tidewatch_events::batch::PartitionId;
 
 /// Where partitions stand.

@@ -8,7 +8,6 @@ use crate::config::{Config, Lines, Source, SourceKind};
 use crate::exit::{self, Failure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::generator::live::LiveOptions;
@@ -156,7 +155,7 @@ struct Seen {
 impl Seen {
     /// Takes up the changes since the last time; gives those by which something fires for the first time.
     fn look(&mut self, figures: &Figures) -> Vec<Alert> {
-        let alerts = figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        let alerts = figures.alerts.lock();
         let told = figures.alerts_told.load(Ordering::Relaxed);
         let new = usize::try_from(told - std::mem::replace(&mut self.told, told)).unwrap_or(usize::MAX);
         let mut firing = Vec::new();
@@ -272,7 +271,7 @@ mod tests {
 
     /// Puts changes there as the results thread does, where seven find room.
     fn tell(figures: &Figures, changes: impl IntoIterator<Item = Alert>) {
-        let mut kept = figures.alerts.lock().unwrap();
+        let mut kept = figures.alerts.lock();
         for alert in changes {
             if kept.len() == 7 {
                 kept.pop_front();

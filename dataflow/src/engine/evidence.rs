@@ -165,7 +165,7 @@ impl<F: FindLines> Lookup<F> {
         let drafts: Vec<AlertDraft> = self.away.drain(..).flatten().collect();
         tracing::warn!(
             count = drafts.len(),
-            "lines of alerts were still looked for at the end: these are told without"
+            "alerts are sent without example lines: these were still being looked up at shutdown"
         );
         Some(Found { drafts, lines: HashMap::new() })
     }
@@ -228,7 +228,7 @@ impl<F: FindLines> Finder<F> {
         }
         let missing = lines.iter().filter(|line| line.is_none()).count();
         if missing > 0 {
-            tracing::debug!(missing, of = lines.len(), "example lines of alerts are not to be had");
+            tracing::debug!(missing, of = lines.len(), "example lines of alerts are not available");
         }
         let lines: HashMap<Origin, Option<Vec<u8>>> = origins.into_iter().zip(lines).collect();
         for Search { found, missing, .. } in searches {

@@ -14,8 +14,8 @@
 
 use super::ledger::Ledger;
 use crate::cluster::Backlog;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_events::batch::WallTime;
 use tidewatch_operators::traffic::tick;
@@ -105,10 +105,6 @@ impl Gate {
         self.past
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How often to send on what open windows hold, if usually every so often: much less where what is read is old, and not
     /// at all where nobody would be told of it.
     pub fn sends(&self, every: Duration, is_old: bool) -> Option<Duration> {
@@ -126,7 +122,7 @@ impl Gate {
 
     /// Looks how far all processes have read and computed, and opens when they are there.
     pub fn look(&self, ledger: &Ledger, seen: Seen) {
-        let turn = self.lock().turn(seen, Instant::now());
+        let turn = self.state.lock().turn(seen, Instant::now());
         match turn {
             None => return,
             Some(Turn::Begins) => {
@@ -161,7 +157,7 @@ impl Gate {
         if self.is_open() {
             return None;
         }
-        let state = self.lock();
+        let state = self.state.lock();
         Some(CatchingUp { elapsed: state.begun?.elapsed(), backlog: state.sum })
     }
 }

@@ -9,9 +9,9 @@
 //!   taken and not sent lies in windows that close at or after it.
 //! - No message is sent per event; buffers are returned to the feed once their events are aggregated.
 
+use super::dead_letters::{Account, Letters, letters_of};
 use super::gate::Gate;
 use super::ledger::{Gone, Judgement, Ledger, Pending, Taken};
-use super::letters::{Account, Letters, letters_of};
 use super::workers::IDLE_FOR;
 use crossbeam_channel::Receiver;
 use std::collections::{HashMap, VecDeque};

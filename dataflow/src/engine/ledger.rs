@@ -23,9 +23,10 @@ pub use partition::{Again, Gone, Judgement, Left, Pending, Sample, Share, Shares
 
 use crate::cluster::Backlog;
 use clock::Believed;
+use parking_lot::Mutex;
 use partition::{Entry, UNSEEN};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo, Unit};
 use tidewatch_connectors::source::SourceError;
 use tidewatch_events::batch::{Batch, PartitionId, RawBatch};
@@ -195,7 +196,7 @@ impl Ledger {
 
     /// The same, after an earlier life.
     pub fn resuming(self, resumed: Resumed) -> Ledger {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.left.extend(resumed.partitions);
         (inner.closed, inner.results) = (resumed.closed, resumed.results);
         drop(inner);
@@ -205,18 +206,13 @@ impl Ledger {
     /// The same, for sources of which some never end: connections may come, files appear, topics grow. Then there is no
     /// end either, however many partitions there are or have ended.
     pub fn open_ended(self, is_so: bool) -> Ledger {
-        self.lock().open_ended = is_so;
+        self.inner.lock().open_ended = is_so;
         self
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic under this lock ends the process (main's hook), so a poisoned state is never used for results.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the next message of the feed; `None` when none waits.
     pub fn take(&self, feed: &Feed) -> Option<Taken> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         Some(match feed.take()? {
             Message::Opened(info) => {
                 let mut clock = PartitionClock::new(self.time.bounds, self.time.guard);
@@ -280,7 +276,7 @@ impl Ledger {
             return;
         }
         let times = batch.events.iter().take(2).map(|e| e.time).collect();
-        if let Some(entry) = self.lock().partitions.get_mut(&batch.raw.partition) {
+        if let Some(entry) = self.inner.lock().partitions.get_mut(&batch.raw.partition) {
             entry.heads.insert(batch.raw.seq, times);
         }
     }
@@ -293,7 +289,7 @@ impl Ledger {
     /// Judges a batch that this worker (of the cluster) parsed as far as possible. Where what follows it has not been read,
     /// asks the feed for it.
     pub fn judge(&self, pending: &mut Pending, worker: usize, feed: &Feed) -> Judgement {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let Some(entry) = inner.partitions.get_mut(&pending.batch.raw.partition) else {
             panic!("a batch of partition {} came before the partition was opened", pending.batch.raw.partition.0)
         };
@@ -313,7 +309,7 @@ impl Ledger {
 
     /// The least effective watermark of all partitions that hold time (ms); `None` when all have ended and no more can come.
     pub fn effective(&self) -> Option<u64> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.sources_to_list > 0 && !inner.stopping {
             return Some(0);
         }
@@ -339,7 +335,7 @@ impl Ledger {
     /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
     pub fn tick(&self, now: Moment, others: &[Elsewhere], is_paused: bool) {
         let Some(idle_after) = self.time.idle_after else { return };
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let now = Moment { wall: inner.believed.look(now), ..now };
         if inner.sources_to_list > 0 {
             return;
@@ -372,7 +368,7 @@ impl Ledger {
     /// What the other processes of a cluster should know: the least effective watermark (ms) of the partitions here that
     /// hold time, `None` where none does.
     pub fn holding(&self) -> Option<u64> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         if inner.sources_to_list > 0 {
             return Some(0);
         }
@@ -381,7 +377,7 @@ impl Ledger {
 
     /// Adds events that allow lists matched, in the order of the lists.
     pub fn note_exempted(&self, counts: impl Iterator<Item = u64>) {
-        let exempted = &mut self.lock().exempted;
+        let exempted = &mut self.inner.lock().exempted;
         for (at, count) in counts.enumerate() {
             if exempted.len() == at {
                 exempted.push(0);
@@ -392,38 +388,38 @@ impl Ledger {
 
     /// How many events each allow list matched here; empty where none did.
     pub fn exempted(&self) -> Vec<u64> {
-        self.lock().exempted.clone()
+        self.inner.lock().exempted.clone()
     }
 
     /// Adds what could not be counted.
     pub fn note_inexact(&self, place: Place, missed: Missed) {
-        self.lock().inexact.entry(place).or_default().merge(&missed);
+        self.inner.lock().inexact.entry(place).or_default().merge(&missed);
     }
 
     /// What could not be counted here so far.
     pub fn inexact(&self) -> Vec<(Place, Missed)> {
-        self.lock().inexact.iter().map(|(place, missed)| (*place, *missed)).collect()
+        self.inner.lock().inexact.iter().map(|(place, missed)| (*place, *missed)).collect()
     }
 
     /// How far time has moved here, ms.
     pub fn reached(&self) -> u64 {
-        self.lock().effective
+        self.inner.lock().effective
     }
 
     /// Whether every partition was read up to its end, or has ended.
     pub fn is_at_end(&self) -> bool {
-        self.lock().partitions.values().all(|e| e.ended || e.caught_up_at.is_some())
+        self.inner.lock().partitions.values().all(|e| e.ended || e.caught_up_at.is_some())
     }
 
     /// Whether all partitions that hold time have had more to read for a second, and what they read is ten seconds old or
     /// older: then hardly anybody looks at open windows.
     pub fn reads_history(&self) -> bool {
-        self.lock().reads_history
+        self.inner.lock().reads_history
     }
 
     /// What the logs here held when they were opened, as far as that is known, and how much of it was read.
     pub fn backlog(&self) -> Backlog {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let mut sum = Backlog { listed: inner.sources_to_list == 0, ..Backlog::default() };
         for entry in inner.partitions.values() {
             let Some(unread) = entry.unread else { continue };
@@ -447,19 +443,19 @@ impl Ledger {
 
     /// Names of partitions that were not read as far as they went when they were opened.
     pub fn unread(&self, most: usize) -> Vec<Arc<str>> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let unread = inner.partitions.values().filter(|e| !e.has_caught_up());
         unread.take(most).map(|e| e.info.name.clone()).collect()
     }
 
     /// Whether everything taken from the feed was judged.
     pub fn is_quiet(&self) -> bool {
-        self.lock().partitions.values().all(|e| e.taken == e.next_seq)
+        self.inner.lock().partitions.values().all(|e| e.taken == e.next_seq)
     }
 
     /// Ends all partitions after what is taken: nothing more will be read.
     pub fn stop(&self, feed: &Feed) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.stopping = true;
         for entry in inner.partitions.values_mut() {
             entry.ended = true;
@@ -469,19 +465,19 @@ impl Ledger {
 
     /// Whether a source has failed, and how.
     pub fn failure(&self) -> Option<SourceError> {
-        self.lock().failed.clone()
+        self.inner.lock().failed.clone()
     }
 
     /// What was read, per partition; connections that have ended are one a source.
     pub fn totals(&self) -> Vec<(PartitionInfo, Totals)> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let here = inner.partitions.values().map(|e| (e.info.clone(), Totals { watermark: e.reached.0, ..e.totals }));
         here.chain(inner.ended.values().map(|(info, totals, _)| (info.clone(), *totals))).collect()
     }
 
     /// The same, with who read it and whether time waits for it. What does not hold time is as far as time here is.
     pub fn readings(&self) -> Vec<Reading> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let here = inner.partitions.values().map(|e| {
             let holds = !e.done && !e.idle;
             let watermark = if holds { e.reached.0 } else { e.reached.0.max(inner.effective) };
@@ -511,20 +507,20 @@ impl Ledger {
             idle: false,
             at_end: true,
         };
-        let inner = self.lock();
+        let inner = self.inner.lock();
         inner.partitions.iter().map(standing).chain(inner.ended.values().map(over)).collect()
     }
 
     /// How many events were read.
     pub fn events(&self) -> u64 {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let ended = inner.ended.values().map(|(_, totals, _)| totals.events);
         inner.partitions.values().map(|e| e.totals.events).chain(ended).sum()
     }
 
     /// What is known of a partition; of a connection that has ended, only for a while.
     pub fn info(&self, id: PartitionId) -> Option<PartitionInfo> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let here = inner.partitions.get(&id).map(|e| &e.info);
         here.or_else(|| inner.gone.iter().rev().find(|info| info.id == id)).cloned()
     }
@@ -532,12 +528,12 @@ impl Ledger {
     /// How many windows are remembered since they are not committed yet.
     #[cfg(test)]
     pub fn open_windows(&self) -> usize {
-        self.lock().partitions.values().map(|e| e.open_windows.len()).sum()
+        self.inner.lock().partitions.values().map(|e| e.open_windows.len()).sum()
     }
 
     /// Whether batches of this partition may still come.
     pub fn is_open(&self, id: PartitionId) -> bool {
-        self.lock().partitions.contains_key(&id)
+        self.inner.lock().partitions.contains_key(&id)
     }
 
     /// Per partition, the offset up to which everything lies in windows that ended at or before `durable` (ms of event
@@ -546,7 +542,7 @@ impl Ledger {
     /// can be committed.
     pub fn commit_positions(&self, durable: u64) -> Vec<Position> {
         let TimeSettings { commit_window: Millis(size), rules_window: Millis(reach), .. } = self.time;
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.partitions.values_mut().filter(|e| !e.gone).filter_map(|e| e.position(durable, size, reach)).collect()
     }
 }

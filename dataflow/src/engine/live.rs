@@ -15,14 +15,14 @@ mod health;
 mod partitions;
 
 use super::assembly::{Output, Plan};
+use super::dead_letters::{Accounts, Charge};
 use super::evidence::{Found, Lookup};
 use super::inexact;
 use super::ledger::Ledger;
-use super::letters::{Accounts, Charge};
+use super::left_firing::LeftFiring;
 use super::limited;
 use super::memory;
 use super::misfits::{Misfit, Misfits};
-use super::orphans::Orphans;
 use super::peers::Peers;
 use super::redaction::Redaction;
 use super::reload::Previews;
@@ -35,8 +35,8 @@ use durable::Durable;
 pub use figures::{Figures, RuleFigures};
 use partitions::Partitions;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::sink::runner::SinkRunner;
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery};
@@ -163,7 +163,7 @@ pub struct Live {
     watch: memory::Watch,
     /// What was said of rules of which too much was found.
     said: limited::Said,
-    orphans: Orphans,
+    orphans: LeftFiring,
     misfits: Misfits,
     stalls: Stalls,
     partitions: Partitions,
@@ -204,7 +204,7 @@ impl Live {
             warned: inexact::Said::default(),
             watch: memory::Watch::default(),
             said: limited::Said::default(),
-            orphans: Orphans::default(),
+            orphans: LeftFiring::default(),
             previews: Previews::new(plan.limits.allowed_lateness, plan.retain),
             misfits: Misfits::default(),
             stalls: Stalls::new(Millis(0)),
@@ -224,7 +224,7 @@ impl Live {
     }
 
     /// The same, ending what an earlier life left firing.
-    pub fn ending(self, orphans: Orphans) -> Live {
+    pub fn ending(self, orphans: LeftFiring) -> Live {
         self.figures.leave(&orphans);
         Live { orphans, ..self }
     }
@@ -447,7 +447,7 @@ impl Live {
 
     /// Puts an alert into the step and shows it.
     fn put(&mut self, alert: Alert) {
-        let mut kept = self.figures.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.figures.alerts.lock();
         if kept.len() == KEPT_ALERTS {
             kept.pop_front();
         }
@@ -526,9 +526,9 @@ impl Live {
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
             let stand = self.runners.iter().map(|runner| (runner.name().to_owned(), runner.status())).collect();
-            *self.figures.sinks.lock().unwrap_or_else(PoisonError::into_inner) = stand;
+            *self.figures.sinks.lock() = stand;
             if let Some(routes) = &self.routes {
-                *self.figures.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes.status();
+                *self.figures.routes.lock() = routes.status();
             }
             self.note_limited();
             self.note_prevented();
@@ -547,7 +547,7 @@ fn finish(runner: &SinkRunner) -> bool {
     let (name, error) = (runner.name().to_owned(), runner.status().last_error.unwrap_or_default());
     let left = runner.finish();
     if let Err(left) = &left {
-        tracing::warn!(sink = %name, left = %left, last_error = %error, "it did not take everything before the end");
+        tracing::warn!(sink = %name, left = %left, last_error = %error, "not everything was delivered before shutdown");
     }
     left.is_ok()
 }

@@ -14,8 +14,8 @@
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
-//! | `orphans` | alerts that an earlier life left firing |
-//! | `commits`, `committing`, `keeping`, `resume` | how far offsets are committed and positions in files kept, and how a start goes on from there |
+//! | `left_firing` | alerts that an earlier life left firing |
+//! | `commits`, `commit_thread`, `file_positions`, `resume` | how far offsets are committed and positions in files kept, and how a start goes on from there |
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
@@ -28,24 +28,24 @@
 
 pub mod allowed;
 pub mod assembly;
+mod commit_thread;
 mod commits;
-mod committing;
+pub mod dead_letters;
 pub mod demo;
 pub mod evidence;
+mod file_positions;
 pub mod gate;
 mod gathering;
 pub mod inexact;
 pub mod ingest;
-mod keeping;
 pub mod labels;
 pub mod ledger;
-pub mod letters;
+mod left_firing;
 pub mod limited;
 pub mod live;
 mod memory;
 pub mod misfits;
 pub mod observe;
-mod orphans;
 pub mod page;
 pub mod parsers;
 pub mod peers;

@@ -13,17 +13,18 @@ use super::peers::Peers;
 use super::routes::Routes;
 use crate::config::{Config, RuleEntry};
 use crate::exit::Failure;
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::source::tcp::ListenCounters;
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_dashboard::data::Data;
 use tidewatch_dashboard::engine as shown;
 use tidewatch_dashboard::serve::{PageError, Settings};
-use tidewatch_dashboard::store::Data;
 use tidewatch_dashboard::view::{self, Mode};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::{FieldValue, PointRef, parse_line};
@@ -184,7 +185,7 @@ impl Bound {
 /// Where history is read: the embedded store, where this run keeps one. What an earlier run left is not shown as its history.
 fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>) -> Option<Arc<dyn Data>> {
     if super::sinks::keeps_store(config, true) {
-        match tidewatch_dashboard::kept::Kept::open(&config.data_dir) {
+        match tidewatch_dashboard::store::StoreData::open(&config.data_dir) {
             Ok(mut kept) => {
                 if let Some(ring) = ring {
                     kept = kept.with_requests(ring);
@@ -285,7 +286,7 @@ fn spread<T>(all: &[T], most: usize) -> Vec<&T> {
 
 impl PageTap {
     fn know(&self, host: &str) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts.lock();
         if hosts.len() < HOSTS && !hosts.contains(host) {
             hosts.insert(host.to_owned());
         }

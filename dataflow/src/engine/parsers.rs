@@ -3,10 +3,11 @@
 use super::ingest::Parsers;
 use crate::config::{Config, Source, SourceKind};
 use crate::exit::Failure;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tidewatch_connectors::feed::PartitionInfo;
-use tidewatch_connectors::sparing::Sparing;
+use tidewatch_connectors::log_limit::LogLimit;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::formats::{self, Format, Parser, SourceOptions};
 use tidewatch_events::hosts::HostList;
@@ -18,8 +19,8 @@ struct SourceParser {
     options: SourceOptions,
     hosts: Option<Arc<HostList>>,
     /// What is said of partitions: whoever connects makes one.
-    recognitions: Sparing,
-    misses: Sparing,
+    recognitions: LogLimit,
+    misses: LogLimit,
 }
 
 /// The formats of the configured sources.
@@ -44,7 +45,7 @@ impl SourceParsers {
     /// A parser for a line that was read before: by its source, by what its partition was recognised as, or as it looks.
     pub fn parser_again(&self, source: Option<usize>, id: PartitionId, line: &[u8]) -> Parser {
         let source = source.and_then(|source| self.sources.get(source.min(self.sources.len().saturating_sub(1))));
-        let known = || self.recognised.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let known = || self.recognised.lock().get(&id).cloned();
         let format = source.and_then(|source| source.format.clone()).or_else(known).or_else(|| formats::detect(line));
         let options = source.map_or_else(SourceOptions::default, |source| source.options.clone());
         Parser::new(format.unwrap_or_else(|| self.fallback.clone()), options)
@@ -71,7 +72,7 @@ fn compile(source: &Source) -> Result<SourceParser, Failure> {
         ..SourceOptions::default()
     };
     let hosts = lines.own_hosts().map(Arc::new);
-    Ok(SourceParser { format, options, hosts, recognitions: Sparing::new(), misses: Sparing::new() })
+    Ok(SourceParser { format, options, hosts, recognitions: LogLimit::new(), misses: LogLimit::new() })
 }
 
 impl Parsers for SourceParsers {
@@ -81,7 +82,7 @@ impl Parsers for SourceParsers {
         if let Some(format) = &source.format {
             return Some(Parser::new(format.clone(), options));
         }
-        let mut recognised = self.recognised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recognised = self.recognised.lock();
         let format = match (recognised.get(&info.id), head) {
             (Some(format), _) => format.clone(),
             (None, Some(head)) => {
@@ -117,6 +118,6 @@ impl Parsers for SourceParsers {
     }
 
     fn retain(&self, is_open: &dyn Fn(PartitionId) -> bool) {
-        self.recognised.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| is_open(*id));
+        self.recognised.lock().retain(|id, _| is_open(*id));
     }
 }

@@ -22,9 +22,10 @@ use crate::cluster::{Control, LostFiles, MAX_LINE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::Sender;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::kafka::RecordPlace;
 use tidewatch_connectors::source::file::FollowedLines;
@@ -322,7 +323,7 @@ impl Peers {
     }
 
     fn known(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 
     fn ask<A: serde::de::DeserializeOwned>(&self, question: &Question) -> Vec<A> {

@@ -14,7 +14,7 @@ use crate::cli::options::RunOptions;
 use crate::config::{self, Config, Overrides, RuleEntry, Services};
 use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use tidewatch_events::key;
 use tidewatch_events::rule::Rule;
 use tidewatch_events::time::{EventTime, Millis};
@@ -99,7 +99,7 @@ impl Reloader {
                 }
                 tracing::info!(changed = changes.len(), "rules reloaded, for windows that start from now on");
                 self.rules.take(&changes);
-                *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = config.all_rules;
+                *self.entries.lock() = config.all_rules;
                 // Where the workers have ended there is nothing left to change.
                 let _ = self.to_rules.send(self.rules.set.with_twins(changes));
             }
@@ -244,7 +244,7 @@ impl Previews {
                 let shown = set.rule_at(*rule, reload.from);
                 let name = &shown.name;
                 if terms.is_none() {
-                    tracing::info!(rule = %name, %from, "the rule is off for windows that start from here on");
+                    tracing::info!(rule = %name, %from, "the rule is off for windows that start from now on");
                     continue;
                 }
                 let part = parts.get(rule);
@@ -264,7 +264,7 @@ impl Previews {
                 }
                 tracing::info!(
                     rule = %name, %from, threshold, at_least, windows, found, %examples,
-                    "the rule has changed; in the windows kept it would have had so many findings"
+                    "the rule has changed; findings it would have had in the windows kept"
                 );
             }
         }

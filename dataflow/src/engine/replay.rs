@@ -5,10 +5,10 @@
 
 use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
+use super::dead_letters::Account;
 use super::inexact::Inexact;
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
-use super::letters::Account;
 use super::limited::Limited;
 use super::misfits::{self, Misfit};
 use super::parsers::SourceParsers;

@@ -1,6 +1,6 @@
 //! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
 
-use super::keeping::Keeper;
+use super::file_positions::Keeper;
 use super::ledger::{Position, Resumed};
 use super::replay::bounds;
 use super::resume::{self, Limit, Mark, Starting};
@@ -17,18 +17,18 @@ use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
 use tidewatch_connectors::kafka::KafkaSource;
+use tidewatch_connectors::log_limit::LogLimit;
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenCounters, ListenOptions, TcpListenerSource};
 use tidewatch_connectors::source::{Identity, SourceError, wall_clock};
-use tidewatch_connectors::sparing::Sparing;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::EventTime;
 
 /// Limits how often failed commits are logged.
-static UNCOMMITTED: Sparing = Sparing::new();
+static UNCOMMITTED: LogLimit = LogLimit::new();
 
 /// This process among all.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +171,7 @@ impl Sources {
             let offsets: Vec<_> = of_source.filter_map(offset).collect();
             if let Err(error) = committer.commit(&offsets) {
                 if let Some(held_back) = UNCOMMITTED.may_say() {
-                    tracing::warn!(%error, held_back, "offsets were not committed; tried again");
+                    tracing::warn!(%error, held_back, "offsets were not committed; retrying");
                 }
                 is_committed = false;
             }

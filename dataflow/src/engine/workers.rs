@@ -1,10 +1,10 @@
 //! Starts Timely's workers, in one process or as a part of a cluster, and runs each until its work is done.
 
 use super::assembly::{self, Output, Plan};
+use super::dead_letters::Account;
 use super::gate::Gate;
 use super::ingest::{Ingest, Parsers, Tap};
 use super::ledger::Ledger;
-use super::letters::Account;
 use super::observe::Observer;
 use crate::cli::options::ClusterOptions;
 use crate::cluster::{self, Control, Members};
@@ -12,8 +12,9 @@ use crate::config::Config;
 use crate::exit::{ExitCode, Failure};
 use crate::threads;
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
@@ -109,7 +110,7 @@ impl Wakers {
     pub fn wake(&self) -> impl Fn() + Send + Sync + 'static {
         let activators = self.activators.clone();
         move || {
-            for activator in activators.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for activator in activators.lock().iter() {
                 // A worker that has ended needs no waking.
                 let _ = activator.activate();
             }
@@ -118,16 +119,16 @@ impl Wakers {
 
     /// Adds a worker; where it counts its turns.
     fn add(&self, activator: SyncActivator) -> Arc<AtomicU64> {
-        self.activators.lock().unwrap_or_else(PoisonError::into_inner).push(activator);
+        self.activators.lock().push(activator);
         let turns = Arc::new(AtomicU64::new(0));
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).push(turns.clone());
+        self.turns.lock().push(turns.clone());
         turns
     }
 
     /// Waits for `least`, and on until every worker has made so many turns or has ended, `most` altogether.
     pub fn turned(&self, count: u64, least: Duration, most: Duration) {
         let begun = Instant::now();
-        let all = self.turns.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = self.turns.lock().clone();
         let read = |turns: &Arc<AtomicU64>| turns.load(Ordering::Acquire);
         let until: Vec<u64> = all.iter().map(|turns| read(turns).saturating_add(count)).collect();
         std::thread::sleep(least);

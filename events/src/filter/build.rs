@@ -5,7 +5,7 @@ use super::{Check, Filter, FilterError, FilterSpec, FilterValue, Test, TestSpec}
 use crate::batch::Batch;
 use crate::event::{Event, LogLevel, Method};
 use crate::field::Field;
-use crate::pattern;
+use crate::message_template;
 use ipnet::IpNet;
 use regex::bytes::RegexBuilder;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ const KINDS: [&str; 3] = ["access", "error", "app"];
 pub(super) fn template(batch: &Batch, event: &Event) -> Option<String> {
     (!event.message.is_none()).then(|| {
         let mut out = String::new();
-        pattern::template(batch.get(event.message), &mut out);
+        message_template::template(batch.get(event.message), &mut out);
         out
     })
 }

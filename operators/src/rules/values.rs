@@ -437,7 +437,7 @@ impl Scratch {
             Value::None if field == Field::Pattern && !event.message.is_none() => {
                 self.template.clear();
                 let message = self.privacy.redact_text(batch.get(event.message), event.client.name(batch));
-                tidewatch_events::pattern::template(&message, &mut self.template);
+                tidewatch_events::message_template::template(&message, &mut self.template);
                 Value::Text(self.template.as_bytes())
             }
             Value::None => return false,

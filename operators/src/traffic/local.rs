@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::{Event, Kind, LogLevel};
 use tidewatch_events::privacy::Privacy;
-use tidewatch_events::{pattern, text};
+use tidewatch_events::{message_template, text};
 
 /// One worker's open windows.
 pub struct LocalTraffic {
@@ -43,7 +43,7 @@ impl Templates {
     /// Of a message of an event whose client may have a name; and by what it was masked.
     fn of(&mut self, message: &[u8], name: Option<&[u8]>) -> (&str, &Privacy) {
         self.text.clear();
-        pattern::template(&self.privacy.redact_text(message, name), &mut self.text);
+        message_template::template(&self.privacy.redact_text(message, name), &mut self.text);
         (&self.text, &self.privacy)
     }
 }

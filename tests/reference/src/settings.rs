@@ -110,7 +110,7 @@ impl Default for Settings {
             max_open: 10_000,
             rules: Vec::new(),
             allow: Vec::new(),
-            template: tidewatch_events::pattern::template,
+            template: tidewatch_events::message_template::template,
         }
     }
 }

@@ -149,7 +149,7 @@ impl Listener {
         self.clients.retain_mut(|client| match client.write_all(gathered) {
             Ok(()) => true,
             Err(error) => {
-                tracing::debug!(%error, "a client has gone");
+                tracing::debug!(%error, "a client disconnected");
                 false
             }
         });

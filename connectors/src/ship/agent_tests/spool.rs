@@ -47,14 +47,14 @@ fn what_a_damaged_spool_held_is_read_again_or_said() {
         }
         change(&path);
         let running = Running::start(settings);
-        let is_there = |line: &str| came.lock().unwrap().lines.iter().any(|(_, came)| came == line);
+        let is_there = |line: &str| came.lock().lines.iter().any(|(_, came)| came == line);
         running.until("files go on", |_| is_there("other"));
         let c = &running.counters;
         let counts = [&c.spool_reread_records, &c.spool_lost_records, &c.spool_lost_bytes, &c.spool_lost_unknown];
         assert_eq!(counts.map(|count| count.load(Relaxed)), *want, "{name}");
         assert_eq!([&c.spool_damaged_frames, &c.spool_bytes].map(|c| c.load(Relaxed)), [1, 0], "{name}");
         if want[0] > 0 {
-            let first: Vec<String> = came.lock().unwrap().lines.iter().take(2).map(|(_, line)| line.clone()).collect();
+            let first: Vec<String> = came.lock().lines.iter().take(2).map(|(_, line)| line.clone()).collect();
             assert_eq!(first, ["one", "two"], "{name}: in their place");
         }
         running.end();
@@ -93,11 +93,11 @@ struct Played(Arc<Mutex<(Vec<Vec<String>>, Vec<Event>)>>);
 impl Output for Played {
     fn send(&mut self, _: u64, chunk: &Arc<Chunk>) {
         let line = |record| String::from_utf8_lossy(chunk.bytes_of(record)).trim_end_matches('x').to_owned();
-        self.0.lock().unwrap().0.push(chunk.records.iter().map(line).collect());
+        self.0.lock().0.push(chunk.records.iter().map(line).collect());
     }
 
     fn poll(&mut self, _: Duration, events: &mut Vec<Event>) {
-        events.append(&mut self.0.lock().unwrap().1);
+        events.append(&mut self.0.lock().1);
     }
 
     fn trouble(&self) -> Option<String> {
@@ -126,7 +126,7 @@ fn nothing_is_put_into_the_spool_before_what_has_no_room_there() {
     let mut agent = Agent::start(plan).unwrap();
     let played = Played::default();
     agent.output = Some(Box::new(played.clone()));
-    let given = || -> Vec<String> { played.0.lock().unwrap().0.concat() };
+    let given = || -> Vec<String> { played.0.lock().0.concat() };
     let work_until = |agent: &mut Agent, what: &str, done: &dyn Fn() -> bool| {
         let deadline = Instant::now() + Duration::from_secs(120);
         while !done() {
@@ -149,14 +149,14 @@ fn nothing_is_put_into_the_spool_before_what_has_no_room_there() {
     }
     assert!(agent.away && agent.has_direct(), "the spool has no room for it all");
     // It has lost what it had; the next one gets everything in order.
-    played.0.lock().unwrap().1.push(Event::Failed("gone".into()));
+    played.0.lock().1.push(Event::Failed("gone".into()));
     agent.work(false).unwrap();
     assert!(agent.output.is_none());
-    played.0.lock().unwrap().0.clear();
+    played.0.lock().0.clear();
     agent.output = Some(Box::new(played.clone()));
     let acknowledge = Cell::new(0);
     let all = || {
-        let mut inner = played.0.lock().unwrap();
+        let mut inner = played.0.lock();
         if inner.0.len() > acknowledge.get() {
             acknowledge.set(inner.0.len());
             inner.1.extend((0..1000).map(Event::Delivered));
@@ -189,7 +189,7 @@ fn a_full_disk_makes_the_files_wait() {
     let spooled = |count: u64| move |agent: &Agent| agent.counters.records_spooled.load(Relaxed) == count;
     let given = Played::default();
     agent.output = Some(Box::new(given.clone()));
-    let all = || given.0.lock().unwrap().0.concat();
+    let all = || given.0.lock().0.concat();
     work(&mut agent, "the first", &|_| all().len() == 1);
     // It does not answer.
     agent.progress = Instant::now() - Duration::from_secs(31);
@@ -219,7 +219,7 @@ fn a_full_disk_makes_the_files_wait() {
     append(&dir.path().join("c.log"), "5\n");
     work(&mut agent, "the new file", &|agent| agent.counters.records_read.load(Relaxed) == 5);
     assert_eq!(all().len(), 4, "what is in the spool is tried");
-    given.0.lock().unwrap().1.extend((0..1000).map(Event::Delivered));
+    given.0.lock().1.extend((0..1000).map(Event::Delivered));
     (0..20).for_each(|_| _ = agent.work(false).unwrap());
     assert_eq!(all().len(), 4, "nothing is sent whose stream has no number on the disk");
     crate::durable::testing::fill_disk(false);

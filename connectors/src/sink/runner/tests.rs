@@ -26,7 +26,7 @@ impl Sink for Fake {
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
-        let mut place = self.0.lock().unwrap();
+        let mut place = self.0.lock();
         place.attempts += 1;
         if place.failures > 0 {
             place.failures -= 1;
@@ -67,7 +67,7 @@ fn what_is_offered_arrives_and_is_acknowledged() {
     until("all acknowledged", || runner.acked() == 50);
     assert_eq!(runner.status().failures_total, 0);
     assert_eq!(runner.drain(Duration::from_secs(5)), Ok(()));
-    let place = fake.0.lock().unwrap();
+    let place = fake.0.lock();
     assert_eq!(place.points[&("m".into(), 24)], "x=49");
     assert!(place.seqs.is_sorted());
 }
@@ -86,7 +86,7 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
         // It is away until the file was used, where there is one, and for some more attempts.
         let lets_go = |runner: &SinkRunner| limit.is_none() || runner.status().spilled_total > 0;
         let mut is_away = true;
-        fake.0.lock().unwrap().failures = u32::MAX;
+        fake.0.lock().failures = u32::MAX;
         let spill = limit.map(|limit| (dir.path().join("spill/fake"), limit));
         let runner = SinkRunner::start(Box::new(fake.clone()), settings(*memory, spill)).unwrap();
         let mut want = BTreeMap::new();
@@ -98,13 +98,13 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
                 std::thread::sleep(Duration::from_millis(2));
             }
             if seq > 100 && is_away && lets_go(&runner) {
-                fake.0.lock().unwrap().failures = 15;
+                fake.0.lock().failures = 15;
                 is_away = false;
             }
         }
         until("the file is used", || lets_go(&runner));
         if is_away {
-            fake.0.lock().unwrap().failures = 15;
+            fake.0.lock().failures = 15;
         }
         until(name, || runner.acked() == 600);
         let status = runner.status();
@@ -114,7 +114,7 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
         assert_eq!(status.spilled_total > 0, limit.is_some(), "{name}: the file was never used");
         assert!(!status.full && status.broken.is_none(), "{name}");
         assert_eq!(runner.drain(Duration::from_secs(5)), Ok(()), "{name}");
-        let place = fake.0.lock().unwrap();
+        let place = fake.0.lock();
         assert!(place.seqs.is_sorted(), "{name}: {:?}", place.seqs);
         for (key, seq) in &want {
             assert!(place.points[key].starts_with(&format!("x={seq}i,")), "{name}: {key:?} {}", place.points[key]);
@@ -126,16 +126,16 @@ fn the_newest_version_wins_through_memory_and_file_and_all_is_acknowledged() {
 fn what_went_through_the_file_last_is_acknowledged_too() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::default();
-    fake.0.lock().unwrap().failures = u32::MAX;
+    fake.0.lock().failures = u32::MAX;
     let spill = Some((dir.path().join("fake"), 1 << 20));
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, spill)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
     until("away", || runner.status().failures_total > 0);
     offer(&runner, 2, (0..100).map(|t| format!("m,host=a x=1,y=2,{}=3 {t}\n", "z".repeat(80))).collect());
     until("all in the file", || runner.status().spilled_total > 1);
-    fake.0.lock().unwrap().failures = 0;
+    fake.0.lock().failures = 0;
     until("acknowledged", || runner.acked() == 2);
-    let place = fake.0.lock().unwrap();
+    let place = fake.0.lock();
     assert_eq!(place.points.len(), 101);
     assert!(place.seqs.len() > 3 && place.seqs.is_sorted(), "in pieces: {:?}", place.seqs);
 }
@@ -144,7 +144,7 @@ fn what_went_through_the_file_last_is_acknowledged_too() {
 fn full_means_memory_and_file() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::default();
-    fake.0.lock().unwrap().failures = u32::MAX;
+    fake.0.lock().failures = u32::MAX;
     let spill = Some((dir.path().join("fake"), 40_000));
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, spill)).unwrap();
     let mut seq = 0;
@@ -165,10 +165,10 @@ fn full_means_memory_and_file() {
         assert!(status.spilled_bytes <= 40_000);
     }
     assert!(status.spilled_bytes > 30_000 && status.acked == 0, "{status:?}");
-    fake.0.lock().unwrap().failures = 0;
+    fake.0.lock().failures = 0;
     until("delivered", || runner.acked() == seq);
     assert!(!runner.is_full());
-    assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
+    assert_eq!(fake.0.lock().points.len() as u64, seq);
 }
 
 #[test]
@@ -182,16 +182,16 @@ fn what_a_sink_does_not_take_is_not_held_for_it() {
             Parts { alerts: false, dead_letters: false, ..Parts::ALL }
         }
         fn deliver(&mut self, _: &Delivery) -> Result<Delivered, SinkError> {
-            drop(self.0.lock().unwrap());
+            drop(self.0.lock());
             Ok(Delivered::default())
         }
     }
     let door = Arc::new(Mutex::new(()));
-    let shut = door.lock().unwrap();
+    let shut = door.lock();
     let runner = SinkRunner::start(Box::new(PointsOnly(door.clone())), settings(1 << 20, None)).unwrap();
     // A request hangs, and nothing is taken out of the queue.
     offer(&runner, 1, "m x=1 1\n".into());
-    until("it hangs", || runner.shared.lock().queue.is_empty());
+    until("it hangs", || runner.shared.state.lock().queue.is_empty());
     let letter = super::super::DeadLetterRecord { line: "x".repeat(1 << 20), ..Default::default() };
     let (points, dead_letters) = (b"m x=1 2\n".to_vec(), vec![letter]);
     let both = Arc::new(Delivery { seq: 2, points, dead_letters, ..Delivery::default() });
@@ -215,7 +215,7 @@ fn a_file_that_cannot_be_written_leaves_memory_alone_and_nothing_is_lost() {
             "door"
         }
         fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
-            drop(self.1.lock().unwrap());
+            drop(self.1.lock());
             self.0.deliver(delivery)
         }
     }
@@ -224,7 +224,7 @@ fn a_file_that_cannot_be_written_leaves_memory_alone_and_nothing_is_lost() {
     let path = dir.path().join("fake");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let (fake, door) = (Fake::default(), Arc::new(Mutex::new(())));
-    fake.0.lock().unwrap().failures = u32::MAX;
+    fake.0.lock().failures = u32::MAX;
     let sink = Door(fake.clone(), door.clone());
     let runner = SinkRunner::start(Box::new(sink), settings(MEMORY, Some((path, 1 << 20)))).unwrap();
     let mut seq = 0;
@@ -240,31 +240,31 @@ fn a_file_that_cannot_be_written_leaves_memory_alone_and_nothing_is_lost() {
         }
     };
     fill();
-    until("the file is tried", || runner.shared.lock().spill_fails);
+    until("the file is tried", || runner.shared.state.lock().spill_fails);
     assert_eq!(runner.status().spilled_bytes, 0);
     assert!(runner.is_stuck(), "{:?}", runner.status());
-    fake.0.lock().unwrap().failures = 0;
+    fake.0.lock().failures = 0;
     until("delivered", || runner.acked() == runner.status().offered);
     assert!(!runner.is_full());
     // Now it hangs, so that the file is not tried again: more than memory must not wait.
-    let shut = door.lock().unwrap();
+    let shut = door.lock();
     let held = fill();
     assert!((MEMORY as u64..MEMORY as u64 + 1000).contains(&held), "{held} bytes");
     drop(shut);
     until("delivered again", || runner.acked() == runner.status().offered);
-    assert_eq!(fake.0.lock().unwrap().points.len() as u64, seq);
+    assert_eq!(fake.0.lock().points.len() as u64, seq);
 }
 
 #[test]
 fn a_destination_that_needs_a_person_says_so_and_is_tried_again() {
     let fake = Fake::default();
-    *fake.0.lock().unwrap() = Place { failures: u32::MAX, needs_a_person: true, ..Place::default() };
+    *fake.0.lock() = Place { failures: u32::MAX, needs_a_person: true, ..Place::default() };
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
     until("refused", || runner.status().needs_a_person);
     assert_eq!(runner.status().last_error.as_deref(), Some("no such bucket"));
     let line = "m x=1 1".to_owned();
-    *fake.0.lock().unwrap() = Place { refuse: Some(line.clone()), ..Place::default() };
+    *fake.0.lock() = Place { refuse: Some(line.clone()), ..Place::default() };
     until("acknowledged", || runner.acked() == 1);
     assert!(!runner.status().needs_a_person);
     assert_eq!(runner.take_refused(), [(line, "bad".to_owned())]);
@@ -275,10 +275,10 @@ fn a_destination_that_needs_a_person_says_so_and_is_tried_again() {
 #[test]
 fn draining_ends_in_time() {
     let fake = Fake::default();
-    fake.0.lock().unwrap().failures = u32::MAX;
+    fake.0.lock().failures = u32::MAX;
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    until("it is tried", || fake.0.lock().unwrap().attempts > 0);
+    until("it is tried", || fake.0.lock().attempts > 0);
     let left = Left { points: 1, ..Left::default() };
     assert_eq!(runner.drain(Duration::from_millis(50)), Err(left), "nothing was acknowledged");
     until("the thread ends", || Arc::strong_count(&fake.0) == 1);
@@ -299,11 +299,11 @@ fn at_the_end_a_destination_that_fails_gets_one_more_try_at_once_and_few_seconds
         runner
     };
     let again = Fake::default();
-    again.0.lock().unwrap().failures = 1;
+    again.0.lock().failures = 1;
     let begun = Instant::now();
     assert_eq!(start(&again).drain(Duration::from_secs(60)), Ok(()), "it works again");
     let gone = Fake::default();
-    gone.0.lock().unwrap().failures = u32::MAX;
+    gone.0.lock().failures = u32::MAX;
     // The first delivery was being tried; of those behind it each point counts once.
     let left = Left { points: 3, ..Left::default() };
     assert_eq!(start(&gone).drain(Duration::from_secs(60)), Err(left));
@@ -323,13 +323,13 @@ fn a_thread_that_counts_what_is_left_does_not_hang() {
             state: Mutex::new(State { counts, ..State::default() }),
             changed: Condvar::new(),
         });
-        shared.lock().status.offered = 1;
+        shared.state.lock().status.offered = 1;
         let counting = std::thread::spawn({
             let shared = shared.clone();
             move || {
                 // Longer than it had to notice that its time is over.
                 std::thread::sleep(Duration::from_millis(100));
-                shared.lock().left = Some(left);
+                shared.state.lock().left = Some(left);
                 shared.changed.notify_all();
             }
         });
@@ -352,7 +352,7 @@ fn a_destination_that_hangs_is_said_to() {
     }
     let runner = SinkRunner::start(Box::new(Hanging), settings(1 << 20, None)).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
-    until("taken", || runner.shared.lock().queue.is_empty());
+    until("taken", || runner.shared.state.lock().queue.is_empty());
     let left = runner.drain(Duration::from_millis(50)).unwrap_err();
     assert!(left.hangs && left.to_string().contains("not answered"), "{left}");
 }
@@ -362,7 +362,7 @@ fn a_file_that_cannot_be_read_back_is_said_and_nothing_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fake");
     let fake = Fake::default();
-    fake.0.lock().unwrap().failures = u32::MAX;
+    fake.0.lock().failures = u32::MAX;
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(10_000, Some((path.clone(), 1 << 20)))).unwrap();
     offer(&runner, 1, "m x=1 1\n".into());
     until("away", || runner.status().failures_total > 0);
@@ -372,7 +372,7 @@ fn a_file_that_cannot_be_read_back_is_said_and_nothing_goes_on() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[50] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
-    fake.0.lock().unwrap().failures = 0;
+    fake.0.lock().failures = 0;
     until("it is noticed", || runner.broken().is_some());
     let said = runner.broken().unwrap();
     assert_eq!(said, format!("cannot read back what waited in {}: it was damaged", path.display()));

@@ -6,7 +6,7 @@ use super::super::spill::Spill;
 use super::super::{Delivery, Sink, SinkError};
 use super::{Left, Shared, State};
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::text::Shown as _;
 use tracing::{debug, info, warn};
@@ -64,13 +64,13 @@ impl Worker {
                 break;
             }
         }
-        self.shared.lock().counts = true;
+        self.shared.state.lock().counts = true;
         self.shared.changed.notify_all();
         self.absorb();
         let waiting = self.pieces.drain(..).map(|(piece, _)| piece).chain(self.backlog.take(usize::MAX));
         waiting.for_each(|delivery| left.add(&delivery, self.shared.takes));
         left.spilled_bytes = self.spill.as_ref().map_or(0, Spill::bytes);
-        self.shared.lock().left = Some(left);
+        self.shared.state.lock().left = Some(left);
         self.shared.changed.notify_all();
     }
 
@@ -78,7 +78,7 @@ impl Worker {
     fn next(&mut self) -> Option<Work> {
         let shared = self.shared.clone();
         loop {
-            if shared.lock().deadline.is_some_and(|at| at <= Instant::now()) {
+            if shared.state.lock().deadline.is_some_and(|at| at <= Instant::now()) {
                 return None;
             }
             if let Some((delivery, last)) = self.pieces.pop_front() {
@@ -91,14 +91,14 @@ impl Worker {
                 self.cut_backlog();
                 continue;
             }
-            let mut state = shared.lock();
+            let mut state = shared.state.lock();
             loop {
                 self.account(&mut state);
                 if state.deadline.is_some() && state.queue.is_empty() {
                     return None;
                 }
                 match state.queue.len() {
-                    0 => state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    0 => shared.changed.wait(&mut state),
                     1 => {
                         let delivery = state.queue.pop_front()?;
                         let bytes = std::mem::take(&mut state.queue_bytes);
@@ -132,9 +132,9 @@ impl Worker {
                         info!(sink = %self.shared.name, attempts = attempt, seconds, "the sink works again");
                     }
                     let shared = self.shared.clone();
-                    let mut state = shared.lock();
+                    let mut state = shared.state.lock();
                     if !delivered.refused.is_empty() {
-                        warn!(sink = %shared.name, lines = delivered.refused.len(), words = %delivered.refused[0].1, "the sink refused lines for good");
+                        warn!(sink = %shared.name, lines = delivered.refused.len(), words = %delivered.refused[0].1, "the sink rejected lines permanently");
                     }
                     state.take_in_refused(delivered.refused);
                     state.status.deliveries_total += 1;
@@ -165,7 +165,7 @@ impl Worker {
             }
             let now = Instant::now();
             since.get_or_insert(now);
-            let mut state = self.shared.lock();
+            let mut state = self.shared.state.lock();
             state.status.failures_total += 1;
             state.status.failing_attempts = attempt;
             state.status.needs_a_person = needs_a_person;
@@ -183,7 +183,7 @@ impl Worker {
         loop {
             self.absorb();
             self.move_to_spill();
-            let mut state = shared.lock();
+            let mut state = shared.state.lock();
             self.account(&mut state);
             state.held_bytes += own_bytes;
             let now = Instant::now();
@@ -197,7 +197,7 @@ impl Worker {
             match until.checked_duration_since(now) {
                 Some(left) if !left.is_zero() => {
                     if state.queue.is_empty() {
-                        drop(shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
+                        shared.changed.wait_for(&mut state, left);
                     }
                 }
                 _ => return true,
@@ -208,7 +208,7 @@ impl Worker {
     /// Takes everything queued into the backlog.
     fn absorb(&mut self) {
         let shared = self.shared.clone();
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         let queued = std::mem::take(&mut state.queue);
         // Still counted until it is in the backlog, so that the sum never dips.
         state.held_bytes += std::mem::take(&mut state.queue_bytes);
@@ -225,7 +225,7 @@ impl Worker {
         let reached = self.backlog.bytes() + pieces >= self.shared.max_memory / 2;
         // Once full it has room again only when all of it was read back; one that could not be written may be by now.
         let is_time = self.spill_failed.is_some_and(|at| at.elapsed() >= TRY_SPILL_EVERY);
-        if !reached || (self.shared.lock().spill_full && !is_time) {
+        if !reached || (self.shared.state.lock().spill_full && !is_time) {
             return;
         }
         if !self.pieces.is_empty() {
@@ -263,7 +263,7 @@ impl Worker {
             self.backlog.absorb(&piece, self.shared.takes);
         }
         self.spill_failed = fails.then(Instant::now);
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         (state.spill_full, state.spill_fails) = (full, fails);
         state.status.spilled_total += spilled;
     }
@@ -275,8 +275,9 @@ impl Worker {
             Ok(delivery) => Some(delivery),
             Err(error) => {
                 let path = spill.path().shown();
-                warn!(sink = %self.shared.name, %path, %error, "what waited for the sink cannot be read back");
-                self.shared.lock().status.broken = Some(format!("cannot read back what waited in {path}: {error}"));
+                warn!(sink = %self.shared.name, %path, %error, "the spill file of the sink cannot be read back");
+                self.shared.state.lock().status.broken =
+                    Some(format!("cannot read back what waited in {path}: {error}"));
                 None
             }
         }

@@ -6,12 +6,13 @@ use super::positions::{FilePosition, Positions};
 use crate::file_identity::FileId;
 use crate::source::MAX_LINE_BYTES;
 use crate::source::recent::{FetchLines, line_of};
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::text::Shown as _;
@@ -33,16 +34,16 @@ pub(crate) struct LayoutPartition {
 
 impl LayoutPartition {
     pub fn add_start(&self, offset: u64) {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner).push(offset);
+        self.starts.lock().push(offset);
     }
 
     /// Where the generation that is read now begins.
     pub fn last_start(&self) -> u64 {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or(0)
+        self.starts.lock().last().copied().unwrap_or(0)
     }
 
     fn locate(&self, offset: u64) -> Option<(usize, u64)> {
-        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let starts = self.starts.lock();
         let generation = starts.partition_point(|start| *start <= offset).checked_sub(1)?;
         Some((generation, offset - starts[generation]))
     }

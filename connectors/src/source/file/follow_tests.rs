@@ -3,10 +3,10 @@
 use super::*;
 use crate::source::testing::{Engine, identity};
 use crate::source::wall_clock;
+use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[path = "follow_tests/left_out.rs"]
@@ -255,7 +255,7 @@ fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
                 std::thread::sleep(Duration::from_millis(40));
                 // Of two truncations between two looks at a file, only one can be seen: what came after the last is read.
                 wait_for(&read, cut + 1, &over);
-                let written = lock.lock().unwrap();
+                let written = lock.lock();
                 cut = *written;
                 for n in (1..100).rev() {
                     let _ = std::fs::rename(
@@ -273,7 +273,7 @@ fn every_line_once_and_in_order_while_files_are_copied_and_truncated() {
     let writer = std::thread::spawn(move || {
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         for i in 0..40_000 {
-            let mut written = lock.lock().unwrap();
+            let mut written = lock.lock();
             writeln!(file, "line {i}").unwrap();
             *written += 1;
             drop(written);

@@ -175,7 +175,7 @@ pub(crate) fn matches(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
         return Err(SourceError::Usage(format!("{pattern} names too much: {cut}; name directories in it")));
     }
     for (path, kind) in &found.others {
-        tracing::warn!(path = %path.shown(), "what the pattern names is {kind}, and is left out");
+        tracing::warn!(path = %path.shown(), "what matches the pattern is {kind}, and is left out");
     }
     Ok(found.files)
 }

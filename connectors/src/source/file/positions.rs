@@ -2,9 +2,10 @@
 
 use super::kept::{Kept, KeptFile, Print};
 use crate::file_identity::FileId;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tidewatch_events::batch::PartitionId;
 
 /// How many bytes of a file's beginning tell it from others.
@@ -86,26 +87,22 @@ pub struct Positions {
 }
 
 impl Positions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Stand>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Where every partition stands: behind the last line that was handed over.
     pub fn all(&self) -> BTreeMap<PartitionId, FilePosition> {
-        let all = self.lock();
+        let all = self.inner.lock();
         all.iter().filter_map(|(id, stand)| Some((*id, stand.at(stand.next)?))).collect()
     }
 
     /// The place of an offset of a partition: what to keep once everything before it is durable. `None` for an offset
     /// that was not handed over or is too long ago.
     pub fn at(&self, partition: PartitionId, offset: u64) -> Option<FilePosition> {
-        self.lock().get(&partition)?.at(offset)
+        self.inner.lock().get(&partition)?.at(offset)
     }
 
     /// The same with the number of the file among those opened for the path in this run: what tells the content of a
     /// file from what the same inode held before it was truncated.
     pub fn numbered(&self, partition: PartitionId, offset: u64) -> Option<(u64, FilePosition)> {
-        let all = self.lock();
+        let all = self.inner.lock();
         let stand = all.get(&partition)?;
         Some((stand.segment(offset)?.file, stand.at(offset)?))
     }
@@ -119,13 +116,13 @@ impl Positions {
     /// before it from `from` on. It goes on before lines that were handed over without their ends ([`Positions::hold`]).
     /// `None` where it is not known any more which file `next` is in.
     pub fn kept(&self, partition: PartitionId, from: Option<u64>, next: u64) -> Option<Kept> {
-        self.lock().get(&partition)?.kept(from, next)
+        self.inner.lock().get(&partition)?.kept(from, next)
     }
 
     /// Where reading each partition began.
     pub fn begun(&self) -> BTreeMap<PartitionId, u64> {
         let first = |stand: &Stand| Some(stand.segments.front()?.position.partition_offset);
-        self.lock().iter().filter_map(|(id, stand)| Some((*id, first(stand)?))).collect()
+        self.inner.lock().iter().filter_map(|(id, stand)| Some((*id, first(stand)?))).collect()
     }
 
     /// A partition begins, or goes on after an earlier run: with this file from `offset` on, before which these bytes are.
@@ -141,12 +138,12 @@ impl Positions {
         let (before, modified) = (Print::of_tail(before), content.modified);
         let segment = Segment { file, position, end: offset, before, modified };
         let stand = Stand { segments: VecDeque::from([segment]), next: partition_offset, unfinished: None };
-        self.lock().insert(partition, stand);
+        self.inner.lock().insert(partition, stand);
     }
 
     /// What is handed over from here on are lines without their ends: a later run begins before them and reads them whole.
     pub(crate) fn hold(&self, partition: PartitionId) {
-        if let Some(stand) = self.lock().get_mut(&partition) {
+        if let Some(stand) = self.inner.lock().get_mut(&partition) {
             stand.unfinished.get_or_insert(stand.next);
         }
     }
@@ -160,7 +157,7 @@ impl Positions {
         offset: u64,
         bytes: &[u8],
     ) -> u64 {
-        let mut all = self.lock();
+        let mut all = self.inner.lock();
         let stand = all.entry(partition).or_default();
         let contiguous = stand.segments.back().is_some_and(|last| last.file == file && last.position.offset <= offset);
         if !contiguous {

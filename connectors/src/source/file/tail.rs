@@ -325,7 +325,7 @@ impl Tail {
     fn warn(&mut self, error: &io::Error) {
         let trouble = error.to_string();
         if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!(file = %self.way.path.shown(), error = %trouble, "cannot read a followed file; trying again");
+            tracing::warn!(file = %self.way.path.shown(), error = %trouble, "cannot read a followed file; retrying");
         }
         self.trouble = Some(trouble);
     }

@@ -12,9 +12,10 @@ pub mod tops;
 
 use super::schema::{self, Level};
 use super::{FILE_NAME, StoreError, ring, version_of};
+use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -150,17 +151,17 @@ impl StoreReader {
 impl Pool {
     /// Asks one question on a connection of its own, within the limit of time.
     fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        let waiting = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let waiting = self.kept.lock().pop();
         let reading = match waiting {
             Some(reading) => reading,
             None => Reading::open(self)?,
         };
-        *reading.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.limit;
+        *reading.deadline.lock() = Instant::now() + self.limit;
         // All statements of a question see the same state.
         let answer = reading.connection.unchecked_transaction().and_then(|transaction| question(&transaction));
         match answer {
             Ok(answer) => {
-                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = self.kept.lock();
                 if kept.len() < KEPT_CONNECTIONS {
                     kept.push(reading);
                 }
@@ -194,7 +195,7 @@ impl Reading {
         connection.set_prepared_statement_cache_capacity(128);
         let deadline = Arc::new(Mutex::new(Instant::now()));
         let watched = deadline.clone();
-        let is_over = move || Instant::now() > *watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = move || Instant::now() > *watched.lock();
         connection.progress_handler(LOOK_EVERY, Some(is_over)).map_err(&failed)?;
         Ok(Reading { connection, deadline })
     }

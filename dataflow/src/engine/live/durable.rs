@@ -8,7 +8,7 @@
 //!   points, findings and alerts in steps.
 //! - What is durable never goes back.
 
-use super::super::letters::Counts;
+use super::super::dead_letters::Counts;
 use std::collections::VecDeque;
 
 /// Of how many steps it is known which dead letters were in each: while sinks are away for long there are ever more.

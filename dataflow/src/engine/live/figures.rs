@@ -1,9 +1,10 @@
 //! Figures of a running pipeline, for whoever shows them. Alerts of rules in shadow mode are counted by themselves.
 
-use super::super::orphans::Orphans;
+use super::super::left_firing::LeftFiring;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use tidewatch_connectors::route::runner::RouteStatus;
 use tidewatch_connectors::sink::runner::SinkStatus;
 use tidewatch_events::alert::{Alert, AlertState, Mode, Severity};
@@ -75,8 +76,8 @@ impl Figures {
     }
 
     /// Notes what an earlier life left firing and still does.
-    pub(super) fn leave(&self, orphans: &Orphans) {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn leave(&self, orphans: &LeftFiring) {
+        let mut rules = self.rules.lock();
         rules.values_mut().for_each(|figures| (figures.left, figures.shadow.1) = (0, 0));
         for alert in orphans.alerts() {
             let figures = rules.entry(alert.rule.clone()).or_default();
@@ -91,7 +92,7 @@ impl Figures {
         if fires == was_firing {
             return;
         }
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules.lock();
         let figures = rules.entry(rule.name.clone()).or_default();
         let shadow = u64::from(rule.mode == Mode::Shadow);
         if !fires {

@@ -5,7 +5,6 @@ use super::super::inexact::inexact;
 use super::super::limited::limited;
 use super::super::peers::Health;
 use super::Live;
-use std::sync::PoisonError;
 use std::time::Instant;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::line_protocol::LineWriter;
@@ -67,10 +66,10 @@ impl Live {
             if self.warned.is_due(&row, Instant::now()) {
                 tracing::warn!(
                     result = %row.result, events = row.missed_events, values = row.missed_values,
-                    "a result is not exact: so much found no room until now"
+                    "a result is not exact: its table was full for so many"
                 );
             }
-            let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rules = self.figures.rules.lock();
             if self.book.rules().rules.iter().any(|rule| rule.name == row.result) {
                 rules.entry(row.result.clone()).or_default().inexact = row.missed_events + row.missed_values;
             }
@@ -103,7 +102,7 @@ impl Live {
         if rows.is_empty() {
             return;
         }
-        let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.figures.rules.lock();
         for row in &rows {
             let figures = rules.entry(row.rule.clone()).or_default();
             (figures.limited, figures.unopened) = (row.findings, row.unopened);
@@ -139,7 +138,7 @@ impl Live {
     pub(super) fn note_prevented(&mut self) {
         let set = self.book.rules();
         let some = set.rules.iter().zip(self.book.prevented()).filter(|(_, findings)| **findings > 0);
-        let mut rules = self.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.figures.rules.lock();
         some.for_each(|(rule, findings)| rules.entry(rule.name.clone()).or_default().prevented = *findings);
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::letters::{Account, Letters};
+use crate::engine::dead_letters::{Account, Letters};
 use crate::engine::observe::Observer;
 use crate::engine::parsers::SourceParsers;
 use crate::engine::peers::Here;
@@ -39,7 +39,7 @@ fn an_alert_in_shadow_mode_is_counted_by_itself() {
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!((of(&figures.alerts_fired), of(&figures.alerts_critical), of(&figures.shadow_fired)), (1, 0, 2));
     assert_eq!(figures.confirmed_alerts(), 3, "as many as a replay finds");
-    let rules = figures.rules.lock().unwrap();
+    let rules = figures.rules.lock();
     assert_eq!((rules["ip-spike"].firing, rules["ip-spike"].shadow), (1, (1, 0)));
     assert_eq!((rules["path-scan"].firing, rules["path-scan"].shadow), (1, (0, 0)));
 }
@@ -61,11 +61,11 @@ fn what_an_earlier_life_left_firing_is_counted_until_it_ends() {
     };
     let lines = line("a", "2026-03-05T10:00:10.000Z") + &line("b", "2026-03-05T11:00:00.000Z");
     std::fs::write(dir.path().join("results/alerts.jsonl"), lines).unwrap();
-    let mut orphans = Orphans::read(&config, false);
+    let mut orphans = LeftFiring::read(&config, false);
     let figures = Figures::default();
-    let left = |orphans: &Orphans| {
+    let left = |orphans: &LeftFiring| {
         figures.leave(orphans);
-        figures.rules.lock().unwrap()["ip-spike"]
+        figures.rules.lock()["ip-spike"]
     };
     assert_eq!(left(&orphans), RuleFigures { left: 2, ..RuleFigures::default() });
     assert_eq!(orphans.advance(1_772_704_810_000 + 3_600_000).len(), 1);
@@ -103,11 +103,11 @@ fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
 }
 
 /// Notes how alerts are told: their last window's end, how many findings, the value.
-struct Ear(Arc<std::sync::Mutex<Vec<(u64, u64, f64)>>>);
+struct Ear(Arc<parking_lot::Mutex<Vec<(u64, u64, f64)>>>);
 
 impl Tap for Ear {
     fn alert(&mut self, alert: &Alert) {
-        self.0.lock().unwrap().push((alert.last.0, alert.findings, alert.value));
+        self.0.lock().push((alert.last.0, alert.findings, alert.value));
     }
 
     fn step(&mut self, _: &Delivery) {}
@@ -145,7 +145,7 @@ fn at_the_end_all_is_told_of_alerts_that_go_on() {
             results.send(Output::Findings(vec![found(*end, *value)], Vec::new())).unwrap();
         });
         assert!(live.run(&received, || true, Duration::from_secs(1)), "{name}");
-        assert_eq!(*heard.lock().unwrap(), *want, "{name}");
+        assert_eq!(*heard.lock(), *want, "{name}");
     }
 }
 
@@ -242,7 +242,7 @@ fn dead_letters_are_kept_once_every_sink_has_acknowledged_them() {
 /// A destination that takes its time and refuses every point, and one of dead letters.
 enum Slow {
     Refusing,
-    Letters(Arc<std::sync::Mutex<Vec<DeadLetterRecord>>>),
+    Letters(Arc<parking_lot::Mutex<Vec<DeadLetterRecord>>>),
 }
 
 impl Sink for Slow {
@@ -264,7 +264,7 @@ impl Sink for Slow {
                 Ok(Delivered { refused, ..Delivered::default() })
             }
             Slow::Letters(letters) => {
-                letters.lock().unwrap().extend_from_slice(&delivery.dead_letters);
+                letters.lock().extend_from_slice(&delivery.dead_letters);
                 Ok(Delivered::default())
             }
         }
@@ -273,7 +273,7 @@ impl Sink for Slow {
 
 #[test]
 fn what_sinks_refuse_and_acknowledge_at_the_end_counts_too() {
-    let letters = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let letters = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let start = |sink: Slow| SinkRunner::start(Box::new(sink), RunnerSettings::default()).unwrap();
     let live = live(TIMES, vec![start(Slow::Letters(letters.clone())), start(Slow::Refusing)]);
     let figures = live.figures.clone();
@@ -284,7 +284,7 @@ fn what_sinks_refuse_and_acknowledge_at_the_end_counts_too() {
     }
     drop(send);
     assert!(live.run(&results, || false, Duration::from_secs(60)), "all was taken");
-    let letters = letters.lock().unwrap();
+    let letters = letters.lock();
     assert!(letters.iter().any(|letter| letter.line == "m x=1i 1" && letter.reason == "refused: bad"), "{letters:?}");
     assert!(figures.durable.load(Ordering::Relaxed) > u64::MAX / 2, "to be committed");
 }

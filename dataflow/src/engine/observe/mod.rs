@@ -13,9 +13,10 @@ pub mod trace;
 use super::ledger::{Ledger, Reading, Totals};
 use super::live::{KafkaReading, PartitionName};
 use super::memory;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::{Feed, PartitionInfo};
 use tidewatch_connectors::source::wall_clock;
@@ -126,7 +127,7 @@ impl Observer {
 
 impl Inner {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     fn view(&self, ledger: &Ledger, lags: &HashMap<PartitionName, KafkaReading>) -> ProcessView {

@@ -7,8 +7,9 @@
 //! - Nothing is logged per event: only per activation, message and sleep.
 //! - The only lock is taken once a second, and never held while something else is waited for.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_dashboard::view::{OperatorRow, WorkerRow};
 use timely::logging::{ParkEvent, StartStop, TimelyEvent, TimelyEventBuilder};
@@ -57,7 +58,7 @@ impl Trace {
     pub fn register(&self, worker: &Worker) {
         let published =
             Arc::new(Published { index: worker.index(), sums: Mutex::new((VecDeque::new(), Instant::now())) });
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(published.clone());
+        self.workers.lock().push(published.clone());
         let mut adding = Adding::default();
         let mut next = PUBLISH_EVERY;
         if let Some(mut log) = worker.log_register() {
@@ -71,7 +72,7 @@ impl Trace {
                 if *time >= next {
                     next = *time + PUBLISH_EVERY;
                     adding.sums.at = *time;
-                    let mut sums = published.sums.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut sums = published.sums.lock();
                     if sums.0.len() == OVER {
                         sums.0.pop_front();
                     }
@@ -85,9 +86,9 @@ impl Trace {
     /// Workers and operators over the last seconds, of this `process`, and over how long, ms.
     pub fn rows(&self, process: usize, memory_bytes: u64) -> (Vec<WorkerRow>, Vec<OperatorRow>, u64) {
         let (mut workers, mut operators, mut over) = (Vec::new(), Vec::new(), 0);
-        let all = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = self.workers.lock().clone();
         for worker in all {
-            let sums = worker.sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let sums = worker.sums.lock();
             let nothing = Sums::default();
             let newest = sums.0.back().unwrap_or(&nothing);
             let oldest = if sums.0.len() > 1 { &sums.0[0] } else { &nothing };

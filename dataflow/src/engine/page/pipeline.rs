@@ -6,9 +6,10 @@ use super::super::ledger::Totals;
 use super::super::observe::{self, ProcessView};
 use super::{Hosts, Shown};
 use crate::config::{RuleEntry, measure};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::source::tcp::ListenCounters;
 use tidewatch_connectors::source::wall_clock;
@@ -39,7 +40,7 @@ impl ShownPipeline {
 
     fn views(&self) -> Arc<Vec<ProcessView>> {
         // Held meanwhile: whoever else asks takes the same.
-        let mut kept = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.views.lock();
         if let Some((at, views)) = &*kept
             && at.elapsed() < VIEW_AGE
         {
@@ -61,7 +62,7 @@ impl ShownPipeline {
     }
 
     fn routes(&self) -> Vec<view::RouteView> {
-        let routes = self.shown.figures.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.shown.figures.routes.lock();
         let route = |(name, status): &(String, tidewatch_connectors::route::runner::RouteStatus)| {
             let works = status.failing == 0 && !status.journal_fails;
             let error = match (works, status.journal_fails) {
@@ -85,7 +86,7 @@ impl ShownPipeline {
     }
 
     fn sinks(&self) -> Vec<SinkView> {
-        let sinks = self.shown.figures.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let sinks = self.shown.figures.sinks.lock();
         let sink = |(name, status): &(String, tidewatch_connectors::sink::runner::SinkStatus)| SinkView {
             name: name.clone(),
             state: match status.full {
@@ -124,7 +125,7 @@ impl Engine for ShownPipeline {
         let mut totals = Totals::default();
         views.iter().for_each(|view| totals.merge(&view.totals));
         let fired = figures.alerts_fired.load(Ordering::Relaxed);
-        let rules = figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = figures.rules.lock();
         let shadow_firing = rules.values().map(|rule| rule.shadow.0 + rule.shadow.1).sum();
         let all: u64 = rules.values().map(|rule| rule.firing + rule.left).sum();
         let (processes, lost) = (self.shown.peers.processes(), self.shown.peers.lost());
@@ -137,7 +138,7 @@ impl Engine for ShownPipeline {
             last_event: totals.last_event,
             newest: None, // said by who has the store
             durable: self.durable(),
-            hosts: self.hosts.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+            hosts: self.hosts.lock().iter().cloned().collect(),
             events: totals.events,
             rejected: totals.rejected,
             duplicates: totals.duplicates,
@@ -207,7 +208,7 @@ impl Engine for ShownPipeline {
     }
 
     fn rules(&self) -> Vec<RuleRow> {
-        let figures = self.shown.figures.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.shown.figures.rules.lock();
         let row = |entry: &RuleEntry| {
             let rule = &entry.rule;
             let alerts = figures.get(&rule.name).copied().unwrap_or_default();
@@ -237,7 +238,7 @@ impl Engine for ShownPipeline {
                 prevented: alerts.prevented,
             }
         };
-        self.shown.rules.lock().unwrap_or_else(PoisonError::into_inner).iter().map(row).collect()
+        self.shown.rules.lock().iter().map(row).collect()
     }
 
     fn allowed(&self) -> Vec<view::AllowRow> {

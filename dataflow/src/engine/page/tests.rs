@@ -10,7 +10,7 @@ fn a_window_is_json_whatever_the_host_is_called() {
     line.end(tidewatch_events::time::EventTime(20_000));
     let mut tap = PageTap { feed: shown::Feed::default(), hosts: Hosts::default() };
     tap.step(&Delivery { points: lines.clone(), ..Delivery::default() });
-    let host = tap.hosts.lock().unwrap().first().unwrap().clone();
+    let host = tap.hosts.lock().first().unwrap().clone();
     assert!(host.contains("</script>"), "{host}");
     let text = std::str::from_utf8(&lines).unwrap();
     let json = window_json(&host, 20_000, &parse_line(text.trim_end()).unwrap());

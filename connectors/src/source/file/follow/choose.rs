@@ -45,7 +45,7 @@ impl Run {
             if let Some(cut) = found.cut {
                 self.cut_patterns += 1;
                 if self.said.len() < MOST_SAID && self.said.insert(PathBuf::from(&path)) {
-                    tracing::warn!(pattern = %path, "the pattern names too much: {cut}; name directories in it");
+                    tracing::warn!(pattern = %path, "the pattern matches too much: {cut}; name directories in it");
                 }
             }
             for file in found.files {
@@ -65,7 +65,7 @@ impl Run {
     fn leave_out(&mut self, path: &Path, why: impl FnOnce() -> String) {
         self.left_out += 1;
         if self.said.len() < MOST_SAID && self.said.insert(path.to_owned()) {
-            tracing::warn!(file = %path.shown(), error = %why(), "cannot follow this; going on without it, and looking again");
+            tracing::warn!(file = %path.shown(), error = %why(), "cannot follow this file; continuing without it and looking again later");
         }
     }
 
@@ -88,7 +88,7 @@ impl Run {
         }
         if by_pattern && let Some(why) = self.why_not(&path, &meta) {
             if self.said.len() < MOST_SAID && self.said.insert(path.clone()) {
-                tracing::info!(file = %path.shown(), "a file that the pattern names is not followed: {why}");
+                tracing::info!(file = %path.shown(), "a file that matches the pattern is not followed: {why}");
             }
             return;
         }

@@ -147,7 +147,7 @@ impl Keeper {
                 let error = error.to_string();
                 if self.trouble.as_ref() != Some(&error) {
                     let file = self.path.shown().into_owned();
-                    tracing::warn!(%file, %error, "positions in files cannot be written; trying again");
+                    tracing::warn!(%file, %error, "positions in files cannot be written; retrying");
                 }
                 self.trouble = Some(error);
             }

@@ -4,7 +4,7 @@
 //! - The rest is no address, and shows the network: `203.0.113.**`, `2001:db8:1:******`, `********.example.org`.
 //! - Nothing but values is touched: a line of JSON or of line protocol stays one.
 
-use crate::whom::one_behind_the_other;
+use crate::erase::whom::one_behind_the_other;
 use std::borrow::Cow;
 use std::ops::Range;
 use tidewatch_events::addresses;

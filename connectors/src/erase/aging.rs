@@ -12,7 +12,8 @@
 
 mod places;
 
-use crate::{durable, masking};
+use super::masking;
+use crate::durable;
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};

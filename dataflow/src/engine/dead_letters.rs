@@ -17,10 +17,11 @@
 //! - Letters of all processes together never take more than the accounts allow, but for one batch a worker.
 //! - Each line that was rejected, late or from the future is in exactly one letter.
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use tidewatch_events::batch::{Batch, Framing, Reject};
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::event::Verdict;
@@ -106,7 +107,7 @@ impl Account {
 
     /// Letters ever made by workers of this process.
     pub fn made(&self) -> Counts {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.made.lock().clone()
     }
 
     /// Charges what a worker made and is not empty.
@@ -114,7 +115,7 @@ impl Account {
         if letters.is_empty() {
             return None;
         }
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(worker).or_default() += letters.len() as u64;
+        *self.made.lock().entry(worker).or_default() += letters.len() as u64;
         let bytes = self.add(&letters);
         // Those of other processes leave, and are credited by what process 0 says.
         let charge = (self.process == 0).then(|| Arc::new(Charge { account: self.clone(), bytes }));
@@ -152,7 +153,7 @@ impl Accounts {
 
     /// So many letters more are acknowledged by every sink.
     pub fn keep(&self, more: &Counts) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         for (worker, count) in more {
             *kept.entry(*worker).or_default() += count;
         }
@@ -160,7 +161,7 @@ impl Accounts {
 
     /// Letters that every sink has acknowledged: what the others are told.
     pub fn kept(&self) -> Counts {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept.lock().clone()
     }
 
     /// Bytes ever credited, by process: what the others are told.

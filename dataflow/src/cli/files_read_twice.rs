@@ -15,7 +15,7 @@ use tidewatch_events::text::Shown as _;
 const NAMED: usize = 10;
 
 /// A warning for each file that two sources of the same processes read now.
-pub fn shared_files(config: &Config) -> Vec<Diagnostic> {
+pub fn files_read_twice(config: &Config) -> Vec<Diagnostic> {
     let mut readers: HashMap<FileId, Vec<(usize, PathBuf)>> = HashMap::new();
     let mut shared = Vec::new();
     let place = |index: usize| match &config.sources[index].kind {

@@ -23,7 +23,7 @@ const MOST: usize = 10_000;
 
 /// The alerts that the last run left firing and this one has not seen end.
 #[derive(Debug, Default)]
-pub struct Orphans {
+pub struct LeftFiring {
     alerts: Vec<Orphan>,
     /// Since when nothing is read, and how many lines there were by then.
     quiet: Option<(Instant, u64)>,
@@ -38,9 +38,9 @@ struct Orphan {
     over: u64,
 }
 
-impl Orphans {
+impl LeftFiring {
     /// Reads what `run` left; nothing where it left nothing. What cannot be read is said, and no reason not to start.
-    pub fn read(config: &Config, has_page: bool) -> Orphans {
+    pub fn read(config: &Config, has_page: bool) -> LeftFiring {
         let dir = config.sinks.files.as_ref().map(|files| files.dir.clone());
         let dir = dir.or_else(|| config.sinks.are_none().then(|| config.data_dir.join("results")));
         let found = match dir {
@@ -49,11 +49,11 @@ impl Orphans {
             None => Ok(Vec::new()),
         };
         let found = found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "alerts that fired at the last stop cannot be read; they stay as they are");
+            tracing::warn!(%error, "alerts that were firing at the last stop cannot be read; they stay as they are");
             Vec::new()
         });
         if !found.is_empty() {
-            tracing::info!(count = found.len(), "alerts fired at the last stop; they end with their time");
+            tracing::info!(count = found.len(), "alerts were firing at the last stop; they end when their time is up");
         }
         let rule = |alert: &Alert| config.rules.iter().find(|rule| rule.name == alert.rule);
         let orphan = |alert: Alert| {
@@ -62,7 +62,7 @@ impl Orphans {
             let over = resolved.saturating_add(window.0).saturating_add(config.time.allowed_lateness.0);
             Orphan { alert, resolved, over }
         };
-        Orphans { alerts: found.into_iter().map(orphan).collect(), quiet: None }
+        LeftFiring { alerts: found.into_iter().map(orphan).collect(), quiet: None }
     }
 
     /// How many there are still.
@@ -154,7 +154,7 @@ mod tests {
     }
 
     /// What is left by alerts.jsonl of these lines; ip-spike has windows of 10 s and resolves after 1 m, and lateness is 2 m.
-    fn left(alerts: &[Alert]) -> Orphans {
+    fn left(alerts: &[Alert]) -> LeftFiring {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("data_dir = {:?}\n[store]\nenabled = false\n", dir.path());
         let config = config(&text);
@@ -163,7 +163,7 @@ mod tests {
         alerts.iter().for_each(|alert| _ = writeln!(lines, "{}", serde_json::to_string(alert).unwrap()));
         lines.push_str("{\"id\":\"torn");
         std::fs::write(dir.path().join("results/alerts.jsonl"), lines).unwrap();
-        Orphans::read(&config, false)
+        LeftFiring::read(&config, false)
     }
 
     fn ids(alerts: &[Alert]) -> Vec<&str> {

@@ -7,8 +7,8 @@
 //! - What became durable until the stop is still committed.
 
 use super::commits::Commits;
+use super::dead_letters::{Account, Accounts, Counts};
 use super::ledger::Ledger;
-use super::letters::{Account, Accounts, Counts};
 use super::live::Figures;
 use super::sources::Sources;
 use crate::cluster::Control;

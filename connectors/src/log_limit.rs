@@ -3,7 +3,7 @@
 //! Invariant: of any number of messages in a time t at most [`BURST`] + t / [`EVERY`] are logged; those held back are counted,
 //! and the next that is logged says how many they were.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// How many messages may come at once.
@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// One kind of message.
 #[derive(Debug, Default)]
-pub struct Sparing(Mutex<Option<State>>);
+pub struct LogLimit(Mutex<Option<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -23,10 +23,10 @@ struct State {
     held: u64,
 }
 
-impl Sparing {
+impl LogLimit {
     /// Nothing was said yet.
-    pub const fn new() -> Sparing {
-        Sparing(Mutex::new(None))
+    pub const fn new() -> LogLimit {
+        LogLimit(Mutex::new(None))
     }
 
     /// Whether a message may be logged, and how many were held back since the last that was.
@@ -35,7 +35,7 @@ impl Sparing {
     }
 
     fn at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let state = state.get_or_insert(State { left: BURST, since: now, held: 0 });
         let more = now.saturating_duration_since(state.since).as_secs() / EVERY.as_secs();
         if more > 0 {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_messages_is_a_few() {
-        let (sparing, begin) = (Sparing::new(), Instant::now());
+        let (sparing, begin) = (LogLimit::new(), Instant::now());
         // at (s), how many times, how many are said, how many were held back before the first of them
         let rows: &[(&str, u64, usize, usize, u64)] = &[
             ("the first", 0, 1, 1, 0),

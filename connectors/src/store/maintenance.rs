@@ -236,7 +236,7 @@ fn make_room(
     let used = (pragma("page_count")? - pragma("freelist_count")?).max(0) as u64 * PAGE_BYTES;
     let is_crowded = used > settings.max_size / 10 * 9;
     if is_crowded && !tending.is_crowded {
-        warn!(max_size = settings.max_size, "the store is nearly full; what is oldest goes before its time");
+        warn!(max_size = settings.max_size, "the store is nearly full; the oldest data is removed early");
     }
     tending.is_crowded = is_crowded;
     if is_crowded && thin_alerts(transaction, settings, used)? {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{StoreSettings, StoreSink};
 use tidewatch_dashboard::engine::Silenced;
-use tidewatch_dashboard::kept::Kept;
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
+use tidewatch_dashboard::store::StoreData;
 use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::EventTime;
@@ -42,7 +42,7 @@ fn delivery() -> Delivery {
 }
 
 /// Another page of the same server, over a store of its own; asked from now on.
-fn bound_to(server: &mut Server, kept: Arc<Kept>) -> Page {
+fn bound_to(server: &mut Server, kept: Arc<StoreData>) -> Page {
     let settings = Settings { listen: "127.0.0.1:0".into(), base_path: "/".into(), ..Settings::default() };
     let page = Bound::new(settings).unwrap().serve(server.engine.clone(), server.feed.clone(), Some(kept)).unwrap();
     server.address = page.address();
@@ -61,7 +61,7 @@ fn what_was_written_is_answered() {
     let maintenance = Silenced { subject: network, until: NEVER, reason: "maintenance".into(), ..Silenced::default() };
     let of_another = Silenced { rule: Some("path-scan".into()), from: 5, until: NEVER, ..Silenced::default() };
     let over = Silenced { until: THEN, ..Silenced::default() };
-    let kept = |silences| Arc::new(Kept::open(dir.path()).unwrap().with_silences(silences));
+    let kept = |silences| Arc::new(StoreData::open(dir.path()).unwrap().with_silences(silences));
     let configured = bound_to(&mut server, kept(vec![maintenance, of_another, over]));
     let silences = server.get("/api/v1/silences").json();
     let row = |rule: Value, subject: Value, from: Value, reason: &str| json!({ "id": null, "rule": rule, "subject": subject, "from": from, "until": NEVER, "reason": reason, "created": null, "configured": true });
@@ -79,7 +79,7 @@ fn what_was_written_is_answered() {
     let on_marks = Box::new(move || {
         counted.fetch_add(1, Ordering::SeqCst);
     });
-    let kept = Arc::new(Kept::open(dir.path()).unwrap().telling_of_marks(on_marks));
+    let kept = Arc::new(StoreData::open(dir.path()).unwrap().telling_of_marks(on_marks));
     let is_told = |times: usize| assert_eq!(told.load(Ordering::SeqCst), times, "by the time of the answer");
     let _page = bound_to(&mut server, kept);
     let get = |path: &str| {
@@ -145,7 +145,7 @@ fn a_run_that_has_read_nothing_says_where_what_is_kept_ends() {
             sink.deliver(&delivery()).unwrap();
         }
         server.engine.rests.store(*rests, Ordering::Relaxed);
-        let page = bound_to(&mut server, Arc::new(Kept::open(dir.path()).unwrap()));
+        let page = bound_to(&mut server, Arc::new(StoreData::open(dir.path()).unwrap()));
         let status = server.get("/api/v1/status").json();
         assert_eq!((&status["newest"], status["last_event"].is_null()), (want, *rests), "{name}");
         // What is asked for without an end has the same.

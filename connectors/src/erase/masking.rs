@@ -9,8 +9,8 @@
 //! - A line of a log that stands in base64 in a dead letter, for it is not UTF-8, is masked as it was and stays base64.
 //! - Nothing is written beyond what was read: a line that is being appended is left until it is whole.
 
+use crate::erase::whom::Whom;
 use crate::file_identity::FileId;
-use crate::whom::Whom;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs::{self, File, OpenOptions};

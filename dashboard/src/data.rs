@@ -1,0 +1,152 @@
+//! What is read from the store: one method a route, each giving the body of an answer.
+//!
+//! Calls may take a while: they are made from threads that may wait, a few at a time.
+
+#![allow(missing_docs)] // questions and answers, named as in docs/openapi.yaml
+
+use crate::engine::Silenced;
+use crate::view::RequestsView;
+use tidewatch_connectors::answers::Ranking;
+use tidewatch_events::alert::{AlertState, Severity};
+
+/// A span of event time, ms, `[from, to)`; where nothing is said, all there is, or the last fifteen minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Its start.
+    pub from: Option<u64>,
+    /// Its end.
+    pub to: Option<u64>,
+    /// Where no end is named: the newest event that this run has read, whose window is the last one. Else that of the newest
+    /// data: an earlier run may have read a log of later times.
+    pub newest: Option<u64>,
+}
+
+/// What `series` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesQuery {
+    pub span: Span,
+    /// All hosts together where none is named.
+    pub host: Option<String>,
+    /// Length of a row's time, ms; chosen where it is not said.
+    pub step: Option<u64>,
+}
+
+/// What `tops` is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopsQuery {
+    pub kind: Ranking,
+    pub span: Span,
+    pub host: Option<String>,
+    pub limit: usize,
+}
+
+/// What `errors` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorsQuery {
+    pub span: Span,
+    pub host: Option<String>,
+    pub severity: Option<String>,
+    pub limit: usize,
+}
+
+/// What `alerts` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertsQuery {
+    pub span: Span,
+    pub rule: Option<String>,
+    /// Of this severity.
+    pub severity: Option<Severity>,
+    pub state: Option<AlertState>,
+    pub host: Option<String>,
+    /// A part of a value of the subject.
+    pub subject: Option<String>,
+    pub limit: usize,
+    /// Only what follows: `next` of an answer.
+    pub before: Option<String>,
+}
+
+/// What `requests` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestsQuery {
+    pub span: Span,
+    pub host: Option<String>,
+    pub client: Option<String>,
+    /// A part of the path.
+    pub path: Option<String>,
+    /// Least and largest status.
+    pub status: Option<(u16, u16)>,
+    /// A part of any text of the request.
+    pub text: Option<String>,
+    pub limit: usize,
+    /// Only what follows: `next` of an answer, or a time in ms.
+    pub before: Option<String>,
+}
+
+/// A silence that is wished for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewSilence {
+    /// The rule whose alerts are not told; all rules where none is named.
+    pub rule: Option<String>,
+    /// The subject whose alerts are not told: group field → value.
+    pub subject: Option<std::collections::BTreeMap<String, String>>,
+    /// When it ends, wall clock, ms.
+    pub until: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why something could not be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It was asked for in a way that has no answer.
+    #[error("{0}")]
+    Wrong(String),
+    /// It takes too long to find out.
+    #[error("{0}")]
+    TooLong(String),
+    /// It is not kept in this run.
+    #[error("{0}")]
+    NotKept(String),
+    /// The store failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The body of an answer: JSON.
+pub type Answer = Result<String, DataError>;
+
+/// Answers to the page, as JSON.
+pub trait Data: Send + Sync + 'static {
+    /// Hosts with data, by name, bounded.
+    fn hosts(&self) -> Vec<String>;
+    /// Event time of the newest data, ms.
+    fn newest(&self) -> Option<u64>;
+    /// What is kept of single requests.
+    fn requests_kept(&self) -> RequestsView;
+    /// Whether `tops` knows countries.
+    fn knows_countries(&self) -> bool {
+        false
+    }
+    /// Whether an alert of a rule is kept.
+    fn knows_rule(&self, rule: &str) -> Result<bool, DataError>;
+    /// The silences that hold at `now`.
+    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError>;
+    fn series(&self, query: &SeriesQuery) -> Answer;
+    fn tops(&self, query: &TopsQuery) -> Answer;
+    fn errors(&self, query: &ErrorsQuery) -> Answer;
+    fn alerts(&self, query: &AlertsQuery) -> Answer;
+    fn alert(&self, id: &str) -> Answer;
+    /// Says that somebody has seen an alert; gives the alert.
+    fn acknowledge(&self, id: &str, by: &str, note: &str) -> Answer;
+    /// Takes that back; gives the alert.
+    fn take_back(&self, id: &str) -> Answer;
+    fn silences(&self, now: u64) -> Answer;
+    /// Gives the silence with its id.
+    fn silence(&self, wished: &NewSilence) -> Answer;
+    fn end_silence(&self, id: &str) -> Result<(), DataError>;
+    fn client(&self, ip: &str, span: Span) -> Answer;
+    fn requests(&self, query: &RequestsQuery) -> Answer;
+}
