@@ -3,12 +3,13 @@
 //! Alerts go to them from the results thread, which never waits for one. What people silence and acknowledge is looked for when
 //! the page has written it, and each second by a thread of its own: another program may write it too.
 
+use super::sinks;
 use crate::config::{Config, Route, RouteKind};
 use crate::exit::Failure;
 use crate::threads;
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidewatch_connectors::route::blocklist::{Blocklist, BlocklistSettings};
 use tidewatch_connectors::route::lines::{ToFile, ToOutput};
@@ -35,21 +36,25 @@ pub struct Routes {
 /// What people say of alerts, as the routes know it.
 struct Marks {
     config: Config,
+    /// Whether this run keeps a store. One that an earlier run left is shown on no page: nobody could end what is in it.
+    keeps_store: bool,
     silences: Arc<Vec<Silence>>,
     acknowledged: Arc<Acknowledged>,
 }
 
 impl Routes {
-    /// Starts the configured routes; none where there are none.
+    /// Starts the configured routes; none where there are none. `has_page`: whether this run has a page, which decides whether it
+    /// keeps a store.
     ///
     /// # Errors
     /// 1 where a journal cannot be written, 2 where a route cannot work as configured.
-    pub fn start(config: &Config) -> Result<Option<Arc<Routes>>, Failure> {
+    pub fn start(config: &Config, has_page: bool) -> Result<Option<Arc<Routes>>, Failure> {
         if config.routes.is_empty() {
             return Ok(None);
         }
         let home = home(config);
-        let silences = Arc::new(all_silences(config).unwrap_or_else(|| config.silences.clone()));
+        let keeps_store = sinks::keeps_store(config, has_page);
+        let silences = Arc::new(all_silences(config, keeps_store).unwrap_or_else(|| config.silences.clone()));
         let mut runners = Vec::new();
         for route in &config.routes {
             let channel = channel(config, route)?;
@@ -61,10 +66,10 @@ impl Routes {
             })?;
             runners.push(runner);
         }
-        tracing::info!(routes = runners.len(), "alerts are told");
+        tracing::info!(routes = runners.len(), "alerts go to routes");
         let routes = Arc::new(Routes {
             runners,
-            marks: Mutex::new(Marks { config: config.clone(), silences, acknowledged: Arc::default() }),
+            marks: Mutex::new(Marks { config: config.clone(), keeps_store, silences, acknowledged: Arc::default() }),
             watch: Mutex::new(None),
         });
         routes.watch()?;
@@ -104,7 +109,7 @@ impl Routes {
             let left = runner.finish();
             if left > 0 {
                 let name = runner.name();
-                tracing::warn!(route = %name, alerts = left, "not told before the end: kept, and told after the next start");
+                tracing::warn!(route = %name, alerts = left, "not sent before shutdown; kept, and sent after the next start");
             }
         }
     }
@@ -112,8 +117,9 @@ impl Routes {
     /// Takes what people silenced and acknowledged by now: it is in force when this returns.
     pub fn look(&self) {
         // Held while the store is read, so that what was read before never follows what was read after.
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        let (silences, acknowledged) = (all_silences(&marks.config), acknowledged(&marks.config));
+        let mut marks = self.marks.lock();
+        let silences = all_silences(&marks.config, marks.keeps_store);
+        let acknowledged = acknowledged(&marks.config, marks.keeps_store);
         if let Some(now) = silences.filter(|now| *now != *marks.silences) {
             marks.silences = Arc::new(now);
             self.runners.iter().for_each(|runner| runner.silence(marks.silences.clone()));
@@ -136,7 +142,7 @@ impl Routes {
             }
         };
         threads::spawn("silences", run)?;
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
+        *self.watch.lock() = Some(stop);
         Ok(())
     }
 }
@@ -146,15 +152,15 @@ pub fn home(config: &Config) -> PathBuf {
     config.data_dir.join("routes")
 }
 
-/// Whether there is a store to look into. One that is turned off is shown on no page: nobody could end what is in it.
-fn has_store(config: &Config) -> bool {
-    config.store.enabled != Some(false) && config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists()
+/// Whether the store is there by now: a sink makes it.
+fn store_exists(config: &Config) -> bool {
+    config.data_dir.join(tidewatch_connectors::store::FILE_NAME).exists()
 }
 
 /// Silences of the configuration and, where there is a store, of people; nothing where that cannot be read now.
-fn all_silences(config: &Config) -> Option<Vec<Silence>> {
+fn all_silences(config: &Config, keeps_store: bool) -> Option<Vec<Silence>> {
     let all = config.silences.clone();
-    if !has_store(config) {
+    if !keeps_store || !store_exists(config) {
         return Some(all);
     }
     use tidewatch_connectors::store::StoreReader;
@@ -169,9 +175,9 @@ fn all_silences(config: &Config) -> Option<Vec<Silence>> {
 }
 
 /// What people acknowledged, where a route would tell it again; nothing where that cannot be read now.
-fn acknowledged(config: &Config) -> Option<Acknowledged> {
+fn acknowledged(config: &Config, keeps_store: bool) -> Option<Acknowledged> {
     let repeats = |route: &Route| route.policy.repeat_every.is_some() && !route.policy.repeats_always;
-    if !config.routes.iter().any(repeats) || !has_store(config) {
+    if !config.routes.iter().any(repeats) || !keeps_store || !store_exists(config) {
         return None;
     }
     use tidewatch_connectors::store::StoreReader;
@@ -282,4 +288,33 @@ pub fn channel(config: &Config, route: &Route) -> Result<Box<dyn Channel>, Failu
         }
     };
     Ok(channel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::testing::config;
+    use tidewatch_connectors::store::{SilenceRequest, StoreMarks, StoreSink};
+    use tidewatch_events::time::EventTime;
+
+    #[test]
+    fn silences_of_a_store_that_this_run_does_not_keep_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(StoreSink::open(dir.path(), Default::default()).unwrap());
+        let until = EventTime(wall_clock().0 + 3_600_000);
+        let asked = SilenceRequest { rule: None, subject: None, until, reason: "load test".into() };
+        StoreMarks::open(dir.path()).unwrap().silence(&asked).unwrap();
+        let influx = "[sink.influx]\ntoken = \"t\"\n";
+        for (name, text, has_page, want) in [
+            ("the default store", "", false, 1),
+            ("InfluxDB, and a page over the store", influx, true, 1),
+            ("InfluxDB alone", influx, false, 0),
+            ("turned off", "[store]\nenabled = false\n", true, 0),
+        ] {
+            let mut config = config(text);
+            config.data_dir = dir.path().into();
+            let keeps_store = sinks::keeps_store(&config, has_page);
+            assert_eq!(all_silences(&config, keeps_store).unwrap().len(), want, "{name}");
+        }
+    }
 }

@@ -6,14 +6,14 @@
 mod ending;
 
 use super::assembly::Plan;
+use super::commit_thread::Committing;
 use super::commits::Commits;
-use super::committing::Committing;
+use super::dead_letters::{Account, Accounts};
 use super::gate::{Gate, Seen};
 use super::ledger::{Elsewhere, Ledger, Moment, TimeSettings, Totals};
-use super::letters::{Account, Accounts};
+use super::left_firing::LeftFiring;
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
-use super::orphans::Orphans;
 use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
@@ -32,12 +32,13 @@ use crate::threads;
 use crossbeam_channel::Sender;
 pub use ending::ended;
 use ending::{broken, say_what_was_done, sum};
+use parking_lot::Mutex;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::aging::Aging;
+use tidewatch_connectors::erase::aging::Aging;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::live::{self, LiveOptions};
 use tidewatch_connectors::generator::{Generator, Label};
@@ -202,8 +203,9 @@ impl Pipeline {
         looking: Looking,
     ) -> Result<Pipeline, Failure> {
         let process = cluster.map_or(0, |c| c.index);
-        let runners = if process == 0 { sinks::open(config, false, looking.1.is_some())? } else { Vec::new() };
-        let routes = if process == 0 { Routes::start(config)? } else { None };
+        let has_page = looking.1.is_some();
+        let runners = if process == 0 { sinks::open(config, false, has_page)? } else { Vec::new() };
+        let routes = if process == 0 { Routes::start(config, has_page)? } else { None };
         let (control, sockets) = workers::connect(config, workers, cluster)?;
         Pipeline::build(config, workers, process, parsers, sources, (runners, routes), control, sockets, looking)
     }
@@ -293,7 +295,7 @@ impl Pipeline {
         let peers = Arc::new(peers);
         let routes = told.1.clone();
         let results = (process == 0).then(|| {
-            let orphans = Orphans::read(config, tap.is_some());
+            let orphans = LeftFiring::read(config, tap.is_some());
             let redaction = Redaction::new(config.privacy.clone(), parsers);
             let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
             let (live, stop) = (
@@ -506,7 +508,7 @@ impl Pipeline {
             all = self.drain();
             if !all {
                 let (bytes, letters) = (self.feed.bytes_in_flight(), self.letters.outstanding());
-                tracing::warn!(bytes, letters, "not all that was read was dealt with before the end");
+                tracing::warn!(bytes, letters, "not everything that was read was processed before shutdown");
             }
             // What open windows hold is sent on within a tenth of a second; then they are shown once more. Each takes a few
             // turns of all workers, which have none on a busy machine.
