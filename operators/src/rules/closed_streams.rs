@@ -5,7 +5,8 @@
 //!                                                                                     ├─► join ─► Told ─► findings
 //! changes ─► Versions: +1, -1 at the tick of a change ────────────► arranged by plan ─┘             └───► previews
 //! ```
-//! Rows stay with the owner of their keys, and every worker has all versions of conditions: nothing here is exchanged.
+//! Rows stay with the owner of their keys, and every worker has all versions of conditions: nothing here is exchanged. What
+//! closes together comes and goes together, and is one value of its collection ([`Closing`]).
 //!
 //! The join changes in two ways: a row comes or goes, or a version of a condition does. A finding is said of what it says at
 //! the closing tick of its row, by the version that holds for the row's window; so nothing that is retracted later takes a
@@ -32,6 +33,7 @@ use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::operators::join::join_traces;
 use differential_dataflow::trace::implementations::{ContainerChunker, ValBatcher, ValBuilder, ValSpine};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use tidewatch_events::time::Millis;
@@ -70,13 +72,81 @@ impl Preview {
     }
 }
 
-pub(super) type Row = Rc<ClosedRow>;
+/// Rows of one plan that closed at one tick: at least one, in order of window and key.
+#[derive(Clone, Debug)]
+pub(super) struct Closing(Rc<[ClosedRow]>);
+
+impl Closing {
+    /// The tick.
+    fn closed(&self) -> u64 {
+        self.0[0].closed
+    }
+}
+
+impl PartialEq for Closing {
+    fn eq(&self, other: &Closing) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Closing {}
+
+impl PartialOrd for Closing {
+    fn partial_cmp(&self, other: &Closing) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Closing {
+    fn cmp(&self, other: &Closing) -> Ordering {
+        match Rc::ptr_eq(&self.0, &other.0) {
+            true => Ordering::Equal,
+            false => self.0.cmp(&other.0),
+        }
+    }
+}
+
+/// One of the rows that closed together.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    of: Closing,
+    at: usize,
+}
+
+impl std::ops::Deref for Row {
+    type Target = ClosedRow;
+
+    fn deref(&self) -> &ClosedRow {
+        &self.of.0[self.at]
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Row {}
+
+impl PartialOrd for Row {
+    fn partial_cmp(&self, other: &Row) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Row {
+    fn cmp(&self, other: &Row) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
 pub(super) type Trace<V> = TraceAgent<ValSpine<u32, V, u64, isize>>;
 
 /// Findings and previews from the rows of closed windows. Rows are kept for `retain` of event time after their closing tick,
 /// and in any case one tick.
 pub fn judge<'s>(
-    rows: StreamVec<'s, u64, Row>,
+    rows: StreamVec<'s, u64, ClosedRow>,
     changes: StreamVec<'s, u64, Notice>,
     rules: &RuleSet,
     limits: Limits,
@@ -120,52 +190,59 @@ impl Wanted {
 
 pub(super) type Wants<'s> = StreamVec<'s, u64, (Wanted, u64, isize)>;
 
-pub(super) fn join<'s>(rows: Arranged<'s, Trace<Row>>, versions: Arranged<'s, Trace<Version>>) -> Wants<'s> {
+pub(super) fn join<'s>(rows: Arranged<'s, Trace<Closing>>, versions: Arranged<'s, Trace<Version>>) -> Wants<'s> {
     join_traces::<_, _, _, _, CapacityContainerBuilder<Vec<_>>>(
         rows,
         versions,
-        |_plan, row: &Row, version: &Version, time: u64, more: &isize, by: &isize, out| {
-            let finding = time == row.closed && version.holds_for(row.start);
+        |_plan, closing: &Closing, version: &Version, time: u64, more: &isize, by: &isize, out| {
+            let closes = time == closing.closed();
             let preview = time == version.from && version.from > 0;
-            if (finding || preview) && row.limit(&version.condition).is_some() {
-                let wanted = if finding { Wanted::Finding } else { Wanted::Preview };
-                out.push_into((wanted(*version, row.clone()), time, more * by));
+            if !closes && !preview {
+                return;
+            }
+            for (at, row) in closing.0.iter().enumerate() {
+                let finding = closes && version.holds_for(row.start);
+                if (finding || preview) && row.limit(&version.condition).is_some() {
+                    let wanted = if finding { Wanted::Finding } else { Wanted::Preview };
+                    out.push_into((wanted(*version, Row { of: closing.clone(), at }), time, more * by));
+                }
             }
         },
     )
 }
 
 /// Rows that leave at one tick.
-type Leaving = (u64, Vec<((u32, Row), u64, isize)>);
+type Leaving = (u64, Vec<((u32, Closing), u64, isize)>);
 
 /// Rows that wait for their tick to leave, under one capability at the least of them.
 #[derive(Default)]
 struct Queue {
     capability: Option<Capability<u64>>,
     ticks: VecDeque<Leaving>,
+    /// Rows in all of them.
     rows: usize,
 }
 
 impl Queue {
     /// Takes rows that leave at a tick, which is not before that of any taken before.
-    fn push(&mut self, at: u64, row: Row, capability: impl FnOnce() -> Capability<u64>) {
+    fn push(&mut self, at: u64, closing: Closing, capability: impl FnOnce() -> Capability<u64>) {
         self.capability.get_or_insert_with(capability);
         if self.ticks.back().is_none_or(|(last, _)| *last < at) {
             self.ticks.push_back((at, Vec::new()));
         }
-        if let Some((at, rows)) = self.ticks.back_mut() {
-            rows.push(((row.plan, row), *at, -1));
-            self.rows += 1;
+        if let Some((at, leaving)) = self.ticks.back_mut() {
+            self.rows += closing.0.len();
+            leaving.push(((closing.0[0].plan, closing), *at, -1));
         }
     }
 
     /// Hands over the rows that leave at `reached` or earlier.
     fn leave(&mut self, reached: u64, mut hand_over: impl FnMut(&Capability<u64>, Leaving)) {
-        while let Some((at, rows)) = self.ticks.pop_front_if(|(at, _)| *at <= reached) {
-            self.rows -= rows.len();
+        while let Some((at, leaving)) = self.ticks.pop_front_if(|(at, _)| *at <= reached) {
+            self.rows -= leaving.iter().map(|((_, closing), ..)| closing.0.len()).sum::<usize>();
             if let Some(capability) = &mut self.capability {
                 capability.downgrade(&at);
-                hand_over(capability, (at, rows));
+                hand_over(capability, (at, leaving));
             }
         }
         match (self.ticks.front(), &mut self.capability) {
@@ -177,31 +254,38 @@ impl Queue {
 
 /// The collection of rows: each comes at its tick, and goes when it is kept no longer.
 pub(super) fn retained<'s>(
-    rows: StreamVec<'s, u64, Row>,
+    rows: StreamVec<'s, u64, ClosedRow>,
     retain: Millis,
-) -> StreamVec<'s, u64, ((u32, Row), u64, isize)> {
+) -> StreamVec<'s, u64, ((u32, Closing), u64, isize)> {
     let retain = crate::traffic::tick(retain.0).max(TICK_MS);
     rows.unary_frontier(Pipeline, "Retained", move |capability, _| {
         drop(capability);
         let (mut kept, mut brief) = (Queue::default(), Queue::default());
+        let mut of_time: Vec<ClosedRow> = Vec::new();
         move |(input, frontier), output| {
             input.for_each_time(|time, batches| {
                 let now = *time.time();
                 let mut session = output.session(&time);
-                for row in batches.flat_map(|batch| batch.drain(..)) {
-                    let (queue, stays) = match kept.rows < MAX_RETAINED {
-                        true => (&mut kept, retain),
-                        false => (&mut brief, TICK_MS),
+                of_time.extend(batches.flat_map(|batch| batch.drain(..)));
+                of_time.sort_unstable_by(|a, b| a.plan.cmp(&b.plan).then_with(|| a.cmp(b)));
+                while let Some(plan) = of_time.last().map(|row| row.plan) {
+                    let room = MAX_RETAINED.saturating_sub(kept.rows);
+                    let begin = of_time.partition_point(|row| row.plan < plan);
+                    let (queue, stays, most) = match room {
+                        0 => (&mut brief, TICK_MS, usize::MAX),
+                        room => (&mut kept, retain, room),
                     };
+                    let begin = begin.max(of_time.len().saturating_sub(most));
+                    let closing = Closing(of_time.drain(begin..).collect());
                     let leaves = now.saturating_add(stays);
-                    queue.push(leaves, row.clone(), || time.delayed(&leaves, 0));
-                    session.give(((row.plan, row), now, 1));
+                    queue.push(leaves, closing.clone(), || time.delayed(&leaves, 0));
+                    session.give(((plan, closing), now, 1));
                 }
             });
             let reached = least(frontier).unwrap_or(u64::MAX);
             for queue in [&mut kept, &mut brief] {
-                queue.leave(reached, |capability, (_, mut rows)| {
-                    output.session(capability).give_iterator(rows.drain(..));
+                queue.leave(reached, |capability, (_, mut leaving)| {
+                    output.session(capability).give_iterator(leaving.drain(..));
                 });
             }
         }

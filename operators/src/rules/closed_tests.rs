@@ -321,8 +321,8 @@ proptest! {
     }
 }
 
-fn row(closed: u64, key: u32) -> Rc<ClosedRow> {
-    Rc::new(ClosedRow {
+fn row(closed: u64, key: u32) -> ClosedRow {
+    ClosedRow {
         plan: 0,
         key: KeyBytes::new(&key.to_be_bytes()),
         start: closed,
@@ -334,7 +334,7 @@ fn row(closed: u64, key: u32) -> Rc<ClosedRow> {
         steps: vec![],
         before: None,
         usual: vec![],
-    })
+    }
 }
 
 #[test]

@@ -97,7 +97,7 @@ pub fn findings<'s>(
 }
 
 /// What closed windows came to, or what is said early.
-type Said = Result<Rc<ClosedRow>, Box<Finding>>;
+type Said = Result<ClosedRow, Box<Finding>>;
 
 fn close_panes<'s>(
     panes: StreamVec<'s, u64, PanePartials>,
@@ -194,7 +194,7 @@ fn close_panes<'s>(
                         );
                         let at_once = std::iter::from_fn(|| rows.next_if(|row| row.closed == closes));
                         if let Some(capability) = &held.capability {
-                            output.session(capability).give_iterator(at_once.map(|row| Ok(Rc::new(row))));
+                            output.session(capability).give_iterator(at_once.map(Ok));
                         }
                     }
                     held.settle(stores.iter().filter_map(PaneStore::next_close).min());
