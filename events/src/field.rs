@@ -76,6 +76,29 @@ impl Field {
         Field::ALL.iter().find(|(f, _)| *f == self).map(|(_, n)| *n).expect("every field is listed in ALL")
     }
 
+    /// What it is, in words for people who write rules.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Field::ClientIp => "the client's address (behind trusted proxies the real one), or its host name",
+            Field::Host => "the host that the line comes from",
+            Field::Method => "the method, in upper case",
+            Field::Path => "the path of the request, without its query",
+            Field::Query => "what follows `?`",
+            Field::Status => "the status of the answer",
+            Field::Bytes => "bytes sent to the client",
+            Field::LatencyMs => "how long the request took, ms",
+            Field::UserAgent => "the `User-Agent`",
+            Field::Referrer => "the `Referer`",
+            Field::User => "the user of HTTP authentication, or of an application's line",
+            Field::Port => "the port that was asked for, where the log has it",
+            Field::Severity => "the severity of a line of an error or application log: `debug` to `emerg`",
+            Field::Message => "its message",
+            Field::Logger => "the module that wrote it",
+            Field::Kind => "`access`, `error` or `app`: which kind of log the line is of",
+            Field::Pattern => "the message with numbers, addresses and the like replaced",
+        }
+    }
+
     /// Whether the field is a number: can be summed, averaged, compared.
     pub fn is_number(self) -> bool {
         matches!(self, Field::Status | Field::Bytes | Field::LatencyMs | Field::Port)

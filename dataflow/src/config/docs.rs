@@ -4,6 +4,7 @@ use super::measure;
 use super::rules::{self, RuleEntry};
 use super::schema::{Absent, Key, SECTIONS, Section};
 use std::fmt::Write as _;
+use tidewatch_events::field::Field;
 
 const INTRO: &str = "\
 # Configuration
@@ -19,8 +20,27 @@ A configuration is a TOML file given with `-c`. Every key has a default unless i
 | size | a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB` (or `KB`, `MB`, `GB`, `TB`): `\"1GiB\"` |
 | secret | `\"${NAME}\"`: the environment variable; `\"file:/run/secrets/token\"`: the file's content; else the text itself |
 | network | `\"10.0.0.0/8\"`, `\"2001:db8::/32\"`, or one address |
-| filter | `{ status = [404, 410], \"path\\|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: all keys must hold, and one value of a list; `any = [{ … }, { … }]` |
+| filter | `{ status = [404, 410], \"path\\|startswith\" = \"/admin\", not = { user_agent = \"*Bot*\" } }`: see [Filters](#filters) |
 | measure | `count`, `distinct(field)`, `sum(field)`, `avg(field)`, `quantile(field, 0.95)`, `ratio({status\\|gte=500})`, `dark_paths(2)` |
+";
+
+const FILTERS: &str = "
+## Filters
+
+A filter is a table of tests: `\"FIELD|MODIFIER\" = VALUE`, or a list of values of which one must match. All tests of a
+table must hold; `not = { … }` holds where its tests do not, `any = [{ … }, { … }]` where those of one table do. Letters
+match in either case. `null` matches lines without the field.
+
+| modifier | an event matches where |
+|---|---|
+| none | the field is equal to the value; in texts `*` stands for anything, `?` for one character, and `\\*`, `\\?`, `\\\\` for themselves |
+| `contains`, `startswith`, `endswith` | the text holds, begins with or ends with the value, with the same wildcards |
+| `re` | a regular expression matches somewhere in the text, with case; `i`, `m` and `s` after it are its flags: `path\\|re\\|i` |
+| `cidr` | the client's address is in the network |
+| `gt`, `gte`, `lt`, `lte` | the number is greater, or less; a worse `severity` is greater |
+| `exists` | `true`: the line has the field; `false`: it has not |
+| `cased` | the text matches with case, beside another modifier or none |
+| `all` | every value of the list matches, not only one |
 ";
 
 /// The whole document.
@@ -28,6 +48,11 @@ pub fn markdown() -> String {
     let mut out = INTRO.to_owned();
     for section in SECTIONS {
         push_section(&mut out, section, "##");
+    }
+    out.push_str(FILTERS);
+    out.push_str("\n| field | what it is |\n|---|---|\n");
+    for (field, name) in Field::ALL {
+        let _ = writeln!(out, "| `{name}` | {} |", field.meaning());
     }
     out.push_str("\n## Built-in rules\n\n");
     out.push_str("| rule | where | by | measure | window / hop | fires at | resolves after | severity |\n|---|---|---|---|---|---|---|---|\n");
@@ -98,4 +123,16 @@ fn push_key(out: &mut String, key: &Key) {
 /// Text as code in a table's cell.
 fn code(text: &str) -> String {
     format!("`{}`", text.replace('|', "\\|"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_modifier_of_filters_is_documented() {
+        for modifier in tidewatch_events::filter::modifiers() {
+            assert!(FILTERS.contains(&format!("`{modifier}`")), "{modifier}");
+        }
+    }
 }

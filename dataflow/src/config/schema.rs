@@ -320,7 +320,7 @@ pub static RULE: Section = Section {
     keys: &[
         key("name", Kind::Name, Required, "The rule's name."),
         key("enabled", Kind::Flag, Is("true"), "`false` turns the rule off."),
-        key("where", Kind::Filter, Nothing("every event"), "Which events count."),
+        key("where", Kind::Filter, Nothing("every event"), "Which events count (see [Filters](#filters))."),
         key(
             "group_by",
             Kind::Fields,
