@@ -1,13 +1,15 @@
 //! Alerts on standard output: a line each, for people or as JSON.
 //!
-//! Nothing in a line comes from a log unescaped: control characters would reach the terminal.
+//! Nothing in a line comes from a log unescaped: control characters would reach the terminal. An alert that goes on changes with
+//! every window; people are shown it again only where its value has doubled.
 
 use super::{Delivered, Delivery, Parts, Sink, SinkError};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use tidewatch_events::alert::{Alert, AlertState, Mode};
 use tidewatch_events::text;
+use tidewatch_events::time::EventTime;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,11 +25,11 @@ pub enum Form {
 pub struct Stdout<W: Write + Send + 'static = io::Stdout> {
     out: W,
     form: Form,
-    /// Ids of alerts that were written as firing, at most [`KNOWN`].
-    known: HashSet<String>,
+    /// The value with which an alert was written as firing, by its id; at most [`KNOWN`].
+    known: HashMap<String, f64>,
 }
 
-/// How many firing alerts are known; where there are more, some are said to fire anew.
+/// How many firing alerts are known; where there are more, some are said to fire again.
 const KNOWN: usize = 10_000;
 
 impl Stdout {
@@ -40,15 +42,16 @@ impl Stdout {
 impl<W: Write + Send + 'static> Stdout<W> {
     /// To `out`.
     pub fn to(out: W, form: Form) -> Stdout<W> {
-        Stdout { out, form, known: HashSet::new() }
+        Stdout { out, form, known: HashMap::new() }
     }
 
     fn write(&mut self, alerts: &[Alert]) -> io::Result<()> {
         for alert in alerts {
             match self.form {
                 Form::Text => {
-                    let goes_on = self.goes_on(alert);
-                    writeln!(self.out, "{}", one_line(alert, goes_on))?;
+                    if let Some(goes_on) = self.news(alert) {
+                        writeln!(self.out, "{}", one_line(alert, goes_on))?;
+                    }
                 }
                 Form::Json => {
                     serde_json::to_writer(&mut self.out, alert)?;
@@ -59,16 +62,23 @@ impl<W: Write + Send + 'static> Stdout<W> {
         self.out.flush()
     }
 
-    /// Whether an alert was written as firing before, and still is.
-    fn goes_on(&mut self, alert: &Alert) -> bool {
+    /// Whether an alert that is worth a line was written as firing before, and still is.
+    fn news(&mut self, alert: &Alert) -> Option<bool> {
         if alert.state != AlertState::Firing {
             self.known.remove(&alert.id);
-            return false;
+            return Some(false);
+        }
+        if let Some(written) = self.known.get_mut(&alert.id) {
+            return (alert.value >= *written * 2.0).then(|| {
+                *written = alert.value;
+                true
+            });
         }
         if self.known.len() >= KNOWN {
             self.known.clear();
         }
-        !self.known.insert(alert.id.clone())
+        self.known.insert(alert.id.clone(), alert.value);
+        Some(false)
     }
 }
 
@@ -102,18 +112,16 @@ pub(crate) fn has_no_reader(error: &io::Error) -> bool {
 }
 
 /// An alert as one line for people, safe to show in a terminal:
-/// `2026-03-05T10:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), until 2026-03-05T10:00:20.000Z,
-/// fired 10:00:08, firing`.
-/// `goes_on`: it was firing before.
+/// `2026-03-05T10:00:08.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 100), 10:00:00 to 10:00:20, firing`.
+/// First when it fired, last of which time it is. `goes_on`: it was firing before.
 pub fn one_line(alert: &Alert, goes_on: bool) -> String {
     let severity = alert.severity.as_str();
-    let mut line = format!("{} {severity:<8} {}", alert.first, text::bounded(alert.rule.as_bytes()));
+    let mut line = format!("{} {severity:<8} {}", alert.fired, text::bounded(alert.rule.as_bytes()));
     for (field, value) in &alert.subject {
         let _ = write!(line, " {}={}", text::bounded(field.as_bytes()), text::bounded(value.as_bytes()));
     }
-    let _ = write!(line, ": {} (threshold {}), until {}", number(alert.value), number(alert.threshold), alert.last);
-    // The day is that of `until`, or the one after it.
-    let _ = write!(line, ", fired {}", alert.fired.to_string().get(11..19).unwrap_or_default());
+    let _ = write!(line, ": {} (threshold {})", number(alert.value), number(alert.threshold));
+    let _ = write!(line, ", {} to {}", near(alert.first, alert.fired), near(alert.last, alert.fired));
     line.push_str(match alert.state {
         AlertState::Firing if goes_on => ", still firing",
         AlertState::Firing => ", firing",
@@ -124,6 +132,15 @@ pub fn one_line(alert: &Alert, goes_on: bool) -> String {
         line.push_str(" [shadow]");
     }
     line
+}
+
+/// A time, without its day where that is the day of `other`.
+fn near(time: EventTime, other: EventTime) -> String {
+    let (time, other) = (time.to_string(), other.to_string());
+    match (time.split_once('T'), other.split_once('T')) {
+        (Some((day, clock)), Some((same, _))) if day == same => clock.get(..8).unwrap_or(clock).to_owned(),
+        _ => time,
+    }
 }
 
 /// A number with at most three digits after the point.
@@ -142,7 +159,6 @@ pub(super) mod tests {
     use parking_lot::Mutex;
     use rustix::io::Errno;
     use std::sync::Arc;
-    use tidewatch_events::time::EventTime;
 
     pub fn alert(rule: &str, client: &str, first: u64) -> Alert {
         Alert {
@@ -158,9 +174,12 @@ pub(super) mod tests {
     #[test]
     fn a_line_says_it_all_and_nothing_hidden() {
         let plain = alert("ip-spike", "10.0.0.9", 0);
-        let want = "1970-01-01T00:00:00.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 0.125), \
-                    until 1970-01-01T00:00:20.000Z, fired 00:00:01, firing";
+        let want = "1970-01-01T00:00:01.000Z high     ip-spike client_ip=10.0.0.9: 250 (threshold 0.125), \
+                    00:00:00 to 00:00:20, firing";
         assert_eq!(one_line(&plain, false), want);
+        let over_midnight = Alert { last: EventTime(86_410_000), ..plain };
+        let line = one_line(&over_midnight, true);
+        assert!(line.ends_with("00:00:00 to 1970-01-02T00:00:10.000Z, still firing"), "{line}");
         let evil = Alert { state: AlertState::Withdrawn, mode: Mode::Shadow, ..alert("r", "\x1b[2J\n\u{202e}", 0) };
         let line = one_line(&evil, false);
         assert!(
@@ -191,17 +210,27 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_alert_that_goes_on_is_said_to() {
+    fn an_alert_that_goes_on_is_shown_again_where_its_value_has_doubled() {
         let out = Shared::default();
         let mut sink = Stdout::to(out.clone(), Form::Text);
-        let with = |id: &str, state| Alert { id: id.into(), state, ..alert("r", "1", 0) };
+        let with = |id: &str, state, value| Alert { id: id.into(), state, value, ..alert("r", "1", 0) };
         use AlertState::{Firing, Resolved, Withdrawn};
-        let steps = [("a", Firing), ("b", Firing), ("a", Firing), ("a", Resolved), ("b", Withdrawn), ("b", Firing)];
-        let alerts = steps.map(|(id, state)| with(id, state)).to_vec();
+        let steps = [
+            ("a", Firing, 10.0),
+            ("b", Firing, 10.0),
+            ("a", Firing, 19.0),
+            ("a", Firing, 20.0),
+            ("a", Firing, 39.0),
+            ("a", Resolved, 39.0),
+            ("b", Withdrawn, 10.0),
+            ("b", Firing, 10.0),
+        ];
+        let alerts = steps.map(|(id, state, value)| with(id, state, value)).to_vec();
         sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
         let text = String::from_utf8(out.0.lock().clone()).unwrap();
         let said: Vec<&str> = text.lines().map(|line| line.rsplit(", ").next().unwrap()).collect();
         assert_eq!(said, ["firing", "firing", "still firing", "resolved", "withdrawn", "firing"]);
+        assert_eq!(text.lines().filter(|line| line.contains(": 20 (")).count(), 1, "{text}");
     }
 
     #[test]

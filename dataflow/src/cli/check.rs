@@ -114,7 +114,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 /// The configuration's usual name, in the directory a command is started in.
-const USUAL: &str = "tidewatch.toml";
+pub(super) const USUAL: &str = "tidewatch.toml";
 
 /// The configuration to look at: the one that is given, else the one with the usual name, else none.
 pub(super) fn given_or_usual(given: Option<&Path>) -> Option<&Path> {

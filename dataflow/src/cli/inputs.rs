@@ -2,6 +2,7 @@
 //!
 //! Everything is said before anything is created.
 
+use super::check::USUAL;
 use crate::config::{Config, Diagnostic, Diagnostics, SourceKind};
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::file_identity::FileId;
@@ -11,8 +12,13 @@ use tidewatch_events::text::Shown as _;
 
 /// Said by a command that has nothing to read.
 pub(super) fn nothing_to_read(command: &str, example: &str) -> Diagnostic {
-    Diagnostic::error(format!("`{command}` has nothing to read: neither --input nor a [[source]] in a configuration"))
-        .hint(format!("try `{example}`, or `tidewatch demo` for generated traffic"))
+    let problem = Diagnostic::error(format!(
+        "`{command}` has nothing to read: neither --input nor a [[source]] in a configuration"
+    ));
+    match Path::new(USUAL).exists() {
+        true => problem.hint(format!("there is a {USUAL} here; name it: `tidewatch {command} -c {USUAL}`")),
+        false => problem.hint(format!("try `{example}`, or `tidewatch demo` for generated traffic")),
+    }
 }
 
 /// Reports files that cannot be read. `-` is standard input.

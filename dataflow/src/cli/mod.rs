@@ -266,6 +266,10 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         _ => return Err(problems.into()),
     };
     say_warnings(&config);
+    if args.config.is_none() && Path::new(check::USUAL).exists() {
+        let usual = check::USUAL;
+        exit::stderr(format_args!("warning: there is a {usual} here, which is not used; -c {usual} uses it"));
+    }
     files_read_twice::files_read_twice(&config).iter().for_each(|warning| exit::stderr(format_args!("{warning}")));
     exit::handle_signals()?;
     let options = RunOptions {

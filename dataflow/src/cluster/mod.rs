@@ -40,6 +40,10 @@ const MAX_HANDSHAKES: usize = 64;
 /// How often a process that waits for its peers looks whether it was asked to end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// After how long, and then how often, it says which processes it waits for.
+const SAY_AFTER: Duration = Duration::from_secs(2);
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
 /// What a process must know to form a cluster.
 #[derive(Clone, Debug)]
 pub struct Members {
@@ -249,19 +253,36 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
 }
 
 type Sockets = Vec<Option<TcpStream>>;
+type Slots = HashMap<(usize, Purpose), (TcpStream, u64)>;
+
+/// The processes that did not come yet, with their addresses and what kept them.
+fn missing<'a>(members: &Members, slots: &Slots, why: impl Fn(usize) -> Option<&'a String>) -> String {
+    let absent = |i: &usize| *i != members.index && !slots.contains_key(&(*i, Purpose::Data));
+    let name = |i: usize| match why(i) {
+        Some(error) => format!("{i} ({}: {error})", members.addresses[i]),
+        None => format!("{i} ({})", members.addresses[i]),
+    };
+    (0..members.addresses.len()).filter(absent).map(name).collect::<Vec<_>>().join(", ")
+}
 
 /// Waits until every peer has both connections and says it is ready.
 fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Sockets), Failure> {
     let count = members.addresses.len();
-    let mut slots: HashMap<(usize, Purpose), (TcpStream, u64)> = HashMap::new();
+    let mut slots = Slots::new();
     let mut turned_away = None;
     let mut not_yet: HashMap<usize, String> = HashMap::new();
     let give_up = Instant::now() + members.patience;
+    let mut say = Instant::now() + SAY_AFTER;
     while slots.len() < 2 * (count - 1) {
         if exit::stop_requested() {
             return Err(exit::stopped_while("waiting for peers"));
         }
         let left = give_up.saturating_duration_since(Instant::now());
+        if Instant::now() >= say {
+            say += SAY_EVERY;
+            let missing = missing(members, &slots, |_| None);
+            tracing::info!(missing, for_seconds = left.as_secs(), "waiting for processes of the cluster");
+        }
         match arrivals.recv_timeout(left.min(LOOK_EVERY)) {
             Ok(Found::Peer { index, purpose, stream, nonce }) => {
                 // A peer that was restarted comes with a new nonce: what its earlier life left behind is void.
@@ -282,15 +303,8 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
             Ok(Found::TurnedAway { index, refusal }) => turned_away = Some((index, refusal)),
             Err(RecvTimeoutError::Timeout) if Instant::now() < give_up => {}
             Err(_) => {
-                let missing: Vec<String> = (0..count)
-                    .filter(|i| *i != members.index && !slots.contains_key(&(*i, Purpose::Data)))
-                    .map(|i| match not_yet.get(&i) {
-                        Some(error) => format!("{i} ({}: {error})", members.addresses[i]),
-                        None => format!("{i} ({})", members.addresses[i]),
-                    })
-                    .collect();
-                let mut message =
-                    format!("no connection to process {} within {} s", missing.join(", "), members.patience.as_secs());
+                let missing = missing(members, &slots, |i| not_yet.get(&i));
+                let mut message = format!("no connection to process {missing} within {} s", members.patience.as_secs());
                 if let Some((index, refusal)) = turned_away {
                     message +=
                         &format!("; one that came as process {index} does not belong to this cluster: {refusal}");

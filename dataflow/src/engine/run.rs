@@ -164,7 +164,11 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
         }
         _ => None,
     };
-    while !exit::stop_requested() && !pipeline.has_ended() && !pipeline.others_stop() {
+    while !exit::stop_requested() && !pipeline.has_ended() {
+        if pipeline.others_stop() {
+            tracing::info!("another process of the cluster is stopping, so this one does too");
+            break;
+        }
         std::thread::sleep(Duration::from_millis(20));
         pipeline.tend();
         if asked.as_ref().is_some_and(|asked| asked.swap(false, Ordering::AcqRel)) {

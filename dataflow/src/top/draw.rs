@@ -177,7 +177,7 @@ fn overview(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, paint: Paint
     }
     let block = Block::bordered().title("Newest alerts");
     let height = usize::from(news.height.saturating_sub(2));
-    frame.render_widget(alert_table(snapshot.alerts.rows.iter().take(height), paint).block(block), news);
+    frame.render_widget(alert_table(snapshot.alerts.rows.iter().take(height), news.width, paint).block(block), news);
     let [left, right] = Layout::horizontal(half).areas(tops);
     ranking(frame, left, "Top paths", &snapshot.paths.rows, 0, paint);
     ranking(frame, right, "Top clients", &snapshot.clients.rows, 0, paint);
@@ -239,9 +239,12 @@ fn chart(frame: &mut Frame<'_>, area: Rect, title: &str, values: &[u64], style: 
     frame.render_widget(Sparkline::default().data(values).style(style), body);
 }
 
-fn alert_table<'a>(rows: impl Iterator<Item = &'a AlertRow>, paint: Paint) -> Table<'static> {
+/// A table of alerts that is `width` columns wide, with its border.
+fn alert_table<'a>(rows: impl Iterator<Item = &'a AlertRow>, width: u16, paint: Paint) -> Table<'static> {
+    // What the other columns, the space between them and the border leave.
+    let room = usize::from(width.saturating_sub(8 + 14 + 14 + 7 + 9 + 5 + 2));
     let rows: Vec<Row<'static>> =
-        rows.map(|alert| Row::new(alert_cells(alert)).style(paint.severity(alert.severity))).collect();
+        rows.map(|alert| Row::new(alert_cells(alert, room)).style(paint.severity(alert.severity))).collect();
     let widths = [
         Constraint::Length(8),
         Constraint::Length(14),
@@ -253,7 +256,7 @@ fn alert_table<'a>(rows: impl Iterator<Item = &'a AlertRow>, paint: Paint) -> Ta
     Table::new(rows, widths)
 }
 
-fn alert_cells(alert: &AlertRow) -> [String; 6] {
+fn alert_cells(alert: &AlertRow, room: usize) -> [String; 6] {
     // What one value is of is told by the rule.
     let is_one = alert.subject.len() == 1;
     let part = |(key, value): (&String, &String)| if is_one { value.clone() } else { format!("{key}={value}") };
@@ -270,8 +273,8 @@ fn alert_cells(alert: &AlertRow) -> [String; 6] {
         alert.severity.as_str().to_owned(),
         // The month and day, and the time.
         second(alert.fired.0)[5..].to_owned(),
-        alert.rule.clone(),
-        subject.join(" "),
+        cut(&alert.rule, 14),
+        cut(&subject.join(" "), room),
         alert.value.map_or("-".into(), short),
         state.to_owned(),
     ]
@@ -284,7 +287,7 @@ fn alerts(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, 
     let title = format!("Alerts, newest first: {}{more}", all.len());
     let head = Row::new(["severity", "fired", "rule", "subject", "value", "state"]).style(paint.dim());
     let block = Block::bordered().title(title);
-    frame.render_widget(alert_table(all.iter().skip(first), paint).header(head).block(block), list);
+    frame.render_widget(alert_table(all.iter().skip(first), list.width, paint).header(head).block(block), list);
     let block = Block::bordered().title("The first of the list");
     let lines = match all.get(first) {
         None => vec![Line::raw("No alerts.")],
@@ -307,12 +310,13 @@ fn traffic(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize,
 }
 
 fn ranking(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: &[TopRow], first: usize, paint: Paint) {
+    let room = usize::from(area.width.saturating_sub(8 + 4 + 7 + 3 + 2));
     let cells = |row: &TopRow| {
         let share = row.share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0));
         let errors = row.status_4xx.unwrap_or(0).saturating_add(row.status_5xx.unwrap_or(0));
         let style = if errors > row.requests / 2 { paint.of(Color::Red) } else { Style::new() };
         let figures = [grouped(row.requests), share, grouped(errors)].map(|text| Line::from(text).right_aligned());
-        Row::new(std::iter::once(Line::from(row.name.clone())).chain(figures)).style(style)
+        Row::new(std::iter::once(Line::from(cut(&row.name, room))).chain(figures)).style(style)
     };
     let number = |n: u16| Constraint::Length(n);
     let table = Table::new(rows.iter().skip(first).map(cells), [Constraint::Fill(1), number(8), number(4), number(7)])
@@ -347,6 +351,7 @@ fn time(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, pa
     let lines = vec![Line::raw(first_line), Line::raw(held)];
     frame.render_widget(Paragraph::new(lines), head);
     let holder = time.held_by.as_ref();
+    let room = usize::from(list.width.saturating_sub(14 + 9 + 10 + 9 + 11 + 7 + 6 + 2 + 2));
     let cells = |p: &tidewatch_connectors::answers::Partition| {
         let is_it =
             |held: &HeldBy| (held.process, &held.source, &held.partition) == (p.process, &p.source, &p.partition);
@@ -359,6 +364,8 @@ fn time(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, pa
             format!("{} {}", p.source, p.partition)
         };
         let style = if holds { paint.of(Color::Yellow).add_modifier(Modifier::BOLD) } else { Style::new() };
+        // The topic's or directory's name comes first, what tells partitions apart last.
+        let name = cut_from_left(&name, room);
         Row::new([
             format!("{}{name}", if holds { "* " } else { "  " }),
             p.state.clone(),
@@ -377,6 +384,15 @@ fn time(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, pa
         .header(Row::new(["partition", "state", "watermark", "delay", "lag", "events", "late"]).style(paint.dim()))
         .block(Block::bordered().title(format!("Partitions, the least far first: {}{more}", time.partitions.len())));
     frame.render_widget(table, list);
+}
+
+/// The end of a text, of at most so many characters.
+fn cut_from_left(text: &str, room: usize) -> String {
+    let skipped = text.chars().count().saturating_sub(room);
+    match skipped {
+        0 => text.to_owned(),
+        _ => Some('…').filter(|_| room > 0).into_iter().chain(text.chars().skip(skipped + 1)).collect(),
+    }
 }
 
 /// At most so many characters.
