@@ -221,7 +221,8 @@ impl GeneratorSpec {
             start,
             milli_rate: 200_000,
             peak: Some(Peak { milli_rate: 600_000, every_ms: 40_000, lasting_ms: 5_000 }),
-            clients: 20_000,
+            // So many that the busiest stays far from the threshold of `ip-spike`: 60 requests in 10 s, not 90.
+            clients: 80_000,
             disorder_ms: 1_500,
             attacks: rounds.collect(),
             ..GeneratorSpec::default()

@@ -213,8 +213,12 @@ fn table(labels: &[Label], alerts: &BTreeMap<String, Alert>, is_due: impl Fn(&La
     }
     let mut text = "\ninjected attacks and how many of them were found:\n".to_owned();
     for (kind, (found, of, early)) in kinds {
-        let early = if early > 0 { format!(", {early} not judged yet") } else { String::new() };
-        text.push_str(&format!("  {kind:20} {found} of {of}{early}\n"));
+        let said = match (of, early) {
+            (_, 0) => format!("{found} of {of}"),
+            (0, _) => format!("{early} too recent to judge: windows that count them are still open"),
+            _ => format!("{found} of {of}, {early} more too recent to judge"),
+        };
+        text.push_str(&format!("  {kind:20} {said}\n"));
     }
     let is_other =
         |alert: &&Alert| alert.state != AlertState::Withdrawn && !labels.iter().any(|label| is_about(alert, label));
@@ -324,7 +328,7 @@ mod tests {
         tell(&figures, alerts);
         seen.look(&figures);
         let said = table(&labels, &seen.last, |label| label.to.0 < 50_000);
-        let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 not judged yet\n\
+        let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 more too recent to judge\n\
                     other alerts: 1\n";
         assert_eq!(said, want);
     }
