@@ -142,7 +142,7 @@ ROUTES = {
     "apiVersion": 1,
     "policies": [
         {
-            "orgId": 1, "receiver": "grafana-default-email", "group_by": ["grafana_folder", "alertname"],
+            "orgId": 1, "receiver": "tidewatch-later", "group_by": ["grafana_folder", "alertname"],
             "routes": [
                 {
                     "receiver": "tidewatch-later", "object_matchers": [["app", "=", "tidewatch"]], "group_by": ["alertname", "rule", "host"],
