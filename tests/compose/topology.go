@@ -14,6 +14,7 @@ import (
 
 // stack is what of config/stack.toml other files must agree with.
 type stack struct {
+	Memory string
 	Source []struct {
 		Brokers string
 		Topics  []string
@@ -96,6 +97,11 @@ func topology(root string, project *types.Project, said string, find func(string
 	for index, process := range []types.ServiceConfig{first, second} {
 		if len(hosts) != 2 || hosts[index] != process.Name+":2101" {
 			find("line %d of the hosts file is not %s:2101", index+1, process.Name)
+		}
+		// docs/OPERATING.md measured it, with hosts that are not named.
+		var memory types.UnitBytes
+		if err := memory.DecodeMapstructure(parsed.Memory); err != nil || memory == 0 || process.MemLimit < 4*memory {
+			find("mem_limit of %s is less than four times the memory = %q of %s", process.Name, parsed.Memory, config)
 		}
 		if !slices.Equal(option(process, "-p"), []string{string(rune('0' + index))}) || !slices.Equal(option(process, "-n"), []string{"2"}) {
 			find("%s is started with the wrong -p or -n: %v", process.Name, process.Command)
