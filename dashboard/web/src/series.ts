@@ -62,7 +62,7 @@ export class LiveWindows {
   size(): number | null {
     for (const hosts of this.windows.values()) {
       for (const window of hosts.values()) {
-        if (window.requests > 0 && window.rps > 0) return Math.round(window.requests / window.rps) * 1000;
+        if (window.requests > 0 && window.rps > 0) return Math.round((window.requests / window.rps) * 1000);
       }
     }
     return null;
@@ -154,6 +154,13 @@ export function withLive(series: Series, live: LiveWindows, host: string, hosts:
 export function column(series: { columns: string[]; rows: Cell[][] }, name: string): Cell[] {
   const at = series.columns.indexOf(name);
   return series.rows.map((row) => (at < 0 ? null : (row[at] ?? null)));
+}
+
+/** A line for each class of status; for 1xx, which requests without a status are counted under, where there are some. */
+export function classLines(series: { columns: string[]; rows: Cell[][] }): { name: string; colour: string; values: Cell[] }[] {
+  const lines = ["2xx", "3xx", "4xx", "5xx"].map((name) => ({ name, colour: `--status-${name}`, values: column(series, `status_${name}`) }));
+  const other = { name: "1xx or none", colour: "--chart-3", values: column(series, "status_1xx") };
+  return other.values.some((value) => value) ? [other, ...lines] : lines;
 }
 
 /** Times and values with nothing where rows are missing, so that a line breaks instead of inventing a slope. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { combine, fromFirst, histogram, LiveWindows, newestWhole, niceStep, projectLast, quietFor, splice, tailFrom, withGaps, withLive } from "../src/series";
+import { classLines, combine, fromFirst, histogram, LiveWindows, newestWhole, niceStep, projectLast, quietFor, splice, tailFrom, withGaps, withLive } from "../src/series";
 import type { Cell, LiveWindow, Series } from "../src/types";
 
 const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
@@ -13,6 +13,13 @@ function series(from: number, to: number, rows: Cell[][], step = 10_000): Series
 }
 
 const row = (time: number, requests: number): Cell[] => [time, requests, requests / 10, null, null, 0, null, null];
+
+describe("classes of status", () => {
+  const columns = ["time", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
+  const sums = (rows: Cell[][]) => classLines({ columns, rows }).map((line) => [line.name, line.values.reduce<number>((sum, value) => sum + (value ?? 0), 0)]);
+  test("each has a line", () => expect(sums([[0, 0, 1, 2, 3, 4], [1, 0, 1, 0, 0, 0]])).toEqual([["2xx", 2], ["3xx", 2], ["4xx", 3], ["5xx", 4]]));
+  test("requests of none of them count too", () => expect(sums([[0, 450, 0, 0, 0, 1]])).toEqual([["1xx or none", 450], ["2xx", 0], ["3xx", 0], ["4xx", 0], ["5xx", 1]]));
+});
 
 describe("several hosts in one row", () => {
   test("sums, averages by requests, shares of sums, the highest of the rest", () => {
@@ -87,6 +94,14 @@ describe("live windows", () => {
     expect(live.size()).toBeNull();
     live.push(window(0, "a", 7));
     expect(live.size()).toBe(10_000);
+  });
+  test("in milliseconds", () => {
+    for (const [size, requests] of [[1500, 9], [1500, 7], [500, 3], [100, 1]] as const) {
+      const live = new LiveWindows();
+      live.restart(null);
+      live.push(window(0, "a", requests, { rps: requests / (size / 1000) }));
+      expect(live.size()).toBe(size);
+    }
   });
 });
 

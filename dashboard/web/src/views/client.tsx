@@ -7,7 +7,7 @@ import type { Model } from "../charts/model";
 import * as format from "../format";
 import { Card, LogText, Meter, NotKept, Tile, Trouble, ViewLink } from "../parts/basic";
 import { Table } from "../parts/table";
-import { column, niceStep } from "../series";
+import { classLines, column, niceStep } from "../series";
 import { go, rangeKey, route, shown, useAnswer, utc } from "../state";
 import type { ClientView, TopRow } from "../types";
 import type { Route } from "../url";
@@ -150,6 +150,6 @@ function draw(data: ClientView): Model {
     to: Math.min(to, centre + half),
     show: format.count,
     atLeast: 4,
-    lines: ["2xx", "3xx", "4xx", "5xx"].map((name) => ({ name, colour: `--status-${name}`, values: column(data.series, `status_${name}`) })),
+    lines: classLines(data.series),
   };
 }
