@@ -35,7 +35,7 @@ impl Level {
     }
 
     /// Its unit in milliseconds; 1 for points as they come.
-    pub fn unit(self) -> i64 {
+    pub const fn unit(self) -> i64 {
         match self {
             Level::Raw => 1,
             Level::Minute => 60_000,

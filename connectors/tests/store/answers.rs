@@ -198,6 +198,28 @@ fn severities_with_events_are_in_the_series_and_the_one_asked_for() {
 }
 
 #[test]
+fn messages_over_time_stand_in_the_rows_of_their_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let mut lines = Vec::new();
+    (0..4 * 360).for_each(|window| error(&mut lines, T0 + window * 10_000, "error", "p", 10, "p"));
+    sink.deliver(&points(1, lines)).unwrap();
+    // minutes, seconds of a row
+    let rows = [(1, 10), (15, 10), (60, 20), (120, 30), (180, 60), (240, 60)];
+    for summed in [false, true] {
+        for (minutes, step) in rows {
+            let to = Some(EventTime(T0 + minutes * MINUTE));
+            let query = ErrorsQuery { from: Some(EventTime(T0)), to, limit: 9, ..ErrorsQuery::default() };
+            let series = read(dir.path()).errors(&query).unwrap().series;
+            let shown: Vec<_> = series.rows.iter().map(|row| (row.time.0 - T0, row.counts[3])).collect();
+            let want: Vec<_> = (0..minutes * 60 / step).map(|n| (n * step * 1000, step)).collect();
+            assert_eq!((series.step, shown), (Millis(step * 1000), want), "{minutes} min, summed up: {summed}");
+        }
+        tend(&sink, T0, Duration::from_secs(16));
+    }
+}
+
+#[test]
 fn readers_and_the_writer_do_not_wait_for_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open(dir.path(), settings()).unwrap();

@@ -1,7 +1,8 @@
 //! Messages of error and application logs, by template.
 
 use super::super::StoreError;
-use super::{Piece, Range, StoreReader, cover, over};
+use super::super::schema::Level;
+use super::{Piece, Range, StoreReader, cover, cover_by, over};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -16,9 +17,12 @@ pub const MAX_ROWS: usize = 1000;
 /// Rows of the series at most.
 const SERIES_ROWS: i64 = 300;
 
+const MINUTE: i64 = Level::Minute.unit();
+const HOUR: i64 = Level::Hour.unit();
+
 /// From this length of time on, ms, templates are counted by whole hours where these are summed up: there are sixty times
 /// as many sums by minute.
-const BY_HOUR: i64 = 6 * 3_600_000;
+const BY_HOUR: i64 = 6 * HOUR;
 
 /// Severities from the worst.
 const SEVERITIES: [&str; 10] = ["emerg", "alert", "crit", "error", "warn", "notice", "info", "debug", "trace", "none"];
@@ -118,11 +122,10 @@ impl StoreReader {
             let range = Range::of(c, query.from, query.to)?.widened();
             let (host, severity) = (query.host.as_deref(), query.severity.as_deref());
             let length = range.to - range.from;
-            let unit = if length > 2 * 3_600_000 { 60_000 } else { range.window };
-            let step = super::ceil((length / SERIES_ROWS).max(1), unit);
-            let pieces = |with_hours: bool| cover(c, range.from, range.to, with_hours);
-            let found = ranked(c, &pieces(length > BY_HOUR)?, host, severity)?;
-            let points = over_time(c, &pieces(step % 3_600_000 == 0)?, host, severity, step)?;
+            let unit = if length > 2 * HOUR { super::whole_windows(MINUTE, range.window) } else { range.window };
+            let step = range.kept_step(c, "error_events", super::ceil((length / SERIES_ROWS).max(1), unit))?;
+            let found = ranked(c, &cover(c, range.from, range.to, length > BY_HOUR)?, host, severity)?;
+            let points = over_time(c, &cover_by(c, range.from, range.to, step)?, host, severity, step)?;
             let mut rows: Vec<ErrorRow> = found.into_values().collect();
             let rank = |severity: &str| SEVERITIES.iter().position(|s| *s == severity);
             rows.sort_by(|a, b| {

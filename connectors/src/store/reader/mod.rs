@@ -244,6 +244,35 @@ impl Range {
         let minute = Level::Minute.unit();
         Range { from: self.from - self.from % minute, to: ceil(self.to, minute), ..self }
     }
+
+    /// The step, or the next one of whole minutes or hours where some of the range is kept only in sums by these: of sums alone
+    /// no shorter row can be made.
+    pub(super) fn kept_step(self, c: &Connection, table: &str, step: i64) -> rusqlite::Result<i64> {
+        let unit = kept_unit(c, table, self.from, self.to)?;
+        Ok(if step % unit == 0 { step } else { ceil(step, whole_windows(unit, self.window)) })
+    }
+}
+
+/// The unit of the shortest sums that all of a time is kept in, ms; 1 where its points are.
+fn kept_unit(c: &Connection, table: &str, from: i64, to: i64) -> rusqlite::Result<i64> {
+    let mut kept = 1;
+    for (finer, sums) in [(Level::Raw, Level::Minute), (Level::Minute, Level::Hour)] {
+        let unit = sums.unit();
+        let sql = format!("SELECT MIN(time) FROM {table}{}", finer.suffix());
+        let oldest: Option<i64> = c.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+        let until = to.min(oldest.map_or(i64::MAX, |oldest| oldest - oldest % unit));
+        let sql = format!("SELECT 1 FROM {table}{} WHERE time >= ?1 AND time < ?2 LIMIT 1", sums.suffix());
+        if c.prepare_cached(&sql)?.exists([from - from % unit, until])? {
+            kept = unit;
+        }
+    }
+    Ok(kept)
+}
+
+/// The least multiple of a unit that is whole windows too; the unit where that is longer than an hour.
+fn whole_windows(unit: i64, window: i64) -> i64 {
+    let most = Level::Hour.unit();
+    (1..=most / unit).map(|n| n * unit).find(|length| length % window == 0).unwrap_or(unit)
 }
 
 /// A part of a range and the table to read it from.
@@ -266,6 +295,14 @@ pub(super) fn cover(c: &Connection, from: i64, to: i64, with_hours: bool) -> rus
     let minutes_end = first_due(minute, from - from % minute)?.min(to - to % minute);
     let hours_end = if with_hours { first_due(hour, from - from % hour)?.min(to - to % hour) } else { 0 };
     Ok(divide(from, to, minutes_end, hours_end))
+}
+
+/// As [`cover`], for rows of a step: from sums only where these are no longer than a row.
+pub(super) fn cover_by(c: &Connection, from: i64, to: i64, step: i64) -> rusqlite::Result<Vec<Piece>> {
+    if step % Level::Minute.unit() != 0 {
+        return Ok(vec![Piece { level: Level::Raw, from, to }]);
+    }
+    cover(c, from, to, step % Level::Hour.unit() == 0)
 }
 
 /// See [`cover`]: sums by minute are made up to `minutes_end`, by hour up to `hours_end`.

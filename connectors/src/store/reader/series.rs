@@ -2,7 +2,7 @@
 
 use super::super::StoreError;
 use super::super::schema::{self, Level};
-use super::{Piece, Range, StoreReader, cover, over};
+use super::{Range, StoreReader, cover_by, over};
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
@@ -122,7 +122,7 @@ impl StoreReader {
         let mut too_many = None;
         let series = self.ask(|c| {
             let range = Range::of(c, query.from, query.to)?;
-            let step = kept_step(c, range, step(range, asked))?;
+            let step = range.kept_step(c, "http_stats", step(range, asked))?;
             if (range.to - range.from) / step > MAX_ROWS {
                 too_many = Some((range.to - range.from, step));
             }
@@ -161,31 +161,6 @@ fn step(range: Range, asked: Option<i64>) -> i64 {
     steps.into_iter().find(|step| fits(*step)).unwrap_or_else(|| whole(length / (MAX_ROWS - 1) + 1))
 }
 
-/// The step, or the next one of whole minutes or hours where the range begins before what is kept in finer rows: of sums
-/// alone no shorter row can be made.
-fn kept_step(c: &Connection, range: Range, mut step: i64) -> rusqlite::Result<i64> {
-    for (finer, sums) in [(Level::Raw, Level::Minute), (Level::Minute, Level::Hour)] {
-        let unit = sums.unit();
-        if step % unit == 0 {
-            continue;
-        }
-        let sql = format!("SELECT MIN(time) FROM http_stats{}", finer.suffix());
-        let oldest: Option<i64> = c.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
-        let until = range.to.min(oldest.map_or(i64::MAX, |oldest| oldest - oldest % unit));
-        let sql = format!("SELECT 1 FROM http_stats{} WHERE time >= ?1 AND time < ?2 LIMIT 1", sums.suffix());
-        if c.prepare_cached(&sql)?.exists([range.from - range.from % unit, until])? {
-            step = super::ceil(step, whole_windows(unit, range.window));
-        }
-    }
-    Ok(step)
-}
-
-/// The least multiple of a unit that is whole windows too; the unit where that is longer than an hour.
-fn whole_windows(unit: i64, window: i64) -> i64 {
-    let most = Level::Hour.unit();
-    (1..=most / unit).map(|n| n * unit).find(|length| length % window == 0).unwrap_or(unit)
-}
-
 /// How many findings a row stands for, as SQL.
 fn anomalies(level: Level) -> String {
     let counted = schema::measurement("anomaly").and_then(|measurement| measurement.tally(level));
@@ -203,12 +178,7 @@ fn sums(c: &Connection, from: i64, to: i64, step: i64, host: Option<&str>) -> ru
     let columns = "time, requests, bytes, latency_avg, latency_p50, latency_p95, latency_p99, latency_max, status_2xx, status_3xx,
         status_4xx, status_5xx, clients";
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
-    let pieces = if step % Level::Minute.unit() == 0 {
-        cover(c, from, to, step % Level::Hour.unit() == 0)?
-    } else {
-        vec![Piece { level: Level::Raw, from, to }]
-    };
-    for piece in &pieces {
+    for piece in &cover_by(c, from, to, step)? {
         let mut statement = over(c, columns, "http_stats", *piece, host)?;
         let mut rows = statement.query(params![piece.from, piece.to, host])?;
         // Rows come in time order: the last sum is the one that is added to.
