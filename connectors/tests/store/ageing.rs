@@ -3,10 +3,12 @@
 use crate::support::{
     DAY, HOUR, MINUTE, T0, alert, anomaly, error, number, points, read, settings, sql, stats, tend, top,
 };
+use rusqlite::Connection;
 use rusqlite::types::Value;
 use std::time::{Duration, Instant};
+use tidewatch_connectors::answers::Ranking;
 use tidewatch_connectors::sink::{Delivery, Sink};
-use tidewatch_connectors::store::{AlertsQuery, SeriesQuery, StoreSettings, StoreSink};
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, SeriesQuery, StoreSettings, StoreSink, TopsQuery};
 use tidewatch_events::alert::{Alert, Mode};
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -189,6 +191,72 @@ fn what_is_kept_in_sums_alone_is_answered_by_the_minute() {
             assert!(series.rows.iter().all(|row| row.rps == 1.0), "{name}");
         }
         tend(&sink, newest + hour, Duration::from_secs(90));
+    }
+}
+
+#[test]
+fn rankings_and_messages_kept_in_sums_alone_are_of_whole_sums() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let (mut lines, newest) = (Vec::new(), T0 + 2 * DAY);
+    for window in [T0, newest].into_iter().flat_map(|at| (0..1440).map(move |n| at + n * 10_000)) {
+        stats(&mut lines, window, "web1", 10, 1, None);
+        top(&mut lines, "top_paths", window, "web1", 1, "/a", 10);
+        error(&mut lines, window, "error", "p", 10, "p");
+    }
+    sink.deliver(&points(1, lines)).unwrap();
+    let (half, end) = (MINUTE / 2, newest + 4 * HOUR);
+    // name, from and to; those that are answered of points, of minutes, of hours
+    let rows: &[(&str, (u64, u64), [(u64, u64); 3])] = &[
+        (
+            "within a minute",
+            (T0 + 10_000, T0 + 50_000),
+            [(T0 + 10_000, T0 + 50_000), (T0, T0 + MINUTE), (T0, T0 + HOUR)],
+        ),
+        (
+            "parts of minutes",
+            (T0 + half, T0 + 5 * half),
+            [(T0 + half, T0 + 5 * half), (T0, T0 + 3 * MINUTE), (T0, T0 + HOUR)],
+        ),
+        ("whole minutes", (T0, T0 + MINUTE), [(T0, T0 + MINUTE), (T0, T0 + MINUTE), (T0, T0 + HOUR)]),
+        (
+            "parts of hours",
+            (T0 + half, T0 + 3 * HOUR + half),
+            [(T0 + half, T0 + 3 * HOUR + half), (T0, T0 + 3 * HOUR + MINUTE), (T0, T0 + 4 * HOUR)],
+        ),
+        (
+            "an end that is kept in points",
+            (T0 + half, newest + half),
+            [(T0 + half, newest + half), (T0, newest + half), (T0, newest + half)],
+        ),
+        ("all in points", (newest + half, end - half), [(newest + half, end - half); 3]),
+        ("before there was anything", (T0 - half, T0 - 10_000), [(T0 - half, T0 - 10_000); 3]),
+        ("nothing", (T0 + half, T0 + half), [(T0 + half, T0 + half); 3]),
+    ];
+    for (at, kept) in ["points", "minutes", "hours"].into_iter().enumerate() {
+        let reader = read(dir.path());
+        for (name, (from, to), want) in rows {
+            let name = format!("{name}, of {kept}");
+            let want = want[at];
+            let within = |from: u64| move |time: &u64| *time >= from;
+            let windows = [T0, newest].into_iter().flat_map(|at| (0..1440).map(move |n| at + n * 10_000));
+            let all = 10 * windows.filter(within(want.0)).filter(|time| *time < want.1).count() as u64;
+            let (from, to) = (Some(EventTime(*from)), Some(EventTime(*to)));
+            let tops = reader.tops(&TopsQuery { kind: Ranking::Paths, from, to, host: None, limit: 9 }).unwrap();
+            let requests: u64 = tops.rows.iter().map(|row| row.requests).sum();
+            assert_eq!(((tops.from.0, tops.to.0), requests), (want, all), "requests, {name}");
+            let errors = reader.errors(&ErrorsQuery { from, to, limit: 9, ..ErrorsQuery::default() }).unwrap();
+            let messages: u64 = errors.rows.iter().map(|row| row.count).sum();
+            let over_time: u64 = errors.series.rows.iter().flat_map(|row| &row.counts).sum();
+            assert_eq!(((errors.from.0, errors.to.0), messages, over_time), (want, all, all), "messages, {name}");
+        }
+        tend(&sink, end, Duration::from_secs(90));
+        if kept == "minutes" {
+            let c = Connection::open(dir.path().join("store.db")).unwrap();
+            for table in ["http_stats_1m", "top_paths_1m", "error_events_1m"] {
+                c.execute(&format!("DELETE FROM {table} WHERE time < {}", T0 + DAY), []).unwrap();
+            }
+        }
     }
 }
 

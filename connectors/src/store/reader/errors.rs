@@ -119,12 +119,13 @@ impl StoreReader {
     /// Where it takes too long.
     pub fn errors(&self, query: &ErrorsQuery) -> Result<Errors, StoreError> {
         self.ask(|c| {
-            let range = Range::of(c, query.from, query.to)?.widened();
+            let range = Range::of(c, query.from, query.to)?.widened(c, "error_events")?;
             let (host, severity) = (query.host.as_deref(), query.severity.as_deref());
             let length = range.to - range.from;
             let unit = if length > 2 * HOUR { super::whole_windows(MINUTE, range.window) } else { range.window };
             let step = range.kept_step(c, "error_events", super::ceil((length / SERIES_ROWS).max(1), unit))?;
-            let found = ranked(c, &cover(c, range.from, range.to, length > BY_HOUR)?, host, severity)?;
+            let with_hours = length > BY_HOUR || step % HOUR == 0;
+            let found = ranked(c, &cover(c, range.from, range.to, with_hours)?, host, severity)?;
             let points = over_time(c, &cover_by(c, range.from, range.to, step)?, host, severity, step)?;
             let mut rows: Vec<ErrorRow> = found.into_values().collect();
             let rank = |severity: &str| SEVERITIES.iter().position(|s| *s == severity);

@@ -236,13 +236,14 @@ impl Range {
         Ok(Range { from: from.min(to), to, window, newest })
     }
 
-    /// Widened to whole minutes where it is long: points that old may be there by the minute only.
-    pub(super) fn widened(self) -> Range {
-        if self.to - self.from <= 2 * Level::Hour.unit() {
-            return self;
+    /// Widened to whole minutes or hours at an end where only sums by these are kept.
+    pub(super) fn widened(self, c: &Connection, table: &str) -> rusqlite::Result<Range> {
+        if self.from >= self.to {
+            return Ok(self);
         }
-        let minute = Level::Minute.unit();
-        Range { from: self.from - self.from % minute, to: ceil(self.to, minute), ..self }
+        let start = kept_unit(c, table, self.from, self.from + 1)?;
+        let end = kept_unit(c, table, self.to - 1, self.to)?;
+        Ok(Range { from: self.from - self.from % start, to: ceil(self.to, end), ..self })
     }
 
     /// The step, or the next one of whole minutes or hours where some of the range is kept only in sums by these: of sums alone

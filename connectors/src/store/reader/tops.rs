@@ -80,7 +80,7 @@ impl StoreReader {
 }
 
 fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
-    let range = Range::of(c, query.from, query.to)?.widened();
+    let range = Range::of(c, query.from, query.to)?.widened(c, "http_stats")?;
     // Columns: name, requests, then as many of bytes, 4xx, 5xx as there are; or p95; or bot.
     let (table, columns) = match query.kind {
         Ranking::Paths => ("top_paths", "path, requests, bytes, status_4xx, status_5xx"),
