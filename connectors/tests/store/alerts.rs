@@ -95,6 +95,37 @@ fn alerts_are_filtered_paged_acknowledged_and_silenced() {
 }
 
 #[test]
+fn a_subject_is_searched_by_its_values_whatever_is_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let names = ["10.0.0.1", "a\"b\\c", "d\ne\0f"];
+    let alerts = names.iter().enumerate().map(|(n, name)| alert(&n.to_string(), T0 + n as u64, name)).collect();
+    sink.deliver(&Delivery { seq: 1, alerts, ..Delivery::default() }).unwrap();
+    let reader = read(dir.path());
+    // What is searched for, what is found.
+    let rows = [
+        ("0.0", "0"),
+        ("client_ip", ""),
+        ("\":\"", ""),
+        ("{", ""),
+        ("\"", "1"),
+        ("b\\c", "1"),
+        ("\\n", ""),
+        ("\ne\0", "2"),
+        ("", "210"),
+    ];
+    for (text, want) in rows {
+        let query = AlertsQuery { subject: Some(text.into()), limit: 9, ..AlertsQuery::default() };
+        let found: String = reader.alerts(&query).unwrap().rows.into_iter().map(|alert| alert.id).collect();
+        assert_eq!(found, want, "{text:?}");
+    }
+    for (n, name) in names.iter().enumerate() {
+        let found: Vec<_> = reader.client(name, None, None).unwrap().alerts.into_iter().map(|alert| alert.id).collect();
+        assert_eq!(found, [n.to_string()], "{name:?}");
+    }
+}
+
+#[test]
 fn what_a_rule_in_shadow_mode_finds_is_counted_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();

@@ -154,7 +154,7 @@ impl StoreReader {
             ("a.severity = ?", &query.severity),
             ("a.state = ?", &query.state),
             ("a.host = ?", &query.host),
-            ("instr(a.subject, ?) > 0", &query.subject),
+            ("EXISTS (SELECT 1 FROM json_each(a.subject) WHERE instr(value, ?) > 0)", &query.subject),
         ];
         for (condition, value) in texts {
             if let Some(value) = value {
@@ -205,6 +205,9 @@ impl StoreReader {
         let scan = "SELECT id, fired, subject FROM alerts WHERE last >= ?1 AND first < ?2 AND instr(subject, ?3) > 0
             ORDER BY last DESC";
         let load = format!("SELECT {COLUMNS} FROM {FROM} WHERE a.id = ?1");
+        // As it stands in JSON, without the quotes around it.
+        let text = serde_json::Value::from(text).to_string();
+        let text = &text[1..text.len() - 1];
         self.ask(|c| {
             let (mut found, mut truncated) = (Vec::<(i64, String)>::new(), false);
             let mut statement = c.prepare_cached(scan)?;
