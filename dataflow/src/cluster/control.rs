@@ -212,16 +212,16 @@ impl Control {
         let _ = self.shared.answerer.set(Box::new(answer));
     }
 
-    /// Asks all other processes and waits at most `patience`: the answers that came.
-    pub fn ask(&self, question: &Value, patience: Duration) -> Vec<Value> {
+    /// Asks all other processes and waits at most `patience`: the answers that came, by process.
+    pub fn ask(&self, question: &Value, patience: Duration) -> BTreeMap<usize, Value> {
         let (tell, answers) = unbounded();
         let numbers: Vec<u64> = self.shared.others().map(|to| self.shared.put(to, question, &tell)).collect();
         let deadline = Instant::now() + patience;
-        let mut got = Vec::new();
+        let mut got = BTreeMap::new();
         while got.len() < numbers.len()
-            && let Ok((_, answer)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            && let Ok((from, answer)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
-            got.push(answer);
+            got.insert(from, answer);
         }
         let mut waiting = self.shared.waiting.lock();
         numbers.iter().for_each(|number| drop(waiting.remove(number)));

@@ -1,6 +1,7 @@
 //! Clusters of threads.
 
 use super::*;
+use std::collections::BTreeMap;
 use std::io::Write;
 
 fn free_port() -> String {
@@ -148,7 +149,7 @@ fn questions_are_answered_by_all_that_can() {
     let formed = Formed::of(formed.iter().map(|connections| connections.as_ref().unwrap()));
     let controls = &formed.0;
     let ask = |text: &str, patience: Duration| {
-        let mut answers = controls[0].ask(&text.into(), patience);
+        let mut answers: Vec<_> = controls[0].ask(&text.into(), patience).into_values().collect();
         answers.sort_by_key(|answer| answer.as_str().map(str::to_owned));
         answers
     };
@@ -188,7 +189,7 @@ fn an_answer_that_is_too_long_does_not_lose_the_peer() {
     assert!(controls[0].ask(&"long".into(), Duration::from_millis(10)).is_empty(), "it never comes");
     // Answers come in order: this one is behind it.
     let patience = Duration::from_secs(60);
-    assert_eq!(controls[0].ask(&"short".into(), patience), ["short"]);
+    assert_eq!(controls[0].ask(&"short".into(), patience), BTreeMap::from([(1, "short".into())]));
     assert_eq!(controls[1].ask(&"x".into(), patience).len(), 1, "both live");
 }
 

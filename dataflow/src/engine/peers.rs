@@ -10,6 +10,8 @@
 //! - The one exception is whether its input has ended, and when: that decides which alerts of a run are over. It is waited
 //!   for as long as the peer lives; one that is lost ends the run.
 //! - Whoever writes the log does not decide how long an answer is: of lines at most [`ANSWER`] bytes are sent.
+//! - Sums over processes that are shown as counters do not fall while the processes live: for one that is late with its answer
+//!   stands what it answered last. All processes of a run begin and end together.
 //! - A line is cut only after the secrets in it were replaced: half of one is not known as such.
 
 use super::evidence::{FindLines, LinePlace};
@@ -24,7 +26,8 @@ use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::kafka::RecordPlace;
@@ -288,7 +291,7 @@ impl Names {
 /// Asks all other processes: the answers that came in time.
 fn ask<A: serde::de::DeserializeOwned>(control: &Control, question: &Question, patience: Duration) -> Vec<A> {
     let Ok(question) = serde_json::to_value(question) else { return Vec::new() };
-    control.ask(&question, patience).into_iter().filter_map(|a| serde_json::from_value(a).ok()).collect()
+    control.ask(&question, patience).into_values().filter_map(|a| serde_json::from_value(a).ok()).collect()
 }
 
 /// Asks another process for requests, after this portion; what it answers by way of `tell` is for [`handed`].
@@ -303,18 +306,23 @@ pub(super) fn handed(answer: serde_json::Value) -> Option<Handed> {
     serde_json::from_value(answer).ok()
 }
 
+/// What a process answered last to a question, and when it was asked.
+type Last = (Instant, serde_json::Value);
+
 /// What process 0 can find out. See the module.
 pub struct Peers {
     here: Arc<Here>,
     control: Option<Control>,
     names: Mutex<Names>,
+    /// By question and process; see [`Peers::ask_or_recall`].
+    last: Mutex<HashMap<Discriminant<Question>, BTreeMap<usize, Last>>>,
     kafka: HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
 }
 
 impl Peers {
     /// Of this process, and of the others where there are some.
     pub fn new(here: Arc<Here>, control: Option<Control>) -> Peers {
-        Peers { here, control, names: Mutex::default(), kafka: HashMap::new() }
+        Peers { here, control, names: Mutex::default(), last: Mutex::default(), kafka: HashMap::new() }
     }
 
     /// The same, for Kafka sources (by their position) whose lines can be read again.
@@ -328,6 +336,22 @@ impl Peers {
 
     fn ask<A: serde::de::DeserializeOwned>(&self, question: &Question) -> Vec<A> {
         self.control.as_ref().map_or_else(Vec::new, |control| ask(control, question, PATIENCE))
+    }
+
+    /// The same, where a process that does not answer in time has the answer that it gave last.
+    fn ask_or_recall<A: serde::de::DeserializeOwned>(&self, question: &Question) -> Vec<A> {
+        let (Some(control), Ok(text)) = (&self.control, serde_json::to_value(question)) else { return Vec::new() };
+        let at = Instant::now();
+        let came = control.ask(&text, PATIENCE);
+        let mut last = self.last.lock();
+        let last = last.entry(discriminant(question)).or_default();
+        for (process, answer) in came {
+            // Somebody who asked later may have heard of it sooner.
+            if !answer.is_null() && last.get(&process).is_none_or(|(before, _)| *before <= at) {
+                last.insert(process, (at, answer));
+            }
+        }
+        last.values().filter_map(|(_, answer)| A::deserialize(answer).ok()).collect()
     }
 
     /// What a partition is called, whichever process reads it; `None` where nobody knows.
@@ -356,17 +380,17 @@ impl Peers {
     /// How many events each allow list matched, in all processes.
     pub fn exempted(&self) -> Vec<u64> {
         let mut sum = self.here.ledger.exempted();
-        for more in self.ask::<Vec<u64>>(&Question::Exempted) {
+        for more in self.ask_or_recall::<Vec<u64>>(&Question::Exempted) {
             sum.resize(sum.len().max(more.len()), 0);
             sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
         }
         sum
     }
 
-    /// What every process that answers shows of itself (see [`super::observe`]); this one first.
+    /// What every process shows of itself (see [`super::observe`]); this one first.
     pub fn standings(&self) -> Vec<serde_json::Value> {
         let here = self.here.observer.standing(&self.here.ledger, &self.here.lags());
-        std::iter::once(here).chain(self.ask(&Question::Standing)).filter(|view| !view.is_null()).collect()
+        std::iter::once(here).chain(self.ask_or_recall(&Question::Standing)).filter(|view| !view.is_null()).collect()
     }
 
     /// How many processes there are.
@@ -407,7 +431,7 @@ impl Peers {
 
     /// What could not be counted, in all processes.
     pub fn inexact(&self) -> Vec<(Place, Missed)> {
-        let others = self.ask::<Vec<(Place, Missed)>>(&Question::Inexact);
+        let others = self.ask_or_recall::<Vec<(Place, Missed)>>(&Question::Inexact);
         self.here.ledger.inexact().into_iter().chain(others.into_iter().flatten()).collect()
     }
 

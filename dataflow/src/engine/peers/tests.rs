@@ -118,6 +118,41 @@ fn the_end_of_a_peer_is_waited_for_as_long_as_it_lives() {
 }
 
 #[test]
+fn what_a_peer_answered_last_stands_while_it_is_silent() {
+    let (peers, mut there) = ended_beside_a_peer();
+    let figures = |of: usize| (serde_json::json!([of]), serde_json::json!({ "process": 1, "events": of }));
+    let missed = serde_json::json!([[Place::DarkPaths, Missed { events: 7, values: 0, too_late: 0 }]]);
+    // It answers each question twice, then none.
+    std::thread::spawn(move || {
+        use std::io::{BufRead as _, Write as _};
+        let mut asked = HashMap::<String, usize>::new();
+        for line in std::io::BufReader::new(there.try_clone().unwrap()).lines() {
+            let Ok(line) = line else { return };
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let Some(question) = line.get("ask") else { continue };
+            let times = asked.entry(question[1].as_str().unwrap().to_owned()).or_default();
+            *times += 1;
+            let (exempted, standing) = figures(*times);
+            let answer = match question[1].as_str().unwrap() {
+                "exempted" => exempted,
+                "standing" => standing,
+                _ => missed.clone(),
+            };
+            if *times <= 2 {
+                let _ = writeln!(there, "{}", serde_json::json!({ "answer": [question[0], answer] }));
+            }
+        }
+    });
+    for (name, want) in [("first", 1), ("later", 2), ("silent", 2)] {
+        assert_eq!(peers.exempted(), [want], "{name}");
+        assert_eq!(peers.standings(), [figures(want as usize).1], "{name}");
+        let missed: Vec<u64> = peers.inexact().iter().map(|(_, missed)| missed.events).collect();
+        assert_eq!(missed, [7], "{name}");
+    }
+    peers.control.unwrap().forget_peers();
+}
+
+#[test]
 fn a_partition_that_nobody_knows_is_asked_for_now_and_then() {
     let (mut names, now) = (Names::default(), Instant::now());
     let (known, unknown) = (PartitionId(1), PartitionId(2));
