@@ -15,10 +15,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Partitions with metrics of their own, the least far first.
 const PARTITIONS: usize = 1000;
+
+/// The partition under which the connections of a source are summed up.
+const CONNECTIONS: &str = "connections";
 
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -229,35 +233,48 @@ fn routes(routes: &[crate::view::RouteView], registry: &mut Registry) {
     }
 }
 
+/// Figures of a partition, or of all connections of a source: the worst of them.
+#[derive(Default)]
+struct Partition {
+    delay: Option<u64>,
+    lag: Option<u64>,
+    pressed: bool,
+    holds: bool,
+}
+
 fn partitions(app: &Shared, registry: &mut Registry) {
     let time = app.engine.time();
     if let Some(frontier) = time.frontier {
         gauge(registry, "frontier_ms", "Event time before which results are known, ms since the epoch", frontier);
     }
-    let rows: Vec<_> = time.partitions.iter().take(PARTITIONS).collect();
-    let of = |row: &&crate::view::PartitionRow| -> Labels {
-        // Files of several machines have the same name.
-        vec![("process", row.process.to_string()), ("source", shown(&row.source)), ("partition", shown(&row.partition))]
-    };
-    let delays = rows.iter().filter_map(|row| Some((of(row), row.watermark_delay_ms?)));
-    labelled(registry, "watermark_delay_ms", "How far a partition's watermark is behind the wall clock", delays);
-    let lags = rows.iter().filter_map(|row| Some((of(row), row.lag_messages?)));
-    labelled(
-        registry,
-        "consumer_lag_records",
-        "Records not read yet; none while the partition's broker does not answer",
-        lags,
-    );
-    let pressed = rows.iter().map(|row| (of(row), u64::from(row.state == PartitionState::BackPressured)));
-    labelled(registry, "partition_back_pressured", "1 while there is no room for what it would read", pressed);
-    let is_holder = |row: &&crate::view::PartitionRow| {
-        let held = time.held_by.as_ref();
-        held.is_some_and(|held| {
+    let mut rows: BTreeMap<Labels, Partition> = BTreeMap::new();
+    for row in &time.partitions {
+        // Files of several machines have the same name. Connections come and go for ever.
+        let name = if false && row.passing { CONNECTIONS.to_owned() } else { shown(&row.partition) };
+        let labels = vec![("process", row.process.to_string()), ("source", shown(&row.source)), ("partition", name)];
+        if rows.len() >= PARTITIONS && !rows.contains_key(&labels) {
+            continue;
+        }
+        let is_holder = time.held_by.as_ref().is_some_and(|held| {
             held.process == row.process && held.source == row.source && held.partition == row.partition
-        })
+        });
+        let one = rows.entry(labels).or_default();
+        one.delay = one.delay.max(row.watermark_delay_ms);
+        one.lag = one.lag.max(row.lag_messages);
+        one.pressed |= row.state == PartitionState::BackPressured;
+        one.holds |= is_holder;
+    }
+    let of = |value: fn(&Partition) -> Option<u64>| {
+        rows.iter().filter_map(move |(labels, row)| Some((labels.clone(), value(row)?)))
     };
-    let holds = rows.iter().map(|row| (of(row), u64::from(is_holder(row))));
-    labelled(registry, "partition_holds_time", "1 for the partition that holds the frontier", holds);
+    let help = "How far a partition's watermark is behind the wall clock";
+    labelled(registry, "watermark_delay_ms", help, of(|row| row.delay));
+    let help = "Records not read yet; none while the partition's broker does not answer";
+    labelled(registry, "consumer_lag_records", help, of(|row| row.lag));
+    let help = "1 while there is no room for what it would read";
+    labelled(registry, "partition_back_pressured", help, of(|row| Some(row.pressed.into())));
+    let help = "1 for the partition that holds the frontier";
+    labelled(registry, "partition_holds_time", help, of(|row| Some(row.holds.into())));
 }
 
 fn workers(app: &Shared, registry: &mut Registry) {

@@ -308,6 +308,9 @@ pub struct PartitionRow {
     pub source: String,
     /// Its name.
     pub partition: String,
+    /// Whether it is a connection, or the sum of those that ended.
+    #[serde(default)]
+    pub passing: bool,
     /// Its effective watermark; `None` before it has one.
     pub watermark: Option<u64>,
     /// Event time of its newest event.

@@ -150,6 +150,9 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
         "tidewatch_backlog_records 11",
         "tidewatch_backlog_bytes 12",
         "tidewatch_frontier_ms 3",
+        "tidewatch_watermark_delay_ms{process=\"0\",source=\"senders\",partition=\"connections\"} 8",
+        "tidewatch_partition_back_pressured{process=\"0\",source=\"senders\",partition=\"connections\"} 1",
+        "tidewatch_partition_holds_time{process=\"0\",source=\"senders\",partition=\"connections\"} 0",
         "tidewatch_page_requests_total{status=\"2xx\"} 0",
     ];
     for line in expected {
@@ -170,6 +173,8 @@ fn metrics_are_metrics_whatever_a_partition_is_called() {
     }
     let away = got.body.lines().filter(|line| line.starts_with("tidewatch_source_connected{") && line.ends_with(" 0"));
     assert_eq!(away.count(), 1, "the other source");
+    let of_senders = got.body.lines().filter(|line| line.contains("source=\"senders\",partition="));
+    assert_eq!(of_senders.count(), 3, "a sender that comes again adds no series");
     assert!(got.body.contains("\\\"</script>"), "quotes are escaped");
     assert!(got.body.ends_with("# EOF\n"));
 }

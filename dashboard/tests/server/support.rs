@@ -71,7 +71,18 @@ impl Engine for FakeEngine {
         };
         // A file of the same path on another machine.
         let other = PartitionRow { process: 1, watermark_delay_ms: Some(5), ..row.clone() };
-        TimeView { frontier: Some(3), held_by: Some(held_by), partitions: vec![row, other], truncated: false }
+        let connection = |(port, watermark_delay_ms, state): (u16, Option<u64>, PartitionState)| PartitionRow {
+            source: "senders".into(),
+            partition: format!("192.0.2.1:{port}"),
+            passing: true,
+            watermark_delay_ms,
+            state,
+            ..PartitionRow::default()
+        };
+        use PartitionState::{Active, BackPressured, Idle};
+        let connections = [(40_001, Some(7), Active), (40_002, Some(8), BackPressured), (40_003, None, Idle)];
+        let partitions = [row, other].into_iter().chain(connections.map(connection)).collect();
+        TimeView { frontier: Some(3), held_by: Some(held_by), partitions, truncated: false }
     }
 
     fn dataflow(&self) -> DataflowView {

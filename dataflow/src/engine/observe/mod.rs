@@ -193,6 +193,7 @@ impl Inner {
             process: self.process,
             source: info.source_name.to_string(),
             partition: info.name.to_string(),
+            passing: info.passing,
             watermark,
             last_event: totals.last_event,
             watermark_delay_ms: watermark.map(|watermark| wall_clock().0.saturating_sub(watermark)),
