@@ -250,7 +250,7 @@ fn partitions(app: &Shared, registry: &mut Registry) {
     let mut rows: BTreeMap<Labels, Partition> = BTreeMap::new();
     for row in &time.partitions {
         // Files of several machines have the same name. Connections come and go for ever.
-        let name = if false && row.passing { CONNECTIONS.to_owned() } else { shown(&row.partition) };
+        let name = if row.passing { CONNECTIONS.to_owned() } else { shown(&row.partition) };
         let labels = vec![("process", row.process.to_string()), ("source", shown(&row.source)), ("partition", name)];
         if rows.len() >= PARTITIONS && !rows.contains_key(&labels) {
             continue;
