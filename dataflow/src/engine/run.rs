@@ -4,6 +4,7 @@
 //! aggregated, open windows are written as early results, sinks get what they can take, offsets stay at what is durable.
 
 mod ending;
+mod stopping;
 
 use super::assembly::Plan;
 use super::commit_thread::Committing;
@@ -27,12 +28,13 @@ use super::workers::{self, Shared, Wakers};
 use crate::cli::options::{ClusterOptions, RunOptions};
 use crate::cluster::{Control, Status};
 use crate::config::Config;
-use crate::exit::{self, ExitCode, Failure};
+use crate::exit::{self, Failure};
 use crate::threads;
 use crossbeam_channel::Sender;
 pub use ending::ended;
 use ending::{broken, say_what_was_done, sum};
 use parking_lot::Mutex;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +44,7 @@ use tidewatch_connectors::erase::aging::Aging;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::live::{self, LiveOptions};
 use tidewatch_connectors::generator::{Generator, Label};
+use tidewatch_connectors::sink::runner::SinkRunner;
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::text::Shown as _;
@@ -53,16 +56,6 @@ use tidewatch_operators::watermark::Guard;
 /// Memory for lines that alerts may show, bytes.
 const RECENT_BYTES: usize = 64 << 20;
 
-/// How long a stop waits for what is left to be read: last lines of followed files that no newline ends, twice as long as
-/// they must be quiet; what senders have sent.
-const LAST_LINES: Duration = Duration::from_secs(2);
-
-/// How long a stop waits for what was read to be sent on.
-const DRAINING: Duration = Duration::from_secs(20);
-
-/// How long while sinks are full and their destinations fail.
-const DRAINING_INTO_NOTHING: Duration = Duration::from_secs(2);
-
 /// How long sinks have at the end.
 const DELIVERING: Duration = Duration::from_secs(10);
 
@@ -71,13 +64,6 @@ const LEAST_LETTERS: usize = 1 << 20;
 
 /// At most so much event time is read again at a start, for windows of rules.
 const MAX_REPLAY: Millis = Millis::minutes(15);
-
-/// How long workers may take to send on what open windows hold at a stop, and to show it.
-const TURNING: Duration = Duration::from_secs(5);
-
-/// How long a process waits for the others at the end: longer than any of them delivers. One that is lost is noticed by its
-/// lease.
-const FAREWELL: Duration = Duration::from_secs(60);
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -120,8 +106,24 @@ pub struct Pipeline {
     _aging: Option<Aging>,
 }
 
-/// Who looks at a pipeline: at its figures, at its results.
-type Looking = (Observer, Option<Box<dyn Tap>>);
+/// Where results of a pipeline go, and who looks at it.
+#[derive(Default)]
+struct Outlets {
+    runners: Vec<SinkRunner>,
+    routes: Option<Arc<Routes>>,
+    /// Shown the results, where there is a page.
+    tap: Option<Box<dyn Tap>>,
+    observer: Observer,
+}
+
+/// The part of a process in a cluster, or process 0 alone.
+#[derive(Default)]
+struct Member {
+    process: usize,
+    control: Option<Control>,
+    /// What workers talk to those of the others by.
+    sockets: Option<Vec<Option<TcpStream>>>,
+}
 
 /// Runs the live pipeline until it is stopped or its input ends.
 ///
@@ -151,8 +153,8 @@ pub fn run(config: &Config, options: RunOptions) -> Result<(), Failure> {
     let has_page = page.is_some();
     let observer = if options.page { Observer::new(place.index) } else { Observer::default() };
     let tap = page.as_ref().map(Bound::tap);
-    let mut pipeline =
-        Pipeline::start(config, options.workers, options.cluster.as_ref(), parsers, sources, (observer, tap))?;
+    let outlets = Outlets { tap, observer, ..Outlets::default() };
+    let mut pipeline = Pipeline::start(config, options.workers, options.cluster.as_ref(), parsers, sources, outlets)?;
     let _page = pipeline.show(config, page)?;
     pipeline.commit_now_and_then()?;
     let (set, entries, to_rules) = (pipeline.rules.clone(), pipeline.entries.clone(), pipeline.to_rules.clone());
@@ -198,20 +200,23 @@ pub fn alone(dir: &Path, hint: &str) -> Result<std::fs::File, Failure> {
 }
 
 impl Pipeline {
+    /// Opens the configured sinks and routes beside those who look on, forms the cluster, and starts.
     fn start(
         config: &Config,
         workers: usize,
         cluster: Option<&ClusterOptions>,
         parsers: SourceParsers,
         sources: Sources,
-        looking: Looking,
+        mut outlets: Outlets,
     ) -> Result<Pipeline, Failure> {
         let process = cluster.map_or(0, |c| c.index);
-        let has_page = looking.1.is_some();
-        let runners = if process == 0 { sinks::open(config, false, has_page)? } else { Vec::new() };
-        let routes = if process == 0 { Routes::start(config, has_page)? } else { None };
+        if process == 0 {
+            let has_page = outlets.tap.is_some();
+            outlets.runners = sinks::open(config, false, has_page)?;
+            outlets.routes = Routes::start(config, has_page)?;
+        }
         let (control, sockets) = workers::connect(config, workers, cluster)?;
-        Pipeline::build(config, workers, process, parsers, sources, (runners, routes), control, sockets, looking)
+        Pipeline::build(config, workers, parsers, sources, outlets, Member { process, control, sockets })
     }
 
     /// Starts a pipeline over a generator alone; results go to files only.
@@ -224,9 +229,9 @@ impl Pipeline {
     ) -> Result<Pipeline, Failure> {
         let runners = sinks::open(config, true, tap.is_some())?;
         let parsers = SourceParsers::new(config)?;
-        let looking = (Observer::new(0), tap);
-        let mut pipeline =
-            Pipeline::build(config, workers, 0, parsers, Sources::one_more(), (runners, None), None, None, looking)?;
+        let outlets = Outlets { runners, routes: None, tap, observer: Observer::new(0) };
+        let sources = Sources::one_more();
+        let mut pipeline = Pipeline::build(config, workers, parsers, sources, outlets, Member::default())?;
         pipeline.generator = Some(live::spawn_into_feed(generator, pipeline.feed.clone(), options)?);
         Ok(pipeline)
     }
@@ -234,86 +239,62 @@ impl Pipeline {
     fn build(
         config: &Config,
         workers: usize,
-        process: usize,
         parsers: SourceParsers,
         mut sources: Sources,
-        told: (Vec<tidewatch_connectors::sink::runner::SinkRunner>, Option<Arc<Routes>>),
-        control: Option<Control>,
-        sockets: Option<Vec<Option<std::net::TcpStream>>>,
-        (observer, tap): Looking,
+        outlets: Outlets,
+        member: Member,
     ) -> Result<Pipeline, Failure> {
+        let Member { process, control, sockets } = member;
+        let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
         let parsers = Arc::new(parsers);
-        let time = time_settings(config, &sources);
-        sources.resume(config, control.as_ref());
-        let resumed = std::mem::take(&mut sources.resumed);
-        let closed = resumed.closed;
-        let ledger = Ledger::new(time, sources.count()).resuming(resumed).open_ended(sources.are_open_ended());
-        let ledger = Arc::new(ledger);
-        let gate = Arc::new(Gate::shut(wall_clock()));
+        let (ledger, closed) = resumed_ledger(config, &mut sources, control.as_ref());
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
-        let feed = Arc::new(Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone()));
-        let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
-        let ring = if process == 0 { sinks::open_ring(config, processes, tap.as_deref())? } else { None };
+        let feed = Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone());
+        let ring = if process == 0 { sinks::open_ring(config, processes, outlets.tap.as_deref())? } else { None };
         let outlet = if process == 0 { None } else { sinks::open_outlet(config, processes)? };
-        let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
-        let rules =
-            RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
-        let rules = Arc::new(rules.under(config.privacy.clone()));
-        let plan = replay::live_plan_of_one(config, workers);
-        let plan = Plan { resumed: closed, rules: rules.clone(), retain: config.retain, ..plan };
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
-        let early = Arc::new(AtomicU64::new(0));
         let letters = Account::new(process, (admitted / processes).max(LEAST_LETTERS));
         let accounts = if process == 0 { Accounts::new(letters.clone(), processes) } else { Accounts::default() };
         let shared = Shared {
-            feed: feed.clone(),
-            ledger: ledger.clone(),
+            feed: Arc::new(feed),
+            ledger,
             parsers: parsers.clone(),
-            plan: plan.clone(),
+            plan: live_plan(config, workers, closed),
             results,
-            early: early.clone(),
+            early: Arc::default(),
             early_every: Some(Duration::from_millis(config.windows.early_every.0)),
-            gate: gate.clone(),
+            gate: Arc::new(Gate::shut(wall_clock())),
             changes: (process == 0).then_some(changes),
-            wakers: wakers.clone(),
+            wakers,
             tap: sinks::tap_of(&ring, &outlet),
-            letters: letters.clone(),
+            letters,
             control: control.clone(),
-            observer: observer.clone(),
+            observer: outlets.observer.clone(),
         };
-        let running = workers::start(shared, workers, process, sockets)?;
+        let running = workers::start(shared.clone(), workers, process, sockets)?;
         let figures = Arc::new(Figures::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let here = Here::new(ledger.clone(), recent, sources.lags(), observer.clone()).of_process(process, workers);
-        let here = here.without(sources.lost).following(std::mem::take(&mut sources.files));
-        let here = Arc::new(here.under(config.privacy.clone()).handing(outlet));
-        if let Some(control) = &control {
-            let here = here.clone();
-            control.answer_with(move |question| here.answer(question));
-        }
+        let here = Here::new(shared.ledger.clone(), recent, sources.lags(), outlets.observer.clone());
+        let here = here.of_process(process, workers).under(config.privacy.clone()).handing(outlet);
+        let peers = peers(here, &mut sources, control.as_ref());
         let gathering = sinks::gather(&ring, process, control.as_ref())?;
-        let peers = Peers::new(here, control.clone()).reading_again(std::mem::take(&mut sources.fetchers));
-        let peers = Arc::new(peers);
-        let routes = told.1.clone();
+        let routes = outlets.routes.clone();
         let results = (process == 0).then(|| {
-            let orphans = LeftFiring::read(config, tap.is_some());
-            let redaction = Redaction::new(config.privacy.clone(), parsers);
-            let live = Live::new(&plan, told, ledger.clone(), peers.clone(), tap, redaction, figures.clone());
-            let (live, stop) = (
-                live?.crediting(accounts.clone()).watching(config.memory.0, config.time.max_drift).ending(orphans),
-                stopping.clone(),
-            );
+            let live = delivering(config, &shared, parsers, outlets, peers.clone(), figures.clone())?;
+            let live = live.crediting(accounts.clone());
+            let stop = stopping.clone();
             threads::spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
         let results = results.transpose()?;
         let keep = config.keep_addresses.filter(|_| process == 0);
         let aging = keep.map(|keep| Aging::start(sinks::line_files(config), keep, &config.data_dir)).transpose();
         let aging = aging.map_err(threads::cannot)?;
-        let following = sources.spawn(&feed)?;
+        let following = sources.spawn(&shared.feed)?;
         let joined = running.join()?;
+        let Shared { feed, ledger, plan, early, gate, wakers, letters, observer, .. } = shared;
         Ok(Pipeline {
             feed,
             ledger,
@@ -334,7 +315,7 @@ impl Pipeline {
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
             closed,
-            rules,
+            rules: plan.rules,
             entries: Arc::new(Mutex::new(config.all_rules.clone())),
             to_rules,
             committing: None,
@@ -458,87 +439,50 @@ impl Pipeline {
     fn others_stop(&self) -> bool {
         self.control.as_ref().is_some_and(|c| c.others().iter().any(|s| s.stopping))
     }
+}
 
-    /// Whether all that was read here is sent on, and its dead letters are kept.
-    fn is_drained(&self) -> bool {
-        let is_read = self.feed.waiting() == 0 && self.feed.bytes_in_flight() == 0 && self.ledger.is_quiet();
-        // What process 0 keeps itself is on its way to a thread that is waited for.
-        is_read && (self.process == 0 || self.letters.outstanding() == 0)
-    }
+/// The ledger of this process, going on after an earlier life, and up to which time (ms) windows were closed there.
+fn resumed_ledger(config: &Config, sources: &mut Sources, control: Option<&Control>) -> (Arc<Ledger>, u64) {
+    let time = time_settings(config, sources);
+    sources.resume(config, control);
+    let resumed = std::mem::take(&mut sources.resumed);
+    let closed = resumed.closed;
+    let ledger = Ledger::new(time, sources.count()).resuming(resumed).open_ended(sources.are_open_ended());
+    (Arc::new(ledger), closed)
+}
 
-    fn are_others_drained(&self) -> bool {
-        self.control.as_ref().is_none_or(|c| c.others().iter().all(|s| s.drained || s.farewell))
-    }
+/// What is computed, by one of so many workers, behind windows that were closed up to this time (ms).
+fn live_plan(config: &Config, workers: usize, closed: u64) -> Plan {
+    let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
+    let rules = RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
+    let rules = Arc::new(rules.under(config.privacy.clone()));
+    Plan { resumed: closed, rules, retain: config.retain, ..replay::live_plan_of_one(config, workers) }
+}
 
-    /// Whether nothing goes on because destinations of process 0 fail.
-    fn is_stuck(&self) -> bool {
-        let elsewhere = |control: &Control| control.others().iter().any(|s| s.stuck);
-        self.figures.stuck.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(elsewhere)
+/// What the page asks of this process and the others, which may ask it too.
+fn peers(here: Here, sources: &mut Sources, control: Option<&Control>) -> Arc<Peers> {
+    let here = Arc::new(here.without(sources.lost).following(std::mem::take(&mut sources.files)));
+    if let Some(control) = control {
+        let here = here.clone();
+        control.answer_with(move |question| here.answer(question));
     }
+    Arc::new(Peers::new(here, control.cloned()).reading_again(std::mem::take(&mut sources.fetchers)))
+}
 
-    /// Waits until all processes have sent on what they read; whether this one has.
-    fn drain(&self) -> bool {
-        let begun = Instant::now();
-        let mut moved = begun;
-        loop {
-            let drained = self.is_drained();
-            self.speak(|s| s.drained = drained);
-            if drained && self.are_others_drained() {
-                return true;
-            }
-            if !self.is_stuck() {
-                moved = Instant::now();
-            }
-            if begun.elapsed() >= DRAINING || moved.elapsed() >= DRAINING_INTO_NOTHING {
-                return drained;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Drains and ends; whether all that was read was taken by every sink in time.
-    pub fn stop(mut self) -> Result<bool, Failure> {
-        let ended = self.has_ended();
-        let mut all = true;
-        if !ended {
-            self.speak(|s| s.stopping = true);
-            self.feed.wind_down();
-            let last_lines = Instant::now() + LAST_LINES;
-            let finished = |p: &Pipeline| p.following.iter().all(JoinHandle::is_finished) || p.is_stuck();
-            while !finished(&self) && Instant::now() < last_lines {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            self.feed.stop();
-            all = self.drain();
-            if !all {
-                let (bytes, letters) = (self.feed.bytes_in_flight(), self.letters.outstanding());
-                tracing::warn!(bytes, letters, "not everything that was read was processed before shutdown");
-            }
-            // What open windows hold is sent on within a tenth of a second; then they are shown once more. Each takes a few
-            // turns of all workers, which have none on a busy machine.
-            self.wakers.turned(8, Duration::from_millis(250), TURNING);
-            self.early.fetch_add(1, Ordering::Relaxed);
-            self.wakers.turned(16, Duration::from_millis(400), TURNING);
-        }
-        self.stopping.store(true, Ordering::Release);
-        if let Some(results) = self.results.take() {
-            all &= results.join().map_err(|_| Failure::new(ExitCode::Panicked, "the results thread panicked"))?;
-        }
-        self.stopped.store(true, Ordering::Release);
-        if let Some(committing) = self.committing.take() {
-            committing.join().map_err(|_| Failure::new(ExitCode::Panicked, "the committing thread panicked"))?;
-        }
-        // What the others read last, while they still answer.
-        self.gathering = None;
-        if let Some(control) = &self.control {
-            control.leave(FAREWELL.max(control.lease() + Duration::from_secs(5)));
-        }
-        if ended && let Some(workers) = self.workers.take() {
-            let result = workers.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?;
-            result.map_err(|e| Failure::new(ExitCode::Panicked, e))?;
-        }
-        Ok(all)
-    }
+/// What delivers the results, on process 0.
+fn delivering(
+    config: &Config,
+    shared: &Shared,
+    parsers: Arc<SourceParsers>,
+    outlets: Outlets,
+    peers: Arc<Peers>,
+    figures: Arc<Figures>,
+) -> Result<Live, Failure> {
+    let Outlets { runners, routes, tap, .. } = outlets;
+    let orphans = LeftFiring::read(config, tap.is_some());
+    let redaction = Redaction::new(config.privacy.clone(), parsers);
+    let live = Live::new(&shared.plan, (runners, routes), shared.ledger.clone(), peers, tap, redaction, figures)?;
+    Ok(live.watching(config.memory.0, config.time.max_drift).ending(orphans))
 }
 
 /// How a run keeps time. Windows that are not durable are remembered only where they are committed behind: nothing

@@ -1,15 +1,16 @@
 use super::*;
 use crate::engine::testing::{config, runner};
+use crate::exit::ExitCode;
 use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_connectors::sink::Delivery;
-use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
+use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
 use tidewatch_events::time::EventTime;
 
 fn pipeline(config: &Config, runner: SinkRunner) -> Pipeline {
     let parsers = SourceParsers::new(config).unwrap();
-    let looking = (Observer::default(), None);
-    Pipeline::build(config, 1, 0, parsers, Sources::one_more(), (vec![runner], None), None, None, looking).unwrap()
+    let outlets = Outlets { runners: vec![runner], ..Outlets::default() };
+    Pipeline::build(config, 1, parsers, Sources::one_more(), outlets, Member::default()).unwrap()
 }
 
 /// Keeps it going, with a limit, until a condition holds.
