@@ -14,7 +14,7 @@ use super::misfits::{self, Misfit};
 use super::parsers::SourceParsers;
 use super::progress::Progress;
 use super::redaction::Redaction;
-use super::workers::{self, Shared};
+use super::workers::{self, Running, Shared};
 use super::writer::Writer;
 use crate::cli::options::ReplayOptions;
 use crate::config::{Config, SourceKind};
@@ -25,10 +25,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::source::Identity;
-use tidewatch_connectors::source::file::ReplayFiles as Source;
+use tidewatch_connectors::source::file::{LineFetcher, ReplayFiles as Source};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::rules::Limits;
 use tidewatch_operators::rules::plan::RuleSet;
@@ -267,18 +268,41 @@ const LETTERS: usize = 4 << 20;
 /// How often it is looked whether reading failed or somebody wants the end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The files that a replay reads.
+#[derive(Default)]
+struct Inputs {
+    sources: Vec<Source>,
+    fetchers: Vec<LineFetcher>,
+    /// How many bytes of each were read so far.
+    read: Vec<Arc<AtomicU64>>,
+    /// How many there are.
+    total: u64,
+}
+
+impl Inputs {
+    fn open(config: &Config) -> Result<Inputs, Failure> {
+        let mut inputs = Inputs::default();
+        for (index, source) in config.sources.iter().enumerate() {
+            let SourceKind::File { paths, .. } = &source.kind else { continue };
+            let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
+            let identity = Identity { index, name: source.name.as_str().into(), host };
+            let source = Source::new(identity, paths)?;
+            inputs.fetchers.push(source.fetcher());
+            inputs.read.push(source.read_bytes());
+            inputs.total += source.total_bytes();
+            inputs.sources.push(source);
+        }
+        Ok(inputs)
+    }
+}
+
 /// Runs a backtest.
 ///
 /// # Errors
 /// 2 for inputs that are not there, 1 where reading or writing fails, 75 where a peer is lost.
 pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
     let started = Instant::now();
-    let judge = options.labels.as_deref().map(Judge::read).transpose()?;
-    let judge = judge.map(|judge| judge.under(&config.privacy, config.ipv6_prefix));
-    let rules = config.all_rules.iter().map(|entry| entry.rule.name.as_str());
-    for warning in judge.iter().flat_map(|judge| judge.unknown_rules(rules.clone())) {
-        exit::say(&format!("warning: {warning}"));
-    }
+    let judge = open_judge(config, &options)?;
     let doubts = config.doubts_about(&options.from);
     if !doubts.is_empty() {
         exit::say(doubts.to_string().trim_end());
@@ -287,31 +311,11 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     config.sources = config.input_sources(&options.from);
     let parsers = Arc::new(SourceParsers::new(&config)?);
     let process = options.cluster.as_ref().map_or(0, |c| c.index);
-    let (mut sources, mut fetchers, mut read, mut total) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    if process == 0 {
-        for (index, source) in config.sources.iter().enumerate() {
-            if let SourceKind::File { paths, .. } = &source.kind {
-                let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
-                let identity = Identity { index, name: source.name.as_str().into(), host };
-                let source = Source::new(identity, paths)?;
-                fetchers.push(source.fetcher());
-                read.push(source.read_bytes());
-                total += source.total_bytes();
-                sources.push(source);
-            }
-        }
-    }
-    let time = TimeSettings {
-        bounds: bounds(&config),
-        guard: Guard::Confirm,
-        idle_after: None,
-        commit_window: Millis(0),
-        rules_window: Millis(0),
-    };
-    let ledger = Arc::new(Ledger::new(time, sources.len()));
+    let inputs = if process == 0 { Inputs::open(&config)? } else { Inputs::default() };
+    let ledger = Arc::new(Ledger::new(time_settings(&config), inputs.sources.len()));
     // Before anything is read, and before anybody waits for it.
     let redaction = Redaction::new(config.privacy.clone(), parsers.clone());
-    let writer = || Writer::new(&plan(&config), &options.out, fetchers, ledger.clone(), redaction);
+    let writer = || Writer::new(&plan(&config), &options.out, inputs.fetchers, ledger.clone(), redaction);
     let mut writer = (process == 0).then(writer).transpose()?.map(|writer| writer.judging(judge));
     let (control, sockets) = workers::connect(&config, options.workers, options.cluster.as_ref())?;
     let wakers = workers::Wakers::default();
@@ -321,29 +325,18 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let shared = Shared::recorded(feed.clone(), ledger.clone(), parsers, plan(&config), results, wakers, letters);
     let shared = Shared { control: control.clone(), ..shared };
     let running = workers::start(shared, options.workers, process, sockets)?;
-    for source in sources {
+    for source in inputs.sources {
         source.spawn(feed.clone()).map_err(threads::cannot)?;
     }
-    // Else the others would take it for lost.
-    let bid_farewell = |failure: Failure| {
-        if failure.code == ExitCode::Interrupted
-            && let Some(control) = &control
-        {
+    let progress = || Progress::start(inputs.read, inputs.total, ledger.clone());
+    let writing = writer.as_mut().map(|writer| (writer, progress()));
+    if let Err(failure) = run_workers(running, &received, writing, &ledger) {
+        // Else the others would take it for lost.
+        if let Some(control) = control.filter(|_| failure.code == ExitCode::Interrupted) {
             control.leave(Duration::ZERO);
         }
-        failure
-    };
-    if let Some(writer) = &mut writer {
-        let progress = Progress::start(read, total, ledger.clone());
-        take_all(&received, writer, &ledger).map_err(&bid_farewell)?;
-        progress.stop();
+        return Err(failure);
     }
-    let ended = running.join()?;
-    while !ended.is_finished() {
-        go_on(&ledger).map_err(&bid_farewell)?;
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    ended.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)?;
     if let Some(control) = &control {
         control.leave(Duration::from_secs(10));
     }
@@ -359,6 +352,47 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
         writer.finish(&mut summary, totals.last_event.unwrap_or(0), started)?;
     }
     Ok(summary)
+}
+
+/// The labels that alerts are held against, where there are any. Says which of them name no rule.
+fn open_judge(config: &Config, options: &ReplayOptions) -> Result<Option<Judge>, Failure> {
+    let judge = options.labels.as_deref().map(Judge::read).transpose()?;
+    let judge = judge.map(|judge| judge.under(&config.privacy, config.ipv6_prefix));
+    let rules = config.all_rules.iter().map(|entry| entry.rule.name.as_str());
+    for warning in judge.iter().flat_map(|judge| judge.unknown_rules(rules.clone())) {
+        exit::say(&format!("warning: {warning}"));
+    }
+    Ok(judge)
+}
+
+/// How a replay keeps time: by its lines alone.
+fn time_settings(config: &Config) -> TimeSettings {
+    TimeSettings {
+        bounds: bounds(config),
+        guard: Guard::Confirm,
+        idle_after: None,
+        commit_window: Millis(0),
+        rules_window: Millis(0),
+    }
+}
+
+/// Lets the workers run to their end, and gives the writer what they say.
+fn run_workers(
+    running: Running,
+    received: &Receiver<Output>,
+    writing: Option<(&mut Writer, Progress)>,
+    ledger: &Ledger,
+) -> Result<(), Failure> {
+    if let Some((writer, progress)) = writing {
+        take_all(received, writer, ledger)?;
+        progress.stop();
+    }
+    let ended = running.join()?;
+    while !ended.is_finished() {
+        go_on(ledger)?;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ended.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)
 }
 
 /// Gives the writer what the workers say, until they have said all.
