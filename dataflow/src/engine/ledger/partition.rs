@@ -414,11 +414,43 @@ impl Entry {
         self.done || self.unread.is_none_or(is_read) || self.end_seen.is_some_and(|seen| self.next_seq >= seen)
     }
 
+    /// Judges a batch, as far as what is known of those behind it allows.
     pub fn judge(&mut self, pending: &mut Pending, worker: usize, time: TimeSettings) -> Judgement {
-        let Pending { batch, judged, gone } = pending;
-        if batch.raw.seq != self.next_seq {
+        if pending.batch.raw.seq != self.next_seq {
             return Judgement::Waits;
         }
+        let before = self.clock.effective();
+        if !self.judge_events(pending, worker, time.guard) {
+            return Judgement::Waits;
+        }
+        let Pending { batch, gone, .. } = pending;
+        let (first_offset, next_offset) = offsets_of(&batch.raw, gone.bytes);
+        self.reached = self.time();
+        self.next_seq += 1;
+        self.heads.remove(&batch.raw.seq);
+        self.next_offset = next_offset.or(self.next_offset);
+        if matches!(batch.raw.framing, Framing::Records(_)) {
+            self.newest = self.newest.max(self.clock.newest().map_or(0, |newest| newest.0));
+        }
+        let here = Again { from: first_offset.unwrap_or(0), at: before.0 };
+        let times = self.mark_again(&mut batch.events, here, time.commit_window.0);
+        let mut again = 0;
+        if first_offset.is_some_and(|first| first < self.dealt_with) {
+            // It kept what could not be read, what was late and what was from the future.
+            batch.events.retain(|e| e.offset >= self.dealt_with || e.verdict == Verdict::Again);
+            batch.rejects.retain(|reject| reject.offset >= self.dealt_with);
+            again = batch.events.partition_point(|event| event.offset < self.dealt_with) as u64;
+        }
+        self.add_totals(batch, again, gone.lines, worker);
+        if let Some((first, last)) = times {
+            self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
+            self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
+        }
+        Judgement::Whole
+    }
+
+    /// Gives events of the next batch their verdicts, and counts those that are not in time; whether all of them have one now.
+    fn judge_events(&mut self, Pending { batch, judged, .. }: &mut Pending, worker: usize, guard: Guard) -> bool {
         let mut times = Vec::new();
         let mut seq = self.next_seq + 1;
         while times.len() < 2
@@ -429,14 +461,7 @@ impl Entry {
         }
         let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
         let limits = Limits::new(&batch.raw);
-        let (first_offset, next_offset) = match &batch.raw.framing {
-            Framing::Lines { offset } | Framing::Torn { offset } => {
-                (Some(*offset), Some(offset + batch.raw.bytes.len() as u64 + gone.bytes))
-            }
-            Framing::Records(records) => (records.first().map(|r| r.offset), records.last().map(|r| r.offset + 1)),
-        };
         let mut counts = Counts::default();
-        let before = self.clock.effective();
         *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
         // An earlier life counted these.
         let old = batch.events.partition_point(|event| event.offset < self.dealt_with);
@@ -448,25 +473,19 @@ impl Entry {
         self.shares.of(worker).late += counts.late;
         self.totals.future += counts.future;
         if counts.future > 0
-            && time.guard == Guard::Limit
+            && guard == Guard::Limit
             && let Some(last) = batch.events[..*judged].iter().rfind(|e| e.verdict == Verdict::Future)
         {
             self.totals.ahead = Some(last.time.since(limits.of(last)).0);
         }
-        if *judged < batch.events.len() {
-            return Judgement::Waits;
-        }
-        self.reached = self.time();
-        self.next_seq += 1;
-        self.heads.remove(&batch.raw.seq);
-        self.next_offset = next_offset.or(self.next_offset);
-        if matches!(batch.raw.framing, Framing::Records(_)) {
-            self.newest = self.newest.max(self.clock.newest().map_or(0, |newest| newest.0));
-        }
-        let here = Again { from: first_offset.unwrap_or(0), at: before.0 };
-        let size = time.commit_window.0;
+        *judged >= batch.events.len()
+    }
+
+    /// Marks events in time that only rules see again, and takes note of windows of `size` (ms) that begin in this batch, which
+    /// itself begins `here`. The least and the largest time of an event that counts, where one does.
+    fn mark_again(&mut self, events: &mut [Event], here: Again, size: u64) -> Option<(u64, u64)> {
         let (mut first, mut last, mut window) = (u64::MAX, 0, u64::MAX);
-        for event in batch.events.iter_mut().filter(|e| e.verdict == Verdict::InTime) {
+        for event in events.iter_mut().filter(|e| e.verdict == Verdict::InTime) {
             let at = event.time.0;
             if size > 0 && at - at % size != window {
                 window = at - at % size;
@@ -480,25 +499,19 @@ impl Entry {
                 event.verdict = Verdict::Again;
             }
         }
-        let mut again = 0;
-        if first_offset.is_some_and(|first| first < self.dealt_with) {
-            // It kept what could not be read, what was late and what was from the future.
-            batch.events.retain(|e| e.offset >= self.dealt_with || e.verdict == Verdict::Again);
-            batch.rejects.retain(|reject| reject.offset >= self.dealt_with);
-            again = batch.events.partition_point(|event| event.offset < self.dealt_with) as u64;
-        }
-        self.totals.lines += batch.lines() - again + gone.lines;
-        self.totals.events += batch.events.len() as u64 - again;
-        self.totals.rejected += batch.rejects.len() as u64 + gone.lines;
+        (first <= last).then_some((first, last))
+    }
+
+    /// Adds a batch that is judged, without the first `again` of its events, and with lines that it no longer holds.
+    fn add_totals(&mut self, batch: &Batch, again: u64, gone: u64, worker: usize) {
+        let (events, rejected) = (batch.events.len() as u64 - again, batch.rejects.len() as u64 + gone);
+        self.totals.lines += batch.lines() - again + gone;
+        self.totals.events += events;
+        self.totals.rejected += rejected;
         self.totals.sample.look(&batch.events);
         let share = self.shares.of(worker);
-        share.events += batch.events.len() as u64 - again;
-        share.rejected += batch.rejects.len() as u64 + gone.lines;
-        if first <= last {
-            self.totals.first_event = Some(self.totals.first_event.unwrap_or(first).min(first));
-            self.totals.last_event = Some(self.totals.last_event.unwrap_or(last).max(last));
-        }
-        Judgement::Whole
+        share.events += events;
+        share.rejected += rejected;
     }
 
     /// Whether it is this batch's turn and no worker has taken what must follow it.
@@ -527,6 +540,16 @@ impl Entry {
             self.done = true;
             feed.retire(self.info.id);
         }
+    }
+}
+
+/// Where a batch begins, and where reading goes on behind it, as far as that is known; it no longer holds so many bytes.
+fn offsets_of(raw: &RawBatch, gone: u64) -> (Option<u64>, Option<u64>) {
+    match &raw.framing {
+        Framing::Lines { offset } | Framing::Torn { offset } => {
+            (Some(*offset), Some(offset + raw.bytes.len() as u64 + gone))
+        }
+        Framing::Records(records) => (records.first().map(|r| r.offset), records.last().map(|r| r.offset + 1)),
     }
 }
 
