@@ -140,6 +140,9 @@ impl fmt::Display for Mark {
     }
 }
 
+/// The text committed with a partition of a topic, where one was: by source and topic.
+pub type Committed = (usize, Arc<str>, Option<Arc<str>>);
+
 /// A partition that is about to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Starting<'a> {
@@ -162,7 +165,7 @@ pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>) -> Earlier {
 
 /// The topics of which nothing was committed, by the texts committed with all partitions that any process reads, by source
 /// and topic.
-pub fn new_topics(commits: &[(usize, Arc<str>, Option<Arc<str>>)]) -> BTreeSet<(usize, Arc<str>)> {
+pub fn new_topics(commits: &[Committed]) -> BTreeSet<(usize, Arc<str>)> {
     let topics = |is_wanted: fn(Option<&str>) -> bool| {
         let wanted = commits.iter().filter(move |(.., text)| is_wanted(text.as_deref()));
         wanted.map(|(source, topic, _)| (*source, topic.clone())).collect::<BTreeSet<_>>()
@@ -371,10 +374,9 @@ mod tests {
                 .iter()
                 .map(|&(id, start, log_begin, committed)| Starting { id: PartitionId(id), start, log_begin, committed })
                 .collect();
-            type Commit = (usize, Arc<str>, Option<Arc<str>>);
-            let commit = |topic: &str, text: Option<&str>| -> Commit { (0, topic.into(), text.map(Into::into)) };
+            let commit = |topic: &str, text: Option<&str>| -> Committed { (0, topic.into(), text.map(Into::into)) };
             let of_here = here.iter().map(|&(.., committed)| commit("t", committed));
-            let commits: Vec<Commit> =
+            let commits: Vec<Committed> =
                 of_here.chain(elsewhere.iter().map(|&(topic, text)| commit(topic, text))).collect();
             let known = earlier(commits.iter().filter_map(|(.., text)| text.as_deref()));
             let (resumed, said) = resume(&starting, &known, limit(10_000, &[]));
@@ -390,9 +392,9 @@ mod tests {
 
     #[test]
     fn a_topic_is_new_where_nothing_of_it_was_committed() {
-        type Commit = (usize, Arc<str>, Option<Arc<str>>);
-        let commit =
-            |source: usize, topic: &str, text: Option<&str>| -> Commit { (source, topic.into(), text.map(Into::into)) };
+        let commit = |source: usize, topic: &str, text: Option<&str>| -> Committed {
+            (source, topic.into(), text.map(Into::into))
+        };
         let commits = [
             commit(0, "some", None),
             commit(0, "some", Some(TEXT)),

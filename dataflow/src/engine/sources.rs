@@ -1,9 +1,9 @@
 //! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
 
 use super::file_positions::Keeper;
-use super::ledger::{Position, Resumed};
+use super::ledger::{Again, Position, Resumed};
 use super::replay::bounds;
-use super::resume::{self, Limit, Mark, Starting};
+use super::resume::{self, Committed, Limit, Mark, Starting};
 use crate::cluster::{Control, Earlier, LostFiles};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
 use crate::exit::{self, Failure};
@@ -18,7 +18,7 @@ use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
 use tidewatch_connectors::kafka::KafkaSource;
 use tidewatch_connectors::log_limit::LogLimit;
-use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines};
+use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines, StartingFile};
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
 use tidewatch_connectors::source::tcp::{ListenCounters, ListenOptions, TcpListenerSource};
@@ -191,81 +191,20 @@ impl Sources {
                 _ => {}
             }
         }
-        let mut earlier = self.keeper.as_ref().map(Keeper::earlier).unwrap_or_default();
-        let found: Vec<_> = files.iter().flat_map(|files| files.starting()).collect();
-        // Logs that no earlier life knew: of the others, what is new was made since.
-        let mut new: BTreeSet<String> = BTreeSet::new();
-        let mut starting: Vec<Starting<'_>> = Vec::new();
-        for files in &files {
-            for (id, path) in files.new_files() {
-                let keeper = self.keeper.as_ref();
-                if keeper.is_some_and(|keeper| keeper.is_new_path(files.source(), path)) {
-                    new.insert(path.to_owned());
-                }
-                starting.push(Starting { id, start: 0, log_begin: 0, committed: None });
-            }
-        }
-        starting.extend(found.iter().map(|file| Starting {
-            id: file.id,
-            start: file.start,
-            log_begin: file.held_from,
-            committed: file.mark.as_deref(),
-        }));
-        // Those of topics, by all of them.
-        let commits = topics.iter().enumerate().flat_map(|(source, opened)| {
-            opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()))
-        });
-        let commits = commits.collect::<Vec<_>>();
-        earlier = resume::earlier(commits.iter().filter_map(|(.., text)| text.as_deref())).with(&earlier);
-        let topics_here = resume::new_topics(&commits).into_iter().filter(|(source, topic)| {
-            let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
-            partitions.any(|at| at.start < at.log_end)
-        });
-        new.extend(topics_here.map(|(_, topic)| format!("topic {topic}")));
-        let texts: Vec<Arc<str>> = commits.into_iter().filter_map(|(.., text)| text).collect();
-        starting.extend(topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
-            id: partition.id,
-            start: partition.start,
-            log_begin: partition.log_begin,
-            committed: partition.committed.as_deref(),
-        }));
-        // Of one that was dealt with and has no successor nothing is missed.
-        for file in found.iter().filter(|file| file.lost > 0 || file.is_gone && file.is_there) {
-            if file.lost > 0 {
-                tracing::warn!(
-                    file = %file.path.shown(), bytes = file.lost,
-                    "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
-                );
-            } else {
-                tracing::warn!(
-                    file = %file.path.shown(),
-                    "a file was deleted or truncated while nobody followed it: what was written to it after it was read last, if \
-                     anything, is lost; rotated files that were written since are read"
-                );
-            }
-            self.lost.bytes += file.lost;
-            self.lost.contents += 1;
-        }
-        let texts = texts.iter().map(|text| &**text);
-        let limit = Limit::new(wall_clock(), bounds(config), config.windows.size, texts);
-        let earlier = agree(control, limit.bound(earlier), self.lost);
+        let keeper = self.keeper.as_ref();
+        let found: Vec<StartingFile> = files.iter().flat_map(|files| files.starting()).collect();
+        let commits = commits_of(&topics);
+        self.lost = warn_of_lost_files(&found);
+        let texts = || commits.iter().filter_map(|(.., text)| text.as_deref());
+        let limit = Limit::new(wall_clock(), bounds(config), config.windows.size, texts());
+        let kept = keeper.map(Keeper::earlier).unwrap_or_default();
+        let earlier = agree(control, limit.bound(resume::earlier(texts()).with(&kept)), self.lost);
+        let mut starting = starting_of_files(&files, &found);
+        starting.extend(starting_of_topics(&topics));
         let (resumed, why_not) = resume::resume(&starting, &earlier, limit);
-        let until = EventTime(resumed.closed);
-        for log in new.iter().filter(|_| resumed.closed > 0) {
-            tracing::warn!(
-                log,
-                %until,
-                "a log was not read before: its lines from before this time are late, since their windows were closed \
-                 without it"
-            );
-        }
-        if resumed.results > resumed.closed {
-            tracing::warn!(
-                from = %until,
-                until = %EventTime(resumed.results),
-                "the size of windows was changed: lines between these times are in no results, only rules see them"
-            );
-        }
+        let mut new = new_paths(&files, keeper);
+        new.extend(new_topics(&topics, &commits));
+        warn_of_closed_windows(&resumed, &new);
         let rules = resume::fed_again(&config.rules, config.windows.size);
         if let Some(why) = why_not {
             tracing::warn!(
@@ -276,22 +215,7 @@ impl Sources {
         }
         let again: BTreeMap<PartitionId, _> =
             resumed.partitions.iter().filter_map(|(id, left)| Some((*id, left.again?))).collect();
-        let is_file = |id: &PartitionId| found.iter().any(|file| file.id == *id);
-        let sum = |of_files: bool| -> u64 {
-            let all = again.iter().filter(|(id, _)| is_file(id) == of_files);
-            all.map(|(_, (again, until))| until - again.from).sum()
-        };
-        if !again.is_empty() {
-            let partitions = again.len();
-            // A unit that none of them has is left out.
-            let (records, bytes) = (Some(sum(false)).filter(|n| *n > 0), Some(sum(true)).filter(|n| *n > 0));
-            tracing::info!(
-                partitions,
-                records,
-                bytes,
-                "reads again, for windows of rules, what is before the committed offsets"
-            );
-        }
+        say_what_is_read_again(&again, &found);
         files.into_iter().for_each(|files| files.read_again(|id| again.contains_key(&id)));
         let from = again.into_iter().map(|(id, (again, _))| (id, again.from)).collect();
         topics.into_iter().for_each(|opened| opened.read_again(&from, &rules));
@@ -409,6 +333,119 @@ impl Sources {
         }
         Ok(following)
     }
+}
+
+/// What was committed with the partitions of topics, by all of them, whichever process reads it.
+fn commits_of(topics: &[&mut KafkaSource]) -> Vec<Committed> {
+    let of_source = |(source, opened): (usize, &&mut KafkaSource)| {
+        let commits = opened.commits().iter().map(move |(topic, text)| (source, topic.clone(), text.clone()));
+        commits.collect::<Vec<_>>()
+    };
+    topics.iter().enumerate().flat_map(of_source).collect()
+}
+
+/// How files start: those that no earlier life knew at their beginnings, the others where it left them.
+fn starting_of_files<'a>(files: &[&mut FollowFiles], found: &'a [StartingFile]) -> Vec<Starting<'a>> {
+    let new = files.iter().flat_map(|files| files.new_files());
+    let new = new.map(|(id, _)| Starting { id, start: 0, log_begin: 0, committed: None });
+    let known = found.iter().map(|file| Starting {
+        id: file.id,
+        start: file.start,
+        log_begin: file.held_from,
+        committed: file.mark.as_deref(),
+    });
+    new.chain(known).collect()
+}
+
+/// How the partitions of topics that this process reads start.
+fn starting_of_topics<'a>(topics: &'a [&mut KafkaSource]) -> impl Iterator<Item = Starting<'a>> {
+    topics.iter().flat_map(|opened| opened.partitions()).map(|partition| Starting {
+        id: partition.id,
+        start: partition.start,
+        log_begin: partition.log_begin,
+        committed: partition.committed.as_deref(),
+    })
+}
+
+/// Paths of files that no earlier life knew: of the others, what is new was made since.
+fn new_paths(files: &[&mut FollowFiles], keeper: Option<&Keeper>) -> BTreeSet<String> {
+    let named =
+        files.iter().flat_map(|files| files.new_files().into_iter().map(move |(_, path)| (files.source(), path)));
+    let is_new = |(source, path): &(usize, &str)| keeper.is_some_and(|keeper| keeper.is_new_path(*source, path));
+    named.filter(is_new).map(|(_, path)| path.to_owned()).collect()
+}
+
+/// Topics of which nothing was committed, and something is there to be read here.
+fn new_topics(topics: &[&mut KafkaSource], commits: &[Committed]) -> Vec<String> {
+    let is_here = |(source, topic): &(usize, Arc<str>)| {
+        let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
+        partitions.any(|at| at.start < at.log_end)
+    };
+    let new = resume::new_topics(commits).into_iter().filter(is_here);
+    new.map(|(_, topic)| format!("topic {topic}")).collect()
+}
+
+/// Says what is lost of files that an earlier life followed. Of one that was dealt with and has no successor nothing is missed.
+fn warn_of_lost_files(found: &[StartingFile]) -> LostFiles {
+    let mut lost = LostFiles::default();
+    for file in found.iter().filter(|file| file.lost > 0 || file.is_gone && file.is_there) {
+        if file.lost > 0 {
+            tracing::warn!(
+                file = %file.path.shown(), bytes = file.lost,
+                "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
+            );
+        } else {
+            tracing::warn!(
+                file = %file.path.shown(),
+                "a file was deleted or truncated while nobody followed it: what was written to it after it was read last, if \
+                 anything, is lost; rotated files that were written since are read"
+            );
+        }
+        lost.bytes += file.lost;
+        lost.contents += 1;
+    }
+    lost
+}
+
+/// Says which lines count nowhere, as their windows were closed: of `new` logs, and between windows of two sizes.
+fn warn_of_closed_windows(resumed: &Resumed, new: &BTreeSet<String>) {
+    let until = EventTime(resumed.closed);
+    for log in new.iter().filter(|_| resumed.closed > 0) {
+        tracing::warn!(
+            log,
+            %until,
+            "a log was not read before: its lines from before this time are late, since their windows were closed \
+             without it"
+        );
+    }
+    if resumed.results > resumed.closed {
+        tracing::warn!(
+            from = %until,
+            until = %EventTime(resumed.results),
+            "the size of windows was changed: lines between these times are in no results, only rules see them"
+        );
+    }
+}
+
+/// Says how much is read again for windows of rules; of files in bytes, of topics in records.
+fn say_what_is_read_again(again: &BTreeMap<PartitionId, (Again, u64)>, found: &[StartingFile]) {
+    if again.is_empty() {
+        return;
+    }
+    let is_file = |id: &PartitionId| found.iter().any(|file| file.id == *id);
+    let sum = |of_files: bool| -> u64 {
+        let all = again.iter().filter(|(id, _)| is_file(id) == of_files);
+        all.map(|(_, (again, until))| until - again.from).sum()
+    };
+    let partitions = again.len();
+    // A unit that none of them has is left out.
+    let (records, bytes) = (Some(sum(false)).filter(|n| *n > 0), Some(sum(true)).filter(|n| *n > 0));
+    tracing::info!(
+        partitions,
+        records,
+        bytes,
+        "reads again, for windows of rules, what is before the committed offsets"
+    );
 }
 
 /// What all processes know of an earlier life, once each has said it. `lost` is told along.
