@@ -115,7 +115,7 @@ struct Inner {
     winding_down: bool,
     paused: bool,
     stopped: bool,
-    /// How many threads wait in [`Feed::send`].
+    /// How many threads wait in [`Feed::choose`] and [`Feed::send`].
     #[cfg(test)]
     waiting: usize,
 }
@@ -232,7 +232,11 @@ impl Feed {
                 return Some(chosen);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
+            #[cfg(test)]
+            (inner.waiting += 1);
             self.changed.wait_for(&mut inner, left);
+            #[cfg(test)]
+            (inner.waiting -= 1);
         }
     }
 

@@ -26,6 +26,15 @@ fn batch(partition: u64, bytes: usize) -> RawBatch {
     RawBatch { partition: PartitionId(partition), ..testing::raw_batch(vec![b'x'; bytes]) }
 }
 
+/// Waits until a source waits in [`Feed::choose`] or [`Feed::send`].
+fn until_one_waits(feed: &Feed, who: &str) {
+    let begun = Instant::now();
+    while feed.inner.lock().waiting == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{who} does not wait");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn the_least_partition_is_read_and_the_one_ahead_waits() {
     let feed = feed();
@@ -163,11 +172,7 @@ fn what_waits_at_a_stop_is_handed_over() {
         let feed = feed.clone();
         move || feed.send(batch(2, 10))
     });
-    let begun = Instant::now();
-    while feed.inner.lock().waiting == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "it does not wait");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until_one_waits(&feed, "a source with a batch");
     feed.stop();
     assert!(waiting.join().is_ok());
     assert_eq!(feed.bytes_in_flight(), 110);
@@ -218,4 +223,65 @@ fn sources_that_wait_for_room_are_woken_for_half_of_it_or_an_empty_queue() {
         sizes[..*credited].iter().for_each(|bytes| feed.release(*bytes));
         assert_eq!(feed.is_time_to_read(&feed.inner.lock()), *want, "{name}");
     }
+}
+
+#[test]
+fn a_source_that_waits_for_room_is_woken() {
+    // What a worker does that makes room, where the feed is full of a batch of 60 bytes and one of 40, both taken; and whether
+    // a source that asks what to read and one that has a batch may go on then.
+    let (one, two) = (PartitionId(1), PartitionId(2));
+    type Act = fn(&Feed);
+    let rows: &[(&str, Act)] = &[
+        ("a batch comes back with its buffer", |feed| feed.credit(vec![b'x'; 60])),
+        ("its buffer is kept", |feed| feed.release(60)),
+    ];
+    let sources: [(&str, fn(&Feed) -> bool); 2] = [
+        ("asks", |feed| feed.choose(&[PartitionId(1), PartitionId(2)], Duration::from_secs(600)).is_some()),
+        ("has a batch", |feed| {
+            feed.send(batch(2, 10));
+            true
+        }),
+    ];
+    for (name, makes_room) in rows {
+        for (what, goes_on) in sources {
+            let feed = Arc::new(feed());
+            for (id, bytes) in [(one, 60), (two, 40)] {
+                feed.send(batch(id.0, bytes));
+                feed.advance(id, 1_000);
+            }
+            while feed.take().is_some() {}
+            assert_waking(&feed, goes_on, makes_room, &format!("a source that {what}: {name}"));
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_ahead_is_woken_as_time_passes() {
+    let (one, two) = (PartitionId(1), PartitionId(2));
+    let rows: &[(&str, fn(&Feed))] = &[
+        ("another partition came as far", |feed| feed.advance(PartitionId(2), 3_600_000)),
+        ("the frontier did", |feed| feed.set_frontier(3_600_000)),
+    ];
+    for (name, passes) in rows {
+        let feed = Arc::new(feed());
+        feed.send(batch(one.0, 10));
+        feed.advance(one, 3_600_000);
+        feed.send(batch(two.0, 10));
+        feed.advance(two, 1_000);
+        let goes_on = |feed: &Feed| feed.choose(&[PartitionId(1)], Duration::from_secs(600)).is_some();
+        assert_waking(&feed, goes_on, passes, name);
+    }
+}
+
+/// That a source goes on well before its patience ends, where it waits and then something is done.
+fn assert_waking(feed: &Arc<Feed>, goes_on: fn(&Feed) -> bool, act: &fn(&Feed), name: &str) {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    std::thread::spawn({
+        let feed = feed.clone();
+        move || tell.send(goes_on(&feed))
+    });
+    until_one_waits(feed, name);
+    assert!(told.try_recv().is_err(), "{name}: it went on before");
+    act(feed);
+    assert_eq!(told.recv_timeout(Duration::from_secs(120)), Ok(true), "{name}: nobody woke it");
 }
