@@ -55,12 +55,16 @@ pub struct Earlier {
     pub durable: Option<u64>,
     /// Event time (ms) that had passed.
     pub floor: u64,
+    /// The largest number of a run.
+    #[serde(default)]
+    pub run: u64,
 }
 
 impl Earlier {
     /// This and what another process knows.
     pub fn with(self, other: &Earlier) -> Earlier {
-        Earlier { durable: self.durable.max(other.durable), floor: self.floor.max(other.floor) }
+        let Earlier { durable, floor, run } = self;
+        Earlier { durable: durable.max(other.durable), floor: floor.max(other.floor), run: run.max(other.run) }
     }
 }
 

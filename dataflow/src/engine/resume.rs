@@ -9,6 +9,7 @@
 //!   Positions in files are known to the process that reads them alone, so processes tell each other ([`Earlier`]).
 //! - It stays closed, whatever the configuration says now: what was not read by then is late for it, in a new log too.
 //!   A topic that was taken out and is put back has an old mark: what lies between that and the last window closed is skipped.
+//! - Runs are numbered, so that such a topic is told from one that was idle or slow: whatever a run reads it marks.
 //! - Time stands no further than the allowed lateness of now lets windows be open.
 //! - No more time has passed than the wall clock and the records that were read allow ([`Limit`]): a clock that was ahead is
 //!   not followed any further.
@@ -16,7 +17,7 @@
 
 use super::ledger::{Again, Left, Position, Resumed};
 use crate::cluster::Earlier;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use tidewatch_events::batch::{PartitionId, WallTime};
@@ -37,6 +38,8 @@ pub struct Mark {
     again: Option<Again>,
     /// See [`Position::newest`].
     newest: u64,
+    /// The number of the run that committed it; 0 in older texts.
+    run: u64,
 }
 
 /// How far (ms) event time can have passed in an earlier life, and how windows are closed from now on.
@@ -60,7 +63,7 @@ impl Limit {
     pub fn bound(self, earlier: Earlier) -> Earlier {
         let ahead = self.ahead(earlier.floor);
         let durable = earlier.durable.map(|durable| self.durable_of(durable, ahead));
-        let bounded = Earlier { durable, floor: earlier.floor - ahead };
+        let bounded = Earlier { durable, floor: earlier.floor - ahead, ..earlier };
         if ahead > 0 {
             tracing::warn!(
                 ahead = %Millis(ahead),
@@ -99,10 +102,10 @@ impl Limit {
 }
 
 impl Mark {
-    /// Of a position that windows up to `durable` allow, where so much time has passed.
-    pub fn new(position: &Position, durable: u64, floor: u64) -> Mark {
+    /// Of a position that windows up to `durable` allow, where so much time has passed in this run.
+    pub fn new(position: &Position, durable: u64, floor: u64, run: u64) -> Mark {
         let Position { again, read, newest, .. } = *position;
-        Mark { floor, durable: Some(durable), read: Some(read), again, newest }
+        Mark { floor, durable: Some(durable), read: Some(read), again, newest, run }
     }
 
     /// Reads a text; words that are not known are left alone.
@@ -113,8 +116,8 @@ impl Mark {
             values.find(|(key, _)| *key == name)?.1.parse::<u64>().ok()
         };
         let again = number("replay").zip(number("at")).map(|(from, at)| Again { from, at });
-        let newest = number("newest").unwrap_or(0);
-        Some(Mark { floor: number("floor")?, durable: number("durable"), read: number("read"), again, newest })
+        let (newest, run) = (number("newest").unwrap_or(0), number("run").unwrap_or(0));
+        Some(Mark { floor: number("floor")?, durable: number("durable"), read: number("read"), again, newest, run })
     }
 }
 
@@ -133,10 +136,12 @@ impl fmt::Display for Mark {
         if let Some(Again { from, at }) = self.again {
             write!(f, " replay={from} at={at}")?;
         }
-        match self.newest {
-            0 => Ok(()),
-            newest => write!(f, " newest={newest}"),
+        for (name, number) in [("newest", self.newest), ("run", self.run)] {
+            if number > 0 {
+                write!(f, " {name}={number}")?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -159,7 +164,7 @@ pub struct Starting<'a> {
 /// What is known of an earlier life by the texts that were committed, or kept.
 pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>) -> Earlier {
     let marks = texts.into_iter().filter_map(Mark::parse);
-    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor };
+    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor, run: mark.run };
     marks.map(one).fold(Earlier::default(), |all, one| all.with(&one))
 }
 
@@ -172,6 +177,24 @@ pub fn new_topics(commits: &[Committed]) -> BTreeSet<(usize, Arc<str>)> {
     };
     let read = topics(|text| text.and_then(Mark::parse).is_some());
     topics(|_| true).into_iter().filter(|topic| !read.contains(topic)).collect()
+}
+
+/// The topics that were read once, and not by the last run that committed anything: windows were closed without them since, up
+/// to `closed` (ms). By the texts as above.
+pub fn left_out_topics(commits: &[Committed], last_run: u64, closed: u64) -> BTreeSet<(usize, Arc<str>)> {
+    let mut last: BTreeMap<(usize, Arc<str>), Mark> = BTreeMap::new();
+    for (source, topic, text) in commits {
+        let Some(mark) = text.as_deref().and_then(Mark::parse) else { continue };
+        let last = last.entry((*source, topic.clone())).or_insert(mark);
+        (last.run, last.durable) = (last.run.max(mark.run), last.durable.max(mark.durable));
+    }
+    let is_left_out = |mark: &Mark| mark.run < last_run && mark.durable.unwrap_or(0) < closed;
+    last.into_iter().filter(|(_, mark)| is_left_out(mark)).map(|(topic, _)| topic).collect()
+}
+
+/// Up to which offset a partition was read, where the text committed with it says that.
+pub fn read_to(text: &str) -> Option<u64> {
+    Mark::parse(text)?.read
 }
 
 /// How this process goes on after what all processes know of an earlier life, within the limit. The second value says why
@@ -253,20 +276,27 @@ mod tests {
     fn texts_are_read_as_they_are_written() {
         let again = Some(Again { from: 40, at: 65 });
         let rows: &[(&str, Option<Mark>)] = &[
-            (TEXT, Some(Mark { floor: 130, durable: Some(100), read: None, again, newest: 0 })),
+            (TEXT, Some(Mark { floor: 130, durable: Some(100), read: None, again, newest: 0, run: 0 })),
             (
                 "tidewatch floor=130 durable=100",
-                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 0 }),
+                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 0, run: 0 }),
             ),
             (
                 "tidewatch floor=130 durable=100 newest=95",
-                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 95 }),
+                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 95, run: 0 }),
+            ),
+            (
+                "tidewatch floor=130 durable=100 newest=95 run=3",
+                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 95, run: 3 }),
             ),
             (
                 "tidewatch floor=130 durable=100 read=90 replay=40 at=65",
-                Some(Mark { floor: 130, durable: Some(100), read: Some(90), again, newest: 0 }),
+                Some(Mark { floor: 130, durable: Some(100), read: Some(90), again, newest: 0, run: 0 }),
             ),
-            ("tidewatch floor=130", Some(Mark { floor: 130, durable: None, read: None, again: None, newest: 0 })),
+            (
+                "tidewatch floor=130",
+                Some(Mark { floor: 130, durable: None, read: None, again: None, newest: 0, run: 0 }),
+            ),
         ];
         for (text, want) in rows {
             assert_eq!(Mark::parse(text), *want, "{text}");
@@ -280,7 +310,8 @@ mod tests {
         let half = Mark::parse("tidewatch floor=130 durable=100 replay=40").unwrap();
         assert_eq!(half.again, None, "where it is judged from is not known");
         let again = Some(Again { from: u64::MAX, at: u64::MAX });
-        let largest = Mark { floor: u64::MAX, durable: Some(u64::MAX), read: Some(u64::MAX), again, newest: u64::MAX };
+        let (floor, newest, run) = (u64::MAX, u64::MAX, u64::MAX);
+        let largest = Mark { floor, durable: Some(u64::MAX), read: Some(u64::MAX), again, newest, run };
         assert!(largest.to_string().len() < 300);
     }
 
@@ -405,6 +436,34 @@ mod tests {
         let want: BTreeSet<(usize, Arc<str>)> =
             [(0, "none".into()), (0, "others".into()), (1, "some".into())].into_iter().collect();
         assert_eq!(new_topics(&commits), want);
+    }
+
+    #[test]
+    fn a_topic_is_left_out_where_the_last_run_did_not_commit_it() {
+        // The partitions of a topic by what was committed: run and end of the last window (ms). The last run is the fifth, and has
+        // closed windows up to 1000.
+        let rows: &[(&str, &[Option<(u64, u64)>], bool)] = &[
+            ("new", &[None], false),
+            ("read by the last run", &[Some((5, 1000))], false),
+            ("committed by a process that was behind, or killed", &[Some((5, 10))], false),
+            ("one of its partitions was", &[Some((4, 10)), Some((5, 990))], false),
+            ("one of its partitions is new", &[Some((5, 1000)), None], false),
+            ("not read by the last run", &[Some((4, 990))], true),
+            ("nor is a new partition of it", &[None, Some((4, 990))], true),
+            ("by none that number themselves", &[Some((0, 10))], true),
+            ("nothing was closed since", &[Some((4, 1000))], false),
+        ];
+        for (name, partitions, want) in rows {
+            let text =
+                |(run, durable): (u64, u64)| format!("tidewatch floor={durable} durable={durable} run={run}").into();
+            let commits: Vec<Committed> = partitions.iter().map(|mark| (0, "t".into(), mark.map(text))).collect();
+            let found = left_out_topics(&commits, 5, 1000);
+            assert_eq!(found.contains(&(0, "t".into())), *want, "{name}");
+        }
+        let one: Committed = (0, "t".into(), Some("tidewatch floor=1 durable=1".into()));
+        assert!(left_out_topics(&[one], 0, 10).is_empty(), "the first start of a version that numbers runs");
+        let texts = ["tidewatch floor=130 durable=100 run=4", "tidewatch floor=120 durable=90 run=5"];
+        assert_eq!(earlier(texts), Earlier { durable: Some(100), floor: 130, run: 5 });
     }
 
     #[test]

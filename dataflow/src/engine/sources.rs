@@ -64,6 +64,8 @@ pub struct Sources {
     pub resumed: Resumed,
     /// What is lost of files that an earlier life followed.
     pub lost: LostFiles,
+    /// The number of this run: larger than that of any whose commits are known.
+    run: u64,
     /// Keeps positions in files.
     keeper: Option<Keeper>,
     /// The consumer groups of Kafka sources, by position of the source.
@@ -149,7 +151,7 @@ impl Sources {
     /// Takes note of where to start files again, behind windows that ended at or before `durable` (ms), once time has passed
     /// up to `floor`: see [`Sources::keep`].
     pub fn note(&mut self, positions: &[Position], durable: u64, floor: u64) {
-        let mark = |position: &Position| Mark::new(position, durable, floor).to_string();
+        let mark = |position: &Position| Mark::new(position, durable, floor, self.run).to_string();
         self.keeper.iter_mut().for_each(|keeper| keeper.note(positions, mark));
     }
 
@@ -164,7 +166,7 @@ impl Sources {
                     topic: topic.into(),
                     partition: partition.parse().ok()?,
                     next_offset: position.next_offset,
-                    metadata: Mark::new(position, durable, floor).to_string(),
+                    metadata: Mark::new(position, durable, floor, self.run).to_string(),
                 })
             };
             let of_source = positions.iter().filter(|position| position.info.source == *source);
@@ -202,9 +204,11 @@ impl Sources {
         let mut starting = starting_of_files(&files, &found);
         starting.extend(starting_of_topics(&topics));
         let (resumed, why_not) = resume::resume(&starting, &earlier, limit);
+        self.run = earlier.run.saturating_add(1);
         let mut new = new_paths(&files, keeper);
         new.extend(new_topics(&topics, &commits));
-        warn_of_closed_windows(&resumed, &new);
+        let left_out = left_out_topics(&topics, &commits, earlier.run, resumed.closed);
+        warn_of_closed_windows(&resumed, &new, &left_out);
         let rules = resume::fed_again(&config.rules, config.windows.size);
         if let Some(why) = why_not {
             tracing::warn!(
@@ -385,6 +389,16 @@ fn new_topics(topics: &[&mut KafkaSource], commits: &[Committed]) -> Vec<String>
     new.map(|(_, topic)| format!("topic {topic}")).collect()
 }
 
+/// Topics that were not read for a while, and of which something is there that nobody has read.
+fn left_out_topics(topics: &[&mut KafkaSource], commits: &[Committed], last_run: u64, closed: u64) -> Vec<String> {
+    let is_here = |(source, topic): &(usize, Arc<str>)| {
+        let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
+        partitions.any(|at| at.committed.as_deref().and_then(resume::read_to).unwrap_or(at.start) < at.log_end)
+    };
+    let left_out = resume::left_out_topics(commits, last_run, closed).into_iter().filter(is_here);
+    left_out.map(|(_, topic)| format!("topic {topic}")).collect()
+}
+
 /// Says what is lost of files that an earlier life followed. Of one that was dealt with and has no successor nothing is missed.
 fn warn_of_lost_files(found: &[StartingFile]) -> LostFiles {
     let mut lost = LostFiles::default();
@@ -407,8 +421,9 @@ fn warn_of_lost_files(found: &[StartingFile]) -> LostFiles {
     lost
 }
 
-/// Says which lines count nowhere, as their windows were closed: of `new` logs, and between windows of two sizes.
-fn warn_of_closed_windows(resumed: &Resumed, new: &BTreeSet<String>) {
+/// Says which lines count nowhere, as their windows were closed: of logs that are `new` or were `left_out`, and between windows
+/// of two sizes.
+fn warn_of_closed_windows(resumed: &Resumed, new: &BTreeSet<String>, left_out: &[String]) {
     let until = EventTime(resumed.closed);
     for log in new.iter().filter(|_| resumed.closed > 0) {
         tracing::warn!(
@@ -416,6 +431,14 @@ fn warn_of_closed_windows(resumed: &Resumed, new: &BTreeSet<String>) {
             %until,
             "a log was not read before: its lines from before this time are late, since their windows were closed \
              without it"
+        );
+    }
+    for log in left_out {
+        tracing::warn!(
+            log,
+            %until,
+            "a log was not read for a while: its lines that were not read then, and are from before this time, are late or \
+             in no results, since their windows were closed without it"
         );
     }
     if resumed.results > resumed.closed {
@@ -482,7 +505,7 @@ mod tests {
 
     #[test]
     fn processes_agree_on_an_earlier_life_however_far_each_was() {
-        let earlier = |durable: Option<u64>, floor: u64| Earlier { durable, floor };
+        let earlier = |durable: Option<u64>, floor: u64| Earlier { durable, floor, run: floor };
         // name, what each process knows, what all agree on
         let rows: &[(&str, [Earlier; 3], Earlier)] = &[
             ("nothing", [earlier(None, 0), earlier(None, 0), earlier(None, 0)], earlier(None, 0)),
