@@ -8,7 +8,7 @@
 //! ```
 //! [`local::LocalPanes`] counts what its worker read per measure, pane (hop-sized piece of time) and key, and hands over
 //! small messages. [`panes::PaneStore`] merges them, slides windows over the panes once they are closed, and says what each
-//! window of a key came to. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
+//! window of a key came to; `owner::Owner` has those of one worker. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
 //! [`closed_streams`] joins closed rows with the conditions, which may change ([`versions`]). [`episodes::Episodes`] folds
 //! findings into alerts. [`provisional`] speaks before a window closes, `finals` when it is final. [`crowd`] bounds what many subjects may make.
 //!
@@ -30,6 +30,7 @@ mod group;
 pub mod keys;
 pub mod local;
 mod measured;
+mod owner;
 pub mod panes;
 pub mod partials;
 pub mod plan;
@@ -164,6 +165,11 @@ impl Missed {
             values: self.values - before.values,
             too_late: self.too_late - before.too_late,
         }
+    }
+
+    /// What came since it was told last, where anything did; from then on that is told.
+    fn since_told(self, told: &mut Missed) -> Option<Missed> {
+        (self != *told).then(|| self.since(&std::mem::replace(told, self)))
     }
 
     /// Adds another's.

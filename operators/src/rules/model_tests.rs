@@ -1,19 +1,23 @@
 //! Rules from end to end against the naive model: random feeds and rules, 1 to 3 workers, random batches, random times of
 //! handing over, messages in random order and with random delay, random moments of closing.
 
-use super::closed::findings;
+use super::closed::{ClosedRow, findings};
 use super::closed_tests::Dice;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::episodes::{AlertDraft, Change, Episodes};
 use super::keys::KeyBytes;
 use super::local::{Drained, LocalPanes};
+use super::owner::Owner;
 use super::panes::PaneStore;
 use super::partials::PanePartials;
-use super::plan::{MeasurePlan, RuleSet};
+use super::plan::RuleSet;
+use super::streams::RuleSettings;
 use super::{Finding, Limits};
 use crate::lanes::Lanes;
+use crate::traffic::streams::Early;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Verdict;
 use tidewatch_events::filter::{Filter, FilterValue, TestSpec};
@@ -27,9 +31,9 @@ enum Message {
     Counts(DarkCounts),
 }
 
-/// One owner.
-struct Owner {
-    stores: Vec<PaneStore>,
+/// What one worker has of the keys that it owns.
+struct Owning {
+    owner: Owner,
     dark: Option<DarkStore>,
     episodes: Episodes,
 }
@@ -96,20 +100,20 @@ fn compiled(settings: &Settings) -> RuleSet {
 }
 
 fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice: &mut Dice) -> Outcome {
-    let set = compiled(settings);
+    let set = Arc::new(compiled(settings));
     let lateness = settings.allowed_lateness;
     let limits = Limits::new(Millis(lateness));
     let mut locals: Vec<LocalPanes> = (0..workers).map(|_| LocalPanes::new(&set)).collect();
     let mut lanes: Vec<Lanes> = (0..workers).map(|_| Lanes::default()).collect();
-    let mut store = |plan: &MeasurePlan| {
-        let store = PaneStore::new(plan, limits);
-        if provisional || dice.below(3) == 0 { store } else { store.only_findings() }
-    };
-    let mut owners: Vec<Owner> = (0..workers)
-        .map(|_| Owner {
-            stores: set.plans.iter().map(&mut store).collect(),
-            dark: DarkStore::new(&set, limits),
-            episodes: Episodes::new(&set, lateness, limits.max_open),
+    let mut owners: Vec<Owning> = (0..workers)
+        .map(|_| {
+            let may_change = dice.below(2) == 0;
+            let how = RuleSettings { limits, speak_early: provisional, may_change, retain: Millis(0), resumed: 0 };
+            Owning {
+                owner: Owner::new(set.clone(), how, Early::default()),
+                dark: DarkStore::new(&set, limits),
+                episodes: Episodes::new(&set, lateness, limits.max_open),
+            }
         })
         .collect();
     let mut readers = readers(feed, settings, workers, dice);
@@ -144,15 +148,13 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let deliver = if over { messages.len() } else { dice.below(messages.len() + 1) };
             for _ in 0..deliver {
                 match messages.swap_remove(dice.below(messages.len())) {
-                    Message::Partials(m) if provisional && !set.plans[m.plan as usize].only_exempt => {
-                        let owner = &mut owners[m.dest as usize];
-                        let mut said = Vec::new();
-                        owner.stores[m.plan as usize].merge_testing(m, &mut said);
-                        said.iter().for_each(|f| _ = owner.episodes.fold_provisional(f, &mut out.drafts));
+                    Message::Partials(m) => {
+                        let Owning { owner, episodes, .. } = &mut owners[m.dest as usize];
+                        owner.merge(m);
+                        owner.said().for_each(|f| _ = episodes.fold_provisional(&f, &mut out.drafts));
                     }
-                    Message::Partials(m) => owners[m.dest as usize].stores[m.plan as usize].merge(m),
                     Message::Dark(m) => owners[m.dest as usize].dark.as_mut().unwrap().merge(&m),
-                    Message::Counts(m) => owners[m.dest as usize].stores[m.plan as usize].merge_dark(&m),
+                    Message::Counts(m) => _ = owners[m.dest as usize].owner.merge_dark(&m),
                 }
             }
             // The frontier: no partition's watermark, no pane kept, no message under way may be passed.
@@ -174,9 +176,11 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             }
             let counts = messages.iter().filter_map(|m| if let Message::Counts(m) = m { Some(m.end) } else { None });
             let frontier = frontier.min(counts.min().map_or(u64::MAX, |end| end + lateness - 1));
-            for owner in &mut owners {
-                for store in &mut owner.stores {
-                    let mut found = findings(&store.close(frontier), store.versions());
+            for Owning { owner, episodes, .. } in &mut owners {
+                let rows = owner.close(frontier);
+                for (plan, store) in owner.stores().iter().enumerate() {
+                    let rows: Vec<ClosedRow> = rows.iter().filter(|row| row.plan as usize == plan).cloned().collect();
+                    let mut found = findings(&rows, store.versions());
                     found.retain(|f| match set.twin_of(f.rule) {
                         Some(rule) => {
                             *out.prevented.entry(set.rules[rule as usize].name.clone()).or_default() += 1;
@@ -184,10 +188,10 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
                         }
                         None => true,
                     });
-                    found.iter().for_each(|f| _ = owner.episodes.fold(f, &mut out.drafts));
+                    found.iter().for_each(|f| _ = episodes.fold(f, &mut out.drafts));
                     out.findings.extend(found);
                 }
-                owner.episodes.advance(frontier, &mut out.drafts);
+                episodes.advance(frontier, &mut out.drafts);
             }
             if !over || messages.is_empty() && frontier == u64::MAX {
                 break;
@@ -203,11 +207,11 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     let last = feed.partitions.iter().zip(judge(feed, settings)).filter_map(|(p, v)| in_time(p, &v)).max();
     let last = last.unwrap_or(0);
     out.drafts.iter_mut().for_each(|draft| draft.settle(&set.rules[draft.rule as usize], last));
-    for owner in &mut owners {
-        out.drafts.extend(owner.episodes.finish(last));
-        out.left += owner.stores.iter().map(PaneStore::kept).sum::<usize>();
-        out.exact &= owner.stores.iter().all(|s| s.missed().is_exact());
-        out.exact &= owner.dark.as_ref().is_none_or(|d| d.missed().is_exact());
+    for Owning { mut owner, dark, mut episodes } in owners {
+        out.drafts.extend(episodes.finish(last));
+        out.left += owner.stores().iter().map(PaneStore::kept).sum::<usize>();
+        out.exact &= owner.newly_missed().next().is_none();
+        out.exact &= dark.is_none_or(|d| d.missed().is_exact());
     }
     out
 }

@@ -9,10 +9,10 @@ use super::closed::ClosedRow;
 use super::closed_streams::{self, Preview};
 use super::crowd::Beyond;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
-use super::finals::{self, Finals, Reached};
-use super::panes::PaneStore;
+use super::finals::{self, Reached};
+use super::owner::Owner;
 use super::partials::PanePartials;
-use super::plan::{MeasurePlan, RuleSet};
+use super::plan::RuleSet;
 use super::versions::Reload;
 use super::{Finding, Limits, Missed};
 use crate::inexact::{Place, Tell};
@@ -108,7 +108,6 @@ fn close_panes<'s>(
     tell: Tell,
 ) -> StreamVec<'s, u64, Said> {
     let scope = panes.scope();
-    let RuleSettings { limits, speak_early, may_change, resumed, .. } = settings;
     let by_owner = Exchange::new(|p: &PanePartials| p.dest);
     let by_owner_too = Exchange::new(|b: &Beside| match b {
         Beside::Counts(counts) => counts.dest,
@@ -122,69 +121,40 @@ fn close_panes<'s>(
         move |capability, info| {
             drop(capability);
             signal.when_it_speaks(scope.activator_for(info.address));
-            let store = |plan: &MeasurePlan| {
-                let mut store = PaneStore::new(plan, limits);
-                store.resume(resumed);
-                if may_change || speak_early { store } else { store.only_findings() }
-            };
-            let mut stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();
-            let mut finals = Finals::new(&stores, limits, speak_early);
+            let mut owner = Owner::new(rules, settings, signal);
             let mut held = Held::default();
-            let mut early = Vec::new();
-            // Whether there may be something to say that was not said when it came.
-            let mut owes = false;
-            let mut told = vec![Missed::default(); stores.len()];
+            let provisional = |finding| Err(Box::new(finding));
             move |(input, frontier), (input_too, frontier_too), output| {
                 input.for_each_time(|time, batches| {
                     for partials in batches.flat_map(|batch| batch.drain(..)) {
-                        let (store, plan) = (&mut stores[partials.plan as usize], &rules.plans[partials.plan as usize]);
-                        let speaks = speak_early && !plan.only_exempt;
-                        finals.merge(&partials);
-                        if speaks && !signal.is_hushed(partials.pane.saturating_add(plan.hop)) {
-                            store.merge_testing(partials, &mut early);
-                        } else {
-                            store.merge(partials);
-                            owes |= speaks;
-                        }
-                        held.reach(&time, store.next_close());
+                        held.reach(&time, owner.merge(partials));
                     }
-                    if !early.is_empty() {
-                        output.session(&time).give_iterator(early.drain(..).map(|finding| Err(Box::new(finding))));
+                    let said = owner.said();
+                    if said.len() > 0 {
+                        output.session(&time).give_iterator(said.map(provisional));
                     }
                 });
                 input_too.for_each_time(|time, batches| {
                     let mut reloads = Vec::new();
                     for beside in batches.flat_map(|batch| batch.drain(..)) {
                         match beside {
-                            Beside::Counts(counts) if counts.of_final => finals.merge_dark(&counts),
-                            Beside::Counts(counts) => {
-                                let store = &mut stores[counts.plan as usize];
-                                store.merge_dark(&counts);
-                                held.reach(&time, store.next_close());
-                            }
+                            Beside::Counts(counts) => held.reach(&time, owner.merge_dark(&counts)),
                             Beside::Notice(notice) => reloads.push(notice.reload),
                         }
                     }
                     reloads.sort_by_key(|reload| reload.from);
                     for reload in &reloads {
-                        for store in &mut stores {
-                            store.change(reload);
-                            held.reach(&time, store.next_close());
-                        }
-                        finals.change(reload, &stores);
+                        held.reach(&time, owner.change(reload));
                     }
                 });
-                for (plan, (store, told)) in stores.iter().zip(&mut told).enumerate() {
-                    tell_of(Place::Plan(plan), store.missed(), told, &tell);
-                }
+                owner.newly_missed().for_each(|(plan, missed)| tell(Place::Plan(plan), missed));
                 // Changes of dark paths come at the very tick at which their window closes: wait until it has passed.
                 // Changes of rules come before any window that they concern.
-                let passed = least(frontier_too).map_or(u64::MAX, |t| t.saturating_sub(1));
-                let reached = least(frontier).unwrap_or(u64::MAX).min(passed);
-                if held.time().is_some_and(|t| t <= reached) {
-                    let mut rows: Vec<ClosedRow> = stores.iter_mut().flat_map(|store| store.close(reached)).collect();
-                    rows.sort_by_key(|row| row.closed);
-                    let mut rows = rows.into_iter().peekable();
+                let (here, beside) = (least(frontier), least(frontier_too));
+                let passed = beside.map_or(u64::MAX, |t| t.saturating_sub(1));
+                let passed = here.unwrap_or(u64::MAX).min(passed);
+                if held.time().is_some_and(|t| t <= passed) {
+                    let mut rows = owner.close(passed).into_iter().peekable();
                     while let Some(closes) = rows.peek().map(|row| row.closed) {
                         held.downgrade(closes);
                         debug_assert_eq!(
@@ -197,19 +167,14 @@ fn close_panes<'s>(
                             output.session(capability).give_iterator(at_once.map(Ok));
                         }
                     }
-                    held.settle(stores.iter().filter_map(PaneStore::next_close).min());
+                    held.settle(owner.next_close());
                 }
-                let frontier = least(frontier).unwrap_or(u64::MAX).min(least(frontier_too).unwrap_or(u64::MAX));
-                finals.close(Reached { frontier, passed: reached }, &stores, &signal, &mut early);
-                if owes && signal.speaks() {
-                    owes = false;
-                    let may_speak = stores.iter_mut().zip(&rules.plans).filter(|(_, plan)| !plan.only_exempt);
-                    may_speak.for_each(|(store, _)| store.speak(&mut early));
-                }
-                let said = early.drain(..).map(|found| Err(Box::new(found)));
+                let frontier = here.unwrap_or(u64::MAX).min(beside.unwrap_or(u64::MAX));
+                owner.speak(Reached { frontier, passed });
+                let said = owner.said();
                 // Where nothing is held, nothing is open: what is said of open windows has what holds it in the first stores.
                 if let Some(capability) = held.capability.as_ref().filter(|_| said.len() > 0) {
-                    output.session(capability).give_iterator(said);
+                    output.session(capability).give_iterator(said.map(provisional));
                 }
             }
         },
@@ -248,7 +213,9 @@ fn dark_counts<'s>(
                         held.reach(&time, store.next_close());
                     }
                 });
-                tell_of(Place::DarkPaths, store.missed(), &mut told, &tell);
+                if let Some(missed) = store.missed().since_told(&mut told) {
+                    tell(Place::DarkPaths, missed);
+                }
                 let reached = least(frontier).unwrap_or(u64::MAX);
                 if held.time().is_some_and(|t| t <= reached) {
                     let mut changes = store.close(reached, peers);
@@ -267,14 +234,6 @@ fn dark_counts<'s>(
             }
         },
     )
-}
-
-/// Says what was missed since the last time, where something was.
-fn tell_of(place: Place, missed: Missed, told: &mut Missed, tell: &Tell) {
-    if missed != *told {
-        tell(place, missed.since(told));
-        *told = missed;
-    }
 }
 
 /// The capability for the next window that closes.
