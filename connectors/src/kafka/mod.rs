@@ -24,6 +24,7 @@ mod native;
 mod offsets;
 mod producer;
 mod reader;
+mod reading;
 mod security;
 mod settings;
 mod setup;

@@ -17,13 +17,13 @@
 //! - A partition that is gone with its topic has ended: it must not hold event time. One of a named topic ends the
 //!   source. A topic made anew is read from its beginning, once all of the deleted one is judged.
 
-use super::batch::BatchBuilder;
 use super::client::{Consumer, serve};
 use super::dedup::Seen;
 use super::gap::{Gap, Wanted, judge};
-use super::native::{PartitionQueue, Received, TAKE, Taken, Wake};
+use super::native::{PartitionQueue, TAKE, Taken, Wake};
 use super::offsets::{self, Key};
-use super::settings::{HostFrom, KafkaSettings};
+use super::reading::{ReadOutcome, Reading, Taking};
+use super::settings::KafkaSettings;
 use super::source::{KafkaPartition, KafkaSource, first_status};
 use super::status::KafkaStatus;
 use super::watch::{News, Watch};
@@ -48,8 +48,6 @@ const PLENTY: usize = 2000;
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How often librdkafka's events are handled and positions compared, at least.
 const TICK: Duration = Duration::from_millis(50);
-/// As many records that are not handed over are passed before queues are looked at again.
-const MOST_PASSED: u64 = 1 << 16;
 /// How many records before its start are looked at, over all partitions, for what the host agent sent; and of one.
 const LOOK_BACK: u64 = 400_000;
 const LOOK_BACK_EACH: u64 = 100_000;
@@ -230,92 +228,33 @@ impl Reader {
     /// Reads what one partition has, up to about one batch of full size.
     fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let Partition { queue, seq, position, read_at, caught_up, average, seen, from, looked_at, .. } = partition;
-        let feed = &self.feed;
-        let (status, expected) = (&self.status, *average);
-        let mut send = |builder: BatchBuilder, position: &mut u64| {
-            let next = builder.next_offset().unwrap_or(*position);
-            *average = builder.average().unwrap_or(*average);
-            let (bytes, records) = builder.finish();
-            feed.send(RawBatch {
-                partition: id,
-                seq: *seq,
-                bytes,
-                framing: Framing::Records(records),
-                read_at: now_ms(),
-            });
-            *seq += 1;
-            *position = next;
-            status.update(id, |status| status.position = next);
-        };
-        let records = queue.len().min(super::batch::FULL_BYTES / expected.max(16));
-        let empty = || BatchBuilder::new(feed.buffer(), records);
-        let mut batch = empty();
-        // `end` is set while nothing follows the end of the partition.
-        let (mut end, mut sent, mut failed, mut duplicates, mut passed) = (None, false, None, 0u64, 0u64);
+        let Partition { queue, seq, position, average, seen, from, looked_at, .. } = partition;
+        let (feed, status, host_from, expected) = (&*self.feed, &*self.status, self.settings.host_from, *average);
+        let reading = Reading { id, feed, status, host_from, seq, position, average, seen, from: *from, looked_at };
+        let mut taking = Taking::new(reading, queue.len().min(super::batch::FULL_BYTES / expected.max(16)));
         loop {
-            let most = batch.room(expected).min(TAKE);
-            let count = queue.take(most, &mut self.taken, |received| match received {
-                Received::Record(record) => {
-                    if batch.is_full() {
-                        let full = std::mem::replace(&mut batch, empty());
-                        send(full, position);
-                        sent = true;
-                    }
-                    end = None;
-                    let headers = record.headers();
-                    let at = headers.last(c"tidewatch-position");
-                    let is_again =
-                        at.is_some_and(|at| seen.is_duplicate(headers.last(c"host").unwrap_or_default(), at));
-                    if record.offset < *from {
-                        *looked_at = record.offset + 1;
-                        passed += 1;
-                        return;
-                    }
-                    if is_again {
-                        (passed, duplicates) = (passed + 1, duplicates + 1);
-                        batch.skip(record.offset);
-                        return;
-                    }
-                    let host = match self.settings.host_from {
-                        HostFrom::Nothing => None,
-                        HostFrom::Header => headers.last(c"host"),
-                        HostFrom::HeaderOrKey => {
-                            headers.last(c"host").or((!record.key.is_empty()).then_some(record.key))
-                        }
-                    };
-                    batch.push(record.offset, record.timestamp, record.value, host);
-                }
-                Received::End(offset) => end = Some(offset),
-                Received::Error(code, words) => failed = Some((code, words)),
-            });
-            if sent || batch.is_full() || count < most || failed.is_some() || passed >= MOST_PASSED {
+            let most = taking.room(expected).min(TAKE);
+            let count = queue.take(most, &mut self.taken, |received| taking.take(received));
+            if count < most || taking.is_enough() {
                 break;
             }
         }
-        if !batch.is_empty() {
-            send(batch, position);
-            sent = true;
-        } else {
-            *position = batch.next_offset().unwrap_or(*position).max(*position);
-            feed.credit(batch.finish().0);
-        }
-        if duplicates > 0 {
-            self.status.add_duplicates(id, duplicates);
-        }
-        if let Some(end) = end {
-            // Behind the last record there may be markers of transactions, which are no records.
-            *position = end.max(*position);
-        }
-        *read_at = Instant::now();
-        *caught_up &= !sent;
+        let ReadOutcome { end, sent, failed } = taking.finish();
+        partition.read_at = Instant::now();
+        partition.caught_up &= !sent;
         if let Some((code, words)) = failed {
             self.error(id, code, &words)?;
         } else if sent && !self.feed.stopped() {
             self.consumer.context().works();
         }
-        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        if end.is_some() && partition.queue.len() == 0 && !partition.caught_up && partition.connected {
+        self.note(id, end.is_some());
+        Ok(())
+    }
+
+    /// Takes note of where a partition stands after it was read, `at_end` where nothing followed its end.
+    fn note(&mut self, id: PartitionId, at_end: bool) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        if at_end && partition.queue.len() == 0 && !partition.caught_up && partition.connected {
             partition.caught_up = true;
             self.feed.caught_up(id);
         }
@@ -326,7 +265,6 @@ impl Reader {
             status.queued = queued;
             status.log_end = status.log_end.max(log_end).max(position);
         });
-        Ok(())
     }
 
     /// An error that came in a partition's own queue.
@@ -518,7 +456,7 @@ fn lost(name: &str, offset: u64, words: &str) -> SourceError {
     ))
 }
 
-fn now_ms() -> WallTime {
+pub(super) fn now_ms() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
