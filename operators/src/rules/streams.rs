@@ -19,7 +19,6 @@ use crate::inexact::{Place, Tell};
 use crate::traffic::streams::{Early, least};
 use crate::traffic::tick;
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
 use std::sync::Arc;
 use tidewatch_events::time::Millis;
 use timely::container::CapacityContainerBuilder;
@@ -276,6 +275,7 @@ impl Held {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::rc::Rc;
     use timely::dataflow::channels::pact::Pipeline;
     use timely::dataflow::operators::vec::Input;
 
