@@ -2,14 +2,16 @@
 
 use crate::app::{self, App, json};
 use crate::auth::Shown;
+use crate::body;
 use crate::data::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery};
 use crate::error::ApiError;
-use crate::http::{Named, fields, nothing, visitor};
+use crate::http::{Named, nothing, visitor};
 use crate::params::{Params, shorten};
 use crate::view::RuleRow;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use tidewatch_connectors::answers::Ranking;
@@ -139,12 +141,18 @@ pub async fn alert(State(app): State<App>, Named(id): Named, RawQuery(query): Ra
     Ok(json(app.ask(move |data| data.alert(&id)).await?))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acknowledged {
+    note: Option<String>,
+    by: Option<String>,
+}
+
 pub async fn acknowledge(State(app): State<App>, Named(id): Named, request: Request) -> Answered {
     let from = visitor(&request);
-    let mut fields = fields(&app, request.into_body(), r#"{"note":"known","by":"ann"}, or {}"#).await?;
-    let note = fields.text("note")?.unwrap_or_default();
-    let by = fields.text("by")?.unwrap_or_else(|| from.to_string());
-    fields.end()?;
+    let example = r#"{"note":"known","by":"ann"}, or {}"#;
+    let Acknowledged { note, by } = body::read(&app, request.into_body(), example).await?;
+    let (note, by) = (note.unwrap_or_default(), by.unwrap_or_else(|| from.to_string()));
     check_note("note", &note, true)?;
     check_note("by", &by, false)?;
     let alert = app.ask(move |data| data.acknowledge(&id, &by, &note)).await?;
@@ -175,12 +183,7 @@ pub async fn silences(State(app): State<App>, RawQuery(query): RawQuery) -> Answ
 
 pub async fn silence(State(app): State<App>, request: Request) -> Answered {
     let example = r#"{"rule":"ip-spike","until":1772704800000,"reason":"known"}"#;
-    let mut fields = fields(&app, request.into_body(), example).await?;
-    let (rule, subject) = (fields.text("rule")?, fields.texts("subject")?);
-    let (until, reason) = (fields.time("until")?, fields.text("reason")?);
-    fields.end()?;
-    let (until, reason) = (fields.needed("until", until)?, fields.needed("reason", reason)?);
-    let wished = NewSilence { rule, subject, until, reason };
+    let wished: NewSilence = body::read(&app, request.into_body(), example).await?;
     check_note("reason", &wished.reason, false)?;
     let now = app::now();
     if wished.until <= now || wished.until > now + MAX_SILENCE {
@@ -355,12 +358,15 @@ pub async fn session(State(app): State<App>, RawQuery(query): RawQuery, request:
     rendered(&serde_json::json!({ "token_needed": app.auth.is_needed(), "logged_in": shown == Shown::Valid }))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    token: String,
+}
+
 pub async fn login(State(app): State<App>, request: Request) -> Answered {
     let (from, secure) = (visitor(&request), is_secure(&app, request.headers()));
-    let mut fields = fields(&app, request.into_body(), r#"{"token":"…"}"#).await?;
-    let token = fields.text("token")?;
-    fields.end()?;
-    let token = fields.needed("token", token)?;
+    let Login { token } = body::read(&app, request.into_body(), r#"{"token":"…"}"#).await?;
     if let Err(error) = app.auth.try_token(token.as_bytes(), from) {
         app.counters.refused.fetch_add(1, Ordering::Relaxed);
         return Err(error);

@@ -4,8 +4,10 @@
 
 #![allow(missing_docs)] // questions and answers, named as in docs/openapi.yaml
 
+use crate::body;
 use crate::engine::Silenced;
 use crate::view::RequestsView;
+use serde::Deserialize;
 use tidewatch_connectors::answers::Ranking;
 use tidewatch_events::alert::{AlertState, Severity};
 
@@ -83,13 +85,16 @@ pub struct RequestsQuery {
 }
 
 /// A silence that is wished for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewSilence {
     /// The rule whose alerts are not told; all rules where none is named.
     pub rule: Option<String>,
     /// The subject whose alerts are not told: group field → value.
+    #[serde(default, deserialize_with = "body::texts")]
     pub subject: Option<std::collections::BTreeMap<String, String>>,
     /// When it ends, wall clock, ms.
+    #[serde(deserialize_with = "body::time")]
     pub until: u64,
     /// Why.
     pub reason: String,

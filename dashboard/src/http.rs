@@ -9,8 +9,6 @@
 use crate::app::{self, App};
 use crate::auth::Shown;
 use crate::error::ApiError;
-use crate::fields::Fields;
-use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -126,16 +124,6 @@ pub fn visitor(request: &Request) -> IpAddr {
     let forwarded = request.headers().get_all("x-forwarded-for").iter().next_back();
     let last = forwarded.and_then(|value| value.to_str().ok()).and_then(|all| all.rsplit(',').next());
     last.and_then(|address| address.trim().parse().ok()).unwrap_or(peer)
-}
-
-/// The fields of the body of a request; `example` shows them to whoever sends something else.
-pub async fn fields(app: &App, body: Body, example: &'static str) -> Result<Fields, ApiError> {
-    let most = app.settings.limits.body;
-    if body.size_hint().lower() > most as u64 {
-        return Err(ApiError::too_large(most));
-    }
-    let bytes = axum::body::to_bytes(body, most).await.map_err(|_| ApiError::too_large(most))?;
-    Fields::new(&bytes, example)
 }
 
 /// The part of a path that is a name: that of an alert or a silence.
