@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::answers::{Ranking, Span};
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
     AlertsQuery, ErrorsQuery, RequestRing, RequestsQuery, RingSettings, SeriesQuery, StoreReader, StoreSettings,
@@ -133,7 +133,7 @@ fn write(dir: &std::path::Path, hosts: u64, windows: u64) {
 fn ask(dir: &std::path::Path) {
     let reader = StoreReader::open(dir, Duration::from_secs(10)).unwrap();
     let newest = reader.stored().unwrap().newest.unwrap().0 + 10_000;
-    let from = |hours: u64| Some(EventTime(newest.saturating_sub(hours * 3_600_000)));
+    let span = |hours: u64| Span { from: Some(EventTime(newest.saturating_sub(hours * 3_600_000))), to: None };
     let time = |name: &str, question: &dyn Fn()| {
         let mut took = Vec::new();
         for _ in 0..40 {
@@ -147,7 +147,7 @@ fn ask(dir: &std::path::Path) {
         let host = Some("web3".to_owned());
         for host in [None, host] {
             let whose = host.as_deref().unwrap_or("all hosts");
-            let series = SeriesQuery { from: from(hours), host: host.clone(), ..SeriesQuery::default() };
+            let series = SeriesQuery { span: span(hours), host: host.clone(), ..SeriesQuery::default() };
             time(&format!("series, {hours} h, {whose}"), &|| drop(reader.series(&series).unwrap()));
             for kind in [
                 Ranking::Paths,
@@ -157,10 +157,10 @@ fn ask(dir: &std::path::Path) {
                 Ranking::Methods,
                 Ranking::Hosts,
             ] {
-                let tops = TopsQuery { kind, from: from(hours), to: None, host: host.clone(), limit: 20 };
+                let tops = TopsQuery { kind, span: span(hours), host: host.clone(), limit: 20 };
                 time(&format!("tops {kind:?}, {hours} h, {whose}"), &|| drop(reader.tops(&tops).unwrap()));
             }
-            let errors = ErrorsQuery { from: from(hours), host: host.clone(), limit: 100, ..ErrorsQuery::default() };
+            let errors = ErrorsQuery { span: span(hours), host: host.clone(), limit: 100, ..ErrorsQuery::default() };
             time(&format!("errors, {hours} h, {whose}"), &|| drop(reader.errors(&errors).unwrap()));
         }
     }

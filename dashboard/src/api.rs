@@ -3,7 +3,7 @@
 use crate::app::{self, App, json};
 use crate::auth::Shown;
 use crate::body;
-use crate::data::{AlertsQuery, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery};
+use crate::data::NewSilence;
 use crate::error::ApiError;
 use crate::http::{Named, nothing, visitor};
 use crate::params::{Params, shorten};
@@ -14,12 +14,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
-use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::answers::{Ranking, Span};
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, TopsQuery};
 use tidewatch_events::alert::{AlertState, Severity};
 use tidewatch_events::client;
 use tidewatch_events::event::LogLevel;
 use tidewatch_events::field::Field;
 use tidewatch_events::subject;
+use tidewatch_events::time::{EventTime, Millis};
 
 type Answered = Result<Response, ApiError>;
 
@@ -33,21 +35,24 @@ const MAX_NOTE: usize = 2000;
 const MAX_SILENCE: u64 = 366 * 86_400_000;
 
 fn span(params: &mut Params) -> Result<Span, ApiError> {
-    let span = Span { from: params.time("from")?, to: params.time("to")?, newest: None };
-    match (span.from, span.to) {
+    let (from, to) = (params.time("from")?, params.time("to")?);
+    match (from, to) {
         (Some(from), Some(to)) if from >= to => {
             Err(ApiError::bad_request(format!("from={from} is not before to={to}")))
         }
-        _ => Ok(span),
+        _ => Ok(Span { from: from.map(EventTime), to: to.map(EventTime) }),
     }
 }
 
-/// The same, where no end is named up to what this run has read.
+/// The same; where no end is named, up to the end of the window of the newest event that this run has read. Without one, the
+/// store takes that of its newest data: an earlier run may have read a log of later times.
 async fn recent(app: &App, span: Span) -> Result<Span, ApiError> {
-    match span.to {
-        Some(_) => Ok(span),
-        None => Ok(Span { newest: app.wait_for(|app| app.last_event()).await?, ..span }),
+    if span.to.is_some() {
+        return Ok(span);
     }
+    let Some(newest) = app.wait_for(|app| app.last_event()).await? else { return Ok(span) };
+    let window = app.ask(|data| data.window()).await?.0;
+    Ok(Span { to: Some(EventTime((newest - newest % window).saturating_add(window))), ..span })
 }
 
 fn limit(params: &mut Params) -> Result<usize, ApiError> {
@@ -65,8 +70,11 @@ pub async fn status(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
 
 pub async fn series(State(app): State<App>, RawQuery(query): RawQuery) -> Answered {
     let mut p = Params::new(query.as_deref())?;
-    let mut query =
-        SeriesQuery { span: span(&mut p)?, host: p.text("host"), step: p.number("step", 1000, 366 * 86_400_000)? };
+    let mut query = SeriesQuery {
+        span: span(&mut p)?,
+        host: p.text("host"),
+        step: p.number("step", 1000, 366 * 86_400_000)?.map(Millis),
+    };
     p.end()?;
     query.span = recent(&app, query.span).await?;
     Ok(json(app.ask(move |data| data.series(&query)).await?))
@@ -101,10 +109,10 @@ pub async fn errors(State(app): State<App>, RawQuery(query): RawQuery) -> Answer
     Ok(json(app.ask(move |data| data.errors(&query)).await?))
 }
 
-/// A severity of messages as results name it, from any of the words for it.
-fn level(text: &str) -> Result<String, ApiError> {
+/// A severity of messages, from any of the words for it.
+fn level(text: &str) -> Result<LogLevel, ApiError> {
     let found = if text == "none" { Some(LogLevel::None) } else { LogLevel::from_word(text.as_bytes()) };
-    found.map(|level| level.as_str().to_owned()).ok_or_else(|| {
+    found.ok_or_else(|| {
         let words = "emerg, alert, crit, error, warn, notice, info, debug, trace, none";
         ApiError::bad_request(format!("severity={:?}: expected one of {words}", shorten(text)))
     })

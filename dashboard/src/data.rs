@@ -2,87 +2,15 @@
 //!
 //! Calls may take a while: they are made from threads that may wait, a few at a time.
 
-#![allow(missing_docs)] // questions and answers, named as in docs/openapi.yaml
+#![allow(missing_docs)] // questions, named as in docs/openapi.yaml
 
 use crate::body;
 use crate::engine::Silenced;
 use crate::view::RequestsView;
 use serde::Deserialize;
-use tidewatch_connectors::answers::Ranking;
-use tidewatch_events::alert::{AlertState, Severity};
-
-/// A span of event time, ms, `[from, to)`; where nothing is said, all there is, or the last fifteen minutes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// Its start.
-    pub from: Option<u64>,
-    /// Its end.
-    pub to: Option<u64>,
-    /// Where no end is named: the newest event that this run has read, whose window is the last one. Else that of the newest
-    /// data: an earlier run may have read a log of later times.
-    pub newest: Option<u64>,
-}
-
-/// What `series` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SeriesQuery {
-    pub span: Span,
-    /// All hosts together where none is named.
-    pub host: Option<String>,
-    /// Length of a row's time, ms; chosen where it is not said.
-    pub step: Option<u64>,
-}
-
-/// What `tops` is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopsQuery {
-    pub kind: Ranking,
-    pub span: Span,
-    pub host: Option<String>,
-    pub limit: usize,
-}
-
-/// What `errors` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ErrorsQuery {
-    pub span: Span,
-    pub host: Option<String>,
-    pub severity: Option<String>,
-    pub limit: usize,
-}
-
-/// What `alerts` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AlertsQuery {
-    pub span: Span,
-    pub rule: Option<String>,
-    /// Of this severity.
-    pub severity: Option<Severity>,
-    pub state: Option<AlertState>,
-    pub host: Option<String>,
-    /// A part of a value of the subject.
-    pub subject: Option<String>,
-    pub limit: usize,
-    /// Only what follows: `next` of an answer.
-    pub before: Option<String>,
-}
-
-/// What `requests` is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestsQuery {
-    pub span: Span,
-    pub host: Option<String>,
-    pub client: Option<String>,
-    /// A part of the path.
-    pub path: Option<String>,
-    /// Least and largest status.
-    pub status: Option<(u16, u16)>,
-    /// A part of any text of the request.
-    pub text: Option<String>,
-    pub limit: usize,
-    /// Only what follows: `next` of an answer, or a time in ms.
-    pub before: Option<String>,
-}
+use tidewatch_connectors::answers::Span;
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, TopsQuery};
+use tidewatch_events::time::Millis;
 
 /// A silence that is wished for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -129,6 +57,8 @@ pub trait Data: Send + Sync + 'static {
     fn hosts(&self) -> Vec<String>;
     /// Event time of the newest data, ms.
     fn newest(&self) -> Option<u64>;
+    /// The length of a window.
+    fn window(&self) -> Result<Millis, DataError>;
     /// What is kept of single requests.
     fn requests_kept(&self) -> RequestsView;
     /// Whether `tops` knows countries.

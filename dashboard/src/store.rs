@@ -1,9 +1,7 @@
 //! The embedded store as the page asks it.
 
 use crate::countries::Countries;
-use crate::data::{
-    AlertsQuery, Answer, Data, DataError, ErrorsQuery, NewSilence, RequestsQuery, SeriesQuery, Span, TopsQuery,
-};
+use crate::data::{Answer, Data, DataError, NewSilence};
 use crate::engine::Silenced;
 use crate::view::RequestsView;
 use parking_lot::Mutex;
@@ -11,12 +9,12 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::answers::{Ranking, Span};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_connectors::store::{
-    self as tables, AlertRow, RingWatch, SilenceRequest, StoreError, StoreMarks, StoreReader,
+    self as tables, AlertRow, AlertsQuery, ErrorsQuery, RequestsQuery, RingWatch, SeriesQuery, SilenceRequest,
+    StoreError, StoreMarks, StoreReader, TopsQuery,
 };
-use tidewatch_events::alert::Severity;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// How long a question may take.
@@ -155,24 +153,6 @@ fn wrong(error: StoreError) -> DataError {
     }
 }
 
-fn span(span: Span) -> (Option<EventTime>, Option<EventTime>) {
-    (span.from.map(EventTime), span.to.map(EventTime))
-}
-
-impl StoreData {
-    /// The same, where no end is named up to the end of the newest event's window.
-    fn recent(&self, span: Span) -> Result<(Option<EventTime>, Option<EventTime>), DataError> {
-        let end = match span.newest.filter(|_| span.to.is_none()) {
-            None => span.to,
-            Some(newest) => {
-                let window = self.reader.window().map_err(wrong)?.0;
-                Some((newest - newest % window).saturating_add(window))
-            }
-        };
-        Ok((span.from.map(EventTime), end.map(EventTime)))
-    }
-}
-
 impl Data for StoreData {
     fn hosts(&self) -> Vec<String> {
         let mut kept = self.hosts.lock();
@@ -202,6 +182,10 @@ impl Data for StoreData {
         }
     }
 
+    fn window(&self) -> Result<Millis, DataError> {
+        self.reader.window().map_err(wrong)
+    }
+
     fn requests_kept(&self) -> RequestsView {
         let Some(ring) = &self.ring else { return RequestsView::default() };
         let status = ring.status();
@@ -220,7 +204,7 @@ impl Data for StoreData {
     }
 
     fn knows_rule(&self, rule: &str) -> Result<bool, DataError> {
-        let query = tables::AlertsQuery { rule: Some(rule.to_owned()), limit: 1, ..tables::AlertsQuery::default() };
+        let query = AlertsQuery { rule: Some(rule.to_owned()), limit: 1, ..AlertsQuery::default() };
         self.reader.alerts(&query).map(|found| !found.rows.is_empty()).map_err(wrong)
     }
 
@@ -238,41 +222,23 @@ impl Data for StoreData {
     }
 
     fn series(&self, query: &SeriesQuery) -> Answer {
-        let (from, to) = self.recent(query.span)?;
-        let query = tables::SeriesQuery { from, to, host: query.host.clone(), step: query.step.map(Millis) };
-        answer(self.reader.series(&query))
+        answer(self.reader.series(query))
     }
 
     fn tops(&self, query: &TopsQuery) -> Answer {
-        let (from, to) = self.recent(query.span)?;
-        let (kind, host, limit) = (query.kind, query.host.clone(), query.limit);
-        if let (Ranking::Countries, Some(countries)) = (kind, &self.countries) {
-            let clients = tables::TopsQuery { kind: Ranking::Clients, from, to, host, limit: CLIENTS };
-            return answer(self.reader.tops(&clients).map(|clients| countries.ranked(clients, limit)));
+        if let (Ranking::Countries, Some(countries)) = (query.kind, &self.countries) {
+            let clients = TopsQuery { kind: Ranking::Clients, limit: CLIENTS, ..query.clone() };
+            return answer(self.reader.tops(&clients).map(|clients| countries.ranked(clients, query.limit)));
         }
-        answer(self.reader.tops(&tables::TopsQuery { kind, from, to, host, limit }))
+        answer(self.reader.tops(query))
     }
 
     fn errors(&self, query: &ErrorsQuery) -> Answer {
-        let (from, to) = self.recent(query.span)?;
-        let (host, severity, limit) = (query.host.clone(), query.severity.clone(), query.limit);
-        answer(self.reader.errors(&tables::ErrorsQuery { from, to, host, severity, limit }))
+        answer(self.reader.errors(query))
     }
 
     fn alerts(&self, query: &AlertsQuery) -> Answer {
-        let (from, to) = span(query.span);
-        let found = self.reader.alerts(&tables::AlertsQuery {
-            from,
-            to,
-            rule: query.rule.clone(),
-            severity: query.severity.map(|severity: Severity| severity.as_str().to_owned()),
-            state: query.state.map(|is| is.as_str().to_owned()),
-            host: query.host.clone(),
-            subject: query.subject.clone(),
-            limit: query.limit,
-            before: query.before.clone(),
-        });
-        answer(found.map(|mut found| {
+        answer(self.reader.alerts(query).map(|mut found| {
             self.mark(&mut found.rows);
             found
         }))
@@ -321,28 +287,15 @@ impl Data for StoreData {
         self.tell(self.marks.end_silence(id))
     }
 
-    fn client(&self, ip: &str, at: Span) -> Answer {
-        let (from, to) = span(at);
-        answer(self.reader.client(ip, from, to).map(|mut found| {
+    fn client(&self, ip: &str, span: Span) -> Answer {
+        answer(self.reader.client(ip, span.from, span.to).map(|mut found| {
             self.mark(&mut found.alerts);
             found
         }))
     }
 
     fn requests(&self, query: &RequestsQuery) -> Answer {
-        let (from, to) = span(query.span);
-        let found = self.reader.requests(&tables::RequestsQuery {
-            from,
-            to,
-            host: query.host.clone(),
-            client: query.client.clone(),
-            path: query.path.clone(),
-            status: query.status,
-            text: query.text.clone(),
-            limit: query.limit,
-            before: query.before.clone(),
-        });
-        match found {
+        match self.reader.requests(query) {
             Err(StoreError::Missing(_)) => Err(DataError::NotKept("single requests are not kept in this run".into())),
             found => answer(found),
         }

@@ -9,9 +9,10 @@ use tidewatch::top::draw::draw;
 use tidewatch::top::poll::{Poller, Snapshot};
 use tidewatch::top::state::View;
 use tidewatch_connectors::answers::{
-    AlertCounts, AlertRow, Alerts, AlertsWanted, Answers, AnswersError, CatchingUp, Errors, HeldBy, Partition, Ranking,
-    Series, SeriesRow, Span, Status, Time, TopRow, Tops,
+    AlertCounts, AlertRow, Alerts, Answers, AnswersError, CatchingUp, Errors, HeldBy, Partition, Ranking, Series,
+    SeriesRow, Span, Status, Time, TopRow, Tops,
 };
+use tidewatch_connectors::store::AlertsQuery;
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -86,7 +87,7 @@ impl Answers for Fixed {
         Ok(Errors::default())
     }
 
-    fn alerts(&self, _: &AlertsWanted) -> Result<Alerts, AnswersError> {
+    fn alerts(&self, _: &AlertsQuery) -> Result<Alerts, AnswersError> {
         let row = |n: usize| AlertRow {
             id: format!("00000000000000{n:02}"),
             rule: "path-scan".into(),

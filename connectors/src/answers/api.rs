@@ -1,11 +1,11 @@
 //! Answers from the API of a running Tidewatch: one request at a time, with limits on time and size.
 
-use super::{
-    Alerts, AlertsWanted, Answers, AnswersError, Errors, Ranking, Series, SeriesAnswer, Span, Status, Time, Tops, read,
-};
+use super::{Alerts, Answers, AnswersError, Errors, Ranking, Series, SeriesAnswer, Span, Status, Time, Tops, read};
 use crate::http::{self, Http, HttpError, HttpSettings, Request, Url, Wrong};
 use crate::secret::Secret;
+use crate::store::AlertsQuery;
 use std::time::Duration;
+use tidewatch_events::alert::{AlertState, Severity};
 use tidewatch_events::text::bounded;
 use tidewatch_events::time::Millis;
 
@@ -128,13 +128,18 @@ impl Answers for FromApi {
         self.ask("errors", &query)
     }
 
-    fn alerts(&self, wanted: &AlertsWanted) -> Result<Alerts, AnswersError> {
-        let mut query = with_span(wanted.span, wanted.host.as_deref());
-        query.push(("limit", wanted.limit.to_string()));
-        if let Some(before) = &wanted.before {
-            query.push(("before", before.clone()));
-        }
-        self.ask("alerts", &query)
+    fn alerts(&self, query: &AlertsQuery) -> Result<Alerts, AnswersError> {
+        let mut asked = with_span(query.span, query.host.as_deref());
+        asked.push(("limit", query.limit.to_string()));
+        let texts = [
+            ("rule", query.rule.as_deref()),
+            ("severity", query.severity.map(Severity::as_str)),
+            ("state", query.state.map(AlertState::as_str)),
+            ("subject", query.subject.as_deref()),
+            ("before", query.before.as_deref()),
+        ];
+        asked.extend(texts.into_iter().filter_map(|(name, text)| Some((name, text?.to_owned()))));
+        self.ask("alerts", &asked)
     }
 
     fn time(&self) -> Result<Time, AnswersError> {

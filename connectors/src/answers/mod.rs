@@ -15,6 +15,7 @@ mod store;
 pub use api::{ApiSettings, FromApi};
 pub use store::FromStore;
 
+use crate::store::AlertsQuery;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidewatch_events::alert::{AlertState, Mode, Severity};
@@ -34,7 +35,7 @@ pub enum AnswersError {
     Failed(String),
 }
 
-/// A span of event time, `[from, to)`; without an end to the newest data, without a start a quarter of an hour long.
+/// A span of event time, `[from, to)`. Of figures: without an end to the newest data, without a start a quarter of an hour long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     pub from: Option<EventTime>,
@@ -82,19 +83,6 @@ impl Ranking {
     }
 }
 
-/// Which alerts are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AlertsWanted {
-    /// Those whose time touches this; all where it has no ends.
-    pub span: Span,
-    /// About this host.
-    pub host: Option<String>,
-    /// How many at most.
-    pub limit: usize,
-    /// What follows: [`Alerts::next`] of an answer.
-    pub before: Option<String>,
-}
-
 /// Who answers. Calls may wait.
 pub trait Answers: Send {
     /// In a few words, for a heading: the directory or the address.
@@ -104,7 +92,7 @@ pub trait Answers: Send {
     fn series(&self, span: Span, host: Option<&str>, step: Option<Millis>) -> Result<Series, AnswersError>;
     fn tops(&self, what: Ranking, span: Span, host: Option<&str>, limit: usize) -> Result<Tops, AnswersError>;
     fn errors(&self, span: Span, host: Option<&str>, limit: usize) -> Result<Errors, AnswersError>;
-    fn alerts(&self, wanted: &AlertsWanted) -> Result<Alerts, AnswersError>;
+    fn alerts(&self, query: &AlertsQuery) -> Result<Alerts, AnswersError>;
     /// Whether alerts say of themselves that they are silenced also where the configuration says so.
     fn knows_silences(&self) -> bool {
         true

@@ -1,8 +1,8 @@
 //! Answers from the store's file.
 
 use super::{
-    AlertCounts, Alerts, AlertsWanted, Answers, AnswersError, Errors, Partition, Ranking, Series, SeriesAnswer, Span,
-    Status, Time, Tops, read,
+    AlertCounts, Alerts, Answers, AnswersError, Errors, Partition, Ranking, Series, SeriesAnswer, Span, Status, Time,
+    Tops, read,
 };
 use crate::route::policy::Silence;
 use crate::source::wall_clock;
@@ -79,30 +79,22 @@ impl Answers for FromStore {
     }
 
     fn series(&self, span: Span, host: Option<&str>, step: Option<Millis>) -> Result<Series, AnswersError> {
-        let query = SeriesQuery { from: span.from, to: span.to, host: host.map(str::to_owned), step };
+        let query = SeriesQuery { span, host: host.map(str::to_owned), step };
         through::<SeriesAnswer>("series", &self.reader.series(&query)?).map(Series::from)
     }
 
     fn tops(&self, what: Ranking, span: Span, host: Option<&str>, limit: usize) -> Result<Tops, AnswersError> {
-        let query = TopsQuery { kind: what, from: span.from, to: span.to, host: host.map(str::to_owned), limit };
+        let query = TopsQuery { kind: what, span, host: host.map(str::to_owned), limit };
         through("tops", &self.reader.tops(&query)?)
     }
 
     fn errors(&self, span: Span, host: Option<&str>, limit: usize) -> Result<Errors, AnswersError> {
-        let query = ErrorsQuery { from: span.from, to: span.to, host: host.map(str::to_owned), severity: None, limit };
+        let query = ErrorsQuery { span, host: host.map(str::to_owned), severity: None, limit };
         through("errors", &self.reader.errors(&query)?)
     }
 
-    fn alerts(&self, wanted: &AlertsWanted) -> Result<Alerts, AnswersError> {
-        let query = AlertsQuery {
-            from: wanted.span.from,
-            to: wanted.span.to,
-            host: wanted.host.clone(),
-            limit: wanted.limit,
-            before: wanted.before.clone(),
-            ..AlertsQuery::default()
-        };
-        let mut found = self.reader.alerts(&query)?;
+    fn alerts(&self, query: &AlertsQuery) -> Result<Alerts, AnswersError> {
+        let mut found = self.reader.alerts(query)?;
         let now = wall_clock().0;
         for row in &mut found.rows {
             let mut configured = self.silences.iter().flatten();

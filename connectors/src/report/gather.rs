@@ -4,9 +4,8 @@ use super::{
     AlertEntry, AlertSummary, ErrorPattern, ErrorPatterns, Interval, OfSeverity, Ranked, RankedRow, Report, Totals,
     Traffic, VERSION, Wanted,
 };
-use crate::answers::{
-    AlertRow, AlertsWanted, Answers, AnswersError, ErrorRow, Errors, Ranking, SeriesRow, Span, TopRow,
-};
+use crate::answers::{AlertRow, Answers, AnswersError, ErrorRow, Errors, Ranking, SeriesRow, Span, TopRow};
+use crate::store::AlertsQuery;
 use std::collections::HashMap;
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 use tidewatch_events::batch::WallTime;
@@ -357,19 +356,19 @@ fn alerts(
         silences_known: answers.knows_silences(),
         ..AlertSummary::default()
     };
-    let mut wanted = AlertsWanted {
+    let mut query = AlertsQuery {
         span: Span::of(EventTime(before_from), EventTime(to)),
         host: host.map(str::to_owned),
         limit: 1000,
-        before: None,
+        ..AlertsQuery::default()
     };
     for page in 0.. {
-        let answer = answers.alerts(&wanted)?;
+        let answer = answers.alerts(&query)?;
         for alert in answer.rows.iter().filter(|alert| alert.state != AlertState::Withdrawn) {
             summary.add(alert, (before_from, from, to));
         }
-        wanted.before = answer.next.filter(|_| answer.truncated);
-        if wanted.before.is_none() || page + 1 == PAGES {
+        query.before = answer.next.filter(|_| answer.truncated);
+        if query.before.is_none() || page + 1 == PAGES {
             summary.truncated = answer.truncated;
             break;
         }

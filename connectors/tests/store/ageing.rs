@@ -6,7 +6,7 @@ use crate::support::{
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::answers::{Ranking, Span};
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, SeriesQuery, StoreSettings, StoreSink, TopsQuery};
 use tidewatch_events::alert::{Alert, Mode};
@@ -78,7 +78,11 @@ fn minutes_and_hours_sum_up_their_windows() {
     sink.deliver(&points(2, lines)).unwrap();
     assert_eq!(
         read(dir.path())
-            .series(&SeriesQuery { from: Some(EventTime(T0)), step: Some(Millis(MINUTE)), ..SeriesQuery::default() })
+            .series(&SeriesQuery {
+                span: Span { from: Some(EventTime(T0)), to: None },
+                step: Some(Millis(MINUTE)),
+                ..SeriesQuery::default()
+            })
             .unwrap()
             .rows[0]
             .requests,
@@ -177,8 +181,7 @@ fn what_is_kept_in_sums_alone_is_answered_by_the_minute() {
     for has_points in [true, false] {
         for (name, (from, to), step, want) in rows {
             let query = SeriesQuery {
-                from: Some(EventTime(*from)),
-                to: Some(EventTime(*to)),
+                span: Span::of(EventTime(*from), EventTime(*to)),
                 step: step.map(Millis),
                 host: Some("web1".into()),
             };
@@ -242,10 +245,10 @@ fn rankings_and_messages_kept_in_sums_alone_are_of_whole_sums() {
             let windows = [T0, newest].into_iter().flat_map(|at| (0..1440).map(move |n| at + n * 10_000));
             let all = 10 * windows.filter(within(want.0)).filter(|time| *time < want.1).count() as u64;
             let (from, to) = (Some(EventTime(*from)), Some(EventTime(*to)));
-            let tops = reader.tops(&TopsQuery { kind: Ranking::Paths, from, to, host: None, limit: 9 }).unwrap();
+            let tops = reader.tops(&TopsQuery { kind: Ranking::Paths, span: Span { from, to }, host: None, limit: 9 }).unwrap();
             let requests: u64 = tops.rows.iter().map(|row| row.requests).sum();
             assert_eq!(((tops.from.0, tops.to.0), requests), (want, all), "requests, {name}");
-            let errors = reader.errors(&ErrorsQuery { from, to, limit: 9, ..ErrorsQuery::default() }).unwrap();
+            let errors = reader.errors(&ErrorsQuery { span: Span { from, to }, limit: 9, ..ErrorsQuery::default() }).unwrap();
             let messages: u64 = errors.rows.iter().map(|row| row.count).sum();
             let over_time: u64 = errors.series.rows.iter().flat_map(|row| &row.counts).sum();
             assert_eq!(((errors.from.0, errors.to.0), messages, over_time), (want, all, all), "messages, {name}");
@@ -282,9 +285,8 @@ fn findings_are_as_many_over_any_time() {
     sink.deliver(&Delivery { alerts: vec![shadow], ..points(1, lines) }).unwrap();
     for summed in [false, true] {
         for step in [10_000, MINUTE, HOUR] {
-            let (from, to) = (Some(EventTime(T0)), Some(EventTime(T0 + HOUR)));
-            let series =
-                read(dir.path()).series(&SeriesQuery { from, to, step: Some(Millis(step)), host: None }).unwrap();
+            let span = Span::of(EventTime(T0), EventTime(T0 + HOUR));
+            let series = read(dir.path()).series(&SeriesQuery { span, step: Some(Millis(step)), host: None }).unwrap();
             let sum: u64 = series.rows.iter().map(|row| row.anomalies).sum();
             assert_eq!(sum, 2 * 3 * 149, "in rows of {step} ms, summed up: {summed}");
         }

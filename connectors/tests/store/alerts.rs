@@ -2,6 +2,7 @@
 
 use crate::support::{HOUR, MINUTE, T0, alert, read, settings};
 use std::collections::BTreeMap;
+use tidewatch_connectors::answers::Span;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_connectors::store::{AlertsQuery, SeriesQuery, SilenceRequest, StoreError, StoreMarks, StoreSink};
@@ -27,13 +28,13 @@ fn alerts_are_filtered_paged_acknowledged_and_silenced() {
     let rows = [
         ("all", all(), "43210"),
         ("a rule", AlertsQuery { rule: Some("path-scan".into()), ..all() }, "4"),
-        ("a severity", AlertsQuery { severity: Some("critical".into()), ..all() }, "2"),
-        ("a state", AlertsQuery { state: Some("withdrawn".into()), ..all() }, "3"),
+        ("a severity", AlertsQuery { severity: Some(Severity::Critical), ..all() }, "2"),
+        ("a state", AlertsQuery { state: Some(AlertState::Withdrawn), ..all() }, "3"),
         ("a subject", AlertsQuery { subject: Some("10.0.0.1".into()), ..all() }, "1"),
         ("a hostile subject", AlertsQuery { subject: Some("' OR 1 --".into()), ..all() }, ""),
         ("no host", AlertsQuery { host: Some("*".into()), ..all() }, "43210"),
-        ("before its end", AlertsQuery { from: Some(EventTime(T0 + 10_001)), ..all() }, "432"),
-        ("after its start", AlertsQuery { to: Some(EventTime(T0 + 1)), ..all() }, "10"),
+        ("before its end", AlertsQuery { span: Span { from: Some(EventTime(T0 + 10_001)), to: None }, ..all() }, "432"),
+        ("after its start", AlertsQuery { span: Span { from: None, to: Some(EventTime(T0 + 1)) }, ..all() }, "10"),
     ];
     for (name, query, want) in rows {
         assert_eq!(ids(query), want, "{name}");
@@ -142,7 +143,7 @@ fn what_a_rule_in_shadow_mode_finds_is_counted_nowhere() {
     let reader = read(dir.path());
     let counts = reader.alert_counts().unwrap();
     assert_eq!((counts.fired, counts.firing, counts.critical), (1, 1, 0));
-    let query = SeriesQuery { from: Some(EventTime(T0)), to: Some(EventTime(T0 + 60_000)), host: None, step: None };
+    let query = SeriesQuery { span: Span::of(EventTime(T0), EventTime(T0 + 60_000)), ..SeriesQuery::default() };
     let series = reader.series(&query).unwrap();
     assert_eq!(series.rows.iter().map(|row| row.anomalies).sum::<u64>(), 2);
 }

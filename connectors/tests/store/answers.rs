@@ -3,12 +3,13 @@
 use crate::support::{DAY, MINUTE, T0, alert, error, number, points, read, settings, sql, stats, tend, top};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::answers::{Ranking, Span};
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
     AlertsQuery, ErrorsQuery, SeriesQuery, StoreError, StoreReader, StoreSink, TopsQuery,
 };
 use tidewatch_events::alert::Alert;
+use tidewatch_events::event::LogLevel;
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -37,7 +38,7 @@ fn figures_are_merged_over_windows_and_hosts() {
         let shown: Vec<_> =
             rows.iter().map(|r| (r.time.0 - T0, r.requests, r.rps, r.status_2xx, r.error_ratio)).collect();
         assert_eq!(shown, [(0, 60, 1.0, 30, 0.5), (MINUTE, 60, 1.0, 30, 0.5)], "{summed}");
-        let query = TopsQuery { kind: Ranking::Paths, from: None, to: None, host: None, limit: 1 };
+        let query = TopsQuery { kind: Ranking::Paths, span: Span::default(), host: None, limit: 1 };
         let tops = reader.tops(&query).unwrap();
         assert_eq!((tops.rows[0].name.as_str(), tops.rows[0].requests, tops.truncated), ("/a", 30, true), "{summed}");
         assert_eq!(tops.rows[0].share, 30.0 / 480.0);
@@ -48,7 +49,7 @@ fn figures_are_merged_over_windows_and_hosts() {
         tend(&sink, T0, Duration::from_secs(16));
     }
     let short = reader.series(&SeriesQuery {
-        from: Some(EventTime(T0 - 30 * DAY)),
+        span: Span { from: Some(EventTime(T0 - 30 * DAY)), to: None },
         step: Some(Millis(10_000)),
         ..SeriesQuery::default()
     });
@@ -73,7 +74,7 @@ fn what_was_shown_early_and_taken_back_is_in_no_ranking() {
     let reader = read(dir.path());
     for summed in [false, true] {
         for (kind, want) in [(Ranking::Paths, ("/a", 25)), (Ranking::Hosts, ("web1", 30))] {
-            let tops = reader.tops(&TopsQuery { kind, from: None, to: None, host: None, limit: 9 }).unwrap();
+            let tops = reader.tops(&TopsQuery { kind, span: Span::default(), host: None, limit: 9 }).unwrap();
             let rows: Vec<_> = tops.rows.iter().map(|row| (row.name.as_str(), row.requests)).collect();
             assert_eq!(rows, [want], "{summed}");
         }
@@ -162,7 +163,7 @@ fn hostile_text_stays_text() {
         reader.alerts(&query).unwrap();
         let query = SeriesQuery { host: Some(text.into()), ..SeriesQuery::default() };
         reader.series(&query).unwrap();
-        let query = ErrorsQuery { host: Some(text.into()), severity: Some(text.into()), ..ErrorsQuery::default() };
+        let query = ErrorsQuery { host: Some(text.into()), ..ErrorsQuery::default() };
         reader.errors(&query).unwrap();
     }
     let errors = reader.errors(&ErrorsQuery { limit: 100, ..ErrorsQuery::default() }).unwrap();
@@ -183,14 +184,14 @@ fn severities_with_events_are_in_the_series_and_the_one_asked_for() {
     sink.deliver(&Delivery { seq: 1, points, ..Delivery::default() }).unwrap();
     let reader = read(dir.path());
     let usual = ["time", "emerg", "alert", "crit", "error", "warn"];
-    let rows: &[(Option<&str>, &[&str], &[u64])] = &[
+    let rows: &[(Option<LogLevel>, &[&str], &[u64])] = &[
         (None, &["notice", "debug"], &[1, 0, 0, 0, 2, 3, 4]),
-        (Some("warn"), &[], &[0, 0, 0, 0, 2]),
-        (Some("notice"), &["notice"], &[0, 0, 0, 0, 0, 3]),
-        (Some("debug"), &["debug"], &[0, 0, 0, 0, 0, 4]),
+        (Some(LogLevel::Warn), &[], &[0, 0, 0, 0, 2]),
+        (Some(LogLevel::Notice), &["notice"], &[0, 0, 0, 0, 0, 3]),
+        (Some(LogLevel::Debug), &["debug"], &[0, 0, 0, 0, 0, 4]),
     ];
     for (asked, added, want) in rows {
-        let query = ErrorsQuery { severity: asked.map(str::to_owned), limit: 9, ..ErrorsQuery::default() };
+        let query = ErrorsQuery { severity: *asked, limit: 9, ..ErrorsQuery::default() };
         let series = reader.errors(&query).unwrap().series;
         let columns: Vec<&str> = usual.into_iter().chain(added.iter().copied()).collect();
         assert_eq!((series.columns, series.rows[0].counts.as_slice()), (columns, *want), "{asked:?}");
@@ -271,7 +272,8 @@ fn a_question_has_a_limit_of_time() {
     let mut lines = Vec::new();
     (0..20_000).for_each(|n| stats(&mut lines, T0 + n * 10_000, "web1", n, 1, None));
     sink.deliver(&points(1, lines)).unwrap();
-    let query = TopsQuery { kind: Ranking::Hosts, from: Some(EventTime(0)), to: None, host: None, limit: 1 };
+    let query =
+        TopsQuery { kind: Ranking::Hosts, span: Span { from: Some(EventTime(0)), to: None }, host: None, limit: 1 };
     let patient = StoreReader::open(dir.path(), Duration::from_secs(60)).unwrap();
     assert!(patient.tops(&query).is_ok());
     let hurried = StoreReader::open(dir.path(), Duration::ZERO);

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidewatch_connectors::answers;
 use tidewatch_connectors::erase::whom::Whom;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{
@@ -111,8 +112,12 @@ fn requests_are_searched() {
         ("a secret", RequestsQuery { text: text("secret"), ..all() }, ""),
         ("a host", RequestsQuery { host: text("web1"), ..all() }, "e d c%_ B a"),
         ("another host", RequestsQuery { host: text("web2"), ..all() }, ""),
-        ("from", RequestsQuery { from: Some(EventTime(T0 + 2000)), ..all() }, "e d c%_"),
-        ("to", RequestsQuery { to: Some(EventTime(T0 + 2000)), ..all() }, "B a"),
+        (
+            "from",
+            RequestsQuery { span: answers::Span { from: Some(EventTime(T0 + 2000)), to: None }, ..all() },
+            "e d c%_",
+        ),
+        ("to", RequestsQuery { span: answers::Span { from: None, to: Some(EventTime(T0 + 2000)) }, ..all() }, "B a"),
         (
             "all at once",
             RequestsQuery { client: text("10.0.0.1"), status: Some((500, 599)), path: text("d"), ..all() },

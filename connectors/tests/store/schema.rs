@@ -3,6 +3,7 @@
 use crate::support::{MINUTE, T0, alert, anomaly, number, points, read, settings, sql, tend};
 use rusqlite::Connection;
 use std::time::Duration;
+use tidewatch_connectors::answers::Span;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::schema::{self, ColumnKind, Level, MEASUREMENTS};
 use tidewatch_connectors::store::{SeriesQuery, StoreError, StoreMarks, StoreReader, StoreSink};
@@ -154,8 +155,8 @@ fn sums_of_version_5_count_as_their_rows_do() {
     tend(&sink, T0, Duration::from_secs(90));
     drop(sink);
     let found = || {
-        let (from, step) = (Some(EventTime(T0)), Some(Millis(MINUTE)));
-        let query = SeriesQuery { from, to: Some(EventTime(T0 + MINUTE)), step, ..SeriesQuery::default() };
+        let span = Span::of(EventTime(T0), EventTime(T0 + MINUTE));
+        let query = SeriesQuery { span, step: Some(Millis(MINUTE)), ..SeriesQuery::default() };
         read(dir.path()).series(&query).unwrap().rows.iter().map(|row| row.anomalies).sum::<u64>()
     };
     assert_eq!(found(), 4);

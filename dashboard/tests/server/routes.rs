@@ -8,39 +8,39 @@ fn every_question_reaches_the_store_as_it_was_asked() {
     let server = start(|_| {});
     // path, what the store is asked
     let rows = [
-        ("series", "SeriesQuery { span: Span { from: None, to: None, newest: Some(2) }, host: None, step: None }"),
+        ("series", "SeriesQuery { span: Span { from: None, to: Some(EventTime(10)) }, host: None, step: None }"),
         (
             "series?from=1&to=2&host=a%20b&step=1000",
-            "SeriesQuery { span: Span { from: Some(1), to: Some(2), newest: None }, host: Some(\"a b\"), step: Some(1000) }",
+            "SeriesQuery { span: Span { from: Some(EventTime(1)), to: Some(EventTime(2)) }, host: Some(\"a b\"), step: Some(Millis(1000)) }",
         ),
         (
             "tops?kind=slow_paths&limit=1000",
-            "TopsQuery { kind: SlowPaths, span: Span { from: None, to: None, newest: Some(2) }, host: None, limit: 1000 }",
+            "TopsQuery { kind: SlowPaths, span: Span { from: None, to: Some(EventTime(10)) }, host: None, limit: 1000 }",
         ),
         (
             "errors?severity=crit&limit=1",
-            "ErrorsQuery { span: Span { from: None, to: None, newest: Some(2) }, host: None, severity: Some(\"crit\"), limit: 1 }",
+            "ErrorsQuery { span: Span { from: None, to: Some(EventTime(10)) }, host: None, severity: Some(Crit), limit: 1 }",
         ),
         (
             "alerts?rule=r&severity=high&state=firing&host=*&subject=10.&before=9",
-            "AlertsQuery { span: Span { from: None, to: None, newest: None }, rule: Some(\"r\"), severity: Some(High), state: Some(Firing), host: Some(\"*\"), subject: Some(\"10.\"), limit: 100, before: Some(\"9\") }",
+            "AlertsQuery { span: Span { from: None, to: None }, rule: Some(\"r\"), severity: Some(High), state: Some(Firing), host: Some(\"*\"), subject: Some(\"10.\"), limit: 100, before: Some(\"9\") }",
         ),
         (
             "alerts?rule=of%20old&limit=1",
-            "AlertsQuery { span: Span { from: None, to: None, newest: None }, rule: Some(\"of old\"), severity: None, state: None, host: None, subject: None, limit: 1, before: None }",
+            "AlertsQuery { span: Span { from: None, to: None }, rule: Some(\"of old\"), severity: None, state: None, host: None, subject: None, limit: 1, before: None }",
         ),
         (
             "errors?severity=Warning&limit=1",
-            "ErrorsQuery { span: Span { from: None, to: None, newest: Some(2) }, host: None, severity: Some(\"warn\"), limit: 1 }",
+            "ErrorsQuery { span: Span { from: None, to: Some(EventTime(10)) }, host: None, severity: Some(Warn), limit: 1 }",
         ),
-        ("client?ip=crawler.example.org", "(\"crawler.example.org\", Span { from: None, to: None, newest: None })"),
+        ("client?ip=crawler.example.org", "(\"crawler.example.org\", Span { from: None, to: None })"),
         ("alerts/a%2Fb", "\"a/b\""),
         ("silences", "()"),
-        ("client?ip=2001:db8::%2F64", "(\"2001:db8::/64\", Span { from: None, to: None, newest: None })"),
-        ("client?ip=2001:db8::1&from=5", "(\"2001:db8::1\", Span { from: Some(5), to: None, newest: None })"),
+        ("client?ip=2001:db8::%2F64", "(\"2001:db8::/64\", Span { from: None, to: None })"),
+        ("client?ip=2001:db8::1&from=5", "(\"2001:db8::1\", Span { from: Some(EventTime(5)), to: None })"),
         (
             "requests?client=1.2.3.4&path=/x&status=4xx&text=%22&before=7",
-            "RequestsQuery { span: Span { from: None, to: None, newest: None }, host: None, client: Some(\"1.2.3.4\"), path: Some(\"/x\"), status: Some((400, 499)), text: Some(\"\\\"\"), limit: 100, before: Some(\"7\") }",
+            "RequestsQuery { span: Span { from: None, to: None }, host: None, client: Some(\"1.2.3.4\"), path: Some(\"/x\"), status: Some((400, 499)), text: Some(\"\\\"\"), limit: 100, before: Some(\"7\") }",
         ),
     ];
     for (path, want) in rows {

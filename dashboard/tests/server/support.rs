@@ -7,10 +7,13 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tidewatch_connectors::answers::Span;
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, TopsQuery};
 use tidewatch_dashboard::data::*;
 use tidewatch_dashboard::engine::{Engine, Feed, Silenced};
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
 use tidewatch_dashboard::view::*;
+use tidewatch_events::time::Millis;
 
 /// Everything somebody could write into a log to break out of JSON, HTML, a stream or a metric.
 pub const HOSTILE: &str = "\"</script><script>alert(1)</script>\\\n\ndata: x\r\nevent: y\u{2028}\u{0}\u{202e}{}";
@@ -153,6 +156,9 @@ impl Data for FakeData {
     }
     fn newest(&self) -> Option<u64> {
         Some(99)
+    }
+    fn window(&self) -> Result<Millis, DataError> {
+        Ok(Millis(10))
     }
     fn requests_kept(&self) -> RequestsView {
         RequestsView { enabled: true, kept: 3, from: Some(1), ..RequestsView::default() }

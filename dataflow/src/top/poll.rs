@@ -8,10 +8,9 @@ use crate::exit::Failure;
 use crate::threads;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
-use tidewatch_connectors::answers::{
-    Alerts, AlertsWanted, Answers, AnswersError, Ranking, Series, Span, Status, Time, Tops,
-};
+use tidewatch_connectors::answers::{Alerts, Answers, AnswersError, Ranking, Series, Span, Status, Time, Tops};
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_connectors::store::AlertsQuery;
 use tidewatch_events::text::bounded;
 use tidewatch_events::time::Millis;
 
@@ -126,7 +125,7 @@ fn ask(
 ) -> Result<Snapshot, AnswersError> {
     // Whether it answers at all. What happens now is shown also where no history is kept.
     let (mut status, mut time) = (answers.status()?, answers.time()?);
-    let wanted = AlertsWanted { host: host.map(str::to_owned), limit: ALERTS, ..AlertsWanted::default() };
+    let wanted = AlertsQuery { host: host.map(str::to_owned), limit: ALERTS, ..AlertsQuery::default() };
     let mut missing = None;
     let mut lack = |error: AnswersError| missing = Some(bounded(error.to_string().as_bytes()).into_owned());
     let series = span(answers, since).and_then(|span| answers.series(span, host, None));

@@ -3,6 +3,7 @@
 use super::super::StoreError;
 use super::super::marks::{Acknowledgement, MAX_SILENCES, SILENCE, Silence};
 use super::StoreReader;
+use crate::answers::Span;
 use crate::source::wall_clock;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
@@ -10,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::Instant;
-use tidewatch_events::alert::Alert;
+use tidewatch_events::alert::{Alert, AlertState, Severity};
 use tidewatch_events::time::EventTime;
 
 /// No answer has more rows.
@@ -19,16 +20,14 @@ pub const MAX_ROWS: usize = 1000;
 /// Which alerts are asked for, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertsQuery {
-    /// Alerts whose time reaches from here …
-    pub from: Option<EventTime>,
-    /// … to before here.
-    pub to: Option<EventTime>,
+    /// Those whose time touches this; all where it has no ends.
+    pub span: Span,
     /// Of this rule.
     pub rule: Option<String>,
     /// Of this severity.
-    pub severity: Option<String>,
+    pub severity: Option<Severity>,
     /// In this state.
-    pub state: Option<String>,
+    pub state: Option<AlertState>,
     /// About this host; `*`: about none.
     pub host: Option<String>,
     /// With this text in their subject.
@@ -143,22 +142,22 @@ impl StoreReader {
             wheres.push(condition.replace('?', &format!("?{}", values.len())));
         };
         let time = |time: EventTime| Value::Integer(time.0.min(i64::MAX as u64) as i64);
-        if let Some(from) = query.from {
+        if let Some(from) = query.span.from {
             only("a.last >= ?", time(from));
         }
-        if let Some(to) = query.to {
+        if let Some(to) = query.span.to {
             only("a.first < ?", time(to));
         }
         let texts = [
-            ("a.rule = ?", &query.rule),
-            ("a.severity = ?", &query.severity),
-            ("a.state = ?", &query.state),
-            ("a.host = ?", &query.host),
-            ("EXISTS (SELECT 1 FROM json_each(a.subject) WHERE instr(value, ?) > 0)", &query.subject),
+            ("a.rule = ?", query.rule.as_deref()),
+            ("a.severity = ?", query.severity.map(Severity::as_str)),
+            ("a.state = ?", query.state.map(AlertState::as_str)),
+            ("a.host = ?", query.host.as_deref()),
+            ("EXISTS (SELECT 1 FROM json_each(a.subject) WHERE instr(value, ?) > 0)", query.subject.as_deref()),
         ];
         for (condition, value) in texts {
             if let Some(value) = value {
-                only(condition, Value::Text(value.clone()));
+                only(condition, Value::Text(value.to_owned()));
             }
         }
         if let Some(before) = &query.before {
@@ -351,7 +350,6 @@ mod tests {
     use crate::sink::{Delivery, Sink};
     use crate::store::{StoreSettings, StoreSink};
     use std::time::Duration;
-    use tidewatch_events::alert::AlertState;
 
     #[test]
     fn what_is_cut_by_time_or_number_says_so() {

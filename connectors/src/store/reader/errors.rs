@@ -3,12 +3,14 @@
 use super::super::StoreError;
 use super::super::schema::Level;
 use super::{Piece, Range, StoreReader, cover, cover_by, over};
+use crate::answers::Span;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use tidewatch_events::event::LogLevel;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// No answer has more rows.
@@ -30,14 +32,12 @@ const SEVERITIES: [&str; 10] = ["emerg", "alert", "crit", "error", "warn", "noti
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorsQuery {
-    /// Start; none: a quarter of an hour before the end.
-    pub from: Option<EventTime>,
-    /// End; none: that of the newest data.
-    pub to: Option<EventTime>,
+    /// Of this time.
+    pub span: Span,
     /// One host; none: all.
     pub host: Option<String>,
     /// Only this severity.
-    pub severity: Option<String>,
+    pub severity: Option<LogLevel>,
     /// How many, at most [`MAX_ROWS`].
     pub limit: usize,
 }
@@ -119,8 +119,8 @@ impl StoreReader {
     /// Where it takes too long.
     pub fn errors(&self, query: &ErrorsQuery) -> Result<Errors, StoreError> {
         self.ask(|c| {
-            let range = Range::of(c, query.from, query.to)?.widened(c, "error_events")?;
-            let (host, severity) = (query.host.as_deref(), query.severity.as_deref());
+            let range = Range::of(c, query.span)?.widened(c, "error_events")?;
+            let (host, severity) = (query.host.as_deref(), query.severity.map(LogLevel::as_str));
             let length = range.to - range.from;
             let unit = if length > 2 * HOUR { super::whole_windows(MINUTE, range.window) } else { range.window };
             let step = range.kept_step(c, "error_events", super::ceil((length / SERIES_ROWS).max(1), unit))?;

@@ -12,6 +12,7 @@ pub mod tops;
 
 use super::schema::{self, Level};
 use super::{FILE_NAME, StoreError, ring, version_of};
+use crate::answers::Span;
 use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::path::{Path, PathBuf};
@@ -113,7 +114,7 @@ impl StoreReader {
     pub fn hosts(&self, limit: usize) -> Result<(Vec<String>, bool), StoreError> {
         let limit = limit.min(MAX_HOSTS);
         self.ask(|c| {
-            let range = Range::of(c, None, None)?;
+            let range = Range::of(c, Span::default())?;
             let mut hosts = std::collections::BTreeSet::new();
             for table in ["http_stats", "error_events"] {
                 for piece in cover(c, range.to - 86_400_000, range.to, true)? {
@@ -222,7 +223,7 @@ pub(super) struct Range {
 
 impl Range {
     /// The range that is asked for. Without an end: to the newest data; without a start: a quarter of an hour before the end.
-    pub(super) fn of(c: &Connection, from: Option<EventTime>, to: Option<EventTime>) -> rusqlite::Result<Range> {
+    pub(super) fn of(c: &Connection, span: Span) -> rusqlite::Result<Range> {
         let window = window(c)?;
         let mut newest = None::<i64>;
         for table in ["http_stats", "error_events", "http_stats_1m", "error_events_1m"] {
@@ -231,8 +232,8 @@ impl Range {
         }
         let newest = newest.map_or(0, |newest| newest + window);
         let time = |t: EventTime| t.0.min(EventTime::MAX.0) as i64;
-        let to = to.map_or(newest, time);
-        let from = from.map_or(to - USUAL, time).max(0);
+        let to = span.to.map_or(newest, time);
+        let from = span.from.map_or(to - USUAL, time).max(0);
         Ok(Range { from: from.min(to), to, window, newest })
     }
 

@@ -4,6 +4,7 @@ use super::super::StoreError;
 use super::super::ring::RequestRow;
 use super::StoreReader;
 use super::alerts::{AlertRow, Alerts};
+use crate::answers::Span;
 use ipnet::IpNet;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
@@ -36,10 +37,8 @@ const SLICE: i64 = 60_000;
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestsQuery {
-    /// Start; none: from the oldest.
-    pub from: Option<EventTime>,
-    /// End; none: to the newest.
-    pub to: Option<EventTime>,
+    /// Of this time; all that are kept where it has no ends.
+    pub span: Span,
     /// Of this host.
     pub host: Option<String>,
     /// Of this client, or of this network (`ADDRESS/BITS`).
@@ -292,10 +291,10 @@ fn find(
         return Ok(Requests { one_in: 1, ..Requests::default() });
     };
     let time = |t: EventTime| t.0.min(EventTime::MAX.0) as i64;
-    let least = query.from.map_or(oldest, time).max(oldest);
+    let least = query.span.from.map_or(oldest, time).max(oldest);
     let limit = query.limit.clamp(1, MAX_ROWS);
     let mut out = Requests { one_in: 1, from: Some(EventTime(oldest as u64)), ..Requests::default() };
-    let mut end = query.to.map_or(newest + 1, time).min(newest + 1).min(before.0.saturating_add(1));
+    let mut end = query.span.to.map_or(newest + 1, time).min(newest + 1).min(before.0.saturating_add(1));
     let mut slice = if search.has_index { i64::MAX / 2 } else { SLICE };
     let mut last = None;
     let sql = format!(

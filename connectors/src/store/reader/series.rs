@@ -3,6 +3,7 @@
 use super::super::StoreError;
 use super::super::schema::{self, Level};
 use super::{Range, StoreReader, cover_by, over};
+use crate::answers::Span;
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
@@ -20,10 +21,8 @@ const STEPS: [i64; 11] =
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeriesQuery {
-    /// Start; none: a quarter of an hour before the end.
-    pub from: Option<EventTime>,
-    /// End; none: that of the newest data.
-    pub to: Option<EventTime>,
+    /// Of this time.
+    pub span: Span,
     /// One host; none: all together.
     pub host: Option<String>,
     /// Length of a row; none: one that gives at most [`MAX_ROWS`]. Longer where only longer sums are kept.
@@ -121,7 +120,7 @@ impl StoreReader {
         let asked = query.step.map(|step| step.0.min(i64::MAX as u64 / 4) as i64);
         let mut too_many = None;
         let series = self.ask(|c| {
-            let range = Range::of(c, query.from, query.to)?;
+            let range = Range::of(c, query.span)?;
             let step = range.kept_step(c, "http_stats", step(range, asked))?;
             if (range.to - range.from) / step > MAX_ROWS {
                 too_many = Some((range.to - range.from, step));

@@ -2,7 +2,7 @@
 
 use super::super::StoreError;
 use super::{Range, StoreReader, cover, over};
-use crate::answers::Ranking;
+use crate::answers::{Ranking, Span};
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -16,10 +16,8 @@ pub const MAX_ROWS: usize = 1000;
 pub struct TopsQuery {
     /// What is ranked.
     pub kind: Ranking,
-    /// Start; none: a quarter of an hour before the end.
-    pub from: Option<EventTime>,
-    /// End; none: that of the newest data.
-    pub to: Option<EventTime>,
+    /// Of this time.
+    pub span: Span,
     /// One host; none: all together.
     pub host: Option<String>,
     /// How many, at most [`MAX_ROWS`].
@@ -80,7 +78,7 @@ impl StoreReader {
 }
 
 fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
-    let range = Range::of(c, query.from, query.to)?.widened(c, "http_stats")?;
+    let range = Range::of(c, query.span)?.widened(c, "http_stats")?;
     // Columns: name, requests, then as many of bytes, 4xx, 5xx as there are; or p95; or bot.
     let (table, columns) = match query.kind {
         Ranking::Paths => ("top_paths", "path, requests, bytes, status_4xx, status_5xx"),
