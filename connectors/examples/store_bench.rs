@@ -14,7 +14,7 @@ use tidewatch_connectors::store::{
     AlertsQuery, ErrorsQuery, RequestRing, RequestsQuery, RingSettings, SeriesQuery, StoreReader, StoreSettings,
     StoreSink, TopsQuery,
 };
-use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, Span, WallTime};
+use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Method, Verdict};
 use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::privacy::Privacy;
@@ -233,7 +233,7 @@ fn batch(time: u64, count: u64, n: &mut Numbers) -> Batch {
         let mut span = |text: &str| {
             let start = batch.raw.bytes.len();
             batch.raw.bytes.extend_from_slice(text.as_bytes());
-            Span::new(start, start + text.len())
+            tidewatch_events::batch::Span::new(start, start + text.len())
         };
         event.path = span(&format!("/shop/articles/{}/view.html", n.next(300)));
         event.query = span("id=1&sort=price");

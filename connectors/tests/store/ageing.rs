@@ -245,10 +245,13 @@ fn rankings_and_messages_kept_in_sums_alone_are_of_whole_sums() {
             let windows = [T0, newest].into_iter().flat_map(|at| (0..1440).map(move |n| at + n * 10_000));
             let all = 10 * windows.filter(within(want.0)).filter(|time| *time < want.1).count() as u64;
             let (from, to) = (Some(EventTime(*from)), Some(EventTime(*to)));
-            let tops = reader.tops(&TopsQuery { kind: Ranking::Paths, span: Span { from, to }, host: None, limit: 9 }).unwrap();
+            let tops = reader
+                .tops(&TopsQuery { kind: Ranking::Paths, span: Span { from, to }, host: None, limit: 9 })
+                .unwrap();
             let requests: u64 = tops.rows.iter().map(|row| row.requests).sum();
             assert_eq!(((tops.from.0, tops.to.0), requests), (want, all), "requests, {name}");
-            let errors = reader.errors(&ErrorsQuery { span: Span { from, to }, limit: 9, ..ErrorsQuery::default() }).unwrap();
+            let errors =
+                reader.errors(&ErrorsQuery { span: Span { from, to }, limit: 9, ..ErrorsQuery::default() }).unwrap();
             let messages: u64 = errors.rows.iter().map(|row| row.count).sum();
             let over_time: u64 = errors.series.rows.iter().flat_map(|row| &row.counts).sum();
             assert_eq!(((errors.from.0, errors.to.0), messages, over_time), (want, all, all), "messages, {name}");

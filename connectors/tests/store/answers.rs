@@ -210,7 +210,8 @@ fn messages_over_time_stand_in_the_rows_of_their_windows() {
     for summed in [false, true] {
         for (minutes, step) in rows {
             let to = Some(EventTime(T0 + minutes * MINUTE));
-            let query = ErrorsQuery { from: Some(EventTime(T0)), to, limit: 9, ..ErrorsQuery::default() };
+            let query =
+                ErrorsQuery { span: Span { from: Some(EventTime(T0)), to }, limit: 9, ..ErrorsQuery::default() };
             let series = read(dir.path()).errors(&query).unwrap().series;
             let shown: Vec<_> = series.rows.iter().map(|row| (row.time.0 - T0, row.counts[3])).collect();
             let want: Vec<_> = (0..minutes * 60 / step).map(|n| (n * step * 1000, step)).collect();
