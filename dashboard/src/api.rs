@@ -3,7 +3,6 @@
 use crate::app::{self, App, json};
 use crate::auth::Shown;
 use crate::body;
-use crate::data::NewSilence;
 use crate::error::ApiError;
 use crate::http::{Named, nothing, visitor};
 use crate::params::{Params, shorten};
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use tidewatch_connectors::answers::{Ranking, Span};
-use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, TopsQuery};
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, SilenceRequest, TopsQuery};
 use tidewatch_events::alert::{AlertState, Severity};
 use tidewatch_events::client;
 use tidewatch_events::event::LogLevel;
@@ -191,11 +190,12 @@ pub async fn silences(State(app): State<App>, RawQuery(query): RawQuery) -> Answ
 
 pub async fn silence(State(app): State<App>, request: Request) -> Answered {
     let example = r#"{"rule":"ip-spike","until":1772704800000,"reason":"known"}"#;
-    let wished: NewSilence = body::read(&app, request.into_body(), example).await?;
+    let wished: SilenceRequest = body::read(&app, request.into_body(), example).await?;
     check_note("reason", &wished.reason, false)?;
     let now = app::now();
-    if wished.until <= now || wished.until > now + MAX_SILENCE {
-        let message = format!("until={} is not within a year from now ({now})", wished.until);
+    let until = wished.until.0;
+    if until <= now || until > now + MAX_SILENCE {
+        let message = format!("until={until} is not within a year from now ({now})");
         return Err(ApiError::bad_request(message));
     }
     let is_empty = wished.subject.as_ref().is_none_or(|subject| subject.is_empty());
@@ -210,7 +210,7 @@ pub async fn silence(State(app): State<App>, request: Request) -> Answered {
 }
 
 /// Whether there can be an alert that a silence covers.
-fn can_cover(wished: &NewSilence, rules: &[RuleRow]) -> Result<(), ApiError> {
+fn can_cover(wished: &SilenceRequest, rules: &[RuleRow]) -> Result<(), ApiError> {
     for (name, value) in wished.subject.iter().flatten() {
         known("field of a subject", name, Field::ALL.iter().map(|(_, name)| *name))?;
         if let Some(looks) = Field::from_name(name).and_then(|field| subject::cannot_hold(field, value)) {

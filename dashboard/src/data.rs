@@ -4,29 +4,11 @@
 
 #![allow(missing_docs)] // questions, named as in docs/openapi.yaml
 
-use crate::body;
-use crate::engine::Silenced;
 use crate::view::RequestsView;
-use serde::Deserialize;
 use tidewatch_connectors::answers::Span;
-use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, TopsQuery};
+use tidewatch_connectors::route::policy::Silence;
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, SilenceRequest, TopsQuery};
 use tidewatch_events::time::Millis;
-
-/// A silence that is wished for.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewSilence {
-    /// The rule whose alerts are not told; all rules where none is named.
-    pub rule: Option<String>,
-    /// The subject whose alerts are not told: group field → value.
-    #[serde(default, deserialize_with = "body::texts")]
-    pub subject: Option<std::collections::BTreeMap<String, String>>,
-    /// When it ends, wall clock, ms.
-    #[serde(deserialize_with = "body::time")]
-    pub until: u64,
-    /// Why.
-    pub reason: String,
-}
 
 /// Why something could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +50,7 @@ pub trait Data: Send + Sync + 'static {
     /// Whether an alert of a rule is kept.
     fn knows_rule(&self, rule: &str) -> Result<bool, DataError>;
     /// The silences that hold at `now`.
-    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError>;
+    fn silenced(&self, now: u64) -> Result<Vec<Silence>, DataError>;
     fn series(&self, query: &SeriesQuery) -> Answer;
     fn tops(&self, query: &TopsQuery) -> Answer;
     fn errors(&self, query: &ErrorsQuery) -> Answer;
@@ -80,7 +62,7 @@ pub trait Data: Send + Sync + 'static {
     fn take_back(&self, id: &str) -> Answer;
     fn silences(&self, now: u64) -> Answer;
     /// Gives the silence with its id.
-    fn silence(&self, wished: &NewSilence) -> Answer;
+    fn silence(&self, request: &SilenceRequest) -> Answer;
     fn end_silence(&self, id: &str) -> Result<(), DataError>;
     fn client(&self, ip: &str, span: Span) -> Answer;
     fn requests(&self, query: &RequestsQuery) -> Answer;

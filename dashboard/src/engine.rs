@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tidewatch_events::subject;
+use tidewatch_connectors::route::policy::Silence;
 use tokio::sync::broadcast;
 
 /// What the page asks of the engine. Calls may take a moment (in a cluster the other processes are asked): they are made from
@@ -66,30 +66,6 @@ impl LiveEvent {
     }
 }
 
-/// What alerts nobody is told of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Silenced {
-    /// Of this rule; none: of all.
-    pub rule: Option<String>,
-    /// Whose subject holds these.
-    pub subject: BTreeMap<String, String>,
-    /// From then on, wall clock, ms; 0: at once.
-    pub from: u64,
-    /// Until then, wall clock, ms.
-    pub until: u64,
-    /// Why.
-    pub reason: String,
-}
-
-impl Silenced {
-    /// Whether it is about an alert, at a time of the wall clock, ms.
-    pub fn covers(&self, rule: &str, subject: &BTreeMap<String, String>, now: u64) -> bool {
-        (self.from..self.until).contains(&now)
-            && self.rule.as_deref().is_none_or(|of| of == rule)
-            && subject::holds(subject, &self.subject)
-    }
-}
-
 /// What happens, for whoever looks. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Feed {
@@ -102,7 +78,7 @@ struct Inner {
     streams: AtomicUsize,
     windows: Mutex<Throttle>,
     /// As last looked; none where nobody keeps silences.
-    silenced: Mutex<Option<Vec<Silenced>>>,
+    silenced: Mutex<Option<Vec<Silence>>>,
 }
 
 #[derive(Default)]
@@ -154,10 +130,10 @@ impl Feed {
     /// Whether an alert is silenced, as was last looked; `None` where that is not known.
     pub fn is_silenced(&self, rule: &str, subject: &BTreeMap<String, String>, now: u64) -> Option<bool> {
         let kept = self.inner.silenced.lock();
-        kept.as_ref().map(|all| all.iter().any(|one| one.covers(rule, subject, now)))
+        kept.as_ref().map(|all| all.iter().any(|one| one.is_on(now) && one.covers(rule, subject)))
     }
 
-    pub(crate) fn set_silenced(&self, all: Vec<Silenced>) {
+    pub(crate) fn set_silenced(&self, all: Vec<Silence>) {
         *self.inner.silenced.lock() = Some(all);
     }
 

@@ -1,8 +1,7 @@
 //! The embedded store as the page asks it.
 
 use crate::countries::Countries;
-use crate::data::{Answer, Data, DataError, NewSilence};
-use crate::engine::Silenced;
+use crate::data::{Answer, Data, DataError};
 use crate::view::RequestsView;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -10,12 +9,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::answers::{Ranking, Span};
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_connectors::store::{
     self as tables, AlertRow, AlertsQuery, ErrorsQuery, RequestsQuery, RingWatch, SeriesQuery, SilenceRequest,
     StoreError, StoreMarks, StoreReader, TopsQuery,
 };
-use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_events::time::Millis;
 
 /// How long a question may take.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -36,7 +36,7 @@ pub struct StoreData {
     ring: Option<RingWatch>,
     countries: Option<Countries>,
     /// Those of the configuration, that are not over.
-    configured: Vec<Silenced>,
+    configured: Vec<Silence>,
     hosts: Mutex<Option<(Instant, Vec<String>)>>,
     on_marks: Option<OnMarks>,
 }
@@ -66,7 +66,7 @@ impl StoreData {
     }
 
     /// With silences that hold besides those that people make.
-    pub fn with_silences(self, configured: Vec<Silenced>) -> StoreData {
+    pub fn with_silences(self, configured: Vec<Silence>) -> StoreData {
         StoreData { configured, ..self }
     }
 
@@ -87,9 +87,7 @@ impl StoreData {
     /// Marks the alerts that the configuration silences.
     fn mark(&self, rows: &mut [AlertRow]) {
         let now = wall_clock().0;
-        for row in rows.iter_mut().filter(|row| !row.silenced) {
-            row.silenced = self.configured.iter().any(|one| one.covers(&row.rule, &row.subject, now));
-        }
+        rows.iter_mut().for_each(|row| row.silence(&self.configured, now));
     }
 }
 
@@ -110,22 +108,22 @@ struct SilenceRow {
 
 impl SilenceRow {
     fn made(one: tables::Silence) -> SilenceRow {
-        SilenceRow {
-            id: Some(one.id),
-            rule: one.rule,
-            subject: one.subject,
-            from: None,
-            until: one.until.0,
-            reason: one.reason,
-            created: Some(one.created.0),
-            configured: false,
+        let row = SilenceRow::new(&one.silence, one.silence.rules.first());
+        SilenceRow { id: Some(one.id), created: Some(one.created.0), configured: false, ..row }
+    }
+
+    /// One a rule.
+    fn configured(one: &Silence) -> Vec<SilenceRow> {
+        match one.rules.as_slice() {
+            [] => vec![SilenceRow::new(one, None)],
+            rules => rules.iter().map(|rule| SilenceRow::new(one, Some(rule))).collect(),
         }
     }
 
-    fn configured(one: &Silenced) -> SilenceRow {
+    fn new(one: &Silence, rule: Option<&String>) -> SilenceRow {
         SilenceRow {
             id: None,
-            rule: one.rule.clone(),
+            rule: rule.cloned(),
             subject: Some(one.subject.clone()).filter(|subject| !subject.is_empty()),
             from: Some(one.from).filter(|from| *from > 0),
             until: one.until,
@@ -208,17 +206,9 @@ impl Data for StoreData {
         self.reader.alerts(&query).map(|found| !found.rows.is_empty()).map_err(wrong)
     }
 
-    fn silenced(&self, now: u64) -> Result<Vec<Silenced>, DataError> {
-        let all = self.reader.silences().map_err(wrong)?;
-        let holding = all.into_iter().filter(|one| one.until.0 > now);
-        let said = |one: tables::Silence| Silenced {
-            rule: one.rule,
-            subject: one.subject.unwrap_or_default(),
-            from: 0,
-            until: one.until.0,
-            reason: one.reason,
-        };
-        Ok(holding.map(said).chain(self.configured.iter().cloned()).collect())
+    fn silenced(&self, now: u64) -> Result<Vec<Silence>, DataError> {
+        let made = self.reader.silences().map_err(wrong)?.into_iter().map(|made| made.silence);
+        Ok(made.filter(|one| one.until > now).chain(self.configured.iter().cloned()).collect())
     }
 
     fn series(&self, query: &SeriesQuery) -> Answer {
@@ -266,18 +256,13 @@ impl Data for StoreData {
             rows: Vec<T>,
             truncated: bool,
         }
-        let configured = self.configured.iter().filter(|one| one.until > now).map(SilenceRow::configured);
+        let configured = self.configured.iter().filter(|one| one.until > now).flat_map(SilenceRow::configured);
         let all = |made: Vec<tables::Silence>| made.into_iter().map(SilenceRow::made).chain(configured).collect();
         answer(self.reader.silences().map(|made| Rows { rows: all(made), truncated: false }))
     }
 
-    fn silence(&self, wished: &NewSilence) -> Answer {
-        let made = self.tell(self.marks.silence(&SilenceRequest {
-            rule: wished.rule.clone(),
-            subject: wished.subject.clone(),
-            until: EventTime(wished.until),
-            reason: wished.reason.clone(),
-        }))?;
+    fn silence(&self, request: &SilenceRequest) -> Answer {
+        let made = self.tell(self.marks.silence(request))?;
         answer(Ok(SilenceRow::made(made)))
     }
 

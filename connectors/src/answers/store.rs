@@ -96,10 +96,7 @@ impl Answers for FromStore {
     fn alerts(&self, query: &AlertsQuery) -> Result<Alerts, AnswersError> {
         let mut found = self.reader.alerts(query)?;
         let now = wall_clock().0;
-        for row in &mut found.rows {
-            let mut configured = self.silences.iter().flatten();
-            row.silenced |= configured.any(|silence| silence.is_on(now) && silence.covers(&row.rule, &row.subject));
-        }
+        found.rows.iter_mut().for_each(|row| row.silence(self.silences.as_deref().unwrap_or_default(), now));
         through("alerts", &found)
     }
 

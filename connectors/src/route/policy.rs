@@ -203,7 +203,7 @@ impl Quiet {
 }
 
 /// Alerts of which nobody is told for some time. Times are those of the wall clock, ms.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Silence {
     /// The rules it is about; empty: all.
     pub rules: Vec<String>,
@@ -226,18 +226,6 @@ impl Silence {
     /// Whether it covers alerts of a rule about a subject.
     pub fn covers(&self, rule: &str, about: &BTreeMap<String, String>) -> bool {
         (self.rules.is_empty() || self.rules.iter().any(|one| one == rule)) && subject::holds(about, &self.subject)
-    }
-}
-
-impl From<crate::store::Silence> for Silence {
-    fn from(silence: crate::store::Silence) -> Silence {
-        Silence {
-            rules: silence.rule.into_iter().collect(),
-            subject: silence.subject.unwrap_or_default(),
-            from: 0,
-            until: silence.until.0,
-            reason: silence.reason,
-        }
     }
 }
 

@@ -8,13 +8,15 @@
 //! - What a person writes is bounded and made printable before it is kept.
 
 use super::{FILE_NAME, StoreError, open_for_writing};
+use crate::route::policy;
 use crate::source::wall_clock;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use tidewatch_events::subject;
 use tidewatch_events::text;
 use tidewatch_events::time::EventTime;
 
@@ -36,55 +38,77 @@ pub struct Acknowledgement {
 }
 
 /// A silence that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SilenceRequest {
     /// The rule it is about; none: all rules.
-    #[serde(default)]
     pub rule: Option<String>,
     /// What the subject must hold; none: any subject.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub subject: Option<BTreeMap<String, String>>,
     /// When it ends, by the wall clock.
+    #[serde(deserialize_with = "time")]
     pub until: EventTime,
     /// Why.
     pub reason: String,
 }
 
-/// Alerts of which nobody is told for some time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<EventTime, D::Error> {
+    EventTime::deserialize(from).map_err(|_| D::Error::custom("expected a time in milliseconds since the epoch"))
+}
+
+/// An object of texts in which none stands twice, or none.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Texts;
+    impl<'de> Visitor<'de> for Texts {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object of texts")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some((name, value)) = all.next_entry::<String, String>()? {
+                if texts.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                }
+                texts.insert(name, value);
+            }
+            Ok(Some(texts))
+        }
+    }
+    from.deserialize_any(Texts)
+}
+
+/// A silence that somebody made.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Its number.
     pub id: i64,
-    /// The rule it is about; none: all rules.
-    pub rule: Option<String>,
-    /// What the subject must hold; none: any subject.
-    pub subject: Option<BTreeMap<String, String>>,
-    /// When it ends, by the wall clock.
-    pub until: EventTime,
-    /// Why.
-    pub reason: String,
-    /// When it was made, by the wall clock.
+    /// When it was made, by the wall clock; it holds from then on.
     pub created: EventTime,
+    /// What it holds back: alerts of one rule, or of all.
+    pub silence: policy::Silence,
 }
 
 impl Silence {
-    /// Whether it covers alerts of a rule about a subject.
-    pub fn covers(&self, rule: &str, subject: &BTreeMap<String, String>) -> bool {
-        self.rule.as_deref().is_none_or(|r| r == rule)
-            && self.subject.as_ref().is_none_or(|wanted| subject::holds(subject, wanted))
+    fn new(id: i64, created: EventTime, asked: SilenceRequest) -> Silence {
+        let SilenceRequest { rule, subject, until, reason } = asked;
+        let (rules, subject) = (rule.into_iter().collect(), subject.unwrap_or_default());
+        Silence { id, created, silence: policy::Silence { rules, subject, from: 0, until: until.0, reason } }
     }
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Silence> {
+        let time = |at: usize| -> rusqlite::Result<EventTime> { Ok(EventTime(row.get::<_, i64>(at)? as u64)) };
         let subject: Option<String> = row.get(2)?;
-        Ok(Silence {
-            id: row.get(0)?,
-            rule: row.get(1)?,
-            subject: subject.and_then(|json| serde_json::from_str(&json).ok()),
-            until: EventTime(row.get::<_, i64>(3)? as u64),
-            reason: row.get(4)?,
-            created: EventTime(row.get::<_, i64>(5)? as u64),
-        })
+        let subject = subject.and_then(|json| serde_json::from_str(&json).ok());
+        let asked = SilenceRequest { rule: row.get(1)?, subject, until: time(3)?, reason: row.get(4)? };
+        Ok(Silence::new(row.get(0)?, time(5)?, asked))
     }
 }
 
@@ -157,28 +181,26 @@ impl StoreMarks {
         let bound = |value: &String| text::bounded(value.as_bytes()).into_owned();
         let subject: Option<BTreeMap<String, String>> =
             request.subject.as_ref().map(|s| s.iter().map(|(k, v)| (bound(k), bound(v))).collect());
-        let mut made = Silence {
-            id: 0,
+        let kept = SilenceRequest {
             rule: request.rule.as_ref().map(bound),
             subject: subject.filter(|s| !s.is_empty()),
             until: EventTime(request.until.0.min(EventTime::MAX.0)),
             reason: said(&request.reason),
-            created: now,
         };
         let id = self.with("write", |c| {
             c.execute("DELETE FROM silences WHERE until <= ?1", [now.0 as i64])?;
             let sql = "INSERT INTO silences (rule, subject, until, reason, created) SELECT ?1, ?2, ?3, ?4, ?5
                 WHERE (SELECT COUNT(*) FROM silences) < ?6 RETURNING id";
-            let subject = made.subject.as_ref().map(super::sink::json);
+            let subject = kept.subject.as_ref().map(super::sink::json);
             c.prepare_cached(sql)?
                 .query_row(
-                    params![made.rule, subject, made.until.0 as i64, made.reason, now.0 as i64, MAX_SILENCES],
+                    params![kept.rule, subject, kept.until.0 as i64, kept.reason, now.0 as i64, MAX_SILENCES],
                     |row| row.get(0),
                 )
                 .optional()
         })?;
-        made.id = id.ok_or_else(|| StoreError::BadQuery(format!("there are {MAX_SILENCES} silences already")))?;
-        Ok(made)
+        let id = id.ok_or_else(|| StoreError::BadQuery(format!("there are {MAX_SILENCES} silences already")))?;
+        Ok(Silence::new(id, now, kept))
     }
 
     /// Ends a silence.

@@ -480,7 +480,7 @@ fn a_client_is_forgotten_everywhere() {
     let activity = reader.client(stays, None, None).unwrap();
     assert_eq!((activity.alerts.len(), activity.requests.len()), (3, 2));
     assert_eq!(activity.requests[0].query, "whois=***");
-    assert_eq!(reader.silences().unwrap()[0].reason, "*** asked for it");
+    assert_eq!(reader.silences().unwrap()[0].silence.reason, "*** asked for it");
     assert_eq!(forget(dir.path(), &Whom::from(&[gone.parse().unwrap()][..])).unwrap().removed, 0);
     assert!(forget(&dir.path().join("nothing"), &Whom::from(&[gone.parse().unwrap()][..])).is_ok());
 }

@@ -5,9 +5,9 @@ use super::support::{Got, start};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tidewatch_connectors::answers::Ranking;
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{RequestRing, RingSettings, StoreSettings, StoreSink};
-use tidewatch_dashboard::engine::Silenced;
 use tidewatch_dashboard::serve::{Bound, Settings};
 use tidewatch_dashboard::store::StoreData;
 use tidewatch_dashboard::view;
@@ -48,7 +48,7 @@ fn everything(dir: &std::path::Path) -> StoreData {
     );
     let alerts: Vec<Alert> = [json!(null), json!("a1")].map(alert).into();
     sink.deliver(&Delivery { seq: 1, points: points.into_bytes(), alerts, ..Delivery::default() }).unwrap();
-    let silence = Silenced { rule: Some("path-scan".into()), from: 5, until: u64::MAX, ..Silenced::default() };
+    let silence = Silence { rules: vec!["path-scan".into()], from: 5, until: u64::MAX, ..Silence::default() };
     StoreData::open(dir).unwrap().with_requests(watch).with_silences(vec![silence])
 }
 

@@ -4,9 +4,9 @@ use super::support::{Server, start};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::{Delivery, Sink as _};
 use tidewatch_connectors::store::{StoreSettings, StoreSink};
-use tidewatch_dashboard::engine::Silenced;
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
 use tidewatch_dashboard::store::StoreData;
 use tidewatch_events::alert::Alert;
@@ -58,9 +58,9 @@ fn what_was_written_is_answered() {
     // Nothing was read since the start.
     server.engine.rests.store(true, Ordering::Relaxed);
     let network = std::collections::BTreeMap::from([("client_ip".to_owned(), "10.0.0.0/8".to_owned())]);
-    let maintenance = Silenced { subject: network, until: NEVER, reason: "maintenance".into(), ..Silenced::default() };
-    let of_another = Silenced { rule: Some("path-scan".into()), from: 5, until: NEVER, ..Silenced::default() };
-    let over = Silenced { until: THEN, ..Silenced::default() };
+    let maintenance = Silence { subject: network, until: NEVER, reason: "maintenance".into(), ..Silence::default() };
+    let of_another = Silence { rules: vec!["path-scan".into()], from: 5, until: NEVER, ..Silence::default() };
+    let over = Silence { until: THEN, ..Silence::default() };
     let kept = |silences| Arc::new(StoreData::open(dir.path()).unwrap().with_silences(silences));
     let configured = bound_to(&mut server, kept(vec![maintenance, of_another, over]));
     let silences = server.get("/api/v1/silences").json();

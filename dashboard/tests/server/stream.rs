@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::time::{Duration, Instant};
-use tidewatch_dashboard::engine::Silenced;
+use tidewatch_connectors::route::policy::Silence;
 
 fn wait(what: &str, is: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(120);
@@ -56,8 +56,8 @@ fn what_people_say_is_told_to_every_page() {
     let told: Value = serde_json::from_str(&event_of(&mut page, "alert")).unwrap();
     assert!(told["asked"].as_str().unwrap().contains("\"x\""), "the whole alert, as the store has it: {told}");
     *server.data.silences.lock() = vec![
-        Silenced { rule: Some("a".into()), subject: subject("1"), until: 10, ..Silenced::default() },
-        Silenced { rule: Some("b".into()), until: 10, ..Silenced::default() },
+        Silence { rules: vec!["a".into()], subject: subject("1"), until: 10, ..Silence::default() },
+        Silence { rules: vec!["b".into()], until: 10, ..Silence::default() },
     ];
     let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 60_000;
     let body = format!("{{\"rule\":\"r\",\"until\":{until},\"reason\":\"r\"}}");

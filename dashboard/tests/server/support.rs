@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tidewatch_connectors::answers::Span;
-use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, TopsQuery};
+use tidewatch_connectors::route::policy::Silence;
+use tidewatch_connectors::store::{AlertsQuery, ErrorsQuery, RequestsQuery, SeriesQuery, SilenceRequest, TopsQuery};
 use tidewatch_dashboard::data::*;
-use tidewatch_dashboard::engine::{Engine, Feed, Silenced};
+use tidewatch_dashboard::engine::{Engine, Feed};
 use tidewatch_dashboard::serve::{Bound, Page, Settings};
 use tidewatch_dashboard::view::*;
 use tidewatch_events::time::Millis;
@@ -134,7 +135,7 @@ impl Engine for FakeEngine {
 #[derive(Default)]
 pub struct FakeData {
     pub asked: Mutex<Vec<String>>,
-    pub silences: Mutex<Vec<Silenced>>,
+    pub silences: Mutex<Vec<Silence>>,
     /// How many acknowledgements that take long have begun.
     pub begun: AtomicUsize,
     /// Questions of the host `slow` wait until it is open, for a minute at most.
@@ -166,7 +167,7 @@ impl Data for FakeData {
     fn knows_rule(&self, rule: &str) -> Result<bool, DataError> {
         Ok(rule == "of old")
     }
-    fn silenced(&self, _now: u64) -> Result<Vec<Silenced>, DataError> {
+    fn silenced(&self, _now: u64) -> Result<Vec<Silence>, DataError> {
         Ok(self.silences.lock().clone())
     }
     fn series(&self, query: &SeriesQuery) -> Answer {
@@ -210,8 +211,8 @@ impl Data for FakeData {
     fn silences(&self, _now: u64) -> Answer {
         self.note(())
     }
-    fn silence(&self, wished: &NewSilence) -> Answer {
-        self.note((&wished.rule, &wished.reason))
+    fn silence(&self, request: &SilenceRequest) -> Answer {
+        self.note((&request.rule, &request.reason))
     }
     fn end_silence(&self, id: &str) -> Result<(), DataError> {
         self.note(id).map(drop)

@@ -18,7 +18,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
-use tidewatch_connectors::route::policy::Silence;
 use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::source::tcp::ListenCounters;
 use tidewatch_connectors::source::wall_clock;
@@ -190,7 +189,7 @@ fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>
                 if let Some(ring) = ring {
                     kept = kept.with_requests(ring);
                 }
-                kept = kept.with_silences(silences(config));
+                kept = kept.with_silences(config.silences.clone());
                 if let Some(routes) = routes {
                     let routes = Arc::downgrade(routes);
                     let look = move || routes.upgrade().iter().for_each(|routes| routes.look());
@@ -212,25 +211,6 @@ fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>
         }
     }
     None
-}
-
-/// The configuration's silences as they are shown, one a rule.
-fn silences(config: &Config) -> Vec<shown::Silenced> {
-    let rules = |rules: &[String]| match rules {
-        [] => vec![None],
-        rules => rules.iter().cloned().map(Some).collect(),
-    };
-    let shown = |silence: &Silence| {
-        let Silence { subject, from, until, reason, .. } = silence.clone();
-        rules(&silence.rules).into_iter().map(move |rule| shown::Silenced {
-            rule,
-            subject: subject.clone(),
-            from,
-            until,
-            reason: reason.clone(),
-        })
-    };
-    config.silences.iter().flat_map(shown).collect()
 }
 
 struct PageTap {

@@ -166,7 +166,7 @@ fn all_silences(config: &Config, keeps_store: bool) -> Option<Vec<Silence>> {
     use tidewatch_connectors::store::StoreReader;
     let made = StoreReader::open(&config.data_dir, Duration::from_secs(5)).and_then(|store| store.silences());
     match made {
-        Ok(made) => Some(all.into_iter().chain(made.into_iter().map(Silence::from)).collect()),
+        Ok(made) => Some(all.into_iter().chain(made.into_iter().map(|made| made.silence)).collect()),
         Err(error) => {
             tracing::debug!(%error, "silences cannot be read");
             None

@@ -4,6 +4,7 @@ use super::super::StoreError;
 use super::super::marks::{Acknowledgement, MAX_SILENCES, SILENCE, Silence};
 use super::StoreReader;
 use crate::answers::Span;
+use crate::route::policy;
 use crate::source::wall_clock;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
@@ -79,6 +80,11 @@ pub struct AlertRow {
 }
 
 impl AlertRow {
+    /// Marks it as silenced where one of these covers it at a time of the wall clock, ms.
+    pub fn silence(&mut self, by: &[policy::Silence], now: u64) {
+        self.silenced |= by.iter().any(|one| one.is_on(now) && one.covers(&self.rule, &self.subject));
+    }
+
     /// What was written; `None` where a newer release knows more words.
     fn into_alert(self) -> Option<Alert> {
         fn word<T: DeserializeOwned>(word: String) -> Option<T> {
@@ -311,7 +317,7 @@ fn alert(row: &Row<'_>, silences: &[Silence]) -> rusqlite::Result<AlertRow> {
     let number = |at: usize| -> rusqlite::Result<f64> { Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(0.0)) };
     let rule: String = row.get(2)?;
     let subject: BTreeMap<String, String> = serde_json::from_str(row.get_ref(5)?.as_str()?).unwrap_or_default();
-    let silenced = silences.iter().any(|silence| silence.covers(&rule, &subject));
+    let silenced = silences.iter().any(|made| made.silence.covers(&rule, &subject));
     let acknowledged = match row.get::<_, Option<i64>>(18)? {
         Some(at) => {
             let at = EventTime(at.max(0) as u64);
