@@ -77,8 +77,6 @@ struct Shared {
     changed: Condvar,
 }
 
-impl Shared {}
-
 /// See the module. Dropping it ends the thread after the message in flight.
 pub struct RouteRunner {
     shared: Arc<Shared>,

@@ -50,7 +50,8 @@ impl<W: Write + Send + 'static> Stdout<W> {
             match self.form {
                 Form::Text => {
                     if let Some(goes_on) = self.news(alert) {
-                        writeln!(self.out, "{}", one_line(alert, goes_on))?;
+                        writeln!(self.out, "{}", one_line(alert, goes_on))
+                            .inspect_err(|_| _ = self.known.remove(&alert.id))?;
                     }
                 }
                 Form::Json => {

@@ -230,7 +230,7 @@ fn demo(args: DemoArgs) -> Result<(), Failure> {
 
 fn live(args: RunArgs) -> Result<(), Failure> {
     if args.config.is_none() && args.input.is_empty() {
-        return Err(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log").into());
+        return Err(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log", false).into());
     }
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
@@ -255,7 +255,11 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         }
         packed_sources(config, &mut problems);
         if config.sources.is_empty() {
-            problems.push(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log"));
+            problems.push(nothing_to_read(
+                "run",
+                "tidewatch run --input /var/log/nginx/access.log",
+                args.config.is_some(),
+            ));
         }
     }
     if let (Some(config), Some(cluster)) = (&config, &cluster) {

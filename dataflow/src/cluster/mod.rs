@@ -257,7 +257,9 @@ type Slots = HashMap<(usize, Purpose), (TcpStream, u64)>;
 
 /// The processes that did not come yet, with their addresses and what kept them.
 fn missing<'a>(members: &Members, slots: &Slots, why: impl Fn(usize) -> Option<&'a String>) -> String {
-    let absent = |i: &usize| *i != members.index && !slots.contains_key(&(*i, Purpose::Data));
+    let is_there =
+        |i: usize| [Purpose::Data, Purpose::Control].iter().all(|purpose| slots.contains_key(&(i, *purpose)));
+    let absent = |i: &usize| *i != members.index && !is_there(*i);
     let name = |i: usize| match why(i) {
         Some(error) => format!("{i} ({}: {error})", members.addresses[i]),
         None => format!("{i} ({})", members.addresses[i]),

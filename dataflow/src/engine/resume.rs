@@ -192,11 +192,6 @@ pub fn left_out_topics(commits: &[Committed], last_run: u64, closed: u64) -> BTr
     last.into_iter().filter(|(_, mark)| is_left_out(mark)).map(|(topic, _)| topic).collect()
 }
 
-/// Up to which offset a partition was read, where the text committed with it says that.
-pub fn read_to(text: &str) -> Option<u64> {
-    Mark::parse(text)?.read
-}
-
 /// How this process goes on after what all processes know of an earlier life, within the limit. The second value says why
 /// windows of rules are not filled again, where that is so.
 pub fn resume(starting: &[Starting<'_>], earlier: &Earlier, limit: Limit) -> (Resumed, Option<String>) {

@@ -393,7 +393,7 @@ fn new_topics(topics: &[&mut KafkaSource], commits: &[Committed]) -> Vec<String>
 fn left_out_topics(topics: &[&mut KafkaSource], commits: &[Committed], last_run: u64, closed: u64) -> Vec<String> {
     let is_here = |(source, topic): &(usize, Arc<str>)| {
         let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
-        partitions.any(|at| at.committed.as_deref().and_then(resume::read_to).unwrap_or(at.start) < at.log_end)
+        partitions.any(|at| at.start < at.log_end)
     };
     let left_out = resume::left_out_topics(commits, last_run, closed).into_iter().filter(is_here);
     left_out.map(|(_, topic)| format!("topic {topic}")).collect()
@@ -437,8 +437,8 @@ fn warn_of_closed_windows(resumed: &Resumed, new: &BTreeSet<String>, left_out: &
         tracing::warn!(
             log,
             %until,
-            "a log was not read for a while: its lines that were not read then, and are from before this time, are late or \
-             in no results, since their windows were closed without it"
+            "a log was not read for a while: its lines from before this time that were in no closed window are late or in \
+             no results, since their windows were closed without it"
         );
     }
     if resumed.results > resumed.closed {

@@ -11,7 +11,12 @@ fn refusals_have_a_code_a_message_and_no_effect() {
         ("unknown command", "relpay", 2, &["unrecognized subcommand 'relpay'", "'replay'"]),
         ("unknown flag", "run --inptu x", 2, &["unexpected argument '--inptu'", "--input"]),
         ("nothing to read", "run", 2, &["error: `run` has nothing to read", "hint: try `tidewatch run --input"]),
-        ("a configuration without sources", "run -c empty.toml", 2, &["error: `run` has nothing to read"]),
+        (
+            "a configuration without sources",
+            "run -c empty.toml",
+            2,
+            &["error: `run` has nothing to read", "hint: try `tidewatch run --input"],
+        ),
         (
             "a configuration that is not there",
             "run -c x.toml",
