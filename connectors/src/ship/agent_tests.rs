@@ -8,6 +8,7 @@ use super::super::settings::{CollectorSettings, InputSettings, OutputSettings, S
 use super::super::spool::Fsync;
 use super::super::wire::{self, Form, Greeting, Hop};
 use super::*;
+use crate::file_identity::FileId;
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
@@ -389,4 +390,45 @@ fn a_position_beyond_its_file_is_told_from_a_loss() {
     std::fs::write(dir.path().join("new"), "three\n").unwrap();
     std::fs::rename(dir.path().join("new"), &path).unwrap();
     assert_eq!(ship(1), [0, 1, 2]);
+}
+
+#[test]
+fn a_file_that_is_replaced_by_a_copy_is_one_stream_in_this_life_and_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.log");
+    let line = |n: usize| format!("a line, number {n}\n");
+    std::fs::write(&path, (0..40).map(line).collect::<String>()).unwrap();
+    let (address, came) = collector(Manner::Takes);
+    let settings = || settings(dir.path(), vec![input(&path, None)], &address);
+    let data = dir.path().join("data");
+    let places = || positions::load(&data, &positions::machine("web1")).unwrap();
+    let replace = |more: &str| {
+        std::fs::write(dir.path().join("new"), std::fs::read_to_string(&path).unwrap() + more).unwrap();
+        std::fs::rename(dir.path().join("new"), &path).unwrap();
+    };
+    let running = Running::start(settings());
+    running.until("all", acknowledged(40));
+    for n in 40..43 {
+        replace(&line(n));
+        running.until("the line more", acknowledged(n as u64 + 1));
+    }
+    // Without a line more: that is noticed all the same.
+    replace("");
+    running.until("the copy is known", |_| {
+        places().iter().any(|place| FileId::of(&path.metadata().unwrap()) == place.id())
+    });
+    running.end();
+    let stream = places()[0].stream;
+    // While no agent runs, and in two more lives.
+    replace(&line(43));
+    for n in 43..46 {
+        let running = Running::start(settings());
+        running.until("the next line", acknowledged(1));
+        running.end();
+        let places = places();
+        assert_eq!(places.iter().map(|place| place.stream).collect::<Vec<_>>(), [stream], "one content, line {n}");
+        replace(&line(n + 1));
+    }
+    let came: Vec<String> = came.lock().lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+    assert_eq!(came, (0..46).map(line).collect::<Vec<_>>());
 }

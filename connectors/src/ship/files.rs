@@ -205,6 +205,7 @@ impl Files {
         };
         self.counters.bytes_read.fetch_add(batch.bytes.len() as u64, Relaxed);
         let Some(stream) = self.streams.get_mut(&stream) else { return Err(unknown()) };
+        self.is_new |= stream.is_in(place.id());
         if stream.place.first.len() < place.first.len() {
             stream.place.first = place.first;
         }
@@ -360,6 +361,14 @@ impl Files {
     pub fn tend(&mut self) {
         let mut gone = Vec::new();
         let mut behind = Behind::default();
+        // Copies that took the place of files, though nothing was read of them so far.
+        for (partition, follow) in &self.follows {
+            for (number, stream) in &follow.contents {
+                let id = self.positions[follow.input].id_of(*partition, *number);
+                let stream = self.streams.get_mut(stream);
+                self.is_new |= id.zip(stream).is_some_and(|(id, stream)| stream.is_in(id));
+            }
+        }
         for (number, stream) in &mut self.streams {
             let contents = self.follows.get(&stream.partition).map(|follow| &follow.contents);
             let is_newest = contents.and_then(|all| all.last()).is_some_and(|(_, newest)| newest == number);
@@ -429,6 +438,13 @@ impl Files {
 }
 
 impl Stream {
+    /// Its content is in this file. Whether that is new: a copy took the place of the one it was in.
+    fn is_in(&mut self, id: FileId) -> bool {
+        let is_other = id != self.place.id();
+        (self.place.device, self.place.inode) = (id.device, id.inode);
+        is_other
+    }
+
     fn part(&mut self, cut: Cut, read_at: u64) -> (Chunk, Part) {
         let Cut { bytes, records, end, tail } = cut;
         self.outstanding += 1;

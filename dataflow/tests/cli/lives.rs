@@ -149,6 +149,33 @@ fn a_life_with_another_lateness_takes_up_what_was_closed() {
 }
 
 #[test]
+fn a_log_that_is_replaced_by_a_copy_of_itself_is_counted_once() {
+    let mut lives = Lives::new();
+    let begun = now();
+    lives.append("a.log", begun - 60..begun - 30);
+    lives.start(&["a.log"], &settings(300));
+    lives.until("all is counted", |lives| lives.path("out/metrics.lp").exists() && lives.requests().len() == 30);
+    let mut want = one_each(begun - 60..begun - 30);
+    for n in 0..4 {
+        // As rsync, `sed -i` and editors do it.
+        std::fs::copy(lives.path("a.log"), lives.path("new")).unwrap();
+        lives.append("new", [begun - 20 + n]);
+        std::fs::rename(lives.path("new"), lives.path("a.log")).unwrap();
+        want.insert(begun - 20 + n, 1);
+        lives.until("the line more is counted", |lives| lives.requests().contains_key(&(begun - 20 + n)));
+        if n == 2 {
+            let said = lives.stop();
+            assert_eq!(said.matches("a followed file was replaced by a copy of itself").count(), 3, "{said}");
+            assert!(said.contains(": 33 events, 0 rejected, 0 late, 0 future"), "{said}");
+            lives.start(&["a.log"], &settings(300));
+            lives.until("the next life follows", |lives| lives.said().contains("following"));
+        }
+    }
+    lives.stop();
+    assert_eq!((lives.requests(), lives.late()), (want, 0));
+}
+
+#[test]
 fn what_was_written_meanwhile_to_an_idle_log_is_late_where_its_windows_were_closed() {
     let mut lives = Lives::new();
     let begun = now();

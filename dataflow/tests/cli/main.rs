@@ -10,6 +10,7 @@ mod replays;
 mod restart;
 mod runs;
 mod setup;
+mod ship;
 mod support;
 mod waiting;
 mod words;

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[path = "follow_tests/left_out.rs"]
 mod left_out;
+#[path = "follow_tests/replaced.rs"]
+mod replaced;
 #[path = "follow_tests/restarts.rs"]
 mod restarts;
 

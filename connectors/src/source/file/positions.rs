@@ -141,6 +141,36 @@ impl Positions {
         self.inner.lock().insert(partition, stand);
     }
 
+    /// A copy took the place of an opened file and is read from `offset` on, before which these bytes are: under that one's
+    /// number where it has everything that was read of it, else under one of its own.
+    pub(crate) fn moved(
+        &self,
+        partition: PartitionId,
+        file: u64,
+        content: Content<'_>,
+        (offset, before): (u64, &[u8]),
+    ) {
+        let mut all = self.inner.lock();
+        let stand = all.entry(partition).or_default();
+        let mut is_known = false;
+        for segment in stand.segments.iter_mut().filter(|segment| segment.file == file) {
+            (segment.position.device, segment.position.inode) = (content.device, content.inode);
+            is_known = true;
+        }
+        if !is_known {
+            let position = content.at(offset, stand.next);
+            let (before, modified) = (Print::of_tail(before), content.modified);
+            stand.push(Segment { file, position, end: offset, before, modified });
+        }
+    }
+
+    /// Which file holds an opened file's content by now, where it is known.
+    pub(crate) fn id_of(&self, partition: PartitionId, file: u64) -> Option<FileId> {
+        let all = self.inner.lock();
+        let segment = all.get(&partition)?.segments.iter().rev().find(|segment| segment.file == file)?;
+        Some(segment.position.id())
+    }
+
     /// What is handed over from here on are lines without their ends: a later run begins before them and reads them whole.
     pub(crate) fn hold(&self, partition: PartitionId) {
         if let Some(stand) = self.inner.lock().get_mut(&partition) {
@@ -165,10 +195,7 @@ impl Positions {
             let partition_offset = if stand.segments.is_empty() { offset } else { stand.next };
             let position = content.at(offset, partition_offset);
             let (before, modified) = (Print::default(), content.modified);
-            stand.segments.push_back(Segment { file, position, end: offset, before, modified });
-            if stand.segments.len() > MOST_SEGMENTS {
-                stand.segments.pop_front();
-            }
+            stand.push(Segment { file, position, end: offset, before, modified });
         }
         let Some(last) = stand.segments.back_mut() else { return offset };
         if last.position.first.len() < content.first.len() {
@@ -183,6 +210,13 @@ impl Positions {
 }
 
 impl Stand {
+    fn push(&mut self, segment: Segment) {
+        self.segments.push_back(segment);
+        if self.segments.len() > MOST_SEGMENTS {
+            self.segments.pop_front();
+        }
+    }
+
     fn segment(&self, offset: u64) -> Option<&Segment> {
         self.segments.iter().rev().find(|s| s.position.partition_offset <= offset)
     }

@@ -3,6 +3,8 @@
 //! Rotation by rename: the path names another file. The old one is drained first, then the new one is read; the old one
 //! is watched for a while longer, as a writer may still have it open: from when it last grew or lost its name, whichever is
 //! later, and as long as the new one is empty.
+//! A copy that takes the file's place (`rsync`, `sed -i`, editors) is no other log: reading goes on in it where it was, and
+//! the original is watched for what a writer that has it open still writes ([`replaced`]).
 //! Rotation by copy and truncation: the file is shorter than what was read, or no longer holds the bytes before the
 //! place that was read last. What was written between the last read and the copy is read from the copy.
 //!
@@ -12,6 +14,8 @@
 //! - The new file is read only when it has content and every older one, looked at after that, was read to its end. A
 //!   writer that changes files writes no more to the old one, so its lines stay in order.
 //! - The files are held open while they are read, so their inodes cannot be given to others.
+
+mod replaced;
 
 use super::input::Input;
 use super::kept::Print;
@@ -59,6 +63,8 @@ pub(crate) struct Open {
     grew: Instant,
     /// When it was seen first that the path no longer names it.
     left: Option<Instant>,
+    /// It took another file's place, and may hold what was read of that: nothing is read before it was compared.
+    unknown: bool,
 }
 
 /// How one read went.
@@ -129,6 +135,7 @@ impl Open {
             pending: true,
             grew: Instant::now(),
             left: None,
+            unknown: false,
         }
     }
 
@@ -145,6 +152,11 @@ impl Open {
     /// Since when nothing happened to it.
     fn quiet(&self) -> Duration {
         self.left.map_or(self.grew, |left| left.max(self.grew)).elapsed()
+    }
+
+    /// Whether there is something to be read.
+    fn is_ready(&self) -> bool {
+        self.pending && !self.unknown
     }
 
     fn is(&self, meta: &Metadata) -> bool {
@@ -331,7 +343,7 @@ impl Tail {
     }
 
     fn has_pending(&self) -> bool {
-        self.older.iter().chain(&self.current).any(|open| open.pending)
+        self.older.iter().chain(&self.current).any(Open::is_ready)
     }
 
     fn try_look(&mut self, done: &mut Vec<Done>) -> io::Result<()> {
@@ -351,7 +363,9 @@ impl Tail {
                 Ok(new) => match &mut self.current {
                     Some(old) if old.id == new.id => {}
                     current => {
-                        self.older.extend(current.replace(new).map(|old| Open { left: Some(Instant::now()), ..old }));
+                        let new = Open { unknown: current.is_some(), ..new };
+                        let left = |old| Open { left: Some(Instant::now()), unknown: false, ..old };
+                        self.older.extend(current.replace(new).map(left));
                     }
                 },
                 // The old one is read on.
@@ -371,6 +385,7 @@ impl Tail {
             }
             None => true,
         };
+        self.compare();
         for open in &mut self.older {
             open.look()?;
         }
@@ -428,7 +443,7 @@ impl Tail {
     }
 
     fn try_step(&mut self) -> io::Result<bool> {
-        if let Some(at) = self.older.iter().position(|open| open.pending) {
+        if let Some(at) = self.older.iter().position(Open::is_ready) {
             let open = &mut self.older[at];
             match open.read(&mut self.way) {
                 Ok(Read1::More) => {}
@@ -450,7 +465,7 @@ impl Tail {
                 }
             }
         } else if let Some(open) = &mut self.current
-            && open.pending
+            && open.is_ready()
             && matches!(open.read(&mut self.way)?, Read1::Replaced)
         {
             self.replaced()?;
