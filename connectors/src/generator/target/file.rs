@@ -22,9 +22,10 @@ impl Files {
             let next = files.files.len();
             let at = *known.entry(path.clone()).or_insert(next);
             if at == next {
-                let mut options = OpenOptions::new();
-                let options = options.create(true).write(true).append(append).truncate(!append);
-                let file = options.open(&path).map_err(|error| failed(&path, &error))?;
+                // Appended to: what others write there is not written over, and the file may be truncated meanwhile.
+                let emptied = if append { Ok(()) } else { File::create(&path).map(drop) };
+                let file = emptied.and_then(|()| OpenOptions::new().create(true).append(true).open(&path));
+                let file = file.map_err(|error| failed(&path, &error))?;
                 files.files.push((path, BufWriter::with_capacity(1 << 16, file)));
             }
             files.by_host.push(at);
@@ -50,5 +51,35 @@ impl Target for Files {
 
     fn flush(&mut self) -> Result<(), TargetError> {
         self.files.iter_mut().try_for_each(|(path, file)| file.flush().map_err(|error| failed(path, &error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_to_the_file_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web1.log");
+        let name = dir.path().join("{host}.log").display().to_string();
+        std::fs::write(&path, "before\n").unwrap();
+        for (append, begin) in [(true, "before\n"), (false, "")] {
+            let meta = LineMeta { time_ms: 0, host: 0, partition: 0, client: None, attack: None };
+            let mut files = Files::open(&name, &["web1".into()], append).unwrap();
+            let mut line = |text: &str| {
+                files.write(&meta, text.as_bytes()).unwrap();
+                files.flush().unwrap();
+            };
+            line("one");
+            OpenOptions::new().append(true).open(&path).unwrap().write_all(b"another's\n").unwrap();
+            line("two");
+            let want = format!("{begin}one\nanother's\ntwo\n");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), want, "append: {append}");
+            // As copytruncate does it.
+            File::create(&path).unwrap();
+            line("three");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n", "append: {append}");
+        }
     }
 }

@@ -6,7 +6,8 @@
 //! A copy that takes the file's place (`rsync`, `sed -i`, editors) is no other log: reading goes on in it where it was, and
 //! the original is watched for what a writer that has it open still writes ([`replaced`]).
 //! Rotation by copy and truncation: the file is shorter than what was read, or no longer holds the bytes before the
-//! place that was read last. What was written between the last read and the copy is read from the copy.
+//! place that was read last and begins otherwise. What was written between the last read and the copy is read from the copy.
+//! A file that is not shorter and begins as it did was written over before that place, and reading goes on there.
 //!
 //! Invariants
 //! - Bytes are handed over only if, after they were read, the bytes before them still are what they were: they belong
@@ -23,6 +24,7 @@ use super::listing::{modified, rotated};
 use super::positions::{Content, FIRST_BYTES, Positions};
 use super::walk::open_file;
 use crate::file_identity::FileId;
+use crate::log_limit::LogLimit;
 use crate::source::frame::{Lines, Outlet};
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
@@ -35,6 +37,9 @@ use tidewatch_events::text::Shown as _;
 
 /// How many bytes before the place that was read last are compared.
 const BEFORE_BYTES: usize = 128;
+
+/// Files that are written over.
+static CHANGED: LogLimit = LogLimit::new();
 
 enum Reader {
     /// A file that may grow.
@@ -410,6 +415,17 @@ impl Tail {
 
     /// The current file holds other content: it is read from its start, after what is left of the old content in a copy.
     fn replaced(&mut self) -> io::Result<()> {
+        if let Some(open) = &mut self.current
+            && open.go_on_over_changes()?
+        {
+            if let Some(held_back) = CHANGED.may_say() {
+                tracing::info!(
+                    file = %self.way.path.shown(), position = open.position(), held_back,
+                    "a followed file was written over before the position; continuing at the position"
+                );
+            }
+            return Ok(());
+        }
         let Some(mut old) = self.current.take() else { return Ok(()) };
         let Reader::Live(file) = &old.reader else { return Ok(()) };
         self.opened += 1;

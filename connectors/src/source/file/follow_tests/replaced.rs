@@ -1,6 +1,7 @@
-//! Followed files that others take the place of: copies of themselves and the next log.
+//! Followed files that others take the place of: copies of themselves, the next log, and what was written over.
 
 use super::*;
+use std::os::unix::fs::FileExt as _;
 
 /// What happens to a log, and all lines that were read of it after that.
 type Row = (&'static str, fn(&mut Case), Vec<String>);
@@ -202,4 +203,35 @@ fn the_next_log_is_read_whole_however_it_begins() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_file_that_is_written_over_before_the_position_is_gone_on_with() {
+    let write_at = |case: &Case, text: &str, at: usize| {
+        let file = OpenOptions::new().write(true).open(case.path("a.log")).unwrap();
+        file.write_all_at(text.as_bytes(), at as u64).unwrap();
+    };
+    // What is appended to sixty lines; what is written over it, the lines that are read then.
+    let rows: &[(&str, &str, &str, &[&str])] = &[
+        ("a line", "one\n", "line 60\nline 61\n", &["one", "line 61"]),
+        ("an unfinished line", "\0\0\0\0", "line 60\nline 61\n", &["line 60", "line 61"]),
+        ("far more than is compared", &"one\n".repeat(100), &format!("{}\nline 61\n", "-".repeat(400)), &["line 61"]),
+    ];
+    for (name, appended, over, want) in rows {
+        let mut case = Case::new();
+        let begin = text(&numbered(0..60));
+        case.append("a.log", &begin);
+        case.start(case.options(&["a.log"]));
+        case.append("a.log", appended);
+        let read = 60 + appended.matches('\n').count();
+        case.lines(read);
+        case.rest(50);
+        write_at(&case, over, begin.len());
+        let want: Vec<_> = match read {
+            160 => lines(60, &["one"; 100]).into_iter().chain(want.iter().map(|line| (*line).to_owned())).collect(),
+            _ => lines(60, want),
+        };
+        case.lines(want.len());
+        assert_eq!(case.finish(), want, "{name}");
+    }
 }

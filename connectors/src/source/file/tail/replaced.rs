@@ -163,6 +163,19 @@ impl Open {
         *self = Open { grew: self.grew, left: self.left, ..Open::live(self.number, file.try_clone()?, offset)? };
         Ok(())
     }
+
+    /// Whether the file was only written over: it begins as it did, and is no shorter than what was read of it. What was not
+    /// handed over is read next.
+    pub(super) fn go_on_over_changes(&mut self) -> io::Result<bool> {
+        let Reader::Live(file) = &self.reader else { return Ok(false) };
+        let is_same = file.metadata()?.len() >= self.lines.position()
+            && self.first.len() == FIRST_BYTES
+            && read_at(file, 0, FIRST_BYTES)? == self.first;
+        if is_same {
+            self.go_to(self.lines.offset())?;
+        }
+        Ok(is_same)
+    }
 }
 
 #[cfg(test)]
