@@ -146,11 +146,14 @@ pub(crate) fn parse_path(path: &Path) -> (PathBuf, Generation) {
     (path.with_file_name(OsStr::from_bytes(base)), generation)
 }
 
-/// The name of the host that wrote a file, where nothing else says it: the base's stem.
+/// The name of the host that wrote a file, where nothing else says it: the base's stem, or all of a base that ends in an address.
 pub(crate) fn host_of(path: &Path) -> Vec<u8> {
     let (base, _) = parse_path(path);
     let name = base.file_name().map_or(base.as_os_str().as_bytes(), OsStr::as_bytes);
     let name = without_compression(name);
+    if ends_in_address(name) {
+        return name.to_vec();
+    }
     match name.iter().rposition(|b| *b == b'.') {
         Some(dot) if dot > 0 => name[..dot].to_vec(),
         _ => name.to_vec(),
@@ -418,6 +421,13 @@ mod tests {
             ("access.log.gz", "access"),
             ("access", "access"),
             (".hidden", ".hidden"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("web-10.0.0.1", "web-10.0.0.1"),
+            ("web-10.0.0.1.gz", "web-10.0.0.1"),
+            ("web-10.0.0.1.2", "web-10.0.0.1"),
+            ("web-10.0.0.1.log", "web-10.0.0.1"),
+            ("10.0.0.1.log.2.gz", "10.0.0.1"),
+            ("app-1.25", "app-1"),
         ] {
             assert_eq!(String::from_utf8(host_of(Path::new(path))).unwrap(), want, "{path}");
         }
