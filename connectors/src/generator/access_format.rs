@@ -230,7 +230,7 @@ impl AccessFormat {
             match letter {
                 b'%' => self.text(b"%"),
                 b's' => self.pieces.push(Piece::Seconds),
-                _ if b"YmdHMSzbaeyFTjDR".contains(&letter) => self.pieces.push(Piece::Calendar(letter)),
+                _ if b"YmdHMSzZbaeyFTjDR".contains(&letter) => self.pieces.push(Piece::Calendar(letter)),
                 _ => return None,
             }
             rest = rest.get(at + 2..)?;
@@ -342,7 +342,7 @@ impl Piece {
         use Piece::*;
         matches!(
             self,
-            TimeLocal | TimeIso | Seconds | SecondsAndMillis | Millis | Micros | Calendar(b'd' | b'F' | b'D')
+            TimeLocal | TimeIso | Seconds | SecondsAndMillis | Millis | Micros | Calendar(b'd' | b'e' | b'F' | b'D')
         )
     }
 }
@@ -442,6 +442,7 @@ fn calendar(out: &mut Vec<u8>, letter: u8, clock: &Clock) {
         b'M' => two(out, minute),
         b'S' => two(out, second),
         b'z' => out.extend_from_slice(b"+0000"),
+        b'Z' => out.extend_from_slice(b"UTC"),
         b'b' => out.extend_from_slice(clock.month_name().as_bytes()),
         b'a' => out.extend_from_slice(clock.weekday_name().as_bytes()),
         b'F' => clock.date(out, b'-'),
@@ -532,6 +533,11 @@ mod tests {
                 "times",
                 "%{%Y-%m-%d %T}t.%{msec_frac}t %D %{ms}T %T %v:%p %%",
                 "2026-03-05 10:00:00.123 34567 34 0 web1:443 %",
+            ),
+            (
+                "a day without a zero, a zone by name",
+                "%{%a %b %e %H:%M:%S %Z %Y}t %s",
+                "Thu Mar  5 10:00:00 UTC 2026 200",
             ),
             ("nginx pieces", "${msec}s $uri|$args|$http_x_trace $request_time", "1772704800.123s /a|b=1|- 0.034"),
         ];
