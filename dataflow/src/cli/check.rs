@@ -197,6 +197,8 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
             let _ = writeln!(found.report, "  {shown}: nothing to look at yet");
             return;
         }
+        // Said by `missing_sources` already.
+        Err(_) if path.is_dir() => return,
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             let text = format!("source `{}`: {shown}: {error}, not a file", source.name);
             found.problems.push(Diagnostic::error(text).hint("pipe it in with `--input -`, or name a file"));

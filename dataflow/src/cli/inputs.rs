@@ -26,11 +26,14 @@ fn missing_files(paths: &[PathBuf], problems: &mut Diagnostics) {
     for path in paths.iter().filter(|path| path.as_os_str() != "-") {
         if let Err(reason) = readable(path) {
             let problem = Diagnostic::error(format!("{} {reason}", path.shown()));
-            let all = path.join("*");
-            let is_dir = path.is_dir();
-            problems.push(if is_dir { problem.hint(format!("name files in it, as {}", all.shown())) } else { problem });
+            problems.push(if path.is_dir() { problem.hint(files_in(path)) } else { problem });
         }
     }
+}
+
+/// The hint for a directory where files are named.
+fn files_in(directory: &Path) -> String {
+    format!("name files in it, as {}", directory.join("*").shown())
 }
 
 /// Reports what `run --input` names and what cannot be read. A pattern names at least one file at the start.
@@ -65,7 +68,9 @@ pub(super) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
         let SourceKind::File { paths, .. } = &source.kind else { continue };
         for path in paths.iter().filter(|path| !is_pattern(path)) {
             if let Err(reason) = readable(path) {
-                let hint = if path.exists() {
+                let hint = if path.is_dir() {
+                    &files_in(path)
+                } else if path.exists() {
                     "let the account that Tidewatch runs as read it: on Debian, the group `adm` reads the logs of web servers"
                 } else {
                     "the file must be there when Tidewatch starts; a pattern such as \"/var/log/*.log\" need not match yet"

@@ -22,6 +22,18 @@ fn check_says_what_run_would_miss() {
 }
 
 #[test]
+fn a_directory_as_a_source_has_one_hint() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("logs")).unwrap();
+    std::fs::write(dir.path().join("dir.toml"), "[[source]]\nkind = \"file\"\npaths = [\"logs\"]\n").unwrap();
+    let want = "error: source `file`: logs is a directory, not a file\n hint: name files in it, as logs/*\n";
+    for command in ["check -c dir.toml", "run --no-page -c dir.toml"] {
+        let ran = tidewatch(dir.path(), command);
+        assert_eq!((ran.code, &*ran.err), (Some(2), want), "{command}");
+    }
+}
+
+#[test]
 fn a_file_that_two_sources_read_is_named() {
     let dir = folder();
     std::os::unix::fs::symlink("access.log", dir.path().join("link.log")).unwrap();
