@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// An agent whose output is away: what it reads goes into the spool.
 fn start(dir: &Path) -> Child {
     let text = "data_dir = \"data\"\nhost = \"web1\"\n[[input]]\npaths = [\"a.log\"]\n[output]\nkind = \"tidewatch\"\n\
-                addresses = [\"127.0.0.1:9\"]\n[spool]\nafter = \"100ms\"\n";
+                addresses = [\"127.0.0.1:9\"]\n[spool]\nafter = \"500ms\"\n";
     std::fs::write(dir.join("ship.toml"), text).unwrap();
     let said = std::fs::File::create(dir.join("said")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidewatch"));
@@ -57,7 +57,9 @@ fn a_log_that_is_replaced_by_a_copy_of_itself_is_shipped_once() {
         let said = said(dir);
         let counts = said.split(" read=").last().and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
         read += counts.unwrap();
-        assert_eq!(said.matches("a followed file was replaced by a copy of itself").count(), 3, "{said}");
+        // The second life may find the first copy in the file's place when it starts.
+        let copies = said.matches("a followed file was replaced by a copy of itself").count();
+        assert!(copies == 3 || life == 1 && copies == 2, "{said}");
     }
     assert_eq!(read, 106);
 }
