@@ -23,7 +23,7 @@ pub struct Told {
     /// When it fired, as it was told first: the end of a slice of its window, or that moment if the end was still to come, ms.
     #[serde(default = "never")]
     pub fired: u64,
-    /// When, ms of the wall clock.
+    /// When, or when it was repeated since, ms of the wall clock; 0 where a repetition was not taken.
     pub at: u64,
 }
 

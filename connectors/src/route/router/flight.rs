@@ -73,6 +73,10 @@ impl Router {
             for told in intent.told {
                 if let Some(entry) = self.entries.get_mut(&told.key) {
                     entry.repeated = 0;
+                    if let Some(told) = &mut entry.told {
+                        told.at = 0;
+                        records.push(Record::Told(told.clone()));
+                    }
                 }
             }
         }

@@ -94,6 +94,9 @@ impl Router {
                     group.keys.remove(&key);
                 }
                 entry.recorded = Some(Recorded::told(&told));
+                if !self.policy.repeats_always {
+                    entry.repeated = told.at;
+                }
                 if !told.firing {
                     entry.over_at = Some(told.at);
                     self.ended.push_back((told.at, key));

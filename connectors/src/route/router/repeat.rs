@@ -70,7 +70,8 @@ impl Router {
         let mut told = Vec::new();
         for key in &keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            let (Some(known), Some(newest)) = (&entry.told, &entry.newest) else { continue };
+            let (Some(known), Some(newest)) = (&mut entry.told, &entry.newest) else { continue };
+            known.at = now;
             notice.items.push(item(What::Repeated, newest, known));
             told.push(known.clone());
             entry.repeated = now;

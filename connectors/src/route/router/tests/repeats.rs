@@ -28,6 +28,44 @@ fn when_it_fired_does_not_change_while_it_is_told() {
 }
 
 #[test]
+fn a_restart_does_not_repeat_what_is_not_due() {
+    let every = 10 * MINUTE;
+    let people = Policy { repeat_every: Some(every), ..Policy::programs() };
+    let always = Policy { repeats_always: true, ..people.clone() };
+    // Whether it was repeated and that was taken, when it is due after a start a minute later; 0: at once.
+    let rows = [
+        ("told", &people, None, HOUR + every),
+        ("repeated since", &people, Some(true), HOUR + 2 * every),
+        ("not taken when it was repeated", &people, Some(false), 0),
+        ("a receiver that takes it for an end", &always, None, 0),
+    ];
+    for (name, policy, repeated, due) in rows {
+        let mut s = Script::new(policy.clone());
+        s.take(HOUR, "r", "1", 0, Firing).run(HOUR);
+        let mut now = HOUR;
+        if let Some(is_taken) = repeated {
+            now += every;
+            assert!(s.fly(now).is_some(), "{name}");
+            if is_taken { s.router.delivered(now) } else { drop(s.router.returned(now)) }
+        }
+        let snapshot = s.router.snapshot();
+        now += MINUTE;
+        let mut s = Script::new(policy.clone());
+        snapshot.records.into_iter().for_each(|record| s.router.restore(record, now));
+        s.router.restored();
+        s.take(now, "r", "1", 0, Firing);
+        if due == 0 {
+            s.run(now);
+        } else {
+            assert_eq!(s.run(now), Some(due), "{name}");
+            assert_eq!(s.said(), Vec::<String>::new(), "{name}");
+            s.run(due);
+        }
+        assert_eq!(s.said(), ["repeated r/1/0"], "{name}");
+    }
+}
+
+#[test]
 fn what_is_acknowledged_is_not_repeated() {
     let seen = |at: u64| Arc::new(Acknowledged::from([("r/1".to_owned(), at)]));
     let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
