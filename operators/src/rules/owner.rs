@@ -61,13 +61,12 @@ impl Owner {
     /// Adds a message. When the next window of its plan closes, ms.
     pub fn merge(&mut self, partials: PanePartials) -> Option<u64> {
         let (store, plan) = (&mut self.stores[partials.plan as usize], &self.rules.plans[partials.plan as usize]);
-        let speaks = self.speak_early && !plan.only_exempt;
         self.finals.merge(&partials);
-        if speaks && !self.signal.is_hushed(partials.pane.saturating_add(plan.hop)) {
-            store.merge_testing(partials, &mut self.early);
+        if self.speak_early && !plan.only_exempt {
+            let hushed = self.signal.is_hushed(partials.pane.saturating_add(plan.hop));
+            self.owes |= store.merge_speaking(partials, hushed, &mut self.early);
         } else {
             store.merge(partials);
-            self.owes |= speaks;
         }
         store.next_close()
     }

@@ -372,6 +372,43 @@ fn what_was_not_said_when_it_came_is_said_later_of_what_is_open() {
 }
 
 #[test]
+fn nothing_is_said_of_windows_of_which_a_part_is_set_aside() {
+    // Panes of messages that came hushed, then one of the present; whether it waits, what is said of it, and what later.
+    type Row<'a> = (&'a str, &'a [u64], u64, bool, &'a [(u64, u64, u64)], &'a [(u64, u64, u64)]);
+    let rows: &[Row<'_>] = &[
+        ("nothing is set aside", &[], 3, false, &[(1040, 1070, 3)], &[]),
+        ("far before", &[1000, 1030], 3, false, &[(1040, 1070, 3)], &[]),
+        ("in one of its windows", &[1010, 1030, 1040, 1050], 3, true, &[], &[(1010, 1040, 4), (1040, 1070, 7)]),
+        ("alone too few", &[1040, 1050], 1, true, &[], &[(1030, 1060, 4)]),
+    ];
+    for (name, past, n, waits, at_once, later) in rows {
+        let mut store = store(Measure::Count, 3.0, limits());
+        let mut out = Vec::new();
+        for pane in *past {
+            assert!(store.merge_speaking(counts(*pane, &[(b"a", 2)]), true, &mut out), "{name}: hushed");
+        }
+        let said = |out: &[Finding]| out.iter().map(|f| (f.start, f.end, f.n)).collect::<Vec<_>>();
+        assert_eq!(store.merge_speaking(counts(1060, &[(b"a", *n)]), false, &mut out), *waits, "{name}");
+        assert_eq!(said(&out), *at_once, "{name}");
+        if *waits {
+            assert!(store.merge_speaking(counts(1060, &[(b"b", 9)]), false, &mut out), "{name}: so does what follows");
+            out.clear();
+            store.speak(&mut out);
+            out.retain(|found| found.key.as_bytes() == b"a");
+            assert_eq!(said(&out), *later, "{name}");
+            assert!(!store.merge_speaking(counts(1070, &[(b"c", 9)]), false, &mut out), "{name}: all is merged");
+        }
+    }
+    let mut average = store(Measure::Avg(Field::Bytes), 1.0, limits());
+    let sums = |pane| {
+        let sum = crate::rules::values::Sum { total: 50, events: 1 };
+        with(Values::Sums(vec![sum]), counts(pane, &[(b"a", 1)]))
+    };
+    assert!(average.merge_speaking(sums(1050), true, &mut Vec::new()));
+    assert!(!average.merge_speaking(sums(1060), false, &mut Vec::new()), "nothing would be said of it");
+}
+
+#[test]
 fn distinct_values_that_come_again_are_no_news() {
     let mut store = store(Measure::Distinct(Field::Path), 3.0, limits());
     let mut said = |pane, values: &[u64]| {

@@ -46,6 +46,18 @@ impl Said {
 }
 
 impl PaneStore {
+    /// Adds a message, and says what its windows come to, unless they are `hushed` or some of what they hold is set aside: an
+    /// alert would fire by a part of it. Whether there is something that [`PaneStore::speak`] must say.
+    pub fn merge_speaking(&mut self, partials: PanePartials, hushed: bool, out: &mut Vec<Finding>) -> bool {
+        let waits = hushed || (self.speaks_early() && self.sets_aside(&self.reach(partials.pane)));
+        if waits {
+            self.merge(partials);
+        } else {
+            self.merge_testing(partials, out);
+        }
+        waits
+    }
+
     /// Adds a message, and says where a condition holds now in a window that is not closed: the earliest such window of the
     /// key that holds the touched pane. Said once per rule, key and window's length, and again where the value has doubled.
     pub fn merge_testing(&mut self, partials: PanePartials, out: &mut Vec<Finding>) {
@@ -91,10 +103,15 @@ impl PaneStore {
         }
     }
 
+    /// What windows hold that hold `pane`, ms.
+    fn reach(&self, pane: u64) -> Range<u64> {
+        let (window, hop) = (self.plan().window, self.plan().hop);
+        (pane + hop).saturating_sub(window)..pane + window
+    }
+
     /// Tests the windows of a key that hold `pane`, of which `row` is its row. `near` is room for numbers of rows.
     fn test(&mut self, slot: u32, row: u32, pane: u64, near: &mut Vec<u32>, out: &mut Vec<Finding>) {
-        let (window, hop) = (self.plan().window, self.plan().hop);
-        let reach = (pane + hop).saturating_sub(window)..pane + window;
+        let reach = self.reach(pane);
         let first = self.slide(slot, row, &reach);
         let (events, most) = self.at_most(&first, reach.end);
         let mut all = None;

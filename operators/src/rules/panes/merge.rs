@@ -61,6 +61,11 @@ impl PaneStore {
         }
     }
 
+    /// Whether messages of some of these panes are deferred.
+    pub(in crate::rules) fn sets_aside(&self, panes: &std::ops::Range<u64>) -> bool {
+        self.deferred.range(panes.clone()).next().is_some()
+    }
+
     /// Merges all that was deferred. Pane, slot and row of what is in no running window yet, of keys with at least so many
     /// events in all their rows.
     pub(in crate::rules) fn waiting_rows(&mut self, least: u64) -> Vec<(u64, u32, u32)> {
