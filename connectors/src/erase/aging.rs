@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
+use tidewatch_events::hash;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 use tracing::warn;
@@ -35,6 +36,9 @@ const LOOKS: u64 = 10;
 
 /// The shortest and the longest time between two looks, ms.
 const BETWEEN: [u64; 2] = [1_000, 86_400_000];
+
+/// By so many of its first bytes it is seen that a file was emptied and written again.
+const HEAD: u64 = 4096;
 
 /// The thread. Dropping it ends it.
 pub struct Aging {
@@ -78,6 +82,9 @@ impl Drop for Aging {
 struct Age {
     /// So many bytes of it are masked.
     masked: u64,
+    /// What its first bytes hash to, of those that are masked: nobody changes them any more.
+    #[serde(default)]
+    head: Option<String>,
     /// Wall clock (ms) and how long it was then; both ascend.
     marks: VecDeque<(u64, u64)>,
 }
@@ -86,6 +93,27 @@ impl Age {
     fn length(&self) -> u64 {
         self.marks.back().map_or(self.masked, |(_, length)| *length)
     }
+
+    /// What is known of a file that is `length` bytes long now.
+    fn of(self, file: &File, length: u64) -> io::Result<Age> {
+        // Without one it is of a version that kept none.
+        let is_same = length >= self.masked && (self.head.is_none() || self.head == head(file, self.masked)?);
+        let first = self.marks.front().map_or(0, |(_, length)| *length);
+        if !is_same || (length < self.length() && self.masked == 0 && length < first) {
+            // Emptied: it is another file by now.
+            return Ok(Age::default());
+        }
+        // Shorter, where what could not be written whole was taken back.
+        let marks = self.marks.iter().map(|(at, before)| (*at, (*before).min(length))).collect();
+        Ok(Age { marks, ..self })
+    }
+}
+
+/// What the first of so many bytes of a file hash to; `None` of none.
+fn head(file: &File, masked: u64) -> io::Result<Option<String>> {
+    let mut bytes = vec![0; masked.min(HEAD) as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok((!bytes.is_empty()).then(|| hash::id(&[&bytes])))
 }
 
 /// What is known of all files, by device, inode and when they were made.
@@ -156,11 +184,7 @@ impl Ages {
             // Renamed since it was looked at.
             return Ok(0);
         }
-        let mut age = self.known.get(&key).cloned().unwrap_or_default();
-        if meta.len() < age.length() {
-            // Emptied: it is another file by now.
-            age = Age::default();
-        }
+        let mut age = self.known.get(&key).cloned().unwrap_or_default().of(&file, meta.len())?;
         let written = if self.known.contains_key(&key) { now } else { last_written(&file).unwrap_or(now).min(now) };
         if meta.len() > age.length() {
             age.marks.push_back((written, meta.len()));
@@ -183,6 +207,7 @@ impl Ages {
         while age.marks.front().is_some_and(|(_, length)| *length <= age.masked) {
             age.marks.pop_front();
         }
+        age.head = head(&file, age.masked)?;
         known.insert(key, age);
         Ok(count)
     }
@@ -317,6 +342,51 @@ mod tests {
         fs::create_dir(dir.path().join("folder")).unwrap();
         ages.files = vec![dir.path().join("folder"), dir.path().join("gone")];
         assert_eq!((ages.look(start), ages.is_failing), (0, false));
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_and_grew_since_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("late.jsonl");
+        let ages = || Ages::read(vec![path.clone()], Millis(30 * DAY), dir.path().join(FILE_NAME));
+        append(&path, &line(1).repeat(3));
+        let start = last_written(&File::open(&path).unwrap()).unwrap() + 1;
+        ages().look(start);
+        assert_eq!(ages().look(start + 28 * DAY), 3);
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        append(&path, &line(2).repeat(5));
+        ages().look(start + 29 * DAY);
+        assert_eq!(ages().look(start + 56 * DAY), 0);
+        assert_eq!(ages().look(start + 57 * DAY), 5);
+        append(&path, &line(3));
+        ages().look(start + 58 * DAY);
+        assert_eq!(ages().look(start + 86 * DAY), 1, "it goes on");
+    }
+
+    #[test]
+    fn a_file_that_lost_its_last_lines_stays_as_old_as_it_is() {
+        // Whether some of it is masked by then.
+        for is_masked in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("late.jsonl");
+            let mut ages = Ages::read(vec![path.clone()], Millis(30 * DAY), dir.path().join(FILE_NAME));
+            append(&path, &line(1));
+            let mut now = last_written(&File::open(&path).unwrap()).unwrap() + 1;
+            ages.look(now);
+            if is_masked {
+                now += 28 * DAY;
+                assert_eq!(ages.look(now), 1);
+            }
+            append(&path, &line(2).repeat(3));
+            ages.look(now + DAY);
+            let length = line(2).len() as u64;
+            File::options().write(true).open(&path).unwrap().set_len(3 * length).unwrap();
+            ages.look(now + 2 * DAY);
+            append(&path, &line(3).repeat(2));
+            ages.look(now + 3 * DAY);
+            let masked = [28, 29, 30, 31].map(|day| ages.look(now + day * DAY));
+            assert_eq!(masked, [u64::from(!is_masked), 2, 0, 2], "{is_masked}");
+        }
     }
 
     #[test]
