@@ -4,7 +4,7 @@
 //! `alerts.jsonl` needs the older file only for alerts that are over.
 //!
 //! Invariants
-//! - A file is at most `max_size` beside what it began with, or one delivery; `max_size` 0 is no bound.
+//! - A file is at most `max_size` beside what it began with, or was open in it at the start, or one delivery; `max_size` 0 is no bound.
 //! - At any moment of a rotation the newest state of each open alert is on the disk under a name that the next start reads:
 //!   the new file is whole, as `NAME.next`, before the old one is renamed.
 
@@ -25,8 +25,8 @@ const SAY_EVERY: Duration = Duration::from_secs(600);
 pub(crate) struct Rotating {
     pub file: LiveFile,
     max_size: u64,
-    /// What the file began with, bytes.
-    carried: u64,
+    /// What the file began with, bytes; not known of one that was there at the start.
+    carried: Option<u64>,
     /// Whether its lines are states of alerts.
     carries_open: bool,
     gone: Gone,
@@ -70,7 +70,7 @@ impl Rotating {
     /// A file that is not opened yet.
     pub fn new(path: PathBuf, max_size: u64, carries_open: bool) -> Rotating {
         let file = LiveFile::new(path);
-        Rotating { file, max_size, carried: 0, carries_open, gone: Gone::default() }
+        Rotating { file, max_size, carried: None, carries_open, gone: Gone::default() }
     }
 
     /// Opens the file and, where `more` bytes have no room in it, begins another; its length.
@@ -79,17 +79,27 @@ impl Rotating {
             self.mend()?;
         }
         let length = self.file.ready()?;
-        if length < self.carried {
-            // Somebody else renamed or removed it.
-            self.carried = 0;
+        if length == 0 || self.carried.is_some_and(|carried| length < carried) {
+            // It is new, or somebody else renamed or removed it.
+            self.carried = Some(0);
         }
-        let own = length - self.carried;
-        if self.max_size == 0 || own == 0 || own + more <= self.max_size {
+        if self.max_size == 0 || length + more <= self.max_size {
+            return Ok(length);
+        }
+        let carried = match self.carried {
+            Some(carried) => carried,
+            None if self.carries_open => open_bytes(self.file.path())?,
+            None => 0,
+        };
+        self.carried = Some(carried);
+        let own = length.saturating_sub(carried);
+        if own == 0 || own + more <= self.max_size {
             return Ok(length);
         }
         self.rotate()?;
-        self.carried = self.file.ready()?;
-        Ok(self.carried)
+        let carried = self.file.ready()?;
+        self.carried = Some(carried);
+        Ok(carried)
     }
 
     /// Completes a rotation that a crash cut off.
@@ -129,6 +139,13 @@ fn next(path: &Path) -> PathBuf {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(".next");
     path.with_file_name(name)
+}
+
+/// How many bytes of a file would go with the next one.
+fn open_bytes(path: &Path) -> Result<u64, FilesError> {
+    let places = File::open(path).and_then(|file| open_alerts::places(&mut BufReader::new(file)));
+    let (places, _) = places.map_err(FilesError::new("read", path))?;
+    Ok(places.iter().map(|(_, length)| length).sum())
 }
 
 /// Writes the last line of each alert of a file that is firing by it into another, in their order, and forces it to the disk.
@@ -187,6 +204,11 @@ mod tests {
         let mut again = Rotating::new(path.clone(), 1, true);
         append(&mut again, &c1);
         assert_eq!(read(&path), format!("{d1}{a2}{c1}"));
+        let before = read(&older(&path));
+        let mut again = Rotating::new(path.clone(), c1.len() as u64 * 2, true);
+        append(&mut again, &c1);
+        assert_eq!(read(&path), format!("{d1}{a2}{c1}{c1}"), "what is open takes no room then either");
+        assert_eq!(read(&older(&path)), before);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
