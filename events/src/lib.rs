@@ -19,6 +19,7 @@
 
 pub mod addresses;
 pub mod alert;
+pub mod anomaly;
 pub mod batch;
 pub mod client;
 pub mod dead_letter;

@@ -3,6 +3,10 @@
 //! A restart begins no episode again whose windows are all durable: nobody would end its alert. What stands as firing in
 //! the store, or in `alerts.jsonl` where there is none, is read at the start and ended here.
 //!
+//! What was told before its window was closed, and whose window this life closes from all of its events, is not over but
+//! open: it is confirmed, replaced or withdrawn as if there had been no restart. The first finding about the same hands it to
+//! the book of alerts; without one it is withdrawn here. The points of such windows go to the book too.
+//!
 //! Invariants
 //! - An alert that fires again under its id is left to the book of alerts.
 //! - Each other one ends once: when no window can go on with it any more, by the rules as they are now, or right before
@@ -11,20 +15,45 @@
 use super::peers::Health;
 use super::sinks;
 use crate::config::Config;
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 use tidewatch_connectors::sink::open_alerts;
 use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::anomaly::LeftAnomaly;
+use tidewatch_events::hash;
+use tidewatch_events::rule::Rule;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
+use tidewatch_operators::rules::Finding;
+use tidewatch_operators::rules::episodes::{AlertDraft, Change};
+use tidewatch_operators::rules::plan::RuleSet;
 
 /// The most that are remembered; the latest.
 const MOST: usize = 10_000;
+
+/// The most points that are; the latest.
+const MOST_POINTS: usize = 20_000;
+
+/// What a start reads again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Windows that end at or before this (ms) were closed in an earlier life; 0: none was, and all is read again.
+    pub closed: u64,
+    /// The length of the longest windows of rules that are filled again.
+    pub most: Millis,
+}
 
 /// The alerts that the last run left firing and this one has not seen end.
 #[derive(Debug, Default)]
 pub struct LeftFiring {
     alerts: Vec<Orphan>,
+    /// Points of windows that may not have been closed.
+    points: Vec<LeftAnomaly>,
+    /// What is read again, until it is known which windows this life closes.
+    again: Option<Again>,
+    /// The keys of those that are open.
+    open: HashSet<String>,
     /// Since when nothing is read, and how many lines there were by then.
     quiet: Option<(Instant, u64)>,
 }
@@ -36,33 +65,100 @@ struct Orphan {
     resolved: u64,
     /// When the frontier is beyond this, no window can go on with it.
     over: u64,
+    /// Whether this life closes its window, from all of its events.
+    is_open: bool,
 }
 
 impl LeftFiring {
-    /// Reads what `run` left; nothing where it left nothing. What cannot be read is said, and no reason not to start.
-    pub fn read(config: &Config, has_page: bool) -> LeftFiring {
+    /// Reads what `run` left; nothing where it left nothing. What cannot be read is said, and no reason not to start. `again`:
+    /// what is read again, where all of it is.
+    pub fn read(config: &Config, has_page: bool, again: Option<Again>) -> LeftFiring {
         let dir = config.sinks.files.as_ref().map(|files| files.dir.clone());
         let dir = dir.or_else(|| config.sinks.are_none().then(|| config.data_dir.join("results")));
         let found = match dir {
-            _ if sinks::keeps_store(config, has_page) => of_store(&config.data_dir),
+            _ if sinks::keeps_store(config, has_page) => of_store(&config.data_dir, again),
             Some(dir) => of_file(&dir.join("alerts.jsonl")).map_err(|error| error.to_string()),
-            None => Ok(Vec::new()),
+            None => Ok((Vec::new(), Vec::new())),
         };
-        let found = found.unwrap_or_else(|error| {
+        let (found, mut points) = found.unwrap_or_else(|error| {
             tracing::warn!(%error, "alerts that were firing at the last stop cannot be read; they stay as they are");
-            Vec::new()
+            (Vec::new(), Vec::new())
         });
         if !found.is_empty() {
             tracing::info!(count = found.len(), "alerts were firing at the last stop; they end when their time is up");
         }
-        let rule = |alert: &Alert| config.rules.iter().find(|rule| rule.name == alert.rule);
+        // What is usual is learnt from the start on, and so is what is found by it.
+        let is_filled =
+            |rule: &Rule| again.is_some_and(|again| rule.window <= again.most) && rule.baseline_factor.is_none();
+        let rule = |name: &str| config.rules.iter().find(|rule| rule.name == name);
         let orphan = |alert: Alert| {
-            let (window, after) = rule(&alert).map_or((Millis(0), Millis(0)), |rule| (rule.window, rule.resolve_after));
+            let rule = rule(&alert.rule);
+            let (window, after) = rule.map_or((Millis(0), Millis(0)), |rule| (rule.window, rule.resolve_after));
             let resolved = alert.last.0.saturating_add(after.0);
             let over = resolved.saturating_add(window.0).saturating_add(config.time.allowed_lateness.0);
-            Orphan { alert, resolved, over }
+            // More findings are counted only of windows that are closed.
+            let is_of_one = alert.findings == 1 && alert.first.0.saturating_add(window.0) == alert.last.0;
+            Orphan { resolved, over, is_open: is_of_one && rule.is_some_and(is_filled), alert }
         };
-        LeftFiring { alerts: found.into_iter().map(orphan).collect(), quiet: None }
+        points.retain(|point| {
+            rule(&point.rule).is_some_and(|rule| is_filled(rule) && point.end - point.start == rule.window.0)
+        });
+        let alerts: Vec<Orphan> = found.into_iter().map(orphan).collect();
+        let again = again.filter(|_| !points.is_empty() || alerts.iter().any(|orphan| orphan.is_open));
+        LeftFiring { alerts, points, again, ..LeftFiring::default() }
+    }
+
+    /// Once it is known which windows this life closes: what was told early of these is open. Returns their points. `first`:
+    /// the first time (ms) in what is read, once there is one.
+    pub fn open(&mut self, first: impl FnOnce() -> Option<u64>) -> Vec<LeftAnomaly> {
+        let Some(Again { closed, .. }) = self.again else { return Vec::new() };
+        // Where no window was closed, what an earlier life told may be of logs that are not read any more.
+        let Some(first) = (if closed > 0 { Some(0) } else { first() }) else { return Vec::new() };
+        self.again = None;
+        for orphan in &mut self.alerts {
+            let alert = &orphan.alert;
+            orphan.is_open &= alert.last.0 > closed && alert.fired.0 > first;
+            if orphan.is_open {
+                self.open.insert(alert.key.clone());
+            }
+        }
+        self.points.retain(|point| point.end > closed.max(first));
+        std::mem::take(&mut self.points)
+    }
+
+    /// What goes to the book of alerts, as these findings are about the same.
+    pub fn hand_over(&mut self, findings: &[Finding], rules: &RuleSet) -> Vec<AlertDraft> {
+        let mut drafts = Vec::new();
+        for finding in findings {
+            if self.open.is_empty() {
+                break;
+            }
+            if rules.twin_of(finding.rule).is_some() {
+                continue;
+            }
+            let draft = |alert: &Alert| AlertDraft {
+                change: Change::Provisional,
+                rule: finding.rule,
+                key: finding.key.clone(),
+                first: alert.first.0,
+                first_end: alert.last.0,
+                last: alert.last.0,
+                fired: alert.fired.0,
+                value: alert.value,
+                threshold: alert.threshold,
+                findings: alert.findings,
+                evidence: finding.evidence,
+                state: AlertState::Firing,
+                replaces: None,
+            };
+            let rule = rules.rule_at(finding.rule, finding.start);
+            let key = hash::id(&[rule.name.as_bytes(), finding.key.as_bytes()]);
+            if self.open.remove(&key) {
+                let is_it = |orphan: &mut Orphan| orphan.is_open && orphan.alert.key == key;
+                drafts.extend(self.alerts.extract_if(.., is_it).map(|orphan| draft(&orphan.alert)));
+            }
+        }
+        drafts
     }
 
     /// How many there are still.
@@ -103,7 +199,9 @@ impl LeftFiring {
             return Vec::new();
         };
         let passed = u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
-        self.take(|orphan| passed >= orphan.over.saturating_sub(orphan.alert.last.0))
+        let ended = self.take(|orphan| passed >= orphan.over.saturating_sub(orphan.alert.last.0));
+        // Their windows stay open.
+        ended.into_iter().map(|alert| Alert { state: AlertState::Resolved, ..alert }).collect()
     }
 
     /// What ends because this alert fires: another one about the same. The same one is none any more.
@@ -120,17 +218,24 @@ impl LeftFiring {
 
     fn take(&mut self, is_over: impl Fn(&Orphan) -> bool) -> Vec<Alert> {
         let ended = self.alerts.extract_if(.., |orphan| is_over(orphan));
-        ended.map(|orphan| Alert { state: AlertState::Resolved, ..orphan.alert }).collect()
+        let is_known = self.again.is_none();
+        let state = |is_open| if is_open && is_known { AlertState::Withdrawn } else { AlertState::Resolved };
+        ended.map(|orphan| Alert { state: state(orphan.is_open), ..orphan.alert }).collect()
     }
 }
 
-fn of_store(data_dir: &Path) -> Result<Vec<Alert>, String> {
+/// Alerts, and points of windows that an earlier life may not have closed.
+type Left = (Vec<Alert>, Vec<LeftAnomaly>);
+
+fn of_store(data_dir: &Path, again: Option<Again>) -> Result<Left, String> {
     use tidewatch_connectors::store::StoreReader;
     let reader = StoreReader::open(data_dir, std::time::Duration::from_secs(10)).map_err(|error| error.to_string())?;
-    reader.firing(MOST).map_err(|error| error.to_string())
+    let points = again.map(|again| reader.standing_anomalies(again.closed, again.most, MOST_POINTS));
+    let points = points.transpose().map_err(|error| error.to_string())?;
+    Ok((reader.firing(MOST).map_err(|error| error.to_string())?, points.unwrap_or_default()))
 }
 
-fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
+fn of_file(path: &Path) -> std::io::Result<Left> {
     let (mut alerts, others) = open_alerts::read(path)?;
     // One may be torn.
     if others > 1 {
@@ -138,7 +243,7 @@ fn of_file(path: &Path) -> std::io::Result<Vec<Alert>> {
     }
     alerts.sort_by_key(|alert| std::cmp::Reverse(alert.last));
     alerts.truncate(MOST);
-    Ok(alerts)
+    Ok((alerts, Vec::new()))
 }
 
 #[cfg(test)]
@@ -163,12 +268,111 @@ mod tests {
         alerts.iter().for_each(|alert| _ = writeln!(lines, "{}", serde_json::to_string(alert).unwrap()));
         lines.push_str("{\"id\":\"torn");
         std::fs::write(dir.path().join("results/alerts.jsonl"), lines).unwrap();
-        LeftFiring::read(&config, false)
+        LeftFiring::read(&config, false, None)
     }
 
     fn ids(alerts: &[Alert]) -> Vec<&str> {
         assert!(alerts.iter().all(|alert| alert.state == AlertState::Resolved));
         alerts.iter().map(|alert| alert.id.as_str()).collect()
+    }
+
+    const MOST: Millis = Millis(900_000);
+
+    #[test]
+    fn what_was_told_early_is_open_where_this_life_closes_its_window() {
+        let again = |closed| Some(Again { closed, most: MOST });
+        let alert = |rule: &str, length: u64, findings: u64| Alert {
+            first: EventTime(T - length),
+            fired: EventTime(T - 1000),
+            findings,
+            ..alert("a", "a", rule, T, AlertState::Firing)
+        };
+        let spike = || alert("ip-spike", 10_000, 1);
+        let dir = tempfile::tempdir().unwrap();
+        let text =
+            "[[rule]]\nname = \"usual\"\nmeasure = \"count\"\nwindow = \"10s\"\nthreshold = 5\nbaseline_factor = 3\n";
+        let config = config(&format!("data_dir = {:?}\n{text}[store]\nenabled = false\n", dir.path()));
+        std::fs::create_dir(dir.path().join("results")).unwrap();
+        // Its alert, what is read again, the first event, how it ends where nothing more is found.
+        use AlertState::{Resolved, Withdrawn};
+        let rows = [
+            ("its window is open", spike(), again(T - 1), None, Withdrawn),
+            ("it was closed", spike(), again(T), None, Resolved),
+            ("nothing was closed, all is read", spike(), again(0), Some(T - 1001), Withdrawn),
+            ("nothing was closed, and it is not read", spike(), again(0), Some(T - 1000), Resolved),
+            ("it is not known", spike(), again(0), None, Resolved),
+            ("not all is read again", spike(), None, Some(0), Resolved),
+            ("a second finding, as windows were closed", alert("ip-spike", 10_000, 2), again(T - 1), None, Resolved),
+            ("its window is of another length now", alert("ip-spike", 20_000, 1), again(T - 1), None, Resolved),
+            ("its window is not filled again", alert("dark-paths", 3_600_000, 1), again(T - 1), None, Resolved),
+            ("it is unusual, and nothing is usual yet", alert("usual", 10_000, 1), again(T - 1), None, Resolved),
+            ("its rule is gone", alert("gone", 0, 1), again(T - 1), None, Resolved),
+        ];
+        for (name, alert, again, first, want) in rows {
+            let line = serde_json::to_string(&alert).unwrap() + "\n";
+            std::fs::write(dir.path().join("results/alerts.jsonl"), line).unwrap();
+            let read = || LeftFiring::read(&config, false, again);
+            let mut left = read();
+            left.open(|| first);
+            let ended = left.advance(T + 86_400_000);
+            assert_eq!(ended.iter().map(|alert| alert.state).collect::<Vec<_>>(), [want], "{name}");
+            let mut left = read();
+            left.open(|| first);
+            assert_eq!(left.finish(T + 86_400_000)[0].state, want, "{name}, at the end");
+        }
+    }
+
+    #[test]
+    fn what_is_open_goes_to_the_book_with_the_first_finding_about_the_same() {
+        use tidewatch_operators::rules::keys::KeyBytes;
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(&format!("data_dir = {:?}\n[store]\nenabled = false\n", dir.path()));
+        let set = RuleSet::compile(config.rules.clone(), 64);
+        let rule = set.rules.iter().position(|rule| rule.name == "ip-spike").unwrap() as u32;
+        let finding = |client: u8| Finding {
+            rule,
+            key: KeyBytes::new(&[2, 10, 0, 0, client]),
+            start: T,
+            end: T + 10_000,
+            n: 150,
+            value: 150.0,
+            limit: 100.0,
+            fired: T + 5000,
+            evidence: std::iter::empty().collect(),
+        };
+        let told = |client: u8, start: u64| {
+            let mut draft = AlertDraft {
+                change: Change::Provisional,
+                rule,
+                key: finding(client).key,
+                first: start,
+                first_end: start + 10_000,
+                last: start + 10_000,
+                fired: start + 5000,
+                value: 120.0,
+                threshold: 100.0,
+                findings: 1,
+                evidence: std::iter::empty().collect(),
+                state: AlertState::Firing,
+                replaces: None,
+            };
+            draft.value += f64::from(client);
+            draft
+        };
+        let drafts = [told(1, T - 60_000), told(1, T - 2000), told(2, T - 2000)];
+        std::fs::create_dir(dir.path().join("results")).unwrap();
+        let lines =
+            drafts.clone().map(|draft| serde_json::to_string(&draft.into_alert(&set, |_| None)).unwrap() + "\n");
+        std::fs::write(dir.path().join("results/alerts.jsonl"), lines.concat()).unwrap();
+        let mut left = LeftFiring::read(&config, false, Some(Again { closed: T - 3000, most: MOST }));
+        assert!(left.hand_over(&[finding(1)], &set).is_empty(), "it is not known yet what is open");
+        left.open(|| None);
+        assert!(left.hand_over(&[finding(3)], &set).is_empty(), "about something else");
+        assert_eq!(left.hand_over(&[finding(1), finding(1)], &set), [drafts[1].clone()], "once, and only what is open");
+        assert_eq!(left.len(), 2);
+        let ended = left.advance(T + 86_400_000);
+        let states: Vec<_> = ended.iter().map(|alert| (alert.value, alert.state)).collect();
+        assert_eq!(states, [(122.0, AlertState::Withdrawn), (121.0, AlertState::Resolved)]);
     }
 
     const T: u64 = 1_772_704_800_000;

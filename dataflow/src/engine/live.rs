@@ -45,9 +45,9 @@ use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::DeadLetter;
 use tidewatch_events::time::Millis;
-use tidewatch_operators::rules::Origin;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change};
+use tidewatch_operators::rules::{Finding, Origin};
 
 /// How long results are collected before they are offered.
 const STEP: Duration = Duration::from_millis(50);
@@ -224,8 +224,9 @@ impl Live {
     }
 
     /// The same, ending what an earlier life left firing.
-    pub fn ending(self, orphans: LeftFiring) -> Live {
+    pub fn ending(mut self, mut orphans: LeftFiring) -> Live {
         self.figures.leave(&orphans);
+        self.book.restore_points(orphans.open(|| None));
         Live { orphans, ..self }
     }
 
@@ -310,11 +311,17 @@ impl Live {
                 }
                 self.step.points.extend_from_slice(&points.lines);
             }
-            Output::Provisional(findings) => self.book.provisional(findings, &mut self.step.points, &mut self.changes),
+            Output::Provisional(findings) => {
+                self.hand_over(&findings);
+                self.book.provisional(findings, &mut self.step.points, &mut self.changes);
+            }
             Output::Findings(findings, beyond) => {
+                self.open_left();
+                self.hand_over(&findings);
                 self.book.closed(findings, beyond, &mut self.step.points, &mut self.changes);
             }
             Output::Judged(Some(reached)) => {
+                self.open_left();
                 let from = self.changes.len();
                 self.book.advance(reached, &mut self.step.points, &mut self.changes);
                 self.settle_at_the_end(from);
@@ -325,8 +332,7 @@ impl Live {
                     };
                     self.end(over);
                 }
-                let first = || self.peers.health().iter().filter_map(|row| row.totals.first_event).min();
-                self.previews.tell(reached, self.book.rules(), first);
+                self.previews.tell(reached, self.book.rules(), || first_event(&self.peers));
             }
             Output::Changed(reload) => {
                 self.book.change(&reload);
@@ -352,6 +358,21 @@ impl Live {
         if !self.changes.is_empty() {
             self.tell();
         }
+    }
+
+    /// What an earlier life told of windows that this one closes is open.
+    fn open_left(&mut self) {
+        self.book.restore_points(self.orphans.open(|| first_event(&self.peers)));
+    }
+
+    /// Gives the book those alerts of an earlier life that are open and about the same as these findings.
+    fn hand_over(&mut self, findings: &[Finding]) {
+        let drafts = self.orphans.hand_over(findings, self.book.rules());
+        if drafts.is_empty() {
+            return;
+        }
+        self.figures.leave(&self.orphans);
+        drafts.into_iter().for_each(|draft| self.book.restore_provisional(draft, &mut self.changes));
     }
 
     fn last_event(&self) -> u64 {
@@ -557,6 +578,11 @@ fn record_of(peers: &Peers, redaction: &Redaction, letter: &DeadLetter) -> DeadL
     let source = name.as_ref().map(|name| name.index);
     let name = name.as_ref().map(|name| (&*name.source, &*name.partition));
     record(letter, name, None, (redaction, source))
+}
+
+/// The time of the first event of all that is read, ms.
+fn first_event(peers: &Peers) -> Option<u64> {
+    peers.health().iter().filter_map(|row| row.totals.first_event).min()
 }
 
 fn memchr_count(points: &[u8]) -> u64 {

@@ -12,7 +12,7 @@ use super::commits::Commits;
 use super::dead_letters::{Account, Accounts};
 use super::gate::{Gate, Seen};
 use super::ledger::{Elsewhere, Ledger, Moment, TimeSettings, Totals};
-use super::left_firing::LeftFiring;
+use super::left_firing::{Again, LeftFiring};
 use super::live::{Figures, Live, Tap};
 use super::observe::Observer;
 use super::page::{self, Bound, Page, Shown};
@@ -248,6 +248,7 @@ impl Pipeline {
         let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
         let parsers = Arc::new(parsers);
         let (ledger, closed) = resumed_ledger(config, &mut sources, control.as_ref());
+        let again = sources.repeats.then_some(Again { closed, most: MAX_REPLAY });
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
@@ -283,8 +284,9 @@ impl Pipeline {
         let gathering = sinks::gather(&ring, process, control.as_ref())?;
         let routes = outlets.routes.clone();
         let results = (process == 0).then(|| {
+            let orphans = LeftFiring::read(config, outlets.tap.is_some(), again);
             let live = delivering(config, &shared, parsers, outlets, peers.clone(), figures.clone())?;
-            let live = live.crediting(accounts.clone());
+            let live = live.ending(orphans).crediting(accounts.clone());
             let stop = stopping.clone();
             threads::spawn("results", move || live.run(&received, || stop.load(Ordering::Acquire), DELIVERING))
         });
@@ -479,10 +481,9 @@ fn delivering(
     figures: Arc<Figures>,
 ) -> Result<Live, Failure> {
     let Outlets { runners, routes, tap, .. } = outlets;
-    let orphans = LeftFiring::read(config, tap.is_some());
     let redaction = Redaction::new(config.privacy.clone(), parsers);
     let live = Live::new(&shared.plan, (runners, routes), shared.ledger.clone(), peers, tap, redaction, figures)?;
-    Ok(live.watching(config.memory.0, config.time.max_drift).ending(orphans))
+    Ok(live.watching(config.memory.0, config.time.max_drift))
 }
 
 /// How a run keeps time. Windows that are not durable are remembered only where they are committed behind: nothing

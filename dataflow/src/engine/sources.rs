@@ -62,6 +62,8 @@ pub struct Sources {
     pub files: Vec<FollowedLines>,
     /// What an earlier life left, by what was committed with offsets.
     pub resumed: Resumed,
+    /// Whether all that windows need which were open in an earlier life is read again.
+    pub repeats: bool,
     /// What is lost of files that an earlier life followed.
     pub lost: LostFiles,
     /// The number of this run: larger than that of any whose commits are known.
@@ -184,6 +186,7 @@ impl Sources {
     /// Takes up what was committed with offsets and kept of files, here and by the other processes, and lets partitions be
     /// read again from where windows of rules need them.
     pub fn resume(&mut self, config: &Config, control: Option<&Control>) {
+        let has_offsets = self.has_offsets();
         let mut files: Vec<&mut FollowFiles> = Vec::new();
         let mut topics: Vec<&mut KafkaSource> = Vec::new();
         for ready in &mut self.ready {
@@ -210,6 +213,9 @@ impl Sources {
         let left_out = left_out_topics(&topics, &commits, earlier.run, resumed.closed);
         warn_of_closed_windows(&resumed, &new, &left_out);
         let rules = resume::fed_again(&config.rules, config.windows.size);
+        let is_kept = |source: &Source| matches!(source.kind, SourceKind::File { .. } | SourceKind::Kafka(_));
+        let are_kept = has_offsets && config.sources.iter().all(is_kept);
+        self.repeats = are_kept && why_not.is_none() && self.lost.contents == 0;
         if let Some(why) = why_not {
             tracing::warn!(
                 why,

@@ -19,10 +19,10 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 use tidewatch_events::alert::{Mode, score};
+use tidewatch_events::anomaly::{Anomaly, LeftAnomaly, RETRACTED};
 use tidewatch_events::field::Field;
 use tidewatch_events::hash;
 use tidewatch_events::key;
-use tidewatch_events::line_protocol::LineWriter;
 use tidewatch_events::rule::Measure;
 use tidewatch_events::time::EventTime;
 
@@ -37,6 +37,8 @@ pub struct AlertBook {
     max_findings: usize,
     /// Points written for windows that are not closed, by slot.
     early: BTreeMap<Place, Vec<Row>>,
+    /// Points that an earlier life wrote for windows that are not closed.
+    left: BTreeMap<Place, Vec<LeftAnomaly>>,
     /// What came of such windows, by start and rule.
     early_of: BTreeMap<(u64, u32), Early>,
     /// What did not count, by rule.
@@ -82,6 +84,7 @@ impl AlertBook {
             allowed_lateness,
             max_findings: limits.max_findings,
             early: BTreeMap::new(),
+            left: BTreeMap::new(),
             early_of: BTreeMap::new(),
             prevented,
             texts: String::new(),
@@ -121,6 +124,22 @@ impl AlertBook {
             let rows = self.early.entry(place).or_default();
             if is_new { rows.push(row) } else { rows[slot] = row }
         }
+    }
+
+    /// Takes points that an earlier life wrote for windows that close from now on: what closing does not write again is
+    /// taken back.
+    pub fn restore_points(&mut self, points: Vec<LeftAnomaly>) {
+        for point in points {
+            let mut own = self.set.rules[..self.set.own_rules()].iter();
+            let Some(rule) = own.position(|rule| rule.name == point.rule) else { continue };
+            self.left.entry((point.start, rule as u32, point.host.clone())).or_default().push(point);
+        }
+    }
+
+    /// Takes an alert that an earlier life told before its window was closed.
+    pub fn restore_provisional(&mut self, draft: AlertDraft, changes: &mut Vec<AlertDraft>) {
+        changes.push(draft.clone());
+        self.episodes.restore_provisional(draft);
     }
 
     /// A finding and its place among others, with its texts at the end of `texts`.
@@ -192,7 +211,7 @@ impl AlertBook {
                 let at = At { start: place.0, rule: place.1, host: place.2, slot };
                 write_point(&self.set, at, row, subject, true, &mut self.room, points);
             }
-            if !self.early.is_empty() {
+            if !self.early.is_empty() || !self.left.is_empty() {
                 self.retract(&(place.0, place.1, place.2.to_owned()), written, points);
             }
         }
@@ -220,8 +239,10 @@ impl AlertBook {
         counting
     }
 
-    /// Takes back what was written early into the slots of a window from `from` on.
+    /// Takes back what was written early into the slots of a window from `from` on, in this life or before.
     fn retract(&mut self, place: &Place, from: usize, points: &mut Vec<u8>) {
+        let left = self.left.remove(place).into_iter().flatten().filter(|point| point.slot >= from as u64);
+        left.for_each(|point| points.extend_from_slice(&point.retraction));
         for (slot, row) in self.early.remove(place).into_iter().flatten().enumerate().skip(from) {
             let at = At { start: place.0, rule: place.1, host: &place.2, slot };
             write_point(&self.set, at, &row, &row.text, false, &mut self.room, points);
@@ -233,12 +254,10 @@ impl AlertBook {
     pub fn advance(&mut self, frontier: u64, points: &mut Vec<u8>, changes: &mut Vec<AlertDraft>) {
         // What closes at the frontier itself may still come, and go on with an episode.
         self.episodes.advance(frontier.saturating_sub(1), changes);
-        let over: Vec<Place> = self
-            .early
-            .iter()
-            .filter(|(_, rows)| rows.iter().all(|r| r.finding.end.saturating_add(self.allowed_lateness) < frontier))
-            .map(|(place, _)| place.clone())
-            .collect();
+        let closes = |end: u64| end.saturating_add(self.allowed_lateness) < frontier;
+        let early = self.early.iter().filter(|(_, rows)| rows.iter().all(|row| closes(row.finding.end)));
+        let left = self.left.iter().filter(|(_, points)| points.iter().all(|point| closes(point.end)));
+        let over: Vec<Place> = early.map(|(place, _)| place).chain(left.map(|(place, _)| place)).cloned().collect();
         over.iter().for_each(|place| self.retract(place, 0, points));
         self.early_of.retain(|_, early| early.closes >= frontier);
     }
@@ -359,25 +378,26 @@ fn write_point(
         .first_end
         .map(|end| hash::id_into(&[first_rule.name.as_bytes(), row.finding.key.as_bytes(), &end.to_be_bytes()], id));
     let state = match rule.mode {
-        _ if !stands => "retracted",
+        _ if !stands => RETRACTED,
         Mode::Live => "firing",
         Mode::Shadow => "shadow",
     };
-    let mut line = LineWriter::new(points);
-    line.start("anomaly");
-    line.tag("host", host);
-    line.tag("rule", &rule.name);
-    line.tag_number("slot", slot as u64);
-    line.text("id", digits.as_ref().and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
-    line.text("message", message);
-    line.float("score", if stands { row.score() } else { 0.0 });
-    line.text("severity", rule.severity.as_str());
-    line.text("state", state);
-    line.text("subject", subject);
-    line.float("threshold", limit);
-    line.float("value", value);
-    line.count("window_ms", rule.window.0);
-    line.end(EventTime(start));
+    let point = Anomaly {
+        start: EventTime(start),
+        host,
+        rule: &rule.name,
+        slot: slot as u64,
+        id: digits.as_ref().and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default(),
+        message,
+        score: if stands { row.score() } else { 0.0 },
+        severity: rule.severity.as_str(),
+        state,
+        subject,
+        threshold: limit,
+        value,
+        window: rule.window,
+    };
+    point.write(points);
 }
 
 #[cfg(test)]

@@ -66,6 +66,65 @@ fn a_finding_of_a_rule_in_shadow_mode_is_never_firing() {
 }
 
 #[test]
+fn points_of_an_earlier_life_are_taken_back_where_closing_does_not_write_them() {
+    let left = |start: u64, slot: u64| LeftAnomaly {
+        start,
+        end: start + 20,
+        host: "*".into(),
+        rule: testing::rule().name,
+        slot,
+        retraction: format!("{start} {slot}\n").into_bytes(),
+    };
+    let mut book = book(100, 100);
+    let (mut points, mut changes) = (Vec::new(), Vec::new());
+    let of_gone = LeftAnomaly { rule: "gone".into(), ..left(100, 9) };
+    book.restore_points(vec![left(100, 0), left(100, 2), left(110, 0), left(120, 0), of_gone]);
+    let back = |points: &mut Vec<u8>| {
+        let text = String::from_utf8(std::mem::take(points)).unwrap();
+        text.lines().filter(|line| !line.starts_with("anomaly")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    book.provisional(vec![finding("/a", 110, 6.0)], &mut points, &mut changes);
+    assert_eq!(back(&mut points), [""; 0], "all are open");
+    book.closed(vec![finding("/a", 100, 6.0), finding("/b", 100, 7.0)], Vec::new(), &mut points, &mut changes);
+    assert_eq!(back(&mut points), ["100 2"], "two slots are written again");
+    book.advance(137, &mut points, &mut changes);
+    assert_eq!(back(&mut points), [""; 0], "what closes then may still come");
+    book.advance(138, &mut points, &mut changes);
+    assert_eq!(back(&mut points), ["110 0"], "nothing was found");
+    book.advance(1000, &mut points, &mut changes);
+    assert_eq!(back(&mut points), ["120 0"]);
+    assert!(book.left.is_empty());
+}
+
+#[test]
+fn an_alert_of_an_earlier_life_is_confirmed_replaced_or_withdrawn() {
+    let draft = |start: u64| {
+        let mut early = Vec::new();
+        self::book(9, 9).provisional(vec![finding("/a", start, 6.0)], &mut Vec::new(), &mut early);
+        early.remove(0)
+    };
+    let a = |change| (change, "/a".to_owned());
+    let (provisional, fired, withdrawn) = (a(Change::Provisional), a(Change::Fired), a(Change::Withdrawn));
+    // What is found as windows close, and what is told; the alert begins at 100.
+    let rows: &[(&str, &[u64], &[(Change, String)])] = &[
+        ("of the same window", &[100], &[provisional.clone(), fired.clone()]),
+        ("of another one", &[110], &[provisional.clone(), withdrawn.clone(), fired]),
+        ("nothing", &[], &[provisional, withdrawn]),
+    ];
+    for (name, starts, want) in rows {
+        let mut book = book(9, 1);
+        let (mut points, mut changes) = (Vec::new(), Vec::new());
+        book.restore_provisional(draft(100), &mut changes);
+        book.provisional(vec![finding("/a", 105, 6.0)], &mut points, &mut changes);
+        for start in *starts {
+            book.closed(vec![finding("/a", *start, 6.0)], Vec::new(), &mut points, &mut changes);
+        }
+        book.advance(133, &mut points, &mut changes);
+        assert_eq!(said(&mut changes), *want, "{name}");
+    }
+}
+
+#[test]
 fn the_first_are_told_early_and_the_strongest_count() {
     let mut book = book(2, 100);
     let (mut points, mut changes) = (Vec::new(), Vec::new());

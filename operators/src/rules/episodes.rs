@@ -335,18 +335,23 @@ impl Episodes {
     /// Makes an alert of a finding of a window that is not closed yet, where none that is known takes it. `None` where there are
     /// as many as may be.
     pub fn begin(&mut self, finding: &Finding, out: &mut Vec<AlertDraft>) -> Option<u64> {
-        let taken = &mut self.taken[finding.rule as usize];
+        let taken = &self.taken[finding.rule as usize];
         if taken.open + taken.provisional >= self.max_open {
             return None;
         }
-        taken.provisional += 1;
         let draft = AlertDraft::new(finding, Change::Provisional);
         out.push(draft.clone());
-        let provisional = self.provisional.entry((finding.rule, finding.key.clone())).or_default();
+        self.restore_provisional(draft);
+        Some(finding.end)
+    }
+
+    /// Takes an alert that was told before its window was closed.
+    pub fn restore_provisional(&mut self, draft: AlertDraft) {
+        self.taken[draft.rule as usize].provisional += 1;
+        self.next = self.next.min(draft.last.saturating_add(self.allowed_lateness));
+        let provisional = self.provisional.entry((draft.rule, draft.key.clone())).or_default();
         let at = provisional.partition_point(|known| known.draft.first <= draft.first);
         provisional.insert(at, Known::new(draft));
-        self.next = self.next.min(finding.end.saturating_add(self.allowed_lateness));
-        Some(finding.end)
     }
 
     /// Takes a finding of a window that is not closed yet, and says which alert that makes: a new one, or a higher value of

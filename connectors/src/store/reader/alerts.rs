@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tidewatch_events::alert::{Alert, AlertState, Severity};
-use tidewatch_events::time::EventTime;
+use tidewatch_events::anomaly::{Anomaly, LeftAnomaly};
+use tidewatch_events::time::{EventTime, Millis};
 
 /// No answer has more rows.
 pub const MAX_ROWS: usize = 1000;
@@ -267,6 +268,47 @@ impl StoreReader {
         })
     }
 
+    /// Points of findings that were not taken back, at most `limit`: the newest of windows that end after `from` (ms) and start
+    /// no more than `most` before it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn standing_anomalies(&self, from: u64, most: Millis, limit: usize) -> Result<Vec<LeftAnomaly>, StoreError> {
+        const SQL: &str = "SELECT time, host, rule, slot, window_ms, id, message, severity, state, subject, threshold, value \
+                           FROM anomaly WHERE state IN ('firing', 'shadow') AND time >= ?1 AND time + window_ms > ?2 \
+                           ORDER BY time DESC LIMIT ?3";
+        let whole = |row: &Row<'_>, at| row.get::<_, Option<i64>>(at).map(|n| n.unwrap_or(0).max(0) as u64);
+        let text = |row: &Row<'_>, at| row.get::<_, Option<String>>(at).map(Option::unwrap_or_default);
+        let number = |row: &Row<'_>, at| row.get::<_, Option<f64>>(at).map(Option::unwrap_or_default);
+        self.ask(|c| {
+            let mut statement = c.prepare_cached(SQL)?;
+            let first = from.saturating_sub(most.0);
+            let rows = statement.query_map(params![first as i64, from as i64, limit as i64], |row| {
+                let (start, host, rule, slot) = (whole(row, 0)?, text(row, 1)?, text(row, 2)?, whole(row, 3)?);
+                let window = Millis(whole(row, 4)?);
+                let mut retraction = Vec::new();
+                let point = Anomaly {
+                    start: EventTime(start),
+                    host: &host,
+                    rule: &rule,
+                    slot,
+                    id: &text(row, 5)?,
+                    message: &text(row, 6)?,
+                    score: 0.0,
+                    severity: &text(row, 7)?,
+                    state: &text(row, 8)?,
+                    subject: &text(row, 9)?,
+                    threshold: number(row, 10)?,
+                    value: number(row, 11)?,
+                    window,
+                };
+                point.retract(&mut retraction);
+                Ok(LeftAnomaly { start, end: start.saturating_add(window.0), host, rule, slot, retraction })
+            })?;
+            rows.collect()
+        })
+    }
+
     /// How many alerts there are, of all that are kept.
     ///
     /// # Errors
@@ -387,5 +429,49 @@ mod tests {
             assert_eq!((fired.len(), fired.first().copied(), !found.truncated), (count, newest, all), "{name}");
             assert!(fired.is_sorted_by(|a, b| a > b), "{name}");
         }
+    }
+
+    #[test]
+    fn anomalies_that_stand_are_found_with_what_takes_them_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = StoreSink::open_untended(dir.path(), StoreSettings::default()).unwrap();
+        let point = |start: u64, slot: u64, state: &'static str| Anomaly {
+            start: EventTime(start),
+            host: "a b",
+            rule: "r",
+            slot,
+            id: "x",
+            message: "r: \"/a\" 6",
+            score: 0.5,
+            severity: "high",
+            state,
+            subject: "path=/a",
+            threshold: 5.0,
+            value: 6.5,
+            window: Millis(20),
+        };
+        let all = [
+            point(900, 0, "firing"),
+            point(980, 0, "firing"),
+            point(981, 0, "firing"),
+            point(990, 0, "retracted"),
+            point(990, 1, "shadow"),
+            point(1990, 1, "firing"),
+        ];
+        let mut points = Vec::new();
+        all.iter().for_each(|point| point.write(&mut points));
+        sink.deliver(&Delivery { seq: 1, points, ..Delivery::default() }).unwrap();
+        let reader = StoreReader::open(dir.path(), Duration::from_secs(60)).unwrap();
+        let found = |from, most, limit| {
+            let left = reader.standing_anomalies(from, Millis(most), limit).unwrap();
+            left.into_iter().map(|left| (left.start, left.end, left.slot)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(1000, 20, 9), [(1990, 2010, 1), (990, 1010, 1), (981, 1001, 0)]);
+        assert_eq!(found(1000, 20, 2), [(1990, 2010, 1), (990, 1010, 1)], "the newest");
+        assert_eq!(found(1000, 10, 9), [(1990, 2010, 1), (990, 1010, 1)], "no longer windows than that");
+        let left = reader.standing_anomalies(2000, Millis(20), 9).unwrap().remove(0);
+        let mut want = Vec::new();
+        all[5].retract(&mut want);
+        assert_eq!((&*left.host, &*left.rule, left.retraction), ("a b", "r", want));
     }
 }

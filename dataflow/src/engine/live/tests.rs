@@ -10,7 +10,6 @@ use tidewatch_connectors::sink::runner::RunnerSettings;
 use tidewatch_connectors::sink::{Delivered, Parts, Sink, SinkError};
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_events::dead_letter::Reason;
-use tidewatch_operators::rules::Finding;
 use tidewatch_operators::rules::keys::KeyBytes;
 use tidewatch_operators::traffic::streams::Points;
 
@@ -61,7 +60,7 @@ fn what_an_earlier_life_left_firing_is_counted_until_it_ends() {
     };
     let lines = line("a", "2026-03-05T10:00:10.000Z") + &line("b", "2026-03-05T11:00:00.000Z");
     std::fs::write(dir.path().join("results/alerts.jsonl"), lines).unwrap();
-    let mut orphans = LeftFiring::read(&config, false);
+    let mut orphans = LeftFiring::read(&config, false, None);
     let figures = Figures::default();
     let left = |orphans: &LeftFiring| {
         figures.leave(orphans);
@@ -72,6 +71,51 @@ fn what_an_earlier_life_left_firing_is_counted_until_it_ends() {
     assert_eq!(left(&orphans), RuleFigures { left: 1, ..RuleFigures::default() });
     orphans.finish(u64::MAX);
     assert_eq!(left(&orphans), RuleFigures::default());
+}
+
+#[test]
+fn what_an_earlier_life_told_early_is_confirmed_replaced_or_withdrawn() {
+    use crate::engine::left_firing::Again;
+    use AlertState::{Firing, Withdrawn};
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("data_dir = {:?}\n{TIMES}[store]\nenabled = false\n", dir.path());
+    let found = |end: u64| Finding {
+        rule: 0,
+        key: KeyBytes::new(&[2, 10, 0, 0, 1]),
+        start: end - 10_000,
+        end,
+        n: 1,
+        value: 100.0,
+        limit: 100.0,
+        fired: end,
+        evidence: std::iter::empty().collect(),
+    };
+    std::fs::create_dir_all(dir.path().join("results")).unwrap();
+    let mut first = live(&text, Vec::new());
+    first.take(Output::Provisional(vec![found(110_000)]));
+    let line = serde_json::to_string(&first.step.alerts[0]).unwrap() + "\n";
+    std::fs::write(dir.path().join("results/alerts.jsonl"), line).unwrap();
+    // The window in which something is found, what is told: the end of its first window, how it stands.
+    type Row<'a> = (&'a str, Option<u64>, &'a [(u64, AlertState)]);
+    let rows: &[Row<'_>] = &[
+        ("confirmed", Some(110_000), &[(110_000, Firing)]),
+        ("replaced", Some(112_000), &[(110_000, Firing), (110_000, Withdrawn), (112_000, Firing)]),
+        ("nothing is found", None, &[(110_000, Withdrawn)]),
+    ];
+    for (name, end, want) in rows {
+        let again = Again { closed: 100_000, most: Millis(900_000) };
+        let orphans = LeftFiring::read(&config(&text), false, Some(again));
+        let mut live = live(&text, Vec::new()).ending(orphans);
+        end.iter().for_each(|end| live.take(Output::Findings(vec![found(*end)], Vec::new())));
+        live.take(Output::Judged(Some(if end.is_some() { 135_000 } else { 900_000 })));
+        let alerts = std::mem::take(&mut live.step.alerts);
+        let told: Vec<_> = alerts.iter().map(|alert| (alert.last.0, alert.state)).collect();
+        assert_eq!(told, *want, "{name}");
+        let replaces = alerts.iter().filter_map(|alert| alert.replaces.as_ref()).collect::<Vec<_>>();
+        assert_eq!(replaces, if want.len() == 3 { vec![&alerts[0].id] } else { vec![] }, "{name}");
+        let figures = live.figures.rules.lock()[&alerts[0].rule];
+        assert_eq!((figures.left, figures.firing), (0, u64::from(end.is_some())), "{name}");
+    }
 }
 
 #[test]
