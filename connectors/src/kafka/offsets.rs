@@ -60,6 +60,16 @@ pub struct Committer {
 }
 
 impl Committer {
+    /// The addresses of the brokers, as configured.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// The group's name.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
     /// Commits the offsets and returns when the broker has acknowledged all of them. While no coordinator answers it fails after about 10 s, with the request in
     /// flight after one minute more at most. Not to be called by a thread that others wait for.
     pub fn commit(&self, offsets: &[Commit]) -> Result<(), SourceError> {

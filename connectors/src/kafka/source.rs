@@ -161,7 +161,7 @@ impl KafkaSource {
             let bounds = Bounds { begin: partition.log_begin, end: partition.log_end };
             offsets::inside(&key, start, bounds, "the recorded offset")?;
             (partition.start, partition.dealt_with) = (start, start);
-            self.status.update(partition.id, |status| status.position = start);
+            self.status.update(partition.id, |status| (status.begun, status.position) = (start, start));
         }
         Ok(())
     }
@@ -237,6 +237,7 @@ pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
         name: partition.name(),
         topic: partition.topic.clone(),
         partition: partition.partition,
+        begun: partition.dealt_with,
         position: partition.start,
         log_end: partition.log_end,
         queued: 0,

@@ -17,6 +17,8 @@ pub struct PartitionStatus {
     pub topic: Arc<str>,
     /// The partition's number.
     pub partition: i32,
+    /// Where this life began: everything before it was dealt with by an earlier one, or is not wanted.
+    pub begun: u64,
     /// The offset to be read next: everything before it was handed to the feed.
     pub position: u64,
     /// The end of the log, as last heard of (about every second, also while nothing is read).

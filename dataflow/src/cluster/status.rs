@@ -55,16 +55,24 @@ pub struct Earlier {
     pub durable: Option<u64>,
     /// Event time (ms) that had passed.
     pub floor: u64,
-    /// The largest number of a run.
+    /// The largest number of an earlier life.
     #[serde(default)]
     pub run: u64,
+    /// A number for this life, above those of all earlier ones.
+    #[serde(default)]
+    pub life: u64,
 }
 
 impl Earlier {
     /// This and what another process knows.
     pub fn with(self, other: &Earlier) -> Earlier {
-        let Earlier { durable, floor, run } = self;
-        Earlier { durable: durable.max(other.durable), floor: floor.max(other.floor), run: run.max(other.run) }
+        let Earlier { durable, floor, run, life } = self;
+        Earlier {
+            durable: durable.max(other.durable),
+            floor: floor.max(other.floor),
+            run: run.max(other.run),
+            life: life.max(other.life),
+        }
     }
 }
 

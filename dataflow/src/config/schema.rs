@@ -112,7 +112,7 @@ pub static SOURCE: Section = Section {
         key("brokers", Kind::Brokers, Is("127.0.0.1:9092"), "Brokers to connect to first.").only(&["kafka"]),
         key("topics", Kind::Texts, Required, "Topics; one that starts with `^` is a regular expression that matches topic names.")
             .only(&["kafka"]),
-        key("group", Kind::Text, Is("tidewatch"), "The consumer group that offsets are committed to.")
+        key("group", Kind::Text, Is("tidewatch"), "The consumer group that offsets are committed to. Each cluster that reads the same topics needs its own (docs/KAFKA.md).")
             .only(&["kafka"]),
         key(
             "start",
@@ -386,7 +386,7 @@ pub static CLUSTER: Section = section(
             "id",
             Kind::Name,
             Is("tidewatch"),
-            "The cluster's name. Two clusters on the same topics need different ones.",
+            "The cluster's name. Two clusters on the same topics need different ones, and a `group` each (docs/KAFKA.md).",
         ),
         key(
             "lease",

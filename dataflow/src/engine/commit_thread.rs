@@ -79,9 +79,10 @@ impl Committing {
         }
         // No file waits for a broker.
         self.sources.keep(is_last);
-        let is_committed = due.is_none_or(|(due, floor)| self.sources.commit(&due.positions, due.durable, floor));
-        if !is_committed {
-            self.commits.failed();
+        match due {
+            Some((due, floor)) if !self.sources.commit(&due.positions, due.durable, floor) => self.commits.failed(),
+            Some(_) => {}
+            None => self.sources.hold_groups(),
         }
     }
 

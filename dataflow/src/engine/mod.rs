@@ -16,6 +16,7 @@
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
 //! | `left_firing` | alerts that an earlier life left firing |
 //! | `commits`, `commit_thread`, `file_positions`, `resume` | how far offsets are committed and positions in files kept, and how a start goes on from there |
+//! | `consumer_group` | what is committed to a consumer group, and whether another run commits to it too |
 //! | [`reload`] | rules that change while it runs |
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
@@ -30,6 +31,7 @@ pub mod allowed;
 pub mod assembly;
 mod commit_thread;
 mod commits;
+mod consumer_group;
 pub mod dead_letters;
 pub mod demo;
 pub mod evidence;

@@ -25,7 +25,8 @@ use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::watermark::Bounds;
 
-/// The text committed with an offset; at most 300 bytes.
+/// The text committed with an offset, but for [whose it is](super::consumer_group::Owner); both together are at most 300
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Event time (ms) that has passed.
@@ -110,23 +111,25 @@ impl Mark {
 
     /// Reads a text; words that are not known are left alone.
     pub fn parse(text: &str) -> Option<Mark> {
-        let words = text.strip_prefix(NAME)?;
-        let number = |name: &str| {
-            let mut values = words.split(' ').filter_map(|word| word.split_once('='));
-            values.find(|(key, _)| *key == name)?.1.parse::<u64>().ok()
-        };
+        let number = |name: &str| value(text, name)?.parse::<u64>().ok();
         let again = number("replay").zip(number("at")).map(|(from, at)| Again { from, at });
         let (newest, run) = (number("newest").unwrap_or(0), number("run").unwrap_or(0));
         Some(Mark { floor: number("floor")?, durable: number("durable"), read: number("read"), again, newest, run })
     }
 }
 
-/// What the text begins with.
-const NAME: &str = "tidewatch ";
+/// What every text begins with that Tidewatch commits.
+pub const NAME: &str = "tidewatch";
+
+/// What a text of Tidewatch says under a name.
+pub fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let words = text.strip_prefix(NAME)?.strip_prefix(' ')?;
+    words.split(' ').filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{NAME}floor={}", self.floor)?;
+        write!(f, "{NAME} floor={}", self.floor)?;
         if let Some(durable) = self.durable {
             write!(f, " durable={durable}")?;
         }
@@ -164,7 +167,7 @@ pub struct Starting<'a> {
 /// What is known of an earlier life by the texts that were committed, or kept.
 pub fn earlier<'a>(texts: impl IntoIterator<Item = &'a str>) -> Earlier {
     let marks = texts.into_iter().filter_map(Mark::parse);
-    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor, run: mark.run };
+    let one = |mark: Mark| Earlier { durable: mark.durable, floor: mark.floor, run: mark.run, ..Earlier::default() };
     marks.map(one).fold(Earlier::default(), |all, one| all.with(&one))
 }
 

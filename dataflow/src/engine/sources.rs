@@ -1,12 +1,13 @@
 //! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
 
+use super::consumer_group::{Group, Owner, Stopped};
 use super::file_positions::Keeper;
 use super::ledger::{Again, Position, Resumed};
 use super::replay::bounds;
 use super::resume::{self, Committed, Limit, Mark, Starting};
 use crate::cluster::{Control, Earlier, LostFiles};
 use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
-use crate::exit::{self, Failure};
+use crate::exit::{self, ExitCode, Failure};
 use crate::threads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -66,12 +67,12 @@ pub struct Sources {
     pub repeats: bool,
     /// What is lost of files that an earlier life followed.
     pub lost: LostFiles,
-    /// The number of this run: larger than that of any whose commits are known.
-    run: u64,
     /// Keeps positions in files.
     keeper: Option<Keeper>,
-    /// The consumer groups of Kafka sources, by position of the source.
-    pub committers: Vec<(usize, tidewatch_connectors::kafka::Committer)>,
+    /// The consumer groups of Kafka sources.
+    groups: Vec<Group>,
+    /// Whose commits to them are.
+    owner: Owner,
     /// What reads lines of Kafka sources again, by position of the source.
     pub fetchers: std::collections::HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
     /// Where Kafka partitions stand.
@@ -137,7 +138,7 @@ impl Sources {
 
     /// Whether there are offsets to commit, or positions to keep.
     pub fn has_offsets(&self) -> bool {
-        self.keeper.is_some() || !self.committers.is_empty()
+        self.keeper.is_some() || !self.groups.is_empty()
     }
 
     /// Takes note of the paths of files, of which none may be there: something is durable.
@@ -153,34 +154,24 @@ impl Sources {
     /// Takes note of where to start files again, behind windows that ended at or before `durable` (ms), once time has passed
     /// up to `floor`: see [`Sources::keep`].
     pub fn note(&mut self, positions: &[Position], durable: u64, floor: u64) {
-        let mark = |position: &Position| Mark::new(position, durable, floor, self.run).to_string();
+        let mark = |position: &Position| Mark::new(position, durable, floor, self.owner.life()).to_string();
         self.keeper.iter_mut().for_each(|keeper| keeper.note(positions, mark));
     }
 
     /// Tells the consumer groups where to start again, behind windows that ended at or before `durable` (ms), once time has
-    /// passed up to `floor`. Whether all of them know: a failure is logged.
-    pub fn commit(&self, positions: &[Position], durable: u64, floor: u64) -> bool {
-        let mut is_committed = true;
-        for (source, committer) in &self.committers {
-            let offset = |position: &Position| {
-                let (topic, partition) = position.info.name.rsplit_once('/')?;
-                Some(tidewatch_connectors::kafka::Commit {
-                    topic: topic.into(),
-                    partition: partition.parse().ok()?,
-                    next_offset: position.next_offset,
-                    metadata: Mark::new(position, durable, floor, self.run).to_string(),
-                })
-            };
-            let of_source = positions.iter().filter(|position| position.info.source == *source);
-            let offsets: Vec<_> = of_source.filter_map(offset).collect();
-            if let Err(error) = committer.commit(&offsets) {
-                if let Some(held_back) = UNCOMMITTED.may_say() {
-                    tracing::warn!(%error, held_back, "offsets were not committed; retrying");
-                }
-                is_committed = false;
-            }
+    /// passed up to `floor`. Whether all of them know: a failure is logged. Ends the process where another run commits too.
+    pub fn commit(&mut self, positions: &[Position], durable: u64, floor: u64) -> bool {
+        let life = self.owner.life();
+        let mark = |position: &Position| Mark::new(position, durable, floor, life);
+        self.groups.iter_mut().fold(true, |all, group| is_done(group.commit(&self.owner, positions, mark)) && all)
+    }
+
+    /// Tells the consumer groups where partitions begin that are new here, and looks at them now and then. Ends the process
+    /// where another run commits too.
+    pub fn hold_groups(&mut self) {
+        for group in &mut self.groups {
+            is_done(group.hold(&self.owner));
         }
-        is_committed
     }
 
     /// Takes up what was committed with offsets and kept of files, here and by the other processes, and lets partitions be
@@ -203,11 +194,13 @@ impl Sources {
         let texts = || commits.iter().filter_map(|(.., text)| text.as_deref());
         let limit = Limit::new(wall_clock(), bounds(config), config.windows.size, texts());
         let kept = keeper.map(Keeper::earlier).unwrap_or_default();
-        let earlier = agree(control, limit.bound(resume::earlier(texts()).with(&kept)), self.lost);
+        let mut here = limit.bound(resume::earlier(texts()).with(&kept));
+        here.life = Owner::next_life(wall_clock(), texts()).max(here.run.saturating_add(1));
+        let earlier = agree(control, here, self.lost);
+        self.owner = Owner::new(&config.cluster.id, earlier.life);
         let mut starting = starting_of_files(&files, &found);
         starting.extend(starting_of_topics(&topics));
         let (resumed, why_not) = resume::resume(&starting, &earlier, limit);
-        self.run = earlier.run.saturating_add(1);
         let mut new = new_paths(&files, keeper);
         new.extend(new_topics(&topics, &commits));
         let left_out = left_out_topics(&topics, &commits, earlier.run, resumed.closed);
@@ -320,8 +313,7 @@ impl Sources {
             self.fetchers.insert(index, tidewatch_connectors::kafka::LineFetcher::new(&settings)?);
         }
         let opened = KafkaSource::connect(settings, share, index)?;
-        let committer = opened.committer();
-        self.committers.push((index, committer));
+        self.groups.push(Group::open(&opened, index, &config.cluster.id)?);
         self.kafka.push((source.name.as_str().into(), opened.status()));
         Ok(Ready::Kafka(opened))
     }
@@ -477,6 +469,25 @@ fn say_what_is_read_again(again: &BTreeMap<PartitionId, (Again, u64)>, found: &[
     );
 }
 
+/// Whether a group was told; a failure is logged, and retried by the caller.
+fn is_done(told: Result<(), Stopped>) -> bool {
+    match told {
+        Ok(()) => true,
+        Err(Stopped::Unanswered(error)) => {
+            if let Some(held_back) = UNCOMMITTED.may_say() {
+                tracing::warn!(%error, held_back, "offsets were not committed; retrying");
+            }
+            false
+        }
+        Err(Stopped::Taken(failure)) => {
+            if failure.code == ExitCode::PeerLost {
+                exit::speak_of_lost_peer();
+            }
+            failure.exit()
+        }
+    }
+}
+
 /// What all processes know of an earlier life, once each has said it. `lost` is told along.
 fn agree(control: Option<&Control>, here: Earlier, lost: LostFiles) -> Earlier {
     let Some(control) = control else { return here };
@@ -511,7 +522,8 @@ mod tests {
 
     #[test]
     fn processes_agree_on_an_earlier_life_however_far_each_was() {
-        let earlier = |durable: Option<u64>, floor: u64| Earlier { durable, floor, run: floor };
+        let earlier =
+            |durable: Option<u64>, floor: u64| Earlier { durable, floor, run: floor, life: floor.saturating_mul(2) };
         // name, what each process knows, what all agree on
         let rows: &[(&str, [Earlier; 3], Earlier)] = &[
             ("nothing", [earlier(None, 0), earlier(None, 0), earlier(None, 0)], earlier(None, 0)),
