@@ -91,7 +91,7 @@ impl Field {
             Field::Referrer => "the `Referer`",
             Field::User => "the user of HTTP authentication, or of an application's line",
             Field::Port => "the port that was asked for, where the log has it",
-            Field::Severity => "the severity of a line of an error or application log: `debug` to `emerg`",
+            Field::Severity => "the severity of a line of an error or application log: `trace` to `emerg`",
             Field::Message => "its message",
             Field::Logger => "the module that wrote it",
             Field::Kind => "`access`, `error` or `app`: which kind of log the line is of",

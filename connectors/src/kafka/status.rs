@@ -144,6 +144,7 @@ mod tests {
                 name,
                 topic,
                 partition: 0,
+                begun: 0,
                 position,
                 log_end,
                 queued: 0,

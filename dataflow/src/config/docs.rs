@@ -28,7 +28,7 @@ const FILTERS: &str = "
 ## Filters
 
 A filter is a table of tests: `\"FIELD|MODIFIER\" = VALUE`, or a list of values of which one must match. All tests of a
-table must hold; `not = { … }` holds where its tests do not, `any = [{ … }, { … }]` where those of one table do. Letters
+table must hold; `not = { … }` holds where not all of its tests do, `any = [{ … }, { … }]` where those of one table do. Letters
 match in either case. `null` matches lines without the field.
 
 | modifier | an event matches where |

@@ -461,7 +461,7 @@ mod tests {
         let one: Committed = (0, "t".into(), Some("tidewatch floor=1 durable=1".into()));
         assert!(left_out_topics(&[one], 0, 10).is_empty(), "the first start of a version that numbers runs");
         let texts = ["tidewatch floor=130 durable=100 run=4", "tidewatch floor=120 durable=90 run=5"];
-        assert_eq!(earlier(texts), Earlier { durable: Some(100), floor: 130, run: 5 });
+        assert_eq!(earlier(texts), Earlier { durable: Some(100), floor: 130, run: 5, life: 0 });
     }
 
     #[test]

@@ -163,7 +163,11 @@ impl Sources {
     pub fn commit(&mut self, positions: &[Position], durable: u64, floor: u64) -> bool {
         let life = self.owner.life();
         let mark = |position: &Position| Mark::new(position, durable, floor, life);
-        self.groups.iter_mut().fold(true, |all, group| is_done(group.commit(&self.owner, positions, mark)) && all)
+        let mut all = true;
+        for group in &mut self.groups {
+            all &= is_done(group.commit(&self.owner, positions, mark));
+        }
+        all
     }
 
     /// Tells the consumer groups where partitions begin that are new here, and looks at them now and then. Ends the process
