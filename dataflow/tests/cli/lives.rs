@@ -176,6 +176,26 @@ fn a_log_that_is_replaced_by_a_copy_of_itself_is_counted_once() {
 }
 
 #[test]
+fn what_was_counted_out_of_order_is_not_late_in_the_next_life() {
+    // Time goes with the lines; the first line of the window that is open stands before those of the one that was closed.
+    let settings = "[windows]\nsize = \"1s\"\n[time]\nmax_out_of_order = \"1s\"\nallowed_lateness = \"2s\"\n\
+                    idle_after = \"1h\"\n";
+    let mut lives = Lives::new();
+    let at = 1_772_704_800;
+    lives.append("a.log", [at, at - 2, at - 2, at + 2]);
+    lives.start(&["a.log"], settings);
+    lives.until_durable(1, at - 1);
+    lives.stop();
+    lives.append("a.log", [at + 10]);
+    lives.start(&["a.log"], settings);
+    lives.until_durable(1, at + 3);
+    assert!(lives.stop().contains(" 0 late, 0 future"), "{}", lives.said());
+    assert_eq!(lives.late(), 0);
+    let requests = lives.requests();
+    assert_eq!((requests[&(at - 2)], requests[&at], requests[&(at + 2)]), (2, 1, 1), "{requests:?}");
+}
+
+#[test]
 fn what_was_written_meanwhile_to_an_idle_log_is_late_where_its_windows_were_closed() {
     let mut lives = Lives::new();
     let begun = now();

@@ -348,6 +348,8 @@ impl Entry {
                 self.clock.raise_floor(EventTime(again.at));
                 (self.passed, self.dealt_with, self.left) = (floor, until, Some(again));
             }
+            // What was read is judged as it was then: by the lines themselves. What was not is late by what is closed.
+            None if left.read.is_some() => self.passed = floor,
             None => self.clock.raise_floor(floor),
         }
         self.reached = self.time();

@@ -166,7 +166,8 @@ fn what_an_earlier_life_did_not_read_is_late_where_its_windows_were_closed() {
         ("read before", Some(7), true, [Again, Again, Late, Again, Again, InTime]),
         ("nothing more was there", Some(11), true, [Again, Again, Again, Again, Again, InTime]),
         ("not known", None, true, [Again, Again, Again, Again, Again, InTime]),
-        ("by the floor", Some(7), false, [Late, Late, Late, Again, Again, InTime]),
+        ("read before, and nothing is read again", Some(7), false, [Again, Again, Late, Again, Again, InTime]),
+        ("not known, and nothing is read again", None, false, [Late, Late, Late, Again, Again, InTime]),
     ];
     for (name, read, is_again, want) in rows {
         let again = is_again.then_some((super::Again { from: 2, at: 200 }, 5));
