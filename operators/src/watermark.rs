@@ -59,14 +59,17 @@ pub struct PartitionClock {
     guard: Guard,
     newest: Option<EventTime>,
     floor: EventTime,
-    /// Events from this offset on are late before this time.
-    closed: (u64, EventTime),
+    /// Events from these offsets on are late before these times; both rise.
+    closed: Vec<(u64, EventTime)>,
 }
+
+/// So many times before which events are late are remembered.
+const MOST_CLOSED: usize = 4;
 
 impl PartitionClock {
     /// A clock that has seen nothing.
     pub fn new(bounds: Bounds, guard: Guard) -> PartitionClock {
-        PartitionClock { bounds, guard, newest: None, floor: EventTime(0), closed: (0, EventTime(0)) }
+        PartitionClock { bounds, guard, newest: None, floor: EventTime(0), closed: Vec::new() }
     }
 
     /// The effective watermark: no event before this minus the allowed lateness is in time any more.
@@ -87,7 +90,27 @@ impl PartitionClock {
     /// Events from the offset `from` on are late where they are older than `before`: their windows were closed in an earlier
     /// life, whatever the allowed lateness was then.
     pub fn close(&mut self, before: EventTime, from: u64) {
-        self.closed = (from, before);
+        self.closed.retain(|(offset, time)| *offset < from || *time > before);
+        if before > EventTime(0) && self.closed.iter().all(|(offset, time)| *offset > from || *time < before) {
+            let at = self.closed.partition_point(|(offset, _)| *offset < from);
+            self.closed.insert(at, (from, before));
+        }
+        if self.closed.len() > MOST_CLOSED {
+            self.closed.remove(0);
+        }
+    }
+
+    /// From which offsets on events are late before which times, whatever the events before them say: by
+    /// [`PartitionClock::close`], and by floors where they made an event late.
+    pub fn closed(&self) -> &[(u64, EventTime)] {
+        &self.closed
+    }
+
+    /// Before this time an event is late by those before it alone.
+    fn late_by_events(&self) -> EventTime {
+        let Bounds { max_out_of_order, allowed_lateness, .. } = self.bounds;
+        let by = |newest: EventTime| newest.saturating_sub(max_out_of_order).saturating_sub(allowed_lateness);
+        self.newest.map_or(EventTime(0), by)
     }
 
     /// Judges `events[from..]` in order. `limit` gives, for [`Guard::Limit`], the time by which the event at an index is
@@ -120,13 +143,18 @@ impl PartitionClock {
                 }
             };
             let event = &mut events[at];
-            let closed = if event.offset >= self.closed.0 { self.closed.1 } else { EventTime(0) };
+            let closed = self.closed.iter().rfind(|(from, _)| event.offset >= *from);
+            let closed = closed.map_or(EventTime(0), |(_, before)| *before);
             let late_before = self.effective().saturating_sub(self.bounds.allowed_lateness).max(closed);
             event.verdict = if future {
                 counts.future += 1;
                 Verdict::Future
             } else if time < late_before {
                 counts.late += 1;
+                if time >= self.late_by_events() {
+                    let from = event.offset;
+                    self.close(late_before, from);
+                }
                 Verdict::Late
             } else {
                 counts.in_time += 1;
@@ -222,6 +250,37 @@ mod tests {
         use Verdict::{InTime, Late};
         assert_eq!(verdicts, [Late, InTime, Late, InTime, Late]);
         assert_eq!((counts.late, clock.newest()), (3, Some(EventTime(97_000))), "late events move nothing");
+    }
+
+    #[test]
+    fn what_made_an_event_late_that_those_before_it_did_not_is_remembered() {
+        let mut clock = PartitionClock::new(BOUNDS, Guard::Limit);
+        let mut judge = |floor: u64, events: &[(u64, u64)]| {
+            clock.raise_floor(EventTime(floor));
+            let event = |(offset, time): &(u64, u64)| {
+                let event = Event::new(Kind::Access, EventTime(*time));
+                Event { offset: *offset, ..event }
+            };
+            let mut events: Vec<Event> = events.iter().map(event).collect();
+            let ahead = Ahead { times: &[], ended: true };
+            clock.judge(&mut events, 0, ahead, |e| e.time, &mut Counts::default());
+            clock.closed().iter().map(|(from, before)| (*from, before.0)).collect::<Vec<_>>()
+        };
+        assert!(judge(0, &[(1, 100_000), (2, 84_999)]).is_empty(), "late by those before it");
+        assert_eq!(
+            judge(110_000, &[(3, 100_000), (4, 99_999), (5, 90_000)]),
+            [(4, 100_000)],
+            "by a floor, from there on"
+        );
+        assert_eq!(judge(110_000, &[(6, 99_998)]), [(4, 100_000)], "by the same");
+        assert_eq!(judge(120_000, &[(7, 130_000), (8, 99_999)]), [(4, 100_000)], "by those before it again");
+        let all = (0..9).map(|n| judge(200_000 + n * 10_000, &[(10 + n, 150_000)])).last().unwrap();
+        assert_eq!(all, [(15, 240_000), (16, 250_000), (17, 260_000), (18, 270_000)], "the last few");
+        clock.close(EventTime(250_000), 12);
+        let all: Vec<u64> = clock.closed().iter().map(|(from, _)| *from).collect();
+        assert_eq!(all, [12, 17, 18], "what is closed from further in front takes the place of those behind");
+        clock.close(EventTime(250_000), 13);
+        assert_eq!(clock.closed().len(), 3, "it was closed");
     }
 
     #[test]

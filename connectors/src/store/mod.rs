@@ -17,6 +17,7 @@ mod maintenance;
 mod marks;
 mod outlet;
 mod reader;
+mod resize;
 mod ring;
 pub mod schema;
 mod sink;
@@ -32,6 +33,7 @@ pub use reader::requests::{ClientActivity, ClientPoint, ClientSeries, Count, Req
 pub use reader::series::{Series, SeriesQuery, SeriesRow};
 pub use reader::tops::{TopRow, Tops, TopsQuery};
 pub use reader::{StoreReader, Stored};
+pub use resize::discard_open;
 pub use ring::{Elsewhere, OnRequests, RequestInlet, RequestRing, RequestRow, RingSettings, RingStatus, RingWatch};
 pub use sink::StoreSink;
 pub use tap::RequestTap;

@@ -5,7 +5,7 @@
 
 use super::maintenance::{self, Tending};
 use super::schema::{self, ColumnKind, Measurement};
-use super::{StoreError, StoreSettings, open_for_writing};
+use super::{StoreError, StoreSettings, open_for_writing, resize};
 use crate::sink::{Delivered, Delivery, Parts, Sink, SinkError};
 use crate::source::wall_clock;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -70,11 +70,7 @@ impl StoreSink {
     pub fn open_untended(dir: &Path, settings: StoreSettings) -> Result<StoreSink, StoreError> {
         let path = dir.join(super::FILE_NAME);
         let connection = open_for_writing(&path, settings.max_size)?;
-        let failed = StoreError::new("open", &path);
-        let value = |name: &str, value: u64| {
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![name, value as i64])
-        };
-        value("window_ms", settings.window.0).map_err(&failed)?;
+        resize::note_size(&connection, settings.window.0 as i64).map_err(StoreError::new("open", &path))?;
         let tending = Tending::new(&settings);
         let writer = Mutex::new(Writer { path, connection, settings, tending });
         let shared = Arc::new(Shared { writer, stopping: Mutex::new(false), stop: Condvar::new() });

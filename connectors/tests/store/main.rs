@@ -7,6 +7,7 @@ mod alerts;
 mod answers;
 mod crash;
 mod requests;
+mod resize;
 mod rewrites;
 mod room;
 mod schema;

@@ -10,7 +10,7 @@
 //!   before one has closed: the floor that goes with them would be behind that of the life before.
 
 use super::dead_letters::{Counts, are_kept};
-use super::ledger::{Again, Position};
+use super::ledger::{Again, Position, Steps};
 use tidewatch_events::batch::PartitionId;
 
 /// Where partitions stand.
@@ -32,7 +32,7 @@ pub struct Look {
 pub struct Commits {
     /// Event time (ms) that went with what was committed.
     durable: u64,
-    committed: Vec<(PartitionId, u64, Option<Again>)>,
+    committed: Vec<(PartitionId, u64, Option<Again>, [Steps; 2])>,
     /// What is to be committed next.
     waiting: Option<Look>,
 }
@@ -52,7 +52,8 @@ impl Commits {
             return None;
         }
         let look = self.waiting.take()?;
-        let offsets: Vec<_> = look.positions.iter().map(|at| (at.info.id, at.next_offset, at.again)).collect();
+        let of = |at: &Position| (at.info.id, at.next_offset, at.again, [at.late, at.future]);
+        let offsets: Vec<_> = look.positions.iter().map(of).collect();
         // The time goes with them, so they are committed where only that has moved.
         if offsets.is_empty() || look.durable == self.durable && offsets == self.committed {
             return None;
@@ -84,7 +85,8 @@ mod tests {
             reference_time: WallTime(0),
             unread: None,
         };
-        vec![Position { info, next_offset: offset, again: None, read: offset, newest: 0 }]
+        let (late, future) = (Steps::default(), Steps::default());
+        vec![Position { info, next_offset: offset, again: None, read: offset, newest: 0, late, future }]
     }
 
     /// Letters of workers 2 and 3.

@@ -17,9 +17,11 @@
 
 mod clock;
 mod partition;
+mod steps;
 
 pub use clock::Moment;
 pub use partition::{Again, Gone, Judgement, Left, Pending, Sample, Share, Shares, Totals};
+pub use steps::Steps;
 
 use crate::cluster::Backlog;
 use clock::Believed;
@@ -75,6 +77,10 @@ pub struct Position {
     pub read: u64,
     /// Largest time (ms) of an event of its records: they may be of clocks that are ahead of the one here. 0 of other logs.
     pub newest: u64,
+    /// From which offsets on lines were late before which times (ms), although not by the lines before them.
+    pub late: Steps,
+    /// What was read before these offsets was read by these times of the wall clock (ms): where lines were from the future.
+    pub future: Steps,
 }
 
 /// How a partition stands at this moment.
@@ -220,11 +226,11 @@ impl Ledger {
                 // others were opened that are of no use: they could hand it on for ever.
                 let known = if info.passing { inner.least(|e| !e.is_stranger()) } else { None };
                 clock.raise_floor(EventTime(inner.effective.max(known.unwrap_or(0))));
-                // Of what no earlier life read, nothing is in windows that were closed.
-                clock.close(EventTime(inner.closed), 0);
                 let mut entry = Entry::new(info.clone(), clock, inner.results);
-                if let Some(left) = inner.left.remove(&info.id) {
-                    entry.resume(left);
+                match inner.left.remove(&info.id) {
+                    Some(left) => entry.resume(left),
+                    // Of what no earlier life read, nothing is in windows that were closed.
+                    None => entry.clock.close(EventTime(inner.closed), 0),
                 }
                 // What is found later was written since.
                 entry.unread = info.unread.filter(|_| inner.sources_to_list > 0);
@@ -329,8 +335,9 @@ impl Ledger {
     /// goes on without them, and is their floor. They are not idle, as what they have sent is still to be judged.
     ///
     /// Where no partition of this process holds time (or there are none), it follows the least of the other processes, and
-    /// where none holds it there either, the wall clock. A process that has not read an event yet has nothing to close: it
-    /// follows the others alone, so that what comes first is not late by a clock that passed while nobody was there.
+    /// where none holds it there either, the wall clock. A process that has not read an event yet, and reads none again for
+    /// windows of rules, has nothing to close: it follows the others alone, so that what comes first is not late by a clock
+    /// that passed while nobody was there.
     ///
     /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
     pub fn tick(&self, now: Moment, others: &[Elsewhere], is_paused: bool) {
@@ -353,7 +360,7 @@ impl Ledger {
         let holding = inner.least(Entry::holds);
         inner.reads_history = all_old && holding.is_some();
         let reached = holding.unwrap_or_else(|| {
-            let has_read = !inner.ended.is_empty() || inner.partitions.values().any(|e| e.totals.events > 0);
+            let has_read = !inner.ended.is_empty() || inner.partitions.values().any(Entry::has_read);
             match others.iter().filter_map(|other| other.holding).min() {
                 Some(least) => least,
                 None if has_read => now.wall.0.saturating_sub(self.time.bounds.max_out_of_order.0),

@@ -15,7 +15,7 @@
 //!   not followed any further.
 //! - Without a text that can be read, a start is as if there were only the offset.
 
-use super::ledger::{Again, Left, Position, Resumed};
+use super::ledger::{Again, Left, Position, Resumed, Steps};
 use crate::cluster::Earlier;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,7 +25,7 @@ use tidewatch_events::rule::Rule;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::watermark::Bounds;
 
-/// The text committed with an offset, but for [whose it is](super::consumer_group::Owner); both together are at most 300
+/// The text committed with an offset, but for [whose it is](super::consumer_group::Owner); both together are at most 700
 /// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -41,6 +41,10 @@ pub struct Mark {
     newest: u64,
     /// The number of the run that committed it; 0 in older texts.
     run: u64,
+    /// See [`Position::late`].
+    late: Steps,
+    /// See [`Position::future`].
+    future: Steps,
 }
 
 /// How far (ms) event time can have passed in an earlier life, and how windows are closed from now on.
@@ -98,23 +102,27 @@ impl Limit {
         let durable = mark.durable.map(|durable| self.durable_of(durable, ahead));
         let floor = mark.floor - ahead;
         let floor = durable.map_or(floor, |durable| self.floor_of(floor, durable));
-        Mark { floor, durable, again, ..mark }
+        let late = mark.late.map(|before| before.min(self.floor.saturating_sub(self.lateness)));
+        Mark { floor, durable, again, late, ..mark }
     }
 }
 
 impl Mark {
     /// Of a position that windows up to `durable` allow, where so much time has passed in this run.
     pub fn new(position: &Position, durable: u64, floor: u64, run: u64) -> Mark {
-        let Position { again, read, newest, .. } = *position;
-        Mark { floor, durable: Some(durable), read: Some(read), again, newest, run }
+        let Position { again, read, newest, late, future, .. } = *position;
+        Mark { floor, durable: Some(durable), read: Some(read), again, newest, run, late, future }
     }
 
     /// Reads a text; words that are not known are left alone.
     pub fn parse(text: &str) -> Option<Mark> {
         let number = |name: &str| value(text, name)?.parse::<u64>().ok();
+        let steps = |name: &str| value(text, name).map(Steps::parse).unwrap_or_default();
         let again = number("replay").zip(number("at")).map(|(from, at)| Again { from, at });
         let (newest, run) = (number("newest").unwrap_or(0), number("run").unwrap_or(0));
-        Some(Mark { floor: number("floor")?, durable: number("durable"), read: number("read"), again, newest, run })
+        let (late, future) = (steps("late"), steps("future"));
+        let (durable, read) = (number("durable"), number("read"));
+        Some(Mark { floor: number("floor")?, durable, read, again, newest, run, late, future })
     }
 }
 
@@ -142,6 +150,11 @@ impl fmt::Display for Mark {
         for (name, number) in [("newest", self.newest), ("run", self.run)] {
             if number > 0 {
                 write!(f, " {name}={number}")?;
+            }
+        }
+        for (name, steps) in [("late", self.late), ("future", self.future)] {
+            if steps != Steps::default() {
+                write!(f, " {name}={steps}")?;
             }
         }
         Ok(())
@@ -200,8 +213,8 @@ pub fn left_out_topics(commits: &[Committed], last_run: u64, closed: u64) -> BTr
 pub fn resume(starting: &[Starting<'_>], earlier: &Earlier, limit: Limit) -> (Resumed, Option<String>) {
     let mark_of = |partition: &Starting<'_>| Some(limit.mark(Mark::parse(partition.committed?)?));
     let floor_alone = |mark: Mark| {
-        let Mark { floor, read, newest, .. } = mark;
-        Left { floor, durable: mark.durable.unwrap_or(0), read, again: None, newest }
+        let Mark { floor, read, newest, late, future, .. } = mark;
+        Left { floor, durable: mark.durable.unwrap_or(0), read, again: None, newest, late, future }
     };
     let Some(closed) = earlier.durable else {
         let left = |partition: &Starting<'_>| Some((partition.id, floor_alone(mark_of(partition)?)));
@@ -211,7 +224,7 @@ pub fn resume(starting: &[Starting<'_>], earlier: &Earlier, limit: Limit) -> (Re
         let Some(mark) = mark_of(partition) else {
             // It was made, or named, since: time passed without it.
             let floor = limit.floor_of(earlier.floor, closed);
-            return (partition.id, Left { floor, durable: closed, read: Some(0), again: None, newest: 0 });
+            return (partition.id, Left { floor, durable: closed, read: Some(0), ..Left::default() });
         };
         let is_held = |again: &Again| (partition.log_begin..partition.start).contains(&again.from);
         let again = mark.again.filter(is_held).map(|again| (again, partition.start));
@@ -273,28 +286,19 @@ mod tests {
     #[test]
     fn texts_are_read_as_they_are_written() {
         let again = Some(Again { from: 40, at: 65 });
+        let (late, future) = (Steps::default(), Steps::default());
+        let bare = Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 0, run: 0, late, future };
         let rows: &[(&str, Option<Mark>)] = &[
-            (TEXT, Some(Mark { floor: 130, durable: Some(100), read: None, again, newest: 0, run: 0 })),
+            (TEXT, Some(Mark { again, ..bare })),
+            ("tidewatch floor=130 durable=100", Some(bare)),
+            ("tidewatch floor=130 durable=100 newest=95", Some(Mark { newest: 95, ..bare })),
+            ("tidewatch floor=130 durable=100 newest=95 run=3", Some(Mark { newest: 95, run: 3, ..bare })),
+            ("tidewatch floor=130 durable=100 read=90 replay=40 at=65", Some(Mark { read: Some(90), again, ..bare })),
             (
-                "tidewatch floor=130 durable=100",
-                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 0, run: 0 }),
+                "tidewatch floor=130 durable=100 late=50:90,60:95 future=55:70",
+                Some(Mark { late: Steps::parse("50:90,60:95"), future: Steps::parse("55:70"), ..bare }),
             ),
-            (
-                "tidewatch floor=130 durable=100 newest=95",
-                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 95, run: 0 }),
-            ),
-            (
-                "tidewatch floor=130 durable=100 newest=95 run=3",
-                Some(Mark { floor: 130, durable: Some(100), read: None, again: None, newest: 95, run: 3 }),
-            ),
-            (
-                "tidewatch floor=130 durable=100 read=90 replay=40 at=65",
-                Some(Mark { floor: 130, durable: Some(100), read: Some(90), again, newest: 0, run: 0 }),
-            ),
-            (
-                "tidewatch floor=130",
-                Some(Mark { floor: 130, durable: None, read: None, again: None, newest: 0, run: 0 }),
-            ),
+            ("tidewatch floor=130", Some(Mark { durable: None, ..bare })),
         ];
         for (text, want) in rows {
             assert_eq!(Mark::parse(text), *want, "{text}");
@@ -308,9 +312,10 @@ mod tests {
         let half = Mark::parse("tidewatch floor=130 durable=100 replay=40").unwrap();
         assert_eq!(half.again, None, "where it is judged from is not known");
         let again = Some(Again { from: u64::MAX, at: u64::MAX });
+        let (most, steps) = (Some(u64::MAX), [(u64::MAX, u64::MAX); 9].into_iter().collect());
         let (floor, newest, run) = (u64::MAX, u64::MAX, u64::MAX);
-        let largest = Mark { floor, durable: Some(u64::MAX), read: Some(u64::MAX), again, newest, run };
-        assert!(largest.to_string().len() < 300);
+        let largest = Mark { floor, durable: most, read: most, again, newest, run, late: steps, future: steps };
+        assert!(largest.to_string().len() < 500);
     }
 
     #[test]
@@ -411,7 +416,8 @@ mod tests {
             let (resumed, said) = resume(&starting, &known, limit(10_000, &[]));
             type Want = (u64, u64, u64, Option<u64>, Option<(Again, u64)>);
             let left = |(id, floor, durable, read, again): &Want| {
-                (PartitionId(*id), Left { floor: *floor, durable: *durable, read: *read, again: *again, newest: 0 })
+                let (floor, durable, read, again) = (*floor, *durable, *read, *again);
+                (PartitionId(*id), Left { floor, durable, read, again, ..Left::default() })
             };
             let partitions = want.iter().map(left).collect();
             let want = Resumed { partitions, closed: *closed, results: *closed };

@@ -247,7 +247,8 @@ impl Pipeline {
         let Member { process, control, sockets } = member;
         let processes = control.as_ref().map_or(1, |control| control.others().len() + 1);
         let parsers = Arc::new(parsers);
-        let (ledger, closed) = resumed_ledger(config, &mut sources, control.as_ref());
+        let keeps_store = process == 0 && sinks::keeps_store(config, outlets.tap.is_some());
+        let (ledger, closed) = resumed_ledger(config, &mut sources, control.as_ref(), keeps_store)?;
         let again = sources.repeats.then_some(Again { closed, most: MAX_REPLAY });
         let recent = Arc::new(RecentLines::new(RECENT_BYTES));
         let wakers = Wakers::default();
@@ -443,14 +444,23 @@ impl Pipeline {
     }
 }
 
-/// The ledger of this process, going on after an earlier life, and up to which time (ms) windows were closed there.
-fn resumed_ledger(config: &Config, sources: &mut Sources, control: Option<&Control>) -> (Arc<Ledger>, u64) {
+/// The ledger of this process, going on after an earlier life, and up to which time (ms) windows were closed there. What was
+/// open there goes from the store, where this process `keeps_store` and windows have another size.
+fn resumed_ledger(
+    config: &Config,
+    sources: &mut Sources,
+    control: Option<&Control>,
+    keeps_store: bool,
+) -> Result<(Arc<Ledger>, u64), Failure> {
     let time = time_settings(config, sources);
     sources.resume(config, control);
     let resumed = std::mem::take(&mut sources.resumed);
     let closed = resumed.closed;
+    if keeps_store {
+        sinks::discard_open(config, closed, resumed.results)?;
+    }
     let ledger = Ledger::new(time, sources.count()).resuming(resumed).open_ended(sources.are_open_ended());
-    (Arc::new(ledger), closed)
+    Ok((Arc::new(ledger), closed))
 }
 
 /// What is computed, by one of so many workers, behind windows that were closed up to this time (ms).

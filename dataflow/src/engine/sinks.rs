@@ -18,6 +18,24 @@ pub(super) fn keeps_store(config: &Config, has_page: bool) -> bool {
     config.store.enabled.unwrap_or(config.sinks.influx.is_none() || has_page)
 }
 
+/// Where the store was opened with another size of windows than before, removes what it holds of windows that were open: see
+/// [`tidewatch_connectors::store::discard_open`].
+///
+/// # Errors
+/// 1 where the store cannot be written.
+pub fn discard_open(config: &Config, closed: u64, results: u64) -> Result<(), Failure> {
+    let points = tidewatch_connectors::store::discard_open(&config.data_dir, closed, results).map_err(store_failed)?;
+    if points > 0 {
+        tracing::warn!(
+            from = %tidewatch_events::time::EventTime(closed),
+            points,
+            "the size of windows was changed: what the store held of windows that were open at the stop was removed, since it is \
+             counted again in windows of the new size; other sinks hold both"
+        );
+    }
+    Ok(())
+}
+
 /// Opens the sinks of process 0. Where none is configured, alerts go to standard output and, with dead letters, to files in
 /// `DATA_DIR/results`; points go to the store, or to files too where there is none. Dead letters are always kept: where
 /// `[sink.dead_letters]` says, else in those files or those of `[sink.files]`, else in `DATA_DIR/rejected.jsonl`.

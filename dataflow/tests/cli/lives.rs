@@ -6,7 +6,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidewatch_events::time::EventTime;
+use tidewatch_connectors::answers::Span;
+use tidewatch_connectors::store::{SeriesQuery, StoreReader};
+use tidewatch_events::time::{EventTime, Millis};
 
 /// A folder with logs, and what runs over them.
 struct Lives {
@@ -182,7 +184,7 @@ fn what_was_counted_out_of_order_is_not_late_in_the_next_life() {
                     idle_after = \"1h\"\n";
     let mut lives = Lives::new();
     let at = 1_772_704_800;
-    lives.append("a.log", [at, at - 2, at - 2, at + 2]);
+    lives.append("a.log", [at, at - 2, at - 2, at + 3]);
     lives.start(&["a.log"], settings);
     lives.until_durable(1, at - 1);
     lives.stop();
@@ -192,7 +194,7 @@ fn what_was_counted_out_of_order_is_not_late_in_the_next_life() {
     assert!(lives.stop().contains(" 0 late, 0 future"), "{}", lives.said());
     assert_eq!(lives.late(), 0);
     let requests = lives.requests();
-    assert_eq!((requests[&(at - 2)], requests[&at], requests[&(at + 2)]), (2, 1, 1), "{requests:?}");
+    assert_eq!((requests[&(at - 2)], requests[&at], requests[&(at + 3)]), (2, 1, 1), "{requests:?}");
 }
 
 #[test]
@@ -253,4 +255,30 @@ fn a_window_of_another_size_begins_behind_those_that_were_closed() {
     assert!(said.contains("the size of windows was changed"), "{said}");
     let requests = lives.requests();
     assert_eq!((requests[&minute], requests[&(minute + 60)]), (5, 60), "{requests:?}");
+}
+
+#[test]
+fn what_was_open_is_counted_once_where_windows_have_another_size() {
+    // Time goes with the lines: windows of twelve seconds are open at the stop.
+    let of_size = |size: &str| {
+        format!(
+            "[windows]\nsize = \"{size}\"\n[time]\nmax_out_of_order = \"1s\"\nallowed_lateness = \"12s\"\n\
+             idle_after = \"1h\"\n"
+        )
+    };
+    let mut lives = Lives::new();
+    let minute = 1_772_704_800;
+    lives.append("a.log", minute..minute + 40);
+    lives.start(&["a.log"], &of_size("1s"));
+    lives.until_durable(1, minute + 20);
+    lives.stop();
+    lives.append("a.log", minute + 40..minute + 60);
+    lives.start(&["a.log"], &of_size("5s"));
+    lives.until_durable(1, minute + 45);
+    let said = lives.stop();
+    assert!(said.contains("what the store held of windows that were open"), "{said}");
+    let store = StoreReader::open(&lives.path("data"), Duration::from_secs(60)).unwrap();
+    let span = Span::of(EventTime(minute * 1000), EventTime((minute + 60) * 1000));
+    let series = store.series(&SeriesQuery { span, step: Some(Millis(5_000)), ..SeriesQuery::default() }).unwrap();
+    assert_eq!(series.rows.iter().map(|row| row.requests).sum::<u64>(), 60);
 }

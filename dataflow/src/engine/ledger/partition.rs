@@ -9,7 +9,7 @@
 //! - `reached` stands still while a batch is half judged (no batch ever is where partitions may be idle: a future guard by
 //!   a limit needs nothing of what follows).
 
-use super::{Moment, Position, TimeSettings};
+use super::{Moment, Position, Steps, TimeSettings};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -60,6 +60,10 @@ pub struct Left {
     pub again: Option<(Again, u64)>,
     /// See [`Position::newest`].
     pub newest: u64,
+    /// See [`Position::late`].
+    pub late: Steps,
+    /// See [`Position::future`].
+    pub future: Steps,
 }
 
 /// From where on a partition is read again.
@@ -268,6 +272,8 @@ pub(super) struct Entry {
     pub next_offset: Option<u64>,
     /// See [`Position::newest`].
     newest: u64,
+    /// See [`Position::future`].
+    future: Steps,
     /// What was there to be read at the start.
     pub unread: Option<Unread>,
     /// How many batches came before its end was seen for the first time: where records are gone, no offset tells.
@@ -311,6 +317,7 @@ impl Entry {
             results,
             next_offset: None,
             newest: 0,
+            future: Steps::default(),
             unread: None,
             end_seen: None,
         }
@@ -340,7 +347,11 @@ impl Entry {
     pub fn resume(&mut self, left: Left) {
         self.newest = left.newest;
         // Where it is not known how far it was read, what is old may have been counted.
-        self.clock.close(EventTime(left.durable), left.read.unwrap_or(u64::MAX));
+        if let Some(read) = left.read {
+            self.clock.close(EventTime(left.durable), read);
+        }
+        left.late.iter().for_each(|(from, before)| self.clock.close(EventTime(before), from));
+        self.future = left.future;
         self.read = left.read.unwrap_or(0);
         let floor = EventTime(left.floor);
         match left.again {
@@ -374,7 +385,16 @@ impl Entry {
         let left = self.left.filter(|_| self.next_offset.is_none_or(|next| next < self.dealt_with));
         let again = closed.chain(left).min_by_key(|again| again.from).filter(|again| again.from < next_offset);
         let read = self.next_offset.or_else(began).map_or(next_offset, |read| read.max(next_offset)).max(self.read);
-        Some(Position { info: self.info.clone(), next_offset, again, read, newest: self.newest })
+        let from = again.map_or(next_offset, |again| again.from);
+        let (late, future) = (self.late_from(from), self.future.iter().filter(|(behind, _)| *behind > from).collect());
+        Some(Position { info: self.info.clone(), next_offset, again, read, newest: self.newest, late, future })
+    }
+
+    /// Which lines from this offset on are late, although not by those before them.
+    fn late_from(&self, offset: u64) -> Steps {
+        let closed = self.clock.closed();
+        let first = closed.partition_point(|(from, _)| *from <= offset).saturating_sub(1);
+        closed[first..].iter().map(|(from, before)| (*from, before.0)).collect()
     }
 
     /// Takes note of what its lines were of late.
@@ -408,6 +428,11 @@ impl Entry {
     pub fn follow(&mut self, floor: EventTime) {
         self.clock.raise_floor(floor);
         self.reached = self.time();
+    }
+
+    /// Whether windows may be open by what it has read, for the first time or again.
+    pub fn has_read(&self) -> bool {
+        self.totals.events > 0 || self.left.is_some()
     }
 
     /// Whether what was there at the start was read and judged.
@@ -462,7 +487,7 @@ impl Entry {
             seq += 1;
         }
         let ahead = Ahead { times: &times, ended: self.ended && seq == self.taken };
-        let limits = Limits::new(&batch.raw);
+        let limits = Limits::new(&batch.raw, self.future);
         let mut counts = Counts::default();
         *judged = self.clock.judge(&mut batch.events, *judged, ahead, |e| limits.of(e), &mut counts);
         // An earlier life counted these.
@@ -479,6 +504,9 @@ impl Entry {
             && let Some(last) = batch.events[..*judged].iter().rfind(|e| e.verdict == Verdict::Future)
         {
             self.totals.ahead = Some(last.time.since(limits.of(last)).0);
+            if limits.records.is_none() && last.offset >= self.read {
+                self.future.push(last.offset + 1, batch.raw.read_at.0);
+            }
         }
         *judged >= batch.events.len()
     }
@@ -564,17 +592,19 @@ fn is_past(since: Millis, now: Millis, for_long: Millis) -> bool {
 struct Limits<'a> {
     read_at: WallTime,
     records: Option<&'a [tidewatch_events::batch::RecordMeta]>,
+    /// When an earlier life had read them.
+    before: Steps,
     /// The record after that of the event asked for last: mostly the next event's.
     next: Cell<usize>,
 }
 
 impl<'a> Limits<'a> {
-    fn new(raw: &'a RawBatch) -> Limits<'a> {
+    fn new(raw: &'a RawBatch, before: Steps) -> Limits<'a> {
         let records = match &raw.framing {
             Framing::Lines { .. } | Framing::Torn { .. } => None,
             Framing::Records(records) => Some(records.as_slice()),
         };
-        Limits { read_at: raw.read_at, records, next: Cell::new(0) }
+        Limits { read_at: raw.read_at, records, before, next: Cell::new(0) }
     }
 
     fn of(&self, event: &Event) -> EventTime {
@@ -587,6 +617,7 @@ impl<'a> Limits<'a> {
             self.next.set(at + 1);
             records[at].timestamp
         });
-        EventTime(record.unwrap_or(self.read_at).0)
+        let read_at = || self.before.behind(event.offset).map_or(self.read_at, |at| self.read_at.min(WallTime(at)));
+        EventTime(record.unwrap_or_else(read_at).0)
     }
 }

@@ -171,7 +171,7 @@ fn what_an_earlier_life_did_not_read_is_late_where_its_windows_were_closed() {
     ];
     for (name, read, is_again, want) in rows {
         let again = is_again.then_some((super::Again { from: 2, at: 200 }, 5));
-        let left = Left { floor: 300, durable: 290, read: *read, again, newest: 0 };
+        let left = Left { floor: 300, durable: 290, read: *read, again, ..Left::default() };
         let partitions = vec![(PartitionId(1), left)];
         let (ledger, feed) = reading(Resumed { partitions, closed: 295, results: 295 });
         let verdicts: Vec<Verdict> = judged(&ledger, &feed, &[batch])[0].iter().map(|(_, verdict)| *verdict).collect();
@@ -195,4 +195,90 @@ fn where_windows_have_another_size_results_begin_with_the_next_one() {
     let want = [(5, Verdict::Late), (6, Verdict::Again), (7, Verdict::Again), (8, Verdict::InTime)];
     assert_eq!(verdicts, [want], "for rules alone until then");
     assert_eq!(ledger.commit_positions(295)[0].next_offset, 6, "it is read for rules in the next life too");
+}
+
+#[test]
+fn a_quiet_process_that_has_read_again_alone_goes_with_the_clock() {
+    // Windows of rules are open by what it read again, and nothing new comes.
+    let rows = [("read again", Some((Again { from: 0, at: 0 }, 2)), 5000 - B), ("nothing is", None, 140)];
+    for (name, again, want) in rows {
+        let left = Left { floor: 140, durable: 130, read: Some(2), again, ..Left::default() };
+        let (ledger, feed) = reading(Resumed { partitions: vec![(PartitionId(1), left)], closed: 130, results: 130 });
+        if again.is_some() {
+            feed.send(batch(1, 0));
+        }
+        feed.caught_up(PartitionId(1));
+        take(&ledger, &feed, 101);
+        for now in [4000, 5000] {
+            ledger.tick(both(now), &[], false);
+        }
+        assert_eq!((ledger.events(), ledger.effective()), (0, Some(want)), "{name}");
+    }
+}
+
+/// Reads a line with an event; its verdict, where anything of it is left.
+fn read_line(ledger: &Ledger, feed: &Feed, (offset, time, read_at): (u64, u64, u64)) -> Option<Verdict> {
+    let seq = ledger.inner.lock().partitions[&PartitionId(1)].taken;
+    feed.send(RawBatch { framing: Framing::Lines { offset }, read_at: WallTime(read_at), ..super::batch(1, seq) });
+    while let Some(taken) = ledger.take(feed) {
+        let Taken::Batch(raw) = taken else { continue };
+        let mut batch = Batch::new(raw, b"h"[..].into());
+        batch.events.push(Event { offset, ..Event::new(Kind::Access, EventTime(time)) });
+        let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
+        assert_eq!(ledger.judge(&mut pending, 0, feed), Judgement::Whole);
+        return pending.batch.events.first().map(|event| event.verdict);
+    }
+    panic!("no batch came")
+}
+
+/// A life after this one, which had closed all windows up to `durable`.
+fn next_life(ledger: &Ledger, durable: u64) -> (Ledger, Feed) {
+    let at = ledger.commit_positions(durable).remove(0);
+    let again = at.again.map(|again| (again, at.next_offset));
+    let left =
+        Left { floor: durable + 10, durable, read: Some(at.read), again, newest: 0, late: at.late, future: at.future };
+    let partitions = vec![(PartitionId(1), left)];
+    let (mut ledger, feed) = reading(Resumed { partitions, closed: durable, results: durable });
+    ledger.time.rules_window = Millis(5000);
+    (ledger, feed)
+}
+
+#[test]
+fn what_was_late_by_the_time_that_had_passed_is_late_when_it_is_read_again() {
+    let (mut ledger, feed) = reading(Resumed::default());
+    ledger.time.rules_window = Millis(5000);
+    let lines = [(0, 1000, 1000), (1, 2084, 2200), (2, 2085, 2200), (3, 2105, 2200)];
+    let verdict = |ledger: &Ledger, feed: &Feed, at: usize| read_line(ledger, feed, lines[at]);
+    assert_eq!(verdict(&ledger, &feed, 0), Some(Verdict::InTime));
+    feed.caught_up(PartitionId(1));
+    take(&ledger, &feed, 0);
+    ledger.tick(both(2000), &[], false);
+    ledger.tick(both(2000 + IDLE), &[], false);
+    // The floor is 2095, and 10 ms of lateness are allowed.
+    let verdicts = [1, 2, 3].map(|at| verdict(&ledger, &feed, at));
+    assert_eq!(verdicts, [Verdict::Late, Verdict::InTime, Verdict::InTime].map(Some));
+    let (ledger, feed) = next_life(&ledger, 2100);
+    let verdicts = [0, 1, 2, 3].map(|at| verdict(&ledger, &feed, at));
+    assert_eq!(verdicts, [Some(Verdict::Again), None, Some(Verdict::Again), Some(Verdict::InTime)]);
+    // What was not read in that life either.
+    assert_eq!(read_line(&ledger, &feed, (4, 2099, 2200)), Some(Verdict::Late));
+    assert_eq!(read_line(&ledger, &feed, (5, 2140, 2200)), Some(Verdict::InTime));
+    let (ledger, feed) = next_life(&ledger, 2130);
+    let verdicts = [0, 1, 2, 3].map(|at| verdict(&ledger, &feed, at));
+    assert_eq!(verdicts, [Some(Verdict::Again), None, Some(Verdict::Again), Some(Verdict::Again)]);
+    assert_eq!(read_line(&ledger, &feed, (4, 2099, 2300)), None, "in the third life");
+}
+
+#[test]
+fn a_line_from_the_future_is_from_the_future_when_it_is_read_again() {
+    let (ledger, feed) = reading(Resumed::default());
+    let lines = [(0, 1000, 1000), (1, 1016, 1000), (2, 1001, 1001), (3, 5000, 1002), (4, 1002, 1003)];
+    let verdicts = lines.map(|line| read_line(&ledger, &feed, line));
+    let want = [Verdict::InTime, Verdict::Future, Verdict::InTime, Verdict::Future, Verdict::InTime].map(Some);
+    assert_eq!(verdicts, want);
+    let (ledger, feed) = next_life(&ledger, 0);
+    let verdicts = lines.map(|(offset, time, _)| read_line(&ledger, &feed, (offset, time, 9000)));
+    assert_eq!(verdicts, want);
+    assert_eq!(ledger.totals()[0].1.future, 2);
+    assert_eq!(read_line(&ledger, &feed, (5, 5000, 9000)), Some(Verdict::InTime), "it was not read before");
 }
