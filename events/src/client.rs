@@ -7,8 +7,8 @@
 //! - The header of a peer that is not trusted is never looked at.
 //! - IPv4-mapped IPv6 addresses are IPv4 everywhere.
 
+use crate::networks::Networks;
 use crate::swar;
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,7 +28,7 @@ pub enum ClientHeader {
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     /// Networks of trusted proxies.
-    pub trusted: Vec<IpNet>,
+    pub trusted: Networks,
     /// The header they write; `None`: the peer is the client.
     pub header: Option<ClientHeader>,
 }
@@ -36,7 +36,7 @@ pub struct Proxies {
 impl Proxies {
     /// Whether an address is one of our own proxies.
     pub fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted.iter().any(|net| net.contains(&address))
+        self.trusted.contain(address)
     }
 
     /// The client behind a peer: the right-most untrusted address of the header where the peer is trusted, else the
@@ -310,7 +310,7 @@ mod tests {
             ("unclosed quote on the left", Forwarded, "10.0.0.1", "for=\"6.6.6.6, for=1.1.1.1", "1.1.1.1"),
         ];
         for (name, header, peer, value, want) in rows {
-            let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()], header: Some(*header) };
+            let proxies = Proxies { trusted: vec!["10.0.0.0/8".parse().unwrap()].into(), header: Some(*header) };
             let got = proxies.resolve(peer.parse().unwrap(), value.as_bytes());
             assert_eq!(got.to_string(), *want, "{name}");
         }

@@ -27,7 +27,7 @@ mod text;
 use crate::batch::Batch;
 use crate::event::{Client, Event, Kind};
 use crate::field::{Field, Value};
-use ipnet::IpNet;
+use crate::networks::Networks;
 use std::fmt;
 use std::net::IpAddr;
 use text::{Rendered, Texts};
@@ -285,11 +285,8 @@ enum Check {
         ranges: Vec<(u64, u64)>,
         absent: bool,
     },
-    /// The client's address is in one (with `all`: every one) of the networks.
-    Nets {
-        nets: Vec<IpNet>,
-        all: bool,
-    },
+    /// The client's address is in one of the networks.
+    Nets(Networks),
     /// Addresses, or text against the address or name as written.
     Client {
         ips: Vec<IpAddr>,
@@ -424,11 +421,7 @@ impl Check {
 
     fn holds_slowly(&self, batch: &Batch, event: &Event) -> bool {
         match self {
-            Check::Nets { nets, all } => match event.client {
-                Client::Ip(ip) if *all => nets.iter().all(|net| net.contains(&ip)),
-                Client::Ip(ip) => nets.iter().any(|net| net.contains(&ip)),
-                _ => false,
-            },
+            Check::Nets(networks) => matches!(event.client, Client::Ip(ip) if networks.contain(ip)),
             Check::Client { ips, texts, absent } => match event.client {
                 Client::None => *absent,
                 Client::Ip(ip) => {

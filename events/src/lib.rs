@@ -8,6 +8,7 @@
 //! | [`batch`], [`event`] | a buffer of raw lines and the flat records parsed from it |
 //! | [`formats`], [`client`] | what turns lines into events; who the client is behind proxies |
 //! | [`hosts`], [`addresses`] | which hosts are a source's own; addresses found in texts |
+//! | [`networks`] | networks, to be looked up by address |
 //! | [`message_template`], [`privacy`] | templates of messages; what leaves of addresses and secrets |
 //! | [`field`], [`key`] | fields by name; group keys as bytes |
 //! | [`dead_letter`] | lines that could not be read, and why |
@@ -34,6 +35,7 @@ pub mod hosts;
 pub mod key;
 pub mod line_protocol;
 pub mod message_template;
+pub mod networks;
 pub mod privacy;
 pub mod rule;
 pub mod subject;

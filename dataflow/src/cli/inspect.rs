@@ -306,7 +306,7 @@ mod tests {
         ];
         for (name, format, head, want, missing, is_all_proxies) in rows {
             let proxies = Proxies {
-                trusted: vec!["10.0.0.0/8".parse().unwrap()],
+                trusted: vec!["10.0.0.0/8".parse().unwrap()].into(),
                 header: Some(tidewatch_events::client::ClientHeader::XRealIp),
             };
             let seen = look(head.as_bytes(), b"", 0, &Lines { proxies, ..lines(format, "UTC") });

@@ -244,7 +244,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let sources = sources::sources(cx, node("source"), processes);
     let all_rules = rules::rules(cx, node("rule"));
     let (allow, mut never_block) = allow::allow(cx, node("allow"), &all_rules);
-    let proxies = sources.iter().flat_map(|source| source.lines.proxies.trusted.iter());
+    let proxies = sources.iter().flat_map(|source| source.lines.proxies.trusted.given());
     never_block.extend(proxies.map(|network| (*network, None)));
     let privacy = privacy(cx, table("privacy"), ipv6_prefix);
     let (time, retain) = time(cx, table("time"));

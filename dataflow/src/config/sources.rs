@@ -272,7 +272,15 @@ fn lines(reader: &Reader<'_>) -> Option<Lines> {
     let host = reader.text("host");
     let hosts = own_hosts(reader);
     let (zone_name, zone) = zone?;
-    Some(Lines { format: format?, fields, host, hosts, zone, zone_name, proxies: Proxies { trusted, header } })
+    Some(Lines {
+        format: format?,
+        fields,
+        host,
+        hosts,
+        zone,
+        zone_name,
+        proxies: Proxies { trusted: trusted.into(), header },
+    })
 }
 
 /// The entries of `hosts`, checked.

@@ -121,7 +121,7 @@ fn test(spec: &TestSpec) -> Result<Test, FilterError> {
         Check::Levels(_) | Check::Methods { .. } => 1,
         Check::Numbers { ranges, .. } => 2 + ranges.len() as u32 / 8,
         Check::Exists { .. } => 3,
-        Check::Nets { nets, .. } => 4 + nets.len() as u32,
+        Check::Nets(_) => 4,
         Check::Client { ips, texts, .. } => 4 + ips.len() as u32 + if texts.is_empty() { 0 } else { texts.cost() + 20 },
         Check::Text { field: Field::Pattern, texts, .. } => 500 + texts.cost(),
         Check::Text { texts, .. } => texts.cost(),
@@ -205,8 +205,13 @@ impl Builder<'_> {
             },
             Op::Cidr if field != Field::ClientIp => Err(self.modifier("\"cidr\" is for client_ip")),
             Op::Cidr => {
-                let nets = self.spec.values.iter().map(|v| self.net(v)).collect::<Result<Vec<_>, _>>()?;
-                Ok(Check::Nets { nets, all: self.modifiers.all })
+                let mut nets = self.spec.values.iter().map(|v| self.net(v)).collect::<Result<Vec<_>, _>>()?;
+                if self.modifiers.all {
+                    // Two networks lie within one another or share no address.
+                    let narrowest = nets.iter().max_by_key(|net| net.prefix_len()).copied();
+                    nets = narrowest.into_iter().filter(|one| nets.iter().all(|net| net.contains(one))).collect();
+                }
+                Ok(Check::Nets(nets.into()))
             }
             Op::Gt | Op::Gte | Op::Lt | Op::Lte if field == Field::Severity => self.levels(),
             Op::Gt | Op::Gte | Op::Lt | Op::Lte if !field.is_number() => {

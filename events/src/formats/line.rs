@@ -14,6 +14,7 @@ use crate::batch::Span;
 use crate::client::{self, ClientHeader, Proxies};
 use crate::dead_letter::Reason;
 use crate::event::{Client, Event, Kind, LogLevel, Method};
+use crate::networks::Networks;
 use crate::swar;
 use crate::time::EventTime;
 
@@ -137,7 +138,7 @@ impl Context<'_> {
         let all = [ClientHeader::XForwardedFor, ClientHeader::XRealIp, ClientHeader::Forwarded];
         for header in wanted.into_iter().chain(all.into_iter().filter(|_| wanted.is_none())) {
             let span = self.value(headers.of(header), escape);
-            let proxies = Proxies { trusted: Vec::new(), header: Some(header) };
+            let proxies = Proxies { trusted: Networks::default(), header: Some(header) };
             let proxies = if wanted.is_some() { self.proxies } else { &proxies };
             if let Some(ip) = proxies.rightmost(self.bytes(span)) {
                 return Client::Ip(ip);

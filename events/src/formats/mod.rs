@@ -38,8 +38,8 @@ use crate::batch::{Batch, Framing, Reject, Span, WallTime};
 use crate::client::{ClientHeader, Proxies};
 use crate::dead_letter::Reason;
 use crate::event::{Event, Kind};
+use crate::networks::Networks;
 use crate::time::EventTime;
-use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use line::{Context, NO_SLOTS, Slot, Slots};
 use marks::{Marks, STRETCH};
@@ -249,7 +249,7 @@ pub struct SourceOptions {
     /// The zone of times that name none.
     pub zone: TimeZone,
     /// Networks of our own proxies.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Networks,
     /// The header by which they name the client; `None`: the peer is the client.
     pub client_header: Option<ClientHeader>,
     /// The time by which dates without a year are completed, where a batch was read no later (a file's lines in a replay,
@@ -267,7 +267,7 @@ impl Default for SourceOptions {
     fn default() -> SourceOptions {
         SourceOptions {
             zone: TimeZone::UTC,
-            trusted_proxies: Vec::new(),
+            trusted_proxies: Networks::default(),
             client_header: None,
             reference_time: WallTime(0),
             live: false,

@@ -74,7 +74,7 @@ fn formats_are_detected_from_first_lines() {
 #[test]
 fn clients_are_looked_up_behind_trusted_proxies_only() {
     let options = SourceOptions {
-        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()],
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()].into(),
         client_header: Some(ClientHeader::XForwardedFor),
         ..options()
     };
@@ -103,7 +103,7 @@ fn clients_are_looked_up_behind_trusted_proxies_only() {
 #[test]
 fn of_what_is_appended_the_last_list_of_addresses_is_the_proxies() {
     let options = SourceOptions {
-        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()].into(),
         client_header: Some(ClientHeader::XForwardedFor),
         ..options()
     };

@@ -205,7 +205,7 @@ fn no_word_before_a_line_is_taken_for_its_client() {
         assert_eq!(one(&compile(format), line), "binary", "{format}");
     }
     let known = SourceOptions {
-        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()].into(),
         client_header: Some(ClientHeader::XForwardedFor),
         ..options()
     };
@@ -229,7 +229,7 @@ fn no_word_before_a_line_is_taken_for_its_client() {
     for head in ["10.0.0.1", "a:80 10.0.0.1", "unix:"] {
         let line = format!("{head} - x, 6.6.6.6 - y{} \"1.2.3.4\"", &COMBINED[11..]);
         let options = SourceOptions {
-            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()],
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()].into(),
             ..known.clone()
         };
         let shown = one_with(&compile("combined"), options, line.as_bytes());
