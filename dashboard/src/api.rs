@@ -156,7 +156,7 @@ struct Acknowledged {
 }
 
 pub async fn acknowledge(State(app): State<App>, Named(id): Named, request: Request) -> Answered {
-    let from = visitor(&request);
+    let from = visitor(&app, &request);
     let example = r#"{"note":"known","by":"ann"}, or {}"#;
     let Acknowledged { note, by } = body::read(&app, request.into_body(), example).await?;
     let (note, by) = (note.unwrap_or_default(), by.unwrap_or_else(|| from.to_string()));
@@ -362,7 +362,7 @@ fn rendered(value: &impl serde::Serialize) -> Answered {
 /// Whether a token is needed, and whether this visitor has shown one.
 pub async fn session(State(app): State<App>, RawQuery(query): RawQuery, request: Request) -> Answered {
     none(query)?;
-    let shown = app.auth.look(request.headers(), visitor(&request), app::now())?;
+    let shown = app.auth.look(request.headers(), visitor(&app, &request), app::now())?;
     rendered(&serde_json::json!({ "token_needed": app.auth.is_needed(), "logged_in": shown == Shown::Valid }))
 }
 
@@ -373,7 +373,7 @@ struct Login {
 }
 
 pub async fn login(State(app): State<App>, request: Request) -> Answered {
-    let (from, secure) = (visitor(&request), is_secure(&app, request.headers()));
+    let (from, secure) = (visitor(&app, &request), is_secure(&app, request.headers()));
     let Login { token } = body::read(&app, request.into_body(), r#"{"token":"…"}"#).await?;
     if let Err(error) = app.auth.try_token(token.as_bytes(), from) {
         app.counters.refused.fetch_add(1, Ordering::Relaxed);

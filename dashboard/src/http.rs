@@ -90,7 +90,7 @@ fn check(app: &App, request: &Request) -> Result<(), ApiError> {
     if is_open {
         return Ok(());
     }
-    match app.auth.look(headers, visitor(request), app::now()) {
+    match app.auth.look(headers, visitor(app, request), app::now()) {
         Ok(Shown::Valid) => Ok(()),
         Ok(Shown::Nothing | Shown::Stale) => Err(ApiError::unauthorised()),
         Err(error) => {
@@ -115,10 +115,12 @@ fn check_host(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError>
     if is_ours { Ok(()) } else { Err(ApiError::wrong_host(named)) }
 }
 
-/// The visitor's address: the peer's, or what a reverse proxy on this machine says of it.
-pub fn visitor(request: &Request) -> IpAddr {
+/// The visitor's address: the peer's, or what a reverse proxy on this machine says of it, where the settings know of one:
+/// everybody else could name any address, and another for each token that is tried.
+pub fn visitor(app: &App, request: &Request) -> IpAddr {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    if !peer.is_loopback() {
+    let has_proxy = app.settings.base_path != "/" || !app.settings.hosts.is_empty();
+    if !peer.is_loopback() || !has_proxy {
         return peer;
     }
     let forwarded = request.headers().get_all("x-forwarded-for").iter().next_back();

@@ -108,7 +108,10 @@ fn pages_on_other_ports_of_a_host_name_leave_each_other_logged_in() {
 
 #[test]
 fn guessing_is_limited_by_address() {
-    let server = with_token();
+    // Behind a proxy.
+    let server = start(|settings| {
+        (settings.token, settings.hosts) = (Some(TOKEN.into()), vec!["logs.example.org".into()]);
+    });
     let from = |address: &str| format!("X-Forwarded-For: 8.8.8.8, {address}\r\n");
     for _ in 0..10 {
         assert_eq!(login(&server, "guess", &from("203.0.113.9")).status, 401);
@@ -121,6 +124,13 @@ fn guessing_is_limited_by_address() {
     assert_eq!(login(&server, TOKEN, &from("203.0.113.10")).status, 204, "others are heard");
     let metrics = server.get_with("/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).body;
     assert!(metrics.contains("tidewatch_page_tokens_refused_total 12"), "{metrics}");
+}
+
+#[test]
+fn without_a_proxy_nobody_is_whom_it_says_it_is() {
+    let server = with_token();
+    let statuses = (0..12).map(|n| login(&server, "guess", &format!("X-Forwarded-For: 203.0.113.{n}\r\n")).status);
+    assert_eq!(statuses.filter(|status| *status == 401).count(), 10);
 }
 
 #[test]
