@@ -130,14 +130,30 @@ impl Http {
     /// # Errors
     /// Where no answer came, in words that do not name the server.
     pub fn call(&self, request: Request<'_>) -> Result<Answer, HttpError> {
-        self.runtime.block_on(self.exchange(request)).map_err(|error| match (error.is_connect(), error.is_timeout()) {
-            (true, _) => HttpError::Unreachable(innermost(&error)),
-            (false, true) => HttpError::Unanswered(format!("no answer within {} s", self.timeout.as_secs_f64())),
-            (false, false) => HttpError::Unanswered(innermost(&error)),
-        })
+        let (answer, cut) = self.runtime.block_on(self.exchange(request)).map_err(|error| self.failure(&error))?;
+        cut.map_or(Ok(answer), |error| Err(self.failure(&error)))
     }
 
-    async fn exchange(&self, request: Request<'_>) -> reqwest::Result<Answer> {
+    /// The same where a status of success says it all: a body behind it that is cut, or that takes too long, changes nothing.
+    ///
+    /// # Errors
+    /// As [`Http::call`].
+    pub fn tell(&self, request: Request<'_>) -> Result<Answer, HttpError> {
+        let (answer, cut) = self.runtime.block_on(self.exchange(request)).map_err(|error| self.failure(&error))?;
+        let cut = cut.filter(|_| !(200..=299).contains(&answer.status));
+        cut.map_or(Ok(answer), |error| Err(self.failure(&error)))
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> HttpError {
+        match (error.is_connect(), error.is_timeout()) {
+            (true, _) => HttpError::Unreachable(innermost(error)),
+            (false, true) => HttpError::Unanswered(format!("no answer within {} s", self.timeout.as_secs_f64())),
+            (false, false) => HttpError::Unanswered(innermost(error)),
+        }
+    }
+
+    /// The answer, and why its body could not be read whole, where that is so.
+    async fn exchange(&self, request: Request<'_>) -> reqwest::Result<(Answer, Option<reqwest::Error>)> {
         let mut url = self.base.clone();
         if !request.path.is_empty() {
             url.set_path(&format!("{}{}", self.base.path(), request.path));
@@ -157,14 +173,19 @@ impl Http {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| parse_retry_after(v.to_str().ok()?, now));
         let mut answer = Answer { status: response.status().as_u16(), retry_after, body: Vec::new() };
-        while let Some(chunk) = response.chunk().await? {
+        loop {
+            let chunk = match response.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(error) => return Ok((answer, Some(error))),
+            };
             let room = self.max_answer - answer.body.len();
             answer.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if chunk.len() >= room {
                 break;
             }
         }
-        Ok(answer)
+        Ok((answer, None))
     }
 }
 

@@ -7,7 +7,7 @@ mod tls;
 
 use receivers::{MailServer, Manners, Server, Talk, Web, wait};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -355,6 +355,34 @@ fn a_webhook_that_is_not_there_or_hangs_up() {
 
 /// A chat refuses what is longer than it takes: with Discord's bound an attacker with long lines is still heard of, and below that
 /// the alert is told in short.
+#[test]
+fn a_webhook_that_has_said_yes_is_not_told_again_whatever_comes_behind() {
+    // What it answers, and whether that is all there is to know.
+    let rows = [
+        ("cut", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab", true),
+        ("no body at all", "HTTP/1.1 204 No Content\r\nContent-Length: 10\r\n\r\n", true),
+        ("a refusal that is cut", "HTTP/1.1 503 Busy\r\nContent-Length: 10\r\n\r\nab", false),
+        ("cut in its head", "HTTP/1.1 200 OK\r\nContent-", false),
+    ];
+    for (name, answer, is_taken) in rows {
+        let server = Server::start(0, move |mut stream| {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"}") {
+                let mut some = [0; 4096];
+                match stream.read(&mut some) {
+                    Ok(n) if n > 0 => asked.extend_from_slice(&some[..n]),
+                    _ => return,
+                }
+            }
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        let url = Secret::new(format!("http://127.0.0.1:{}/hook", server.port()));
+        let web = Web::start(0, &[(200, "")]);
+        let mut webhook = Webhook::new(WebhookSettings { url, ..webhook_settings(&web) }).unwrap();
+        assert_eq!(webhook.send(&fired("id", "10.0.0.9")).is_ok(), is_taken, "{name}");
+    }
+}
+
 #[test]
 fn an_attacker_cannot_make_a_message_too_long_for_a_chat() {
     let dir = tempfile::tempdir().unwrap();

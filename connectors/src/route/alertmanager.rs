@@ -137,7 +137,7 @@ impl Channel for Alertmanager {
         let body = Value::Array(alerts).to_string().into_bytes();
         let headers = [("content-type", "application/json")];
         let request = Request { method: "POST", path: "api/v2/alerts", headers: &headers, body, ..Request::default() };
-        match self.http.call(request).map_err(|error| unanswered(&self.place, error)) {
+        match self.http.tell(request).map_err(|error| unanswered(&self.place, error)) {
             Ok(answer) => match judge(&self.place, &answer) {
                 // Telling twice is telling once: labels say that it is the same.
                 Err(SendError::Unclear(words)) => Err(SendError::away(words)),

@@ -176,7 +176,7 @@ impl Channel for Webhook {
             headers.push(("tidewatch-signature", signed));
         }
         let request = Request { method: "POST", headers: &headers, body, ..Request::default() };
-        let answer = self.http.call(request).map_err(|error| unanswered(&self.place, error))?;
+        let answer = self.http.tell(request).map_err(|error| unanswered(&self.place, error))?;
         judge(&self.place, &answer)
     }
 
