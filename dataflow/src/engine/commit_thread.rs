@@ -20,6 +20,9 @@ use tidewatch_events::time::Millis;
 /// How often offsets are committed.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// When what has begun to be read by then is kept first.
+const SOON: Duration = Duration::from_millis(100);
+
 /// What the thread works with.
 pub struct Committing {
     /// What is read here.
@@ -47,6 +50,7 @@ pub struct Committing {
 impl Committing {
     /// Commits now and then until it is stopped, and then once more.
     pub fn run(mut self, stopped: &AtomicBool) {
+        let mut begun = Some(Instant::now() + SOON);
         loop {
             // Read before the last look: what became durable until the stop is still committed.
             let last = stopped.load(Ordering::Acquire);
@@ -59,6 +63,9 @@ impl Committing {
             let next = Instant::now() + EVERY;
             while Instant::now() < next && !stopped.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(20));
+                if begun.take_if(|at| Instant::now() >= *at).is_some() {
+                    self.sources.keep(false);
+                }
             }
         }
     }

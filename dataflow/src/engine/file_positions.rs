@@ -5,7 +5,8 @@
 //!
 //! Invariants
 //! - A place is never ahead of what every sink acknowledged.
-//! - A file that is followed from its end has a place from the start on: what is written while nobody runs is not missed.
+//! - A file has a place from the start on, also while nothing is durable: what is written, or renamed, while nobody runs is not
+//!   missed.
 //! - The disk is asked at most once a second, and takes a twentieth of the time at most.
 //! - No byte of a log is kept, only hashes of some.
 
@@ -31,7 +32,7 @@ struct Followed {
     index: usize,
     name: String,
     paths: Vec<String>,
-    /// Those of them that an earlier life knew.
+    /// Those of them that an earlier life knew: something was durable there.
     known: BTreeSet<String>,
     from_beginning: bool,
     positions: Positions,
@@ -132,7 +133,7 @@ impl Keeper {
         }
         let of = |source: &Followed| KeptSource {
             name: source.name.clone(),
-            paths: source.paths.clone(),
+            paths: if self.has_paths { source.paths.clone() } else { source.known.iter().cloned().collect() },
             partitions: self
                 .kept
                 .range((source.index, PartitionId(0))..)
@@ -155,14 +156,15 @@ impl Keeper {
         self.due = Instant::now() + (begun.elapsed() * SHARE).max(Duration::from_millis(500));
     }
 
-    /// Keeps where partitions begin of which nothing is kept yet, where the next life would not begin there by itself.
+    /// Keeps where partitions begin of which nothing else is kept yet, and what is known of their files by now.
     fn note_begun(&mut self) {
-        for source in self.sources.iter().filter(|source| !source.from_beginning) {
+        for source in &self.sources {
             for (id, begun) in source.positions.begun() {
-                if self.kept.contains_key(&(source.index, id)) {
+                let before = self.kept.get(&(source.index, id));
+                if before.is_some_and(|kept| kept.mark.is_some()) {
                     continue;
                 }
-                if let Some(kept) = source.positions.kept(id, None, begun) {
+                if let Some(kept) = source.positions.kept(id, None, begun).filter(|kept| before != Some(kept)) {
                     self.kept.insert((source.index, id), kept);
                     self.is_new = true;
                 }

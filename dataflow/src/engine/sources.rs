@@ -191,6 +191,8 @@ impl Sources {
                 _ => {}
             }
         }
+        // Processes of a cluster were waited for since.
+        files.iter_mut().for_each(|files| files.refresh());
         let keeper = self.keeper.as_ref();
         let found: Vec<StartingFile> = files.iter().flat_map(|files| files.starting()).collect();
         let commits = commits_of(&topics);
@@ -401,22 +403,10 @@ fn left_out_topics(topics: &[&mut KafkaSource], commits: &[Committed], last_run:
     left_out.map(|(_, topic)| format!("topic {topic}")).collect()
 }
 
-/// Says what is lost of files that an earlier life followed. Of one that was dealt with and has no successor nothing is missed.
+/// Says what is lost of files that an earlier life followed.
 fn warn_of_lost_files(found: &[StartingFile]) -> LostFiles {
     let mut lost = LostFiles::default();
-    for file in found.iter().filter(|file| file.lost > 0 || file.is_gone && file.is_there) {
-        if file.lost > 0 {
-            tracing::warn!(
-                file = %file.path.shown(), bytes = file.lost,
-                "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
-            );
-        } else {
-            tracing::warn!(
-                file = %file.path.shown(),
-                "a file was deleted or truncated while nobody followed it: what was written to it after it was read last, if \
-                 anything, is lost; rotated files that were written since are read"
-            );
-        }
+    for file in found.iter().filter(|file| file.say_lost()) {
         lost.bytes += file.lost;
         lost.contents += 1;
     }

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,6 +28,12 @@ impl Lives {
 
     /// Starts `run` over these logs of one host, with other settings.
     fn start(&mut self, logs: &[&str], settings: &str) {
+        let _ = std::fs::remove_file(self.path("said"));
+        self.child = Some(self.start_as(&[], logs, settings));
+    }
+
+    /// Starts it with these arguments.
+    fn start_as(&self, arguments: &[&str], logs: &[&str], settings: &str) -> Child {
         let at = self.dir.path().display();
         let paths = logs.iter().map(|log| format!("\"{at}/{log}\"")).collect::<Vec<_>>().join(", ");
         let text = format!(
@@ -34,10 +41,11 @@ impl Lives {
              format = \"nginx-json\"\n[sink.files]\ndir = \"{at}/out\"\n{settings}"
         );
         std::fs::write(self.path("c.toml"), text).unwrap();
-        let said = std::fs::File::create(self.path("said")).unwrap();
+        let said = std::fs::OpenOptions::new().create(true).append(true).open(self.path("said")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidewatch"));
-        command.args(["run", "--no-page", "-c", "c.toml"]).current_dir(self.dir.path()).env_remove("RUST_LOG");
-        self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().unwrap());
+        command.args(["run", "--no-page", "-c", "c.toml"]).args(arguments);
+        command.current_dir(self.dir.path()).env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().unwrap()
     }
 
     /// Ends it, and expects that it was well. What it said.
@@ -117,6 +125,67 @@ fn settings(allowed_lateness: u64) -> String {
         "[windows]\nsize = \"1s\"\n[time]\nmax_out_of_order = \"1s\"\nallowed_lateness = \"{allowed_lateness}s\"\n\
          idle_after = \"1s\"\n"
     )
+}
+
+/// Windows of five seconds; time goes with the lines.
+const BY_LINES: &str = "[windows]\nsize = \"5s\"\n[time]\nmax_out_of_order = \"1s\"\nallowed_lateness = \"2s\"\n\
+     idle_after = \"1h\"\n";
+
+/// A minute, in seconds.
+const MINUTE: u64 = 1_772_704_800;
+
+#[test]
+fn a_log_that_is_rotated_while_a_start_waits_for_its_peers_is_read_whole() {
+    let rows: &[(&str, fn(&Lives))] = &[
+        ("copied and truncated", |lives| {
+            std::fs::copy(lives.path("a.log"), lives.path("a.log.1")).unwrap();
+            std::fs::write(lives.path("a.log"), "").unwrap();
+            lives.append("a.log", MINUTE + 50..MINUTE + 55);
+        }),
+        ("renamed twice", |lives| {
+            std::fs::rename(lives.path("a.log"), lives.path("a.log.2")).unwrap();
+            lives.append("a.log.1", MINUTE + 50..MINUTE + 55);
+        }),
+    ];
+    for (name, happens) in rows {
+        let mut lives = Lives::new();
+        lives.append("a.log", MINUTE..MINUTE + 40);
+        lives.start(&["a.log"], BY_LINES);
+        lives.until_durable(1, MINUTE + 30);
+        lives.stop();
+        lives.append("a.log", MINUTE + 40..MINUTE + 50);
+        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        std::fs::write(lives.path("hosts"), format!("{}\n{}\n", ports[0], ports[1])).unwrap();
+        lives.child = Some(lives.start_as(&["-n", "2", "-p", "0", "-h", "hosts"], &["a.log"], BY_LINES));
+        // It has looked at its files before it listens to its peers.
+        lives.until("it waits for its peer", |_| TcpStream::connect(ports[0]).is_ok());
+        happens(&lives);
+        let mut peer = lives.start_as(&["-n", "2", "-p", "1", "-h", "hosts"], &["a.log"], BY_LINES);
+        lives.append("a.log", MINUTE + 55..MINUTE + 100);
+        lives.until_durable(1, MINUTE + 90);
+        lives.stop();
+        peer.wait().unwrap();
+        let want = (0..18).map(|window| (MINUTE + 5 * window, 5));
+        let requests = lives.requests();
+        assert!(want.into_iter().all(|(start, count)| requests.get(&start) == Some(&count)), "{name}: {requests:?}");
+    }
+}
+
+#[test]
+fn a_life_that_ends_before_anything_is_durable_is_gone_on_with_where_it_began() {
+    let mut lives = Lives::new();
+    lives.append("a.log", MINUTE..MINUTE + 2);
+    lives.start(&["a.log"], BY_LINES);
+    lives.until("its files are known", |lives| lives.path("data/positions-0.json").exists());
+    let mut child = lives.child.take().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::rename(lives.path("a.log"), lives.path("a.log.1")).unwrap();
+    lives.append("a.log", MINUTE + 2..MINUTE + 40);
+    lives.start(&["a.log"], BY_LINES);
+    lives.until_durable(1, MINUTE + 30);
+    lives.stop();
+    assert_eq!(lives.requests()[&MINUTE], 5);
 }
 
 /// One request in each of these seconds.

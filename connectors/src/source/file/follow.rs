@@ -134,10 +134,31 @@ pub struct StartingFile {
     pub is_there: bool,
 }
 
+impl StartingFile {
+    /// Says what of it is lost, if anything is.
+    pub fn say_lost(&self) -> bool {
+        let file = self.path.shown();
+        if self.lost > 0 {
+            tracing::warn!(
+                %file, bytes = self.lost,
+                "a file was deleted or truncated before all that was read of it was dealt with: these bytes, at least, are lost"
+            );
+        } else if self.is_gone && self.is_there {
+            tracing::warn!(
+                %file,
+                "a file was deleted or truncated while nobody followed it: what was written to it after it was read last, if \
+                 anything, is lost; rotated files that were written since are read"
+            );
+        }
+        // Of one that was dealt with and has no successor nothing is missed.
+        self.lost > 0 || self.is_gone && self.is_there
+    }
+}
+
 /// A partition of an earlier run.
 struct Known {
+    kept: Kept,
     located: Located,
-    mark: Option<String>,
     reads_again: bool,
 }
 
@@ -153,6 +174,8 @@ pub struct FollowFiles {
     known: BTreeMap<PathBuf, Known>,
     /// Contents that are of one of them, by what they begin with, whatever they are called.
     parts: HashMap<FileId, Vec<(Print, PathBuf)>>,
+    /// The paths of all of them: none is part of another.
+    others: HashSet<PathBuf>,
     /// [`FollowOptions::resume`] by path.
     resume: HashMap<PathBuf, FilePosition>,
     /// Files that were there at the start, with what named them.
@@ -192,9 +215,20 @@ impl FollowFiles {
         let (positions, left_out) = (Positions::default(), Arc::default());
         let patterns = options.paths.iter().filter_map(|path| glob::Pattern::new(path).ok()).collect();
         let resume = options.resume.iter().map(|position| (position.path.clone(), position.clone())).collect();
-        let (known, parts) = (BTreeMap::new(), HashMap::new());
-        let files =
-            FollowFiles { identity, options, clock, positions, left_out, patterns, known, parts, resume, there };
+        let (known, parts, others) = (BTreeMap::new(), HashMap::new(), HashSet::new());
+        let files = FollowFiles {
+            identity,
+            options,
+            clock,
+            positions,
+            left_out,
+            patterns,
+            known,
+            parts,
+            others,
+            resume,
+            there,
+        };
         Ok(files.with_known())
     }
 
@@ -207,7 +241,7 @@ impl FollowFiles {
         let mut listings = Listings::default();
         let mut find = |kept: &&Kept| {
             let located = locate(kept, &mut listings, &paths);
-            (kept.path.clone(), Known { located, mark: kept.mark.clone(), reads_again: false })
+            (kept.path.clone(), Known { kept: (*kept).clone(), located, reads_again: false })
         };
         let known = kept.iter().map(&mut find).collect();
         let mut parts: HashMap<_, Vec<_>> = HashMap::new();
@@ -216,8 +250,16 @@ impl FollowFiles {
                 parts.entry(file.id()).or_default().push((file.first, kept.path.clone()));
             }
         }
-        (self.known, self.parts) = (known, parts);
+        (self.known, self.parts, self.others) = (known, parts, paths);
         self
+    }
+
+    /// Looks again for what an earlier run kept: a start may have waited for others since.
+    pub fn refresh(&mut self) {
+        let mut listings = Listings::default();
+        for known in self.known.values_mut() {
+            known.located.refresh(&known.kept, &mut listings, &self.others);
+        }
     }
 
     /// Whether one of the paths and patterns names a path.
@@ -237,22 +279,27 @@ impl FollowFiles {
 
     /// Partitions of an earlier run, as they are found.
     pub fn starting(&self) -> Vec<StartingFile> {
-        let starting = |(path, known): (&PathBuf, &Known)| StartingFile {
-            id: self.id(path),
-            path: path.clone(),
-            start: known.located.next,
-            held_from: known.located.held_from,
-            mark: known.mark.clone(),
-            lost: known.located.lost,
-            is_gone: known.located.is_gone,
-            is_there: known.located.is_there() || path.is_file(),
-        };
-        self.known.iter().map(starting).collect()
+        self.known.values().map(|known| self.start_of(known)).collect()
     }
 
-    /// Files that are there and were not read before, with what of the paths and patterns names them.
+    fn start_of(&self, known: &Known) -> StartingFile {
+        let Known { kept: Kept { path, mark, .. }, located, .. } = known;
+        StartingFile {
+            id: self.id(path),
+            path: path.clone(),
+            start: located.next,
+            held_from: located.held_from,
+            mark: mark.clone(),
+            lost: located.lost,
+            is_gone: located.is_gone,
+            is_there: located.is_there() || path.is_file(),
+        }
+    }
+
+    /// Files that are there and of which nothing was dealt with before, with what of the paths and patterns names them.
     pub fn new_files(&self) -> Vec<(PartitionId, &str)> {
-        let is_new = |(path, _): &&(PathBuf, String)| !self.known.contains_key(path);
+        let is_new =
+            |(path, _): &&(PathBuf, String)| self.known.get(path).is_none_or(|known| known.kept.mark.is_none());
         self.there.iter().filter(is_new).map(|(path, named)| (self.id(path), named.as_str())).collect()
     }
 
@@ -309,7 +356,7 @@ struct Run {
     done: VecDeque<Done>,
     /// What is open, at the look for files that is under way.
     held: HashSet<FileId>,
-    /// Directories as they were listed at the start.
+    /// Directories as they are listed at the look for files that is under way.
     listings: Listings,
     /// The paths of the tails.
     followed: HashSet<PathBuf>,
@@ -404,9 +451,13 @@ impl Run {
         let mut start = None;
         let known = self.source.known.remove(path);
         let was_read = known.is_some() || self.source.resume.contains_key(path);
-        if let Some(known) = known {
-            let (found, at) = known.located.open(known.reads_again);
+        if let Some(Known { kept, mut located, reads_again }) = known {
+            let was = (located.lost, located.is_gone);
+            let (found, at) = located.open_now(&kept, reads_again, &mut self.listings, &self.source.others);
             (files, start) = (found, Some(at));
+            if was != (located.lost, located.is_gone) {
+                self.source.start_of(&Known { kept, located, reads_again }).say_lost();
+            }
         }
         let options = &self.source.options;
         // Without an inode there is no file to go on in: its reader has said what became of it.

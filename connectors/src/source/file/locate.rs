@@ -3,6 +3,9 @@
 //! Names are listed first and opened after that, and a rotation may come between: a file that is opened is compared with
 //! the one that was listed, and where it is another, or is not there, it is looked again.
 //!
+//! Between a start's look at its files and its first read other processes may be waited for: files are held open for that
+//! long, and located again if they were renamed or truncated meanwhile.
+//!
 //! Invariants
 //! - A generation is read only from where what was kept says, or from its beginning if it is none of what was kept.
 //! - One that was never read is read before what came after it, if its name says whose it is: all that follow the content
@@ -42,14 +45,7 @@ pub(crate) fn length_if(path: &Path, first: Print, place: u64, before: Print) ->
         let file = open_file(path)?;
         let skipped = place.saturating_sub(before.length() as u64);
         if !is_packed(&file)? {
-            let length = file.metadata()?.len();
-            let read = |at: u64, most: usize| -> io::Result<Vec<u8>> {
-                let mut bytes = vec![0; most];
-                file.read_exact_at(&mut bytes, at)?;
-                Ok(bytes)
-            };
-            let fits = length >= place && first.is_of(&read(0, first.length())?);
-            return Ok((fits && before.is_of(&read(skipped, before.length())?)).then_some(length));
+            return plain_length_if(&file, first, place, before);
         }
         let mut bytes = Vec::new();
         Input::open_file(path)?.read_into(&mut bytes, first.length())?;
@@ -65,6 +61,19 @@ pub(crate) fn length_if(path: &Path, first: Print, place: u64, before: Print) ->
         Ok(if before.is_of(&bytes) { Some(skipped + before.length() as u64 + input.skip(u64::MAX)?) } else { None })
     };
     look().ok().flatten()
+}
+
+/// The same of an open file that is not packed.
+fn plain_length_if(file: &File, first: Print, place: u64, before: Print) -> io::Result<Option<u64>> {
+    let length = file.metadata()?.len();
+    let read = |at: u64, most: usize| -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    };
+    let fits = length >= place && first.is_of(&read(0, first.length())?);
+    let skipped = place.saturating_sub(before.length() as u64);
+    Ok((fits && before.is_of(&read(skipped, before.length())?)).then_some(length))
 }
 
 fn is_packed(file: &File) -> io::Result<bool> {
@@ -88,6 +97,8 @@ pub(crate) struct Located {
     pub lost: u64,
     /// Whether the content that was read last is gone: what was written to it after that is not known.
     pub is_gone: bool,
+    /// The generations among which it was found.
+    seen: Vec<(PathBuf, FileId)>,
 }
 
 /// Held open from here on, so that its inode stays its own.
@@ -98,11 +109,13 @@ struct LocatedFile {
     is_packed: bool,
     offset: u64,
     length: u64,
+    /// What was read of it before.
+    content: Option<KeptFile>,
 }
 
 impl LocatedFile {
     /// Opens what was listed under a path; `None` where that is another file by now, or none.
-    fn open(path: &Path, listed: Stat, offset: u64) -> io::Result<Option<LocatedFile>> {
+    fn open(path: &Path, listed: Stat, offset: u64, content: Option<KeptFile>) -> io::Result<Option<LocatedFile>> {
         let file = match open_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
@@ -112,14 +125,21 @@ impl LocatedFile {
             return Ok(None);
         }
         let is_packed = is_packed(&file)?;
-        Ok(Some(LocatedFile { path: path.to_owned(), file, is_packed, offset, length: meta.len() }))
+        Ok(Some(LocatedFile { path: path.to_owned(), file, is_packed, offset, length: meta.len(), content }))
     }
 
-    fn into_open(self, number: u64, offset: u64) -> io::Result<Open> {
+    fn to_open(&self, number: u64, offset: u64) -> io::Result<Open> {
+        let file = self.file.try_clone()?;
         match self.is_packed {
-            false => Open::live(number, self.file, offset),
-            true => Open::stored(number, self.file, offset),
+            false => Open::live(number, file, offset),
+            true => Open::stored(number, file, offset),
         }
+    }
+
+    /// Whether it still holds what was read of it.
+    fn is_unchanged(&self) -> bool {
+        let is_in_file = |first, place, before| plain_length_if(&self.file, first, place, before).ok().flatten();
+        self.is_packed || self.content.is_none_or(|content| length_of(&content, is_in_file).is_some())
     }
 }
 
@@ -136,19 +156,60 @@ impl Located {
 
     /// Opens the files, from where they are to be read again or from where everything before was dealt with, and says at
     /// which offset of the partition that is.
-    pub fn open(self, reads_again: bool) -> (Vec<Open>, u64) {
-        let again = if reads_again { self.again } else { Vec::new() };
+    pub fn open(&self, reads_again: bool) -> (Vec<Open>, u64) {
+        let again = if reads_again { &self.again[..] } else { &[] };
         let start = if reads_again { self.held_from } else { self.next };
         let mut open = Vec::new();
-        for (n, file) in self.files.into_iter().enumerate() {
+        for (n, file) in self.files.iter().enumerate() {
             let offset = again.get(n).copied().unwrap_or(file.offset);
-            let path = file.path.clone();
-            match file.into_open(open.len() as u64 + 1, offset) {
+            match file.to_open(open.len() as u64 + 1, offset) {
                 Ok(file) => open.push(file),
-                Err(error) => tracing::warn!(file = %path.shown(), %error, "cannot read a rotated file"),
+                Err(error) => tracing::warn!(file = %file.path.shown(), %error, "cannot read a rotated file"),
             }
         }
         (open, start)
+    }
+
+    /// The same of the files as they are now.
+    pub fn open_now(
+        &mut self,
+        kept: &Kept,
+        reads_again: bool,
+        listings: &mut Listings,
+        others: &HashSet<PathBuf>,
+    ) -> (Vec<Open>, u64) {
+        let mut looks = 0;
+        loop {
+            self.refresh(kept, listings, others);
+            let opened = self.open(reads_again);
+            looks += 1;
+            // Looked at after that: what was opened is what was located.
+            if self.is_held() || looks == MOST_LOOKS {
+                return opened;
+            }
+            listings.forget(&kept.path);
+        }
+    }
+
+    /// Locates the files again if others stand there by now, or if one of them holds something else.
+    pub fn refresh(&mut self, kept: &Kept, listings: &mut Listings, others: &HashSet<PathBuf>) {
+        let is_held = self.is_held();
+        let now = generations(kept, Stat::named(&kept.path), listings.beside(&kept.path), others);
+        if is_held && self.seen == ids(&now) {
+            return;
+        }
+        let again = locate(kept, listings, others);
+        // One that was deleted can be read for as long as it is held open.
+        if !is_held || self.is_gone || !again.is_gone {
+            *self = again;
+        }
+    }
+
+    /// Whether all files still hold what was read of them, and nothing was added to those that others follow.
+    fn is_held(&self) -> bool {
+        let is_whole = |file: &LocatedFile| file.file.metadata().is_ok_and(|meta| meta.len() == file.length);
+        let older = &self.files[..self.files.len().saturating_sub(1)];
+        self.files.iter().all(LocatedFile::is_unchanged) && older.iter().all(is_whole)
     }
 }
 
@@ -203,7 +264,8 @@ fn look(kept: &Kept, listing: &Listing, others: &HashSet<PathBuf>) -> Look {
     let lost = if is_gone { files[last].end.saturating_sub(files[last].to) } else { 0 };
     // What was read of it had the offsets up to there.
     let next = next + lost;
-    let mut located = Located { next, held_from: next, lost, is_gone, ..Located::default() };
+    let seen = ids(&generations);
+    let mut located = Located { next, held_from: next, lost, is_gone, seen, ..Located::default() };
     let has_inode = |file: &KeptFile| generations.iter().any(|(_, stat)| stat.id == file.id());
     let mut look = Look {
         is_doubtful: (begins..files.len()).any(|n| places[n].is_none() && has_inode(&files[n])),
@@ -240,7 +302,7 @@ fn look(kept: &Kept, listing: &Listing, others: &HashSet<PathBuf>) -> Look {
         let (path, listed) = &generations[n];
         let known = (0..files.len()).find(|file| places[*file].is_some_and(|(at, _)| at == n));
         let offset = known.map_or(0, |known| files[known].to);
-        match LocatedFile::open(path, *listed, offset) {
+        match LocatedFile::open(path, *listed, offset, known.map(|known| files[known])) {
             Ok(Some(file)) => located.files.push(file),
             Ok(None) => look.moved = Some((path.clone(), "it was renamed or removed meanwhile".to_owned())),
             Err(error) => look.closed = Some((path.clone(), error.to_string())),
@@ -256,6 +318,10 @@ fn look(kept: &Kept, listing: &Listing, others: &HashSet<PathBuf>) -> Look {
 /// Whether a file was written later than a content that is gone.
 fn written_since(stat: &Stat, gone: &KeptFile) -> bool {
     gone.modified != 0 && stat.modified >= gone.modified
+}
+
+fn ids(generations: &[(PathBuf, Stat)]) -> Vec<(PathBuf, FileId)> {
+    generations.iter().map(|(path, stat)| (path.clone(), stat.id)).collect()
 }
 
 /// The generations of a partition as they were listed, oldest first; the path itself, if it names a file, is the last.
@@ -277,18 +343,20 @@ fn generations(kept: &Kept, own: Option<Stat>, listing: &Listing, others: &HashS
     all
 }
 
+/// How long a content is, where it is in the file of its inode; that file is looked at by `length_if`.
+fn length_of(file: &KeptFile, length_if: impl Fn(Print, u64, Print) -> Option<u64>) -> Option<u64> {
+    // The machine may have crashed before all that was read was on its disk.
+    let cut = || length_if(file.first, file.to, Print::default()).filter(|length| *length < file.end);
+    length_if(file.first, file.end, file.before).or_else(|| cut().filter(|_| file.first.length() > 0))
+}
+
 /// Which of the files holds a content, and how long it is. One that is not needed is looked for by its inode alone.
 fn place_of(file: &KeptFile, generations: &[(PathBuf, Stat)], is_needed: bool) -> Option<(usize, u64)> {
     for (n, (path, stat)) in generations.iter().enumerate() {
         if stat.id != file.id() {
             continue;
         }
-        if let Some(length) = length_if(path, file.first, file.end, file.before) {
-            return Some((n, length));
-        }
-        // The machine may have crashed before all that was read was on its disk.
-        let cut = length_if(path, file.first, file.to, Print::default()).filter(|length| *length < file.end);
-        if let Some(length) = cut.filter(|_| file.first.length() > 0) {
+        if let Some(length) = length_of(file, |first, place, before| length_if(path, first, place, before)) {
             return Some((n, length));
         }
     }

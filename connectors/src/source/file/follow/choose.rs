@@ -55,8 +55,8 @@ impl Run {
         let left_out = &self.source.left_out;
         left_out.paths.store(self.left_out, Ordering::Relaxed);
         left_out.cut_patterns.store(self.cut_patterns, Ordering::Relaxed);
+        self.listings = Listings::default();
         if std::mem::take(&mut self.first_scan) {
-            self.listings = Listings::default();
             self.feed.listed();
         }
     }

@@ -60,7 +60,13 @@ type Between = (&'static str, fn(&Case), &'static [&'static str], u64, u64);
 /// the older one, and "line 4" and "line 5" in the newer one; all before "line 5" was dealt with, and "line 2" and what
 /// follows is wanted again where `reads_again`.
 fn goes_on(rows: &[Between], reads_again: bool) {
-    for (name, happens, want, offset, lost) in rows {
+    for ((name, happens, want, offset, lost), while_waiting) in rows.iter().flat_map(|row| [(row, false), (row, true)])
+    {
+        if while_waiting && *name == "the newer one is gone" {
+            // It is held open.
+            continue;
+        }
+        let name = format!("{name}, while a start waits: {while_waiting}");
         let mut case = Case::new();
         case.append("a.log", "line 0\nline 1\nline 2\nline 3\n");
         case.start(case.options(&["a.log*"]));
@@ -75,13 +81,21 @@ fn goes_on(rows: &[Between], reads_again: bool) {
         let at = case.path("positions.json");
         kept::store(&at, &[kept::KeptSource { partitions: vec![kept], ..Default::default() }]).unwrap();
         let kept = kept::load(&at).unwrap().remove(0).partitions;
-        happens(&case);
+        if !while_waiting {
+            happens(&case);
+        }
         case.engine = Engine::new(1 << 20);
         let options = FollowOptions { kept, from_beginning: false, ..case.options(&["a.log*"]) };
         let mut source = FollowFiles::new(identity(), options, wall_clock).unwrap();
-        let starting = source.starting().remove(0);
-        assert_eq!((starting.id, starting.lost, starting.is_there), (id, *lost, true), "{name}");
+        let mut starting = source.starting().remove(0);
         source.read_again(|of| reads_again && of == id);
+        if while_waiting {
+            happens(&case);
+            let mut looked = FollowFiles::new(identity(), source.options.clone(), wall_clock).unwrap();
+            looked.refresh();
+            starting = looked.starting().remove(0);
+        }
+        assert_eq!((starting.id, starting.lost, starting.is_there), (id, *lost, true), "{name}");
         case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
         case.lines(want.len());
         assert_eq!(case.finish(), *want, "{name}");
@@ -233,6 +247,27 @@ fn what_was_dealt_with_is_not_read_again_where_it_is_not_wanted() {
         ],
         false,
     );
+}
+
+#[test]
+fn a_file_that_is_deleted_while_a_start_waits_is_read_to_its_end() {
+    let mut case = Case::new();
+    case.append("a.log", "line 0\n");
+    case.start(case.options(&["a.log"]));
+    case.lines(1);
+    let kept = case.kept();
+    case.end();
+    case.append("a.log", "line 1\n");
+    case.engine = Engine::new(1 << 20);
+    let mut source =
+        FollowFiles::new(identity(), FollowOptions { kept, ..case.options(&["a.log"]) }, wall_clock).unwrap();
+    std::fs::remove_file(case.path("a.log")).unwrap();
+    case.append("a.log", "line 2\n");
+    source.refresh();
+    assert!(!source.starting()[0].is_gone);
+    case.thread = Some(source.spawn(case.engine.feed.clone()).unwrap());
+    case.lines(2);
+    assert_eq!(case.finish(), ["line 1", "line 2"]);
 }
 
 #[test]
