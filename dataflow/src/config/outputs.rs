@@ -354,6 +354,14 @@ pub fn page(cx: &Context<'_>, table: Option<&Table>) -> Option<Page> {
         let hint = "add token = \"${PAGE_TOKEN}\", or listen on 127.0.0.1";
         cx.wrong(&r.span_of("listen"), "a page that others can reach needs a token", hint);
     }
+    if token.as_ref().is_some_and(|token| token.expose().contains(char::is_control)) {
+        let hint = "one line without control characters; a file may end with one line feed";
+        cx.wrong(
+            &r.span_of("token"),
+            "no visitor could send this token: it has control characters or several lines",
+            hint,
+        );
+    }
     if let Some(base) = &base_path
         && (!base.starts_with('/')
             || base.contains(|c: char| c.is_whitespace() || c.is_control() || "?#\"'<>\\".contains(c)))

@@ -5,11 +5,14 @@ use crate::config::Services;
 use crate::config::low::{Node, Value};
 use crate::config::schema::{self, Kind};
 use crate::config::values::{self, Secret};
+use crate::exit;
 use ipnet::IpNet;
 use std::io::Read;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::os::unix::fs::FileTypeExt as _;
 use tidewatch_events::field::Field;
+use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::EventTime;
 
 impl Reader<'_> {
@@ -230,6 +233,10 @@ fn parsed(text: &str) -> Option<WrongUrl> {
 fn read_secret(path: &str) -> Result<Secret, String> {
     const MOST: u64 = 64 << 10;
     let mut text = String::new();
+    if std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo()) {
+        let shown = std::path::Path::new(path).shown();
+        exit::stderr(format_args!("waiting for a secret to be written to {shown}, which is a pipe\n"));
+    }
     let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
     file.take(MOST + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
     if text.len() as u64 > MOST {
