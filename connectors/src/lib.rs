@@ -14,7 +14,7 @@
 //! | [`durable`], [`lock`] | replacing a file safely; one process a data directory |
 //! | [`file_identity`], [`paths`] | which file a path names, and whether it changed; one spelling for each path |
 //! | [`http`], [`secret`], [`random`] | requests with limits; tokens and passwords; random bytes |
-//! | [`log_limit`] | a limit on messages about what others do |
+//! | [`log_limit`], [`open_files`] | a limit on messages about what others do; the limit of open files |
 
 pub mod answers;
 pub mod durable;
@@ -27,6 +27,7 @@ pub mod influx;
 pub mod kafka;
 pub mod lock;
 pub mod log_limit;
+pub mod open_files;
 pub mod paths;
 pub mod random;
 pub mod report;

@@ -10,6 +10,7 @@
 //! - A stop drains: nobody is accepted any more but who waits already, and what senders have sent is read, until they are
 //!   quiet for [`QUIET`] or [`ListenOptions::drain`] is over. Their partitions stay open, so that no time passes by a stop.
 //! - The unfinished lines of all connections take at most `max_buffered` bytes and one read.
+//! - Connections take no file descriptor of those that everything else needs ([`open_files`]), however many are allowed.
 //! - Only whole lines keep a place: whoever sends a byte now and then holds none for longer than who sends nothing.
 
 mod counters;
@@ -20,11 +21,13 @@ use super::frame::{Lines, Outlet};
 use super::syslog::{Datagrams, SyslogStream, Taking};
 use super::{Clock, Identity, SourceError, arriving_partition_id, cannot_listen};
 use crate::feed::{Feed, PartitionInfo};
+use crate::open_files;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -220,6 +223,7 @@ impl Server {
             accepting: true,
             draining: None,
             crowded_until: Instant::now(),
+            descriptors: open_files::for_connections(),
             said: counters::Said::default(),
         };
         std::thread::Builder::new().name(name.into()).spawn(move || run.run())
@@ -252,6 +256,8 @@ struct Run {
     draining: Option<Draining>,
     /// Before then none of the connections is silent for long enough to make room.
     crowded_until: Instant,
+    /// How many file descriptors there may be before none is left for connections.
+    descriptors: u64,
     said: counters::Said,
 }
 
@@ -350,7 +356,13 @@ impl Run {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.accepting = false,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    // Out of file descriptors, most likely: tried again with the next turn.
+                    if open_files::are_exhausted(&error) {
+                        counters::say_exhausted(&self.server.identity.name, self.connections.len());
+                        if self.make_room() {
+                            continue;
+                        }
+                    }
+                    // Tried again with the next turn.
                     tracing::debug!(%error, "cannot accept a connection");
                     self.server.counters.failures_total.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(50));
@@ -361,7 +373,12 @@ impl Run {
     }
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
-        if self.connections.len() >= self.server.options.max_connections && !self.make_room() {
+        // The lowest number that is free is given to a new one: behind the last for connections the reserve begins.
+        let is_reserve = u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= self.descriptors);
+        if is_reserve {
+            counters::say_exhausted(&self.server.identity.name, self.connections.len());
+        }
+        if (is_reserve || self.connections.len() >= self.server.options.max_connections) && !self.make_room() {
             self.server.counters.connections_refused_total.fetch_add(1, Ordering::Relaxed);
             return;
         }

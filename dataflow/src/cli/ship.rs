@@ -6,6 +6,7 @@ use crate::exit::{self, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::kafka::{TopicState, look_at};
+use tidewatch_connectors::open_files;
 use tidewatch_connectors::ship::settings::{OutputSettings, ShipSettings};
 use tidewatch_connectors::ship::{Agent, look_at_certificates, look_at_collectors};
 use tidewatch_connectors::source::file;
@@ -44,6 +45,7 @@ pub fn run(args: &ShipArgs) -> Result<(), Failure> {
     }
     exit::stderr(format_args!("{warnings}"));
     exit::handle_signals()?;
+    open_files::allow(u64::MAX);
     let agent = Agent::start(settings)?;
     agent.run(&exit::stop_requested)?;
     Ok(())

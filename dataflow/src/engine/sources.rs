@@ -19,6 +19,7 @@ use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
 use tidewatch_connectors::kafka::KafkaSource;
 use tidewatch_connectors::log_limit::LogLimit;
+use tidewatch_connectors::open_files;
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines, StartingFile};
 use tidewatch_connectors::source::stdin::Stdin;
 use tidewatch_connectors::source::syslog::{SyslogListener, SyslogOptions, Taking};
@@ -91,6 +92,7 @@ impl Sources {
         if !named && config.sources.iter().any(is_file) {
             sources.keeper = Some(Keeper::open(&config.data_dir, place.index)?);
         }
+        allow_connections(config, place);
         for (index, source) in config.sources.iter().enumerate() {
             if let Some(ready) = sources.open_one(config, index, source, place, named)? {
                 sources.ready.push(ready);
@@ -479,6 +481,28 @@ fn is_done(told: Result<(), Stopped>) -> bool {
             }
             failure.exit()
         }
+    }
+}
+
+/// Lets as many files be open as sources that listen need, and says where the system does not let it.
+fn allow_connections(config: &Config, place: Place) {
+    let connections = |source: &Source| match source.kind {
+        SourceKind::Tcp { max_connections, .. } | SourceKind::Syslog { max_connections, .. } => max_connections as u64,
+        _ => 0,
+    };
+    let needed: u64 = config.sources.iter().map(connections).sum();
+    if needed == 0 || place.index != 0 {
+        return;
+    }
+    let limit = open_files::allow(u64::MAX);
+    let connections = open_files::for_connections();
+    if connections < needed {
+        tracing::warn!(
+            limit,
+            connections,
+            max_connections = needed,
+            "the limit of open files is too low for max_connections: connections beyond it are refused, or closed for new ones"
+        );
     }
 }
 

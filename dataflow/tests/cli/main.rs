@@ -3,6 +3,7 @@
 
 mod answers;
 mod checks;
+mod descriptors;
 mod inputs;
 mod lives;
 mod outputs;

@@ -15,6 +15,7 @@ use super::fetch::{Layout, LayoutPartition, LineFetcher};
 use super::input::{Input, is_tar};
 use super::names;
 use crate::feed::{Feed, PartitionInfo};
+use crate::open_files;
 use crate::source::frame::{Lines, Outlet};
 use crate::source::{Identity, SourceError, partition_id};
 use parking_lot::Mutex;
@@ -93,7 +94,7 @@ impl ReplayFiles {
     }
 
     fn run(self, feed: Arc<Feed>) {
-        allow_open_files(self.logs.len());
+        open_files::allow(self.logs.len() as u64 + 256);
         let mut partitions: Vec<Partition> =
             (0..self.logs.len()).map(|position| self.open_partition(position, &feed)).collect();
         feed.listed();
@@ -212,17 +213,6 @@ pub(crate) fn modified(path: &Path) -> WallTime {
     let time = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     WallTime(since.map_or(0, |since| since.as_millis() as u64))
-}
-
-/// Raises this process's soft limit of open files where it is too low for so many partitions.
-fn allow_open_files(files: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let want = files as u64 + 256;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < want) {
-        let raised = limit.maximum.map_or(want, |most| most.min(want));
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Invariant: whoever connects, and how often, each kind of message comes at most once in [`SAID_EVERY`], with the number of what
 //! happened since the last.
 
+use crate::log_limit::LogLimit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,19 @@ const KINDS: [Kind; 6] = [
     ("lines too long: they are cut and rejected", |c| &c.lines_too_long_total),
     ("connections or datagrams could not be taken; trying again", |c| &c.failures_total),
 ];
+
+/// Says that file descriptors run out.
+pub(super) fn say_exhausted(source: &str, connections: usize) {
+    static SAID: LogLimit = LogLimit::new();
+    if let Some(held_back) = SAID.may_say() {
+        tracing::warn!(
+            source,
+            connections,
+            held_back,
+            "file descriptors run out: connections are refused, or closed for new ones, although more are allowed"
+        );
+    }
+}
 
 /// What was said so far, kind by kind.
 #[derive(Debug, Default)]
