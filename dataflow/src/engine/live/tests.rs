@@ -213,7 +213,7 @@ fn live(text: &str, runners: Vec<SinkRunner>) -> Live {
         commit_window: tidewatch_events::time::Millis(0),
         rules_window: tidewatch_events::time::Millis(0),
     };
-    let ledger = Arc::new(Ledger::new(time, 0));
+    let ledger = Arc::new(Ledger::new(time, 0).open_ended(true));
     let here = Here::new(ledger.clone(), Arc::new(RecentLines::new(0)), Box::new(Vec::new), Observer::default());
     let peers = Arc::new(Peers::new(Arc::new(here), None));
     let figures = Arc::new(Figures::default());
