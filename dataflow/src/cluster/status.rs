@@ -61,17 +61,21 @@ pub struct Earlier {
     /// A number for this life, above those of all earlier ones.
     #[serde(default)]
     pub life: u64,
+    /// Whether some of what windows need that were open is not read again.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 impl Earlier {
     /// This and what another process knows.
     pub fn with(self, other: &Earlier) -> Earlier {
-        let Earlier { durable, floor, run, life } = self;
+        let Earlier { durable, floor, run, life, partial } = self;
         Earlier {
             durable: durable.max(other.durable),
             floor: floor.max(other.floor),
             run: run.max(other.run),
             life: life.max(other.life),
+            partial: partial || other.partial,
         }
     }
 }

@@ -164,7 +164,9 @@ impl Keeper {
                 if before.is_some_and(|kept| kept.mark.is_some()) {
                     continue;
                 }
-                if let Some(kept) = source.positions.kept(id, None, begun).filter(|kept| before != Some(kept)) {
+                // The first of its files may be forgotten: it began where it began.
+                let is_news = |kept: &Kept| before.is_none_or(|before| before.next == kept.next && before != kept);
+                if let Some(kept) = source.positions.kept(id, None, begun).filter(is_news) {
                     self.kept.insert((source.index, id), kept);
                     self.is_new = true;
                 }

@@ -135,6 +135,19 @@ pub fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     words.split(' ').filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
+impl Starting<'_> {
+    /// Whether windows that an earlier life had open may need more of the log than is read again: its offset was set by
+    /// somebody who does not say what they need, or it no longer holds that.
+    pub fn is_partial(&self) -> bool {
+        let text = self.committed.unwrap_or_default();
+        match Mark::parse(text) {
+            Some(mark) => mark.again.is_some_and(|again| again.from < self.log_begin),
+            // Where a life began that closed no window, it is as if this one began there.
+            None => self.start > self.log_begin && value(text, "cluster").is_none(),
+        }
+    }
+}
+
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{NAME} floor={}", self.floor)?;
@@ -280,6 +293,26 @@ mod tests {
             let (resumed, _) = resume(&[starting], &limit.bound(earlier([*text])), limit);
             let left = resumed.partitions[0].1;
             assert_eq!((left.floor, resumed.closed, left.again.unwrap().0.at), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_windows_need_is_read_again_or_a_part_of_it_is() {
+        // name; where it starts, where its log begins; what was committed; whether windows lack something
+        let rows: &[(&str, u64, u64, Option<&str>, bool)] = &[
+            ("a first start", 0, 0, None, false),
+            ("all that windows need", 90, 30, Some("tidewatch floor=130 durable=100 read=90 replay=40 at=65"), false),
+            ("the log begins later", 90, 41, Some("tidewatch floor=130 durable=100 read=90 replay=40 at=65"), true),
+            ("windows need nothing before it", 90, 41, Some("tidewatch floor=130 durable=100 read=90"), false),
+            ("a first life that was killed", 90, 30, Some("tidewatch cluster=a life=7"), false),
+            ("an offset that somebody set", 90, 30, Some(""), true),
+            ("set to the beginning", 30, 30, Some(""), false),
+            ("of another consumer", 90, 30, Some("somebody else's"), true),
+            ("nothing committed, from the end", 90, 30, None, true),
+        ];
+        for (name, start, log_begin, committed, want) in rows {
+            let starting = Starting { id: PartitionId(1), start: *start, log_begin: *log_begin, committed: *committed };
+            assert_eq!(starting.is_partial(), *want, "{name}");
         }
     }
 
@@ -467,7 +500,7 @@ mod tests {
         let one: Committed = (0, "t".into(), Some("tidewatch floor=1 durable=1".into()));
         assert!(left_out_topics(&[one], 0, 10).is_empty(), "the first start of a version that numbers runs");
         let texts = ["tidewatch floor=130 durable=100 run=4", "tidewatch floor=120 durable=90 run=5"];
-        assert_eq!(earlier(texts), Earlier { durable: Some(100), floor: 130, run: 5, life: 0 });
+        assert_eq!(earlier(texts), Earlier { durable: Some(100), floor: 130, run: 5, ..Earlier::default() });
     }
 
     #[test]

@@ -204,10 +204,11 @@ impl Sources {
         let kept = keeper.map(Keeper::earlier).unwrap_or_default();
         let mut here = limit.bound(resume::earlier(texts()).with(&kept));
         here.life = Owner::next_life(wall_clock(), texts()).max(here.run.saturating_add(1));
-        let earlier = agree(control, here, self.lost);
-        self.owner = Owner::new(&config.cluster.id, earlier.life);
         let mut starting = starting_of_files(&files, &found);
         starting.extend(starting_of_topics(&topics));
+        here.partial = self.lost.contents > 0 || starting.iter().any(Starting::is_partial);
+        let earlier = agree(control, here, self.lost);
+        self.owner = Owner::new(&config.cluster.id, earlier.life);
         let (resumed, why_not) = resume::resume(&starting, &earlier, limit);
         let mut new = new_paths(&files, keeper);
         new.extend(new_topics(&topics, &commits));
@@ -216,7 +217,7 @@ impl Sources {
         let rules = resume::fed_again(&config.rules, config.windows.size);
         let is_kept = |source: &Source| matches!(source.kind, SourceKind::File { .. } | SourceKind::Kafka(_));
         let are_kept = has_offsets && config.sources.iter().all(is_kept);
-        self.repeats = are_kept && why_not.is_none() && self.lost.contents == 0;
+        self.repeats = are_kept && why_not.is_none() && !earlier.partial;
         if let Some(why) = why_not {
             tracing::warn!(
                 why,
@@ -540,8 +541,13 @@ mod tests {
 
     #[test]
     fn processes_agree_on_an_earlier_life_however_far_each_was() {
-        let earlier =
-            |durable: Option<u64>, floor: u64| Earlier { durable, floor, run: floor, life: floor.saturating_mul(2) };
+        let earlier = |durable: Option<u64>, floor: u64| Earlier {
+            durable,
+            floor,
+            run: floor,
+            life: 2 * floor,
+            partial: floor > 110,
+        };
         // name, what each process knows, what all agree on
         let rows: &[(&str, [Earlier; 3], Earlier)] = &[
             ("nothing", [earlier(None, 0), earlier(None, 0), earlier(None, 0)], earlier(None, 0)),

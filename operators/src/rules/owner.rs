@@ -63,8 +63,7 @@ impl Owner {
         let (store, plan) = (&mut self.stores[partials.plan as usize], &self.rules.plans[partials.plan as usize]);
         self.finals.merge(&partials);
         if self.speak_early && !plan.only_exempt {
-            let hushed = self.signal.is_hushed(partials.pane.saturating_add(plan.hop));
-            self.owes |= store.merge_speaking(partials, hushed, &mut self.early);
+            self.owes |= store.merge_speaking(partials, self.signal.past(), &mut self.early);
         } else {
             store.merge(partials);
         }

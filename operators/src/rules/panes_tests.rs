@@ -371,6 +371,9 @@ fn what_was_not_said_when_it_came_is_said_later_of_what_is_open() {
     }
 }
 
+/// Panes that end by then are of the past.
+const PAST: u64 = 1060;
+
 #[test]
 fn nothing_is_said_of_windows_of_which_a_part_is_set_aside() {
     // Panes of messages that came hushed, then one of the present; whether it waits, what is said of it, and what later.
@@ -385,18 +388,18 @@ fn nothing_is_said_of_windows_of_which_a_part_is_set_aside() {
         let mut store = store(Measure::Count, 3.0, limits());
         let mut out = Vec::new();
         for pane in *past {
-            assert!(store.merge_speaking(counts(*pane, &[(b"a", 2)]), true, &mut out), "{name}: hushed");
+            assert!(store.merge_speaking(counts(*pane, &[(b"a", 2)]), PAST, &mut out), "{name}: hushed");
         }
         let said = |out: &[Finding]| out.iter().map(|f| (f.start, f.end, f.n)).collect::<Vec<_>>();
-        assert_eq!(store.merge_speaking(counts(1060, &[(b"a", *n)]), false, &mut out), *waits, "{name}");
+        assert_eq!(store.merge_speaking(counts(1060, &[(b"a", *n)]), PAST, &mut out), *waits, "{name}");
         assert_eq!(said(&out), *at_once, "{name}");
         if *waits {
-            assert!(store.merge_speaking(counts(1060, &[(b"b", 9)]), false, &mut out), "{name}: so does what follows");
+            assert!(store.merge_speaking(counts(1060, &[(b"b", 9)]), PAST, &mut out), "{name}: so does what follows");
             out.clear();
             store.speak(&mut out);
             out.retain(|found| found.key.as_bytes() == b"a");
             assert_eq!(said(&out), *later, "{name}");
-            assert!(!store.merge_speaking(counts(1070, &[(b"c", 9)]), false, &mut out), "{name}: all is merged");
+            assert!(!store.merge_speaking(counts(1070, &[(b"c", 9)]), PAST, &mut out), "{name}: all is merged");
         }
     }
     let mut average = store(Measure::Avg(Field::Bytes), 1.0, limits());
@@ -404,8 +407,18 @@ fn nothing_is_said_of_windows_of_which_a_part_is_set_aside() {
         let sum = crate::rules::values::Sum { total: 50, events: 1 };
         with(Values::Sums(vec![sum]), counts(pane, &[(b"a", 1)]))
     };
-    assert!(average.merge_speaking(sums(1050), true, &mut Vec::new()));
-    assert!(!average.merge_speaking(sums(1060), false, &mut Vec::new()), "nothing would be said of it");
+    assert!(average.merge_speaking(sums(1050), PAST, &mut Vec::new()));
+    assert!(!average.merge_speaking(sums(1060), PAST, &mut Vec::new()), "nothing would be said of it");
+}
+
+#[test]
+fn what_waits_for_the_past_makes_nothing_else_wait() {
+    let (mut store, mut out) = (store(Measure::Count, 3.0, limits()), Vec::new());
+    for (pane, waits) in [(1050, true), (1060, true), (1070, true), (1080, false), (1090, false)] {
+        assert_eq!(store.merge_speaking(counts(pane, &[(b"a", 1)]), PAST, &mut out), waits, "{pane}");
+    }
+    let said = out.iter().map(|f| (f.start, f.end, f.n)).collect::<Vec<_>>();
+    assert_eq!(said, [(1060, 1090, 3)], "with the panes of its window that had waited");
 }
 
 #[test]

@@ -46,16 +46,23 @@ impl Said {
 }
 
 impl PaneStore {
-    /// Adds a message, and says what its windows come to, unless they are `hushed` or some of what they hold is set aside: an
-    /// alert would fire by a part of it. Whether there is something that [`PaneStore::speak`] must say.
-    pub fn merge_speaking(&mut self, partials: PanePartials, hushed: bool, out: &mut Vec<Finding>) -> bool {
-        let waits = hushed || (self.speaks_early() && self.sets_aside(&self.reach(partials.pane)));
+    /// Adds a message, and says what its windows come to, unless its pane, or some that they hold, ends by `past` (ms) and is
+    /// set aside: an alert would fire by a part of it. Whether there is something that [`PaneStore::speak`] must say.
+    pub fn merge_speaking(&mut self, partials: PanePartials, past: u64, out: &mut Vec<Finding>) -> bool {
+        let (reach, hop) = (self.reach(partials.pane), self.plan().hop);
+        // What waits for these is of the present, and waits for nothing but them.
+        let of_past = reach.start..reach.end.min(past.saturating_add(1).saturating_sub(hop));
+        let waits = partials.pane.saturating_add(hop) <= past
+            || (self.speaks_early() && !of_past.is_empty() && self.sets_aside(&of_past));
         if waits {
             self.merge(partials);
-        } else {
-            self.merge_testing(partials, out);
+            return true;
         }
-        waits
+        if self.speaks_early() && self.sets_aside(&reach) {
+            self.merge_deferred(reach.start..=reach.end - 1);
+        }
+        self.merge_testing(partials, out);
+        false
     }
 
     /// Adds a message, and says where a condition holds now in a window that is not closed: the earliest such window of the

@@ -63,6 +63,11 @@ impl Early {
         self.raised.get()
     }
 
+    /// Rules say nothing of windows that end at or before this (ms) until they are closed; 0: of all they do.
+    pub fn past(&self) -> u64 {
+        self.past.get()
+    }
+
     /// Has rules say nothing of windows that end at or before `past` (ms) until they are closed.
     pub fn hush(&self, past: u64) {
         self.past.set(past);

@@ -51,7 +51,7 @@ impl PaneStore {
     }
 
     /// Merges the messages of some panes that were deferred.
-    pub(super) fn merge_deferred(&mut self, panes: std::ops::RangeInclusive<u64>) {
+    pub(in crate::rules) fn merge_deferred(&mut self, panes: std::ops::RangeInclusive<u64>) {
         while let Some((pane, _)) = self.deferred.range(panes.clone()).next() {
             let pane = *pane;
             for partials in self.deferred.remove(&pane).into_iter().flatten() {
