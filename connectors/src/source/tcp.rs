@@ -374,7 +374,9 @@ impl Run {
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         // The lowest number that is free is given to a new one: behind the last for connections the reserve begins.
-        let is_reserve = u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= self.descriptors);
+        // One is let in whatever else takes them.
+        let is_beyond = u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= self.descriptors);
+        let is_reserve = is_beyond && !self.connections.is_empty();
         if is_reserve {
             counters::say_exhausted(&self.server.identity.name, self.connections.len());
         }

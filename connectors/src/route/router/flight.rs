@@ -73,7 +73,7 @@ impl Router {
             for told in intent.told {
                 if let Some(entry) = self.entries.get_mut(&told.key) {
                     entry.repeated = 0;
-                    if let Some(told) = &mut entry.told {
+                    if let Some(told) = entry.told.as_mut().filter(|told| told.firing) {
                         told.at = 0;
                         records.push(Record::Told(told.clone()));
                     }

@@ -199,10 +199,18 @@ impl Located {
             return;
         }
         let again = locate(kept, listings, others);
-        // One that was deleted can be read for as long as it is held open.
         if !is_held || self.is_gone || !again.is_gone {
             *self = again;
+            return;
         }
+        // What was deleted can be read for as long as it is held open, and then what came after it.
+        let id = |file: &LocatedFile| file.file.metadata().ok().map(|meta| FileId::of(&meta));
+        let held: Vec<_> = self.files.iter().map(id).collect();
+        for file in &mut self.files {
+            file.length = file.file.metadata().map_or(file.length, |meta| meta.len());
+        }
+        self.files.extend(again.files.into_iter().filter(|file| !held.contains(&id(file))));
+        self.seen = again.seen;
     }
 
     /// Whether all files still hold what was read of them, and nothing was added to those that others follow.

@@ -164,6 +164,16 @@ impl Positions {
         }
     }
 
+    /// What was before the place in a file that was read last was written over, by these bytes.
+    pub(crate) fn written_over(&self, partition: PartitionId, file: u64, end: u64, before: &[u8]) {
+        let mut all = self.inner.lock();
+        let stand = all.get_mut(&partition);
+        let last = stand.and_then(|stand| stand.segments.iter_mut().rev().find(|segment| segment.file == file));
+        if let Some(last) = last.filter(|last| last.end == end) {
+            last.before = Print::of_tail(before);
+        }
+    }
+
     /// Which file holds an opened file's content by now, where it is known.
     pub(crate) fn id_of(&self, partition: PartitionId, file: u64) -> Option<FileId> {
         let all = self.inner.lock();

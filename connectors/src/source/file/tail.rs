@@ -362,17 +362,12 @@ impl Tail {
         if let Some(meta) = &named
             && !self.current.as_ref().is_some_and(|open| open.is(meta))
         {
+            self.tell_apart()?;
             self.opened += 1;
             // The path may name yet another file by now: what was opened counts.
             match open_file(&self.way.path).and_then(|file| Open::live(self.opened, file, 0)) {
-                Ok(new) => match &mut self.current {
-                    Some(old) if old.id == new.id => {}
-                    current => {
-                        let new = Open { unknown: current.is_some(), ..new };
-                        let left = |old| Open { left: Some(Instant::now()), unknown: false, ..old };
-                        self.older.extend(current.replace(new).map(left));
-                    }
-                },
+                Ok(new) if self.current.as_ref().is_some_and(|old| old.id == new.id) => {}
+                Ok(new) => self.leave_for(new)?,
                 // The old one is read on.
                 Err(error) => trouble = Err(error),
             }
@@ -424,6 +419,7 @@ impl Tail {
                     "a followed file was written over before the position; continuing at the position"
                 );
             }
+            self.way.positions.written_over(self.way.outlet.id, open.number, open.lines.offset(), &open.before);
             return Ok(());
         }
         let Some(mut old) = self.current.take() else { return Ok(()) };

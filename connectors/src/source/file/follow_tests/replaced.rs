@@ -107,6 +107,19 @@ fn a_copy_that_takes_the_place_of_a_file_is_gone_on_with() {
                 lines(60, &["one"]),
             ),
             (
+                "replaced by a part of it, twice before that could be told",
+                |case| {
+                    let all = case.read("a.log");
+                    case.replace("a.log", &all[..300]);
+                    case.rest(50);
+                    case.replace("a.log", &all[..300]);
+                    case.rest(50);
+                    case.append("a.log", &all[300..]);
+                    case.append("a.log", "one\n");
+                },
+                lines(60, &["one"]),
+            ),
+            (
                 "its last line goes on",
                 |case| {
                     case.append("a.log", "half");

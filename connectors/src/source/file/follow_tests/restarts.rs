@@ -90,8 +90,8 @@ fn goes_on(rows: &[Between], reads_again: bool) {
         let mut starting = source.starting().remove(0);
         source.read_again(|of| reads_again && of == id);
         if while_waiting {
-            happens(&case);
             let mut looked = FollowFiles::new(identity(), source.options.clone(), wall_clock).unwrap();
+            happens(&case);
             looked.refresh();
             starting = looked.starting().remove(0);
         }

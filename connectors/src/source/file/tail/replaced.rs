@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tidewatch_events::text::Shown as _;
 
 /// How many bytes before a place are compared.
@@ -100,6 +101,32 @@ fn line_start(file: &File, at: u64) -> io::Result<Option<u64>> {
 }
 
 impl Tail {
+    /// Once more, and for the last time, compares the current file where it is not known yet what it is: it is replaced in its
+    /// turn.
+    pub(super) fn tell_apart(&mut self) -> io::Result<()> {
+        if let Some(open) = self.current.as_mut().filter(|open| open.unknown) {
+            open.look()?;
+            self.compare();
+        }
+        Ok(())
+    }
+
+    /// Another file took the place of the current one.
+    pub(super) fn leave_for(&mut self, new: Open) -> io::Result<()> {
+        let unknown = self.current.is_some();
+        let Some(old) = self.current.replace(Open { unknown, ..new }) else { return Ok(()) };
+        let was_unknown = old.unknown;
+        let mut left = Open { left: Some(Instant::now()), unknown: false, ..old };
+        let mut at = self.older.len();
+        if was_unknown && at > 0 {
+            // All that is in it so far is in the one before it, with which the new one is compared.
+            left.go_to(u64::MAX)?;
+            at -= 1;
+        }
+        self.older.insert(at, left);
+        Ok(())
+    }
+
     /// Compares a file that took another's place with that, once there is something in it.
     pub(super) fn compare(&mut self) {
         let Some(new) = self.current.as_mut().filter(|new| new.unknown && new.looked.0 > 0) else { return };
