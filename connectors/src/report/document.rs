@@ -78,7 +78,8 @@ pub(super) fn of(report: &Report) -> Document {
     )];
     lead.extend(coverage(report));
     let mut foot = format!("Made {} UTC; all times are event time, UTC.", second(report.generated));
-    foot.push_str(" Counts of paths and clients are of the windows among whose tops they were.");
+    foot.push_str(" Counts of paths and clients are lower bounds, and names may be missing: only the tops of each");
+    foot.push_str(" window are kept. [windows] top raises how many are kept.");
     let mut sections = vec![totals(now, before), alert_counts(&report.alerts)];
     sections.push(alerts(&report.alerts));
     if report.host.is_none() {
