@@ -108,56 +108,61 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
   const path = asking("path", 200);
   const agent = asking("text", 160);
   return (
-    <div class="grid">
-      <TopCard title="Top paths" kind="paths" class="span-5" columns={[named("Path", path), requests, share, statuses, bytes]} />
-      <TopCard title="Top clients" kind="clients" class="span-5" columns={[named("Client", (row) => <ClientLink ip={row.name} />), requests, share, statuses, bytes]} />
-      <TopCard title="Slowest paths" kind="slow_paths" class="span-4" columns={[named("Path", path), { name: "Worst p95", title: "p95 of the path's slowest window in this range: quantiles of windows cannot be combined", cell: (row) => format.latency(row.latency_p95), by: (row) => row.latency_p95, number: true }, requests]} empty="No path with enough timed requests: these logs may carry no durations." />
-      <TopCard
-        title="User agents"
-        kind="agents"
-        class="span-6"
-        note={(rows) => {
-          const bots = rows.reduce((sum, row) => sum + (row.bot ? (row.share ?? 0) : 0), 0);
-          return `bots and tools: ${format.percent(bots)} of all requests`;
-        }}
-        columns={[
-          named("Agent", (row) => (
-            <span class="agent">
-              {row.bot && <span class="badge plain">bot</span>}
-              {agent(row)}
-            </span>
-          )),
-          requests,
-          share,
-        ]}
-      />
-      <TopCard title="Methods" kind="methods" class="span-2" columns={[named("Method"), requests, { name: "Share", cell: (row) => format.percent(row.share), by: (row) => row.share, number: true }]} />
-      <TopCard title="Referrers" kind="referrers" class="span-4" columns={[named("Referrer", asking("text", 200)), requests, share]} empty="No request came with a referrer." />
-      <TopCard
-        title="Hosts"
-        kind="hosts"
-        class="span-4"
-        columns={[
-          named("Host", (row) => (
-            <button type="button" class="link" onClick={() => go({ host: row.name })} title="Only this host">
-              <LogText text={row.name} limit={80} />
-            </button>
-          )),
-          requests,
-          share,
-          statuses,
-          bytes,
-        ]}
-      />
-      {countries && (
+    <>
+      <div class="grid">
+        <TopCard title="Top paths" kind="paths" class="span-5" columns={[named("Path", path), requests, share, statuses, bytes]} />
+        <TopCard title="Top clients" kind="clients" class="span-5" columns={[named("Client", (row) => <ClientLink ip={row.name} />), requests, share, statuses, bytes]} />
+        <TopCard title="Slowest paths" kind="slow_paths" class="span-4" columns={[named("Path", path), { name: "Worst p95", title: "p95 of the path's slowest window in this range: quantiles of windows cannot be combined", cell: (row) => format.latency(row.latency_p95), by: (row) => row.latency_p95, number: true }, requests]} empty="No path with enough timed requests: these logs may carry no durations." />
         <TopCard
-          title="Countries"
-          kind="countries"
-          class="span-4"
-          note={() => "of the top clients"}
-          columns={[named("Country", (row) => (row.name ? <span>{format.visible(row.name)}</span> : <span class="none">not known</span>)), requests, share, statuses, bytes]}
+          title="User agents"
+          kind="agents"
+          class="span-6"
+          note={(rows) => {
+            const bots = rows.reduce((sum, row) => sum + (row.bot ? (row.share ?? 0) : 0), 0);
+            return `bots and tools: ${format.percent(bots)} of all requests`;
+          }}
+          columns={[
+            named("Agent", (row) => (
+              <span class="agent">
+                {row.bot && <span class="badge plain">bot</span>}
+                {agent(row)}
+              </span>
+            )),
+            requests,
+            share,
+          ]}
         />
-      )}
-    </div>
+        <TopCard title="Methods" kind="methods" class="span-2" columns={[named("Method"), requests, { name: "Share", cell: (row) => format.percent(row.share), by: (row) => row.share, number: true }]} />
+        <TopCard title="Referrers" kind="referrers" class="span-4" columns={[named("Referrer", asking("text", 200)), requests, share]} empty="No request came with a referrer." />
+        <TopCard
+          title="Hosts"
+          kind="hosts"
+          class="span-4"
+          columns={[
+            named("Host", (row) => (
+              <button type="button" class="link" onClick={() => go({ host: row.name })} title="Only this host">
+                <LogText text={row.name} limit={80} />
+              </button>
+            )),
+            requests,
+            share,
+            statuses,
+            bytes,
+          ]}
+        />
+        {countries && (
+          <TopCard
+            title="Countries"
+            kind="countries"
+            class="span-4"
+            note={() => "of the top clients"}
+            columns={[named("Country", (row) => (row.name ? <span>{format.visible(row.name)}</span> : <span class="none">not known</span>)), requests, share, statuses, bytes]}
+          />
+        )}
+      </div>
+      <p class="note">
+        Of each window only the top names are kept. A list of several windows adds these up: its counts are lower bounds, and names may be missing that were never among the tops. <code>[windows] top</code> in the configuration raises how many are kept.
+      </p>
+    </>
   );
 });
