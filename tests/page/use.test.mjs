@@ -92,8 +92,35 @@ describe("live", () => {
 
   test("an alert that fires is listed and said without asking again", () =>
     on("#/overview", async (page) => {
-      const before = await page.locator('[aria-label="Newest alerts"] tbody tr').first().innerText();
-      await page.waitForFunction((old) => document.querySelector('[aria-label="Newest alerts"] tbody tr').innerText !== old, before);
+      // What is more severe and still fires stays above it.
+      const newest = (old) => {
+        const times = [...document.querySelectorAll('[aria-label="Newest alerts"] tbody time')].map((time) => time.dateTime).sort();
+        return old === undefined ? times.at(-1) : times.at(-1) > old;
+      };
+      await page.waitForFunction(newest, await page.evaluate(newest));
+    }));
+
+  test("a critical alert that fires is counted and listed first, whenever it fired", () =>
+    on("#/overview", async (page) => {
+      await page.route(/api\/v1\/rules$/, async (route) => {
+        const { rows } = await (await route.fetch()).json();
+        await route.fulfill({ json: { rows: rows.map((rule) => ({ ...rule, firing: rule.severity === "critical" ? 1 : rule.firing })) } });
+      });
+      await page.route(/api\/v1\/alerts\?.*severity=critical/, async (route) => {
+        const alert = { id: "earlier", key: "k", rule: "earlier-run", severity: "critical", host: "*", subject: { client_ip: "192.0.2.77" }, first: 1000, last: 2000, fired: 2000, value: 2, threshold: 1, score: 0.7, findings: 1, state: "firing", evidence: [], mode: "live", replaces: null };
+        await route.fulfill({ json: { rows: [alert], truncated: false, next: null } });
+      });
+      await page.reload();
+      await settled(page);
+      const tile = page.locator(".tile", { hasText: "Critical alerts" });
+      await tile.locator(".tile-value", { hasText: /^1$/ }).waitFor();
+      const notes = (await tile.locator(".tile-note").allInnerTexts()).map((text) => text.replaceAll("\u00a0", " "));
+      assert.match(notes[0], /^of \d+ firing now$/);
+      assert.equal(notes[1], "38 since start");
+      const rows = page.getByRole("table", { name: "Newest alerts" }).locator("tbody tr");
+      await rows.first().getByText("earlier-run").waitFor();
+      const times = (await rows.locator("time").evaluateAll((all) => all.map((time) => time.dateTime))).slice(1);
+      assert.ok(times.length > 3, `${times.length} others`);
     }));
 
   test("a hidden page lets go of the stream and comes back", () =>

@@ -1,4 +1,4 @@
-// Alerts in tables: the newest on the overview, all on the view Security, those of a client on its view.
+// Alerts in tables: those that fire and the newest on the overview, all on the view Security, those of a client on its view.
 
 import { useMemo, useState } from "preact/hooks";
 import { send, type ApiError } from "../api";
@@ -7,12 +7,14 @@ import * as format from "../format";
 import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
 import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, ViewLink, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
+import { firingFirst, RANK } from "../severity";
 import { alerts as feed, go, hasHistory, marks, measures, rangeKey, route, shown, status, useAnswer } from "../state";
-import type { Alert, Rows, Severity } from "../types";
+import type { Alert, Rows } from "../types";
 import type { Route } from "../url";
 
-export const SEVERITIES: readonly Severity[] = ["critical", "high", "medium", "low", "info"];
-const RANK: Record<Severity, number> = { critical: 4, high: 3, medium: 2, low: 1, info: 0 };
+/** How many the overview lists, and among how many that fire it looks for the most severe. */
+const LISTED = 8;
+const FIRING = 100;
 
 /** The value of an alert against its threshold, or a part of that, in the unit of its rule. */
 function Value({ alert, of }: { alert: Alert; of?: "value" | "threshold" }) {
@@ -57,14 +59,19 @@ export function useAlerts(filter: AlertFilter, limit: number, host: string) {
   return { ...answer, error: hasHistory() ? answer.error : null, rows, truncated: answer.data?.truncated ?? false };
 }
 
-/** The few newest alerts, for the overview. */
+/** A few alerts, for the overview: what fires first, however many less severe ones are newer. */
 export function NewestAlerts() {
   const here = useWatched(route);
-  const { rows, error, again } = useAlerts({}, 8, here.host);
+  const { rows: newest, error, again } = useAlerts({}, LISTED, here.host);
+  const firing = useAlerts({ state: "firing" }, FIRING, here.host).rows;
+  // However many of others fire.
+  const critical = useAlerts({ state: "firing", severity: "critical" }, LISTED, here.host).rows;
+  const rows = useMemo(() => newest && firingFirst([...newest, ...(firing ?? []), ...(critical ?? [])], LISTED), [newest, firing, critical]);
   const all: typeof here = { ...here, view: "security", argument: "", filters: {} };
   return (
     <Card
       title="Newest alerts"
+      note="firing ones first, by severity"
       actions={
         <ViewLink class="button" to={all}>
           All alerts

@@ -1,4 +1,4 @@
-// How it goes: numbers of now, six charts over the shown stretch, the newest alerts.
+// How it goes: numbers of now, six charts over the shown stretch, alerts that fire and the newest.
 
 import { memo } from "preact/compat";
 import { useMemo } from "preact/hooks";
@@ -8,8 +8,9 @@ import type { Line, Model } from "../charts/model";
 import * as format from "../format";
 import { Card, Tile, Trouble } from "../parts/basic";
 import { column, newestWhole, projectLast, quietFor, summary, withGaps, type Known } from "../series";
-import { newest, route, status } from "../state";
-import type { Cell, Series } from "../types";
+import { criticalFiring } from "../severity";
+import { newest, route, status, useAnswer } from "../state";
+import type { Cell, Rows, Rule, Series } from "../types";
 import { NewestAlerts } from "./alerts";
 import { useSeries } from "./use-series";
 
@@ -26,6 +27,8 @@ export function OverviewPage() {
   const now = useWatched(status);
   const here = useWatched(route);
   const { series, error, again, stamp } = useSeries();
+  // Which rules fire; another critical alert is seen at once.
+  const rules = useAnswer<Rows<Rule>>(now && `rules?${now.alerts.critical}`, () => ({}), 10_000).data?.rows;
   const quiet = now && series ? quietFor(now, series.step) : null;
   // A window that nothing more comes for is over. An old log may be read just now.
   const fills = here.live && (quiet === null || (now?.rate ?? 0) > 0);
@@ -33,6 +36,10 @@ export function OverviewPage() {
   const totals = useMemo(() => (series ? total(series) : null), [series]);
   if (!now) return <></>;
   const nothing = newest() === null;
+  const { fired, firing, critical } = now.alerts;
+  // The status comes each second, the rules more seldom.
+  const criticalNow = rules ? Math.min(criticalFiring(rules), firing) : null;
+  const findings = typeof totals?.anomalies === "number";
   const several = !here.host && now.hosts.length > 1;
   const newestWindow = series ? spanOf(series, totals?.end ?? null, here.live && quiet !== null && now.rate === 0 ? now.now : series.to) : "\u00a0";
   return (
@@ -44,9 +51,9 @@ export function OverviewPage() {
         <Tile name="Error share" value={format.percent(totals?.errors)} span="in range" note={totals ? `${format.count(totals.failed)} of 5xx` : undefined} title="5xx of all requests in this range" tone={(totals?.errors ?? 0) >= 0.05 ? "bad" : (totals?.errors ?? 0) >= 0.01 ? "warn" : undefined} />
         <Tile name="Distinct clients" value={format.count(totals?.clients)} span={newestWindow} note={several ? "busiest host" : undefined} title={`${NEWEST}${several ? ", of the host with most: clients of several hosts are not added up" : ""}`} />
         <Tile name="Events processed" value={format.count(now.events)} span="since start" note={now.rejected ? `${format.count(now.rejected)} rejected` : "none rejected"} title={`${format.exact(now.events)} since start`} />
-        <Tile name="Anomalies" value={format.count(totals?.anomalies ?? now.alerts.fired)} span={typeof totals?.anomalies === "number" ? "in range" : "since start"} note={`${format.plural(now.alerts.firing, "alert")} firing`} title="Findings of rules in this range; one alert has one or more" tone={now.alerts.firing ? "warn" : undefined} />
-        <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} span="since start" note="alerts per event" />
-        <Tile name="Critical alerts" value={format.count(now.alerts.critical)} span="since start" note={`of ${format.count(now.alerts.fired)} fired`} tone={now.alerts.critical ? "bad" : undefined} />
+        <Tile name="Anomalies" value={format.count(findings ? totals?.anomalies : fired)} span={findings ? "in range" : "since start"} note={findings ? "findings of rules" : "alerts fired"} title={findings ? "Windows of this range in which a rule found something; an alert has one or more of them" : undefined} />
+        <Tile name="Anomaly rate" value={format.percent(now.anomaly_rate)} span="since start" note={format.plural(fired, "alert")} title="Alerts that fired since the start, of all severities, as a share of events" />
+        <Tile name="Critical alerts" value={format.count(criticalNow)} span={`of ${format.count(firing)} firing now`} note={`${format.count(critical)} since start`} title={`Critical alerts that fire now, of all that fire. Since the start ${format.plural(critical, "critical alert")} fired, of ${format.count(fired)} in all; those that fire since an earlier run are not among them`} tone={criticalNow ? "bad" : firing ? "warn" : undefined} />
       </dl>
       {nothing ? (
         <Card title="Nothing yet">

@@ -11,7 +11,8 @@ import { Table } from "../parts/table";
 import { alerts as feed, go, marks, newest, route, setFilter, shown, status, useAnswer } from "../state";
 import { histogram } from "../series";
 import type { Alert, Allow, Rows, Rule, Silence } from "../types";
-import { AlertTable, SEVERITIES, useAlerts } from "./alerts";
+import { SEVERITIES } from "../severity";
+import { AlertTable, useAlerts } from "./alerts";
 
 const LIMIT = 500;
 
