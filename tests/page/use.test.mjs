@@ -123,6 +123,25 @@ describe("live", () => {
       assert.ok(times.length > 3, `${times.length} others`);
     }));
 
+  test("legends say what the tiles do, through the whole of a window", () =>
+    on("#/overview", async (page) => {
+      await page.locator("canvas").first().waitFor();
+      const said = () => page.evaluate(() => {
+        const tile = (name) => [...document.querySelectorAll(".tile")].find((tile) => tile.querySelector("dt").textContent === name).querySelector(".tile-value").textContent;
+        const legend = (name) => [...document.querySelectorAll("figure")].find((figure) => figure.querySelector("h2").textContent === name).querySelector(".legend b").textContent;
+        return [["Requests", "Requests per second"], ["Distinct clients", "Distinct clients"]].map(([a, b]) => [tile(a), legend(b)]);
+      });
+      const seen = new Set();
+      for (let second = 0; second < 14; second += 1) {
+        const pairs = await said();
+        for (const [tile, legend] of pairs) assert.equal(legend, tile);
+        seen.add(pairs[0][0]);
+        await page.waitForTimeout(1000);
+      }
+      // A window takes ten seconds.
+      assert.ok(seen.size <= 3, [...seen].join());
+    }));
+
   test("a hidden page lets go of the stream and comes back", () =>
     on("#/overview", async (page) => {
       const hide = (hidden) => page.evaluate((value) => (Object.defineProperty(document, "hidden", { value, configurable: true }), document.dispatchEvent(new Event("visibilitychange"))), hidden);

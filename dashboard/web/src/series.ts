@@ -243,28 +243,8 @@ export function newestWhole(series: Known): Cell[] | null {
   return rows[rows.length - 1] ?? null;
 }
 
-/** Rates, and what they are a rate of. */
-const RATES: Record<string, string> = { rps: "requests", throughput: "bytes" };
-const COUNTS = ["bytes", "requests", "status_2xx", "status_3xx", "status_4xx", "status_5xx"];
-
-/**
- * The newest window is still filling: what counts up in it is scaled to its whole length, so that it does not look like an
- * outage; while it is less than half over, when a burst would be taken for a rate, it is left out. Says which row that is.
- */
-export function projectLast(series: Known): { series: Series; projected: number | null } {
-  const last = series.rows[series.rows.length - 1];
-  const time = last?.[0];
-  if (!last || time === null || time === undefined || series.known >= time + series.step) return { series, projected: null };
-  const share = (series.known - time) / series.step;
-  const before = series.rows.slice(0, -1);
-  if (share < 0.5) return { series: before.length ? { ...series, rows: before } : series, projected: null };
-  const row = last.map((cell, at) => {
-    const name = series.columns[at] ?? "";
-    if (cell === null) return null;
-    // The API divides by the time that was seen, the stream by a whole window: what was counted says it for both.
-    const counted = last[series.columns.indexOf(RATES[name] ?? "")];
-    if (typeof counted === "number") return counted / share / (series.step / 1000);
-    return COUNTS.includes(name) ? Math.round(cell / share) : cell;
-  });
-  return { series: { ...series, rows: [...before, row] }, projected: time };
+/** Its rows up to the newest whole one: half a window would look like an outage, and scaled up like what it may not become. */
+export function untilWhole(series: Known): Known {
+  const whole = newestWhole(series)?.[0] ?? Infinity;
+  return { ...series, rows: series.rows.filter((row) => (row[0] ?? 0) <= whole) };
 }

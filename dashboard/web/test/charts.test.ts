@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { alone, decades, described, niceTop, tabulated, type Model } from "../src/charts/model";
+import { alone, decades, described, newestValue, niceTop, tabulated, type Model } from "../src/charts/model";
 import { backoff } from "../src/backoff";
 import { count } from "../src/format";
 
@@ -8,6 +8,18 @@ const model: Model = { kind: "lines", times: [0, 10_000], step: 10_000, from: 0,
 test("a chart in words", () => {
   expect(described("Latency", model)).toBe("Latency. avg: now 1, lowest 1, highest 3; max: no values.");
   expect(described("Alerts", { ...model, kind: "bars" })).toBe("Alerts. avg: 4 in all; max: no values.");
+});
+
+test.each<[string, number | undefined, (number | null)[], number | null]>([
+  ["nobody says which are whole", undefined, [3, 1], 1],
+  ["the last is whole", 10_000, [3, 1], 1],
+  ["the last is still filling", 0, [3, 1], 3],
+  ["the whole one has no value", 10_000, [3, null], 3],
+  ["none is whole", -1, [3, 1], null],
+])("the newest value: %s", (_, whole, values, wanted) => {
+  expect(newestValue({ ...model, whole }, values)).toBe(wanted);
+  const said = described("Requests", { ...model, whole, lines: [{ name: "all", colour: "", values }] });
+  expect(said).toContain(`all: now ${wanted ?? "–"},`);
 });
 
 test("a chart as rows, newest first", () => {

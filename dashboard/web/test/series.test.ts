@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { classLines, combine, fromFirst, histogram, LiveWindows, newestWhole, niceStep, projectLast, quietFor, splice, tailFrom, withGaps, withLive } from "../src/series";
+import { classLines, column, combine, fromFirst, histogram, LiveWindows, newestWhole, niceStep, quietFor, splice, tailFrom, untilWhole, withGaps, withLive } from "../src/series";
 import type { Cell, LiveWindow, Series } from "../src/types";
 
 const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
@@ -164,29 +164,15 @@ test.each<[string, object, number, number | null]>([
   expect(quietFor({ mode: "run", now: 1_001_000, newest: 1_000_000, last_event: 1_000_000, catching_up: null, ...now }, window)).toBe(age);
 });
 
-describe("the window still filling", () => {
-  const rows = [row(0, 100), row(10_000, 30)];
-  test.each<[string, number, number, Cell | undefined, number | null]>([
-    ["too young", 14_999, 1, 100, null],
-    ["half over", 15_000, 2, 60, 10_000],
-    ["three quarters over", 17_500, 2, 40, 10_000],
-    ["over", 20_000, 2, 30, null],
-  ])("%s", (_, known, count, requests, projected) => {
-    const shown = projectLast({ ...series(0, 20_000, rows), known });
-    expect(shown.series.rows.length).toBe(count);
-    expect(shown.series.rows.at(-1)?.[1]).toBe(requests);
-    expect(shown.projected).toBe(projected);
-  });
-  test("its rates are those of its counts, whoever divided them by what", () => {
-    const columns = ["time", "requests", "rps", "bytes", "throughput", "error_ratio"];
-    // From the API: of the 45 s that were seen, as counts are not. From the stream: of the whole minute.
-    const last: [string, Cell[]][] = [["API", [60_000, 90, 2, 9000, 200, 0.5]], ["stream", [60_000, 90, 1.5, 9000, 150, 0.5]]];
-    for (const [name, row] of last) {
-      const shown = projectLast({ from: 0, to: 120_000, step: 60_000, columns, rows: [[0, 120, 2, 12_000, 200, 0], row], known: 105_000 });
-      expect(shown.series.rows.at(-1), name).toEqual([60_000, 120, 2, 12_000, 200, 0.5]);
-    }
-  });
-  test("of nothing", () => expect(projectLast({ ...series(0, 1, []), known: 1 }).series.rows).toEqual([]));
+test.each<[string, Cell[][], number, Cell[]]>([
+  ["only just begun", [row(0, 100), row(10_000, 3)], 10_001, [100]],
+  ["nearly over", [row(0, 100), row(10_000, 99)], 19_999, [100]],
+  ["over", [row(0, 100), row(10_000, 99)], 20_000, [100, 99]],
+  ["the first of all", [row(10_000, 3)], 12_000, [3]],
+  ["two that are open", [row(0, 100), row(10_000, 60), row(20_000, 3)], 15_000, [100]],
+  ["none", [], 12_000, []],
+])("the window still filling is left out as it is: %s", (_, rows, known, requests) => {
+  expect(column(untilWhole({ ...series(0, 20_000, rows), known }), "requests")).toEqual(requests);
 });
 
 test.each<[string, number, number]>([

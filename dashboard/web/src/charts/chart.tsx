@@ -1,4 +1,4 @@
-// A chart as the page uses it: title, legend with newest values, the drawing, a text alternative and a table of its values.
+// A chart as the page uses it: title, legend with the newest whole values, the drawing, a text alternative and a table of its values.
 //
 // Drawn again only while it is on screen, only when its model changed, and while time merely moves on only as often as the
 // picture moves by two pixels and as all charts together may cost (pace.ts): an open page is to cost next to nothing.
@@ -9,7 +9,7 @@ import { Icon } from "../parts/basic";
 import { summary } from "../series";
 import { dark, go, utc } from "../state";
 import type { Drawing } from "./draw";
-import { described, tabulated, type Model } from "./model";
+import { described, newestValue, tabulated, type Model } from "./model";
 import { BEAT_MS, Pace } from "./pace";
 
 /** After so long what could not be loaded is tried again. */
@@ -127,15 +127,12 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
         {note && <span class="note">{note}</span>}
         {legend !== "none" && has && (
           <ul class="legend">
-            {model.lines.map((line) => {
-              const { last, sum } = summary(line.values);
-              return (
-                <li key={line.name}>
-                  <i class={`swatch ${line.colour.slice(2)}`} />
-                  {line.name} <b>{model.show(legend === "sum" ? sum : last)}</b>
-                </li>
-              );
-            })}
+            {model.lines.map((line) => (
+              <li key={line.name}>
+                <i class={`swatch ${line.colour.slice(2)}`} />
+                {line.name} <b>{model.show(legend === "sum" ? summary(line.values).sum : newestValue(model, line.values))}</b>
+              </li>
+            ))}
           </ul>
         )}
         <button type="button" class="quiet as-table" aria-pressed={asTable} onClick={() => setAsTable(!asTable)} title={asTable ? "Show the chart" : "Show the values as a table"}>

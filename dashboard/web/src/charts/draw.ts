@@ -39,7 +39,7 @@ function tooltip(model: Model, utc: boolean, colour: Colours, at: number): HTMLE
   const head = box.appendChild(document.createElement("div"));
   head.className = "tip-head";
   const time = model.times[at];
-  head.textContent = model.categories?.[at] ?? format.moment(time, model.to, utc) + (time === model.projected ? " (so far, projected)" : "");
+  head.textContent = model.categories?.[at] ?? format.moment(time, model.to, utc) + ((time ?? 0) > (model.whole ?? Infinity) ? " (may be incomplete)" : "");
   for (const line of [...model.lines].reverse()) {
     const row = box.appendChild(document.createElement("div"));
     row.className = "tip-row";

@@ -29,8 +29,17 @@ export interface Model {
   most?: number;
   /** The axis goes in powers of ten: values of a few ms and of a minute are both seen. What is 0 has no place on it. */
   log?: boolean;
-  /** The time whose window is still filling: its values are scaled to the whole of it. */
-  projected?: number | null;
+  /** The newest whole window: later ones may be incomplete, and are the newest value of nothing. */
+  whole?: number | null;
+}
+
+/** The newest value of a line, of whole windows where the model says which are. */
+export function newestValue({ times, whole }: Pick<Model, "times" | "whole">, values: readonly Cell[]): Cell {
+  for (let at = values.length - 1; at >= 0; at -= 1) {
+    const value = values[at] ?? null;
+    if (value !== null && (times[at] ?? 0) <= (whole ?? Infinity)) return value;
+  }
+  return null;
 }
 
 /** One sentence a line: what somebody who does not see the chart wants to know. */
@@ -39,7 +48,7 @@ export function described(title: string, model: Model): string {
     const { max, min, last, sum } = summary(line.values);
     if (last === null) return `${line.name}: no values`;
     if (model.kind === "bars") return `${line.name}: ${model.show(sum)} in all`;
-    return `${line.name}: now ${model.show(last)}, lowest ${model.show(min)}, highest ${model.show(max)}`;
+    return `${line.name}: now ${model.show(newestValue(model, line.values))}, lowest ${model.show(min)}, highest ${model.show(max)}`;
   });
   return `${title}. ${parts.join("; ")}.`;
 }

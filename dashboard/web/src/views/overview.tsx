@@ -7,7 +7,7 @@ import { Chart } from "../charts/chart";
 import type { Line, Model } from "../charts/model";
 import * as format from "../format";
 import { Card, Tile, Trouble } from "../parts/basic";
-import { column, newestWhole, projectLast, quietFor, summary, withGaps, type Known } from "../series";
+import { column, newestWhole, quietFor, summary, untilWhole, withGaps, type Known } from "../series";
 import { criticalFiring } from "../severity";
 import { newest, route, status, useAnswer } from "../state";
 import type { Cell, Rows, Rule, Series } from "../types";
@@ -110,8 +110,10 @@ function total(series: Known) {
   };
 }
 
-function draw(series: Known, live: boolean) {
-  const { series: cut, projected } = live ? projectLast(series) : { series, projected: null };
+/** While the newest window fills, it is not drawn: what is said of it would be another each second. */
+function draw(series: Known, fills: boolean) {
+  const cut = fills ? untilWhole(series) : series;
+  const whole = newestWhole(series)?.[0];
   const { times, columns } = withGaps(column(cut, "time").map((time) => time ?? 0), cut.step, NAMES.map((name) => column(cut, name)));
   const values = (name: Name): Cell[] => columns[NAMES.indexOf(name)] ?? [];
   const make = (kind: Model["kind"], show: Model["show"], lines: [string, string, Name][], rest: Partial<Model> = {}): Model => ({
@@ -122,7 +124,7 @@ function draw(series: Known, live: boolean) {
     to: cut.to,
     show,
     lines: lines.map(([name, colour, field]): Line => ({ name, colour, values: values(field) })),
-    projected,
+    whole,
     ...rest,
   });
   return {
@@ -151,13 +153,6 @@ function draw(series: Known, live: boolean) {
       { log: true, axis: format.latencyAxis },
     ),
     bandwidth: make("area", format.throughput, [["sent", "--chart-1", "throughput"]], { atLeast: 1024 }),
-    clients: whole(make("area", format.count, [["clients", "--chart-1", "clients"]], { atLeast: 1 })),
+    clients: make("area", format.count, [["clients", "--chart-1", "clients"]], { atLeast: 1 }),
   };
-}
-
-/** Different clients so far say nothing of how many there will be: only whole windows. */
-function whole(model: Model): Model {
-  const at = model.projected === null || model.projected === undefined ? -1 : model.times.indexOf(model.projected);
-  if (at < 1) return model;
-  return { ...model, projected: null, times: model.times.slice(0, at), lines: model.lines.map((line) => ({ ...line, values: line.values.slice(0, at) })) };
 }
