@@ -348,6 +348,38 @@ fn secrets_are_needed_only_where_a_service_is_asked() {
 }
 
 #[test]
+fn what_process_0_uses_is_needed_there_alone() {
+    let rows = [
+        ("a sink's token", "[sink.influx]\ntoken = \"${GONE}\"\n", false),
+        ("a sink's authority", "[sink.influx]\ntoken = \"${TOKEN}\"\nca = \"gone.pem\"\n", false),
+        ("the page's token", "[page]\ntoken = \"${GONE}\"\n", false),
+        ("a route's address", "[[route]]\nkind = \"webhook\"\nurl = \"file:gone\"\n", false),
+        (
+            "a route's authority",
+            "[[route]]\nkind = \"webhook\"\nurl = \"https://a.example/\"\nca = \"gone.pem\"\n",
+            false,
+        ),
+        (
+            "a source's password",
+            "[[source]]\nkind = \"kafka\"\ntopics = [\"a\"]\n[source.security]\nprotocol = \"sasl_plaintext\"\n\
+             mechanism = \"PLAIN\"\nusername = \"u\"\npassword = \"${GONE}\"\n",
+            true,
+        ),
+        ("the cluster's secret", "[cluster]\nsecret = \"${GONE}\"\n", true),
+        ("the key of pseudonyms", "[privacy]\nclient = \"hmac\"\nkey = \"${GONE}\"\n", true),
+    ];
+    for (name, text, by_all) in rows {
+        let is_right = |process| {
+            let overrides = Overrides { processes: Some(2), process, is_run: true, ..Overrides::default() };
+            let environment = |name: &str| (name == "TOKEN").then(|| "0123456789abcdef".to_owned());
+            config::parse(SourceText::new("a.toml", text), &overrides, &environment).map(drop)
+        };
+        assert!(is_right(0).is_err(), "{name}");
+        assert_eq!(is_right(1).is_err(), by_all, "{name}: {:?}", is_right(1).err().map(|e| e.to_string()));
+    }
+}
+
+#[test]
 fn librdkafka_looks_at_properties_while_the_configuration_is_read() {
     let text = "[[source]]\nkind = \"kafka\"\ntopics = [\"a\"]\nproperties = { \"fetch.max.byte\" = 1 }\n";
     let want = "a.toml:4:16: error: fetch.max.byte: No such configuration property";
@@ -424,6 +456,24 @@ fn a_source_has_a_process_that_reads_it() {
     assert!(said.starts_with("a.toml:4:11: error: `process = 2`: nobody would read these files"), "{said}");
     assert!(said.contains("\n hint: name one of them"), "{said}");
     assert!(parse("1", Some(1), &["b.log"]).is_ok(), "the source is replaced");
+}
+
+#[test]
+fn a_source_is_opened_where_it_is_read() {
+    let file = |process: &str| format!("kind = \"file\"\npaths = \"a.log\"\n{process}");
+    // Whether the processes 0, 1 and 2 open it: on one machine, and on three.
+    let rows = [
+        ("files", file(""), [true, false, false], [true, true, true]),
+        ("files of each", file("process = \"each\""), [true, true, true], [true, true, true]),
+        ("files of one", file("process = 1"), [false, true, false], [false, true, false]),
+        ("a listener", "kind = \"tcp\"\nlisten = \"127.0.0.1:0\"".into(), [true, false, false], [true, false, false]),
+        ("a topic", "kind = \"kafka\"\ntopics = [\"a\"]".into(), [true, true, true], [true, true, true]),
+    ];
+    for (name, text, on_one, on_three) in rows {
+        let config = parse("a.toml", &format!("[[source]]\n{text}\n")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let opened = |is_loopback| [0, 1, 2].map(|index| config.sources[0].kind.is_opened_by(index, is_loopback));
+        assert_eq!((opened(true), opened(false)), (on_one, on_three), "{name}");
+    }
 }
 
 #[test]

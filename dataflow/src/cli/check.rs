@@ -80,8 +80,9 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let report = which(args.config.as_deref(), path);
     let mut found = Findings { problems: config.warnings().clone(), report, ..Findings::default() };
     if !args.elsewhere {
-        missing_sources(&config, &mut found.problems);
-        packed_sources(&config, &mut found.problems);
+        // Those of all processes: it does not know which one will run here.
+        missing_sources(config.sources.iter(), &mut found.problems);
+        packed_sources(config.sources.iter(), &mut found.problems);
     }
     if config.sources.is_empty() {
         let words = "there is no [[source]]: `run` reads nothing but what --input names";

@@ -3,7 +3,7 @@
 //! Everything is said before anything is created.
 
 use super::check::USUAL;
-use crate::config::{Config, Diagnostic, Diagnostics, SourceKind};
+use crate::config::{Diagnostic, Diagnostics, Source, SourceKind};
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::file_identity::FileId;
 use tidewatch_connectors::sink::replay_files;
@@ -62,9 +62,9 @@ pub(super) fn missing_inputs(paths: &[PathBuf], problems: &mut Diagnostics) {
     }
 }
 
-/// Reports configured files that cannot be read; patterns may match nothing yet.
-pub(super) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
-    for source in &config.sources {
+/// Reports files of sources that cannot be read; patterns may match nothing yet.
+pub(super) fn missing_sources<'a>(sources: impl Iterator<Item = &'a Source>, problems: &mut Diagnostics) {
+    for source in sources {
         let SourceKind::File { paths, .. } = &source.kind else { continue };
         for path in paths.iter().filter(|path| !is_pattern(path)) {
             if let Err(reason) = readable(path) {
@@ -83,8 +83,8 @@ pub(super) fn missing_sources(config: &Config, problems: &mut Diagnostics) {
 }
 
 /// Reports files that are there and cannot be followed: compressed, archives.
-pub(super) fn packed_sources(config: &Config, problems: &mut Diagnostics) {
-    for source in &config.sources {
+pub(super) fn packed_sources<'a>(sources: impl Iterator<Item = &'a Source>, problems: &mut Diagnostics) {
+    for source in sources {
         let SourceKind::File { paths, .. } = &source.kind else { continue };
         for path in paths.iter().filter(|path| !is_pattern(path) && readable(path).is_ok()) {
             if let Err(error) = file::can_follow(path) {

@@ -240,6 +240,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         data_dir: args.data_dir,
         services: Services::All,
         processes: Some(cluster.as_ref().map_or(1, |cluster| cluster.processes)),
+        process: cluster.as_ref().map_or(0, |cluster| cluster.index),
         is_run: true,
     };
     let config = match config::load(args.config.as_deref(), &overrides) {
@@ -250,10 +251,12 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         }
     };
     if let Some(config) = &config {
+        let is_loopback = cluster.as_ref().is_none_or(options::ClusterOptions::is_loopback);
+        let is_here = |source: &&config::Source| source.kind.is_opened_by(overrides.process, is_loopback);
         if args.input.is_empty() {
-            missing_sources(config, &mut problems);
+            missing_sources(config.sources.iter().filter(is_here), &mut problems);
         }
-        packed_sources(config, &mut problems);
+        packed_sources(config.sources.iter().filter(is_here), &mut problems);
         if config.sources.is_empty() {
             problems.push(nothing_to_read(
                 "run",

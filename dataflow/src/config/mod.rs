@@ -173,6 +173,8 @@ pub struct Overrides {
     pub services: Services,
     /// How many processes there are, where that is known: sources are read by one of them.
     pub processes: Option<usize>,
+    /// Which of them this one is.
+    pub process: usize,
     /// Whether this process is going to be `run`: it writes to where its messages go.
     pub is_run: bool,
 }
@@ -250,12 +252,14 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let (time, retain) = time(cx, table("time"));
     let windows = windows(cx, table("windows"));
     let alerts = alerts(cx, table("alerts"));
-    let sinks = outputs::sinks(cx, node("sink"));
+    // Sinks, routes and the page are process 0's: the others need none of their secrets and files.
+    let services = if overrides.process == 0 { cx.services } else { Services::None };
+    let sinks = cx.asking(services, |cx| outputs::sinks(cx, node("sink")));
     let store = outputs::store(cx, table("store"));
-    let page = outputs::page(cx, table("page"));
+    let page = cx.asking(services, |cx| outputs::page(cx, table("page")));
     listeners::check(cx, node("source"), table("page"), page.as_ref());
     let client = privacy.0.as_ref().map_or(&ClientPrivacy::Full, |privacy| &privacy.client);
-    let routes = routes::routes(cx, node("route"), &all_rules, client);
+    let routes = cx.asking(services, |cx| routes::routes(cx, node("route"), &all_rules, client));
     if sinks.as_ref().is_some_and(|sinks| sinks.stdout.is_some()) {
         routes::warn_of_two_kinds_of_lines(cx, node("route"));
     }

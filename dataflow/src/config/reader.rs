@@ -39,6 +39,15 @@ pub const MAX_PROBLEMS: usize = 1000;
 
 impl Context<'_> {
     /// Reports an error at a place.
+    /// Reads a part whose secrets and files must be there for these services only.
+    pub fn asking<T>(&self, services: Services, read: impl FnOnce(&Context<'_>) -> T) -> T {
+        let problems = RefCell::new(self.problems.take());
+        let part = Context { source: self.source, environment: self.environment, services, problems };
+        let made = read(&part);
+        self.problems.replace(part.problems.into_inner());
+        made
+    }
+
     pub fn wrong(&self, span: &Range<usize>, message: impl Display, hint: impl Display) {
         self.report(Diagnostic::error(message.to_string()), span, hint.to_string());
     }

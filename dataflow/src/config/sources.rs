@@ -84,6 +84,20 @@ pub enum SourceKind {
     },
 }
 
+impl SourceKind {
+    /// Whether the process of this index opens it; `is_loopback`: whether all processes are on one machine.
+    pub fn is_opened_by(&self, index: usize, is_loopback: bool) -> bool {
+        match self {
+            SourceKind::File { process: Some(ProcessPlace::Index(reader)), .. } => *reader == index,
+            SourceKind::File { process: Some(ProcessPlace::Each), .. } | SourceKind::Kafka(_) => true,
+            SourceKind::File { process: None, .. } => index == 0 || !is_loopback,
+            SourceKind::Tcp { .. } | SourceKind::Syslog { .. } | SourceKind::Stdin | SourceKind::Generator { .. } => {
+                index == 0
+            }
+        }
+    }
+}
+
 /// Which process of a cluster reads a file source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessPlace {

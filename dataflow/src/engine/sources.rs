@@ -6,7 +6,7 @@ use super::ledger::{Again, Position, Resumed};
 use super::replay::bounds;
 use super::resume::{self, Committed, Limit, Mark, Starting};
 use crate::cluster::{Control, Earlier, LostFiles};
-use crate::config::{Config, KafkaSource as KafkaConfig, ProcessPlace, Source, SourceKind};
+use crate::config::{Config, KafkaSource as KafkaConfig, Source, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
 use crate::threads;
 use std::collections::{BTreeMap, BTreeSet};
@@ -242,20 +242,14 @@ impl Sources {
         place: Place,
         named: bool,
     ) -> Result<Option<Ready>, Failure> {
+        if !source.kind.is_opened_by(place.index, place.loopback) {
+            return Ok(None);
+        }
         let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
         let identity = Identity { index, name: source.name.as_str().into(), host };
-        let listeners_here = place.index == 0;
         let of_source = |error: SourceError| error.of(&format!("source `{}`", source.name));
         Ok(Some(match &source.kind {
-            SourceKind::File { paths, process, from_beginning } => {
-                let here = match process {
-                    Some(ProcessPlace::Each) => true,
-                    Some(ProcessPlace::Index(at)) => *at == place.index,
-                    None => place.index == 0 || !place.loopback,
-                };
-                if !here {
-                    return Ok(None);
-                }
+            SourceKind::File { paths, from_beginning, .. } => {
                 let paths: Vec<String> = paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
                 let options = FollowOptions {
                     paths: paths.clone(),
@@ -273,15 +267,15 @@ impl Sources {
                 self.files.push(files.lines());
                 Ready::Files(files)
             }
-            SourceKind::Stdin if listeners_here => Ready::Stdin(Stdin::new(identity, false, wall_clock)?),
-            SourceKind::Tcp { listen, max_connections } if listeners_here => {
+            SourceKind::Stdin => Ready::Stdin(Stdin::new(identity, false, wall_clock)?),
+            SourceKind::Tcp { listen, max_connections } => {
                 let options = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
                 let name = identity.name.clone();
                 let source = TcpListenerSource::bind(identity, listen, options, wall_clock).map_err(of_source)?;
                 self.listeners.push((name, source.counters()));
                 Ready::Tcp(source)
             }
-            SourceKind::Syslog { listen, max_connections } if listeners_here => {
+            SourceKind::Syslog { listen, max_connections } => {
                 let limits = ListenOptions { max_connections: *max_connections, ..ListenOptions::default() };
                 let (tcp, udp) = (Some(listen.clone()), Some(listen.clone()));
                 // These read it: a message of any program says what it is about there.
@@ -293,14 +287,13 @@ impl Sources {
                 self.listeners.push((name, source.counters()));
                 Ready::Syslog(source)
             }
-            SourceKind::Generator { rate, seed, attacks } if listeners_here => {
+            SourceKind::Generator { rate, seed, attacks } => {
                 let start = tidewatch_events::time::EventTime(wall_clock().0);
                 let spec = super::demo::of_source(source, *rate, *seed, *attacks, start)?;
                 let (generator, options) = super::demo::generator(source, index, spec)?;
                 Ready::Generator(Box::new(generator), options)
             }
             SourceKind::Kafka(kafka) => self.open_kafka(config, index, source, kafka, place)?,
-            _ => return Ok(None),
         }))
     }
 

@@ -274,3 +274,27 @@ fn what_is_cut_is_not_taken_for_other_bytes() {
         assert!(ran.code == Some(2) && ran.err.starts_with(&want), "{}", ran.err);
     }
 }
+
+#[test]
+fn a_process_looks_only_for_what_it_reads() {
+    let source = |name: &str, process: &str| {
+        format!("[[source]]\nname = {name:?}\nkind = \"file\"\npaths = [\"{name}.log\"]\nprocess = {process}\n")
+    };
+    let text =
+        [("first", "0"), ("second", "1"), ("all", "\"each\"")].map(|(name, process)| source(name, process)).concat();
+    let route = "[[route]]\nkind = \"webhook\"\nurl = \"${HAS_NO_URL}\"\nca = \"gone.pem\"\n";
+    let hosts = "192.0.2.1:2101\n192.0.2.2:2101\n";
+    let dir = folder(&[("run.toml", &text), ("route.toml", &format!("{text}{route}")), ("hosts", hosts)]);
+    let rows: [(&str, &[&str]); 4] = [
+        ("-c run.toml -p 0", &["source `first`: first.log", "source `all`: all.log"]),
+        ("-c run.toml -p 1", &["source `second`: second.log", "source `all`: all.log"]),
+        ("-c route.toml -p 0", &["no variable HAS_NO_URL", "gone.pem"]),
+        ("-c route.toml -p 1", &["source `second`: second.log", "source `all`: all.log"]),
+    ];
+    for (arguments, want) in rows {
+        let ran = tidewatch(dir.path(), &format!("run -n 2 -h hosts {arguments}"));
+        assert_eq!(ran.code, Some(2), "{arguments}: {}", ran.err);
+        assert_eq!(ran.err.matches("error: ").count(), want.len(), "{arguments}: {}", ran.err);
+        assert!(want.iter().all(|words| ran.err.contains(words)), "{arguments}: {}", ran.err);
+    }
+}
