@@ -143,7 +143,7 @@ struct ReplayArgs {
     /// Configuration; without it the defaults.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Files to read (plain, .gz, .zst); patterns are allowed.
+    /// Files to read (plain, .gz, .zst); patterns are allowed. In a cluster only process 0 reads them.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     from: Vec<PathBuf>,
     /// Directory for metrics.lp, alerts.jsonl, rejected.jsonl and summary.json.
@@ -293,17 +293,12 @@ fn live(args: RunArgs) -> Result<(), Failure> {
 fn replay(args: ReplayArgs) -> Result<(), Failure> {
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
-    let from = expand(&args.from, &mut problems);
-    if let Some(labels) = &args.labels
-        && let Err(reason) = readable(labels)
-    {
-        problems.push(Diagnostic::error(format!("--labels {} {reason}", labels.shown())));
-    }
-    if args.out.exists() && !args.out.is_dir() {
-        problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.shown())));
-    }
-    let read = from.iter().chain(&args.labels).chain(&args.config).map(PathBuf::as_path);
-    overwritten(&args.out, read, &mut problems);
+    let is_first = cluster.as_ref().is_none_or(|cluster| cluster.index == 0);
+    let (from, labels) = match is_first {
+        true => (files_of_replay(&args, &mut problems), args.labels),
+        // Process 0 reads and writes: nothing of it need be on the other hosts.
+        false => (args.from, None),
+    };
     let overrides = Overrides { services: Services::None, ..Overrides::default() };
     let config = match config::load(args.config.as_deref(), &overrides) {
         Ok(config) if !problems.has_errors() => config,
@@ -315,8 +310,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     };
     say_warnings(&config);
     exit::handle_signals()?;
-    let options =
-        ReplayOptions { from, out: args.out, workers: args.cluster.workers.into(), cluster, labels: args.labels };
+    let options = ReplayOptions { from, out: args.out, workers: args.cluster.workers.into(), cluster, labels };
     let summary = engine::replay(&config, options)?;
     if let Some(hint) = summary.hint() {
         exit::stderr(format_args!("tidewatch: warning: {hint}\n"));
@@ -328,6 +322,22 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         exit::stderr(format_args!("{judged}"));
     }
     print(&format!("{summary}\n"))
+}
+
+/// The files that a replay reads. Reports what it cannot read, and results that would take the place of what it reads.
+fn files_of_replay(args: &ReplayArgs, problems: &mut Diagnostics) -> Vec<PathBuf> {
+    let from = expand(&args.from, problems);
+    if let Some(labels) = &args.labels
+        && let Err(reason) = readable(labels)
+    {
+        problems.push(Diagnostic::error(format!("--labels {} {reason}", labels.shown())));
+    }
+    if args.out.exists() && !args.out.is_dir() {
+        problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.shown())));
+    }
+    let read = from.iter().chain(&args.labels).chain(&args.config).map(PathBuf::as_path);
+    overwritten(&args.out, read, problems);
+    from
 }
 
 /// Reports listeners of process 0 where this process, or on one host any of them, talks to its peers.

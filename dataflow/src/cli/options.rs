@@ -26,7 +26,7 @@ impl ClusterOptions {
 /// What `replay` is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayOptions {
-    /// Files to read; they exist.
+    /// Files to read; at process 0 they exist, at others they are as written.
     pub from: Vec<PathBuf>,
     /// Where results are written; made where it is missing.
     pub out: PathBuf,
@@ -34,7 +34,7 @@ pub struct ReplayOptions {
     pub workers: usize,
     /// The cluster; `None` for one process.
     pub cluster: Option<ClusterOptions>,
-    /// The labels to judge alerts by; the file exists.
+    /// The labels to judge alerts by, at process 0; the file exists.
     pub labels: Option<PathBuf>,
 }
 

@@ -303,14 +303,14 @@ impl Inputs {
 pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
     let started = Instant::now();
     let judge = open_judge(config, &options)?;
+    let process = options.cluster.as_ref().map_or(0, |c| c.index);
     let doubts = config.doubts_about(&options.from);
-    if !doubts.is_empty() {
+    if process == 0 && !doubts.is_empty() {
         exit::say(doubts.to_string().trim_end());
     }
     let mut config = config.clone();
     config.sources = config.input_sources(&options.from);
     let parsers = Arc::new(SourceParsers::new(&config)?);
-    let process = options.cluster.as_ref().map_or(0, |c| c.index);
     let inputs = if process == 0 { Inputs::open(&config)? } else { Inputs::default() };
     let ledger = Arc::new(Ledger::new(time_settings(&config), inputs.sources.len()));
     // Before anything is read, and before anybody waits for it.

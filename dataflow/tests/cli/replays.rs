@@ -1,6 +1,8 @@
 //! `replay`: what it says of allow lists, limits and labels, and of a file it cannot read.
 
 use crate::support::{folder, tidewatch};
+use std::net::TcpListener;
+use std::path::Path;
 
 #[test]
 fn an_allow_list_is_seen_wherever_it_acts() {
@@ -125,4 +127,37 @@ fn a_replay_is_judged_by_the_labels_of_its_attacks() {
         with.as_object_mut().unwrap().remove(key);
     }
     assert!(with.as_object().unwrap().iter().all(|(key, value)| without[key] == *value), "{with}");
+}
+
+#[test]
+fn only_process_0_of_a_replay_has_its_files() {
+    let (first, second) = (folder(), tempfile::tempdir().unwrap());
+    let line = r#"{"msec":1772704800,"remote_addr":"10.0.0.1","request":"GET / HTTP/1.1","status":200}"#;
+    let line = format!("{line}\n");
+    std::fs::write(first.path().join("api.log"), line.repeat(3)).unwrap();
+    std::fs::write(first.path().join("labels.jsonl"), "").unwrap();
+    let source =
+        |name: &str, format: &str| format!("[[source]]\nkind = \"file\"\npaths = [\"{name}\"]\nformat = {format:?}\n");
+    let text = source("access*.log", "combined") + &source("api.log", "nginx-json");
+    let ports = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let hosts = ports.each_ref().map(|port| format!("{}\n", port.local_addr().unwrap())).concat();
+    drop(ports);
+    for dir in [first.path(), second.path()] {
+        std::fs::write(dir.join("both.toml"), &text).unwrap();
+        std::fs::write(dir.join("hosts.txt"), &hosts).unwrap();
+    }
+    // What would be wrong with it at process 0.
+    std::fs::write(second.path().join("out"), "a file").unwrap();
+    let replay = |dir: &Path, more: &str| {
+        tidewatch(dir, &format!("replay -c both.toml --from access*.log api.log --labels labels.jsonl --out {more}"))
+    };
+    let (ran, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| replay(second.path(), "out -n 2 -p 1 -h hosts.txt"));
+        (replay(first.path(), "out -n 2 -p 0 -h hosts.txt"), other.join().unwrap())
+    });
+    assert_eq!((ran.code, other.code), (Some(0), Some(0)), "{}\n{}", ran.err, other.err);
+    assert_eq!(std::fs::read_to_string(second.path().join("out")).unwrap(), "a file");
+    assert_eq!(replay(first.path(), "alone").code, Some(0));
+    let metrics = |dir: &str| std::fs::read_to_string(first.path().join(dir).join("metrics.lp")).unwrap();
+    assert!(metrics("out") == metrics("alone") && metrics("out").contains("http_stats"), "{}", metrics("out"));
 }
