@@ -1,11 +1,12 @@
 //! `tidewatch setup`: makes what a configuration needs in Kafka and InfluxDB. May be repeated; takes nothing away.
 
+use super::check::{given_or_usual, which};
 use super::load;
 use crate::config::{Config, Diagnostic, Overrides, Services};
 use crate::exit::{self, Failure};
 use clap::Subcommand;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
@@ -28,9 +29,9 @@ Examples:
   tidewatch setup kafka -c tidewatch.toml
   tidewatch setup kafka -c tidewatch.toml --wait 2m")]
     Kafka {
-        /// Configuration.
+        /// Configuration; without it tidewatch.toml.
         #[arg(short = 'c', long, value_name = "FILE")]
-        config: PathBuf,
+        config: Option<PathBuf>,
         /// Try again for so long while the brokers do not answer or refuse.
         #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = length)]
         wait: Millis,
@@ -45,9 +46,9 @@ The operator token (of a server that is set up already) is read from the variabl
 INFLUX_OPERATOR_TOKEN, the password of a fresh server's first user from INFLUX_PASSWORD; without it
 one is made and printed.")]
     Influx {
-        /// Configuration.
+        /// Configuration; without it tidewatch.toml.
         #[arg(short = 'c', long, value_name = "FILE")]
-        config: PathBuf,
+        config: Option<PathBuf>,
         /// Write the new token to this file, readable by its owner only, instead of printing it.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
@@ -76,7 +77,7 @@ fn length(text: &str) -> Result<Millis, String> {
 pub fn run(args: &SetupArgs) -> Result<(), Failure> {
     match &args.command {
         SetupCommand::Kafka { config, wait } => {
-            let config = load(Some(config), &Overrides { services: Services::Kafka, ..Overrides::default() })?;
+            let config = configured(config.as_deref(), Services::Kafka)?;
             let deadline = std::time::Instant::now() + std::time::Duration::from_millis(wait.0);
             loop {
                 match kafka(&config) {
@@ -91,11 +92,18 @@ pub fn run(args: &SetupArgs) -> Result<(), Failure> {
         }
         SetupCommand::Influx { config, token_file, read_token_file, no_long_term, user, new_token } => {
             // The token of the configuration is what is made here.
-            let config = load(Some(config), &Overrides { services: Services::None, ..Overrides::default() })?;
+            let config = configured(config.as_deref(), Services::None)?;
             let files = [token_file, read_token_file].map(Option::as_deref);
             influx(&config, files, !no_long_term, user, *new_token)
         }
     }
+}
+
+/// The configuration that was given, or the usual one; says which where none was given.
+fn configured(given: Option<&Path>, services: Services) -> Result<Config, Failure> {
+    let path = given_or_usual(given);
+    exit::stderr(format_args!("{}", which(given, path)));
+    load(path, &Overrides { services, ..Overrides::default() })
 }
 
 fn kafka(config: &Config) -> Result<(), Failure> {

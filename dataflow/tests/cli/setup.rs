@@ -107,3 +107,20 @@ fn a_server_that_is_set_up_asks_for_its_operator_token_by_name() {
     assert!(ran.err.contains("is set up already") && ran.err.contains("INFLUX_OPERATOR_TOKEN"), "{}", ran.err);
     assert!(!dir.path().join("token").exists());
 }
+
+#[test]
+fn the_configuration_of_the_directory_is_the_usual_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for (command, want) in [("kafka", "no Kafka source"), ("influx", "no [sink.influx]")] {
+        let ran = tidewatch(dir.path(), &format!("setup {command}"));
+        assert_eq!(ran.code, Some(2), "{command}: {}", ran.err);
+        assert!(ran.err.starts_with("configuration: the defaults; there is no tidewatch.toml here"), "{}", ran.err);
+        assert!(ran.err.contains(want), "{command}: {}", ran.err);
+    }
+    configure(dir.path(), &server(true, false));
+    std::fs::rename(dir.path().join("setup.toml"), dir.path().join("tidewatch.toml")).unwrap();
+    let ran = tidewatch(dir.path(), "setup influx --no-long-term --token-file token");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.starts_with("configuration: tidewatch.toml ("), "{}", ran.err);
+    assert_eq!(std::fs::read_to_string(dir.path().join("token")).unwrap(), "made-token\n");
+}
