@@ -12,6 +12,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, SourceText, nearest};
 use super::low::{Node, Table, Value};
 use super::schema::{self, Absent, Key, Kind, Section};
 use super::values::{self, Bytes};
+use super::warnings;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::Range;
@@ -38,7 +39,6 @@ pub struct Context<'a> {
 pub const MAX_PROBLEMS: usize = 1000;
 
 impl Context<'_> {
-    /// Reports an error at a place.
     /// Reads a part whose secrets and files must be there for these services only.
     pub fn asking<T>(&self, services: Services, read: impl FnOnce(&Context<'_>) -> T) -> T {
         let problems = RefCell::new(self.problems.take());
@@ -48,6 +48,7 @@ impl Context<'_> {
         made
     }
 
+    /// Reports an error at a place.
     pub fn wrong(&self, span: &Range<usize>, message: impl Display, hint: impl Display) {
         self.report(Diagnostic::error(message.to_string()), span, hint.to_string());
     }
@@ -483,9 +484,11 @@ impl<'a> Reader<'a> {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let hint = match nearest(text, known.iter().copied()) {
-                Some(word) => format!("did you mean {word:?}?"),
-                None => {
+            let meant = warnings::meant(self.section.path, key, text);
+            let hint = match (meant, nearest(text, known.iter().copied())) {
+                (Some(meant), _) => format!("write {meant}"),
+                (None, Some(word)) => format!("did you mean {word:?}?"),
+                (None, None) => {
                     format!("it is one of {}", known.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "))
                 }
             };

@@ -1,7 +1,7 @@
 //! What a message about a configuration must not show of it: secrets, wherever a mistake may have put them.
 //!
 //! - Texts of keys that hold secrets, and everything inside such a key, but for where a secret is: `${NAME}`, `file:PATH`.
-//! - Texts of keys that no table has: the key of a secret, misspelt, is one of them.
+//! - Texts of keys that no table has, whatever they resemble: the key of a secret, misspelt, is one of them.
 //! - Passwords in URLs, and what comes behind the host in a `url`, which may be all it takes to post there.
 //! - On a line that is not TOML: what is in quotes, unless it comes right behind a key that holds no secret, and all words
 //!   behind one that is or resembles the key of a secret, also on the next line.
@@ -137,6 +137,15 @@ fn is_known(name: &str) -> bool {
     keys_of(name).next().is_some() || sections().any(|section| section.path.split('.').any(|part| part == name))
 }
 
+/// Whether this is a key that holds no secret, but for `_`, `-` and letter case, as `groupby` is `group_by`. No other slip of
+/// the pen is taken for one: what is near to one key may be near to that of a secret.
+fn is_plainly_another(name: &str) -> bool {
+    let bare = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+    let wanted = bare(name);
+    let mut keys = sections().flat_map(|section| section.keys).filter(|key| bare(key.name) == wanted).peekable();
+    keys.peek().is_some() && keys.all(|key| !matches!(key.kind, Kind::Secret | Kind::Url))
+}
+
 /// Whether a key holds a secret. Of one that no table has the words say it: of librdkafka's, as in `sasl.password`, and of
 /// those that are misspelt.
 fn is_secret(name: &str) -> bool {
@@ -158,7 +167,7 @@ fn in_table(text: &str, table: &Table, of: Of, hidden: &mut Vec<Range<usize>>) {
             Of::Secret => Of::Secret,
             _ if is_secret(&entry.key) => Of::Secret,
             Of::Free => Of::Free,
-            _ if is_known(&entry.key) => Of::Known,
+            _ if is_known(&entry.key) || is_plainly_another(&entry.key) => Of::Known,
             _ => Of::Strange,
         };
         in_node(text, &entry.key, &entry.node, of, hidden);

@@ -55,12 +55,38 @@ fn about_status(cx: &Context<'_>, modifiers: &[&str], item: &Node) {
 
 /// What to write instead of a value that its field cannot have: what fits, or what is plainly meant by `status = "4xx"`.
 pub fn hint(key: &str, found: &str, expected: &str) -> String {
-    match (key.split('|').next(), found.trim_matches('"').as_bytes()) {
+    let found = found.trim_matches('"');
+    // A comparison as SQL has it; `|` begins the modifiers that the key has already.
+    if let Some((modifier, number)) = comparison(found)
+        && Field::from_name(key).is_some_and(Field::is_number)
+    {
+        return format!("write \"{key}|{modifier}\" = {number}");
+    }
+    match (key.split('|').next(), found.as_bytes()) {
         (Some("status"), [class @ b'1'..=b'5', b'x' | b'X', b'x' | b'X']) => {
             let class = class - b'0';
             format!("write \"{class}*\", or \"status|gte\" = {class}00 and \"status|lt\" = {}00", class + 1)
         }
         _ => format!("write {}", expected.replace(", nor ", " or ")),
+    }
+}
+
+/// The modifier and the number of `>=400`.
+fn comparison(text: &str) -> Option<(&'static str, f64)> {
+    let operators = [(">=", "gte"), ("<=", "lte"), (">", "gt"), ("<", "lt")];
+    let (rest, modifier) = operators.iter().find_map(|(sign, name)| Some((text.strip_prefix(sign)?, *name)))?;
+    let number = rest.trim().parse().ok().filter(|number: &f64| number.is_finite())?;
+    Some((modifier, number))
+}
+
+/// What is plainly meant by a word that a key of a table does not take.
+pub fn meant(table: &str, key: &str, word: &str) -> Option<&'static str> {
+    match (table, key, word.to_lowercase().as_str()) {
+        ("route", "kind", "slack" | "mattermost" | "rocketchat" | "discord") => {
+            Some("kind = \"webhook\" and payload = \"slack\"")
+        }
+        ("route", "kind", "mail" | "email") => Some("kind = \"smtp\""),
+        _ => None,
     }
 }
 
