@@ -3,7 +3,7 @@
 //! | file | sorted by |
 //! |---|---|
 //! | `metrics.lp` | measurement, tags one by one (name, then the value's bytes without escapes), then time |
-//! | `alerts.jsonl` | `first`, rule, subject (as JSON) |
+//! | `alerts.jsonl` | `first`, rule, subject (values in order of their fields' names) |
 //! | `rejected.jsonl` | source, partition, offset |
 //! | `late.jsonl` | the same; only where something was late or from the future |
 //! | `summary.json` | written last, by [`ReplayFiles::write_summary`] |
@@ -103,7 +103,11 @@ impl ReplayFiles {
         self.group.extend_from_slice(&alert.first.0.to_be_bytes());
         self.group.extend_from_slice(alert.rule.as_bytes());
         self.group.push(0);
-        json_line(&mut self.group, &alert.subject);
+        for text in alert.subject.iter().flat_map(|(field, value)| [field, value]) {
+            // Shown texts hold no zero byte, so they are compared one by one.
+            self.group.extend_from_slice(text.as_bytes());
+            self.group.push(0);
+        }
         self.line.clear();
         json_line(&mut self.line, alert);
         self.alerts.push(&self.group, 0, &self.line).map_err(|error| self.error(ALERTS, error))
@@ -281,8 +285,15 @@ mod tests {
             "m,h=b x=1 2\n",
             "m2 x=1 1\n",
         ];
-        let alerts =
-            [alert("b", "1", 5), alert("a", "2", 5), alert("a", "10", 5), alert("z", "1", 4), alert("a", "1", 256)];
+        let alerts = [
+            alert("b", "1", 5),
+            alert("a", "2", 5),
+            alert("a", "10", 5),
+            alert("z", "1", 4),
+            alert("a", "1", 256),
+            alert("a", "1 0", 5),
+            alert("a", "1", 5),
+        ];
         let letters = [
             letter("file", "b", 0, "format"),
             letter("file", "a", 256, "empty"),
@@ -298,18 +309,25 @@ mod tests {
             for i in 0..points.len() {
                 let i = if backwards { points.len() - 1 - i } else { i };
                 files.points(points[i].as_bytes()).unwrap();
-                if let (Some(alert), Some(letter)) = (alerts.get(i), letters.get(i)) {
-                    files.alert(alert).unwrap();
-                    files.dead_letter(letter).unwrap();
-                }
+                alerts.get(i).into_iter().for_each(|alert| files.alert(alert).unwrap());
+                letters.get(i).into_iter().for_each(|letter| files.dead_letter(letter).unwrap());
             }
             let finished = files.finish().unwrap();
-            assert_eq!(finished.counts(), Counts { points: 11, alerts: 5, rejected: 3, late: 2 }, "{name}");
+            assert_eq!(finished.counts(), Counts { points: 11, alerts: 7, rejected: 3, late: 2 }, "{name}");
             assert_eq!(fs::read_to_string(dir.join(METRICS)).unwrap(), want.concat(), "{name}");
             let lines = |file| fs::read_to_string(dir.join(file)).unwrap();
             let got: Vec<Alert> = lines(ALERTS).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
             let got: Vec<_> = got.iter().map(|a| (a.first.0, &*a.rule, &*a.subject["client_ip"])).collect();
-            assert_eq!(got, [(4, "z", "1"), (5, "a", "10"), (5, "a", "2"), (5, "b", "1"), (256, "a", "1")], "{name}");
+            let want = [
+                (4, "z", "1"),
+                (5, "a", "1"),
+                (5, "a", "1 0"),
+                (5, "a", "10"),
+                (5, "a", "2"),
+                (5, "b", "1"),
+                (256, "a", "1"),
+            ];
+            assert_eq!(got, want, "{name}");
             let places = |file| {
                 let letters = lines(file);
                 let letters = letters.lines().map(|l| serde_json::from_str::<DeadLetterRecord>(l).unwrap());
