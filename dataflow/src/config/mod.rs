@@ -364,7 +364,7 @@ fn bounds(cx: &Context<'_>, r: &Reader<'_>) -> Option<Time> {
     let (max_out_of_order, allowed_lateness) = (any("max_out_of_order"), any("allowed_lateness"));
     let idle_after = r.length_within("idle_after", Millis(100), most);
     let max_ahead = match (r.given("max_ahead"), max_out_of_order, allowed_lateness) {
-        (None, Some(order), Some(lateness)) => Some(Millis(schema::MAX_AHEAD.0.min(order.0 + lateness.0))),
+        (None, Some(order), Some(lateness)) => Some(Millis(schema::MAX_AHEAD.0.min((order.0 + lateness.0) / 2))),
         _ => any("max_ahead"),
     };
     let max_drift = r.length_within("max_drift", Millis::seconds(1), most);

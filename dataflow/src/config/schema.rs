@@ -272,7 +272,7 @@ pub static TIME: Section = section(
         key(
             "max_ahead",
             Kind::Length,
-            Nothing("`1m`, or `max_out_of_order` + `allowed_lateness` where that is less"),
+            Nothing("`1m`, or half of `max_out_of_order` + `allowed_lateness` where that is less"),
             "A line further ahead of its record's time (or the clock) than this is from the future: kept, but in no window. At most `max_out_of_order` + `allowed_lateness`.",
         ),
         key(
