@@ -59,6 +59,8 @@ pub struct PartitionClock {
     guard: Guard,
     newest: Option<EventTime>,
     floor: EventTime,
+    /// No event moves time beyond this.
+    most: EventTime,
     /// Events from these offsets on are late before these times; both rise.
     closed: Vec<(u64, EventTime)>,
 }
@@ -69,7 +71,14 @@ const MOST_CLOSED: usize = 4;
 impl PartitionClock {
     /// A clock that has seen nothing.
     pub fn new(bounds: Bounds, guard: Guard) -> PartitionClock {
-        PartitionClock { bounds, guard, newest: None, floor: EventTime(0), closed: Vec::new() }
+        PartitionClock {
+            bounds,
+            guard,
+            newest: None,
+            floor: EventTime(0),
+            most: EventTime(u64::MAX),
+            closed: Vec::new(),
+        }
     }
 
     /// The effective watermark: no event before this minus the allowed lateness is in time any more.
@@ -77,7 +86,7 @@ impl PartitionClock {
         self.newest.map_or(EventTime(0), |newest| newest.saturating_sub(self.bounds.max_out_of_order)).max(self.floor)
     }
 
-    /// Largest time accepted so far.
+    /// Largest time accepted so far, as far as it moved time.
     pub fn newest(&self) -> Option<EventTime> {
         self.newest
     }
@@ -85,6 +94,11 @@ impl PartitionClock {
     /// Raises the floor: time passed without this partition.
     pub fn raise_floor(&mut self, floor: EventTime) {
         self.floor = self.floor.max(floor);
+    }
+
+    /// Events from here on move time no further than `most`, whatever their times are; without it, as far as those say.
+    pub fn bound(&mut self, most: Option<EventTime>) {
+        self.most = most.unwrap_or(EventTime(u64::MAX));
     }
 
     /// Events from the offset `from` on are late where they are older than `before`: their windows were closed in an earlier
@@ -158,6 +172,7 @@ impl PartitionClock {
                 Verdict::Late
             } else {
                 counts.in_time += 1;
+                let time = time.min(self.most);
                 if self.newest.is_none_or(|newest| time > newest) {
                     self.newest = Some(time);
                 }

@@ -296,10 +296,11 @@ impl Ledger {
     /// asks the feed for it.
     pub fn judge(&self, pending: &mut Pending, worker: usize, feed: &Feed) -> Judgement {
         let mut inner = self.inner.lock();
+        let believed = inner.believed.until(Moment::now().steady);
         let Some(entry) = inner.partitions.get_mut(&pending.batch.raw.partition) else {
             panic!("a batch of partition {} came before the partition was opened", pending.batch.raw.partition.0)
         };
-        let judged = entry.judge(pending, worker, self.time);
+        let judged = entry.judge(pending, worker, self.time, believed);
         match judged {
             Judgement::Whole => {
                 feed.advance(entry.info.id, entry.reached.0);

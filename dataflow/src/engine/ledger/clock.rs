@@ -68,6 +68,11 @@ impl Believed {
         (self.last, self.set) = (Some(now), None);
         now.wall
     }
+
+    /// What no wall clock that is believed is beyond; `None` before the first look.
+    pub fn until(&self, steady: Millis) -> Option<WallTime> {
+        self.last.map(|last| WallTime(last.at(steady).saturating_add(SLEW.0)))
+    }
 }
 
 #[cfg(test)]

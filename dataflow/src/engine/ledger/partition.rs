@@ -441,12 +441,21 @@ impl Entry {
         self.done || self.unread.is_none_or(is_read) || self.end_seen.is_some_and(|seen| self.next_seq >= seen)
     }
 
-    /// Judges a batch, as far as what is known of those behind it allows.
-    pub fn judge(&mut self, pending: &mut Pending, worker: usize, time: TimeSettings) -> Judgement {
+    /// Judges a batch, as far as what is known of those behind it allows. Lines that are measured by the wall clock take time
+    /// along no further than it is `believed`.
+    pub fn judge(
+        &mut self,
+        pending: &mut Pending,
+        worker: usize,
+        time: TimeSettings,
+        believed: Option<WallTime>,
+    ) -> Judgement {
         if pending.batch.raw.seq != self.next_seq {
             return Judgement::Waits;
         }
         let before = self.clock.effective();
+        let believed = believed.filter(|_| !matches!(pending.batch.raw.framing, Framing::Records(_)));
+        self.clock.bound(believed.map(|at| EventTime(at.0.saturating_add(time.bounds.max_ahead.0))));
         if !self.judge_events(pending, worker, time.guard) {
             return Judgement::Waits;
         }

@@ -75,6 +75,38 @@ fn a_clock_that_is_set_for_a_while_takes_no_time_along() {
 }
 
 #[test]
+fn lines_of_a_clock_that_is_ahead_for_a_moment_make_no_others_late() {
+    const HOUR: u64 = 3_600_000;
+    // The clock of this process and of those who write is an hour ahead for so long, or from then on.
+    let begun = 1 << 40;
+    for (name, long) in [("for a moment", 3000), ("it stays", BELIEVED_AFTER.0)] {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.open(info(1));
+        feed.listed();
+        take(&ledger, &feed, 0);
+        ledger.tick(both(begun), &[], false);
+        let send = |seq: u64, time: u64| {
+            feed.send(RawBatch { read_at: WallTime(time), ..batch(1, seq) });
+            take(&ledger, &feed, time);
+        };
+        send(0, begun);
+        send(1, begun + 1 + HOUR);
+        for after in (1..=long + 1).step_by(500) {
+            ledger.tick(Moment { wall: WallTime(begun + after + HOUR), steady: Millis(begun + after) }, &[], false);
+        }
+        if long < BELIEVED_AFTER.0 {
+            assert!(ledger.effective().unwrap() < begun + long, "{name}");
+            send(2, begun + long);
+        } else {
+            send(2, begun + long + HOUR);
+            assert_eq!(ledger.effective(), Some(begun + long + HOUR - B), "{name}");
+        }
+        let totals = ledger.totals()[0].1;
+        assert_eq!((totals.in_time(), totals.late, totals.future), (3, 0, 0), "{name}");
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_keeps_nobody_from_becoming_idle() {
     // Partition 1 came to its end at 1000, and partition 2 has an event at each moment, by the steady clock. From 1050 on the
     // wall clock is set; partition 1 is of use, or all its lines have been late since 1040.
