@@ -8,7 +8,8 @@
 //! Invariants
 //! - A partition's batches are judged in `seq` order, each event exactly once.
 //! - `effective` never goes back, and stays 0 until every source has listed its partitions.
-//! - No connection holds time with lines that count nowhere, whether it pauses or not, nor do any number of them.
+//! - No connection holds time with lines that count nowhere, whether it pauses or not, nor do any number of them; with lines
+//!   that count, connections at their ends hold it only as far back as [`pace`] allows, all together.
 //! - While sinks let nobody read, no partition becomes idle and no time passes: what is written meanwhile is not late.
 //! - Where time goes with the wall clock, a clock that is set takes it along no further than has passed ([`Moment`]).
 //! - Per partition, always: lines = events + rejected, events = in time + late + future.
@@ -16,6 +17,7 @@
 //!   grow with the connections that ever were.
 
 mod clock;
+mod pace;
 mod partition;
 mod steps;
 
@@ -25,6 +27,7 @@ pub use steps::Steps;
 
 use crate::cluster::Backlog;
 use clock::Believed;
+use pace::Pace;
 use parking_lot::Mutex;
 use partition::{Entry, UNSEEN};
 use std::collections::{BTreeMap, VecDeque};
@@ -151,6 +154,8 @@ struct Inner {
     effective: u64,
     /// How far the wall clock is believed.
     believed: Believed,
+    /// How far connections may hold time back.
+    pace: Pace,
     /// When time was last looked at, by the steady clock.
     ticked: Option<Millis>,
     /// Since when sinks have let nobody read, by the same.
@@ -189,6 +194,7 @@ impl Ledger {
                 failed: None,
                 effective: 0,
                 believed: Believed::default(),
+                pace: Pace::default(),
                 ticked: None,
                 paused: None,
                 stopping: false,
@@ -340,17 +346,19 @@ impl Ledger {
     /// windows of rules, has nothing to close: it follows the others alone, so that what comes first is not late by a clock
     /// that passed while nobody was there.
     ///
-    /// `is_paused`: sinks let nobody read, so no partition shows whether it has more.
-    pub fn tick(&self, now: Moment, others: &[Elsewhere], is_paused: bool) {
-        let Some(idle_after) = self.time.idle_after else { return };
+    /// `is_paused`: sinks let nobody read, so no partition shows whether it has more. Gives a connection that time waited for
+    /// no longer, although its lines count.
+    pub fn tick(&self, now: Moment, others: &[Elsewhere], is_paused: bool) -> Option<PartitionInfo> {
+        let idle_after = self.time.idle_after?;
         let mut inner = self.inner.lock();
         let now = Moment { wall: inner.believed.look(now), ..now };
         if inner.sources_to_list > 0 {
-            return;
+            return None;
         }
         let passed = now.steady.0.saturating_sub(inner.ticked.replace(now.steady).unwrap_or(now.steady).0);
         if is_paused {
-            return inner.pause(now.steady, passed, self.time.bounds.max_out_of_order);
+            inner.pause(now.steady, passed, self.time.bounds.max_out_of_order);
+            return None;
         }
         inner.paused = None;
         let mut all_old = true;
@@ -358,19 +366,22 @@ impl Ledger {
             entry.look(now.steady, idle_after);
             all_old &= !entry.holds() || entry.reads_history(now, self.time.bounds.max_out_of_order);
         }
+        let clock = now.wall.0.saturating_sub(self.time.bounds.max_out_of_order.0);
+        let moved = inner.keep_pace(now.steady, passed, clock, idle_after, others.is_empty());
         let holding = inner.least(Entry::holds);
         inner.reads_history = all_old && holding.is_some();
         let reached = holding.unwrap_or_else(|| {
             let has_read = !inner.ended.is_empty() || inner.partitions.values().any(Entry::has_read);
             match others.iter().filter_map(|other| other.holding).min() {
                 Some(least) => least,
-                None if has_read => now.wall.0.saturating_sub(self.time.bounds.max_out_of_order.0),
+                None if has_read => clock,
                 None => others.iter().map(|other| other.reached).max().unwrap_or(0),
             }
         });
         inner.effective = inner.effective.max(reached);
         let floor = EventTime(inner.effective);
         inner.partitions.values_mut().filter(|e| e.aside).for_each(|entry| entry.follow(floor));
+        moved
     }
 
     /// What the other processes of a cluster should know: the least effective watermark (ms) of the partitions here that

@@ -24,6 +24,7 @@ use super::replay;
 use super::routes::Routes;
 use super::sinks::{self, Gathered, Ring};
 use super::sources::{Place, Sources, writable};
+use super::stalls::Holders;
 use super::workers::{self, Shared, Wakers};
 use crate::cli::options::{ClusterOptions, RunOptions};
 use crate::cluster::{Control, Status};
@@ -95,6 +96,8 @@ pub struct Pipeline {
     to_rules: Sender<Vec<RuleChange>>,
     committing: Option<JoinHandle<()>>,
     observer: Observer,
+    /// Sources whose connections hold back time.
+    holders: Holders,
     peers: Arc<Peers>,
     worker_count: usize,
     /// Ends before the ring does.
@@ -315,6 +318,7 @@ impl Pipeline {
             sources,
             following,
             generator: None,
+            holders: Holders::default(),
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
             closed,
@@ -375,7 +379,9 @@ impl Pipeline {
         // Process 0 delivers for all: where it cannot, nobody reads on.
         let full = |control: &Control| control.others().iter().any(|s| s.full);
         let full = self.figures.full.load(Ordering::Relaxed) || self.control.as_ref().is_some_and(full);
-        self.ledger.tick(Moment::now(), &others, full);
+        if let Some(moved) = self.ledger.tick(Moment::now(), &others, full) {
+            self.holders.warn(&moved);
+        }
         self.feed.set_paused(full);
         self.observer.look(&self.ledger, &self.feed);
         if self.gate.is_open() {

@@ -5,9 +5,13 @@
 //! - It is said of the one partition that is the least far, once it has been so for [`WATCHED`] and [`LEAST_LINES`] lines,
 //!   and of the same one again at most every [`SAY_EVERY`].
 //! - One that catches up, or has more to read than came meanwhile, is none of these: that is consumer lag.
+//! - Of connections that time waits for no longer it is said by source, as often: each may be there for a moment.
 
 use super::peers::{Health, Name};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_events::time::{EventTime, Millis};
 
 /// How much further than partitions may drift apart the others must be, ms.
@@ -117,10 +121,51 @@ impl Stall {
     }
 }
 
+/// Since when, and until when, time has waited for no connection of a source that was too far behind.
+struct Moved {
+    since: Instant,
+    last: Instant,
+    said: Option<Instant>,
+}
+
+/// Sources whose connections held back time for longer than they may.
+#[derive(Default)]
+pub struct Holders(BTreeMap<Arc<str>, Moved>);
+
+impl Holders {
+    /// Takes note of a connection that time waits for no longer; whether that is to be said.
+    pub fn look(&mut self, info: &PartitionInfo, now: Instant) -> bool {
+        let new = || Moved { since: now, last: now, said: None };
+        let moved = self.0.entry(info.source_name.clone()).or_insert_with(new);
+        let is_past = |at: Instant, long| now.saturating_duration_since(at) >= long;
+        if is_past(moved.last, WATCHED) {
+            moved.since = now;
+        }
+        moved.last = now;
+        let is_due = is_past(moved.since, WATCHED) && moved.said.is_none_or(|at| is_past(at, SAY_EVERY));
+        if is_due {
+            moved.said = Some(now);
+        }
+        is_due
+    }
+
+    /// The same, saying it to the log.
+    pub fn warn(&mut self, info: &PartitionInfo) {
+        if self.look(info, Instant::now()) {
+            tracing::warn!(
+                source = %info.source_name, partition = %info.name,
+                "connections of a source hold back event time, one after the other or all along: time no longer waits for them, \
+                 and their lines may be late; set the clocks of those senders, or close the source to them"
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::ledger::{Shares, Totals};
     use super::*;
+    use tidewatch_events::batch::{PartitionId, WallTime};
 
     fn row(source: &str, watermark: u64, lines: u64, lag: Option<u64>) -> Health {
         let name = Name { index: 0, source: source.into(), partition: "p".into() };
@@ -170,6 +215,33 @@ mod tests {
         assert_eq!(every(|s| 5_000 + 2 * s, |s| s, None), [], "it catches up");
         assert_eq!(every(|s| 9_000 + s, |s| s, Some(1000)), [], "it has much to read");
         assert_eq!(every(|_| 0, |s| s, None), [], "it has brought no event yet");
+    }
+
+    #[test]
+    fn connections_that_hold_time_one_after_the_other_are_said_sparingly() {
+        let begun = Instant::now();
+        // name, when a connection of the source is moved, when that is said, s
+        let rows: &[(&str, &[u64], &[u64])] = &[
+            ("not for long", &[0, 10, 20, 30, 40, 59], &[]),
+            ("for a minute", &[0, 30, 60, 90], &[60]),
+            ("now and then", &[0, 60, 120, 180], &[]),
+            ("for long", &[0, 59, 118, 177, 236, 295, 354, 413, 472, 531, 590, 649, 708, 767], &[118, 767]),
+        ];
+        for (name, moved, want) in rows {
+            let mut holders = Holders::default();
+            let info = |partition: u64| PartitionInfo {
+                id: PartitionId(partition),
+                source: 0,
+                source_name: "s".into(),
+                name: partition.to_string().into(),
+                default_host: Arc::from(&b"h"[..]),
+                passing: true,
+                reference_time: WallTime(0),
+                unread: None,
+            };
+            let said = moved.iter().filter(|at| holders.look(&info(**at), begun + Duration::from_secs(**at)));
+            assert_eq!(said.copied().collect::<Vec<_>>(), *want, "{name}");
+        }
     }
 
     #[test]

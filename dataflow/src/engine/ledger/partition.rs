@@ -419,6 +419,16 @@ impl Entry {
         !self.done && !self.idle && !self.aside
     }
 
+    /// Whether it is a connection that is read as its lines come: it is expected to go on as the clock does.
+    pub fn keeps_pace(&self, now: Millis) -> bool {
+        self.info.passing && !self.behind_since.is_some_and(|since| is_past(since, now, BEHIND_FOR))
+    }
+
+    /// Whether all that has come is read and judged.
+    pub fn is_at_end(&self) -> bool {
+        self.caught_up_at.is_some() && self.taken == self.next_seq
+    }
+
     /// Whether it is a connection of which nothing has counted so far.
     pub fn is_stranger(&self) -> bool {
         self.info.passing && self.totals.in_time() == 0

@@ -1,6 +1,7 @@
 //! Partitions and batches by hand, the clock as a number: what time it is, what is counted, from where reading goes on.
 
 mod idle;
+mod pace;
 mod restarts;
 
 use super::clock::BELIEVED_AFTER;
