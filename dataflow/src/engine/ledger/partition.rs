@@ -13,7 +13,7 @@ use super::{Moment, Position, Steps, TimeSettings};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
+use tidewatch_connectors::feed::{Feed, PartitionInfo, Unit, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
@@ -451,8 +451,8 @@ impl Entry {
         self.done || self.unread.is_none_or(is_read) || self.end_seen.is_some_and(|seen| self.next_seq >= seen)
     }
 
-    /// Judges a batch, as far as what is known of those behind it allows. Lines that are measured by the wall clock take time
-    /// along no further than it is `believed`.
+    /// Judges a batch, as far as what is known of those behind it allows. What is measured by the wall clock takes time along
+    /// no further than that is `believed`.
     pub fn judge(
         &mut self,
         pending: &mut Pending,
@@ -464,7 +464,9 @@ impl Entry {
             return Judgement::Waits;
         }
         let before = self.clock.effective();
-        let believed = believed.filter(|_| !matches!(pending.batch.raw.framing, Framing::Records(_)));
+        // Records of a topic have times of their own; those of syslog are never beyond the wall clock.
+        let is_topic = matches!(self.info.unread, Some(Unread { unit: Unit::Records, .. }));
+        let believed = believed.filter(|_| !is_topic);
         self.clock.bound(believed.map(|at| EventTime(at.0.saturating_add(time.bounds.max_ahead.0))));
         if !self.judge_events(pending, worker, time.guard) {
             return Judgement::Waits;
