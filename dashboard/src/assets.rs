@@ -48,6 +48,9 @@ pub async fn asset(request: Request) -> Response {
     let path = if path.is_empty() { "index.html" } else { path };
     match ASSETS.iter().find(|asset| asset.path == path) {
         Some(asset) => serve(asset, request.headers()),
+        None if path.starts_with("api/") => {
+            ApiError::not_found("there is nothing at this path; docs/openapi.yaml describes the API").into_response()
+        }
         None => ApiError::not_found("there is nothing at this path").into_response(),
     }
 }
