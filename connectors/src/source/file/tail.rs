@@ -367,7 +367,7 @@ impl Tail {
             // The path may name yet another file by now: what was opened counts.
             match open_file(&self.way.path).and_then(|file| Open::live(self.opened, file, 0)) {
                 Ok(new) if self.current.as_ref().is_some_and(|old| old.id == new.id) => {}
-                Ok(new) => self.leave_for(new)?,
+                Ok(new) => self.leave_for(new),
                 // The old one is read on.
                 Err(error) => trouble = Err(error),
             }

@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //! - Nobody who goes on as fast as the clock is moved, however far behind, nor who has more to read than came meanwhile.
-//! - Nobody is moved beyond what holds time otherwise (logs, and connections that have more to read) or beyond the clock.
+//! - Nobody is moved beyond what holds time otherwise in this process (logs, and connections that have more to read) or beyond
+//!   the clock.
 //! - A pause of reading does not count.
 
 use super::Inner;

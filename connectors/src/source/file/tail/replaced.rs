@@ -112,19 +112,23 @@ impl Tail {
     }
 
     /// Another file took the place of the current one.
-    pub(super) fn leave_for(&mut self, new: Open) -> io::Result<()> {
+    pub(super) fn leave_for(&mut self, new: Open) {
         let unknown = self.current.is_some();
-        let Some(old) = self.current.replace(Open { unknown, ..new }) else { return Ok(()) };
+        let Some(old) = self.current.replace(Open { unknown, ..new }) else { return };
         let was_unknown = old.unknown;
         let mut left = Open { left: Some(Instant::now()), unknown: false, ..old };
         let mut at = self.older.len();
         if was_unknown && at > 0 {
-            // All that is in it so far is in the one before it, with which the new one is compared.
-            left.go_to(u64::MAX)?;
-            at -= 1;
+            // All that was seen in it is in the one before it, with which the new one is compared.
+            let seen = left.looked.0;
+            match left.go_to(seen) {
+                Ok(()) => at -= 1,
+                Err(error) => tracing::warn!(
+                    file = %self.way.path.shown(), %error, "cannot pass over what a copy repeats; reading it from its start"
+                ),
+            }
         }
         self.older.insert(at, left);
-        Ok(())
     }
 
     /// Compares a file that took another's place with that, once there is something in it.
