@@ -157,6 +157,11 @@ def graph(title, description, queries, width=12, height=8, unit="short", stacked
     return Panel(title, "timeseries", description, queries, width, height, unit, options=options, custom=custom, defaults=defaults, **rest)
 
 
+def limits(thresholds, **defaults):
+    """Thresholds as dashed lines, for a graph."""
+    return {"defaults": defaults | {"thresholds": thresholds}, "custom": {"thresholdsStyle": {"mode": "dashed"}}}
+
+
 def tile(title, description, query, thresholds, width=4, height=4, unit="short", reduce="lastNotNull", sparkline=True, **rest):
     """One number, coloured by its thresholds, with the course of the range behind it."""
     options = {

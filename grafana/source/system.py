@@ -1,6 +1,6 @@
 """The boards *Pipeline* (Tidewatch's own health) and *Long term* (the bucket of sums by hour)."""
 from model import (
-    HOST, LONG, LOG_SEVERITY, STATUS, Board, Query, Row, alert_marks, colours, flux, graph, largest, override, steps, table, tag_values, tile,
+    HOST, LONG, LOG_SEVERITY, STATUS, Board, Query, Row, alert_marks, colours, flux, graph, largest, limits, override, steps, table, tag_values, tile,
 )
 
 TOPIC = tag_values(
@@ -8,6 +8,7 @@ TOPIC = tag_values(
 )
 READ = '"topic" =~ /^${topic:regex}$/'
 DELAY_STEPS = steps("green", (30_000, "yellow"), (300_000, "red"))
+LAG_STEPS = steps("green", (10_000, "yellow"), (100_000, "red"))
 SHARE_STEPS = steps("green", (0.001, "yellow"), (0.01, "red"))
 
 
@@ -135,7 +136,7 @@ PIPELINE = Board(
     [
         tile("Throughput", "Events parsed per second, over all workers.", per_second("events", "events"), steps("text"), unit="eps"),
         tile("Watermark delay", "Wall clock minus watermark of the partition that is furthest behind: no window closes before it passes. Idle partitions keep nobody waiting.", newest("max", "lag_ms", "delay"), DELAY_STEPS, unit="ms"),
-        tile("Consumer lag", "Kafka: records between positions and the ends of the logs, over all partitions. Files and connections have none.", newest("sum", "lag_messages", "lag"), steps("green", (10_000, "yellow"), (100_000, "red")), defaults={"noValue": "no Kafka"}),
+        tile("Consumer lag", "Kafka: records between positions and the ends of the logs, over all partitions. Files and connections have none.", newest("sum", "lag_messages", "lag"), LAG_STEPS, defaults={"noValue": "no Kafka"}),
         tile("Late", "Share of events that were too late for their windows, newest interval.", share("late", 'sum("events")'), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
         tile("Dead letters", "Share of all lines that could not be parsed, newest interval.", share("rejected", 'sum("events") + sum("rejected")'), SHARE_STEPS, unit="percentunit", defaults={"decimals": 2}),
         tile(
@@ -155,8 +156,8 @@ from(bucket: v.defaultBucket)
             steps("text"), unit="dateTimeFromNow", sparkline=False, defaults={"noValue": "never"},
         ),
         graph("Throughput by worker", "Events parsed per second by each worker, of whatever partition.", [per_second("events", "events", "worker")], unit="eps", stacked=True),
-        graph("Watermark delay by partition", "Wall clock minus watermark of each partition. The highest line holds the windows.", [newest("max", "lag_ms", "delay", "topic partition")], unit="ms", defaults={"thresholds": DELAY_STEPS}, custom={"thresholdsStyle": {"mode": "dashed"}}),
-        graph("Consumer lag by partition", "Kafka: records between the position and the end of each partition. It includes what waits for the allowed lateness.", [newest("sum", "lag_messages", "lag", "topic partition")], stacked=True),
+        graph("Watermark delay by partition", "Wall clock minus watermark of each partition. The highest line holds the windows.", [newest("max", "lag_ms", "delay", "topic partition")], unit="ms", **limits(DELAY_STEPS)),
+        graph("Consumer lag by partition", "Kafka: records between the position and the end of each partition. It includes what waits for the allowed lateness. Thresholds: 10,000 and 100,000 over all partitions.", [newest("sum", "lag_messages", "lag", "topic partition")], stacked=True, **limits(LAG_STEPS)),
         graph(
             "Late events and dead letters", "Events too late for their windows, and lines that could not be parsed, per second.",
             [per_second("late", "late"), per_second("rejected", "rejected")], unit="eps", overrides=colours({"late": "orange", "rejected": "red"}),

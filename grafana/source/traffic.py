@@ -1,6 +1,6 @@
 """The boards *HTTP statistics* and *Top URLs and clients*."""
 from model import (
-    HOST, SHARE, SHARE_CELL, STATUS, Board, Query, Row, alert_marks, colours, flux, flux_series, graph, largest, link, override, steps, table, tile,
+    HOST, SHARE, SHARE_CELL, STATUS, Board, Query, Row, alert_marks, colours, flux, flux_series, graph, largest, limits, link, override, steps, table, tile,
 )
 
 HERE = '"host" =~ /^${host:regex}$/'
@@ -82,14 +82,13 @@ HTTP = Board(
         graph(
             "Error share", "Share of requests answered with 4xx and 5xx. Thresholds: 1 % and 5 % of 5xx.",
             [over_time({name: f'sum("status_{name}") / sum("requests")' for name in ["4xx", "5xx"]})], unit="percentunit", height=9,
-            overrides=colours({name: STATUS[name] for name in ["4xx", "5xx"]}), defaults={"thresholds": ERROR_STEPS, "min": 0},
-            custom={"thresholdsStyle": {"mode": "dashed"}},
+            overrides=colours({name: STATUS[name] for name in ["4xx", "5xx"]}), **limits(ERROR_STEPS, min=0),
         ),
         graph(
             "Latency",
-            "Over the requests that carry a duration. Average: over all of them. Quantiles: of the slowest of the chosen hosts in its slowest window, as quantiles cannot be added up; each at most 1.6 % too high.",
+            "Over the requests that carry a duration. Average: over all of them. Quantiles: of the slowest of the chosen hosts in its slowest window, as quantiles cannot be added up; each at most 1.6 % too high. Thresholds: 500 ms and 1 s of p95.",
             [Query(AVERAGE, ["average"], alias="average"), over_time({"p50": 'max("latency_p50")', "p95": 'max("latency_p95")', "p99": 'max("latency_p99")'})],
-            unit="ms", overrides=colours({"average": "text", "p50": "green", "p95": "orange", "p99": "red"}),
+            unit="ms", overrides=colours({"average": "text", "p50": "green", "p95": "orange", "p99": "red"}), **limits(LATENCY_STEPS),
         ),
         graph("Bandwidth", "Bytes per second sent to clients. The newest bar is not finished.", [per_second({"bandwidth": "bytes"})], unit="Bps", bars=True, interval="30s", calculations=["mean", "max"], overrides=colours({"bandwidth": "blue"})),
         Row("By host"),
@@ -106,8 +105,8 @@ HTTP = Board(
             sort="-rps", height=8,
         ),
         graph("Requests by host", "Requests per second of each host: the mean of its windows with traffic.", [over_time({"requests": 'mean("rps")'}, by_host=True)], unit="reqps", width=8),
-        graph("5xx share by host", "Share of each host's requests answered with 5xx.", [over_time({"5xx": 'sum("status_5xx") / sum("requests")'}, by_host=True)], unit="percentunit", width=8, defaults={"min": 0}),
-        graph("Latency p95 by host", "p95 of each host, of the slowest window in an interval.", [over_time({"p95": 'max("latency_p95")'}, by_host=True)], unit="ms", width=8),
+        graph("5xx share by host", "Share of each host's requests answered with 5xx.", [over_time({"5xx": 'sum("status_5xx") / sum("requests")'}, by_host=True)], unit="percentunit", width=8, **limits(ERROR_STEPS, min=0)),
+        graph("Latency p95 by host", "p95 of each host, of the slowest window in an interval.", [over_time({"p95": 'max("latency_p95")'}, by_host=True)], unit="ms", width=8, **limits(LATENCY_STEPS)),
         Row("Clients and methods"),
         graph("Clients by host", "Different client addresses in a window, of each host. Hosts cannot be added up: they share clients.", [over_time({"clients": 'max("clients")'}, by_host=True)]),
         graph(
