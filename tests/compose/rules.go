@@ -16,8 +16,8 @@ import (
 
 var profiles = []string{"demo", "external"}
 
-// Services without a health check of their own: those that end, and those that only write outwards.
-var withoutHealth = []string{"topics", "bucket", "shipper"}
+// Services without a health check of their own: those that end.
+var withoutHealth = []string{"topics", "bucket"}
 
 // What each profile starts.
 var started = map[string][]string{
