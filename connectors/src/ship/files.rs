@@ -459,6 +459,8 @@ struct Behind {
     by_topic: BTreeMap<String, u64>,
     /// Files that places are in.
     seen: HashSet<FileId>,
+    /// Older contents that were read whole. Their files may be gone, and others have their inodes.
+    read: HashMap<FileId, Vec<Place>>,
 }
 
 impl Behind {
@@ -473,16 +475,21 @@ impl Behind {
             // Shorter than its position: what is in it by now is new, from its beginning.
             missing = if length < place.offset { length } else { length - place.offset };
         }
-        self.seen.insert(place.id());
+        if is_newest || missing > 0 {
+            self.seen.insert(place.id());
+        } else {
+            self.read.entry(place.id()).or_default().push(place.clone());
+        }
         self.add(&place.topic, missing);
         named.is_some()
     }
 
     /// Counts all of a file in which no place is.
     fn look_at_new(&mut self, path: &Path, topic: &str) {
-        if let Ok(meta) = std::fs::metadata(path)
-            && self.seen.insert(FileId::of(&meta))
-        {
+        let Ok(meta) = std::fs::metadata(path) else { return };
+        let id = FileId::of(&meta);
+        let is_read = self.read.get(&id).is_some_and(|places| places.iter().any(|place| holds(path, place).is_some()));
+        if !is_read && self.seen.insert(id) {
             self.add(topic, meta.len());
         }
     }

@@ -1,4 +1,4 @@
-//! The order in which places are written.
+//! The order in which places are written, and what is behind them.
 
 use super::super::settings::{InputSettings, OutputSettings};
 use super::*;
@@ -105,4 +105,50 @@ fn places_are_written_in_the_order_of_age_of_their_contents() {
         assert_eq!(read.iter().map(|place| place.stream).collect::<Vec<_>>(), want, "{name}");
     }
     files.stop();
+}
+
+#[test]
+fn a_file_is_behind_whole_though_an_older_content_had_its_inode() {
+    const OLD: &str = "an older content, read whole\n";
+    const NOW: &str = "what is in the file by now, of which nothing was read\n";
+    struct Row {
+        name: &'static str,
+        /// What is in the file that the older place names by its inode.
+        now: &'static str,
+        /// How far the older content was shipped, and how long it is.
+        shipped: usize,
+        size: usize,
+        want: usize,
+    }
+    let whole = OLD.len();
+    let rows = [
+        Row { name: "another file has its inode", now: NOW, shipped: whole, size: whole, want: NOW.len() },
+        Row { name: "the file holds it still, by another name", now: OLD, shipped: whole, size: whole, want: 0 },
+        Row { name: "a part of it was not shipped", now: OLD, shipped: 3, size: whole, want: whole - 3 },
+    ];
+    for Row { name, now, shipped, size, want } in rows {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, now).unwrap();
+        let mut files = files(dir.path());
+        let id = FileId::of(&std::fs::metadata(&path).unwrap());
+        let (mut older, newest) = (stream(1), stream(2));
+        let tail = OLD.as_bytes()[shipped.saturating_sub(positions::TAIL_BYTES)..shipped].to_vec();
+        older.place = Place {
+            path: "/rotated.log".into(),
+            device: id.device,
+            inode: id.inode,
+            first: OLD.as_bytes()[..shipped].to_vec(),
+            offset: shipped as u64,
+            tail,
+            size: size as u64,
+            ..place(1)
+        };
+        files.streams = BTreeMap::from([(1, older), (2, newest)]);
+        let contents = vec![(101, 1), (102, 2)];
+        files.follows = HashMap::from([(PartitionId(1), Follow { input: 0, path, contents })]);
+        files.tend();
+        assert_eq!(files.counters.bytes_behind.load(Relaxed), want as u64, "{name}");
+        files.stop();
+    }
 }
