@@ -10,6 +10,9 @@ use tidewatch::config::diagnostic::SourceText;
 use tidewatch::config::low::{LowConfig, Table, Value};
 use tidewatch::config::schema::{Absent, Kind, SECTIONS};
 use tidewatch::config::{self, Config, Diagnostics, Level, Overrides, Services};
+use tidewatch_events::event::{LogLevel, Method};
+use tidewatch_operators::rules::book::MAX_SLOTS;
+use tidewatch_operators::traffic::errors::MAX_PATTERNS;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -176,6 +179,29 @@ fn a_default_written_out_changes_nothing() {
 fn defaults_are_those_of_the_rooms_below() {
     let config = parse("a.toml", "").unwrap();
     assert_eq!(config.privacy, tidewatch_events::privacy::Privacy::default());
+}
+
+/// The most values that `influx/schema.toml` says a tag takes.
+#[test]
+fn limits_of_tags_are_those_of_the_code() {
+    let text = std::fs::read_to_string(root().join("influx/schema.toml")).unwrap();
+    let schema: toml::Table = text.parse().unwrap();
+    let limits = schema["tag_limits"].as_table().unwrap();
+    // A line may also say no severity.
+    let numbers = [("methods", Method::ALL.len()), ("severities", LogLevel::ALL.len() + 1), ("slots", MAX_SLOTS)];
+    for (name, want) in numbers {
+        assert_eq!(limits[name].as_integer(), Some(want as i64), "{name}");
+    }
+    let windows = parse("a.toml", "").unwrap().windows;
+    let texts = [
+        ("hosts", format!("windows.max_hosts, {} by default,", windows.max_hosts)),
+        ("top", format!("windows.top, {} by default", windows.top)),
+        ("patterns", format!("{MAX_PATTERNS} templates a host and window,")),
+    ];
+    for (name, want) in texts {
+        let said = limits[name].as_str().unwrap().replace("1,000", "1000");
+        assert!(said.starts_with(&want), "{name}: {said:?} does not begin with {want:?}");
+    }
 }
 
 #[test]
