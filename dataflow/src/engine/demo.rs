@@ -198,27 +198,30 @@ fn judged_by(label: &Label, all: &[Label], config: &Config) -> u64 {
     ends + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + 1000
 }
 
-/// How many attacks were found, by kind, and what else there were alerts about. An attack that was not found counts as missed
-/// only if it `is_due`.
+/// How many attacks were found, by kind and the rule that looks for them, and what else there were alerts about. An attack that
+/// was not found counts as missed only if it `is_due`; those that no rule looks for are not left out.
 fn table(labels: &[Label], alerts: &BTreeMap<String, Alert>, is_due: impl Fn(&Label) -> bool) -> String {
     // Found, of how many; how many are not judged yet.
-    let mut kinds: BTreeMap<&str, (usize, usize, usize)> = BTreeMap::new();
-    for label in labels.iter().filter(|l| l.rule.is_some()) {
-        let (found, of, early) = kinds.entry(label.kind).or_default();
+    let mut kinds: BTreeMap<(&str, Option<&str>), (usize, usize, usize)> = BTreeMap::new();
+    for label in labels {
+        let (found, of, early) = kinds.entry((label.kind, label.rule)).or_default();
         match alerts.values().any(|alert| finds(alert, label)) {
+            _ if label.rule.is_none() => *of += 1,
             true => (*found, *of) = (*found + 1, *of + 1),
             false if is_due(label) => *of += 1,
             false => *early += 1,
         }
     }
     let mut text = "\ninjected attacks and how many of them were found:\n".to_owned();
-    for (kind, (found, of, early)) in kinds {
-        let said = match (of, early) {
-            (_, 0) => format!("{found} of {of}"),
-            (0, _) => format!("{early} too recent to judge: windows that count them are still open"),
+    for ((kind, rule), (found, of, early)) in kinds {
+        let said = match (rule, of, early) {
+            (None, ..) => format!("{of} injected; no built-in rule looks for it"),
+            (_, _, 0) => format!("{found} of {of}"),
+            (_, 0, _) => format!("{early} too recent to judge: windows that count them are still open"),
             _ => format!("{found} of {of}, {early} more too recent to judge"),
         };
-        text.push_str(&format!("  {kind:20} {said}\n"));
+        let by = rule.filter(|rule| *rule != kind).map_or(String::new(), |rule| format!(" (by {rule})"));
+        text.push_str(&format!("  {kind:20} {said}{by}\n"));
     }
     let is_other =
         |alert: &&Alert| alert.state != AlertState::Withdrawn && !labels.iter().any(|label| is_about(alert, label));
@@ -299,8 +302,8 @@ mod tests {
         }
         let labels = [label("first", Some("ip-spike"), "0", 5, 15), label("last", Some("ip-spike"), "8", 5, 15)];
         let said = table(&labels, &seen.last, |_| true);
-        let want = "\ninjected attacks and how many of them were found:\n  first                1 of 1\n  last                 1 of 1\n\
-                    other alerts: 7\n";
+        let want = "\ninjected attacks and how many of them were found:\n  first                1 of 1 (by ip-spike)\n  \
+                    last                 1 of 1 (by ip-spike)\nother alerts: 7\n";
         assert_eq!(said, want);
         tell(&figures, (10..20).map(|n| alert(&n.to_string(), "ip-spike", "a", Firing)));
         assert_eq!(seen.look(&figures).len(), 7, "those that are left");
@@ -314,6 +317,8 @@ mod tests {
             label("dark-paths", Some("dark-paths"), "b", 20, 30),
             label("dark-paths", Some("dark-paths"), "c", 50, 59),
             label("injection", None, "d", 5, 15),
+            label("injection", None, "g", 5, 15),
+            label("error-surge", Some("error-log-burst"), "h", 5, 15),
         ];
         let alerts = [
             alert("1", "dark-paths", "a", Firing),
@@ -328,8 +333,9 @@ mod tests {
         tell(&figures, alerts);
         seen.look(&figures);
         let said = table(&labels, &seen.last, |label| label.to.0 < 50_000);
-        let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 more too recent to judge\n\
-                    other alerts: 1\n";
+        let want = "\ninjected attacks and how many of them were found:\n  dark-paths           1 of 2, 1 more too recent to judge\n  \
+                    error-surge          0 of 1 (by error-log-burst)\n  \
+                    injection            2 injected; no built-in rule looks for it\nother alerts: 1\n";
         assert_eq!(said, want);
     }
 
