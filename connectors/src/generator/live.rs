@@ -22,7 +22,7 @@ pub struct LiveOptions {
     pub source_name: Arc<str>,
     /// The generator's start (`GeneratorSpec::start`), in ms.
     pub start_ms: u64,
-    /// Whether lines wait for their time.
+    /// Whether lines wait for their time. Those whose time has passed come at once.
     pub paced: bool,
 }
 
@@ -58,6 +58,8 @@ struct Partition {
     bytes: Vec<u8>,
     offset: u64,
     seq: u64,
+    /// Whether something was sent since it was said to be read up to its end.
+    is_new: bool,
 }
 
 /// Starts a thread that generates into the feed. Partitions are opened before this returns, `listed` is said.
@@ -75,7 +77,7 @@ pub fn spawn_into_feed(generator: Generator, feed: Arc<Feed>, options: LiveOptio
             reference_time: WallTime(wall_ms()),
             unread: None,
         });
-        partitions.push(Partition { id, bytes: Vec::new(), offset: 0, seq: 0 });
+        partitions.push(Partition { id, bytes: Vec::new(), offset: 0, seq: 0, is_new: false });
     }
     feed.listed();
     let labels = Arc::new(Mutex::new(Vec::new()));
@@ -130,8 +132,15 @@ fn generate(
             });
             partition.seq += 1;
             partition.offset += len;
-            if options.paced {
-                feed.caught_up(partition.id);
+            partition.is_new = true;
+        }
+        // A start in the past is made up for in several pieces: the end is where the clock stands.
+        let is_behind = generator.next_due().is_some_and(|due| due <= until);
+        if options.paced && !is_behind {
+            for partition in partitions.iter_mut().filter(|p| p.bytes.is_empty()) {
+                if std::mem::take(&mut partition.is_new) {
+                    feed.caught_up(partition.id);
+                }
             }
         }
         if noted.elapsed() >= Duration::from_secs(1) {
@@ -142,7 +151,7 @@ fn generate(
             partitions.iter().for_each(|p| feed.end(p.id));
             break;
         }
-        if waiting || options.paced {
+        if waiting || options.paced && !is_behind {
             std::thread::sleep(TICK);
         }
     }
@@ -154,6 +163,7 @@ mod tests {
     use super::super::{GeneratorSpec, flags};
     use super::*;
     use crate::feed::Message;
+    use tidewatch_events::time::EventTime;
 
     #[test]
     fn batches_of_a_partition_are_in_order_and_whole() {
@@ -196,6 +206,36 @@ mod tests {
         let mut alone = Generator::new(spec).unwrap();
         while alone.next_line(&mut Vec::new()).is_some() {}
         assert_eq!(labels, alone.labels());
+    }
+
+    #[test]
+    fn a_partition_is_at_its_end_when_the_past_is_made_up_for() {
+        // More than three pieces of each host.
+        let (seconds, rate) = (60, 1_000);
+        let start = EventTime(wall_ms() - seconds * 1000);
+        let spec = GeneratorSpec { start, milli_rate: rate * 1000, ..GeneratorSpec::default() };
+        let feed = Arc::new(Feed::new(64 << 20, u64::MAX, || {}));
+        let options = LiveOptions { source: 0, source_name: "generator".into(), start_ms: start.0, paced: true };
+        let live = spawn_into_feed(Generator::new(spec).unwrap(), feed.clone(), options).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (mut lines, mut batches) = (0, 0);
+        loop {
+            assert!(Instant::now() < deadline, "it catches up");
+            match feed.take() {
+                Some(Message::Batch(batch)) => {
+                    lines += batch.bytes.iter().filter(|b| **b == b'\n').count() as u64;
+                    batches += 1;
+                    feed.advance(batch.partition, batch.seq);
+                    feed.credit(batch.bytes);
+                }
+                Some(Message::CaughtUp(_)) => break,
+                Some(_) => {}
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        feed.stop();
+        live.join();
+        assert!(lines >= seconds * rate && batches > 3, "{lines} lines in {batches} batches before the first end");
     }
 
     #[test]
