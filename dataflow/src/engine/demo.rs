@@ -1,4 +1,7 @@
 //! `tidewatch demo`: generated traffic with attacks through the whole pipeline, in one process.
+//!
+//! Access logs and error logs of the same hosts begin [`PAST`] before the start, which is read at once, so that charts and
+//! baselines have a past. Attacks begin with the start and come as time passes.
 
 use super::live::Figures;
 use super::page;
@@ -8,12 +11,14 @@ use crate::config::{Config, Lines, Source, SourceKind};
 use crate::exit::{self, Failure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::generator::live::LiveOptions;
-use tidewatch_connectors::generator::{Generator, GeneratorSpec, Label, SpecError};
+use tidewatch_connectors::generator::{AttackKind, Generator, GeneratorSpec, Label, SpecError};
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Alert, AlertState};
+use tidewatch_events::batch::WallTime;
 use tidewatch_events::rule::Measure;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
@@ -54,8 +59,15 @@ fn refused(source: &Source, error: &SpecError) -> Failure {
     Failure::usage(format!("source {}: {error}", source.name))
 }
 
-/// Lines a second of the demonstration.
-const RATE: f64 = 500.0;
+/// Requests a second of the demonstration.
+const RATE: u64 = 500;
+
+/// Messages a second of its error logs: seldom a pause so long that time waits for a host, and far from what
+/// `error-log-burst` fires at.
+const ERROR_RATE: u64 = 6;
+
+/// How much of the past it begins with.
+const PAST: Millis = Millis::minutes(5);
 
 /// Runs the demonstration.
 ///
@@ -65,40 +77,42 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     let mut config = config.clone();
     // Generated traffic is not to stand among that of real hosts.
     config.data_dir = config.data_dir.join("demo");
-    let seed = wall_clock().0;
-    config.sources = vec![Source {
-        name: "demo".into(),
-        kind: SourceKind::Generator { rate: RATE, seed, attacks: true },
-        lines: Lines { format: "nginx-json".into(), ..config.lines_of(std::path::Path::new("demo")) },
-    }];
     hurry(&mut config);
-    let start = EventTime(wall_clock().0);
-    let spec = GeneratorSpec { milli_rate: (RATE * 1000.0) as u64, ..GeneratorSpec::demo(seed, start) };
-    let (generator, live) = generator(&config.sources[0], 0, spec)?;
+    let now = wall_clock();
+    let specs = specs(now, config.windows.size);
+    let source = |(name, spec): (&str, &GeneratorSpec)| Source {
+        name: name.into(),
+        kind: SourceKind::Generator { rate: spec.milli_rate as f64 / 1000.0, seed: spec.seed, attacks: true },
+        lines: Lines { format: spec.format.clone(), ..Lines::auto() },
+    };
+    config.sources = ["demo", "demo-errors"].into_iter().zip(&specs).map(source).collect();
+    let generators = specs.into_iter().enumerate().map(|(at, spec)| generator(&config.sources[at], at, spec));
+    let generators = generators.collect::<Result<Vec<_>, Failure>>()?;
     let _only = run::alone(&config.data_dir, "start this one in another folder")?;
     let page = page::bind(&config, page::Wish::Demo { port: options.port })?;
     if let Some(page) = &page {
         exit::stdout(format_args!("tidewatch demo: the page is at {}\n", page.url()));
     }
-    exit::stdout(format_args!(
-        "{RATE} requests/s from generated hosts, with attacks; results in {}\nCtrl-C ends it{}.\n",
-        config.data_dir.join("results").shown(),
-        options.duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs()))
-    ));
+    exit::stdout(format_args!("{}", introduction(&config.data_dir, options.duration)));
     let tap = page.as_ref().map(page::Bound::tap);
-    let mut pipeline = Pipeline::start_generator(&config, options.workers, generator, live, tap)?;
+    let mut pipeline = Pipeline::start_generators(&config, options.workers, generators, tap)?;
     let _page = pipeline.show(&config, page)?;
     let figures = pipeline.figures();
     let begun = Instant::now();
     let (mut seen, mut last) = (Seen::default(), Instant::now());
+    // When the past had been read, and how many events that was.
+    let mut live = None;
     let terminal = std::io::stdout().is_terminal();
     while !exit::stop_requested() && options.duration.is_none_or(|d| begun.elapsed() < d) {
         std::thread::sleep(Duration::from_millis(100));
         pipeline.tend();
         show_alerts(&figures, &mut seen, terminal);
+        if live.is_none() && pipeline.reached() >= now.0 {
+            live = Some((Instant::now(), pipeline.totals().events));
+        }
         if last.elapsed() >= Duration::from_secs(if terminal { 1 } else { 5 }) {
             last = Instant::now();
-            show_line(&pipeline, begun.elapsed(), terminal);
+            show_line(&pipeline, begun.elapsed(), live, terminal);
         }
     }
     if terminal {
@@ -126,11 +140,47 @@ fn hurry(config: &mut Config) {
     }
 }
 
-fn show_line(pipeline: &Pipeline, elapsed: Duration, terminal: bool) {
+/// What is generated, in windows of a length: requests, and the error logs of the same hosts. An attack on a host is seen in
+/// both.
+fn specs(now: WallTime, window: Millis) -> [GeneratorSpec; 2] {
+    let start = now.0.saturating_sub(PAST.0);
+    // No window is seen in part: it would look like less traffic.
+    let start = start - start % window.0.max(1);
+    let mut requests = GeneratorSpec { milli_rate: RATE * 1000, ..GeneratorSpec::demo(now.0, EventTime(start)) };
+    requests.attacks.iter_mut().for_each(|attack| attack.at_ms += now.0 - start);
+    let surges = requests.attacks.iter().filter(|attack| attack.kind == AttackKind::ErrorSurge).cloned();
+    let errors = GeneratorSpec {
+        format: "nginx-error".to_owned(),
+        milli_rate: ERROR_RATE * 1000,
+        peak: None,
+        attacks: surges.collect(),
+        ..requests.clone()
+    };
+    [requests, errors]
+}
+
+/// What is to be seen, and where.
+fn introduction(data_dir: &Path, duration: Option<Duration>) -> String {
+    let (dir, minutes) = (data_dir.shown(), PAST.0 / 60_000);
+    let end = duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs()));
+    format!(
+        "{RATE} requests/s and error messages of generated hosts: the last {minutes} minutes, and attacks from now on.\n         Look at Security for the attacks as they are found (click on a client to see all it did), at Traffic and Errors for \
+         the rest.\n         Now or later: tidewatch top --data-dir {dir}; tidewatch report --data-dir {dir}; {dir}/store.db is SQLite.\n         Ctrl-C ends it{end}.\n"
+    )
+}
+
+/// `live`: since when there is nothing older to read, and how much was read until then.
+fn show_line(pipeline: &Pipeline, elapsed: Duration, live: Option<(Instant, u64)>, terminal: bool) {
     let totals = pipeline.totals();
-    let rate = totals.events as f64 / elapsed.as_secs_f64().max(1e-3);
+    let rate = match live {
+        Some((since, before)) => {
+            let events = totals.events.saturating_sub(before) as f64;
+            format!("{:.0}/s", events / since.elapsed().as_secs_f64().max(1e-3))
+        }
+        None => "catching up".to_owned(),
+    };
     let line = format!(
-        "{:4} s  {} events  {rate:.0}/s  {} rejected  {} late  {} alerts",
+        "{:4} s  {} events  {rate}  {} rejected  {} late  {} alerts",
         elapsed.as_secs(),
         totals.events,
         totals.rejected,
@@ -179,7 +229,7 @@ fn show_alerts(figures: &Figures, seen: &mut Seen, terminal: bool) {
 }
 
 /// By when a rule must have found an attack, ms: the first of its windows to end after the attack has closed, and what it
-/// found had a second to arrive.
+/// found had time to arrive: error logs pause for a moment now and then, and time waits for them.
 fn judged_by(label: &Label, all: &[Label], config: &Config) -> u64 {
     let rule = config.rules.iter().find(|rule| label.rule == Some(rule.name.as_str()));
     let to = match rule.map(|rule| &rule.measure) {
@@ -195,7 +245,7 @@ fn judged_by(label: &Label, all: &[Label], config: &Config) -> u64 {
     };
     let hop = rule.map_or(0, |rule| rule.hop.0);
     let ends = to.checked_div(hop).map_or(to, |hops| (hops + 1) * hop);
-    ends + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + 1000
+    ends + config.time.max_out_of_order.0 + config.time.allowed_lateness.0 + 4000
 }
 
 /// How many attacks were found, by kind and the rule that looks for them, and what else there were alerts about. An attack that
@@ -340,6 +390,29 @@ mod tests {
     }
 
     #[test]
+    fn it_begins_with_a_past_in_whole_windows_and_attacks_begin_with_the_start() {
+        let (now, window) = (1_772_704_807_123, 10_000);
+        let [requests, errors] = specs(WallTime(now), Millis(window));
+        assert_eq!((requests.start, errors.start), (EventTime(1_772_704_500_000), requests.start));
+        let demo = GeneratorSpec::demo(1, EventTime(0)).attacks;
+        let at =
+            |spec: &GeneratorSpec| -> Vec<u64> { spec.attacks.iter().map(|a| spec.start.0 + a.at_ms - now).collect() };
+        assert_eq!(at(&requests), demo.iter().map(|attack| attack.at_ms).collect::<Vec<_>>());
+        let surges: Vec<u64> =
+            demo.iter().filter(|a| a.kind == AttackKind::ErrorSurge).map(|attack| attack.at_ms).collect();
+        assert_eq!(at(&errors), surges);
+        for mut spec in [requests, errors] {
+            spec.duration_ms = Some(now - spec.start.0);
+            let most = spec.milli_rate / 1000 * (PAST.0 + window) / 1000 * 6 / 5;
+            let mut generator = Generator::new(spec).unwrap();
+            while generator.next_line(&mut Vec::new()).is_some() {}
+            assert!(generator.labels().is_empty(), "the past is quiet");
+            let lines = generator.lines();
+            assert!((most / 2..most).contains(&lines), "{lines} of {most}");
+        }
+    }
+
+    #[test]
     fn a_source_generates_at_its_rate_in_its_format() {
         let start = EventTime(1_772_704_800_000);
         // name, what is configured, lines of a minute at least and at most
@@ -393,11 +466,11 @@ mod tests {
         hurry(&mut config);
         // name, rule, last moment (s), that of another attack (s), judged by (s)
         let rows = [
-            ("within a hop", "error-surge", 43, 99, 54),
-            ("at its end", "error-surge", 50, 99, 64),
-            ("no such rule", "none", 50, 99, 54),
-            ("with company before", "dark-paths", 43, 23, 54),
-            ("with company later", "dark-paths", 43, 63, 74),
+            ("within a hop", "error-surge", 43, 99, 57),
+            ("at its end", "error-surge", 50, 99, 67),
+            ("no such rule", "none", 50, 99, 57),
+            ("with company before", "dark-paths", 43, 23, 57),
+            ("with company later", "dark-paths", 43, 63, 77),
         ];
         for (name, rule, to, other, want) in rows {
             let all = [to, other].map(|to| label("k", Some(rule), "a", 1, to));

@@ -86,7 +86,7 @@ pub struct Pipeline {
     sources: Sources,
     /// What reads files, connections and standard input.
     following: Vec<JoinHandle<()>>,
-    generator: Option<live::Live>,
+    generators: Vec<live::Live>,
     stopped: Arc<AtomicBool>,
     lateness: Millis,
     /// Windows that end at or before this (ms) were closed in an earlier life; 0: not known.
@@ -222,20 +222,21 @@ impl Pipeline {
         Pipeline::build(config, workers, parsers, sources, outlets, Member { process, control, sockets })
     }
 
-    /// Starts a pipeline over a generator alone; results go to files only.
-    pub fn start_generator(
+    /// Starts a pipeline over generators alone; results go to files only.
+    pub fn start_generators(
         config: &Config,
         workers: usize,
-        generator: Generator,
-        options: LiveOptions,
+        generators: Vec<(Generator, LiveOptions)>,
         tap: Option<Box<dyn Tap>>,
     ) -> Result<Pipeline, Failure> {
         let runners = sinks::open(config, true, tap.is_some())?;
         let parsers = SourceParsers::new(config)?;
         let outlets = Outlets { runners, routes: None, tap, observer: Observer::new(0) };
-        let sources = Sources::one_more();
+        let sources = Sources::more(generators.len());
         let mut pipeline = Pipeline::build(config, workers, parsers, sources, outlets, Member::default())?;
-        pipeline.generator = Some(live::spawn_into_feed(generator, pipeline.feed.clone(), options)?);
+        for (generator, options) in generators {
+            pipeline.generators.push(live::spawn_into_feed(generator, pipeline.feed.clone(), options)?);
+        }
         Ok(pipeline)
     }
 
@@ -317,7 +318,7 @@ impl Pipeline {
             control,
             sources,
             following,
-            generator: None,
+            generators: Vec::new(),
             holders: Holders::default(),
             stopped: Arc::default(),
             lateness: config.time.allowed_lateness,
@@ -363,9 +364,14 @@ impl Pipeline {
         sum(&self.ledger)
     }
 
-    /// What a generator injected so far.
+    /// How far time has moved, ms.
+    pub fn reached(&self) -> u64 {
+        self.ledger.reached()
+    }
+
+    /// What generators injected so far.
     pub fn labels(&self) -> Vec<Label> {
-        self.generator.as_ref().map(live::Live::labels).unwrap_or_default()
+        self.generators.iter().flat_map(live::Live::labels).collect()
     }
 
     /// Keeps time and the cluster's status going.

@@ -101,9 +101,9 @@ impl Sources {
         Ok(sources)
     }
 
-    /// None of its own, and one that the caller starts.
-    pub fn one_more() -> Sources {
-        Sources { more: 1, ..Sources::default() }
+    /// None of its own, and so many that the caller starts.
+    pub fn more(count: usize) -> Sources {
+        Sources { more: count, ..Sources::default() }
     }
 
     /// How many sources will list their partitions.

@@ -302,14 +302,26 @@ fn the_demonstration_shows_traffic_soon() {
         (status["events"].as_u64() > Some(100) && status["hosts"].as_array().is_some_and(|h| !h.is_empty()))
             .then_some(())
     });
-    let left = Duration::from_secs(9).saturating_sub(begun.elapsed());
-    until("an attack is found", left, || json(port, "/api/v1/status")?["alerts"]["fired"].as_u64().filter(|n| *n > 0));
+    let left = || Duration::from_secs(10).saturating_sub(begun.elapsed());
+    // Every window of it is whole: with a gap, or with less traffic, it would look like an outage.
+    until("charts have a past", left(), || {
+        let series = json(port, "/api/v1/series?step=10000")?;
+        let place = series["columns"].as_array()?.iter().position(|name| name == "rps")?;
+        let rates: Vec<f64> = series["rows"].as_array()?.iter().filter_map(|row| row[place].as_f64()).collect();
+        rates.get(..30)?.iter().all(|rps| (400.0..700.0).contains(rps)).then_some(())
+    });
+    until("an attack is found", left(), || {
+        json(port, "/api/v1/status")?["alerts"]["fired"].as_u64().filter(|n| *n > 0)
+    });
+    let has_rows = |found: &Value| found["rows"].as_array().is_some_and(|rows| !rows.is_empty());
+    until("errors are shown", left(), || json(port, "/api/v1/errors").filter(has_rows));
     assert_eq!(json(port, "/api/v1/status").unwrap()["mode"], "demo");
     // A wish to end is the end of its time.
     rustix::process::kill_process(rustix::process::Pid::from_child(&child.0), Signal::TERM).unwrap();
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     assert!(child.0.wait().unwrap().success());
+    assert!(rest.contains("\nLook at Security ") && rest.contains("tidewatch report --data-dir"), "{rest}");
     assert!(rest.contains("injected attacks and how many of them were found"), "{rest}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

@@ -10,7 +10,7 @@ use tidewatch_events::time::EventTime;
 fn pipeline(config: &Config, runner: SinkRunner) -> Pipeline {
     let parsers = SourceParsers::new(config).unwrap();
     let outlets = Outlets { runners: vec![runner], ..Outlets::default() };
-    Pipeline::build(config, 1, parsers, Sources::one_more(), outlets, Member::default()).unwrap()
+    Pipeline::build(config, 1, parsers, Sources::more(1), outlets, Member::default()).unwrap()
 }
 
 /// Keeps it going, with a limit, until a condition holds.
@@ -79,7 +79,7 @@ fn what_is_written_while_a_sink_is_full_is_not_late() {
 #[test]
 fn a_run_over_sources_without_offsets_remembers_no_windows() {
     let config = config(SOURCE);
-    assert_eq!(time_settings(&config, &Sources::one_more()).commit_window, Millis(0));
+    assert_eq!(time_settings(&config, &Sources::more(1)).commit_window, Millis(0));
     let mut pipeline = pipeline(
         &config,
         runner(&Arc::new(AtomicBool::new(true)), RunnerSettings { max_memory: 1 << 20, ..RunnerSettings::default() }),
