@@ -36,6 +36,9 @@ pub struct KeptRequest {
 /// What may wait, bytes.
 const MAX_WAITING: usize = 8 << 20;
 
+/// So many requests may come at once beyond the rate: a kilobyte each, they fill what may wait.
+const BURST: u64 = (MAX_WAITING / 1024) as u64;
+
 /// What one question is answered with, bytes; JSON makes at most about twice as much of it. What comes later than a second
 /// counts as no answer, so that it must fit through a slow line in this time.
 const PORTION: usize = 256 << 10;
@@ -86,7 +89,7 @@ impl RequestOutlet {
     /// # Errors
     /// Where the thread cannot be started.
     pub fn start(settings: &RingSettings) -> Result<RequestOutlet, StoreError> {
-        let (tap, drain) = tap::tap(settings.rate());
+        let (tap, drain) = tap::tap(settings.rate(), settings.burst().min(BURST));
         let shared = drain.shared.clone();
         let (rows, last, asked) = (VecDeque::new(), Default::default(), Instant::now());
         let waiting = Waiting { rows, bytes: 0, last, cleared: 0, asked };

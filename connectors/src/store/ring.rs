@@ -44,6 +44,9 @@ const PEAK: u64 = 4;
 /// The smallest and the largest rate that is kept whole, requests a second.
 const RATES: [u64; 2] = [100, 20_000];
 
+/// A burst of so many seconds at that rate is kept whole too, if it takes no more than one part in so many of the file.
+const BURST: [u64; 2] = [60, 8];
+
 /// Requests that are removed at once.
 const REMOVED_AT_ONCE: i64 = 2000;
 
@@ -79,6 +82,13 @@ impl RingSettings {
         let seconds = (self.keep.0 / 1000).max(1);
         let rate = (self.max_size / USUAL_BYTES / seconds * PEAK).clamp(RATES[0], RATES[1]);
         (rate / self.processes.max(1) as u64).max(1)
+    }
+
+    /// How many requests may come at once beyond that, of each process.
+    pub(super) fn burst(&self) -> u64 {
+        let [seconds, part] = BURST;
+        let most = self.max_size / USUAL_BYTES / part / self.processes.max(1) as u64;
+        (self.rate() * seconds).min(most).max(1)
     }
 }
 
@@ -164,7 +174,7 @@ impl RequestRing {
     ) -> Result<RequestRing, StoreError> {
         let path = dir.join(FILE_NAME);
         let connection = open_for_writing(&path, settings.max_size)?;
-        let (tap, drain) = tap::tap(settings.rate());
+        let (tap, drain) = tap::tap(settings.rate(), settings.burst());
         let (inlet, elsewhere) = bounded(MAX_ELSEWHERE);
         let figures = Arc::new(Figures {
             stopping: AtomicBool::new(false),

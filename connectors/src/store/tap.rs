@@ -8,6 +8,8 @@
 //!   of a higher level are among those of a lower.
 //! - Whether a request is taken is decided by its offset alone, before anything else of it is looked at.
 //! - Level 0 takes every request.
+//! - The level grows where requests come faster than the rate that is kept whole and either a burst of them is used up or the
+//!   ring does not keep up: one that was only held up for a moment finds every request.
 //! - What waits to be taken is at most [`MAX_WAITING`] batches and, with one batch more, [`MAX_WAITING_BYTES`].
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -22,8 +24,8 @@ use tidewatch_events::time::EventTime;
 /// The rate is looked at once in this time.
 pub(super) const PERIOD: Duration = Duration::from_millis(250);
 
-/// Batches that wait for the ring at most.
-const MAX_WAITING: usize = 64;
+/// Batches that wait for the ring at most: many small ones come of connections.
+const MAX_WAITING: usize = 4096;
 
 /// What they take at most, bytes.
 const MAX_WAITING_BYTES: usize = 32 << 20;
@@ -53,6 +55,8 @@ pub(super) struct Drain {
     from: Receiver<Sampled>,
     /// Periods in a row in which a larger sample would have done.
     spare: u32,
+    /// The level that would have done in all of them.
+    enough: u32,
 }
 
 pub(super) struct Shared {
@@ -63,8 +67,12 @@ pub(super) struct Shared {
     level: AtomicU32,
     /// Requests seen in this period.
     seen: AtomicU64,
-    /// Requests that may be taken in a period.
-    budget: u64,
+    /// When the period began, ns after `begun`.
+    period: AtomicU64,
+    /// Requests that may be taken in a second.
+    rate: u64,
+    burst: Bucket,
+    begun: Instant,
     pub(super) seen_total: AtomicU64,
     pub(super) dropped_total: AtomicU64,
 }
@@ -91,28 +99,35 @@ pub(super) struct Taken {
     pub(super) lengths: [u16; 6],
 }
 
-/// Both ends, for `rate` requests a second at most.
-pub(super) fn tap(rate: u64) -> (RequestTap, Drain) {
+/// Both ends, for `rate` requests a second at most, and `burst` at once after a time with fewer.
+pub(super) fn tap(rate: u64, burst: u64) -> (RequestTap, Drain) {
     let (to, from) = bounded(MAX_WAITING);
     let shared = Arc::new(Shared {
         is_wanted: AtomicBool::new(true),
         waiting_bytes: AtomicUsize::new(0),
         level: AtomicU32::new(0),
         seen: AtomicU64::new(0),
-        budget: (rate * PERIOD.as_millis() as u64 / 1000).max(1),
+        period: AtomicU64::new(0),
+        rate: rate.max(1),
+        burst: Bucket::new(rate, burst),
+        begun: Instant::now(),
         seen_total: AtomicU64::new(0),
         dropped_total: AtomicU64::new(0),
     });
-    (RequestTap { shared: shared.clone(), to }, Drain { shared, from, spare: 0 })
+    (RequestTap { shared: shared.clone(), to }, Drain { shared, from, spare: 0, enough: 0 })
 }
 
 impl RequestTap {
     /// Hands over the requests of a judged batch, or a sample of them.
     pub fn take(&self, batch: &Batch) {
+        self.take_at(batch, self.shared.begun.elapsed());
+    }
+
+    fn take_at(&self, batch: &Batch, now: Duration) {
         if !self.shared.is_wanted.load(Ordering::Relaxed) {
             return;
         }
-        let level = self.shared.level_for(batch.events.len() as u64);
+        let level = self.shared.level_for(batch.events.len() as u64, now);
         let partition = batch.raw.partition;
         let mut sampled = Sampled { partition, rows: Vec::new(), bytes: Vec::new(), one_in: 1 << level };
         if level == 0 {
@@ -159,19 +174,73 @@ pub(super) fn place(partition: PartitionId, offset: u64) -> i64 {
     (below << PARTITION | partition) as i64
 }
 
+/// Fills by the clock, at a rate, until it holds a burst.
+struct Bucket {
+    /// What one request takes of the time, ns.
+    each: u64,
+    /// The time in which it fills, ns.
+    whole: u64,
+    /// When it will be full, ns after the start.
+    full_at: AtomicU64,
+}
+
+impl Bucket {
+    fn new(rate: u64, burst: u64) -> Bucket {
+        let each = 1_000_000_000 / rate.clamp(1, 1_000_000_000);
+        Bucket { each, whole: each.saturating_mul(burst.max(1)), full_at: AtomicU64::new(0) }
+    }
+
+    /// Takes so many out, `now` ns after the start; whether it held them. What it does not hold empties it.
+    fn take(&self, count: u64, now: u64) -> bool {
+        let (mut held, most) = (true, now.saturating_add(self.whole));
+        let after = |full_at: u64| full_at.max(now).saturating_add(count.saturating_mul(self.each));
+        // Another worker comes between now and then; the last try counts.
+        let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            held = after(full_at) <= most;
+            Some(after(full_at).min(most))
+        });
+        held
+    }
+}
+
 impl Shared {
-    /// Counts `more` requests and gives the level that holds for them: higher as soon as the budget asks for it.
-    fn level_for(&self, more: u64) -> u32 {
+    /// Counts `more` requests, `now` after the start, and gives the level that holds for them.
+    fn level_for(&self, more: u64, now: Duration) -> u32 {
         self.seen_total.fetch_add(more, Ordering::Relaxed);
         let seen = self.seen.fetch_add(more, Ordering::Relaxed) + more;
-        let needed = level_of(seen, self.budget);
+        let level = self.level.load(Ordering::Relaxed);
+        let is_held = self.burst.take(more >> level, nanoseconds(now));
+        let behind = self.behind();
+        if is_held && behind == 0 {
+            return level;
+        }
+        let needed = level_of(seen, self.budget(now));
+        let needed = if is_held { needed.min(behind) } else { needed };
         self.level.fetch_max(needed, Ordering::Relaxed).max(needed)
+    }
+
+    /// The level at which what waits for the ring may grow on: where half of the room is left or more, 0, and one more each time
+    /// half of what was left is taken.
+    fn behind(&self) -> u32 {
+        let room = MAX_WAITING_BYTES.saturating_sub(self.waiting_bytes.load(Ordering::Relaxed));
+        ((MAX_WAITING_BYTES - 1) / room.max(1)).max(1).ilog2()
+    }
+
+    /// How many requests this period has room for so far. A ring that is held up ends it late.
+    fn budget(&self, now: Duration) -> u64 {
+        let passed = nanoseconds(now).saturating_sub(self.period.load(Ordering::Relaxed));
+        let passed = passed.max(nanoseconds(PERIOD));
+        ((u128::from(self.rate) * u128::from(passed) / 1_000_000_000) as u64).max(1)
     }
 
     /// One of this many requests is taken now.
     pub(super) fn one_in(&self) -> u32 {
         1 << self.level.load(Ordering::Relaxed)
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The least level at which `seen` requests come to no more than `budget`.
@@ -199,12 +268,21 @@ impl Drain {
 
     /// Ends a period: where several in a row had room for it, the sample grows.
     pub(super) fn end_period(&mut self) {
-        let seen = self.shared.seen.swap(0, Ordering::Relaxed);
-        let level = self.shared.level.load(Ordering::Relaxed);
-        self.spare = if level_of(seen, self.shared.budget) < level { self.spare + 1 } else { 0 };
+        self.end_period_at(self.shared.begun.elapsed());
+    }
+
+    fn end_period_at(&mut self, now: Duration) {
+        let budget = self.shared.budget(now);
+        self.shared.period.store(nanoseconds(now), Ordering::Relaxed);
+        let needed = level_of(self.shared.seen.swap(0, Ordering::Relaxed), budget);
+        if needed >= self.shared.level.load(Ordering::Relaxed) {
+            (self.spare, self.enough) = (0, 0);
+            return;
+        }
+        (self.spare, self.enough) = (self.spare + 1, self.enough.max(needed));
         if self.spare >= PATIENCE {
-            self.spare = 0;
-            self.shared.level.store(level - 1, Ordering::Relaxed);
+            self.shared.level.store(self.enough, Ordering::Relaxed);
+            (self.spare, self.enough) = (0, 0);
         }
     }
 }
@@ -212,7 +290,7 @@ impl Drain {
 impl Sampled {
     /// What it takes, bytes.
     fn cost(&self) -> usize {
-        self.bytes.len() + self.rows.len() * size_of::<Taken>()
+        size_of::<Sampled>() + self.bytes.len() + self.rows.len() * size_of::<Taken>()
     }
 
     fn push(&mut self, batch: &Batch, event: &Event) {
@@ -319,27 +397,80 @@ mod tests {
 
     #[test]
     fn every_request_is_taken_until_the_rate_is_too_high() {
-        let (tap, mut drain) = tap(400); // 100 a period
-        tap.take(&batch(0..100));
+        let (tap, drain) = tap(400, 100);
+        let now = Duration::from_millis(200);
+        tap.take_at(&batch(0..100), now);
         let first = drain.from.try_recv().unwrap();
         assert_eq!((first.rows.len(), first.one_in), (100, 1));
         assert_eq!(&first.bytes[..14], b"web1/pathquery");
-        tap.take(&batch(100..1000));
+        tap.take_at(&batch(100..1000), now);
         let sampled = drain.from.try_recv().unwrap();
         assert_eq!(sampled.one_in, 16);
         assert!((20..100).contains(&sampled.rows.len()), "{}", sampled.rows.len());
-        // The sample grows again, one level at a time, once there is room.
-        for level in (0..4).rev() {
-            (0..PATIENCE + u32::from(level == 3)).for_each(|_| drain.end_period());
-            assert_eq!(drain.shared.one_in(), 1 << level);
+    }
+
+    #[test]
+    fn the_level_follows_the_rate_once_a_burst_is_used_up() {
+        /// In seconds: what is seen, a tenth of it every 100 ms, and how many levels there are at the end of each.
+        type Seconds<'a> = &'a [(u64, u32)];
+        let once = [&[(1000, 0)][..], &[(0, 0); 9], &[(1000, 0), (1000, 4)]].concat();
+        let twice = [&[(200, 0); 9][..], &[(200, 1); 10]].concat();
+        let rows: &[(&str, Seconds<'_>)] = &[
+            ("less than the rate", &[(90, 0); 100]),
+            ("a burst, and another only when there is room again", &once),
+            ("much at once, then little", &[(10_000, 7), (50, 7), (50, 0), (50, 0)]),
+            ("twice the rate for long", &twice),
+        ];
+        for (name, seconds) in rows {
+            let (tap, mut drain) = tap(100, 1000);
+            for (at, (seen, want)) in seconds.iter().enumerate() {
+                for tenth in 0..10 {
+                    let now = Duration::from_millis(at as u64 * 1000 + tenth * 100);
+                    tap.shared.level_for(seen / 10, now);
+                    // The ring comes round when it can.
+                    if tenth % 3 == 0 {
+                        drain.end_period_at(now);
+                    }
+                }
+                let level = drain.shared.one_in().trailing_zeros();
+                assert_eq!(level, *want, "{name}: after {} s", at + 1);
+            }
         }
-        drain.end_period();
+    }
+
+    #[test]
+    fn a_ring_that_is_held_up_finds_every_request() {
+        let (tap, mut drain) = tap(1000, 100);
+        // It does not come round for a minute.
+        for tenth in 0..600 {
+            assert_eq!(tap.shared.level_for(90, Duration::from_millis(tenth * 100)), 0, "{tenth}");
+        }
+        drain.end_period_at(Duration::from_secs(60));
         assert_eq!(drain.shared.one_in(), 1);
     }
 
     #[test]
+    fn the_level_grows_with_what_waits_up_to_that_of_the_rate() {
+        let quarter = MAX_WAITING_BYTES / 4;
+        // name, what waits, requests in a period of 250, level
+        let rows = [
+            ("half", 2 * quarter, 1000, 0),
+            ("more", 2 * quarter + 1, 1000, 1),
+            ("three quarters", 3 * quarter + 1, 1000, 2),
+            ("all, at four times the rate", 4 * quarter, 1000, 2),
+            ("all, and more", 5 * quarter, 100_000, 9),
+            ("all, within the rate", 4 * quarter, 250, 0),
+        ];
+        for (name, waiting, seen, want) in rows {
+            let (tap, _drain) = tap(1000, 1_000_000);
+            tap.shared.waiting_bytes.store(waiting, Ordering::Relaxed);
+            assert_eq!(tap.shared.level_for(seen, Duration::from_millis(1)), want, "{name}");
+        }
+    }
+
+    #[test]
     fn nothing_waits_for_a_ring_that_does_not_keep_up() {
-        let (tap, drain) = tap(1_000_000);
+        let (tap, drain) = tap(1_000_000, 1_000_000);
         (0..MAX_WAITING as u64 + 10).for_each(|n| tap.take(&batch(n * 10..n * 10 + 10)));
         assert_eq!(drain.shared.dropped_total.load(Ordering::Relaxed), 100);
         drop(drain);
@@ -348,10 +479,10 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_in_bytes_and_collected_whole() {
-        let (tap, drain) = tap(100_000_000);
+        let (tap, drain) = tap(100_000_000, 100_000_000);
         // Each request takes its row and fourteen bytes of text.
         let one = batch(0..100_000);
-        let cost = 100_000 * (size_of::<Taken>() + 14);
+        let cost = size_of::<Sampled>() + 100_000 * (size_of::<Taken>() + 14);
         let fit = MAX_WAITING_BYTES.div_ceil(cost);
         assert!(fit < MAX_WAITING);
         (0..fit + 3).for_each(|_| tap.take(&one));
@@ -371,7 +502,7 @@ mod tests {
 
     #[test]
     fn only_requests_of_the_present_are_taken() {
-        let (tap, drain) = tap(1000);
+        let (tap, drain) = tap(1000, 1000);
         let mut some = batch(0..4);
         some.events[0].kind = Kind::Error;
         some.events[1].kind = Kind::App;

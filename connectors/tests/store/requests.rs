@@ -300,7 +300,7 @@ fn what_is_read_again_is_kept_once() {
     let of = |n: u64| asked(n / 10 * 1000, "10.0.0.1", &format!("/{n}"), 200);
     let requests: Vec<Asked> = (0..900).map(of).collect();
     // As after a restart while there is much to read: a sample of what stands there already.
-    let (whole, hurried) = ([4 << 30, 16 << 20]).map(|max_size| RingSettings { max_size, ..settings() }).into();
+    let (whole, hurried) = ([4 << 30, 1 << 20]).map(|max_size| RingSettings { max_size, ..settings() }).into();
     read_them(&whole, &requests[..700]);
     read_them(&hurried, &requests);
     let reader = read(dir.path());
