@@ -83,7 +83,7 @@ impl Tending {
 pub(super) fn step(writer: &mut Writer, wall: u64, now: Instant) -> rusqlite::Result<bool> {
     let begun = Instant::now();
     let mut any = false;
-    while piece(writer, wall as i64, now)? {
+    while piece(writer, wall as i64, now, begun + STEP)? {
         any = true;
         if begun.elapsed() >= STEP {
             break;
@@ -96,17 +96,30 @@ pub(super) fn step(writer: &mut Writer, wall: u64, now: Instant) -> rusqlite::Re
     Ok(any)
 }
 
-/// One piece of work, in a transaction of its own. Whether there was one.
-fn piece(writer: &mut Writer, wall: i64, now: Instant) -> rusqlite::Result<bool> {
+/// A piece of work in a transaction of its own; where there is much of a kind, as much as can be done `until` then: a
+/// transaction costs more than a sum. Whether there was something.
+fn piece(writer: &mut Writer, wall: i64, now: Instant, until: Instant) -> rusqlite::Result<bool> {
     let Writer { connection, tending, settings, .. } = writer;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let any = make_room(&transaction, tending, settings, now)?
-        || sum_up(&transaction, tending, now)?
-        || expire(&transaction, tending, settings, wall, now)?
+        || several(until, || sum_up(&transaction, tending, now))?
+        || several(until, || expire(&transaction, tending, settings, wall, now))?
         || mask(&transaction, tending, settings, wall)?
         || shrink(&transaction)?;
     if any {
         transaction.commit()?;
+    }
+    Ok(any)
+}
+
+/// Does some work again and again, until a time or until there is no more of it. Whether there was any.
+fn several(until: Instant, mut work: impl FnMut() -> rusqlite::Result<bool>) -> rusqlite::Result<bool> {
+    let mut any = false;
+    while work()? {
+        any = true;
+        if Instant::now() >= until {
+            break;
+        }
     }
     Ok(any)
 }

@@ -20,8 +20,12 @@ use tidewatch_events::alert::Alert;
 use tidewatch_events::line_protocol::{FieldValue, PointRef, parse_line};
 use tracing::warn;
 
-/// The rest between two steps of tending while there is more to do, in lengths of the step: a sixth of the time is taken.
-const REST: u32 = 5;
+/// The rest between two steps of tending while there is more to do, in lengths of the step: a sixth of the time is taken, or
+/// half of it where deliveries leave so much. One that comes meanwhile waits for a step, not for all of them.
+const REST: [u32; 2] = [5, 1];
+
+/// Deliveries leave it where they take no more than one part in so many of the time.
+const LITTLE: u32 = 10;
 
 /// The rest where there was nothing to do.
 const IDLE: Duration = Duration::from_millis(500);
@@ -32,6 +36,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) settings: StoreSettings,
     pub(super) tending: Tending,
+    /// How long deliveries have taken so far.
+    delivering: Duration,
 }
 
 struct Shared {
@@ -72,7 +78,7 @@ impl StoreSink {
         let connection = open_for_writing(&path, settings.max_size)?;
         resize::note_size(&connection, settings.window.0 as i64).map_err(StoreError::new("open", &path))?;
         let tending = Tending::new(&settings);
-        let writer = Mutex::new(Writer { path, connection, settings, tending });
+        let writer = Mutex::new(Writer { path, connection, settings, tending, delivering: Duration::ZERO });
         let shared = Arc::new(Shared { writer, stopping: Mutex::new(false), stop: Condvar::new() });
         Ok(StoreSink { shared, thread: None })
     }
@@ -125,15 +131,18 @@ impl From<StoreError> for SinkError {
 
 fn tend_on(shared: &Shared) {
     let mut failing = false;
+    let (mut last, mut delivered) = (Instant::now(), Duration::ZERO);
     loop {
-        let begun = Instant::now();
-        let done = {
+        let (done, begun, busy) = {
             let mut writer = shared.writer();
             let failed = StoreError::new("tend", &writer.path);
-            maintenance::step(&mut writer, wall_clock().0, begun).map_err(failed)
+            let begun = Instant::now();
+            let busy = writer.delivering.saturating_sub(std::mem::replace(&mut delivered, writer.delivering));
+            (maintenance::step(&mut writer, wall_clock().0, begun).map_err(failed), begun, busy)
         };
+        let passed = begun.saturating_duration_since(std::mem::replace(&mut last, begun));
         let rest = match done {
-            Ok(true) => begun.elapsed() * REST,
+            Ok(true) => rest(begun.elapsed(), busy, passed),
             Ok(false) => IDLE,
             Err(error) => {
                 if !failing {
@@ -152,9 +161,21 @@ fn tend_on(shared: &Shared) {
     }
 }
 
+/// How long to rest after a step of this length, where deliveries were busy for a part of the time that passed.
+fn rest(step: Duration, busy: Duration, passed: Duration) -> Duration {
+    step * REST[usize::from(busy * LITTLE <= passed)]
+}
+
 impl Writer {
     /// Writes a delivery; after an error nothing of it stands there.
     pub(super) fn deliver(&mut self, delivery: &Delivery, now: Instant) -> Result<Delivered, StoreError> {
+        let begun = Instant::now();
+        let delivered = self.deliver_timed(delivery, now);
+        self.delivering += begun.elapsed();
+        delivered
+    }
+
+    fn deliver_timed(&mut self, delivery: &Delivery, now: Instant) -> Result<Delivered, StoreError> {
         let failed = StoreError::new("write", &self.path);
         let mut times = Times::default();
         let mut refused = Vec::new();
@@ -320,4 +341,20 @@ pub(super) fn json(value: &impl serde::Serialize) -> String {
 /// The name that a variant has in results.
 pub(super) fn word(value: &impl serde::Serialize) -> String {
     json(value).trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tending_takes_half_of_the_time_where_deliveries_take_little() {
+        let ms = Duration::from_millis;
+        // name, deliveries, of so much time, the rest after a step of 20 ms; all in ms
+        for (name, busy, passed, want) in
+            [("none", 0, 40, 20), ("a tenth", 4, 40, 20), ("more", 5, 40, 100), ("nothing else", 40, 40, 100)]
+        {
+            assert_eq!(rest(ms(20), ms(busy), ms(passed)), ms(want), "{name}");
+        }
+    }
 }
