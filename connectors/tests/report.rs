@@ -229,6 +229,25 @@ fn intervals() {
 }
 
 #[test]
+fn a_report_does_not_end_in_the_future() {
+    let store = two_hours();
+    let end = T0 + 2 * HOUR;
+    let wanted = |since| Wanted { since: Millis(since), until: None, host: None, durable: None };
+    // name, since, the clock, the end of the interval
+    for (name, since, clock, to) in [
+        ("the newest window is over", HOUR, end, end),
+        ("it still fills", HOUR, end - 1, end - 10_000),
+        ("it has just begun", HOUR, end - 10_000, end - 10_000),
+        ("by the minute", 3 * HOUR, end - 1, end - MINUTE),
+        ("a clock that is behind the logs", HOUR, end - 10_001, end),
+    ] {
+        let report = gather(&store.answers(), &wanted(since), WallTime(clock)).unwrap();
+        assert_eq!((report.interval.to, report.newest), (to, end), "{name}");
+        assert_eq!(report.interval.complete, since == HOUR, "{name}");
+    }
+}
+
+#[test]
 fn nothing_behind_an_earlier_end_is_counted_and_both_intervals_are_as_long() {
     // Windows of 10 s over 62 hours: one request each, but 100 in those of the last hour, so that none of it may slip in.
     let mut store = Store::new();

@@ -165,7 +165,10 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
     }
     // Whole windows in any case: points are of windows.
     let window = usual.step.0.max(1);
-    let until = wanted.until.map_or(newest, |until| until.0.min(EventTime::MAX.0));
+    let until = match wanted.until {
+        Some(until) => until.0.min(EventTime::MAX.0),
+        None => newest_whole(newest, window, generated.0),
+    };
     let step = step(wanted.since, window);
     let edge = if wanted.since.0 <= 2 * HOUR { step } else { MINUTE.next_multiple_of(window).min(step) };
     let cut = |step, edge| Cut::new(wanted.since, until, newest, (step, edge));
@@ -224,6 +227,12 @@ pub fn gather(answers: &dyn Answers, wanted: &Wanted, generated: WallTime) -> Re
         interval,
         before,
     })
+}
+
+/// End of the newest window, but not of the one that the clock stands in: it still fills.
+fn newest_whole(newest: u64, window: u64, now: u64) -> u64 {
+    let start = newest.saturating_sub(window);
+    if (start..newest).contains(&now) { start } else { newest }
 }
 
 /// Start of the oldest window (of `window` ms) with requests, or of the minute where only sums are kept.
