@@ -5,7 +5,7 @@ use super::inputs::{missing_sources, named_by, packed_sources};
 use super::inspect::{self, Seen};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
-use crate::engine::routes;
+use crate::engine::{page, routes};
 use crate::exit::{self, ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,9 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
         connect(&config, &mut found);
     }
     if !args.elsewhere {
+        if let Err(words) = page::countries(&config) {
+            found.problems.push(Diagnostic::warning(words));
+        }
         ask_routes(&config, args, &mut found);
     }
     if found.problems.has_errors() {

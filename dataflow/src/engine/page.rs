@@ -21,6 +21,7 @@ use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::sink::Delivery;
 use tidewatch_connectors::source::tcp::ListenCounters;
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_dashboard::countries::Countries;
 use tidewatch_dashboard::data::Data;
 use tidewatch_dashboard::engine as shown;
 use tidewatch_dashboard::serve::{PageError, Settings};
@@ -195,15 +196,10 @@ fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>
                     let look = move || routes.upgrade().iter().for_each(|routes| routes.look());
                     kept = kept.telling_of_marks(Box::new(look));
                 }
-                if let Some(geoip) = &config.page.geoip {
-                    match tidewatch_dashboard::countries::Countries::open(geoip) {
-                        Ok(countries) => kept = kept.with_countries(countries),
-                        Err(error) => {
-                            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-                            let cause = cause.unwrap_or_default();
-                            tracing::warn!("[page] geoip: {error}{cause}; the page shows no countries");
-                        }
-                    }
+                match countries(config) {
+                    Ok(Some(countries)) => kept = kept.with_countries(countries),
+                    Ok(None) => {}
+                    Err(words) => tracing::warn!("{words}"),
                 }
                 return Some(Arc::new(kept));
             }
@@ -211,6 +207,18 @@ fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>
         }
     }
     None
+}
+
+/// Opens the file of countries, where one is configured.
+///
+/// # Errors
+/// What is wrong with it, and what that means: the page does without.
+pub fn countries(config: &Config) -> Result<Option<Countries>, String> {
+    let Some(geoip) = &config.page.geoip else { return Ok(None) };
+    Countries::open(geoip).map(Some).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("[page] geoip: {error}{cause}; the page shows no countries")
+    })
 }
 
 struct PageTap {

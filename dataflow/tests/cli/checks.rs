@@ -22,6 +22,23 @@ fn check_says_what_run_would_miss() {
 }
 
 #[test]
+fn check_opens_the_file_of_countries_as_run_does() {
+    let dir = folder();
+    std::fs::write(dir.path().join("no.mmdb"), "no database").unwrap();
+    for (file, said) in
+        [("gone.mmdb", "gone.mmdb cannot be read: No such file"), ("no.mmdb", "no.mmdb is no MaxMind DB")]
+    {
+        std::fs::write(dir.path().join("geo.toml"), format!("[page]\ngeoip = \"{file}\"\n")).unwrap();
+        let ran = tidewatch(dir.path(), "check -c geo.toml");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.err.contains("warning: [page] geoip: ") && ran.err.contains(said), "{}", ran.err);
+        assert!(ran.err.contains("; the page shows no countries\n"), "{}", ran.err);
+        let ran = tidewatch(dir.path(), "check -c geo.toml --elsewhere");
+        assert!(!ran.err.contains("geoip"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn a_directory_as_a_source_has_one_hint() {
     let dir = folder();
     std::fs::create_dir(dir.path().join("logs")).unwrap();
