@@ -49,8 +49,15 @@ pub struct PartitionInfo {
     /// opened, or when a batch was read after that.
     pub reference_time: WallTime,
     /// What of it was there to be read when it was opened; `None` for what only comes as it is written (connections) and
-    /// for input with an end.
+    /// for files with an end.
     pub unread: Option<Unread>,
+}
+
+impl PartitionInfo {
+    /// Whether it has records, most of which have timestamps of their own: a topic's partition.
+    pub fn has_records(&self) -> bool {
+        matches!(self.unread, Some(Unread { unit: Unit::Records, .. }))
+    }
 }
 
 /// The part of a log that is read to catch up with it.

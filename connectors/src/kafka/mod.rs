@@ -1,9 +1,10 @@
 //! Apache Kafka: logs in, results out.
 //!
 //! [`KafkaSource`] reads the partitions of one process into the feed, without a group rebalance: which process reads a
-//! partition follows from its name alone. [`KafkaSink`] writes results as JSON, [`DeadLetterTopic`] what could not be
-//! read, [`LineProducer`] raw lines for the generator and the host agent. [`setup`] makes topics, [`check`] looks at
-//! brokers and topics without changing anything, [`LineFetcher`] reads single records again.
+//! partition follows from its name alone. [`ReplayTopic`] reads a range of a topic to its end, without a group. [`KafkaSink`]
+//! writes results as JSON, [`DeadLetterTopic`] what could not be read, [`LineProducer`] raw lines for the generator and the
+//! host agent. [`setup`] makes topics, [`check`] looks at brokers and topics without changing anything, [`LineFetcher`] reads
+//! single records again.
 //!
 //! Invariants
 //! - Every partition of the matching topics is read by exactly one process, at any number of processes.
@@ -23,8 +24,10 @@ mod gap;
 mod native;
 mod offsets;
 mod producer;
+mod range;
 mod reader;
 mod reading;
+mod replay;
 mod security;
 mod settings;
 mod setup;
@@ -40,6 +43,8 @@ pub use client::LIBRARY_VERSION;
 pub use fetch::{LineFetcher, RecordPlace};
 pub use offsets::{Commit, Committed, Committer};
 pub use producer::{Compression, LineProducer, ProduceError, ProducerCounts, ProducerSettings};
+pub use range::{Offsets, Range};
+pub use replay::{ReplayTopic, TopicLines, TopicSlice};
 pub use security::{Mechanism, Protocol, Security};
 pub use settings::{HostFrom, KafkaSettings, KafkaSettingsError, Start, Topics};
 pub use setup::{CheckReport, PartitionReport, SetupReport, TopicAction, TopicPlan, TopicReport, check, setup};

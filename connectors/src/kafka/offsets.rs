@@ -161,7 +161,7 @@ pub(super) fn find(consumer: &Consumer, partitions: &[Key], at: Offset, limit: D
 }
 
 /// The same, with one answer for every partition or a sentence why not.
-fn find_all(
+pub(super) fn find_all(
     consumer: &Consumer,
     partitions: &[Key],
     at: Offset,

@@ -41,15 +41,15 @@ use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
 use tracing::{info, warn};
 
 /// The least time between two small batches of one partition.
-const LINGER: Duration = Duration::from_millis(4);
+pub(super) const LINGER: Duration = Duration::from_millis(4);
 /// As many records are read without waiting for more.
-const PLENTY: usize = 2000;
+pub(super) const PLENTY: usize = 2000;
 /// How long the feed is asked for a partition before queues are looked at again.
-const PATIENCE: Duration = Duration::from_millis(10);
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 /// How often librdkafka's events are handled and positions compared, at least.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 /// How many records before its start are looked at, over all partitions, for what the host agent sent; and of one.
-const LOOK_BACK: u64 = 400_000;
+pub(super) const LOOK_BACK: u64 = 400_000;
 const LOOK_BACK_EACH: u64 = 100_000;
 /// How long the question may take where a log begins. It is repeated.
 const BEGIN_LIMIT: Duration = Duration::from_secs(2);
@@ -230,7 +230,8 @@ impl Reader {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
         let Partition { queue, seq, position, average, seen, from, looked_at, .. } = partition;
         let (feed, status, host_from, expected) = (&*self.feed, &*self.status, self.settings.host_from, *average);
-        let reading = Reading { id, feed, status, host_from, seq, position, average, seen, from: *from, looked_at };
+        let (from, until) = (*from, u64::MAX);
+        let reading = Reading { id, feed, status, host_from, seq, position, average, seen, from, until, looked_at };
         let mut taking = Taking::new(reading, queue.len().min(super::batch::FULL_BYTES / expected.max(16)));
         loop {
             let most = taking.room(expected).min(TAKE);
@@ -443,13 +444,13 @@ impl Reader {
 
 /// Where to begin to look at records, for a start and where the log begins. Not at the very beginning of the log, which
 /// retention may be deleting now.
-fn look_back(start: u64, log_begin: u64, share: u64) -> u64 {
+pub(super) fn look_back(start: u64, log_begin: u64, share: u64) -> u64 {
     let most = share.min(LOOK_BACK_EACH).min(start.saturating_sub(log_begin) / 2);
     start - most
 }
 
 /// Records are missing that nobody dealt with.
-fn lost(name: &str, offset: u64, words: &str) -> SourceError {
+pub(super) fn lost(name: &str, offset: u64, words: &str) -> SourceError {
     SourceError::Service(format!(
         "kafka {name}: offset {offset} is no longer in the log; records are missing, and tidewatch does not go on as if \
          they were not: {words}"

@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - Records before the start are looked at for what the host agent sent, and are in no batch; nor are records that it sent
-//!   before. The position goes on behind all of them.
+//!   before. The position goes on behind all of them, but never past the last record that is wanted.
 
 use super::batch::BatchBuilder;
 use super::dedup::Seen;
@@ -30,6 +30,8 @@ pub(super) struct Reading<'a> {
     pub(super) seen: &'a mut Seen,
     /// Records before this offset are only looked at.
     pub(super) from: u64,
+    /// This record and those behind it are not wanted.
+    pub(super) until: u64,
     /// The record to be looked at next, while that is before `from`.
     pub(super) looked_at: &'a mut u64,
 }
@@ -37,7 +39,7 @@ pub(super) struct Reading<'a> {
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct ReadOutcome {
-    /// The end of the partition, where nothing follows it.
+    /// The end of the partition, where nothing follows it; or of what is wanted of it, once it was reached.
     pub(super) end: Option<u64>,
     /// A batch was handed over.
     pub(super) sent: bool,
@@ -71,15 +73,16 @@ impl<'a> Taking<'a> {
 
     /// Whether other partitions should have their turn.
     pub(super) fn is_enough(&self) -> bool {
-        let ReadOutcome { sent, failed, .. } = &self.outcome;
-        *sent || self.batch.is_full() || failed.is_some() || self.passed >= MOST_PASSED
+        let ReadOutcome { end, sent, failed } = &self.outcome;
+        let is_over = *end == Some(self.of.until);
+        *sent || self.batch.is_full() || failed.is_some() || is_over || self.passed >= MOST_PASSED
     }
 
     #[inline]
     pub(super) fn take(&mut self, received: Received<'_>) {
         match received {
             Received::Record(record) => self.take_record(&record),
-            Received::End(offset) => self.outcome.end = Some(offset),
+            Received::End(offset) => self.outcome.end = Some(offset.min(self.of.until)),
             Received::Error(code, words) => self.outcome.failed = Some((code, words)),
         }
     }
@@ -90,6 +93,10 @@ impl<'a> Taking<'a> {
             let empty = BatchBuilder::new(self.of.feed.buffer(), self.records);
             let full = std::mem::replace(&mut self.batch, empty);
             self.send(full);
+        }
+        if record.offset >= self.of.until {
+            self.outcome.end = Some(self.of.until);
+            return;
         }
         self.outcome.end = None;
         let headers = record.headers();

@@ -5,6 +5,7 @@
 
 mod own_broker;
 mod positions;
+mod ranges;
 mod reading;
 mod retention;
 mod support;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::kafka::*;
 use tidewatch_connectors::secret::Secret;
 use tidewatch_connectors::sink::{DeadLetterRecord, Delivery, Sink};
@@ -122,6 +123,44 @@ fn tls_and_an_account_are_needed_where_the_broker_wants_them() {
     stranger.security.ca = None;
     let error = KafkaSource::connect(stranger, ProcessShare::WHOLE, 0).err().unwrap();
     assert!(matches!(&error, SourceError::Service(s) if s.contains("certificate")), "{error}");
+}
+
+#[test]
+fn a_range_is_read_on_after_a_broker_restart() {
+    if broker("a_range_is_read_on").is_none() {
+        return;
+    }
+    let own = OwnBroker::start();
+    let topic = unique("range-restart");
+    let settings = topic_settings(&own.address(), &topic);
+    make_topic(&settings, &topic, 2);
+    // More than the client fetches ahead of a feed that is full, and nothing that could be compressed.
+    const LINES: u64 = 100_000;
+    let word =
+        |n: u64| format!("{:016x}", (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(n | 1));
+    let line = |i: u64| (0..32).map(|n| word(i * 32 + n)).collect::<String>();
+    produce(&settings, &topic, (0..LINES).map(|i| ((i % 2) as i32, line(i))));
+    let source = ReplayTopic::connect(settings.clone(), &Range::WHOLE, 0).unwrap();
+    let feed = Arc::new(Feed::new(1 << 20, u64::MAX / 2, || {}));
+    let mut engine = Engine::new(&feed);
+    let thread = source.spawn(feed.clone()).unwrap();
+    engine.until("some of it", |e| e.total() > 0);
+    own.run("down").unwrap();
+    // What was fetched is read; then nothing comes for longer than after which it is asked why.
+    let deadline = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < deadline {
+        engine.step();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!((engine.total() as u64) < LINES && engine.ended.is_empty() && engine.failed.is_none(), "it waits");
+    own.run("up").unwrap();
+    engine.until("all of it", |e| e.ended.len() == 2);
+    thread.join().unwrap();
+    for partition in 0..2 {
+        let seen = engine.by_name(&format!("{topic}/{partition}"));
+        assert!(seen.iter().enumerate().all(|(n, s)| s.offset == n as u64), "each once, in order");
+        assert_eq!(seen.len() as u64, LINES / 2);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::kafka::*;
 
 /// Moves the beginnings of logs.
-fn delete_records(broker: &str, topic: &str, before: &[(i32, u64)]) {
+pub fn delete_records(broker: &str, topic: &str, before: &[(i32, u64)]) {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in before {
         list.add_partition_offset(topic, *partition, Offset::Offset(i64::try_from(*offset).unwrap())).unwrap();
