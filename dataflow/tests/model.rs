@@ -19,7 +19,7 @@ use support::logs::{self, Log, Style};
 use support::model::{self, Expected, Written};
 use support::setup::{self, Setup};
 use support::{cases, within};
-use tidewatch::cli::options::ReplayOptions;
+use tidewatch::cli::options::{ReplayInputs, ReplayOptions};
 use tidewatch::config::Config;
 use tidewatch::config::diagnostic::SourceText;
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, flags};
@@ -28,6 +28,11 @@ use tidewatch_events::time::EventTime;
 use tidewatch_reference::{Guard, Partition, Settings, arb};
 
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Files, for a replay.
+fn from(files: Vec<PathBuf>) -> ReplayInputs {
+    ReplayInputs { files, ..ReplayInputs::default() }
+}
 
 fn config(default: u32) -> ProptestConfig {
     ProptestConfig {
@@ -113,7 +118,7 @@ impl Case {
     fn replay(&self, workers: usize) -> Result<Written, String> {
         let out = self.dir.path().join(format!("out-{workers}"));
         let options =
-            ReplayOptions { from: self.files.clone(), out: out.clone(), workers, cluster: None, labels: None };
+            ReplayOptions { from: from(self.files.clone()), out: out.clone(), workers, cluster: None, labels: None };
         let config = self.config.clone();
         within(LIMIT, move || tidewatch::engine::replay(&config, options).map_err(|e| e.to_string()))??;
         Written::read(&out)
@@ -421,7 +426,7 @@ fn two_processes_write_the_same_bytes_as_one() {
         assert!(status.success(), "process {index}: {said}");
     }
     let out = dir.path().join("one");
-    let options = ReplayOptions { from: files, out: out.clone(), workers: 1, cluster: None, labels: None };
+    let options = ReplayOptions { from: from(files), out: out.clone(), workers: 1, cluster: None, labels: None };
     within(LIMIT, move || tidewatch::engine::replay(&config, options)).unwrap().unwrap();
     Written::read(&out).unwrap().same_bytes(&Written::read(&dir.path().join("cluster")).unwrap()).unwrap();
 }
@@ -483,8 +488,8 @@ fn a_replay_that_cannot_write_reads_nothing() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let _writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let (config, file) = defaults(dir.path());
-    let (from, out) = (vec![pipe], file.join("out"));
-    let options = ReplayOptions { from, out, workers: 2, cluster: None, labels: None };
+    let out = file.join("out");
+    let options = ReplayOptions { from: from(vec![pipe]), out, workers: 2, cluster: None, labels: None };
     let failure = within(LIMIT, move || tidewatch::engine::replay(&config, options)).unwrap().unwrap_err();
     assert!(failure.to_string().contains("cannot create"), "{failure}");
 }

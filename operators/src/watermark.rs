@@ -26,7 +26,7 @@ pub struct Bounds {
 /// By what an event is found to be too far ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// A jump must be confirmed by the next two events of the partition (replays of files).
+    /// A jump must be confirmed by the next two events of the partition (files in a replay).
     Confirm,
     /// An event must not be more than `max_ahead` beyond a limit given with it (a record's timestamp, a wall clock).
     Limit,
@@ -89,6 +89,11 @@ impl PartitionClock {
     /// Largest time accepted so far, as far as it moved time.
     pub fn newest(&self) -> Option<EventTime> {
         self.newest
+    }
+
+    /// By what an event is found to be too far ahead.
+    pub fn guard(&self) -> Guard {
+        self.guard
     }
 
     /// Raises the floor: time passed without this partition.

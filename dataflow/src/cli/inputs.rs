@@ -3,6 +3,8 @@
 //! Everything is said before anything is created.
 
 use super::check::USUAL;
+use super::options::ReplayInputs;
+use super::topic_range;
 use crate::config::{Diagnostic, Diagnostics, Source, SourceKind};
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::file_identity::FileId;
@@ -125,17 +127,39 @@ pub(super) fn readable(path: &Path) -> Result<(), String> {
     }
 }
 
+/// What `--from` names, as written: files, and parts of topics. Reports topics that are not named as they should be.
+pub(super) fn named_by_from(from: &[PathBuf], problems: &mut Diagnostics) -> ReplayInputs {
+    let mut named = ReplayInputs::default();
+    for path in from {
+        let Some(text) = path.to_str().filter(|text| text.starts_with(topic_range::SCHEME)) else {
+            named.files.push(path.clone());
+            continue;
+        };
+        match topic_range::parse(text) {
+            Ok(topic) if named.topics.contains(&topic) => {}
+            Ok(topic)
+                if named
+                    .topics
+                    .iter()
+                    .any(|other| (&other.brokers, &other.topic) == (&topic.brokers, &topic.topic)) =>
+            {
+                let problem = Diagnostic::error(format!("topic {} is named twice", topic.topic));
+                problems
+                    .push(problem.hint("name it once, with a range that holds both, or replay one after the other"));
+            }
+            Ok(topic) => named.topics.push(topic),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    named
+}
+
 /// The files patterns stand for, in the order given, each once; a path that exists is itself.
 pub(super) fn expand(paths: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for path in paths {
         let text = path.to_string_lossy();
         let mut found = vec![path.clone()];
-        if text.starts_with("kafka://") {
-            let words = format!("{}: replays of topics are not built yet", path.shown());
-            problems.push(Diagnostic::error(words).hint("`run` reads topics; a replay reads files"));
-            continue;
-        }
         if is_pattern(path) {
             let named = match file::find(&text, file::Bound::default()) {
                 Ok(named) => named,

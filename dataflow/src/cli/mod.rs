@@ -14,6 +14,7 @@ pub mod options;
 pub mod rules;
 pub mod setup;
 pub mod ship;
+pub mod topic_range;
 pub mod views;
 
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services};
@@ -21,7 +22,9 @@ use crate::engine;
 use crate::exit::{self, ExitCode, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster::ClusterArgs;
-use inputs::{expand, missing_inputs, missing_sources, nothing_to_read, overwritten, packed_sources, readable};
+use inputs::{
+    expand, missing_inputs, missing_sources, named_by_from, nothing_to_read, overwritten, packed_sources, readable,
+};
 use options::{DemoOptions, ReplayOptions, RunOptions};
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -138,13 +141,24 @@ struct RunArgs {
 Examples:
   tidewatch replay --from access.log --out results
   tidewatch replay -c tidewatch.toml --from access.log.2.gz access.log.1 access.log --out results
-  tidewatch replay --from 'access.log*' --out results --labels labels.jsonl -w 4")]
+  tidewatch replay --from 'access.log*' --out results --labels labels.jsonl -w 4
+  tidewatch replay -c tidewatch.toml --from kafka://127.0.0.1:9092/web-logs --out results
+  tidewatch replay -c tidewatch.toml --out results \\
+      --from kafka://127.0.0.1:9092/web-logs@2026-03-05T10:00:00Z..2026-03-05T11:00:00Z
+
+FROM and UNTIL are times (RFC 3339, or dates in UTC); either may be missing. Of
+each partition, records are read from the first with a timestamp of FROM or
+later up to, and without, the first of UNTIL or later; without UNTIL up to the
+end as it is at the start. Offsets of single partitions: @0:100..200,1:5..
+Nothing is committed. Brokers' security, format, time zone and host are those
+of the Kafka source in the configuration that names this topic and broker.")]
 struct ReplayArgs {
     /// Configuration; without it the defaults.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Files to read (plain, .gz, .zst); patterns are allowed. In a cluster only process 0 reads them.
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    /// What to read: files (plain, .gz, .zst; patterns are allowed), and topics or parts of them as
+    /// kafka://BROKER:PORT/TOPIC[@FROM..UNTIL]. In a cluster only process 0 reads them.
+    #[arg(long, value_name = "PATH|TOPIC", num_args = 1.., required = true)]
     from: Vec<PathBuf>,
     /// Directory for metrics.lp, alerts.jsonl, rejected.jsonl and summary.json.
     #[arg(long, value_name = "DIR")]
@@ -294,12 +308,13 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
     let is_first = cluster.as_ref().is_none_or(|cluster| cluster.index == 0);
-    let (from, labels) = match is_first {
-        true => (files_of_replay(&args, &mut problems), args.labels),
-        // Process 0 reads and writes: nothing of it need be on the other hosts.
-        false => (args.from, None),
-    };
-    let overrides = Overrides { services: Services::None, ..Overrides::default() };
+    let mut from = named_by_from(&args.from, &mut problems);
+    // Process 0 reads and writes: nothing of it need be on the other hosts.
+    if is_first {
+        from.files = files_of_replay(&args, &from.files, &mut problems);
+    }
+    let services = if is_first && !from.topics.is_empty() { Services::Kafka } else { Services::None };
+    let overrides = Overrides { services, ..Overrides::default() };
     let config = match config::load(args.config.as_deref(), &overrides) {
         Ok(config) if !problems.has_errors() => config,
         Ok(_) => return Err(problems.into()),
@@ -310,6 +325,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     };
     say_warnings(&config);
     exit::handle_signals()?;
+    let labels = args.labels.filter(|_| is_first);
     let options = ReplayOptions { from, out: args.out, workers: args.cluster.workers.into(), cluster, labels };
     let summary = engine::replay(&config, options)?;
     if let Some(hint) = summary.hint() {
@@ -325,8 +341,8 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
 }
 
 /// The files that a replay reads. Reports what it cannot read, and results that would take the place of what it reads.
-fn files_of_replay(args: &ReplayArgs, problems: &mut Diagnostics) -> Vec<PathBuf> {
-    let from = expand(&args.from, problems);
+fn files_of_replay(args: &ReplayArgs, named: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
+    let from = expand(named, problems);
     if let Some(labels) = &args.labels
         && let Err(reason) = readable(labels)
     {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
+use tidewatch_connectors::kafka::Range;
 
 /// The processes of a cluster, and which of them this one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +24,31 @@ impl ClusterOptions {
     }
 }
 
+/// A part of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRange {
+    /// `HOST:PORT,…`
+    pub brokers: String,
+    /// Its name.
+    pub topic: String,
+    /// The part.
+    pub range: Range,
+}
+
+/// What `replay` reads: whatever `--from` names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayInputs {
+    /// Files; at process 0 they exist, at others they are as written.
+    pub files: Vec<PathBuf>,
+    /// Parts of topics, each topic once.
+    pub topics: Vec<TopicRange>,
+}
+
 /// What `replay` is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayOptions {
-    /// Files to read; at process 0 they exist, at others they are as written.
-    pub from: Vec<PathBuf>,
+    /// What to read; not empty.
+    pub from: ReplayInputs,
     /// Where results are written; made where it is missing.
     pub out: PathBuf,
     /// Worker threads of this process, at least 1.

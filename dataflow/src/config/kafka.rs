@@ -4,7 +4,9 @@
 //! failed start.
 
 use super::reader::Reader;
-use super::{KafkaSecurity, KafkaSource, KafkaStart, Source};
+use super::{
+    Config, Diagnostic, Diagnostics, KafkaSecurity, KafkaSource, KafkaStart, Lines, Source, SourceKind, TopicPlan, only,
+};
 use std::time::Duration;
 use tidewatch_connectors::kafka::{KafkaSettings, KafkaSettingsError, Mechanism, Protocol, Security, Start, Topics};
 use tidewatch_events::time::Millis;
@@ -17,6 +19,90 @@ pub fn settings(source: &Source, kafka: &KafkaSource) -> Result<KafkaSettings, K
         settings.default_host = host.as_bytes().into();
     }
     Ok(settings)
+}
+
+impl Config {
+    /// The source that stands for a topic named on the command line: as the configured source says that reads this topic from
+    /// one of these brokers, or is the only one that reads a topic of this name; else with `auto`. How to talk to the brokers
+    /// is what a source says that names one of them: nobody else is shown its password.
+    pub fn topic_source(&self, brokers: &str, topic: &str) -> Source {
+        let known = self.source_of_topic(brokers, topic);
+        let (name, lines) = known.map_or_else(
+            || ("kafka".to_owned(), Lines::auto()),
+            |(source, _)| (source.name.clone(), source.lines.clone()),
+        );
+        let by_broker = || self.topics().find(|(_, kafka)| shares_a_broker(&kafka.brokers, brokers));
+        let trusted = known.filter(|(_, kafka)| shares_a_broker(&kafka.brokers, brokers)).or_else(by_broker);
+        let plain = KafkaSource {
+            brokers: brokers.to_owned(),
+            topics: vec![topic.to_owned()],
+            group: "tidewatch".into(),
+            start: KafkaStart::Earliest,
+            security: KafkaSecurity {
+                protocol: "plaintext",
+                ca: None,
+                cert: None,
+                key: None,
+                mechanism: "SCRAM-SHA-512",
+                username: None,
+                password: None,
+            },
+            properties: Vec::new(),
+            plan: TopicPlan { partitions: 1, retention: Millis(0), replication: None },
+        };
+        let kafka = match trusted {
+            Some((_, kafka)) => KafkaSource {
+                group: kafka.group.clone(),
+                security: kafka.security.clone(),
+                properties: kafka.properties.clone(),
+                ..plain
+            },
+            None => plain,
+        };
+        Source { name, kind: SourceKind::Kafka(kafka), lines }
+    }
+
+    /// A warning where sources are configured and none says how to read a topic, or how to talk to its brokers.
+    pub fn doubts_about_topic(&self, brokers: &str, topic: &str) -> Diagnostics {
+        let mut warnings = Diagnostics::default();
+        let mut warn = |message: String, hint: &str| warnings.push(Diagnostic::warning(message).hint(hint));
+        match self.source_of_topic(brokers, topic) {
+            _ if self.sources.is_empty() => {}
+            None => warn(
+                format!("no configured source reads topic {topic} from {brokers}: it is read with format `auto`"),
+                "add it to the `topics` of the source whose format, time zone and client it has",
+            ),
+            Some((source, kafka)) if !shares_a_broker(&kafka.brokers, brokers) => warn(
+                format!(
+                    "source `{}` reads topic {topic} from other brokers ({}): its `security` is not used for {brokers}",
+                    source.name, kafka.brokers
+                ),
+                "name one of its brokers, if they are the same",
+            ),
+            Some(_) => {}
+        }
+        warnings
+    }
+
+    fn topics(&self) -> impl Iterator<Item = (&Source, &KafkaSource)> {
+        self.sources.iter().filter_map(|source| match &source.kind {
+            SourceKind::Kafka(kafka) => Some((source, kafka)),
+            _ => None,
+        })
+    }
+
+    fn source_of_topic(&self, brokers: &str, topic: &str) -> Option<(&Source, &KafkaSource)> {
+        let reads = |kafka: &KafkaSource| Topics::parse(&kafka.topics).is_ok_and(|topics| topics.matches(topic));
+        let all = || self.topics().filter(|(_, kafka)| reads(kafka));
+        all().find(|(_, kafka)| shares_a_broker(&kafka.brokers, brokers)).or_else(|| only(all()))
+    }
+}
+
+/// Whether two lists of brokers have one in common, as they are written.
+fn shares_a_broker(one: &str, other: &str) -> bool {
+    let split = |text: &'_ str| text.split(',').map(|broker| broker.trim().to_lowercase()).collect::<Vec<_>>();
+    let other = split(other);
+    split(one).iter().any(|broker| other.contains(broker))
 }
 
 /// The settings of one topic that is written to.
@@ -121,6 +207,46 @@ pub fn security(security: &KafkaSecurity) -> Security {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_named_topic_is_read_as_its_source_says_and_its_password_stays_with_its_brokers() {
+        let text = r#"
+            [[source]]
+            kind = "kafka"
+            name = "access"
+            brokers = "a:1,b:1"
+            topics = ["web-logs", "^app-"]
+            group = "g"
+            format = "combined"
+            security = { protocol = "sasl_plaintext", username = "u", password = "hunter2" }
+            [[source]]
+            kind = "kafka"
+            name = "errors"
+            brokers = "c:1"
+            topics = ["errors"]
+            format = "nginx-error"
+        "#;
+        let source = super::super::SourceText::new("c.toml", text);
+        let config = super::super::parse(source, &super::super::Overrides::default(), &|_| None).unwrap();
+        // What is named; its source's name, format, protocol and group, and what is warned of
+        let rows = [
+            ("b:1", "web-logs", ("access", "combined", "sasl_plaintext", "g"), ""),
+            ("z:1, A:1", "app-x", ("access", "combined", "sasl_plaintext", "g"), ""),
+            ("a:1", "other", ("kafka", "auto", "sasl_plaintext", "g"), "no configured source reads topic other"),
+            ("c:1", "errors", ("errors", "nginx-error", "plaintext", "tidewatch"), ""),
+            ("z:1", "web-logs", ("access", "combined", "plaintext", "tidewatch"), "its `security` is not used for z:1"),
+            ("z:1", "none", ("kafka", "auto", "plaintext", "tidewatch"), "no configured source reads topic none"),
+        ];
+        for (brokers, topic, want, warning) in rows {
+            let source = config.topic_source(brokers, topic);
+            let SourceKind::Kafka(kafka) = &source.kind else { panic!("{source:?}") };
+            let got = (&*source.name, &*source.lines.format, kafka.security.protocol, &*kafka.group);
+            assert_eq!(got, want, "{brokers} {topic}");
+            assert_eq!((&*kafka.brokers, &kafka.topics[..]), (brokers, &[topic.to_owned()][..]));
+            let warned = config.doubts_about_topic(brokers, topic).to_string();
+            assert!(warned.contains(warning) && warned.is_empty() == warning.is_empty(), "{brokers} {topic}: {warned}");
+        }
+    }
 
     #[test]
     fn new_partitions_are_looked_for_four_times_while_a_window_waits() {

@@ -5,7 +5,7 @@
 
 mod special;
 
-pub use special::parse_zone;
+pub use special::{parse_date, parse_zone};
 
 use super::Services;
 use super::diagnostic::{Diagnostic, Diagnostics, SourceText, nearest};

@@ -119,7 +119,7 @@ pub struct Reading {
 pub struct TimeSettings {
     /// What decides lateness.
     pub bounds: Bounds,
-    /// By what the future is recognised.
+    /// By what the future is recognised, but in topics: their records have timestamps of their own.
     pub guard: Guard,
     /// After how long at its end a partition stops holding time; `None` in replays.
     pub idle_after: Option<Millis>,
@@ -227,7 +227,8 @@ impl Ledger {
         let mut inner = self.inner.lock();
         Some(match feed.take()? {
             Message::Opened(info) => {
-                let mut clock = PartitionClock::new(self.time.bounds, self.time.guard);
+                let guard = if info.has_records() { Guard::Limit } else { self.time.guard };
+                let mut clock = PartitionClock::new(self.time.bounds, guard);
                 // A partition found later starts with the time that passed without it; a connection not with one at which
                 // others were opened that are of no use: they could hand it on for ever.
                 let known = if info.passing { inner.least(|e| !e.is_stranger()) } else { None };

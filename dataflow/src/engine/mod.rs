@@ -10,7 +10,7 @@
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`redaction`] | lines as they may leave |
-//! | [`replay`], [`writer`] | backtests, and their files |
+//! | [`replay`], [`inputs`], [`writer`] | backtests, what they read, and their files |
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
@@ -40,6 +40,7 @@ pub mod gate;
 mod gathering;
 pub mod inexact;
 pub mod ingest;
+pub mod inputs;
 pub mod labels;
 pub mod ledger;
 mod left_firing;

@@ -8,23 +8,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Something that is read to its end.
+pub struct Part {
+    /// How much of it was read so far.
+    pub read: Arc<AtomicU64>,
+    /// How much there is.
+    pub total: u64,
+    /// About how many bytes one of these is.
+    pub bytes: u64,
+}
+
 /// A running progress line.
 pub struct Progress {
     thread: Option<(crossbeam_channel::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
-    /// Starts showing the sum of `read` out of `total` bytes, where standard error is a terminal.
-    pub fn start(read: Vec<Arc<AtomicU64>>, total: u64, ledger: Arc<Ledger>) -> Progress {
+    /// Starts showing how much of all parts was read, where standard error is a terminal.
+    pub fn start(parts: Vec<Part>, ledger: Arc<Ledger>) -> Progress {
         if !std::io::stderr().is_terminal() {
             return Progress { thread: None };
         }
         let (stop, stopped) = crossbeam_channel::unbounded();
         let started = Instant::now();
+        let total = parts.iter().map(|part| part.total * part.bytes).sum();
         let show = move || {
             while stopped.recv_timeout(Duration::from_millis(500)) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
             {
-                let bytes: u64 = read.iter().map(|r| r.load(Ordering::Relaxed)).sum();
+                let bytes: u64 = parts.iter().map(|part| part.read.load(Ordering::Relaxed) * part.bytes).sum();
                 let events: u64 = ledger.totals().iter().map(|(_, t)| t.events).sum();
                 exit::stderr(format_args!("\r\x1b[K{}", line(bytes, total, events, started.elapsed())));
             }

@@ -7,6 +7,7 @@ use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
 use super::dead_letters::Account;
 use super::inexact::Inexact;
+use super::inputs::{self, Inputs};
 use super::labels::{Judge, Judged};
 use super::ledger::{Ledger, TimeSettings, Totals};
 use super::limited::Limited;
@@ -17,19 +18,15 @@ use super::redaction::Redaction;
 use super::workers::{self, Running, Shared};
 use super::writer::Writer;
 use crate::cli::options::ReplayOptions;
-use crate::config::{Config, SourceKind};
+use crate::config::Config;
 use crate::exit::{self, ExitCode, Failure};
-use crate::threads;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tidewatch_connectors::feed::Feed;
-use tidewatch_connectors::source::Identity;
-use tidewatch_connectors::source::file::{LineFetcher, ReplayFiles as Source};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::rules::Limits;
 use tidewatch_operators::rules::plan::RuleSet;
@@ -268,54 +265,28 @@ const LETTERS: usize = 4 << 20;
 /// How often it is looked whether reading failed or somebody wants the end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The files that a replay reads.
-#[derive(Default)]
-struct Inputs {
-    sources: Vec<Source>,
-    fetchers: Vec<LineFetcher>,
-    /// How many bytes of each were read so far.
-    read: Vec<Arc<AtomicU64>>,
-    /// How many there are.
-    total: u64,
-}
-
-impl Inputs {
-    fn open(config: &Config) -> Result<Inputs, Failure> {
-        let mut inputs = Inputs::default();
-        for (index, source) in config.sources.iter().enumerate() {
-            let SourceKind::File { paths, .. } = &source.kind else { continue };
-            let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
-            let identity = Identity { index, name: source.name.as_str().into(), host };
-            let source = Source::new(identity, paths)?;
-            inputs.fetchers.push(source.fetcher());
-            inputs.read.push(source.read_bytes());
-            inputs.total += source.total_bytes();
-            inputs.sources.push(source);
-        }
-        Ok(inputs)
-    }
-}
-
 /// Runs a backtest.
 ///
 /// # Errors
-/// 2 for inputs that are not there, 1 where reading or writing fails, 75 where a peer is lost.
+/// 2 for files that are not there, 3 for topics and brokers that are not, 1 where reading or writing fails, 75 where a peer is lost.
 pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failure> {
     let started = Instant::now();
     let judge = open_judge(config, &options)?;
     let process = options.cluster.as_ref().map_or(0, |c| c.index);
-    let doubts = config.doubts_about(&options.from);
+    let doubts = inputs::doubts(config, &options.from);
     if process == 0 && !doubts.is_empty() {
         exit::say(doubts.to_string().trim_end());
     }
     let mut config = config.clone();
-    config.sources = config.input_sources(&options.from);
+    let named = inputs::named(&config, &options.from);
+    config.sources = named.iter().map(|named| named.source.clone()).collect();
     let parsers = Arc::new(SourceParsers::new(&config)?);
-    let inputs = if process == 0 { Inputs::open(&config)? } else { Inputs::default() };
-    let ledger = Arc::new(Ledger::new(time_settings(&config), inputs.sources.len()));
+    let mut inputs = if process == 0 { Inputs::open(&named)? } else { Inputs::default() };
+    let ledger = Arc::new(Ledger::new(time_settings(&config), inputs.count()));
     // Before anything is read, and before anybody waits for it.
     let redaction = Redaction::new(config.privacy.clone(), parsers.clone());
-    let writer = || Writer::new(&plan(&config), &options.out, inputs.fetchers, ledger.clone(), redaction);
+    let lines = std::mem::take(&mut inputs.lines);
+    let writer = || Writer::new(&plan(&config), &options.out, lines, ledger.clone(), redaction);
     let mut writer = (process == 0).then(writer).transpose()?.map(|writer| writer.judging(judge));
     let (control, sockets) = workers::connect(&config, options.workers, options.cluster.as_ref())?;
     let wakers = workers::Wakers::default();
@@ -325,10 +296,8 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let shared = Shared::recorded(feed.clone(), ledger.clone(), parsers, plan(&config), results, wakers, letters);
     let shared = Shared { control: control.clone(), ..shared };
     let running = workers::start(shared, options.workers, process, sockets)?;
-    for source in inputs.sources {
-        source.spawn(feed.clone()).map_err(threads::cannot)?;
-    }
-    let progress = || Progress::start(inputs.read, inputs.total, ledger.clone());
+    inputs.spawn(&feed)?;
+    let progress = || Progress::start(inputs.progress, ledger.clone());
     let writing = writer.as_mut().map(|writer| (writer, progress()));
     if let Err(failure) = run_workers(running, &received, writing, &ledger) {
         // Else the others would take it for lost.

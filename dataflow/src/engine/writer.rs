@@ -3,6 +3,7 @@
 use super::allowed::Allowed;
 use super::assembly::{Output, Plan};
 use super::inexact::inexact;
+use super::inputs::ReadAgain;
 use super::labels::Judge;
 use super::ledger::Ledger;
 use super::limited::limited;
@@ -17,8 +18,6 @@ use std::time::Instant;
 use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_connectors::sink::DeadLetterRecord;
 use tidewatch_connectors::sink::replay_files::ReplayFiles;
-use tidewatch_connectors::source::file::LineFetcher;
-use tidewatch_connectors::source::recent::FetchLines;
 use tidewatch_events::batch::PartitionId;
 use tidewatch_events::dead_letter::{DeadLetter, Reason};
 use tidewatch_events::text;
@@ -44,7 +43,7 @@ pub struct Writer {
     points: Vec<u8>,
     windows: u64,
     message_windows: u64,
-    fetchers: Vec<LineFetcher>,
+    lines: Vec<Box<dyn ReadAgain>>,
     ledger: Arc<Ledger>,
     infos: HashMap<PartitionId, PartitionInfo>,
     redaction: Redaction,
@@ -57,7 +56,7 @@ impl Writer {
     pub fn new(
         plan: &Plan,
         out: &Path,
-        fetchers: Vec<LineFetcher>,
+        lines: Vec<Box<dyn ReadAgain>>,
         ledger: Arc<Ledger>,
         redaction: Redaction,
     ) -> Result<Writer, Failure> {
@@ -69,7 +68,7 @@ impl Writer {
             points: Vec::new(),
             windows: 0,
             message_windows: 0,
-            fetchers,
+            lines,
             ledger,
             infos: HashMap::new(),
             redaction,
@@ -133,7 +132,7 @@ impl Writer {
         {
             self.infos.insert(letter.partition, info);
         }
-        let located = self.fetchers.iter().find_map(|f| f.locate(letter.partition, letter.offset));
+        let located = self.lines.iter().find_map(|f| f.locate(letter.partition, letter.offset));
         let info = self.infos.get(&letter.partition);
         let name = info.map(|info| (&*info.source_name, &*info.name));
         record(letter, name, located, (&self.redaction, info.map(|info| info.source)))
@@ -146,7 +145,7 @@ impl Writer {
         let mut done = std::mem::take(&mut self.done).into_iter().peekable();
         while done.peek().is_some() {
             let some: Vec<AlertDraft> = done.by_ref().take(TOGETHER).collect();
-            let lines = self.evidence(&some);
+            let lines = self.evidence(&some)?;
             for mut draft in some {
                 // The frontier may have passed the last event while other windows were still to be closed.
                 draft.settle(&self.book.rules().rules[draft.rule as usize], last_event);
@@ -172,15 +171,15 @@ impl Writer {
         finished.write_summary(summary).map_err(failed)
     }
 
-    /// The example lines of some alerts, read again from the files.
-    fn evidence(&self, drafts: &[AlertDraft]) -> HashMap<Origin, String> {
+    /// The example lines of some alerts, read again.
+    fn evidence(&self, drafts: &[AlertDraft]) -> Result<HashMap<Origin, String>, Failure> {
         let mut wanted: Vec<Origin> = drafts.iter().flat_map(|d| d.evidence.iter()).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let places: Vec<(PartitionId, u64)> = wanted.iter().map(|o| (PartitionId(o.partition), o.offset)).collect();
         let mut found = HashMap::new();
-        for fetcher in &self.fetchers {
-            for (origin, line) in wanted.iter().zip(fetcher.fetch(&places)) {
+        for input in &self.lines {
+            for (origin, line) in wanted.iter().zip(input.read_again(&places)?) {
                 if let Some(line) = line {
                     let id = PartitionId(origin.partition);
                     let source = || self.ledger.info(id).map(|info| info.source);
@@ -188,7 +187,7 @@ impl Writer {
                 }
             }
         }
-        found
+        Ok(found)
     }
 }
 

@@ -288,7 +288,15 @@ fn a_file_without_its_flag_is_helped_on() {
         ("run a.log", "tip: `--input FILE` reads a file, `-c FILE` takes a configuration"),
         ("replay a.log --out x", "tip: `--from FILE` reads a file"),
         ("check c.toml", "tip: `-c FILE` takes a configuration"),
-        ("replay --from kafka://b/t --out x", "kafka://b/t: replays of topics are not built yet"),
+        (
+            "replay --from kafka://b/t --out x",
+            "error: kafka://b/t: \"b\" is not a broker\n hint: write kafka://HOST:PORT/TOPIC",
+        ),
+        (
+            "replay --from kafka://b:1/t@yesterday.. --out x",
+            "error: kafka://b:1/t@yesterday..: \"yesterday\" is not a time\n hint: write times as @2026-03-05T10:00:00Z..",
+        ),
+        ("replay --from kafka://b:1/t kafka://b:1/t@0:1.. --out x", "error: topic t is named twice"),
         ("replay --from . --out x", "hint: name files in it, as ./*"),
     ];
     for (arguments, want) in rows {

@@ -8,6 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tidewatch::config::Config;
 use tidewatch::engine::dead_letters::Account;
+use tidewatch::engine::inputs::ReadAgain;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
 use tidewatch::engine::redaction::Redaction;
 use tidewatch::engine::replay::{self, Summary};
@@ -15,7 +16,7 @@ use tidewatch::engine::workers::{self, Shared, Wakers};
 use tidewatch::engine::writer::Writer;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::source::Identity;
-use tidewatch_connectors::source::file::{LineFetcher, ReplayFiles};
+use tidewatch_connectors::source::file::ReplayFiles;
 use tidewatch_events::batch::{Framing, PartitionId, RawBatch, RecordMeta, Span, WallTime};
 use tidewatch_events::time::{EventTime, Millis};
 use tidewatch_operators::watermark::Guard;
@@ -131,13 +132,13 @@ pub struct Schedule {
 }
 
 /// Where lines are found again: a reader of all files that nobody listens to.
-fn fetchers(config: &Config, files: &[PathBuf]) -> Vec<LineFetcher> {
-    let mut fetchers = Vec::new();
+fn fetchers(config: &Config, files: &[PathBuf]) -> Vec<Box<dyn ReadAgain>> {
+    let mut fetchers: Vec<Box<dyn ReadAgain>> = Vec::new();
     for (index, source) in config.input_sources(files).iter().enumerate() {
         let tidewatch::config::SourceKind::File { paths, .. } = &source.kind else { continue };
         let identity = Identity { index, name: source.name.as_str().into(), host: None };
         let reader = ReplayFiles::new(identity, paths).unwrap();
-        fetchers.push(reader.fetcher());
+        fetchers.push(Box::new(reader.fetcher()));
         reader.spawn(Arc::new(Feed::new(usize::MAX, u64::MAX, || {}))).unwrap().join().unwrap();
     }
     fetchers

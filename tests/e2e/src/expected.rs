@@ -84,6 +84,24 @@ pub fn read(config: &Config) -> Vec<(PartitionInfo, Vec<RawBatch>)> {
     all
 }
 
+/// What of partitions a range by the timestamps of records holds: of each from the first record of `from` (ms) or later up
+/// to, and without, the first of `until` or later.
+pub fn between(all: Vec<(PartitionInfo, Vec<RawBatch>)>, from: u64, until: u64) -> Vec<(PartitionInfo, Vec<RawBatch>)> {
+    let part = |(info, mut batches): (PartitionInfo, Vec<RawBatch>)| {
+        let (mut has_begun, mut is_over) = (false, false);
+        for raw in &mut batches {
+            let Framing::Records(records) = &mut raw.framing else { panic!("records of a topic") };
+            records.retain(|record| {
+                let time = record.timestamp.map_or(0, |time| time.0);
+                (has_begun, is_over) = (has_begun || time >= from, is_over || time >= until);
+                has_begun && !is_over
+            });
+        }
+        (info, batches)
+    };
+    all.into_iter().map(part).collect()
+}
+
 /// What was ever written to a file that is followed, whatever files hold it by now: its partition, read by a process for
 /// the source of this name, at this place among the sources.
 pub fn file(
@@ -182,11 +200,16 @@ impl Expected {
         wanted.filter_map(find).collect()
     }
 
+    /// The alerts as a replay ends.
+    pub fn alerts_of_replay(&self) -> Vec<Alert> {
+        let line = |partition, offset| self.evidence.get(&(partition, offset)).cloned().unwrap_or_default();
+        self.results.alerts_with(line)
+    }
+
     /// The alerts as a log ends that goes on after the last event: all of them resolved, none of them known by another
     /// id before.
     pub fn alerts(&self) -> Vec<Alert> {
-        let line = |partition, offset| self.evidence.get(&(partition, offset)).cloned().unwrap_or_default();
-        let mut alerts = self.results.alerts_with(line);
+        let mut alerts = self.alerts_of_replay();
         alerts.iter_mut().for_each(|alert| alert.state = AlertState::Resolved);
         alerts
     }

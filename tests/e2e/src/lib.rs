@@ -6,6 +6,7 @@
 //! | [`process`] | the binary, started and watched; clusters of it |
 //! | [`servers`] | the broker and the InfluxDB a test may use; what is read back from them |
 //! | [`shipping`] | what tests of the host agent share |
+//! | [`traffic`] | lines that the generator does not write |
 //! | [`expected`] | a topic's records through the reference model |
 //!
 //! Invariants
@@ -16,6 +17,7 @@ pub mod expected;
 pub mod process;
 pub mod servers;
 pub mod shipping;
+pub mod traffic;
 
 use std::time::{Duration, Instant};
 

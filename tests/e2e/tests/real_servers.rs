@@ -11,11 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::kafka::{KafkaSettings, LineProducer, ProducerSettings};
 use tidewatch_e2e::expected::{self, Expected, compare, dead_letters, last_alerts};
 use tidewatch_e2e::process::{Cluster, tidewatch_ok};
 use tidewatch_e2e::servers::{Influx, Topics, describe_group, kafka, unique};
-use tidewatch_e2e::until;
+use tidewatch_e2e::{traffic, until};
 use tidewatch_events::event::Verdict;
 use tidewatch_events::time::EventTime;
 use tidewatch_reference::{FieldValue, Point, compare_points};
@@ -178,36 +177,7 @@ dir = "{dir}/out"
     /// Between the two parts: lines that are no events, events hours late, events from the future. How many.
     fn produce_strange_lines(&self) -> u64 {
         let now = START + FIRST * 1000;
-        let event = |time: u64, client: &str| {
-            format!(
-                r#"{{"time_iso8601":"{}","host":"web1","server_port":443,"remote_addr":"{client}","remote_user":"","request":"GET /strange HTTP/1.1","status":200,"body_bytes_sent":1,"request_time":0.001,"http_referer":"","http_user_agent":"strange"}}"#,
-                EventTime(time)
-            )
-            .into_bytes()
-        };
-        let minutes = |n: u64| n * 60_000;
-        let mut lines: Vec<(i32, Vec<u8>)> = Vec::new();
-        for partition in 0..4 {
-            for i in 0..20 {
-                lines.push((partition, event(now - minutes(180) + i * 1000, "10.1.0.1")));
-                lines.push((partition, event(now + minutes(2) + i * 1000, "10.1.0.2")));
-            }
-            lines.push((partition, event(now + minutes(60 * 24 * 365), "10.1.0.3")));
-            lines.push((partition, event(now + 60_001, "10.1.0.4")));
-            // As far ahead as is allowed: accepted, and nobody else is late by it.
-            lines.push((partition, event(now + 60_000, "10.1.0.5")));
-            for line in [&b""[..], b"not json", b"{\"time\":", b"\xff\xfe\x00", b"{}"] {
-                lines.push((partition, line.to_vec()));
-            }
-        }
-        let topic = &self.topics.names[0];
-        let settings = KafkaSettings::for_topic(&self.topics.broker, topic).unwrap();
-        let mut producer = LineProducer::connect(&settings, topic, &ProducerSettings::default()).unwrap();
-        for (partition, line) in &lines {
-            producer.send(None, None, line, Some(now), Some(*partition)).unwrap();
-        }
-        producer.flush(Duration::from_secs(30)).unwrap();
-        lines.len() as u64
+        traffic::produce(&self.topics.broker, &self.topics.names[0], now, &traffic::strange_lines(now))
     }
 
     fn cluster(&self, name: &str) -> Cluster {

@@ -247,7 +247,8 @@ fn read_secret(path: &str) -> Result<Secret, String> {
     if text.is_empty() { Err("is empty".into()) } else { Ok(Secret::new(text)) }
 }
 
-fn parse_date(text: &str) -> Option<EventTime> {
+/// A date (its beginning in UTC) or an RFC 3339 time.
+pub fn parse_date(text: &str) -> Option<EventTime> {
     let time = match text.parse::<jiff::civil::Date>() {
         Ok(date) if text.len() == 10 => date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp(),
         _ => text.parse::<jiff::Timestamp>().ok()?,

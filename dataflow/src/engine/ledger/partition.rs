@@ -13,7 +13,7 @@ use super::{Moment, Position, Steps, TimeSettings};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use tidewatch_connectors::feed::{Feed, PartitionInfo, Unit, Unread};
+use tidewatch_connectors::feed::{Feed, PartitionInfo, Unread};
 use tidewatch_events::batch::{Batch, Framing, RawBatch, WallTime};
 use tidewatch_events::event::{Client, Event, Kind, Verdict};
 use tidewatch_events::time::{EventTime, Millis};
@@ -465,10 +465,9 @@ impl Entry {
         }
         let before = self.clock.effective();
         // Records of a topic have times of their own; those of syslog are never beyond the wall clock.
-        let is_topic = matches!(self.info.unread, Some(Unread { unit: Unit::Records, .. }));
-        let believed = believed.filter(|_| !is_topic);
+        let believed = believed.filter(|_| !self.info.has_records());
         self.clock.bound(believed.map(|at| EventTime(at.0.saturating_add(time.bounds.max_ahead.0))));
-        if !self.judge_events(pending, worker, time.guard) {
+        if !self.judge_events(pending, worker) {
             return Judgement::Waits;
         }
         let Pending { batch, gone, .. } = pending;
@@ -498,7 +497,7 @@ impl Entry {
     }
 
     /// Gives events of the next batch their verdicts, and counts those that are not in time; whether all of them have one now.
-    fn judge_events(&mut self, Pending { batch, judged, .. }: &mut Pending, worker: usize, guard: Guard) -> bool {
+    fn judge_events(&mut self, Pending { batch, judged, .. }: &mut Pending, worker: usize) -> bool {
         let mut times = Vec::new();
         let mut seq = self.next_seq + 1;
         while times.len() < 2
@@ -521,7 +520,7 @@ impl Entry {
         self.shares.of(worker).late += counts.late;
         self.totals.future += counts.future;
         if counts.future > 0
-            && guard == Guard::Limit
+            && self.clock.guard() == Guard::Limit
             && let Some(last) = batch.events[..*judged].iter().rfind(|e| e.verdict == Verdict::Future)
         {
             self.totals.ahead = Some(last.time.since(limits.of(last)).0);
