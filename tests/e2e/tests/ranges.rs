@@ -212,7 +212,7 @@ fn what_is_not_there_is_refused() {
     let topics = Topics { broker: broker.clone(), names: vec![topic.clone()] };
     let config = dir.path().join("c.toml");
     let text = format!(
-        "[[source]]\nkind = \"kafka\"\nbrokers = \"{broker}\"\ntopics = [\"{topic}\"]\nformat = \"combined\"\npartitions = 2\n"
+        "[[source]]\nkind = \"kafka\"\nbrokers = \"{broker}\"\ntopics = [\"{topic}\"]\nformat = \"combined\"\npartitions = 2\nretention = \"3650d\"\n"
     );
     std::fs::write(&config, text).unwrap();
     let (config, out) = (config.display().to_string(), dir.path().join("out").display().to_string());
