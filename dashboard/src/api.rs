@@ -406,6 +406,14 @@ fn is_secure(app: &App, headers: &HeaderMap) -> bool {
     app.tls || headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
 }
 
+/// What describes the API.
+const OPENAPI: &str = include_str!("../../docs/openapi.yaml");
+
+pub async fn openapi(RawQuery(query): RawQuery) -> Answered {
+    none(query)?;
+    Ok(([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response())
+}
+
 pub async fn healthz() -> Response {
     "ok\n".into_response()
 }

@@ -225,6 +225,7 @@ pub fn routes() -> Vec<(&'static str, &'static str, MethodRouter<App>)> {
         ("get", "time", get(api::time)),
         ("get", "dataflow", get(api::dataflow)),
         ("get", "stream", get(stream::stream)),
+        ("get", "openapi.yaml", get(api::openapi)),
         ("get", "session", get(api::session)),
         ("post", "login", post(api::login)),
         ("post", "logout", post(api::logout)),

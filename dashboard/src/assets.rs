@@ -49,7 +49,7 @@ pub async fn asset(request: Request) -> Response {
     match ASSETS.iter().find(|asset| asset.path == path) {
         Some(asset) => serve(asset, request.headers()),
         None if path.starts_with("api/") => {
-            ApiError::not_found("there is nothing at this path; docs/openapi.yaml describes the API").into_response()
+            ApiError::not_found("there is nothing at this path; api/v1/openapi.yaml describes the API").into_response()
         }
         None => ApiError::not_found("there is nothing at this path").into_response(),
     }

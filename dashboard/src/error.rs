@@ -46,7 +46,7 @@ impl ApiError {
 
     /// 405.
     pub fn method_not_allowed() -> ApiError {
-        let message = "this path does not take this method; see the API's description";
+        let message = "this path does not take this method; api/v1/openapi.yaml describes the API";
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 

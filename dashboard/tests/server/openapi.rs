@@ -33,6 +33,13 @@ fn the_same_paths_and_methods() {
 }
 
 #[test]
+fn the_document_itself_is_served() {
+    let got = start(|_| {}).get("/api/v1/openapi.yaml");
+    assert_eq!((got.status, got.header("content-type")), (200, Some("application/yaml")));
+    assert_eq!(got.body, include_str!("../../../docs/openapi.yaml"));
+}
+
+#[test]
 fn the_same_parameters() {
     let server = start(|_| {});
     for ((method, path), names) in documented() {

@@ -85,8 +85,8 @@ fn wrong_questions_are_told_what_is_wrong() {
         ("status?x", 400, "takes none"),
         ("series?host=broken", 500, "the program's log says why"),
         ("series?host=panic", 500, "the program's log says why"),
-        ("nothing", 404, "nothing at this path; docs/openapi.yaml describes the API"),
-        ("", 404, "docs/openapi.yaml describes the API"),
+        ("nothing", 404, "nothing at this path; api/v1/openapi.yaml describes the API"),
+        ("", 404, "api/v1/openapi.yaml describes the API"),
         ("login", 405, "does not take this method"),
     ];
     for (path, status, part) in rows {
