@@ -142,8 +142,7 @@ impl Inner {
         let held_by = seen.watch.holder().and_then(|holder| {
             let info = &all.iter().find(|one| one.info.id == holder.id)?.info;
             let (source, partition) = (info.source_name.to_string(), info.name.to_string());
-            let is_away = lags.get(&name_of(info)).is_some_and(|reading| reading.away_since.is_some());
-            let why = if is_away { Why::Disconnected } else { holder.why };
+            let why = why_of(holder.why, lags.get(&name_of(info)));
             Some(HeldBy { process: self.process, source, partition, since: holder.since, why })
         });
         let mut partitions: Vec<PartitionRow> =
@@ -208,6 +207,16 @@ impl Inner {
     }
 }
 
+/// Why a partition holds time, by how it was seen and what its topic says.
+fn why_of(seen: Why, reading: Option<&KafkaReading>) -> Why {
+    match (seen, reading) {
+        (_, Some(KafkaReading { away_since: Some(_), .. })) => Why::Disconnected,
+        // It was not caught at its end, and yet there is nothing more.
+        (Why::Slow, Some(KafkaReading { lag: Some(0), .. })) => Why::Following,
+        _ => seen,
+    }
+}
+
 fn name_of(info: &PartitionInfo) -> PartitionName {
     (info.source_name.clone(), info.name.clone())
 }
@@ -239,6 +248,22 @@ mod tests {
     use tidewatch_events::batch::{PartitionId, WallTime};
     use tidewatch_events::time::Millis;
     use tidewatch_operators::watermark::{Bounds, Guard};
+
+    #[test]
+    fn a_topic_says_more_of_why_time_is_held() {
+        let away = KafkaReading { away_since: Some(55), ..KafkaReading::default() };
+        let lag = |lag| KafkaReading { lag: Some(lag), ..KafkaReading::default() };
+        let rows = [
+            ("no topic", Why::Slow, None, Why::Slow),
+            ("more to read", Why::Slow, Some(lag(1)), Why::Slow),
+            ("nothing more to read", Why::Slow, Some(lag(0)), Why::Following),
+            ("for another reason", Why::BackPressured, Some(lag(0)), Why::BackPressured),
+            ("no broker", Why::Slow, Some(away), Why::Disconnected),
+        ];
+        for (name, seen, reading, want) in rows {
+            assert_eq!(why_of(seen, reading.as_ref()), want, "{name}");
+        }
+    }
 
     #[test]
     fn partitions_without_a_broker_say_so_and_have_no_lag() {
