@@ -154,8 +154,15 @@ fn clients_are_added_up() {
         row("203.0.113.2", 40, 0.4, u64::MAX),
         row("10.0.0.1", 5, 0.05, 0),
     ];
-    let clients =
-        Tops { kind: Ranking::Clients, from: EventTime(1), to: EventTime(2), rows, truncated: true, approximate: true };
+    let clients = Tops {
+        kind: Ranking::Clients,
+        from: EventTime(1),
+        to: EventTime(2),
+        rows,
+        truncated: true,
+        bot_share: None,
+        approximate: true,
+    };
     let ranked = countries.ranked(clients.clone(), 2);
     let named: Vec<_> = ranked.rows.iter().map(|row| (row.name.as_str(), row.requests, row.status_4xx)).collect();
     assert_eq!(named, [("Germany (DE)", 60, Some(u64::MAX)), ("France (FR)", 50, Some(1))]);

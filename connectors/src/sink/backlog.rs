@@ -26,10 +26,11 @@ pub(super) fn bytes_of(delivery: &Delivery, takes: Parts) -> usize {
     let points = if takes.points { delivery.points.len() } else { 0 };
     let alerts = if takes.alerts { delivery.alerts.iter().map(alert_bytes).sum() } else { 0 };
     let letters = if takes.dead_letters { delivery.dead_letters.iter().map(letter_bytes).sum() } else { 0 };
-    64 + points + alerts + letters
+    64 + points + delivery.for_store.len() + alerts + letters
 }
 
-/// What a delivery holds for a sink, where it holds more than that: a queue would keep what nobody counts.
+/// What a delivery holds for a sink, where it holds more than that: a queue would keep what nobody counts. What is for the store
+/// is little: it is no reason for a copy, and counts as long as it is held.
 pub(super) fn part_of(delivery: &Delivery, takes: Parts) -> Option<Delivery> {
     let is_more = (!takes.points && !delivery.points.is_empty())
         || (!takes.alerts && !delivery.alerts.is_empty())
@@ -37,6 +38,7 @@ pub(super) fn part_of(delivery: &Delivery, takes: Parts) -> Option<Delivery> {
     is_more.then(|| Delivery {
         seq: delivery.seq,
         points: if takes.points { delivery.points.clone() } else { Vec::new() },
+        for_store: if takes.for_store { delivery.for_store.clone() } else { Vec::new() },
         alerts: if takes.alerts { delivery.alerts.clone() } else { Vec::new() },
         dead_letters: if takes.dead_letters { delivery.dead_letters.clone() } else { Vec::new() },
     })
@@ -45,13 +47,15 @@ pub(super) fn part_of(delivery: &Delivery, takes: Parts) -> Option<Delivery> {
 /// Whether a delivery holds nothing for a sink.
 pub(super) fn is_empty_for(delivery: &Delivery, takes: Parts) -> bool {
     (!takes.points || delivery.points.is_empty())
+        && (!takes.for_store || delivery.for_store.is_empty())
         && (!takes.alerts || delivery.alerts.is_empty())
         && (!takes.dead_letters || delivery.dead_letters.is_empty())
 }
 
 /// How many points, alerts and dead letters a delivery holds for a sink.
 pub(super) fn contents(delivery: &Delivery, takes: Parts) -> (u64, u64, u64) {
-    let points = if takes.points { memchr::memchr_iter(b'\n', &delivery.points).count() } else { 0 };
+    let lines = |is_taken: bool, of: &[u8]| if is_taken { memchr::memchr_iter(b'\n', of).count() } else { 0 };
+    let points = lines(takes.points, &delivery.points) + lines(takes.for_store, &delivery.for_store);
     let alerts = if takes.alerts { delivery.alerts.len() } else { 0 };
     let letters = if takes.dead_letters { delivery.dead_letters.len() } else { 0 };
     (points as u64, alerts as u64, letters as u64)
@@ -111,6 +115,9 @@ impl Backlog {
         self.upto = self.upto.max(delivery.seq);
         if takes.points {
             delivery.points.split_inclusive(|b| *b == b'\n').for_each(|line| self.point(line));
+        }
+        if takes.for_store {
+            delivery.for_store.split_inclusive(|b| *b == b'\n').for_each(|line| self.point(line));
         }
         if takes.alerts {
             delivery.alerts.iter().for_each(|alert| self.alert(alert, takes.newest_of_alerts));
@@ -322,5 +329,22 @@ mod tests {
         assert_eq!(bytes_of(&delivery, only_points), 64 + 8);
         assert!(!is_empty_for(&delivery, only_points));
         assert!(is_empty_for(&Delivery { points: Vec::new(), ..delivery }, only_points));
+    }
+
+    #[test]
+    fn what_is_for_the_store_goes_to_nobody_else() {
+        let store = Parts { for_store: true, ..Parts::ALL };
+        let delivery = |n: u64| {
+            let for_store = format!("b x={n} 1\n").into_bytes();
+            Delivery { for_store, ..points(n, &format!("m x={n} 1\n")) }
+        };
+        for (takes, want, lines) in [(store, "m x=2 1\nb x=2 1\n", 2), (Parts::ALL, "m x=2 1\n", 1)] {
+            let mut backlog = Backlog::default();
+            (1..3).for_each(|n| backlog.absorb(&delivery(n), takes));
+            assert_eq!(taken(&mut backlog), want);
+            assert_eq!(contents(&delivery(1), takes).0, lines);
+        }
+        let alone = Delivery { points: Vec::new(), ..delivery(1) };
+        assert!(is_empty_for(&alone, Parts::ALL) && !is_empty_for(&alone, store));
     }
 }

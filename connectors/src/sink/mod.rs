@@ -26,6 +26,8 @@ pub struct Delivery {
     pub seq: u64,
     /// Points as line protocol with millisecond timestamps, each ended by `\n`.
     pub points: Vec<u8>,
+    /// The same, of what only the embedded store has.
+    pub for_store: Vec<u8>,
     /// Alerts that changed.
     pub alerts: Vec<Alert>,
     /// Dead letters (and late and future events), ready to write.
@@ -88,13 +90,16 @@ pub struct Parts {
     pub points: bool,
     pub alerts: bool,
     pub dead_letters: bool,
+    /// Points of [`Delivery::for_store`]. Where deliveries are joined, they are among the others.
+    pub for_store: bool,
     /// Of an alert only the newest of the states that wait, not each.
     pub newest_of_alerts: bool,
 }
 
 impl Parts {
-    /// All of it.
-    pub const ALL: Parts = Parts { points: true, alerts: true, dead_letters: true, newest_of_alerts: false };
+    /// All of it but what is for the store.
+    pub const ALL: Parts =
+        Parts { points: true, alerts: true, dead_letters: true, for_store: false, newest_of_alerts: false };
 }
 
 /// A destination of results.

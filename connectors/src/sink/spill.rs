@@ -101,7 +101,7 @@ impl Spill {
             self.file.set_len(0)?;
             (self.read_at, self.write_at) = (0, 0);
         }
-        Ok(Some((Delivery { seq, points, alerts, dead_letters }, acknowledges == 1)))
+        Ok(Some((Delivery { seq, points, alerts, dead_letters, ..Delivery::default() }, acknowledges == 1)))
     }
 
     fn damaged() -> io::Error {

@@ -1,7 +1,7 @@
 //! The tables of the store: one list of measurements, from which tables, upserts and down-sampling are made.
 //!
-//! A test compares the list with `influx/schema.toml`. A measurement has three tables: points as they come, and their
-//! sums by minute (`_1m`) and by hour (`_1h`), each with the same columns and keyed by time and tags.
+//! A test compares the list with `influx/schema.toml`, but for [`IN_STORE_ONLY`]. A measurement has three tables: points as they
+//! come, and their sums by minute (`_1m`) and by hour (`_1h`), each with the same columns and keyed by time and tags.
 //!
 //! Invariants
 //! - A point that comes again replaces the one before: same time, same tags, one row.
@@ -11,7 +11,7 @@ use super::PAGE_BYTES;
 use std::fmt::Write as _;
 
 /// The version of the tables' form. A file of a newer one is refused.
-pub const VERSION: i64 = 6;
+pub const VERSION: i64 = 7;
 
 /// How fine the points of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,8 +131,11 @@ const fn by_tags(name: &'static str, tags: &'static [&'static str], fields: &'st
     Measurement { name, tags, fields, groups: Groups::Tags, anchor: "", tally: None }
 }
 
+/// Measurements that only the store has.
+pub const IN_STORE_ONLY: [&str; 1] = ["http_bots"];
+
 /// All measurements. `http_stats` is first: the shares of others are of its requests.
-pub static MEASUREMENTS: [Measurement; 16] = [
+pub static MEASUREMENTS: [Measurement; 17] = [
     by_tags(
         "http_stats",
         &["host"],
@@ -157,6 +160,11 @@ pub static MEASUREMENTS: [Measurement; 16] = [
             column("status_5xx", Integer, "CAST(TOTAL(status_5xx) AS INTEGER)"),
             column("throughput", Real, "TOTAL(bytes) * 1000.0 / :unit"),
         ],
+    ),
+    by_tags(
+        IN_STORE_ONLY[0],
+        &["host"],
+        &[column("bots", Integer, "CAST(TOTAL(bots) AS INTEGER)"), column("requests", Integer, SUM_REQUESTS)],
     ),
     by_tags("http_methods", &["host", "method"], &[column("requests", Integer, SUM_REQUESTS)]),
     Measurement {
@@ -466,6 +474,8 @@ UPDATE acknowledgements SET covers = at;
     "ALTER TABLE anomaly_1m ADD COLUMN findings INTEGER;
 ALTER TABLE anomaly_1h ADD COLUMN findings INTEGER;
 ",
+    // The tables of `http_bots` are made with the others.
+    "",
 ];
 
 /// About how many bytes a row of `alerts` takes in the file, with its indices, as measured. What does not fit into a page with

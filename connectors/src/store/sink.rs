@@ -97,7 +97,7 @@ impl Sink for StoreSink {
     }
 
     fn takes(&self) -> Parts {
-        Parts { newest_of_alerts: true, ..Parts::ALL }
+        Parts { newest_of_alerts: true, for_store: true, ..Parts::ALL }
     }
 
     fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, SinkError> {
@@ -207,7 +207,8 @@ fn write(
     refused: &mut Vec<(String, String)>,
 ) -> rusqlite::Result<()> {
     let upserts: Vec<String> = schema::MEASUREMENTS.iter().map(Measurement::upsert).collect();
-    for line in delivery.points.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+    let lines = [&delivery.points, &delivery.for_store].into_iter().flat_map(|lines| lines.split(|b| *b == b'\n'));
+    for line in lines.filter(|line| !line.is_empty()) {
         let mut refuse = |why: String| refused.push((String::from_utf8_lossy(line).into_owned(), why));
         let point = match std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned()) {
             Ok(text) => parse_line(text).map_err(|error| error.to_string()),

@@ -99,7 +99,7 @@ fn tls_and_an_account_are_needed_where_the_broker_wants_them() {
         ..DeadLetterRecord::default()
     };
     let points = b"http_stats,host=web1 requests=1i 1\n".to_vec();
-    let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter] };
+    let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter], ..Delivery::default() };
     let with = ProducerSettings { deliver_within: Duration::from_secs(60), ..ProducerSettings::default() };
     KafkaSink::new(&settings, &topic, with.clone()).unwrap().deliver(&delivery).unwrap();
     DeadLetterTopic::new(&settings, &topic, with.clone()).unwrap().deliver(&delivery).unwrap();

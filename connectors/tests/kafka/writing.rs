@@ -28,7 +28,7 @@ fn results_are_written_as_json_and_acknowledged() {
         line: "\u{1b}[31m".into(),
         ..DeadLetterRecord::default()
     };
-    let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter] };
+    let delivery = Delivery { seq: 1, points, alerts: Vec::new(), dead_letters: vec![letter], ..Delivery::default() };
     let mut sink = KafkaSink::new(&settings, &topic, with.clone()).unwrap();
     let delivered = sink.deliver(&delivery).unwrap();
     assert_eq!(delivered.refused.len(), 1);

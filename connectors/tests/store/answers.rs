@@ -132,6 +132,36 @@ fn the_newest_health_of_each_partition_is_told() {
 }
 
 #[test]
+fn the_share_of_robots_is_of_all_requests_that_were_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();
+    let (mut points, mut for_store) = (Vec::new(), Vec::new());
+    // Of the first minute it is not known: it is of an earlier release.
+    stats(&mut points, T0, "web1", 1000, 0, None);
+    for (time, host, bots) in [(T0 + MINUTE, "web1", 3), (T0 + MINUTE + 10_000, "web1", 1), (T0 + MINUTE, "web2", 0)] {
+        stats(&mut points, time, host, 20, 0, None);
+        let mut line = LineWriter::new(&mut for_store);
+        line.start("http_bots").tag("host", host).count("bots", bots).count("requests", 20).end(EventTime(time));
+    }
+    let delivered = sink.deliver(&Delivery { seq: 1, points, for_store, ..Delivery::default() }).unwrap();
+    assert_eq!(delivered.refused, []);
+    let share = |host: Option<&str>, minutes: std::ops::Range<u64>, kind: Ranking| {
+        let span = Span::of(EventTime(T0 + minutes.start * MINUTE), EventTime(T0 + minutes.end * MINUTE));
+        read(dir.path()).tops(&TopsQuery { kind, span, host: host.map(str::to_owned), limit: 5 }).unwrap().bot_share
+    };
+    for summed in [false, true] {
+        if summed {
+            tend(&sink, T0, Duration::from_secs(90));
+        }
+        assert_eq!(share(None, 0..2, Ranking::Agents), Some(4.0 / 60.0), "{summed}");
+        assert_eq!(share(Some("web1"), 0..2, Ranking::Agents), Some(0.1), "{summed}");
+        assert_eq!(share(Some("web2"), 0..2, Ranking::Agents), Some(0.0), "{summed}");
+        assert_eq!(share(None, 0..1, Ranking::Agents), None, "{summed}");
+        assert_eq!(share(None, 0..2, Ranking::Paths), None, "{summed}");
+    }
+}
+
+#[test]
 fn hostile_text_stays_text() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = StoreSink::open_untended(dir.path(), settings()).unwrap();

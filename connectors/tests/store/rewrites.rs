@@ -38,6 +38,7 @@ fn a_delivery_twice_is_a_delivery_once() {
         points: lines,
         alerts: vec![alert("1", T0, "10.0.0.1"), alert("2", T0 + 1, "10.0.0.2"), resolved],
         dead_letters: vec![letter, run],
+        ..Delivery::default()
     };
     for _ in 0..2 {
         let delivered = sink.deliver(&delivery).unwrap();

@@ -47,7 +47,8 @@ fn everything(dir: &std::path::Path) -> StoreData {
          error_events,host=web1,pattern=a\\ <*>,severity=error count=2i,example=\"a 1\" {THEN}\n"
     );
     let alerts: Vec<Alert> = [json!(null), json!("a1")].map(alert).into();
-    sink.deliver(&Delivery { seq: 1, points: points.into_bytes(), alerts, ..Delivery::default() }).unwrap();
+    let for_store = format!("http_bots,host=web1 bots=4i,requests=10i {THEN}\n").into_bytes();
+    sink.deliver(&Delivery { seq: 1, points: points.into_bytes(), for_store, alerts, ..Delivery::default() }).unwrap();
     let silence = Silence { rules: vec!["path-scan".into()], from: 5, until: u64::MAX, ..Silence::default() };
     StoreData::open(dir).unwrap().with_requests(watch).with_silences(vec![silence])
 }

@@ -113,6 +113,7 @@ pub fn build<'s>(
             let written = others.close(reached, &mut points.lines);
             (points.windows, points.message_windows) = (written.windows, written.message_windows);
             if !points.lines.is_empty() {
+                points.for_store = others.take_for_store();
                 let _ = results.send(Output::Points(points));
             }
             let _ = results.send(Output::Reached(reached));

@@ -310,6 +310,7 @@ impl Live {
                     self.figures.message_windows.fetch_add(points.message_windows, Ordering::Relaxed);
                 }
                 self.step.points.extend_from_slice(&points.lines);
+                self.step.for_store.extend_from_slice(&points.for_store);
             }
             Output::Provisional(findings) => {
                 self.hand_over(&findings);

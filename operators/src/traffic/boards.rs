@@ -9,6 +9,7 @@
 //!   it tells apart with the least hashes are kept until it closes, and of those the ones with most events stay. The
 //!   others' counts leave as one [`HostDelta`], to be added up over all owners by [`Others`].
 
+use super::bots::is_bot;
 use super::errors::{Errors, MAX_PATTERNS, Seen, Template};
 use super::{Counts, Dimension, ErrorRow, HostDelta, HostStats, OTHER, Settings, SlowPath, Summary, host_shard};
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ pub struct Boards {
     privacy: Arc<Privacy>,
     windows: BTreeMap<u64, Hosts>,
     dirty: BTreeSet<(u64, Vec<u8>)>,
+    for_store: Vec<u8>,
 }
 
 /// The hosts of one window that one worker owns.
@@ -92,7 +94,7 @@ impl Written {
 impl Boards {
     /// No windows yet.
     pub fn new(settings: Settings, privacy: Arc<Privacy>) -> Boards {
-        Boards { settings, privacy, windows: BTreeMap::new(), dirty: BTreeSet::new() }
+        Boards { settings, privacy, windows: BTreeMap::new(), dirty: BTreeSet::new(), for_store: Vec::new() }
     }
 
     /// The board of a host; `None` where it has no room.
@@ -111,7 +113,10 @@ impl Boards {
                 self.dirty.remove(&(window, last.clone()));
                 if let Some(board) = hosts.boards.remove(&last) {
                     let out = &mut hosts.taken_back;
-                    board.take_back(&self.settings, &mut Pen::new(out, window, &last, &self.privacy, &mut hosts.zeros));
+                    board.take_back(
+                        &self.settings,
+                        &mut Pen::new((out, &mut self.for_store), window, &last, &self.privacy, &mut hosts.zeros),
+                    );
                     hosts.other.get_or_insert_default().take_in(board);
                 }
                 if last == host {
@@ -164,16 +169,27 @@ impl Boards {
             for host in hosts.crowded_out(&self.settings) {
                 let Some(board) = hosts.boards.remove(&host) else { continue };
                 self.dirty.remove(&(window, host.clone()));
-                board.take_back(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
+                board.take_back(
+                    &self.settings,
+                    &mut Pen::new((out, &mut self.for_store), window, &host, &self.privacy, &mut written),
+                );
                 hosts.other.get_or_insert_default().take_in(board);
             }
             for (host, mut board) in hosts.boards {
                 self.dirty.remove(&(window, host.clone()));
-                board.write(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
+                board.write(
+                    &self.settings,
+                    &mut Pen::new((out, &mut self.for_store), window, &host, &self.privacy, &mut written),
+                );
             }
             others.extend(hosts.other.map(|board| board.into_delta(window, OTHER)));
         }
         written
+    }
+
+    /// The points that only the store has, of those written since this was last asked: `http_bots`.
+    pub fn take_for_store(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.for_store)
     }
 
     /// Whether a window changed since it was last written.
@@ -193,7 +209,10 @@ impl Boards {
                 hidden.entry(window).or_insert_with(|| hosts.crowded_out(&self.settings).into_iter().collect());
             if let Some(board) = hosts.boards.get_mut(&host).filter(|_| !hidden.contains(&host)) {
                 board.note_shown(&self.settings);
-                board.write(&self.settings, &mut Pen::new(out, window, &host, &self.privacy, &mut written));
+                board.write(
+                    &self.settings,
+                    &mut Pen::new((out, &mut self.for_store), window, &host, &self.privacy, &mut written),
+                );
             }
         }
         written
@@ -229,12 +248,18 @@ pub struct Others {
     settings: Settings,
     privacy: Arc<Privacy>,
     windows: BTreeMap<u64, Board>,
+    for_store: Vec<u8>,
 }
 
 impl Others {
     /// None yet.
     pub fn new(settings: Settings, privacy: Arc<Privacy>) -> Others {
-        Others { settings, privacy, windows: BTreeMap::new() }
+        Others { settings, privacy, windows: BTreeMap::new(), for_store: Vec::new() }
+    }
+
+    /// The points that only the store has, of those written since this was last asked: `http_bots`.
+    pub fn take_for_store(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.for_store)
     }
 
     /// Adds what one owner does not tell apart in a window that is closed.
@@ -250,7 +275,10 @@ impl Others {
                 break;
             }
             let (window, mut board) = first.remove_entry();
-            board.write(&self.settings, &mut Pen::new(out, window, OTHER, &self.privacy, &mut written));
+            board.write(
+                &self.settings,
+                &mut Pen::new((out, &mut self.for_store), window, OTHER, &self.privacy, &mut written),
+            );
         }
         written
     }
@@ -350,6 +378,7 @@ impl Board {
             }
             line.float("throughput", bytes as f64 / seconds);
         });
+        pen.bots(stats.bots, stats.requests);
         pen.written.windows += 1;
     }
 
@@ -450,13 +479,6 @@ impl<'a> Point<'a> {
     }
 }
 
-/// Whether a user agent names itself a robot, or leaves an address as crawlers do.
-fn is_bot(agent: &[u8]) -> bool {
-    const WORDS: [&[u8]; 6] = [b"bot", b"crawl", b"spider", b"slurp", b"http://", b"https://"];
-    let is_at = |at: &[u8], word: &[u8]| at[0] | 0x20 == word[0] && at.eq_ignore_ascii_case(word);
-    WORDS.iter().any(|word| agent.windows(word.len()).any(|at| is_at(at, word)))
-}
-
 fn count_fields(line: &mut LineWriter<'_>, name: &str, key: &str, counts: &Counts) {
     line.count("bytes", counts.bytes);
     // Fields go in name order: "client_ip" and "path" come between "bytes" and "requests".
@@ -469,6 +491,8 @@ fn count_fields(line: &mut LineWriter<'_>, name: &str, key: &str, counts: &Count
 /// Writes the points of one host and window.
 struct Pen<'a> {
     out: &'a mut Vec<u8>,
+    /// Of what only the store has.
+    for_store: &'a mut Vec<u8>,
     time: EventTime,
     host: Cow<'a, str>,
     privacy: &'a Privacy,
@@ -485,13 +509,13 @@ fn readable(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
 
 impl<'a> Pen<'a> {
     fn new(
-        out: &'a mut Vec<u8>,
+        (out, for_store): (&'a mut Vec<u8>, &'a mut Vec<u8>),
         window: u64,
         host: &'a [u8],
         privacy: &'a Privacy,
         written: &'a mut Written,
     ) -> Pen<'a> {
-        Pen { out, time: EventTime(window), host: text::bounded(host), privacy, written }
+        Pen { out, for_store, time: EventTime(window), host: text::bounded(host), privacy, written }
     }
 
     /// A text that may hold secrets or addresses, as it may leave.
@@ -502,6 +526,16 @@ impl<'a> Pen<'a> {
     /// The same of a path or a referrer.
     fn redacted_target<'t>(&self, text: &'t str) -> Cow<'t, str> {
         readable(self.privacy.redact_target(text.as_bytes(), None))
+    }
+
+    /// How many of the requests came from robots, for the store.
+    fn bots(&mut self, bots: u64, requests: u64) {
+        let mut line = LineWriter::new(self.for_store);
+        line.start("http_bots");
+        line.tag("host", &self.host);
+        line.count("bots", bots);
+        line.count("requests", requests);
+        line.end(self.time);
     }
 
     fn method(&mut self, method: Method, requests: u64) {

@@ -14,26 +14,6 @@ const SETTINGS: Settings = Settings {
     host_room: HOST_ROOM,
 };
 
-#[test]
-fn robots_are_told_by_their_words_in_either_case() {
-    let rows: &[(&str, bool)] = &[
-        ("", false),
-        ("bo", false),
-        ("bot", true),
-        ("Mozilla/5.0 (compatible; GoogleBOT/2.1)", true),
-        ("a CRAWLer", true),
-        ("Spider", true),
-        ("Yahoo! Slurp", true),
-        ("see HTTP://a.example", true),
-        ("(+https://a.example)", true),
-        ("http:/ b ot", false),
-        ("Mozilla/5.0 (X11; Linux x86_64)", false),
-    ];
-    for (agent, want) in rows {
-        assert_eq!(is_bot(agent.as_bytes()), *want, "{agent:?}");
-    }
-}
-
 /// Hosts of one shard, by hash ascending.
 fn crowd(n: usize) -> Vec<Vec<u8>> {
     let names = (0..).map(|i| format!("n{i}").into_bytes()).filter(|name| host_shard(hash::of(name)) == 3);
@@ -129,6 +109,35 @@ fn what_was_shown_early_of_a_host_that_is_crowded_out_is_taken_back() {
     let mut got: Vec<u64> = requests(&out).into_iter().map(|(_, n)| n).collect();
     got.sort_unstable();
     assert_eq!((got, others[0].stats.requests), (vec![0, 3], 2));
+}
+
+#[test]
+fn what_robots_asked_for_is_told_to_the_store() {
+    let told = |lines: Vec<u8>| String::from_utf8(lines).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let line = |host: &[u8], bots: u64, requests: u64| {
+        format!("http_bots,host={} bots={bots}i,requests={requests}i 0", str::from_utf8(host).unwrap())
+    };
+    let of = |host: &[u8], requests: u64, bots: u64| {
+        let stats = HostStats { bots, ..delta(host, requests).stats };
+        HostDelta { stats, ..delta(host, requests) }
+    };
+    let hosts = crowd(2);
+    let mut boards = Boards::new(SETTINGS, Arc::default());
+    let (mut out, mut left) = (Vec::new(), Vec::new());
+    boards.add(of(&hosts[0], 4, 1));
+    boards.early(&mut out);
+    assert_eq!(told(boards.take_for_store()), [line(&hosts[0], 1, 4)], "early");
+    assert_eq!(told(boards.take_for_store()), [""; 0], "once");
+    boards.add(of(&hosts[0], 1, 1));
+    boards.add(of(&hosts[1], 7, 0));
+    boards.close(None, &mut out, &mut left);
+    let closed = [line(&hosts[0], 0, 0), line(&hosts[1], 0, 7)];
+    assert_eq!(told(boards.take_for_store()), closed, "of one that is crowded out nothing is left");
+    assert!(!String::from_utf8(out.clone()).unwrap().contains("bots"), "nobody else is told");
+    let mut others = Others::new(SETTINGS, Arc::default());
+    left.drain(..).for_each(|delta| others.add(delta));
+    others.close(None, &mut out);
+    assert_eq!(told(others.take_for_store()), [line(OTHER, 2, 5)], "it counts as another's");
 }
 
 fn errors(host: &[u8], rows: &[(&str, &str, u64)]) -> HostDelta {

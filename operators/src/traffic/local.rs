@@ -8,6 +8,7 @@
 //! - A window handed over early and again later is no mistake: the owners add up.
 //! - Keys longer than `text::MAX_VALUE_BYTES` are cut before they become keys.
 
+use super::bots::is_bot;
 use super::errors::Errors;
 use super::part::{Part, Row, mix};
 use super::paths::Measured;
@@ -303,6 +304,10 @@ impl Window {
             let rows = tally.rows();
             for (position, row) in (0..).zip(rows) {
                 names.prefetch_ahead(position, |ahead| rows.get(ahead).map(|row| row.key.name()));
+                if dimension == Dimension::Agent && is_bot(names.text(row.key.name())) {
+                    let host = self.places[row.key.host() as usize] - 1;
+                    self.hosts[host as usize].stats.bots += u64::from(row.sums.requests);
+                }
                 handing.give(dimension, names, row.key, row.sums.counts(), &[], 0);
             }
         }

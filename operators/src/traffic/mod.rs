@@ -15,6 +15,7 @@
 //! - A key's owner is that of its hash shard ([`crate::rules::owner`]), the same in every process.
 
 pub mod boards;
+mod bots;
 pub mod errors;
 pub mod local;
 pub mod part;
@@ -124,6 +125,8 @@ pub struct HostStats {
     pub status: [u64; 4],
     /// Requests by method, in the order of `Method::ALL`.
     pub methods: [u64; 10],
+    /// Requests of agents that say they are robots.
+    pub bots: u64,
     /// Sum of durations in µs.
     pub latency_sum: u64,
     /// Durations in µs.
@@ -137,6 +140,7 @@ impl HostStats {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.methods.iter_mut().zip(other.methods).for_each(|(a, b)| *a += b);
+        self.bots += other.bots;
         self.latency_sum += other.latency_sum;
         self.latency.merge(&other.latency);
     }

@@ -29,6 +29,8 @@ use timely::scheduling::activate::Activator;
 pub struct Points {
     /// Lines, each ended by `\n`.
     pub lines: Vec<u8>,
+    /// Lines that only the embedded store has, of the same windows.
+    pub for_store: Vec<u8>,
     /// How many of them are `http_stats`.
     pub windows: u64,
     /// Of how many hosts and windows there are `error_events` among them.
@@ -219,6 +221,7 @@ pub fn boards<'s>(
                 let mut points = Points::default();
                 points.windows = boards.early(&mut points.lines).windows;
                 if !points.lines.is_empty() {
+                    points.for_store = boards.take_for_store();
                     output.session(capability).give(points);
                 }
             }
@@ -232,6 +235,7 @@ pub fn boards<'s>(
                 let written = boards.close(Some(closes + 1), &mut points.lines, &mut points.others);
                 (points.windows, points.message_windows) = (written.windows, written.message_windows);
                 if !points.lines.is_empty() || !points.others.is_empty() {
+                    points.for_store = boards.take_for_store();
                     output.session(&capability).give(points);
                 }
             }

@@ -37,6 +37,10 @@ pub struct Tops {
     pub rows: Vec<TopRow>,
     /// Whether there are more.
     pub truncated: bool,
+    /// Of agents: what share of all requests came from those that say they are robots, 0 to 1, as far as the store knows it of
+    /// the range. Exact: of all agents, not only of the tops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bot_share: Option<f64>,
     /// Whether counts are lower bounds: a name counts in the windows among whose tops it was.
     pub approximate: bool,
 }
@@ -93,6 +97,7 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
     let host = query.host.as_deref();
     let mut found: HashMap<String, TopRow> = HashMap::new();
     let mut total = 0u64;
+    let (mut bots, mut of) = (0.0, 0.0);
     let pieces = if table.is_empty() { Vec::new() } else { cover(c, range.from, range.to, true)? };
     for piece in pieces {
         let mut statement = over(c, columns, table, piece, host)?;
@@ -127,6 +132,12 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
                 Ranking::Referrers | Ranking::Methods | Ranking::Countries => {}
             }
         }
+        if query.kind == Ranking::Agents {
+            let mut statement = over(c, "TOTAL(bots), TOTAL(requests)", "http_bots", piece, host)?;
+            let more: (f64, f64) =
+                statement.query_row(params![piece.from, piece.to, host], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            (bots, of) = (bots + more.0, of + more.1);
+        }
         let mut statement = over(c, "TOTAL(requests)", "http_stats", piece, host)?;
         let requests: f64 = statement.query_row(params![piece.from, piece.to, host], |row| row.get(0))?;
         total = total.saturating_add(requests as u64);
@@ -149,6 +160,7 @@ fn tops(c: &Connection, query: &TopsQuery) -> rusqlite::Result<Tops> {
         to: EventTime(range.to.max(0) as u64),
         rows,
         truncated,
+        bot_share: (of > 0.0).then(|| bots / of),
         approximate: !matches!(query.kind, Ranking::Methods | Ranking::Hosts),
     })
 }
