@@ -73,6 +73,10 @@ describe("the binary's page", { skip }, () => {
           await show(page, `#/${view}`);
           assert.equal(await page.locator(".trouble").count(), 0, view);
         }
+        // About one request of twenty-five, whose agents are none of the tops.
+        await show(page, "#/traffic");
+        const bots = await page.getByText(/^bots: [\d.]+\s% of all requests/).innerText();
+        assert.ok(Number(/[\d.]+/.exec(bots)[0]) > 0.5, bots);
         await show(page, "#/security");
         assert.ok((await page.getByRole("table", { name: "Rules" }).getByRole("row").count()) > 6);
         await show(page, "#/errors");

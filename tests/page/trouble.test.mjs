@@ -62,6 +62,11 @@ describe("when things go wrong", () => {
       const dialog = page.getByRole("dialog", { name: "This page needs a token" });
       await dialog.waitFor();
       assert.doesNotMatch(await page.locator("body").innerText(), /index\.html/);
+      // There was no connection that could be lost.
+      await page.waitForResponse(/\/stream/);
+      await page.waitForTimeout(500);
+      assert.equal(await page.getByText("Connection lost").count(), 0);
+      await page.locator(".connection", { hasText: "Not logged in" }).waitFor();
       // A browser closes it at the second one, whatever the page says to that.
       for (let press = 0; press < 4; press += 1) await page.keyboard.press("Escape");
       await dialog.waitFor();
@@ -136,10 +141,31 @@ describe("when things go wrong", () => {
     }
   });
 
+  test("what failed is said, and nothing seems to be on its way for ever", async () => {
+    const own = await standIn();
+    const watched = await opened(`${own.url}#/graph`, { allow: [/503/] });
+    try {
+      const { page } = watched;
+      const busy = { status: 503, contentType: "application/json", body: '{"error":{"code":"unavailable","message":"it takes too long"}}' };
+      await page.route(/\/api\/v1\/(series|tops|errors|alerts|rules|allowed|client|requests|time|dataflow)(\?|$)/, (route) => route.fulfill(busy));
+      for (const view of [...VIEWS.filter((view) => view !== "graph"), "client/203.0.113.5"]) {
+        await page.evaluate((to) => (location.hash = `#/${to}`), view);
+        await page.locator(".trouble", { hasText: "it takes too long" }).first().waitFor();
+        await settled(page);
+      }
+      watched.calm();
+    } finally {
+      await watched.close();
+      await own.stop();
+    }
+  });
+
   for (const [name, args, hash, wanted] of [
     ["nothing read yet", ["--empty"], "#/overview", /No request has been read yet/],
     ["no store", ["--no-store"], "#/overview", /No store in this run\.[\s\S]*req\/s/],
     ["no requests kept", ["--no-requests"], "#/requests", /Single requests are not kept/],
+    ["a client whose requests are not kept", ["--no-requests"], "#/client/203.0.113.5", /≥\s[\d.,]+[\s\S]*Single requests are not kept/],
+    ["error logs alone", ["--messages"], "#/overview", /There is no request in this range, but there are messages[\s\S]*See Errors/],
     ["a sample of requests", ["--trouble"], "#/requests", /a sample: at this rate not every request is kept/],
     ["a client's requests of a sample", ["--trouble"], "#/client/203.0.113.5", /about [\d.,]+\s+\d+ kept, a sample[\s\S]*from a sample of at least one in 64/],
     ["a process whose requests are missing", ["--trouble"], "#/requests", /without process\s1: no answer/],

@@ -71,6 +71,12 @@ describe("live", () => {
       on("#/overview?host=web1", async (page) => {
         await page.locator("canvas").first().waitFor();
         assert.equal(await page.locator(".tile", { hasText: "busiest host" }).count(), 0, "one host is no several");
+        for (const name of ["Events processed", "Anomaly rate"]) await page.locator(".tile", { hasText: name }).getByText("since start, all hosts").waitFor();
+        const critical = page.locator(".tile", { hasText: "Critical alerts" });
+        await critical.getByText("of this host").waitFor();
+        const { rows } = await page.evaluate(() => fetch("api/v1/alerts?state=firing&host=web1").then((answer) => answer.json()));
+        const live = rows.filter(({ mode }) => mode !== "shadow");
+        await critical.getByText(`of ${live.length} firing now`).waitFor();
       })));
 
   test("requests arrive at the top", () =>
@@ -239,6 +245,7 @@ describe("filters", () => {
       assert.match(await page.locator("tr.detail").innerText(), /Googlebot/);
       await page.getByLabel("Status", { exact: true }).fill("9xx");
       assert.equal(await page.getByLabel("Status", { exact: true }).getAttribute("aria-invalid"), "true");
+      await page.getByText("A status is a number such as 404, or a class such as 5xx.").waitFor();
     }, { allow: [/status of 400/] }));
 
   test("a search of requests that ran out of time goes on, and older ones follow", () =>
@@ -341,6 +348,21 @@ describe("alerts", () => {
       } finally {
         await other.close();
       }
+    }));
+
+  test("counts agree: the chart has those that fired in the range, to its very end; the list says what it has beyond", () =>
+    on("#/overview", async (page) => {
+      await page.route(/api\/v1\/alerts\?(?!.*state=)/, async (route) => {
+        const query = new URL(route.request().url()).searchParams;
+        const [from, to] = [Number(query.get("from")), Number(query.get("to"))];
+        const alert = (id, fired) => ({ id, key: id, rule: "made-up", severity: "high", host: "*", subject: { client_ip: "192.0.2.77" }, first: fired, last: to - 1, fired, value: 2, threshold: 1, score: 0.7, findings: 1, state: "firing", evidence: [], mode: "live", replaces: null });
+        await route.fulfill({ json: { rows: [alert("newest", to + 700), alert("middle", to - 60_000), alert("earlier", from - 1)], truncated: false, next: null } });
+      });
+      await show(page, "#/security?range=5m&rule=made-up");
+      const chart = page.locator("figure", { hasText: "Alerts over time" });
+      await chart.getByText("without 1 that fired earlier").waitFor();
+      await page.getByRole("region", { name: "Alerts", exact: true }).getByText("3, with 1 that fired earlier and went on in this range").waitFor();
+      assert.equal(await chart.locator(".legend b").allInnerTexts().then((texts) => texts.join()), "2");
     }));
 
   test("values stand in the unit of what their rule measures", () =>

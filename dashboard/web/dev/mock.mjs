@@ -2,10 +2,10 @@
 // headers and with text as hostile as real logs hold. Numbers are a function of time, so that a restart changes nothing.
 //
 //   node dev/mock.mjs [--port 8080] [--token T] [--base /path] [--trouble] [--empty] [--no-requests] [--no-store]
-//     [--age MS] [--resting] [--sparse] [--streams N] [--api URL]
+//     [--age MS] [--resting] [--sparse] [--messages] [--streams N] [--api URL]
 //
 // --trouble: a sink is away, requests are sampled. --empty: nothing was read yet. --age: the newest event is so old.
-// --resting: started over a store, and nothing read since. --sparse: requests in one window of each hour.
+// --resting: started over a store, and nothing read since. --sparse: requests in one window of each hour. --messages: error logs alone.
 // --streams: no more pages have a stream of events. --api: the page's files from here, all answers from a Tidewatch that runs there.
 
 import { readFileSync } from "node:fs";
@@ -25,6 +25,7 @@ const { values: options } = parseArgs({
     "no-requests": { type: "boolean" },
     "no-store": { type: "boolean" },
     sparse: { type: "boolean" },
+    messages: { type: "boolean" },
     resting: { type: "boolean" },
     age: { type: "string", default: "0" },
     streams: { type: "string", default: "64" },
@@ -108,7 +109,7 @@ function series(query) {
       return Math.round(sum(name) * (step === WINDOW ? 1 : scale));
     }));
   }
-  return { from, to, step, columns: COLUMNS, rows: options.empty || !hosts.length ? [] : rows, approximate: ["clients", "latency_p95"], truncated: false };
+  return { from, to, step, columns: COLUMNS, rows: options.empty || options.messages || !hosts.length ? [] : rows, approximate: ["clients", "latency_p95"], truncated: false };
 }
 
 function request(time, serial) {
@@ -189,7 +190,7 @@ function tops(query) {
     return { name, requests: count, share, ...(["paths", "clients", "hosts", "countries"].includes(kind) ? { bytes: count * 9400, status_4xx: Math.round(count * (bad ? 0.9 : 0.03)), status_5xx: Math.round(count * 0.006) } : {}),
       ...(kind === "slow_paths" ? { latency_p95: 2400 / (at + 1) } : {}), ...(kind === "agents" ? { bot: AGENTS[at][1] } : {}) };
   });
-  return { kind, rows: options.empty ? [] : rows, truncated: names.length > limit };
+  return { kind, rows: options.empty ? [] : rows, truncated: names.length > limit, ...(kind === "agents" ? { bot_share: 0.0348 } : {}) };
 }
 
 const PATTERNS = [["crit", "SSL_do_handshake() failed (SSL: error:<*>) while SSL handshaking, client: <*>"], ["error", "open() \"<*>\" failed (2: No such file or directory), client: <*>"],
@@ -268,7 +269,7 @@ function stream(response, query) {
   let serial = Math.floor(now() / EVERY);
   const timer = setInterval(() => {
     tell("status", status());
-    if (options.empty) return;
+    if (options.empty || options.messages) return;
     const open = Math.floor(now() / WINDOW) * WINDOW;
     for (const [host] of HOSTS) tell("window", windowOf(host, open, (now() - open) / WINDOW));
     if (query.get("requests") === "1") tell("requests", Array.from({ length: 10 }, (_, at) => request(Math.floor(now() / 100) * 100 - 900 + at * 100, 0)));

@@ -156,10 +156,12 @@ function useSecondsTo(time: number | null): number {
 function ConnectionState() {
   const now = useWatched(connection);
   const live = useWatched(route).live;
-  const text =
+  // Before the first login there was no connection to lose.
+  const isNew = useWatched(needsToken) && useWatched(status) === null;
+  const text = isNew ? "Not logged in" :
     now.state === "lost" ? "Connection lost" : now.state === "refused" ? "Not live" : now.state === "connecting" ? "Connecting…" : now.state === "hidden" ? "Resting" : live ? "Live" : "Paused";
   return (
-    <p class={`connection ${now.state === "live" && !live ? "held" : now.state}`} role="status">
+    <p class={`connection ${isNew ? "connecting" : now.state === "live" && !live ? "held" : now.state}`} role="status">
       <i />
       {text}
     </p>
@@ -330,6 +332,7 @@ function Warnings() {
   const link = useWatched(connection);
   const here = useWatched(route);
   const inUtc = useWatched(utc);
+  const locked = useWatched(needsToken);
   const wait = useSecondsTo("retryAt" in link ? link.retryAt : null);
   const sources = (now?.sources ?? []).filter((source) => source.away > 0);
   const sinks = (now?.sinks ?? []).filter((sink) => sink.state !== "ok");
@@ -348,7 +351,7 @@ function Warnings() {
   );
   return (
     <div class="warnings">
-      {link.state === "lost" && (
+      {link.state === "lost" && !(locked && now === null) && (
         <div class="warning bad" role="alert">
           <span>
             <b>Connection lost.</b> What is shown is of <time>{format.clock(link.since, inUtc)}</time>; {again}

@@ -112,6 +112,11 @@ export function duration(ms: Maybe): string {
   return sign + shown.map(([amount, unit]) => `${amount}${NO_BREAK}${unit}`).join(" ");
 }
 
+/** A length of time in its largest unit. */
+export function roughly(ms: Maybe): string {
+  return duration(ms).split(" ", 1)[0] ?? NONE;
+}
+
 const pad = (value: number, width = 2): string => String(value).padStart(width, "0");
 
 interface Civil {

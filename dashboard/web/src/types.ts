@@ -131,6 +131,8 @@ export interface Tops {
   kind: TopKind;
   rows: TopRow[];
   truncated: boolean;
+  /** Of agents: the share of all requests that bots made, whether they rank or not. */
+  bot_share?: number;
   /** Merged from the rankings of many windows: what was in none of them is not counted. */
   approximate?: boolean;
 }

@@ -5,7 +5,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useWatched } from "../cell";
-import { Icon } from "../parts/basic";
+import { Icon, waiting } from "../parts/basic";
 import { summary } from "../series";
 import { dark, go, utc } from "../state";
 import type { Drawing } from "./draw";
@@ -30,6 +30,8 @@ export interface ChartProps {
   model: Model | null;
   /** Shown in place of the drawing, where there is nothing to draw. */
   empty?: string;
+  /** Why there is no model, where that is no matter of time. */
+  error?: unknown;
   /** Said beside the title: unit, or how exact. */
   note?: string;
   /** What the legend says of each line: its newest value, or its sum. */
@@ -42,7 +44,7 @@ export interface ChartProps {
 
 const pace = new Pace();
 
-export function Chart({ title, model, empty = "No data in this range", note, legend = "last", tall, selects = true, stamp }: ChartProps) {
+export function Chart({ title, model, empty = "No data in this range", error, note, legend = "last", tall, selects = true, stamp }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
   const drawing = useRef<Drawing | null>(null);
   const latest = useRef<{ model: Model | null; utc: boolean; stamp?: number }>({ model, utc: false });
@@ -143,7 +145,7 @@ export function Chart({ title, model, empty = "No data in this range", note, leg
         </button>
       </figcaption>
       {!has ? (
-        <p class="empty chart-room">{model === null ? "Loading…" : empty}</p>
+        <p class="empty chart-room">{model === null ? waiting(error) : empty}</p>
       ) : asTable ? (
         <ValuesTable title={title} model={model} utc={inUtc} />
       ) : failed ? (

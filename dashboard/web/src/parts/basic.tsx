@@ -144,6 +144,11 @@ export function Trouble({ error, again }: { error: ApiError; again: () => void }
   );
 }
 
+/** What stands where an answer is to come: nothing where it failed, which is said elsewhere. */
+export function waiting(error: unknown): string {
+  return error ? format.NONE : "Loading…";
+}
+
 /** In place of a view that has nothing without a store. */
 export function NotKept({ what }: { what: string }) {
   return (

@@ -5,7 +5,7 @@ import { send, type ApiError } from "../api";
 import { useWatched } from "../cell";
 import * as format from "../format";
 import { alertMatches, upsertAlerts, type AlertFilter } from "../match";
-import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, ViewLink, When } from "../parts/basic";
+import { Card, Dialog, LogText, SeverityBadge, StateBadge, Subject, Trouble, ViewLink, waiting, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { firingFirst, RANK } from "../severity";
 import { alerts as feed, go, hasHistory, marks, measures, rangeKey, route, shown, status, useAnswer } from "../state";
@@ -84,7 +84,7 @@ export function NewestAlerts() {
         rows={rows ?? []}
         columns={NEWEST_COLUMNS}
         rowKey={(alert) => alert.id}
-        empty={rows ? "No alert in this range." : "Loading…"}
+        empty={rows ? "No alert in this range." : waiting(error)}
         rowClass={(alert) => `severity-edge-${alert.severity}`}
         detail={() => null}
         open={null}

@@ -5,11 +5,11 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, Meter, NotKept, Tile, Trouble, ViewLink } from "../parts/basic";
+import { Card, LogText, Meter, NotKept, Tile, Trouble, ViewLink, waiting } from "../parts/basic";
 import { Table } from "../parts/table";
 import { classLines, column, niceStep } from "../series";
-import { go, rangeKey, route, shown, useAnswer, utc } from "../state";
-import type { ClientView, TopRow } from "../types";
+import { go, rangeKey, route, shown, status, useAnswer, utc } from "../state";
+import type { ClientView, TopRow, Tops } from "../types";
 import type { Route } from "../url";
 import { AlertTable } from "./alerts";
 import { CLIENT_COLUMNS, keyed, RequestDetail } from "./requests";
@@ -18,6 +18,9 @@ export function ClientPage() {
   const here = useWatched(route);
   const inUtc = useWatched(utc);
   const { data, error, again } = useAnswer<ClientView>(`client?${here.argument}|${rangeKey(here)}`, () => ({ ip: here.argument, ...shown() }), 5000);
+  const isKept = useWatched(status)?.requests.enabled !== false;
+  // Where single requests are not kept, the rankings may know how many there were.
+  const tops = useAnswer<Tops>(isKept ? null : `tops?clients|${rangeKey(here)}`, () => ({ kind: "clients", ...shown(), host: here.host, limit: 1000 }), 10_000).data;
   const model = useMemo(() => (data ? draw(data) : null), [data]);
   const [openAlert, setOpenAlert] = useState<string | null>(null);
   const [openRequest, setOpenRequest] = useState<string | null>(null);
@@ -33,47 +36,75 @@ export function ClientPage() {
   return (
     <>
       {error && <Trouble error={error} again={again} />}
-      <dl class="tiles four">
-        <Tile name="Requests" value={about + format.count(data ? requests : null)} note={data ? format.kept(data) : undefined} />
-        <Tile name="4xx and 5xx" value={format.percent(requests ? failed / requests : null)} note={data ? about + format.plural(failed, "request") : undefined} tone={requests && failed / requests > 0.5 ? "bad" : undefined} />
-        <Tile name="First seen" value={format.clock(data?.first, inUtc)} note={format.dateTime(data?.first, inUtc).slice(0, 10)} />
-        <Tile name="Last seen" value={format.clock(data?.last, inUtc)} note={format.dateTime(data?.last, inUtc).slice(0, 10)} />
-      </dl>
-      <Chart title="Requests by status" note={data ? format.sample(data) : undefined} model={model} legend="sum" empty="No request of this client is kept in this range" />
+      {!isKept ? (
+        <Ranked tops={tops} ip={here.argument} />
+      ) : (
+        <dl class="tiles four">
+          <Tile name="Requests" value={about + format.count(data ? requests : null)} note={data ? format.kept(data) : undefined} />
+          <Tile name="4xx and 5xx" value={format.percent(requests ? failed / requests : null)} note={data ? about + format.plural(failed, "request") : undefined} tone={requests && failed / requests > 0.5 ? "bad" : undefined} />
+          <Tile name="First seen" value={format.clock(data?.first, inUtc)} note={format.dateTime(data?.first, inUtc).slice(0, 10)} />
+          <Tile name="Last seen" value={format.clock(data?.last, inUtc)} note={format.dateTime(data?.last, inUtc).slice(0, 10)} />
+        </dl>
+      )}
+      {isKept && <Chart title="Requests by status" note={data ? format.sample(data) : undefined} model={model} legend="sum" empty="No request of this client is kept in this range" error={error} />}
       <Card title="Alerts" note={data ? format.found(data.alerts.length, data.alerts_truncated) : undefined}>
-        <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={!data ? "Loading…" : data.alerts_truncated ? "No alert found about this client: there was no time to look at all of this range." : "No alert about this client in this range."} />
+        <AlertTable label="Alerts of this client" rows={data?.alerts ?? []} open={openAlert} onOpen={setOpenAlert} onChanged={again} empty={!data ? waiting(error) : data.alerts_truncated ? "No alert found about this client: there was no time to look at all of this range." : "No alert about this client in this range."} />
       </Card>
-      <div class="grid">
-        <Names
-          title="Paths"
-          note={estimated}
-          name="Path"
-          rows={data?.paths}
-          share={share}
-          link={(path) => ({ ...here, view: "requests", argument: "", filters: { client: here.argument, path } })}
-        />
-        <Names title="User agents" note={estimated} name="Agent" rows={data?.agents} share={share} />
-      </div>
-      <Card
-        title="Newest requests"
-        note={data ? format.count(rows.length) : undefined}
-        actions={
-          <button type="button" onClick={() => go({ view: "requests", argument: "", filters: { client: here.argument } })}>
-            Follow live
-          </button>
-        }
-      >
-        <Table
-          cards label="Requests of this client, newest first"
-          rows={rows}
-          columns={CLIENT_COLUMNS}
-          rowKey={(entry) => entry.key}
-          empty={data ? "No request of this client is kept in this range." : "Loading…"}
-          detail={({ row }) => <RequestDetail row={row} />}
-          open={openRequest}
-          onOpen={setOpenRequest}
-          openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
-        />
+      {isKept && (
+        <>
+          <div class="grid">
+            <Names
+              title="Paths"
+              note={estimated}
+              name="Path"
+              rows={data?.paths}
+              error={error}
+              share={share}
+              link={(path) => ({ ...here, view: "requests", argument: "", filters: { client: here.argument, path } })}
+            />
+            <Names title="User agents" note={estimated} name="Agent" rows={data?.agents} error={error} share={share} />
+          </div>
+          <Card
+            title="Newest requests"
+            note={data ? format.count(rows.length) : undefined}
+            actions={
+              <button type="button" onClick={() => go({ view: "requests", argument: "", filters: { client: here.argument } })}>
+                Follow live
+              </button>
+            }
+          >
+            <Table
+              cards label="Requests of this client, newest first"
+              rows={rows}
+              columns={CLIENT_COLUMNS}
+              rowKey={(entry) => entry.key}
+              empty={data ? "No request of this client is kept in this range." : waiting(error)}
+              detail={({ row }) => <RequestDetail row={row} />}
+              open={openRequest}
+              onOpen={setOpenRequest}
+              openLabel={({ row }) => `Details of ${row.method} ${format.shorten(format.visible(row.path), 60)}`}
+            />
+          </Card>
+        </>
+      )}
+    </>
+  );
+}
+
+/** What is known of a client where single requests are not kept. */
+function Ranked({ tops, ip }: { tops: Tops | null; ip: string }) {
+  const row = tops?.rows.find(({ name }) => name === ip);
+  const failed = row && (row.status_4xx ?? 0) + (row.status_5xx ?? 0);
+  return (
+    <>
+      <dl class="tiles two">
+        <Tile name="Requests" value={row ? `≥ ${format.count(row.requests)}` : format.NONE} note={row ? "in windows whose tops it is among" : tops ? "not among the tops of this range" : undefined} />
+        <Tile name="4xx and 5xx" value={format.percent(row?.requests ? (failed ?? 0) / row.requests : null)} note={row ? format.plural(failed ?? 0, "request") : undefined} />
+      </dl>
+      <Card title="Requests">
+        <p class="empty">
+          Single requests are not kept: <code>[store] requests</code> is 0 in the configuration. What this client asked for is not known; its alerts are.
+        </p>
       </Card>
     </>
   );
@@ -84,12 +115,13 @@ interface NamesProps {
   note: string | undefined;
   name: string;
   rows: TopRow[] | undefined;
+  error: unknown;
   share: (row: TopRow) => number;
   /** Where a name leads. */
   link?: (name: string) => Route;
 }
 
-function Names({ title, note, name, rows, share, link }: NamesProps) {
+function Names({ title, note, name, rows, error, share, link }: NamesProps) {
   return (
     <Card title={title} note={note}>
       <Table
@@ -97,7 +129,7 @@ function Names({ title, note, name, rows, share, link }: NamesProps) {
         rows={rows ?? []}
         rowKey={(row) => row.name}
         limit={30}
-        empty={rows ? "None kept." : "Loading…"}
+        empty={rows ? "None kept." : waiting(error)}
         columns={[
           {
             name,

@@ -3,7 +3,7 @@
 import { useMemo } from "preact/hooks";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { Card, LogText, Meter, Tile, Trouble, When } from "../parts/basic";
+import { Card, LogText, Meter, Tile, Trouble, waiting, When } from "../parts/basic";
 import { Table } from "../parts/table";
 import { route, setFilter, status, useAnswer } from "../state";
 import type { Dataflow, Operator } from "../types";
@@ -58,7 +58,7 @@ export function DataflowPage() {
               </span>
             </li>
           ))}
-          {!workers.length && <li class="empty">{data ? "No worker reports." : "Loading…"}</li>}
+          {!workers.length && <li class="empty">{data ? "No worker reports." : waiting(error)}</li>}
         </ul>
       </Card>
       <Card title="Operators" note={data ? `${format.count(rows.length)}${data.truncated ? ", the busiest of more" : ""}, ${over}` : undefined}>
@@ -73,7 +73,7 @@ export function DataflowPage() {
           rows={rows}
           rowKey={(group) => group.key}
           sorted={{ name: "Busy", down: true }}
-          empty={data ? "No operator has this name." : "Loading…"}
+          empty={data ? "No operator has this name." : waiting(error)}
           open={open || null}
           onOpen={(key) => setFilter("operator", key ?? "")}
           openLabel={(group) => `Workers of ${format.visible(group.name)}`}
@@ -105,11 +105,11 @@ export function DataflowPage() {
           label="Frontiers"
           rows={data?.frontiers ?? []}
           rowKey={(row) => row.name}
-          empty={data ? "None reported." : "Loading…"}
+          empty={data ? "None reported." : waiting(error)}
           columns={[
             { name: "Where", cell: (row) => <LogText text={row.name} limit={100} />, by: (row) => row.name, wide: true },
             { name: "Time", cell: (row) => (row.time === null ? <span class="note">none</span> : <When ms={row.time} precise />), by: (row) => row.time, class: "tight" },
-            { name: "Behind the newest event", cell: (row) => (row.time === null || !now?.last_event ? format.NONE : format.duration(Math.max(0, now.last_event - row.time))), number: true },
+            { name: "Behind", title: "Behind the newest event", cell: (row) => (row.time === null || !now?.last_event ? format.NONE : format.duration(Math.max(0, now.last_event - row.time))), number: true },
           ]}
         />
       </Card>

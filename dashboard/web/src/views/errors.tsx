@@ -5,7 +5,7 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, NotKept, Trouble, When } from "../parts/basic";
+import { Card, LogText, NotKept, Trouble, waiting, When } from "../parts/basic";
 import { Table } from "../parts/table";
 import { column, niceStep } from "../series";
 import { go, rangeKey, route, setFilter, shown, useAnswer } from "../state";
@@ -31,7 +31,7 @@ export function ErrorsPage() {
   if (error?.isNotKept) return <NotKept what="Messages of error logs" />;
   return (
     <>
-      {(!data || model?.lines.length !== 0) && <Chart title="Messages over time" model={model} legend="sum" tall empty="No message in this range" />}
+      {(!data || model?.lines.length !== 0) && <Chart title="Messages over time" model={model} legend="sum" tall empty="No message in this range" error={error} />}
       <Card title="Messages" note={data ? `${format.plural(rows.length, "pattern")}${data.truncated ? ", the most severe of more" : ""}` : undefined}>
         <form class="filters" role="search" aria-label="Messages" onSubmit={(event) => event.preventDefault()}>
           <label>
@@ -59,7 +59,7 @@ export function ErrorsPage() {
           rows={rows}
           rowKey={key}
           sorted={{ name: "Count", down: true }}
-          empty={data ? (data.rows.length ? "No message holds this text." : severity ? "No message of this severity in this range." : "No error message in this range. Access logs alone bring none: add the server's error log, or an application's log, as a source.") : "Loading…"}
+          empty={data ? (data.rows.length ? "No message holds this text." : severity ? "No message of this severity in this range." : "No error message in this range. Access logs alone bring none: add the server's error log, or an application's log, as a source.") : waiting(error)}
           open={open || null}
           onOpen={(next) => setFilter("pattern", next ?? "")}
           openLabel={(row) => `Example of ${format.shorten(format.visible(row.pattern), 60)}`}

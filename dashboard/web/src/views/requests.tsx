@@ -6,7 +6,7 @@ import { useWatched } from "../cell";
 import * as format from "../format";
 import { isClientFilter, isStatusFilter, requestMatcher, type RequestFilter } from "../match";
 import { begin, goOn, searchedTo, type Pages } from "../paging";
-import { Card, ClientLink, LogText, Trouble, When } from "../parts/basic";
+import { Card, ClientLink, LogText, Trouble, waiting, When } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { connection, go, rangeKey, route, setFilter, shown, status, stream, tail, useAnswer } from "../state";
 import { Tail } from "../tail";
@@ -216,11 +216,11 @@ export function RequestsPage() {
         </label>
         <label>
           <span>Client</span>
-          <input type="search" class="medium" value={client} placeholder="address" aria-invalid={!isClient} onInput={(event) => setFilter("client", event.currentTarget.value.trim())} />
+          <input type="search" class="medium" value={client} placeholder="address" aria-invalid={!isClient} aria-describedby={isClient ? undefined : "wrong-client"} onInput={(event) => setFilter("client", event.currentTarget.value.trim())} />
         </label>
         <label>
           <span>Status</span>
-          <input type="search" class="short" value={code} placeholder="404, 5xx" aria-invalid={!usable} onInput={(event) => setFilter("status", event.currentTarget.value.trim())} list="statuses" />
+          <input type="search" class="short" value={code} placeholder="404, 5xx" aria-invalid={!usable} aria-describedby={usable ? undefined : "wrong-status"} onInput={(event) => setFilter("status", event.currentTarget.value.trim())} list="statuses" />
           <datalist id="statuses">
             {["2xx", "3xx", "4xx", "5xx", "404", "403", "500", "502", "503"].map((value) => (
               <option key={value} value={value} />
@@ -237,13 +237,15 @@ export function RequestsPage() {
           </button>
         )}
       </form>
+      {!usable && <p id="wrong-status" class="problem pad" role="status">A status is a number such as 404, or a class such as 5xx. Until it is, requests of any status are shown.</p>}
+      {!isClient && <p id="wrong-client" class="problem pad" role="status">A client is an address such as 203.0.113.5, a network such as 203.0.113.0/24, or a name. Until it is, requests of all clients are shown.</p>}
       {(answer.error ?? problem) && <Trouble error={(answer.error ?? problem)!} again={answer.again} />}
       <Table
         cards label="Requests, newest first"
         rows={rows}
         columns={COLUMNS}
         rowKey={(entry) => entry.key}
-        empty={!enabled ? <>Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or there is no store. All other views work without them.</> : answer.loading ? "Loading…" : back !== null ? <>Nothing found so far, back to <When ms={back} />: there was no time for more.</> : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
+        empty={!enabled ? <>Single requests are not kept: <code>[store] requests</code> is 0 in the configuration, or there is no store. All other views work without them.</> : answer.error ? waiting(answer.error) : answer.loading ? "Loading…" : back !== null ? <>Nothing found so far, back to <When ms={back} />: there was no time for more.</> : hasFilters ? "No kept request passes these filters." : "No request is kept in this range."}
         detail={({ row }) => <RequestDetail row={row} />}
         open={open}
         onOpen={setOpen}

@@ -6,7 +6,7 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, SeverityBadge, Subject, Trouble, When } from "../parts/basic";
+import { Card, LogText, SeverityBadge, Subject, Trouble, waiting, When } from "../parts/basic";
 import { Table } from "../parts/table";
 import { alerts as feed, go, marks, newest, route, setFilter, shown, status, useAnswer } from "../state";
 import { histogram } from "../series";
@@ -29,10 +29,10 @@ export function SecurityPage() {
   return (
     <>
       <div class="charts two">
-        <Chart title="Alerts over time" model={models?.timeline ?? null} legend="sum" empty="No alert in this range" />
-        <Chart title="Scores" note="0.5 is at the threshold" model={models?.scores ?? null} legend="none" empty="No alert in this range" selects={false} />
+        <Chart title="Alerts over time" model={models?.timeline ?? null} legend="sum" note={models?.earlier ? `without ${format.count(models.earlier)} that fired earlier` : undefined} empty="No alert fired in this range" error={error} />
+        <Chart title="Scores" note="0.5 is at the threshold" model={models?.scores ?? null} legend="none" empty="No alert in this range" error={error} selects={false} />
       </div>
-      <Card title="Alerts" note={rows ? `${format.count(rows.length)}${truncated ? " newest of more" : ""}` : undefined}>
+      <Card title="Alerts" note={rows ? `${format.count(rows.length)}${truncated ? " newest of more" : ""}${models?.earlier ? `, with ${format.count(models.earlier)} that fired earlier and went on in this range` : ""}` : undefined}>
         <form class="filters" role="search" aria-label="Alerts" onSubmit={(event) => event.preventDefault()}>
           <label>
             <span>Severity</span>
@@ -82,7 +82,7 @@ export function SecurityPage() {
           open={open || null}
           onOpen={(id) => setFilter("alert", id ?? "")}
           onChanged={changed}
-          empty={rows ? (severity || rule || state || subject ? "No alert passes these filters." : "No alert in this range.") : "Loading…"}
+          empty={rows ? (severity || rule || state || subject ? "No alert passes these filters." : "No alert in this range.") : waiting(error)}
         />
       </Card>
       <Rules rules={rules.data?.rows ?? []} error={rules.error} again={rules.again} loaded={rules.data !== null} />
@@ -101,12 +101,18 @@ function Linked({ id, onChanged }: { id: string; onChanged: () => void }) {
   return <AlertTable label="Alert of the link" rows={[alert]} open={id} onOpen={() => setFilter("alert", "")} onChanged={() => (answer.again(), onChanged())} empty="" />;
 }
 
-function draw(rows: readonly Alert[]): { timeline: Model; scores: Model } {
-  const { from, to } = shown();
+/** `earlier`: how many fired before what is shown, and are no part of the timeline. */
+function draw(rows: readonly Alert[]): { timeline: Model; scores: Model; earlier: number } {
+  const { from, to: end } = shown();
+  // One may have fired since the end of the range was known.
+  const to = rows.reduce((to, { fired }) => Math.max(to, fired + 1), end);
+  // The first bar may begin before the range does.
+  const fired = rows.filter((row) => row.fired >= from);
   const kinds = [...SEVERITIES].reverse();
-  const { times, step, counts } = histogram(rows.map((row) => ({ time: row.fired, kind: row.severity })), kinds, from, to, 60);
+  const { times, step, counts } = histogram(fired.map((row) => ({ time: row.fired, kind: row.severity })), kinds, from, to, 60);
   const bins = Array.from({ length: 10 }, (_, at) => rows.filter((row) => Math.min(9, Math.floor(row.score * 10)) === at).length);
   return {
+    earlier: rows.length - fired.length,
     timeline: {
       kind: "bars",
       stacked: true,
@@ -142,7 +148,7 @@ function Rules({ rules, error, again, loaded }: { rules: Rule[]; error: ApiError
         cards label="Rules"
         rows={rules}
         rowKey={(rule) => rule.name}
-        empty={loaded ? "No rules." : "Loading…"}
+        empty={loaded ? "No rules." : waiting(error)}
         rowClass={(rule) => (rule.enabled ? "" : "off")}
         columns={[
           { name: "Rule", cell: (rule) => <button type="button" class="link" onClick={() => setFilter("rule", rule.name)} title="Only alerts of this rule"><LogText text={rule.name} limit={60} class="rule" /></button>, by: (rule) => rule.name, class: "tight" },

@@ -5,7 +5,7 @@ import { useWatched } from "../cell";
 import { Chart } from "../charts/chart";
 import type { Model } from "../charts/model";
 import * as format from "../format";
-import { Card, LogText, Tile, Trouble, When } from "../parts/basic";
+import { Card, LogText, Tile, Trouble, waiting, When } from "../parts/basic";
 import { Table } from "../parts/table";
 import { status, useAnswer, utc } from "../state";
 import type { HeldWhy, Partition, Time } from "../types";
@@ -42,7 +42,7 @@ export function TimePage() {
       <dl class="tiles five">
         <Tile name="Frontier" value={format.clock(data?.frontier, inUtc)} note={data?.frontier != null ? format.dateTime(data.frontier, inUtc).slice(0, 10) : undefined} title="Event time before which everything is known" />
         <Tile name="Behind the newest event" value={format.duration(behind)} tone={(behind ?? 0) > 60_000 ? "warn" : undefined} note={newest !== null ? `newest ${format.clock(newest, inUtc)}` : undefined} />
-        <Tile name="Consumer lag" value={format.count(lag)} note={lag === null ? "known for Kafka only, while its brokers answer" : "records"} tone={(lag ?? 0) > 100_000 ? "warn" : undefined} />
+        <Tile name="Consumer lag" value={format.count(lag)} note={lag === null ? "Kafka only" : "records"} title="Records of Kafka that are not read yet; known while its brokers answer" tone={(lag ?? 0) > 100_000 ? "warn" : undefined} />
         <Tile name="Late" value={format.count(now?.late)} note={`${format.count(now?.future)} dated in the future`} />
         <Tile name="Durable until" value={format.clock(now?.durable, inUtc)} note={now?.durable != null ? format.dateTime(now.durable, inUtc).slice(0, 10) : "nothing yet"} />
       </dl>
@@ -55,16 +55,16 @@ export function TimePage() {
             of <LogText text={held.source} limit={60} /> has held the frontier since <When ms={held.since} />, because {WHY[held.why] ?? format.visible(held.why)}.
           </p>
         ) : (
-          <p class="note">{data ? "Nothing holds the frontier back." : "Loading…"}</p>
+          <p class="note">{data ? "Nothing holds the frontier back." : waiting(error)}</p>
         )}
       </section>
-      <Chart title="Watermark delay" note="behind the wall clock, while this view is open" model={history} empty="Nothing to show yet" selects={false} />
+      <Chart title="Watermark delay" note="behind the wall clock, while this view is open" model={history} error={error} empty="Nothing to show yet" selects={false} />
       <Card title="Partitions" note={data ? `${format.count(data.partitions.length)}${data.truncated ? ", the least far of more" : ""}` : undefined}>
         <Table
           cards label="Partitions"
           rows={data?.partitions ?? []}
           rowKey={named}
-          empty={data ? "No partition is open." : "Loading…"}
+          empty={data ? "No partition is open." : waiting(error)}
           rowClass={(row) => (holds(row) && held?.why !== "following" ? "marked" : "")}
           columns={[
             { name: "Partition", cell: (row) => <LogText text={row.partition} limit={120} />, by: (row) => row.partition, wide: true },

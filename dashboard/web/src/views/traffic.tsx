@@ -2,9 +2,10 @@
 
 import type { ComponentChildren } from "preact";
 import { memo } from "preact/compat";
+import { agentName } from "../agent";
 import { useWatched } from "../cell";
 import * as format from "../format";
-import { Card, ClientLink, LogText, Meter, NotKept, Split, Trouble, ViewLink } from "../parts/basic";
+import { Card, ClientLink, LogText, Meter, NotKept, Split, Trouble, ViewLink, waiting } from "../parts/basic";
 import { Table, type Column } from "../parts/table";
 import { go, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { TopKind, TopRow, Tops } from "../types";
@@ -69,7 +70,7 @@ interface TopCardProps {
   title: string;
   kind: TopKind;
   columns: Column<TopRow>[];
-  note?: (rows: TopRow[]) => string | undefined;
+  note?: (tops: Tops) => string | undefined;
   empty?: string;
   limit?: number;
   class?: string;
@@ -78,9 +79,9 @@ interface TopCardProps {
 function TopCard({ title, kind, columns, note, empty = "None in this range.", limit, class: className }: TopCardProps) {
   const { data, error, again } = useTops(kind, limit);
   return (
-    <Card title={title} note={data ? [note?.(data.rows), data.approximate && data.rows.length ? "lower bounds" : ""].filter(Boolean).join("; ") : undefined} class={`top-card ${className ?? ""}`} actions={columns.includes(statuses) && data?.rows.length ? <StatusKey /> : undefined}>
+    <Card title={title} note={data ? [note?.(data), data.approximate && data.rows.length ? "lower bounds" : ""].filter(Boolean).join("; ") : undefined} class={`top-card ${className ?? ""}`} actions={columns.includes(statuses) && data?.rows.length ? <StatusKey /> : undefined}>
       {error && <Trouble error={error} again={again} />}
-      <Table label={title} rows={data?.rows ?? []} columns={columns} rowKey={(row) => row.name} empty={data ? empty : "Loading…"} />
+      <Table label={title} rows={data?.rows ?? []} columns={columns} rowKey={(row) => row.name} empty={data ? empty : waiting(error)} />
     </Card>
   );
 }
@@ -95,8 +96,13 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
   const here = useWatched(route);
   if (!history) return <NotKept what="Rankings of paths, clients, agents and referrers" />;
   /** A name that leads to its requests. */
-  const asking = (filter: string, limit: number) => (row: TopRow) => {
-    const name = <LogText text={row.name} limit={limit} />;
+  const asking = (filter: string, limit: number, before?: (row: TopRow) => ComponentChildren) => (row: TopRow) => {
+    const name = (
+      <>
+        {before?.(row)}
+        <LogText text={row.name} limit={limit} />
+      </>
+    );
     return row.name ? (
       <ViewLink class="plain-link" to={{ ...here, view: "requests", argument: "", filters: { [filter]: row.name } }}>
         {name}
@@ -106,7 +112,10 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
     );
   };
   const path = asking("path", 200);
-  const agent = asking("text", 160);
+  const agent = asking("text", 160, (row) => {
+    const short = agentName(row.name);
+    return short && <span class="agent-name">{short}</span>;
+  });
   return (
     <>
       <div class="grid">
@@ -117,10 +126,7 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
           title="User agents"
           kind="agents"
           class="span-6"
-          note={(rows) => {
-            const bots = rows.reduce((sum, row) => sum + (row.bot ? (row.share ?? 0) : 0), 0);
-            return `bots and tools: ${format.percent(bots)} of all requests`;
-          }}
+          note={({ bot_share: bots }) => (bots == null ? undefined : `bots: ${format.percent(bots)} of all requests`)}
           columns={[
             named("Agent", (row) => (
               <span class="agent">
@@ -154,7 +160,6 @@ const Rankings = memo(function Rankings({ history, countries }: { history: boole
           <TopCard
             title="Countries"
             kind="countries"
-            class="span-4"
             note={() => "of the top clients"}
             columns={[named("Country", (row) => (row.name ? <span>{format.visible(row.name)}</span> : <span class="none">not known</span>)), requests, share, statuses, bytes]}
           />
