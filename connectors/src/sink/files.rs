@@ -335,6 +335,7 @@ mod tests {
     fn delivery(seq: u64) -> Delivery {
         Delivery {
             seq,
+            for_store: Vec::new(),
             points: format!("m x={seq} 1\n").into_bytes(),
             alerts: vec![alert("r", "1", seq)],
             dead_letters: vec![letter("format"), letter("late")],
