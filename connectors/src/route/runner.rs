@@ -133,6 +133,15 @@ impl RouteRunner {
         self.shared.changed.notify_all();
     }
 
+    /// Takes alerts that an earlier life left firing: those that were told go on.
+    pub fn offer_left<'a>(&self, alerts: impl Iterator<Item = &'a Alert>) {
+        let now = wall_clock().0;
+        let mut state = self.shared.state.lock();
+        alerts.for_each(|alert| state.router.take_left(alert, now));
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
     /// Takes a document to deliver.
     pub fn document(&self, document: Document) {
         self.shared.state.lock().router.document(document);

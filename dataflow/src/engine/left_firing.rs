@@ -1,7 +1,7 @@
 //! Alerts that an earlier life of `run` left firing.
 //!
-//! A restart begins no episode again whose windows are all durable: nobody would end its alert. What stands as firing in
-//! the store, or in `alerts.jsonl` where there is none, is read at the start and ended here.
+//! A restart begins no episode again whose windows are all durable: nobody would end its alert, nor repeat it. What stands as
+//! firing in the store, or in `alerts.jsonl` where there is none, is read at the start, given to routes, and ended here.
 //!
 //! What was told before its window was closed, and whose window this life closes from all of its events, is not over but
 //! open: it is confirmed, replaced or withdrawn as if there had been no restart. The first finding about the same hands it to
@@ -167,7 +167,7 @@ impl LeftFiring {
     }
 
     /// Each as it was left.
-    pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
+    pub fn alerts(&self) -> impl Iterator<Item = &Alert> + Clone {
         self.alerts.iter().map(|orphan| &orphan.alert)
     }
 

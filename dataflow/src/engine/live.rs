@@ -223,9 +223,12 @@ impl Live {
         Live { accounts, ..self }
     }
 
-    /// The same, ending what an earlier life left firing.
+    /// The same, ending what an earlier life left firing. Until then routes repeat it.
     pub fn ending(mut self, mut orphans: LeftFiring) -> Live {
         self.figures.leave(&orphans);
+        if let Some(routes) = &self.routes {
+            routes.offer_left(orphans.alerts());
+        }
         self.book.restore_points(orphans.open(|| None));
         Live { orphans, ..self }
     }

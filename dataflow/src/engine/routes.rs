@@ -81,6 +81,11 @@ impl Routes {
         self.runners.iter().for_each(|runner| runner.offer(alerts));
     }
 
+    /// Takes alerts that an earlier life left firing, for routes that repeat what goes on. Never waits.
+    pub fn offer_left<'a>(&self, alerts: impl Iterator<Item = &'a Alert> + Clone) {
+        self.runners.iter().for_each(|runner| runner.offer_left(alerts.clone()));
+    }
+
     /// Whether every route has recorded or told what was offered.
     pub fn are_recorded(&self) -> bool {
         self.runners.iter().all(RouteRunner::is_recorded)

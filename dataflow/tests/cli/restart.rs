@@ -70,3 +70,32 @@ fn an_alert_about_the_same_takes_the_place_of_one_left_firing() {
     let (last, state) = all.last().unwrap();
     assert!(*last != left && state == "firing", "{all:?}");
 }
+
+#[test]
+fn a_blocklist_goes_on_with_what_was_left_firing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    requests(dir, "spike.log", 0, "1.2.3.4", 200);
+    requests(dir, "soon.log", 1, "5.6.7.8", 3);
+    requests(dir, "later.log", 9, "5.6.7.8", 3);
+    let config = "data_dir = \"data\"\n[[source]]\nkind = \"stdin\"\n[[route]]\nkind = \"blocklist\"\nname = \"deny\"\n\
+         rules = [\"ip-spike\"]\npath = \"deny.txt\"\n";
+    std::fs::write(dir.join("c.toml"), config).unwrap();
+    let listed = |input: &str| {
+        let ran = run_over(dir, input, "run -c c.toml --no-page");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        std::fs::read_to_string(dir.join("deny.txt")).unwrap().contains("1.2.3.4")
+    };
+    // As if `expire` had passed since it was listed.
+    let expire = || {
+        std::fs::remove_file(dir.join("deny.txt")).unwrap();
+        std::fs::remove_file(dir.join("data/routes/deny.entries")).unwrap();
+    };
+    assert!(listed("spike.log"));
+    assert!(listed("soon.log"), "it is listed still");
+    expire();
+    assert!(listed("soon.log"), "it fires still, and is listed again");
+    assert!(listed("later.log"), "until `expire` after its end");
+    expire();
+    assert!(!listed("later.log"), "it is over");
+}

@@ -17,6 +17,20 @@ impl Router {
         self.acknowledged = acknowledged;
     }
 
+    /// Takes an alert that an earlier life left firing and this one has not computed: where it was told, it goes on and is told
+    /// again like others. What is known to be newer stays, and what nobody was told of is no news of this life's.
+    pub fn take_left(&mut self, alert: &Alert, now: u64) {
+        if self.policy.repeat_every.is_none() || !self.policy.takes(alert) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&alert.key) else { return };
+        if entry.newest.is_none() && entry.told.as_ref().is_some_and(|told| told.firing) {
+            entry.newest = Some(alert.clone());
+            entry.seen = now;
+            self.file(&alert.key, now);
+        }
+    }
+
     /// Whether an alert need not be told again: somebody has seen this firing of it.
     fn is_acknowledged(&self, alert: &Alert) -> bool {
         self.acknowledged.get(&alert.key).is_some_and(|covers| *covers >= alert.fired.0)

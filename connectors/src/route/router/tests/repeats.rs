@@ -66,6 +66,52 @@ fn a_restart_does_not_repeat_what_is_not_due() {
 }
 
 #[test]
+fn what_an_earlier_life_left_firing_goes_on() {
+    let always = Policy { repeat_every: Some(MINUTE), repeats_always: true, ids: false, ..Policy::programs() };
+    let people = Policy { repeat_every: Some(MINUTE), ..Policy::people() };
+    let never = Policy { repeat_every: None, ..always.clone() };
+    let other = Policy { rules: vec!["other".into()], ..always.clone() };
+    let repeated: &[&str] = &["repeated r/1/0"];
+    // name, the policy after the restart, what was told, what is left firing, what is said ten seconds later, and a minute
+    let rows: &[(&str, &Policy, &[AlertState], u64, &[&str], &[&str])] = &[
+        ("it was told", &always, &[Firing], 0, repeated, repeated),
+        ("by another id", &always, &[Firing], 10_000, &["repeated r/1/10000"], &["repeated r/1/10000"]),
+        ("it is not due", &people, &[Firing], 0, &[], repeated),
+        ("nothing is repeated here", &never, &[Firing], 0, &[], &[]),
+        ("not taken here any more", &other, &[Firing], 0, &[], &[]),
+        ("nobody was told", &always, &[], 0, &[], &[]),
+        ("it was told as over", &always, &[Firing, Resolved], 0, &[], &[]),
+    ];
+    for (name, policy, told, first, soon, later) in rows {
+        let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
+        for state in *told {
+            s.take(HOUR, "r", "1", 0, *state).run(HOUR);
+        }
+        let snapshot = s.router.snapshot();
+        let mut s = Script::new((*policy).clone());
+        let mut now = HOUR + 10 * SECOND;
+        snapshot.records.into_iter().for_each(|record| s.router.restore(record, now));
+        s.router.restored();
+        s.router.take_left(&alert("r", "1", *first, Firing), now);
+        s.run(now);
+        assert_eq!(s.said(), *soon, "{name}");
+        now += MINUTE;
+        s.run(now);
+        assert_eq!(s.said(), *later, "{name}, later");
+        let want = if told.last() == Some(&Firing) { vec![format!("resolved r/1/{first}")] } else { Vec::new() };
+        s.take(now, "r", "1", *first, Resolved).run(now + MINUTE);
+        assert_eq!(s.said(), want, "{name}, at its end");
+    }
+    // What waits to be told is newer.
+    let mut s = Script::new(always);
+    s.take(HOUR, "r", "1", 0, Firing).run(HOUR);
+    s.take(HOUR, "r", "1", 0, Resolved);
+    s.router.take_left(&alert("r", "1", 0, Firing), HOUR);
+    s.run(HOUR + MINUTE);
+    assert_eq!(s.said(), ["fired r/1/0", "resolved r/1/0"]);
+}
+
+#[test]
 fn what_is_acknowledged_is_not_repeated() {
     let seen = |at: u64| Arc::new(Acknowledged::from([("r/1".to_owned(), at)]));
     let mut s = Script::new(Policy { repeat_every: Some(MINUTE), ..Policy::programs() });
