@@ -37,8 +37,10 @@ pub struct Misfit {
     pub source: Arc<str>,
     /// What.
     pub kind: Kind,
-    /// How much of it.
+    /// How much of it; of late events without those from the future.
     pub count: u64,
+    /// How many events are from the future, where that is said with the late ones.
+    pub future: u64,
     /// Of how many lines.
     pub lines: u64,
 }
@@ -76,16 +78,16 @@ impl Misfits {
                 continue;
             }
             source.totals = totals;
-            let late = |totals: &Totals| totals.late + totals.future;
+            let since = |of: fn(&Totals) -> u64| of(&totals).saturating_sub(of(&before));
             let rows = [
-                (Kind::Rejected, totals.rejected.saturating_sub(before.rejected)),
-                (Kind::Late, late(&totals).saturating_sub(late(&before))),
+                (Kind::Rejected, since(|totals| totals.rejected), 0),
+                (Kind::Late, since(|totals| totals.late), since(|totals| totals.future)),
             ];
-            for ((kind, count), said) in rows.into_iter().zip(&mut source.said) {
+            for ((kind, count, future), said) in rows.into_iter().zip(&mut source.said) {
                 let is_due = said.is_none_or(|at| now.saturating_duration_since(at) >= SAY_EVERY);
-                if is_due && lines >= LEAST_LINES && count >= lines.div_ceil(10) {
+                if is_due && lines >= LEAST_LINES && count + future >= lines.div_ceil(10) {
                     *said = Some(now);
-                    found.push(Misfit { source: name.clone(), kind, count, lines });
+                    found.push(Misfit { source: name.clone(), kind, count, future, lines });
                 }
             }
         }
@@ -105,22 +107,22 @@ fn lacking(source: &Arc<str>, sample: &Sample, said: (bool, bool)) -> impl Itera
     let (clients, paths) = sample.lacks();
     let rows = [(Kind::Clients, clients && !said.0), (Kind::Paths, paths && !said.1)];
     let (source, count) = (source.clone(), sample.requests);
-    let misfit = move |kind| Misfit { source: source.clone(), kind, count, lines: count };
+    let misfit = move |kind| Misfit { source: source.clone(), kind, count, future: 0, lines: count };
     rows.into_iter().filter(|(_, lacks)| *lacks).map(move |(kind, _)| misfit(kind))
 }
 
 impl Misfit {
     /// Says it to the log.
     pub fn warn(&self) {
-        let Misfit { source, kind, count, lines } = self;
+        let Misfit { source, kind, count, future, lines } = self;
         match kind {
             Kind::Rejected => tracing::warn!(
                 source = %source, lines, rejected = count,
                 "many lines cannot be read: the dead letters say why; is it the right `format`?"
             ),
             Kind::Late => tracing::warn!(
-                source = %source, lines, late = count,
-                "many events are in no window, too late or from the future: are clocks right and lines in order of time? \
+                source = %source, lines, late = count, future,
+                "many events are in no window, too late or from the future: are clocks and `time_zone` right, and lines in order of time? \
                  `max_out_of_order`, `allowed_lateness` and `max_ahead` in [time] bound how far they may be off"
             ),
             Kind::Clients => tracing::warn!(
@@ -168,9 +170,10 @@ mod tests {
         assert_eq!(said, [(a, Kind::Clients, 100)], "a source's partitions together");
     }
 
+    /// Half of the late ones are from the future, rounded up.
     fn row(source: &str, partition: &str, lines: u64, rejected: u64, late: u64) -> Health {
         let name = Name { index: 0, source: source.into(), partition: partition.into() };
-        let totals = Totals { lines, rejected, late, ..Totals::default() };
+        let totals = Totals { lines, rejected, late: late / 2, future: late - late / 2, ..Totals::default() };
         let shares = Shares::default();
         Health { name, totals, of_topic: false, lag: None, shares, holds: true, passing: false, first_worker: 0 }
     }
@@ -180,13 +183,13 @@ mod tests {
         let begun = Instant::now();
         let mut misfits = Misfits::default();
         // name, seconds, (lines, rejected, late) so far of a partition, what is said
-        let rows: &[(&str, u64, (u64, u64, u64), &[(Kind, u64, u64)])] = &[
+        let rows: &[(&str, u64, (u64, u64, u64), &[(Kind, u64, u64, u64)])] = &[
             ("too few lines", 0, (99, 99, 0), &[]),
-            ("with those before", 10, (100, 99, 0), &[(Kind::Rejected, 99, 100)]),
+            ("with those before", 10, (100, 99, 0), &[(Kind::Rejected, 99, 0, 100)]),
             ("said just now", 20, (300, 299, 0), &[]),
-            ("something else", 30, (400, 299, 10), &[(Kind::Late, 10, 100)]),
-            ("not yet again", 609, (500, 399, 10), &[]),
-            ("again", 610, (600, 499, 10), &[(Kind::Rejected, 100, 100)]),
+            ("something else", 30, (400, 299, 11), &[(Kind::Late, 5, 6, 100)]),
+            ("not yet again", 609, (500, 399, 11), &[]),
+            ("again", 610, (600, 499, 11), &[(Kind::Rejected, 100, 0, 100)]),
             ("a process is away", 700, (50, 0, 0), &[]),
             ("below a tenth", 2000, (1050, 99, 99), &[]),
         ];
@@ -197,7 +200,8 @@ mod tests {
                 row("a", "2", lines / 2, 0, *late),
                 row("b", "1", 9999, 0, 0),
             ];
-            let said: Vec<_> = misfits.look(&health, now).iter().map(|m| (m.kind, m.count, m.lines)).collect();
+            let said: Vec<_> =
+                misfits.look(&health, now).iter().map(|m| (m.kind, m.count, m.future, m.lines)).collect();
             assert_eq!(said, *want, "{name}");
         }
     }
