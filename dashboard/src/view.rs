@@ -255,7 +255,7 @@ pub enum Why {
     Slow,
     /// It is read up to its end while lines keep coming: time goes as far as it does.
     Following,
-    /// The same, and it is far behind the others: its clock is slow or stands still.
+    /// Lines keep coming, and it is far behind the others: its clock is slow or stands still.
     Behind,
     /// It is at its end and nothing comes; soon it will hold time no more.
     Idle,

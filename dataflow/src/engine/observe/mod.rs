@@ -45,6 +45,9 @@ pub struct ProcessView {
     pub holding: Option<u64>,
     /// Which of them it is.
     pub held_by: Option<HeldBy>,
+    /// For how long that has brought no line, ms.
+    #[serde(default)]
+    pub quiet_ms: u64,
     /// Its sources that read topics.
     #[serde(default)]
     pub sources: Vec<SourceView>,
@@ -165,6 +168,7 @@ impl Inner {
             rate,
             holding,
             held_by,
+            quiet_ms: seen.watch.holder().map_or(0, |holder| holder.quiet_ms),
             sources: sources(&all, lags),
             partitions,
             workers,

@@ -65,6 +65,8 @@ pub struct Holder {
     pub since: u64,
     /// Why.
     pub why: Why,
+    /// For how long it has brought no line, ms.
+    pub quiet_ms: u64,
     /// Its watermark, and how many events of the future it had brought, when that last moved.
     watermark: u64,
     future: u64,
@@ -108,7 +110,8 @@ impl Watch {
                 _ => self.flows.get(&one.id).map_or(Why::Slow, |flow| flow.why(now)),
             };
             let since = before.map_or(now, |before| before.since);
-            Holder { id: one.id, since, why, watermark: one.totals.watermark, future }
+            let quiet_ms = self.flows.get(&one.id).map_or(0, |flow| now.saturating_sub(flow.moved));
+            Holder { id: one.id, since, why, quiet_ms, watermark: one.totals.watermark, future }
         });
     }
 
@@ -224,5 +227,10 @@ mod tests {
             watch.see(&[one], &BTreeSet::new(), false, *now);
             assert_eq!(watch.holder().map(|holder| holder.why), Some(*why), "{name}");
         }
+        let totals = Totals { lines: 80, events: 80, watermark: 5, ..Totals::default() };
+        let one = Standing { id: PartitionId(1), totals, done: false, idle: false, at_end: true };
+        watch.see(&[one], &BTreeSet::new(), false, 12_000);
+        let holder = watch.holder().unwrap();
+        assert_eq!((holder.why, holder.quiet_ms), (Why::Idle, 4500), "no line since");
     }
 }

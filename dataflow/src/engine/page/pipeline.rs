@@ -181,10 +181,13 @@ impl Engine for ShownPipeline {
         let holder = views.iter().filter(|view| view.holding.is_some()).min_by_key(|view| (view.holding, view.process));
         let partitions = partitions(&views);
         let farthest = partitions.iter().filter_map(|row| row.watermark).max();
-        let held_by = holder.and_then(|view| view.held_by.clone().map(|held| (held, view.holding)));
+        let held_by = holder.and_then(|view| view.held_by.clone().map(|held| (held, view)));
         TimeView {
             frontier: self.frontier(),
-            held_by: held_by.map(|(held, holding)| view::HeldBy { why: why(held.why, holding, farthest), ..held }),
+            held_by: held_by.map(|(held, view)| {
+                let why = why(held.why, view.holding, farthest, view.quiet_ms);
+                view::HeldBy { why, ..held }
+            }),
             partitions,
             truncated: views.iter().any(|view| view.truncated),
         }
@@ -268,10 +271,13 @@ impl Engine for ShownPipeline {
 /// How much further the others must be until one that is read as it is written holds them back, ms.
 pub(super) const BEHIND: u64 = 120_000;
 
-/// Why a partition whose watermark is `holding` holds time, where the others are as far as `farthest`.
-pub(super) fn why(why: view::Why, holding: Option<u64>, farthest: Option<u64>) -> view::Why {
-    match (why, holding, farthest) {
-        (view::Why::Following, Some(at), Some(farthest)) if farthest.saturating_sub(at) >= BEHIND => view::Why::Behind,
+/// Why a partition whose watermark is `holding` holds time, where the others are as far as `farthest` and it has brought no line
+/// for `quiet` ms: the others went on for as long.
+pub(super) fn why(why: view::Why, holding: Option<u64>, farthest: Option<u64>, quiet: u64) -> view::Why {
+    let (Some(at), Some(farthest)) = (holding, farthest) else { return why };
+    let is_behind = farthest.saturating_sub(at).saturating_sub(quiet) >= BEHIND;
+    match why {
+        view::Why::Following | view::Why::Idle if is_behind => view::Why::Behind,
         _ => why,
     }
 }

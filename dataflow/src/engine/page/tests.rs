@@ -52,14 +52,15 @@ fn a_taken_port_is_followed_by_the_next() {
 fn one_that_is_read_as_it_is_written_may_still_hold_the_others_back() {
     use view::Why::{Behind, Following, Idle};
     let rows = [
-        ("it is the only one", Following, Some(9), Some(9), Following),
-        ("just before", Following, Some(1), Some(BEHIND), Following),
-        ("far behind", Following, Some(1), Some(BEHIND + 1), Behind),
-        ("nothing comes", Idle, Some(1), Some(BEHIND + 1), Idle),
-        ("nobody is anywhere", Following, None, None, Following),
+        ("it is the only one", Following, Some(9), Some(9), 0, Following),
+        ("just before", Following, Some(1), Some(BEHIND), 0, Following),
+        ("far behind", Following, Some(1), Some(BEHIND + 1), 0, Behind),
+        ("since nothing comes", Idle, Some(1), Some(BEHIND + 1), 5000, Idle),
+        ("before that as well", Idle, Some(1), Some(BEHIND + 5001), 5000, Behind),
+        ("nobody is anywhere", Following, None, None, 0, Following),
     ];
-    for (name, given, holding, farthest, want) in rows {
-        assert_eq!(why(given, holding, farthest), want, "{name}");
+    for (name, given, holding, farthest, quiet, want) in rows {
+        assert_eq!(why(given, holding, farthest, quiet), want, "{name}");
     }
 }
 
