@@ -132,6 +132,29 @@ fn a_second_attack_is_told_before_the_first_is_confirmed() {
     assert_eq!(run.stop().0, Some(130));
 }
 
+#[test]
+fn a_log_of_another_time_zone_is_named_while_it_is_read() {
+    let line = |off: i64| {
+        let local = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(off);
+        format!("{} [error] 7#7: *1 open() failed\n", local.strftime("%Y/%m/%d %H:%M:%S"))
+    };
+    let named = |off: i64, zone: &str| {
+        let mut run = Run::new("");
+        run.start();
+        run.until(zone, |run| {
+            run.append(&line(off));
+            std::thread::sleep(Duration::from_millis(500));
+            std::fs::read_to_string(run.path("said")).unwrap().contains(&format!("time_zone=\"{zone}\""))
+        });
+        let (_, said) = run.stop();
+        assert!(said.contains("lines name no time zone") && !said.contains("the event time of a source"), "{said}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| named(11 * 1800, "+05:30"));
+        scope.spawn(|| named(-5 * 3600, "-05:00"));
+    });
+}
+
 /// Answers of a status to many clients, at so many seconds after ten o'clock.
 fn answers(count: usize, status: u16, second: u64) -> String {
     let time = format!("05/Mar/2026:10:{:02}:{:02} +0000", second / 60, second % 60);

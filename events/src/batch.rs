@@ -210,12 +210,14 @@ pub struct Batch {
     pub rejects: Vec<Reject>,
     /// The host of lines that name none.
     pub default_host: Arc<[u8]>,
+    /// Whether some of its times name no zone: they were read in the source's.
+    pub is_zoneless: bool,
 }
 
 impl Batch {
     /// A batch with nothing parsed yet.
     pub fn new(raw: RawBatch, default_host: Arc<[u8]>) -> Batch {
-        Batch { raw, extra: Vec::new(), events: Vec::new(), rejects: Vec::new(), default_host }
+        Batch { raw, extra: Vec::new(), events: Vec::new(), rejects: Vec::new(), default_host, is_zoneless: false }
     }
 
     /// The bytes of a span; empty for [`Span::NONE`].

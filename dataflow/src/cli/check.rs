@@ -5,7 +5,7 @@ use super::inputs::{missing_sources, named_by, packed_sources};
 use super::inspect::{self, Seen};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Overrides, Services, Source, SourceKind};
 use crate::engine::allowed::describe;
-use crate::engine::{page, routes};
+use crate::engine::{page, routes, zones};
 use crate::exit::{self, ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -244,10 +244,10 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
     }
     if let Some(zone) = zone {
         let text = format!(
-            "its times are whole hours off the time it was last written (time_zone is {})",
+            "its times are off the time it was last written as if of another zone (time_zone is {})",
             source.lines.zone_name
         );
-        let offset = inspect::offset(zone);
+        let offset = zones::shown(zone);
         let hint = format!("write time_zone = \"{offset}\", or the name of the zone");
         found.problems.push(problem(text).hint(hint));
     }

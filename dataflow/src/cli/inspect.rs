@@ -4,7 +4,8 @@
 //! Only the first and last [`LOOK`] bytes are read. A compressed file is not looked into.
 
 use crate::config::Lines;
-use jiff::tz::{Offset, TimeZone};
+use crate::engine::zones;
+use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -21,10 +22,8 @@ use tidewatch_events::time::EventTime;
 /// How much of each end of a file is read, in bytes.
 const LOOK: u64 = 64 << 10;
 
-/// How far a difference may be from whole hours, in ms: what lies between the last line and the last write.
+/// How far a difference may be from that between two zones, in ms: what lies between the last line and the last write.
 const NEAR: i64 = 5 * 60_000;
-
-const HOUR: i64 = 3_600_000;
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +40,8 @@ pub struct Seen {
     pub reason: Option<Reason>,
     /// Which fields they have.
     pub coverage: Coverage,
-    /// The offset the times seem to be in, in seconds east of UTC, where the configured zone puts them whole hours off the
-    /// time the file was last written.
+    /// The offset the times seem to be in, in seconds east of UTC, where the configured zone puts them off the time the file was
+    /// last written by as much as lies between two zones.
     pub zone: Option<i32>,
 }
 
@@ -194,36 +193,20 @@ fn parse(format: &Format, bytes: &[u8], zone: TimeZone, written: u64, proxies: &
     batch
 }
 
-/// The offset the file's times seem to be in: only where lines name no zone, and the last one, read in the configured zone, is
-/// whole hours off the last write.
+/// The offset the file's times seem to be in: only where lines name no zone, and the last one, read in the configured zone, is off
+/// the last write by as much as lies between two zones.
 fn zone(format: &Format, tail: &[u8], written: u64, configured: &TimeZone) -> Option<i32> {
-    let proxies = Proxies::default();
-    let last =
-        |zone: TimeZone| parse(format, tail, zone, written, &proxies).events.iter().map(|event| event.time).max();
-    let (utc, east) = (last(TimeZone::UTC)?, last(TimeZone::fixed(Offset::from_seconds(3600).ok()?))?);
-    if utc == east {
-        return None; // the lines name their zone
-    }
-    let EventTime(time) = last(configured.clone())?;
-    let off = i64::try_from(written).ok()? - i64::try_from(time).ok()?;
-    let hours = (off + off.signum() * HOUR / 2) / HOUR;
-    if hours == 0 || hours.abs() > 14 || (off - hours * HOUR).abs() > NEAR {
-        return None;
-    }
-    let instant = jiff::Timestamp::from_millisecond(i64::try_from(time).ok()?).ok()?;
-    let offset = i64::from(configured.to_offset(instant).seconds()) - hours * 3600;
-    i32::try_from(offset).ok().filter(|seconds| seconds.abs() <= 14 * 3600)
-}
-
-/// An offset as it is configured: `+02:00`.
-pub fn offset(seconds: i32) -> String {
-    let sign = if seconds < 0 { '-' } else { '+' };
-    format!("{sign}{:02}:{:02}", seconds.abs() / 3600, seconds.abs() / 60 % 60)
+    let batch = parse(format, tail, configured.clone(), written, &Proxies::default());
+    let EventTime(time) = batch.events.iter().map(|event| event.time).max().filter(|_| batch.is_zoneless)?;
+    let off = i64::try_from(time).ok()? - i64::try_from(written).ok()?;
+    zones::fitting(configured, written, off, NEAR)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR: i64 = 3_600_000;
 
     fn lines(format: &str, zone: &str) -> Lines {
         let zone = crate::config::reader::parse_zone(zone).unwrap();
@@ -231,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_hours_are_a_zone() {
+    fn what_lies_between_zones_is_a_zone() {
         const TEN: u64 = 1_772_704_800_000; // 2026-03-05T10:00:00Z
         let error = "2026/03/05 10:00:00 [error] 7#7: *1 open() \"/x\" failed\n";
         let access = "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n";
@@ -243,13 +226,14 @@ mod tests {
             ("too late to tell", error, "nginx-error", "UTC", -2 * HOUR + NEAR + 1, None),
             ("as configured", error, "nginx-error", "+02:00", -2 * HOUR, None),
             ("configured wrong", error, "nginx-error", "+02:00", -HOUR, Some("+01:00")),
+            ("of half an hour more", error, "nginx-error", "UTC", -11 * HOUR / 2, Some("+05:30")),
             ("more than any zone", error, "nginx-error", "UTC", -15 * HOUR, None),
             ("lines that name their zone", access, "common", "UTC", -2 * HOUR, None),
         ];
         for (name, line, format, zone, off, want) in rows {
             let written = TEN.checked_add_signed(*off).unwrap();
             let seen = look(line.as_bytes(), line.as_bytes(), written, &lines(format, zone));
-            assert_eq!(seen.zone.map(offset).as_deref(), *want, "{name}");
+            assert_eq!(seen.zone.map(zones::shown).as_deref(), *want, "{name}");
             assert_eq!((seen.lines, seen.readable), (1, 1), "{name}");
         }
     }

@@ -20,10 +20,12 @@ mod clock;
 mod pace;
 mod partition;
 mod steps;
+mod zone;
 
 pub use clock::Moment;
 pub use partition::{Again, Gone, Judgement, Left, Pending, Sample, Share, Shares, Totals};
 pub use steps::Steps;
+pub use zone::{Off, QUARTER};
 
 use crate::cluster::Backlog;
 use clock::Believed;
@@ -604,6 +606,7 @@ impl Inner {
         let sum = self.ended.entry(entry.info.source);
         let (_, sum, shares) = sum.or_insert_with(|| (name(), Totals::default(), Shares::default()));
         sum.merge(&totals);
+        sum.off = totals.off;
         shares.merge(&entry.shares);
         if self.gone.len() == NAMES_KEPT {
             self.gone.pop_front();

@@ -27,8 +27,9 @@ use super::peers::Peers;
 use super::redaction::Redaction;
 use super::reload::Previews;
 use super::routes::Routes;
-use super::stalls::{Stall, Stalls};
+use super::stalls::Stalls;
 use super::writer::{record, shown};
+use super::zones::Zones;
 use crate::exit::Failure;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use durable::Durable;
@@ -166,6 +167,7 @@ pub struct Live {
     orphans: LeftFiring,
     misfits: Misfits,
     stalls: Stalls,
+    zones: Zones,
     partitions: Partitions,
 }
 
@@ -208,14 +210,15 @@ impl Live {
             previews: Previews::new(plan.limits.allowed_lateness, plan.retain),
             misfits: Misfits::default(),
             stalls: Stalls::new(Millis(0)),
+            zones: Zones::default(),
             partitions: Partitions::new(wall_clock()),
         })
     }
 
-    /// The same, warning where a process takes far more than `memory`, bytes, or a partition is further behind than
-    /// `max_drift` has it.
-    pub fn watching(self, memory: u64, max_drift: Millis) -> Live {
-        Live { watch: memory::Watch::new(memory), stalls: Stalls::new(max_drift), ..self }
+    /// The same, warning where a process takes far more than `memory`, bytes, a partition is further behind than `max_drift` has
+    /// it, or lines are of other time zones than these.
+    pub fn watching(self, memory: u64, max_drift: Millis, zones: Zones) -> Live {
+        Live { watch: memory::Watch::new(memory), stalls: Stalls::new(max_drift), zones, ..self }
     }
 
     /// The same, crediting these accounts for dead letters that are kept.
@@ -262,7 +265,7 @@ impl Live {
                 // At the end it is said of all that was read.
                 if !ended {
                     self.misfits.look(&rows, health).iter().for_each(Misfit::warn);
-                    self.stalls.look(&rows, health, wall_clock().0).iter().for_each(Stall::warn);
+                    self.look_at_times(&rows, health);
                     let over = self.orphans.look(&rows, self.ledger.backlog().listed, health);
                     self.end(over);
                 }

@@ -5,7 +5,7 @@
 //! | [`ledger`] | the process's partitions, their clocks, the order in which their batches are judged |
 //! | [`ingest`] | the source edge: parse, judge, aggregate, stamp |
 //! | [`gate`] | what is held back while old records are caught up with |
-//! | [`misfits`], `stalls` | sources of which much is left out, and those that hold back the time of all |
+//! | [`misfits`], `stalls`, [`zones`] | sources of which much is left out, those that hold back the time of all, and those whose lines are of another time zone |
 //! | [`parsers`] | formats of partitions |
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
@@ -67,6 +67,7 @@ mod stalls;
 mod testing;
 pub mod workers;
 pub mod writer;
+pub mod zones;
 
 pub use demo::demo;
 pub use replay::{Summary, replay};

@@ -26,6 +26,7 @@ use super::sinks::{self, Gathered, Ring};
 use super::sources::{Place, Sources, writable};
 use super::stalls::Holders;
 use super::workers::{self, Shared, Wakers};
+use super::zones::Zones;
 use crate::cli::options::{ClusterOptions, RunOptions};
 use crate::cluster::{Control, Status};
 use crate::config::Config;
@@ -505,7 +506,7 @@ fn delivering(
     let Outlets { runners, routes, tap, .. } = outlets;
     let redaction = Redaction::new(config.privacy.clone(), parsers);
     let live = Live::new(&shared.plan, (runners, routes), shared.ledger.clone(), peers, tap, redaction, figures)?;
-    Ok(live.watching(config.memory.0, config.time.max_drift))
+    Ok(live.watching(config.memory.0, config.time.max_drift, Zones::new(&config.sources)))
 }
 
 /// How a run keeps time. Windows that are not durable are remembered only where they are committed behind: nothing

@@ -50,6 +50,8 @@ struct Watched {
     since: u64,
     watermark: u64,
     lines: u64,
+    /// Whether it was found to hold back time when that was last to be told.
+    holds: bool,
     said: Option<Instant>,
 }
 
@@ -75,7 +77,8 @@ impl Stalls {
             return None;
         };
         let (watermark, lines) = (row.totals.watermark, row.totals.lines);
-        let fresh = Watched { name: row.name.clone(), at: now, since: wall, watermark, lines, said: None };
+        let fresh =
+            Watched { name: row.name.clone(), at: now, since: wall, watermark, lines, holds: false, said: None };
         let watched = match &mut self.watched {
             Some(watched) if watched.name == row.name => watched,
             other => other.insert(fresh),
@@ -89,7 +92,8 @@ impl Stalls {
         let moved = watermark.saturating_sub(watched.watermark);
         let said = watched.said;
         (watched.at, watched.watermark, watched.lines) = (now, watermark, lines);
-        if moved > passed.saturating_add(passed / 4) || row.lag.is_some_and(|lag| lag > came) {
+        watched.holds = moved <= passed.saturating_add(passed / 4) && row.lag.is_none_or(|lag| lag <= came);
+        if !watched.holds {
             watched.since = wall;
             return None;
         }
@@ -104,6 +108,11 @@ impl Stalls {
             behind: Millis(farthest - watermark),
             since: watched.since,
         })
+    }
+
+    /// The partition that holds back time, whether that is to be said or was.
+    pub fn holder(&self) -> Option<&Name> {
+        self.watched.as_ref().filter(|watched| watched.holds).map(|watched| &watched.name)
     }
 }
 
@@ -189,7 +198,7 @@ mod tests {
         let look = |(second, watermark, lines, lag): &(u64, u64, u64, Option<u64>)| {
             let health = [row("live", (10_000 + second) * 1000, 9, None), row("slow", watermark * 1000, *lines, *lag)];
             let found = stalls.look(&health, begun + Duration::from_secs(*second), second * 1000)?;
-            assert_eq!(&*found.name.source, "slow");
+            assert_eq!((&*found.name.source, stalls.holder()), ("slow", Some(&found.name)));
             Some((*second, found.is_still, found.behind.0 / 1000, found.since / 1000))
         };
         looks.iter().filter_map(look).collect()
@@ -252,6 +261,7 @@ mod tests {
             let idle = Health { holds: false, ..row("idle", 1000, second, None) };
             let health = [row("live", (10_000 + second) * 1000, 9, None), idle];
             assert_eq!(stalls.look(&health, begun + Duration::from_secs(second), second), None);
+            assert_eq!(stalls.holder(), None);
         }
     }
 }

@@ -311,7 +311,7 @@ impl Parser {
 
     /// Divides the batch's bytes into lines and reads each into `batch.events` or `batch.rejects`, in line order.
     pub fn parse(&mut self, batch: &mut Batch) {
-        let Batch { raw, extra, events, rejects, .. } = batch;
+        let Batch { raw, extra, events, rejects, is_zoneless, .. } = batch;
         let buffer = &raw.bytes[..];
         let marked = self.format.inner.is_read_by_marks() && buffer.len() < u32::MAX as usize;
         let mut marks = std::mem::take(&mut self.marks);
@@ -360,6 +360,7 @@ impl Parser {
             }
         }
         self.marks = marks;
+        *is_zoneless = self.clock.took_zone();
     }
 
     /// Reads lines, a stretch of the buffer at a time: what one pass finds in it, the next goes by.

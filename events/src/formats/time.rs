@@ -32,6 +32,8 @@ pub(super) struct Clock {
     iso: Minute<25>,
     /// Quarter of an hour of local time, and the zone's offset in it (ms east of UTC).
     quarter: (i64, i64),
+    /// Whether a time was read in the source's zone since [`Clock::took_zone`] was asked last.
+    took_zone: bool,
 }
 
 /// A civil date and time of day with what is known of its zone.
@@ -102,7 +104,22 @@ impl Clock {
     pub fn new(zone: TimeZone) -> Clock {
         let fixed = zone.to_fixed_offset().ok().map(|offset| i64::from(offset.seconds()) * 1000);
         let (clf, iso) = (Minute::new(), Minute::new());
-        Clock { zone, fixed, written_by: None, received: None, carried: None, clf, iso, quarter: (i64::MIN, 0) }
+        Clock {
+            zone,
+            fixed,
+            written_by: None,
+            received: None,
+            carried: None,
+            clf,
+            iso,
+            quarter: (i64::MIN, 0),
+            took_zone: false,
+        }
+    }
+
+    /// Whether a time that names no zone was read since this was asked last.
+    pub fn took_zone(&mut self) -> bool {
+        std::mem::take(&mut self.took_zone)
     }
 
     /// Says of the lines that follow by when they were written, and when they happened where they carry no time.
@@ -275,6 +292,7 @@ impl Clock {
     }
 
     fn zone_offset(&mut self, local: i64) -> i64 {
+        self.took_zone = true;
         if let Some(fixed) = self.fixed {
             return fixed;
         }
@@ -477,8 +495,10 @@ mod tests {
         let mut clock = Clock::new(zone);
         for (text, want) in rows {
             assert_eq!(show(clock.any(text.as_bytes())), *want, "{text}");
+            assert_eq!(clock.took_zone(), !text.ends_with('Z'), "{text}");
         }
         let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(-8)));
         assert_eq!(show(clock.any(b"2026/01/15 12:00:00")), "2026-01-15T20:00:00.000Z");
+        assert!(clock.took_zone() && !clock.took_zone(), "since it was asked last");
     }
 }

@@ -9,7 +9,7 @@
 //! - `reached` stands still while a batch is half judged (no batch ever is where partitions may be idle: a future guard by
 //!   a limit needs nothing of what follows).
 
-use super::{Moment, Position, Steps, TimeSettings};
+use super::{Moment, Off, Position, Steps, TimeSettings, zone};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -110,6 +110,9 @@ pub struct Totals {
     pub first_event: Option<u64>,
     /// Largest time of an in-time event, ms.
     pub last_event: Option<u64>,
+    /// By how much its lines are off the clock, where they name no time zone and keep coming so.
+    #[serde(default)]
+    pub off: Option<Off>,
     /// The effective watermark, ms.
     pub watermark: u64,
     /// What the first of its events have.
@@ -178,6 +181,7 @@ impl Totals {
         self.late += other.late;
         self.future += other.future;
         self.ahead = self.ahead.max(other.ahead);
+        self.off = self.off.or(other.off);
         self.first_event = self.first_event.into_iter().chain(other.first_event).min();
         self.last_event = self.last_event.into_iter().chain(other.last_event).max();
         self.watermark = self.watermark.max(other.watermark);
@@ -274,6 +278,8 @@ pub(super) struct Entry {
     newest: u64,
     /// See [`Position::future`].
     future: Steps,
+    /// Its last events that are off by as much as a time zone.
+    off: zone::Run,
     /// What was there to be read at the start.
     pub unread: Option<Unread>,
     /// How many batches came before its end was seen for the first time: where records are gone, no offset tells.
@@ -318,6 +324,7 @@ impl Entry {
             next_offset: None,
             newest: 0,
             future: Steps::default(),
+            off: zone::Run::default(),
             unread: None,
             end_seen: None,
         }
@@ -470,6 +477,7 @@ impl Entry {
         if !self.judge_events(pending, worker) {
             return Judgement::Waits;
         }
+        self.note_zone(&pending.batch, time.guard);
         let Pending { batch, gone, .. } = pending;
         let (first_offset, next_offset) = offsets_of(&batch.raw, gone.bytes);
         self.reached = self.time();
@@ -529,6 +537,21 @@ impl Entry {
             }
         }
         *judged >= batch.events.len()
+    }
+
+    /// Takes note of whether a batch is off the clock as lines of another time zone are. What was there at the start was written
+    /// any time before it is read.
+    fn note_zone(&mut self, batch: &Batch, guard: Guard) {
+        let (Some(first), Some(last)) = (batch.events.first(), batch.events.last()) else { return };
+        let limits = Limits::new(&batch.raw, self.future);
+        let is_measured = guard == Guard::Limit && (limits.records.is_some() || self.has_caught_up());
+        self.totals.off = if batch.is_zoneless && is_measured {
+            let [first, last] = [first, last].map(|event| (event.time, limits.of(event)));
+            self.off.see(first, last, batch.events.len() as u64)
+        } else {
+            self.off = zone::Run::default();
+            None
+        };
     }
 
     /// Marks events in time that only rules see again, and takes note of windows of `size` (ms) that begin in this batch, which

@@ -162,6 +162,45 @@ fn events_of_records_are_measured_by_their_own_timestamps() {
 }
 
 #[test]
+fn lines_without_a_zone_that_keep_coming_off_the_clock_say_by_how_much() {
+    const HOUR: u64 = 3_600_000;
+    let held = Some(Unread { from: 0, to: 3, unit: Unit::Bytes });
+    // name, what the log held at the start, whether its lines name no zone, how many lines an hour ahead come, by how many
+    // quarters they are off
+    let rows: &[(&str, Option<Unread>, bool, u64, Option<i16>)] = &[
+        ("too few", None, true, 2, None),
+        ("enough", None, true, 3, Some(4)),
+        ("they name their zone", None, false, 9, None),
+        ("most were there at the start", held, true, 5, None),
+        ("enough came since", held, true, 6, Some(4)),
+    ];
+    for (name, unread, is_zoneless, lines, want) in rows {
+        let (ledger, feed) = (ledger(1).open_ended(true), feed());
+        feed.open(PartitionInfo { unread: *unread, passing: true, ..info(1) });
+        feed.listed();
+        (0..*lines).for_each(|seq| feed.send(RawBatch { read_at: WallTime(HOUR), ..batch(1, seq) }));
+        while let Some(taken) = ledger.take(&feed) {
+            let Taken::Batch(raw) = taken else { continue };
+            let mut batch = Batch { is_zoneless: *is_zoneless, ..Batch::new(raw, b"h"[..].into()) };
+            let Framing::Lines { offset } = batch.raw.framing else { panic!("batches here are of lines") };
+            batch.events.push(Event { offset, ..Event::new(Kind::Access, EventTime(2 * HOUR)) });
+            let mut pending = Pending { batch, judged: 0, gone: Gone::default() };
+            assert_eq!(ledger.judge(&mut pending, 0, &feed), Judgement::Whole, "{name}");
+        }
+        let off = |ledger: &Ledger| {
+            ledger.totals().iter().map(|(_, totals)| totals.off.map(|off| off.quarters)).collect::<Vec<_>>()
+        };
+        assert_eq!(off(&ledger), [*want], "{name}");
+        // The sum of what has ended is that of the last.
+        feed.end(PartitionId(1));
+        feed.open(PartitionInfo { passing: true, ..info(2) });
+        feed.end(PartitionId(2));
+        take(&ledger, &feed, 0);
+        assert_eq!(off(&ledger), [None], "{name}, ended");
+    }
+}
+
+#[test]
 fn reading_what_is_old_without_a_pause_is_catching_up() {
     // A partition with an event at 1000 is seen behind at 20 000, and looked at again.
     // name, another partition: its event and whether it is at its end; when the first says it is caught up, if it does;

@@ -43,6 +43,8 @@ pub struct Figures {
     pub alerts_critical: AtomicU64,
     /// How sinks stand, by name; a second old at most.
     pub sinks: Mutex<Vec<(String, SinkStatus)>>,
+    /// What is wrong with the times of sources, in words; ten seconds old at most.
+    pub troubles: Mutex<Vec<String>>,
     /// How routes stand, by name; a second old at most.
     pub routes: Mutex<Vec<(String, RouteStatus)>>,
 }

@@ -3,11 +3,14 @@
 use super::super::allowed::Allowed;
 use super::super::inexact::inexact;
 use super::super::limited::limited;
-use super::super::peers::Health;
+use super::super::peers::{Health, Name};
+use super::super::stalls::Stall;
+use super::super::zones::Misplaced;
 use super::Live;
 use std::time::Instant;
 use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::line_protocol::LineWriter;
+use tidewatch_events::text::printable;
 use tidewatch_events::time::EventTime;
 
 impl Live {
@@ -35,6 +38,28 @@ impl Live {
         self.write_inexact(EventTime(now.0));
         self.write_limited(EventTime(now.0));
         self.write_routes(EventTime(now.0));
+    }
+
+    /// Says which partitions hold back time, or bring times that no clock shows, and keeps what is wrong for who asks.
+    pub(super) fn look_at_times(&mut self, health: &[Health], now: Instant) {
+        let misplaced = self.zones.look(health);
+        for one in &misplaced {
+            if self.zones.is_due(one, now) {
+                one.warn();
+            }
+        }
+        let stall = self.stalls.look(health, now, wall_clock().0);
+        // Where it is of another zone, that is why.
+        let holder = self
+            .stalls
+            .holder()
+            .filter(|holder| !health.iter().any(|row| row.name == **holder && self.zones.of(row).is_some()));
+        stall.iter().filter(|_| holder.is_some()).for_each(Stall::warn);
+        let holds = |name: &Name| {
+            let source = printable(name.source.as_bytes());
+            format!("source {source}: lines of it hold back event time")
+        };
+        *self.figures.troubles.lock() = misplaced.iter().map(Misplaced::trouble).chain(holder.map(holds)).collect();
     }
 
     /// One point a process.

@@ -146,6 +146,41 @@ fn an_alert_that_goes_on_is_told_now_and_then_and_when_it_takes_a_place() {
     assert!(!is_told(instead, Some(80)), "that was of something else");
 }
 
+#[test]
+fn what_is_wrong_with_times_is_kept_for_who_asks() {
+    use crate::engine::ledger::{Off, Shares, Totals};
+    use crate::engine::peers::{Health, Name};
+    const NOW: u64 = 1_772_712_000_000;
+    let row = |partition: &str, second: u64, behind: u64, off: Option<i16>| {
+        let name = Name { index: 0, source: "web".into(), partition: partition.into() };
+        let off = off.map(|quarters| Off { quarters, at: NOW });
+        let watermark = NOW + second * 1000 - behind * 1000;
+        let totals = Totals { lines: second, watermark, off, ..Totals::default() };
+        let shares = Shares::default();
+        Health { name, totals, of_topic: false, lag: None, shares, holds: true, passing: false, first_worker: 0 }
+    };
+    let zone = "source web: lines are 5h behind the clock, as if of another time_zone";
+    // name, by how many quarters of an hour the one that is behind is off; what is wrong at once, and after a minute
+    let rows: &[(&str, Option<i16>, &[&str], &[&str])] = &[
+        ("of another zone", Some(-20), &[zone], &[zone]),
+        ("of a clock that is slow", None, &[], &["source web: lines of it hold back event time"]),
+    ];
+    for (name, off, at_once, later) in rows {
+        let config = config("[[source]]\nname = \"web\"\nkind = \"file\"\npaths = [\"/web.log\"]\n");
+        let mut live = live("", Vec::new()).watching(1 << 30, Millis::minutes(1), Zones::new(&config.sources));
+        let begun = Instant::now();
+        let mut look = |second: u64| {
+            let health = [row("good", second, 0, None), row("bad", second, 18_000, *off)];
+            live.look_at_times(&health, begun + Duration::from_secs(second));
+            live.figures.troubles.lock().clone()
+        };
+        assert_eq!(look(0), *at_once, "{name}");
+        assert_eq!(look(60), *later, "{name}, a minute later");
+        live.look_at_times(&[row("good", 70, 0, None)], begun + Duration::from_secs(70));
+        assert!(live.figures.troubles.lock().is_empty(), "{name}, mended");
+    }
+}
+
 /// Notes how alerts are told: their last window's end, how many findings, the value.
 struct Ear(Arc<parking_lot::Mutex<Vec<(u64, u64, f64)>>>);
 

@@ -264,7 +264,8 @@ impl Engine for ShownPipeline {
             return Err("stopping".into());
         }
         let is_full = self.shown.figures.full.load(Ordering::Relaxed);
-        readiness(is_full, &self.sinks(), &sources(&self.views()), self.configured)
+        let troubles = self.shown.figures.troubles.lock().clone();
+        readiness(is_full, &self.sinks(), &sources(&self.views()), self.configured, troubles)
     }
 }
 
@@ -307,6 +308,7 @@ fn readiness(
     sinks: &[SinkView],
     sources: &[SourceView],
     configured: usize,
+    troubles: Vec<String>,
 ) -> Result<Vec<String>, String> {
     if is_full {
         let full = sinks.iter().filter(|sink| sink.state == SinkState::Full).map(|sink| sink.name.as_str());
@@ -326,7 +328,7 @@ fn readiness(
         let (name, all) = (name(source), source.partitions);
         format!("source {name}: no broker answers for {} of its {all} partitions", source.away)
     };
-    Ok(away.chain(troubled.iter().map(of)).collect())
+    Ok(away.chain(troubled.iter().map(of)).chain(troubles).collect())
 }
 
 #[cfg(test)]
@@ -380,8 +382,11 @@ mod tests {
             let sinks: Vec<SinkView> = sinks.iter().map(sink).collect();
             let sources: Vec<SourceView> = sources.iter().map(source).collect();
             let is_full = sinks.iter().any(|sink| sink.state == Full);
-            let got = readiness(is_full, &sinks, &sources, *configured);
+            let got = readiness(is_full, &sinks, &sources, *configured, Vec::new());
             assert_eq!(got, want.clone().map_err(str::to_owned), "{name}");
+            let got = readiness(is_full, &sinks, &sources, *configured, vec!["times".to_owned()]);
+            let want = want.clone().map(|before| before.into_iter().chain(["times".to_owned()]).collect::<Vec<_>>());
+            assert_eq!(got, want.map_err(str::to_owned), "{name}, and times");
         }
     }
 }
