@@ -273,14 +273,15 @@ fn leave_out_copies(members: &mut Vec<(Generation, PathBuf)>) {
         let plain = path.with_file_name(OsStr::from_bytes(bare));
         let is_copy = *generation != Generation::Current && bare.len() < name.len() && all.contains(&plain);
         if is_copy {
-            tracing::warn!(
-                "{} is left out: it is the compressed form of {}, which is read",
-                path.shown(),
-                plain.shown()
-            );
+            say_left_out(path, &plain);
         }
         !is_copy
     });
+}
+
+/// Says that a file is not read, but its plain form.
+pub(crate) fn say_left_out(path: &Path, plain: &Path) {
+    tracing::warn!("{} is left out: it is the compressed form of {}, which is read", path.shown(), plain.shown());
 }
 
 #[cfg(test)]

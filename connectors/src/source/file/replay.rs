@@ -19,8 +19,11 @@ use crate::open_files;
 use crate::source::frame::{Lines, Outlet};
 use crate::source::{Identity, SourceError, partition_id};
 use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -43,7 +46,9 @@ impl ReplayFiles {
     /// # Errors
     /// [`SourceError::Usage`], naming the path: not there, not readable, a directory, an archive, or a pattern without a match.
     pub fn new(identity: Identity, paths: &[impl AsRef<Path>]) -> Result<ReplayFiles, SourceError> {
-        let logs = names::group(names::expand(paths)?);
+        let mut files = names::expand(paths)?;
+        leave_out_copies(&mut files);
+        let logs = names::group(files);
         let mut total_bytes = 0;
         for path in logs.iter().flat_map(|log| &log.generations) {
             let meta = std::fs::metadata(path).map_err(|e| cannot_read(path, &e))?;
@@ -202,6 +207,42 @@ impl Partition {
         self.input = None;
         Ok(self.next_generation < layout.generations.len())
     }
+}
+
+/// How many bytes two files are compared by.
+const COMPARED: usize = 64 << 10;
+
+/// Leaves out files that are the compressed form of a log that is read too, and says so. Of generations with an age in their
+/// names [`names::group`] does that by the names; `access.log.gz` may as well be an older content than `access.log`, which its
+/// beginning tells.
+fn leave_out_copies(files: &mut Vec<PathBuf>) {
+    let all: HashSet<PathBuf> = files.iter().cloned().collect();
+    files.retain(|path| {
+        let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
+        let plain = path.with_file_name(OsStr::from_bytes(names::without_compression(name)));
+        let is_copy = plain != *path
+            && names::older_generation(path).is_none()
+            && all.contains(&plain)
+            && begin_alike(path, &plain);
+        if is_copy {
+            names::say_left_out(path, &plain);
+        }
+        !is_copy
+    });
+}
+
+/// Whether the content of two files begins with the same bytes, as far as both go.
+fn begin_alike(one: &Path, other: &Path) -> bool {
+    let head = |path: &Path| {
+        // A pipe can be read only once.
+        std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let mut head = Vec::new();
+        Input::open(path, Arc::default()).and_then(|mut input| input.read_into(&mut head, COMPARED)).ok()?;
+        Some(head)
+    };
+    let (Some(one), Some(other)) = (head(one), head(other)) else { return false };
+    let common = one.len().min(other.len());
+    common > 0 && one[..common] == other[..common]
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> SourceError {

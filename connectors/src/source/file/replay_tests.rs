@@ -69,6 +69,30 @@ fn want(content: &[u8]) -> Vec<(u64, Vec<u8>)> {
 }
 
 #[test]
+fn a_compressed_copy_of_the_live_file_is_left_out() {
+    let (content, other) = (lines(0..2000), lines(5000..5100));
+    let grown = lines(0..2100);
+    let rows: &[(&str, &str, Vec<u8>, &[u8], usize)] = &[
+        ("a copy", "access.log.gz", gz(&[&content]), &content, 1),
+        ("of an earlier state", "access.log.zst", zst(&[&content]), &grown, 1),
+        ("an older content", "access.log.gz", gz(&[&other]), &content, 2),
+        ("of nothing", "access.log.gz", gz(&[b""]), &content, 2),
+        ("damaged", "access.log.gz", b"\x1f\x8b\x08no".to_vec(), &content, 2),
+    ];
+    for (name, packed, bytes, plain, partitions) in rows {
+        let dir = Dir::new();
+        let files = [dir.write("access.log", plain), dir.write(packed, bytes)];
+        let source = ReplayFiles::new(identity(), &files).unwrap();
+        assert_eq!(source.partitions(), *partitions, "{name}");
+    }
+    let dir = Dir::new();
+    let files = [dir.write("access.log", &content), dir.write("access.log.gz", &gz(&[&content]))];
+    let (engine, _) = replay(&files, 1 << 20);
+    let read: usize = engine.partitions.values().map(|seen| seen.lines.len()).sum();
+    assert_eq!(read, 2000);
+}
+
+#[test]
 fn every_line_is_read_once_whatever_the_storage() {
     let many = lines(0..40_000);
     let mut long = b"short\n".to_vec();
