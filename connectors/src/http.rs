@@ -231,9 +231,11 @@ pub fn usable_authorities(pem: &[u8]) -> Result<(), String> {
 /// # Errors
 /// [`Wrong`].
 pub fn whole(url: &str) -> Result<Url, Wrong> {
-    let url = Url::parse(url).map_err(|error| Wrong::Is(error.to_string()))?;
+    let no_scheme = || Wrong::Is("it must begin with http:// or https://".into());
+    let url = Url::parse(url)
+        .map_err(|error| if url.contains("://") { Wrong::Is(error.to_string()) } else { no_scheme() })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Wrong::Is("it must begin with http:// or https://".into()));
+        return Err(no_scheme());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Wrong::HoldsPassword);
@@ -315,12 +317,12 @@ mod tests {
             ("http://127.0.0.1:8086", Ok("http://127.0.0.1:8086/")),
             ("https://influx.example.org/base/", Ok("https://influx.example.org/base/")),
             ("https://influx.example.org/base", Ok("https://influx.example.org/base/")),
-            ("127.0.0.1:8086", Err("relative URL without a base")),
+            ("127.0.0.1:8086", Err("must begin with http://")),
             ("influx:8086", Err("http://")),
             ("file:///etc/passwd", Err("http://")),
             ("http://", Err("empty host")),
             ("http://h/?org=x", Err("end with the path")),
-            ("", Err("relative URL")),
+            ("", Err("must begin with http://")),
         ];
         for (url, want) in rows {
             match (base(url), want) {

@@ -166,7 +166,7 @@ mod tests {
         let rows: &[(&str, Result<&str, &str>)] = &[
             ("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080/")),
             ("https://ops.example.org/tidewatch", Ok("https://ops.example.org/tidewatch/")),
-            ("127.0.0.1:8080", Err("relative URL without a base")),
+            ("127.0.0.1:8080", Err("must begin with http://")),
             ("file:///etc/passwd", Err("http://")),
             ("http://user:hunter2@h", Err("--token")),
             ("http://h/?x", Err("end with the path")),
