@@ -4,6 +4,7 @@
 //! does not come in time is an error with a reason: refused, not resolved, not authenticated.
 
 use super::native::events_waiting;
+use super::security;
 use super::settings::{KafkaSettings, KafkaSettingsError};
 use super::status::KafkaStatus;
 use super::topics::nearest;
@@ -53,14 +54,14 @@ impl Context {
     pub(super) fn works(&self) {
         *self.fatal.lock() = None;
         if self.status.works() {
-            info!(source = %self.name, "kafka answers again");
+            info!(client = %self.name, "kafka answers again");
         }
     }
 
     /// Counts an error that passes, and logs it where it is another than the last.
     pub(super) fn trouble(&self, words: &str) {
         if self.status.failed(words) {
-            warn!(source = %self.name, error = words, "kafka: connection trouble, retrying");
+            warn!(client = %self.name, error = words, "kafka: connection trouble, retrying");
         }
     }
 }
@@ -68,7 +69,7 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         // What matters comes as an error event as well; the log repeats it at each attempt.
-        debug!(source = %self.name, ?level, facility, text, "librdkafka");
+        debug!(client = %self.name, ?level, facility, text, "librdkafka");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -107,13 +108,14 @@ pub(super) fn tidy(reason: &str) -> &str {
 
 /// Makes a consumer. Nothing is connected by it, so what fails is a setting or a file it names.
 pub(super) fn consumer(config: &ClientConfig, context: Context) -> Result<Consumer, SourceError> {
-    config.create_with_context(context).map_err(|error| SourceError::Usage(format!("kafka: {}", creation(&error))))
+    let made = config.create_with_context(context);
+    made.map_err(|error| SourceError::Usage(format!("kafka: {}", creation(config, &error))))
 }
 
-/// Why a client could not be made: librdkafka's words alone.
-pub(super) fn creation(error: &KafkaError) -> String {
+/// Why a client could not be made: librdkafka's words alone, with the file that they are about.
+pub(super) fn creation(config: &ClientConfig, error: &KafkaError) -> String {
     match error {
-        KafkaError::ClientCreation(words) => words.clone(),
+        KafkaError::ClientCreation(words) => security::of_file(config, words).unwrap_or_else(|| words.clone()),
         KafkaError::ClientConfig(_, words, name, _) => format!("{name}: {words}"),
         other => other.to_string(),
     }

@@ -45,7 +45,7 @@ pub use offsets::{Commit, Committed, Committer};
 pub use producer::{Compression, LineProducer, ProduceError, ProducerCounts, ProducerSettings};
 pub use range::{Offsets, Range};
 pub use replay::{ReplayTopic, TopicLines, TopicSlice};
-pub use security::{Mechanism, Protocol, Security};
+pub use security::{Mechanism, Protocol, Security, check_ca};
 pub use settings::{HostFrom, KafkaSettings, KafkaSettingsError, Start, Topics};
 pub use setup::{CheckReport, PartitionReport, SetupReport, TopicAction, TopicPlan, TopicReport, check, setup};
 pub use shipping::{Outcome, POSITION_HEADER, RecordProducer, Sent, TopicState, look_at};

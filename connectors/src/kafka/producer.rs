@@ -209,7 +209,7 @@ pub(super) fn producer(
     // Who does not ask which records were acknowledged is told of failures only.
     config.set("delivery.report.only.error", if outcomes { "false" } else { "true" });
     let made = config.create_with_context(deliveries);
-    made.map_err(|error| KafkaSettingsError::Property(creation(&error)))
+    made.map_err(|error| KafkaSettingsError::Property(creation(&config, &error)))
 }
 
 impl Deliveries {

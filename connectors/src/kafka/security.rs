@@ -3,7 +3,10 @@
 use super::settings::KafkaSettingsError;
 use crate::secret::Secret;
 use rdkafka::ClientConfig;
-use std::path::PathBuf;
+use rdkafka::producer::BaseProducer;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use tidewatch_events::text::Shown as _;
 
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,5 +108,55 @@ impl Security {
         if let Some(password) = &self.password {
             config.set("sasl.password", password.expose());
         }
+    }
+}
+
+/// The properties that name files of TLS, with the keys that they are written by.
+const FILES: [(&str, &str); 3] =
+    [("ssl.ca.location", "ca"), ("ssl.certificate.location", "cert"), ("ssl.key.location", "key")];
+
+/// What librdkafka says of a file of TLS, with the file and its key; `None` where the words are about something else.
+pub(super) fn of_file(config: &ClientConfig, words: &str) -> Option<String> {
+    let (property, key) = FILES.iter().find(|(property, _)| words.starts_with(property))?;
+    let path = config.get(property)?;
+    let shown = Path::new(path).shown();
+    // Of a file that is not there OpenSSL says only that it could not read it.
+    Some(match File::open(path) {
+        Err(error) => format!("the file of `{key}`, {shown}, cannot be read: {error}"),
+        Ok(_) => format!("the file of `{key}`, {shown}, cannot be used: {words}"),
+    })
+}
+
+/// Whether a file, or a directory as OpenSSL wants it, holds certificates of authorities. Nothing is connected.
+///
+/// # Errors
+/// Why it cannot be used, with the file and its key.
+pub fn check_ca(ca: &Path) -> Result<(), String> {
+    let mut config = ClientConfig::new();
+    Security { protocol: Protocol::Tls, ca: Some(ca.to_owned()), ..Security::default() }.apply(&mut config);
+    let made = config.create::<BaseProducer>();
+    made.map(drop).map_err(|error| super::client::creation(&config, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let junk = dir.path().join("junk.pem");
+        std::fs::write(&junk, "no certificate").unwrap();
+        let gone = dir.path().join("gone.pem");
+        let rows = [(&gone, "cannot be read: No such file"), (&junk, "cannot be used: ssl.ca.location failed")];
+        for (path, want) in rows {
+            let said = check_ca(path).unwrap_err();
+            assert!(said.starts_with(&format!("the file of `ca`, {}, {want}", path.display())), "{said}");
+        }
+        let mut config = ClientConfig::new();
+        config.set("ssl.key.location", gone.to_string_lossy());
+        let said = of_file(&config, "ssl.key.location failed: error:80000002").unwrap();
+        assert!(said.starts_with("the file of `key`, ") && said.contains("cannot be read"), "{said}");
+        assert_eq!(of_file(&config, "No provider for SASL mechanism X"), None);
     }
 }

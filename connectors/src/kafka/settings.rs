@@ -199,7 +199,7 @@ pub struct KafkaSettings {
     /// More properties of librdkafka, by its names. They come last, so they win over Tidewatch's own choices, but for
     /// those that would break a promise (see [`KafkaSettings::check`]).
     pub properties: BTreeMap<String, String>,
-    /// The source's name in outputs. Default `kafka`.
+    /// The source's name in outputs, or the client's in the log. Default `kafka`.
     pub name: Arc<str>,
     /// The host of lines that neither name one nor have one in header or key. Default: the topic's name is no host, so
     /// `kafka`.
@@ -258,13 +258,14 @@ impl KafkaSettings {
         if topic.starts_with('^') {
             return Err(KafkaSettingsError::Topic { found: topic.to_owned() });
         }
-        KafkaSettings::new(brokers, "tidewatch", Topics::parse(&[topic])?)
+        let settings = KafkaSettings::new(brokers, "tidewatch", Topics::parse(&[topic])?)?;
+        Ok(KafkaSettings { name: topic_name(topic), ..settings })
     }
 
     /// The same connection for another topic.
     pub fn with_topic(&self, topic: &str) -> Result<KafkaSettings, KafkaSettingsError> {
         let topics = KafkaSettings::for_topic(&self.brokers, topic)?.topics;
-        Ok(KafkaSettings { topics, ..self.clone() })
+        Ok(KafkaSettings { topics, name: topic_name(topic), ..self.clone() })
     }
 
     /// The same connection and topics for another consumer group.
@@ -390,6 +391,11 @@ impl KafkaSettings {
             Err(error) => Err(KafkaSettingsError::Property(error.to_string())),
         }
     }
+}
+
+/// The name of a client of one topic.
+fn topic_name(topic: &str) -> Arc<str> {
+    format!("topic {topic}").into()
 }
 
 fn checked_brokers(text: &str) -> Result<String, KafkaSettingsError> {

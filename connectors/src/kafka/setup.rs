@@ -158,11 +158,9 @@ pub fn setup(settings: &KafkaSettings, plan: &[TopicPlan]) -> Result<SetupReport
             seconds(within)
         ))
     })?;
-    let admin: AdminClient<_> = settings
-        .admin()
-        .map_err(client::usage)?
-        .create()
-        .map_err(|error| SourceError::Usage(format!("kafka: {}", creation(&error))))?;
+    let config = settings.admin().map_err(client::usage)?;
+    let admin = config.create::<AdminClient<_>>();
+    let admin = admin.map_err(|error| SourceError::Usage(format!("kafka: {}", creation(&config, &error))))?;
     let mut report = SetupReport::default();
     for topic in plan {
         report.topics.push(one(&admin, &metadata, topic, within)?);

@@ -20,9 +20,14 @@ pub(super) fn check(cx: &Context<'_>, root: &Table) {
     for security in sinks.chain(lists).filter_map(|table| inner(table, "security")).filter(uses_tls) {
         for (key, node) in ["ca", "cert", "key"].into_iter().filter_map(|key| Some((key, security.get(key)?))) {
             let Some(path) = text(&node.node) else { continue };
-            if let Err(error) = std::fs::File::open(path) {
-                let hint = "name a file (PEM) that Tidewatch may read";
-                cx.wrong(&node.node.span, format!("the file of `{key}` cannot be read: {error}"), hint);
+            // A certificate and its key belong together, and the key may need a password: those are only opened.
+            let problem = match std::fs::File::open(path) {
+                Err(error) => Some(format!("the file of `{key}` cannot be read: {error}")),
+                Ok(_) if key == "ca" => tidewatch_connectors::kafka::check_ca(Path::new(path)).err(),
+                Ok(_) => None,
+            };
+            if let Some(problem) = problem {
+                cx.wrong(&node.node.span, problem, "name a file (PEM) that Tidewatch may read");
             }
         }
     }
