@@ -5,6 +5,7 @@ use crate::cluster::Control;
 use crate::config::{Config, DeadLetters, FilesSink, LetterTopic, RouteKind};
 use crate::exit::Failure;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::kafka::KafkaSettings;
 use tidewatch_connectors::paths::older;
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
 use tidewatch_connectors::sink::files::{Fsync, LiveFiles};
@@ -70,6 +71,7 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
         let settings =
             crate::config::kafka::topic_settings(&kafka.brokers, &kafka.topic, &kafka.security, &kafka.properties)
                 .map_err(|e| Failure::usage(format!("[sink.kafka] {e}")))?;
+        ask_topic("sink.kafka", &settings, &kafka.topic)?;
         let with = tidewatch_connectors::kafka::ProducerSettings::default();
         let sink = tidewatch_connectors::kafka::KafkaSink::new(&settings, &kafka.topic, with)?;
         start(config, &mut runners, Box::new(sink), Some((spill_dir.join("kafka"), kafka.spill.0)))?;
@@ -108,6 +110,19 @@ fn unless_stopped<T: Send + 'static>(
             Err(crossbeam_channel::RecvTimeoutError::Timeout) if !crate::exit::stop_requested() => {}
             Err(_) => return Err(crate::exit::stopped_while(waiting)),
         }
+    }
+}
+
+/// Asks whether a topic that is written to is there: without it nothing could ever be kept.
+fn ask_topic(section: &str, settings: &KafkaSettings, topic: &str) -> Result<(), Failure> {
+    use tidewatch_connectors::kafka::{TopicState, look_at};
+    let (asked, of) = (settings.clone(), topic.to_owned());
+    match unless_stopped("waiting for Kafka", move || look_at(&asked, &of, asked.connect_within))? {
+        Ok(TopicState::There(_)) => Ok(()),
+        Ok(TopicState::Refused(words) | TopicState::Away(words)) => {
+            Err(Failure::refused(format!("[{section}] {words}")))
+        }
+        Err(error) => Err(Failure::usage(format!("[{section}] {error}"))),
     }
 }
 
@@ -211,6 +226,7 @@ fn dead_letter_topic(config: &Config, to: &LetterTopic) -> Result<(Box<dyn Sink>
     use tidewatch_connectors::kafka::{DeadLetterTopic, ProducerSettings};
     let settings = crate::config::kafka::topic_settings(&to.brokers, &to.topic, &to.security, &to.properties)
         .map_err(|e| Failure::usage(format!("[sink.dead_letters] {e}")))?;
+    ask_topic("sink.dead_letters", &settings, &to.topic)?;
     let sink = DeadLetterTopic::new(&settings, &to.topic, ProducerSettings::default())?;
     Ok((Box::new(sink), (config.data_dir.join("spill").join("dead-letters"), DEAD_LETTER_SPILL)))
 }
@@ -356,6 +372,20 @@ mod tests {
             let config = config(&format!("memory = \"{memory}\"\n"));
             assert_eq!(max_memory(&config), want << 20, "{memory}");
         }
+    }
+
+    #[test]
+    fn a_topic_that_cannot_be_asked_for_refuses_the_start() {
+        let mut settings = KafkaSettings::for_topic("127.0.0.1:1", "results").unwrap();
+        settings.connect_within = std::time::Duration::from_millis(300);
+        let failure = ask_topic("sink.kafka", &settings, "results").unwrap_err();
+        assert_eq!(failure.code, crate::exit::ExitCode::Refused, "{}", failure.message);
+        assert!(failure.message.starts_with("[sink.kafka] kafka at 127.0.0.1:1: "), "{}", failure.message);
+        settings.security.protocol = tidewatch_connectors::kafka::Protocol::Tls;
+        settings.security.ca = Some("gone.pem".into());
+        let failure = ask_topic("sink.kafka", &settings, "results").unwrap_err();
+        assert_eq!(failure.code, crate::exit::ExitCode::Usage, "{}", failure.message);
+        assert!(failure.message.starts_with("[sink.kafka] kafka: the file of `ca`, gone.pem, cannot be read"));
     }
 
     #[test]

@@ -60,19 +60,24 @@ fn a_hang_up_does_not_end_a_process_that_waits_for_its_peers() {
 
 #[test]
 fn who_waits_for_a_silent_server_hears_that_it_is_to_end() {
-    let dir = folder();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let text = format!(
-        "[sink.influx]\nurl = \"http://{}\"\norg = \"o\"\nbucket = \"b\"\ntoken = \"${{HAS_TOKEN}}\"\n",
-        silent.local_addr().unwrap()
-    );
-    std::fs::write(dir.path().join("silent.toml"), text).unwrap();
-    let child = start(dir.path(), "run -c silent.toml --input access.log --no-page");
-    let _asked = silent.accept().unwrap();
-    signal(&child, Signal::TERM);
-    let (code, said) = end(child);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("asked to end while waiting for InfluxDB"), "{said}");
+    let influx = "[sink.influx]\nurl = \"http://ADDRESS\"\norg = \"o\"\nbucket = \"b\"\ntoken = \"${HAS_TOKEN}\"\n";
+    let rows = [
+        ("InfluxDB", influx),
+        ("Kafka", "[sink.kafka]\nbrokers = \"ADDRESS\"\ntopic = \"results\"\n"),
+        ("Kafka", "[sink.dead_letters]\nbrokers = \"ADDRESS\"\ntopic = \"dead\"\n"),
+    ];
+    for (server, text) in rows {
+        let dir = folder();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = text.replace("ADDRESS", &silent.local_addr().unwrap().to_string());
+        std::fs::write(dir.path().join("silent.toml"), &text).unwrap();
+        let child = start(dir.path(), "run -c silent.toml --input access.log --no-page");
+        let _asked = silent.accept().unwrap();
+        signal(&child, Signal::TERM);
+        let (code, said) = end(child);
+        assert_eq!(code, Some(0), "{text}: {said}");
+        assert!(said.contains(&format!("asked to end while waiting for {server}")), "{text}: {said}");
+    }
 }
 
 #[test]

@@ -341,8 +341,8 @@ fn three_lives_of_a_cluster_write_what_one_would() {
 }
 
 #[test]
-fn a_check_asks_for_topics_that_are_written_to() {
-    let Some(broker) = kafka("a_check_asks_for_topics_that_are_written_to") else { return };
+fn topics_that_are_written_to_are_asked_for() {
+    let Some(broker) = kafka("topics_that_are_written_to_are_asked_for") else { return };
     let dir = tempfile::tempdir().unwrap();
     let (at, topic) = (dir.path().display(), unique("written"));
     let topics = Topics { broker, names: vec![topic.clone()] };
@@ -356,6 +356,10 @@ fn a_check_asks_for_topics_that_are_written_to() {
     std::fs::write(&config, text).unwrap();
     let config = config.display().to_string();
     let check = || tidewatch(&["check", "-c", &config, "--connect"], &[]);
+    let run = || tidewatch(&["run", "-c", &config, "--no-page"], &[]);
+    let said = run();
+    assert_eq!(said.code, Some(3), "{said:#?}");
+    assert!(said.err.contains(&format!("[sink.kafka] kafka at {broker} has no topic {topic}")), "{said:#?}");
     let said = check();
     assert_eq!(said.code, Some(3), "{said:#?}");
     for words in [format!("[sink.kafka] kafka at {broker} has no topic {topic}"), format!("has no topic {topic}-dead")]
@@ -367,4 +371,10 @@ fn a_check_asks_for_topics_that_are_written_to() {
     assert_eq!(said.code, Some(3), "{said:#?}");
     assert!(said.out.contains(&format!("sink kafka: topic {topic} at {broker} is there, ")), "{said:#?}");
     assert!(said.err.contains("[sink.dead_letters]") && !said.err.contains("[sink.kafka]"), "{said:#?}");
+    let said = run();
+    assert_eq!(said.code, Some(3), "{said:#?}");
+    assert!(
+        said.err.contains(&format!("[sink.dead_letters] kafka at {broker} has no topic {topic}-dead")),
+        "{said:#?}"
+    );
 }
