@@ -233,15 +233,25 @@ fn read_all(stream: &mut TcpStream, mut into: &mut [u8], deadline: Instant) -> i
     while !into.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(too_slow());
         }
         stream.set_read_timeout(Some(left))?;
-        match stream.read(into)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => into = &mut into[n..],
+        match stream.read(into) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(too_slow());
+            }
+            Err(error) => return Err(error),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => into = &mut into[n..],
         }
     }
     Ok(())
+}
+
+/// A peer that did not send what it owes in time: the system's words for it depend on how it waited.
+fn too_slow() -> io::Error {
+    let limit = Millis(super::HANDSHAKE_LIMIT.as_millis() as u64);
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not complete the handshake within {limit}"))
 }
 
 fn mac(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {

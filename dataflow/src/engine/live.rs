@@ -572,10 +572,11 @@ fn end<'a>(runners: impl Iterator<Item = &'a SinkRunner> + Clone, patience: Dura
 
 /// Waits for a sink that was told to end. Whether it took everything.
 fn finish(runner: &SinkRunner) -> bool {
-    let (name, error) = (runner.name().to_owned(), runner.status().last_error.unwrap_or_default());
     let left = runner.finish();
     if let Err(left) = &left {
-        tracing::warn!(sink = %name, left = %left, last_error = %error, "not everything was delivered before shutdown");
+        // The first error may come while it ends.
+        let error = runner.status().last_error.unwrap_or_default();
+        tracing::warn!(sink = %runner.name(), left = %left, last_error = %error, "not everything was delivered before shutdown");
     }
     left.is_ok()
 }
