@@ -49,9 +49,9 @@ impl ClusterArgs {
             let problem = Diagnostic::error(format!("{bind:?} is not an address to listen on"));
             return Err(Diagnostics::from(problem.hint("write --bind 0.0.0.0:2101")).into());
         }
-        let hosts = match &self.hostfile {
+        let (hosts, more) = match &self.hostfile {
             Some(path) => hosts(path, processes)?,
-            None => (0..processes).map(|i| format!("localhost:{}", FIRST_PORT + i)).collect(),
+            None => ((0..processes).map(|i| format!("localhost:{}", FIRST_PORT + i)).collect(), 0),
         };
         if processes == 1 {
             let unused = [("-h", self.hostfile.is_some()), ("--bind", self.bind.is_some())];
@@ -61,25 +61,35 @@ impl ClusterArgs {
             }
             return Ok(None);
         }
+        if let Some(path) = self.hostfile.as_ref().filter(|_| more > 0) {
+            let words = format!(
+                "the host file {} has {} addresses, and -n says {processes} processes",
+                path.shown(),
+                processes + more
+            );
+            let warning =
+                Diagnostic::warning(words).hint("the first of them are used; -n is the number of all processes");
+            exit::stderr(format_args!("{warning}"));
+        }
         Ok(Some(ClusterOptions { processes, index, hosts, bind: self.bind.clone() }))
     }
 }
 
-fn hosts(path: &Path, processes: usize) -> Result<Vec<String>, Failure> {
+fn hosts(path: &Path, processes: usize) -> Result<(Vec<String>, usize), Failure> {
     let name = path.shown().into_owned();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = "-h takes a file with one HOST:PORT a line; for help write --help";
         Diagnostics::from(Diagnostic::error(format!("the host file {name} cannot be read: {error}")).hint(hint))
     })?;
     let source = SourceText::new(name, text);
-    let hosts = parse_hosts(&source, processes)?;
-    Ok(hosts)
+    Ok(parse_hosts(&source, processes)?)
 }
 
-fn parse_hosts(source: &SourceText, processes: usize) -> Result<Vec<String>, Diagnostics> {
+/// The addresses of so many processes, and how many more lines there are.
+fn parse_hosts(source: &SourceText, processes: usize) -> Result<(Vec<String>, usize), Diagnostics> {
     let mut problems = Diagnostics::default();
     let mut hosts: Vec<(&str, usize)> = Vec::new();
-    let mut at = 0;
+    let (mut at, mut more) = (0, 0);
     for (number, line) in source.text.split_inclusive('\n').enumerate() {
         let host = line.trim();
         let start = at + line.len() - line.trim_start().len();
@@ -89,7 +99,8 @@ fn parse_hosts(source: &SourceText, processes: usize) -> Result<Vec<String>, Dia
             continue;
         }
         if hosts.len() == processes {
-            break;
+            more += 1;
+            continue;
         }
         if !values::is_host_port(host, false) {
             let hint = "write HOST:PORT, as in 10.0.0.1:2101 or [2001:db8::1]:2101";
@@ -106,7 +117,11 @@ fn parse_hosts(source: &SourceText, processes: usize) -> Result<Vec<String>, Dia
         problems
             .push(Diagnostic::error(message).at(source.place(end..end)).hint("add a HOST:PORT line for each process"));
     }
-    if problems.is_empty() { Ok(hosts.into_iter().map(|(host, _)| host.to_owned()).collect()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok((hosts.into_iter().map(|(host, _)| host.to_owned()).collect(), more))
+    } else {
+        Err(problems)
+    }
 }
 
 #[cfg(test)]
@@ -115,11 +130,11 @@ mod tests {
 
     #[test]
     fn host_files() {
-        let rows: &[(&str, &str, usize, Result<&[&str], &str>)] = &[
-            ("one a line", "a:1\nb:2\n", 2, Ok(&["a:1", "b:2"])),
-            ("no last line end", "a:1\nb:2", 2, Ok(&["a:1", "b:2"])),
-            ("more than needed", "a:1\nb:2\nnonsense\n", 2, Ok(&["a:1", "b:2"])),
-            ("comments, empty lines, CRLF", "# hosts\r\n\r\n a:1 \r\nb:2\r\n", 2, Ok(&["a:1", "b:2"])),
+        let rows: &[(&str, &str, usize, Result<(&[&str], usize), &str>)] = &[
+            ("one a line", "a:1\nb:2\n", 2, Ok((&["a:1", "b:2"], 0))),
+            ("no last line end", "a:1\nb:2", 2, Ok((&["a:1", "b:2"], 0))),
+            ("more than needed", "a:1\nb:2\n\n# spare\nnonsense\nc:3\n", 2, Ok((&["a:1", "b:2"], 2))),
+            ("comments, empty lines, CRLF", "# hosts\r\n\r\n a:1 \r\nb:2\r\n", 2, Ok((&["a:1", "b:2"], 0))),
             ("too few", "a:1\n", 2, Err("hosts:1:4: error: -n 2 needs 2 addresses, the file has 1")),
             ("none", "", 1, Err("hosts:1:1: error: -n 1 needs 1 addresses, the file has 0")),
             ("twice", "a:1\na:1\n", 2, Err("hosts:2:1: error: a:1 is listed twice")),
@@ -129,7 +144,10 @@ mod tests {
         for (name, text, processes, want) in rows {
             let source = SourceText::new("hosts", *text);
             match (parse_hosts(&source, *processes), want) {
-                (Ok(got), Ok(want)) => assert_eq!(got, *want, "{name}"),
+                (Ok((got, more)), Ok((want, left))) => {
+                    assert_eq!(got, *want, "{name}");
+                    assert_eq!(more, *left, "{name}");
+                }
                 (Err(got), Err(want)) => assert!(got.to_string().starts_with(want), "{name}: {got}"),
                 (got, want) => panic!("{name}: {got:?} instead of {want:?}"),
             }

@@ -135,6 +135,15 @@ fn refusals_have_a_code_a_message_and_no_effect() {
             &["error: process 2 of 2: -p is at most 1"],
         ),
         (
+            "more addresses than processes",
+            "run --input x.log -n 2 -p 0 -h three",
+            2,
+            &[
+                "warning: the host file three has 3 addresses, and -n says 2 processes\n hint: ",
+                "error: x.log does not exist",
+            ],
+        ),
+        (
             "a host file that is not there",
             "run --input access.log -n 2 -h nope",
             2,

@@ -40,6 +40,7 @@ pub fn folder() -> tempfile::TempDir {
     let files = [
         ("access.log", "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n"),
         ("hosts", "a:1\na:1\n"),
+        ("three", "a:1\nb:2\nc:3\n"),
         ("good.toml", "[[source]]\nkind = \"file\"\npaths = [\"access.log\"]\n"),
         ("bad.toml", "[time]\nidle_after = 30\n[windows]\nsise = \"1s\"\n"),
         ("gone.toml", "[[source]]\nkind = \"file\"\npaths = [\"gone.log\", \"*.none\"]\n"),
