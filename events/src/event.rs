@@ -251,6 +251,19 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it is a message that no window counts: an application's, below a warning. Rules may still go by it.
+    pub fn is_quiet(&self) -> bool {
+        self.kind == Kind::App && self.level > LogLevel::Warn
+    }
+
+    /// Whether it looks like a request that was read as a message which no window counts.
+    pub fn is_unseen_request(&self, batch: &Batch) -> bool {
+        let message = batch.get(self.message);
+        // A request's line stands near the beginning.
+        let head = &message[..message.len().min(4096)];
+        self.is_quiet() && (message.is_empty() || memchr::memmem::find(head, b"HTTP/").is_some())
+    }
+
     /// The value of `latency_us` where a line carries no duration. Durations beyond 71 minutes are counted as one
     /// microsecond less than this.
     pub const NO_LATENCY: u32 = u32::MAX;

@@ -105,7 +105,8 @@ fn client(alert: &Alert) -> Option<IpNet> {
     Some(network.trunc())
 }
 
-fn is_private(address: IpAddr) -> bool {
+/// Whether an address is private, loopback, link-local or unspecified: of nobody on the internet.
+pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64; // behind a carrier's translation

@@ -9,7 +9,7 @@ use crate::engine::{page, routes, zones};
 use crate::exit::{self, ExitCode, Failure};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use tidewatch_connectors::source::file::is_pattern;
+use tidewatch_connectors::source::file::{is_pattern, not_followed};
 use tidewatch_events::text::{Shown as _, bounded};
 
 /// Check a configuration: keys, formats, rules, secrets, files; with --connect also the services it names.
@@ -167,6 +167,10 @@ fn check_source(source: &Source, look: bool, found: &mut Findings) {
                     }
                 }
                 for file in files {
+                    if let Some(why) = not_followed(&file).filter(|_| is_pattern(path)) {
+                        let _ = writeln!(found.report, "  {}: not followed: {why}", file.shown());
+                        continue;
+                    }
                     check_file(source, &file, found);
                 }
             }
@@ -216,9 +220,14 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
             return;
         }
     };
-    let Seen { format, recognised, lines, readable, reason, coverage, zone } = seen;
+    let Seen { format, recognised, lines, readable, reason, coverage, zone, proxied } = seen;
+    let is_known = format != inspect::UNKNOWN;
     // What is configured stands in the line above.
-    let how = if recognised { format!("recognised as {format}, ") } else { String::new() };
+    let how = match (recognised, is_known) {
+        (true, true) => format!("recognised as {format}, "),
+        (true, false) => "the format is not recognised, ".to_owned(),
+        (false, _) => String::new(),
+    };
     let _ = writeln!(found.report, "  {shown}: {how}{readable} of the first {lines} lines can be read");
     let format = shown_format(&format);
     if readable > 0 {
@@ -227,7 +236,10 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
     let problem = |text: String| Diagnostic::warning(format!("source `{}`: {shown}: {text}", source.name));
     if readable * 2 < lines {
         let reason = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
-        let text = format!("{} of the first {lines} lines cannot be read as {format}{reason}", lines - readable);
+        let text = match is_known {
+            true => format!("{} of the first {lines} lines cannot be read as {format}{reason}", lines - readable),
+            false => "its format is not recognised".to_owned(),
+        };
         let hint = "paste the server's own log_format or LogFormat string as `format`";
         found.problems.push(problem(text).hint(hint));
     }
@@ -240,6 +252,19 @@ fn check_file(source: &Source, path: &Path, found: &mut Findings) {
     if coverage.is_all_proxies() {
         let text = "every client in the first lines is one of `trusted_proxies`".to_owned();
         let hint = "is the header that `client_header` names logged, and is `format` the server's own?";
+        found.problems.push(problem(text).hint(hint));
+    }
+    if coverage.is_unseen {
+        let text = format!("the first {lines} lines are no requests, and no messages that count, read as {format}");
+        let hint =
+            "for an access log, paste the server's own format string as `format`, or name the keys of JSON in `fields`";
+        found.problems.push(problem(text).hint(hint));
+    }
+    if let Some(client) = proxied {
+        let text = format!("the clients are private addresses such as {client}, and other addresses end the lines");
+        let hint = format!(
+            "if these are proxies, write trusted_proxies = [\"{client}\"] and client_header = \"x_forwarded_for\", or the header that is logged"
+        );
         found.problems.push(problem(text).hint(hint));
     }
     if let Some(zone) = zone {

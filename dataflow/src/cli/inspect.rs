@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
+use tidewatch_connectors::route::blocklist::is_private;
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
 use tidewatch_events::client::Proxies;
 use tidewatch_events::dead_letter::Reason;
@@ -43,7 +45,15 @@ pub struct Seen {
     /// The offset the times seem to be in, in seconds east of UTC, where the configured zone puts them off the time the file was
     /// last written by as much as lies between two zones.
     pub zone: Option<i32>,
+    /// A client, where all are private addresses and the lines end with other ones: those that a proxy names.
+    pub proxied: Option<IpAddr>,
 }
+
+/// The name of a format that is not known.
+pub const UNKNOWN: &str = "none";
+
+/// Of fewer requests it is not said that they are a proxy's.
+const LEAST_PROXIED: usize = 10;
 
 /// How many lines have a field. Of access logs, where there is a line of one; else of error and application logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +64,8 @@ pub struct Coverage {
     pub fields: Vec<(&'static str, usize)>,
     /// Whether these are requests, of which each should have client, path and status.
     pub is_access: bool,
+    /// Whether most look like requests that were read as messages which no window counts.
+    pub is_unseen: bool,
     /// How many have one of the trusted proxies for a client.
     pub from_proxies: usize,
 }
@@ -84,6 +96,7 @@ impl Coverage {
             lines: timed + batch.rejects.iter().filter(|reject| untimed.contains(&reject.reason)).count(),
             fields,
             is_access,
+            is_unseen: !is_access && timed > 0 && count(&|event| event.is_unseen_request(batch)) * 2 >= timed,
             from_proxies: count(&is_proxy),
         }
     }
@@ -144,13 +157,14 @@ fn look(head: &[u8], tail: &[u8], written: u64, lines: &Lines) -> Seen {
     let configured = if lines.format == "auto" { None } else { Format::compile(&lines.format, &fields).ok() };
     let recognised = configured.is_none();
     let unknown = || Seen {
-        format: "none".into(),
+        format: UNKNOWN.into(),
         recognised,
         lines: 0,
         readable: 0,
         reason: None,
         coverage: Coverage::default(),
         zone: None,
+        proxied: None,
     };
     let Some(format) = configured.or_else(|| detect(head)) else {
         return Seen { lines: whole_lines(head).split(|b| *b == b'\n').count().saturating_sub(1).max(1), ..unknown() };
@@ -165,7 +179,36 @@ fn look(head: &[u8], tail: &[u8], written: u64, lines: &Lines) -> Seen {
         reason: rejects().next().map(|reject| reject.reason),
         coverage: Coverage::of(&batch, &lines.proxies),
         zone: zone(&format, tail, written, &lines.zone),
+        proxied: proxied(&batch),
     }
+}
+
+/// A client, where all requests are from private addresses and most of their lines end with one that is not.
+fn proxied(batch: &Batch) -> Option<IpAddr> {
+    let requests = || batch.events.iter().filter(|event| event.kind == Kind::Access);
+    let client = |event: &Event| match event.client {
+        Client::Ip(ip) if is_private(ip) => Some(ip),
+        _ => None,
+    };
+    let ends_elsewhere = |event: &Event| {
+        let line = batch.raw.bytes.get(usize::try_from(event.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        last_address(line.split(|b| *b == b'\n').next().unwrap_or_default()).is_some_and(|ip| !is_private(ip))
+    };
+    let count = requests().count();
+    let is_so = count >= LEAST_PROXIED
+        && requests().all(|event| client(event).is_some())
+        && requests().filter(|event| ends_elsewhere(event)).count() * 2 >= count;
+    requests().next().filter(|_| is_so).and_then(client)
+}
+
+/// The address that a line ends with, in quotes or a list of addresses or not.
+fn last_address(line: &[u8]) -> Option<IpAddr> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let bytes = line.iter().rev().skip_while(|b| b" \"]}".contains(*b)).take_while(|b| !b" \",[".contains(*b));
+    // What is longer is no address.
+    let mut text: Vec<u8> = bytes.take(46).copied().collect();
+    text.reverse();
+    std::str::from_utf8(&text).ok()?.parse().ok()
 }
 
 /// Up to the last line end, unless there is none.
@@ -247,8 +290,48 @@ mod tests {
         let seen = look(head.as_bytes(), b"", 0, &lines("nginx-json", "UTC"));
         assert_eq!((seen.recognised, seen.lines, seen.readable, seen.reason), (false, 4, 0, Some(Reason::Json)));
         let seen = look(b"nonsense\nmore\n", b"", 0, &lines("auto", "UTC"));
-        assert_eq!((seen.format.as_str(), seen.lines, seen.readable), ("none", 2, 0));
+        assert_eq!((seen.format.as_str(), seen.lines, seen.readable), (UNKNOWN, 2, 0));
     }
+
+    #[test]
+    fn lines_behind_a_proxy_end_with_their_clients() {
+        let line = |client: &str, end: &str| {
+            format!("{client} - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"curl\"{end}\n")
+        };
+        let rows: &[(&str, &str, &str, usize, Option<&str>)] = &[
+            ("one address", "10.0.0.1", " \"203.0.113.9\"", 10, Some("10.0.0.1")),
+            ("several", "10.0.0.1", " \"10.9.9.9, 2001:db8::1\"\r", 10, Some("10.0.0.1")),
+            ("too few lines", "10.0.0.1", " \"203.0.113.9\"", 9, None),
+            ("clients of a network", "10.0.0.1", "", 10, None),
+            ("a private one behind another", "10.0.0.1", " \"10.0.0.7\"", 10, None),
+            ("clients of the internet", "203.0.113.1", " \"203.0.113.9\"", 10, None),
+        ];
+        for (name, client, end, count, want) in rows {
+            let head = line(client, end).repeat(*count);
+            let seen = look(head.as_bytes(), b"", 0, &lines("combined", "UTC"));
+            assert_eq!(seen.readable, *count, "{name}");
+            assert_eq!(seen.proxied, want.map(|ip| ip.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn requests_read_as_messages_are_known() {
+        let haproxy = "<134>1 2026-03-05T10:00:00Z lb haproxy 7 - - 203.0.113.9:4711 [05/Mar/2026:10:00:00.1] web web/a 0/0/0/1/1 200 9 - - ---- 1/1/0/0/0 0/0 \"GET / HTTP/1.1\"\n";
+        let traefik = "{\"time\":\"2026-03-05T10:00:00Z\",\"level\":\"info\",\"ClientHost\":\"203.0.113.9\",\"DownstreamStatus\":200}\n";
+        let plain = "2026-03-05 10:00:00 [INFO] shop - started | IP: 203.0.113.9\n";
+        let failed = "2026-03-05 10:00:00 [ERROR] shop - GET /x HTTP/1.1 failed\n";
+        let rows = [
+            ("HAProxy", haproxy, true),
+            ("Traefik", traefik, true),
+            ("messages", plain, false),
+            ("errors", failed, false),
+        ];
+        for (name, line, want) in rows {
+            let seen = look(line.repeat(5).as_bytes(), b"", 0, &lines("auto", "UTC"));
+            assert_eq!((seen.readable, seen.coverage.is_unseen), (5, want), "{name}: {seen:?}");
+        }
+    }
+
     #[test]
     fn fields_that_lines_lack_are_counted() {
         let access = "1.2.3.4 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n";

@@ -28,6 +28,8 @@ pub enum Kind {
     Clients,
     /// The path: none of the first requests has one.
     Paths,
+    /// Everything: what looks like requests was read as messages that no window counts.
+    Unseen,
 }
 
 /// Much of a source was left out, or something of each of its requests.
@@ -50,8 +52,8 @@ struct Source {
     /// As it was when it was last looked at.
     totals: Totals,
     said: [Option<Instant>; 2],
-    /// Whether it was said that its requests lack clients, and paths.
-    lacks: (bool, bool),
+    /// Whether it was said that its requests lack clients, and paths, and that they are not seen.
+    lacks: [bool; 3],
 }
 
 /// What was read of each source, and what was said of it.
@@ -70,8 +72,9 @@ impl Misfits {
             let source = self.sources.entry(name.clone()).or_default();
             let before = source.totals;
             found.extend(lacking(name, &totals.sample, source.lacks));
-            let (clients, paths) = totals.sample.lacks();
-            source.lacks = (source.lacks.0 || clients, source.lacks.1 || paths);
+            for (said, (_, lacks, _)) in source.lacks.iter_mut().zip(lacks_of(&totals.sample)) {
+                *said |= lacks;
+            }
             // Where a process gives no answer for a while, there is less than before.
             let lines = totals.lines.saturating_sub(before.lines);
             if totals.lines >= before.lines && lines < LEAST_LINES {
@@ -99,16 +102,27 @@ impl Misfits {
 pub fn lacks<'a>(totals: impl IntoIterator<Item = (&'a Arc<str>, &'a Totals)>) -> Vec<Misfit> {
     let mut sums: BTreeMap<&Arc<str>, Totals> = BTreeMap::new();
     totals.into_iter().for_each(|(source, totals)| sums.entry(source).or_default().merge(totals));
-    sums.iter().flat_map(|(source, totals)| lacking(source, &totals.sample, (false, false))).collect()
+    sums.iter().flat_map(|(source, totals)| lacking(source, &totals.sample, [false; 3])).collect()
 }
 
 /// What the requests of a source lack that was not said.
-fn lacking(source: &Arc<str>, sample: &Sample, said: (bool, bool)) -> impl Iterator<Item = Misfit> {
+fn lacking(source: &Arc<str>, sample: &Sample, said: [bool; 3]) -> impl Iterator<Item = Misfit> {
+    let source = source.clone();
+    let rows = lacks_of(sample).into_iter().zip(said);
+    rows.filter(|((_, lacks, _), said)| *lacks && !said).map(move |((kind, _, count), _)| Misfit {
+        source: source.clone(),
+        kind,
+        count,
+        future: 0,
+        lines: count,
+    })
+}
+
+/// What events may lack, whether they do, and of how many it is said.
+fn lacks_of(sample: &Sample) -> [(Kind, bool, u64); 3] {
     let (clients, paths) = sample.lacks();
-    let rows = [(Kind::Clients, clients && !said.0), (Kind::Paths, paths && !said.1)];
-    let (source, count) = (source.clone(), sample.requests);
-    let misfit = move |kind| Misfit { source: source.clone(), kind, count, future: 0, lines: count };
-    rows.into_iter().filter(|(_, lacks)| *lacks).map(move |(kind, _)| misfit(kind))
+    let of = |kind, lacks| (kind, lacks, sample.requests);
+    [of(Kind::Clients, clients), of(Kind::Paths, paths), (Kind::Unseen, sample.is_unseen(), sample.events)]
 }
 
 impl Misfit {
@@ -135,6 +149,11 @@ impl Misfit {
                 "none of the first requests has a path, and rules by path find nothing: is it the right `format`? For JSON, \
                  `fields` says under which key the path stands"
             ),
+            Kind::Unseen => tracing::warn!(
+                source = %source, events = count,
+                "the first events are no requests, and no messages that windows count, but look like lines of an access log: is it the \
+                 right `format`? Paste the server's own format string; for JSON, `fields` says what its keys mean"
+            ),
         }
     }
 }
@@ -147,7 +166,10 @@ mod tests {
 
     #[test]
     fn what_the_first_requests_lack_is_said_once() {
-        let sample = |requests, with_client, with_path| Sample { events: 999, requests, with_client, with_path };
+        let sample =
+            |requests, with_client, with_path| Sample { events: 999, requests, with_client, with_path, unseen: 0 };
+        let unseen =
+            |requests, unseen| Sample { events: 200, requests, unseen, ..sample(requests, requests, requests) };
         let (clients, paths): (&[Kind], &[Kind]) = (&[Kind::Clients], &[Kind::Paths]);
         let rows: &[(&str, Sample, &[Kind])] = &[
             ("too few", sample(99, 0, 0), &[]),
@@ -156,6 +178,10 @@ mod tests {
             ("no messages", sample(0, 0, 0), &[]),
             ("all there", sample(100, 1, 1), &[]),
             ("no path", sample(100, 1, 0), paths),
+            ("few that look like requests", unseen(0, 99), &[]),
+            ("beside requests", unseen(1, 199), &[]),
+            ("half of them", unseen(0, 100), &[Kind::Unseen]),
+            ("all of them, said", unseen(0, 200), &[]),
         ];
         let mut misfits = Misfits::default();
         for (name, sample, want) in rows {

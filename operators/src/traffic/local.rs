@@ -20,7 +20,7 @@ use crate::tally::{Candidate, Keyed, Tally};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidewatch_events::batch::Batch;
-use tidewatch_events::event::{Event, Kind, LogLevel};
+use tidewatch_events::event::{Event, Kind};
 use tidewatch_events::privacy::Privacy;
 use tidewatch_events::{message_template, text};
 
@@ -436,7 +436,7 @@ impl Host {
     }
 
     fn error(&mut self, batch: &Batch, event: &Event, templates: &mut Templates) {
-        if event.kind == Kind::App && event.level > LogLevel::Warn {
+        if event.is_quiet() {
             return;
         }
         let message = batch.get(event.message);

@@ -11,6 +11,8 @@
 
 mod choose;
 
+pub use choose::not_followed;
+
 use super::fetch::FollowedLines;
 use super::kept::{Kept, KeptFile, Print};
 use super::listing::Listings;

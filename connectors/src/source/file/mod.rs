@@ -17,7 +17,7 @@ mod tail;
 mod walk;
 
 pub use fetch::{FollowedLines, LineFetcher};
-pub use follow::{FollowFiles, FollowOptions, LeftOut, StartingFile};
+pub use follow::{FollowFiles, FollowOptions, LeftOut, StartingFile, not_followed};
 pub use names::{is_pattern, log_of};
 pub use packed::can_follow;
 pub use positions::{FilePosition, Positions};

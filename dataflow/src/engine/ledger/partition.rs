@@ -126,7 +126,7 @@ const SAMPLED: u64 = 1000;
 /// Of how many requests something is said that none of them has.
 const LEAST_REQUESTS: u64 = 100;
 
-/// Which fields the requests among a partition's first events have.
+/// What a partition's first events are, and which fields the requests among them have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Events that were looked at.
@@ -137,14 +137,21 @@ pub struct Sample {
     pub with_client: u64,
     /// Those that have a path.
     pub with_path: u64,
+    /// Events that look like requests, and were read as messages that no window counts.
+    #[serde(default)]
+    pub unseen: u64,
 }
 
 impl Sample {
     /// Looks at the events that come next, as long as they are among the first.
-    fn look(&mut self, events: &[Event]) {
-        let left = SAMPLED.saturating_sub(self.events).min(events.len() as u64);
+    fn look(&mut self, batch: &Batch) {
+        let left = SAMPLED.saturating_sub(self.events).min(batch.events.len() as u64);
         self.events += left;
-        for event in events[..left as usize].iter().filter(|event| event.kind == Kind::Access) {
+        for event in &batch.events[..left as usize] {
+            if event.kind != Kind::Access {
+                self.unseen += u64::from(event.is_unseen_request(batch));
+                continue;
+            }
             self.requests += 1;
             self.with_client += u64::from(event.client != Client::None);
             self.with_path += u64::from(!event.path.is_none());
@@ -157,11 +164,17 @@ impl Sample {
         (is_enough && self.with_client == 0, is_enough && self.with_path == 0)
     }
 
+    /// Whether there are many events and no requests, but most look like some.
+    pub fn is_unseen(&self) -> bool {
+        self.events >= LEAST_REQUESTS && self.requests == 0 && self.unseen * 2 >= self.events
+    }
+
     fn merge(&mut self, other: &Sample) {
         self.events += other.events;
         self.requests += other.requests;
         self.with_client += other.with_client;
         self.with_path += other.with_path;
+        self.unseen += other.unseen;
     }
 }
 
@@ -581,7 +594,7 @@ impl Entry {
         self.totals.lines += batch.lines() - again + gone;
         self.totals.events += events;
         self.totals.rejected += rejected;
-        self.totals.sample.look(&batch.events);
+        self.totals.sample.look(batch);
         let share = self.shares.of(worker);
         share.events += events;
         share.rejected += rejected;

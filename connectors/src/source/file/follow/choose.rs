@@ -138,13 +138,11 @@ impl Run {
         if self.is_excluded(path) {
             return Some("it is excluded");
         }
-        let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
-        let compressed = [&b".gz"[..], b".zst", b".bz2", b".xz", b".zip"];
-        if compressed.iter().any(|end| name.ends_with(end)) {
-            return Some("it is compressed");
+        if is_compressed(path) {
+            return Some(COMPRESSED);
         }
         if self.is_older(path, meta) {
-            return Some("it is an older generation of a file that is followed");
+            return Some(OLDER);
         }
         let same = |done: &&Done| done.id == Stat::of(meta).id;
         let was_read = match self.done.iter().find(same) {
@@ -179,6 +177,24 @@ impl Run {
         let tail = self.tails.iter().find(|tail| tail.path() == log);
         head.is_empty() || common > 0 && head[..common] == of_log[..common] || tail.is_some_and(|t| t.has_read(&head))
     }
+}
+
+const COMPRESSED: &str = "it is compressed";
+const OLDER: &str = "it is an older generation of a file that is followed";
+
+/// Why a file that a pattern names is not followed, as far as names tell: whether it may be a log of its own after all is found
+/// out when it comes to it.
+pub fn not_followed(path: &Path) -> Option<&'static str> {
+    if is_compressed(path) {
+        return Some(COMPRESSED);
+    }
+    let (log, _, may_be_own) = names::older_generation(path)?;
+    (!may_be_own && log.is_file()).then_some(OLDER)
+}
+
+fn is_compressed(path: &Path) -> bool {
+    let name = path.file_name().map_or(&[][..], OsStr::as_bytes);
+    [&b".gz"[..], b".zst", b".bz2", b".xz", b".zip"].iter().any(|end| name.ends_with(end))
 }
 
 /// The bytes that a file begins with; none where it cannot be read.
