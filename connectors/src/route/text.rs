@@ -175,20 +175,25 @@ impl Wording {
     pub fn chat(&self, message: &Message, most: usize) -> String {
         let title = self.title(message, Medium::Chat);
         let room = most.saturating_sub(length(&title) + 1);
+        // The title of one alert says all that the first line about it does, unless it was cut.
+        let is_said = self.title.is_none() && title == self.title_within(message, Medium::Chat, usize::MAX);
         let body = match &message.body {
             Body::Test => Medium::Chat.words(&test_words(message)),
             Body::Document(document) => block_of(&document.text, room),
-            Body::Alerts(notice) => self.chat_of(notice, room),
+            Body::Alerts(notice) => self.chat_of(notice, room, is_said && notice.rest.is_empty()),
         };
         format!("{title}\n{body}")
     }
 
-    fn chat_of(&self, notice: &Notice, room: usize) -> String {
+    /// `is_said`: where it is of one alert, the title says which.
+    fn chat_of(&self, notice: &Notice, room: usize, is_said: bool) -> String {
         let mut after = after(notice, Medium::Chat).join("\n");
         cut(&mut after, room / 2);
         let room = room.saturating_sub(length(&after));
         let blocks = |room: Room| -> Vec<String> {
-            notice.items.iter().map(|item| self.block(&room.of(item), Medium::Chat) + "\n\n").collect()
+            let is_named = !(is_said && notice.items.len() == 1);
+            let block = |item| self.block_named(&room.of(item), Medium::Chat, is_named) + "\n\n";
+            notice.items.iter().map(block).collect()
         };
         let fit = |blocks: &[String]| blocks.iter().map(|block| length(block)).sum::<usize>() <= room;
         let mut listed = blocks(Room { line: usize::MAX, value: usize::MAX });
@@ -226,18 +231,21 @@ impl Wording {
     }
 
     fn block(&self, item: &Item, medium: Medium) -> String {
+        self.block_named(item, medium, true)
+    }
+
+    /// `is_named`: whether its first line says which alert it is.
+    fn block_named(&self, item: &Item, medium: Medium, is_named: bool) -> String {
         if let Some(template) = &self.text {
             let filling = Filling { item, count: 1, runbooks: &self.runbooks, most: usize::MAX };
             return template.render(&filling, medium);
         }
         let alert = &item.alert;
-        let mut out = format!(
-            "{} {} {}: {}\n",
-            alert.severity.as_str(),
-            medium.words(&alert.rule),
-            state(item),
-            subject(alert, medium, usize::MAX)
-        );
+        let mut out = String::new();
+        if is_named {
+            let (severity, rule) = (alert.severity.as_str(), medium.words(&alert.rule));
+            let _ = writeln!(out, "{severity} {rule} {}: {}", state(item), subject(alert, medium, usize::MAX));
+        }
         let _ = writeln!(
             out,
             "{} (threshold {}), from {} to {}, fired {}",
