@@ -62,7 +62,7 @@ pub static SOURCE: Section = Section {
             "fields",
             Kind::Map,
             NONE,
-            "For `nginx-json`: event field → JSON key, where they differ from the usual names, as in `{ time = \"@timestamp\", client_ip = \"ip\" }`.",
+            "For `nginx-json`: event field → JSON key, where they differ from the usual names, as in `{ time = \"@timestamp\", client_ip = \"ip\" }`. [FORMATS](FORMATS.md#requests-and-messages-in-json) has the fields, their units and the usual names.",
         ),
         key(
             "host",

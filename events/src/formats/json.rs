@@ -449,6 +449,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_usual_keys_are_documented() {
+        let text = include_str!("../../../docs/FORMATS.md");
+        let cells =
+            |line: &'static str| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect::<Vec<_>>();
+        let names = |cell: &'static str| cell.split('`').skip(1).step_by(2).collect::<Vec<_>>();
+        let rows = text.lines().skip_while(|line| !line.starts_with("| field | its keys")).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|')).map(cells);
+        let (mut fields, mut keys) = (Vec::new(), Vec::new());
+        for row in rows {
+            let of: Vec<_> =
+                names(row[0]).iter().map(|name| *Slot::NAMES.iter().find(|(n, _)| n == name).unwrap()).collect();
+            keys.extend(names(row[1]).into_iter().map(|key| (key, of[0].1)));
+            fields.extend(of);
+        }
+        assert_eq!(keys, USUAL_KEYS);
+        let mut all = Slot::NAMES;
+        fields.sort_unstable_by_key(|(name, _)| *name);
+        all.sort_unstable_by_key(|(name, _)| *name);
+        assert_eq!(fields, all);
+    }
+
+    #[test]
     fn texts_are_the_same_where_every_byte_is() {
         let text: Vec<u8> = (0..40).collect();
         for len in 0..text.len() {
