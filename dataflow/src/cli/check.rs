@@ -125,6 +125,13 @@ pub(super) fn given_or_usual(given: Option<&Path>) -> Option<&Path> {
     given.or_else(|| Some(Path::new(USUAL)).filter(|usual| usual.exists()))
 }
 
+/// Says that the one with the usual name is there and not taken, where none was given.
+pub(super) fn say_unused(given: Option<&Path>) {
+    if given.is_none() && Path::new(USUAL).exists() {
+        exit::stderr(format_args!("warning: there is a {USUAL} here, which is not used; -c {USUAL} uses it\n"));
+    }
+}
+
 /// A line that says which one it is, where none was given.
 pub(super) fn which(given: Option<&Path>, path: Option<&Path>) -> String {
     match (given, path) {

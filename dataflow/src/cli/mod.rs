@@ -287,10 +287,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         _ => return Err(problems.into()),
     };
     say_warnings(&config);
-    if args.config.is_none() && Path::new(check::USUAL).exists() {
-        let usual = check::USUAL;
-        exit::stderr(format_args!("warning: there is a {usual} here, which is not used; -c {usual} uses it"));
-    }
+    check::say_unused(args.config.as_deref());
     files_read_twice::files_read_twice(&config).iter().for_each(|warning| exit::stderr(format_args!("{warning}")));
     exit::handle_signals()?;
     let options = RunOptions {
@@ -324,6 +321,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
         }
     };
     say_warnings(&config);
+    check::say_unused(args.config.as_deref());
     exit::handle_signals()?;
     let labels = args.labels.filter(|_| is_first);
     let options = ReplayOptions { from, out: args.out, workers: args.cluster.workers.into(), cluster, labels };

@@ -1,6 +1,6 @@
 //! `tidewatch rules`: what is evaluated, as a table; whether it is right.
 
-use super::check::{given_or_usual, which, with_warnings};
+use super::check::{given_or_usual, say_unused, which, with_warnings};
 use super::load;
 use crate::config::{Config, Overrides, RuleEntry, Services, measure};
 use crate::engine::allowed;
@@ -47,6 +47,7 @@ pub fn run(args: &RulesArgs) -> Result<(), Failure> {
     let overrides = Overrides { services: Services::None, ..Overrides::default() };
     match &args.command {
         RulesCommand::List { config, json } => {
+            say_unused(config.as_deref());
             let config = load(config.as_deref(), &overrides)?;
             super::print(&if *json { as_json(&config) } else { as_table(&config) })
         }

@@ -73,6 +73,10 @@ pub fn open(place: &PlaceArgs, patience: Duration) -> Result<Box<dyn Answers>, F
     if let Some(url) = &place.url {
         return page(place, url, patience);
     }
+    // What it says of the data directory is given on the command line.
+    if place.data_dir.is_none() {
+        super::check::say_unused(place.config.as_deref());
+    }
     let overrides = Overrides { data_dir: place.data_dir.clone(), services: Services::None, ..Overrides::default() };
     let config = config::load(place.config.as_deref(), &overrides)?;
     store(config, place.config.is_some(), patience)
