@@ -433,15 +433,38 @@ impl Config {
         &self.warnings
     }
 
-    /// Whether anything but rules differs.
-    pub fn differs_beside_rules(&self, other: &Config) -> bool {
-        let rest = |config: &Config| {
-            let config =
-                Config { rules: Vec::new(), all_rules: Vec::new(), warnings: Diagnostics::default(), ..config.clone() };
-            // Secrets do not show; a changed one is not noticed.
-            format!("{config:?}")
-        };
-        rest(self) != rest(other)
+    /// The keys and tables at the top of the file that differ, but for rules.
+    pub fn differs_beside_rules(&self, other: &Config) -> Vec<&'static str> {
+        // Secrets do not show; a changed one is not noticed.
+        fn shown(part: &dyn std::fmt::Debug) -> String {
+            format!("{part:?}")
+        }
+        fn parts(config: &Config) -> [(&'static str, String); 16] {
+            let Config { data_dir, memory, ipv6_prefix, sources, allow, privacy, keep_addresses, time, retain, .. } =
+                config;
+            let Config { windows, alerts, sinks, store, page, page_given, report, routes, silences, cluster, .. } =
+                config;
+            [
+                ("data_dir", shown(data_dir)),
+                ("memory", shown(memory)),
+                ("ipv6_prefix", shown(ipv6_prefix)),
+                ("[[source]]", shown(sources)),
+                ("[[allow]]", shown(allow)),
+                ("[privacy]", shown(&(privacy, keep_addresses))),
+                ("[time]", shown(&(time, retain))),
+                ("[windows]", shown(windows)),
+                ("[alerts]", shown(alerts)),
+                ("[sink]", shown(sinks)),
+                ("[store]", shown(store)),
+                ("[page]", shown(&(page, page_given))),
+                ("[report]", shown(report)),
+                ("[[route]]", shown(routes)),
+                ("[[silence]]", shown(silences)),
+                ("[cluster]", shown(cluster)),
+            ]
+        }
+        let pairs = parts(self).into_iter().zip(parts(other));
+        pairs.filter(|((_, now), (_, before))| now != before).map(|((name, _), _)| name).collect()
     }
 
     /// How lines of a file that is named on the command line are read: as the configured source says that names it or the

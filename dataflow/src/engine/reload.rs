@@ -72,8 +72,9 @@ impl Reloader {
                 return;
             }
         };
-        if config.differs_beside_rules(&self.config) {
-            tracing::warn!("only rules are reloaded; other keys that changed take effect at the next start");
+        let others = config.differs_beside_rules(&self.config).join(", ");
+        if !others.is_empty() {
+            tracing::warn!(changed = %others, "only rules are reloaded; other keys that changed take effect at the next start");
         }
         for rule in changed_runbooks(&self.config.all_rules, &config.all_rules) {
             tracing::warn!(%rule, "its changed `runbook` takes effect at the next start");
@@ -406,7 +407,8 @@ mod tests {
     fn only_what_is_not_a_rule_needs_a_restart() {
         let base = config("[time]\nallowed_lateness = \"1m\"\n");
         let rule = config(&format!("# moved\n\n[time]\nallowed_lateness = \"1m\"\n{OWN}threshold = 50"));
-        assert!(!base.differs_beside_rules(&rule));
-        assert!(base.differs_beside_rules(&config("[time]\nallowed_lateness = \"3m\"\n")));
+        assert!(base.differs_beside_rules(&rule).is_empty());
+        let others = config("memory = \"2GiB\"\n[time]\nallowed_lateness = \"3m\"\n[store]\nraw = \"2d\"\n");
+        assert_eq!(base.differs_beside_rules(&others), ["memory", "[time]", "[store]"]);
     }
 }
