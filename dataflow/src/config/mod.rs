@@ -259,7 +259,7 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     let page = cx.asking(services, |cx| outputs::page(cx, table("page")));
     listeners::check(cx, node("source"), table("page"), page.as_ref());
     let client = privacy.0.as_ref().map_or(&ClientPrivacy::Full, |privacy| &privacy.client);
-    let routes = cx.asking(services, |cx| routes::routes(cx, node("route"), &all_rules, client));
+    let routes = cx.asking(services, |cx| routes::routes(cx, node("route"), &all_rules, client, table("report")));
     if sinks.as_ref().is_some_and(|sinks| sinks.stdout.is_some()) {
         routes::warn_of_two_kinds_of_lines(cx, node("route"));
     }

@@ -1,6 +1,6 @@
 //! `[[route]]` and `[[silence]]`: who is told of alerts, how, and of which nobody is.
 
-use super::low::{Node, Value};
+use super::low::{Node, Table, Value};
 use super::reader::{Context, Reader};
 use super::rules::{self, RuleEntry, SEVERITIES};
 use super::sources::{self, KafkaSecurity};
@@ -17,10 +17,11 @@ use tidewatch_connectors::route::policy::{GroupKey, Policy, Quiet, Silence};
 use tidewatch_connectors::route::template::{self, Template, TemplateError};
 use tidewatch_connectors::route::webhook::Payload;
 use tidewatch_connectors::source::wall_clock;
-use tidewatch_events::alert::Severity;
+use tidewatch_events::alert::{Mode, Severity};
 use tidewatch_events::client::parse_ip;
 use tidewatch_events::field::Field;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};
+use tidewatch_events::rule::Rule;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -123,8 +124,15 @@ fn same(word: &'static str) -> (&'static str, &'static str) {
     (word, word)
 }
 
-/// All routes. `all` are the rules they may name; `client`: how client addresses leave.
-pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: &ClientPrivacy) -> Vec<Route> {
+/// All routes. `all` are the rules they may name; `client`: how client addresses leave; `report`: what delivers by them too.
+pub fn routes(
+    cx: &Context<'_>,
+    node: Option<&Node>,
+    all: &[RuleEntry],
+    client: &ClientPrivacy,
+    report: Option<&Table>,
+) -> Vec<Route> {
+    let reporting = names_in(report.and_then(|report| report.get("routes")).map(|entry| &entry.node));
     let mut routes: Vec<Route> = Vec::new();
     for table in rules::tables(cx, node) {
         let r = Reader::new(cx, &schema::ROUTE, Some(table));
@@ -143,15 +151,15 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
         let (min_severity, rules) = (r.choice("min_severity", &SEVERITIES), r.texts("rules"));
         rules::check_names(cx, &rules, all);
         let hosts = r.texts("hosts").into_iter().map(|(host, _)| host).collect();
-        let Some(kind) = kind else { continue };
-        let parsed = route_kind(&r, kind);
-        let policy = policy(&r, kind, parsed.as_ref());
+        let Some(kind_name) = kind else { continue };
+        let parsed = route_kind(&r, kind_name);
+        let policy = policy(&r, kind_name, parsed.as_ref());
         let (title, text) = (template(&r, "subject"), template(&r, "text"));
         let (timeout, ca) = (r.length_within("timeout", Millis(100), Millis::minutes(2)), r.path("ca"));
         if cx.services == Services::All {
-            check_files(&r, kind, ca.as_deref());
+            check_files(&r, kind_name, ca.as_deref());
         }
-        if kind == "blocklist" {
+        if kind_name == "blocklist" {
             check_blocklist(&r, client);
         }
         if let Some(name) = given.as_ref().filter(|name| routes.iter().any(|route| route.name == **name)) {
@@ -161,27 +169,69 @@ pub fn routes(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], client: 
                 "give one of them another name",
             );
         }
-        let name = given.unwrap_or_else(|| sources::unused(kind, |name| routes.iter().any(|route| route.name == name)));
+        let name =
+            given.unwrap_or_else(|| sources::unused(kind_name, |name| routes.iter().any(|route| route.name == name)));
         let rules = rules.into_iter().map(|(rule, _)| rule).collect();
         if let (Some(kind), Some(min_severity), Some(policy), Some(timeout)) = (parsed, min_severity, policy, timeout) {
             let policy = Policy { min_severity, rules, hosts, ..policy };
-            warn_of_no_hosts(&r, &policy, all);
+            // One that reports are delivered by may be there for them alone.
+            if !reporting.contains(&name.as_str()) {
+                warn_of_no_alerts(&r, kind_name, &policy, all);
+            }
             routes.push(Route { name, kind, policy, title, text, timeout: Duration::from_millis(timeout.0), ca });
         }
     }
     routes
 }
 
-/// Warns of a route of some hosts that hears only of rules whose alerts name none.
-fn warn_of_no_hosts(r: &Reader<'_>, policy: &Policy, all: &[RuleEntry]) {
-    if policy.hosts.is_empty() {
+/// The names in a key that lists some, before it is checked.
+fn names_in(node: Option<&Node>) -> Vec<&str> {
+    let Some(node) = node else { return Vec::new() };
+    let items = if let Value::List(items) = &node.value { items.as_slice() } else { std::slice::from_ref(node) };
+    items
+        .iter()
+        .filter_map(|item| if let Value::Text(text) = &item.value { Some(text.as_str()) } else { None })
+        .collect()
+}
+
+/// Warns of a route that the alerts of no rule reach, at the key that keeps out the last of them.
+fn warn_of_no_alerts(r: &Reader<'_>, kind: &str, policy: &Policy, all: &[RuleEntry]) {
+    let is_named = |entry: &&RuleEntry| policy.rules.is_empty() || policy.rules.contains(&entry.rule.name);
+    let is_known = |name: &String| all.iter().any(|entry| entry.rule.name == *name);
+    if !policy.rules.iter().all(is_known) {
+        // Which rule is meant decides, and that it is not there was said.
         return;
     }
-    let mut heard = policy.heard(all.iter().filter(|entry| entry.enabled).map(|entry| &entry.rule)).peekable();
-    if heard.peek().is_some() && !heard.any(|rule| rule.group_by.contains(&Field::Host)) {
-        let message = "this route gets no alerts: those of its rules name no host";
+    let mut rules: Vec<&Rule> =
+        all.iter().filter(is_named).filter(|entry| entry.enabled).map(|entry| &entry.rule).collect();
+    let warn = |key: &str, why: String, hint: &str| {
+        r.cx.warn(&r.span_of(key), format!("this route gets no alerts: {why}"), hint);
+    };
+    if rules.is_empty() {
+        return warn("rules", "its rules are off".into(), "write enabled = true at one of them, or name others");
+    }
+    rules.retain(|rule| rule.mode == Mode::Live);
+    if rules.is_empty() {
+        let hint = "write mode = \"live\" at one of them, or name others";
+        return warn("rules", "its rules are in shadow mode".into(), hint);
+    }
+    let highest = rules.iter().map(|rule| rule.severity).max().unwrap_or(policy.min_severity);
+    rules.retain(|rule| rule.severity >= policy.min_severity);
+    if rules.is_empty() {
+        let highest = highest.as_str();
+        let hint = format!("write min_severity = {highest:?} or less, or raise the `severity` of a rule");
+        return warn("min_severity", format!("the highest severity of its rules is {highest:?}"), &hint);
+    }
+    rules.retain(|rule| policy.hosts.is_empty() || rule.group_by.contains(&Field::Host));
+    if rules.is_empty() {
         let hint = "`hosts` takes alerts whose rule has \"host\" in group_by (error-surge, error-log): name such a rule, or leave `hosts` out";
-        r.cx.warn(&r.span_of("hosts"), message, hint);
+        return warn("hosts", "those of its rules name no host".into(), hint);
+    }
+    if kind == "blocklist" && !rules.iter().any(|rule| rule.group_by.contains(&Field::ClientIp)) {
+        let hint =
+            "a list takes alerts whose rule has \"client_ip\" in group_by (ip-spike, path-scan): name such a rule";
+        let key = if policy.rules.is_empty() { "hosts" } else { "rules" };
+        warn(key, "those of its rules name no client".into(), hint);
     }
 }
 
