@@ -29,7 +29,7 @@ const FILTERS: &str = "
 
 A filter is a table of tests: `\"FIELD|MODIFIER\" = VALUE`, or a list of values of which one must match. All tests of a
 table must hold; `not = { … }` holds where not all of its tests do, `any = [{ … }, { … }]` where those of one table do. Letters
-match in either case. `null` matches lines without the field.
+match in either case. `\"FIELD|exists\" = false` matches lines without the field.
 
 | modifier | an event matches where |
 |---|---|

@@ -88,7 +88,10 @@ impl LowConfig {
             source.hidden.extend(hidden);
         }
         for (span, message) in wrong {
-            problems.push(Diagnostic::error(message).at(source.place(span)));
+            let is_null = source.text.get(span.clone()).is_some_and(|text| text.trim() == "null");
+            let problem = Diagnostic::error(message).at(source.place(span));
+            let hint = "TOML has no null; for lines without a field write \"FIELD|exists\" = false";
+            problems.push(if is_null { problem.hint(hint) } else { problem });
         }
         if problems.has_errors() {
             problems.sort();

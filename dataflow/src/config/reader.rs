@@ -185,9 +185,11 @@ impl<'a> Reader<'a> {
         self.cx.table(self.given(key)?, key, "")
     }
 
-    /// A hint that shows a value of a key.
+    /// A hint that shows a value of a key: what is meant where that is plain, else an example.
     fn as_in(&self, key: &str) -> String {
-        format!("write {key} = {}", self.section.key(key).kind.example())
+        let kind = self.section.key(key).kind;
+        let meant = self.given(key).and_then(|node| meant(kind, &node.value));
+        format!("write {key} = {}", meant.unwrap_or_else(|| kind.example()))
     }
 
     /// The value as written, or an error where the key is required; with the default's text where it has one.
@@ -495,6 +497,29 @@ impl<'a> Reader<'a> {
             self.cx.wrong(&span, format!("{text:?} is not a `{key}`"), hint);
         }
         found
+    }
+}
+
+/// A number or a truth that was written as another kind of value.
+fn meant(kind: Kind, value: &Value) -> Option<String> {
+    let word = match value {
+        Value::Text(text) => text.trim().to_lowercase(),
+        Value::Integer(number) => number.to_string(),
+        _ => return None,
+    };
+    match kind {
+        Kind::Flag => match word.as_str() {
+            "true" | "yes" | "on" | "1" => Some("true".into()),
+            "false" | "no" | "off" | "0" => Some("false".into()),
+            _ => None,
+        },
+        Kind::Whole(least, most) => {
+            word.parse().ok().filter(|number: &u64| (least..=most).contains(number)).map(|_| word)
+        }
+        Kind::Number(least) => {
+            word.parse().ok().filter(|number: &f64| number.is_finite() && *number >= least).map(|_| word)
+        }
+        _ => None,
     }
 }
 

@@ -21,7 +21,11 @@ impl Reader<'_> {
         let zero = self.section.key(key).kind == Kind::Listen;
         let text = self.text(key)?;
         if !values::is_host_port(&text, zero) {
-            let hint = "write HOST:PORT, as in \"127.0.0.1:8080\" or \"[::1]:8080\"";
+            let example = match zero {
+                true => "\"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
+                false => self.section.key(key).kind.example(),
+            };
+            let hint = format!("write HOST:PORT, as in {example}");
             self.cx.wrong(&self.span_of(key), format!("{text:?} is not an address"), hint);
             return None;
         }
