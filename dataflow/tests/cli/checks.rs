@@ -109,6 +109,68 @@ fn a_test_of_a_blocklist_lists_nobody_and_says_so() {
 }
 
 #[test]
+fn check_shows_what_of_a_pattern_is_not_followed() {
+    let dir = folder();
+    let line = std::fs::read(dir.path().join("access.log")).unwrap();
+    for name in ["access.log.1", "access.log.2.gz", "other.log.1"] {
+        std::fs::write(dir.path().join(name), &line).unwrap();
+    }
+    std::fs::write(dir.path().join("all.toml"), "[[source]]\nkind = \"file\"\npaths = \"*.log*\"\n").unwrap();
+    let ran = tidewatch(dir.path(), "check -c all.toml");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let want = [
+        "  access.log: recognised as common, ",
+        "  access.log.1: not followed: it is an older generation of a file that is followed\n",
+        "  access.log.2.gz: not followed: it is compressed\n",
+        // Nothing that is followed has it as a generation.
+        "  other.log.1: recognised as common, ",
+    ];
+    assert!(want.iter().all(|words| ran.out.contains(words)), "{}", ran.out);
+}
+
+#[test]
+fn check_says_what_lines_are_taken_for() {
+    let dir = folder();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let line = "10.0.0.1 - - [05/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"curl\" \"203.0.113.9\"\n";
+    write("proxied.log", &line.repeat(10));
+    let line = "{\"time\":\"2026-03-05T10:00:00Z\",\"level\":\"info\",\"ClientHost\":\"203.0.113.9\",\"DownstreamStatus\":200}\n";
+    write("traefik.log", &line.repeat(100));
+    write("none.log", "root:x:0:0:root:/root:/bin/bash\n");
+    let rows = [
+        ("proxied.log", "the clients are private addresses such as 10.0.0.1, and other addresses end the lines\n"),
+        ("traefik.log", "the first 100 lines are no requests, and no messages that count, read as nginx-json\n"),
+        ("none.log", "none.log: its format is not recognised\n"),
+    ];
+    for (file, want) in rows {
+        write("one.toml", &format!("[[source]]\nkind = \"file\"\npaths = \"{file}\"\n"));
+        let ran = tidewatch(dir.path(), "check -c one.toml");
+        assert_eq!(ran.code, Some(0), "{file}: {}", ran.err);
+        assert!(ran.err.contains(want) && !ran.err.contains("none ("), "{file}: {}", ran.err);
+    }
+    let ran = tidewatch(dir.path(), "replay --from traefik.log --out out");
+    assert!(ran.err.contains("look like lines of an access log"), "{}", ran.err);
+}
+
+#[test]
+fn a_configuration_that_is_not_taken_is_named() {
+    let dir = folder();
+    let rows = ["rules list", "replay --from access.log --out out", "report --since 1h"];
+    let warning = "warning: there is a tidewatch.toml here, which is not used; -c tidewatch.toml uses it\n";
+    for arguments in rows {
+        let ran = tidewatch(dir.path(), arguments);
+        assert!(!ran.err.contains(warning), "{arguments}: {}", ran.err);
+    }
+    std::fs::write(dir.path().join("tidewatch.toml"), "").unwrap();
+    for arguments in rows {
+        let ran = tidewatch(dir.path(), arguments);
+        assert_eq!(ran.err.matches(warning).count(), 1, "{arguments}: {}", ran.err);
+        let ran = tidewatch(dir.path(), &format!("{arguments} -c tidewatch.toml"));
+        assert!(!ran.err.contains(warning), "{arguments}: {}", ran.err);
+    }
+}
+
+#[test]
 fn a_files_zone_is_noticed() {
     let dir = folder();
     let now = std::time::SystemTime::now();
