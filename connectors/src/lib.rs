@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`source`], [`feed`] | files, sockets, syslog and standard input; the queue from which workers take their batches |
 //! | [`kafka`] | topics as sources and as sinks; their setup and checks |
+//! | [`capture`] | topics in files, for backtests |
 //! | [`ship`] | the host agent, and the collector that takes from other agents |
 //! | [`generator`] | realistic logs from a seed |
 //! | [`sink`] | files and standard output; the queue, the retries and the spill file before every sink |
@@ -17,6 +18,7 @@
 //! | [`log_limit`], [`open_files`] | a limit on messages about what others do; the limit of open files |
 
 pub mod answers;
+pub mod capture;
 pub mod durable;
 pub mod erase;
 pub mod feed;

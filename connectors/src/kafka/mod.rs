@@ -46,7 +46,8 @@ pub use producer::{Compression, LineProducer, ProduceError, ProducerCounts, Prod
 pub use range::{Offsets, Range};
 pub use replay::{ReplayTopic, TopicLines, TopicSlice};
 pub use security::{Mechanism, Protocol, Security, check_ca};
-pub use settings::{HostFrom, KafkaSettings, KafkaSettingsError, Start, Topics};
+pub(crate) use settings::is_topic_name;
+pub use settings::{DEFAULT_HOST, HostFrom, KafkaSettings, KafkaSettingsError, Start, Topics};
 pub use setup::{CheckReport, PartitionReport, SetupReport, TopicAction, TopicPlan, TopicReport, check, setup};
 pub use shipping::{Outcome, POSITION_HEADER, RecordProducer, Sent, TopicState, look_at};
 pub use sink::{DeadLetterTopic, KafkaSink};

@@ -128,7 +128,7 @@ impl fmt::Display for Topics {
     }
 }
 
-pub(super) fn is_topic_name(text: &str) -> bool {
+pub(crate) fn is_topic_name(text: &str) -> bool {
     (1..=249).contains(&text.len())
         && text != "."
         && text != ".."
@@ -185,6 +185,9 @@ pub enum HostFrom {
     /// Neither; the source's default host.
     Nothing,
 }
+
+/// The host of lines that name none, where nothing else is configured.
+pub const DEFAULT_HOST: &str = "kafka";
 
 /// Everything a Kafka client needs to know.
 #[derive(Clone, Debug)]
@@ -245,7 +248,7 @@ impl KafkaSettings {
             security: Security::default(),
             properties: BTreeMap::new(),
             name: "kafka".into(),
-            default_host: Arc::from(&b"kafka"[..]),
+            default_host: DEFAULT_HOST.as_bytes().into(),
             host_from: HostFrom::default(),
             connect_within: Duration::from_secs(10),
             refresh_every: Duration::from_secs(30),
