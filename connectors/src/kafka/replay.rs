@@ -116,6 +116,11 @@ impl ReplayTopic {
         Ok(ReplayTopic { settings, index, consumer, status, slices, read: Arc::default() })
     }
 
+    /// The cluster's id, where its brokers give one.
+    pub fn cluster_id(&self) -> Option<String> {
+        rdkafka::consumer::Consumer::client(self.consumer.as_ref()).fetch_cluster_id(self.settings.connect_within)
+    }
+
     /// What is read, by identity.
     pub fn slices(&self) -> &[TopicSlice] {
         &self.slices

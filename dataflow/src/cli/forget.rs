@@ -15,7 +15,7 @@ use tidewatch_events::text::Shown as _;
 /// Erase a client from the store, the ring of recent requests, files of results and routes, and the journals of routes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The logs that are read, other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
+The logs that are read, captures of topics, other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
 what a process that runs now holds in memory are not touched; what of it there is, is said.
 
 Examples:
@@ -203,5 +203,16 @@ fn logs(config: &Config) -> Vec<String> {
         };
         Some(format!("the logs of source `{}` ({logs}): {then}", source.name))
     });
-    said.collect()
+    said.chain(captures(config)).collect()
+}
+
+/// What may have been captured of topics, in words.
+fn captures(config: &Config) -> impl Iterator<Item = String> {
+    config.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::Kafka(kafka) => Some(format!(
+            "captures of topics {}, wherever they are: delete them, or capture again what is left",
+            kafka.topics.join(", ")
+        )),
+        _ => None,
+    })
 }

@@ -6,7 +6,9 @@ use super::check::USUAL;
 use super::options::ReplayInputs;
 use super::topic_range;
 use crate::config::{Diagnostic, Diagnostics, Source, SourceKind};
+use crate::exit::Failure;
 use std::path::{Path, PathBuf};
+use tidewatch_connectors::capture::{Capture, CaptureError};
 use tidewatch_connectors::file_identity::FileId;
 use tidewatch_connectors::sink::replay_files;
 use tidewatch_connectors::source::file::{self, is_pattern};
@@ -127,12 +129,21 @@ pub(super) fn readable(path: &Path) -> Result<(), String> {
     }
 }
 
-/// What `--from` names, as written: files, and parts of topics. Reports topics that are not named as they should be.
-pub(super) fn named_by_from(from: &[PathBuf], problems: &mut Diagnostics) -> ReplayInputs {
+/// What `--from` names, as written: files, parts of topics, captures. Reports topics that are not named as they should be, and
+/// unfinished captures.
+///
+/// # Errors
+/// Where a capture is damaged.
+pub(super) fn named_by_from(from: &[PathBuf], problems: &mut Diagnostics) -> Result<ReplayInputs, Failure> {
     let mut named = ReplayInputs::default();
     for path in from {
         let Some(text) = path.to_str().filter(|text| text.starts_with(topic_range::SCHEME)) else {
-            named.files.push(path.clone());
+            match capture(path)? {
+                Some(Ok(capture)) if named.captures.contains(&capture) => {}
+                Some(Ok(capture)) => named.captures.push(capture),
+                Some(Err(problem)) => problems.push(problem),
+                None => named.files.push(path.clone()),
+            }
             continue;
         };
         match topic_range::parse(text) {
@@ -151,7 +162,19 @@ pub(super) fn named_by_from(from: &[PathBuf], problems: &mut Diagnostics) -> Rep
             Err(problem) => problems.push(problem),
         }
     }
-    named
+    Ok(named)
+}
+
+/// The capture in a directory, where there is one.
+fn capture(dir: &Path) -> Result<Option<Result<Capture, Diagnostic>>, Failure> {
+    if !Capture::is_in(dir) {
+        return Ok(None);
+    }
+    match Capture::open(dir) {
+        Ok(capture) => Ok(Some(Ok(capture))),
+        Err(CaptureError::Usage(words)) => Ok(Some(Err(Diagnostic::of_text(&words)))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The files patterns stand for, in the order given, each once; a path that exists is itself.

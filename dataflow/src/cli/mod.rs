@@ -3,6 +3,7 @@
 //! `-h FILE` is the host file of a cluster, as Timely has it; `-h` without a file is help. clap cannot say that, so the
 //! arguments are looked through first ([`rewrite_h`]).
 
+pub mod capture;
 pub mod check;
 pub mod cluster;
 pub mod files_read_twice;
@@ -82,6 +83,7 @@ enum Command {
     Setup(setup::SetupArgs),
     Rules(rules::RulesArgs),
     Ship(ship::ShipArgs),
+    Capture(capture::CaptureArgs),
     Report(views::ReportArgs),
     Top(crate::top::TopArgs),
     Forget(forget::ForgetArgs),
@@ -142,6 +144,7 @@ Examples:
   tidewatch replay --from access.log --out results
   tidewatch replay -c tidewatch.toml --from access.log.2.gz access.log.1 access.log --out results
   tidewatch replay --from 'access.log*' --out results --labels labels.jsonl -w 4
+  tidewatch replay -c tidewatch.toml --from captures/monday captures/tuesday --out results
   tidewatch replay -c tidewatch.toml --from kafka://127.0.0.1:9092/web-logs --out results
   tidewatch replay -c tidewatch.toml --out results \\
       --from kafka://127.0.0.1:9092/web-logs@2026-03-05T10:00:00Z..2026-03-05T11:00:00Z
@@ -156,7 +159,7 @@ struct ReplayArgs {
     /// Configuration; without it the defaults.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What to read: files (plain, .gz, .zst; patterns are allowed), and topics or parts of them as
+    /// What to read: files (plain, .gz, .zst; patterns are allowed), captures (their directories), and topics or parts of them as
     /// kafka://BROKER:PORT/TOPIC[@FROM..UNTIL]. In a cluster only process 0 reads them.
     #[arg(long, value_name = "PATH|TOPIC", num_args = 1.., required = true)]
     from: Vec<PathBuf>,
@@ -228,6 +231,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Setup(args) => setup::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Ship(args) => ship::run(&args),
+        Command::Capture(args) => capture::run(args),
         Command::Report(args) => views::report(&args),
         Command::Top(args) => crate::top::run(&args),
         Command::Forget(args) => forget::run(&args),
@@ -305,7 +309,7 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
     let is_first = cluster.as_ref().is_none_or(|cluster| cluster.index == 0);
-    let mut from = named_by_from(&args.from, &mut problems);
+    let mut from = named_by_from(&args.from, &mut problems)?;
     // Process 0 reads and writes: nothing of it need be on the other hosts.
     if is_first {
         from.files = files_of_replay(&args, &from.files, &mut problems);

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
+use tidewatch_connectors::capture::Capture;
 use tidewatch_connectors::kafka::Range;
+use tidewatch_events::batch::WallTime;
 
 /// The processes of a cluster, and which of them this one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,21 @@ pub struct ReplayInputs {
     pub files: Vec<PathBuf>,
     /// Parts of topics, each topic once.
     pub topics: Vec<TopicRange>,
+    /// Captures.
+    pub captures: Vec<Capture>,
+}
+
+/// What `capture` is asked to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureOptions {
+    /// The topic.
+    pub topic: String,
+    /// The directory, which is empty or not there.
+    pub out: PathBuf,
+    /// From the first record of this time or later; `None`: from the beginning.
+    pub from: Option<WallTime>,
+    /// Up to the first record of this time or later, without it; `None`: up to the end.
+    pub until: Option<WallTime>,
 }
 
 /// What `replay` is asked for.

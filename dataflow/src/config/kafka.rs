@@ -84,6 +84,17 @@ impl Config {
         warnings
     }
 
+    /// The same of a capture, which needs no brokers.
+    pub fn doubts_about_capture(&self, brokers: &str, topic: &str) -> Diagnostics {
+        let mut warnings = Diagnostics::default();
+        if !self.sources.is_empty() && self.source_of_topic(brokers, topic).is_none() {
+            let message = format!("no configured source reads topic {topic}: its capture is read with format `auto`");
+            let hint = "add it to the `topics` of the source whose format, time zone and client it has";
+            warnings.push(Diagnostic::warning(message).hint(hint));
+        }
+        warnings
+    }
+
     fn topics(&self) -> impl Iterator<Item = (&Source, &KafkaSource)> {
         self.sources.iter().filter_map(|source| match &source.kind {
             SourceKind::Kafka(kafka) => Some((source, kafka)),

@@ -1,40 +1,70 @@
-//! What a replay reads: files, and ranges of topics.
+//! What a replay reads: files, ranges of topics, and captures.
 //!
 //! Every process names the sources ([`named`]), which are part of the configuration that all must agree on; process 0 opens
 //! them ([`Inputs::open`]) before anything is started, so that what is wrong is said first.
 
 use super::progress::Part;
 use crate::cli::options::ReplayInputs;
-use crate::config::{self, Config, Diagnostics, Source, SourceKind};
+use crate::config::{self, Config, Diagnostic, Diagnostics, Source, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
 use crate::threads;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tidewatch_connectors::capture::{Capture, CaptureLines, CaptureSource, is_of_one_topic};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::kafka::{Range, ReplayTopic, TopicLines};
 use tidewatch_connectors::source::Identity;
 use tidewatch_connectors::source::file::{LineFetcher, ReplayFiles};
 use tidewatch_connectors::source::recent::FetchLines as _;
 use tidewatch_events::batch::PartitionId;
+use tidewatch_events::privacy::ClientPrivacy;
+use tidewatch_events::text::Shown as _;
 
 /// A source of a replay, and what of it is read.
 pub struct Named {
     /// Its name, and how its lines are read.
     pub source: Source,
-    /// Of a topic, the part that is read.
-    range: Range,
+    what: What,
 }
 
-/// The sources that stand for what a replay reads: files first, then topics, as `config` says how to read them.
+enum What {
+    Files,
+    /// The part of a topic.
+    Topic(Range),
+    /// Captures of one topic.
+    Captures(Vec<Capture>),
+}
+
+/// The sources that stand for what a replay reads: files first, then topics, then captures, as `config` says how to read them.
 pub fn named(config: &Config, from: &ReplayInputs) -> Vec<Named> {
     let files = config.input_sources(&from.files).into_iter();
-    let mut all: Vec<Named> = files.map(|source| Named { source, range: Range::WHOLE }).collect();
-    for topic in &from.topics {
-        let source = config.topic_source(&topic.brokers, &topic.topic);
+    let mut all: Vec<Named> = files.map(|source| Named { source, what: What::Files }).collect();
+    let mut add = |brokers: &str, topic: &str, what: What| {
+        let source = config.topic_source(brokers, topic);
         let is_taken = |name: &str| all.iter().any(|named| named.source.name == name);
         let name = if is_taken(&source.name) { config::sources::unused(&source.name, is_taken) } else { source.name };
-        all.push(Named { source: Source { name, ..source }, range: topic.range.clone() });
+        all.push(Named { source: Source { name, ..source }, what });
+    };
+    for topic in &from.topics {
+        add(&topic.brokers, &topic.topic, What::Topic(topic.range.clone()));
+    }
+    for captures in by_topic(&from.captures) {
+        let about = &captures[0].manifest().about;
+        let (brokers, topic) = (about.brokers.clone(), about.topic.clone());
+        add(&brokers, &topic, What::Captures(captures));
+    }
+    all
+}
+
+/// Captures of one topic together, in the order in which the first of each was named.
+fn by_topic(captures: &[Capture]) -> Vec<Vec<Capture>> {
+    let mut all: Vec<Vec<Capture>> = Vec::new();
+    for capture in captures {
+        match all.iter_mut().find(|others| is_of_one_topic(&others[0], capture)) {
+            Some(others) => others.push(capture.clone()),
+            None => all.push(vec![capture.clone()]),
+        }
     }
     all
 }
@@ -45,12 +75,23 @@ pub fn doubts(config: &Config, from: &ReplayInputs) -> Diagnostics {
     for topic in &from.topics {
         doubts.extend(config.doubts_about_topic(&topic.brokers, &topic.topic));
     }
+    for captures in by_topic(&from.captures) {
+        let about = &captures[0].manifest().about;
+        doubts.extend(config.doubts_about_capture(&about.brokers, &about.topic));
+    }
+    let is_hmac = matches!(config.privacy.client, ClientPrivacy::Hmac { .. });
+    for capture in from.captures.iter().filter(|c| is_hmac && c.manifest().about.privacy.client == "hmac") {
+        let words =
+            format!("the clients of {} are pseudonyms, and are made pseudonyms once more", capture.dir().shown());
+        doubts.push(Diagnostic::warning(words).hint("replay it with `client = \"full\"` in [privacy]"));
+    }
     doubts
 }
 
 enum Opened {
     Files(ReplayFiles),
     Topic(ReplayTopic),
+    Captures(CaptureSource),
 }
 
 /// What a replay reads, opened.
@@ -73,17 +114,23 @@ impl Inputs {
     /// 2 for files that are not there and settings that are none, 3 for brokers that refuse and topics that are not there.
     pub fn open(named: &[Named]) -> Result<Inputs, Failure> {
         let mut inputs = Inputs::default();
-        for (index, Named { source, range }) in named.iter().enumerate() {
-            match &source.kind {
-                SourceKind::File { paths, .. } => {
-                    let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
-                    let identity = Identity { index, name: source.name.as_str().into(), host };
+        for (index, Named { source, what }) in named.iter().enumerate() {
+            let host = source.lines.host.as_ref().map(|h| Arc::from(h.as_bytes()));
+            let identity = Identity { index, name: source.name.as_str().into(), host };
+            match (&source.kind, what) {
+                (_, What::Captures(captures)) => {
+                    let captures = CaptureSource::new(identity, captures.clone())?;
+                    inputs.lines.push(Box::new(captures.lines()));
+                    inputs.progress.push(Part { read: captures.read_bytes(), total: captures.total_bytes(), bytes: 1 });
+                    inputs.opened.push(Opened::Captures(captures));
+                }
+                (SourceKind::File { paths, .. }, _) => {
                     let files = ReplayFiles::new(identity, paths)?;
                     inputs.lines.push(Box::new(files.fetcher()));
                     inputs.progress.push(Part { read: files.read_bytes(), total: files.total_bytes(), bytes: 1 });
                     inputs.opened.push(Opened::Files(files));
                 }
-                SourceKind::Kafka(kafka) => {
+                (SourceKind::Kafka(kafka), What::Topic(range)) => {
                     let settings = config::kafka::settings(source, kafka)
                         .map_err(|error| Failure::usage(format!("source {}: {error}", source.name)))?;
                     let topic = ReplayTopic::connect(settings, range, index)?;
@@ -92,11 +139,8 @@ impl Inputs {
                     inputs.progress.push(Part { read, total, bytes: RECORD_BYTES });
                     inputs.opened.push(Opened::Topic(topic));
                 }
-                // A replay names none of these.
-                SourceKind::Tcp { .. }
-                | SourceKind::Syslog { .. }
-                | SourceKind::Stdin
-                | SourceKind::Generator { .. } => {}
+                // A replay names no others.
+                _ => {}
             }
         }
         Ok(inputs)
@@ -116,6 +160,7 @@ impl Inputs {
             match opened {
                 Opened::Files(files) => drop(files.spawn(feed.clone()).map_err(threads::cannot)?),
                 Opened::Topic(topic) => drop(topic.spawn(feed.clone())?),
+                Opened::Captures(captures) => drop(captures.spawn(feed.clone()).map_err(threads::cannot)?),
             }
         }
         Ok(())
@@ -145,6 +190,13 @@ impl ReadAgain for LineFetcher {
     }
 
     /// A file that is gone meanwhile was warned of.
+    fn read_again(&self, wanted: &[LinePlace]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        Ok(self.fetch(wanted))
+    }
+}
+
+impl ReadAgain for CaptureLines {
+    /// All of it was read and was as it was written; what is changed meanwhile was warned of.
     fn read_again(&self, wanted: &[LinePlace]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
         Ok(self.fetch(wanted))
     }

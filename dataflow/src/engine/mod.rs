@@ -10,6 +10,7 @@
 //! | [`assembly`] | the dataflow, drawn and built |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`redaction`] | lines as they may leave |
+//! | [`capture`] | topics into files |
 //! | [`replay`], [`inputs`], [`writer`] | backtests, what they read, and their files |
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
@@ -29,6 +30,7 @@
 
 pub mod allowed;
 pub mod assembly;
+pub mod capture;
 mod commit_thread;
 mod commits;
 mod consumer_group;
@@ -69,6 +71,7 @@ pub mod workers;
 pub mod writer;
 pub mod zones;
 
+pub use capture::capture;
 pub use demo::demo;
 pub use replay::{Summary, replay};
 pub use run::run;

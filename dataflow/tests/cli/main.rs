@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is the message
 
 mod answers;
+mod captures;
 mod checks;
 mod descriptors;
 mod inputs;
