@@ -22,6 +22,7 @@ use support::{cases, within};
 use tidewatch::cli::options::{ReplayInputs, ReplayOptions};
 use tidewatch::config::Config;
 use tidewatch::config::diagnostic::SourceText;
+use tidewatch::engine::trial::{self, Input, Trial};
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, flags};
 use tidewatch_events::alert::Alert;
 use tidewatch_events::time::EventTime;
@@ -124,6 +125,12 @@ impl Case {
         Written::read(&out)
     }
 
+    fn trial(&self) -> Result<Trial, String> {
+        let mut config = self.config.clone();
+        config.sources = config.input_sources(&self.files);
+        within(LIMIT, move || trial::run(&config, Input::Files, false).map_err(|e| e.to_string()))?
+    }
+
     fn direct(&self, schedule: Schedule) -> Result<Written, String> {
         let (config, files, inputs) = (self.config.clone(), self.files.clone(), self.inputs.clone());
         let out = self.dir.path().join("direct");
@@ -148,6 +155,10 @@ proptest! {
                 prop_assert!(same.is_ok(), "-w 1 and -w {}: {}", workers, same.unwrap_err());
             }
             first.get_or_insert(written);
+        }
+        let trial = case.trial().map_err(TestCaseError::fail)?;
+        if let Err(problems) = case.expected.compare_trial(&trial) {
+            prop_assert!(false, "{}\n{}", problems, setup.toml(""));
         }
     }
 

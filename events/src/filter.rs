@@ -364,6 +364,19 @@ impl Filter {
         kinds & all != 0 && levels != 0 && least <= most && self.rest.iter().all(Check::can_hold)
     }
 
+    /// Its tests, all of which must hold, as [`Filter::describe`] has them.
+    pub fn tests(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tests.iter().map(|test| test.text.as_str())
+    }
+
+    /// Whether the test at a position holds for an event.
+    ///
+    /// # Panics
+    /// Where there are fewer tests.
+    pub fn holds(&self, test: usize, batch: &Batch, event: &Event) -> bool {
+        self.tests[test].check.holds(batch, event)
+    }
+
     /// What the filter says, in a form that equal filters, and only they, share: to be hashed and shown.
     pub fn describe(&self) -> String {
         self.tests.iter().map(|test| test.text.as_str()).collect::<Vec<_>>().join(" and ")

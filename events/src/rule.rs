@@ -33,6 +33,17 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// The field whose values are measured, where there is one.
+    pub fn field(&self) -> Option<Field> {
+        match self {
+            Measure::Distinct(field) | Measure::Sum(field) | Measure::Avg(field) | Measure::Quantile(field, _) => {
+                Some(*field)
+            }
+            Measure::Count | Measure::Ratio(_) => None,
+            Measure::DarkPaths { .. } => Some(Field::Path),
+        }
+    }
+
     /// Whether more events can only raise the value, so that crossing the threshold cannot be undone.
     pub fn is_monotone(&self) -> bool {
         matches!(self, Measure::Count | Measure::Distinct(_) | Measure::Sum(_))

@@ -145,7 +145,7 @@ fn near(time: EventTime, other: EventTime) -> String {
 }
 
 /// A number with at most three digits after the point.
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.fract() == 0.0 || value.abs() >= 1e15 {
         return format!("{value:.0}");
     }

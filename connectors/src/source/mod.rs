@@ -29,6 +29,7 @@ pub mod syslog;
 pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 
 /// The longest line that is parsed; longer ones become dead letters with reason `too_long`.
 pub const MAX_LINE_BYTES: usize = 1 << 20;

@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod check;
 pub mod cluster;
+mod figures;
 pub mod files_read_twice;
 pub mod forget;
 pub mod generate;
@@ -13,6 +14,7 @@ mod inputs;
 pub mod inspect;
 pub mod options;
 pub mod rules;
+mod rules_test;
 pub mod setup;
 pub mod ship;
 pub mod topic_range;

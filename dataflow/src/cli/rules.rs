@@ -1,7 +1,7 @@
-//! `tidewatch rules`: what is evaluated, as a table; whether it is right.
+//! `tidewatch rules`: what is evaluated, as a table; whether it is right; whether it finds what it should ([`rules_test`]).
 
 use super::check::{given_or_usual, say_unused, which, with_warnings};
-use super::load;
+use super::{load, rules_test};
 use crate::config::{Config, Overrides, RuleEntry, Services, measure};
 use crate::engine::allowed;
 use crate::exit::Failure;
@@ -9,13 +9,15 @@ use clap::Subcommand;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// List and check rules.
+/// List, check and test rules.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidewatch rules list
   tidewatch rules list -c tidewatch.toml
-  tidewatch rules lint -c tidewatch.toml")]
+  tidewatch rules lint -c tidewatch.toml
+  tidewatch rules test -c tidewatch.toml cases.toml
+  tidewatch rules test -c tidewatch.toml --from access.log")]
 pub struct RulesArgs {
     #[command(subcommand)]
     command: RulesCommand,
@@ -40,12 +42,14 @@ enum RulesCommand {
         #[arg(short = 'c', long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    Test(rules_test::TestArgs),
 }
 
 /// Runs the command.
 pub fn run(args: &RulesArgs) -> Result<(), Failure> {
     let overrides = Overrides { services: Services::None, ..Overrides::default() };
     match &args.command {
+        RulesCommand::Test(args) => rules_test::run(args),
         RulesCommand::List { config, json } => {
             say_unused(config.as_deref());
             let config = load(config.as_deref(), &overrides)?;

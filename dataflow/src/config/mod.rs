@@ -10,6 +10,7 @@
 
 mod allow;
 pub mod builtin;
+pub mod cases;
 pub mod diagnostic;
 pub mod docs;
 mod files;
@@ -24,6 +25,7 @@ pub mod reader;
 pub mod routes;
 pub mod rules;
 pub mod schema;
+mod schema_cases;
 mod schema_kinds;
 mod schema_results;
 mod schema_routes;
@@ -213,11 +215,15 @@ pub fn parse(source: SourceText, overrides: &Overrides, environment: Environment
 }
 
 fn read(path: &Path) -> Result<SourceText, Diagnostics> {
+    read_as(path, "the configuration", "-c names the file of the configuration")
+}
+
+/// Reads a text that messages call so; the hint is for one that is not there.
+fn read_as(path: &Path, what: &str, hint: &str) -> Result<SourceText, Diagnostics> {
     let name = path.display().to_string();
-    let cannot = |reason: String| Diagnostic::error(format!("the configuration {name} cannot be read: {reason}"));
+    let cannot = |reason: String| Diagnostic::error(format!("{what} {name} cannot be read: {reason}"));
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path)
-        .map_err(|error| cannot(error.to_string()).hint("-c names the file of the configuration"))?;
+    let file = std::fs::File::open(path).map_err(|error| cannot(error.to_string()).hint(hint))?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| cannot(error.to_string()))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(cannot(format!("it is larger than {}", Bytes(MAX_FILE))).into());
@@ -501,10 +507,18 @@ impl Config {
             SourceKind::Stdin => path.as_os_str() == "-",
             _ => false,
         };
+        self.sources.iter().find(has_it).or_else(|| self.usual_source())
+    }
+
+    /// The only source of files, or the only source.
+    fn usual_source(&self) -> Option<&Source> {
         let reads_files = |source: &&Source| matches!(source.kind, SourceKind::File { .. });
-        (self.sources.iter().find(has_it))
-            .or_else(|| only(self.sources.iter().filter(reads_files)))
-            .or_else(|| only(self.sources.iter()))
+        only(self.sources.iter().filter(reads_files)).or_else(|| only(self.sources.iter()))
+    }
+
+    /// How lines are read that are in no file.
+    pub fn usual_lines(&self) -> Lines {
+        self.usual_source().map_or_else(Lines::auto, |source| source.lines.clone())
     }
 
     /// How what is named on the command line is read. A pattern stays one, for files that come later, where all that it names

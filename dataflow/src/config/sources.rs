@@ -358,7 +358,7 @@ fn only_durations(text: &str) -> String {
 }
 
 /// The format's text, checked by compiling it; errors point into it.
-fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
+pub(super) fn format(reader: &Reader<'_>, fields: &[(String, String)]) -> Option<String> {
     let text = reader.text("format")?;
     if text == "auto" && reader.given("fields").is_none() {
         return Some(text);

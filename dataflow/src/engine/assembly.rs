@@ -21,6 +21,7 @@ use tidewatch_events::privacy::Privacy;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::inexact::Tell;
 use tidewatch_operators::rules::closed_streams::Preview;
+use tidewatch_operators::rules::closest::TellClosest;
 use tidewatch_operators::rules::crowd::Beyond;
 use tidewatch_operators::rules::plan::RuleSet;
 use tidewatch_operators::rules::streams::{self as rule_streams, Judged, RuleSettings};
@@ -74,6 +75,8 @@ pub struct Plan {
     /// Windows that end at or before this (ms) were closed in an earlier life, and nothing is said of them again; 0: there was
     /// none.
     pub resumed: u64,
+    /// Told at the end which windows came closest to the rules' conditions, where somebody asks.
+    pub closest: Option<TellClosest>,
 }
 
 /// Builds the dataflow of one worker; `results` is given on worker 0 only. Returns a probe on all that leaves, and the
@@ -96,6 +99,7 @@ pub fn build<'s>(
         may_change: plan.live,
         retain: plan.retain,
         resumed: plan.resumed,
+        closest: plan.closest.clone(),
     };
     let (panes, dark, changes) = (sources.panes, sources.dark, sources.changes);
     let findings = rule_streams::findings(panes, dark, changes, plan.rules.clone(), settings, early, tell);

@@ -38,8 +38,7 @@ enum What {
 
 /// The sources that stand for what a replay reads: files first, then topics, then captures, as `config` says how to read them.
 pub fn named(config: &Config, from: &ReplayInputs) -> Vec<Named> {
-    let files = config.input_sources(&from.files).into_iter();
-    let mut all: Vec<Named> = files.map(|source| Named { source, what: What::Files }).collect();
+    let mut all = files(config.input_sources(&from.files));
     let mut add = |brokers: &str, topic: &str, what: What| {
         let source = config.topic_source(brokers, topic);
         let is_taken = |name: &str| all.iter().any(|named| named.source.name == name);
@@ -55,6 +54,11 @@ pub fn named(config: &Config, from: &ReplayInputs) -> Vec<Named> {
         add(&brokers, &topic, What::Captures(captures));
     }
     all
+}
+
+/// Sources of files.
+pub fn files(sources: Vec<Source>) -> Vec<Named> {
+    sources.into_iter().map(|source| Named { source, what: What::Files }).collect()
 }
 
 /// Captures of one topic together, in the order in which the first of each was named.

@@ -135,23 +135,7 @@ impl Judge {
 
     /// The same, with clients as alerts show them: as [privacy] says, IPv6 by the network its rules group by.
     pub fn under(mut self, privacy: &Privacy, ipv6_prefix: u8) -> Judge {
-        let prefix = privacy.client.ipv6_prefix(ipv6_prefix);
-        for client in self.labels.iter_mut().filter_map(|label| label.subject.get_mut(Field::ClientIp.name())) {
-            let Ok(ip) = client.parse::<IpAddr>() else {
-                if !client.contains('/') && !privacy.client.may_show_name(client.as_bytes()) {
-                    *client = String::from_utf8_lossy(&privacy.client.name(client.as_bytes())).into_owned();
-                }
-                continue;
-            };
-            let ip = ip.to_canonical();
-            // Somebody may have taken it from an alert.
-            let is_pseudonym = matches!(privacy.client, ClientPrivacy::Hmac { .. }) && privacy.may_show(ip);
-            let shown = if is_pseudonym { ip } else { privacy.client_ip(ip) };
-            let mut bytes = Vec::new();
-            key::push(&mut bytes, Value::Ip(shown), prefix);
-            client.clear();
-            key::show_next(&bytes, prefix, client);
-        }
+        self.labels.iter_mut().for_each(|label| as_shown(&mut label.subject, privacy, ipv6_prefix));
         self
     }
 
@@ -219,6 +203,26 @@ impl Judge {
         }
         Judged { rules, unexpected }
     }
+}
+
+/// Writes the client of a subject as alerts show it.
+pub fn as_shown(subject: &mut BTreeMap<String, String>, privacy: &Privacy, ipv6_prefix: u8) {
+    let Some(client) = subject.get_mut(Field::ClientIp.name()) else { return };
+    let Ok(ip) = client.parse::<IpAddr>() else {
+        if !client.contains('/') && !privacy.client.may_show_name(client.as_bytes()) {
+            *client = String::from_utf8_lossy(&privacy.client.name(client.as_bytes())).into_owned();
+        }
+        return;
+    };
+    let ip = ip.to_canonical();
+    // Somebody may have taken it from an alert.
+    let is_pseudonym = matches!(privacy.client, ClientPrivacy::Hmac { .. }) && privacy.may_show(ip);
+    let shown = if is_pseudonym { ip } else { privacy.client_ip(ip) };
+    let prefix = privacy.client.ipv6_prefix(ipv6_prefix);
+    let mut bytes = Vec::new();
+    key::push(&mut bytes, Value::Ip(shown), prefix);
+    client.clear();
+    key::show_next(&bytes, prefix, client);
 }
 
 fn label(line: &[u8]) -> Result<Label, String> {

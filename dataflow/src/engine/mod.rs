@@ -12,6 +12,7 @@
 //! | [`redaction`] | lines as they may leave |
 //! | [`capture`] | topics into files |
 //! | [`replay`], [`inputs`], [`writer`] | backtests, what they read, and their files |
+//! | [`trial`] | rules tried on recorded lines: how far each came |
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
 //! | [`run`], [`live`], [`sources`], [`sinks`] | the live pipeline: driver, results, what it reads and writes |
@@ -67,6 +68,7 @@ pub mod sources;
 mod stalls;
 #[cfg(test)]
 mod testing;
+pub mod trial;
 pub mod workers;
 pub mod writer;
 pub mod zones;

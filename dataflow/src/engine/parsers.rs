@@ -29,6 +29,8 @@ pub struct SourceParsers {
     recognised: Mutex<HashMap<PartitionId, Format>>,
     /// What a partition is read as whose first lines look like nothing known.
     fallback: Format,
+    /// Whether nothing is said of what was recognised.
+    is_quiet: bool,
 }
 
 impl SourceParsers {
@@ -39,7 +41,12 @@ impl SourceParsers {
     pub fn new(config: &Config) -> Result<SourceParsers, Failure> {
         let sources = config.sources.iter().map(compile).collect::<Result<_, _>>()?;
         let fallback = Format::compile("auto", &BTreeMap::new()).map_err(|e| Failure::usage(e.to_string()))?;
-        Ok(SourceParsers { sources, recognised: Mutex::default(), fallback })
+        Ok(SourceParsers { sources, recognised: Mutex::default(), fallback, is_quiet: false })
+    }
+
+    /// The same, saying nothing of what was recognised.
+    pub fn quiet(self) -> SourceParsers {
+        SourceParsers { is_quiet: true, ..self }
     }
 
     /// A parser for a line that was read before: by its source, by what its partition was recognised as, or as it looks.
@@ -87,6 +94,7 @@ impl Parsers for SourceParsers {
             (Some(format), _) => format.clone(),
             (None, Some(head)) => {
                 let format = match formats::detect(head) {
+                    found if self.is_quiet => found.unwrap_or_else(|| self.fallback.clone()),
                     Some(format) => {
                         if let Some(held_back) = source.recognitions.may_say() {
                             let format = format.recognised_as();

@@ -212,6 +212,7 @@ pub fn plan(config: &Config) -> Plan {
         retain: Millis(0),
         live: false,
         resumed: 0,
+        closest: None,
     }
 }
 
@@ -257,10 +258,10 @@ pub fn bounds(config: &Config) -> Bounds {
 
 /// Bytes read and not yet aggregated, for each worker and two more: a batch, so that no worker waits, and what was read is still
 /// in the caches when it is parsed.
-const IN_FLIGHT: usize = 512 << 10;
+pub(super) const IN_FLIGHT: usize = 512 << 10;
 
 /// What dead letters that wait to be written take at most, for each worker and two more.
-const LETTERS: usize = 4 << 20;
+pub(super) const LETTERS: usize = 4 << 20;
 
 /// How often it is looked whether reading failed or somebody wants the end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -298,8 +299,9 @@ pub fn replay(config: &Config, options: ReplayOptions) -> Result<Summary, Failur
     let running = workers::start(shared, options.workers, process, sockets)?;
     inputs.spawn(&feed)?;
     let progress = || Progress::start(inputs.progress, ledger.clone());
-    let writing = writer.as_mut().map(|writer| (writer, progress()));
-    if let Err(failure) = run_workers(running, &received, writing, &ledger) {
+    let mut take = writer.as_mut().map(|writer| move |output| writer.take(output));
+    let taking = take.as_mut().map(|take| (take as Take<'_>, progress()));
+    if let Err(failure) = run_workers(running, &received, taking, &ledger) {
         // Else the others would take it for lost.
         if let Some(control) = control.filter(|_| failure.code == ExitCode::Interrupted) {
             control.leave(Duration::ZERO);
@@ -335,7 +337,7 @@ fn open_judge(config: &Config, options: &ReplayOptions) -> Result<Option<Judge>,
 }
 
 /// How a replay keeps time: by its lines alone.
-fn time_settings(config: &Config) -> TimeSettings {
+pub(super) fn time_settings(config: &Config) -> TimeSettings {
     TimeSettings {
         bounds: bounds(config),
         guard: Guard::Confirm,
@@ -345,15 +347,18 @@ fn time_settings(config: &Config) -> TimeSettings {
     }
 }
 
-/// Lets the workers run to their end, and gives the writer what they say.
-fn run_workers(
+/// Takes what the workers say.
+pub(super) type Take<'a> = &'a mut dyn FnMut(Output) -> Result<(), Failure>;
+
+/// Lets the workers run to their end, and has what they say taken.
+pub(super) fn run_workers(
     running: Running,
     received: &Receiver<Output>,
-    writing: Option<(&mut Writer, Progress)>,
+    taking: Option<(Take<'_>, Progress)>,
     ledger: &Ledger,
 ) -> Result<(), Failure> {
-    if let Some((writer, progress)) = writing {
-        take_all(received, writer, ledger)?;
+    if let Some((take, progress)) = taking {
+        take_all(received, take, ledger)?;
         progress.stop();
     }
     let ended = running.join()?;
@@ -364,11 +369,11 @@ fn run_workers(
     ended.join().map_err(|_| Failure::new(ExitCode::Panicked, "a worker panicked"))?.map_err(Failure::failed)
 }
 
-/// Gives the writer what the workers say, until they have said all.
-fn take_all(received: &Receiver<Output>, writer: &mut Writer, ledger: &Ledger) -> Result<(), Failure> {
+/// Takes what the workers say, until they have said all.
+fn take_all(received: &Receiver<Output>, take: Take<'_>, ledger: &Ledger) -> Result<(), Failure> {
     loop {
         match received.recv_timeout(LOOK_EVERY) {
-            Ok(output) => writer.take(output)?,
+            Ok(output) => take(output)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }

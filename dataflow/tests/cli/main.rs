@@ -10,6 +10,7 @@ mod lives;
 mod outputs;
 mod replays;
 mod restart;
+mod rules;
 mod runs;
 mod setup;
 mod ship;

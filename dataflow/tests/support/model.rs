@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tidewatch::config::{Config, SourceKind};
 use tidewatch::engine::ingest::Parsers as _;
 use tidewatch::engine::parsers::SourceParsers;
+use tidewatch::engine::trial::Trial;
 use tidewatch_connectors::feed::PartitionInfo;
 use tidewatch_connectors::sink::DeadLetterRecord;
 use tidewatch_connectors::source::partition_id;
@@ -17,6 +18,7 @@ use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, RecordMeta,
 use tidewatch_events::event::Verdict;
 use tidewatch_events::text;
 use tidewatch_events::time::EventTime;
+use tidewatch_reference::reach::{RuleReach, reaches};
 use tidewatch_reference::{
     Feed, Partition, RefEvent, Results, Settings, compare_alerts, compare_points, compute, settle_hosts,
 };
@@ -73,6 +75,8 @@ pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
 pub struct Expected {
     /// The results.
     pub results: Results,
+    /// How far each rule came.
+    pub reaches: Vec<RuleReach>,
     /// Lines by place, with the names of their clients.
     lines: HashMap<(PartitionId, u64), (Vec<u8>, Option<Vec<u8>>)>,
     lines_read: u64,
@@ -104,7 +108,7 @@ impl Expected {
             lines.extend(events.iter().map(|e| ((id, e.offset), (e.line.clone(), e.name().map(<[u8]>::to_vec)))));
             feed.partitions.push(Partition { id, floors: Vec::new(), events });
         }
-        let results = compute(&feed, settings);
+        let (results, reaches) = (compute(&feed, settings), reaches(&feed, settings));
         let mut late = Vec::new();
         for ((input, partition), verdicts) in inputs.iter().zip(&feed.partitions).zip(&results.verdicts) {
             for (event, verdict) in partition.events.iter().zip(verdicts) {
@@ -123,7 +127,7 @@ impl Expected {
             });
         }
         let without_evidence = inputs.iter().any(|input| input.records.is_some());
-        Expected { results, lines, lines_read, rejected, late, config: config.clone(), without_evidence }
+        Expected { results, reaches, lines, lines_read, rejected, late, config: config.clone(), without_evidence }
     }
 
     /// Compares with the files of a replay; everything that is wrong, in words.
@@ -155,6 +159,24 @@ impl Expected {
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Compares with what the rules say of themselves that were tried on the same lines.
+    pub fn compare_trial(&self, got: &Trial) -> Result<(), String> {
+        let (mut want, mut have) = (Vec::new(), Vec::new());
+        for (reach, rule) in self.reaches.iter().zip(&self.config.rules) {
+            let alerts = self.results.alerts_with(|_, _| String::new()).iter().filter(|a| a.rule == rule.name).count();
+            let closest = reach.closest.as_ref().map(|c| (c.start, c.n, c.value, c.limit));
+            let counts = (reach.matched, reach.exempt, reach.without_subject, reach.subjects);
+            want.push((rule.name.clone(), alerts as u64, counts, closest));
+        }
+        for trial in &got.rules {
+            let m = &trial.matches;
+            let closest = trial.closest.as_ref().map(|(_, r)| (r.start, r.n, r.value, r.limit));
+            let counts = (m.matched, m.exempt, m.without_subject, m.subjects());
+            have.push((trial.rule.name.clone(), trial.alerts, counts, closest));
+        }
+        if want == have { Ok(()) } else { Err(format!("rules test: want {want:?}\n            got {have:?}")) }
     }
 
     fn compare_counts(&self, got: &Value) -> Result<(), String> {

@@ -201,8 +201,15 @@ pub(super) fn run(
             let (to_panes, panes) = scope.new_input();
             let (to_dark, dark) = scope.new_input();
             let (to_changes, changes) = scope.new_input();
-            let judged =
-                streams::findings(panes, dark, changes, set.clone(), settings, signal.clone(), Rc::new(|_, _| {}));
+            let judged = streams::findings(
+                panes,
+                dark,
+                changes,
+                set.clone(),
+                settings.clone(),
+                signal.clone(),
+                Rc::new(|_, _| {}),
+            );
             let (probe, collected) = (Handle::new(), collected.clone());
             judged
                 .inspect_time(move |time, judged| collected.lock().unwrap().push((*time, judged.clone())))
@@ -270,7 +277,7 @@ proptest! {
         let (moments, changes) = schedule(&feed, &settings, &set, workers, &wishes, &mut Dice { numbers, at: 0 });
         let (findings, previews) = evaluate_changing(&feed, &settings, &changes, retain.max(TICK_MS));
         let limits = Limits::new(Millis(settings.allowed_lateness));
-        let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain), resumed: 0 };
+        let how = RuleSettings { limits, speak_early, may_change: true, retain: Millis(retain), resumed: 0, closest: None };
         let name = |rule: u32| settings.rules[rule as usize].name.clone();
         let hush = (arb::BASE + hush.0, hush.1.unwrap_or(usize::MAX));
         let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, hush, Pace::Free)).unwrap();

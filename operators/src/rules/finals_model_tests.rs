@@ -45,7 +45,7 @@ proptest! {
         let (moments, changes) = schedule(&feed, &settings, &set, workers, &wishes, &mut Dice { numbers, at: 0 });
         let ticks: Vec<u64> = moments.iter().map(|moment| moment.tick).filter(|tick| *tick > 0).collect();
         let limits = Limits::new(Millis(settings.allowed_lateness));
-        let how = RuleSettings { limits, speak_early: true, may_change: true, retain: Millis(0), resumed: 0 };
+        let how = RuleSettings { limits, speak_early: true, may_change: true, retain: Millis(0), resumed: 0, closest: None };
         let out = within(Duration::from_secs(20), move || run(set, how, workers, moments, (0, usize::MAX), Pace::Together)).unwrap();
 
         // Always: what such a rule says at once it may say before it hears that it has changed.

@@ -11,6 +11,7 @@
 //! window of a key came to; `owner::Owner` has those of one worker. [`dark::DarkStore`] knows which paths were ever served and which clients share the others.
 //! [`closed_streams`] joins closed rows with the conditions, which may change ([`versions`]). [`episodes::Episodes`] folds
 //! findings into alerts. [`provisional`] speaks before a window closes, `finals` when it is final. [`crowd`] bounds what many subjects may make.
+//! [`matches`] and [`closest`] say why a rule did not fire, where somebody asks.
 //!
 //! Invariants
 //! - Results are a function of the events alone: all merges are sums, minima and unions, so neither the order, the
@@ -21,6 +22,7 @@ pub mod baseline;
 pub mod book;
 pub mod closed;
 pub mod closed_streams;
+pub mod closest;
 pub mod crowd;
 pub mod dark;
 pub mod episodes;
@@ -29,6 +31,7 @@ mod finals;
 mod group;
 pub mod keys;
 pub mod local;
+pub mod matches;
 mod measured;
 mod owner;
 pub mod panes;

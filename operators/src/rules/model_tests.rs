@@ -3,10 +3,12 @@
 
 use super::closed::{ClosedRow, findings};
 use super::closed_tests::Dice;
+use super::closest::{Closest, TellClosest};
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::episodes::{AlertDraft, Change, Episodes};
 use super::keys::KeyBytes;
 use super::local::{Drained, LocalPanes};
+use super::matches::{Matches, RuleMatches};
 use super::owner::Owner;
 use super::panes::PaneStore;
 use super::partials::PanePartials;
@@ -17,13 +19,13 @@ use crate::lanes::Lanes;
 use crate::traffic::streams::Early;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tidewatch_events::batch::Batch;
 use tidewatch_events::event::Verdict;
 use tidewatch_events::filter::{Filter, FilterValue, TestSpec};
 use tidewatch_events::rule::{Allow, Measure, Rule};
 use tidewatch_events::time::{EventTime, Millis};
-use tidewatch_reference::{Feed, Settings, arb, batches_of, judge, rules::evaluate};
+use tidewatch_reference::{Feed, Settings, arb, batches_of, judge, reach::reaches, rules::evaluate};
 
 enum Message {
     Partials(PanePartials),
@@ -53,6 +55,9 @@ struct Outcome {
     exact: bool,
     exempted: Vec<u64>,
     prevented: BTreeMap<String, u64>,
+    /// What came closest, by rule, where that was asked for.
+    closest: Option<BTreeMap<u32, Closest>>,
+    matches: Vec<RuleMatches>,
 }
 
 /// The batches of each partition with verdicts, and its effective watermark after each.
@@ -100,6 +105,20 @@ fn compiled(settings: &Settings) -> RuleSet {
 }
 
 fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice: &mut Dice) -> Outcome {
+    // Asking how close rules came changes nothing else.
+    let asks = dice.below(2) == 0;
+    let told: Arc<Mutex<BTreeMap<u32, Closest>>> = Arc::default();
+    let heard = told.clone();
+    let tell: TellClosest = Arc::new(move |closest| {
+        let mut heard = heard.lock().unwrap();
+        match heard.remove(&closest.rule) {
+            Some(mut known) => {
+                known.merge(closest);
+                heard.insert(known.rule, known);
+            }
+            None => _ = heard.insert(closest.rule, closest),
+        }
+    });
     let set = Arc::new(compiled(settings));
     let lateness = settings.allowed_lateness;
     let limits = Limits::new(Millis(lateness));
@@ -108,7 +127,15 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     let mut owners: Vec<Owning> = (0..workers)
         .map(|_| {
             let may_change = dice.below(2) == 0;
-            let how = RuleSettings { limits, speak_early: provisional, may_change, retain: Millis(0), resumed: 0 };
+            let how = RuleSettings {
+                limits,
+                speak_early: provisional,
+                may_change,
+                retain: Millis(0),
+                resumed: 0,
+                closest: None,
+            };
+            let how = RuleSettings { closest: asks.then(|| tell.clone()), ..how };
             Owning {
                 owner: Owner::new(set.clone(), how, Early::default()),
                 dark: DarkStore::new(&set, limits),
@@ -116,6 +143,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             }
         })
         .collect();
+    let mut matches = Matches::new(set.clone());
     let mut readers = readers(feed, settings, workers, dice);
     let mut clocks: Vec<u64> = readers.iter().map(|r| if r.batches.is_empty() { u64::MAX } else { 0 }).collect();
     let mut messages: Vec<Message> = Vec::new();
@@ -128,6 +156,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             let reader = &mut readers[chosen];
             if let Some((batch, effective)) = reader.batches.pop() {
                 locals[reader.worker].observe_batch(&batch, &mut lanes[reader.worker]);
+                matches.observe(&batch);
                 for (sum, more) in out.exempted.iter_mut().zip(locals[reader.worker].exempted().into_iter().flatten()) {
                     *sum += more;
                 }
@@ -208,11 +237,14 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     let last = last.unwrap_or(0);
     out.drafts.iter_mut().for_each(|draft| draft.settle(&set.rules[draft.rule as usize], last));
     for Owning { mut owner, dark, mut episodes } in owners {
+        owner.tell_closest();
         out.drafts.extend(episodes.finish(last));
         out.left += owner.stores().iter().map(PaneStore::kept).sum::<usize>();
         out.exact &= owner.newly_missed().next().is_none();
         out.exact &= dark.is_none_or(|d| d.missed().is_exact());
     }
+    out.closest = asks.then(|| std::mem::take(&mut *told.lock().unwrap()));
+    out.matches = matches.rules().to_vec();
     out
 }
 
@@ -266,6 +298,19 @@ proptest! {
             .map(|f| (f.rule.clone(), f.key.clone(), f.start, f.end, f.n, f.value.to_bits(), f.limit.to_bits())).collect();
         wanted.sort();
         prop_assert_eq!(facts, wanted);
+
+        for (at, want) in reaches(&feed, &settings).into_iter().enumerate() {
+            let seen = &got.matches[at];
+            let counts = (seen.matched, seen.exempt, seen.without_subject, seen.subjects());
+            prop_assert_eq!(counts, (want.matched, want.exempt, want.without_subject, want.subjects), "rule {}", at);
+            let Some(closest) = &got.closest else { continue };
+            let shown = closest.get(&(at as u32)).map(|Closest { key, reach: r, .. }| {
+                prop_assert_eq!(r.is_enough, r.n >= settings.rules[at].at_least);
+                prop_assert_eq!(r.end - r.start, settings.rules[at].window.0);
+                Ok::<_, TestCaseError>((key.as_bytes().to_vec(), r.start, r.n, r.value, r.limit))
+            });
+            prop_assert_eq!(shown.transpose()?, want.closest.map(|c| (c.key, c.start, c.n, c.value, c.limit)), "rule {}", at);
+        }
 
         prop_assert_eq!(got.exempted, want.exempted);
         prop_assert_eq!(got.prevented, want.prevented);

@@ -9,6 +9,7 @@
 //! - What may not be said when it comes, as windows are hushed then, is said once they no longer are, where it still holds.
 
 use super::closed::ClosedRow;
+use super::closest::TellClosest;
 use super::dark::DarkCounts;
 use super::finals::{Finals, Reached};
 use super::panes::PaneStore;
@@ -34,16 +35,18 @@ pub(super) struct Owner {
     owes: bool,
     /// What was missed when that was asked for last, by plan.
     told: Vec<Missed>,
+    closest: Option<TellClosest>,
 }
 
 impl Owner {
     /// Of no key yet.
     pub fn new(rules: Arc<RuleSet>, settings: RuleSettings, signal: Early) -> Owner {
-        let RuleSettings { limits, speak_early, may_change, resumed, .. } = settings;
+        let RuleSettings { limits, speak_early, may_change, resumed, closest, .. } = settings;
         let store = |plan: &MeasurePlan| {
             let mut store = PaneStore::new(plan, limits);
             store.resume(resumed);
-            if may_change || speak_early { store } else { store.only_findings() }
+            let store = if may_change || speak_early { store } else { store.only_findings() };
+            if closest.is_some() && !plan.only_exempt { store.noting_closest() } else { store }
         };
         let stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();
         Owner {
@@ -55,6 +58,7 @@ impl Owner {
             told: vec![Missed::default(); stores.len()],
             stores,
             rules,
+            closest,
         }
     }
 
@@ -119,6 +123,13 @@ impl Owner {
     pub fn newly_missed(&mut self) -> impl Iterator<Item = (usize, Missed)> {
         let each = self.stores.iter().zip(&mut self.told).enumerate();
         each.filter_map(|(plan, (store, told))| Some((plan, store.missed().since_told(told)?)))
+    }
+
+    /// Says which windows came closest to the conditions, once everything is closed.
+    pub fn tell_closest(&mut self) {
+        if let Some(tell) = self.closest.take() {
+            self.stores.iter_mut().flat_map(PaneStore::take_closest).for_each(|closest| tell(closest));
+        }
     }
 
     /// The stores, by plan.

@@ -26,7 +26,8 @@ fn rule(window: u64) -> Rule {
 /// Of rules with windows so long, with 50 s allowed lateness.
 fn owner(windows: &[u64], speak_early: bool, signal: &Early) -> Owner {
     let limits = Limits { max_keys: 256, ..Limits::new(Millis(50 * S)) };
-    let settings = RuleSettings { limits, speak_early, may_change: false, retain: Millis(0), resumed: 0 };
+    let settings =
+        RuleSettings { limits, speak_early, may_change: false, retain: Millis(0), resumed: 0, closest: None };
     let rules = windows.iter().map(|window| rule(*window)).collect();
     Owner::new(Arc::new(RuleSet::compile(rules, 64)), settings, signal.clone())
 }

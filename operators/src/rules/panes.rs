@@ -12,6 +12,7 @@
 //! - A window is judged by the versions of conditions that hold for its start, and kept from the floor of those that are
 //!   loaded at its closing tick, whenever a change of rules was heard of.
 
+mod closest;
 mod find;
 mod merge;
 mod rows;
@@ -19,6 +20,7 @@ mod slide;
 
 use super::baseline::Baselines;
 use super::closed::ClosedRow;
+use super::closest::Closest;
 use super::dark::DarkCounts;
 use super::keys::KeyBytes;
 use super::measured::Measured;
@@ -85,6 +87,8 @@ pub struct PaneStore {
     missed: Missed,
     /// Rows of messages taken since rows were last searched for those to be forgotten.
     since_shed: usize,
+    /// The windows that came closest to the conditions, by rule; `None` where nobody asks.
+    closest: Option<BTreeMap<u32, Closest>>,
 }
 
 /// A key.
@@ -177,6 +181,7 @@ impl PaneStore {
             resumed: 0,
             missed: Missed::default(),
             since_shed: 0,
+            closest: None,
         }
     }
 
@@ -252,6 +257,8 @@ impl PaneStore {
         let leaves = running.map(|pane| pane + window + hop);
         let dark = self.dark.keys().next().copied();
         let is_hot = !self.hot.is_empty() || sparse.is_some_and(|sparse| !sparse.hot.is_empty());
+        // What is usual, and so the limit, may fall while nothing else changes.
+        let is_hot = is_hot || running.is_some() && self.closest.is_some() && self.versions.has_baseline();
         let stays = is_hot.then(|| self.closed + hop);
         // A baseline takes every tumbling window in which there is anything.
         let notes = self.versions.baseline_from().filter(|_| self.learns && running.is_some());

@@ -28,16 +28,22 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// What a window with n events and a value has reached, where that is a finding: the threshold, or more where what is
-    /// usual for the key asks for more. The one place where this is decided.
+    /// What a value must reach: the threshold, or more where what is usual for the key asks for more.
     #[inline]
-    pub fn reached(&self, n: u64, value: f64, usual: Option<f64>) -> Option<f64> {
-        let limit = match (self.baseline_factor, usual) {
+    pub fn limit(&self, usual: Option<f64>) -> f64 {
+        match (self.baseline_factor, usual) {
             (Some(factor), Some(usual)) => {
                 self.threshold.max((factor * usual).min(self.ceiling.unwrap_or(f64::INFINITY)))
             }
             _ => self.threshold,
-        };
+        }
+    }
+
+    /// The limit that a window with n events and a value has reached, where that is a finding. The one place where this is
+    /// decided.
+    #[inline]
+    pub fn reached(&self, n: u64, value: f64, usual: Option<f64>) -> Option<f64> {
+        let limit = self.limit(usual);
         (n >= self.at_least && value >= limit).then_some(limit)
     }
 }

@@ -7,6 +7,7 @@
 
 use super::closed::ClosedRow;
 use super::closed_streams::{self, Preview};
+use super::closest::TellClosest;
 use super::crowd::Beyond;
 use super::dark::{DarkCounts, DarkPart, DarkStore};
 use super::finals::{self, Reached};
@@ -61,7 +62,7 @@ enum Beside {
 }
 
 /// How rules are evaluated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct RuleSettings {
     /// Bounds of the state.
     pub limits: Limits,
@@ -73,6 +74,9 @@ pub struct RuleSettings {
     pub retain: Millis,
     /// Windows that end at or before this (ms) were closed in an earlier life; 0: there was none.
     pub resumed: u64,
+    /// Told at the end of all input which windows came closest to the conditions; `None` where nobody asks, as that takes a
+    /// look at all windows of all keys.
+    pub closest: Option<TellClosest>,
 }
 
 /// Findings of closed windows, from the panes of all workers, and what else the rules say.
@@ -85,12 +89,12 @@ pub fn findings<'s>(
     signal: Early,
     tell: Tell,
 ) -> StreamVec<'s, u64, Judged> {
-    let limits = settings.limits;
-    let beside = dark_counts(dark, &rules, settings, tell.clone())
+    let (limits, retain) = (settings.limits, settings.retain);
+    let beside = dark_counts(dark, &rules, &settings, tell.clone())
         .map(Beside::Counts)
         .concat(changes.clone().map(Beside::Notice));
     let (rows, early) = close_panes(panes, beside, rules.clone(), settings, signal, tell).ok_err(|said| said);
-    let told = closed_streams::judge(rows, changes.clone(), &rules, limits, settings.retain);
+    let told = closed_streams::judge(rows, changes.clone(), &rules, limits, retain);
     let changed = changes.flat_map(|notice| (notice.dest == 0).then_some(Judged::Changed(notice.reload)));
     told.concat(early.map(|finding| Judged::Provisional(*finding))).concat(changed)
 }
@@ -168,6 +172,9 @@ fn close_panes<'s>(
                     }
                     held.settle(owner.next_close());
                 }
+                if here.is_none() && beside.is_none() {
+                    owner.tell_closest();
+                }
                 let frontier = here.unwrap_or(u64::MAX).min(beside.unwrap_or(u64::MAX));
                 owner.speak(Reached { frontier, passed });
                 let said = owner.said();
@@ -184,11 +191,11 @@ fn close_panes<'s>(
 fn dark_counts<'s>(
     dark: StreamVec<'s, u64, DarkPart>,
     rules: &RuleSet,
-    settings: RuleSettings,
+    settings: &RuleSettings,
     tell: Tell,
 ) -> StreamVec<'s, u64, DarkCounts> {
     let peers = dark.scope().peers();
-    let RuleSettings { limits, speak_early, resumed, .. } = settings;
+    let RuleSettings { limits, speak_early, resumed, .. } = *settings;
     let store = DarkStore::new(rules, limits);
     let mut store = store.map(|store| if speak_early { store.telling_finals(finals::SHARE) } else { store });
     if let Some(store) = &mut store {

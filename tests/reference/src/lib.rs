@@ -19,6 +19,7 @@
 //! | [`clock`] | in time, late or future |
 //! | [`windows`] | the windowed results |
 //! | [`rules`] | findings, alerts, anomaly points |
+//! | [`reach`] | how close rules came to firing |
 //! | [`bounds`] | which findings count, and which begin alerts |
 //! | [`changes`] | findings and previews where rules change on the way |
 //! | [`point`], [`compare`] | results as line protocol; readable comparison with what an engine wrote |
@@ -33,6 +34,7 @@ pub mod clock;
 pub mod compare;
 pub mod feed;
 pub mod point;
+pub mod reach;
 pub mod rules;
 pub mod settings;
 pub mod testing;

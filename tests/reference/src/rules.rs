@@ -115,20 +115,20 @@ pub fn evaluate(feed: &Feed, settings: &Settings) -> Outcome {
 }
 
 /// An event that counts for a rule.
-struct Matched<'a> {
+pub(crate) struct Matched<'a> {
     seen: Seen<'a>,
-    key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// Whether the inner filter of a ratio matches it too.
     inner: bool,
 }
 
 /// Whether an allow list keeps a matching event from the rule.
-fn is_exempt(rule: &Rule, matched: &Matched, settings: &Settings) -> bool {
+pub(crate) fn is_exempt(rule: &Rule, matched: &Matched, settings: &Settings) -> bool {
     settings.allow.iter().any(|allow| allow.is_for(&rule.name) && allow.matches(matched.seen.event))
 }
 
 /// The in-time events that the rule's filter matches and that have all fields of the key, exempt ones too.
-fn matching<'a>(rule: &Rule, feed: &'a Feed, settings: &Settings) -> Vec<Matched<'a>> {
+pub(crate) fn matching<'a>(rule: &Rule, feed: &'a Feed, settings: &Settings) -> Vec<Matched<'a>> {
     let batches: BTreeMap<PartitionId, (Batch, BTreeMap<u64, Event>)> = (feed.partitions.iter())
         .map(|partition| {
             let batch = batch_of(&partition.events, partition.id, 0, b"");
@@ -188,14 +188,14 @@ fn shown_bytes(event: &RefEvent, field: Field, settings: &Settings) -> Option<Ve
 }
 
 /// A path as the dark-path rules tell it apart: with its host.
-type HostPath = (Vec<u8>, Vec<u8>);
+pub(crate) type HostPath = (Vec<u8>, Vec<u8>);
 
 fn host_path(event: &RefEvent) -> Option<HostPath> {
     event.path.as_ref().map(|path| (cut(&event.host), cut(path)))
 }
 
 /// The time of the earliest success on each path.
-fn first_successes(feed: &Feed, settings: &Settings) -> BTreeMap<HostPath, u64> {
+pub(crate) fn first_successes(feed: &Feed, settings: &Settings) -> BTreeMap<HostPath, u64> {
     let mut first: BTreeMap<HostPath, u64> = BTreeMap::new();
     for Seen { event, .. } in in_time(feed, settings) {
         let success = event.kind == Kind::Access && ((200..=299).contains(&event.status) || event.status == 304);
@@ -284,11 +284,11 @@ fn measure(
 }
 
 /// One key in one window: n, the value if there is one, and whether it was a finding.
-struct Row {
-    start: u64,
-    n: u64,
-    value: Option<f64>,
-    limit: f64,
+pub(crate) struct Row {
+    pub(crate) start: u64,
+    pub(crate) n: u64,
+    pub(crate) value: Option<f64>,
+    pub(crate) limit: f64,
     finding: bool,
 }
 
@@ -340,19 +340,34 @@ fn findings(
     successes: &BTreeMap<HostPath, u64>,
     settings: &Settings,
 ) -> Vec<Finding> {
-    let window = rule.window.0;
     let mut out = Vec::new();
+    for (key, rows) in judged(rule, matched, successes, settings) {
+        for Row { start, n, value, limit, finding } in rows {
+            if let (true, Some(value)) = (finding, value) {
+                let (rule_name, key) = (rule.name.clone(), key.clone());
+                out.push(Finding { rule: rule_name, key, start, end: start + rule.window.0, n, value, limit });
+            }
+        }
+    }
+    out
+}
+
+/// All windows of all keys, judged.
+pub(crate) fn judged(
+    rule: &Rule,
+    matched: &[Matched],
+    successes: &BTreeMap<HostPath, u64>,
+    settings: &Settings,
+) -> BTreeMap<Vec<u8>, Vec<Row>> {
+    let mut out = BTreeMap::new();
     for (key, windows) in measured(rule, matched, successes, settings) {
         let mut rows: Vec<Row> = Vec::new();
         for (start, n, value) in windows {
             let limit = limit(rule, baseline(rule, &rows, start, settings));
             let finding = n >= rule.at_least && value.is_some_and(|v| v >= limit);
             rows.push(Row { start, n, value, limit, finding });
-            if let (true, Some(value)) = (finding, value) {
-                let (rule, key) = (rule.name.clone(), key.clone());
-                out.push(Finding { rule, key, start, end: start + window, n, value, limit });
-            }
         }
+        out.insert(key, rows);
     }
     out
 }

@@ -28,6 +28,9 @@ impl PaneStore {
             });
         }
         let all = notes || changed || start == 0;
+        if self.closest.is_some() {
+            self.note_closest(&window, touched, all || self.versions.has_baseline());
+        }
         if all {
             for slot in 0..self.slots.len() as u32 {
                 if self.slots[slot as usize].n > 0 {
