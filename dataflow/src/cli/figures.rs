@@ -65,7 +65,7 @@ fn matched(rule: &Rule, events: u64, matches: &RuleMatches) -> Rows {
         return rows;
     }
     if matches.exempt > 0 {
-        words += &format!(", {} exempt by allow lists", matches.exempt);
+        words += &format!(", {} exempted by allow lists", matches.exempt);
     }
     if matches.without_subject > 0 {
         let fields: Vec<&str> = rule.group_by.iter().map(|field| field.name()).collect();

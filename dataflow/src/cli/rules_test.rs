@@ -48,7 +48,7 @@ pub struct TestArgs {
     /// With --from: only this rule; several times for several.
     #[arg(long = "rule", value_name = "NAME", requires = "from")]
     rules: Vec<String>,
-    /// A JSON object a case or rule.
+    /// A JSON object for each case or rule instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -222,11 +222,14 @@ fn outcome(config: &Config, path: &Path, case: &Case) -> Result<Outcome, Failure
     let trial = trial::run(&config, input, true)?;
     if let Some(text) = case.text.as_ref().filter(|_| trial.totals.rejected > 0) {
         let line = |offset: u64| text.iter().take(offset as usize).filter(|byte| **byte == b'\n').count() + 1;
-        let first = trial.first_left_out.iter().map(|(at, reason)| format!("line {} ({})", line(*at), reason.as_str()));
+        let first = trial.first_rejected.iter().map(|(at, reason)| format!("line {} ({})", line(*at), reason.as_str()));
         let first: Vec<String> = first.collect();
         let (rejected, lines) = (trial.totals.rejected, count(trial.totals.lines, "line"));
-        let words = format!("{rejected} of {lines} cannot be read as {}", case.sources[0].lines.format);
-        wrong.push(format!("{words}: {}", first.join(", ")));
+        let read_as = match &*case.sources[0].lines.format {
+            "auto" => String::new(),
+            format => format!(" as {format}"),
+        };
+        wrong.push(format!("{rejected} of {lines} cannot be read{read_as}: {}", first.join(", ")));
     } else if trial.totals.events == 0 {
         wrong.push("there is no line that can be read".to_owned());
     }

@@ -49,8 +49,8 @@ pub struct Trial {
     pub alerts: Vec<Alert>,
     /// Lines that are no events, late and future events, by reason.
     pub left_out: BTreeMap<Reason, u64>,
-    /// Offsets of the first of them.
-    pub first_left_out: Vec<(u64, Reason)>,
+    /// Offsets of the first lines that are no events.
+    pub first_rejected: Vec<(u64, Reason)>,
     /// Results that are not exact.
     pub inexact: Vec<Inexact>,
     /// Rules of which more was found than counts.
@@ -74,7 +74,7 @@ pub struct RuleTrial {
     pub prevented: u64,
 }
 
-/// How many lines that were left out are named.
+/// How many lines that are no events are named.
 const NAMED: usize = 3;
 
 /// Reads the input and tries the rules that are on. Of a case (`keeps`) the alerts are given, and the log says nothing.
@@ -154,7 +154,7 @@ pub fn run(config: &Config, input: Input, keeps: bool) -> Result<Trial, Failure>
         rules,
         alerts,
         left_out: found.left_out,
-        first_left_out: found.first_left_out,
+        first_rejected: found.first_rejected,
         inexact: inexact(set, &ledger.inexact()),
         limited: limited(set, found.book.crowds()),
     })
@@ -170,7 +170,7 @@ struct Found {
     /// The alerts themselves, where they are wanted.
     kept: Option<Vec<AlertDraft>>,
     left_out: BTreeMap<Reason, u64>,
-    first_left_out: Vec<(u64, Reason)>,
+    first_rejected: Vec<(u64, Reason)>,
 }
 
 impl Found {
@@ -182,7 +182,7 @@ impl Found {
             alerts: vec![0; plan.rules.own_rules()],
             kept: keeps.then(Vec::new),
             left_out: BTreeMap::new(),
-            first_left_out: Vec::new(),
+            first_rejected: Vec::new(),
         }
     }
 
@@ -200,10 +200,12 @@ impl Found {
             Output::DeadLetters(batches) => {
                 for letter in batches.iter().flat_map(|batch| &batch.letters) {
                     *self.left_out.entry(letter.reason).or_default() += letter.lines;
-                    self.first_left_out.push((letter.offset, letter.reason));
+                    if !matches!(letter.reason, Reason::Late | Reason::Future) {
+                        self.first_rejected.push((letter.offset, letter.reason));
+                    }
                 }
-                self.first_left_out.sort_unstable();
-                self.first_left_out.truncate(NAMED);
+                self.first_rejected.sort_unstable();
+                self.first_rejected.truncate(NAMED);
             }
             _ => {}
         }

@@ -51,7 +51,7 @@ fn mistakes_in_cases_have_places_and_hints() {
 fn a_case_that_fails_says_why() {
     let ran = there("rules test -c rules.toml failing.toml", 1);
     compare("failing.txt", &ran.out);
-    assert_eq!(ran.err, "error: 7 of 8 cases failed\n");
+    assert_eq!(ran.err, "error: 8 of 9 cases failed\n");
     assert!(!ran.out.contains('\u{1b}') && !ran.out.contains('\u{202e}'), "{}", ran.out);
     let ran = there("rules test -c rules.toml --json failing.toml", 1);
     compare("failing.jsonl", &ran.out);
