@@ -1,6 +1,7 @@
 use super::*;
 use crate::lanes::Lanes;
 use crate::rules::closed::findings;
+use crate::rules::closest::Reach;
 use crate::rules::dark::{DarkPart, DarkStore};
 use crate::rules::local::{Drained, LocalPanes};
 use crate::rules::partials::Place;
@@ -247,6 +248,22 @@ fn a_baseline_asks_for_more_than_the_threshold() {
     let found = close(&mut store, u64::MAX);
     let limits: Vec<(u64, f64)> = found.iter().map(|f| (f.start, f.limit)).collect();
     assert_eq!(limits, [(1010, 3.0), (1030, 2.0 * (0.99 * 2.0 + 0.01 * 3.0))]);
+}
+
+#[test]
+fn a_window_comes_closer_where_only_what_is_usual_falls() {
+    let rule = Rule { baseline_factor: Some(2.0), ..rule(Measure::Count, 15.0) };
+    let mut store = PaneStore::new(&RuleSet::compile(vec![rule], 64).plans[0], limits()).noting_closest();
+    // 10 are usual for windows from 1030 on; those from 1090 on also know the window at 1050. The last pane enters the window
+    // at 1080, and nothing enters or leaves the two that follow.
+    for (pane, n) in [(1000, 10), (1060, 1), (1100, 16)] {
+        store.merge(counts(pane, &[(b"a", n)]));
+    }
+    store.close(u64::MAX);
+    let closest: Vec<Closest> = store.take_closest().collect();
+    let limit = 2.0 * (0.9 * 10.0 + 0.1 * 1.0);
+    let reach = Reach { start: 1090, end: 1120, n: 16, value: Some(16.0), limit, is_enough: true };
+    assert_eq!(closest, [Closest { rule: 0, key: KeyBytes::new(b"a"), reach }]);
 }
 
 #[test]
