@@ -42,7 +42,10 @@ pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     let mode = if readers == Readers::Owner { 0o600 } else { 0o644 };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
     #[cfg(test)]
-    testing::write_some(&mut file, bytes)?;
+    if let Err(error) = testing::write_some(&mut file, bytes) {
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
+    }
     let written = file.write_all(bytes).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
         let _ = fs::remove_file(&fresh);

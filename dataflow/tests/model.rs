@@ -22,6 +22,7 @@ use support::{cases, within};
 use tidewatch::cli::options::{ReplayInputs, ReplayOptions};
 use tidewatch::config::Config;
 use tidewatch::config::diagnostic::SourceText;
+use tidewatch::engine::inputs;
 use tidewatch::engine::trial::{self, Input, Trial};
 use tidewatch_connectors::generator::{Generator, GeneratorSpec, flags};
 use tidewatch_events::alert::Alert;
@@ -126,9 +127,8 @@ impl Case {
     }
 
     fn trial(&self) -> Result<Trial, String> {
-        let mut config = self.config.clone();
-        config.sources = config.input_sources(&self.files);
-        within(LIMIT, move || trial::run(&config, Input::Files, false).map_err(|e| e.to_string()))?
+        let (config, named) = (self.config.clone(), inputs::named(&self.config, &from(self.files.clone())));
+        within(LIMIT, move || trial::run(&config, Input::Named(named), false).map_err(|e| e.to_string()))?
     }
 
     fn direct(&self, schedule: Schedule) -> Result<Written, String> {

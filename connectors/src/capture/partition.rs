@@ -4,6 +4,7 @@ use super::CaptureError;
 use super::block::{Builder, OF_HEAD, Packer, Record};
 use super::index::{BEGIN, Entry};
 use super::manifest::{PartitionManifest, hex};
+use crate::source::MAX_LINE_BYTES;
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -86,7 +87,7 @@ impl PartitionWriter {
     pub(super) fn push(&mut self, record: &Record<'_>) -> bool {
         self.builder.push(record);
         self.done.records += 1;
-        self.done.bytes += record.value.len() as u64;
+        self.done.bytes += record.value.len().min(MAX_LINE_BYTES + 1) as u64;
         if let Some(at) = record.timestamp.map(|at| at.0.min(i64::MAX as u64)) {
             let PartitionManifest { first_timestamp_ms: first, last_timestamp_ms: last, .. } = &mut self.done;
             (*first, *last) = (Some(first.map_or(at, |first| first.min(at))), (*last).max(Some(at)));

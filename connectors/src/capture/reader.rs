@@ -43,6 +43,8 @@ impl Capture {
                 let words = format!("it is {length} bytes long, and was {}", partition.file_bytes);
                 return Err(CaptureError::damaged(&path, length.min(partition.file_bytes), words));
             }
+            // Example lines are found by it, when all else was read.
+            super::verify::index(&self.index(partition), &partition.index_sha256)?;
         }
         Ok(())
     }

@@ -34,7 +34,10 @@ pub fn verify(capture: &Capture, read: &Arc<AtomicU64>, mut go_on: impl FnMut() 
                 }
             }
             Ok(None) => return found,
-            Err(error) => found.problems.push(error),
+            Err(error) => {
+                found.problems.push(error);
+                found.problems.extend(index(&capture.index(partition), &partition.index_sha256).err());
+            }
         }
     }
     found
@@ -64,7 +67,7 @@ fn records(
 }
 
 /// Whether an index has its checksum.
-fn index(path: &Path, want: &str) -> Result<(), CaptureError> {
+pub(super) fn index(path: &Path, want: &str) -> Result<(), CaptureError> {
     let of_system = CaptureError::io;
     let mut file = BufReader::new(File::open(path).map_err(of_system("read", path))?);
     let (mut sum, mut buffer) = (Sha256::new(), [0; 16 << 10]);

@@ -4,7 +4,6 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use std::collections::BTreeMap;
 use tidewatch_events::alert::{Alert, Mode, Severity};
-use tidewatch_events::rule::Rule;
 use tidewatch_events::subject;
 
 /// Most messages in an hour that go beyond a route's limit, for the worst alerts.
@@ -87,15 +86,6 @@ impl Policy {
             && alert.severity >= self.min_severity
             && (self.rules.is_empty() || self.rules.contains(&alert.rule))
             && (self.hosts.is_empty() || alert.subject.get("host").is_some_and(|host| self.hosts.contains(host)))
-    }
-
-    /// The rules of which alerts may be told here, whatever their subjects.
-    pub fn heard<'a>(&self, rules: impl Iterator<Item = &'a Rule>) -> impl Iterator<Item = &'a Rule> {
-        rules.filter(|rule| {
-            rule.mode == Mode::Live
-                && rule.severity >= self.min_severity
-                && (self.rules.is_empty() || self.rules.contains(&rule.name))
-        })
     }
 
     /// Whether an alert is told although the messages of the hour are spent.

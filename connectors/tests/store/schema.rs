@@ -95,7 +95,8 @@ fn files_that_cannot_be_used_are_refused_in_words() {
 }
 
 /// What version 6 added is not there.
-const BEFORE_6: &str = "ALTER TABLE anomaly_1m DROP COLUMN findings; ALTER TABLE anomaly_1h DROP COLUMN findings;";
+const BEFORE_6: &str = "ALTER TABLE anomaly_1m DROP COLUMN findings; ALTER TABLE anomaly_1h DROP COLUMN findings;
+    DROP TABLE http_bots; DROP TABLE http_bots_1m; DROP TABLE http_bots_1h;";
 
 #[test]
 fn a_store_of_version_1_is_brought_up_to_date() {

@@ -159,7 +159,7 @@ pub(super) fn named_by_from(from: &[PathBuf], problems: &mut Diagnostics) -> Res
                     .push(problem.hint("name it once, with a range that holds both, or replay one after the other"));
             }
             Ok(topic) => named.topics.push(topic),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
     Ok(named)

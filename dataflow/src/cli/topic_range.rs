@@ -19,9 +19,9 @@ const TIMES: &str = "write times as @2026-03-05T10:00:00Z..2026-03-05T11:00:00Z 
 ///
 /// # Errors
 /// What is wrong with it, and how it is written.
-pub fn parse(given: &str) -> Result<TopicRange, Diagnostic> {
+pub fn parse(given: &str) -> Result<TopicRange, Box<Diagnostic>> {
     let shown = text::printable(given.as_bytes());
-    let wrong = |what: String, hint: &str| Diagnostic::error(format!("{shown}: {what}")).hint(hint);
+    let wrong = |what: String, hint: &str| Box::new(Diagnostic::error(format!("{shown}: {what}")).hint(hint));
     let rest = given.strip_prefix(SCHEME).unwrap_or(given);
     let Some((brokers, rest)) = rest.split_once('/') else {
         return Err(wrong("it names no topic".into(), FORM));

@@ -514,11 +514,13 @@ fn meant(kind: Kind, value: &Value) -> Option<String> {
             _ => None,
         },
         Kind::Whole(least, most) => {
-            word.parse().ok().filter(|number: &u64| (least..=most).contains(number)).map(|_| word)
+            word.parse().ok().filter(|number| (least..=most).contains(number)).map(|number: u64| number.to_string())
         }
-        Kind::Number(least) => {
-            word.parse().ok().filter(|number: &f64| number.is_finite() && *number >= least).map(|_| word)
-        }
+        Kind::Number(least) => word
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite() && *number >= least)
+            .map(|number| number.to_string()),
         _ => None,
     }
 }

@@ -64,7 +64,9 @@ pub fn capture(config: &Config, options: &CaptureOptions) -> Result<Manifest, Fa
     }
     let (wake, woken) = crossbeam_channel::bounded(1);
     // It is full where somebody was woken already.
-    let wake = move || { let _ = wake.try_send(()); };
+    let wake = move || {
+        let _ = wake.try_send(());
+    };
     // Nobody waits for anybody's time.
     let feed = Arc::new(Feed::new(IN_FLIGHT, u64::MAX / 2, wake));
     let mut shown = Shown::new(topic.total_records());

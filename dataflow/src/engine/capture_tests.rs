@@ -35,7 +35,7 @@ fn written(privacy: &str, values: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let given = |record: Record<'_>| {
         let n = found.len() as u64;
-        let host = (n % 2 == 0).then_some(&b"web1"[..]);
+        let host = (n.is_multiple_of(2)).then_some(&b"web1"[..]);
         assert_eq!((record.offset, record.timestamp, record.host), (2 * n, Some(WallTime(2 * n)), host));
         found.push(record.value.to_vec());
         Ok(())
@@ -118,5 +118,5 @@ fn the_line_says_share_rate_and_time_left() {
     let second = Duration::from_secs(1);
     assert_eq!(line(25, 100, 20, second), " 25 %  20 records  20 records/s  3 s left");
     assert_eq!(line(0, 100, 0, second), "  0 %  0 records  0 records/s");
-    assert_eq!(line(0, 0, 0, second), "100 %  0 records  0 records/s");
+    assert_eq!(line(0, 0, 0, second), "100 %  0 records  0 records/s  0 s left");
 }

@@ -135,8 +135,14 @@ fn hurry(config: &mut Config) {
     config.time.max_out_of_order = Millis::seconds(1);
     config.time.allowed_lateness = Millis::seconds(2);
     config.time.max_ahead = Millis::seconds(2);
-    for rule in config.rules.iter_mut().filter(|rule| rule.hop >= Millis::minutes(1)) {
-        (rule.window, rule.hop) = (Millis::minutes(10), Millis::seconds(10));
+    for rule in &mut config.rules {
+        // Little was served so far: crawlers meet a path or two that nobody was served yet. Attackers ask for more.
+        if matches!(rule.measure, Measure::DarkPaths { .. }) {
+            rule.threshold = rule.threshold.max(3.0);
+        }
+        if rule.hop >= Millis::minutes(1) {
+            (rule.window, rule.hop) = (Millis::minutes(10), Millis::seconds(10));
+        }
     }
 }
 
@@ -164,8 +170,11 @@ fn introduction(data_dir: &Path, duration: Option<Duration>) -> String {
     let (dir, minutes) = (data_dir.shown(), PAST.0 / 60_000);
     let end = duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs()));
     format!(
-        "{RATE} requests/s and error messages of generated hosts: the last {minutes} minutes, and attacks from now on.\n         Look at Security for the attacks as they are found (click on a client to see all it did), at Traffic and Errors for \
-         the rest.\n         Now or later: tidewatch top --data-dir {dir}; tidewatch report --data-dir {dir}; {dir}/store.db is SQLite.\n         Ctrl-C ends it{end}.\n"
+        "{RATE} requests/s and error messages of generated hosts: the last {minutes} minutes, and attacks from now on.\n\
+         Look at Security for the attacks as they are found (click on a client to see all it did), at Traffic and Errors for \
+         the rest.\n\
+         Now or later: tidewatch top --data-dir {dir}; tidewatch report --data-dir {dir}; {dir}/store.db is SQLite.\n\
+         Ctrl-C ends it{end}.\n"
     )
 }
 

@@ -209,21 +209,25 @@ impl ReadAgain for CaptureLines {
 /// How long brokers are asked for lines before it is looked whether somebody wants the end.
 const ASK_FOR: Duration = Duration::from_secs(5);
 
+/// For how many lines at once.
+const ASK_AT_ONCE: usize = 16;
+
 impl ReadAgain for TopicLines {
     /// Brokers that are away are waited for, as they were while the topic was read.
     fn read_again(&self, wanted: &[LinePlace]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
-        let lines = loop {
-            match self.fetch(wanted, ASK_FOR) {
-                Ok(lines) => break lines,
-                Err(error) if exit::stop_requested() => {
-                    return Err(Failure::new(
-                        ExitCode::Interrupted,
-                        format!("interrupted; no results were written: {error}"),
-                    ));
+        let mut lines = Vec::with_capacity(wanted.len());
+        // Few at a time: each may be a question of its own, and what came is kept.
+        for some in wanted.chunks(ASK_AT_ONCE) {
+            lines.extend(loop {
+                if exit::stop_requested() {
+                    return Err(Failure::new(ExitCode::Interrupted, "interrupted; no results were written"));
                 }
-                Err(error) => tracing::warn!(%error, "example lines of alerts are waited for"),
-            }
-        };
+                match self.fetch(some, ASK_FOR) {
+                    Ok(lines) => break lines,
+                    Err(error) => tracing::warn!(%error, "example lines of alerts are waited for"),
+                }
+            });
+        }
         let gone = wanted.iter().zip(&lines).find(|((id, _), line)| line.is_none() && self.name(*id).is_some());
         if let Some(((id, offset), _)) = gone {
             let name = self.name(*id).unwrap_or_default();

@@ -503,7 +503,7 @@ impl Ledger {
         let here = inner.partitions.values().map(|e| {
             let holds = !e.done && !e.idle;
             let watermark = if holds { e.reached.0 } else { e.reached.0.max(inner.effective) };
-            let totals = Totals { watermark, ..e.totals };
+            let totals = Totals { watermark, off: e.totals.off.filter(|_| !e.done), ..e.totals };
             Reading { info: e.info.clone(), totals, shares: e.shares.clone(), holds }
         });
         let over = inner.ended.values().map(|(info, totals, shares)| {
@@ -606,7 +606,8 @@ impl Inner {
         let sum = self.ended.entry(entry.info.source);
         let (_, sum, shares) = sum.or_insert_with(|| (name(), Totals::default(), Shares::default()));
         sum.merge(&totals);
-        sum.off = totals.off;
+        // No more lines of it come.
+        sum.off = None;
         shares.merge(&entry.shares);
         if self.gone.len() == NAMES_KEPT {
             self.gone.pop_front();

@@ -83,6 +83,13 @@ impl Routes {
 
     /// Takes alerts that an earlier life left firing, for routes that repeat what goes on. Never waits.
     pub fn offer_left<'a>(&self, alerts: impl Iterator<Item = &'a Alert> + Clone) {
+        let (keep, ahead) = {
+            let marks = self.marks.lock();
+            (marks.config.keep_addresses, marks.config.time.max_ahead.0)
+        };
+        let now = wall_clock().0.saturating_add(ahead);
+        // An address that may be masked by now is that of somebody else.
+        let alerts = alerts.filter(move |alert| keep.is_none_or(|keep| alert.last.0.saturating_add(keep.0) > now));
         self.runners.iter().for_each(|runner| runner.offer_left(alerts.clone()));
     }
 

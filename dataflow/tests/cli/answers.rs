@@ -110,7 +110,7 @@ fn refusals_have_a_code_a_message_and_no_effect() {
             &["cannot reach Tidewatch at http://127.0.0.1:1: Connection refused"],
         ),
         ("no terminal", "top", 2, &["error: `top` needs a terminal; `tidewatch report` writes"]),
-        ("replay without --from", "replay --out x", 2, &["--from <PATH>"]),
+        ("replay without --from", "replay --out x", 2, &["--from <PATH|TOPIC>"]),
         ("replay without --out", "replay --from access.log", 2, &["--out <DIR>"]),
         (
             "replay of missing files",

@@ -99,7 +99,7 @@ fn a_capture_is_described_verified_and_exported() {
 fn a_capture_is_replayed_beside_files_and_other_captures() {
     let dir = folder();
     capture(dir.path(), "c");
-    let text = "[[source]]\nname = \"shop\"\nkind = \"kafka\"\nbrokers = \"127.0.0.1:9\"\ntopics = [\"web-logs\"]\nformat = \"combined\"\n";
+    let text = "[[source]]\nname = \"shop\"\nkind = \"kafka\"\nbrokers = \"127.0.0.1:9\"\ntopics = [\"web-logs\"]\nformat = \"common\"\n";
     fs::write(dir.path().join("kafka.toml"), text).unwrap();
     let mut first = None;
     for workers in [1, 2] {
@@ -158,6 +158,26 @@ fn what_is_no_whole_capture_is_not_replayed() {
             1,
             1,
             "cannot read gone/partition-0.zst: No such file",
+        ),
+        (
+            "no-index",
+            |dir| fs::remove_file(dir.join("partition-0.index")).unwrap(),
+            1,
+            1,
+            "cannot read no-index/partition-0.index: No such file",
+        ),
+        (
+            "index",
+            |dir| {
+                let path = dir.join("partition-0.index");
+                let mut bytes = fs::read(&path).unwrap();
+                let at = bytes.len() - 1;
+                bytes[at] ^= 1;
+                fs::write(path, bytes).unwrap();
+            },
+            1,
+            1,
+            "index/partition-0.index is damaged at byte 0: its checksum does not fit",
         ),
         (
             "manifest",

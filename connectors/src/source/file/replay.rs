@@ -231,7 +231,7 @@ fn leave_out_copies(files: &mut Vec<PathBuf>) {
     });
 }
 
-/// Whether the content of two files begins with the same bytes, as far as both go.
+/// Whether a file begins with the content of another, or both with the same bytes, as far as is looked.
 fn begin_alike(one: &Path, other: &Path) -> bool {
     let head = |path: &Path| {
         // A pipe can be read only once.
@@ -241,8 +241,8 @@ fn begin_alike(one: &Path, other: &Path) -> bool {
         Some(head)
     };
     let (Some(one), Some(other)) = (head(one), head(other)) else { return false };
-    let common = one.len().min(other.len());
-    common > 0 && one[..common] == other[..common]
+    // A copy is no longer than what it is of.
+    !one.is_empty() && other.starts_with(&one)
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> SourceError {

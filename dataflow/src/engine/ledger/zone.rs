@@ -22,8 +22,9 @@ const MOST: i64 = 26 * 4;
 /// Of how many events in a row it is said.
 const LEAST_EVENTS: u64 = 3;
 
-/// For how long lines must have been behind.
+/// For how long lines must have been behind, and how far they may have come nearer meanwhile, ms.
 const LASTED: Millis = Millis(10_000);
+const STEADY: u64 = 5_000;
 
 /// By how much lines are off the clock, as if of another time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,11 @@ fn quarters(time: EventTime, by: EventTime) -> Option<i16> {
     i16::try_from(quarters).ok().filter(|_| is_near)
 }
 
+/// How far an event is ahead of the time by which it is measured, ms.
+fn ahead((time, by): (EventTime, EventTime)) -> i64 {
+    time.0.wrapping_sub(by.0).cast_signed()
+}
+
 /// Events in a row that are off by the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Run {
@@ -50,6 +56,8 @@ pub(super) struct Run {
     events: u64,
     /// By what the first of them was measured.
     since: EventTime,
+    /// How far it was ahead of that, ms.
+    off: i64,
 }
 
 impl Run {
@@ -61,10 +69,11 @@ impl Run {
             return None;
         };
         if self.quarters != off {
-            *self = Run { quarters: off, events: 0, since: first.1 };
+            *self = Run { quarters: off, events: 0, since: first.1, off: ahead(first) };
         }
         self.events = self.events.saturating_add(events);
-        let has_lasted = off > 0 || last.1.since(self.since) >= LASTED;
+        let has_stayed = last.1.since(self.since) >= LASTED && ahead(last).abs_diff(self.off) <= STEADY;
+        let has_lasted = off > 0 || has_stayed;
         (self.events >= LEAST_EVENTS && has_lasted).then_some(Off { quarters: off, at: last.1.0 })
     }
 }
