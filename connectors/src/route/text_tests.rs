@@ -117,7 +117,7 @@ fn a_log_writes_no_markup() {
     assert!(!chat.contains('<') && !chat.contains("@everyone\n"), "{chat}");
     // Everything of the log is within code spans, which hold no back quote of their own.
     let outside: String = chat.split('`').step_by(2).collect();
-    assert!(!outside.contains(['*', '_', '~', '@']) || outside.matches('_').count() == 2, "{outside}");
+    assert!(!outside.replace("client_ip", "").contains(['*', '_', '~', '@']), "{outside}");
     let plain = wording.body(&message);
     assert!(!plain.contains(['\x1b', '\r', '\u{202e}']), "{plain}");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidewatch_connectors::sink::{Delivery, Sink};
 use tidewatch_connectors::store::{StoreReader, StoreSettings, StoreSink};
 use tidewatch_events::line_protocol::LineWriter;
-use tidewatch_events::time::EventTime;
+use tidewatch_events::time::{EventTime, Millis};
 
 /// Set for the process that is killed: the data directory and the first sequence number.
 const CHILD: &str = "TIDEWATCH_TEST_STORE_CHILD";
@@ -33,7 +33,9 @@ fn delivery(seq: u64) -> Delivery {
 fn child() {
     let Ok(text) = std::env::var(CHILD) else { return };
     let (first, dir) = text.split_once(' ').unwrap();
-    let mut sink = StoreSink::open(Path::new(dir), StoreSettings::default()).unwrap();
+    // A fast machine writes more windows than a day has.
+    let settings = StoreSettings { raw: Millis(3650 * 86_400_000), ..StoreSettings::default() };
+    let mut sink = StoreSink::open(Path::new(dir), settings).unwrap();
     let mut out = std::io::stdout();
     for seq in first.parse().unwrap().. {
         sink.deliver(&delivery(seq)).unwrap();
