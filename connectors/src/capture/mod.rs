@@ -28,7 +28,7 @@ mod writer;
 pub use block::Record;
 pub use manifest::{About, CapturePrivacy, MANIFEST, Manifest, PartitionManifest};
 pub use reader::{Blocks, Capture, Records};
-pub use source::{CaptureLines, CaptureSource, is_of_one_topic, without_end};
+pub use source::{CaptureLines, CaptureSource, is_of_one_topic};
 pub use verify::{Verified, verify};
 pub use writer::{CaptureWriter, check_free};
 

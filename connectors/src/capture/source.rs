@@ -15,7 +15,7 @@ use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::kafka;
 use crate::open_files;
 use crate::source::recent::FetchLines;
-use crate::source::{Identity, SourceError};
+use crate::source::{Identity, SourceError, without_end};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -253,10 +253,4 @@ fn fetch(
         }
     }
     Ok(())
-}
-
-/// A record's value without the ends of lines behind it, which are no part of it.
-pub fn without_end(value: &[u8]) -> &[u8] {
-    let end = value.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
-    &value[..end]
 }

@@ -136,7 +136,7 @@ fn lines_are_found_again() {
     let id = kafka::partition_id(2, "web-logs", 0);
     let some: Vec<&Row> = rows.iter().step_by(97).chain([&rows[0], rows.last().unwrap()]).collect();
     let wanted: Vec<(PartitionId, u64)> = some.iter().map(|row| (id, row.0)).collect();
-    let want: Vec<Option<Vec<u8>>> = some.iter().map(|row| Some(source::without_end(&row.3).to_vec())).collect();
+    let want: Vec<Option<Vec<u8>>> = some.iter().map(|row| Some(crate::source::without_end(&row.3).to_vec())).collect();
     assert!(lines.fetch(&wanted) == want);
     // Before, in a gap, behind, in an empty partition, in none.
     let none = [(id, 3), (id, FROM + 10), (id, 8999), (id, 9001), (PartitionId(id.0 + 7), 50), (PartitionId(1), FROM)];

@@ -3,7 +3,7 @@
 use super::client::{self, Consumer, Context, seconds, serve};
 use super::settings::KafkaSettings;
 use super::status::KafkaStatus;
-use crate::source::SourceError;
+use crate::source::{SourceError, without_end};
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -143,7 +143,8 @@ impl Round<'_> {
                     };
                     // A compacted log may have skipped some.
                     while let Some((offset, index)) = wanted.pop_front_if(|(offset, _)| *offset <= at) {
-                        found(index, (offset == at).then(|| message.payload().unwrap_or_default().to_vec()));
+                        let line = || without_end(message.payload().unwrap_or_default()).to_vec();
+                        found(index, (offset == at).then(line));
                     }
                     if wanted.front().is_some_and(|(offset, _)| *offset - at <= NEAR) {
                         continue;

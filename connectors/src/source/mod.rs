@@ -74,6 +74,12 @@ pub fn cannot_listen(listen: &str, error: &io::Error) -> SourceError {
     }
 }
 
+/// A record's value without the ends of lines behind it, which are no part of it.
+pub fn without_end(value: &[u8]) -> &[u8] {
+    let end = value.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    &value[..end]
+}
+
 /// Which configured source this is, and what its partitions inherit from it.
 #[derive(Clone, Debug)]
 pub struct Identity {

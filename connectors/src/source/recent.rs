@@ -78,8 +78,7 @@ impl Segment {
         let end = self.pieces.get(piece + 1).map_or(bytes.len(), |(_, start)| *start as usize);
         if self.records {
             let record = bytes.get(start as usize..end)?;
-            let trimmed = record.iter().rposition(|b| !matches!(b, b'\r' | b'\n')).map_or(0, |at| at + 1);
-            return (first == offset).then(|| record[..trimmed].to_vec());
+            return (first == offset).then(|| super::without_end(record).to_vec());
         }
         let start = start as usize + usize::try_from(offset - first).ok()?;
         bytes.get(start..end).filter(|rest| !rest.is_empty()).map(|rest| line_of(rest).to_vec())

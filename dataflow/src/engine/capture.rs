@@ -12,12 +12,10 @@ use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::capture::{
-    About, CaptureError, CapturePrivacy, CaptureWriter, Manifest, Record, check_free, without_end,
-};
+use tidewatch_connectors::capture::{About, CaptureError, CapturePrivacy, CaptureWriter, Manifest, Record, check_free};
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
 use tidewatch_connectors::kafka::{Range, ReplayTopic, Topics};
-use tidewatch_connectors::source::{MAX_LINE_BYTES, wall_clock};
+use tidewatch_connectors::source::{MAX_LINE_BYTES, wall_clock, without_end};
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch};
 use tidewatch_events::formats::Parser;
 use tidewatch_events::privacy::{ClientPrivacy, Privacy};

@@ -135,7 +135,12 @@ fn request(time: u64, client: &str, path: &str) -> String {
 
 fn assert_same(one: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u8>>, what: &str) {
     for (name, bytes) in one {
-        assert!(*bytes == other[name], "{what}: {name} differs: {} and {} bytes", bytes.len(), other[name].len());
+        let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (wanted, found) = (lines(bytes), lines(&other[name]));
+        let at = wanted.iter().zip(&found).take_while(|(one, other)| one == other).count();
+        let line =
+            |lines: &[Vec<u8>]| String::from_utf8_lossy(lines.get(at).map_or(&b""[..], |line| line)).into_owned();
+        assert!(wanted == found, "{what}: {name} differs in line {}:\n{}\n{}", at + 1, line(&wanted), line(&found));
     }
 }
 
