@@ -24,6 +24,8 @@ use tidewatch_events::hash;
 pub struct Shard {
     settings: Settings,
     index: u64,
+    /// With so many keys of a kind a window is far from full: hash shards of random hashes do not differ by as much.
+    few_keys: usize,
     windows: BTreeMap<u64, Vec<Part>>,
     /// What all parts take.
     bytes: usize,
@@ -31,9 +33,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The shard of worker `index`.
-    pub fn new(settings: Settings, index: u64) -> Shard {
-        Shard { settings, index, windows: BTreeMap::new(), bytes: 0, missed: [0; 4] }
+    /// The shard of worker `index`, of so many.
+    pub fn new(settings: Settings, index: u64, peers: usize) -> Shard {
+        let few_keys = settings.max_keys / 8 / peers.max(1);
+        Shard { settings, index, few_keys, windows: BTreeMap::new(), bytes: 0, missed: [0; 4] }
     }
 
     /// Adds rows to their window.
@@ -90,7 +93,7 @@ impl Shard {
             let (window, parts) = first.remove_entry();
             self.bytes -= takes(&parts);
             let overflow = match &parts[..] {
-                [part] if is_far_from_full(part, &self.settings) => {
+                [part] if most_rows(&parts) <= self.few_keys => {
                     self.settings.summarise(self.index, window, part.into(), out);
                     part.overflow
                 }
@@ -112,7 +115,7 @@ impl Shard {
     /// Summarises a window as far as it is known, and keeps it.
     pub fn peek(&mut self, window: u64, out: &mut Vec<Summary>) {
         let Some(parts) = self.windows.get_mut(&window) else { return };
-        if parts.len() > 1 || parts.iter().any(|part| !is_far_from_full(part, &self.settings)) {
+        if parts.len() > 1 || most_rows(parts) > self.few_keys {
             let before = takes(parts);
             *parts = vec![Merged::new(&self.settings, parts).into_part(parts, window)];
             self.bytes = self.bytes - before + takes(parts);
@@ -130,12 +133,6 @@ const MOST_HALVINGS: usize = 32;
 fn most_rows(parts: &[Part]) -> usize {
     let rows = |dimension| parts.iter().map(|part: &Part| part.rows(dimension)).sum::<usize>();
     Dimension::ALL.map(rows).into_iter().max().unwrap_or(0)
-}
-
-/// Whether a part has so few keys that none of its hash shards is full. That of keys with random hashes: their shards are
-/// far from being eight times as full as others.
-fn is_far_from_full(part: &Part, settings: &Settings) -> bool {
-    most_rows(std::slice::from_ref(part)) <= settings.max_keys / 8
 }
 
 /// What the parts of a window take.
@@ -285,12 +282,18 @@ impl Cut {
     /// `None`: there is room for all.
     fn new(settings: &Settings, tables: &[Table<Counts>; 4], paths: &Paths) -> Option<Cut> {
         let per_shard = settings.max_keys.div_ceil(SHARDS);
+        let is_over = |hashes: &mut dyn Iterator<Item = u64>| {
+            let mut keys = [0; SHARDS];
+            hashes.for_each(|hash| keys[shard(hash)] += 1);
+            keys.into_iter().any(|keys| keys > per_shard)
+        };
         // No shard holds more than there are.
-        if tables.iter().map(Table::len).chain([paths.len()]).all(|keys| keys <= per_shard) {
+        if !tables.iter().any(|t| t.len() > per_shard && is_over(&mut t.iter().map(|(slot, _)| slot.hash)))
+            && !(paths.len() > per_shard && is_over(&mut paths.iter().map(|(slot, ..)| slot.hash)))
+        {
             return None;
         }
-        let mut is_any = false;
-        let cut = Dimension::ALL.map(|dimension| {
+        Some(Cut(Dimension::ALL.map(|dimension| {
             let mut of_shards = vec![Vec::new(); SHARDS];
             let mut note = |hash: u64| of_shards[shard(hash)].push(hash);
             tables[dimension as usize].iter().for_each(|(slot, _)| note(slot.hash));
@@ -301,12 +304,10 @@ impl Cut {
                 if hashes.len() <= per_shard {
                     return u64::MAX;
                 }
-                is_any = true;
                 *hashes.select_nth_unstable(per_shard - 1).1
             };
             of_shards.into_iter().map(greatest).collect()
-        });
-        is_any.then_some(Cut(cut))
+        })))
     }
 
     fn has_room(&self, dimension: Dimension, hash: u64) -> bool {
@@ -457,7 +458,7 @@ mod tests {
     #[test]
     fn rows_of_several_parts_add_up_and_ties_go_by_bytes() {
         use Dimension::{Client, Path};
-        let mut shard = Shard::new(SETTINGS, 3);
+        let mut shard = Shard::new(SETTINGS, 3, 1);
         shard.add(part(20, "b", &[(Path, "/z", 2), (Path, "/a", 1), (Client, "c", 3)]));
         shard.add(part(20, "a", &[(Path, "/z", 9)]));
         shard.add(part(20, "b", &[(Path, "/a", 1), (Path, "/b", 2), (Client, "d", 1)]));
@@ -495,7 +496,7 @@ mod tests {
         of_shard.sort_by_key(hash_of);
         let [a, b] = of_shard;
         let settings = Settings { max_keys: 256, ..SETTINGS };
-        let mut shard = Shard::new(settings, 0);
+        let mut shard = Shard::new(settings, 0, 1);
         for parts in [
             [(Dimension::Path, a, 3), (Dimension::Client, "c", 1)],
             [(Dimension::Path, b, 4), (Dimension::Client, "c", 1)],
@@ -522,7 +523,7 @@ mod tests {
         let mut outcomes = Vec::new();
         // In one part, in several, in many that repeat keys and are put together on the way.
         for (size, rounds) in [(4000, 1), (1000, 1), (150, 1), (4000, 3), (150, 3)] {
-            let mut shard = Shard::new(settings, 0);
+            let mut shard = Shard::new(settings, 0, 1);
             for _ in 0..rounds {
                 rows.chunks(size).for_each(|rows| shard.add(part(0, "h", rows)));
                 rows.reverse();
@@ -541,9 +542,35 @@ mod tests {
     }
 
     #[test]
+    fn which_keys_a_full_window_keeps_is_the_same_for_any_number_of_owners() {
+        let settings = Settings { max_keys: 512, top: 20, ..SETTINGS };
+        let keys: Vec<String> = (0..480).map(|n| format!("/{n}")).collect();
+        let outcome = |peers: usize| {
+            let (mut clients, mut missed) = (0, 0);
+            for owner in 0..peers {
+                let is_own = |key: &&String| {
+                    let hash = mix(hash::of(key.as_bytes()), hash::of(b"h"), Dimension::Client);
+                    crate::rules::owner(hash, peers) == owner
+                };
+                let rows: Vec<_> = keys.iter().filter(is_own).map(|key| (Dimension::Client, key.as_str(), 1)).collect();
+                let mut shard = Shard::new(settings, owner as u64, peers);
+                shard.add(part(0, "h", &rows));
+                let mut out = Vec::new();
+                shard.close(u64::MAX, &mut out);
+                clients += out.iter().map(|summary| summary.clients).sum::<u64>();
+                missed += shard.take_missed()[Dimension::Client as usize];
+            }
+            (clients, missed)
+        };
+        let alone = outcome(1);
+        assert!(alone.1 > 0 && alone.0 + alone.1 == 480, "{alone:?}: two keys a hash shard");
+        assert_eq!([2, 3, 16, 64].map(outcome), [alone; 4]);
+    }
+
+    #[test]
     fn what_is_kept_takes_so_many_bytes_and_the_heavy_stay() {
         let settings = Settings { max_bytes: 100_000, ..SETTINGS };
-        let mut shard = Shard::new(settings, 0);
+        let mut shard = Shard::new(settings, 0, 1);
         let mut given = 0;
         for round in 0..200 {
             let window = round / 20 * 10;
@@ -574,7 +601,7 @@ mod tests {
         let keys: Vec<String> = (0..500).map(|k| format!("/{k:03}")).collect();
         let rows: Vec<_> =
             keys.iter().enumerate().map(|(n, k)| (Dimension::Path, k.as_str(), (n as u64 * 7) % 500)).collect();
-        let mut shard = Shard::new(SETTINGS, 0);
+        let mut shard = Shard::new(SETTINGS, 0, 1);
         shard.add(part(0, "h", &rows));
         let mut out = Vec::new();
         shard.close(u64::MAX, &mut out);

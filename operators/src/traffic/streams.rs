@@ -141,10 +141,10 @@ pub fn shards<'s>(
     tell: Tell,
 ) -> StreamVec<'s, u64, Summary> {
     let scope = parts.scope();
-    let index = scope.index() as u64;
+    let (index, peers) = (scope.index() as u64, scope.peers());
     parts.unary_frontier(Exchange::new(|p: &Part| p.owner), "Shards", move |capability, info| {
         drop(capability);
-        let mut shard = Shard::new(settings, index);
+        let mut shard = Shard::new(settings, index, peers);
         let mut held: BTreeMap<u64, Capability<u64>> = BTreeMap::new();
         let mut changed: BTreeSet<u64> = BTreeSet::new();
         let mut waiter = Waiter::new(early, scope.activator_for(info.address));
