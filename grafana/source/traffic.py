@@ -200,7 +200,7 @@ TOP = Board(
         graph("Busiest clients", "Requests of the ten clients with most, counted per interval of the graph, in the windows in which they were among the first.", [busiest("top_clients", "client_ip")], defaults={"displayName": "${__field.labels.client_ip}"}, stacked=True, bars=True, interval="30s", height=10, calculations=["sum"]),
         Row("Agents, referrers, slow URLs"),
         table(
-            "User agents", LEAST.format("top_agents") + " A bot says of itself that it is a crawler or a tool.",
+            "User agents", LEAST.format("top_agents") + " A bot is an agent that says so of itself, such as a crawler.",
             flux(ranking("top_agents", ["name", "bot"], ["requests"]), ["name", "bot", "requests", "windows"]),
             ["name", "bot", "requests", "windows"], names={"name": "Agent", "bot": "Bot", "requests": "Requests", "windows": "Windows"}, width=12,
             overrides=[CELLS[0], override("Agent", custom__width=420), override("Bot", custom__width=70, **{"mappings": [{"type": "value", "options": {"true": {"text": "bot", "color": "orange", "index": 0}, "false": {"text": "–", "index": 1}}}]})],

@@ -37,7 +37,7 @@ pub struct Tops {
     pub rows: Vec<TopRow>,
     /// Whether there are more.
     pub truncated: bool,
-    /// Of agents: what share of all requests came from those that say they are robots, 0 to 1, as far as the store knows it of
+    /// Of agents: what share of all requests came from agents that say that they are bots, 0 to 1, as far as the store knows it of
     /// the range. Exact: of all agents, not only of the tops.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bot_share: Option<f64>,
@@ -66,7 +66,7 @@ pub struct TopRow {
     /// The highest of any window, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_p95: Option<f64>,
-    /// Whether the agent says it is a crawler or a tool.
+    /// Whether the agent says that it is a bot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bot: Option<bool>,
 }
