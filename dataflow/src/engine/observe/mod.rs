@@ -45,7 +45,7 @@ pub struct ProcessView {
     pub holding: Option<u64>,
     /// Which of them it is.
     pub held_by: Option<HeldBy>,
-    /// For how long that has brought no line, ms.
+    /// For how long nothing was written to that, ms; the largest number where that began before the start.
     #[serde(default)]
     pub quiet_ms: u64,
     /// Its sources that read topics.

@@ -8,6 +8,7 @@
 //! - Who holds time is the partition with the least watermark of those that hold it; among equals the least id.
 //! - A partition at its end is idle only after [`QUIET_MS`] without a line: between two batches of a live log it is at its
 //!   end as well.
+//! - How long nothing was written is known only once a line was seen to come: what was there at the start may be of any age.
 
 use super::super::ledger::{Ledger, Standing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,8 @@ struct Flow {
     moved: u64,
     /// When all there was had been read.
     at_end: Option<u64>,
+    /// Whether lines came after all there was had been read once.
+    grew: bool,
 }
 
 impl Flow {
@@ -43,7 +46,13 @@ impl Flow {
         let lines = one.totals.lines;
         let moved = before.filter(|before| before.lines == lines).map_or(now, |before| before.moved);
         let at_end = if one.at_end { Some(now) } else { before.and_then(|before| before.at_end) };
-        Flow { lines, moved, at_end }
+        let grew = before.is_some_and(|before| before.grew || before.at_end.is_some() && before.lines < lines);
+        Flow { lines, moved, at_end, grew }
+    }
+
+    /// For how long nothing was written, ms; the largest number where that began before the start.
+    fn quiet_ms(&self, now: u64) -> u64 {
+        if self.grew { now.saturating_sub(self.moved) } else { u64::MAX }
     }
 
     fn why(&self, now: u64) -> Why {
@@ -65,7 +74,7 @@ pub struct Holder {
     pub since: u64,
     /// Why.
     pub why: Why,
-    /// For how long it has brought no line, ms.
+    /// For how long nothing was written to it, ms; the largest number where that began before the start.
     pub quiet_ms: u64,
     /// Its watermark, and how many events of the future it had brought, when that last moved.
     watermark: u64,
@@ -110,7 +119,7 @@ impl Watch {
                 _ => self.flows.get(&one.id).map_or(Why::Slow, |flow| flow.why(now)),
             };
             let since = before.map_or(now, |before| before.since);
-            let quiet_ms = self.flows.get(&one.id).map_or(0, |flow| now.saturating_sub(flow.moved));
+            let quiet_ms = self.flows.get(&one.id).map_or(0, |flow| flow.quiet_ms(now));
             Holder { id: one.id, since, why, quiet_ms, watermark: one.totals.watermark, future }
         });
     }
@@ -232,5 +241,24 @@ mod tests {
         watch.see(&[one], &BTreeSet::new(), false, 12_000);
         let holder = watch.holder().unwrap();
         assert_eq!((holder.why, holder.quiet_ms), (Why::Idle, 4500), "no line since");
+    }
+
+    #[test]
+    fn what_was_there_at_the_start_may_be_of_any_age() {
+        // name, wall clock, lines read so far, at its end, for how long nothing was written
+        let looks: &[(&str, u64, u64, bool, u64)] = &[
+            ("a part of it is read", 500, 10, false, u64::MAX),
+            ("the rest of it", 1000, 20, true, u64::MAX),
+            ("nothing comes", 5000, 20, true, u64::MAX),
+            ("the first line that comes", 5500, 21, false, 0),
+            ("nothing since", 7500, 21, true, 2000),
+        ];
+        let mut watch = Watch::default();
+        for (name, now, lines, at_end, quiet_ms) in looks {
+            let one = Standing { at_end: *at_end, ..standing(1, 5, *lines) };
+            let totals = Totals { lines: *lines, ..one.totals };
+            watch.see(&[Standing { totals, ..one }], &BTreeSet::new(), false, *now);
+            assert_eq!(watch.holder().map(|holder| holder.quiet_ms), Some(*quiet_ms), "{name}");
+        }
     }
 }

@@ -272,7 +272,7 @@ impl Engine for ShownPipeline {
 /// How much further the others must be until one that is read as it is written holds them back, ms.
 pub(super) const BEHIND: u64 = 120_000;
 
-/// Why a partition whose watermark is `holding` holds time, where the others are as far as `farthest` and it has brought no line
+/// Why a partition whose watermark is `holding` holds time, where the others are as far as `farthest` and nothing was written to it
 /// for `quiet` ms: the others went on for as long.
 pub(super) fn why(why: view::Why, holding: Option<u64>, farthest: Option<u64>, quiet: u64) -> view::Why {
     let (Some(at), Some(farthest)) = (holding, farthest) else { return why };

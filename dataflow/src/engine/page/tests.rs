@@ -57,6 +57,7 @@ fn one_that_is_read_as_it_is_written_may_still_hold_the_others_back() {
         ("far behind", Following, Some(1), Some(BEHIND + 1), 0, Behind),
         ("since nothing comes", Idle, Some(1), Some(BEHIND + 1), 5000, Idle),
         ("before that as well", Idle, Some(1), Some(BEHIND + 5001), 5000, Behind),
+        ("since before the start", Idle, Some(1), Some(BEHIND + 1), u64::MAX, Idle),
         ("nobody is anywhere", Following, None, None, 0, Following),
     ];
     for (name, given, holding, farthest, quiet, want) in rows {
