@@ -1,7 +1,8 @@
 //! `tidewatch demo`: generated traffic with attacks through the whole pipeline, in one process.
 //!
 //! Access logs and error logs of the same hosts begin [`PAST`] before the start, which is read at once, so that charts and
-//! baselines have a past. Attacks begin with the start and come as time passes.
+//! baselines have a past; after an earlier demonstration in the same folder they begin where that ended, if that is later. Attacks
+//! begin with the start and come as time passes.
 
 use super::live::Figures;
 use super::page;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use tidewatch_connectors::generator::live::LiveOptions;
 use tidewatch_connectors::generator::{AttackKind, Generator, GeneratorSpec, Label, SpecError};
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_connectors::store::StoreReader;
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::batch::WallTime;
 use tidewatch_events::rule::Measure;
@@ -79,7 +81,8 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     config.data_dir = config.data_dir.join("demo");
     hurry(&mut config);
     let now = wall_clock();
-    let specs = specs(now, config.windows.size);
+    let specs = specs(now, config.windows.size, stored(&config.data_dir));
+    let past = Millis(now.0.saturating_sub(specs[0].start.0));
     let source = |(name, spec): (&str, &GeneratorSpec)| Source {
         name: name.into(),
         kind: SourceKind::Generator { rate: spec.milli_rate as f64 / 1000.0, seed: spec.seed, attacks: true },
@@ -93,7 +96,7 @@ pub fn demo(config: &Config, options: DemoOptions) -> Result<(), Failure> {
     if let Some(page) = &page {
         exit::stdout(format_args!("tidewatch demo: the page is at {}\n", page.url()));
     }
-    exit::stdout(format_args!("{}", introduction(&config.data_dir, options.duration)));
+    exit::stdout(format_args!("{}", introduction(&config.data_dir, past, options.duration)));
     let tap = page.as_ref().map(page::Bound::tap);
     let mut pipeline = Pipeline::start_generators(&config, options.workers, generators, tap)?;
     let _page = pipeline.show(&config, page)?;
@@ -146,10 +149,18 @@ fn hurry(config: &mut Config) {
     }
 }
 
-/// What is generated, in windows of a length: requests, and the error logs of the same hosts. An attack on a host is seen in
-/// both.
-fn specs(now: WallTime, window: Millis) -> [GeneratorSpec; 2] {
-    let start = now.0.saturating_sub(PAST.0);
+/// The end of what an earlier demonstration stored, if there was one.
+fn stored(data_dir: &Path) -> Option<EventTime> {
+    // A store that cannot be read is reported once it is to be written.
+    let stored = StoreReader::open(data_dir, Duration::from_secs(5)).and_then(|store| store.stored()).ok()?;
+    stored.newest?.checked_add(stored.window)
+}
+
+/// What is generated, in windows of a length, where so much is stored already: requests, and the error logs of the same hosts. An
+/// attack on a host is seen in both.
+fn specs(now: WallTime, window: Millis, stored: Option<EventTime>) -> [GeneratorSpec; 2] {
+    // The window of this moment is generated again, if it is stored: nothing is generated ahead of time.
+    let start = stored.map_or(0, |stored| stored.0).max(now.0.saturating_sub(PAST.0)).min(now.0);
     // No window is seen in part: it would look like less traffic.
     let start = start - start % window.0.max(1);
     let mut requests = GeneratorSpec { milli_rate: RATE * 1000, ..GeneratorSpec::demo(now.0, EventTime(start)) };
@@ -166,11 +177,16 @@ fn specs(now: WallTime, window: Millis) -> [GeneratorSpec; 2] {
 }
 
 /// What is to be seen, and where.
-fn introduction(data_dir: &Path, duration: Option<Duration>) -> String {
-    let (dir, minutes) = (data_dir.shown(), PAST.0 / 60_000);
+fn introduction(data_dir: &Path, past: Millis, duration: Option<Duration>) -> String {
+    let dir = data_dir.shown();
+    let what = match past.0 / 60_000 {
+        0 => "attacks, from now on".to_owned(),
+        1 => "the last minute, and attacks from now on".to_owned(),
+        minutes => format!("the last {minutes} minutes, and attacks from now on"),
+    };
     let end = duration.map_or(String::new(), |d| format!(", or {} s", d.as_secs()));
     format!(
-        "{RATE} requests/s and error messages of generated hosts: the last {minutes} minutes, and attacks from now on.\n\
+        "{RATE} requests/s and error messages of generated hosts: {what}.\n\
          Look at Security for the attacks as they are found (click on a client to see all it did), at Traffic and Errors for \
          the rest.\n\
          Now or later: tidewatch top --data-dir {dir}; tidewatch report --data-dir {dir}; {dir}/store.db is SQLite.\n\
@@ -313,6 +329,8 @@ mod tests {
     use super::*;
     use crate::engine::testing::config;
     use tidewatch_connectors::feed::PartitionInfo;
+    use tidewatch_connectors::sink::{Delivery, Sink as _};
+    use tidewatch_connectors::store::{StoreSettings, StoreSink};
     use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch, WallTime};
     use tidewatch_reference::testing;
 
@@ -401,7 +419,7 @@ mod tests {
     #[test]
     fn it_begins_with_a_past_in_whole_windows_and_attacks_begin_with_the_start() {
         let (now, window) = (1_772_704_807_123, 10_000);
-        let [requests, errors] = specs(WallTime(now), Millis(window));
+        let [requests, errors] = specs(WallTime(now), Millis(window), None);
         assert_eq!((requests.start, errors.start), (EventTime(1_772_704_500_000), requests.start));
         let demo = GeneratorSpec::demo(1, EventTime(0)).attacks;
         let at =
@@ -418,6 +436,39 @@ mod tests {
             assert!(generator.labels().is_empty(), "the past is quiet");
             let lines = generator.lines();
             assert!((most / 2..most).contains(&lines), "{lines} of {most}");
+        }
+    }
+
+    #[test]
+    fn it_begins_where_an_earlier_one_ended() {
+        let now = 1_772_704_807_123;
+        let rows = [
+            ("nothing is stored", None, 1_772_704_500_000),
+            ("an old one", Some(1_772_704_500_000), 1_772_704_500_000),
+            ("one that ended lately", Some(1_772_704_780_000), 1_772_704_780_000),
+            ("in this window", Some(1_772_704_810_000), 1_772_704_800_000),
+            ("in the future", Some(u64::MAX), 1_772_704_800_000),
+        ];
+        for (name, stored, want) in rows {
+            let [requests, errors] = specs(WallTime(now), Millis(10_000), stored.map(EventTime));
+            assert_eq!((requests.start, errors.start), (EventTime(want), EventTime(want)), "{name}");
+            assert_eq!(
+                requests.start.0 + requests.attacks[0].at_ms,
+                now + 5000,
+                "{name}: attacks begin with the start"
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(stored(dir.path()), None);
+        let mut store = StoreSink::open(dir.path(), StoreSettings::default()).unwrap();
+        let points = b"http_stats,host=a requests=1i 1772704780000\n".to_vec();
+        store.deliver(&Delivery { seq: 1, points, ..Delivery::default() }).unwrap();
+        assert_eq!(stored(dir.path()), Some(EventTime(1_772_704_790_000)));
+        let said = |seconds| introduction(Path::new("d"), Millis::seconds(seconds), None);
+        for (seconds, want) in
+            [(7, "hosts: attacks, from"), (67, "hosts: the last minute, and"), (307, "the last 5 minutes, and")]
+        {
+            assert!(said(seconds).contains(want), "{}", said(seconds));
         }
     }
 
