@@ -5,8 +5,8 @@
 //! (control) carries heartbeats and a small status, by which a lost or frozen peer is noticed.
 //!
 //! Invariants
-//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration, lease and number of
-//!   processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect on who
+//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration, lease, host file and
+//!   number of processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect on who
 //!   refuses it: that one waits on for the right peer. Who is refused by a peer that it asks ends.
 //! - Whoever asks, however often, does not fill the log.
 //! - The processes start only when all connections of all pairs stand.
@@ -98,6 +98,11 @@ enum Found {
         index: usize,
         refusal: Refusal,
     },
+    /// Somebody asked who does not know the secret, or does not speak as this release does.
+    Stranger {
+        from: String,
+        error: String,
+    },
 }
 
 /// Strangers, and processes that know the secret and belong elsewhere: the ones do not hide the others.
@@ -165,6 +170,7 @@ impl Members {
             nonce,
             cluster_id: self.cluster_id.clone(),
             config_hash: self.config_hash.clone(),
+            addresses: handshake::hashes(&self.addresses),
         }
     }
 }
@@ -191,7 +197,7 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
             let started = threads::spawn("cluster:handshake", move || {
                 let from = stream.peer_addr().map_or_else(|_| "a peer".to_owned(), |a| a.to_string());
                 let ours = members.hello(Purpose::Data, nonce);
-                match handshake::answer(stream, &ours, &members.secret) {
+                match handshake::answer(stream, &members.addresses, &ours, &members.secret) {
                     Ok((hello, stream)) => {
                         let (index, purpose, nonce) = (hello.index as usize, hello.purpose, hello.nonce);
                         let _ = found.send(Found::Peer { index, purpose, stream, nonce });
@@ -200,7 +206,12 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
                         turn_away(&OTHERS, &from, &refusal);
                         let _ = found.send(Found::TurnedAway { index: hello.index as usize, refusal });
                     }
-                    Err(error) => turn_away(&STRANGERS, &from, &error),
+                    Err(error) => {
+                        turn_away(&STRANGERS, &from, &error);
+                        if matches!(error, handshake::Error::Secret | handshake::Error::Protocol) {
+                            let _ = found.send(Found::Stranger { from, error: error.to_string() });
+                        }
+                    }
                 }
                 done.fetch_sub(1, Ordering::Relaxed);
             });
@@ -226,7 +237,7 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
         let give_up = Instant::now() + members.patience;
         let (mut told, saying) = (String::new(), LogLimit::new());
         while Instant::now() < give_up {
-            match handshake::ask(address, &members.hello(purpose, nonce), peer as u32, &members.secret) {
+            match handshake::ask(&members.addresses, &members.hello(purpose, nonce), peer as u32, &members.secret) {
                 Ok((hello, stream)) => {
                     let _ = found.send(Found::Peer { index: peer, purpose, stream, nonce: hello.nonce });
                     return;
@@ -271,7 +282,7 @@ fn missing<'a>(members: &Members, slots: &Slots, why: impl Fn(usize) -> Option<&
 fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Sockets), Failure> {
     let count = members.addresses.len();
     let mut slots = Slots::new();
-    let mut turned_away = None;
+    let (mut turned_away, mut stranger) = (None, None);
     let mut not_yet: HashMap<usize, String> = HashMap::new();
     let give_up = Instant::now() + members.patience;
     let mut say = Instant::now() + SAY_AFTER;
@@ -303,6 +314,7 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
             Ok(Found::NotYet { index, error }) => drop(not_yet.insert(index, error)),
             // It may be of an earlier cluster, and was told. The right one may still come.
             Ok(Found::TurnedAway { index, refusal }) => turned_away = Some((index, refusal)),
+            Ok(Found::Stranger { from, error }) => stranger = Some((from, error)),
             Err(RecvTimeoutError::Timeout) if Instant::now() < give_up => {}
             Err(_) => {
                 let missing = missing(members, &slots, |i| not_yet.get(&i));
@@ -310,6 +322,9 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
                 if let Some((index, refusal)) = turned_away {
                     message +=
                         &format!("; one that came as process {index} does not belong to this cluster: {refusal}");
+                }
+                if let Some((from, error)) = stranger {
+                    message += &format!("; a connection from {from} was rejected: {error}");
                 }
                 return Err(Failure::new(ExitCode::PeerLost, message));
             }

@@ -72,7 +72,7 @@ fn a_peer_that_says_nothing_is_named_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let ours = members(&["a:1".to_owned(), "b:2".to_owned()], 0).hello(Purpose::Data, 1);
-    let error = handshake::answer(listener.accept().unwrap().0, &ours, b"secret").expect_err("nothing was said");
+    let error = handshake::answer(listener.accept().unwrap().0, &[], &ours, b"secret").expect_err("nothing was said");
     assert_eq!(error.to_string(), "it did not complete the handshake within 2s");
     drop(silent);
 }
@@ -85,19 +85,23 @@ fn who_does_not_belong_is_told_and_the_right_one_is_waited_for() {
         ("another number of workers", |m| m.workers = 3, "-w 2 workers, this one with -w 3"),
         ("another lease", |m| m.lease = Duration::from_secs(5), "it gives its peers 1m, this one 5s ([cluster] lease)"),
         ("an earlier number of processes", |m| m.addresses.truncate(2), "-n 3, this one with -n 2"),
+        (
+            "another host file",
+            |m| m.addresses[2] = "elsewhere:7".into(),
+            "its host file has another address for process 2 than elsewhere:7, which is in the one here",
+        ),
     ];
     for (name, change, want) in rows {
         let addresses: Vec<String> = (0..3).map(|_| free_port()).collect();
         let first = members(&addresses, 0);
         let zero = std::thread::spawn(move || form(&first));
-        let mut wrong = members(&addresses, 1);
+        // Its port stays taken as long as this process, of which it is a thread, lives.
+        let mut wrong = Members { bind: Some("127.0.0.1:0".into()), ..members(&addresses, 1) };
         change(&mut wrong);
         let failure = form(&wrong).err().unwrap_or_else(|| panic!("{name}: formed"));
         assert_eq!(failure.code, ExitCode::Usage, "{name}");
         assert!(failure.message.contains(want), "{name}: {}", failure.message);
-        // The port of the one that ended is taken as long as this process, of which it is a thread, lives.
-        let moved = [addresses[0].clone(), free_port(), free_port()];
-        let others = run((1..3).map(|i| members(&moved, i)).collect());
+        let others = run((1..3).map(|i| members(&addresses, i)).collect());
         let zero = zero.join().unwrap().unwrap_or_else(|failure| panic!("{name}: {failure}"));
         let _formed = Formed::of(others.iter().flatten().chain([&zero]));
         assert!(others.iter().all(Result::is_ok), "{name}");
@@ -109,8 +113,13 @@ fn who_waited_in_vain_says_who_came() {
     let waiting = Members { patience: Duration::ZERO, ..members(&["a:1".to_owned(), "b:2".to_owned()], 0) };
     let (found, arrivals) = unbounded();
     found.send(Found::TurnedAway { index: 1, refusal: Refusal::Config }).unwrap();
+    let error = handshake::Error::Secret.to_string();
+    found.send(Found::Stranger { from: "192.0.2.1:7".into(), error }).unwrap();
     let failure = gather(&waiting, &arrivals).expect_err("nobody came");
     assert_eq!(failure.code, ExitCode::PeerLost);
+    let end = "; a connection from 192.0.2.1:7 was rejected: it does not know the cluster's secret; [cluster] secret is the same for all its \
+               processes";
+    assert!(failure.message.ends_with(end), "{}", failure.message);
     let want = "no connection to process 1 (b:2) within 0 s; one that came as process 1 does not belong to this cluster: it runs \
                 with another configuration";
     assert!(failure.message.starts_with(want), "{}", failure.message);
