@@ -54,7 +54,8 @@ impl ClusterArgs {
             None => ((0..processes).map(|i| format!("localhost:{}", FIRST_PORT + i)).collect(), 0),
         };
         if processes == 1 {
-            let unused = [("-h", self.hostfile.is_some()), ("--bind", self.bind.is_some())];
+            // A host file of this one process is what a cluster of one host has.
+            let unused = [("-h", self.hostfile.is_some() && more > 0), ("--bind", self.bind.is_some())];
             for (flag, _) in unused.iter().filter(|(_, is_given)| *is_given) {
                 let warning = Diagnostic::warning(format!("{flag} says nothing of one process, which has no peers"));
                 exit::stderr(format_args!("{}", warning.hint("-n is the number of processes")));

@@ -308,6 +308,9 @@ fn a_file_without_its_flag_is_helped_on() {
     write(dir.path(), "hosts", "127.0.0.1:1\n127.0.0.1:2\n");
     let ran = tidewatch(dir.path(), "replay --from a.log --out out -h hosts");
     assert!(ran.code == Some(0) && ran.err.contains("warning: -h says nothing of one process"), "{}", ran.err);
+    write(dir.path(), "host", "127.0.0.1:1\n");
+    let ran = tidewatch(dir.path(), "replay --from a.log --out alone -n 1 -p 0 -h host");
+    assert!(ran.code == Some(0) && !ran.err.contains("warning:"), "{}", ran.err);
     let ran = tidewatch(dir.path(), "check -c a.log");
     assert!(ran.code == Some(2) && ran.err.lines().count() < 70, "{}", ran.err);
     assert!(ran.err.contains(" more mistakes in a.log\n hint: is it a configuration?"), "{}", ran.err);
