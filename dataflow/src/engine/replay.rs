@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::redaction::Redaction;
 use super::workers::{self, Running, Shared};
 use super::writer::Writer;
+use super::zones;
 use crate::cli::options::ReplayOptions;
 use crate::config::Config;
 use crate::exit::{self, ExitCode, Failure};
@@ -143,12 +144,17 @@ impl Summary {
                 self.lines, self.late, self.future
             ));
         }
-        let why = match self.ahead.map(|ahead| (ahead, (ahead + HOUR / 2) / HOUR)) {
-            Some((ahead, hours @ 1..=14)) if ahead.abs_diff(hours * HOUR) <= NEAR => format!(
-                "the last is about {hours} h ahead of the clock: is the source's `time_zone` right? `tidewatch check` says which zone \
-                 fits"
-            ),
-            Some((ahead, _)) => format!(
+        let zone = |ahead: u64| zones::nearest(i64::try_from(ahead).ok()?, NEAR).filter(|offset| *offset > 0);
+        let why = match self.ahead.map(|ahead| (ahead, zone(ahead))) {
+            Some((_, Some(seconds))) => {
+                let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+                let minutes = if minutes > 0 { format!(" {minutes} min") } else { String::new() };
+                format!(
+                    "the last is about {hours} h{minutes} ahead of the clock: is the source's `time_zone` right? `tidewatch check` says \
+                     which zone fits"
+                )
+            }
+            Some((ahead, None)) => format!(
                 "the last is {} ahead of the clock: are the clocks right? `max_ahead` in [time] bounds how far lines may be",
                 Millis(ahead - ahead % if ahead < MINUTE { 1000 } else { MINUTE })
             ),
@@ -178,10 +184,9 @@ impl fmt::Display for Summary {
 }
 
 const MINUTE: u64 = 60_000;
-const HOUR: u64 = 60 * MINUTE;
 
-/// How far a distance may be from whole hours, ms, to be that of a time zone.
-const NEAR: u64 = 5 * MINUTE;
+/// How far a distance may be from that of a time zone from UTC, ms, to be taken for it.
+const NEAR: i64 = 300_000;
 
 /// What is computed, by a configuration.
 pub fn plan(config: &Config) -> Plan {
@@ -447,12 +452,16 @@ mod tests {
         let future =
             |ahead: u64| Summary { lines: 9, future: 9, ahead: Some(ahead), ..Summary::default() }.hint().unwrap();
         for (ahead, want) in [
-            (HOUR - NEAR - 1, "the last is 54m ahead"),
-            (HOUR - NEAR, "about 1 h ahead of the clock: is the source's `time_zone` right"),
-            (2 * HOUR + NEAR, "about 2 h ahead"),
-            (2 * HOUR + NEAR + 1, "the last is 125m ahead"),
-            (14 * HOUR, "about 14 h ahead"),
-            (15 * HOUR, "the last is 15h ahead"),
+            (55 * MINUTE - 1, "the last is 54m ahead"),
+            (55 * MINUTE, "about 1 h ahead of the clock: is the source's `time_zone` right"),
+            (125 * MINUTE, "about 2 h ahead"),
+            (125 * MINUTE + 1, "the last is 125m ahead"),
+            (330 * MINUTE + 1, "about 5 h 30 min ahead"),
+            (345 * MINUTE, "about 5 h 45 min ahead"),
+            (90 * MINUTE, "the last is 90m ahead"),
+            (14 * 60 * MINUTE, "about 14 h ahead"),
+            (15 * 60 * MINUTE, "the last is 15h ahead"),
+            (u64::MAX, "ahead of the clock: are the clocks right?"),
         ] {
             let hint = future(ahead);
             assert!(hint.contains(want) && !hint.contains("order of time"), "{ahead}: {hint}");

@@ -37,9 +37,14 @@ pub fn fitting(configured: &TimeZone, at: u64, off: i64, near: i64) -> Option<i3
     }
     let here = configured.to_offset(instant(at)?).seconds();
     let wanted = i64::from(here).checked_mul(1000)?.checked_add(off)?;
+    nearest(wanted, near).filter(|offset| *offset != here)
+}
+
+/// The offset from UTC, in seconds east, that is in use somewhere and is so many ms, or `near` ms more or less.
+pub fn nearest(wanted: i64, near: i64) -> Option<i32> {
     let used = (-12..=14).map(|hour| hour * 3600).chain(ODD.map(|minutes| minutes * 60));
     let away = |offset: &i32| (i64::from(*offset) * 1000).abs_diff(wanted);
-    used.min_by_key(away).filter(|offset| away(offset) <= near.unsigned_abs() && *offset != here)
+    used.min_by_key(away).filter(|offset| away(offset) <= near.unsigned_abs())
 }
 
 /// An offset as it is configured: `+02:00`.
