@@ -57,7 +57,7 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Result<Index, CaptureError> {
-        let file = File::open(path).map_err(CaptureError::io("read", path))?;
+        let file = super::open(path)?;
         let length = file.metadata().map_err(CaptureError::io("read", path))?.len();
         let mut begin = [0; BEGIN.len()];
         let entries = length.checked_sub(BEGIN.len() as u64).filter(|length| length % Entry::BYTES as u64 == 0);

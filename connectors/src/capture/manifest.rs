@@ -9,7 +9,6 @@ use crate::kafka::is_topic_name;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use tidewatch_events::text::Shown as _;
@@ -153,17 +152,19 @@ impl Manifest {
     /// `Usage` where there is none, or one of another version; `Damaged` where it is not as it was written.
     pub(super) fn read(dir: &Path) -> Result<Manifest, CaptureError> {
         let path = dir.join(MANIFEST);
-        let text = match File::open(&path) {
+        let text = match super::open(&path) {
             Ok(file) => {
                 let mut text = Vec::new();
                 let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
                 read.map_err(CaptureError::io("read", &path))?;
                 text
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(CaptureError::Io { error, .. })
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
                 return Err(no_capture(dir));
             }
-            Err(error) => return Err(CaptureError::io("read", &path)(error)),
+            Err(error) => return Err(error),
         };
         let damaged = |what: &str| CaptureError::damaged(&path, 0, what);
         let whole = std::str::from_utf8(&text).ok().filter(|text| text.len() as u64 <= MAX_BYTES);

@@ -33,6 +33,7 @@ pub use verify::{Verified, verify};
 pub use writer::{CaptureWriter, check_free};
 
 use crate::source::SourceError;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use tidewatch_events::text::Shown as _;
@@ -76,6 +77,15 @@ impl CaptureError {
         let file = path.shown().to_string();
         move |error| CaptureError::Io { verb, file, error }
     }
+}
+
+/// Opens a file of a capture. A pipe would be waited for.
+fn open(path: &Path) -> Result<File, CaptureError> {
+    let found = fs::metadata(path).map_err(CaptureError::io("read", path))?;
+    if !found.is_file() {
+        return Err(CaptureError::damaged(path, 0, "it is no file"));
+    }
+    File::open(path).map_err(CaptureError::io("read", path))
 }
 
 impl From<CaptureError> for SourceError {

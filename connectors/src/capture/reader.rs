@@ -83,7 +83,7 @@ impl Capture {
     /// Where its file cannot be opened, or does not begin as one of this partition.
     pub fn read(&self, partition: &PartitionManifest, read: Arc<AtomicU64>) -> Result<Blocks, CaptureError> {
         let path = self.file(partition);
-        let file = File::open(&path).map_err(CaptureError::io("read", &path))?;
+        let file = super::open(&path)?;
         let unpacker = Unpacker::new().map_err(CaptureError::io("decompress", &path))?;
         let head = head(&self.manifest.about.topic, partition.partition);
         let mut blocks = Blocks {

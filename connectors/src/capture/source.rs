@@ -10,14 +10,13 @@
 use super::block::Unpacker;
 use super::index::Index;
 use super::manifest::PartitionManifest;
-use super::{Blocks, Capture, CaptureError};
+use super::{About, Blocks, Capture, CaptureError};
 use crate::feed::{Feed, PartitionInfo, Unit, Unread};
 use crate::kafka;
 use crate::open_files;
 use crate::source::recent::FetchLines;
 use crate::source::{Identity, SourceError, without_end};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -46,20 +45,20 @@ impl CaptureSource {
     /// not as long as it was.
     pub fn new(identity: Identity, captures: Vec<Capture>) -> Result<CaptureSource, SourceError> {
         let usage = |words: String| Err(SourceError::Usage(words));
-        let mut topic: Option<Arc<Capture>> = None;
+        let mut seen: Vec<Arc<Capture>> = Vec::new();
         let mut partitions: BTreeMap<u32, Parts> = BTreeMap::new();
         for capture in captures.into_iter().map(Arc::new) {
             capture.look()?;
-            let first = topic.get_or_insert_with(|| capture.clone());
-            if !is_of_one_topic(first, &capture) {
-                let (one, other) = (first.dir().shown(), capture.dir().shown());
+            if let Some(one) = seen.iter().find(|one| !is_of_one_topic(one, &capture)) {
+                let (one, other) = (one.dir().shown(), capture.dir().shown());
                 return usage(format!("{one} and {other} are captures of different topics"));
             }
             for (at, partition) in capture.manifest().partitions.iter().enumerate() {
                 partitions.entry(partition.partition).or_default().push((capture.clone(), at));
             }
+            seen.push(capture);
         }
-        let Some(first) = topic else { return usage("no capture is named".to_owned()) };
+        let Some(first) = seen.first() else { return usage("no capture is named".to_owned()) };
         for parts in partitions.values_mut() {
             parts.sort_by_key(|part| (of(part).from, of(part).until));
             // An empty one is in nobody's way.
@@ -157,10 +156,16 @@ impl CaptureSource {
     }
 }
 
-/// Whether two captures are of one topic of one cluster, as far as is known.
+/// Whether two captures are of one topic of one cluster, as far as is known: where the brokers gave its id for one of them alone,
+/// by their addresses.
 pub fn is_of_one_topic(one: &Capture, other: &Capture) -> bool {
     let (one, other) = (&one.manifest().about, &other.manifest().about);
-    one.topic == other.topic && one.cluster == other.cluster
+    let is_known = |about: &About| about.cluster.is_some();
+    let is_one_cluster = match is_known(one) == is_known(other) {
+        true => one.cluster == other.cluster,
+        false => one.brokers == other.brokers,
+    };
+    one.topic == other.topic && is_one_cluster
 }
 
 fn of((capture, at): &(Arc<Capture>, usize)) -> &PartitionManifest {
@@ -238,7 +243,7 @@ fn fetch(
     }
     let index = Index::open(&part.0.index(partition))?;
     let path = part.0.file_of(partition.partition);
-    let file = File::open(&path).map_err(CaptureError::io("read", &path))?;
+    let file = super::open(&path)?;
     let mut unpacker = Unpacker::new().map_err(CaptureError::io("decompress", &path))?;
     let (mut buffer, mut records, mut until) = (Vec::new(), Vec::new(), None::<u64>);
     for (_, offset, line) in places {

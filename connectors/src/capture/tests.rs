@@ -174,6 +174,48 @@ fn captures_of_one_topic_follow_each_other() {
 }
 
 #[test]
+fn captures_of_one_cluster_are_of_one_topic_also_where_it_gave_no_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let capture = |name: &str, cluster: Option<&str>, brokers: &str| {
+        let about = About { cluster: cluster.map(str::to_owned), brokers: brokers.to_owned(), ..about("t") };
+        CaptureWriter::create(&dir.path().join(name), about).unwrap().finish().unwrap();
+        Capture::open(&dir.path().join(name)).unwrap()
+    };
+    let (known, unknown) = (capture("known", Some("a"), "x:1"), capture("unknown", None, "x:1"));
+    let (other, elsewhere) = (capture("other", Some("b"), "x:1"), capture("elsewhere", None, "y:1"));
+    let rows = [
+        ("one alone is known", &known, &unknown, true),
+        ("of other brokers", &known, &elsewhere, false),
+        ("both are known", &known, &other, false),
+        ("neither is", &unknown, &elsewhere, true),
+    ];
+    for (name, one, other, want) in rows {
+        assert_eq!((is_of_one_topic(one, other), is_of_one_topic(other, one)), (want, want), "{name}");
+    }
+    // Each is of one topic with the first.
+    assert!(source(&[unknown.dir(), known.dir()]).is_ok());
+    let refused = source(&[unknown.dir(), known.dir(), other.dir()]).err().unwrap().to_string();
+    assert!(refused.ends_with("/other are captures of different topics"), "{refused}");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    for name in ["partition-0.zst", "partition-0.index", MANIFEST] {
+        for is_pipe in [true, false] {
+            let dir = small();
+            let path = dir.path().join(name);
+            fs::remove_file(&path).unwrap();
+            match is_pipe {
+                true => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+                false => fs::create_dir(&path).unwrap(),
+            }
+            let want = format!("{} is damaged at byte 0: it is no file", path.display());
+            assert_eq!(problems(dir.path()), [want], "{name}, a pipe: {is_pipe}");
+        }
+    }
+}
+
+#[test]
 fn nothing_that_is_there_is_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

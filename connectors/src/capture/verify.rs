@@ -4,7 +4,6 @@ use super::index::{BEGIN, Entry};
 use super::manifest::{PartitionManifest, hex};
 use super::{Capture, CaptureError};
 use sha2::{Digest as _, Sha256};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ fn records(
 /// Whether an index has its checksum.
 pub(super) fn index(path: &Path, want: &str) -> Result<(), CaptureError> {
     let of_system = CaptureError::io;
-    let mut file = BufReader::new(File::open(path).map_err(of_system("read", path))?);
+    let mut file = BufReader::new(super::open(path)?);
     let (mut sum, mut buffer) = (Sha256::new(), [0; 16 << 10]);
     loop {
         match file.read(&mut buffer).map_err(of_system("read", path))? {

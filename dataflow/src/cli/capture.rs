@@ -3,7 +3,7 @@
 use super::check::{given_or_usual, which};
 use super::options::CaptureOptions;
 use crate::config::reader::parse_date;
-use crate::config::{Overrides, Services, values};
+use crate::config::{Diagnostic, Overrides, Services, values};
 use crate::engine;
 use crate::exit::{self, ExitCode, Failure};
 use clap::Subcommand;
@@ -136,7 +136,27 @@ fn record(args: CaptureArgs) -> Result<(), Failure> {
     let config = super::load(path, &Overrides { services: Services::Kafka, ..Overrides::default() })?;
     exit::handle_signals()?;
     let manifest = engine::capture(&config, &CaptureOptions { topic, out: out.clone(), from, until })?;
+    if let Some(words) = shortfall(&manifest) {
+        let hint = "records may be older than the topic keeps them, or not written yet";
+        exit::stderr(format_args!("{}", Diagnostic::warning(words).hint(hint)));
+    }
     super::print(&format!("captured {} in {}\n", summary(&manifest), out.shown()))
+}
+
+/// How much shorter the times of the records are than what was asked for.
+fn shortfall(manifest: &Manifest) -> Option<String> {
+    const MUCH: u64 = 60_000;
+    let about = &manifest.about;
+    let Some((first, last)) = manifest.timestamps() else {
+        let is_part = about.from_ms.is_some() || about.until_ms.is_some();
+        return is_part.then(|| format!("{} has no records of that time", about.topic));
+    };
+    let late = about.from_ms.filter(|from| first.saturating_sub(*from) > MUCH);
+    let early = about.until_ms.filter(|until| until.saturating_sub(last) > MUCH);
+    let late = late.map(|from| format!("begin at {}, not at {}", shown(first), shown(from)));
+    let early = early.map(|until| format!("end at {}, not at {}", shown(last), shown(until)));
+    let said: Vec<String> = late.into_iter().chain(early).collect();
+    (!said.is_empty()).then(|| format!("the records of {} {}", about.topic, said.join(", and ")))
 }
 
 /// What a capture holds, in a line.
@@ -304,6 +324,54 @@ fn write_lines<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidewatch_connectors::capture::About;
+
+    #[test]
+    fn a_range_that_is_shorter_than_asked_for_is_said() {
+        let minute = 60_000;
+        // name, from and until as asked for (minutes), first and last record, what is said
+        type Row<'a> = (&'a str, Option<u64>, Option<u64>, Option<(u64, u64)>, Option<&'a str>);
+        let rows: &[Row<'_>] = &[
+            ("all of it", Some(10), Some(20), Some((10, 19)), None),
+            ("a minute is missing", Some(10), Some(20), Some((11, 19)), None),
+            (
+                "two are",
+                Some(10),
+                Some(20),
+                Some((12, 19)),
+                Some("begin at 1970-01-01T00:12:00.000Z, not at 1970-01-01T00:10:00.000Z"),
+            ),
+            (
+                "at the end",
+                Some(10),
+                Some(20),
+                Some((10, 15)),
+                Some("end at 1970-01-01T00:15:00.000Z, not at 1970-01-01T00:20:00.000Z"),
+            ),
+            ("at both", Some(10), Some(20), Some((15, 15)), Some(", and end at 1970-01-01T00:15:00.000Z")),
+            ("no record", Some(10), None, None, Some("t has no records of that time")),
+            ("none was asked for", None, None, None, None),
+            ("whatever there is", None, None, Some((1, 2)), None),
+        ];
+        for (name, from, until, times, want) in rows {
+            let about = About {
+                topic: "t".into(),
+                from_ms: from.map(|at| at * minute),
+                until_ms: until.map(|at| at * minute),
+                ..About::default()
+            };
+            let partition = PartitionManifest {
+                first_timestamp_ms: times.map(|(first, _)| first * minute),
+                last_timestamp_ms: times.map(|(_, last)| last * minute),
+                ..PartitionManifest::default()
+            };
+            let said = shortfall(&Manifest { version: 1, about, partitions: vec![partition] });
+            match want {
+                Some(want) => assert!(said.as_ref().is_some_and(|said| said.contains(want)), "{name}: {said:?}"),
+                None => assert_eq!(said, None, "{name}"),
+            }
+        }
+    }
 
     #[test]
     fn a_time_is_given_or_is_so_long_ago() {

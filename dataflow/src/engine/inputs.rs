@@ -65,7 +65,7 @@ pub fn files(sources: Vec<Source>) -> Vec<Named> {
 fn by_topic(captures: &[Capture]) -> Vec<Vec<Capture>> {
     let mut all: Vec<Vec<Capture>> = Vec::new();
     for capture in captures {
-        match all.iter_mut().find(|others| is_of_one_topic(&others[0], capture)) {
+        match all.iter_mut().find(|others| others.iter().all(|other| is_of_one_topic(other, capture))) {
             Some(others) => others.push(capture.clone()),
             None => all.push(vec![capture.clone()]),
         }
