@@ -215,13 +215,15 @@ fn no_capture(dir: &Path) -> CaptureError {
 
 /// Whether a directory holds files of a capture, finished or not.
 pub(super) fn has_files(dir: &Path) -> bool {
-    let is_one = |name: &str| {
-        let number = name.strip_prefix("partition-").and_then(|name| name.split_once('.'));
-        name == MANIFEST
-            || number.is_some_and(|(number, end)| number.parse::<u32>().is_ok() && ["zst", "index"].contains(&end))
-    };
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).any(|name| name.to_str().is_some_and(is_one))
+    entries.map(|entry| entry.file_name()).any(|name| name.to_str().is_some_and(is_of_capture))
+}
+
+/// Whether a file of this name is one of a capture.
+pub(super) fn is_of_capture(name: &str) -> bool {
+    let number = name.strip_prefix("partition-").and_then(|name| name.split_once('.'));
+    name == MANIFEST
+        || number.is_some_and(|(number, end)| number.parse::<u32>().is_ok() && ["zst", "index"].contains(&end))
 }
 
 /// SHA-256 in hexadecimal digits.

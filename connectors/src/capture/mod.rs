@@ -7,16 +7,17 @@
 //! | `partition-3.index` | where its blocks are, so that single records are found again ([`index`]) |
 //!
 //! [`CaptureWriter`] writes them, [`Capture`] opens them, [`CaptureSource`] hands their records to a feed, [`verify`] reads
-//! all of them and says what is wrong.
+//! all of them and says what is wrong. [`forget()`] masks a client in them.
 //!
 //! Invariants
 //! - What has a manifest is complete and on the disk. A capture that fails or is interrupted leaves no files; one that is
 //!   killed leaves files without a manifest, which nothing takes for a capture.
-//! - Nothing that is there is overwritten.
+//! - Nothing that is there is overwritten; where a client is erased, a capture is replaced as a whole.
 //! - Files are distrusted when they are read: what is not as it was written is an error that names file and place, and takes
 //!   no more memory than a block.
 
 mod block;
+mod forget;
 mod index;
 mod manifest;
 mod partition;
@@ -26,6 +27,7 @@ mod verify;
 mod writer;
 
 pub use block::Record;
+pub use forget::forget;
 pub use manifest::{About, CapturePrivacy, MANIFEST, Manifest, PartitionManifest};
 pub use reader::{Blocks, Capture, Records};
 pub use source::{CaptureLines, CaptureSource, is_of_one_topic};

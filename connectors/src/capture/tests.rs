@@ -1,6 +1,7 @@
 use super::testing::{Row, about, record, rows, write};
 use super::*;
 use crate::durable::testing::fill_disk;
+use crate::erase::whom::Whom;
 use crate::feed::{Feed, Message};
 use crate::kafka;
 use crate::source::Identity;
@@ -213,6 +214,78 @@ fn what_is_no_file_is_not_waited_for() {
             assert_eq!(problems(dir.path()), [want], "{name}, a pipe: {is_pipe}");
         }
     }
+}
+
+#[test]
+fn a_client_is_erased_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("c");
+    let line = |n: u64| match n % 10 {
+        3 => format!("192.0.2.1 - - GET /{n} 192.0.2.1\n"),
+        _ => format!("192.0.2.10 - - GET /{n}\n"),
+    };
+    let of_0: Vec<Row> = (0..COUNT).map(|n| (n * 2, Some(n), Some("web1"), line(n).into_bytes())).collect();
+    let of_1: Vec<Row> = vec![(5, None, Some("192.0.2.1"), b"{\"a\":\"\\u003192.0.2.1\"}".to_vec())];
+    let before = write(&at, "web-logs", &[(0, 0, 9000, of_0.clone()), (1, 5, 9, of_1)]);
+    let written = |dir: &Path| files(dir).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
+    let bytes = written(&at);
+    let whom = |address: &str| Whom::from(&[address.parse().unwrap()][..]);
+    assert_eq!(forget(&at, &whom("192.0.2.7")).unwrap(), 0);
+    assert!(written(&at) == bytes, "who is not there changes nothing");
+    fs::write(at.join("notes.txt"), "mine").unwrap();
+    // As a process leaves it that is killed before it ends.
+    let beside = dir.path().join("c.forgetting");
+    fs::create_dir(&beside).unwrap();
+    fs::write(beside.join("partition-0.zst"), "half of it").unwrap();
+    let times = COUNT / 10 * 2 + 2;
+    assert_eq!(forget(&at, &whom("192.0.2.1")).unwrap(), times);
+    assert!(!beside.exists());
+    assert_eq!(fs::read(at.join("notes.txt")).unwrap(), b"mine");
+    assert_eq!(problems(&at), [] as [String; 0]);
+    let after = Capture::open(&at).unwrap().manifest().clone();
+    let known = |manifest: &Manifest| {
+        let of =
+            |p: &PartitionManifest| (p.from, p.until, p.records, p.bytes, p.first_timestamp_ms, p.last_timestamp_ms);
+        (manifest.about.clone(), manifest.partitions.iter().map(of).collect::<Vec<_>>())
+    };
+    assert_eq!(known(&after), known(&before));
+    let want: Vec<Row> = of_0
+        .into_iter()
+        .map(|(offset, time, host, value)| {
+            let text = String::from_utf8(value).unwrap();
+            let masked = if text.starts_with("192.0.2.1 ") { text.replace("192.0.2.1", "*********") } else { text };
+            (offset, time, host, masked.into_bytes())
+        })
+        .collect();
+    let (found, _) = read(source(&[&at]).unwrap(), kafka::partition_id(2, "web-logs", 0));
+    assert!(found == want, "{} records of {}", found.len(), want.len());
+    let of_1 = zstd::decode_all(fs::File::open(at.join("partition-1.zst")).unwrap()).unwrap();
+    assert_eq!(of_1, b"{\"a\":\"**************\"}\n");
+    assert_eq!(forget(&at, &whom("192.0.2.1")).unwrap(), 0, "it is gone, also as a record's host");
+    // What is damaged is left as it is, and so is what another process erases from.
+    let path = at.join("partition-0.zst");
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[500] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    assert!(matches!(forget(&at, &whom("192.0.2.10")), Err(CaptureError::Damaged { .. })));
+    assert!(fs::read(&path).unwrap() == damaged && !beside.exists());
+    let _held = crate::lock::hold(&at).unwrap();
+    assert!(matches!(forget(&at, &whom("192.0.2.10")), Err(CaptureError::Usage(_))));
+}
+
+#[test]
+fn a_disk_that_is_full_erases_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("c");
+    write(&at, "t", &[(0, 0, 9, vec![(0, None, None, b"192.0.2.1".to_vec())])]);
+    let whom = Whom::from(&["192.0.2.1".parse().unwrap()][..]);
+    fill_disk(true);
+    let failed = forget(&at, &whom);
+    fill_disk(false);
+    assert!(matches!(failed, Err(CaptureError::Io { .. })), "{failed:?}");
+    assert_eq!(problems(&at), [] as [String; 0]);
+    assert_eq!(files(dir.path()), [at.clone()], "nothing stays beside it");
+    assert_eq!(forget(&at, &whom).unwrap(), 1);
 }
 
 #[test]

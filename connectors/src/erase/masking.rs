@@ -169,6 +169,24 @@ fn log_in_base64(line: &[u8]) -> Option<(usize, Vec<u8>)> {
     std::str::from_utf8(&log).is_err().then_some((start, log))
 }
 
+/// Masks a client in a text, which keeps its length; how many times it stood there.
+pub(crate) fn mask_text(text: &mut [u8], whom: &Whom) -> u64 {
+    let (places, mut looked) = (whom.places(text), 0);
+    for place in &places {
+        let place = whole_escapes(text, place.clone(), &mut looked);
+        text[place].fill(b'*');
+    }
+    let mut masked = places.len() as u64;
+    if let Some((start, mut log)) = log_in_base64(text) {
+        let places = whom.places(&log);
+        places.iter().for_each(|place| log[place.clone()].fill(b'*'));
+        let log = STANDARD.encode(&log);
+        text[start..start + log.len()].copy_from_slice(log.as_bytes());
+        masked += places.len() as u64;
+    }
+    masked
+}
+
 /// Whether a text still stands there: who appends takes back what he could not write whole.
 fn is_still(file: &File, text: &[u8], at: u64) -> io::Result<bool> {
     let mut now = vec![0; text.len()];

@@ -8,20 +8,21 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::erase::masking;
 use tidewatch_connectors::erase::whom::Whom;
-use tidewatch_connectors::{route, store};
+use tidewatch_connectors::{capture, route, store};
 use tidewatch_events::privacy::{ClientPrivacy, names};
 use tidewatch_events::text::Shown as _;
 
 /// Erase a client from the store, the ring of recent requests, files of results and routes, and the journals of routes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The logs that are read, captures of topics, other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
+The logs that are read, captures of topics that are not named, other sinks, what waits for sinks, reports, lists of addresses to block, what was told already and
 what a process that runs now holds in memory are not touched; what of it there is, is said.
 
 Examples:
   tidewatch forget --client 203.0.113.7
   tidewatch forget --client pc7.example.org
-  tidewatch forget -c tidewatch.toml --client 2001:db8::7")]
+  tidewatch forget -c tidewatch.toml --client 2001:db8::7
+  tidewatch forget -c tidewatch.toml --client 203.0.113.7 --capture captures/monday")]
 pub struct ForgetArgs {
     /// The address or the host name, as the client has it; it is also looked for as [privacy] shows it.
     #[arg(long, value_name = "IP|NAME", value_parser = client)]
@@ -32,6 +33,9 @@ pub struct ForgetArgs {
     /// Where the store is, instead of the configured place.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// A capture to erase the client from as well; it is written again, with new checksums. May be given again.
+    #[arg(long, value_name = "DIR")]
+    capture: Vec<PathBuf>,
 }
 
 /// Who is asked for.
@@ -94,7 +98,8 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     let journals = crate::engine::routes::home(&config);
     let files = sinks::line_files(&config);
     let has_store = dir.join(store::FILE_NAME).exists() || dir.join(store::RING_FILE_NAME).exists();
-    if !has_store && !journals.exists() && !files.iter().any(|file| file.exists()) {
+    let has_files = journals.exists() || files.iter().any(|file| file.exists());
+    if !has_store && !has_files && args.capture.is_empty() {
         let error = store::StoreError::Missing(dir.join(store::FILE_NAME));
         return Err(Failure::usage(format!("{error}\n hint: name its directory with --data-dir")));
     }
@@ -114,14 +119,24 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     };
     let in_journals = erased(&journals, route::forget::forget(&journals, &whom));
     let in_files: u64 = files.iter().map(|file| erased(file, masking::mask(file, &whom))).sum();
-    let found = done.removed + done.masked + done.requests + in_journals + in_files;
+    let mut in_captures = 0;
+    for capture in &args.capture {
+        match capture::forget(capture, &whom) {
+            Ok(masked) => in_captures += masked,
+            Err(error) => failed.push(format!("{}: not erased there", Failure::from(error).message)),
+        }
+    }
+    let found = done.removed + done.masked + done.requests + in_journals + in_files + in_captures;
     let mut said = if found == 0 && failed.is_empty() {
         format!("nothing of {client} was found\n")
     } else {
         format!(
             "{client}: removed {} rows and masked {} of the store, erased {} requests, and masked it {in_journals} times in journals of \
-             routes, {in_files} times in files\n",
-            done.removed, done.masked, done.requests
+             routes, {in_files} times in files{}\n",
+            done.removed,
+            done.masked,
+            done.requests,
+            if args.capture.is_empty() { String::new() } else { format!(", {in_captures} times in captures") }
         )
     };
     for name in &done.kept_open {
@@ -210,7 +225,7 @@ fn logs(config: &Config) -> Vec<String> {
 fn captures(config: &Config) -> impl Iterator<Item = String> {
     config.sources.iter().filter_map(|source| match &source.kind {
         SourceKind::Kafka(kafka) => Some(format!(
-            "captures of topics {}, wherever they are: delete them, or capture again what is left",
+            "captures of topics {} that --capture does not name: name each with it, or delete it",
             kafka.topics.join(", ")
         )),
         _ => None,

@@ -211,6 +211,31 @@ fn what_is_no_whole_capture_is_not_replayed() {
 }
 
 #[test]
+fn a_client_is_erased_from_a_capture_that_is_named() {
+    let dir = folder();
+    capture(dir.path(), "c");
+    let ran = tidewatch(dir.path(), "forget --client 1.2.3.0 --capture c/");
+    assert!(ran.code == Some(0) && ran.out.contains(", 59 times in captures\n"), "{}{}", ran.out, ran.err);
+    let ran = tidewatch(dir.path(), "capture verify c");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = tidewatch(dir.path(), "capture export c");
+    assert!(
+        ran.out.contains("******* - - [05/Mar/2026:10:00:00 +0000] \"GET /0 ") && !ran.out.contains("1.2.3.0"),
+        "{}",
+        ran.out
+    );
+    assert_eq!(ran.out.matches("1.2.3.1 ").count(), 59);
+    let ran = tidewatch(dir.path(), "replay --from c --out out");
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("out/summary.json")).unwrap()).unwrap();
+    let read = ["lines", "events", "rejected"].map(|name| summary[name].as_u64());
+    assert_eq!(read, [Some(120), Some(118), Some(2)], "{}", ran.err);
+    let ran = tidewatch(dir.path(), "forget --client 1.2.3.1 --capture none --capture c");
+    assert!(ran.code == Some(1) && ran.err.contains("none") && ran.err.contains("not erased there"), "{}", ran.err);
+    assert!(ran.out.contains(", 59 times in captures\n"), "{}", ran.out);
+}
+
+#[test]
 fn erasing_a_client_says_that_captures_are_not_reached() {
     let dir = folder();
     let text = "[[source]]\nkind = \"kafka\"\nbrokers = \"127.0.0.1:9\"\ntopics = [\"web-logs\"]\n[sink.files]\ndir = \"out\"\n";
@@ -219,6 +244,6 @@ fn erasing_a_client_says_that_captures_are_not_reached() {
     fs::write(dir.path().join("out/alerts.jsonl"), "").unwrap();
     let ran = tidewatch(dir.path(), "forget -c kafka.toml --client 1.2.3.4");
     let words =
-        "not touched: captures of topics web-logs, wherever they are: delete them, or capture again what is left\n";
+        "not touched: captures of topics web-logs that --capture does not name: name each with it, or delete it\n";
     assert!(ran.code == Some(0) && ran.out.contains(words), "{}{}", ran.out, ran.err);
 }
