@@ -191,6 +191,7 @@ fn what_is_kept_in_sums_alone_is_answered_by_the_minute() {
             let all = if *from < T0 { 0 } else { covered / 1000 };
             let sum: u64 = series.rows.iter().map(|row| row.requests).sum();
             assert_eq!((series.step.0, sum), (want, all), "{name}, with points: {has_points}");
+            assert_eq!(series.begins, Some(EventTime(T0)), "{name}, with points: {has_points}");
             assert!(series.rows.iter().all(|row| row.rps == 1.0), "{name}");
         }
         tend(&sink, newest + hour, Duration::from_secs(90));

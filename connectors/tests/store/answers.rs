@@ -25,11 +25,13 @@ fn figures_are_merged_over_windows_and_hosts() {
     top(&mut lines, "top_paths", T0, "web1", 1, "/a", 25);
     top(&mut lines, "top_paths", T0 + 10_000, "web2", 1, "/a", 5);
     top(&mut lines, "top_paths", T0 + 10_000, "web2", 2, "/b", 5);
-    sink.deliver(&points(1, lines)).unwrap();
     let reader = read(dir.path());
+    assert_eq!(reader.series(&SeriesQuery::default()).unwrap().begins, None);
+    sink.deliver(&points(1, lines)).unwrap();
     for summed in [false, true] {
         let series = reader.series(&SeriesQuery::default()).unwrap();
         assert_eq!((series.step, series.rows.len(), series.to), (Millis(10_000), 12, EventTime(T0 + 2 * MINUTE)));
+        assert_eq!(series.begins, Some(EventTime(T0)));
         let row = &series.rows[11];
         assert_eq!((row.time, row.requests, row.rps, row.clients), (EventTime(T0 + 110_000), 40, 4.0, 7), "{summed}");
         assert_eq!((row.latency_p95, row.latency_avg), (Some(11.0), Some((30.0 * 5.0 + 10.0 * 5.5) / 40.0)));

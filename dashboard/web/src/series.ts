@@ -113,7 +113,7 @@ export function splice(base: Series, tail: Series, from: number): Series {
   if (tail.step !== base.step || tail.columns.join() !== base.columns.join()) return tail;
   const start = tail.from;
   const kept = base.rows.filter((row) => (row[0] ?? 0) >= from && (row[0] ?? 0) < start);
-  return { ...base, from, to: Math.max(base.to, tail.to), rows: [...kept, ...tail.rows.filter((row) => (row[0] ?? 0) >= from)] };
+  return { ...base, begins: tail.begins ?? base.begins, from, to: Math.max(base.to, tail.to), rows: [...kept, ...tail.rows.filter((row) => (row[0] ?? 0) >= from)] };
 }
 
 /** From when a series that reaches up to `to` is asked again: what may have been corrected, and all that came since it was asked. */
@@ -147,7 +147,9 @@ export function withLive(series: Series, live: LiveWindows, host: string, hosts:
   }
   const sorted = [...rows.values()].filter((row) => (row[0] ?? 0) > from - series.step && (row[0] ?? 0) < to);
   sorted.sort((a, b) => (a[0] ?? 0) - (b[0] ?? 0));
-  return { ...series, from, to, rows: sorted, known };
+  // Nothing was stored yet when it was asked: the data begins with the stream.
+  const begins = series.begins === null ? sorted[0]?.[0] : series.begins;
+  return { ...series, from, to, rows: sorted, known, begins };
 }
 
 /** One column of a series; where the series has no such column, nothing throughout. */
@@ -236,15 +238,33 @@ export function quietFor(now: Pick<Status, "mode" | "now" | "newest" | "last_eve
   return age > Math.max(60_000, 3 * window) ? age : null;
 }
 
-/** The newest row that is over, or the newest at all: how far the series is known decides. */
+/** Whether the data begins within a row: reading may have begun in its middle. */
+function beginsIn({ begins, step }: Series, row: Cell[] | undefined): boolean {
+  const time = row?.[0];
+  return begins != null && time != null && time <= begins && begins < time + step;
+}
+
+/** Whether all of a row's time is known: it is over, and the data begins before it. */
+export function isWhole(series: Known, row: Cell[]): boolean {
+  return (row[0] ?? Infinity) + series.step <= series.known && !beginsIn(series, row);
+}
+
+/** The newest whole row, or the newest that is over, or the newest at all: how far the series is known decides. */
 export function newestWhole(series: Known): Cell[] | null {
   const { rows, known, step } = series;
-  for (let at = rows.length - 1; at >= 0; at -= 1) if ((rows[at]?.[0] ?? Infinity) + step <= known) return rows[at] ?? null;
-  return rows[rows.length - 1] ?? null;
+  const newest = (fits: (row: Cell[]) => boolean) => rows.filter(fits).at(-1);
+  return newest((row) => isWhole(series, row)) ?? newest(([time]) => (time ?? Infinity) + step <= known) ?? rows[rows.length - 1] ?? null;
 }
 
 /** Its rows up to the newest whole one: half a window would look like an outage, and scaled up like what it may not become. */
 export function untilWhole(series: Known): Known {
   const whole = newestWhole(series)?.[0] ?? Infinity;
   return { ...series, rows: series.rows.filter((row) => (row[0] ?? 0) <= whole) };
+}
+
+/** Its rows without the one in which the data begins, where others follow at once: less traffic would rise to what it was all along. */
+export function sinceWhole(series: Known): Known {
+  const [first, second] = series.rows;
+  const isFollowed = (second?.[0] ?? Infinity) - (first?.[0] ?? 0) <= series.step;
+  return isFollowed && beginsIn(series, first) ? { ...series, rows: series.rows.slice(1) } : series;
 }

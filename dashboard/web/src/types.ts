@@ -79,6 +79,8 @@ export interface Series {
   step: number;
   columns: string[];
   rows: Cell[][];
+  /** Start of the oldest window that is kept; null: none is. */
+  begins?: number | null;
   approximate?: string[];
   truncated?: boolean;
 }

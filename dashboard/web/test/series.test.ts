@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { classLines, column, combine, fromFirst, histogram, LiveWindows, newestWhole, niceStep, quietFor, splice, tailFrom, untilWhole, withGaps, withLive } from "../src/series";
+import { classLines, column, combine, fromFirst, histogram, isWhole, LiveWindows, newestWhole, niceStep, quietFor, sinceWhole, splice, tailFrom, untilWhole, withGaps, withLive } from "../src/series";
 import type { Cell, LiveWindow, Series } from "../src/types";
 
 const COLUMNS = ["time", "requests", "rps", "latency_avg", "latency_max", "error_ratio", "clients", "anomalies"];
@@ -149,6 +149,33 @@ test.each<[string, Cell[][], number, Cell | undefined]>([
   ["none", [], 12_000, undefined],
 ])("the newest whole window: %s", (_, rows, known, time) => {
   expect(newestWhole({ ...series(0, 60_000, rows), known })?.[0]).toBe(time);
+});
+
+test.each<[string, number | null | undefined, Cell[][], number, number, boolean, number[]]>([
+  ["in part", 0, [row(0, 3), row(10_000, 9), row(20_000, 9)], 30_000, 20_000, true, [10_000, 20_000]],
+  ["in part, and the next fills", 0, [row(0, 3), row(10_000, 9)], 15_000, 0, false, [0]],
+  ["in part, and there is no other", 0, [row(0, 3)], 15_000, 0, false, [0]],
+  ["within a row of several windows", 5000, [row(0, 3), row(10_000, 9)], 20_000, 10_000, true, [10_000]],
+  ["in part, and nothing follows at once", 0, [row(0, 3), row(50_000, 9)], 60_000, 50_000, true, [0, 50_000]],
+  ["before what is shown", -10_000, [row(0, 3), row(10_000, 9)], 20_000, 10_000, true, [0, 10_000]],
+  ["nobody knows when", undefined, [row(0, 3), row(10_000, 9)], 20_000, 10_000, true, [0, 10_000]],
+])("the window in which the data begins: %s", (_, begins, rows, known, newest, whole, drawn) => {
+  const shown = { ...series(0, 60_000, rows), known, begins };
+  const found = newestWhole(shown);
+  expect([found?.[0], found && isWhole(shown, found)]).toEqual([newest, whole]);
+  expect(column(sinceWhole(untilWhole(shown)), "time")).toEqual(drawn);
+});
+
+test("where nothing was stored the data begins with the stream", () => {
+  const live = new LiveWindows();
+  live.restart(null);
+  live.push(window(20_000, "a", 3));
+  live.push(window(30_000, "a", 9));
+  expect(withLive({ ...series(0, 60_000, []), begins: null }, live, "", ["a"], 0, 60_000).begins).toBe(20_000);
+  expect(withLive({ ...series(0, 60_000, []), begins: 10_000 }, live, "", ["a"], 0, 60_000).begins).toBe(10_000);
+  expect(withLive(series(0, 60_000, []), live, "", ["a"], 0, 60_000).begins).toBeUndefined();
+  const base = { ...series(0, 40_000, []), begins: null };
+  expect(splice(base, { ...series(20_000, 50_000, []), begins: 20_000 }, 0).begins).toBe(20_000);
 });
 
 test.each<[string, object, number, number | null]>([

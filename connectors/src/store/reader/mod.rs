@@ -95,10 +95,9 @@ impl StoreReader {
             let tables = ["http_stats", "error_events", "anomaly"];
             let (mut first, mut newest) = (None::<i64>, None::<i64>);
             for table in tables {
+                first = first.into_iter().chain(oldest(c, table)?).min();
                 newest = newest.max(time(&format!("SELECT MAX(time) FROM {table}"))?);
                 for suffix in ["", "_1m", "_1h"] {
-                    let oldest = time(&format!("SELECT MIN(time) FROM {table}{suffix}"))?;
-                    first = first.into_iter().chain(oldest).min();
                     newest = newest.max(time(&format!("SELECT MAX(time) FROM {table}{suffix}"))?);
                 }
             }
@@ -200,6 +199,17 @@ impl Reading {
         connection.progress_handler(LOOK_EVERY, Some(is_over)).map_err(&failed)?;
         Ok(Reading { connection, deadline })
     }
+}
+
+/// Start of the oldest point or sum of a measurement, ms.
+fn oldest(c: &Connection, table: &str) -> rusqlite::Result<Option<i64>> {
+    let mut oldest = None;
+    for level in [Level::Raw, Level::Minute, Level::Hour] {
+        let sql = format!("SELECT MIN(time) FROM {table}{}", level.suffix());
+        let found: Option<i64> = c.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+        oldest = oldest.into_iter().chain(found).min();
+    }
+    Ok(oldest)
 }
 
 /// The length of a window, ms.

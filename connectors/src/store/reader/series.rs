@@ -42,6 +42,9 @@ pub struct Series {
     pub columns: &'static [&'static str],
     /// Rows with data, in time order.
     pub rows: Vec<SeriesRow>,
+    /// Start of the oldest window with requests that is kept, of any host, or of its sum. A row with it may cover only a part of its
+    /// time.
+    pub begins: Option<EventTime>,
     /// Columns that are bounds, where a row stands for several windows or hosts: see docs/STORE.md.
     pub approximate: &'static [&'static str],
 }
@@ -130,12 +133,14 @@ impl StoreReader {
             let sums =
                 if too_many.is_some() { BTreeMap::new() } else { sums(c, from, to, step, query.host.as_deref())? };
             let rows = sums.into_iter().map(|(time, sum)| sum.row(time, step, range.newest)).collect();
+            let begins = super::oldest(c, "http_stats")?.map(|time| EventTime(time.max(0) as u64));
             Ok(Series {
                 from: EventTime(from as u64),
                 to: EventTime(to as u64),
                 step: Millis(step as u64),
                 columns: &COLUMNS,
                 rows,
+                begins,
                 approximate: &["latency_p50", "latency_p95", "latency_p99", "clients"],
             })
         })?;

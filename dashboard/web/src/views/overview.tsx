@@ -7,7 +7,7 @@ import { Chart } from "../charts/chart";
 import type { Line, Model } from "../charts/model";
 import * as format from "../format";
 import { Card, Tile, Trouble, ViewLink } from "../parts/basic";
-import { column, newestWhole, quietFor, summary, untilWhole, withGaps, type Known } from "../series";
+import { column, isWhole, newestWhole, quietFor, sinceWhole, summary, untilWhole, withGaps, type Known } from "../series";
 import { criticalFiring } from "../severity";
 import { newest, rangeKey, route, shown, status, useAnswer } from "../state";
 import type { Alert, Cell, Errors, Rows, Rule, Series } from "../types";
@@ -52,7 +52,7 @@ export function OverviewPage() {
   const sinceStart = here.host ? "since start, all hosts" : "since start";
   const findings = now.history !== false;
   const several = !here.host && now.hosts.length > 1;
-  const newestWindow = series ? spanOf(series, totals?.end ?? null, here.live && quiet !== null && now.rate === 0 ? now.now : series.to) : "\u00a0";
+  const newestWindow = series ? spanOf(series, totals, here.live && quiet !== null && now.rate === 0 ? now.now : series.to) : "\u00a0";
   return (
     <>
       {error && <Trouble error={error} again={again} />}
@@ -103,8 +103,10 @@ function approximate(series: Series | null, name: string, says: string): string 
 }
 
 /** Of which time the newest window is, seen from `now`: where windows are missing, or nothing comes any more, it is not the last. */
-function spanOf(series: Known, end: number | null, now: number): string {
+function spanOf(series: Known, newest: { end: number | null; inPart: boolean } | null, now: number): string {
   const length = format.duration(series.step);
+  const end = newest?.end ?? null;
+  if (newest?.inPart) return `${length}, in part`;
   const age = end === null ? 0 : now - end;
   return age > Math.max(60_000, 3 * series.step) ? `${length}, ${format.roughly(age)} ago` : `last ${length}`;
 }
@@ -122,6 +124,8 @@ function total(series: Known) {
     failed,
     /** When the newest whole window ended. */
     end: time === null ? null : time + series.step,
+    /** It still fills, or the data begins in it, and there is no other. */
+    inPart: whole !== null && !isWhole(series, whole),
     rps: newest("rps"),
     p95: newest("latency_p95"),
     avg: newest("latency_avg"),
@@ -132,9 +136,9 @@ function total(series: Known) {
   };
 }
 
-/** While the newest window fills, it is not drawn: what is said of it would be another each second. */
+/** While the newest window fills, it is not drawn: what is said of it would be another each second. Nor is that in which the data begins. */
 function draw(series: Known, fills: boolean) {
-  const cut = fills ? untilWhole(series) : series;
+  const cut = sinceWhole(fills ? untilWhole(series) : series);
   const whole = newestWhole(series)?.[0];
   const { times, columns } = withGaps(column(cut, "time").map((time) => time ?? 0), cut.step, NAMES.map((name) => column(cut, name)));
   const values = (name: Name): Cell[] => columns[NAMES.indexOf(name)] ?? [];
