@@ -42,7 +42,7 @@ impl Fixed {
             status_5xx: Some(1),
             ..TopRow::default()
         };
-        Tops { rows: (0..30).map(row).collect(), truncated: true }
+        Tops { rows: (0..30).map(row).collect(), truncated: true, approximate: true }
     }
 }
 

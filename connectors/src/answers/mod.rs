@@ -236,6 +236,9 @@ pub struct Tops {
     pub rows: Vec<TopRow>,
     #[serde(default)]
     pub truncated: bool,
+    /// Whether counts are lower bounds.
+    #[serde(default)]
+    pub approximate: bool,
 }
 
 /// A row of a ranking.

@@ -4,7 +4,7 @@
 //! - Cells hold printable text without markup.
 
 use super::figures::{bytes, change, decimals, grouped, latency, length, percent, points, second, short};
-use super::{AlertEntry, AlertSummary, Interval, Ranked, Report, Totals};
+use super::{AlertEntry, AlertSummary, Interval, Ranked, RankedRow, Report, Totals};
 use tidewatch_events::alert::Severity;
 
 /// Alerts of one severity that are shown.
@@ -290,14 +290,24 @@ fn alert_cells(alert: &AlertEntry) -> Vec<String> {
     ]
 }
 
+/// Requests in the interval and in the one before; of lower bounds, as such.
+fn requests(ranked: &Ranked, row: &RankedRow) -> [String; 2] {
+    let count = |requests: u64| match ranked.approximate {
+        true => format!("≥ {}", grouped(requests)),
+        false => grouped(requests),
+    };
+    [count(row.requests), row.before.map_or("new".into(), count)]
+}
+
 fn ranking(title: &'static str, what: &'static str, ranked: &Ranked) -> Section {
     let rows = ranked.rows.iter().map(|row| {
         let count = |value: Option<u64>| value.map_or("-".into(), grouped);
+        let [requests, before] = requests(ranked, row);
         vec![
             row.name.clone(),
-            grouped(row.requests),
+            requests,
             row.share.map_or("-".into(), percent),
-            row.before.map_or("new".into(), grouped),
+            before,
             count(row.status_4xx),
             count(row.status_5xx),
             row.bytes.map_or("-".into(), bytes),
@@ -323,13 +333,8 @@ fn ranking(title: &'static str, what: &'static str, ranked: &Ranked) -> Section 
 
 fn slow(ranked: &Ranked) -> Section {
     let rows = ranked.rows.iter().map(|row| {
-        vec![
-            row.name.clone(),
-            latency(row.latency_p95),
-            grouped(row.requests),
-            row.before.map_or("new".into(), grouped),
-        ]
-        .into()
+        let [requests, before] = requests(ranked, row);
+        vec![row.name.clone(), latency(row.latency_p95), requests, before].into()
     });
     Section {
         title: "Slow paths",

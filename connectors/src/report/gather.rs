@@ -4,7 +4,7 @@ use super::{
     AlertEntry, AlertSummary, ErrorPattern, ErrorPatterns, Interval, OfSeverity, Ranked, RankedRow, Report, Totals,
     Traffic, VERSION, Wanted,
 };
-use crate::answers::{AlertRow, Answers, AnswersError, ErrorRow, Errors, Ranking, SeriesRow, Span, TopRow};
+use crate::answers::{AlertRow, Answers, AnswersError, ErrorRow, Errors, Ranking, SeriesRow, Span, TopRow, Tops};
 use crate::store::AlertsQuery;
 use std::collections::HashMap;
 use tidewatch_events::alert::{AlertState, Mode, Severity};
@@ -348,7 +348,8 @@ fn ranked(
         status_5xx: row.status_5xx,
         latency_p95: row.latency_p95,
     };
-    Ok(Ranked { rows: tops.rows.iter().take(RANKED).map(row).collect(), truncated: tops.truncated })
+    let Tops { truncated, approximate, .. } = tops;
+    Ok(Ranked { rows: tops.rows.iter().take(RANKED).map(row).collect(), truncated, approximate })
 }
 
 fn alerts(

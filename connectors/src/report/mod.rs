@@ -163,6 +163,8 @@ pub struct Ranked {
     pub rows: Vec<RankedRow>,
     /// Whether there are more.
     pub truncated: bool,
+    /// Whether counts are lower bounds: a name counts in the windows among whose tops it was.
+    pub approximate: bool,
 }
 
 /// A row of a ranking.
@@ -170,7 +172,7 @@ pub struct Ranked {
 pub struct RankedRow {
     /// The path, address, host.
     pub name: String,
-    /// Requests: of the windows among whose tops it was.
+    /// Requests.
     pub requests: u64,
     /// Requests in the interval before; `null`: it was not among the tops.
     pub before: Option<u64>,

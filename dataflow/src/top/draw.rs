@@ -11,7 +11,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row, Sparkline, Table, Tabs, Wrap};
-use tidewatch_connectors::answers::{AlertRow, HeldBy, SeriesRow, TopRow};
+use tidewatch_connectors::answers::{AlertRow, HeldBy, SeriesRow, TopRow, Tops};
 use tidewatch_connectors::report::figures::{bytes, decimals, grouped, latency, length, percent, second, short};
 use tidewatch_events::alert::{AlertState, Mode, Severity};
 
@@ -179,8 +179,8 @@ fn overview(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, paint: Paint
     let height = usize::from(news.height.saturating_sub(2));
     frame.render_widget(alert_table(snapshot.alerts.rows.iter().take(height), news.width, paint).block(block), news);
     let [left, right] = Layout::horizontal(half).areas(tops);
-    ranking(frame, left, "Top paths", &snapshot.paths.rows, 0, paint);
-    ranking(frame, right, "Top clients", &snapshot.clients.rows, 0, paint);
+    ranking(frame, left, "Top paths", &snapshot.paths, 0, paint);
+    ranking(frame, right, "Top clients", &snapshot.clients, 0, paint);
 }
 
 fn tiles(snapshot: &Snapshot, paint: Paint) -> Paragraph<'static> {
@@ -305,11 +305,12 @@ fn alerts(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, 
 
 fn traffic(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, first: usize, paint: Paint) {
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
-    ranking(frame, left, "Top paths", &snapshot.paths.rows, first, paint);
-    ranking(frame, right, "Top clients", &snapshot.clients.rows, first, paint);
+    ranking(frame, left, "Top paths", &snapshot.paths, first, paint);
+    ranking(frame, right, "Top clients", &snapshot.clients, first, paint);
 }
 
-fn ranking(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: &[TopRow], first: usize, paint: Paint) {
+fn ranking(frame: &mut Frame<'_>, area: Rect, title: &str, tops: &Tops, first: usize, paint: Paint) {
+    let title = if tops.approximate { format!("{title} (lower bounds)") } else { title.to_owned() };
     let room = usize::from(area.width.saturating_sub(8 + 4 + 7 + 3 + 2));
     let cells = |row: &TopRow| {
         let share = row.share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0));
@@ -319,11 +320,13 @@ fn ranking(frame: &mut Frame<'_>, area: Rect, title: &'static str, rows: &[TopRo
         Row::new(std::iter::once(Line::from(cut(&row.name, room))).chain(figures)).style(style)
     };
     let number = |n: u16| Constraint::Length(n);
-    let table = Table::new(rows.iter().skip(first).map(cells), [Constraint::Fill(1), number(8), number(4), number(7)])
-        .header(
-            Row::new(["", "requests", "", "4xx+5xx"].map(|text| Line::from(text).right_aligned())).style(paint.dim()),
-        )
-        .block(Block::bordered().title(title));
+    let table =
+        Table::new(tops.rows.iter().skip(first).map(cells), [Constraint::Fill(1), number(8), number(4), number(7)])
+            .header(
+                Row::new(["", "requests", "", "4xx+5xx"].map(|text| Line::from(text).right_aligned()))
+                    .style(paint.dim()),
+            )
+            .block(Block::bordered().title(title));
     frame.render_widget(table, area);
 }
 
