@@ -7,7 +7,8 @@ use crate::source::testing::{Engine, identity};
 use crate::source::wall_clock;
 use std::io::Write;
 use std::net::TcpStream as Client;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 struct Case {
     engine: Engine,
