@@ -133,6 +133,15 @@ pub(super) fn serve(consumer: &Consumer) {
     }
 }
 
+/// The same, and fails where the client cannot go on.
+pub(super) fn serve_or_fail(consumer: &Consumer) -> Result<(), SourceError> {
+    serve(consumer);
+    match consumer.client().fatal_error() {
+        Some((code, words)) => Err(SourceError::Service(format!("kafka: {code}: {words}"))),
+        None => Ok(()),
+    }
+}
+
 /// Asks until there is an answer, an error that waiting does not cure, or the time is over.
 pub(super) fn ask<T>(
     consumer: &Consumer,

@@ -18,6 +18,7 @@
 mod batch;
 mod batches;
 mod client;
+mod connect;
 mod dedup;
 mod fetch;
 mod gap;

@@ -1,9 +1,8 @@
 //! The reading thread of a Kafka source.
 //!
-//! Each partition is read from a queue of its own, so that the feed decides which one is next and one that must wait
-//! (back-pressure, alignment) keeps what librdkafka already fetched of it, within the queue's limit. The reader sleeps
-//! until a queue gets something. A partition that trickles is read at most every [`LINGER`], so that batches are not
-//! tiny at a middling rate; one that has plenty is read at once and gives batches of about 1 MiB.
+//! Each partition is read from a queue of its own ([`super::reading`]), so that the feed decides which one is next and one
+//! that must wait (back-pressure, alignment) keeps what librdkafka already fetched of it, within the queue's limit. The
+//! reader sleeps until a queue gets something.
 //!
 //! Watching blocks (metadata, ends of logs), so it has a thread of its own ([`super::watch`]) that tells the reader by
 //! a channel.
@@ -17,64 +16,41 @@
 //! - A partition that is gone with its topic has ended: it must not hold event time. One of a named topic ends the
 //!   source. A topic made anew is read from its beginning, once all of the deleted one is judged.
 
-use super::client::{Consumer, serve};
-use super::dedup::Seen;
+use super::client::{self, Consumer};
 use super::gap::{Gap, Wanted, judge};
-use super::native::{PartitionQueue, TAKE, Taken, Wake};
+use super::native::{Taken, Wake};
 use super::offsets::{self, Key};
-use super::reading::{ReadOutcome, Reading, Taking};
+use super::reading::{
+    self, PATIENCE, PartitionReader, ReadOutcome, TICK, assign_again, is_out_of_log, look_back, lost,
+};
 use super::settings::KafkaSettings;
 use super::source::{KafkaPartition, KafkaSource, first_status};
 use super::status::KafkaStatus;
 use super::watch::{News, Watch};
 use crate::feed::{Feed, PartitionInfo, Unit, Unread};
-use crate::source::SourceError;
+use crate::source::{SourceError, wall_clock};
 use crossbeam_channel::{Receiver, bounded};
-use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+use std::time::{Duration, Instant};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch};
 use tracing::{info, warn};
 
-/// The least time between two small batches of one partition.
-pub(super) const LINGER: Duration = Duration::from_millis(4);
-/// As many records are read without waiting for more.
-pub(super) const PLENTY: usize = 2000;
-/// How long the feed is asked for a partition before queues are looked at again.
-pub(super) const PATIENCE: Duration = Duration::from_millis(10);
-/// How often librdkafka's events are handled and positions compared, at least.
-pub(super) const TICK: Duration = Duration::from_millis(50);
-/// How many records before its start are looked at, over all partitions, for what the host agent sent; and of one.
-pub(super) const LOOK_BACK: u64 = 400_000;
-const LOOK_BACK_EACH: u64 = 100_000;
 /// How long the question may take where a log begins. It is repeated.
 const BEGIN_LIMIT: Duration = Duration::from_secs(2);
 
 struct Partition {
-    key: Key,
-    queue: PartitionQueue,
-    seq: u64,
-    position: u64,
-    read_at: Instant,
+    reader: PartitionReader,
     /// `caught_up` was said, and no batch was sent since.
     caught_up: bool,
     connected: bool,
-    /// What the host agent sent so far.
-    seen: Seen,
-    /// Records before this offset are only looked at for what the agent sent.
-    from: u64,
-    /// The record to be looked at next, while that is before `from`.
-    looked_at: u64,
     /// Records before this offset were dealt with by an earlier life.
     dealt_with: u64,
     /// The log does not hold what is to be read next.
     is_out_of_log: bool,
-    /// Bytes of a record, as last seen: so that about as many are taken as fill a batch.
-    average: usize,
     /// Its topic was deleted.
     gone: bool,
 }
@@ -145,7 +121,7 @@ impl Reader {
                 }
             }
             ready.clear();
-            let soon = self.ready(&mut ready);
+            let soon = reading::worth_reading(self.partitions.values().map(|p| &p.reader), &mut ready);
             if ready.is_empty() {
                 self.wake.wait(soon);
             } else if let Some(chosen) = feed.choose(&ready, PATIENCE)
@@ -158,7 +134,7 @@ impl Reader {
     }
 
     fn begin(&mut self, partitions: Vec<KafkaPartition>) -> Result<(), SourceError> {
-        self.share = LOOK_BACK / (partitions.len() as u64).max(1);
+        self.share = reading::share_of_look_back(partitions.len());
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in &partitions {
             self.open(partition, &mut list)?;
@@ -169,26 +145,16 @@ impl Reader {
     /// Announces a partition and takes its queue. It is read once it is assigned.
     fn open(&mut self, partition: &KafkaPartition, list: &mut TopicPartitionList) -> Result<(), SourceError> {
         let KafkaPartition { id, topic, partition: number, start, dealt_with, .. } = partition;
-        let refuse = || SourceError::Service(format!("kafka {topic}/{number}: offset {start} cannot be read"));
-        let queue = PartitionQueue::split(&self.consumer, topic, *number, &self.wake).ok_or_else(refuse)?;
+        let key = (topic.clone(), *number);
         let looked_at = look_back(*start, partition.log_begin, self.share);
-        let offset = i64::try_from(looked_at).map_err(|_| refuse())?;
-        list.add_partition_offset(topic, *number, Offset::Offset(offset)).map_err(|_| refuse())?;
-        let now = Instant::now();
+        let reader = PartitionReader::open(&self.consumer, &self.wake, (*id, key), *start..u64::MAX, looked_at)?;
+        reader.add_to(list, looked_at)?;
         let opened = Partition {
-            key: (topic.clone(), *number),
-            queue,
-            seq: 0,
-            position: *start,
-            read_at: now.checked_sub(LINGER).unwrap_or(now),
+            reader,
             caught_up: false,
             connected: true,
-            seen: Seen::default(),
-            from: *start,
-            looked_at,
             dealt_with: *dealt_with,
             is_out_of_log: false,
-            average: 512,
             gone: false,
         };
         self.partitions.insert(*id, opened);
@@ -200,48 +166,18 @@ impl Reader {
             name: partition.name(),
             default_host: self.settings.default_host.clone(),
             passing: false,
-            reference_time: now_ms(),
+            reference_time: wall_clock(),
             unread: Some(Unread { from: *start, to: partition.log_end, unit: Unit::Records }),
         });
         Ok(())
     }
 
-    /// The partitions worth reading now, and how long to wait where there are none.
-    fn ready(&self, ready: &mut Vec<PartitionId>) -> Duration {
-        let now = Instant::now();
-        let mut soon = TICK;
-        for (id, partition) in &self.partitions {
-            let waiting = partition.queue.len();
-            if waiting == 0 {
-                continue;
-            }
-            let rest = LINGER.saturating_sub(now.saturating_duration_since(partition.read_at));
-            if waiting >= PLENTY || rest.is_zero() {
-                ready.push(*id);
-            } else {
-                soon = soon.min(rest);
-            }
-        }
-        soon
-    }
-
     /// Reads what one partition has, up to about one batch of full size.
     fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let Partition { queue, seq, position, average, seen, from, looked_at, .. } = partition;
-        let (feed, status, host_from, expected) = (&*self.feed, &*self.status, self.settings.host_from, *average);
-        let (from, until) = (*from, u64::MAX);
-        let reading = Reading { id, feed, status, host_from, seq, position, average, seen, from, until, looked_at };
-        let mut taking = Taking::new(reading, queue.len().min(super::batch::FULL_BYTES / expected.max(16)));
-        loop {
-            let most = taking.room(expected).min(TAKE);
-            let count = queue.take(most, &mut self.taken, |received| taking.take(received));
-            if count < most || taking.is_enough() {
-                break;
-            }
-        }
-        let ReadOutcome { end, sent, failed } = taking.finish();
-        partition.read_at = Instant::now();
+        let (feed, status) = (&*self.feed, &*self.status);
+        let ReadOutcome { end, sent, failed } =
+            partition.reader.read(&mut self.taken, feed, status, self.settings.host_from);
         partition.caught_up &= !sent;
         if let Some((code, words)) = failed {
             self.error(id, code, &words)?;
@@ -255,12 +191,13 @@ impl Reader {
     /// Takes note of where a partition stands after it was read, `at_end` where nothing followed its end.
     fn note(&mut self, id: PartitionId, at_end: bool) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        if at_end && partition.queue.len() == 0 && !partition.caught_up && partition.connected {
+        let reader = &partition.reader;
+        if at_end && reader.queue.len() == 0 && !partition.caught_up && partition.connected {
             partition.caught_up = true;
             self.feed.caught_up(id);
         }
-        let (position, queued) = (partition.position, partition.queue.len() as u64);
-        let log_end = partition.queue.log_end().unwrap_or(0);
+        let (position, queued) = (reader.position, reader.queue.len() as u64);
+        let log_end = reader.queue.log_end().unwrap_or(0);
         self.status.update(id, |status| {
             status.position = position;
             status.queued = queued;
@@ -271,26 +208,23 @@ impl Reader {
     /// An error that came in a partition's own queue.
     fn error(&mut self, id: PartitionId, code: i32, words: &str) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let (topic, number) = &partition.key;
-        let name = format!("{topic}/{number}");
-        let gone =
-            [Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32, Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE as i32];
-        if !gone.contains(&code) {
-            self.consumer.context().trouble(&format!("{name}: {words}"));
+        let reader = &partition.reader;
+        if !is_out_of_log(code) {
+            self.consumer.context().trouble(&format!("{}: {words}", reader.name()));
             return Ok(());
         }
-        if partition.position < partition.dealt_with || partition.looked_at < partition.from {
+        if reader.position < partition.dealt_with || reader.looked_at < reader.from {
             // What is gone may all have been dealt with; where the log begins is asked for at the next tick.
             partition.is_out_of_log = true;
             return Ok(());
         }
-        Err(lost(&name, partition.position, words))
+        Err(lost(&reader.name(), reader.position, words))
     }
 
     /// Goes on with partitions whose logs no longer hold what is to be read next, where nothing is lost by that.
     fn find_begins(&mut self) -> Result<(), SourceError> {
         let out: Vec<Key> =
-            self.partitions.values().filter(|p| p.is_out_of_log && !p.gone).map(|p| p.key.clone()).collect();
+            self.partitions.values().filter(|p| p.is_out_of_log && !p.gone).map(|p| p.reader.key.clone()).collect();
         if out.is_empty() {
             return Ok(());
         }
@@ -303,11 +237,11 @@ impl Reader {
         };
         let mut list = TopicPartitionList::with_capacity(begins.len());
         for (id, partition) in self.partitions.iter_mut().filter(|(_, p)| p.is_out_of_log) {
-            let Some(begin) = begins.get(&partition.key).map(|bounds| bounds.begin) else { continue };
-            let (topic, number) = &partition.key;
-            let asked = if partition.position > partition.from { partition.position } else { partition.looked_at };
-            let wanted = Wanted { asked, from: partition.from, dealt_with: partition.dealt_with };
-            let name = format!("{topic}/{number}");
+            let reader = &mut partition.reader;
+            let Some(begin) = begins.get(&reader.key).map(|bounds| bounds.begin) else { continue };
+            let asked = if reader.position > reader.from { reader.position } else { reader.looked_at };
+            let wanted = Wanted { asked, from: reader.from, dealt_with: partition.dealt_with };
+            let name = reader.name();
             match judge(wanted, begin) {
                 Gap::GoOn(missing) => {
                     if missing > 0 {
@@ -317,15 +251,13 @@ impl Reader {
                             "kafka: the log no longer holds records that rules should see again; reading continues after them"
                         );
                     }
-                    partition.position = partition.position.max(begin);
-                    (partition.looked_at, partition.is_out_of_log) = (begin, false);
+                    reader.position = reader.position.max(begin);
+                    (reader.looked_at, partition.is_out_of_log) = (begin, false);
                     self.status.update(*id, |status| {
-                        status.position = partition.position;
+                        status.position = reader.position;
                         status.missing += missing;
                     });
-                    let refuse = || SourceError::Service(format!("kafka {name}: offset {begin} cannot be read"));
-                    let offset = Offset::Offset(i64::try_from(begin).map_err(|_| refuse())?);
-                    list.add_partition_offset(topic, *number, offset).map_err(|_| refuse())?;
+                    reader.add_to(&mut list, begin)?;
                 }
                 Gap::Lost(records) => {
                     let words = format!("the log begins at {begin}, and {records} were not dealt with");
@@ -337,16 +269,11 @@ impl Reader {
         if list.count() == 0 {
             return Ok(());
         }
-        // Not a seek: after such an error the partition is no longer fetched.
-        let again = self.consumer.incremental_unassign(&list).and_then(|()| self.consumer.incremental_assign(&list));
-        again.map_err(|error| SourceError::Service(format!("kafka: {error}")))
+        assign_again(&self.consumer, &list)
     }
 
     fn tick(&mut self) -> Result<(), SourceError> {
-        serve(&self.consumer);
-        if let Some((code, words)) = self.consumer.client().fatal_error() {
-            return Err(SourceError::Service(format!("kafka: {code}: {words}")));
-        }
+        client::serve_or_fail(&self.consumer)?;
         if self.status.take_unreachable() {
             let all: Vec<PartitionId> = self.partitions.keys().copied().collect();
             for id in all {
@@ -373,9 +300,9 @@ impl Reader {
 
     /// Ends partitions that are gone, once what was fetched of them is read.
     fn end_gone(&mut self) {
-        let over = self.partitions.extract_if(.., |_, partition| partition.gone && partition.queue.len() == 0);
+        let over = self.partitions.extract_if(.., |_, partition| partition.gone && partition.reader.queue.len() == 0);
         for (id, partition) in over {
-            let (topic, number) = &partition.key;
+            let (topic, number) = &partition.reader.key;
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition(topic, *number);
             if let Err(error) = self.consumer.incremental_unassign(&list) {
@@ -402,13 +329,13 @@ impl Reader {
         if partition.caught_up {
             partition.caught_up = false;
             let nothing = Framing::Records(Vec::new());
-            let (seq, bytes) = (partition.seq, Vec::new());
-            self.feed.send(RawBatch { partition: id, seq, bytes, framing: nothing, read_at: now_ms() });
-            partition.seq += 1;
+            let (seq, bytes) = (partition.reader.seq, Vec::new());
+            self.feed.send(RawBatch { partition: id, seq, bytes, framing: nothing, read_at: wall_clock() });
+            partition.reader.seq += 1;
         }
         if partition.connected {
             partition.connected = false;
-            self.status.update(id, |status| status.away_since = Some(now_ms()));
+            self.status.update(id, |status| status.away_since = Some(wall_clock()));
         }
     }
 
@@ -416,12 +343,12 @@ impl Reader {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let again = !partition.connected;
         partition.connected = true;
-        let at_end = partition.position >= end && partition.queue.len() == 0;
+        let at_end = partition.reader.position >= end && partition.reader.queue.len() == 0;
         if again && at_end && !partition.caught_up {
             partition.caught_up = true;
             self.feed.caught_up(id);
         }
-        let queued = partition.queue.len() as u64;
+        let queued = partition.reader.queue.len() as u64;
         self.status.update(id, |status| {
             status.away_since = None;
             status.log_end = status.log_end.max(end);
@@ -439,47 +366,5 @@ impl Reader {
         self.consumer
             .incremental_assign(&list)
             .map_err(|error| SourceError::Service(format!("kafka {}: {error}", partition.name())))
-    }
-}
-
-/// Where to begin to look at records, for a start and where the log begins. Not at the very beginning of the log, which
-/// retention may be deleting now.
-pub(super) fn look_back(start: u64, log_begin: u64, share: u64) -> u64 {
-    let most = share.min(LOOK_BACK_EACH).min(start.saturating_sub(log_begin) / 2);
-    start - most
-}
-
-/// Records are missing that nobody dealt with.
-pub(super) fn lost(name: &str, offset: u64, words: &str) -> SourceError {
-    SourceError::Service(format!(
-        "kafka {name}: offset {offset} is no longer in the log; records are missing, and tidewatch does not go on as if \
-         they were not: {words}"
-    ))
-}
-
-pub(super) fn now_ms() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_is_looked_at_from_some_records_before_it() {
-        // name, start, log begin, share, from
-        let rows = [
-            ("at the beginning", 0, 0, 1000, 0),
-            ("at the beginning of what is left", 500, 500, 1000, 500),
-            ("near it", 600, 500, 1000, 550),
-            ("far from it", 1_000_000, 0, 1000, 999_000),
-            ("the most", 1_000_000, 0, u64::MAX, 900_000),
-            ("no share", 1_000_000, 0, 0, 1_000_000),
-            ("before the log", 5, 10, 1000, 5),
-        ];
-        for (name, start, begin, share, want) in rows {
-            assert_eq!(look_back(start, begin, share), want, "{name}");
-        }
     }
 }

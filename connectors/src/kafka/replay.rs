@@ -9,21 +9,20 @@
 //! - Brokers that go away are waited for. Where a log no longer holds what is to be read next, ends before the range, or was
 //!   deleted, reading fails: it never skips anything.
 
-use super::client::{self, Consumer, Context, seconds, serve};
-use super::dedup::Seen;
+use super::client::{self, Consumer};
+use super::connect::{Connected, clash, connect};
 use super::fetch::{LineFetcher, RecordPlace};
-use super::native::{PartitionQueue, TAKE, Taken, Wake};
+use super::native::{Taken, Wake};
 use super::offsets::{self, Key};
 use super::range::Range;
-use super::reader::{LINGER, LOOK_BACK, PATIENCE, PLENTY, TICK, look_back, lost, now_ms};
-use super::reading::{ReadOutcome, Reading, Taking};
+use super::reading::{
+    self, PATIENCE, PartitionReader, ReadOutcome, TICK, assign_again, is_out_of_log, look_back, lost,
+};
 use super::settings::KafkaSettings;
-use super::source::{clash, mine};
 use super::status::{KafkaStatus, PartitionStatus};
 use super::topics::{ProcessShare, partition_id};
 use crate::feed::{Feed, PartitionInfo, Unit, Unread};
-use crate::source::SourceError;
-use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+use crate::source::{SourceError, wall_clock};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -83,24 +82,9 @@ impl ReplayTopic {
     /// `Usage` for settings that librdkafka does not accept; `Service` where no broker answers or lets us in, a topic or
     /// partition does not exist, or an offset is not in the log. The sentence names broker, topic or partition and the reason.
     pub fn connect(settings: KafkaSettings, range: &Range, index: usize) -> Result<ReplayTopic, SourceError> {
-        if index > 255 {
-            return Err(SourceError::Usage(format!("at most 256 sources are possible; this is number {}", index + 1)));
-        }
         let within = settings.connect_within;
-        let status = Arc::new(KafkaStatus::default());
-        let context = Context::new(&settings.name, &status);
-        let scout = client::consumer(&settings.consumer(1).map_err(client::usage)?, context.clone())?;
-        let mut layout = client::layout(&scout, &settings, within)?;
-        for (topic, partitions) in &mut layout {
-            *partitions = range.among(topic, partitions)?;
-        }
-        drop(scout);
-        let keys = mine(&layout, ProcessShare::WHOLE);
-        let consumer = Arc::new(client::consumer(&settings.consumer(keys.len()).map_err(client::usage)?, context)?);
-        let bounds = offsets::bounds(&consumer, &keys, within).map_err(|words| {
-            let (brokers, within) = (settings.brokers(), seconds(within));
-            SourceError::Service(format!("kafka at {brokers}: the logs' ends are not known within {within}: {words}"))
-        })?;
+        let Connected { consumer, status, bounds, .. } =
+            connect(&settings, index, ProcessShare::WHOLE, |topic, partitions| range.among(topic, partitions))?;
         let mut slices: BTreeMap<PartitionId, TopicSlice> = BTreeMap::new();
         for ((topic, partition), slice) in range.resolve(&consumer, &bounds, within)? {
             let id = partition_id(index, &topic, partition);
@@ -185,20 +169,7 @@ impl ReplayTopic {
 /// A partition being read.
 struct Partition {
     slice: TopicSlice,
-    queue: PartitionQueue,
-    seq: u64,
-    position: u64,
-    read_at: Instant,
-    seen: Seen,
-    /// The record to be looked at next for what the host agent sent, while that is before the range.
-    looked_at: u64,
-    average: usize,
-}
-
-impl Partition {
-    fn key(&self) -> Key {
-        (self.slice.topic.clone(), self.slice.partition)
-    }
+    reader: PartitionReader,
 }
 
 /// The reading thread's state.
@@ -223,13 +194,10 @@ impl Reader<'_> {
         while !self.partitions.is_empty() && !self.feed.stopped() {
             if served.elapsed() >= TICK {
                 served = Instant::now();
-                serve(&self.of.consumer);
-                if let Some((code, words)) = self.of.consumer.client().fatal_error() {
-                    return Err(SourceError::Service(format!("kafka: {code}: {words}")));
-                }
+                client::serve_or_fail(&self.of.consumer)?;
             }
             ready.clear();
-            let soon = self.ready(&mut ready);
+            let soon = reading::worth_reading(self.partitions.values().map(|p| &p.reader), &mut ready);
             if ready.is_empty() {
                 self.wake.wait(soon);
                 self.ask_why_nothing_comes()?;
@@ -245,7 +213,7 @@ impl Reader<'_> {
 
     fn begin(&mut self) -> Result<(), SourceError> {
         let slices = self.of.slices.clone();
-        let share = LOOK_BACK / (slices.len() as u64).max(1);
+        let share = reading::share_of_look_back(slices.len());
         let mut list = TopicPartitionList::with_capacity(slices.len());
         for slice in &slices {
             self.announce(slice);
@@ -255,25 +223,11 @@ impl Reader<'_> {
                 self.feed.end(slice.id);
                 continue;
             }
-            let refuse =
-                || SourceError::Service(format!("kafka {}: offset {} cannot be read", slice.name(), slice.from));
-            let (topic, number) = (&slice.topic, slice.partition);
-            let queue = PartitionQueue::split(&self.of.consumer, topic, number, &self.wake).ok_or_else(refuse)?;
+            let (id, key, wanted) = (slice.id, (slice.topic.clone(), slice.partition), slice.from..slice.until);
             let looked_at = look_back(slice.from, slice.log_begin, share);
-            let offset = Offset::Offset(i64::try_from(looked_at).map_err(|_| refuse())?);
-            list.add_partition_offset(topic, number, offset).map_err(|_| refuse())?;
-            let now = Instant::now();
-            let opened = Partition {
-                queue,
-                seq: 0,
-                position: slice.from,
-                read_at: now.checked_sub(LINGER).unwrap_or(now),
-                seen: Seen::default(),
-                looked_at,
-                average: 512,
-                slice,
-            };
-            self.partitions.insert(opened.slice.id, opened);
+            let reader = PartitionReader::open(&self.of.consumer, &self.wake, (id, key), wanted, looked_at)?;
+            reader.add_to(&mut list, looked_at)?;
+            self.partitions.insert(id, Partition { slice, reader });
         }
         self.of.consumer.assign(&list).map_err(|error| SourceError::Service(format!("kafka: {error}")))
     }
@@ -300,47 +254,20 @@ impl Reader<'_> {
             default_host: self.of.settings.default_host.clone(),
             passing: false,
             // Of records that have no timestamp.
-            reference_time: now_ms(),
+            reference_time: wall_clock(),
             unread: Some(Unread { from: slice.from, to: slice.until, unit: Unit::Records }),
         });
-    }
-
-    /// The partitions worth reading now, and how long to wait where there are none.
-    fn ready(&self, ready: &mut Vec<PartitionId>) -> Duration {
-        let now = Instant::now();
-        let mut soon = TICK;
-        for (id, partition) in &self.partitions {
-            let waiting = partition.queue.len();
-            let rest = LINGER.saturating_sub(now.saturating_duration_since(partition.read_at));
-            if waiting >= PLENTY || waiting > 0 && rest.is_zero() {
-                ready.push(*id);
-            } else if waiting > 0 {
-                soon = soon.min(rest);
-            }
-        }
-        soon
     }
 
     /// Reads what one partition has, up to about one batch of full size.
     fn read(&mut self, id: PartitionId) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let Partition { slice, queue, seq, position, seen, looked_at, average, .. } = partition;
-        let (feed, status, host_from) = (&**self.feed, &*self.of.status, self.of.settings.host_from);
-        let (from, until, expected, before) = (slice.from, slice.until, *average, *position);
-        let reading = Reading { id, feed, status, host_from, seq, position, average, seen, from, until, looked_at };
-        let mut taking = Taking::new(reading, queue.len().min(super::batch::FULL_BYTES / expected.max(16)));
-        loop {
-            let most = taking.room(expected).min(TAKE);
-            let count = queue.take(most, &mut self.taken, |received| taking.take(received));
-            if count < most || taking.is_enough() {
-                break;
-            }
-        }
-        let ReadOutcome { sent, failed, .. } = taking.finish();
-        partition.read_at = Instant::now();
-        self.came = partition.read_at;
-        self.of.read.fetch_add(partition.position - before, Ordering::Relaxed);
-        if partition.position >= until {
+        let (feed, status, before) = (&**self.feed, &*self.of.status, partition.reader.position);
+        let ReadOutcome { sent, failed, .. } =
+            partition.reader.read(&mut self.taken, feed, status, self.of.settings.host_from);
+        self.came = partition.reader.read_at;
+        self.of.read.fetch_add(partition.reader.position - before, Ordering::Relaxed);
+        if partition.reader.position >= partition.slice.until {
             return self.end(id);
         }
         match failed {
@@ -366,26 +293,19 @@ impl Reader<'_> {
     /// An error that came in a partition's own queue.
     fn error(&mut self, id: PartitionId, code: i32, words: &str) -> Result<(), SourceError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        let name = partition.slice.name();
-        let gone =
-            [Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32, Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE as i32];
-        if !gone.contains(&code) {
-            self.of.consumer.context().trouble(&format!("{name}: {words}"));
+        let reader = &mut partition.reader;
+        if !is_out_of_log(code) {
+            self.of.consumer.context().trouble(&format!("{}: {words}", reader.name()));
             return Ok(());
         }
-        if partition.looked_at >= partition.slice.from {
-            return Err(lost(&name, partition.position, words));
+        if reader.looked_at >= reader.from {
+            return Err(lost(&reader.name(), reader.position, words));
         }
         // Records before the range are only looked at, and some of them are gone.
-        partition.looked_at = partition.slice.from;
-        let refuse = || SourceError::Service(format!("kafka {name}: offset {} cannot be read", partition.slice.from));
-        let offset = Offset::Offset(i64::try_from(partition.slice.from).map_err(|_| refuse())?);
+        reader.looked_at = reader.from;
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(&partition.slice.topic, partition.slice.partition, offset).map_err(|_| refuse())?;
-        // Not a seek: after such an error the partition is no longer fetched.
-        let consumer = &self.of.consumer;
-        let again = consumer.incremental_unassign(&list).and_then(|()| consumer.incremental_assign(&list));
-        again.map_err(|error| SourceError::Service(format!("kafka: {error}")))
+        reader.add_to(&mut list, reader.from)?;
+        assign_again(&self.of.consumer, &list)
     }
 
     /// Where nothing came for a while, asks whether what is waited for can still come. Without an answer it is waited for.
@@ -407,17 +327,17 @@ impl Reader<'_> {
                 true => Err(SourceError::Service(format!(
                     "kafka {}: it was deleted while it was read, at offset {} of {}",
                     gone.slice.name(),
-                    gone.position,
+                    gone.reader.position,
                     gone.slice.until
                 ))),
                 false => Ok(()),
             };
         }
         self.missing = 0;
-        let keys: Vec<Key> = self.partitions.values().map(Partition::key).collect();
+        let keys: Vec<Key> = self.partitions.values().map(|partition| partition.reader.key.clone()).collect();
         let Ok(ends) = offsets::find(&self.of.consumer, &keys, Offset::End, ASK_LIMIT) else { return Ok(()) };
         for partition in self.partitions.values() {
-            let Some(Ok(Some(end))) = ends.get(&partition.key()) else { continue };
+            let Some(Ok(Some(end))) = ends.get(&partition.reader.key) else { continue };
             if *end < partition.slice.until {
                 return Err(SourceError::Service(format!(
                     "kafka {}: the log ends at {end}, and ended at {} or later when reading began: records are missing",

@@ -4,9 +4,9 @@
 //! never takes partitions away and never changes a topic's settings; what differs is reported for a person to decide.
 
 use super::client::{self, Context, ask, creation, seconds};
+use super::connect::mine;
 use super::offsets;
 use super::settings::{KafkaSettings, KafkaSettingsError, is_topic_name};
-use super::source::mine;
 use super::status::KafkaStatus;
 use super::topics::ProcessShare;
 use crate::source::SourceError;

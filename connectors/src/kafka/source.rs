@@ -3,7 +3,8 @@
 //! [`KafkaSource::connect`] asks everything before the dataflow starts, with a limit of time, so that a wrong address, a
 //! wrong password, a wrong name and an offset that is gone are sentences at start and not silence later.
 
-use super::client::{self, Consumer, Context, Layout};
+use super::client::Consumer;
+use super::connect::{Connected, clash, connect, mine};
 use super::offsets::{self, Begin, Bounds, Committed, Committer, Key};
 use super::reader::Reader;
 use super::settings::KafkaSettings;
@@ -68,25 +69,9 @@ impl KafkaSource {
     /// `Usage` for settings that librdkafka does not accept; `Service` where no broker answers or lets us in, a topic
     /// does not exist, or the start is not in the log. The sentence names broker, topic or partition and the reason.
     pub fn connect(settings: KafkaSettings, share: ProcessShare, index: usize) -> Result<KafkaSource, SourceError> {
-        if index > 255 {
-            return Err(SourceError::Usage(format!("at most 256 sources are possible; this is number {}", index + 1)));
-        }
         let within = settings.connect_within;
-        let status = Arc::new(KafkaStatus::default());
-        let context = Context::new(&settings.name, &status);
-        // How many partitions there are decides how much each may hold ahead, so one client asks and another one reads.
-        let scout = client::consumer(&settings.consumer(1).map_err(client::usage)?, context.clone())?;
-        let layout = client::layout(&scout, &settings, within)?;
-        let keys = mine(&layout, share);
-        drop(scout);
-        let consumer = Arc::new(client::consumer(&settings.consumer(keys.len()).map_err(client::usage)?, context)?);
-        let bounds = offsets::bounds(&consumer, &keys, within).map_err(|words| {
-            SourceError::Service(format!(
-                "kafka at {}: the logs' ends are not known within {}: {words}",
-                settings.brokers(),
-                client::seconds(within)
-            ))
-        })?;
+        let Connected { consumer, status, layout, bounds } =
+            connect(&settings, index, share, |_, partitions| Ok(partitions.to_vec()))?;
         let mut source = KafkaSource {
             settings,
             share,
@@ -190,15 +175,6 @@ impl KafkaSource {
     }
 }
 
-/// This process's partitions of all topics, sorted.
-pub(super) fn mine(layout: &Layout, share: ProcessShare) -> Vec<Key> {
-    let all = layout.iter().flat_map(|(topic, partitions)| {
-        let topic: Arc<str> = topic.as_str().into();
-        partitions.iter().map(move |partition| (topic.clone(), *partition))
-    });
-    all.filter(|(topic, partition)| share.holds(topic, *partition)).collect()
-}
-
 fn partitions(
     index: usize,
     bounds: &BTreeMap<Key, Bounds>,
@@ -226,11 +202,6 @@ fn partitions(
     Ok(all.into_values().collect())
 }
 
-/// Two names may share 24 bits of hash: one in eight million pairs.
-pub(super) fn clash(one: &str, other: &str) -> String {
-    format!("topics {one} and {other} have the same identity in one source; read one of them in a source of its own")
-}
-
 pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
     PartitionStatus {
         id: partition.id,
@@ -244,21 +215,5 @@ pub(super) fn first_status(partition: &KafkaPartition) -> PartitionStatus {
         duplicates: 0,
         missing: 0,
         away_since: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processes_divide_the_partitions_of_all_topics() {
-        let layout: Layout = [("a".to_owned(), vec![0, 1, 2]), ("b".to_owned(), vec![0])].into();
-        let whole = mine(&layout, ProcessShare::WHOLE);
-        assert_eq!(whole.iter().map(|(t, p)| format!("{t}/{p}")).collect::<Vec<_>>(), ["a/0", "a/1", "a/2", "b/0"]);
-        let shares = (0..2).filter_map(|i| ProcessShare::new(i, 2));
-        let mut both: Vec<Key> = shares.flat_map(|share| mine(&layout, share)).collect();
-        both.sort();
-        assert_eq!(both, whole);
     }
 }

@@ -7,9 +7,10 @@
 //!   numbers.
 
 use super::client::{self, Consumer};
+use super::connect::{clash, mine};
 use super::offsets::{self, Key};
 use super::settings::KafkaSettings;
-use super::source::{KafkaPartition, KafkaSource, clash, mine};
+use super::source::{KafkaPartition, KafkaSource};
 use super::status::KafkaStatus;
 use super::topics::{ProcessShare, partition_id};
 use crate::feed::Feed;
