@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use tidewatch_connectors::source::wall_clock;
 use tokio::sync::{Semaphore, watch};
 
 /// Questions answered at a time by threads that may wait.
@@ -196,7 +197,7 @@ impl Shared {
 
 /// Wall clock, ms.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    wall_clock().0
 }
 
 /// An answer of JSON that stands already.

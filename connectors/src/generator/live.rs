@@ -5,12 +5,12 @@
 
 use super::{Generator, Label};
 use crate::feed::{Feed, PartitionInfo};
-use crate::source::SourceError;
+use crate::source::{SourceError, wall_clock};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidewatch_events::batch::{Framing, PartitionId, RawBatch, WallTime};
+use std::time::{Duration, Instant};
+use tidewatch_events::batch::{Framing, PartitionId, RawBatch};
 use tidewatch_events::hash;
 
 /// How the source looks to the pipeline.
@@ -74,7 +74,7 @@ pub fn spawn_into_feed(generator: Generator, feed: Arc<Feed>, options: LiveOptio
             name: host.as_str().into(),
             default_host: host.as_bytes().into(),
             passing: false,
-            reference_time: WallTime(wall_ms()),
+            reference_time: wall_clock(),
             unread: None,
         });
         partitions.push(Partition { id, bytes: Vec::new(), offset: 0, seq: 0, is_new: false });
@@ -90,11 +90,6 @@ pub fn spawn_into_feed(generator: Generator, feed: Arc<Feed>, options: LiveOptio
     Ok(Live { thread, labels })
 }
 
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn generate(
     mut generator: Generator,
     feed: &Feed,
@@ -105,8 +100,11 @@ fn generate(
     let note = |generator: &Generator| *labels.lock() = generator.labels();
     let (mut noted, mut line) = (Instant::now(), Vec::new());
     while !feed.stopped() {
-        let until =
-            if options.paced { wall_ms().saturating_sub(options.start_ms).saturating_mul(1_000_000) } else { u64::MAX };
+        let until = if options.paced {
+            wall_clock().0.saturating_sub(options.start_ms).saturating_mul(1_000_000)
+        } else {
+            u64::MAX
+        };
         let is_full = |partitions: &[Partition]| partitions.iter().any(|p| p.bytes.len() >= FULL);
         while generator.next_due().is_some_and(|due| due <= until) && !is_full(&partitions) {
             line.clear();
@@ -128,7 +126,7 @@ fn generate(
                 seq: partition.seq,
                 bytes,
                 framing: Framing::Lines { offset: partition.offset },
-                read_at: WallTime(wall_ms()),
+                read_at: wall_clock(),
             });
             partition.seq += 1;
             partition.offset += len;
@@ -212,7 +210,7 @@ mod tests {
     fn a_partition_is_at_its_end_when_the_past_is_made_up_for() {
         // More than three pieces of each host.
         let (seconds, rate) = (60, 1_000);
-        let start = EventTime(wall_ms() - seconds * 1000);
+        let start = EventTime(wall_clock().0 - seconds * 1000);
         let spec = GeneratorSpec { start, milli_rate: rate * 1000, ..GeneratorSpec::default() };
         let feed = Arc::new(Feed::new(64 << 20, u64::MAX, || {}));
         let options = LiveOptions { source: 0, source_name: "generator".into(), start_ms: start.0, paced: true };
