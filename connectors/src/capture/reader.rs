@@ -7,7 +7,7 @@
 use super::CaptureError;
 use super::block::{HEADER_BYTES, Header, Unpacker};
 use super::index::Entry;
-use super::manifest::{MANIFEST, Manifest, PartitionManifest, hex};
+use super::manifest::{Manifest, PartitionManifest, hex};
 use super::partition::head;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
@@ -57,11 +57,6 @@ impl Capture {
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// Its manifest's path.
-    pub fn manifest_path(&self) -> PathBuf {
-        self.dir.join(MANIFEST)
     }
 
     /// What it holds.

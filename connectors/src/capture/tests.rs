@@ -118,7 +118,7 @@ fn the_manifest_says_what_is_there() {
     let blocks = (fs::metadata(dir.path().join("partition-0.index")).unwrap().len() - 8) / 32;
     assert!(blocks >= 3, "{blocks} blocks");
     // `head -n -2 capture.json | sha256sum`
-    let text = fs::read_to_string(capture.manifest_path()).unwrap();
+    let text = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let before = lines[..lines.len() - 2].iter().fold(String::new(), |text, line| text + line + "\n");
     assert_eq!(lines[lines.len() - 2], format!("  \"sha256\": \"{}\"", manifest::digest(before.as_bytes())));

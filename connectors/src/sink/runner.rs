@@ -46,13 +46,11 @@ pub struct RunnerSettings {
     pub spill: Option<(PathBuf, u64)>,
     /// Waits between attempts.
     pub backoff: Backoff,
-    /// Tells the jitter of this sender from that of others: process index, or anything else.
-    pub seed: u64,
 }
 
 impl Default for RunnerSettings {
     fn default() -> RunnerSettings {
-        RunnerSettings { max_memory: 64 << 20, spill: None, backoff: Backoff::default(), seed: 0 }
+        RunnerSettings { max_memory: 64 << 20, spill: None, backoff: Backoff::default() }
     }
 }
 
@@ -192,7 +190,7 @@ impl SinkRunner {
             state: Mutex::new(State { spill_full: spill.is_none(), ..State::default() }),
             changed: Condvar::new(),
         });
-        let worker = Worker::new(sink, shared.clone(), (settings.backoff, settings.seed), spill);
+        let worker = Worker::new(sink, shared.clone(), settings.backoff, spill);
         std::thread::Builder::new().name(format!("sink-{}", shared.name)).spawn(move || worker.run())?;
         Ok(SinkRunner { shared })
     }
@@ -222,12 +220,6 @@ impl SinkRunner {
     /// Everything up to this sequence number is durable at the destination.
     pub fn acked(&self) -> u64 {
         self.shared.state.lock().status.acked
-    }
-
-    /// Bytes that wait, in memory and in the file.
-    pub fn backlog_bytes(&self) -> u64 {
-        let state = self.shared.state.lock();
-        state.memory() as u64 + state.status.spilled_bytes
     }
 
     /// Whether sources should pause: memory and file are full.
@@ -292,15 +284,6 @@ impl SinkRunner {
             Some(left) => Err(left),
             None => Err(Left { hangs: true, ..Left::default() }),
         }
-    }
-
-    /// [`SinkRunner::close`] and [`SinkRunner::finish`].
-    ///
-    /// # Errors
-    /// What was left.
-    pub fn drain(self, timeout: Duration) -> Result<(), Left> {
-        self.close(timeout);
-        self.finish()
     }
 }
 

@@ -49,7 +49,14 @@ impl Sink for Fake {
 
 fn settings(max_memory: usize, spill: Option<(PathBuf, u64)>) -> RunnerSettings {
     let millis = Duration::from_millis;
-    RunnerSettings { max_memory, spill, backoff: Backoff { first: millis(2), most: millis(5) }, seed: 1 }
+    RunnerSettings { max_memory, spill, backoff: Backoff { first: millis(2), most: millis(5) } }
+}
+
+impl SinkRunner {
+    fn drain(self, timeout: Duration) -> Result<(), Left> {
+        self.close(timeout);
+        self.finish()
+    }
 }
 
 fn offer(runner: &SinkRunner, seq: u64, points: String) {
@@ -60,7 +67,7 @@ fn offer(runner: &SinkRunner, seq: u64, points: String) {
 fn what_is_offered_arrives_and_is_acknowledged() {
     let fake = Fake::default();
     let runner = SinkRunner::start(Box::new(fake.clone()), settings(1 << 20, None)).unwrap();
-    assert_eq!((runner.name(), runner.acked(), runner.backlog_bytes()), ("fake", 0, 0));
+    assert_eq!((runner.name(), runner.acked(), runner.status().memory_bytes), ("fake", 0, 0));
     for seq in 1..=50 {
         offer(&runner, seq, if seq % 5 == 0 { String::new() } else { format!("m x={seq} {}\n", seq / 2) });
     }

@@ -8,6 +8,7 @@ use super::{Left, Shared, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidewatch_events::hash;
 use tidewatch_events::text::Shown as _;
 use tracing::{debug, info, warn};
 
@@ -22,6 +23,7 @@ pub(super) struct Worker {
     sink: Box<dyn Sink>,
     shared: Arc<Shared>,
     backoff: Backoff,
+    /// Tells its waits from those of other sinks.
     seed: u64,
     spill: Option<Spill>,
     /// Deliveries to make, with the sequence number each acknowledges, if it does.
@@ -41,13 +43,9 @@ enum Work {
 }
 
 impl Worker {
-    pub(super) fn new(
-        sink: Box<dyn Sink>,
-        shared: Arc<Shared>,
-        (backoff, seed): (Backoff, u64),
-        spill: Option<Spill>,
-    ) -> Worker {
+    pub(super) fn new(sink: Box<dyn Sink>, shared: Arc<Shared>, backoff: Backoff, spill: Option<Spill>) -> Worker {
         let (pieces, backlog) = (VecDeque::new(), Backlog::default());
+        let seed = hash::of(shared.name.as_bytes());
         Worker { sink, shared, backoff, seed, spill, pieces, backlog, spill_failed: None, closing: false }
     }
 
