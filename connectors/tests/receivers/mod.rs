@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 pub trait Talk: Read + Write + Send {}
 impl<T: Read + Write + Send> Talk for T {}
 
+/// Makes an encrypted conversation of a plain one.
+pub type Encrypt = Arc<dyn Fn(TcpStream) -> Box<dyn Talk> + Send + Sync>;
+
 /// A thread that serves connections until it is dropped.
 pub struct Server {
     port: u16,
@@ -158,7 +161,7 @@ pub struct Got {
 #[derive(Clone, Default)]
 pub struct Manners {
     /// Encrypts a connection; without it STARTTLS is not offered.
-    pub tls: Option<Arc<dyn Fn(TcpStream) -> Box<dyn Talk> + Send + Sync>>,
+    pub tls: Option<Encrypt>,
     /// Encrypted from the first byte.
     pub wrapped: bool,
     /// The password it wants, base64 of `\0user\0password`.
