@@ -1,11 +1,12 @@
 //! Real connections to a listening source.
 
+use super::serving::{MOST_WAITING, QUIET};
 use super::*;
 use crate::feed::Message;
-use crate::source::MAX_LINE_BYTES;
 use crate::source::testing::{Engine, identity};
 use crate::source::wall_clock;
-use std::io::Write;
+use crate::source::{MAX_LINE_BYTES, arriving_partition_id};
+use std::io::{Read as _, Write};
 use std::net::TcpStream as Client;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -33,11 +33,11 @@ const FIRST_CONNECTION: usize = 2;
 const READ_BYTES: usize = 256 << 10;
 
 /// While so many messages wait for the workers, no connection is accepted.
-const MOST_WAITING: usize = 10_000;
+pub(super) const MOST_WAITING: usize = 10_000;
 
 /// How long nothing must come at a stop, once all is read that is here: what a sender could not send, as there was no room
 /// for it here, comes when there is.
-const QUIET: Duration = Duration::from_millis(100);
+pub(super) const QUIET: Duration = Duration::from_millis(100);
 
 enum Framer {
     Lines(Lines),
