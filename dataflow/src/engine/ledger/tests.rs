@@ -8,7 +8,7 @@ use super::clock::BELIEVED_AFTER;
 use super::partition::BEHIND_FOR;
 use super::*;
 use std::sync::Arc;
-use tidewatch_connectors::feed::Unread;
+use tidewatch_connectors::feed::{Unit, Unread};
 use tidewatch_events::batch::{Framing, RecordMeta, Reject, Span, WallTime};
 use tidewatch_events::dead_letter::Reason;
 use tidewatch_events::event::{Event, Kind, Verdict};
