@@ -32,6 +32,7 @@ mod schema_routes;
 pub mod schema_ship;
 mod secrets;
 pub mod ship;
+mod silences;
 pub mod sources;
 mod top_level;
 pub mod values;
@@ -269,7 +270,8 @@ fn check(cx: &Context<'_>, root: &Table, overrides: &Overrides) -> Option<Config
     if sinks.as_ref().is_some_and(|sinks| sinks.stdout.is_some()) {
         routes::warn_of_two_kinds_of_lines(cx, node("route"));
     }
-    let silences = routes::silences(cx, node("silence"), &all_rules, privacy.0.as_ref().unwrap_or(&Privacy::default()));
+    let silences =
+        silences::silences(cx, node("silence"), &all_rules, privacy.0.as_ref().unwrap_or(&Privacy::default()));
     if let (Some(report), Some(false)) = (table("report"), store.as_ref().and_then(|store| store.enabled)) {
         let hint = "write enabled = true in [store], or leave [report] out; `report --url` asks a run that keeps one";
         cx.wrong(&report.span, "reports are made from the store, and [store] enabled = false keeps none", hint);

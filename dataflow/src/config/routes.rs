@@ -1,29 +1,24 @@
-//! `[[route]]` and `[[silence]]`: who is told of alerts, how, and of which nobody is.
+//! `[[route]]`: who is told of alerts, and how.
+
+mod kinds;
+
+pub use kinds::RouteKind;
+pub(super) use kinds::check_authorities;
 
 use super::low::{Node, Table, Value};
 use super::reader::{Context, Reader};
 use super::rules::{self, RuleEntry, SEVERITIES};
-use super::sources::{self, KafkaSecurity};
-use super::values::{self, Bytes, Secret};
-use super::{Services, diagnostic, schema};
-use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use super::{Services, diagnostic, schema, sources};
+use kinds::{check_blocklist, check_files, route_kind};
+use std::path::PathBuf;
 use std::time::Duration;
-use tidewatch_connectors::route::blocklist::Form;
-use tidewatch_connectors::route::mail::Tls;
-use tidewatch_connectors::route::policy::{GroupKey, Policy, Quiet, Silence};
+use tidewatch_connectors::route::policy::{GroupKey, Policy, Quiet};
 use tidewatch_connectors::route::template::{self, Template, TemplateError};
-use tidewatch_connectors::route::webhook::Payload;
-use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::alert::{Mode, Severity};
-use tidewatch_events::client::parse_ip;
 use tidewatch_events::field::Field;
-use tidewatch_events::privacy::{ClientPrivacy, Privacy};
+use tidewatch_events::privacy::ClientPrivacy;
 use tidewatch_events::rule::Rule;
-use tidewatch_events::text::Shown as _;
-use tidewatch_events::time::{EventTime, Millis};
+use tidewatch_events::time::Millis;
 
 /// `[[route]]`.
 #[derive(Clone, Debug)]
@@ -44,86 +39,6 @@ pub struct Route {
     pub ca: Option<PathBuf>,
 }
 
-/// Where a route tells.
-#[derive(Clone, Debug)]
-pub enum RouteKind {
-    /// Mail.
-    Smtp {
-        /// `HOST:PORT`.
-        server: String,
-        /// How the connection is encrypted.
-        tls: Tls,
-        /// The account and its password.
-        login: Option<(String, Secret)>,
-        /// Sender.
-        from: String,
-        /// Receivers.
-        to: Vec<String>,
-    },
-    /// JSON by POST.
-    Webhook {
-        /// Where to.
-        url: Secret,
-        /// What signs it.
-        secret: Option<Secret>,
-        /// What a body holds.
-        payload: Payload,
-        /// Most characters of a message's text.
-        max_text: usize,
-    },
-    /// Alertmanager's version 2 API.
-    Alertmanager {
-        /// Where it answers.
-        url: Secret,
-        /// Bearer token.
-        secret: Option<Secret>,
-        /// Labels of every alert.
-        labels: BTreeMap<String, String>,
-    },
-    /// JSON lines to a file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Where it is rotated; 0: nowhere.
-        max_size: Bytes,
-    },
-    /// JSON lines to standard output.
-    Stdout,
-    /// JSON to a topic.
-    Kafka {
-        /// `HOST:PORT,…`.
-        brokers: String,
-        /// The topic.
-        topic: String,
-        /// How to talk to the brokers.
-        security: KafkaSecurity,
-    },
-    /// A list of addresses to block.
-    Blocklist {
-        /// The file.
-        path: PathBuf,
-        /// How it is written.
-        form: Form,
-        /// How long an address stays.
-        expire: Millis,
-        /// Most entries.
-        max_entries: usize,
-        /// Whether private addresses may be listed.
-        private: bool,
-    },
-}
-
-impl RouteKind {
-    /// Whether reports can be delivered there.
-    pub fn takes_reports(&self) -> bool {
-        !matches!(self, RouteKind::Alertmanager { .. } | RouteKind::Blocklist { .. })
-    }
-}
-
-fn same(word: &'static str) -> (&'static str, &'static str) {
-    (word, word)
-}
-
 /// All routes. `all` are the rules they may name; `client`: how client addresses leave; `report`: what delivers by them too.
 pub fn routes(
     cx: &Context<'_>,
@@ -136,15 +51,13 @@ pub fn routes(
     let mut routes: Vec<Route> = Vec::new();
     for table in rules::tables(cx, node) {
         let r = Reader::new(cx, &schema::ROUTE, Some(table));
-        let kinds = ["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"].map(same);
+        let kinds = ["smtp", "webhook", "alertmanager", "file", "stdout", "kafka", "blocklist"];
         let kind = match r.given("kind") {
             None => {
                 r.missing("kind");
                 None
             }
-            Some(Node { value: Value::Text(text), .. }) => {
-                kinds.iter().find(|(kind, _)| kind == text).map(|(kind, _)| *kind)
-            }
+            Some(Node { value: Value::Text(text), .. }) => kinds.into_iter().find(|kind| kind == text),
             Some(_) => None,
         };
         let given = r.name("name");
@@ -351,263 +264,6 @@ fn template(r: &Reader<'_>, key: &str) -> Option<Template> {
     let node = r.given(key)?;
     r.cx.wrong(&r.cx.inside(node, &text, part), error, hint);
     None
-}
-
-/// What is there where Tidewatch runs: authorities that can be used, no folder in the place of a file.
-fn check_files(r: &Reader<'_>, kind: &str, ca: Option<&Path>) {
-    if let Some(ca) = ca {
-        check_authorities(r, kind, ca);
-    }
-    let path = if ["file", "blocklist"].contains(&kind) { r.given("path").and_then(|_| r.path("path")) } else { None };
-    if path.as_ref().is_some_and(|path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")) {
-        r.cx.wrong(&r.span_of("path"), "this is a folder, not a file", "name a file in it: path = \"…/alerts.jsonl\"");
-    } else if let Some(path) = path.filter(|_| kind == "blocklist")
-        && let Err(why) = tidewatch_connectors::route::blocklist::may_replace(&path)
-    {
-        r.cx.wrong(&r.span_of("path"), why, "a list is written whole: it needs a file of its own");
-    }
-}
-
-/// Whether a file of authorities can be used for a route or sink of this kind.
-pub(super) fn check_authorities(r: &Reader<'_>, kind: &str, ca: &Path) {
-    if let Err(why) = usable_authorities(kind, ca) {
-        let hint = "name a file of certificates (PEM), readable by who runs Tidewatch; leave `ca` out for the system's";
-        r.cx.wrong(&r.span_of("ca"), format!("`ca` {} {why}", ca.shown()), hint);
-    }
-}
-
-/// The most that is read of a file of authorities.
-const MOST_AUTHORITIES: u64 = 8 << 20;
-
-fn usable_authorities(kind: &str, path: &Path) -> Result<(), String> {
-    let mut pem = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    file.take(MOST_AUTHORITIES).read_to_end(&mut pem).map_err(|error| format!("cannot be read: {error}"))?;
-    match kind {
-        "smtp" => tidewatch_connectors::route::mail::usable_authorities(&pem),
-        "webhook" | "alertmanager" | "influx" => tidewatch_connectors::http::usable_authorities(&pem),
-        _ => Ok(()),
-    }
-}
-
-/// Blocking takes whole addresses, and somebody who has thought about whom.
-fn check_blocklist(r: &Reader<'_>, client: &ClientPrivacy) {
-    let hint = "write client = \"full\" in [privacy], or leave the route out";
-    match client {
-        ClientPrivacy::Full => {}
-        ClientPrivacy::Truncate => r.cx.wrong(&r.span(), "a shortened address is somebody else's", hint),
-        ClientPrivacy::Hmac { .. } => {
-            r.cx.warn(&r.span(), "pseudonyms are no addresses: this route blocks nobody", hint)
-        }
-    }
-    if r.given("rules").is_none() && r.given("min_severity").is_none() {
-        let hint = "say which alerts block: rules = [\"ip-spike\"], or min_severity = \"high\"";
-        r.cx.warn(&r.span(), "every alert with a client address blocks that client", hint);
-    }
-}
-
-fn route_kind(r: &Reader<'_>, kind: &str) -> Option<RouteKind> {
-    let path = || r.path("path");
-    Some(match kind {
-        "smtp" => {
-            let ways = [("starttls", Tls::StartTls), ("tls", Tls::Wrapped), ("none", Tls::None)];
-            let (server, tls) = (r.address("server"), r.choice("tls", &ways));
-            let (username, password) = (r.text("username"), r.service_secret("password"));
-            for (one, other) in [("username", "password"), ("password", "username")] {
-                if r.given(one).is_some() && r.given(other).is_none() {
-                    r.cx.wrong(&r.span_of(one), format!("`{one}` without `{other}`"), "logging in needs both");
-                }
-            }
-            if tls == Some(Tls::None) && password.is_some() {
-                let hint = "write tls = \"starttls\"";
-                r.cx.wrong(&r.span_of("tls"), "a password is not sent over a connection without encryption", hint);
-            }
-            let from = mail_addresses(r, "from").into_iter().next();
-            let to = mail_addresses(r, "to");
-            RouteKind::Smtp { server: server?, tls: tls?, login: username.zip(password), from: from?, to }
-        }
-        "webhook" => {
-            let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));
-            let payload = r.choice("payload", &[("full", Payload::Full), ("slack", Payload::Slack)]);
-            let max_text = match r.given("max_text") {
-                Some(_) => r.whole("max_text").map(|most| most as usize),
-                // Discord refuses what is longer than 2,000, Rocket.Chat than 5,000.
-                None if payload == Some(Payload::Slack) => Some(1800),
-                None => Some(12_000),
-            };
-            RouteKind::Webhook { url: url?, secret, payload: payload?, max_text: max_text? }
-        }
-        "alertmanager" => {
-            let (url, secret) = (r.secret_url("url"), r.service_secret("secret"));
-            let mut labels = BTreeMap::new();
-            for (name, value) in r.map("labels") {
-                let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                let is_own = ["alertname", "severity"].contains(&name.as_str()) || Field::from_name(&name).is_some();
-                if name.is_empty() || !name.chars().all(good) || name.starts_with(|c: char| c.is_ascii_digit()) {
-                    r.cx.wrong(&r.span_of("labels"), format!("{name:?} is not a label"), "letters, digits and _");
-                } else if is_own {
-                    let message = format!("the label `{name}` says what the alert is about");
-                    r.cx.wrong(&r.span_of("labels"), message, "give it another name");
-                }
-                labels.insert(name, value);
-            }
-            RouteKind::Alertmanager { url: url?, secret, labels }
-        }
-        "file" => {
-            let (path, max_size) = (path(), super::outputs::max_size(r));
-            RouteKind::File { path: path?, max_size: max_size? }
-        }
-        "stdout" => RouteKind::Stdout,
-        "kafka" => {
-            let (brokers, topic, security) = (r.brokers("brokers"), r.text("topic"), sources::security(r));
-            let (brokers, topic, security) = (brokers?, topic?, security?);
-            super::kafka::check_topic(r, &brokers, &topic, &security, &[]);
-            RouteKind::Kafka { brokers, topic, security }
-        }
-        _ => {
-            let forms = [
-                ("plain", Form::Plain),
-                ("nginx", Form::Nginx),
-                ("apache", Form::Apache),
-                ("ipset", Form::Ipset),
-                ("nftables", Form::Nftables),
-            ];
-            let (path, form) = (path(), r.choice("form", &forms));
-            let expire = r.length_within("expire", Millis::seconds(10), values::LONGEST);
-            let (max_entries, private) = (r.whole("max_entries"), r.flag("private"));
-            RouteKind::Blocklist {
-                path: path?,
-                form: form?,
-                expire: expire?,
-                max_entries: max_entries? as usize,
-                private: private?,
-            }
-        }
-    })
-}
-
-/// Mail addresses that can stand in a header: something, `@`, something, and no character with a meaning there.
-fn mail_addresses(r: &Reader<'_>, key: &str) -> Vec<String> {
-    let mut good = Vec::new();
-    for (address, span) in r.texts(key) {
-        let bare = match address.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
-            Some((_, bare)) => bare,
-            None => &address,
-        };
-        let parts = bare.split_once('@').filter(|(user, domain)| !user.is_empty() && !domain.is_empty());
-        let is_clean = !address.contains(|c: char| c.is_control())
-            && !bare.contains(|c: char| c.is_whitespace() || ",;<>".contains(c));
-        if parts.is_none() || !is_clean {
-            r.cx.wrong(
-                &span,
-                format!("{address:?} is not a mail address"),
-                "write \"ops@example.org\" or \"Ops <ops@example.org>\"",
-            );
-        } else {
-            good.push(address);
-        }
-    }
-    good
-}
-
-/// All silences of the configuration.
-pub fn silences(cx: &Context<'_>, node: Option<&Node>, all: &[RuleEntry], privacy: &Privacy) -> Vec<Silence> {
-    let mut silences = Vec::new();
-    for table in rules::tables(cx, node) {
-        let r = Reader::new(cx, &schema::SILENCE, Some(table));
-        let names = r.texts("rules");
-        rules::check_names(cx, &names, all);
-        let subject: BTreeMap<String, String> = r.map("subject").into_iter().collect();
-        check_subject(&r, &subject, privacy);
-        check_grouping(&r, &names, &subject, all);
-        let (from, until) = (r.date("from"), r.date("until"));
-        let reason = r.text("reason").unwrap_or_default();
-        if r.given("until").is_none() {
-            r.missing("until");
-        }
-        if names.is_empty() && subject.is_empty() {
-            cx.wrong(&r.span(), "this would silence everything", "add rules or subject");
-        }
-        if from.zip(until).is_some_and(|(from, until)| until <= from) {
-            cx.wrong(&r.span_of("until"), "`until` is not after `from`", "write a later `until`");
-        }
-        let rules = names.into_iter().map(|(name, _)| name).collect();
-        let Some(until) = until else { continue };
-        if cx.services == Services::All && until.0 <= wall_clock().0 {
-            cx.warn(&r.span_of("until"), "this silence is over", "take it out, or give it a later `until`");
-        }
-        silences.push(Silence { rules, subject, from: from.unwrap_or(EventTime(0)).0, until: until.0, reason });
-    }
-    silences
-}
-
-/// What a subject must hold is something that a subject can hold.
-fn check_subject(r: &Reader<'_>, subject: &BTreeMap<String, String>, privacy: &Privacy) {
-    for (name, value) in subject {
-        let at = value_span(r, name);
-        let Some(field) = super::reader::field(r.cx, name, &r.span_of("subject")) else { continue };
-        if let Some(looks) = tidewatch_events::subject::cannot_hold(field, value) {
-            r.cx.wrong(
-                &at,
-                format!("no alert has {name} = {value:?}: this silences nothing"),
-                format!("write {looks}"),
-            );
-        } else if field == Field::ClientIp
-            && let Some(ip) = parse_ip(value.as_bytes()).filter(|ip| !privacy.may_show(*ip))
-        {
-            let message = format!("with `client` in [privacy] as it is, no alert shows {ip}: this silences nothing");
-            r.cx.wrong(&at, message, format!("write {:?}, as alerts show it", privacy.client_ip(ip).to_string()));
-        } else if field == Field::ClientIp
-            && parse_ip(value.as_bytes()).is_none()
-            && !value.contains('/')
-            && !privacy.client.may_show_name(value.as_bytes())
-        {
-            let shown = String::from_utf8_lossy(&privacy.client.name(value.as_bytes())).into_owned();
-            let message = format!("with `client` in [privacy] as it is, no alert shows {value}: this silences nothing");
-            r.cx.wrong(&at, message, format!("write {shown:?}, as alerts show it"));
-        }
-    }
-}
-
-/// The rules that a silence is about name what it asks of the subject.
-fn check_grouping(
-    r: &Reader<'_>,
-    names: &[(String, Range<usize>)],
-    subject: &BTreeMap<String, String>,
-    all: &[RuleEntry],
-) {
-    let fields: Vec<Field> = subject.keys().filter_map(|name| Field::from_name(name)).collect();
-    let lacking = |entry: &RuleEntry| fields.iter().find(|field| !entry.rule.group_by.contains(field)).copied();
-    let named = names.iter().filter_map(|(name, span)| Some((all.iter().find(|e| e.rule.name == *name)?, span)));
-    for (entry, span) in named {
-        let Some(field) = lacking(entry) else { continue };
-        let groups: Vec<&str> = entry.rule.group_by.iter().map(|field| field.name()).collect();
-        let (name, field) = (&entry.rule.name, field.name());
-        let message = format!("no alert of `{name}` has a `{field}`: this silences nothing of it");
-        let hint = match groups.is_empty() {
-            true => "its alerts have no subject: leave `subject` out".to_owned(),
-            false => format!("its subjects have {}", super::reader::list(&groups)),
-        };
-        r.cx.wrong(span, message, hint);
-    }
-    if names.is_empty() && !fields.is_empty() && all.iter().all(|entry| lacking(entry).is_some()) {
-        let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
-        let message = format!("no rule groups by {}: this silences nothing", super::reader::list(&names));
-        r.cx.wrong(
-            &r.span_of("subject"),
-            message,
-            "leave out what no rule groups by; `tidewatch rules list` shows them",
-        );
-    }
-}
-
-/// Where the value of a field of the subject stands.
-fn value_span(r: &Reader<'_>, name: &str) -> Range<usize> {
-    match r.given("subject").map(|node| &node.value) {
-        Some(Value::Table(table)) => table.get(name).map(|entry| entry.node.span.clone()),
-        _ => None,
-    }
-    .unwrap_or_else(|| r.span_of("subject"))
 }
 
 /// The routes by which reports are delivered: `[report] routes`.
