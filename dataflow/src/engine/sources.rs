@@ -381,22 +381,21 @@ fn new_paths(files: &[&mut FollowFiles], keeper: Option<&Keeper>) -> BTreeSet<St
 
 /// Topics of which nothing was committed, and something is there to be read here.
 fn new_topics(topics: &[&mut KafkaSource], commits: &[Committed]) -> Vec<String> {
-    let is_here = |(source, topic): &(usize, Arc<str>)| {
-        let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
-        partitions.any(|at| at.start < at.log_end)
-    };
-    let new = resume::new_topics(commits).into_iter().filter(is_here);
-    new.map(|(_, topic)| format!("topic {topic}")).collect()
+    names_of_unread(topics, resume::new_topics(commits))
 }
 
 /// Topics that were not read for a while, and of which something is there that nobody has read.
 fn left_out_topics(topics: &[&mut KafkaSource], commits: &[Committed], last_run: u64, closed: u64) -> Vec<String> {
     let is_here = |(source, topic): &(usize, Arc<str>)| {
         let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
+    names_of_unread(topics, resume::left_out_topics(commits, last_run, closed))
+}
+
+/// Those of these topics, each with its source, of which something is there to be read here.
+fn names_of_unread(topics: &[&mut KafkaSource], wanted: BTreeSet<(usize, Arc<str>)>) -> Vec<String> {
         partitions.any(|at| at.start < at.log_end)
     };
-    let left_out = resume::left_out_topics(commits, last_run, closed).into_iter().filter(is_here);
-    left_out.map(|(_, topic)| format!("topic {topic}")).collect()
+    wanted.into_iter().filter(is_here).map(|(_, topic)| format!("topic {topic}")).collect()
 }
 
 /// Says what is lost of files that an earlier life followed.
