@@ -122,7 +122,7 @@ fn durable(figures: &Figures, control: Option<&Control>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::ledger::TimeSettings;
-    use super::super::replay;
+    use super::super::planning;
     use super::super::sources::Place;
     use super::*;
     use crate::cluster::connected;
@@ -142,7 +142,7 @@ mod tests {
         let sources = Sources::open(&config, place, false).unwrap();
         let controls = connected(2);
         let time = TimeSettings {
-            bounds: replay::bounds(&config),
+            bounds: planning::bounds(&config),
             guard: Guard::Limit,
             idle_after: None,
             commit_window: config.windows.size,

@@ -8,10 +8,11 @@
 //! | [`misfits`], `stalls`, [`zones`] | sources of which much is left out, those that hold back the time of all, and those whose lines are of another time zone |
 //! | [`parsers`] | formats of partitions |
 //! | [`assembly`] | the dataflow, drawn and built |
+//! | [`planning`] | what is computed, as a configuration says |
 //! | [`workers`] | Timely's workers, in one process or a cluster |
 //! | [`redaction`] | lines as they may leave |
 //! | [`capture`] | topics into files |
-//! | [`replay`], [`inputs`], [`writer`] | backtests, what they read, and their files |
+//! | [`replay`], [`inputs`], [`writer`], [`summary`] | backtests, what they read, and their files |
 //! | [`trial`] | rules tried on recorded lines: how far each came |
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
@@ -23,6 +24,7 @@
 //! | [`peers`] | what process 0 asks the others |
 //! | [`observe`], [`page`] | what a process shows of itself, and who shows it |
 //! | `memory` | what a process takes |
+//! | [`requests`] | recent requests: the ring, and what brings other processes' into it |
 //! | [`evidence`] | example lines of alerts, looked up beside the results |
 //! | [`routes`] | who is told of alerts |
 //! | `reports` | summaries of full intervals, to files and routes |
@@ -55,17 +57,20 @@ pub mod observe;
 pub mod page;
 pub mod parsers;
 pub mod peers;
+pub mod planning;
 pub mod progress;
 pub mod redaction;
 pub mod reload;
 pub mod replay;
 pub mod reports;
+pub mod requests;
 mod resume;
 pub mod routes;
 pub mod run;
 pub mod sinks;
 pub mod sources;
 mod stalls;
+pub mod summary;
 #[cfg(test)]
 mod testing;
 pub mod trial;
@@ -75,5 +80,5 @@ pub mod zones;
 
 pub use capture::capture;
 pub use demo::demo;
-pub use replay::{Summary, replay};
+pub use replay::replay;
 pub use run::run;

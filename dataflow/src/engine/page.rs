@@ -80,7 +80,7 @@ pub struct Shown {
     /// Whether open windows are shown.
     pub gate: Arc<Gate>,
     /// Of recent requests.
-    pub ring: super::sinks::Watch,
+    pub ring: super::requests::Watch,
     /// Who acts on what people silence and acknowledge.
     pub routes: Option<Arc<Routes>>,
     /// What listening sources count, by name.
@@ -183,7 +183,7 @@ impl Bound {
 }
 
 /// Where history is read: the embedded store, where this run keeps one. What an earlier run left is not shown as its history.
-fn data(config: &Config, ring: super::sinks::Watch, routes: Option<&Arc<Routes>>) -> Option<Arc<dyn Data>> {
+fn data(config: &Config, ring: super::requests::Watch, routes: Option<&Arc<Routes>>) -> Option<Arc<dyn Data>> {
     if super::sinks::keeps_store(config, true) {
         match tidewatch_dashboard::store::StoreData::open(&config.data_dir) {
             Ok(mut kept) => {

@@ -19,7 +19,7 @@ use super::ledger::{Ledger, Reading, Shares, Totals};
 use super::live::{KafkaReading, Lags, PartitionName};
 use super::memory;
 use super::observe::Observer;
-use super::sinks::Outlet;
+use super::requests::Outlet;
 use crate::cluster::{Control, LostFiles, MAX_LINE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -18,11 +18,12 @@ use super::observe::Observer;
 use super::page::{self, Bound, Page, Shown};
 use super::parsers::SourceParsers;
 use super::peers::{Here, Peers};
+use super::planning;
 use super::redaction::Redaction;
 use super::reload::Reloader;
-use super::replay;
+use super::requests::{self, Gathered, Ring};
 use super::routes::Routes;
-use super::sinks::{self, Gathered, Ring};
+use super::sinks;
 use super::sources::{Place, Sources, writable};
 use super::stalls::Holders;
 use super::workers::{self, Shared, Wakers};
@@ -259,8 +260,8 @@ impl Pipeline {
         let wakers = Wakers::default();
         let admitted = (config.memory.0 / 16).clamp(8 << 20, 256 << 20) as usize;
         let feed = Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone());
-        let ring = if process == 0 { sinks::open_ring(config, processes, outlets.tap.as_deref())? } else { None };
-        let outlet = if process == 0 { None } else { sinks::open_outlet(config, processes)? };
+        let ring = if process == 0 { requests::open_ring(config, processes, outlets.tap.as_deref())? } else { None };
+        let outlet = if process == 0 { None } else { requests::open_outlet(config, processes)? };
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let letters = Account::new(process, (admitted / processes).max(LEAST_LETTERS));
@@ -276,7 +277,7 @@ impl Pipeline {
             gate: Arc::new(Gate::shut(wall_clock())),
             changes: (process == 0).then_some(changes),
             wakers,
-            tap: sinks::tap_of(&ring, &outlet),
+            tap: requests::tap_of(&ring, &outlet),
             letters,
             control: control.clone(),
             observer: outlets.observer.clone(),
@@ -287,7 +288,7 @@ impl Pipeline {
         let here = Here::new(shared.ledger.clone(), recent, sources.lags(), outlets.observer.clone());
         let here = here.of_process(process, workers).under(config.privacy.clone()).handing(outlet);
         let peers = peers(here, &mut sources, control.as_ref());
-        let gathering = sinks::gather(&ring, process, control.as_ref())?;
+        let gathering = requests::gather(&ring, process, control.as_ref())?;
         let routes = outlets.routes.clone();
         let results = (process == 0).then(|| {
             let orphans = LeftFiring::read(config, outlets.tap.is_some(), again);
@@ -348,7 +349,7 @@ impl Pipeline {
             set: self.rules.clone(),
             workers: self.worker_count,
             gate: self.gate.clone(),
-            ring: sinks::watch(&self.ring),
+            ring: requests::watch(&self.ring),
             routes: self.routes.clone(),
             listeners: self.sources.listeners.clone(),
         };
@@ -481,7 +482,7 @@ fn live_plan(config: &Config, workers: usize, closed: u64) -> Plan {
     let off = config.all_rules.iter().filter(|entry| !entry.enabled).map(|entry| entry.rule.clone());
     let rules = RuleSet::with_dormant(config.rules.clone(), off.collect(), config.allow.clone(), config.ipv6_prefix);
     let rules = Arc::new(rules.under(config.privacy.clone()));
-    Plan { resumed: closed, rules, retain: config.retain, ..replay::live_plan_of_one(config, workers) }
+    Plan { resumed: closed, rules, retain: config.retain, ..planning::live_plan_of_one(config, workers) }
 }
 
 /// What the page asks of this process and the others, which may ask it too.
@@ -513,7 +514,7 @@ fn delivering(
 /// else forgets them.
 fn time_settings(config: &Config, sources: &Sources) -> TimeSettings {
     TimeSettings {
-        bounds: replay::bounds(config),
+        bounds: planning::bounds(config),
         guard: Guard::Limit,
         idle_after: Some(config.time.idle_after),
         commit_window: if sources.has_offsets() { config.windows.size } else { Millis(0) },

@@ -1,18 +1,24 @@
 //! The configured sinks, each behind its own queue.
 
 use super::sources::writable;
-use crate::cluster::Control;
+use crate::config::kafka::topic_settings;
 use crate::config::{Config, DeadLetters, FilesSink, LetterTopic, RouteKind};
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
+use crate::threads;
+use crossbeam_channel::RecvTimeoutError;
 use std::path::{Path, PathBuf};
-use tidewatch_connectors::kafka::KafkaSettings;
+use std::time::Duration;
+use tidewatch_connectors::influx::{self, InfluxSink};
+use tidewatch_connectors::kafka::{DeadLetterTopic, KafkaSettings, KafkaSink, ProducerSettings, TopicState, look_at};
 use tidewatch_connectors::paths::older;
 use tidewatch_connectors::sink::dead_letters::DeadLetterFile;
 use tidewatch_connectors::sink::files::{Fsync, LiveFiles};
 use tidewatch_connectors::sink::runner::{RunnerSettings, SinkRunner};
 use tidewatch_connectors::sink::stdout::{Form, Stdout};
 use tidewatch_connectors::sink::{Parts, Sink};
+use tidewatch_connectors::store::{self, StoreError, StoreSettings, StoreSink};
 use tidewatch_events::text::Shown as _;
+use tidewatch_events::time::EventTime;
 
 /// Whether the embedded store is kept.
 pub(super) fn keeps_store(config: &Config, has_page: bool) -> bool {
@@ -25,10 +31,10 @@ pub(super) fn keeps_store(config: &Config, has_page: bool) -> bool {
 /// # Errors
 /// 1 where the store cannot be written.
 pub fn discard_open(config: &Config, closed: u64, results: u64) -> Result<(), Failure> {
-    let points = tidewatch_connectors::store::discard_open(&config.data_dir, closed, results).map_err(store_failed)?;
+    let points = store::discard_open(&config.data_dir, closed, results).map_err(store_failed)?;
     if points > 0 {
         tracing::warn!(
-            from = %tidewatch_events::time::EventTime(closed),
+            from = %EventTime(closed),
             points,
             "the size of windows was changed: what the store held of windows that were open at the stop was removed, since it is \
              counted again in windows of the new size; other sinks hold both"
@@ -51,7 +57,7 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     let keeps_store = keeps_store(config, has_page);
     if keeps_store {
         let settings = store_settings(config);
-        let sink = tidewatch_connectors::store::StoreSink::open(&config.data_dir, settings).map_err(store_failed)?;
+        let sink = StoreSink::open(&config.data_dir, settings).map_err(store_failed)?;
         start(config, &mut runners, Box::new(sink), None)?;
     }
     let spill_dir = config.data_dir.join("spill");
@@ -61,19 +67,17 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     if let Some(influx) = &sinks.influx {
         let settings = influx.settings();
         let asked = settings.clone();
-        unless_stopped("waiting for InfluxDB", move || tidewatch_connectors::influx::check(&asked))?
+        unless_stopped("waiting for InfluxDB", move || influx::check(&asked))?
             .map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
-        let sink = tidewatch_connectors::influx::InfluxSink::new(settings)
-            .map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
+        let sink = InfluxSink::new(settings).map_err(|e| Failure::refused(format!("[sink.influx] {e}")))?;
         start(config, &mut runners, Box::new(sink), Some((spill_dir.join("influx"), influx.spill.0)))?;
     }
     if let Some(kafka) = &sinks.kafka {
-        let settings =
-            crate::config::kafka::topic_settings(&kafka.brokers, &kafka.topic, &kafka.security, &kafka.properties)
-                .map_err(|e| Failure::usage(format!("[sink.kafka] {e}")))?;
+        let settings = topic_settings(&kafka.brokers, &kafka.topic, &kafka.security, &kafka.properties)
+            .map_err(|e| Failure::usage(format!("[sink.kafka] {e}")))?;
         ask_topic("sink.kafka", &settings, &kafka.topic)?;
-        let with = tidewatch_connectors::kafka::ProducerSettings::default();
-        let sink = tidewatch_connectors::kafka::KafkaSink::new(&settings, &kafka.topic, with)?;
+        let with = ProducerSettings::default();
+        let sink = KafkaSink::new(&settings, &kafka.topic, with)?;
         start(config, &mut runners, Box::new(sink), Some((spill_dir.join("kafka"), kafka.spill.0)))?;
     }
     if let Some(stdout) = &sinks.stdout {
@@ -84,7 +88,7 @@ pub fn open(config: &Config, quiet: bool, has_page: bool) -> Result<Vec<SinkRunn
     }
     if none {
         let dir = config.data_dir.join("results");
-        let fsync = Fsync::Every(std::time::Duration::from_secs(1));
+        let fsync = Fsync::Every(Duration::from_secs(1));
         start(config, &mut runners, Box::new(files_in(config, &dir, fsync, !keeps_store)?), None)?;
         let points = if keeps_store { "the store" } else { "files" };
         if !quiet && !shows_alerts(config) {
@@ -103,19 +107,18 @@ fn unless_stopped<T: Send + 'static>(
     question: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let (tell, hear) = crossbeam_channel::bounded(1);
-    crate::threads::spawn("start:ask", move || drop(tell.try_send(question())))?;
+    threads::spawn("start:ask", move || drop(tell.try_send(question())))?;
     loop {
-        match hear.recv_timeout(std::time::Duration::from_millis(50)) {
+        match hear.recv_timeout(Duration::from_millis(50)) {
             Ok(answer) => return Ok(answer),
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) if !crate::exit::stop_requested() => {}
-            Err(_) => return Err(crate::exit::stopped_while(waiting)),
+            Err(RecvTimeoutError::Timeout) if !exit::stop_requested() => {}
+            Err(_) => return Err(exit::stopped_while(waiting)),
         }
     }
 }
 
 /// Asks whether a topic that is written to is there: without it nothing could ever be kept.
 fn ask_topic(section: &str, settings: &KafkaSettings, topic: &str) -> Result<(), Failure> {
-    use tidewatch_connectors::kafka::{TopicState, look_at};
     let (asked, of) = (settings.clone(), topic.to_owned());
     match unless_stopped("waiting for Kafka", move || look_at(&asked, &of, asked.connect_within))? {
         Ok(TopicState::There(_)) => Ok(()),
@@ -219,12 +222,14 @@ fn dead_letters(config: &Config) -> Result<SinkRunner, Failure> {
     runners.pop().ok_or_else(|| Failure::failed("[sink.dead_letters] did not start"))
 }
 
+/// The file in which what waits for a sink goes on, and how large it may become in bytes.
+type SpillFile = (PathBuf, u64);
+
 /// What waits while the brokers of the topic are away goes on in a file of this size at most.
 const DEAD_LETTER_SPILL: u64 = 1 << 30;
 
-fn dead_letter_topic(config: &Config, to: &LetterTopic) -> Result<(Box<dyn Sink>, (PathBuf, u64)), Failure> {
-    use tidewatch_connectors::kafka::{DeadLetterTopic, ProducerSettings};
-    let settings = crate::config::kafka::topic_settings(&to.brokers, &to.topic, &to.security, &to.properties)
+fn dead_letter_topic(config: &Config, to: &LetterTopic) -> Result<(Box<dyn Sink>, SpillFile), Failure> {
+    let settings = topic_settings(&to.brokers, &to.topic, &to.security, &to.properties)
         .map_err(|e| Failure::usage(format!("[sink.dead_letters] {e}")))?;
     ask_topic("sink.dead_letters", &settings, &to.topic)?;
     let sink = DeadLetterTopic::new(&settings, &to.topic, ProducerSettings::default())?;
@@ -238,90 +243,16 @@ fn files_in(config: &Config, dir: &Path, fsync: Fsync, points: bool) -> Result<L
     LiveFiles::open(dir, fsync, takes, max_size.0, config.sinks.dead_letters.max_size.0).map_err(failed)
 }
 
-/// The ring of recent requests, where one is kept.
-pub type Ring = Option<tidewatch_connectors::store::RequestRing>;
-
-/// What says where a ring stands.
-pub type Watch = Option<tidewatch_connectors::store::RingWatch>;
-
-/// What says where a ring stands.
-pub fn watch(ring: &Ring) -> Watch {
-    ring.as_ref().map(|ring| ring.watch())
-}
-
-/// What the other processes of a cluster have in its place.
-pub type Outlet = Option<std::sync::Arc<tidewatch_connectors::store::RequestOutlet>>;
-
-/// Opens the ring of process 0, which keeps it for so many processes, where the configuration wants one.
-///
-/// # Errors
-/// 1 where it cannot be written, 2 where it is of a newer release.
-pub fn open_ring(config: &Config, processes: usize, page: Option<&dyn super::live::Tap>) -> Result<Ring, Failure> {
-    if keeps_store(config, page.is_some()) && config.store.requests.0 > 0 {
-        use tidewatch_connectors::store::RequestRing;
-        let (settings, told) = (ring_settings(config, processes), page.and_then(|page| page.on_requests()));
-        return RequestRing::start(&config.data_dir, settings, told).map(Some).map_err(store_failed);
-    }
-    Ok(None)
-}
-
-/// Opens what another process of so many has in the place of the ring, where the configuration may want one.
-///
-/// # Errors
-/// 1 where its thread cannot be started.
-pub fn open_outlet(config: &Config, processes: usize) -> Result<Outlet, Failure> {
-    // Whether there is a page, and a store for its sake, only process 0 knows: it asks, or does not.
-    if keeps_store(config, true) && config.store.requests.0 > 0 {
-        let outlet = tidewatch_connectors::store::RequestOutlet::start(&ring_settings(config, processes));
-        return outlet.map(|outlet| Some(std::sync::Arc::new(outlet))).map_err(store_failed);
-    }
-    Ok(None)
-}
-
-/// What brings the requests of the other processes into the ring.
-pub type Gathered = Option<super::gathering::Gathering>;
-
-/// Starts to bring the requests of the other processes into the ring, where there are some and it is kept.
-///
-/// # Errors
-/// 1 where its thread cannot be started.
-pub fn gather(ring: &Ring, process: usize, control: Option<&Control>) -> Result<Gathered, Failure> {
-    if let (Some(ring), Some(control)) = (ring, control) {
-        let processes = control.others().len() + 1;
-        let gathering = super::gathering::Gathering::start(control.clone(), process, processes, ring.inlet());
-        return gathering.map(Some);
-    }
-    Ok(None)
-}
-
-fn ring_settings(config: &Config, processes: usize) -> tidewatch_connectors::store::RingSettings {
-    tidewatch_connectors::store::RingSettings {
-        max_size: config.store.requests.0,
-        keep: config.store.requests_for,
-        privacy: config.privacy.clone(),
-        keep_addresses: config.keep_addresses,
-        processes,
-    }
-}
-
-/// What the source edge shows its batches to.
-pub fn tap_of(ring: &Ring, outlet: &Outlet) -> Option<super::ingest::Tap> {
-    if let Some(tap) = ring.as_ref().map(|ring| ring.tap()).or_else(|| outlet.as_ref().map(|outlet| outlet.tap())) {
-        return Some(std::sync::Arc::new(move |batch: &tidewatch_events::batch::Batch| tap.take(batch)));
-    }
-    None
-}
-
-fn store_failed(error: tidewatch_connectors::store::StoreError) -> Failure {
+pub(super) fn store_failed(error: StoreError) -> Failure {
     match error {
-        tidewatch_connectors::store::StoreError::Newer { .. } => Failure::usage(error.to_string()),
+        StoreError::Newer { .. } => Failure::usage(error.to_string()),
         error => Failure::caused(&error),
     }
 }
 
 /// What the store keeps, by a configuration.
-pub fn store_settings(config: &Config) -> tidewatch_connectors::store::StoreSettings {
-    tidewatch_connectors::store::StoreSettings {
+fn store_settings(config: &Config) -> StoreSettings {
+    StoreSettings {
         raw: config.store.raw,
         minutes: config.store.minutes,
         alerts: config.store.alerts,
@@ -343,7 +274,7 @@ fn start(
     config: &Config,
     runners: &mut Vec<SinkRunner>,
     sink: Box<dyn Sink>,
-    spill: Option<(PathBuf, u64)>,
+    spill: Option<SpillFile>,
 ) -> Result<(), Failure> {
     let name = sink.name().to_owned();
     let at = spill.as_ref().map(|(path, _)| path.clone());
@@ -364,6 +295,8 @@ fn failed(error: impl std::error::Error) -> Failure {
 mod tests {
     use super::*;
     use crate::engine::testing::config;
+    use crate::exit::ExitCode;
+    use tidewatch_connectors::kafka::Protocol;
 
     #[test]
     fn what_waits_for_a_sink_is_a_part_of_memory() {
@@ -377,14 +310,14 @@ mod tests {
     #[test]
     fn a_topic_that_cannot_be_asked_for_refuses_the_start() {
         let mut settings = KafkaSettings::for_topic("127.0.0.1:1", "results").unwrap();
-        settings.connect_within = std::time::Duration::from_millis(300);
+        settings.connect_within = Duration::from_millis(300);
         let failure = ask_topic("sink.kafka", &settings, "results").unwrap_err();
-        assert_eq!(failure.code, crate::exit::ExitCode::Refused, "{}", failure.message);
+        assert_eq!(failure.code, ExitCode::Refused, "{}", failure.message);
         assert!(failure.message.starts_with("[sink.kafka] kafka at 127.0.0.1:1: "), "{}", failure.message);
-        settings.security.protocol = tidewatch_connectors::kafka::Protocol::Tls;
+        settings.security.protocol = Protocol::Tls;
         settings.security.ca = Some("gone.pem".into());
         let failure = ask_topic("sink.kafka", &settings, "results").unwrap_err();
-        assert_eq!(failure.code, crate::exit::ExitCode::Usage, "{}", failure.message);
+        assert_eq!(failure.code, ExitCode::Usage, "{}", failure.message);
         assert!(failure.message.starts_with("[sink.kafka] kafka: the file of `ca`, gone.pem, cannot be read"));
     }
 

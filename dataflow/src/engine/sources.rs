@@ -1,15 +1,18 @@
 //! The configured sources of this process, opened before anything is started, so that what is wrong is said first.
 
 use super::consumer_group::{Group, Owner, Stopped};
+use super::demo;
 use super::file_positions::Keeper;
 use super::ledger::{Again, Position, Resumed};
-use super::replay::bounds;
+use super::live::{KafkaReading, Lags};
+use super::planning::bounds;
 use super::resume::{self, Committed, Limit, Mark, Starting};
 use crate::cluster::{Control, Earlier, LostFiles};
+use crate::config::kafka as kafka_config;
 use crate::config::{Config, KafkaSource as KafkaConfig, Source, SourceKind};
 use crate::exit::{self, ExitCode, Failure};
 use crate::threads;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +20,7 @@ use std::time::Duration;
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::generator::Generator;
 use tidewatch_connectors::generator::live::{LiveOptions, spawn_into_feed};
-use tidewatch_connectors::kafka::KafkaSource;
+use tidewatch_connectors::kafka::{KafkaSource, KafkaStatus, LineFetcher, PartitionStatus, ProcessShare};
 use tidewatch_connectors::log_limit::LogLimit;
 use tidewatch_connectors::open_files;
 use tidewatch_connectors::source::file::{FollowFiles, FollowOptions, FollowedLines, StartingFile};
@@ -75,9 +78,9 @@ pub struct Sources {
     /// Whose commits to them are.
     owner: Owner,
     /// What reads lines of Kafka sources again, by position of the source.
-    pub fetchers: std::collections::HashMap<usize, tidewatch_connectors::kafka::LineFetcher>,
+    pub fetchers: HashMap<usize, LineFetcher>,
     /// Where Kafka partitions stand.
-    pub kafka: Vec<(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)>,
+    pub kafka: Vec<(Arc<str>, Arc<KafkaStatus>)>,
 }
 
 impl Sources {
@@ -121,16 +124,16 @@ impl Sources {
     }
 
     /// The consumer lags of this process's Kafka partitions, whenever asked.
-    pub fn lags(&self) -> super::live::Lags {
+    pub fn lags(&self) -> Lags {
         let kafka = self.kafka.clone();
         Box::new(move || {
-            let reading = |p: &tidewatch_connectors::kafka::PartitionStatus| super::live::KafkaReading {
+            let reading = |p: &PartitionStatus| KafkaReading {
                 lag: p.is_connected().then(|| p.lag()),
                 away_since: p.away_since.map(|since| since.0),
                 duplicates: p.duplicates,
                 missing: p.missing,
             };
-            let of = |(source, status): &(Arc<str>, Arc<tidewatch_connectors::kafka::KafkaStatus>)| {
+            let of = |(source, status): &(Arc<str>, Arc<KafkaStatus>)| {
                 let rows = status.snapshot().into_iter().map(|p| ((source.clone(), p.name.clone()), reading(&p)));
                 rows.collect::<Vec<_>>()
             };
@@ -288,9 +291,9 @@ impl Sources {
                 Ready::Syslog(source)
             }
             SourceKind::Generator { rate, seed, attacks } => {
-                let start = tidewatch_events::time::EventTime(wall_clock().0);
-                let spec = super::demo::of_source(source, *rate, *seed, *attacks, start)?;
-                let (generator, options) = super::demo::generator(source, index, spec)?;
+                let start = EventTime(wall_clock().0);
+                let spec = demo::of_source(source, *rate, *seed, *attacks, start)?;
+                let (generator, options) = demo::generator(source, index, spec)?;
                 Ready::Generator(Box::new(generator), options)
             }
             SourceKind::Kafka(kafka) => self.open_kafka(config, index, source, kafka, place)?,
@@ -305,14 +308,13 @@ impl Sources {
         kafka: &KafkaConfig,
         place: Place,
     ) -> Result<Ready, Failure> {
-        use tidewatch_connectors::kafka::ProcessShare;
-        let mut settings = crate::config::kafka::settings(source, kafka)
+        let mut settings = kafka_config::settings(source, kafka)
             .map_err(|e| Failure::usage(format!("source {}: {e}", source.name)))?;
-        settings.refresh_every = crate::config::kafka::refresh_every(config.time.allowed_lateness);
+        settings.refresh_every = kafka_config::refresh_every(config.time.allowed_lateness);
         let share = ProcessShare::new(place.index, place.count)
             .ok_or_else(|| Failure::usage(format!("-p {} is not below -n {}", place.index, place.count)))?;
         if place.index == 0 {
-            self.fetchers.insert(index, tidewatch_connectors::kafka::LineFetcher::new(&settings)?);
+            self.fetchers.insert(index, LineFetcher::new(&settings)?);
         }
         let opened = KafkaSource::connect(settings, share, index)?;
         self.groups.push(Group::open(&opened, index, &config.cluster.id)?);
@@ -386,13 +388,13 @@ fn new_topics(topics: &[&mut KafkaSource], commits: &[Committed]) -> Vec<String>
 
 /// Topics that were not read for a while, and of which something is there that nobody has read.
 fn left_out_topics(topics: &[&mut KafkaSource], commits: &[Committed], last_run: u64, closed: u64) -> Vec<String> {
-    let is_here = |(source, topic): &(usize, Arc<str>)| {
-        let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
     names_of_unread(topics, resume::left_out_topics(commits, last_run, closed))
 }
 
 /// Those of these topics, each with its source, of which something is there to be read here.
 fn names_of_unread(topics: &[&mut KafkaSource], wanted: BTreeSet<(usize, Arc<str>)>) -> Vec<String> {
+    let is_here = |(source, topic): &(usize, Arc<str>)| {
+        let mut partitions = topics[*source].partitions().iter().filter(|at| at.topic == *topic);
         partitions.any(|at| at.start < at.log_end)
     };
     wanted.into_iter().filter(is_here).map(|(_, topic)| format!("topic {topic}")).collect()

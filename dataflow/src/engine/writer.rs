@@ -8,7 +8,7 @@ use super::labels::Judge;
 use super::ledger::Ledger;
 use super::limited::limited;
 use super::redaction::Redaction;
-use super::replay::{Damaged, Summary};
+use super::summary::{Damaged, Summary};
 use crate::exit::Failure;
 use base64::Engine as _;
 use std::collections::HashMap;

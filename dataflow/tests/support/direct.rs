@@ -10,8 +10,9 @@ use tidewatch::config::Config;
 use tidewatch::engine::dead_letters::Account;
 use tidewatch::engine::inputs::ReadAgain;
 use tidewatch::engine::ledger::{Ledger, TimeSettings, Totals};
+use tidewatch::engine::planning;
 use tidewatch::engine::redaction::Redaction;
-use tidewatch::engine::replay::{self, Summary};
+use tidewatch::engine::summary::Summary;
 use tidewatch::engine::workers::{self, Shared, Wakers};
 use tidewatch::engine::writer::Writer;
 use tidewatch_connectors::feed::Feed;
@@ -166,7 +167,7 @@ pub fn run(
     }
     let records = inputs.iter().any(|input| input.records.is_some());
     let time = TimeSettings {
-        bounds: replay::bounds(config),
+        bounds: planning::bounds(config),
         guard: if records { Guard::Limit } else { Guard::Confirm },
         idle_after: None,
         commit_window: Millis(0),
@@ -178,7 +179,7 @@ pub fn run(
     let (results, received) = crossbeam_channel::unbounded();
     let parsers = model::parsers(config, files);
     let letters = Account::new(0, schedule.bytes);
-    let plan = replay::plan(config);
+    let plan = planning::plan(config);
     let shared = Shared::recorded(feed.clone(), ledger.clone(), parsers.clone(), plan, results, wakers, letters);
     let guards = workers::start(shared, schedule.workers, 0, None).map_err(|e| e.to_string())?;
     let readers: Vec<_> = sources
@@ -201,7 +202,7 @@ pub fn run(
             state.totals().iter().for_each(|(info, totals)| eprintln!("{}: {totals:?}", info.name));
         }
     });
-    let plan = replay::plan(config);
+    let plan = planning::plan(config);
     let fetchers = if records { Vec::new() } else { fetchers(config, files) };
     let redaction = Redaction::new(config.privacy.clone(), parsers);
     let mut writer = Writer::new(&plan, out, fetchers, ledger.clone(), redaction).map_err(|e| e.to_string())?;

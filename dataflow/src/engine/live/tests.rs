@@ -3,7 +3,7 @@ use crate::engine::dead_letters::{Account, Letters};
 use crate::engine::observe::Observer;
 use crate::engine::parsers::SourceParsers;
 use crate::engine::peers::Here;
-use crate::engine::replay;
+use crate::engine::planning;
 use crate::engine::testing::{config, runner};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use tidewatch_connectors::sink::runner::RunnerSettings;
@@ -240,9 +240,9 @@ fn until_acknowledged(live: &Live, sink: usize) {
 /// A thread of a configuration that is not started.
 fn live(text: &str, runners: Vec<SinkRunner>) -> Live {
     let config = config(text);
-    let plan = replay::plan(&config);
+    let plan = planning::plan(&config);
     let time = crate::engine::ledger::TimeSettings {
-        bounds: replay::bounds(&config),
+        bounds: planning::bounds(&config),
         guard: tidewatch_operators::watermark::Guard::Limit,
         idle_after: None,
         commit_window: tidewatch_events::time::Millis(0),

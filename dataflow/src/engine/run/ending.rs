@@ -3,7 +3,7 @@
 use super::super::ledger::{Ledger, Totals};
 use super::super::live::Figures;
 use super::super::misfits::{self, Misfit};
-use super::super::replay::Summary;
+use super::super::summary::Summary;
 use crate::cli::options::ClusterOptions;
 use crate::exit::{self, ExitCode, Failure};
 use std::sync::atomic::Ordering;
