@@ -3,6 +3,7 @@
 //! Every process names the sources ([`named`]), which are part of the configuration that all must agree on; process 0 opens
 //! them ([`Inputs::open`]) before anything is started, so that what is wrong is said first.
 
+use super::evidence::LinePlace;
 use super::progress::Part;
 use crate::cli::options::ReplayInputs;
 use crate::config::{self, Config, Diagnostic, Diagnostics, Source, SourceKind};
@@ -170,9 +171,6 @@ impl Inputs {
         Ok(())
     }
 }
-
-/// Where lines of a partition are.
-pub type LinePlace = (PartitionId, u64);
 
 /// Reads lines of an input of a replay again, for the example lines of alerts.
 pub trait ReadAgain {
