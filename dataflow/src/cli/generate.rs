@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tidewatch_connectors::generator::run::{RunOptions, run as write_lines};
 use tidewatch_connectors::generator::target::{self, Stop, TargetError, TargetSpec};
 use tidewatch_connectors::generator::{
@@ -17,6 +16,7 @@ use tidewatch_connectors::generator::{
     to_json_lines,
 };
 use tidewatch_connectors::paths::place;
+use tidewatch_connectors::source::wall_clock;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::{EventTime, Millis};
 
@@ -161,8 +161,8 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
             "--no-pace without an end would fill the disk; add --count, for example --count 100000, or --duration 1h",
         ));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let start = args.start.unwrap_or(EventTime(u64::try_from(now.as_millis()).unwrap_or(0)));
+    let now = wall_clock().0;
+    let start = args.start.unwrap_or(EventTime(now));
     let named = facts.names_host || args.to.separates_hosts();
     let hosts = spec::host_names(args.hosts.unwrap_or(if named { 3 } else { 1 }));
     // Where lines do not name their host, rules know it by the stem of its file.
@@ -209,7 +209,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     spec.partitions = target.partitions();
     spec.skew.clone_from(&args.skew);
     let mut generator = Generator::new(spec).map_err(usage)?;
-    let ahead = start.0.saturating_sub(u64::try_from(now.as_millis()).unwrap_or(0)) / 1000;
+    let ahead = start.0.saturating_sub(now) / 1000;
     if !args.no_pace && ahead > 5 {
         exit::stderr(format_args!("tidewatch: the first line is due in {ahead} s; --no-pace writes at once\n"));
     }

@@ -14,14 +14,13 @@ use tidewatch_connectors::sink::replay_files;
 use tidewatch_connectors::source::file::{self, is_pattern};
 use tidewatch_events::text::Shown as _;
 
-/// Said by a command that has nothing to read; `is_configured`: though it was given a configuration.
-pub(super) fn nothing_to_read(command: &str, example: &str, is_configured: bool) -> Diagnostic {
-    let problem = Diagnostic::error(format!(
-        "`{command}` has nothing to read: neither --input nor a [[source]] in a configuration"
-    ));
+/// Said by `run` where it has nothing to read; `is_configured`: though it was given a configuration.
+pub(super) fn nothing_to_read(is_configured: bool) -> Diagnostic {
+    let problem = Diagnostic::error("`run` has nothing to read: neither --input nor a [[source]] in a configuration");
     match !is_configured && Path::new(USUAL).exists() {
-        true => problem.hint(format!("there is a {USUAL} here; name it: `tidewatch {command} -c {USUAL}`")),
-        false => problem.hint(format!("try `{example}`, or `tidewatch demo` for generated traffic")),
+        true => problem.hint(format!("there is a {USUAL} here; name it: `tidewatch run -c {USUAL}`")),
+        false => problem
+            .hint("try `tidewatch run --input /var/log/nginx/access.log`, or `tidewatch demo` for generated traffic"),
     }
 }
 

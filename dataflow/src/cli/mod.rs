@@ -250,7 +250,7 @@ fn demo(args: DemoArgs) -> Result<(), Failure> {
 
 fn live(args: RunArgs) -> Result<(), Failure> {
     if args.config.is_none() && args.input.is_empty() {
-        return Err(nothing_to_read("run", "tidewatch run --input /var/log/nginx/access.log", false).into());
+        return Err(nothing_to_read(false).into());
     }
     let cluster = args.cluster.check()?;
     let mut problems = Diagnostics::default();
@@ -278,11 +278,7 @@ fn live(args: RunArgs) -> Result<(), Failure> {
         }
         packed_sources(config.sources.iter().filter(is_here), &mut problems);
         if config.sources.is_empty() {
-            problems.push(nothing_to_read(
-                "run",
-                "tidewatch run --input /var/log/nginx/access.log",
-                args.config.is_some(),
-            ));
+            problems.push(nothing_to_read(args.config.is_some()));
         }
     }
     if let (Some(config), Some(cluster)) = (&config, &cluster) {

@@ -56,7 +56,7 @@ fn check(cx: &Context<'_>, root: &Table) -> Option<ShipSettings> {
     let data_dir = top.path("data_dir");
     let host = top
         .text("host")
-        .map(|host| checked_host(&top, "host", host))
+        .map(|host| checked_host(&top, host))
         .unwrap_or_else(|| Some(tidewatch_connectors::ship::host_name()));
     let in_flight = size_within(&top, "in_flight", Bytes(1 << 20), Bytes(1 << 30));
     let max_line = size_within(&top, "max_line", Bytes(1 << 10), Bytes(900 << 10));
@@ -129,10 +129,10 @@ fn is_at(address: &str, listen: &str) -> bool {
 }
 
 /// A host's name goes into headers and keys: short, and nothing that is not shown.
-fn checked_host(reader: &Reader<'_>, key: &str, host: String) -> Option<String> {
+fn checked_host(reader: &Reader<'_>, host: String) -> Option<String> {
     if host.len() > 255 || tidewatch_events::text::printable(host.as_bytes()) != host {
         let hint = "a host's name is at most 255 bytes of printable text";
-        reader.cx.wrong(&reader.span_of(key), format!("{host:?} is not a host's name"), hint);
+        reader.cx.wrong(&reader.span_of("host"), format!("{host:?} is not a host's name"), hint);
         return None;
     }
     Some(host)
@@ -186,7 +186,7 @@ fn inputs(cx: &Context<'_>, node: Option<&Node>) -> Vec<InputSettings> {
         };
         let (paths, exclude) = (patterns("paths"), patterns("exclude"));
         let from_beginning = reader.choice("from", &[("beginning", true), ("end", false)]);
-        let host = reader.text("host").and_then(|host| checked_host(&reader, "host", host));
+        let host = reader.text("host").and_then(|host| checked_host(&reader, host));
         let multiline = multiline(&reader);
         let topic = reader.text("topic").and_then(|topic| checked_topic(&reader, "topic", topic));
         let given = reader.name("name");
