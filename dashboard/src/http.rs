@@ -22,11 +22,11 @@ use std::sync::atomic::Ordering;
 pub struct Peer(pub SocketAddr);
 
 /// What the page may load and do.
-pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The header of requests that change something.
-pub const CHANGES: &str = "x-tidewatch";
+const CHANGES: &str = "x-tidewatch";
 
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -271,7 +271,7 @@ pub fn interrupt() {
 }
 
 /// Asks the process to drain and end, as SIGTERM does.
-pub fn request_stop() {
+fn request_stop() {
     STOP.store(true, Ordering::Release);
 }
 

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How many buckets there are for 64-bit values.
-pub const BUCKETS: usize = 128 + 57 * 64;
+const BUCKETS: usize = 128 + 57 * 64;
 
 /// How many different buckets are kept as a list before they become a table.
 const LISTED: usize = 64;
@@ -78,7 +78,7 @@ impl Histogram {
 
     /// Counts a value `times` times.
     #[inline]
-    pub fn record_many(&mut self, value: u64, times: u64) {
+    fn record_many(&mut self, value: u64, times: u64) {
         if times > 0 {
             self.count = self.count.saturating_add(times);
             self.max = self.max.max(value);

@@ -114,7 +114,7 @@ impl Names {
 
     /// The same for a text whose [`sample`] is known.
     #[inline]
-    pub fn number_at(&mut self, sample: Sample, text: &[u8]) -> u32 {
+    fn number_at(&mut self, sample: Sample, text: &[u8]) -> u32 {
         let number = self.candidate(sample);
         match self.names.get(number as usize) {
             Some(name) if self.text_of(name) == text => number,

@@ -73,7 +73,7 @@ const APP: [Template; 16] = [
 ];
 
 /// Names of application users.
-pub const USERS: [&str; 16] = [
+const USERS: [&str; 16] = [
     "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "mallory", "niaj", "olivia",
     "peggy", "rupert", "sybil",
 ];
@@ -123,7 +123,7 @@ impl Messages {
     }
 
     /// Adds a normal client, and what the format says of its request.
-    pub fn name_client(&self, rng: &mut Rng, traffic: &Traffic, m: &mut Message) {
+    fn name_client(&self, rng: &mut Rng, traffic: &Traffic, m: &mut Message) {
         let client = traffic.draw_client(rng);
         m.client = Some(traffic.visitor(client).ip);
         if self.format == MessageFormat::App {

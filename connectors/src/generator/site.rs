@@ -141,10 +141,10 @@ pub const ASSETS: [(&str, u32, u32); 10] = [
 pub const BROKEN_LINK: &str = "/static/img/banner-2019.png";
 
 /// Shop categories.
-pub const CATEGORIES: [&str; 10] =
+const CATEGORIES: [&str; 10] =
     ["shoes", "jackets", "tents", "backpacks", "lamps", "stoves", "maps", "bottles", "socks", "sale"];
 /// Blog posts, the newest first.
-pub const POSTS: [&str; 12] = [
+const POSTS: [&str; 12] = [
     "spring-sale",
     "how-to-pitch-a-tent",
     "ten-trails-in-the-alps",

@@ -35,7 +35,7 @@ struct Other<'a, T: Serialize> {
 }
 
 /// An alert as a JSON object.
-pub(super) fn json_of(message: &Message, item: &Item, runbooks: &Runbooks) -> Vec<u8> {
+fn json_of(message: &Message, item: &Item, runbooks: &Runbooks) -> Vec<u8> {
     let mut out = Vec::new();
     let line = Line {
         notification: &message.id,

@@ -31,7 +31,7 @@ impl Medium {
 
     /// The same of its first characters, at most `most`. What is escaped cannot be cut any more: half a code span makes
     /// code of the text after it, and markup of the next value.
-    pub fn escape_within(self, value: &str, most: usize) -> String {
+    fn escape_within(self, value: &str, most: usize) -> String {
         let mut value = printable(value.as_bytes());
         if let Some((cut, _)) = value.char_indices().nth(most) {
             value = format!("{}…", &value[..cut]).into();

@@ -59,7 +59,7 @@ pub const MOST_HOPS: usize = 256;
 pub const VIA: u32 = u32::MAX;
 
 /// Bytes of a message with [`VIA`] before those that it counts.
-pub const VIA_HEAD: usize = 8;
+const VIA_HEAD: usize = 8;
 
 /// In the place of a number of frames: a reason follows.
 pub const REFUSAL: u64 = u64::MAX;

@@ -43,7 +43,7 @@ impl Lines {
         Lines::with_longest(offset, MAX_LINE_BYTES)
     }
 
-    pub fn with_longest(offset: u64, longest: usize) -> Lines {
+    fn with_longest(offset: u64, longest: usize) -> Lines {
         Lines { carry: Vec::new(), offset, skipping: false, longest, too_long: 0 }
     }
 

@@ -49,7 +49,7 @@ impl Stdin {
     }
 
     /// Another pipe, read in the same way.
-    pub fn from_pipe(identity: Identity, pipe: OwnedFd, bounded: bool, clock: Clock) -> Stdin {
+    fn from_pipe(identity: Identity, pipe: OwnedFd, bounded: bool, clock: Clock) -> Stdin {
         Stdin { identity, pipe: pipe.into(), bounded, clock }
     }
 

@@ -36,7 +36,7 @@ pub struct Context<'a> {
 }
 
 /// How many problems are looked up and shown: nobody reads more, and a hostile file has no end of them.
-pub const MAX_PROBLEMS: usize = 1000;
+const MAX_PROBLEMS: usize = 1000;
 
 impl Context<'_> {
     /// Reads a part whose secrets and files must be there for these services only.

@@ -17,7 +17,7 @@ pub const SHORTEST: Millis = Millis(100);
 /// The longest window.
 pub const LONGEST: Millis = Millis(30 * 86_400_000);
 /// How many panes a window may have.
-pub const MAX_PANES: u64 = 10_000;
+const MAX_PANES: u64 = 10_000;
 
 /// The severities by name.
 pub const SEVERITIES: [(&str, Severity); 5] = [

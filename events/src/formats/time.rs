@@ -204,7 +204,7 @@ impl Clock {
 
     /// Apache's error log: `Wed Oct 11 14:32:52.123456 2000`, the day's name and the fraction optional; and without
     /// year, as syslog writes it: `Oct  1 14:32:52`.
-    pub fn asctime(&mut self, text: &[u8]) -> Result<EventTime, Reason> {
+    fn asctime(&mut self, text: &[u8]) -> Result<EventTime, Reason> {
         let civil = (|| {
             let mut text = text;
             if month(text.get(..3)?).is_none() || text.get(3) != Some(&b' ') {

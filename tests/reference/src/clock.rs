@@ -12,7 +12,7 @@ pub fn judge(feed: &Feed, settings: &Settings) -> Vec<Vec<Verdict>> {
 }
 
 /// The verdicts of one partition.
-pub fn judge_partition(partition: &Partition, settings: &Settings) -> Vec<Verdict> {
+fn judge_partition(partition: &Partition, settings: &Settings) -> Vec<Verdict> {
     let out_of_order = i128::from(settings.max_out_of_order);
     let lateness = i128::from(settings.allowed_lateness);
     let mut verdicts: Vec<Verdict> = Vec::new();

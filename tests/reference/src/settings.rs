@@ -199,7 +199,7 @@ pub(crate) fn quantile(ascending: &[u64], q: f64) -> Option<u64> {
 }
 
 /// The upper bound of a value's bucket.
-pub(crate) fn bucket_upper(v: u64) -> u64 {
+fn bucket_upper(v: u64) -> u64 {
     if v < 128 {
         return v;
     }

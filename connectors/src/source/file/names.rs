@@ -140,7 +140,7 @@ pub fn log_of(path: &Path) -> PathBuf {
 }
 
 /// The same for a path: the base's path, and the age.
-pub(crate) fn parse_path(path: &Path) -> (PathBuf, Generation) {
+fn parse_path(path: &Path) -> (PathBuf, Generation) {
     let Some(name) = path.file_name() else { return (path.to_owned(), Generation::Current) };
     let (base, generation) = parse(name.as_bytes());
     (path.with_file_name(OsStr::from_bytes(base)), generation)
