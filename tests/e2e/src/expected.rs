@@ -12,7 +12,7 @@ use tidewatch::engine::ingest::Parsers as _;
 use tidewatch::engine::parsers::SourceParsers;
 use tidewatch_connectors::feed::{Feed, Message, PartitionInfo};
 use tidewatch_connectors::kafka::{KafkaSource, ProcessShare, Start};
-use tidewatch_connectors::source::{named_partition_id, wall_clock};
+use tidewatch_connectors::source::{named_partition_id, partition_id, wall_clock};
 use tidewatch_events::alert::{Alert, AlertState};
 use tidewatch_events::batch::{Batch, Framing, PartitionId, RawBatch};
 use tidewatch_events::event::Verdict;
@@ -38,7 +38,7 @@ pub fn positions(config: &Config) -> BTreeMap<String, (u64, u64)> {
 fn connect(config: &Config, start: Start, group: Option<&str>) -> Vec<KafkaSource> {
     let mut sources = Vec::new();
     for (index, source) in config.sources.iter().enumerate() {
-        let SourceKind::Kafka(kafka) = &source.kind else { panic!("{source:?}") };
+        let SourceKind::Kafka(kafka) = &source.kind else { continue };
         let mut settings = config::kafka::settings(source, kafka).unwrap_or_else(|e| panic!("{e}"));
         settings.start = start;
         if let Some(group) = group {
@@ -110,7 +110,21 @@ pub fn file(
     path: &Path,
     bytes: Vec<u8>,
 ) -> (PartitionInfo, Vec<RawBatch>) {
-    let id = named_partition_id(process, index, path.as_os_str().as_bytes());
+    lines(named_partition_id(process, index, path.as_os_str().as_bytes()), (index, source), path, bytes)
+}
+
+/// The only file of a source of this name, at this place among the sources, as a replay reads it.
+pub fn replayed_file((index, source): (usize, &str), path: &Path) -> (PartitionInfo, Vec<RawBatch>) {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    lines(partition_id(index, 0), (index, source), path, bytes)
+}
+
+fn lines(
+    id: PartitionId,
+    (index, source): (usize, &str),
+    path: &Path,
+    bytes: Vec<u8>,
+) -> (PartitionInfo, Vec<RawBatch>) {
     let info = PartitionInfo {
         id,
         source: index,

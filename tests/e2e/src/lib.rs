@@ -6,7 +6,7 @@
 //! | [`process`] | the binary, started and watched; clusters of it |
 //! | [`servers`] | the broker and the InfluxDB a test may use; what is read back from them |
 //! | [`shipping`] | what tests of the host agent share |
-//! | [`traffic`] | lines that the generator does not write |
+//! | [`traffic`] | what tests put into topics and files |
 //! | [`expected`] | a topic's records through the reference model |
 //!
 //! Invariants

@@ -149,11 +149,6 @@ impl Cluster {
     /// Starts `tidewatch run -w 2 -n N`, a process for each configuration; logs go to `dir`.
     pub fn start(configs: &[&Path], dir: &Path, name: &str) -> Cluster {
         let ports = free_ports(configs.len());
-        Cluster::start_at(configs, dir, name, ports)
-    }
-
-    /// The same at these ports.
-    pub fn start_at(configs: &[&Path], dir: &Path, name: &str, ports: Vec<u16>) -> Cluster {
         let hosts = dir.join(format!("{name}.hosts"));
         let text: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
         std::fs::write(&hosts, text).unwrap_or_else(|e| panic!("{}: {e}", hosts.display()));

@@ -1,8 +1,17 @@
-//! Lines that the generator does not write: late, future, and none at all.
+//! What tests put into topics and files: the generator's traffic, and lines that it does not write: late, future, and none at
+//! all.
 
+use crate::process::tidewatch_ok;
 use std::time::Duration;
 use tidewatch_connectors::kafka::{KafkaSettings, LineProducer, ProducerSettings};
 use tidewatch_events::time::EventTime;
+
+/// Has about so many lines of traffic generated, over so many seconds of event time from `start` (ms).
+pub fn generate(to: &str, start: u64, count: u64, seconds: u64, more: &[&str]) {
+    let (start, count, rate) = (EventTime(start).to_string(), count.to_string(), (count / seconds).max(1).to_string());
+    let args = ["generate", "--no-pace", "--to", to, "--start", &start, "--count", &count, "--rate", &rate];
+    tidewatch_ok(&[&args[..], more].concat(), &[]);
+}
 
 /// Lines for each of four partitions, with a record's time of `now` (ms): 20 hours late, 22 from the future, one as far ahead
 /// as a minute allows, 5 that are no events.

@@ -1,5 +1,5 @@
-//! `replay` of topics: what it writes equals the reference model over the records that lie there, at any `-w` and `-n`,
-//! and the alerts of `run`.
+//! `replay` of topics, also beside files: what it writes equals the reference model over the records that lie there, at any
+//! `-w` and `-n`, and the alerts of `run`.
 //!
 //! Skipped, with a line that says so, unless `TIDEWATCH_TEST_KAFKA` names a broker; `scripts/kafka-up` starts one.
 #![allow(clippy::unwrap_used)]
@@ -72,22 +72,13 @@ enabled = false
             ["ip-spike:2m:1m", "error-surge:4m:3m:host=web2", "path-scan:5m:4m", "dark-paths:3m:10m:clients=8"];
         let mut more = vec!["--hosts", "4", "--seed", "7", "--disorder", "80s", "--skew", "3:+1h"];
         attacks.iter().for_each(|attack| more.extend(["--attack", attack]));
-        scenario.generate(START, 50_000, FIRST, &more);
+        traffic::generate(&scenario.url(""), START, 50_000, FIRST, &more);
         let now = START + FIRST * 1000;
         traffic::produce(&scenario.topics.broker, &topic, now, &traffic::strange_lines(now));
         // Only hosts web1 and web2: partitions 2 and 3 have ended.
         let more = ["--hosts", "2", "--seed", "8", "--disorder", "80s", "--attack", "ip-spike:5m:30s"];
-        scenario.generate(now, 30_000, SECOND, &more);
+        traffic::generate(&scenario.url(""), now, 30_000, SECOND, &more);
         Some(scenario)
-    }
-
-    fn generate(&self, start: u64, count: u64, seconds: u64, more: &[&str]) {
-        let to = self.url("");
-        let (start, count, rate) = (EventTime(start).to_string(), count.to_string(), (count / seconds).to_string());
-        let mut args =
-            vec!["generate", "--no-pace", "--to", &to, "--start", &start, "--count", &count, "--rate", &rate];
-        args.extend(more);
-        tidewatch_ok(&args, &[]);
     }
 
     fn url(&self, range: &str) -> String {
@@ -96,9 +87,14 @@ enabled = false
 
     /// Replays a range with so many workers; where the results are.
     fn replay(&self, range: &str, workers: &str) -> PathBuf {
+        self.replay_of(&[&self.url(range)], workers)
+    }
+
+    fn replay_of(&self, from: &[&str], workers: &str) -> PathBuf {
         let out = self.dir.path().join(unique("out"));
-        let (config, from, to) = (self.config.display().to_string(), self.url(range), out.display().to_string());
-        tidewatch_ok(&["replay", "-c", &config, "--from", &from, "--out", &to, "-w", workers], &[]);
+        let (config, to) = (self.config.display().to_string(), out.display().to_string());
+        let args = ["replay", "-c", &config, "--out", &to, "-w", workers, "--from"];
+        tidewatch_ok(&[&args[..], from].concat(), &[]);
         out
     }
 
@@ -202,6 +198,32 @@ fn a_replayed_topic_equals_the_model_and_the_live_run() {
         alerts.into_values().map(|alert| Alert { state: AlertState::Resolved, ..alert }).collect()
     };
     compare(&resolved(log(&whole)), &log(&scenario.dir.path().join("live"))).unwrap_or_else(|e| panic!("live: {e}"));
+}
+
+#[test]
+fn a_topic_and_a_file_replayed_together_equal_the_model() {
+    let Some(scenario) = Scenario::new("a_topic_and_a_file_replayed_together_equal_the_model") else { return };
+    let file = scenario.dir.path().join("access.log");
+    // The same hosts at the same time, so that both are in the same windows; and an attack of which each has a part.
+    let to = format!("file:{}", file.display());
+    let more = ["--format", "nginx-json", "--hosts", "4", "--seed", "9", "--attack", "ip-spike:2m:1m"];
+    traffic::generate(&to, START, 20_000, FIRST + SECOND, &more);
+    let name = file.display().to_string();
+    let both = [&*name, &*scenario.url("")];
+    let one = scenario.replay_of(&both, "1");
+    // Files come first, in whatever order they are named.
+    let mut config = expected::config(&scenario.text);
+    let mut sources = config.input_sources(std::slice::from_ref(&file));
+    sources.append(&mut config.sources);
+    config.sources = sources;
+    let mut partitions = vec![expected::replayed_file((0, &config.sources[0].name), &file)];
+    partitions.extend(expected::read(&config));
+    let expected = Expected::of_partitions(&config, partitions);
+    assert_eq!(expected.names.len(), 5, "{:?}", expected.names);
+    equals_the_model(&one, &expected, "both");
+    for workers in ["2", "3"] {
+        same_bytes(&one, &scenario.replay_of(&[both[1], both[0]], workers), &format!("-w {workers}"));
+    }
 }
 
 #[test]

@@ -146,14 +146,8 @@ dir = "{dir}/out"
         Some(Scenario { dir, topics, influx, config, text })
     }
 
-    fn generate(&self, topic: usize, start: u64, count: u64, seconds: u64, more: &[&str]) {
-        let to = format!("kafka://{}/{}", self.topics.broker, self.topics.names[topic]);
-        let (start, count, rate) =
-            (EventTime(start).to_string(), count.to_string(), (count / seconds).max(1).to_string());
-        let mut args =
-            vec!["generate", "--no-pace", "--to", &to, "--start", &start, "--count", &count, "--rate", &rate];
-        args.extend(more);
-        tidewatch_ok(&args, &[]);
+    fn url(&self, topic: usize) -> String {
+        format!("kafka://{}/{}", self.topics.broker, self.topics.names[topic])
     }
 
     /// Fills both topics; how many records there are.
@@ -163,14 +157,14 @@ dir = "{dir}/out"
         for attack in &ATTACKS {
             more.extend(["--attack", attack]);
         }
-        self.generate(0, START, first, FIRST, &more);
+        traffic::generate(&self.url(0), START, first, FIRST, &more);
         let strange = self.produce_strange_lines();
         // Only hosts web1 and web2: partitions 2 and 3 have ended.
         let more = ["--hosts", "2", "--seed", "8", "--disorder", "80s", "--attack", "ip-spike:5m:30s"];
-        self.generate(0, START + FIRST * 1000, second, SECOND, &more);
+        traffic::generate(&self.url(0), START + FIRST * 1000, second, SECOND, &more);
         let errors =
             ["--format", "nginx-error", "--hosts", "3", "--seed", "9", "--attack", "error-surge:10m:2m:host=web3"];
-        self.generate(1, START, 6000, FIRST + SECOND, &errors);
+        traffic::generate(&self.url(1), START, 6000, FIRST + SECOND, &errors);
         first + second + strange + 6000
     }
 
