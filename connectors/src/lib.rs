@@ -16,6 +16,7 @@
 //! | [`file_identity`], [`paths`] | which file a path names, and whether it changed; one spelling for each path |
 //! | [`http`], [`secret`], [`random`] | requests with limits; tokens and passwords; random bytes |
 //! | [`log_limit`], [`open_files`] | a limit on messages about what others do; the limit of open files |
+#![cfg_attr(test, allow(clippy::type_complexity, reason = "a row of a table of facts has as many parts as a fact"))]
 
 pub mod answers;
 pub mod capture;

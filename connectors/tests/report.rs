@@ -1,6 +1,7 @@
 //! Reports over a small store, compared with golden files (rewritten with `REWRITE=1`, and read in the diff).
 // Helpers here are test code too: a failed unwrap is the message.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::type_complexity, reason = "a row of a table of facts has as many parts as a fact")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -10,6 +10,7 @@
 //! | `http`, `auth`, `tls` | who may look, and what a browser may do with it |
 //! | [`store`], [`countries`] | the embedded store, asked; where clients are |
 //! | `api`, `stream`, `metrics`, `assets` | the routes |
+#![cfg_attr(test, allow(clippy::type_complexity, reason = "a row of a table of facts has as many parts as a fact"))]
 
 mod api;
 mod app;

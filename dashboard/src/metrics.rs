@@ -164,12 +164,15 @@ fn engine(app: &Shared, registry: &mut Registry) {
     listeners(&status.listeners, registry);
 }
 
+/// A counter's name and help, and where its value is.
+type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
+
 fn listeners(listeners: &[crate::view::ListenerView], registry: &mut Registry) {
     use crate::view::ListenerView;
     if listeners.is_empty() {
         return;
     }
-    let counts: [(&str, &str, fn(&ListenerView) -> u64); 9] = [
+    let counts: [Counted<ListenerView>; 9] = [
         ("connections_accepted", "Connections of senders that were accepted", |one| one.accepted),
         ("connections_refused", "Connections closed at once: there were as many as allowed", |one| one.refused),
         ("connections_displaced", "Connections without a line for longest, closed for others", |one| one.displaced),
@@ -221,7 +224,7 @@ fn routes(routes: &[crate::view::RouteView], registry: &mut Registry) {
         "Alert states that wait to be told by a route, without those that a silence holds back",
         pending,
     );
-    let counts: [(&str, &str, fn(&crate::view::RouteView) -> u64); 5] = [
+    let counts: [Counted<crate::view::RouteView>; 5] = [
         ("route_messages", "Messages delivered by a route", |route| route.messages),
         ("route_told", "Alert states told in them", |route| route.told),
         ("route_failures", "Tries of a route that failed", |route| route.failures),

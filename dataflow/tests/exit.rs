@@ -1,6 +1,7 @@
 //! How the process ends: each case runs this test's own program again as a child and looks at its end.
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is the message
+#![allow(clippy::type_complexity, reason = "a row of a table of facts has as many parts as a fact")]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -12,6 +12,7 @@
 //! | [`rules`] | from events to findings to alerts |
 //! | [`inexact`] | where exact counting gave way |
 //! | [`tally`], `alike`, `prefetch` | rows found by a number; comparing texts; hints to the processor |
+#![cfg_attr(test, allow(clippy::type_complexity, reason = "a row of a table of facts has as many parts as a fact"))]
 
 mod alike;
 mod clients;

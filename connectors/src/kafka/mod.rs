@@ -50,7 +50,7 @@ pub use security::{Mechanism, Protocol, Security, check_ca};
 pub(crate) use settings::is_topic_name;
 pub use settings::{DEFAULT_HOST, HostFrom, KafkaSettings, KafkaSettingsError, Start, Topics};
 pub use setup::{CheckReport, PartitionReport, SetupReport, TopicAction, TopicPlan, TopicReport, check, setup};
-pub use shipping::{Outcome, POSITION_HEADER, RecordProducer, Sent, TopicState, look_at};
+pub use shipping::{Outcome, POSITION_HEADER, RecordProducer, Sent, ShippedRecord, TopicState, look_at};
 pub use sink::{DeadLetterTopic, KafkaSink};
 pub use source::{KafkaPartition, KafkaSource};
 pub use status::{KafkaStatus, PartitionStatus};

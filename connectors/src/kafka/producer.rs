@@ -111,6 +111,9 @@ pub struct ProducerCounts {
     pub errors: u64,
 }
 
+/// What became of a record, by its number.
+pub(super) type Outcome = (usize, Result<(), RDKafkaErrorCode>);
+
 /// Receives acknowledgements. The opaque number of a record is the caller's.
 pub(super) struct Deliveries {
     context: Context,
@@ -119,7 +122,7 @@ pub(super) struct Deliveries {
     /// Of failures that were not reported yet, the one that says most about all of them: see [`Verdict`].
     worst: Mutex<Option<RDKafkaErrorCode>>,
     /// Outcome by the record's number; used by those who need to know which.
-    outcomes: Option<Mutex<Vec<(usize, Result<(), RDKafkaErrorCode>)>>>,
+    outcomes: Option<Mutex<Vec<Outcome>>>,
 }
 
 impl ClientContext for Deliveries {
@@ -214,7 +217,7 @@ pub(super) fn producer(
 
 impl Deliveries {
     /// What became of records since the last call.
-    pub(super) fn take_outcomes(&self) -> Vec<(usize, Result<(), RDKafkaErrorCode>)> {
+    pub(super) fn take_outcomes(&self) -> Vec<Outcome> {
         let outcomes = self.outcomes.as_ref().map(|o| std::mem::take(&mut *o.lock()));
         outcomes.unwrap_or_default()
     }

@@ -17,6 +17,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,26 @@ pub fn look_at(settings: &KafkaSettings, topic: &str, within: Duration) -> Resul
     }
 }
 
+/// A record of a line that a host agent read.
+pub struct ShippedRecord<'a> {
+    /// The topic it goes to.
+    pub topic: &'a str,
+    /// Its key.
+    pub key: &'a [u8],
+    /// The host that wrote the line.
+    pub host: &'a str,
+    /// The file it is from.
+    pub file: &'a str,
+    /// Which content of that file, whatever its name.
+    pub stream: u64,
+    /// Where in that content it begins, and where the next begins.
+    pub place: Range<u64>,
+    /// The line.
+    pub line: &'a [u8],
+    /// When it was read (ms).
+    pub timestamp: u64,
+}
+
 /// Writes records with headers.
 pub struct RecordProducer {
     producer: Producer,
@@ -113,17 +134,8 @@ impl RecordProducer {
     }
 
     /// Gives it a record. `number` comes back with the outcome.
-    #[allow(clippy::too_many_arguments)]
-    pub fn send(
-        &mut self,
-        topic: &str,
-        key: &[u8],
-        (host, file, stream): (&str, &str, u64),
-        (start, end): (u64, u64),
-        line: &[u8],
-        timestamp: u64,
-        number: usize,
-    ) -> Sent {
+    pub fn send(&mut self, record: &ShippedRecord<'_>, number: usize) -> Sent {
+        let ShippedRecord { topic, key, host, file, stream, ref place, line, timestamp } = *record;
         if self.base.as_ref().is_none_or(|(of, _)| *of != stream) {
             let headers = OwnedHeaders::new_with_capacity(3)
                 .insert(Header { key: "host", value: Some(host) })
@@ -131,7 +143,7 @@ impl RecordProducer {
             self.base = Some((stream, headers));
         }
         self.position.clear();
-        let _ = write!(self.position, "{stream:016x}:{start}:{end}");
+        let _ = write!(self.position, "{stream:016x}:{}:{}", place.start, place.end);
         let position = Header { key: POSITION_HEADER, value: Some(self.position.as_str()) };
         let headers = self.base.as_ref().map(|(_, headers)| headers.clone().insert(position));
         let mut record = BaseRecord::with_opaque_to(topic, number).key(key).payload(line);

@@ -61,6 +61,9 @@ struct Way {
     sender: Sender,
 }
 
+/// A collector's address, and whether it lets an agent in.
+pub type Admission = (String, Result<(), String>);
+
 /// Asks each collector whether it would let us in, and sends nothing.
 ///
 /// # Errors
@@ -70,7 +73,7 @@ pub fn probe(
     tls: Option<&ClientTls>,
     token: Option<&Secret>,
     sender: &Sender,
-) -> Result<Vec<(String, Result<(), String>)>, SourceError> {
+) -> Result<Vec<Admission>, SourceError> {
     let way = Way::new(addresses.to_vec(), tls, token.cloned(), sender.clone())?;
     Ok(addresses.iter().map(|address| (address.clone(), way.connect_to(address).map(drop))).collect())
 }

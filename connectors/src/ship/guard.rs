@@ -108,7 +108,7 @@ pub fn look(settings: &ShipSettings) -> Result<(), SourceError> {
 ///
 /// # Errors
 /// `Usage` for certificates that are none.
-pub fn look_at_collectors(settings: &ShipSettings) -> Result<Vec<(String, Result<(), String>)>, SourceError> {
+pub fn look_at_collectors(settings: &ShipSettings) -> Result<Vec<forward::Admission>, SourceError> {
     let OutputSettings::Collector { addresses, tls, token } = &settings.output else { return Ok(Vec::new()) };
     forward::probe(addresses, tls.as_ref(), token.as_ref(), &sender(settings, 0, &Arc::default()))
 }

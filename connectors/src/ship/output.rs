@@ -5,7 +5,7 @@ use super::forward::CollectorOutput;
 use super::guard::sender;
 use super::settings::{KeyBy, OutputSettings, ShipSettings};
 use super::upstream::Upstream;
-use crate::kafka::{Batches, KafkaSettings, Outcome, ProducerSettings, RecordProducer, Sent};
+use crate::kafka::{Batches, KafkaSettings, Outcome, ProducerSettings, RecordProducer, Sent, ShippedRecord};
 use crate::log_limit::LogLimit;
 use crate::sink::backoff::Backoff;
 use crate::source::SourceError;
@@ -201,15 +201,17 @@ impl KafkaOutput {
                 }
             };
             while let Some(record) = chunk.records.get(*next) {
-                let sent = self.producer.send(
+                let shipped = ShippedRecord {
                     topic,
                     key,
-                    (&origin.host, &origin.file, origin.stream),
-                    (record.start, record.end),
-                    chunk.bytes_of(record),
-                    chunk.read_at,
-                    (*number << INDEX_BITS) as usize | *next,
-                );
+                    host: &origin.host,
+                    file: &origin.file,
+                    stream: origin.stream,
+                    place: record.start..record.end,
+                    line: chunk.bytes_of(record),
+                    timestamp: chunk.read_at,
+                };
+                let sent = self.producer.send(&shipped, (*number << INDEX_BITS) as usize | *next);
                 match sent {
                     Sent::Queued => self.under_way += 1,
                     Sent::Full => return,

@@ -69,8 +69,8 @@ pub struct Members {
 
 /// The connections of a formed cluster.
 pub struct Connections {
-    /// Per process, the socket for Timely's data; `None` at this process's own place.
-    pub data: Vec<Option<TcpStream>>,
+    /// The sockets for Timely's data.
+    pub data: Sockets,
     /// Heartbeats and status.
     pub control: Control,
 }
@@ -263,7 +263,8 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
     .map(drop)
 }
 
-type Sockets = Vec<Option<TcpStream>>;
+/// Per process, the socket to it; `None` at this process's own place.
+pub type Sockets = Vec<Option<TcpStream>>;
 type Slots = HashMap<(usize, Purpose), (TcpStream, u64)>;
 
 /// The processes that did not come yet, with their addresses and what kept them.
@@ -345,7 +346,7 @@ fn gather(members: &Members, arrivals: &Receiver<Found>) -> Result<(Sockets, Soc
 #[cfg(test)]
 #[allow(clippy::needless_range_loop)] // two of them at a time
 pub fn connected(count: usize) -> Vec<Control> {
-    let mut sockets: Vec<Vec<Option<TcpStream>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    let mut sockets: Vec<Sockets> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
     for one in 0..count {
         for other in 0..one {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

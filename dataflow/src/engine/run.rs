@@ -29,7 +29,7 @@ use super::stalls::Holders;
 use super::workers::{self, Shared, Wakers};
 use super::zones::Zones;
 use crate::cli::options::{ClusterOptions, RunOptions};
-use crate::cluster::{Control, Status};
+use crate::cluster::{Control, Sockets, Status};
 use crate::config::Config;
 use crate::exit::{self, Failure};
 use crate::threads;
@@ -37,7 +37,6 @@ use crossbeam_channel::Sender;
 pub use ending::ended;
 use ending::{broken, say_what_was_done, sum};
 use parking_lot::Mutex;
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -127,7 +126,7 @@ struct Member {
     process: usize,
     control: Option<Control>,
     /// What workers talk to those of the others by.
-    sockets: Option<Vec<Option<TcpStream>>>,
+    sockets: Option<Sockets>,
 }
 
 /// Runs the live pipeline until it is stopped or its input ends.

@@ -7,7 +7,7 @@ use super::ingest::{Ingest, Parsers, Tap};
 use super::ledger::Ledger;
 use super::observe::Observer;
 use crate::cli::options::ClusterOptions;
-use crate::cluster::{self, Control, Members};
+use crate::cluster::{self, Control, Members, Sockets};
 use crate::config::Config;
 use crate::exit::{ExitCode, Failure};
 use crate::threads;
@@ -143,7 +143,7 @@ pub fn connect(
     config: &Config,
     workers: usize,
     options: Option<&ClusterOptions>,
-) -> Result<(Option<Control>, Option<Vec<Option<std::net::TcpStream>>>), Failure> {
+) -> Result<(Option<Control>, Option<Sockets>), Failure> {
     let Some(options) = options else { return Ok((None, None)) };
     let members = Members {
         addresses: options.hosts.clone(),
@@ -191,12 +191,7 @@ impl Drop for Running {
 }
 
 /// Starts the workers of this process. They end when all input has ended and everything is delivered.
-pub fn start(
-    shared: Shared,
-    workers: usize,
-    process: usize,
-    sockets: Option<Vec<Option<std::net::TcpStream>>>,
-) -> Result<Running, Failure> {
+pub fn start(shared: Shared, workers: usize, process: usize, sockets: Option<Sockets>) -> Result<Running, Failure> {
     let failed = |e: String| Failure::new(ExitCode::Failed, format!("the workers cannot start: {e}"));
     let (builders, others) = match sockets {
         None if workers == 1 => CommunicationConfig::Thread.try_build().map_err(failed)?,

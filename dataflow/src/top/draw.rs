@@ -166,15 +166,13 @@ fn overview(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, paint: Paint
     let clients = |row: &SeriesRow| row.clients as f64;
     let timed = rows.iter().any(|row| row.latency_p95.is_some());
     let slowest = latency(timed.then(|| most(p95)));
-    let charts: [(Rect, String, fn(&SeriesRow) -> f64, Color); 4] = [
-        (one, format!("requests/s, most {}", decimals(most(rps))), rps, Color::Green),
-        (two, format!("5xx, most {}", percent(most(errors))), errors, Color::Red),
-        (three, format!("latency p95, most {slowest}"), p95, Color::Yellow),
-        (four, format!("clients a window, most {}", grouped(most(clients) as u64)), clients, Color::Cyan),
-    ];
-    for (area, title, value, color) in charts {
+    let mut draw = |area: Rect, title: String, value: fn(&SeriesRow) -> f64, color| {
         chart(frame, area, &title, &over_time(snapshot, value, area.width.saturating_sub(2)), paint.of(color));
-    }
+    };
+    draw(one, format!("requests/s, most {}", decimals(most(rps))), rps, Color::Green);
+    draw(two, format!("5xx, most {}", percent(most(errors))), errors, Color::Red);
+    draw(three, format!("latency p95, most {slowest}"), p95, Color::Yellow);
+    draw(four, format!("clients a window, most {}", grouped(most(clients) as u64)), clients, Color::Cyan);
     let block = Block::bordered().title("Newest alerts");
     let height = usize::from(news.height.saturating_sub(2));
     frame.render_widget(alert_table(snapshot.alerts.rows.iter().take(height), news.width, paint).block(block), news);

@@ -71,6 +71,9 @@ pub fn inputs(config: &Config, files: &[PathBuf]) -> Vec<Input> {
     out
 }
 
+/// A line, and the name of its client.
+type NamedLine = (Vec<u8>, Option<Vec<u8>>);
+
 /// Everything the model expects of a replay.
 pub struct Expected {
     /// The results.
@@ -78,7 +81,7 @@ pub struct Expected {
     /// How far each rule came.
     pub reaches: Vec<RuleReach>,
     /// Lines by place, with the names of their clients.
-    lines: HashMap<(PartitionId, u64), (Vec<u8>, Option<Vec<u8>>)>,
+    lines: HashMap<(PartitionId, u64), NamedLine>,
     lines_read: u64,
     rejected: Vec<DeadLetterRecord>,
     late: Vec<DeadLetterRecord>,

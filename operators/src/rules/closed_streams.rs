@@ -325,11 +325,14 @@ fn versions<'s>(
     })
 }
 
+/// What came for a tick, and the capability to say it.
+type Waiting = (Capability<u64>, Vec<(Wanted, isize)>);
+
 /// What the join says at the ticks that count, as something that is only ever added to.
 pub(super) fn told<'s>(wants: Wants<'s>, max_findings: usize) -> StreamVec<'s, u64, Judged> {
     wants.unary_frontier::<CapacityContainerBuilder<Vec<Judged>>, _, _, _>(Pipeline, "Told", move |capability, _| {
         drop(capability);
-        let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<(Wanted, isize)>)> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each(|capability, updates| {
                 for (wanted, time, diff) in updates.drain(..) {

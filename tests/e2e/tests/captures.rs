@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tidewatch_connectors::kafka::{KafkaSettings, LineProducer, ProducerSettings, RecordProducer};
+use tidewatch_connectors::kafka::{KafkaSettings, LineProducer, ProducerSettings, RecordProducer, ShippedRecord};
 use tidewatch_e2e::process::{Running, Signal, tidewatch, tidewatch_ok};
 use tidewatch_e2e::servers::{Topics, describe_group, kafka, kafka_tool, unique};
 use tidewatch_e2e::until;
@@ -94,8 +94,17 @@ impl Scenario {
             // The last ten again.
             let n = if n < 30 { n } else { n - 10 };
             let (line, at) = (request(START + 590_000, "198.51.100.3", &format!("/agent/{n}")), START + 590_000);
-            let place = (n * 10, n * 10 + 10);
-            agent.send(self.topic(), b"web3", ("web3", "/a.log", 7), place, line.as_bytes(), at, n as usize);
+            let record = ShippedRecord {
+                topic: self.topic(),
+                key: b"web3",
+                host: "web3",
+                file: "/a.log",
+                stream: 7,
+                place: n * 10..n * 10 + 10,
+                line: line.as_bytes(),
+                timestamp: at,
+            };
+            agent.send(&record, n as usize);
         }
         let mut acknowledged = 0;
         until("the agent's records", Duration::from_secs(60), || {

@@ -25,6 +25,7 @@
 //! | [`point`], [`compare`] | results as line protocol; readable comparison with what an engine wrote |
 //! | [`testing`] | alerts, rules and batches for tests to vary; waiting |
 //! | `arb` | random feeds for property tests (feature `arbitrary`) |
+#![cfg_attr(test, allow(clippy::type_complexity, reason = "a row of a table of facts has as many parts as a fact"))]
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arb;

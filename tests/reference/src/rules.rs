@@ -292,12 +292,11 @@ pub(crate) struct Row {
     finding: bool,
 }
 
-/// What the windows of the keys of a rule came to, by key and start: n, and the value if there is one.
-pub(crate) fn windows(
-    rule: &Rule,
-    feed: &Feed,
-    settings: &Settings,
-) -> BTreeMap<Vec<u8>, Vec<(u64, u64, Option<f64>)>> {
+/// What windows of a key came to: start, n, and the value if there is one.
+pub(crate) type WindowValues = Vec<(u64, u64, Option<f64>)>;
+
+/// What the windows of the keys of a rule came to, by key.
+pub(crate) fn windows(rule: &Rule, feed: &Feed, settings: &Settings) -> BTreeMap<Vec<u8>, WindowValues> {
     let matched = matching(rule, feed, settings);
     measured(rule, &matched, &first_successes(feed, settings), settings)
 }
@@ -307,7 +306,7 @@ fn measured(
     matched: &[Matched],
     successes: &BTreeMap<HostPath, u64>,
     settings: &Settings,
-) -> BTreeMap<Vec<u8>, Vec<(u64, u64, Option<f64>)>> {
+) -> BTreeMap<Vec<u8>, WindowValues> {
     let (window, hop) = (rule.window.0, rule.hop.0);
     let mut everyone: BTreeMap<u64, Vec<&Matched>> = BTreeMap::new();
     let mut keys: BTreeMap<&[u8], BTreeMap<u64, Vec<&Matched>>> = BTreeMap::new();
