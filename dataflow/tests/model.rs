@@ -126,9 +126,9 @@ impl Case {
         Written::read(&out)
     }
 
-    fn trial(&self) -> Result<Trial, String> {
+    fn trial(&self, workers: usize) -> Result<Trial, String> {
         let (config, named) = (self.config.clone(), inputs::named(&self.config, &from(self.files.clone())));
-        within(LIMIT, move || trial::run(&config, Input::Named(named), false).map_err(|e| e.to_string()))?
+        within(LIMIT, move || trial::run(&config, Input::Named(named), workers, false).map_err(|e| e.to_string()))?
     }
 
     fn direct(&self, schedule: Schedule) -> Result<Written, String> {
@@ -156,9 +156,11 @@ proptest! {
             }
             first.get_or_insert(written);
         }
-        let trial = case.trial().map_err(TestCaseError::fail)?;
-        if let Err(problems) = case.expected.compare_trial(&trial) {
-            prop_assert!(false, "{}\n{}", problems, setup.toml(""));
+        for workers in [1, 3] {
+            let trial = case.trial(workers).map_err(TestCaseError::fail)?;
+            if let Err(problems) = case.expected.compare_trial(&trial) {
+                prop_assert!(false, "-w {}: {}\n{}", workers, problems, setup.toml(""));
+            }
         }
     }
 

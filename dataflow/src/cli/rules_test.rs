@@ -1,7 +1,7 @@
 //! `tidewatch rules test`: cases with the alerts expected of a rule, as a test runner has them; or how far rules come on
 //! recorded lines.
 //!
-//! Both run the dataflow of `replay`, one worker, and write nothing.
+//! Both run the dataflow of `replay` and write nothing.
 
 use super::check::{given_or_usual, which};
 use super::figures::{self, Rows, count, subject};
@@ -48,6 +48,9 @@ pub struct TestArgs {
     /// With --from: only this rule; several times for several.
     #[arg(long = "rule", value_name = "NAME", requires = "from")]
     rules: Vec<String>,
+    /// With --from: worker threads.
+    #[arg(short = 'w', long, value_name = "WORKERS", default_value_t = 1, requires = "from", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
     /// A JSON object for each case or rule instead of text.
     #[arg(long)]
     json: bool,
@@ -108,7 +111,7 @@ fn reach(mut config: Config, from: &ReplayInputs, args: &TestArgs) -> Result<(),
     let input = Input::Named(inputs::named(&config, from));
     let is_wanted = |name: &str| args.rules.is_empty() || args.rules.iter().any(|rule| rule == name);
     config.rules.retain(|rule| is_wanted(&rule.name));
-    let trial = trial::run(&config, input, false)?;
+    let trial = trial::run(&config, input, args.workers.into(), false)?;
     trial.inexact.iter().for_each(|row| exit::stderr(format_args!("{row}\n")));
     trial.limited.iter().for_each(|row| exit::stderr(format_args!("{row}\n")));
     let mut out = String::new();
@@ -219,7 +222,7 @@ fn outcome(config: &Config, path: &Path, case: &Case) -> Result<Outcome, Failure
         Some(text) => Input::Text(text.clone(), WallTime(written)),
         None => Input::Named(inputs::files(case.sources.clone())),
     };
-    let trial = trial::run(&config, input, true)?;
+    let trial = trial::run(&config, input, 1, true)?;
     if let Some(text) = case.text.as_ref().filter(|_| trial.totals.rejected > 0) {
         let line = |offset: u64| text.iter().take(offset as usize).filter(|byte| **byte == b'\n').count() + 1;
         let first = trial.first_rejected.iter().map(|(at, reason)| format!("line {} ({})", line(*at), reason.as_str()));

@@ -1,6 +1,6 @@
 //! Rules tried on recorded lines: the dataflow of `replay`, of which nothing is written, and how far each rule came.
 //!
-//! Deterministic, like a replay: what is said is a function of the lines and the configuration.
+//! Deterministic, like a replay: what is said is a function of the lines and the configuration, at any `-w`.
 
 use super::assembly::{Output, Plan};
 use super::dead_letters::Account;
@@ -78,11 +78,12 @@ pub struct RuleTrial {
 /// How many lines that are no events are named.
 const NAMED: usize = 3;
 
-/// Reads the input and tries the rules that are on. Of a case (`keeps`) the alerts are given, and the log says nothing.
+/// Reads the input with so many workers and tries the rules that are on. Of a case (`keeps`) the alerts are given, and the log
+/// says nothing.
 ///
 /// # Errors
 /// 2 for files that are not there, 1 where reading fails, 130 where somebody wants the end.
-pub fn run(config: &Config, input: Input, keeps: bool) -> Result<Trial, Failure> {
+pub fn run(config: &Config, input: Input, workers: usize, keeps: bool) -> Result<Trial, Failure> {
     let mut config = config.clone();
     if let Input::Named(named) = &input {
         config.sources = named.iter().map(|named| named.source.clone()).collect();
@@ -109,11 +110,11 @@ pub fn run(config: &Config, input: Input, keeps: bool) -> Result<Trial, Failure>
     let seen = matches.clone();
     let tap = move |batch: &Batch| seen.lock().observe(batch);
     let wakers = Wakers::default();
-    let feed = Arc::new(Feed::new(3 * IN_FLIGHT, config.time.max_drift.0, wakers.wake()));
+    let feed = Arc::new(Feed::new((2 + workers) * IN_FLIGHT, config.time.max_drift.0, wakers.wake()));
     let (results, received) = crossbeam_channel::unbounded();
-    let letters = Account::new(0, 3 * LETTERS);
+    let letters = Account::new(0, (2 + workers) * LETTERS);
     let shared = Shared::recorded(feed.clone(), ledger.clone(), parsers, plan.clone(), results, wakers, letters);
-    let running = workers::start(Shared { tap: Some(Arc::new(tap)), ..shared }, 1, 0, None)?;
+    let running = workers::start(Shared { tap: Some(Arc::new(tap)), ..shared }, workers, 0, None)?;
     if let Input::Text(bytes, reference_time) = input {
         let source = config.sources.first();
         let host = source.and_then(|source| source.lines.host.as_ref()).map(|host| Arc::from(host.as_bytes()));

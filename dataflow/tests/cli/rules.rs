@@ -73,6 +73,8 @@ fn how_far_rules_come_on_a_log() {
     let text = tidewatch(dir.path(), "rules test -c rules.toml --from access.log");
     assert_eq!(text.code, Some(0), "{}{}", text.out, text.err);
     compare("from.txt", &text.out);
+    let by_three = tidewatch(dir.path(), "rules test -c rules.toml --from access.log -w 3");
+    assert_eq!(by_three.out, text.out, "{}", by_three.err);
     let json = tidewatch(dir.path(), "rules test -c rules.toml --json --from access.log");
     compare("from.jsonl", &json.out);
     let some = tidewatch(dir.path(), "rules test -c rules.toml --from access.log --rule path-scan --rule ip-spike");

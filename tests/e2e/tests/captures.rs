@@ -1,4 +1,4 @@
-//! A topic is captured, and a replay of the capture is a replay of the topic.
+//! A topic is captured: a replay of the capture is a replay of the topic, and rules tried on it come as far.
 //!
 //! Skipped, with a line that says so, unless `TIDEWATCH_TEST_KAFKA` names a broker; `scripts/kafka-up` starts one.
 #![allow(clippy::unwrap_used)]
@@ -220,6 +220,33 @@ fn a_replay_of_a_capture_is_a_replay_of_its_topic() {
         assert!(said.err.contains("partition-2.zst is damaged at byte "), "{said:#?}");
     }
     assert!(!Path::new(&out).join("metrics.lp").exists(), "no results of half a capture");
+}
+
+#[test]
+fn rules_are_tried_on_a_topic_as_on_its_capture() {
+    let Some(mut scenario) = Scenario::new("rules_are_tried_on_a_topic_as_on_its_capture") else { return };
+    scenario.write();
+    scenario.capture("whole", &[]);
+    let (config, whole, middle) = (scenario.at("c.toml"), scenario.at("whole"), EventTime(START + 150_000));
+    let tried = |from: &str, workers: &str| {
+        let args = ["rules", "test", "-c", &config, "--json", "--rule", "ip-spike", "-w", workers, "--from", from];
+        tidewatch_ok(&args, &[]).out
+    };
+    let topic = tried(&scenario.of_topic(""), "1");
+    for workers in ["1", "2"] {
+        assert_eq!(topic, tried(&whole, workers), "-w {workers}");
+    }
+    assert_eq!(topic, tried(&scenario.of_topic(""), "2"));
+    let figures: serde_json::Value = serde_json::from_str(&topic).unwrap();
+    assert_eq!(figures["rule"], "ip-spike", "{topic}");
+    assert_eq!(figures["alerts"], 2, "{topic}");
+    assert_eq!(figures["closest"]["subject"]["client_ip"], "192.0.2.66", "{topic}");
+    // A part without the attack.
+    let part = tried(&scenario.of_topic(&format!("@{middle}..")), "1");
+    let figures: serde_json::Value = serde_json::from_str(&part).unwrap();
+    assert_eq!(figures["alerts"], 1, "{part}");
+    let groups = describe_group(&scenario.topics.broker, scenario.topic());
+    assert!(groups.values().all(|line| line.committed.is_none()), "nothing is committed: {groups:?}");
 }
 
 #[test]
