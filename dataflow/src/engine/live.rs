@@ -13,6 +13,7 @@ mod durable;
 mod figures;
 mod health;
 mod partitions;
+mod told;
 
 use super::assembly::{Output, Plan};
 use super::dead_letters::{Accounts, Charge};
@@ -49,12 +50,10 @@ use tidewatch_events::time::Millis;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change};
 use tidewatch_operators::rules::{Finding, Origin};
+use told::{Told, is_told};
 
 /// How long results are collected before they are offered.
 const STEP: Duration = Duration::from_millis(50);
-
-/// An alert that goes on is written again at most this often, unless its value has doubled.
-const UPDATE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often health points are written.
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
@@ -78,39 +77,6 @@ pub trait Tap: Send {
     fn on_requests(&self) -> Option<tidewatch_connectors::store::OnRequests> {
         None
     }
-}
-
-/// How an alert was told last.
-struct Told {
-    at: Instant,
-    state: AlertState,
-    value: f64,
-    /// How many windows with a finding, and the end of the last.
-    reach: (u64, u64),
-}
-
-impl Told {
-    fn new(draft: &AlertDraft) -> Told {
-        let AlertDraft { state, value, findings, last, .. } = *draft;
-        Told { at: Instant::now(), state, value, reach: (findings, last) }
-    }
-
-    fn is_behind(&self, draft: &AlertDraft) -> bool {
-        self.state != draft.state || self.value < draft.value || self.reach != (draft.findings, draft.last)
-    }
-
-    fn is_old(&self, draft: &AlertDraft) -> bool {
-        let has_doubled = draft.value > self.value && draft.value >= 2.0 * self.value;
-        self.state != draft.state || has_doubled || self.at.elapsed() >= UPDATE_EVERY
-    }
-}
-
-/// Whether a change is told. `withdrawn` names the firing whose withdrawal came right before: whoever hears of that must
-/// hear which alert goes on instead.
-fn is_told(draft: &AlertDraft, told: Option<&Told>, withdrawn: Option<u64>) -> bool {
-    let goes_on = matches!(draft.change, Change::Updated | Change::Fired);
-    let takes_its_place = withdrawn.is_some() && withdrawn == draft.replaces;
-    !goes_on || takes_its_place || told.is_none_or(|told| told.is_old(draft))
 }
 
 /// How many alerts [`Figures`] keeps.
@@ -503,7 +469,7 @@ impl Live {
         let step = &self.step;
         if !step.points.is_empty() || !step.alerts.is_empty() || !step.dead_letters.is_empty() {
             self.seq += 1;
-            let points = memchr_count(&step.points);
+            let points = lines_in(&step.points);
             self.figures.points.fetch_add(points, Ordering::Relaxed);
             let step = Arc::new(Delivery { seq: self.seq, ..std::mem::take(&mut self.step) });
             if let Some(tap) = &mut self.tap {
@@ -593,7 +559,7 @@ fn first_event(peers: &Peers) -> Option<u64> {
     peers.health().iter().filter_map(|row| row.totals.first_event).min()
 }
 
-fn memchr_count(points: &[u8]) -> u64 {
+fn lines_in(points: &[u8]) -> u64 {
     points.iter().filter(|b| **b == b'\n').count() as u64
 }
 
