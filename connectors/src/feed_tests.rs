@@ -1,3 +1,5 @@
+//! Which partition is read next, what is admitted, and who is woken.
+
 use super::*;
 use tidewatch_reference::testing;
 

@@ -1,3 +1,5 @@
+//! Countries of clients by a GeoIP file that is written here.
+
 use super::*;
 use tidewatch_events::time::EventTime;
 

@@ -1,3 +1,5 @@
+//! Blocks as they are written and read, damaged and hostile ones too.
+
 use super::*;
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -1,3 +1,5 @@
+//! Whole captures: what is written is handed over, and what is damaged is found.
+
 use super::testing::{Row, about, record, rows, write};
 use super::*;
 use crate::durable::testing::fill_disk;

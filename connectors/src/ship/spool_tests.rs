@@ -1,3 +1,5 @@
+//! The spool through restarts, crashes at any byte, damage and a full disk.
+
 use super::super::chunk::{FRAME_HEAD, Origin, Record};
 use super::*;
 use std::path::Path;

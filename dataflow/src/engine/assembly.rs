@@ -1,4 +1,4 @@
-//! The dataflow, drawn:
+//! Builds the dataflow of a worker. It is, drawn:
 //!
 //! ```text
 //! Ingest ──► Shards ──► Boards ──────────────┐

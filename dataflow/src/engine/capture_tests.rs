@@ -1,3 +1,5 @@
+//! Lines as a capture keeps them, and what is captured of a topic.
+
 use super::*;
 use crate::config::{Overrides, diagnostic::SourceText};
 use tidewatch_events::batch::{RecordMeta, Span, WallTime};

@@ -1,3 +1,5 @@
+//! What filters match, and which mistakes in them are named.
+
 use super::*;
 use crate::batch::{Framing, PartitionId, RawBatch, Span, WallTime};
 use crate::event::{Kind, LogLevel, Method};

@@ -1,3 +1,5 @@
+//! A sink that is slow, away, full, refused or hangs, up to the end.
+
 use super::super::{Delivered, SinkError};
 use super::*;
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! What the results thread tells, counts and calls durable.
+
 use super::*;
 use crate::engine::dead_letters::{Account, Letters};
 use crate::engine::observe::Observer;

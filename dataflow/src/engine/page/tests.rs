@@ -1,3 +1,5 @@
+//! What the page shows of a pipeline and of several processes.
+
 use super::super::observe::ProcessView;
 use super::pipeline::{BEHIND, partitions, why};
 use super::*;

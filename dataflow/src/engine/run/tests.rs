@@ -1,3 +1,5 @@
+//! Whole pipelines whose sinks are full or broken.
+
 use super::*;
 use crate::engine::testing::{config, runner};
 use crate::exit::ExitCode;
