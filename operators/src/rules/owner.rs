@@ -45,7 +45,13 @@ impl Owner {
         let store = |plan: &MeasurePlan| {
             let mut store = PaneStore::new(plan, limits);
             store.resume(resumed);
-            let store = if may_change || speak_early { store } else { store.only_findings() };
+            let store = if !may_change && !speak_early {
+                store.only_findings()
+            } else if speak_early && !signal.speaks() {
+                store.catching_up()
+            } else {
+                store
+            };
             if closest.is_some() && !plan.only_exempt { store.noting_closest() } else { store }
         };
         let stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();

@@ -17,6 +17,7 @@ mod find;
 mod merge;
 mod rows;
 mod slide;
+mod slots;
 
 use super::baseline::Baselines;
 use super::closed::ClosedRow;
@@ -51,7 +52,7 @@ pub struct PaneStore {
     waiting: BTreeMap<u64, Pane>,
     /// Messages of such panes that nobody looks at before: merged when the pane enters, so that the rows at work are those
     /// of one window, whatever the allowed lateness.
-    deferred: BTreeMap<u64, Vec<PanePartials>>,
+    deferred: BTreeMap<u64, Deferred>,
     /// Rows in them, and distinct values.
     deferred_rows: usize,
     /// Panes of the running window.
@@ -131,6 +132,14 @@ struct Pane {
     shards: Vec<u32>,
 }
 
+/// Messages of a pane.
+#[derive(Default)]
+struct Deferred {
+    messages: Vec<PanePartials>,
+    /// Rows in them, and distinct values.
+    pieces: usize,
+}
+
 /// A window that is closed.
 pub(super) struct Window {
     pub(super) start: u64,
@@ -195,9 +204,15 @@ impl PaneStore {
     /// no other is of use. Its limits are those of what it is given, not of a worker's share of it: what it hands over is the
     /// same with any number of workers, but that full shards of panes in slots keep the keys that come first.
     pub fn only_findings(self) -> PaneStore {
-        let sparse = Sparse::new(&self.plan, &self.limits, &self.versions);
+        let sparse = Sparse::of_findings(&self.plan, &self.limits, &self.versions);
         let limits = Limits { max_rows: usize::MAX, ..self.limits };
         PaneStore { keeps: false, sparse, limits, ..self }
+    }
+
+    /// Looks at keys only when windows close, as long as nobody asks before, no condition changes and there is room: keeps panes
+    /// as they come where that costs less, and puts them into slots then.
+    pub(super) fn catching_up(self) -> PaneStore {
+        PaneStore { sparse: Sparse::of_floor(&self.plan, &self.limits, &self.versions), ..self }
     }
 
     /// One for windows that are final, of which a first store that takes the same messages says later what they came to:
@@ -242,6 +257,7 @@ impl PaneStore {
     /// Takes a change of rules, before any window closes whose start or closing tick it may concern.
     pub fn change(&mut self, reload: &Reload) {
         if !self.versions.change(reload).is_empty() {
+            self.make_slots();
             self.changed.push_back(reload.from);
         }
     }
@@ -356,6 +372,9 @@ impl PaneStore {
         self.touched = touched;
         for slot in emptied {
             self.forget(slot);
+        }
+        if self.keeps && self.sparse.as_ref().is_some_and(Sparse::is_dear) {
+            self.make_slots();
         }
     }
 
