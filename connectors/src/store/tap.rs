@@ -9,7 +9,8 @@
 //! - Whether a request is taken is decided by its offset alone, before anything else of it is looked at.
 //! - Level 0 takes every request.
 //! - The level grows where requests come faster than the rate that is kept whole and either a burst of them is used up or the
-//!   ring does not keep up: one that was only held up for a moment finds every request.
+//!   ring does not keep up: one that was only held up for a moment finds every request. A long log that is caught up with is
+//!   no burst: of its requests the oldest would be kept.
 //! - What waits to be taken is at most [`MAX_WAITING`] batches and, with one batch more, [`MAX_WAITING_BYTES`].
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -38,6 +39,9 @@ const MAX_LEVEL: u32 = 20;
 
 /// Periods with room to spare before the sample grows.
 const PATIENCE: u32 = 8;
+
+/// A log is long that holds more bursts than this.
+const FEW_BURSTS: u64 = 2;
 
 /// The longest text of a request that is copied, bytes.
 const MAX_TEXT_BYTES: usize = 2048;
@@ -72,6 +76,8 @@ pub(super) struct Shared {
     /// Requests that may be taken in a second.
     rate: u64,
     burst: Bucket,
+    /// Whether a long log is caught up with.
+    is_catching_up: AtomicBool,
     begun: Instant,
     pub(super) seen_total: AtomicU64,
     pub(super) dropped_total: AtomicU64,
@@ -110,6 +116,7 @@ pub(super) fn tap(rate: u64, burst: u64) -> (RequestTap, Drain) {
         period: AtomicU64::new(0),
         rate: rate.max(1),
         burst: Bucket::new(rate, burst),
+        is_catching_up: AtomicBool::new(false),
         begun: Instant::now(),
         seen_total: AtomicU64::new(0),
         dropped_total: AtomicU64::new(0),
@@ -121,6 +128,12 @@ impl RequestTap {
     /// Hands over the requests of a judged batch, or a sample of them.
     pub fn take(&self, batch: &Batch) {
         self.take_at(batch, self.shared.begun.elapsed());
+    }
+
+    /// Says about how many requests the logs held that are being caught up with; 0 once they are read.
+    pub fn catches_up(&self, requests: u64) {
+        let is_long = requests > self.shared.burst.most().saturating_mul(FEW_BURSTS);
+        self.shared.is_catching_up.store(is_long, Ordering::Relaxed);
     }
 
     fn take_at(&self, batch: &Batch, now: Duration) {
@@ -190,6 +203,11 @@ impl Bucket {
         Bucket { each, whole: each.saturating_mul(burst.max(1)), full_at: AtomicU64::new(0) }
     }
 
+    /// What it holds.
+    fn most(&self) -> u64 {
+        self.whole / self.each
+    }
+
     /// Takes so many out, `now` ns after the start; whether it held them. What it does not hold empties it.
     fn take(&self, count: u64, now: u64) -> bool {
         let (mut held, most) = (true, now.saturating_add(self.whole));
@@ -209,7 +227,7 @@ impl Shared {
         self.seen_total.fetch_add(more, Ordering::Relaxed);
         let seen = self.seen.fetch_add(more, Ordering::Relaxed) + more;
         let level = self.level.load(Ordering::Relaxed);
-        let is_held = self.burst.take(more >> level, nanoseconds(now));
+        let is_held = !self.is_catching_up.load(Ordering::Relaxed) && self.burst.take(more >> level, nanoseconds(now));
         let behind = self.behind();
         if is_held && behind == 0 {
             return level;
@@ -435,6 +453,20 @@ mod tests {
                 let level = drain.shared.one_in().trailing_zeros();
                 assert_eq!(level, *want, "{name}: after {} s", at + 1);
             }
+        }
+    }
+
+    #[test]
+    fn a_long_log_is_no_burst_and_uses_none_up() {
+        // How many requests the logs held, and how many levels there are after 500 of them at once.
+        for (name, held, want) in [("none", 0, 0), ("a short one", 2000, 0), ("a long one", 2001, 3)] {
+            let (tap, mut drain) = tap(100, 1000);
+            let at = |seconds: u64| Duration::from_secs(seconds);
+            tap.catches_up(held);
+            assert_eq!(tap.shared.level_for(500, at(1)), want, "{name}");
+            tap.catches_up(0);
+            (2..20).for_each(|seconds| drain.end_period_at(at(seconds)));
+            assert_eq!(tap.shared.level_for(1000, at(20)), 0, "{name}: a burst afterwards");
         }
     }
 

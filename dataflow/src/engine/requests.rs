@@ -8,7 +8,7 @@ use crate::cluster::Control;
 use crate::config::Config;
 use crate::exit::Failure;
 use std::sync::Arc;
-use tidewatch_connectors::store::{RequestOutlet, RequestRing, RingSettings, RingWatch};
+use tidewatch_connectors::store::{RequestOutlet, RequestRing, RequestTap, RingSettings, RingWatch};
 use tidewatch_events::batch::Batch;
 
 /// The ring of recent requests, where one is kept.
@@ -76,10 +76,12 @@ fn ring_settings(config: &Config, processes: usize) -> RingSettings {
     }
 }
 
-/// What the source edge shows its batches to.
-pub fn tap_of(ring: &Ring, outlet: &Outlet) -> Option<ingest::Tap> {
-    if let Some(tap) = ring.as_ref().map(|ring| ring.tap()).or_else(|| outlet.as_ref().map(|outlet| outlet.tap())) {
-        return Some(Arc::new(move |batch: &Batch| tap.take(batch)));
-    }
-    None
+/// What takes the requests that are read here.
+pub fn tap_of(ring: &Ring, outlet: &Outlet) -> Option<RequestTap> {
+    ring.as_ref().map(|ring| ring.tap()).or_else(|| outlet.as_ref().map(|outlet| outlet.tap()))
+}
+
+/// Shows it what the source edge reads.
+pub fn showing(tap: RequestTap) -> ingest::Tap {
+    Arc::new(move |batch: &Batch| tap.take(batch))
 }

@@ -29,7 +29,7 @@ use super::stalls::Holders;
 use super::workers::{self, Shared, Wakers};
 use super::zones::Zones;
 use crate::cli::options::{ClusterOptions, RunOptions};
-use crate::cluster::{Control, Sockets, Status};
+use crate::cluster::{Backlog, Control, Sockets, Status};
 use crate::config::Config;
 use crate::exit::{self, Failure};
 use crate::threads;
@@ -49,6 +49,7 @@ use tidewatch_connectors::generator::{Generator, Label};
 use tidewatch_connectors::sink::runner::SinkRunner;
 use tidewatch_connectors::source::recent::RecentLines;
 use tidewatch_connectors::source::wall_clock;
+use tidewatch_connectors::store::RequestTap;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 use tidewatch_operators::rules::plan::RuleSet;
@@ -66,6 +67,9 @@ const LEAST_LETTERS: usize = 1 << 20;
 
 /// At most so much event time is read again at a start, for windows of rules.
 const MAX_REPLAY: Millis = Millis::minutes(15);
+
+/// About so many bytes of a file are a line.
+const LINE_BYTES: u64 = 256;
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -104,6 +108,8 @@ pub struct Pipeline {
     /// Ends before the ring does.
     gathering: Gathered,
     ring: Ring,
+    /// What takes the requests that are read here.
+    requests: Option<RequestTap>,
     /// Reports go by them, and the page tells them of what people silence.
     routes: Option<Arc<Routes>>,
     /// Masks old lines of its files, where addresses may not stay.
@@ -261,6 +267,7 @@ impl Pipeline {
         let feed = Feed::new(admitted, config.time.max_drift.0, wakers.wake()).remembering(recent.clone());
         let ring = if process == 0 { requests::open_ring(config, processes, outlets.tap.as_deref())? } else { None };
         let outlet = if process == 0 { None } else { requests::open_outlet(config, processes)? };
+        let requests = requests::tap_of(&ring, &outlet);
         let (to_rules, changes) = crossbeam_channel::unbounded();
         let (results, received) = crossbeam_channel::unbounded();
         let letters = Account::new(process, (admitted / processes).max(LEAST_LETTERS));
@@ -276,7 +283,7 @@ impl Pipeline {
             gate: Arc::new(Gate::shut(wall_clock())),
             changes: (process == 0).then_some(changes),
             wakers,
-            tap: requests::tap_of(&ring, &outlet),
+            tap: requests.clone().map(requests::showing),
             letters,
             control: control.clone(),
             observer: outlets.observer.clone(),
@@ -333,6 +340,7 @@ impl Pipeline {
             worker_count: workers,
             gathering,
             ring,
+            requests,
             routes,
             _aging: aging,
         })
@@ -395,6 +403,7 @@ impl Pipeline {
             return self.speak(|_| {});
         }
         let here = self.ledger.backlog();
+        self.note_catching_up(&here);
         self.speak(|s| s.backlog = here);
         let others: Vec<Status> = self.control.iter().flat_map(|control| control.others()).collect();
         let backlog = others.iter().fold(here, |sum, other| sum.with(&other.backlog));
@@ -404,6 +413,16 @@ impl Pipeline {
         let reached = holding.flatten().min().or(with_the_clock).unwrap_or(0);
         let frontier = self.feed.pressure().frontier;
         self.gate.look(&self.ledger, Seen { backlog, reached, frontier, is_paused: full });
+        if self.gate.is_open() {
+            self.note_catching_up(&Backlog::default());
+        }
+    }
+
+    /// Tells the ring of requests how many the logs here held that are being caught up with.
+    fn note_catching_up(&self, backlog: &Backlog) {
+        if let Some(requests) = &self.requests {
+            requests.catches_up(backlog.records.total + backlog.bytes.total / LINE_BYTES);
+        }
     }
 
     /// Tells the other processes how this one stands, and takes in what process 0 says of dead letters.
