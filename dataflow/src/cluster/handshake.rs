@@ -177,8 +177,8 @@ impl Hello {
             return Some(Refusal::Config);
         }
         // Counts and releases are the same: so there are as many.
-        let pairs = ours.addresses.iter().zip(&theirs.addresses);
-        if let Some(index) = pairs.into_iter().position(|(ours, theirs)| ours != theirs) {
+        let mut pairs = ours.addresses.iter().zip(&theirs.addresses);
+        if let Some(index) = pairs.position(|(ours, theirs)| ours != theirs) {
             let here = addresses.get(index).cloned().unwrap_or_default();
             return Some(Refusal::Hosts { index: index as u32, here });
         }
