@@ -62,11 +62,6 @@ pub enum Refusal {
     Workers { ours: u32, theirs: u32 },
     #[error("it gives its peers {}, this one {} ([cluster] lease)", Millis(*.theirs), Millis(*.ours))]
     Lease { ours: u64, theirs: u64 },
-    #[error(
-        "its host file has another address for process {index} than {here}, which is in the one here; all processes of a cluster take \
-             the same host file"
-    )]
-    Hosts { index: u32, here: String },
     #[error("it says it is process {0}, which it cannot be here; is -p given twice?")]
     Index(u32),
 }
@@ -98,9 +93,8 @@ pub fn nonce() -> u64 {
     u64::from_le_bytes(random::bytes())
 }
 
-/// The connector's side, with the addresses of its host file.
-pub fn ask(addresses: &[String], hello: &Hello, peer: u32, secret: &[u8]) -> Result<(Hello, TcpStream), Error> {
-    let address = addresses.get(peer as usize).ok_or_else(|| io::Error::other("it has no address"))?;
+/// The connector's side.
+pub fn ask(address: &str, hello: &Hello, peer: u32, secret: &[u8]) -> Result<(Hello, TcpStream), Error> {
     let target = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("no address of that name"))?;
     let mut stream = TcpStream::connect_timeout(&target, super::HANDSHAKE_LIMIT)?;
     let deadline = prepare(&stream)?;
@@ -118,8 +112,7 @@ pub fn ask(addresses: &[String], hello: &Hello, peer: u32, secret: &[u8]) -> Res
     verify(secret, &[b"answer", &theirs, &ours, &body], &mac)?;
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| Error::Protocol)?;
     if let Some(refusal) = answer.refusal {
-        let refusal = refusal.seen_from_the_other_side(addresses);
-        return Err(Error::Refused { hello: Some(answer.hello.into()), refusal });
+        return Err(Error::Refused { hello: Some(answer.hello.into()), refusal: refusal.seen_from_the_other_side() });
     }
     if answer.hello.index != peer {
         let refusal = Refusal::Index(answer.hello.index);
@@ -129,13 +122,8 @@ pub fn ask(addresses: &[String], hello: &Hello, peer: u32, secret: &[u8]) -> Res
     Ok((answer.hello, stream))
 }
 
-/// The acceptor's side, with the addresses of its host file.
-pub fn answer(
-    mut stream: TcpStream,
-    addresses: &[String],
-    ours: &Hello,
-    secret: &[u8],
-) -> Result<(Hello, TcpStream), Error> {
+/// The acceptor's side.
+pub fn answer(mut stream: TcpStream, ours: &Hello, secret: &[u8]) -> Result<(Hello, TcpStream), Error> {
     let deadline = prepare(&stream)?;
     let challenge = random::bytes::<32>();
     write_frame(&mut stream, &challenge)?;
@@ -144,7 +132,7 @@ pub fn answer(
     let mac = read_frame(&mut stream, deadline)?;
     verify(secret, &[b"ask", &challenge, &theirs, &body], &mac)?;
     let hello: Hello = serde_json::from_slice(&body).map_err(|_| Error::Protocol)?;
-    let refusal = ours.refuse(&hello, addresses);
+    let refusal = ours.refuse(&hello);
     let answer = Answer { hello: Hello { purpose: hello.purpose, ..ours.clone() }, refusal: refusal.clone() };
     let body = serde_json::to_vec(&answer).map_err(io::Error::other)?;
     write_frame(&mut stream, &body)?;
@@ -159,7 +147,7 @@ pub fn answer(
 }
 
 impl Hello {
-    fn refuse(&self, other: &Hello, addresses: &[String]) -> Option<Refusal> {
+    fn refuse(&self, other: &Hello) -> Option<Refusal> {
         let (ours, theirs) = (self, other);
         if ours.cluster_id != theirs.cluster_id {
             return Some(Refusal::Cluster { ours: ours.cluster_id.clone(), theirs: theirs.cluster_id.clone() });
@@ -176,28 +164,23 @@ impl Hello {
         if ours.config_hash != theirs.config_hash {
             return Some(Refusal::Config);
         }
-        // Counts and releases are the same: so there are as many.
-        let mut pairs = ours.addresses.iter().zip(&theirs.addresses);
-        if let Some(index) = pairs.position(|(ours, theirs)| ours != theirs) {
-            let here = addresses.get(index).cloned().unwrap_or_default();
-            return Some(Refusal::Hosts { index: index as u32, here });
-        }
         // Higher indices connect to lower ones.
         (theirs.index <= ours.index || theirs.index >= ours.processes).then_some(Refusal::Index(theirs.index))
+    }
+
+    /// The first process for which the other one's host file has another address; `None` where it does not say.
+    pub fn other_address(&self, other: &Hello) -> Option<usize> {
+        self.addresses.iter().zip(&other.addresses).position(|(ours, theirs)| ours != theirs)
     }
 }
 
 impl Refusal {
-    /// `addresses`: of the other side's host file.
-    fn seen_from_the_other_side(self, addresses: &[String]) -> Refusal {
+    fn seen_from_the_other_side(self) -> Refusal {
         match self {
             Refusal::Cluster { ours, theirs } => Refusal::Cluster { ours: theirs, theirs: ours },
             Refusal::Processes { ours, theirs } => Refusal::Processes { ours: theirs, theirs: ours },
             Refusal::Workers { ours, theirs } => Refusal::Workers { ours: theirs, theirs: ours },
             Refusal::Lease { ours, theirs } => Refusal::Lease { ours: theirs, theirs: ours },
-            Refusal::Hosts { index, here } => {
-                Refusal::Hosts { index, here: addresses.get(index as usize).cloned().unwrap_or(here) }
-            }
             other => other,
         }
     }

@@ -5,8 +5,8 @@
 //! (control) carries heartbeats and a small status, by which a lost or frozen peer is noticed.
 //!
 //! Invariants
-//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration, lease, host file and
-//!   number of processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect on who
+//! - Only a peer that proves it knows the shared secret, has the same version, cluster id, configuration, lease and number of
+//!   processes and workers gets a connection. Anything else is refused within [`HANDSHAKE_LIMIT`] and has no effect on who
 //!   refuses it: that one waits on for the right peer. Who is refused by a peer that it asks ends.
 //! - Whoever asks, however often, does not fill the log.
 //! - The processes start only when all connections of all pairs stand.
@@ -197,8 +197,15 @@ fn accept(listener: TcpListener, members: Members, nonce: u64, found: Sender<Fou
             let started = threads::spawn("cluster:handshake", move || {
                 let from = stream.peer_addr().map_or_else(|_| "a peer".to_owned(), |a| a.to_string());
                 let ours = members.hello(Purpose::Data, nonce);
-                match handshake::answer(stream, &members.addresses, &ours, &members.secret) {
+                match handshake::answer(stream, &ours, &members.secret) {
                     Ok((hello, stream)) => {
+                        if hello.purpose == Purpose::Control && let Some(differs) = ours.other_address(&hello) {
+                            tracing::warn!(
+                                process = hello.index, of = differs, here = %members.addresses[differs],
+                                "its host file has another address for a process than the one here: all processes of a cluster \
+                                 should take the same host file"
+                            );
+                        }
                         let (index, purpose, nonce) = (hello.index as usize, hello.purpose, hello.nonce);
                         let _ = found.send(Found::Peer { index, purpose, stream, nonce });
                     }
@@ -237,7 +244,7 @@ fn connect(members: Members, peer: usize, purpose: Purpose, nonce: u64, found: S
         let give_up = Instant::now() + members.patience;
         let (mut told, saying) = (String::new(), LogLimit::new());
         while Instant::now() < give_up {
-            match handshake::ask(&members.addresses, &members.hello(purpose, nonce), peer as u32, &members.secret) {
+            match handshake::ask(address, &members.hello(purpose, nonce), peer as u32, &members.secret) {
                 Ok((hello, stream)) => {
                     let _ = found.send(Found::Peer { index: peer, purpose, stream, nonce: hello.nonce });
                     return;
