@@ -133,14 +133,51 @@ impl RuleSet {
     /// The same, with rules that are off and may be turned on later. Those that count what no rule that is on counts are left
     /// out.
     pub fn with_dormant(on: Vec<Rule>, off: Vec<Rule>, allow: Vec<Allow>, ipv6_prefix: u8) -> RuleSet {
-        let exempt_from = |rule: &Rule| -> Vec<u32> {
-            (0..).zip(&allow).filter(|(_, allow)| allow.applies_to(&rule.name)).map(|(at, _)| at).collect()
-        };
+        let exempt: Vec<Vec<u32>> = on.iter().chain(&off).map(|rule| exempt_from(rule, &allow)).collect();
+        let on = on.into_iter().map(|rule| (rule, true));
+        let rules: Vec<(Rule, bool)> = on.chain(off.into_iter().map(|rule| (rule, false))).collect();
+        RuleSet::build(rules.into_iter().zip(exempt).collect(), allow, ipv6_prefix)
+    }
+
+    /// The rules of several configurations, each with the exceptions of its own, and for each rule which of the configurations
+    /// have it: one that is the same in several is computed once. So names are not unique here.
+    pub fn side_by_side(variants: Vec<(Vec<Rule>, Vec<Allow>)>, ipv6_prefix: u8) -> (RuleSet, Vec<Vec<usize>>) {
+        let mut rules: Vec<((Rule, bool), Vec<u32>)> = Vec::new();
+        let (mut allow, mut holders): (Vec<Allow>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
+        for (variant, (own_rules, own_allow)) in variants.into_iter().enumerate() {
+            // Which events a list matches does not depend on the rules it is for: lists that match the same are one.
+            let place = |list: &Allow| {
+                let same = |other: &Allow| (&other.filter, other.until) == (&list.filter, list.until);
+                allow.iter().position(same).unwrap_or_else(|| {
+                    allow.push(list.clone());
+                    allow.len() - 1
+                })
+            };
+            let places: Vec<usize> = own_allow.iter().map(place).collect();
+            for rule in own_rules {
+                let exempt = exempt_from(&rule, &own_allow).into_iter().map(|at| places[at as usize] as u32);
+                let mut exempt: Vec<u32> = exempt.collect();
+                exempt.sort_unstable();
+                exempt.dedup();
+                let entry = ((rule, true), exempt);
+                match rules.iter().position(|other| *other == entry) {
+                    Some(at) => holders[at].push(variant),
+                    None => {
+                        rules.push(entry);
+                        holders.push(vec![variant]);
+                    }
+                }
+            }
+        }
+        (RuleSet::build(rules, allow, ipv6_prefix), holders)
+    }
+
+    /// Of rules, whether each is on, and the positions of the allow lists that make exceptions from it.
+    fn build(all: Vec<((Rule, bool), Vec<u32>)>, allow: Vec<Allow>, ipv6_prefix: u8) -> RuleSet {
         let (mut rules, mut plans) = (Vec::new(), Vec::new());
         // Adds a rule, with a plan of its own only where it is on. Says whether there was a plan.
-        let mut add = |rules: &mut Vec<Rule>, rule: Rule, is_on: bool, only_exempt: bool| {
+        let mut add = |rules: &mut Vec<Rule>, rule: Rule, is_on: bool, exempt: Vec<u32>, only_exempt: bool| {
             let number = rules.len() as u32;
-            let exempt = exempt_from(&rule);
             let shared = plans.iter().position(|p: &MeasurePlan| p.counts_for(&rule, &exempt, only_exempt));
             let at = match shared {
                 Some(at) => at,
@@ -166,19 +203,17 @@ impl RuleSet {
             rules.push(rule);
             true
         };
-        let on: Vec<(Rule, bool)> = on.into_iter().map(|rule| (rule, true)).collect();
-        let mut own: Vec<bool> = Vec::new();
-        for (rule, is_on) in on.into_iter().chain(off.into_iter().map(|rule| (rule, false))) {
-            if add(&mut rules, rule, is_on, false) {
-                own.push(is_on);
+        let mut own: Vec<(bool, Vec<u32>)> = Vec::new();
+        for ((rule, is_on), exempt) in all {
+            if add(&mut rules, rule, is_on, exempt.clone(), false) {
+                own.push((is_on, exempt));
             }
         }
         let mut twins = Vec::new();
-        for (at, is_on) in own.into_iter().enumerate() {
+        for (at, (is_on, exempt)) in own.into_iter().enumerate() {
             let rule = rules[at].clone();
-            let has_twin =
-                rule.measure.is_monotone() && rule.baseline_factor.is_none() && !exempt_from(&rule).is_empty();
-            if has_twin && add(&mut rules, rule, is_on, true) {
+            let has_twin = rule.measure.is_monotone() && rule.baseline_factor.is_none() && !exempt.is_empty();
+            if has_twin && add(&mut rules, rule, is_on, exempt, true) {
                 twins.push(at as u32);
             }
         }
@@ -228,6 +263,11 @@ impl RuleSet {
     }
 }
 
+/// The positions of the allow lists that make exceptions from a rule.
+fn exempt_from(rule: &Rule, allow: &[Allow]) -> Vec<u32> {
+    (0..).zip(allow).filter(|(_, allow)| allow.applies_to(&rule.name)).map(|(at, _)| at).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,5 +308,39 @@ mod tests {
             RuleSet::with_dormant(vec![base.clone()], vec![off("other plan", 20), off("same plan", 10)], vec![], 64);
         assert_eq!(set.rules.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["a", "same plan"]);
         assert_eq!((set.plans[0].conditions.len(), &set.plans[0].rules[..]), (1, &[0, 1][..]));
+    }
+    #[test]
+    fn configurations_side_by_side_share_what_is_the_same() {
+        let kind = |kind: &str| Filter::build(&[TestSpec::new("kind", [kind]).into()]).unwrap();
+        let rule = |name: &str, threshold| Rule { name: name.into(), threshold, ..testing::rule() };
+        let list = |filter: &str, rules: &[&str]| Allow {
+            filter: kind(filter),
+            rules: rules.iter().map(|name| (*name).to_owned()).collect(),
+            until: None,
+            reason: String::new(),
+        };
+        // name, allow lists of both, (rules, plans) without twins, who has which rule
+        let all = vec![list("access", &[])];
+        let rows: Vec<(&str, Vec<Allow>, Vec<Allow>, usize, Vec<Vec<usize>>)> = vec![
+            ("no lists", vec![], vec![], 1, vec![vec![0, 1], vec![0], vec![1]]),
+            ("the same list", all.clone(), all.clone(), 1, vec![vec![0, 1], vec![0], vec![1]]),
+            (
+                "the same in other words",
+                all.clone(),
+                vec![list("access", &["b"]), list("access", &["a"])],
+                1,
+                vec![vec![0, 1], vec![0], vec![1]],
+            ),
+            ("a list of one configuration only", vec![], all.clone(), 2, vec![vec![0], vec![0], vec![1], vec![1]]),
+            ("a list for one rule", vec![], vec![list("access", &["a"])], 2, vec![vec![0], vec![0], vec![1], vec![1]]),
+        ];
+        for (name, first, second, plans, want) in rows {
+            let variants =
+                vec![(vec![rule("a", 1.0), rule("b", 2.0)], first), (vec![rule("a", 1.0), rule("b", 3.0)], second)];
+            let (set, holders) = RuleSet::side_by_side(variants, 64);
+            assert_eq!(holders, want, "{name}");
+            assert_eq!(set.own_rules(), holders.len(), "{name}");
+            assert_eq!(set.plans.iter().filter(|plan| !plan.only_exempt).count(), plans, "{name}");
+        }
     }
 }
