@@ -34,7 +34,7 @@ struct Written {
 }
 
 /// Something that truly happened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Label {
     /// What it is, for people.
     kind: Option<String>,
@@ -58,7 +58,7 @@ impl Label {
 }
 
 /// The labels, and what the alerts so far say to them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Judge {
     labels: Vec<Label>,
     /// Alerts, and how many of them are right, by rule.
@@ -194,14 +194,34 @@ impl Judge {
             }
         }
         for (rule, verdict) in &mut rules {
-            let times = times.entry(rule).or_default();
-            times.sort_unstable();
-            verdict.precision = share(verdict.right, verdict.alerts);
-            verdict.recall = share(verdict.found, verdict.labels);
-            verdict.time_to_detect_p50_s = nearest_rank(times, 50);
-            verdict.time_to_detect_p95_s = nearest_rank(times, 95);
+            verdict.complete(times.remove(rule.as_str()).unwrap_or_default());
         }
         Judged { rules, unexpected }
+    }
+
+    /// How well all rules did together.
+    pub fn overall(&self) -> Verdict {
+        let expecting = || self.labels.iter().filter(|label| label.rule.is_some());
+        let mut all = Verdict {
+            alerts: self.alerts.values().map(|(alerts, _)| alerts).sum(),
+            right: self.alerts.values().map(|(_, right)| right).sum(),
+            labels: expecting().count() as u64,
+            found: expecting().filter(|label| label.found.is_some()).count() as u64,
+            ..Verdict::default()
+        };
+        all.complete(expecting().filter_map(|label| label.found?.checked_sub(label.from)).collect());
+        all
+    }
+}
+
+impl Verdict {
+    /// Computes what follows from the counts and the times to detect, ms.
+    fn complete(&mut self, mut times: Vec<u64>) {
+        times.sort_unstable();
+        self.precision = share(self.right, self.alerts);
+        self.recall = share(self.found, self.labels);
+        self.time_to_detect_p50_s = nearest_rank(&times, 50);
+        self.time_to_detect_p95_s = nearest_rank(&times, 95);
     }
 }
 
@@ -386,6 +406,8 @@ mod tests {
         assert_eq!(judged.rules["a"], want, "the first that fired counts");
         let want = Verdict { alerts: 1, precision: Some(0.0), ..Verdict::default() };
         assert_eq!(judged.rules["b"], want, "nobody expects it: no recall");
+        let want = Verdict { alerts: 5, precision: Some(0.4), ..judged.rules["a"].clone() };
+        assert_eq!(judge.overall(), want, "all rules together");
         assert!(judged.to_string().contains("0.500"), "{judged}");
         assert_eq!(nearest_rank(&[1000, 2000, 3000], 50), Some(2.0));
     }

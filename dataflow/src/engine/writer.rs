@@ -43,23 +43,14 @@ pub struct Writer {
     points: Vec<u8>,
     windows: u64,
     message_windows: u64,
-    lines: Vec<Box<dyn ReadAgain>>,
-    ledger: Arc<Ledger>,
-    infos: HashMap<PartitionId, PartitionInfo>,
-    redaction: Redaction,
+    recorded: Recorded,
     judge: Option<Judge>,
     damaged: Vec<Damaged>,
 }
 
 impl Writer {
     /// Prepares the files.
-    pub fn new(
-        plan: &Plan,
-        out: &Path,
-        lines: Vec<Box<dyn ReadAgain>>,
-        ledger: Arc<Ledger>,
-        redaction: Redaction,
-    ) -> Result<Writer, Failure> {
+    pub fn new(plan: &Plan, out: &Path, recorded: Recorded) -> Result<Writer, Failure> {
         Ok(Writer {
             files: ReplayFiles::create(out, SORT_MEMORY).map_err(failed)?,
             book: AlertBook::new(plan.rules.clone(), plan.limits),
@@ -68,10 +59,7 @@ impl Writer {
             points: Vec::new(),
             windows: 0,
             message_windows: 0,
-            lines,
-            ledger,
-            infos: HashMap::new(),
-            redaction,
+            recorded,
             judge: None,
             damaged: Vec::new(),
         })
@@ -103,11 +91,8 @@ impl Writer {
             }
             Output::DeadLetters(batches) => {
                 for letter in batches.iter().flat_map(|batch| &batch.letters) {
-                    let record = self.record(letter);
-                    if letter.reason == Reason::Damaged {
-                        let offset = record.offset + letter.line.len() as u64;
-                        self.damaged.push(Damaged { file: record.partition.clone(), offset });
-                    }
+                    let record = self.recorded.letter(letter);
+                    self.damaged.extend(damaged(letter, &record));
                     self.files.dead_letter(&record).map_err(failed)?;
                 }
             }
@@ -126,18 +111,6 @@ impl Writer {
         self.done.extend(self.changes.drain(..).filter(|draft| draft.change == Change::Ended));
     }
 
-    fn record(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
-        if !self.infos.contains_key(&letter.partition)
-            && let Some(info) = self.ledger.info(letter.partition)
-        {
-            self.infos.insert(letter.partition, info);
-        }
-        let located = self.lines.iter().find_map(|f| f.locate(letter.partition, letter.offset));
-        let info = self.infos.get(&letter.partition);
-        let name = info.map(|info| (&*info.source_name, &*info.name));
-        record(letter, name, located, (&self.redaction, info.map(|info| info.source)))
-    }
-
     /// Writes everything; completes the summary and writes it too.
     pub fn finish(mut self, summary: &mut Summary, last_event: u64, started: Instant) -> Result<(), Failure> {
         let rest = self.book.finish(last_event);
@@ -145,7 +118,7 @@ impl Writer {
         let mut done = std::mem::take(&mut self.done).into_iter().peekable();
         while done.peek().is_some() {
             let some: Vec<AlertDraft> = done.by_ref().take(TOGETHER).collect();
-            let lines = self.evidence(&some)?;
+            let lines = self.recorded.evidence(&some)?;
             for mut draft in some {
                 // The frontier may have passed the last event while other windows were still to be closed.
                 draft.settle(&self.book.rules().rules[draft.rule as usize], last_event);
@@ -157,11 +130,11 @@ impl Writer {
             }
         }
         let finished = self.files.finish().map_err(failed)?;
-        summary.inexact = inexact(self.book.rules(), &self.ledger.inexact());
+        summary.inexact = inexact(self.book.rules(), &self.recorded.ledger().inexact());
         summary.limited = limited(self.book.rules(), self.book.crowds());
         summary.judged = self.judge.as_ref().map(Judge::judged);
         summary.unexpected = summary.judged.iter().flat_map(|judged| judged.unexpected.clone()).collect();
-        summary.allowed = Allowed::of(self.book.rules(), &self.ledger.exempted(), self.book.prevented());
+        summary.allowed = Allowed::of(self.book.rules(), &self.recorded.ledger().exempted(), self.book.prevented());
         self.damaged.sort_unstable();
         summary.damaged = self.damaged;
         (summary.windows, summary.message_windows) = (self.windows, self.message_windows);
@@ -170,9 +143,48 @@ impl Writer {
         summary.events_per_second = summary.events as f64 / summary.wall_seconds.max(1e-9);
         finished.write_summary(summary).map_err(failed)
     }
+}
+
+/// A file that could not be read to its end, where that is what a dead letter says.
+pub(super) fn damaged(letter: &DeadLetter, record: &DeadLetterRecord) -> Option<Damaged> {
+    let offset = record.offset + letter.line.len() as u64;
+    (letter.reason == Reason::Damaged).then(|| Damaged { file: record.partition.clone(), offset })
+}
+
+/// What was read, to be looked at again: whose a line is, and the line itself, as it may leave.
+pub struct Recorded {
+    lines: Vec<Box<dyn ReadAgain>>,
+    ledger: Arc<Ledger>,
+    infos: HashMap<PartitionId, PartitionInfo>,
+    redaction: Redaction,
+}
+
+impl Recorded {
+    /// Of what reads lines again, and what knows of their partitions.
+    pub fn new(lines: Vec<Box<dyn ReadAgain>>, ledger: Arc<Ledger>, redaction: Redaction) -> Recorded {
+        Recorded { lines, ledger, infos: HashMap::new(), redaction }
+    }
+
+    /// The process's partitions.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// A dead letter with its names.
+    pub fn letter(&mut self, letter: &DeadLetter) -> DeadLetterRecord {
+        if !self.infos.contains_key(&letter.partition)
+            && let Some(info) = self.ledger.info(letter.partition)
+        {
+            self.infos.insert(letter.partition, info);
+        }
+        let located = self.lines.iter().find_map(|f| f.locate(letter.partition, letter.offset));
+        let info = self.infos.get(&letter.partition);
+        let name = info.map(|info| (&*info.source_name, &*info.name));
+        record(letter, name, located, (&self.redaction, info.map(|info| info.source)))
+    }
 
     /// The example lines of some alerts, read again.
-    fn evidence(&self, drafts: &[AlertDraft]) -> Result<HashMap<Origin, String>, Failure> {
+    pub fn evidence(&self, drafts: &[AlertDraft]) -> Result<HashMap<Origin, String>, Failure> {
         let mut wanted: Vec<Origin> = drafts.iter().flat_map(|d| d.evidence.iter()).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
