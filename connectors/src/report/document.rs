@@ -11,42 +11,64 @@ use tidewatch_events::alert::Severity;
 const SHOWN: usize = 20;
 
 /// A report, to be written.
-pub(super) struct Document {
+pub struct Document {
+    /// Its heading.
     pub title: String,
     /// What it covers.
     pub lead: Vec<String>,
-    /// Requests over time, and what it is called.
+    /// Counts as bars, requests over time in a report, and what they are called; no bars where all are 0.
     pub chart: (String, Vec<u64>),
+    /// Its tables.
     pub sections: Vec<Section>,
+    /// The last words.
     pub foot: String,
 }
 
-pub(super) struct Section {
+impl Document {
+    /// As one HTML document, everything in it escaped.
+    pub fn html(&self) -> String {
+        super::html::render(self)
+    }
+}
+
+/// A table with a heading.
+pub struct Section {
+    /// The heading.
     pub title: &'static str,
     /// Shown where there are no rows.
     pub empty: &'static str,
+    /// What stands above the cells.
     pub columns: Vec<Column>,
+    /// The rows, with a cell for each column.
     pub rows: Vec<Row>,
+    /// What is said below the table.
     pub notes: Vec<String>,
 }
 
+/// A column of a table.
 #[derive(Clone, Copy)]
-pub(super) struct Column {
+pub struct Column {
+    /// Its heading.
     pub title: &'static str,
     /// Numbers end at the same place.
     pub is_number: bool,
 }
 
-pub(super) struct Row {
+/// A row of a table.
+pub struct Row {
+    /// Printable text without markup.
     pub cells: Vec<String>,
+    /// By it the first cell is coloured.
     pub severity: Option<Severity>,
 }
 
-fn words(title: &'static str) -> Column {
+/// A column of words.
+pub fn words(title: &'static str) -> Column {
     Column { title, is_number: false }
 }
 
-fn number(title: &'static str) -> Column {
+/// A column of numbers.
+pub fn number(title: &'static str) -> Column {
     Column { title, is_number: true }
 }
 

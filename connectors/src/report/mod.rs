@@ -11,7 +11,7 @@
 //! - All text from logs is printable before it is in a [`Report`]; text and HTML add the escapes of their grammar.
 //! - Every list is bounded, and says when it is cut.
 
-mod document;
+pub mod document;
 pub mod figures;
 mod gather;
 pub(crate) mod html;
