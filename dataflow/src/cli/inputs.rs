@@ -10,7 +10,6 @@ use crate::exit::Failure;
 use std::path::{Path, PathBuf};
 use tidewatch_connectors::capture::{Capture, CaptureError};
 use tidewatch_connectors::file_identity::FileId;
-use tidewatch_connectors::sink::replay_files;
 use tidewatch_connectors::source::file::{self, is_pattern};
 use tidewatch_events::text::Shown as _;
 
@@ -97,16 +96,30 @@ pub(super) fn packed_sources<'a>(sources: impl Iterator<Item = &'a Source>, prob
     }
 }
 
-/// Reports files that a replay into `out` reads and would put its results in the place of.
-pub(super) fn overwritten<'a>(out: &Path, read: impl Iterator<Item = &'a Path>, problems: &mut Diagnostics) {
+/// Reports a file that a flag names and that cannot be read.
+pub(super) fn unreadable(flag: &str, path: Option<&Path>, problems: &mut Diagnostics) {
+    if let Some(path) = path
+        && let Err(reason) = readable(path)
+    {
+        problems.push(Diagnostic::error(format!("{flag} {} {reason}", path.shown())));
+    }
+}
+
+/// Reports an `--out` that is no directory, and files that are read and that results of these names in it would take the place
+/// of.
+pub(super) fn overwritten<'a>(
+    out: &Path,
+    names: &[&str],
+    read: impl Iterator<Item = &'a Path>,
+    problems: &mut Diagnostics,
+) {
+    if out.exists() && !out.is_dir() {
+        problems.push(Diagnostic::error(format!("--out {} is not a directory", out.shown())));
+    }
     let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| FileId::of(&meta));
-    let written: Vec<FileId> = replay_files::NAMES.iter().filter_map(|name| id(&out.join(name))).collect();
+    let written: Vec<FileId> = names.iter().filter_map(|name| id(&out.join(name))).collect();
     for path in read.filter(|path| id(path).is_some_and(|id| written.contains(&id))) {
         let message = format!("{} is read, and --out {} would overwrite it", path.shown(), out.shown());
-        problems.push(Diagnostic::error(message).hint("name another directory for the results"));
-    }
-    if !tidewatch_connectors::lock::is_free(out).unwrap_or(true) {
-        let message = format!("a running tidewatch writes its results into --out {}", out.shown());
         problems.push(Diagnostic::error(message).hint("name another directory for the results"));
     }
 }

@@ -6,7 +6,8 @@
 pub mod capture;
 pub mod check;
 pub mod cluster;
-mod figures;
+pub mod compare;
+pub(crate) mod figures;
 pub mod files_read_twice;
 pub mod forget;
 pub mod generate;
@@ -17,6 +18,7 @@ pub mod rules;
 mod rules_test;
 pub mod setup;
 pub mod ship;
+mod sweep;
 pub mod topic_range;
 pub mod views;
 
@@ -26,13 +28,14 @@ use crate::exit::{self, ExitCode, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster::ClusterArgs;
 use inputs::{
-    expand, missing_inputs, missing_sources, named_by_from, nothing_to_read, overwritten, packed_sources, readable,
+    expand, missing_inputs, missing_sources, named_by_from, nothing_to_read, overwritten, packed_sources, unreadable,
 };
 use options::{DemoOptions, ReplayOptions, RunOptions};
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidewatch_connectors::sink::replay_files;
 use tidewatch_events::text::Shown as _;
 use tidewatch_events::time::Millis;
 
@@ -44,6 +47,7 @@ Examples:
   tidewatch demo
   tidewatch run --input /var/log/nginx/access.log
   tidewatch replay --from access.log.1 --out results
+  tidewatch compare -c tidewatch.toml -c changed.toml --from access.log.1 --out results
   tidewatch generate --to file:access.log --count 100000 --no-pace
   tidewatch check -c tidewatch.toml")]
 struct Arguments {
@@ -80,6 +84,7 @@ enum Command {
     Demo(DemoArgs),
     Run(RunArgs),
     Replay(ReplayArgs),
+    Compare(compare::CompareArgs),
     Generate(generate::GenerateArgs),
     Check(check::CheckArgs),
     Setup(setup::SetupArgs),
@@ -228,6 +233,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo(args),
         Command::Run(args) => live(args),
         Command::Replay(args) => replay(args),
+        Command::Compare(args) => compare::run(args),
         Command::Generate(args) => generate::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Setup(args) => setup::run(&args),
@@ -343,16 +349,13 @@ fn replay(args: ReplayArgs) -> Result<(), Failure> {
 /// The files that a replay reads. Reports what it cannot read, and results that would take the place of what it reads.
 fn files_of_replay(args: &ReplayArgs, named: &[PathBuf], problems: &mut Diagnostics) -> Vec<PathBuf> {
     let from = expand(named, problems);
-    if let Some(labels) = &args.labels
-        && let Err(reason) = readable(labels)
-    {
-        problems.push(Diagnostic::error(format!("--labels {} {reason}", labels.shown())));
-    }
-    if args.out.exists() && !args.out.is_dir() {
-        problems.push(Diagnostic::error(format!("--out {} is not a directory", args.out.shown())));
-    }
+    unreadable("--labels", args.labels.as_deref(), problems);
     let read = from.iter().chain(&args.labels).chain(&args.config).map(PathBuf::as_path);
-    overwritten(&args.out, read, problems);
+    overwritten(&args.out, &replay_files::NAMES, read, problems);
+    if !tidewatch_connectors::lock::is_free(&args.out).unwrap_or(true) {
+        let message = format!("a running tidewatch writes its results into --out {}", args.out.shown());
+        problems.push(Diagnostic::error(message).hint("name another directory for the results"));
+    }
     from
 }
 
@@ -447,7 +450,7 @@ fn init_logs(args: &LogArgs) -> Result<(), Failure> {
 
 /// `-h FILE` after a command that runs in a cluster is its host file, any other `-h` is help.
 fn rewrite_h(arguments: Vec<OsString>) -> Vec<OsString> {
-    const CLUSTERED: [&str; 2] = ["run", "replay"];
+    const CLUSTERED: [&str; 3] = ["run", "replay", "compare"];
     let mut out = Vec::with_capacity(arguments.len());
     let mut arguments = arguments.into_iter().peekable();
     out.extend(arguments.next());
@@ -506,6 +509,7 @@ mod tests {
             ("tidewatch run -h=hosts", "tidewatch run --hostfile hosts"),
             ("tidewatch run -h -w 2", "tidewatch run --help -w 2"),
             ("tidewatch replay -n 2 -h hosts", "tidewatch replay -n 2 --hostfile hosts"),
+            ("tidewatch compare -n 2 -h hosts", "tidewatch compare -n 2 --hostfile hosts"),
             ("tidewatch check -h hosts", "tidewatch check --help hosts"),
             (
                 "tidewatch --log-format json --log-level=warn run -h hosts",

@@ -76,6 +76,27 @@ pub struct ReplayOptions {
     pub labels: Option<PathBuf>,
 }
 
+/// What `compare` is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompareOptions {
+    /// What to read; not empty.
+    pub from: ReplayInputs,
+    /// The same as it was written, made printable.
+    pub named: Vec<String>,
+    /// Where results are written; made where it is missing.
+    pub out: PathBuf,
+    /// Worker threads of this process, at least 1.
+    pub workers: usize,
+    /// The cluster; `None` for one process.
+    pub cluster: Option<ClusterOptions>,
+    /// The labels to judge alerts by, at process 0; the file exists.
+    pub labels: Option<PathBuf>,
+    /// What a live run raised, at process 0: the first side. The file exists.
+    pub live: Option<PathBuf>,
+    /// What is swept: `ip-spike threshold`.
+    pub sweep: Option<String>,
+}
+
 /// What `run` is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunOptions {

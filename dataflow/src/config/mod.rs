@@ -31,6 +31,7 @@ mod schema_results;
 mod schema_routes;
 pub mod schema_ship;
 mod secrets;
+pub mod setting;
 pub mod ship;
 mod silences;
 pub mod sources;
@@ -199,10 +200,23 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// Reads and checks a configuration; `None` for the defaults.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config, Diagnostics> {
+    load_with(path, overrides, None)
+}
+
+/// The same, as if a key of a rule had another value in the file.
+pub fn load_with(
+    path: Option<&Path>,
+    overrides: &Overrides,
+    setting: Option<&setting::Setting>,
+) -> Result<Config, Diagnostics> {
     let environment = |name: &str| std::env::var(name).ok();
     let source = match path {
         None => outputs::no_text(),
         Some(path) => read(path)?,
+    };
+    let source = match setting {
+        None => source,
+        Some(setting) => setting.within(source)?,
     };
     let config = parse(source, overrides, &environment)?;
     Ok(Config { path: path.map(Path::to_owned), ..config })

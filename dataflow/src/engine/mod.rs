@@ -13,6 +13,7 @@
 //! | [`redaction`] | lines as they may leave |
 //! | [`capture`] | topics into files |
 //! | [`replay`], [`inputs`], [`writer`], [`summary`] | backtests, what they read, and their files |
+//! | [`compare`] | several rule sets over the same recorded lines: which alerts each raises |
 //! | [`trial`] | rules tried on recorded lines: how far each came |
 //! | [`inexact`], [`limited`] | what could not be counted exactly; rules of which more was found than counts |
 //! | [`allowed`], [`labels`] | what allow lists did; how well a replay's alerts agree with labels |
@@ -36,6 +37,7 @@ pub mod assembly;
 pub mod capture;
 mod commit_thread;
 mod commits;
+pub mod compare;
 mod consumer_group;
 pub mod dead_letters;
 pub mod demo;
@@ -79,6 +81,7 @@ pub mod writer;
 pub mod zones;
 
 pub use capture::capture;
+pub use compare::compare;
 pub use demo::demo;
 pub use replay::replay;
 pub use run::run;

@@ -5,6 +5,7 @@
 mod answers;
 mod captures;
 mod checks;
+mod compare;
 mod descriptors;
 mod inputs;
 mod lives;
