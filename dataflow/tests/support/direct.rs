@@ -14,7 +14,7 @@ use tidewatch::engine::planning;
 use tidewatch::engine::redaction::Redaction;
 use tidewatch::engine::summary::Summary;
 use tidewatch::engine::workers::{self, Shared, Wakers};
-use tidewatch::engine::writer::Writer;
+use tidewatch::engine::writer::{Recorded, Writer};
 use tidewatch_connectors::feed::Feed;
 use tidewatch_connectors::source::Identity;
 use tidewatch_connectors::source::file::ReplayFiles;
@@ -205,7 +205,8 @@ pub fn run(
     let plan = planning::plan(config);
     let fetchers = if records { Vec::new() } else { fetchers(config, files) };
     let redaction = Redaction::new(config.privacy.clone(), parsers);
-    let mut writer = Writer::new(&plan, out, fetchers, ledger.clone(), redaction).map_err(|e| e.to_string())?;
+    let mut writer =
+        Writer::new(&plan, out, Recorded::new(fetchers, ledger.clone(), redaction)).map_err(|e| e.to_string())?;
     for output in &received {
         writer.take(output).map_err(|e| e.to_string())?;
     }
