@@ -58,7 +58,7 @@ pub fn run(args: CompareArgs) -> Result<(), Failure> {
     let sweep = match args.sweep.as_deref().map(Sweep::parse).transpose() {
         Ok(sweep) => sweep,
         Err(problem) => {
-            problems.push(problem);
+            problems.push(*problem);
             None
         }
     };

@@ -33,8 +33,8 @@ impl Sweep {
     ///
     /// # Errors
     /// Where it says no values, or too many.
-    pub fn parse(text: &str) -> Result<Sweep, Diagnostic> {
-        let wrong = |words: String| Diagnostic::error(format!("--sweep {text}: {words}")).hint(EXAMPLE);
+    pub fn parse(text: &str) -> Result<Sweep, Box<Diagnostic>> {
+        let wrong = |words: String| Box::new(Diagnostic::error(format!("--sweep {text}: {words}")).hint(EXAMPLE));
         let unclear = || wrong("it is not a rule, a key and a range".to_owned());
         let (name, range) = text.split_once('=').ok_or_else(unclear)?;
         let (rule, key) = name.strip_prefix("rule.").and_then(|name| name.rsplit_once('.')).ok_or_else(unclear)?;

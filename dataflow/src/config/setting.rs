@@ -24,11 +24,12 @@ impl Setting {
     ///
     /// # Errors
     /// Where there is no such key.
-    pub fn key_of(name: &str) -> Result<&'static str, Diagnostic> {
+    pub fn key_of(name: &str) -> Result<&'static str, Box<Diagnostic>> {
         KEYS.iter().copied().find(|key| *key == name).ok_or_else(|| {
             let hint = nearest(name, KEYS.iter().copied())
                 .map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |near| format!("did you mean {near}?"));
-            Diagnostic::error(format!("`{name}` is no key of a rule that is a number or a length of time")).hint(hint)
+            let words = format!("`{name}` is no key of a rule that is a number or a length of time");
+            Box::new(Diagnostic::error(words).hint(hint))
         })
     }
 
