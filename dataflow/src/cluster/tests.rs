@@ -72,7 +72,7 @@ fn a_peer_that_says_nothing_is_named_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let ours = members(&["a:1".to_owned(), "b:2".to_owned()], 0).hello(Purpose::Data, 1);
-    let error = handshake::answer(listener.accept().unwrap().0, &[], &ours, b"secret").expect_err("nothing was said");
+    let error = handshake::answer(listener.accept().unwrap().0, &ours, b"secret").expect_err("nothing was said");
     assert_eq!(error.to_string(), "it did not complete the handshake within 2s");
     drop(silent);
 }

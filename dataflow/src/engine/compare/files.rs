@@ -11,7 +11,7 @@ use super::{Comparison, List, Lists, Outcome, page};
 use crate::engine::inexact::Inexact;
 use crate::engine::labels::Verdict;
 use crate::engine::limited::Limited;
-use crate::engine::replay::Damaged;
+use crate::engine::summary::Damaged;
 use crate::exit::{self, ExitCode, Failure};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -25,6 +25,7 @@ use super::inexact::{Inexact, inexact};
 use super::labels::{Judge, Judged, Verdict};
 use super::ledger::Totals;
 use super::limited::{Limited, limited};
+use super::planning;
 use super::replay::{self, Reading, read_all};
 use super::summary::Damaged;
 use super::writer::{Recorded, damaged};
