@@ -124,11 +124,6 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
     let limits = Limits::new(Millis(lateness));
     let mut locals: Vec<LocalPanes> = (0..workers).map(|_| LocalPanes::new(&set)).collect();
     let mut lanes: Vec<Lanes> = (0..workers).map(|_| Lanes::default()).collect();
-    // Nothing is said of the past, as while a process catches up.
-    let signal = Early::default();
-    if dice.below(2) == 0 {
-        signal.hush(arb::BASE + dice.below(60_000) as u64);
-    }
     let mut owners: Vec<Owning> = (0..workers)
         .map(|_| {
             let may_change = dice.below(2) == 0;
@@ -142,7 +137,7 @@ fn run(feed: &Feed, settings: &Settings, workers: usize, provisional: bool, dice
             };
             let how = RuleSettings { closest: asks.then(|| tell.clone()), ..how };
             Owning {
-                owner: Owner::new(set.clone(), how, signal.clone()),
+                owner: Owner::new(set.clone(), how, Early::default()),
                 dark: DarkStore::new(&set, limits),
                 episodes: Episodes::new(&set, lateness, limits.max_open),
             }

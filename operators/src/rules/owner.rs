@@ -45,13 +45,7 @@ impl Owner {
         let store = |plan: &MeasurePlan| {
             let mut store = PaneStore::new(plan, limits);
             store.resume(resumed);
-            let store = if !may_change && !speak_early {
-                store.only_findings()
-            } else if speak_early && !signal.speaks() {
-                store.catching_up()
-            } else {
-                store
-            };
+            let store = if may_change || speak_early { store } else { store.only_findings() };
             if closest.is_some() && !plan.only_exempt { store.noting_closest() } else { store }
         };
         let stores: Vec<PaneStore> = rules.plans.iter().map(store).collect();

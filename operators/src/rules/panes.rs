@@ -17,7 +17,6 @@ mod find;
 mod merge;
 mod rows;
 mod slide;
-mod slots;
 
 use super::baseline::Baselines;
 use super::closed::ClosedRow;
@@ -52,7 +51,7 @@ pub struct PaneStore {
     waiting: BTreeMap<u64, Pane>,
     /// Messages of such panes that nobody looks at before: merged when the pane enters, so that the rows at work are those
     /// of one window, whatever the allowed lateness.
-    deferred: BTreeMap<u64, Deferred>,
+    deferred: BTreeMap<u64, Vec<PanePartials>>,
     /// Rows in them, and distinct values.
     deferred_rows: usize,
     /// Panes of the running window.
@@ -132,14 +131,6 @@ struct Pane {
     shards: Vec<u32>,
 }
 
-/// Messages of a pane.
-#[derive(Default)]
-struct Deferred {
-    messages: Vec<PanePartials>,
-    /// Rows in them, and distinct values.
-    pieces: usize,
-}
-
 /// A window that is closed.
 pub(super) struct Window {
     pub(super) start: u64,
@@ -204,15 +195,9 @@ impl PaneStore {
     /// no other is of use. Its limits are those of what it is given, not of a worker's share of it: what it hands over is the
     /// same with any number of workers, but that full shards of panes in slots keep the keys that come first.
     pub fn only_findings(self) -> PaneStore {
-        let sparse = Sparse::of_findings(&self.plan, &self.limits, &self.versions);
+        let sparse = Sparse::new(&self.plan, &self.limits, &self.versions);
         let limits = Limits { max_rows: usize::MAX, ..self.limits };
         PaneStore { keeps: false, sparse, limits, ..self }
-    }
-
-    /// Looks at keys only when windows close, as long as nobody asks before, no condition changes and there is room: keeps panes
-    /// as they come where that costs less, and puts them into slots then.
-    pub(super) fn catching_up(self) -> PaneStore {
-        PaneStore { sparse: Sparse::of_floor(&self.plan, &self.limits, &self.versions), ..self }
     }
 
     /// One for windows that are final, of which a first store that takes the same messages says later what they came to:
@@ -257,7 +242,6 @@ impl PaneStore {
     /// Takes a change of rules, before any window closes whose start or closing tick it may concern.
     pub fn change(&mut self, reload: &Reload) {
         if !self.versions.change(reload).is_empty() {
-            self.make_slots();
             self.changed.push_back(reload.from);
         }
     }
@@ -372,9 +356,6 @@ impl PaneStore {
         self.touched = touched;
         for slot in emptied {
             self.forget(slot);
-        }
-        if self.keeps && self.sparse.as_ref().is_some_and(Sparse::is_dear) {
-            self.make_slots();
         }
     }
 

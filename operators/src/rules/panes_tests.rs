@@ -18,11 +18,11 @@ use tidewatch_events::time::Millis;
 use tidewatch_reference::{RefClient, RefEvent, batch_of, testing};
 
 /// Windows of 30 ms every 10 ms, 5 ms allowed lateness.
-pub(super) fn rule(measure: Measure, threshold: f64) -> Rule {
+fn rule(measure: Measure, threshold: f64) -> Rule {
     Rule { group_by: vec![Field::ClientIp], measure, window: Millis(30), threshold, ..testing::rule() }
 }
 
-pub(super) fn limits() -> Limits {
+fn limits() -> Limits {
     Limits::new(Millis(5))
 }
 
@@ -369,7 +369,7 @@ fn what_was_not_said_when_it_came_is_said_later_of_what_is_open() {
         let mut store = store(measure.clone(), 3.0, limits());
         for (pane, values) in *messages {
             let distinct = matches!(measure, Measure::Distinct(_));
-            let message = message(*pane, &[(1, values.to_vec())], distinct);
+            let message = message(*pane, &[(b'a', values.to_vec())], distinct);
             match measure {
                 Measure::Avg(_) => {
                     let sum = crate::rules::values::Sum { total: 50, events: 1 };
@@ -482,8 +482,8 @@ fn a_lower_floor_looks_at_keys_that_nothing_touched() {
 }
 
 /// A message of a pane: keys with their numbers of events and, where values are counted, their values.
-pub(super) fn message(pane: u64, rows: &[(u16, Vec<u64>)], distinct: bool) -> PanePartials {
-    let keys: Vec<[u8; 2]> = rows.iter().map(|(key, _)| key.to_be_bytes()).collect();
+fn message(pane: u64, rows: &[(u8, Vec<u64>)], distinct: bool) -> PanePartials {
+    let keys: Vec<[u8; 1]> = rows.iter().map(|(key, _)| [*key]).collect();
     let ns: Vec<(&[u8], u64)> = keys.iter().zip(rows).map(|(key, (_, v))| (&key[..], v.len() as u64)).collect();
     let mut message = counts(pane, &ns);
     if distinct {
@@ -518,8 +518,8 @@ fn panes_as_they_came_say_what_slots_say() {
         let mut frontier = 1000;
         for pane in (1000..1200).step_by(10).filter(|_| below(5) > 0).collect::<Vec<_>>() {
             for _ in 0..=below(2) {
-                let mut rows: Vec<(u16, Vec<u64>)> = Vec::new();
-                for key in 0..40 {
+                let mut rows: Vec<(u8, Vec<u64>)> = Vec::new();
+                for key in 0..40u8 {
                     if below(3) == 0 {
                         let count = below(4);
                         rows.push((key, (0..=count).map(|_| below(9)).collect()));

@@ -58,7 +58,6 @@ impl PaneStore {
             self.merge(partials);
             return true;
         }
-        self.make_slots();
         if self.speaks_early() && self.sets_aside(&reach) {
             self.merge_deferred(reach.start..=reach.end - 1);
         }

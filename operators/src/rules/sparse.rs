@@ -1,10 +1,8 @@
 //! Keys of which only a few matter: panes as they came, and a look at the keys that may be findings.
 //!
-//! A window reaches a bound only where one of its panes holds its share of it. While conditions do not change, only keys with
+//! A window reaches a threshold only where one of its panes holds its share of it. Where conditions never change, only keys with
 //! such a pane, the *warm* ones, are looked at, window by window; the rows of all others are never touched again. Used by
-//! [`super::panes::PaneStore`] in the place of slots where it costs less: in a replay, whose conditions never change, for what
-//! the conditions ask for; in a process that catches up, as long as nobody is told of open windows and no condition changes, for
-//! what a change could make a finding.
+//! [`super::panes::PaneStore`] in the place of slots where it costs less.
 //!
 //! Invariants
 //! - A key that is not warm in any pane of a window is no finding there: a count, or a number of different values, of the
@@ -29,18 +27,15 @@ use std::collections::BTreeMap;
 use tidewatch_events::hash;
 use tidewatch_events::rule::Measure;
 
-/// How many look-ups a warm row may cost for each event it must hold; where that is one, few keys of them are looked up.
+/// How many look-ups a warm row may cost for each event it must hold.
 const MOST_LOOKUPS: f64 = 32.0;
-
-/// How many rows a pane has at least that is taken as a sign of what others are like.
-const MANY_ROWS: usize = 256;
 
 /// How many times an even share of all rows a pane may hold: crowds are short.
 const EVEN_SHARES: u64 = 4;
 
 /// The panes of a plan, and its keys that may be findings.
 pub(super) struct Sparse {
-    /// What a window needs to be handed over.
+    /// What a finding needs.
     least: Floor,
     /// Keys that a hash shard of a pane holds.
     per_shard: u32,
@@ -51,16 +46,12 @@ pub(super) struct Sparse {
     running: BTreeMap<u64, Pane>,
     /// Rows in all panes, and distinct values.
     kept: usize,
-    /// What the last window of a key came to, where that was enough to be handed over.
+    /// What the last window of a key came to, where that was enough for a finding.
     pub(super) hot: HashMap<KeyBytes, Hot>,
     /// Warm keys of the running window.
     warm: HashTable<Warm>,
-    is_dear: bool,
     values: Vec<u64>,
 }
-
-/// Messages of the panes of the running window, and of those in none yet; what the last window of keys came to.
-pub(super) type Parts = (Vec<PanePartials>, Vec<PanePartials>, HashMap<KeyBytes, Hot>);
 
 /// A key that is warm in panes of the running window.
 struct Warm {
@@ -88,34 +79,20 @@ struct Pane {
 
 impl Sparse {
     /// For a plan whose conditions stay as they are; `None` where slots cost less.
-    pub(super) fn of_findings(plan: &MeasurePlan, limits: &Limits, versions: &Versions) -> Option<Sparse> {
-        let kept = (plan.window + limits.allowed_lateness.0) / plan.hop.max(1) + 1;
-        let even = (limits.max_rows as u64 / SHARDS as u64 * EVEN_SHARES).div_ceil(kept);
-        let per_shard = u32::try_from(even).unwrap_or(u32::MAX).min(limits.keys_per_shard()).max(1);
-        Sparse::new(plan, versions, versions.least(), per_shard).filter(|sparse| sparse.share > 1.0)
-    }
-
-    /// For a plan whose conditions have not changed yet: hands over all that a change may make a finding. `None` where slots
-    /// cost less. A number of different values may have a share that most rows hold: many logs lack the field, and where they
-    /// do not, that shows ([`Sparse::is_dear`]).
-    pub(super) fn of_floor(plan: &MeasurePlan, limits: &Limits, versions: &Versions) -> Option<Sparse> {
-        let is_distinct = matches!(plan.measure, Measure::Distinct(_));
-        Sparse::new(plan, versions, versions.floor(0), limits.keys_per_shard())
-            .filter(|sparse| sparse.share > 1.0 || is_distinct)
-    }
-
-    fn new(plan: &MeasurePlan, versions: &Versions, least: Floor, per_shard: u32) -> Option<Sparse> {
+    pub(super) fn new(plan: &MeasurePlan, limits: &Limits, versions: &Versions) -> Option<Sparse> {
         let is_sum_of_panes = matches!(plan.measure, Measure::Count | Measure::Distinct(_));
         if !is_sum_of_panes || versions.has_baseline() || plan.hop == 0 {
             return None;
         }
+        let least = versions.least();
         let panes = (plan.window / plan.hop) as f64;
         // A little less, so that no rounding makes a key cold.
         let share = least.value / panes * (1.0 - 1e-9);
-        let lookups = if share > 1.0 { panes * panes / share } else { panes };
-        (share > 0.0 && lookups <= MOST_LOOKUPS).then(|| Sparse {
+        let kept = (plan.window + limits.allowed_lateness.0) / plan.hop + 1;
+        let even = (limits.max_rows as u64 / SHARDS as u64 * EVEN_SHARES).div_ceil(kept);
+        (share > 1.0 && panes * panes <= MOST_LOOKUPS * share).then(|| Sparse {
             least,
-            per_shard,
+            per_shard: u32::try_from(even).unwrap_or(u32::MAX).min(limits.keys_per_shard()).max(1),
             share,
             factor: secret() | 1,
             waiting: BTreeMap::new(),
@@ -123,30 +100,13 @@ impl Sparse {
             kept: 0,
             hot: HashMap::new(),
             warm: HashTable::new(),
-            is_dear: false,
             values: Vec::new(),
         })
-    }
-
-    /// Whether slots would cost less for what came last.
-    pub(super) fn is_dear(&self) -> bool {
-        self.is_dear
-    }
-
-    /// All there is: the panes of the running window and those in none yet, in order, and what the last window of keys came to.
-    pub(super) fn take_apart(self) -> Parts {
-        let rows = |panes: BTreeMap<u64, Pane>| panes.into_values().map(|pane| pane.rows);
-        (rows(self.running).collect(), rows(self.waiting).collect(), self.hot)
     }
 
     /// Rows kept, and distinct values.
     pub(super) fn kept(&self) -> usize {
         self.kept
-    }
-
-    /// Rows of a pane in no running window yet, and distinct values.
-    pub(super) fn waiting_pieces(&self, pane: u64) -> usize {
-        self.waiting.get(&pane).map_or(0, |pane| pane.rows.pieces())
     }
 
     /// Start of the first pane in no running window yet.
@@ -159,16 +119,14 @@ impl Sparse {
         self.running.keys().next().copied()
     }
 
-    /// Adds messages to their pane, as far as there is room.
-    pub(super) fn merge(&mut self, pane: u64, mut messages: Vec<PanePartials>, missed: &mut Missed) {
-        if let Some(before) = self.waiting.remove(&pane) {
-            self.kept -= before.rows.pieces();
-            messages.insert(0, before.rows);
-        }
-        let rows = match &messages[..] {
-            [] => return,
-            [only] if fits(only, self.per_shard) => messages.swap_remove(0),
-            _ => unite(messages, self.per_shard, self.factor, missed),
+    /// Adds a message to its pane, as far as there is room.
+    pub(super) fn merge(&mut self, partials: PanePartials, missed: &mut Missed) {
+        let pane = partials.pane;
+        let before = self.waiting.remove(&pane);
+        self.kept -= before.as_ref().map_or(0, |before| before.rows.pieces());
+        let rows = match before {
+            None if fits(&partials, self.per_shard) => partials,
+            before => unite(before.map(|before| before.rows), partials, self.per_shard, self.factor, missed),
         };
         self.kept += rows.pieces();
         if !rows.is_empty() {
@@ -188,7 +146,6 @@ impl Sparse {
         while let Some(first) = self.waiting.first_entry().filter(|first| first.key() + plan.hop <= end) {
             let (start, pane) = first.remove_entry();
             debug_assert!(self.first_waiting().is_none_or(|next| next > start), "panes enter in order");
-            self.is_dear |= pane.rows.len() >= MANY_ROWS && pane.warm.len() > pane.rows.len() / 2;
             self.warm_up(&pane);
             self.running.insert(start, pane);
         }
@@ -328,21 +285,25 @@ fn fits(partials: &PanePartials, per_shard: u32) -> bool {
     shards.iter().all(|keys| *keys <= per_shard)
 }
 
-/// Messages of a pane as one, as far as there is room.
-fn unite(messages: Vec<PanePartials>, per_shard: u32, factor: u64, missed: &mut Missed) -> PanePartials {
-    let first = &messages[0];
-    let is_distinct = matches!(first.values, Values::Distinct { .. });
-    let rows = PanePartials::new(first.dest, first.plan, first.pane, Values::Count);
-    let all_rows: usize = messages.iter().map(PanePartials::len).sum();
-    let most = messages.iter().map(PanePartials::len).max().unwrap_or_default();
+/// Two messages of a pane as one, as far as there is room.
+fn unite(
+    before: Option<PanePartials>,
+    partials: PanePartials,
+    per_shard: u32,
+    factor: u64,
+    missed: &mut Missed,
+) -> PanePartials {
+    let is_distinct = matches!(partials.values, Values::Distinct { .. });
+    let rows = PanePartials::new(partials.dest, partials.plan, partials.pane, Values::Count);
     let mut all = Pane { rows, warm: Vec::new(), index: OnceCell::new() };
-    let mut index = vec![0u32; (all_rows * 2).next_power_of_two().max(2)];
+    let least = before.as_ref().map_or(0, PanePartials::len);
+    let mut index = vec![0u32; ((least + partials.len()) * 2).next_power_of_two().max(2)];
     let mut partitions = Union::default();
-    all.rows.reserve(most, 0);
+    all.rows.reserve(least.max(partials.len()), 0);
     let mut shards = [0u32; SHARDS];
     // (row, value)
     let mut values: Vec<(u32, u64)> = Vec::new();
-    for message in messages {
+    for message in before.into_iter().chain([partials]) {
         let numbers = partitions.take_in(message.partitions());
         all.rows.set_partitions(&partitions.all);
         for from in 0..message.len() {

@@ -20,9 +20,9 @@ impl PaneStore {
         }
         let window = Window { start, end, closes, floor: self.versions.floor(closes), notes };
         if let Some(sparse) = &mut self.sparse {
-            let (versions, keeps) = (&self.versions, self.keeps);
+            let versions = &self.versions;
             sparse.find(&self.plan, &window, |row| {
-                if keeps || versions.at(start).any(|version| row.limit(&version.condition).is_some()) {
+                if versions.at(start).any(|version| row.limit(&version.condition).is_some()) {
                     out.push(row);
                 }
             });

@@ -5,7 +5,7 @@
 //! - Nothing is taken beyond the bounds of keys in a pane and of rows; what is not is counted.
 //! - A full store makes room ([`PaneStore::shed`]): keys with few events give way to those that come, never the other way round.
 
-use super::{Deferred, NONE, Pane, PaneStore, Row, Slot, Touched};
+use super::{NONE, Pane, PaneStore, Row, Slot, Touched};
 use crate::rules::keys::KeyBytes;
 use crate::rules::partials::PanePartials;
 use crate::rules::values::Values;
@@ -38,40 +38,25 @@ impl PaneStore {
         let pane = partials.pane;
         let is_full = self.kept() + partials.pieces() >= self.limits.max_rows;
         // Merged, messages that may share values take less room.
-        let may_share = matches!(partials.values, Values::Distinct { .. });
-        let shares = may_share && (self.waiting.contains_key(&pane) || self.deferred.contains_key(&pane));
-        if is_full {
-            self.make_slots();
-        }
-        if is_full || shares && self.sparse.is_none() {
+        let shares = matches!(partials.values, Values::Distinct { .. })
+            && (self.waiting.contains_key(&pane) || self.deferred.contains_key(&pane));
+        if is_full || shares {
             let panes = if is_full { 0..=u64::MAX } else { pane..=pane };
             self.merge_deferred(panes);
             self.make_room(partials.pieces());
             return self.merge_now(partials, None);
         }
         self.deferred_rows += partials.pieces();
-        let deferred = self.deferred.entry(pane).or_default();
-        deferred.pieces += partials.pieces();
-        deferred.messages.push(partials);
-        // Panes as they came are united as wholes: not for little, which may come again and again.
-        if let Some(sparse) = self.sparse.as_ref().filter(|_| may_share) {
-            let united = sparse.waiting_pieces(pane);
-            let least = if united > 0 { united } else { 2 * deferred.messages[0].pieces() };
-            if deferred.pieces >= least {
-                self.merge_deferred(pane..=pane);
-            }
-        }
+        self.deferred.entry(pane).or_default().push(partials);
     }
 
     /// Merges the messages of some panes that were deferred.
     pub(in crate::rules) fn merge_deferred(&mut self, panes: std::ops::RangeInclusive<u64>) {
         while let Some((pane, _)) = self.deferred.range(panes.clone()).next() {
             let pane = *pane;
-            let Deferred { messages, pieces } = self.deferred.remove(&pane).unwrap_or_default();
-            self.deferred_rows -= pieces;
-            match &mut self.sparse {
-                Some(sparse) => sparse.merge(pane, messages, &mut self.missed),
-                None => messages.into_iter().for_each(|partials| self.merge_now(partials, None)),
+            for partials in self.deferred.remove(&pane).into_iter().flatten() {
+                self.deferred_rows -= partials.pieces();
+                self.merge_now(partials, None);
             }
         }
     }
@@ -84,7 +69,6 @@ impl PaneStore {
     /// Merges all that was deferred. Pane, slot and row of what is in no running window yet, of keys with at least so many
     /// events in all their rows.
     pub(in crate::rules) fn waiting_rows(&mut self, least: u64) -> Vec<(u64, u32, u32)> {
-        self.make_slots();
         self.merge_deferred(0..=u64::MAX);
         let rows = self.waiting.iter().flat_map(|(pane, of)| of.rows.iter().map(|(slot, row)| (*pane, *slot, *row)));
         rows.filter(|(_, slot, _)| self.slots[*slot as usize].held >= least).collect()
@@ -92,7 +76,6 @@ impl PaneStore {
 
     /// Adds a message at once; notes the keys it touched.
     pub(in crate::rules) fn merge_noting(&mut self, partials: PanePartials, touched: Option<&mut Touched>) {
-        self.make_slots();
         if !self.is_too_late(&partials) {
             self.make_room(partials.pieces());
             self.merge_now(partials, touched);
@@ -199,9 +182,11 @@ impl PaneStore {
         is
     }
 
-    pub(super) fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Touched>) {
+    fn merge_now(&mut self, mut partials: PanePartials, mut touched: Option<&mut Touched>) {
         let pane = partials.pane;
-        debug_assert!(self.sparse.is_none(), "rows are in slots, or in panes as they came");
+        if let Some(sparse) = &mut self.sparse {
+            return sparse.merge(partials, &mut self.missed);
+        }
         self.since_shed += partials.len();
         let mut values = std::mem::replace(&mut partials.values, Values::Count);
         let mut entry = self.waiting.remove(&pane).unwrap_or_default();
