@@ -40,6 +40,9 @@ static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
 
 const CHUNK: usize = 1 << 20;
 
+/// Takes some bytes, whose buffer it gives back; says how many lines they are.
+type Work = dyn FnMut(Vec<u8>) -> (u64, Vec<u8>);
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -55,7 +58,7 @@ fn main() {
         println!("{:.4} a line ({allocations} in all)", allocations as f64 / lines as f64);
         return;
     }
-    let mut work: Box<dyn FnMut(Vec<u8>) -> (u64, Vec<u8>)> = match words[..] {
+    let mut work: Box<Work> = match words[..] {
         ["split", _] => Box::new(|bytes| (memchr::memchr_iter(b'\n', &bytes).count() as u64, bytes)),
         ["parse", format, _] => {
             let format = Format::compile(format, &BTreeMap::new()).expect("a format");

@@ -288,9 +288,9 @@ impl Cut {
             keys.into_iter().any(|keys| keys > per_shard)
         };
         // No shard holds more than there are.
-        if !tables.iter().any(|t| t.len() > per_shard && is_over(&mut t.iter().map(|(slot, _)| slot.hash)))
-            && !(paths.len() > per_shard && is_over(&mut paths.iter().map(|(slot, ..)| slot.hash)))
-        {
+        let are_over = tables.iter().any(|t| t.len() > per_shard && is_over(&mut t.iter().map(|(slot, _)| slot.hash)))
+            || paths.len() > per_shard && is_over(&mut paths.iter().map(|(slot, ..)| slot.hash));
+        if !are_over {
             return None;
         }
         Some(Cut(Dimension::ALL.map(|dimension| {
