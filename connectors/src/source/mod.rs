@@ -118,3 +118,8 @@ pub fn arriving_partition_id(process: usize, source: usize, number: u64) -> Part
     let (process, source) = (process as u64 & 0x3ff, source as u64 & 0xff);
     PartitionId(1 << 63 | process << 53 | source << 45 | number & NUMBER)
 }
+
+/// Whether the records of a partition are in a log, to be read again: what arrived by a connection is not.
+fn is_in_a_log(id: PartitionId) -> bool {
+    id.0 >> 63 == 0
+}

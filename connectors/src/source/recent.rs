@@ -3,8 +3,8 @@
 //!
 //! [`RecentLines`] keeps copies of what was handed over last, up to a limit of bytes; the oldest is dropped first.
 //! Copies are gathered in segments, and full segments of lines compressed as long as that takes no more than a fiftieth of the
-//! time, so that a quiet source is remembered for hours and a busy one costs a copy. Records are not compressed: what is
-//! forgotten of them is read again from their log.
+//! time, so that a quiet source is remembered for hours and a busy one costs a copy. Records of topics are not compressed: what
+//! is forgotten of them is read again from their log.
 //!
 //! Invariants
 //! - What is kept never takes more than the limit, however it is divided into partitions and batches.
@@ -231,7 +231,7 @@ impl Inner {
         self.credit = (self.credit + (now - self.credited) / COMPRESSION_SHARE).min(MOST_CREDIT);
         self.credited = now;
         if self.credit > self.price
-            && !segment.records
+            && !(segment.records && super::is_in_a_log(key.0))
             && segment.compressed_from.is_none()
             && segment.bytes.len() >= 4096
             && let Some(compressor) = &mut self.compressor
@@ -361,16 +361,20 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_compressed_and_records_are_not() {
+    fn lines_are_compressed_and_records_of_a_log_are_not() {
         let recent = RecentLines::new(8 << 20);
         let lines = "the same again\n".repeat(2 * SEGMENT_BYTES / 15);
         recent.remember(&batch(1, 0, lines.as_bytes()));
-        recent.remember(&records(2, 0, &lines.lines().collect::<Vec<_>>()));
+        let arrived = super::super::arriving_partition_id(0, 1, 3).0;
+        for id in [2, arrived] {
+            recent.remember(&records(id, 0, &lines.lines().collect::<Vec<_>>()));
+        }
         let inner = recent.inner.lock();
         let compressed =
             |id| inner.segments.iter().filter(|(key, s)| key.0.0 == id && s.compressed_from.is_some()).count();
         assert!(compressed(1) > 0);
         assert_eq!(compressed(2), 0);
+        assert!(compressed(arrived) > 0, "messages of syslog are nowhere else");
     }
 
     #[test]
