@@ -12,7 +12,7 @@ use super::{Capture, CaptureError, CaptureWriter, Record};
 use crate::erase::masking::mask_text;
 use crate::erase::whom::Whom;
 use crate::{durable, lock};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,12 @@ use tidewatch_events::text::Shown as _;
 pub fn forget(dir: &Path, whom: &Whom) -> Result<u64, CaptureError> {
     // By its own name: whoever names it by a link goes on to.
     let dir = &fs::canonicalize(dir).map_err(CaptureError::io("find", dir))?;
-    let capture = Capture::open(dir)?;
+    let held = lock::hold(dir);
     // Where the file system has no locks nobody is kept from anything.
-    if !lock::is_free(dir).unwrap_or(true) {
+    if held.is_none() && !lock::is_free(dir).unwrap_or(true) {
         return Err(CaptureError::Usage(format!("another process erases from {} now", dir.shown())));
     }
-    let _held = lock::hold(dir);
+    let capture = Capture::open(dir)?;
     let beside = beside(dir);
     take_away(&beside, dir)?;
     let (mut found, mut text) = (0, Text::default());
@@ -53,6 +53,8 @@ pub fn forget(dir: &Path, whom: &Whom) -> Result<u64, CaptureError> {
         writer.push(partition, &Record { host, value: &text.value, ..record })
     })?;
     writer.finish()?;
+    // It is what another process finds once it has taken the place.
+    let _next = lock::hold(&beside);
     let exchange = || renameat_with(CWD, dir, CWD, &beside, RenameFlags::EXCHANGE).map_err(io::Error::from);
     let replaced = keep_owner(dir, &beside).and_then(|()| exchange());
     if let Err(error) = replaced {
@@ -111,18 +113,29 @@ impl Text {
     }
 }
 
-/// Gives a directory and its files the owner and the mode that another has, as far as they differ.
+/// Gives a directory the owner and the mode that another has, and its files those of the other's files of the same names, as far
+/// as they differ. Links that somebody put in their places are not followed.
 fn keep_owner(from: &Path, to: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, chown};
-    let [theirs, ours] = [fs::metadata(from)?, fs::metadata(to)?];
-    fs::set_permissions(to, theirs.permissions())?;
-    if (theirs.uid(), theirs.gid()) == (ours.uid(), ours.gid()) {
-        return Ok(());
-    }
     for entry in fs::read_dir(to)? {
-        chown(entry?.path(), Some(theirs.uid()), Some(theirs.gid()))?;
+        let name = entry?.file_name();
+        let like = fs::symlink_metadata(from.join(&name))?;
+        keep_owner_of(&like, &to.join(&name), OFlags::empty())?;
     }
-    chown(to, Some(theirs.uid()), Some(theirs.gid()))
+    keep_owner_of(&fs::metadata(from)?, to, OFlags::DIRECTORY)
+}
+
+fn keep_owner_of(like: &fs::Metadata, path: &Path, kind: OFlags) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let file = fs::File::from(rustix::fs::open(
+        path,
+        kind | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?);
+    let ours = file.metadata()?;
+    if (like.uid(), like.gid()) != (ours.uid(), ours.gid()) {
+        fchown(&file, Some(like.uid()), Some(like.gid()))?;
+    }
+    file.set_permissions(like.permissions())
 }
 
 /// Removes what stands beside a capture: a directory with one, finished or not. What else was put there goes to the capture.
