@@ -101,7 +101,7 @@ fn steps(from: u64, to: u64, step: u64) -> Result<Vec<u64>, String> {
     if from > to {
         return Err("it ends before it begins".into());
     }
-    let count = (to - from) / step + 1;
+    let count = ((to - from) / step).saturating_add(1);
     if count > MOST {
         return Err(format!("it has {count} values, and at most {MOST} are compared at a time: make the step larger"));
     }
@@ -168,6 +168,7 @@ mod tests {
             ("rule.a.threshold=1..2:0", "its step is 0"),
             ("rule.a.threshold=2..1:1", "it ends before it begins"),
             ("rule.a.threshold=1..33:1", "it has 33 values, and at most 32"),
+            ("rule.a.threshold=0..18446744073709551615:1", "values, and at most 32"),
             ("rule.a.threshold=1..2s:1", "1, 2s and 1 are neither all numbers nor all lengths of time"),
             ("rule.a.threshold=-1..2:1", "-1, 2 and 1 are neither all numbers"),
             ("rule.a.threshold=1...2:1", "neither all numbers"),

@@ -47,7 +47,16 @@ impl Setting {
         let low = LowConfig::parse(source)?;
         let (mut text, value) = (low.source.text, self.toml());
         match table_of(&low.root, &self.rule) {
-            None => text.push_str(&format!("\n[[rule]]\nname = \"{}\"\n{} = {value}\n", self.rule, self.key)),
+            None => {
+                let list = low.root.get("rule").map_or(text.len(), |entry| entry.node.span.start);
+                match text[list..].starts_with('[') && !text[list..].starts_with("[[") {
+                    // The rules are a list of inline tables.
+                    true => {
+                        text.insert_str(list + 1, &format!("{{ name = \"{}\", {} = {value} }}, ", self.rule, self.key))
+                    }
+                    false => text.push_str(&format!("\n[[rule]]\nname = \"{}\"\n{} = {value}\n", self.rule, self.key)),
+                }
+            }
             Some((table, name)) => match table.get(self.key) {
                 Some(entry) => text.replace_range(entry.node.span.clone(), &value),
                 None => {
@@ -85,6 +94,13 @@ mod tests {
                 "threshold",
                 "50",
                 "memory = \"1GiB\"\n[[rule]]\nname = \"a\"\nthreshold = 50\n",
+            ),
+            (
+                "inline, of another rule",
+                "rule = [{ name = \"b\" }]",
+                "threshold",
+                "50",
+                "rule = [{ name = \"a\", threshold = 50 }, { name = \"b\" }]",
             ),
             ("nothing at all", "", "window", "30s", "\n[[rule]]\nname = \"a\"\nwindow = \"30s\"\n"),
             (

@@ -1,7 +1,7 @@
 //! Where results are inexact and by how much at most, for people (docs/OPERATING.md, "Inexact results").
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 use tidewatch_events::rule::Measure;
@@ -25,7 +25,8 @@ pub struct Inexact {
 pub fn inexact(set: &RuleSet, places: &[(Place, Missed)]) -> Vec<Inexact> {
     let mut by_name: BTreeMap<String, Missed> = BTreeMap::new();
     for (place, missed) in places {
-        for name in names(set, *place) {
+        // Once for each name, however many rules have it: those of several configurations that are compared.
+        for name in names(set, *place).into_iter().collect::<BTreeSet<String>>() {
             by_name.entry(name).or_default().merge(missed);
         }
     }
@@ -119,6 +120,13 @@ mod tests {
         let shown: Vec<_> = rows.iter().map(|r| (r.result.as_str(), r.missed_events, r.missed_values)).collect();
         assert_eq!(shown, [("dark-paths", 4, 2), ("ip-spike", 2, 1), ("top_paths", 7, 0)]);
         assert!(inexact(&set, &[]).is_empty());
+        // Thresholds of several configurations share a plan.
+        let rules = built_in().into_iter().map(|entry| entry.rule).filter(|rule| rule.name == "ip-spike");
+        let rule = rules.last().unwrap();
+        let several = [50.0, 60.0].map(|threshold| tidewatch_events::rule::Rule { threshold, ..rule.clone() });
+        let set = RuleSet::compile(several.into(), 64);
+        assert_eq!(set.plans.len(), 1);
+        assert_eq!(inexact(&set, &[(Place::Plan(0), missed)])[0].missed_events, 2);
         assert_eq!(rows[2].to_string(), "inexact: top_paths is without 7 events and 0 values that found no room");
     }
 }

@@ -203,19 +203,27 @@ impl Json<'_> {
             ..Lists::default()
         };
         self.text(",\n  \"both\": [")?;
-        for (turn, some) in pairing.both.chunks(TOGETHER / 4).enumerate() {
+        let (mut rest, mut is_first) = (&pairing.both[..], true);
+        while !rest.is_empty() {
             stopped()?;
+            let mut alerts = 0;
+            let fits = |group: &&Group| {
+                alerts += group.a.len() + group.b.len();
+                alerts <= TOGETHER
+            };
+            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
             let which = |side: fn(&Group) -> &Vec<usize>| some.iter().flat_map(side).copied().collect::<Vec<usize>>();
             let (mut of_a, mut of_b) =
                 (a.alerts(&which(|g| &g.a))?.into_iter(), b.alerts(&which(|g| &g.b))?.into_iter());
-            for (at, group) in some.iter().enumerate() {
+            for group in some {
                 let alerts_a: Vec<Alert> = of_a.by_ref().take(group.a.len()).collect();
                 let alerts_b: Vec<Alert> = of_b.by_ref().take(group.b.len()).collect();
                 let (Some(first), Some(difference)) = (alerts_a.first(), Difference::of(group, a.items(), b.items()))
                 else {
                     continue;
                 };
-                self.text(if turn == 0 && at == 0 { "\n    " } else { ",\n    " })?;
+                self.text(if std::mem::take(&mut is_first) { "\n    " } else { ",\n    " })?;
                 self.value(&BothRow {
                     rule: &first.rule,
                     subject: &first.subject,
@@ -225,7 +233,9 @@ impl Json<'_> {
                 })?;
                 lists.note(difference);
                 if difference.is_some() && lists.unlike.len() < SHOWN {
-                    lists.unlike.push((alerts_a, alerts_b, difference));
+                    // Of a group, the first of each side is shown.
+                    let [first_a, first_b] = [alerts_a, alerts_b].map(|all| all.into_iter().take(1).collect());
+                    lists.unlike.push((first_a, first_b, difference));
                 }
             }
         }

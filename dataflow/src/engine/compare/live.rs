@@ -41,6 +41,10 @@ impl LiveAlerts {
     /// 2, with the place, for a line that is no alert.
     pub fn read(path: &Path) -> Result<LiveAlerts, Failure> {
         let failed = |error: std::io::Error| Failure::usage(format!("--live {}: {error}", path.shown()));
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            let hint = "write it to a file first: its lines are read twice";
+            return Err(Failure::usage(format!("--live {} is no regular file\n hint: {hint}", path.shown())));
+        }
         let mut reader = BufReader::new(File::open(path).map_err(failed)?);
         let mut last: HashMap<String, Option<(Line, Item)>> = HashMap::new();
         let (mut line, mut at) = (Vec::new(), 0u64);

@@ -11,7 +11,7 @@ use tidewatch_events::alert::Alert;
 use tidewatch_operators::rules::episodes::{AlertDraft, subject as subject_of};
 
 /// How many alerts are looked at whole at a time.
-pub const TOGETHER: usize = 4096;
+pub const TOGETHER: usize = 16_384;
 
 /// See the module.
 pub enum Side<'a> {
