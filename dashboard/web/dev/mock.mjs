@@ -109,7 +109,7 @@ function series(query) {
       return Math.round(sum(name) * (step === WINDOW ? 1 : scale));
     }));
   }
-  return { from, to, step, columns: COLUMNS, rows: options.empty || options.messages || !hosts.length ? [] : rows, approximate: ["clients", "latency_p95"], truncated: false };
+  return { from, to, step, columns: COLUMNS, rows: options.empty || options.messages || !hosts.length ? [] : rows, approximate: ["clients", "latency_p95"], truncated: false, begins: options.empty ? null : now() - 9 * 86_400_000 };
 }
 
 function request(time, serial) {

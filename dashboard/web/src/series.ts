@@ -266,5 +266,5 @@ export function untilWhole(series: Known): Known {
 export function sinceWhole(series: Known): Known {
   const [first, second] = series.rows;
   const isFollowed = (second?.[0] ?? Infinity) - (first?.[0] ?? 0) <= series.step;
-  return isFollowed && beginsIn(series, first) ? { ...series, rows: series.rows.slice(1) } : series;
+  return isFollowed && beginsIn(series, first) && newestWhole(series) !== first ? { ...series, rows: series.rows.slice(1) } : series;
 }

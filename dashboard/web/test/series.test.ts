@@ -166,6 +166,12 @@ test.each<[string, number | null | undefined, Cell[][], number, number, boolean,
   expect(column(sinceWhole(untilWhole(shown)), "time")).toEqual(drawn);
 });
 
+test("the window in which the data begins is drawn where no other is whole", () => {
+  const rows = [row(0, 3), row(10_000, 9)];
+  expect(column(sinceWhole({ ...series(0, 60_000, rows), known: 15_000, begins: 0 }), "time")).toEqual([0, 10_000]);
+  expect(column(sinceWhole({ ...series(0, 60_000, rows), known: 20_000, begins: 0 }), "time")).toEqual([10_000]);
+});
+
 test("where nothing was stored the data begins with the stream", () => {
   const live = new LiveWindows();
   live.restart(null);

@@ -46,7 +46,7 @@ export function useSeries(): Shown {
     if (round === 0) return;
     const { from, to } = shown();
     // Without a store there are still the windows of the stream.
-    const without = () => setBase({ of: key, from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [] });
+    const without = () => setBase({ of: key, from, to, step: windows.size() ?? WINDOW_MS, columns: COLUMNS, rows: [], begins: null });
     if (!hasHistory()) return without();
     const controller = new AbortController();
     let timer: number | undefined;
