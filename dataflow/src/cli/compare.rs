@@ -17,8 +17,10 @@ use tidewatch_events::text::{Shown as _, printable};
 #[command(after_help = "\
 Examples:
   tidewatch compare -c tidewatch.toml -c changed.toml --from captures/monday --out compared
-  tidewatch compare -c tidewatch.toml -c changed.toml --from 'access.log*' --labels labels.jsonl --out compared -w 4
-  tidewatch compare -c tidewatch.toml --sweep rule.ip-spike.threshold=50..500:50 --from access.log --out compared
+  tidewatch compare -c tidewatch.toml -c changed.toml --out compared -w 4 \\
+      --from 'access.log*' --labels labels.jsonl
+  tidewatch compare -c tidewatch.toml --from access.log --out compared \\
+      --sweep rule.ip-spike.threshold=50..500:50
   tidewatch compare -c tidewatch.toml --live results/alerts.jsonl --out compared \\
       --from kafka://127.0.0.1:9092/web-logs@2026-03-05T10:00:00Z..2026-03-05T11:00:00Z
 
