@@ -101,6 +101,27 @@ pub struct Judged {
 /// How many kinds of labels that expect no rule are named.
 const KINDS_NAMED: usize = 10;
 
+impl Judged {
+    /// That there are labels which no rule is expected to find, where there are: the best figures say nothing of them.
+    pub fn not_expected(&self) -> Option<String> {
+        let mut kinds: Vec<(&str, u64)> =
+            self.unexpected.iter().map(|(kind, labels)| (kind.as_str(), *labels)).collect();
+        let (what, is) = match kinds.iter().map(|(_, labels)| labels).sum::<u64>() {
+            0 => return None,
+            1 => ("1 label".to_owned(), "is of a kind"),
+            labels => (format!("{labels} labels"), "are of kinds"),
+        };
+        kinds.sort_by_key(|(_, labels)| std::cmp::Reverse(*labels));
+        let more = kinds.len().saturating_sub(KINDS_NAMED);
+        let mut named: Vec<String> =
+            kinds.iter().take(KINDS_NAMED).map(|(kind, labels)| format!("{kind} {labels}")).collect();
+        if more > 0 {
+            named.push(format!("{more} other kinds"));
+        }
+        Some(format!("{what} {is} that no rule is expected to find: {}", named.join(", ")))
+    }
+}
+
 impl Judge {
     /// Reads the labels.
     ///
@@ -293,21 +314,7 @@ impl fmt::Display for Judged {
                 number(v.time_to_detect_p95_s)
             )?;
         }
-        let mut kinds: Vec<(&str, u64)> =
-            self.unexpected.iter().map(|(kind, labels)| (kind.as_str(), *labels)).collect();
-        let (what, is) = match kinds.iter().map(|(_, labels)| labels).sum::<u64>() {
-            0 => return Ok(()),
-            1 => ("1 label".to_owned(), "is of a kind"),
-            labels => (format!("{labels} labels"), "are of kinds"),
-        };
-        kinds.sort_by_key(|(_, labels)| std::cmp::Reverse(*labels));
-        let more = kinds.len().saturating_sub(KINDS_NAMED);
-        let mut named: Vec<String> =
-            kinds.iter().take(KINDS_NAMED).map(|(kind, labels)| format!("{kind} {labels}")).collect();
-        if more > 0 {
-            named.push(format!("{more} other kinds"));
-        }
-        writeln!(f, "{what} {is} that no rule is expected to find: {}", named.join(", "))
+        self.not_expected().map_or(Ok(()), |words| writeln!(f, "{words}"))
     }
 }
 

@@ -148,7 +148,10 @@ fn a_sweep_finds_less_as_its_threshold_rises() {
     }
     assert!(compared["only_a"].is_null() && ran.out.contains("ip-spike threshold"), "{}", ran.out);
     let html = fs::read_to_string(dir.path().join("out/compare.html")).unwrap();
-    assert!(html.contains("Alerts by ip-spike threshold, from 50 to 250"), "bars");
+    assert!(html.contains("Alerts of ip-spike by threshold, from 50 to 250"), "bars");
+    // The figures in the table are those of the rule that is swept.
+    let row = ran.out.lines().find(|line| line.starts_with("50 ")).unwrap().split_whitespace().nth(1).unwrap();
+    assert_eq!(row.parse::<u64>().unwrap(), of(&variants[0]), "{}", ran.out);
 }
 
 #[test]

@@ -102,6 +102,9 @@ struct Head<'a> {
     live_outside: Option<u64>,
     inexact: &'a [Inexact],
     damaged: &'a [Damaged],
+    /// Labels that expect no rule, by kind, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unexpected: Option<&'a BTreeMap<String, u64>>,
 }
 
 #[derive(Serialize)]
@@ -133,7 +136,7 @@ impl<'a> VariantRow<'a> {
         VariantRow {
             name: &outcome.name,
             of: &outcome.of,
-            alerts: outcome.count(),
+            alerts: outcome.count(None),
             precision: all.and_then(|all| all.precision),
             recall: all.and_then(|all| all.recall),
             time_to_detect_p50_s: all.and_then(|all| all.time_to_detect_p50_s),
@@ -190,6 +193,7 @@ impl Json<'_> {
             live_outside: comparison.outside,
             inexact: &comparison.inexact,
             damaged: &comparison.damaged,
+            unexpected: comparison.outcomes.first().and_then(Outcome::unexpected),
         };
         let text = serde_json::to_string_pretty(&head).map_err(|error| Failure::caused(&error))?;
         self.text(text.strip_suffix("\n}").unwrap_or(&text))

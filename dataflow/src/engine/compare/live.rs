@@ -32,6 +32,8 @@ pub struct LiveAlerts {
     lines: Vec<Line>,
     /// What is compared of them.
     pub items: Vec<Item>,
+    /// The number of a last line without an end.
+    unfinished: Option<u64>,
 }
 
 impl LiveAlerts {
@@ -47,12 +49,13 @@ impl LiveAlerts {
         }
         let mut reader = BufReader::new(File::open(path).map_err(failed)?);
         let mut last: HashMap<String, Option<(Line, Item)>> = HashMap::new();
-        let (mut line, mut at) = (Vec::new(), 0u64);
+        let (mut line, mut at, mut unfinished) = (Vec::new(), 0u64, None);
         for number in 1u64.. {
             line.clear();
             let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)?;
             let is_whole = line.last() == Some(&b'\n');
             if !is_whole && (read as u64) < MAX_LINE {
+                unfinished = (read > 0).then_some(number);
                 break;
             }
             let alert = match is_whole {
@@ -72,7 +75,13 @@ impl LiveAlerts {
         all.sort_by(|(a_line, a), (b_line, b)| a.order().cmp(&b.order()).then(a_line.at.cmp(&b_line.at)));
         let (lines, items) = all.into_iter().unzip();
         let file = reader.into_inner();
-        Ok(LiveAlerts { path: path.to_owned(), file, lines, items })
+        Ok(LiveAlerts { path: path.to_owned(), file, lines, items, unfinished })
+    }
+
+    /// That the last line is unfinished, where it is.
+    pub fn unfinished(&self) -> Option<String> {
+        let number = self.unfinished?;
+        Some(format!("{}:{number}: the last line is unfinished, and left out", self.path.shown()))
     }
 
     /// Leaves out the alerts that are not within some event time; says how many.
@@ -141,6 +150,9 @@ mod tests {
         ];
         std::fs::write(&path, whole.concat() + "{\"id\":\"half").unwrap();
         let mut live = LiveAlerts::read(&path).unwrap();
+        assert!(
+            live.unfinished().is_some_and(|words| words.ends_with(":6: the last line is unfinished, and left out"))
+        );
         let times: Vec<(u64, u64)> = live.items.iter().map(|item| (item.first, item.last)).collect();
         assert_eq!(times, [(10_000, 30_000), (50_000, 60_000)]);
         let alerts = live.alerts(&[1, 0]).unwrap();
@@ -151,6 +163,8 @@ mod tests {
         assert_eq!(live.alerts(&[0]).unwrap()[0].id, "one");
         let mut live = LiveAlerts::read(&path).unwrap();
         assert_eq!((live.keep_within(40_000, 50_000), live.items.len()), (1, 1));
+        std::fs::write(&path, whole.concat()).unwrap();
+        assert_eq!(LiveAlerts::read(&path).unwrap().unfinished(), None);
     }
 
     #[test]

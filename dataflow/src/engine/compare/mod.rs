@@ -66,6 +66,8 @@ pub struct Comparison {
     changed: Vec<Changed>,
     /// Alerts of a live run that are not about the time that was read, where there is such a run.
     outside: Option<u64>,
+    /// That the last line of a live run's alerts is left out, where it is.
+    unfinished: Option<String>,
     /// Which alerts two sides have; `None` for a sweep.
     difference: Option<Lists>,
     /// Results that are not exact, whatever the variant.
@@ -90,8 +92,23 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn count(&self) -> u64 {
-        self.alerts.values().sum()
+    /// The alerts of a rule, or of all.
+    fn count(&self, rule: Option<&str>) -> u64 {
+        match rule {
+            Some(rule) => self.alerts.get(rule).copied().unwrap_or_default(),
+            None => self.alerts.values().sum(),
+        }
+    }
+
+    /// Labels that expect no rule, by kind, where there are any.
+    fn unexpected(&self) -> Option<&BTreeMap<String, u64>> {
+        self.judged.as_ref().map(|(_, judged)| &judged.unexpected).filter(|kinds| !kinds.is_empty())
+    }
+
+    /// How well a rule did, or all did together; `None` without labels, and where there is nothing to be said of the rule.
+    fn verdict(&self, rule: Option<&str>) -> Option<&Verdict> {
+        let (all, judged) = self.judged.as_ref()?;
+        rule.map_or(Some(all), |rule| judged.rules.get(rule))
     }
 }
 
@@ -154,13 +171,14 @@ pub fn compare(variants: Vec<Variant>, options: CompareOptions) -> Result<Option
     let is_pair = options.sweep.is_none();
     let mut sides: Vec<Side<'_>> = Vec::new();
     let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut outside = None;
+    let (mut outside, mut unfinished) = (None, None);
     if let (Some(mut live), Some(path)) = (live, &options.live) {
         let span = totals.first_event.zip(totals.last_event);
         outside = Some(match span {
             Some((from, to)) => live.keep_within(from, to),
             None => live.keep_within(u64::MAX, 0),
         });
+        unfinished = live.unfinished();
         let side = Side::Live(live);
         outcomes.push(outcome("A".into(), path.shown().into_owned(), &side, judge.clone(), Vec::new())?);
         sides.push(side);
@@ -192,6 +210,7 @@ pub fn compare(variants: Vec<Variant>, options: CompareOptions) -> Result<Option
         outcomes,
         changed,
         outside,
+        unfinished,
         difference: None,
         inexact: inexact(rules, &gathered.recorded.ledger().inexact()),
         damaged: gathered.damaged.clone(),
@@ -309,11 +328,22 @@ impl Gathered {
 }
 
 impl Comparison {
+    /// The rule of which a key is swept.
+    fn swept_rule(&self) -> Option<&str> {
+        self.sweep.as_deref()?.rsplit_once(' ').map(|(rule, _)| rule)
+    }
+
     /// What must be known to trust the figures, a line each.
     pub fn warnings(&self) -> Vec<String> {
         let Totals { lines, rejected, late, future, .. } = &self.totals;
         let much = |count: u64| count > 0 && count >= lines.div_ceil(10);
         let mut all = Vec::new();
+        if *lines == 0 {
+            all.push("nothing was read, so nothing was compared".to_owned());
+        }
+        all.extend(self.unfinished.clone());
+        let judged = self.outcomes.first().and_then(|outcome| outcome.judged.as_ref());
+        all.extend(judged.and_then(|(_, judged)| judged.not_expected()));
         if much(*rejected) {
             all.push(format!(
                 "{rejected} of {lines} lines could not be read: a replay of them says why, in rejected.jsonl"

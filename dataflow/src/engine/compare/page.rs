@@ -43,8 +43,9 @@ pub fn document(comparison: &Comparison) -> Document {
     let chart = match &comparison.sweep {
         Some(sweep) => {
             let values = [comparison.outcomes.first(), comparison.outcomes.last()].map(|o| o.map_or("", |o| &o.name));
-            let title = format!("Alerts by {sweep}, from {} to {}", values[0], values[1]);
-            (title, comparison.outcomes.iter().map(|outcome| outcome.count()).collect())
+            let (rule, key) = sweep.rsplit_once(' ').unwrap_or_default();
+            let title = format!("Alerts of {rule} by {key}, from {} to {}", values[0], values[1]);
+            (title, comparison.outcomes.iter().map(|outcome| outcome.count(comparison.swept_rule())).collect())
         }
         None => (String::new(), Vec::new()),
     };
@@ -54,7 +55,10 @@ pub fn document(comparison: &Comparison) -> Document {
         lead: lead.into_iter().map(shown).collect(),
         chart: (shown(chart.0), chart.1),
         sections,
-        foot: format!("All alerts are in {JSON}. All times are event time, UTC."),
+        foot: match comparison.sweep {
+            Some(_) => format!("The figures of all rules are in {JSON}."),
+            None => format!("All alerts are in {JSON}. All times are event time, UTC."),
+        },
     }
 }
 
@@ -64,8 +68,9 @@ fn row(cells: Vec<String>) -> Row {
 
 fn variants(comparison: &Comparison) -> Section {
     let mut columns = vec![words("rule set"), words("from"), number("alerts")];
-    if comparison.sweep.is_some() {
-        columns = vec![words("value"), number("alerts")];
+    let rule = comparison.swept_rule();
+    if rule.is_some() {
+        columns = vec![words("value"), number("alerts"), number("of all rules")];
     }
     if comparison.outcomes.iter().any(|outcome| outcome.judged.is_some()) {
         columns.extend([number("precision"), number("recall"), number("detected p50 s"), number("p95 s")]);
@@ -75,8 +80,11 @@ fn variants(comparison: &Comparison) -> Section {
         if comparison.sweep.is_none() {
             cells.push(outcome.of.clone());
         }
-        cells.push(grouped(outcome.count()));
-        cells.extend(outcome.judged.iter().flat_map(|(all, _)| figures(all)));
+        cells.push(grouped(outcome.count(rule)));
+        cells.extend(rule.map(|_| grouped(outcome.count(None))));
+        if outcome.judged.is_some() {
+            cells.extend(figures(outcome.verdict(rule)));
+        }
         row(cells)
     });
     Section { title: "Rule sets", empty: "", columns, rows: rows.collect(), notes: Vec::new() }
@@ -98,9 +106,15 @@ fn by_rule(comparison: &Comparison, lists: &Lists) -> Section {
     let rows = rules.into_iter().map(|rule| {
         let alerts = comparison.outcomes.iter().map(|o| grouped(o.alerts.get(rule).copied().unwrap_or_default()));
         let counts = lists.by_rule.get(rule).copied().unwrap_or_default();
-        row([rule.clone()].into_iter().chain(alerts).chain(counts.map(grouped)).collect())
+        let judged = comparison.outcomes.iter().filter(|outcome| outcome.judged.is_some());
+        // The slow end of a few attacks says little.
+        let figures = judged.flat_map(|outcome| figures(outcome.verdict(Some(rule))).into_iter().take(3));
+        row([rule.clone()].into_iter().chain(alerts).chain(counts.map(grouped)).chain(figures).collect())
     });
-    let columns = vec![words("rule"), number("A"), number("B"), number("only A"), number("only B"), number("both")];
+    let mut columns = vec![words("rule"), number("A"), number("B"), number("only A"), number("only B"), number("both")];
+    if comparison.outcomes.iter().any(|outcome| outcome.judged.is_some()) {
+        columns.extend(["A precision", "A recall", "A p50 s", "B precision", "B recall", "B p50 s"].map(number));
+    }
     let notes = vec![
         "A and B are numbers of alerts. Both counts what both found: where one alert of A spans two of B, that is one."
             .into(),

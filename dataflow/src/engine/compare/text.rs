@@ -68,9 +68,9 @@ pub fn figure(value: Option<f64>) -> String {
 }
 
 /// The figures by labels, in the order of the columns of a table.
-pub fn figures(verdict: &Verdict) -> [String; 4] {
-    let Verdict { precision, recall, time_to_detect_p50_s, time_to_detect_p95_s, .. } = verdict;
-    [precision, recall, time_to_detect_p50_s, time_to_detect_p95_s].map(|value| figure(*value))
+pub fn figures(verdict: Option<&Verdict>) -> [String; 4] {
+    let of = |value: fn(&Verdict) -> Option<f64>| figure(verdict.and_then(value));
+    [of(|v| v.precision), of(|v| v.recall), of(|v| v.time_to_detect_p50_s), of(|v| v.time_to_detect_p95_s)]
 }
 
 impl fmt::Display for Comparison {
@@ -92,7 +92,8 @@ impl fmt::Display for Comparison {
             let unlike = unlike(lists).map(|words| format!(" ({words})")).unwrap_or_default();
             writeln!(f, "both: {}{unlike}", lists.both)?;
         }
-        writeln!(f, "\nall of it is in {}", self.written.join(" and "))
+        let what = if self.sweep.is_some() { "the figures of all rules are" } else { "all of it is" };
+        writeln!(f, "\n{what} in {}", self.written.join(" and "))
     }
 }
 
@@ -100,7 +101,9 @@ impl Comparison {
     /// The variants, a row each.
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let judged = self.outcomes.iter().any(|outcome| outcome.judged.is_some());
+        let rule = self.swept_rule();
         let mut heading = vec![self.sweep.clone().unwrap_or_else(|| "rule set".to_owned()), "alerts".to_owned()];
+        heading.extend(rule.map(|_| "of all rules".to_owned()));
         if judged {
             heading.extend(["precision", "recall", "detected p50 s", "p95 s"].map(str::to_owned));
         }
@@ -109,8 +112,11 @@ impl Comparison {
                 Some(_) => outcome.name.clone(),
                 None => format!("{}: {}", outcome.name, outcome.of),
             };
-            let mut row = vec![name, outcome.count().to_string()];
-            row.extend(outcome.judged.iter().flat_map(|(all, _)| figures(all)));
+            let mut row = vec![name, outcome.count(rule).to_string()];
+            row.extend(rule.map(|_| outcome.count(None).to_string()));
+            if judged {
+                row.extend(figures(outcome.verdict(rule)));
+            }
             row
         };
         let rows: Vec<Vec<String>> = [heading].into_iter().chain(self.outcomes.iter().map(row)).collect();
