@@ -1,5 +1,6 @@
 //! How far a rule came on recorded lines, in words and as JSON: why it did not fire.
 
+use crate::engine::ledger::Totals;
 use crate::engine::trial::RuleTrial;
 use std::collections::BTreeMap;
 use tidewatch_connectors::sink::stdout::number;
@@ -28,6 +29,22 @@ pub fn count(n: u64, what: &str) -> String {
         1 => format!("1 {what}"),
         _ => format!("{n} {what}s"),
     }
+}
+
+/// What was read, and from when to when.
+pub fn read(totals: &Totals) -> String {
+    let mut words = format!(
+        "{}: {}, {} rejected, {} late, {} future",
+        count(totals.lines, "line"),
+        count(totals.events, "event"),
+        totals.rejected,
+        totals.late,
+        totals.future
+    );
+    if let (Some(first), Some(last)) = (totals.first_event, totals.last_event) {
+        words += &format!("; {} to {}", EventTime(first), EventTime(last));
+    }
+    words
 }
 
 /// How far a rule came, in words.

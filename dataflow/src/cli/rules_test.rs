@@ -23,7 +23,6 @@ use tidewatch_events::alert::{Alert, Mode};
 use tidewatch_events::batch::WallTime;
 use tidewatch_events::subject::holds;
 use tidewatch_events::text::{Shown as _, printable};
-use tidewatch_events::time::EventTime;
 
 /// Test rules: by cases with the alerts they expect, or by how far they come on recorded lines.
 #[derive(Debug, clap::Args)]
@@ -142,18 +141,7 @@ fn reach(mut config: Config, from: &ReplayInputs, args: &TestArgs) -> Result<(),
 
 /// What was read.
 fn read(trial: &Trial) -> String {
-    let totals = &trial.totals;
-    let mut words = format!(
-        "{}: {}, {} rejected, {} late, {} future",
-        count(totals.lines, "line"),
-        count(totals.events, "event"),
-        totals.rejected,
-        totals.late,
-        totals.future
-    );
-    if let (Some(first), Some(last)) = (totals.first_event, totals.last_event) {
-        let _ = write!(words, "; {} to {}", EventTime(first), EventTime(last));
-    }
+    let mut words = figures::read(&trial.totals);
     let left_out: Vec<String> =
         trial.left_out.iter().map(|(reason, lines)| format!("{} {lines}", reason.as_str())).collect();
     if !left_out.is_empty() {

@@ -1,7 +1,7 @@
 //! `compare.json` and `compare.html`.
 //!
 //! Invariants
-//! - The JSON is written as it is made: of the alerts a few thousand are in memory at a time.
+//! - The JSON is written as it is made: of the alerts of both sides about [`TOGETHER`] are in memory at a time.
 //! - Both appear under their names only when they are complete; a comparison that fails leaves those of the last one.
 
 use super::pairing::{Difference, Group, Item, Pairing};

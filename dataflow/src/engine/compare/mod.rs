@@ -39,7 +39,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidewatch_events::text::Shown as _;
-use tidewatch_events::time::EventTime;
 use tidewatch_operators::rules::book::AlertBook;
 use tidewatch_operators::rules::episodes::{AlertDraft, Change, subject};
 use tidewatch_operators::rules::plan::RuleSet;
@@ -361,10 +360,5 @@ impl Comparison {
             all.extend(outcome.limited.iter().map(|row| format!("{}: {row}", outcome.name)));
         }
         all
-    }
-
-    /// From the first to the last event.
-    fn span(&self) -> Option<(EventTime, EventTime)> {
-        Some((EventTime(self.totals.first_event?), EventTime(self.totals.last_event?)))
     }
 }

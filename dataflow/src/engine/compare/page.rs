@@ -4,9 +4,9 @@
 //! - Cells are printable text; [`Document::html`] escapes them.
 
 use super::files::{JSON, SHOWN};
-use super::text::{difference, figures, read, rule, unlike};
+use super::text::{difference, figures, rule, unlike};
 use super::{Comparison, List, Lists};
-use crate::cli::figures::subject;
+use crate::cli::figures::{read, subject};
 use std::collections::BTreeSet;
 use tidewatch_connectors::report::document::{Document, Row, Section, number, words};
 use tidewatch_connectors::report::figures::{grouped, length, second, short};
@@ -25,7 +25,7 @@ pub fn document(comparison: &Comparison) -> Document {
             format!("Tidewatch comparison: {}", of.join(" and "))
         }
     };
-    let mut lead = vec![format!("Read: {}", comparison.from.join(", ")), read(comparison)];
+    let mut lead = vec![format!("Read: {}", comparison.from.join(", ")), read(&comparison.totals)];
     lead.extend(
         comparison.outside.map(|outside| format!("Alerts of A outside that time, left out: {}.", grouped(outside))),
     );

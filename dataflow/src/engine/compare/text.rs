@@ -2,30 +2,13 @@
 
 use super::pairing::Difference;
 use super::{Comparison, List, Lists, Outcome, SAID};
-use crate::cli::figures::{count, subject};
+use crate::cli::figures::{count, read, subject};
 use crate::engine::labels::Verdict;
 use std::fmt;
 use tidewatch_connectors::sink::stdout::number;
 use tidewatch_events::alert::{Alert, Mode};
 use tidewatch_events::text::printable;
 use tidewatch_events::time::{EventTime, Millis};
-
-/// What was read.
-pub fn read(comparison: &Comparison) -> String {
-    let totals = &comparison.totals;
-    let mut words = format!(
-        "{}: {}, {} rejected, {} late, {} future",
-        count(totals.lines, "line"),
-        count(totals.events, "event"),
-        totals.rejected,
-        totals.late,
-        totals.future
-    );
-    if let Some((first, last)) = comparison.span() {
-        words += &format!("; {first} to {last}");
-    }
-    words
-}
 
 /// How the alerts that both sides have differ; `None` where they do not.
 pub fn unlike(lists: &Lists) -> Option<String> {
@@ -75,7 +58,7 @@ pub fn figures(verdict: Option<&Verdict>) -> [String; 4] {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", read(self))?;
+        writeln!(f, "{}", read(&self.totals))?;
         self.table(f)?;
         for change in &self.changed {
             let words = format!("differs: {} {}: {} in A, {} in B", change.rule, change.key, change.a, change.b);
